@@ -1,0 +1,96 @@
+"""
+Language models as a first-class part of a notebook.
+
+    %load_ext llm_magics
+
+    import llm_magics as lm
+    lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.config
+
+Importing this is cheap: what stands behind each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from llm_magics.api import ask, models, runs, stream
+    from llm_magics.benchmarking import bench, compare
+    from llm_magics.engine.response import Response
+    from llm_magics.frames.embed import embed
+    from llm_magics.settings.config import config
+    from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChatMessage",
+    "ModelParameters",
+    "ModelResponse",
+    "Response",
+    "StreamChunk",
+    "ask",
+    "bench",
+    "compare",
+    "config",
+    "embed",
+    "load_ipython_extension",
+    "models",
+    "runs",
+    "stream",
+    "unload_ipython_extension",
+]
+
+_HOMES = {
+    "ChatMessage": "types",
+    "ModelParameters": "types",
+    "ModelResponse": "types",
+    "Response": "engine.response",
+    "StreamChunk": "types",
+    "ask": "api",
+    "bench": "benchmarking",
+    "compare": "benchmarking",
+    "config": "settings.config",
+    "embed": "frames.embed",
+    "models": "api",
+    "runs": "api",
+    "stream": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """``%load_ext llm_magics``."""
+    from llm_magics.notebook import extension
+
+    extension.load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """``%unload_ext llm_magics``."""
+    from llm_magics.notebook import extension
+
+    extension.unload(shell)
+
+
+def _register_accessor() -> None:
+    """``df.llm`` is there once pandas and this are both imported, in either order."""
+    from llm_magics._when_imported import when_imported
+
+    when_imported("pandas", "llm_magics.frames.accessor")
+
+
+_register_accessor()

@@ -1,0 +1,56 @@
+"""Import a module of ours as soon as another package is imported, be it now or later."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+
+
+def when_imported(package: str, ours: str) -> None:
+    """Import ``ours`` once ``package`` has been imported by anybody."""
+    if package in sys.modules:
+        import_module(ours)
+    elif not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watcher(package, ours))
+
+
+class _Watcher(MetaPathFinder):
+    """Finds nothing itself; it lets the others find ``package`` and adds a step after it."""
+
+    def __init__(self, package: str, ours: str) -> None:
+        self._package = package
+        self._ours = ours
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._package:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ThenOurs(spec.loader, self._ours)
+        return spec
+
+
+class _ThenOurs(Loader):
+    def __init__(self, loader: Loader, ours: str) -> None:
+        self._loader = loader
+        self._ours = ours
+
+    def __getattr__(self, name: str) -> object:  # resources, source and the like are its own
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        import_module(self._ours)

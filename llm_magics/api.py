@@ -1,0 +1,87 @@
+"""``lm.ask`` and its kin: the magics' powers, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.bridge import bridge
+from llm_magics.engine.chat import ChatCall, Prompt
+from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.response import Response
+from llm_magics.engine.session import session
+from llm_magics.errors import Interrupted
+from llm_magics.types import StreamChunk
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def ask(
+    prompt: str,
+    *,
+    model: str | None = None,
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Response:
+    """
+    The answer to ``prompt``.
+
+    Args:
+        prompt: what to ask.
+        model: ``provider/name``; the setting ``model`` if not given.
+        system: the system message; the setting ``system`` if not given.
+        variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
+        parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``; any other
+            goes to the service as it is.
+
+    Raises:
+        LLMError: of the fitting kind; see `llm_magics.errors`.
+        Interrupted: with what had come in ``partial``.
+    """
+    call = ChatCall(session, Prompt(prompt, model, system, parameters, variables))
+    try:
+        with Exchange(call) as exchange:
+            exchange.finish()
+    except KeyboardInterrupt:
+        msg = "Stopped; what had come is in the exception's .partial."
+        raise Interrupted(msg, partial=call.response()) from None
+    return call.response()
+
+
+def stream(
+    prompt: str,
+    *,
+    model: str | None = None,
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> Iterator[StreamChunk]:
+    """The answer to ``prompt`` as it comes; arguments and errors as for `ask`."""
+    call = ChatCall(session, Prompt(prompt, model, system, parameters, variables))
+    with Exchange(call) as exchange:
+        yield from exchange
+
+
+def runs() -> DataFrame:
+    """
+    The calls of this session, one row each, oldest first.
+
+    Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
+    ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
+    ``cached``, ``finish_reason``, ``error``. Their definitions: `llm_magics.engine.metrics`.
+    """
+    return session.runs.frame()
+
+
+def models(pattern: str = "") -> DataFrame:
+    """
+    The models of all providers, one row each.
+
+    Args:
+        pattern: keep those whose full name contains it, or matches it with ``*`` and ``?``.
+    """
+    from llm_magics.engine.catalogue import catalogue
+
+    return bridge.run(catalogue(session, pattern))

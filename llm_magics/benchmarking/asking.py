@@ -1,0 +1,50 @@
+"""One prompt to one model, as a row: what comparing and measuring have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llm_magics.engine.chat import ChatCall, Prompt
+from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.response import Response
+from llm_magics.engine.session import session
+from llm_magics.errors import LLMError
+
+
+def asked(prompt: str, model: str, parameters: Mapping[str, Any]) -> tuple[Response, str | None]:
+    """The answer, or what came of one, and the error if there was one: others go on."""
+    call = ChatCall(session, Prompt(prompt, model, parameters=parameters))
+    try:
+        with Exchange(call) as exchange:
+            exchange.finish()
+    except LLMError as error:
+        return call.response(), f"{type(error).__name__}: {error}"
+    return call.response(), None
+
+
+def as_row(prompt: str, model: str, response: Response, error: str | None) -> dict[str, Any]:
+    """The columns of ``lm.runs()`` that tell of the answer, with its prompt and its text."""
+    provider, _, name = (response.model or model).partition("/")
+    return {
+        "prompt": prompt,
+        "provider": provider,
+        "model": name,
+        "text": response.text if error is None else None,
+        "ttft_s": response.timing.ttft_s,
+        "itl_ms": response.timing.itl_ms,
+        "e2e_s": response.timing.e2e_s,
+        "load_s": response.timing.load_s,
+        "input_tokens": response.usage.input_tokens,
+        "output_tokens": response.usage.output_tokens,
+        "tokens_per_s": response.timing.tokens_per_s,
+        "cost_usd": response.cost_usd,
+        "cached": response.cached,
+        "finish_reason": response.finish_reason if error is None else "error",
+        "error": error,
+    }
+
+
+def listed(one_or_many: str | Iterable[str]) -> list[str]:
+    """``"a"`` as ``["a"]``, and a list as it is."""
+    return [one_or_many] if isinstance(one_or_many, str) else list(one_or_many)

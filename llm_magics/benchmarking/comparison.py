@@ -1,0 +1,35 @@
+"""The same prompts to several models, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.benchmarking.asking import as_row, asked, listed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def compare(
+    prompts: str | Iterable[str], models: str | Iterable[str], **parameters: Any
+) -> DataFrame:
+    """
+    What each of ``models`` answers to each of ``prompts``.
+
+    Args:
+        prompts, models: one, or several.
+        parameters: as for `lm.ask`, the same for all.
+
+    Returns:
+        One row for each prompt and model, with the answer in ``text`` and the columns of
+        `lm.runs`. A model that fails has its ``error`` there, and stops no other.
+    """
+    import pandas as pd
+
+    rows = [
+        as_row(prompt, model, *asked(prompt, model, parameters))
+        for prompt in listed(prompts)
+        for model in listed(models)
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,182 @@
+"""
+The only event loop, and the way there and back.
+
+Providers are async. One daemon thread runs one loop for all of them; the cell's own thread
+takes what comes from a queue, so that every output lands in its own cell. Whoever stops
+waiting — Interrupt, ``break``, an error — cancels the work *and waits until it has ended*:
+nothing goes on streaming behind an idle kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import queue
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# How long a cancelled call may take to close its connection before we stop waiting for it.
+CLOSING_TIME_S = 5.0
+
+# Waiting in slices lets Ctrl-C through on Windows, where a bare lock wait cannot be interrupted.
+_WAIT_S = 0.5
+
+
+class _End:
+    """The last thing on a queue: how the work ended."""
+
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self.value = value
+        self.error = error
+
+
+class Bridge:
+    """A loop on a thread of its own, started when first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``, run on the loop; interrupting cancels it."""
+        task = self._start(work)
+        try:
+            ended: _End = task.take()
+        except BaseException:
+            task.cancel_and_wait()
+            raise
+        if ended.error is not None:
+            raise ended.error
+        result: T = ended.value
+        return result
+
+    def iterate(self, source: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """
+        The items of ``source`` as they come.
+
+        Close the generator (``contextlib.closing``) to stop early: only when ``source`` has
+        run its own clean-up does ``close`` return.
+        """
+        items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        async def pump() -> None:
+            try:
+                async for item in source:
+                    items.put(item)
+            finally:
+                await source.aclose()
+
+        task = self._start(pump(), items)
+        try:
+            while not isinstance(item := task.take(), _End):
+                yield item
+        except BaseException:
+            task.cancel_and_wait()
+            raise
+        if item.error is not None:
+            raise item.error
+
+    def at_exit(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have ``close`` awaited on the loop when Python ends."""
+        self._closers.append(close)
+
+    def _start(
+        self, work: Coroutine[Any, Any, Any], items: queue.SimpleQueue[Any] | None = None
+    ) -> _Task:
+        if threading.current_thread().name == _THREAD_NAME:
+            work.close()
+            msg = "The bridge cannot wait for itself: await the coroutine instead."
+            raise RuntimeError(msg)
+        return _Task(self._running_loop(), work, items or queue.SimpleQueue())
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name=_THREAD_NAME, daemon=True
+                ).start()
+                atexit.register(self._close)
+            return self._loop
+
+    def _close(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+
+        async def close_all() -> None:
+            await asyncio.gather(*(close() for close in self._closers), return_exceptions=True)
+
+        try:
+            asyncio.run_coroutine_threadsafe(close_all(), loop).result(CLOSING_TIME_S)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def forget(self) -> None:
+        """After a fork: the thread stayed with the parent, so start anew when needed."""
+        self._lock = threading.Lock()
+        self._loop = None
+
+
+_THREAD_NAME = "llm_magics-bridge"
+
+
+class _Task:
+    """A task on the bridge's loop, and the queue on which it and its `_End` arrive."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, Any],
+        items: queue.SimpleQueue[Any],
+    ) -> None:
+        self._loop = loop
+        self._items = items
+        self._task: asyncio.Task[Any] | None = None
+        loop.call_soon_threadsafe(self._create, work)
+
+    def _create(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(self._report)
+
+    def _report(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._items.put(_End(error=asyncio.CancelledError()))
+        elif (error := task.exception()) is not None:
+            self._items.put(_End(error=error))
+        else:
+            self._items.put(_End(task.result()))
+
+    def take(self) -> Any:
+        """The next thing on the queue."""
+        while True:
+            try:
+                return self._items.get(timeout=_WAIT_S)
+            except queue.Empty:
+                continue
+
+    def cancel_and_wait(self) -> None:
+        """Cancel the work, wait until it has cleaned up, and let go of all it still put."""
+        self._loop.call_soon_threadsafe(self._cancel)
+        try:
+            while not isinstance(self._items.get(timeout=CLOSING_TIME_S), _End):
+                pass
+        except queue.Empty:  # it will not end; the daemon thread must not hold the cell for ever
+            pass
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+bridge = Bridge()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=bridge.forget)

@@ -1,0 +1,54 @@
+"""What models there are, as a table."""
+
+from __future__ import annotations
+
+import asyncio
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING
+
+from llm_magics.engine.session import Session
+from llm_magics.providers import get_available_providers
+from llm_magics.providers.base import ModelInfo
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_COLUMNS = ["model", "abilities", "context", "size_mb", "pulled", "loaded"]
+
+
+async def catalogue(session: Session, pattern: str = "") -> DataFrame:
+    """
+    One row for each model of each provider whose name matches ``pattern``.
+
+    A provider that does not answer is left out: its health says why.
+    """
+    import pandas as pd
+
+    names = get_available_providers()
+    found = await asyncio.gather(
+        *(session.provider(name).describe_models() for name in names), return_exceptions=True
+    )
+    rows = [
+        _row(name, model)
+        for name, models in zip(names, found, strict=True)
+        if not isinstance(models, BaseException)
+        for model in models
+        if _matches(f"{name}/{model.name}", pattern)
+    ]
+    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    return frame.astype({"context": "Int64", "size_mb": "Float64"})
+
+
+def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
+    return (
+        f"{provider}/{model.name}",
+        ", ".join(model.abilities),
+        model.context,
+        round(model.size_bytes / 1e6, 1) if model.size_bytes is not None else None,
+        model.pulled,
+        model.loaded,
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return pattern in name or fnmatch(name, pattern)

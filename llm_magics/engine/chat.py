@@ -1,0 +1,158 @@
+"""One prompt: filled in, sent, and at every moment worth what has come of it so far."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_magics.engine import metrics, prices, templates
+from llm_magics.engine.response import Response
+from llm_magics.engine.road import INTERRUPTED, Route, find_route, logged, made_ready
+from llm_magics.engine.session import Session
+from llm_magics.errors import UsageError
+from llm_magics.types import (
+    ChatMessage,
+    ModelParameters,
+    ModelResponse,
+    Progress,
+    StreamChunk,
+    Usage,
+)
+
+# The parameters that are settings too; any other goes to the service as it is.
+_SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """
+    What a user asks.
+
+    Attributes:
+        text: the prompt, with ``{{ names }}`` in it.
+        model: whom to ask; the setting ``model`` where ``None``.
+        system: the system message; the setting ``system`` where ``None``.
+        parameters: those given for this prompt, over the settings.
+        variables: what ``{{ names }}`` stand for; ``None`` leaves braces as they are.
+    """
+
+    text: str
+    model: str | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] | None = None
+
+
+class ChatCall:
+    """
+    A prompt on its way.
+
+    ``events`` yields what happens as it happens: `Progress` while the model is fetched and
+    loaded, `StreamChunk` while it answers.
+    """
+
+    def __init__(self, session: Session, prompt: Prompt) -> None:
+        self._session = session
+        self._prompt = prompt
+        self._route: Route | None = None
+        self._chunks: list[StreamChunk] = []
+        self._interrupted = False
+        self.messages: tuple[ChatMessage, ...] = ()
+
+    async def plan(self) -> Route:
+        """Fill in the prompt and find the model, without asking it."""
+        self.messages = _filled_in(self._prompt, self._session.config.system)
+        self._route = await find_route(
+            self._session, self._prompt.model or self._session.config.model
+        )
+        return self._route
+
+    async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Walk the road. Closing the generator, or cancelling, stops the model at once."""
+        route = await self.plan()
+        parameters = self._parameters()
+        try:
+            with logged(self._session, "chat", route, self.response):
+                async for progress in made_ready(route, "chat"):
+                    yield progress
+                answer = _stamped(route, self.messages, parameters)
+                keep = self._chunks.append
+                try:
+                    async for chunk in answer:
+                        keep(chunk)
+                        yield chunk
+                finally:
+                    await answer.aclose()
+        except (asyncio.CancelledError, GeneratorExit):
+            self._interrupted = True
+            raise
+
+    def response(self) -> Response:
+        """The answer, or as much of it as has come."""
+        answer = ModelResponse.of(self._chunks)
+        route = self._route
+        return Response(
+            text=answer.text,
+            model=route.name if route else "",
+            finish_reason=INTERRUPTED if self._interrupted else answer.finish_reason,
+            usage=answer.usage or Usage(),
+            timing=metrics.measure(self._chunks, answer.usage, route.load_s if route else 0.0),
+            cost_usd=prices.cost_usd(route.provider.name, answer.usage) if route else None,
+            messages=self.messages,
+            reasoning=answer.reasoning,
+            raw=answer.raw,
+        )
+
+    def _parameters(self) -> ModelParameters:
+        given = {name: self._session.config.get(name) for name in _SETTINGS}
+        asked = {
+            name: value for name, value in self._prompt.parameters.items() if value is not None
+        }
+        given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
+        return ModelParameters(**given, stream=True, extra_body=asked)
+
+
+def _filled_in(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage, ...]:
+    system = prompt.system if prompt.system is not None else default_system
+    text = prompt.text
+    if prompt.variables is not None:
+        text = templates.render(text, prompt.variables)
+        system = system and templates.render(system, prompt.variables)
+    if not text.strip():
+        msg = "The prompt is empty."
+        raise UsageError(msg, hint="Write what to ask, in the lines below %%llm.")
+    asked = ChatMessage("user", text)
+    return (ChatMessage("system", system), asked) if system else (asked,)
+
+
+async def _stamped(
+    route: Route, messages: tuple[ChatMessage, ...], parameters: ModelParameters
+) -> AsyncGenerator[StreamChunk, None]:
+    """The provider's chunks, each with a time: its own stamp, or that of its arrival here."""
+    sent = time.perf_counter()
+    answer = await route.provider.generate_chat(messages, route.model, parameters)
+    if isinstance(answer, ModelResponse):
+        yield _whole(answer)._replace(elapsed_s=time.perf_counter() - sent)
+        return
+    try:
+        async for chunk in answer:
+            if chunk.elapsed_s is None:
+                chunk = chunk._replace(elapsed_s=time.perf_counter() - sent)
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+def _whole(answer: ModelResponse) -> StreamChunk:
+    """A whole answer, from a provider that cannot stream, as the only chunk of a stream."""
+    return StreamChunk(
+        answer.text,
+        answer.reasoning,
+        finish_reason=answer.finish_reason or "stop",
+        usage=answer.usage,
+        timings=answer.timings,
+        raw=answer.raw,
+    )

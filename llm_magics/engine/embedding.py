@@ -1,0 +1,77 @@
+"""Texts on their way to vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+from llm_magics.engine import metrics, prices
+from llm_magics.engine.response import Response
+from llm_magics.engine.road import Route, find_route, logged, made_ready
+from llm_magics.engine.session import Session
+from llm_magics.errors import ProviderError
+from llm_magics.types import Embeddings, Progress, StreamChunk, Usage
+
+# Small enough to show progress and to lose little, large enough to keep an engine busy.
+_BATCH = 64
+
+
+class EmbeddingCall:
+    """
+    Texts on their way; afterwards ``vectors`` holds one for each, in their order.
+
+    An interrupted or failed call keeps the vectors of the batches that came back.
+    """
+
+    def __init__(self, session: Session, texts: Sequence[str], model: str | None = None) -> None:
+        self._session = session
+        self._texts = texts
+        self._model = model or session.config.embedding_model
+        self._route: Route | None = None
+        self._elapsed_s: float | None = None
+        self._tokens: int | None = None
+        self.vectors: list[list[float]] = []
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Walk the road, yielding how far it has come."""
+        self._route = route = await find_route(self._session, self._model)
+        with logged(self._session, "embedding", route, self.response):
+            async for progress in made_ready(route, "embeddings"):
+                yield progress
+            sent_at = time.perf_counter()
+            for start in range(0, len(self._texts), _BATCH):
+                await self._embed(route, self._texts[start : start + _BATCH])
+                self._elapsed_s = time.perf_counter() - sent_at
+                yield Progress(
+                    f"embedding with {route.name}",
+                    done=len(self.vectors),
+                    total=len(self._texts),
+                    unit="rows",
+                    elapsed_s=self._elapsed_s,
+                )
+
+    async def _embed(self, route: Route, texts: Sequence[str]) -> None:
+        vectors = await route.provider.generate_embeddings(texts, route.model)
+        if len(vectors) != len(texts):
+            msg = f"{route.name} gave {len(vectors)} vectors for {len(texts)} texts."
+            hint = "They were not kept, for it is unclear whose they are."
+            raise ProviderError(msg, hint=hint, provider=route.provider.name, model=route.model)
+        self.vectors += vectors
+        usage = vectors.usage if isinstance(vectors, Embeddings) else None
+        used = usage.input_tokens if usage else None
+        if used is not None:
+            self._tokens = (self._tokens or 0) + used
+
+    def response(self) -> Response:
+        """The measurements of the call, as a response without text."""
+        route = self._route
+        usage = Usage(self._tokens)
+        chunks = [StreamChunk(elapsed_s=self._elapsed_s)] if self._elapsed_s else []
+        return Response(
+            text="",
+            model=route.name if route else "",
+            finish_reason="stop",
+            usage=usage,
+            timing=metrics.measure(chunks, usage, route.load_s if route else 0.0),
+            cost_usd=prices.cost_usd(route.provider.name, usage) if route else None,
+        )

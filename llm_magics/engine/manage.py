@@ -1,0 +1,53 @@
+"""Models fetched and deleted, providers asked for their health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.engine.road import find_route
+from llm_magics.engine.session import Session
+from llm_magics.providers import get_available_providers
+from llm_magics.types import Progress
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class PullCall:
+    """A model on its way to this machine."""
+
+    def __init__(self, session: Session, model: str) -> None:
+        self._session = session
+        self._model = model
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Fetch it, yielding how far that has come."""
+        route = await find_route(self._session, self._model)
+        async for progress in route.provider.pull_model(route.model):
+            yield progress
+
+
+async def delete_model(session: Session, model: str) -> None:
+    """Delete the weights of ``model``."""
+    route = await find_route(session, model)
+    await route.provider.delete_model(route.model)
+
+
+async def health(session: Session) -> DataFrame:
+    """One row a provider: its status, and in words what is so or what is missing."""
+    import pandas as pd
+
+    names = get_available_providers()
+    found = await asyncio.gather(
+        *(session.provider(name).health_check() for name in names), return_exceptions=True
+    )
+    rows = [(name, *_status(result)) for name, result in zip(names, found, strict=True)]
+    return pd.DataFrame(rows, columns=["provider", "status", "detail"])
+
+
+def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:
+    if isinstance(result, BaseException):
+        return "unavailable", f"{type(result).__name__}: {result}"
+    return str(result.get("status", "")), str(result.get("detail", ""))

@@ -1,0 +1,130 @@
+"""
+What a call took, in the words of the serving field.
+
+| name | definition |
+|---|---|
+| TTFT | from sending the request to reading the first token, thinking included, off the socket; without the load time that the engine reports |
+| ITL | between two tokens after the first: the engine's own generation time, else from the first to the last token read, over the output tokens less one |
+| E2E | from sending the request to the last byte read |
+| load | loading a model into memory before the request could be sent, or as the engine reports it |
+| tokens/s | output tokens over the engine's own generation time, else the inverse of ITL |
+
+Tokens are counted by the service. ITL and tokens/s need at least two of them. Sources:
+vLLM's ``benchmark_serving`` (TTFT, ITL), guidellm (ITL over tokens, not chunks).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from llm_magics.types import StreamChunk, Timing, Usage
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Enough for a long day; a notebook must not grow for ever.
+_KEPT_RUNS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call and its measurements: a row of ``lm.runs()``."""
+
+    time: datetime
+    provider: str
+    model: str
+    kind: str
+    ttft_s: float | None
+    itl_ms: float | None
+    e2e_s: float | None
+    load_s: float
+    input_tokens: int | None
+    output_tokens: int | None
+    tokens_per_s: float | None
+    cost_usd: float | None
+    cached: bool
+    finish_reason: str | None
+    error: str | None
+
+
+_COLUMN_TYPES = {
+    "time": "datetime64[us, UTC]",
+    "provider": "object",
+    "model": "object",
+    "kind": "object",
+    "ttft_s": "float64",
+    "itl_ms": "float64",
+    "e2e_s": "float64",
+    "load_s": "float64",
+    "input_tokens": "Int64",
+    "output_tokens": "Int64",
+    "tokens_per_s": "float64",
+    "cost_usd": "float64",
+    "cached": "bool",
+    "finish_reason": "object",
+    "error": "object",
+}
+
+
+class RunLog:
+    """The calls of this session, oldest first."""
+
+    def __init__(self) -> None:
+        self._runs: deque[Run] = deque(maxlen=_KEPT_RUNS)
+
+    def add(self, run: Run) -> None:
+        """Remember ``run``."""
+        self._runs.append(run)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, index: int) -> Run:
+        return self._runs[index]
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._runs.clear()
+
+    def frame(self) -> DataFrame:
+        """One row per call; times in UTC, durations in the unit their column names."""
+        import pandas as pd
+
+        columns = [field.name for field in fields(Run)]
+        frame = pd.DataFrame([astuple(run) for run in self._runs], columns=columns)
+        return frame.astype(_COLUMN_TYPES)
+
+
+def now() -> datetime:
+    """The time for a row of the log."""
+    return datetime.now(UTC)
+
+
+def measure(chunks: Sequence[StreamChunk], usage: Usage | None, load_s: float = 0.0) -> Timing:
+    """What the call that gave ``chunks`` took, after ``load_s`` of loading."""
+    if not chunks:
+        return Timing(load_s=load_s)
+    spoken = [chunk.elapsed_s or 0.0 for chunk in chunks if chunk.has_tokens]
+    timings = next((chunk.timings for chunk in reversed(chunks) if chunk.timings), None)
+    engine_load_s = (timings.load_s if timings else None) or 0.0
+    output_tokens = (usage.output_tokens if usage else None) or 0
+    itl_s = tokens_per_s = None
+    if output_tokens > 1:
+        generation_s = timings.generation_s if timings else None
+        if generation_s:
+            itl_s = generation_s / (output_tokens - 1)
+            tokens_per_s = output_tokens / generation_s
+        elif spoken and spoken[-1] > spoken[0]:
+            itl_s = (spoken[-1] - spoken[0]) / (output_tokens - 1)
+            tokens_per_s = 1 / itl_s
+    return Timing(
+        ttft_s=spoken[0] - engine_load_s if spoken else None,
+        itl_ms=itl_s * 1000 if itl_s is not None else None,
+        e2e_s=(chunks[-1].elapsed_s or 0.0) - engine_load_s,
+        load_s=load_s + engine_load_s,
+        tokens_per_s=tokens_per_s,
+    )

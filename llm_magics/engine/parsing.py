@@ -1,0 +1,137 @@
+"""Values out of an answer's text: code, JSON and tables."""
+
+from __future__ import annotations
+
+import io
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llm_magics.errors import ParseError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class CodeBlock(NamedTuple):
+    """A fenced block: the language it names (or ``""``), and what is in it."""
+
+    language: str
+    code: str
+
+
+def code_blocks(text: str) -> list[CodeBlock]:
+    """The fenced blocks of a Markdown text, in order."""
+    from markdown_it import MarkdownIt
+
+    return [
+        CodeBlock((token.info.split() or [""])[0].lower(), token.content)
+        for token in MarkdownIt().parse(text)
+        if token.type == "fence"
+    ]
+
+
+def code(text: str, language: str | None = None) -> str:
+    """
+    The code of an answer: its first fenced block, in ``language`` if given.
+
+    A text without any fence is taken to be code as a whole: so do models answer that were
+    asked for nothing but code.
+
+    Raises:
+        ParseError: there are fenced blocks, but none in ``language``.
+    """
+    blocks = code_blocks(text)
+    for block in blocks:
+        if language is None or block.language == language.lower():
+            return block.code.rstrip("\n")
+    if blocks:
+        found = ", ".join(sorted({block.language or "no language" for block in blocks}))
+        msg = f"The answer has no {language} code; its blocks are marked: {found}."
+        raise ParseError(msg, hint="Read them all from .code_blocks.")
+    return text.strip()
+
+
+def json_value(text: str) -> Any:
+    """
+    The JSON in an answer: all of it, else a fenced block, else the first value in its prose.
+
+    Nothing is repaired.
+
+    Raises:
+        ParseError: there is no valid JSON in it.
+    """
+    for candidate in (text, *_json_blocks(text)):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    decoder = json.JSONDecoder()
+    for start in (at for at, character in enumerate(text) if character in "{["):
+        try:
+            return decoder.raw_decode(text, start)[0]
+        except ValueError:
+            continue
+    msg = f"The answer holds no valid JSON: {_beginning(text)}"
+    raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
+
+
+def _json_blocks(text: str) -> list[str]:
+    return [block.code for block in code_blocks(text) if block.language in {"json", "", "jsonc"}]
+
+
+def table(text: str) -> DataFrame:
+    """
+    The table in an answer: JSON rows, a fenced CSV or TSV, or a Markdown table.
+
+    Raises:
+        ParseError: there is none of these in it.
+    """
+    import pandas as pd
+
+    for block in code_blocks(text):
+        if block.language in {"csv", "tsv"}:
+            separator = "," if block.language == "csv" else "\t"
+            return pd.read_csv(io.StringIO(block.code), sep=separator, skipinitialspace=True)
+    rows = _markdown_rows(text)
+    if rows:
+        return pd.DataFrame(rows[1:], columns=rows[0])
+    try:
+        return pd.DataFrame(_records(json_value(text)))
+    except (ParseError, ValueError):
+        msg = f"The answer holds no table: {_beginning(text)}"
+        hint = "Ask for a JSON list of objects, CSV in a fence, or a Markdown table."
+        raise ParseError(msg, hint=hint) from None
+
+
+def _records(value: Any) -> Any:
+    """The rows in a JSON value, also where it wraps them: ``{"rows": [{…}, …]}``."""
+    if isinstance(value, dict):
+        inner = list(value.values())
+        if len(inner) == 1 and isinstance(inner[0], list):
+            return inner[0]
+        return value if all(isinstance(each, list) for each in inner) else [value]
+    return value
+
+
+def _markdown_rows(text: str) -> list[list[str]]:
+    """The cells of the first Markdown table, its header first."""
+    from markdown_it import MarkdownIt
+
+    rows: list[list[str]] = []
+    inside = False
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    for before, token in pairwise(tokens):
+        if token.type == "table_close":
+            break
+        if token.type == "tr_open":
+            rows.append([])
+        inside = before.type in {"th_open", "td_open"}
+        if inside and rows:
+            rows[-1].append(token.content)
+    return rows
+
+
+def _beginning(text: str) -> str:
+    flat = " ".join(text.split())
+    return f'it begins "{flat[:60]}".' if flat else "it is empty."

@@ -1,0 +1,73 @@
+"""The answer as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.engine import parsing
+from llm_magics.types import ChatMessage, Timing, Usage
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """
+    What a model answered, and how.
+
+    Attributes:
+        text: the answer.
+        model: who answered, as ``provider/name``.
+        finish_reason: ``stop``, ``length`` … as the service says, or ``interrupted``.
+        usage: tokens read and written, as the service counts them.
+        timing: what it took; see `llm_magics.engine.metrics`.
+        cost_usd: its price in US dollars, ``None`` where that is unknown.
+        cached: whether it is an earlier answer shown again.
+        messages: what was sent.
+        reasoning: the model's thinking, where it shows any.
+        raw: the last thing the service sent, decoded.
+    """
+
+    text: str
+    model: str = ""
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    timing: Timing = field(default_factory=Timing)
+    cost_usd: float | None = None
+    cached: bool = False
+    messages: Sequence[ChatMessage] = ()
+    reasoning: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def code(self) -> str:
+        """The first fenced block, or the whole text where nothing is fenced."""
+        return parsing.code(self.text)
+
+    @property
+    def code_blocks(self) -> list[parsing.CodeBlock]:
+        """All fenced blocks with their languages."""
+        return parsing.code_blocks(self.text)
+
+    def json(self) -> Any:
+        """The JSON value in it; a `ParseError` where there is none."""
+        return parsing.json_value(self.text)
+
+    def df(self) -> DataFrame:
+        """The table in it as a DataFrame; a `ParseError` where there is none."""
+        return parsing.table(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        shown = self.text if len(self.text) <= 60 else f"{self.text[:57]}…"
+        facts = [f"model={self.model!r}"]
+        if self.usage.output_tokens is not None:
+            facts.append(f"output_tokens={self.usage.output_tokens}")
+        if self.finish_reason not in (None, "stop"):
+            facts.append(f"finish_reason={self.finish_reason!r}")
+        return f"Response({shown!r}, {', '.join(facts)})"

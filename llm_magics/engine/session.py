@@ -1,0 +1,63 @@
+"""What one notebook shares: its settings, its providers and its log."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from llm_magics.bridge import bridge
+from llm_magics.engine.metrics import RunLog
+from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.providers import create_provider, get_available_providers, provider_type
+from llm_magics.providers.base import BaseModelProvider
+from llm_magics.settings.config import Config, config
+
+
+class Session:
+    """The shared state behind the magics, the accessor and ``lm.…``."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.runs = RunLog()
+        self._providers: dict[str, tuple[dict[str, Any], BaseModelProvider]] = {}
+        bridge.at_exit(self.close)
+
+    def provider(self, name: str) -> BaseModelProvider:
+        """The provider called ``name``, set up by the settings; made anew when those change."""
+        self._refuse_unknown_settings()
+        made = provider_type(name)
+        settings = self.config.for_provider(name, made.config_type.model_fields)
+        known = self._providers.get(name)
+        if known is None or known[0] != settings:
+            known = self._providers[name] = (settings, create_provider(name, settings))
+        return known[1]
+
+    async def listings(self) -> dict[str, list[str]]:
+        """The models of every provider that can be asked, by provider."""
+        names = get_available_providers()
+        found = await asyncio.gather(
+            *(self.provider(name).list_models() for name in names), return_exceptions=True
+        )
+        return {
+            name: models
+            for name, models in zip(names, found, strict=True)
+            if not isinstance(models, BaseException)
+        }
+
+    async def close(self) -> None:
+        """Close every provider."""
+        for _, provider in self._providers.values():
+            await provider.close()
+
+    def _refuse_unknown_settings(self) -> None:
+        available = get_available_providers()
+        for key, _, source in self.config.items():
+            if not key.startswith("providers."):
+                continue
+            name = key.split(".")[1]
+            if name not in available:
+                msg = f'{source}: there is no provider "{name}".'
+                raise ConfigurationError(msg, hint=nearest(name, available))
+
+
+session = Session(config)

@@ -1,0 +1,210 @@
+"""
+Everything llm_magics raises, as one tree.
+
+    LLMError                      what happened · hint: what to do
+    ├── UsageError                a mistyped flag, subcommand or expression
+    ├── TemplateError             a ``{{ name }}`` that cannot be filled in
+    ├── ParseError                an answer that is not the JSON or table asked for
+    └── ProviderError             a service, with status, code, request id …
+        ├── AuthenticationError   the key is missing, wrong or not allowed
+        ├── ConfigurationError    a setting is missing, mistyped or impossible
+        ├── ConnectionError       nobody answered (also a builtin ConnectionError)
+        ├── ContentFilterError    the service refuses to answer
+        ├── ContextLengthError    the prompt is longer than the model can read
+        ├── ModelNotFoundError    the service has no such model
+        ├── RateLimitError        too much at once; see ``retry_after``
+        ├── StreamInterrupted     the answer broke off; see ``partial``
+        ├── UnsupportedError      this service or model cannot do that
+        └── WeightsError          a local model's file cannot be fetched or used
+
+    Interrupted                   the user stopped a cell (a KeyboardInterrupt); see ``partial``
+
+In a notebook each is shown as two to four lines; ``%llm config tracebacks full`` shows all.
+"""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from llm_magics.secrets import scrub
+
+
+class _ShownShort:
+    """IPython asks an exception how to show itself: with its message and hint alone."""
+
+    # Asked when an error is shown, and not before: settings are read late.
+    wants_full_traceback: ClassVar[Callable[[], bool]] = staticmethod(lambda: False)
+
+    hint: str | None
+
+    def _render_traceback_(self) -> list[str]:
+        assert isinstance(self, BaseException)
+        if _ShownShort.wants_full_traceback():
+            return scrub("".join(traceback.format_exception(self))).splitlines()
+        message = str(self).splitlines() or [""]
+        lines = [f"{type(self).__name__}: {message[0]}", *message[1:3]]
+        if self.hint:
+            lines.append(f"→ {self.hint}")
+        return lines
+
+
+def show_full_tracebacks_if(wanted: Callable[[], bool]) -> None:
+    """Show whole tracebacks in notebooks where ``wanted()``, else two to four lines."""
+    _ShownShort.wants_full_traceback = staticmethod(wanted)
+
+
+class LLMError(_ShownShort, Exception):
+    """
+    The root of all errors raised here on purpose.
+
+    ``str(error)`` says what happened and why; ``error.hint`` says what to do.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(scrub(message))
+        self.hint = scrub(hint) if hint else None
+
+
+class UsageError(LLMError):
+    """A magic was typed wrongly."""
+
+
+class TemplateError(LLMError):
+    """A prompt's ``{{ … }}`` cannot be filled in."""
+
+
+class ParseError(LLMError):
+    """An answer does not hold what was asked of it."""
+
+
+class ProviderError(LLMError):
+    """
+    A provider could not do what it was asked.
+
+    Attributes:
+        provider, model: whom it concerns, where known.
+        status: the HTTP status, where there was one.
+        code: the service's own error code.
+        request_id: the service's name for the request, for its support.
+        retry_after: seconds to wait, where the service said so.
+        retryable: whether the same request may succeed later.
+        body: what the service sent, decoded where it was JSON.
+    """
+
+    retryable: bool = False
+
+    def __init__(  # noqa: PLR0913 (each is an attribute)
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        provider: str | None = None,
+        model: str | None = None,
+        status: int | None = None,
+        code: str | int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+        body: Any = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.provider = provider
+        self.model = model
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.body = body
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class AuthenticationError(ProviderError):
+    """The key is missing, wrong, or not allowed to do this."""
+
+
+class ConfigurationError(ProviderError):
+    """A setting is missing, mistyped or impossible."""
+
+
+class ConnectionError(ProviderError, builtins.ConnectionError):  # noqa: A001 (a fixed name)
+    """Nobody answered, or the connection broke before an answer began."""
+
+    retryable = True
+
+
+class ContentFilterError(ProviderError):
+    """The service refuses to answer this."""
+
+
+class ContextLengthError(ProviderError):
+    """The prompt is longer than the model can read."""
+
+
+class ModelNotFoundError(ProviderError):
+    """The service has no model of that name."""
+
+
+class RateLimitError(ProviderError):
+    """Too much at once; ``retry_after`` tells how long to wait, where known."""
+
+    retryable = True
+
+
+class StreamInterrupted(ProviderError):  # noqa: N818 (a fixed name)
+    """
+    The answer broke off after it had begun.
+
+    Attributes:
+        partial: what came before the break, a `ModelResponse`.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, partial: Any = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.partial = partial
+
+
+class UnsupportedError(ProviderError):
+    """This service or model cannot do that; the message names what can."""
+
+
+class WeightsError(ProviderError):
+    """A local model's file cannot be fetched, or is not what it should be."""
+
+
+class Interrupted(_ShownShort, KeyboardInterrupt):
+    """
+    The user stopped the cell.
+
+    Attributes:
+        partial: what had come until then, a `Response`.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, partial: Any = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.partial = partial
+
+
+def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
+    """
+    The sentence that names the candidates nearest to a mistyped ``name``.
+
+    Where none is near it lists the first few, or says nothing if not ``listed``.
+    """
+    known = sorted(set(names))
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    if not listed:
+        return ""
+    if not known:
+        return "There are none."
+    shown = ", ".join(known[:8])
+    return f"There are: {shown}{' …' if len(known) > 8 else ''}."

@@ -1,0 +1,1 @@
+"""Columns of text into columns of vectors. The only rooms, with their kin, that need pandas."""

@@ -1,0 +1,127 @@
+"""A prompt from a cell, and its answer back into it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.bridge import bridge
+from llm_magics.engine.chat import ChatCall, Prompt
+from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.response import Response
+from llm_magics.engine.session import session
+from llm_magics.errors import Interrupted, UsageError
+from llm_magics.notebook.display import answer_display
+from llm_magics.notebook.options import pairs, parameters_of
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+# Where the last answer is kept, as IPython keeps the last result in _.
+LAST = "_llm"
+
+
+def answer_cell(shell: InteractiveShell, options: argparse.Namespace, cell: str) -> Any:
+    """What ``%%llm`` does with its options and its cell."""
+    if not cell.strip():
+        msg = "The cell is empty."
+        raise UsageError(msg, hint="Write the prompt in the lines below %%llm.")
+    _check_name(options.output)
+    if len(options.model) > 1:
+        return _compare(shell, options, cell)
+    call = ChatCall(session, _prompt(shell, options, cell))
+    if options.dry_run:
+        return _dry_run(call)
+    _answer(shell, options, call)
+    return None
+
+
+def _prompt(shell: InteractiveShell, options: argparse.Namespace, cell: str) -> Prompt:
+    return Prompt(
+        cell.rstrip("\n"),
+        model=options.model[0] if options.model else None,
+        system=options.system,
+        parameters=parameters_of(options),
+        variables={**shell.user_ns, **pairs(options.param)},
+    )
+
+
+def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall) -> None:
+    """Show the answer as it comes; whatever came of it is kept, however it ends."""
+    as_it_comes = options.format == "markdown"
+    try:
+        with (
+            answer_display(shell, stream=not options.no_stream) as display,
+            Exchange(call) as exchange,
+        ):
+            for chunk in exchange:
+                if as_it_comes and chunk.text:
+                    display.write(chunk.text)
+    except KeyboardInterrupt:
+        raise _interrupted(call.response(), options.output) from None
+    finally:
+        _keep(shell, options.output, call.response())
+    if not as_it_comes:
+        _show_as(options.format, call.response())
+
+
+def _show_as(form: str, response: Response) -> None:
+    from IPython.display import Code, display
+
+    if form == "text":
+        sys.stdout.write(response.text.rstrip("\n") + "\n")
+    elif form == "code":
+        display(Code(response.code, language=_language(response)))
+    elif form == "json":
+        display(response.json())
+    else:
+        display(response.df())
+
+
+def _language(response: Response) -> str:
+    blocks = response.code_blocks
+    return blocks[0].language if blocks and blocks[0].language else "python"
+
+
+def _keep(shell: InteractiveShell, name: str | None, response: Response) -> None:
+    if response.finish_reason is None and not response.text:
+        return  # it failed before anything came: an earlier answer is worth more than none
+    shell.user_ns[LAST] = response
+    if name:
+        shell.user_ns[name] = response
+
+
+def _interrupted(response: Response, name: str | None) -> Interrupted:
+    tokens = f"{len(response.text.split())} words" if response.text else "nothing"
+    msg = f"Stopped; {tokens} had come."
+    kept = f"What had come is kept in {name or LAST}." if response.text else None
+    return Interrupted(msg, hint=kept, partial=response)
+
+
+def _dry_run(call: ChatCall) -> None:
+    route = bridge.run(call.plan())
+    lines = [f"to {route.name}; nothing was sent"]
+    lines += [f"[{message.role}] {message.content}" for message in call.messages]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _compare(shell: InteractiveShell, options: argparse.Namespace, cell: str) -> Any:
+    from llm_magics.benchmarking import compare
+    from llm_magics.engine.templates import render
+
+    if options.dry_run:
+        msg = "--dry-run shows what goes to one model; the cell names several."
+        raise UsageError(msg, hint="Name one of them.")
+    prompt = _prompt(shell, options, cell)
+    text = render(prompt.text, prompt.variables or {})
+    frame = compare(text, options.model, system=options.system, **prompt.parameters)
+    if options.output:
+        shell.user_ns[options.output] = frame
+    return frame[["provider", "model", "text", "ttft_s", "tokens_per_s", "finish_reason", "error"]]
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not name.isidentifier():
+        msg = f'-o {name}: "{name}" cannot be a variable\'s name.'
+        raise UsageError(msg, hint="Use letters, digits and _, like -o answer.")

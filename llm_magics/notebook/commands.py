@@ -1,0 +1,170 @@
+"""The subcommands of ``%llm``: each with its usage, and its docstring for help."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+    from pandas import DataFrame
+
+Command = Callable[["InteractiveShell", str], Any]
+
+COMMANDS: dict[str, Command] = {}
+_USAGE: dict[str, str] = {}
+
+
+def _command(usage: str) -> Callable[[Command], Command]:
+    name = usage.partition(" ")[0]
+
+    def register(function: Command) -> Command:
+        COMMANDS[name] = function
+        _USAGE[name] = usage
+        return function
+
+    return register
+
+
+def run(shell: InteractiveShell, line: str) -> Any:
+    """What ``%llm`` does with its line."""
+    name, _, rest = line.strip().partition(" ")
+    if not name:
+        name = "help"
+    if name not in COMMANDS:
+        msg = f'%llm has no subcommand "{name}".'
+        raise UsageError(msg, hint=nearest(name, COMMANDS))
+    return COMMANDS[name](shell, rest.strip())
+
+
+@_command("ask TEXT")
+def ask(shell: InteractiveShell, rest: str) -> None:
+    """Ask the model of the settings; {{ names }} as in %%llm."""
+    from llm_magics.notebook.asking import answer_cell
+    from llm_magics.notebook.options import llm_cell_parser
+
+    answer_cell(shell, llm_cell_parser().parse(""), rest)
+
+
+@_command("use MODEL")
+def use(shell: InteractiveShell, rest: str) -> None:
+    """Ask this model from now on."""
+    from llm_magics.bridge import bridge
+    from llm_magics.engine.road import find_route
+    from llm_magics.engine.session import session
+    from llm_magics.errors import ModelNotFoundError
+
+    model = _one_word("use", rest, "a model")
+    route = bridge.run(find_route(session, model))
+    listed = bridge.run(route.provider.list_models())
+    if route.model not in listed and not route.model.endswith(".gguf"):
+        msg = f'{route.provider.name} has no model "{route.model}".'
+        raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
+    session.config.model = route.name
+    _say(f"Asking {route.name} from now on.")
+
+
+@_command("models [PATTERN]")
+def models(shell: InteractiveShell, rest: str) -> DataFrame:
+    """What models there are, as a DataFrame."""
+    from llm_magics.api import models as listed
+
+    return listed(rest)
+
+
+@_command("pull MODEL")
+def pull(shell: InteractiveShell, rest: str) -> None:
+    """Fetch a model, so that it can be used."""
+    from llm_magics.engine.exchange import Exchange
+    from llm_magics.engine.manage import PullCall
+    from llm_magics.engine.session import session
+
+    model = _one_word("pull", rest, "a model")
+    with Exchange(PullCall(session, model)) as exchange:
+        exchange.finish()
+    _say(f"{model} is here.")
+
+
+@_command("delete MODEL")
+def delete(shell: InteractiveShell, rest: str) -> None:
+    """Delete a model's weights."""
+    from llm_magics.bridge import bridge
+    from llm_magics.engine.manage import delete_model
+    from llm_magics.engine.session import session
+
+    model = _one_word("delete", rest, "a model")
+    bridge.run(delete_model(session, model))
+    _say(f"{model} is deleted.")
+
+
+@_command("config [KEY [VALUE]]")
+def config(shell: InteractiveShell, rest: str) -> Any:
+    """See all settings and where they come from, see one, or set one."""
+    import yaml
+
+    from llm_magics.settings.config import config as settings
+
+    key, _, value = rest.partition(" ")
+    if not key:
+        return settings.frame()
+    if value.strip():
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value.strip()
+        settings.set(key, parsed)
+    _say(f"{key} = {settings.get(key)!r}  ({settings.source(key)})")
+    return None
+
+
+@_command("health")
+def health(shell: InteractiveShell, rest: str) -> DataFrame:
+    """Which providers can be used, and if not, why."""
+    from llm_magics.bridge import bridge
+    from llm_magics.engine.manage import health as checked
+    from llm_magics.engine.session import session
+
+    return bridge.run(checked(session))
+
+
+@_command("runs")
+def runs(shell: InteractiveShell, rest: str) -> DataFrame:
+    """The calls of this session with their measurements, as a DataFrame."""
+    from llm_magics.api import runs as logged
+
+    return logged()
+
+
+@_command("cost")
+def cost(shell: InteractiveShell, rest: str) -> DataFrame:
+    """Calls, tokens and dollars of this session, by model."""
+    from llm_magics.api import runs as logged
+
+    calls = logged().assign(calls=1)
+    columns = ["calls", "input_tokens", "output_tokens", "cost_usd"]
+    # min_count: where no price is known the sum is unknown too, and not nothing.
+    return calls.groupby(["provider", "model"])[columns].sum(min_count=1)
+
+
+@_command("help")
+def help_(shell: InteractiveShell, rest: str) -> None:
+    """Show this."""
+    lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
+    lines += [f"%llm {_USAGE[name]:22} {inspect.getdoc(COMMANDS[name])}" for name in COMMANDS]
+    lines += ["", "%embed EXPR --into COLUMN   vectors for a column; %embed? lists its flags"]
+    _say("\n".join(lines))
+
+
+def _one_word(command: str, rest: str, what: str) -> str:
+    if not rest or " " in rest:
+        msg = f"%llm {command} takes {what}, and was given {rest or 'none'!r}."
+        raise UsageError(msg, hint=f"Write %llm {command} local/smollm2-135m.")
+    return rest
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

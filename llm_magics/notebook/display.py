@@ -1,0 +1,158 @@
+"""
+An answer on its way into a cell.
+
+Three displays behind one pair of methods: live where somebody watches, static where nobody
+does, and plain text in a terminal. Live and static leave the same outputs in the notebook.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from llm_magics.notebook import inert
+from llm_magics.notebook.pacing import Pacer
+from llm_magics.notebook.segments import Segmenter
+from llm_magics.notebook.watching import rendering
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+Bundle = dict[str, str]
+
+
+class AnswerDisplay(Protocol):
+    """Shows an answer as it is written; leaving the block shows all that was."""
+
+    def write(self, text: str) -> None:
+        """More of the answer."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
+    ) -> None: ...
+
+
+def answer_display(shell: InteractiveShell, *, stream: bool = True) -> AnswerDisplay:
+    """The display that fits ``shell``; without ``stream``, one that shows the answer once."""
+    shown_in = rendering(shell)
+    if shown_in == "text":
+        return TextDisplay()
+    if shown_in == "live" and stream:
+        return LiveDisplay(shell.display_pub.publish)
+    return StaticDisplay(shell.display_pub.publish)
+
+
+class _Displaying:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show what has not been shown."""
+
+
+class TextDisplay(_Displaying):
+    """Prints the answer as it comes."""
+
+    def __init__(self) -> None:
+        self._wrote = ""
+
+    def write(self, text: str) -> None:
+        self._wrote = text or self._wrote
+        sys.stdout.write(inert.plain(text))
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        if self._wrote and not self._wrote.endswith("\n"):
+            sys.stdout.write("\n")
+
+
+class StaticDisplay(_Displaying):
+    """Publishes each segment once, whole, when the answer has ended."""
+
+    def __init__(self, publish: Callable[..., Any]) -> None:
+        self._publish = publish
+        self._segmenter = Segmenter()
+        self._segments: list[str] = []
+
+    def write(self, text: str) -> None:
+        self._segments += self._segmenter.feed(text)
+
+    def close(self) -> None:
+        for segment in [*self._segments, self._segmenter.open]:
+            if segment.strip():
+                self._publish(data=_bundle(segment), metadata={})
+
+
+class LiveDisplay(_Displaying):
+    """
+    Publishes a segment and updates it as it grows; see `pacing` and `segments`.
+
+    While it grows only its HTML is sent; with its last update comes the plain text too.
+    """
+
+    def __init__(
+        self, publish: Callable[..., Any], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._publish = publish
+        self._segmenter = Segmenter()
+        self._pacer = Pacer(clock)
+        self._handle = _Handle(publish)
+
+    def write(self, text: str) -> None:
+        self._pacer.grew(len(text))
+        for segment in self._segmenter.feed(text):
+            self._show(_bundle(segment))
+            self._handle = _Handle(self._publish)
+        if self._pacer.is_due(self._segmenter.open_length):
+            self._show(_frame(self._segmenter.open))
+
+    def close(self) -> None:
+        if self._segmenter.open.strip():
+            self._show(_bundle(self._segmenter.open))
+
+    def _show(self, bundle: Bundle) -> None:
+        self._handle.show(bundle)
+        self._pacer.sent(sum(len(data.encode()) for data in bundle.values()))
+
+
+class _Handle:
+    """One output of a cell, which can be shown again with other contents."""
+
+    def __init__(self, publish: Callable[..., Any]) -> None:
+        self._publish = publish
+        self._transient = {"display_id": _new_id()}
+        self._is_shown = False
+
+    def show(self, bundle: Bundle) -> None:
+        self._publish(data=bundle, metadata={}, transient=self._transient, update=self._is_shown)
+        self._is_shown = True
+
+
+def _new_id() -> str:
+    from uuid import uuid4
+
+    return uuid4().hex
+
+
+def _bundle(segment: str) -> Bundle:
+    return {"text/plain": inert.plain(segment.strip("\n")), **_frame(segment)}
+
+
+def _frame(segment: str) -> Bundle:
+    return {"text/html": inert.html(segment)}

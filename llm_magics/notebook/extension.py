@@ -1,0 +1,68 @@
+"""``%load_ext llm_magics``: what is put into the shell, and taken out again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_magics import errors, progress
+from llm_magics.notebook.completer import complete
+from llm_magics.notebook.magics import LLMMagics
+from llm_magics.notebook.watching import progress_view
+from llm_magics.settings.config import config
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+_RESPONSE = ("llm_magics.engine.response", "Response")
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics, Tab completion, and how answers, errors and progress are shown."""
+    shell.register_magics(LLMMagics)
+    shell.input_transformers_cleanup.append(keep_empty_cell)
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers.append(complete)
+    shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
+    errors.show_full_tracebacks_if(_wants_full_traceback)
+    progress.show_in(lambda: progress_view(shell))
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take back all that `load` did."""
+    for kind, names in LLMMagics.magics.items():
+        for name in names:
+            shell.magics_manager.magics[kind].pop(name, None)
+    shell.input_transformers_cleanup[:] = [
+        each for each in shell.input_transformers_cleanup if each is not keep_empty_cell
+    ]
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers[:] = [
+            each for each in shell.Completer.custom_matchers if each is not complete
+        ]
+    shell.display_formatter.formatters["text/html"].pop(".".join(_RESPONSE), None)
+    errors.show_full_tracebacks_if(lambda: False)
+    progress.show_in(progress.terminal_view)
+
+
+def keep_empty_cell(lines: list[str]) -> list[str]:
+    """
+    Give a cell of ours without a body an empty line for one.
+
+    IPython would refuse it itself, with a ``UsageError`` that nbval takes for success.
+    """
+    if len(lines) == 1 and lines[0].startswith(("%%llm", "%%embed")):
+        return [lines[0].rstrip("\n") + "\n", "\n"]
+    return lines
+
+
+def _response_html(response: object) -> str:
+    from llm_magics.notebook.inert import html
+
+    return html(str(response))
+
+
+def _wants_full_traceback() -> bool:
+    try:
+        return bool(config.tracebacks == "full")
+    except errors.LLMError:  # the settings cannot be read: that is the error being shown
+        return False

@@ -1,0 +1,66 @@
+"""``%%llm``, ``%llm``, ``%embed`` and ``%%embed``: each reads its line and hands on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+
+from llm_magics.notebook import options
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@magics_class
+class LLMMagics(Magics):  # type: ignore[misc]
+    """Language models in a cell."""
+
+    @no_var_expand
+    @cell_magic("llm")
+    def llm_cell(self, line: str, cell: str) -> Any:
+        """Ask a model the prompt in the lines below; {{ names }} are the notebook's variables.
+
+        %%llm [MODEL ...] [-o NAME] [-s SYSTEM] [-f markdown|text|code|json|df] [-p KEY=VALUE]
+              [--temperature T] [--max-tokens N] [--top-p P] [--seed N] [--stop TEXT]
+              [--dry-run] [--no-stream]
+
+        The answer is shown as it comes, and kept in _llm. With -o ans: ans.text, ans.code,
+        ans.json(), ans.df(), ans.usage, ans.timing. Two or more models are compared.
+        """
+        from llm_magics.notebook import asking
+
+        return asking.answer_cell(self.shell, options.llm_cell_parser().parse(line), cell)
+
+    @no_var_expand
+    @line_magic("llm")
+    def llm_line(self, line: str) -> Any:
+        """Do something about models: %llm help says what."""
+        from llm_magics.notebook import commands
+
+        return commands.run(self.shell, line)
+
+    @no_var_expand
+    @line_magic("embed")
+    def embed_line(self, line: str) -> Any:
+        """Turn texts into vectors.
+
+        %embed EXPR [--into COLUMN] [-o NAME] [--model MODEL]
+
+        EXPR is a column (df.text, df["text"]) or a list. --into puts the vectors into a column
+        of the same frame; -o keeps them in a variable; with neither they are the result.
+        """
+        from llm_magics.notebook import embedding
+
+        return embedding.embed_expression(self.shell, line)
+
+    @no_var_expand
+    @cell_magic("embed")
+    def embed_cell(self, line: str, cell: str) -> DataFrame | None:
+        """Turn the lines below, one text a line, into a DataFrame of texts and vectors.
+
+        %%embed [-o NAME] [--model MODEL]
+        """
+        from llm_magics.notebook import embedding
+
+        return embedding.embed_lines(self.shell, line, cell)

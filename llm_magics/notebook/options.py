@@ -1,0 +1,118 @@
+"""What can be written on the line of a magic, and what is said of a mistake there."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from llm_magics.errors import UsageError, nearest
+
+FORMATS = ("markdown", "text", "code", "json", "df")
+
+
+class OptionParser(argparse.ArgumentParser):
+    """argparse, with mistakes as `UsageError` that name the nearest right thing."""
+
+    def __init__(self, magic: str, description: str, **options: Any) -> None:
+        super().__init__(
+            prog=magic,
+            description=description,
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+
+    def parse(self, line: str) -> argparse.Namespace:
+        """The options on ``line``."""
+        options, unknown = self.parse_known_args(split(line))
+        if unknown:
+            self._refuse(unknown[0])
+        return options
+
+    @property
+    def flags(self) -> list[str]:
+        """Every flag there is."""
+        return sorted(self._option_string_actions)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print before it ends the process."""
+        unrecognised = re.match(r"unrecognized arguments: (\S+)", message)
+        if unrecognised:
+            self._refuse(unrecognised[1])
+        msg = f"{self.prog}: {message}."
+        raise UsageError(msg, hint=f"See {self.prog}?")
+
+    def _refuse(self, word: str) -> NoReturn:
+        if word.startswith("-"):
+            msg = f"{self.prog} has no flag {word.partition('=')[0]}."
+            raise UsageError(msg, hint=nearest(word.partition("=")[0], self.flags))
+        msg = f'{self.prog} does not know what to do with "{word}".'
+        raise UsageError(msg, hint=f"See {self.prog}?")
+
+
+def split(line: str) -> list[str]:
+    """``line`` in words, quotes heeded."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        msg = f"The line cannot be read: {str(error).lower()}."
+        raise UsageError(msg, hint="Put a word with spaces or quotes in it in quotes.") from None
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """``KEY=VALUE`` words as a dictionary."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.isidentifier():
+            msg = f'"{word}" is not KEY=VALUE.'
+            raise UsageError(msg, hint="Write -p topic=whales, with no spaces around the =.")
+        found[key] = value
+    return found
+
+
+def llm_cell_parser() -> OptionParser:
+    """The line of ``%%llm``."""
+    parser = OptionParser("%%llm", "Ask a model the prompt in the lines below.")
+    add = parser.add_argument
+    add("model", nargs="*", metavar="MODEL", help="provider/name; several are compared")
+    add("-o", "--output", metavar="NAME", help="keep the answer in this variable")
+    add("-s", "--system", metavar="TEXT", help="the system message")
+    add("-f", "--format", choices=FORMATS, default="markdown", help="how the answer is shown")
+    add("-p", "--param", action="append", default=[], metavar="KEY=VALUE",
+        help="what {{ KEY }} in the prompt stands for")  # fmt: skip
+    add_parameters(parser)
+    add("--dry-run", action="store_true", help="show what would be sent, and send nothing")
+    add("--no-stream", action="store_true", help="show the answer when it is whole")
+    return parser
+
+
+def add_parameters(parser: OptionParser) -> None:
+    """The flags that say how to answer."""
+    add = parser.add_argument
+    add("--temperature", type=float, metavar="T", help="0 (the likeliest answer) or more")
+    add("--max-tokens", type=int, metavar="N", help="the longest answer")
+    add("--top-p", type=float, metavar="P", help="the share of probability drawn from")
+    add("--seed", type=int, metavar="N", help="the same seed asks for the same draw")
+    add("--stop", action="append", metavar="TEXT", help="end the answer before this")
+
+
+def parameters_of(options: argparse.Namespace) -> Mapping[str, Any]:
+    """The parameters that were given."""
+    names = ("temperature", "max_tokens", "top_p", "seed", "stop")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def embed_parser(magic: str = "%embed") -> OptionParser:
+    """The flags of ``%embed`` and ``%%embed``."""
+    parser = OptionParser(magic, "Turn texts into vectors.")
+    add = parser.add_argument
+    add("-o", "--output", metavar="NAME", help="keep the result in this variable")
+    add("--model", metavar="MODEL", help="provider/name; the setting embedding_model if not given")
+    if magic == "%embed":
+        add("--into", metavar="COLUMN", help="put the vectors into this column of the frame")
+    return parser

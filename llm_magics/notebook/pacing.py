@@ -1,0 +1,52 @@
+"""
+When a growing display is worth sending again.
+
+Sent at every token, an answer of n bytes costs n² on the wire. Sent when enough has grown, it
+costs a multiple of n; sent too rarely, it looks stuck. So: no more often than ten times a
+second; then after every 160 new characters; and, where the model is slow, after 0.4 s, as long
+as all that was sent stays within twenty times the text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+_SHORTEST_S = 0.1
+_LONGEST_S = 0.4
+_STEP = 160
+# Of a display that could not be cut: a fraction of it, so that the sum stays linear.
+_STEP_FRACTION = 0.04
+_BUDGET = 20
+_ENVELOPE = 700  # what Jupyter adds to each message, in bytes
+
+
+class Pacer:
+    """Decides about one answer; ``clock`` is in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sent_at = float("-inf")
+        self._shown = 0
+        self._total = 0
+        self._sent = 0
+
+    def grew(self, characters: int) -> None:
+        """The answer has so many more characters."""
+        self._total += characters
+
+    def is_due(self, open_length: int) -> bool:
+        """Whether a display of ``open_length`` characters should be sent now."""
+        waited = self._clock() - self._sent_at
+        if waited < _SHORTEST_S or self._total == self._shown:
+            return False
+        if self._total - self._shown >= max(_STEP, _STEP_FRACTION * open_length):
+            return True
+        within_budget = self._sent + _ENVELOPE + 2 * open_length <= _BUDGET * self._total
+        return waited >= _LONGEST_S and within_budget
+
+    def sent(self, size: int) -> None:
+        """A display was sent, of ``size`` bytes."""
+        self._sent_at = self._clock()
+        self._shown = self._total
+        self._sent += size + _ENVELOPE

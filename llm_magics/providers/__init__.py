@@ -1,0 +1,115 @@
+"""
+The providers, by name.
+
+Built-in ones are imported when first created; others register under the entry-point group
+``llm_magics.providers``, as ``name = "package.module:ProviderClass"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import ConfigurationError, nearest
+
+if TYPE_CHECKING:
+    from llm_magics.providers.base import BaseModelProvider, ProviderConfig
+
+__all__ = [
+    "BaseModelProvider",
+    "create_provider",
+    "get_available_providers",
+    "provider_type",
+]
+
+_BUILT_IN = {
+    "echo": "llm_magics.providers.echo:EchoProvider",
+    "local": "llm_magics.providers.local:LocalProvider",
+}
+
+_GROUP = "llm_magics.providers"
+
+
+def get_available_providers() -> list[str]:
+    """The names that `create_provider` knows, sorted."""
+    return sorted({*_BUILT_IN, *_registered()})
+
+
+def create_provider(
+    name: str, config: ProviderConfig | Mapping[str, Any] | None = None, **settings: Any
+) -> BaseModelProvider:
+    """
+    The provider called ``name``, not yet initialised.
+
+    Args:
+        name: one of `get_available_providers`.
+        config: its own config object, or its settings by name.
+        settings: single settings, over those of ``config``.
+
+    Raises:
+        ConfigurationError: there is no such provider, or no such setting.
+    """
+    made = provider_type(name)
+    if config is not None and not isinstance(config, Mapping):
+        settings = {**config.model_dump(), **settings}
+    elif config:
+        settings = {**config, **settings}
+    return made(_checked(name, made.config_type, settings))
+
+
+def provider_type(name: str) -> type[BaseModelProvider]:
+    """The class of the provider called ``name``."""
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        found: type[BaseModelProvider] = getattr(import_module(module), attribute)
+        return found
+    registered = _registered().get(name)
+    if registered is None:
+        msg = f'There is no provider "{name}".'
+        raise ConfigurationError(msg, hint=nearest(name, get_available_providers()))
+    return _load(registered)
+
+
+def _load(entry: EntryPoint) -> type[BaseModelProvider]:
+    try:
+        loaded: type[BaseModelProvider] = entry.load()
+    except Exception as error:
+        package = entry.dist.name if entry.dist else "its package"
+        msg = f'The provider "{entry.name}" cannot be imported ({type(error).__name__}: {error}).'
+        raise ConfigurationError(msg, hint=f"Mend or uninstall {package}.") from error
+    return loaded
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=_GROUP)}
+
+
+def _checked(
+    name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
+) -> ProviderConfig:
+    from pydantic import ValidationError
+
+    try:
+        return config_type(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            msg = f'The provider {name} has no setting "{key}".'
+            hint = nearest(key, config_type.model_fields)
+        else:
+            msg = f"{name}: {key} cannot be {first['input']!r}."
+            hint = f"{first['msg']}."
+        raise ConfigurationError(msg, hint=hint, provider=name) from None
+
+
+def __getattr__(name: str) -> Any:
+    # pydantic stands behind BaseModelProvider; `import llm_magics` must not pay for it.
+    if name == "BaseModelProvider":
+        from llm_magics.providers.base import BaseModelProvider
+
+        return BaseModelProvider
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,199 @@
+"""
+What every provider is: six methods all have, and a few that some have.
+
+A third party writes a subclass and registers it under the entry-point group
+``llm_magics.providers``. `StreamingProvider` is the shorter way: it asks only for streams,
+and makes whole answers out of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from llm_magics.errors import ConnectionError, StreamInterrupted, UnsupportedError
+from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, Progress, StreamChunk
+
+Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
+
+
+class ProviderConfig(BaseModel):
+    """What a provider can be told; an unknown or mistyped setting is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """
+    What is known of a model; ``None`` where it is not.
+
+    Attributes:
+        name: without the provider.
+        abilities: of ``chat``, ``completion``, ``embeddings``, ``vision``, ``tools`` …
+        context: the longest prompt and answer together, in tokens.
+        size_bytes: of its weights on disk.
+        pulled: whether it can be used without fetching anything.
+        loaded: whether it is in memory now.
+    """
+
+    name: str
+    abilities: tuple[str, ...] = ()
+    context: int | None = None
+    size_bytes: int | None = None
+    pulled: bool | None = None
+    loaded: bool | None = None
+
+
+class BaseModelProvider(ABC):
+    """One service that models are asked through."""
+
+    name: ClassVar[str]
+    config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
+
+    def __init__(self, config: ProviderConfig | None = None) -> None:
+        self.config = config if config is not None else self.config_type()
+
+    @abstractmethod
+    async def initialize(self) -> bool:
+        """Whether the provider can be used at all; cheap, and no model is loaded."""
+
+    @abstractmethod
+    async def list_models(self) -> list[str]:
+        """The names of its models, without the provider's."""
+
+    @abstractmethod
+    async def generate_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> Answer:
+        """The answer to a conversation: whole, or as it comes where ``parameters.stream``."""
+
+    @abstractmethod
+    async def generate_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> Answer:
+        """The continuation of a raw text: whole, or as it comes where ``parameters.stream``."""
+
+    @abstractmethod
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        """One vector per text, in their order."""
+
+    @abstractmethod
+    async def health_check(self) -> dict[str, Any]:
+        """``{"status": "ok" or "unavailable", "detail": in words, …}``; never costs money."""
+
+    async def describe_models(self) -> list[ModelInfo]:
+        """Its models with what is known of them."""
+        return [ModelInfo(name) for name in await self.list_models()]
+
+    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+        """Whatever must happen once before ``model`` can be asked, with its progress."""
+        return
+        yield
+
+    async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Fetch ``model`` so that it can be used."""
+        self._cannot("pull models")
+        yield
+
+    async def delete_model(self, model: str) -> None:
+        """Delete the weights of ``model``."""
+        self._cannot("delete models")
+
+    async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
+        """Pictures of ``prompt``, as PNG."""
+        self._cannot("make images")
+
+    async def transcribe(self, audio: bytes, model: str, **options: Any) -> str:
+        """What is said in ``audio``."""
+        self._cannot("transcribe audio")
+
+    async def close(self) -> None:  # noqa: B027 (most hold nothing open)
+        """Give back what is held open. A closed provider can be used again."""
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def bare(self, model: str) -> str:
+        """``model`` without this provider's own prefix."""
+        return model.removeprefix(f"{self.name}/")
+
+    def _cannot(self, what: str) -> NoReturn:
+        msg = f"The provider {self.name} cannot {what}."
+        raise UnsupportedError(msg, provider=self.name)
+
+
+class StreamingProvider(BaseModelProvider):
+    """A provider that streams underneath; a whole answer is an accumulated stream."""
+
+    @abstractmethod
+    def stream_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """The answer to a conversation as it comes."""
+
+    @abstractmethod
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """The continuation of a raw text as it comes."""
+
+    async def generate_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> Answer:
+        model = self.bare(model)
+        messages = [ChatMessage.of(message) for message in messages]
+        chunks = self.stream_chat(messages, model, parameters)
+        return await self._answer(chunks, model, parameters)
+
+    async def generate_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> Answer:
+        model = self.bare(model)
+        chunks = self.stream_completion(prompt, model, parameters)
+        return await self._answer(chunks, model, parameters)
+
+    async def _answer(
+        self,
+        chunks: AsyncGenerator[StreamChunk, None],
+        model: str,
+        parameters: ModelParameters,
+    ) -> Answer:
+        guarded = self._guarded(chunks, model)
+        if parameters.stream:
+            return guarded
+        return ModelResponse.of(
+            [chunk async for chunk in guarded], model=model, provider=self.name
+        )
+
+    async def _guarded(
+        self, chunks: AsyncGenerator[StreamChunk, None], model: str
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """``chunks``; a connection that breaks after the first token keeps what had come."""
+        came: list[StreamChunk] = []
+        try:
+            async for chunk in chunks:
+                came.append(chunk)
+                yield chunk
+        except ConnectionError as error:
+            partial = ModelResponse.of(came, model=model, provider=self.name)
+            if not (partial.text or partial.reasoning):
+                raise
+            msg = f"The answer of {self.name}/{model} broke off: {error}"
+            raise StreamInterrupted(
+                msg,
+                hint="What had come is kept in the error's .partial; run the cell again.",
+                partial=partial,
+                provider=self.name,
+                model=model,
+            ) from None
+        finally:
+            await chunks.aclose()

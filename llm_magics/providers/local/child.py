@@ -1,0 +1,70 @@
+"""
+The engine's own process: llama.cpp's server, for as long as its parent lives.
+
+Run as a script with nothing imported but xllamacpp, so that it starts fast. Its first line on
+standard input says what to load; it answers with one JSON line, its address or why it failed.
+It ends when standard input closes or its parent is gone, however that came about.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+POLL_S = 1.0
+
+
+def main() -> None:
+    """Load, answer, and wait for the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Interrupt is for the kernel's cell
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # llama.cpp logs to stdout too; only the answer may go there
+    spec = json.loads(sys.stdin.readline())
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        address = {"address": serve(spec)}
+    except Exception as error:
+        address = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(address), file=answer, flush=True)
+    if "error" in address:
+        os._exit(1)
+    sys.stdin.read()  # until the parent closes it, by will or by dying
+    os._exit(0)  # no clean-up is needed, and native threads could hold it up
+
+
+def end_with(parent: int) -> None:
+    """End when the parent has: a fork of it may hold our standard input open."""
+    while os.name != "posix" or os.getppid() == parent:
+        time.sleep(POLL_S)
+    os._exit(0)
+
+
+def serve(spec: dict) -> str:  # type: ignore[type-arg]
+    """Load the model and return the address it is served at."""
+    global server  # noqa: PLW0603 (it must outlive this call)
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = spec["path"]
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [spec["key"]]
+    params.n_ctx = spec["context"]
+    params.n_parallel = 1
+    params.embedding = spec["embeddings"]
+    params.cpuparams.n_threads = spec["threads"]
+    params.cpuparams_batch.n_threads = spec["threads"]
+    params.ui = False
+    params.endpoint_slots = False
+    server = xllamacpp.Server(params)
+    return str(server.listening_address)
+
+
+server = None
+
+if __name__ == "__main__":
+    main()

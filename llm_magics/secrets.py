@@ -1,0 +1,63 @@
+"""Keys that cannot be shown by accident, and text from which keys are taken out."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+_HIDDEN = "****"
+
+# What the big services' keys look like; a known key is found by its value as well.
+_KEY_SHAPES = re.compile(
+    r"\b(?:sk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gsk_[A-Za-z0-9]{16,})"
+)
+
+_known: set[str] = set()
+
+
+class Secret:
+    """
+    A key that shows itself as ``****`` everywhere but in `reveal`.
+
+    It cannot be pickled, so that it does not travel into a file or another process unseen.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        if len(value) >= 8:  # shorter ones would blank out ordinary words
+            _known.add(value)
+
+    def reveal(self) -> str:
+        """The key itself: for the header that needs it, and for nothing else."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret('{_HIDDEN}')"
+
+    def __str__(self) -> str:
+        return _HIDDEN
+
+    def __format__(self, format_spec: str) -> str:
+        return _HIDDEN
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a Secret cannot be pickled"
+        raise TypeError(msg)
+
+
+def scrub(text: str) -> str:
+    """``text`` with every known key, and everything shaped like one, replaced by ``****``."""
+    for value in _known:
+        text = text.replace(value, _HIDDEN)
+    return _KEY_SHAPES.sub(_HIDDEN, text)

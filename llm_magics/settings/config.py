@@ -1,0 +1,237 @@
+"""
+The shared settings: each value with the place it came from.
+
+Set directly beats environment beats the project's file beats the user's file beats default.
+Nothing is read, and nothing heavy imported, before the first value is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llm_magics.errors import ConfigurationError, nearest
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from llm_magics.settings.schema import Settings
+
+ENVIRONMENT_PREFIX = "LLM_MAGICS_"
+
+
+class Sourced(NamedTuple):
+    """A value, and where it came from, in words."""
+
+    value: Any
+    source: str
+
+
+class Config:
+    """
+    Settings as attributes: ``config.model``, ``config.temperature = 0.2``.
+
+    Settings of a provider are reached by their dotted key,
+    ``config.set("providers.local.threads", 2)``.
+    """
+
+    if TYPE_CHECKING:  # set behind __setattr__, which is for settings
+        _layers: list[dict[str, Sourced]] | None
+        _direct: dict[str, Sourced]
+
+    def __init__(
+        self, folder: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Read from ``folder`` (the working one) and ``environment`` (this process's)."""
+        self.__dict__["_folder"] = folder
+        self.__dict__["_environment"] = os.environ if environment is None else environment
+        self.reload()
+
+    def reload(self) -> None:
+        """Forget all that was read and set; files and environment are read again."""
+        self.__dict__["_layers"] = None
+        self.__dict__["_direct"] = {}
+
+    def get(self, key: str) -> Any:
+        """The value of ``key``."""
+        return self._look_up(key).value
+
+    def source(self, key: str) -> str:
+        """Where the value of ``key`` came from, in words."""
+        return self._look_up(key).source
+
+    def set(self, key: str, value: Any) -> None:
+        """
+        Give ``key`` a value for this session.
+
+        Raises:
+            ConfigurationError: there is no such setting, or it cannot be ``value``.
+        """
+        checked = _validated(_nested(key, value), f"config.{key}")
+        self._direct.update(_flat(checked, "set in this session"))
+
+    def reset(self, key: str) -> None:
+        """Take back what was `set` for ``key``."""
+        self._look_up(key)
+        self._direct.pop(key, None)
+
+    def for_provider(self, name: str, keys: Iterable[str]) -> dict[str, Any]:
+        """
+        The settings given for the provider ``name``, by key.
+
+        Of the environment, ``LLM_MAGICS_<NAME>_<KEY>`` counts for each of its ``keys``.
+        """
+        given: dict[str, Any] = {}
+        start = f"providers.{name}."
+        files, direct = self._merged(self._read()), self._direct
+        for found in (files, self._provider_environment(name, keys), direct):
+            given |= {
+                key.removeprefix(start): sourced.value
+                for key, sourced in found.items()
+                if key.startswith(start)
+            }
+        return given
+
+    def items(self) -> list[tuple[str, Any, str]]:
+        """Every setting as ``(key, value, source)``."""
+        values = {**_defaults(), **self._merged([*self._read(), self._direct])}
+        values.pop("providers", None)
+        return [(key, *values[key]) for key in sorted(values)]
+
+    def frame(self) -> DataFrame:
+        """Every setting with its value and its source."""
+        import pandas as pd
+
+        return pd.DataFrame(self.items(), columns=["key", "value", "source"]).set_index("key")
+
+    def _look_up(self, key: str) -> Sourced:
+        layers: list[dict[str, Sourced]] = [self._direct, *reversed(self._read()), _defaults()]
+        for layer in layers:
+            if key in layer:
+                return layer[key]
+        if key.startswith("providers."):
+            return Sourced(None, "default")
+        raise _unknown(key, "There is no setting")
+
+    def _read(self) -> list[dict[str, Sourced]]:
+        if self._layers is None:
+            from llm_magics.settings.files import setting_files
+
+            folder = self.__dict__["_folder"] or Path.cwd()
+            self.__dict__["_layers"] = [
+                _flat(_validated(settings, str(path)), f"file {path}")
+                for path, settings in setting_files(folder)
+            ] + [self._general_environment()]
+        assert self._layers is not None
+        return self._layers
+
+    def _general_environment(self) -> dict[str, Sourced]:
+        found: dict[str, Sourced] = {}
+        for key in _keys():
+            name = f"{ENVIRONMENT_PREFIX}{key.upper()}"
+            value = self.__dict__["_environment"].get(name)
+            if value and key != "providers":
+                found |= _flat(
+                    _validated({key: value}, f"environment {name}"), f"environment {name}"
+                )
+        return found
+
+    def _provider_environment(self, provider: str, keys: Iterable[str]) -> dict[str, Sourced]:
+        found = {}
+        for key in keys:
+            name = f"{ENVIRONMENT_PREFIX}{provider}_{key}".upper()
+            if value := self.__dict__["_environment"].get(name):
+                found[f"providers.{provider}.{key}"] = Sourced(value, f"environment {name}")
+        return found
+
+    @staticmethod
+    def _merged(layers: Iterable[dict[str, Sourced]]) -> dict[str, Sourced]:
+        merged: dict[str, Sourced] = {}
+        for layer in layers:
+            merged |= layer
+        return merged
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a question of Python's or IPython's, not of a user's
+            raise AttributeError(name)
+        try:
+            return self.get(name)
+        except ConfigurationError as error:
+            if name in _keys():  # a file is wrong, and the user must hear of it
+                raise
+            raise AttributeError(f"{error} {error.hint}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.set(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *_keys()]
+
+    def __repr__(self) -> str:
+        rows = [(key, repr(value), source) for key, value, source in self.items()]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        return "\n".join(
+            f"{key:{widths[0]}}  {value:{widths[1]}}  {source}" for key, value, source in rows
+        )
+
+
+def _schema() -> type[Settings]:
+    from llm_magics.settings.schema import Settings
+
+    return Settings
+
+
+def _keys() -> list[str]:
+    return list(_schema().model_fields)
+
+
+def _defaults() -> dict[str, Sourced]:
+    return {key: Sourced(value, "default") for key, value in _schema().model_validate({})}
+
+
+def _validated(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """``settings``, each coerced to its type; ``place`` is named in the error."""
+    from pydantic import ValidationError
+
+    try:
+        checked = _schema().model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise _unknown(key, f"{place}: there is no setting") from None
+        msg = f"{place}: {key} cannot be {first['input']!r}."
+        raise ConfigurationError(msg, hint=f"{first['msg']}.") from None
+    return {key: getattr(checked, key) for key in checked.model_fields_set}
+
+
+def _unknown(key: str, what: str) -> ConfigurationError:
+    return ConfigurationError(f'{what} "{key}".', hint=nearest(key, _keys()))
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    if not key.startswith("providers."):
+        return {key: value}
+    _, _, rest = key.partition(".")
+    provider, _, name = rest.partition(".")
+    if not name:
+        msg = f'"{key}" names no setting of a provider.'
+        raise ConfigurationError(msg, hint="Write providers.NAME.SETTING.")
+    return {"providers": {provider: {name: value}}}
+
+
+def _flat(settings: Mapping[str, Any], source: str) -> dict[str, Sourced]:
+    flat: dict[str, Sourced] = {}
+    for key, value in settings.items():
+        if key != "providers":
+            flat[key] = Sourced(value, source)
+            continue
+        for provider, own in value.items():
+            for name, setting in own.items():
+                flat[f"providers.{provider}.{name}"] = Sourced(setting, source)
+    return flat
+
+
+config = Config()

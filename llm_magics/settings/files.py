@@ -1,0 +1,75 @@
+"""The files settings are read from: the project's, nearest first, and the user's."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path
+
+from llm_magics.errors import ConfigurationError
+
+_NAMES = ("llm_magics.yaml", "llm_magics.yml", "llm_magics.json", "pyproject.toml")
+
+
+def setting_files(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """
+    The files that hold settings, with their contents: the user's, then the project's.
+
+    The project's is the nearest of ``llm_magics.yaml``, ``.yml``, ``.json`` and a
+    ``pyproject.toml`` with ``[tool.llm_magics]``, in ``start`` or a folder above it.
+    """
+    user = user_config_path("llm_magics", appauthor=False)
+    for folders in ([user], [start, *start.parents]):
+        found = next(_found_in(folders), None)
+        if found is not None:
+            yield found
+
+
+def _found_in(folders: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for folder in folders:
+        for name in _NAMES:
+            path = folder / name
+            if path.is_file() and (settings := _read(path)) is not None:
+                yield path, settings
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The settings in ``path``; ``None`` for a pyproject.toml that is not about us."""
+    parse = _PARSERS[path.suffix]
+    try:
+        settings = parse(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        if path.name == "pyproject.toml":
+            return None  # somebody else's file, and somebody else's error
+        why = " ".join(str(error).split())[:200]
+        msg = f"{path} cannot be read: {why}"
+        raise ConfigurationError(msg, hint="Mend the file, or move it away.") from None
+    if path.name == "pyproject.toml":
+        settings = settings.get("tool", {}).get("llm_magics")
+    elif settings is None:  # an empty file
+        settings = {}
+    if settings is not None and not isinstance(settings, dict):
+        msg = f"{path} holds {type(settings).__name__}, not settings by name."
+        raise ConfigurationError(msg, hint="Write it like this:  model: local/smollm2-135m")
+    return settings
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".json": json.loads,
+    ".toml": tomllib.loads,
+}

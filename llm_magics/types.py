@@ -1,0 +1,252 @@
+"""
+The values that travel between the rooms.
+
+Messages and parameters go down to a provider; chunks, progress and responses come up.
+All are immutable and know nothing of any service, notebook or file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from llm_magics.errors import ConfigurationError
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            msg = f'A message cannot have the role "{self.role}".'
+            raise ConfigurationError(msg, hint=f"Use one of {', '.join(ROLES)}.")
+
+    @classmethod
+    def of(cls, message: ChatMessage | Mapping[str, str]) -> ChatMessage:
+        """``message`` itself, or one made from ``{"role": …, "content": …}``."""
+        return message if isinstance(message, ChatMessage) else cls(**message)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParameters:
+    """
+    How to answer. What is ``None`` is left to the model's own default.
+
+    Attributes:
+        temperature: 0 (the likeliest token each time) or more.
+        max_tokens: the longest answer, in tokens; 1 or more.
+        top_p: the share of probability drawn from; above 0, at most 1.
+        seed: the same seed asks for the same draw.
+        stop: the answer ends before any of these.
+        stream: ask for a generator of `StreamChunk` instead of a `ModelResponse`.
+        extra_body: sent along as it is, for what a service has beyond these.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        else:
+            object.__setattr__(self, "stop", tuple(self.stop))
+        _check("temperature", self.temperature, 0, None, "0 or more")
+        _check("max_tokens", self.max_tokens, 1, None, "1 or more")
+        _check("top_p", self.top_p, 1e-9, 1, "above 0 and at most 1")
+
+    def with_stream(self, stream: bool = True) -> ModelParameters:
+        """These parameters, asking for a stream or not."""
+        return replace(self, stream=stream)
+
+
+def _check(name: str, value: float | None, low: float, high: float | None, allowed: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int | float) or value < low or (high is not None and value > high):
+        msg = f"{name} cannot be {value!r}."
+        raise ConfigurationError(msg, hint=f"Give {name} a number, {allowed}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens read and written, as the service counts them; ``None`` where it does not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimings:
+    """What an engine measured itself, in seconds; ``None`` where it does not say."""
+
+    load_s: float | None = None
+    prompt_s: float | None = None
+    generation_s: float | None = None
+
+
+class StreamChunk(NamedTuple):
+    """
+    A piece of an answer as it comes. (A tuple, because making one must cost next to nothing.)
+
+    Attributes:
+        text: the new text of the answer, often one token.
+        reasoning: new text of the model's thinking, kept apart from the answer.
+        elapsed_s: seconds from sending the request to reading this piece off the socket;
+            ``None`` from a provider that does not stamp, and the road does it on arrival.
+        finish_reason: why the answer ended, on the chunk that ends it.
+        usage: tokens so far, on the chunk that tells.
+        timings: the engine's own measurements, on the chunk that tells.
+        raw: what the service sent, decoded.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    elapsed_s: float | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    timings: EngineTimings | None = None
+    raw: Mapping[str, Any] | None = None
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether it carries new text of any kind."""
+        return bool(self.text or self.reasoning)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResponse:
+    """A whole answer, or as much of one as came."""
+
+    text: str
+    model: str = ""
+    provider: str = ""
+    finish_reason: str | None = None
+    reasoning: str = ""
+    usage: Usage | None = None
+    timings: EngineTimings | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, chunks: Iterable[StreamChunk], *, model: str = "", provider: str = ""
+    ) -> ModelResponse:
+        """The answer that ``chunks`` add up to. The last word on usage and finish wins."""
+        text: list[str] = []
+        reasoning: list[str] = []
+        last: dict[str, Any] = {}
+        for chunk in chunks:
+            text.append(chunk.text)
+            reasoning.append(chunk.reasoning)
+            for name in ("finish_reason", "usage", "timings", "raw"):
+                if (value := getattr(chunk, name)) is not None:
+                    last[name] = value
+        return cls(
+            text="".join(text),
+            reasoning="".join(reasoning),
+            model=model,
+            provider=provider,
+            **last,
+        )
+
+
+class Embeddings(list[list[float]]):
+    """One vector per text, and the tokens they took where the service tells."""
+
+    def __init__(self, vectors: Iterable[list[float]] = (), usage: Usage | None = None) -> None:
+        super().__init__(vectors)
+        self.usage = usage
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """
+    What one call took; the definitions stand in `llm_magics.engine.metrics`.
+
+    ``ttft_s``, ``e2e_s`` and ``load_s`` are seconds, ``itl_ms`` milliseconds.
+    """
+
+    ttft_s: float | None = None
+    itl_ms: float | None = None
+    e2e_s: float | None = None
+    load_s: float = 0.0
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """
+    How far some long work has come.
+
+    Attributes:
+        task: what is being done, for people ("fetching smollm2-135m").
+        done, total: how much of it, in ``unit``; ``total`` is ``None`` where unknown.
+        unit: ``"B"`` for bytes, else a word for the things counted.
+        elapsed_s: seconds since the work began.
+        is_load: whether this is loading a model, which is told apart from answering.
+    """
+
+    task: str
+    done: int = 0
+    total: int | None = None
+    unit: str = "B"
+    elapsed_s: float = 0.0
+    is_load: bool = False
+
+    @property
+    def fraction(self) -> float | None:
+        """From 0 to 1, or ``None`` where the total is unknown."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at the speed so far, or ``None`` while that is unknown."""
+        if not self.total or not self.done or not self.elapsed_s:
+            return None
+        return max(0.0, (self.total - self.done) * self.elapsed_s / self.done)
+
+    def __str__(self) -> str:
+        parts = [self.task]
+        if self.total:
+            parts.append(f"{_amount(self.done, self.unit, self.total)}")
+            parts.append(f"{self.fraction:.0%}")
+        if self.done and self.elapsed_s:
+            parts.append(f"{_quantity(self.done / self.elapsed_s, self.unit)}/s")
+        if self.eta_s is not None and self.fraction != 1:
+            parts.append(f"ETA {self.eta_s:.0f} s")
+        return "  ".join(parts)
+
+
+def _amount(done: int, unit: str, total: int) -> str:
+    if unit == "B":
+        return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB"
+    return f"{done:,}/{total:,} {unit}"
+
+
+def _quantity(amount: float, unit: str) -> str:
+    return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:,.0f} {unit}"
+
+
+def messages_of(messages: Sequence[ChatMessage | Mapping[str, str]]) -> list[ChatMessage]:
+    """``messages`` as `ChatMessage`, whichever way they were written."""
+    return [ChatMessage.of(message) for message in messages]

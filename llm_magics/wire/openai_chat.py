@@ -1,0 +1,168 @@
+"""
+The OpenAI chat, completion and embedding formats, as OpenAI and its many look-alikes speak them.
+
+Source: https://platform.openai.com/docs/api-reference/chat, and llama.cpp's ``tools/server``.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llm_magics.types import (
+    ChatMessage,
+    Embeddings,
+    EngineTimings,
+    ModelParameters,
+    StreamChunk,
+    Usage,
+)
+from llm_magics.wire.sse import EventDecoder
+
+_DONE = b"[DONE]"
+
+
+class InStreamError(Exception):
+    """The service sent an error inside a stream that had begun with status 200."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        super().__init__(str(body))
+        self.body = body
+
+
+def chat_request(
+    messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+) -> dict[str, Any]:
+    """The body of ``POST /chat/completions``."""
+    content = [{"role": message.role, "content": message.content} for message in messages]
+    return {"model": model, "messages": content, **_common(parameters)}
+
+
+def completion_request(prompt: str, model: str, parameters: ModelParameters) -> dict[str, Any]:
+    """The body of ``POST /completions``."""
+    return {"model": model, "prompt": prompt, **_common(parameters)}
+
+
+def _common(parameters: ModelParameters) -> dict[str, Any]:
+    given = {
+        "temperature": parameters.temperature,
+        "max_tokens": parameters.max_tokens,
+        "top_p": parameters.top_p,
+        "seed": parameters.seed,
+        "stop": list(parameters.stop) or None,
+    }
+    return {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **{name: value for name, value in given.items() if value is not None},
+        **parameters.extra_body,
+    }
+
+
+class ChunkDecoder:
+    """
+    The bytes of a streamed answer into chunks; chats and plain completions alike.
+
+    ``finished`` tells whether the service said that the answer is whole.
+    """
+
+    def __init__(self) -> None:
+        self._events = EventDecoder()
+        self.finished = False
+
+    def feed(self, data: bytes, elapsed_s: float) -> list[StreamChunk]:
+        """The chunks that ``data``, read at ``elapsed_s``, completes."""
+        return self._chunks(self._events.feed(data), elapsed_s)
+
+    def flush(self, elapsed_s: float) -> list[StreamChunk]:
+        """What is left when the stream has ended."""
+        return self._chunks(self._events.flush(), elapsed_s)
+
+    def _chunks(
+        self, events: Sequence[tuple[bytes, bytes]], elapsed_s: float
+    ) -> list[StreamChunk]:
+        chunks = []
+        for _, data in events:
+            if data == _DONE:
+                self.finished = True
+                continue
+            chunk = _chunk(json.loads(data), elapsed_s)
+            if chunk.finish_reason:
+                self.finished = True
+            chunks.append(chunk)
+        return chunks
+
+
+def _chunk(event: dict[str, Any], elapsed_s: float) -> StreamChunk:
+    choices = event.get("choices")
+    if choices:
+        choice = choices[0]
+        delta = choice.get("delta") or choice
+        text = delta.get("content") or delta.get("text") or ""
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        finish_reason = choice.get("finish_reason")
+    else:
+        if event.get("error"):
+            raise InStreamError(event)
+        text, reasoning, finish_reason = "", "", None
+    usage = event.get("usage")
+    timings = event.get("timings")
+    return StreamChunk(
+        text,
+        reasoning,
+        elapsed_s,
+        finish_reason,
+        _usage(usage) if usage else None,
+        _timings(timings) if timings else None,
+        event,
+    )
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    details = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens")
+    )
+
+
+def _timings(timings: Mapping[str, Any]) -> EngineTimings:
+    """llama.cpp's own measurements, which it gives in milliseconds."""
+    prompt, generation = timings.get("prompt_ms"), timings.get("predicted_ms")
+    return EngineTimings(
+        prompt_s=prompt / 1000 if prompt is not None else None,
+        generation_s=generation / 1000 if generation is not None else None,
+    )
+
+
+def embedding_request(texts: Sequence[str], model: str) -> dict[str, Any]:
+    """The body of ``POST /embeddings``."""
+    return {"model": model, "input": list(texts), "encoding_format": "base64"}
+
+
+def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:
+    """The vectors of an answer, in the order of the texts sent, from base64 or numbers."""
+    rows = sorted(reply["data"], key=lambda row: row.get("index", 0))
+    usage = reply.get("usage") or {}
+    return Embeddings((_vector(row["embedding"]) for row in rows), _usage(usage))
+
+
+def _vector(embedding: str | list[float]) -> list[float]:
+    if not isinstance(embedding, str):
+        return embedding
+    floats = array.array("f", base64.b64decode(embedding))
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return floats.tolist()
+
+
+def error_of(body: Any) -> tuple[str, str | int | None, str | None]:
+    """What an error's body says: its message, code and type, whatever shape it has."""
+    error = body.get("error", body) if isinstance(body, Mapping) else body
+    if isinstance(error, Mapping):
+        message = error.get("message") or error.get("detail") or json.dumps(error)
+        return str(message), error.get("code"), error.get("type")
+    return str(error), None, None
