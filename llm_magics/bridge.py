@@ -42,6 +42,7 @@ class Bridge:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -100,9 +101,10 @@ class Bridge:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(
+                self._thread = threading.Thread(
                     target=self._loop.run_forever, name=_THREAD_NAME, daemon=True
-                ).start()
+                )
+                self._thread.start()
                 atexit.register(self._close)
             return self._loop
 
@@ -118,6 +120,10 @@ class Bridge:
             asyncio.run_coroutine_threadsafe(close_all(), loop).result(CLOSING_TIME_S)
         finally:
             loop.call_soon_threadsafe(loop.stop)
+            if self._thread is not None:
+                self._thread.join(CLOSING_TIME_S)
+            if not loop.is_running():
+                loop.close()
 
     def forget(self) -> None:
         """After a fork: the thread stayed with the parent, so start anew when needed."""

@@ -28,9 +28,10 @@ class Exchange(Generic[Event_co]):
     the engine stands still. Progress is shown as it comes; the rest is handed out.
     """
 
-    def __init__(self, call: Call[Event_co]) -> None:
+    def __init__(self, call: Call[Event_co], show_progress: progress.View | None = None) -> None:
+        """Walk ``call``, showing its progress in a view of its own or by ``show_progress``."""
         self._events: Generator[Event_co, None, None] = bridge.iterate(call.events())
-        self._show_progress = progress.new_view()
+        self._show_progress = show_progress or progress.new_view()
 
     def __enter__(self) -> Self:
         return self

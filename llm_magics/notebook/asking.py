@@ -53,7 +53,7 @@ def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall
     try:
         with (
             answer_display(shell, stream=not options.no_stream) as display,
-            Exchange(call) as exchange,
+            Exchange(call, display.show_progress) as exchange,
         ):
             for chunk in exchange:
                 if as_it_comes and chunk.text:

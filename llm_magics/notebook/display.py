@@ -14,14 +14,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from llm_magics.notebook import inert
+from llm_magics.notebook.bars import Bar
+from llm_magics.notebook.outputs import Bundle, Output
 from llm_magics.notebook.pacing import Pacer
 from llm_magics.notebook.segments import Segmenter
 from llm_magics.notebook.watching import rendering
+from llm_magics.progress import terminal_view
+from llm_magics.types import Progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
-
-Bundle = dict[str, str]
 
 
 class AnswerDisplay(Protocol):
@@ -29,6 +31,9 @@ class AnswerDisplay(Protocol):
 
     def write(self, text: str) -> None:
         """More of the answer."""
+
+    def show_progress(self, progress: Progress | None) -> None:
+        """How far getting ready has come; ``None`` when that has ended."""
 
     def __enter__(self) -> Self: ...
 
@@ -71,8 +76,11 @@ class TextDisplay(_Displaying):
 
     def __init__(self) -> None:
         self._wrote = ""
+        self.show_progress = terminal_view()
 
     def write(self, text: str) -> None:
+        if not self._wrote:
+            self.show_progress(None)
         self._wrote = text or self._wrote
         sys.stdout.write(inert.plain(text))
         sys.stdout.flush()
@@ -89,6 +97,9 @@ class StaticDisplay(_Displaying):
         self._publish = publish
         self._segmenter = Segmenter()
         self._segments: list[str] = []
+
+    def show_progress(self, progress: Progress | None) -> None:
+        """Nobody watches."""
 
     def write(self, text: str) -> None:
         self._segments += self._segmenter.feed(text)
@@ -112,13 +123,18 @@ class LiveDisplay(_Displaying):
         self._publish = publish
         self._segmenter = Segmenter()
         self._pacer = Pacer(clock)
-        self._handle = _Handle(publish)
+        self._output = Output(publish)
+        self._bar: Bar | None = Bar(self._output, clock)  # until there is an answer to show
+
+    def show_progress(self, progress: Progress | None) -> None:
+        if self._bar is not None:
+            self._bar(progress)
 
     def write(self, text: str) -> None:
         self._pacer.grew(len(text))
         for segment in self._segmenter.feed(text):
             self._show(_bundle(segment))
-            self._handle = _Handle(self._publish)
+            self._output = Output(self._publish)
         if self._pacer.is_due(self._segmenter.open_length):
             self._show(_frame(self._segmenter.open))
 
@@ -127,27 +143,9 @@ class LiveDisplay(_Displaying):
             self._show(_bundle(self._segmenter.open))
 
     def _show(self, bundle: Bundle) -> None:
-        self._handle.show(bundle)
+        self._bar = None
+        self._output.show(bundle)
         self._pacer.sent(sum(len(data.encode()) for data in bundle.values()))
-
-
-class _Handle:
-    """One output of a cell, which can be shown again with other contents."""
-
-    def __init__(self, publish: Callable[..., Any]) -> None:
-        self._publish = publish
-        self._transient = {"display_id": _new_id()}
-        self._is_shown = False
-
-    def show(self, bundle: Bundle) -> None:
-        self._publish(data=bundle, metadata={}, transient=self._transient, update=self._is_shown)
-        self._is_shown = True
-
-
-def _new_id() -> str:
-    from uuid import uuid4
-
-    return uuid4().hex
 
 
 def _bundle(segment: str) -> Bundle:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_magics import errors, progress
+from llm_magics.notebook.bars import progress_view
 from llm_magics.notebook.completer import complete
 from llm_magics.notebook.magics import LLMMagics
-from llm_magics.notebook.watching import progress_view
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:

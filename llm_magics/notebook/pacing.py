@@ -3,8 +3,8 @@ When a growing display is worth sending again.
 
 Sent at every token, an answer of n bytes costs n² on the wire. Sent when enough has grown, it
 costs a multiple of n; sent too rarely, it looks stuck. So: no more often than ten times a
-second; then after every 160 new characters; and, where the model is slow, after 0.4 s, as long
-as all that was sent stays within twenty times the text.
+second; then after every 160 new characters; and sooner than that as long as all that was sent
+stays within twelve times the text, or within twenty times once 0.4 s have passed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _LONGEST_S = 0.4
 _STEP = 160
 # Of a display that could not be cut: a fraction of it, so that the sum stays linear.
 _STEP_FRACTION = 0.04
-_BUDGET = 20
+_BUDGET = 12
+_BUDGET_WHEN_SLOW = 20
 _ENVELOPE = 700  # what Jupyter adds to each message, in bytes
 
 
@@ -42,8 +43,8 @@ class Pacer:
             return False
         if self._total - self._shown >= max(_STEP, _STEP_FRACTION * open_length):
             return True
-        within_budget = self._sent + _ENVELOPE + 2 * open_length <= _BUDGET * self._total
-        return waited >= _LONGEST_S and within_budget
+        budget = _BUDGET if waited < _LONGEST_S else _BUDGET_WHEN_SLOW
+        return self._sent + _ENVELOPE + 2 * open_length <= budget * self._total
 
     def sent(self, size: int) -> None:
         """A display was sent, of ``size`` bytes."""

@@ -1,0 +1,62 @@
+"""What the tests share: settings of their own, a kernel, and the engine's processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llm_magics.engine.session import session
+from llm_magics.settings.config import config
+from tests.kernels import Kernel
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No settings of the user's count, none outlive the test, and the log starts empty."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user-config"))
+    for name in ("LLM_MAGICS_MODEL", "LLM_MAGICS_RENDER", "LLM_MAGICS_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    config.reload()
+    session.runs.clear()
+    yield
+    config.reload()
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[Kernel]:
+    """A real kernel in an empty folder, with the extension loaded; nobody watches it."""
+    with Kernel(tmp_path) as started:
+        started.run("%load_ext llm_magics")
+        yield started
+
+
+@pytest.fixture
+def watched_kernel(tmp_path: Path) -> Iterator[Kernel]:
+    """A real kernel that somebody watches, as JupyterLab does."""
+    with Kernel(tmp_path, watched=True) as started:
+        started.run("%load_ext llm_magics")
+        yield started
+
+
+def engines_of(pid: int) -> list[psutil.Process]:
+    """The engine processes that the process ``pid`` has started."""
+    return [
+        child
+        for child in psutil.Process(pid).children(recursive=True)
+        if any("child.py" in word for word in child.cmdline())
+    ]
+
+
+def eventually(condition: Callable[[], bool], within_s: float) -> bool:
+    """Whether ``condition`` comes true in time."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
