@@ -23,7 +23,7 @@ from typing import IO
 
 from llm_magics.errors import WeightsError
 from llm_magics.secrets import Secret
-from llm_magics.transport import Transport
+from llm_magics.transport import Timeouts, Transport
 
 _CHILD = Path(__file__).with_name("child.py")
 
@@ -41,6 +41,11 @@ class EngineSpec:
 def default_threads() -> int:
     """All cores but one: llama.cpp spins while it waits, and the notebook wants to live."""
     return max(1, (os.cpu_count() or 1) - 1)
+
+
+def engine_transport(address: str, key: Secret, timeouts: Timeouts | None = None) -> Transport:
+    """The way to an engine. Its server drops a pooled connection after a stream: use none."""
+    return Transport(address, {"Connection": "close"}, key, timeouts or Timeouts())
 
 
 class Engine:
@@ -64,8 +69,7 @@ class Engine:
         except BaseException:
             self.stop()
             raise
-        # Its server drops a pooled connection after a stream, so each request opens its own.
-        self.transport = Transport(address, headers={"Connection": "close"}, key=key)
+        self.transport = engine_transport(address, key)
 
     def _load(self, key: Secret) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout

@@ -58,14 +58,13 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
     command += ["--disable-pip-version-check", "--retries=2", "--timeout=20"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     # pip writes to its temporary folder first: there the progress is seen, and there it is on
-    # the same disk. A session of its own keeps Interrupt from reaching pip before us.
+    # the same disk. It stays in our process group, and dies when Jupyter kills the kernel's.
     return subprocess.Popen(  # noqa: S603
         command,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
         env={**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)},
-        start_new_session=True,
     )
 
 

@@ -1,0 +1,173 @@
+"""A server that says exactly what a test wants, byte by byte, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Asked:
+    """One request that came in."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body decoded."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Says:
+    """
+    One answer.
+
+    ``pieces`` are written one by one, ``gap_s`` apart. With ``cut`` the connection ends
+    without the end of the body; with ``hang`` it stays open and silent.
+    """
+
+    pieces: Sequence[bytes] = ()
+    status: int = 200
+    content_type: str = "text/event-stream"
+    gap_s: float = 0.0
+    cut: bool = False
+    hang: bool = False
+
+
+@dataclass
+class Server:
+    """Where it listens, what it was asked, and whether the client hung up on it."""
+
+    url: str
+    asked: list[Asked] = field(default_factory=list)
+    hung_up: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
+    """Serve ``answer`` on a loopback port while the block runs."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = Server("")
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (asked := await _read(reader)) is not None:
+                server.asked.append(asked)
+                says = answer if isinstance(answer, Says) else answer(asked)
+                if not await _write(reader, writer, says, server.hung_up):
+                    break
+                if asked.headers.get("connection") == "close":
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError):
+            server.hung_up.set()
+        finally:
+            writer.close()
+
+    async def start() -> asyncio.Server:
+        return await asyncio.start_server(handle, "127.0.0.1", 0)
+
+    listening = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    host, port = listening.sockets[0].getsockname()[:2]
+    server.url = f"http://{host}:{port}"
+    try:
+        yield server
+    finally:
+
+        async def stop() -> None:
+            listening.close()
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> Asked | None:
+    start = await reader.readline()
+    if not start:
+        return None
+    method, path, _ = start.decode().split(" ", 2)
+    headers: dict[str, str] = {}
+    while (line := await reader.readline()) not in (b"\r\n", b""):
+        name, _, value = line.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Asked(method, path, headers, body)
+
+
+async def _write(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    says: Says,
+    hung_up: threading.Event,
+) -> bool:
+    head = f"HTTP/1.1 {says.status} OK\r\nContent-Type: {says.content_type}\r\n"
+    writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+    for piece in says.pieces:
+        writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        await writer.drain()
+        if says.gap_s:
+            await asyncio.sleep(says.gap_s)
+    if says.hang:
+        await reader.read(1)  # nothing more is sent: this returns when the client hangs up
+        hung_up.set()
+        return False
+    if says.cut:
+        return False
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    return True
+
+
+def as_json(value: Any, status: int = 200) -> Says:
+    """A JSON answer."""
+    return Says([json.dumps(value).encode()], status, "application/json")
+
+
+def chat_event(text: str | None = None, **more: Any) -> bytes:
+    """One event of a streamed chat as llama.cpp writes it."""
+    finish = more.pop("finish_reason", None)
+    delta = {} if text is None else {"content": text}
+    choices = [{"finish_reason": finish, "index": 0, "delta": delta}]
+    event = {
+        "choices": more.pop("choices", choices),
+        "created": 1795362392,
+        "id": "chatcmpl-YE0bou5OkbzI5WtNgEFjqxoeWc2fBynu",
+        "model": "smollm2-135m.gguf",
+        "system_fingerprint": "b0-unknown",
+        "object": "chat.completion.chunk",
+        **more,
+    }
+    return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
+
+
+def chat_stream(*tokens: str) -> list[bytes]:
+    """A whole streamed chat as llama.cpp writes it: role, tokens, finish, usage, the end."""
+    usage = {
+        "completion_tokens": len(tokens),
+        "prompt_tokens": 32,
+        "total_tokens": 32 + len(tokens),
+        "prompt_tokens_details": {"cached_tokens": 24},
+    }
+    timings = {"prompt_ms": 70.0, "predicted_ms": 15.0 * len(tokens), "predicted_n": len(tokens)}
+    return [
+        chat_event(choices=[{"finish_reason": None, "index": 0, "delta": {"role": "assistant", "content": None}}]),
+        *(chat_event(token) for token in tokens),
+        chat_event(finish_reason="stop"),
+        chat_event(choices=[], usage=usage, timings=timings),
+        b"data: [DONE]\n\n",
+    ]  # fmt: skip

@@ -1,0 +1,261 @@
+"""``lm.ask`` and its kin, and the road behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import llm_magics as lm
+from llm_magics import progress
+from llm_magics.engine.session import session
+from llm_magics.errors import (
+    ConfigurationError,
+    ConnectionError,
+    Interrupted,
+    ModelNotFoundError,
+    UsageError,
+)
+from llm_magics.providers.base import BaseModelProvider
+from llm_magics.providers.echo import EchoProvider
+from llm_magics.types import ModelParameters, Progress, StreamChunk
+from tests.test_metrics import COLUMNS
+from tests.test_providers import SmallProvider
+
+
+class SlowProvider(EchoProvider):
+    """Loads first, streams for ever, and knows whether it was left."""
+
+    name = "slow"
+    left = False
+
+    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+        yield Progress("fetching x", 1, 2)
+        yield Progress("loading x", is_load=True)
+        await asyncio.sleep(0.1)
+
+    async def generate_chat(self, messages: Any, model: str, parameters: ModelParameters) -> Any:
+        return self._for_ever()
+
+    async def _for_ever(self) -> AsyncGenerator[StreamChunk, None]:
+        try:
+            while True:
+                yield StreamChunk("word ")
+                await asyncio.sleep(0.01)
+        finally:
+            SlowProvider.left = True
+
+
+class FailingProvider(EchoProvider):
+    """Cannot be reached."""
+
+    name = "failing"
+
+    async def list_models(self) -> list[str]:
+        raise ConnectionError("Nobody answers.")
+
+    async def generate_chat(self, messages: Any, model: str, parameters: ModelParameters) -> Any:
+        raise ConnectionError("Nobody answers.", provider=self.name)
+
+
+@pytest.fixture
+def more_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three above, beside the built-in ones."""
+    from llm_magics import providers
+
+    for made in (SlowProvider, FailingProvider, SmallProvider):
+        home = f"{made.__module__}:{made.__name__}"
+        monkeypatch.setitem(providers._BUILT_IN, made.name, home)
+    SlowProvider.left = False
+
+
+@pytest.fixture
+def shown() -> Iterator[list[Progress | None]]:
+    """The progress that was shown."""
+    told: list[Progress | None] = []
+    progress.show_in(lambda: told.append)
+    yield told
+    progress.show_in(progress.terminal_view)
+
+
+def test_an_answer_is_a_value() -> None:
+    """Text, facts and measurements; printed it is its text."""
+    answer = lm.ask("hello there", model="echo/echo", system="be kind")
+    assert str(answer) == answer.text == "hello there"
+    assert answer.model == "echo/echo"
+    assert [message.role for message in answer.messages] == ["system", "user"]
+    assert answer.usage.output_tokens == 2
+    assert answer.timing.ttft_s == pytest.approx(0.05 + 0.004)
+    assert repr(answer) == "Response('hello there', model='echo/echo', output_tokens=2)"
+
+
+def test_settings_are_the_defaults_of_a_call() -> None:
+    """Model, system and parameters come from the settings, unless the call says otherwise."""
+    lm.config.model = "echo/lorem"
+    lm.config.system = "be brief"
+    lm.config.max_tokens = 3
+    answer = lm.ask("x")
+    assert (answer.model, answer.usage.output_tokens) == ("echo/lorem", 3)
+    assert answer.messages[0].content == "be brief"
+    assert lm.ask("x", max_tokens=5).usage.output_tokens == 5
+
+
+def test_settings_of_a_provider_take_effect_at_once() -> None:
+    """A change makes the provider anew, in the middle of a session."""
+    assert lm.ask("x", model="echo/echo").timing.ttft_s == pytest.approx(0.051)
+    lm.config.set("providers.echo.ttft_s", 1.0)
+    assert lm.ask("x", model="echo/echo").timing.ttft_s == pytest.approx(1.001)
+
+
+def test_settings_for_a_provider_that_is_not_there(tmp_path: Path) -> None:
+    """A slip in a provider's name does not pass unnoticed."""
+    Path("llm_magics.yaml").write_text("providers: {locl: {threads: 1}}")
+    with pytest.raises(ConfigurationError, match='no provider "locl"') as caught:
+        lm.ask("x", model="echo/echo")
+    assert "llm_magics.yaml" in str(caught.value)
+    assert "local" in str(caught.value.hint)
+
+
+def test_braces_are_for_variables_only_where_there_are_some() -> None:
+    """``lm.ask`` leaves braces alone unless it is given variables; the system message too."""
+    assert lm.ask("{{ a }}", model="echo/echo").text == "{{ a }}"
+    filled = lm.ask("{{ a }}", model="echo/echo", system="s {{ a }}", variables={"a": 1})
+    assert (filled.text, filled.messages[0].content) == ("1", "s 1")
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    """Before anything is sent; it leaves no row."""
+    with pytest.raises(UsageError, match="empty"):
+        lm.ask(" \n", model="echo/echo")
+    assert lm.runs().empty
+
+
+def test_a_stream_gives_its_chunks() -> None:
+    """Text as it comes, then the finish."""
+    chunks = list(lm.stream("a b", model="echo/echo"))
+    assert [chunk.text for chunk in chunks] == ["a", " b", ""]
+    assert chunks[-1].finish_reason == "stop"
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_leaving_a_stream_stops_the_model() -> None:
+    """``break`` and close: the provider's generator has ended, the run is logged."""
+    chunks = lm.stream("x", model="slow/echo")
+    for chunk in chunks:
+        if chunk.text:
+            break
+    chunks.close()  # type: ignore[attr-defined]
+    assert SlowProvider.left
+    assert lm.runs().finish_reason.tolist() == ["interrupted"]
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_interrupt_keeps_what_came() -> None:
+    """Ctrl-C raises Interrupted, with the partial answer in it, and stops the model."""
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(Interrupted) as caught:
+        lm.ask("x", model="slow/echo")
+    assert caught.value.partial.text.startswith("word word")
+    assert caught.value.partial.finish_reason == "interrupted"
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert SlowProvider.left
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_progress_is_shown_and_loading_told_apart(shown: list[Progress | None]) -> None:
+    """Fetching and loading are shown; load_s is the loading, and no part of TTFT."""
+    chunks = lm.stream("x", model="slow/echo")
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+    assert [told.task for told in shown if told] == ["fetching x", "loading x"]
+    assert shown[-1] is None
+    (run,) = lm.runs().itertuples()
+    assert 0.1 <= run.load_s < 1
+    assert run.ttft_s < 0.1
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_every_call_is_a_row() -> None:
+    """Success and failure alike, with the columns that are promised."""
+    lm.ask("a b", model="echo/echo")
+    lm.ask("shout", model="theirs/small")
+    with pytest.raises(ConnectionError):
+        lm.ask("x", model="failing/echo")
+    lm.embed(["a", "b"], model="echo/echo")
+    runs = lm.runs()
+    assert list(runs.columns) == COLUMNS
+    assert runs.provider.tolist() == ["echo", "theirs", "failing", "echo"]
+    assert runs.kind.tolist() == ["chat", "chat", "chat", "embedding"]
+    assert runs.finish_reason.tolist() == ["stop", "stop", "error", "stop"]
+    assert runs.error.tolist()[2] == "ConnectionError: Nobody answers."
+    assert runs.cost_usd.isna().tolist() == [False, True, True, False]
+    assert str(runs.time.dtype) == "datetime64[us, UTC]"
+    assert runs.input_tokens.tolist()[0] == 2
+    assert not runs.cached.any()
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_a_provider_need_not_stream() -> None:
+    """A whole answer is a stream of one."""
+    assert lm.ask("shout", model="theirs/small").text == "SHOUT"
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_a_bare_name_is_found_where_one_provider_has_it() -> None:
+    """Providers that do not answer are passed over; several or none are an error."""
+    assert lm.ask("shout", model="small").model == "theirs/small"
+    with pytest.raises(ModelNotFoundError, match="Several") as caught:
+        lm.ask("x", model="lorem")
+    assert "echo/lorem" in str(caught.value.hint)
+    with pytest.raises(ModelNotFoundError) as caught:
+        lm.ask("x", model="smal")
+    assert "small" in str(caught.value.hint)
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_models_are_a_frame() -> None:
+    """One row a model, narrowed by a part of the name or a pattern."""
+    models = lm.models()
+    assert {"echo/echo", "local/smollm2-135m", "theirs/small"} <= set(models.model)
+    assert not models.model.str.startswith("failing/").any() or "failing/echo" in set(models.model)
+    assert lm.models("minilm").model.tolist() == ["local/minilm-l6-v2"]
+    assert lm.models("echo/*").model.tolist() == ["echo/echo", "echo/lorem"]
+    row = lm.models("smollm2").iloc[0]
+    assert (row.context, row.size_mb) == (8192, 98.4)
+
+
+def test_comparing_gives_a_row_for_each_prompt_and_model() -> None:
+    """With the answers in it; one that fails stops no other."""
+    frame = lm.compare(["a b", "c"], ["echo/echo", "echo/nope"], max_tokens=1)
+    assert frame.text.tolist()[::2] == ["a", "c"]
+    assert frame.error.isna().tolist() == [True, False, True, False]
+    assert frame.finish_reason.tolist() == ["length", "error", "stop", "error"]
+
+
+def test_benchmarks_take_turns() -> None:
+    """One row a request; the models interleaved, the columns those of runs."""
+    frame = lm.bench(["echo/echo", "echo/lorem"], prompts="a b c", repeat=2)
+    assert frame.model.tolist() == ["echo", "lorem"] * 2
+    assert frame["repeat"].tolist() == [0, 0, 1, 1]
+    assert {"ttft_s", "itl_ms", "tokens_per_s", "finish_reason", "error"} <= set(frame.columns)
+    assert isinstance(frame, pd.DataFrame)
+
+
+def test_closing_the_session_closes_its_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it happens when Python ends."""
+    closed: list[BaseModelProvider] = []
+
+    async def close(self: EchoProvider) -> None:
+        closed.append(self)
+
+    monkeypatch.setattr(EchoProvider, "close", close)
+    lm.ask("x", model="echo/echo")
+    asyncio.run(session.close())
+    assert session.provider("echo") in closed

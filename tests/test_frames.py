@@ -1,0 +1,94 @@
+"""Texts and columns into vectors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import llm_magics as lm
+from llm_magics.errors import ProviderError, UsageError
+from llm_magics.providers.echo import EchoProvider
+
+ECHO = {"model": "echo/echo"}
+
+
+def test_vectors_are_one_float32_array() -> None:
+    """Shape (n, d), in the order of the texts, however many batches it takes."""
+    texts = [f"text {n % 70}" for n in range(150)]
+    matrix = lm.embed(texts, **ECHO)
+    assert matrix.shape == (150, 64)
+    assert matrix.dtype == np.float32
+    assert np.array_equal(matrix[:10], matrix[70:80])
+
+
+def test_the_starter_model_embeds_by_default() -> None:
+    """384 numbers from the real model."""
+    assert lm.embed(["hello"]).shape == (1, 384)
+
+
+def test_nothing_embeds_to_nothing() -> None:
+    """An empty list is an empty array, and asks nobody."""
+    assert lm.embed([], **ECHO).shape == (0, 0)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, "", "  \n"])
+def test_missing_texts_have_missing_vectors(missing: object) -> None:
+    """They are not sent, and cost the others nothing."""
+    matrix = lm.embed(["a", missing, "b"], **ECHO)  # type: ignore[list-item]
+    assert np.isnan(matrix).all(axis=1).tolist() == [False, True, False]
+    column = pd.Series(["a", missing, "b"], dtype=object).llm.embed(**ECHO)
+    assert [vector is None for vector in column] == [False, True, False]
+
+
+@pytest.mark.parametrize(("texts", "said"), [("one string", "single"), (["a", 5], "Row 1 is int")])
+def test_what_is_no_text_is_refused(texts: object, said: str) -> None:
+    """The message says which row, before anything is sent."""
+    with pytest.raises(UsageError, match=said):
+        lm.embed(texts, **ECHO)  # type: ignore[arg-type]
+
+
+def test_a_column_keeps_its_index() -> None:
+    """Any index, in any order, with any dtype of strings."""
+    for dtype in (object, "string", "category"):
+        column = pd.Series(["b", "a", "b"], index=[7, 3, 7], name="text", dtype=dtype)
+        vectors = column.llm.embed(**ECHO)
+        assert vectors.index.tolist() == [7, 3, 7]
+        assert vectors.iloc[0].dtype == np.float32
+        assert np.array_equal(vectors.iloc[0], vectors.iloc[2])
+
+
+def test_a_frame_gets_a_column_of_vectors() -> None:
+    """In place, under the name that was asked for."""
+    frame = pd.DataFrame({"text": ["a", "b"]}, index=["x", "y"])
+    assert frame.llm.embed("text", into="v", **ECHO) is frame
+    assert np.stack(frame["v"]).shape == (2, 64)
+    with pytest.raises(UsageError, match='no column "txt"') as caught:
+        frame.llm.embed("txt")
+    assert caught.value.hint == "Did you mean text?"
+
+
+def test_a_provider_that_loses_vectors_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer vectors than texts are an error, never a shift."""
+
+    async def lose(self: EchoProvider, texts: list[str], model: str) -> list[list[float]]:
+        return [[1.0]] * (len(texts) - 1)
+
+    monkeypatch.setattr(EchoProvider, "generate_embeddings", lose)
+    with pytest.raises(ProviderError, match="1 vectors for 2 texts"):
+        lm.embed(["a", "b"], **ECHO)
+
+
+@pytest.mark.parametrize("order", ["pandas, llm_magics", "llm_magics, pandas"])
+def test_the_accessor_is_there_in_either_order_of_import(order: str) -> None:
+    """Whichever is imported first, ``df.llm`` is there; and a plain import is left as it was."""
+    script = (
+        f"import {order}\nimport pandas as pd, sys\n"
+        "assert pd.DataFrame().llm and pd.Series(dtype=object).llm\n"
+        "assert type(pd.__spec__.loader).__module__.startswith('_frozen_importlib')\n"
+        "assert not any('_Watcher' in repr(finder) for finder in sys.meta_path)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)

@@ -1,0 +1,113 @@
+"""Importing costs next to nothing, and rooms import only what stands below them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import llm_magics
+
+PACKAGE = Path(llm_magics.__file__).parent
+HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdown_it", "yaml"}
+
+# From the top of the house to its foundations; a room imports only what stands below it.
+STOREYS = [
+    ["notebook"],
+    ["frames", "benchmarking"],
+    ["api"],
+    ["engine"],
+    ["providers"],
+    ["wire", "transport", "bridge", "progress"],
+    ["settings"],
+    ["types"],
+    ["errors"],
+    ["secrets"],
+]
+FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
+OUTSIDE = {"__init__", "_when_imported"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules in memory after ``code`` has run in a fresh Python."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(list(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+LOAD_EXT = """
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.instance().run_line_magic("load_ext", "llm_magics")
+"""
+
+
+@pytest.mark.parametrize("code", ["import llm_magics", LOAD_EXT], ids=["import", "load_ext"])
+def test_loading_imports_nothing_heavy(code: str) -> None:
+    """Neither pandas nor httpx, jinja2, ipywidgets, pydantic, nor any provider."""
+    loaded = loaded_by(code)
+    before = loaded_by("from IPython.core.interactiveshell import InteractiveShell")
+    assert not (loaded - before) & HEAVY
+    assert not {name for name in loaded if name.startswith("llm_magics.providers.")}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The rooms that a module imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llm_magics"):
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found
+
+
+def room_of(path: Path) -> str:
+    """The room that a module stands in."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_no_room_looks_up(path: Path) -> None:
+    """A room imports itself and what stands below it, never what stands above or beside it."""
+    room = room_of(path)
+    if room in OUTSIDE:
+        return
+    for imported in imports_of(path) - {room}:
+        assert FLOOR[imported] < FLOOR[room], f"{room} imports {imported}"
+
+
+def test_httpx_is_imported_in_one_module() -> None:
+    """So that its successor can take its place by one line."""
+    importing = [path.name for path in PACKAGE.rglob("*.py") if "import httpx" in path.read_text()]
+    assert importing == ["transport.py"]
+
+
+def test_wire_formats_are_pure() -> None:
+    """They read no socket, file or clock."""
+    for path in (PACKAGE / "wire").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert not {"asyncio", "socket", "time", "os", "pathlib"} & set(names), path
+
+
+def test_all_that_is_promised_is_there() -> None:
+    """``__all__`` is sorted, complete and importable."""
+    assert llm_magics.__all__ == sorted(llm_magics.__all__)
+    for name in llm_magics.__all__:
+        assert getattr(llm_magics, name)
+    assert set(llm_magics._HOMES) <= set(dir(llm_magics))
+    with pytest.raises(AttributeError):
+        llm_magics.no_such_name  # noqa: B018
+
+
+def test_every_test_says_what_it_specifies() -> None:
+    """One docstring line on each test."""
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"

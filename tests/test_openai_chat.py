@@ -1,0 +1,157 @@
+"""The OpenAI formats: what is sent, and what is made of the answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
+from llm_magics.wire import openai_chat
+from tests.serving import chat_event, chat_stream
+from tests.test_lines import cut_anyhow
+
+RECORDED = Path(__file__).parents[2] / "shared" / "wire"
+
+
+def decoded(pieces: list[bytes]) -> tuple[list[StreamChunk], bool]:
+    """The chunks of a stream that came in ``pieces``, and whether it was whole."""
+    decoder = openai_chat.ChunkDecoder()
+    chunks = [chunk for n, piece in enumerate(pieces) for chunk in decoder.feed(piece, n / 10)]
+    return chunks + decoder.flush(9.0), decoder.finished
+
+
+@given(st.lists(st.text(min_size=1)), st.lists(st.integers(0)))
+def test_text_survives_any_cut(tokens: list[str], cuts: list[int]) -> None:
+    """However the network cuts a stream, the text is that which was sent."""
+    chunks, finished = decoded(cut_anyhow(b"".join(chat_stream(*tokens)), cuts))
+    response = ModelResponse.of(chunks)
+    assert response.text == "".join(tokens)
+    assert response.finish_reason == "stop"
+    assert finished
+
+
+def test_usage_and_timings_come_from_the_last_chunk() -> None:
+    """Tokens as the service counts them, and the engine's milliseconds as seconds."""
+    response = ModelResponse.of(decoded(chat_stream("a", "b"))[0])
+    assert response.usage is not None
+    assert response.usage.input_tokens == 32
+    assert response.usage.output_tokens == 2
+    assert response.usage.cached_tokens == 24
+    assert response.timings is not None
+    assert response.timings.prompt_s == pytest.approx(0.07)
+    assert response.timings.generation_s == pytest.approx(0.03)
+
+
+def test_a_stream_without_its_end_is_not_finished() -> None:
+    """End of file is no finish marker."""
+    assert not decoded(chat_stream("a", "b")[:-3])[1]
+
+
+def test_reasoning_is_kept_apart() -> None:
+    """Both names that look-alikes give it are known."""
+    for name in ("reasoning_content", "reasoning"):
+        event = chat_event(choices=[{"index": 0, "delta": {name: "hm", "content": None}}])
+        (chunk,) = decoded([event])[0]
+        assert (chunk.reasoning, chunk.text) == ("hm", "")
+
+
+def test_an_error_inside_the_stream_is_an_error() -> None:
+    """Status 200 does not make it an answer."""
+    with pytest.raises(openai_chat.InStreamError):
+        decoded([b'data: {"error": {"message": "overloaded", "code": 503}}\n\n'])
+
+
+def test_unknown_fields_are_kept() -> None:
+    """What is not understood can still be read in ``raw``."""
+    (chunk,) = decoded([chat_event("a", obfuscation="xyz")])[0]
+    assert chunk.raw is not None
+    assert chunk.raw["obfuscation"] == "xyz"
+
+
+def test_a_chat_request_holds_what_was_given_and_no_more() -> None:
+    """Parameters left to the model's default are not sent; extra ones are."""
+    body = openai_chat.chat_request(
+        [ChatMessage("user", "hi")],
+        "m",
+        ModelParameters(temperature=0, stop="END", extra_body={"min_p": 0.1}),
+    )
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0,
+        "stop": ["END"],
+        "min_p": 0.1,
+    }
+
+
+@given(st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=1), min_size=1))
+def test_vectors_come_as_numbers_or_base64_in_the_order_of_their_index(
+    vectors: list[list[float]],
+) -> None:
+    """Both encodings give the same float32 numbers, whatever order they come in."""
+    rows = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+    packed = [
+        {"index": n, "embedding": base64.b64encode(np.array(v, dtype="<f4").tobytes()).decode()}
+        for n, v in enumerate(vectors)
+    ]
+    assert openai_chat.embeddings_of({"data": rows[::-1]}) == vectors
+    assert openai_chat.embeddings_of({"data": packed[::-1]}) == vectors
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"error": {"message": "no", "code": 400, "type": "bad"}}, ("no", 400, "bad")),
+        ({"error": "text"}, ("text", None, None)),
+        ({"detail": "x"}, ("x", None, None)),
+        ("<html>bad gateway</html>", ("<html>bad gateway</html>", None, None)),
+        ({"error": ["a"]}, ("['a']", None, None)),
+    ],
+)
+def test_errors_of_every_shape_are_read(body: object, expected: tuple[object, ...]) -> None:
+    """Objects, strings, lists and HTML: each says something."""
+    assert openai_chat.error_of(body) == expected
+
+
+def recorded_streams() -> list[tuple[bytes, str]]:
+    """Every recorded chat stream without tools: its bytes, and the answer by a plain reading."""
+    file = RECORDED / "openai_chat.jsonl"
+    if not file.is_file():
+        return []
+    streams = []
+    for line in file.read_text("utf-8").splitlines():
+        record = json.loads(line)
+        if record["kind"] != "sse" or record["status"] != 200:
+            continue
+        text, plain = "", True
+        for event in record["body"].replace("\r\n", "\n").split("\n"):
+            if event.startswith("data:") and "[DONE]" not in event:
+                data = json.loads(event.removeprefix("data:"))
+                for choice in data.get("choices") or []:
+                    content = (choice.get("delta") or {}).get("content")
+                    plain &= choice["index"] == 0 and isinstance(content, str | None)
+                    text += content if isinstance(content, str) else ""
+                plain &= not data.get("error")
+        if plain:
+            streams.append((record["body"].encode(), text))
+    return streams
+
+
+STREAMS = recorded_streams()
+
+
+@pytest.mark.skipif(not STREAMS, reason="the recorded traffic is not beside the checkout")
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0), max_size=30))
+def test_recorded_answers_come_out_whole(cuts: list[int]) -> None:
+    """Every recorded plain stream, cut anew, gives the text that a plain reading gives."""
+    for body, text in STREAMS:
+        assert ModelResponse.of(decoded(cut_anyhow(body, cuts))[0]).text == text

@@ -1,0 +1,90 @@
+"""Code, JSON and tables out of answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_magics.engine import parsing
+from llm_magics.errors import ParseError
+
+CHATTY = """Sure! Here you are:
+
+```python
+def f():
+    return "```"
+```
+
+and in a shell:
+
+~~~bash
+ls
+~~~
+"""
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+def test_code_is_taken_out_of_the_chatter() -> None:
+    """The first fence, or the first in a language; fences inside strings do not end it."""
+    assert parsing.code(CHATTY) == 'def f():\n    return "```"'
+    assert parsing.code(CHATTY, "bash") == "ls"
+
+
+def test_an_answer_without_a_fence_is_code_as_a_whole() -> None:
+    """So do models answer that were told to write nothing but code."""
+    assert parsing.code("\nprint(1)\n") == "print(1)"
+
+
+def test_missing_code_is_an_error_that_says_what_there_is() -> None:
+    """The languages found are named."""
+    with pytest.raises(ParseError, match="bash, python"):
+        parsing.code(CHATTY, "rust")
+
+
+@given(
+    json_values.filter(lambda value: isinstance(value, dict | list)), st.sampled_from(["", "json"])
+)
+def test_json_is_found_bare_fenced_or_in_prose(value: object, language: str) -> None:
+    """Wherever a valid value stands, it is that value."""
+    text = json.dumps(value)
+    assert parsing.json_value(text) == value
+    assert parsing.json_value(f"Here:\n\n```{language}\n{text}\n```\nDone.") == value
+    assert parsing.json_value(f"The answer is {text}, I think.") == value
+
+
+def test_broken_json_is_an_error_and_not_repaired() -> None:
+    """The message shows how the answer begins."""
+    with pytest.raises(ParseError, match="it begins"):
+        parsing.json_value("{'a': 1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]',
+        'Rows:\n```json\n{"rows": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]}\n```',
+        '{"a": [1, 2], "b": ["x", "y"]}',
+        "```csv\na, b\n1, x\n2, y\n```",
+        "```tsv\na\tb\n1\tx\n2\ty\n```",
+        "So:\n\n| a | b |\n|---|---|\n| 1 | x |\n| 2 | y |\n\nDone.",
+    ],
+)
+def test_a_table_becomes_a_frame(text: str) -> None:
+    """JSON rows or columns, CSV, TSV and Markdown: two columns, two rows."""
+    frame = parsing.table(text)
+    assert list(frame.columns) == ["a", "b"]
+    assert frame["a"].astype(int).tolist() == [1, 2]
+    assert frame["b"].tolist() == ["x", "y"]
+
+
+def test_no_table_is_an_error() -> None:
+    """Prose is no table."""
+    with pytest.raises(ParseError, match="no table"):
+        parsing.table("There is none.")

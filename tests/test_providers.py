@@ -1,0 +1,271 @@
+"""The contract that every provider keeps, and how providers are found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from importlib import metadata
+
+import pytest
+
+from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk
+from llm_magics.errors import ConfigurationError, ModelNotFoundError, UnsupportedError
+from llm_magics.providers import BaseModelProvider, create_provider, get_available_providers
+from llm_magics.types import Progress
+
+CHAT_MODELS = {"echo": "lorem", "local": "smollm2-135m"}
+EMBEDDING_MODELS = {"echo": "echo", "local": "minilm-l6-v2"}
+MESSAGES = [ChatMessage("user", "Write a sentence about the sea.")]
+SHORT = ModelParameters(max_tokens=8, temperature=0, seed=1)
+
+
+@pytest.fixture(params=["echo", "local"])
+def provider(request: pytest.FixtureRequest) -> Iterator[BaseModelProvider]:
+    """Each of the providers, closed afterwards."""
+    made = create_provider(request.param)
+    yield made
+    asyncio.run(made.close())
+
+
+async def chunks_of(answer: object) -> list[StreamChunk]:
+    """All chunks of a streamed answer."""
+    assert isinstance(answer, AsyncGenerator)
+    return [chunk async for chunk in answer]
+
+
+def test_it_can_be_used_and_says_so(provider: BaseModelProvider) -> None:
+    """Initialize is true, health is ok in words, and the models are listed bare."""
+
+    async def use() -> None:
+        assert await provider.initialize() is True
+        health = await provider.health_check()
+        assert health["status"] == "ok"
+        assert health["detail"]
+        models = await provider.list_models()
+        assert CHAT_MODELS[provider.name] in models
+        assert EMBEDDING_MODELS[provider.name] in models
+        assert [info.name for info in await provider.describe_models()] == models
+
+    asyncio.run(use())
+
+
+def test_a_stream_adds_up_to_the_whole_answer(provider: BaseModelProvider) -> None:
+    """Asked both ways with the same seed, the text, usage and finish are the same."""
+
+    async def use() -> None:
+        model = CHAT_MODELS[provider.name]
+        whole = await provider.generate_chat(MESSAGES, model, SHORT)
+        assert isinstance(whole, ModelResponse)
+        answer = await provider.generate_chat(MESSAGES, model, SHORT.with_stream())
+        chunks = await chunks_of(answer)
+        streamed = ModelResponse.of(chunks)
+        assert whole.text == streamed.text != ""
+        assert whole.finish_reason == streamed.finish_reason == "length"
+        assert whole.usage == streamed.usage
+        assert whole.usage is not None
+        assert whole.usage.output_tokens == 8
+        stamps = [chunk.elapsed_s or 0 for chunk in chunks]
+        assert stamps == sorted(stamps)
+        assert stamps[-1] > 0
+
+    asyncio.run(use())
+
+
+def test_a_completion_goes_on_where_the_text_ends(provider: BaseModelProvider) -> None:
+    """Raw text in, its continuation out, whole and streamed."""
+
+    async def use() -> None:
+        model = CHAT_MODELS[provider.name]
+        whole = await provider.generate_completion("Once upon a time", model, SHORT)
+        assert isinstance(whole, ModelResponse)
+        assert whole.text
+        streamed = await provider.generate_completion(
+            "Once upon a time", model, SHORT.with_stream()
+        )
+        assert ModelResponse.of(await chunks_of(streamed)).text == whole.text
+
+    asyncio.run(use())
+
+
+def test_its_own_prefix_may_stand_before_a_model(provider: BaseModelProvider) -> None:
+    """``local/x`` and ``x`` are the same to the provider local."""
+    model = f"{provider.name}/{CHAT_MODELS[provider.name]}"
+    answer = asyncio.run(provider.generate_chat(MESSAGES, model, SHORT))
+    assert isinstance(answer, ModelResponse)
+    assert answer.model == CHAT_MODELS[provider.name]
+
+
+def test_embeddings_are_unit_vectors_in_order(provider: BaseModelProvider) -> None:
+    """One vector a text, the same text the same vector, and nothing for nothing."""
+
+    async def use() -> None:
+        model = EMBEDDING_MODELS[provider.name]
+        a, b, again = await provider.generate_embeddings(["cat", "dog", "cat"], model)
+        assert a == pytest.approx(again, abs=1e-6)
+        assert a != b
+        assert sum(x * x for x in a) == pytest.approx(1, abs=1e-4)
+        assert await provider.generate_embeddings([], model) == []
+
+    asyncio.run(use())
+
+
+def test_an_unknown_model_is_named_with_its_nearest(provider: BaseModelProvider) -> None:
+    """One letter off, and the hint has the right one."""
+    model = CHAT_MODELS[provider.name]
+
+    async def use() -> None:
+        with pytest.raises(ModelNotFoundError) as caught:
+            await provider.generate_chat(MESSAGES, model[:-1], SHORT)
+        assert caught.value.provider == provider.name
+        assert model in str(caught.value.hint)
+
+    asyncio.run(use())
+
+
+def test_a_stream_can_be_left(provider: BaseModelProvider) -> None:
+    """Closed after its first token, it ends; the provider answers again."""
+
+    async def use() -> None:
+        long = ModelParameters(max_tokens=500, stream=True)
+        model = CHAT_MODELS[provider.name]
+        answer = await provider.generate_chat(MESSAGES, model, long)
+        assert isinstance(answer, AsyncGenerator)
+        async for chunk in answer:
+            if chunk.text:
+                break
+        await answer.aclose()
+        assert isinstance(await provider.generate_chat(MESSAGES, model, SHORT), ModelResponse)
+
+    asyncio.run(use())
+
+
+def test_what_it_cannot_do_it_says(provider: BaseModelProvider) -> None:
+    """Pictures and sound raise an error that names the provider."""
+    with pytest.raises(UnsupportedError, match=provider.name):
+        asyncio.run(provider.generate_image("a cat", "x"))
+    with pytest.raises(UnsupportedError, match=provider.name):
+        asyncio.run(provider.transcribe(b"", "x"))
+
+
+def test_it_works_in_one_loop_after_another(provider: BaseModelProvider) -> None:
+    """A provider is not tied to the loop it was first used in."""
+    for _ in range(2):
+        answer = asyncio.run(provider.generate_chat(MESSAGES, CHAT_MODELS[provider.name], SHORT))
+        assert isinstance(answer, ModelResponse)
+
+
+def test_echo_answers_with_the_prompt_on_its_own_clock() -> None:
+    """Text, tokens and times depend on the prompt and the seed alone."""
+
+    async def use() -> tuple[str, list[float | None]]:
+        echo = create_provider("echo")
+        messages = [ChatMessage("system", "x"), ChatMessage("user", "one two  three\n")]
+        answer = await echo.generate_chat(messages, "echo", ModelParameters(stream=True))
+        chunks = await chunks_of(answer)
+        return "".join(chunk.text for chunk in chunks), [chunk.elapsed_s for chunk in chunks]
+
+    first, second = asyncio.run(use()), asyncio.run(use())
+    assert first == second
+    assert first[0] == "one two  three\n"
+
+
+def test_lorem_is_drawn_from_the_seed() -> None:
+    """Another seed, another text; the same seed, the same text."""
+
+    async def text(seed: int | None) -> str:
+        echo = create_provider("echo")
+        answer = await echo.generate_chat(MESSAGES, "lorem", ModelParameters(seed=seed))
+        assert isinstance(answer, ModelResponse)
+        return answer.text
+
+    assert asyncio.run(text(1)) == asyncio.run(text(1)) != asyncio.run(text(2))
+
+
+def test_echo_stops_where_it_is_told() -> None:
+    """Before a stop sequence, and at the longest answer allowed."""
+
+    async def answer(**parameters: object) -> ModelResponse:
+        made = await create_provider("echo").generate_chat(
+            [ChatMessage("user", "a b STOP c")],
+            "echo",
+            ModelParameters(**parameters),  # type: ignore[arg-type]
+        )
+        assert isinstance(made, ModelResponse)
+        return made
+
+    stopped = asyncio.run(answer(stop=["STOP"]))
+    assert (stopped.text, stopped.finish_reason) == ("a b ", "stop")
+    cut = asyncio.run(answer(max_tokens=1))
+    assert (cut.text, cut.finish_reason) == ("a", "length")
+
+
+def test_echo_forgets_and_pulls_models() -> None:
+    """Delete and pull work as elsewhere, without anything on disk."""
+
+    async def use() -> None:
+        echo = create_provider("echo")
+        await echo.delete_model("lorem")
+        assert await echo.list_models() == ["echo"]
+        with pytest.raises(ModelNotFoundError):
+            await echo.delete_model("lorem")
+        assert [each async for each in echo.pull_model("lorem")] == [
+            Progress("fetching lorem", 1, 1, "model")
+        ]
+        assert await echo.list_models() == ["echo", "lorem"]
+
+    asyncio.run(use())
+
+
+def test_providers_are_known_by_name() -> None:
+    """The built-in ones are listed; an unknown one is an error with the nearest name."""
+    assert {"echo", "local"} <= set(get_available_providers())
+    with pytest.raises(ConfigurationError) as caught:
+        create_provider("ecoh")
+    assert "echo" in str(caught.value.hint)
+
+
+def test_settings_are_checked() -> None:
+    """By object, by mapping or by keyword; an unknown or impossible one is an error."""
+    echo = create_provider("echo", {"dimensions": 8}, ttft_s=0.5)
+    assert (echo.config.dimensions, echo.config.ttft_s) == (8, 0.5)  # type: ignore[attr-defined]
+    assert create_provider("echo", echo.config).config == echo.config
+    with pytest.raises(ConfigurationError, match='no setting "dimension"') as caught:
+        create_provider("echo", dimension=8)
+    assert caught.value.hint == "Did you mean dimensions?"
+    with pytest.raises(ConfigurationError, match="dimensions cannot be 'many'"):
+        create_provider("echo", dimensions="many")
+
+
+def test_a_third_party_registers_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class named by the entry-point group is created like a built-in one."""
+    entry = metadata.EntryPoint("theirs", f"{__name__}:SmallProvider", "llm_magics.providers")
+    broken = metadata.EntryPoint("broken", "no_such_module:X", "llm_magics.providers")
+    monkeypatch.setattr("llm_magics.providers.entry_points", lambda group: [entry, broken])
+    assert {"theirs", "broken"} <= set(get_available_providers())
+    assert type(create_provider("theirs")).__name__ == "SmallProvider"
+    with pytest.raises(ConfigurationError, match="broken"):
+        create_provider("broken")
+
+
+class SmallProvider(BaseModelProvider):
+    """As little as a third party must write: it does not even stream."""
+
+    name = "theirs"
+
+    async def initialize(self) -> bool:
+        return True
+
+    async def list_models(self) -> list[str]:
+        return ["small"]
+
+    async def generate_chat(self, messages, model, parameters):  # type: ignore[no-untyped-def]
+        return ModelResponse(text=messages[-1].content.upper(), finish_reason="stop")
+
+    async def generate_completion(self, prompt, model, parameters):  # type: ignore[no-untyped-def]
+        return ModelResponse(text=prompt.upper())
+
+    async def generate_embeddings(self, texts, model):  # type: ignore[no-untyped-def]
+        return [[float(len(text))] for text in texts]
+
+    async def health_check(self) -> dict[str, str]:
+        return {"status": "ok", "detail": "small"}

@@ -1,0 +1,124 @@
+"""Messages, parameters, responses, progress: the values that travel."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+
+import pytest
+
+from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk, errors
+from llm_magics.errors import ConfigurationError, LLMError, ProviderError, nearest
+from llm_magics.secrets import Secret, scrub
+from llm_magics.types import Progress, Usage
+
+CANARY = "canary-4f1f2c0a9d"
+
+
+def test_a_message_can_be_written_as_a_dict() -> None:
+    """Both spellings make the same value."""
+    assert ChatMessage.of({"role": "user", "content": "hi"}) == ChatMessage("user", "hi")
+
+
+def test_an_unknown_role_is_refused() -> None:
+    """The services would take it silently."""
+    with pytest.raises(ConfigurationError, match="robot"):
+        ChatMessage("robot", "hi")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -0.1), ("max_tokens", 0), ("top_p", 0), ("top_p", 1.1), ("temperature", "x")],
+)
+def test_impossible_parameters_are_refused(name: str, value: object) -> None:
+    """The message names the parameter and what it may be."""
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        ModelParameters(**{name: value})  # type: ignore[arg-type]
+    assert caught.value.hint
+
+
+def test_a_response_adds_up_its_chunks() -> None:
+    """Text is joined; of usage and finish the last word wins."""
+    response = ModelResponse.of(
+        [
+            StreamChunk("a", usage=Usage(1, 1)),
+            StreamChunk("b", reasoning="hm"),
+            StreamChunk(finish_reason="stop", usage=Usage(1, 2)),
+        ]
+    )
+    assert (response.text, response.reasoning, response.finish_reason) == ("ab", "hm", "stop")
+    assert response.usage == Usage(1, 2)
+    assert response.usage.total_tokens == 3
+
+
+def test_progress_says_amount_speed_and_time_to_go() -> None:
+    """Bytes, share, speed and ETA, as far as they are known."""
+    half = Progress("fetching x", 50_000_000, 100_000_000, elapsed_s=5)
+    assert str(half) == "fetching x  50.0/100.0 MB  50%  10.0 MB/s  ETA 5 s"
+    assert str(Progress("loading x")) == "loading x"
+    assert str(Progress("embedding", 5, 10, "rows")) == "embedding  5/10 rows  50%"
+
+
+def test_every_provider_error_is_one() -> None:
+    """Each class in the tree's drawing exists and stands where it is drawn."""
+    assert errors.__doc__ is not None
+    drawn = [
+        line.split("──")[1].split()[0] for line in errors.__doc__.splitlines() if "──" in line
+    ]
+    assert len(drawn) == 14
+    for name in drawn:
+        assert issubclass(getattr(errors, name), LLMError)
+    for name in drawn[4:]:
+        assert issubclass(getattr(errors, name), ProviderError)
+
+
+def test_our_connection_error_is_a_builtin_one() -> None:
+    """Code that catches Python's own ConnectionError catches ours."""
+    with pytest.raises(ConnectionError):
+        raise errors.ConnectionError("gone")
+
+
+def test_an_error_is_shown_in_two_to_four_lines() -> None:
+    """What, why, and what to do; never a stack."""
+    error = LLMError("what\nwhy\nmore\nmuch more", hint="do this")
+    assert error._render_traceback_() == ["LLMError: what", "why", "more", "→ do this"]
+
+
+def test_full_tracebacks_can_be_had() -> None:
+    """On request the whole stack is shown."""
+    errors.show_full_tracebacks_if(lambda: True)
+    try:
+        with pytest.raises(LLMError) as caught:
+            raise LLMError("what")
+        assert any("Traceback" in line for line in caught.value._render_traceback_())
+    finally:
+        errors.show_full_tracebacks_if(lambda: False)
+
+
+def test_nearest_names_candidates_or_lists_a_few() -> None:
+    """A slip of the finger is recognised; otherwise one sees what there is."""
+    assert nearest("modle", ["model", "seed"]) == "Did you mean model?"
+    assert nearest("x", ["model", "seed"]) == "There are: model, seed."
+    assert nearest("x", []) == "There are none."
+    assert nearest("x", ["model"], listed=False) == ""
+
+
+def test_a_secret_shows_itself_nowhere() -> None:
+    """Neither repr, str, format, traceback nor pickle give it away."""
+    secret = Secret(CANARY)
+    assert CANARY not in f"{secret} {secret!r} {secret:>40} {[secret]}"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+    try:
+        raise LLMError(f"wrong key {secret.reveal()}", hint=f"not {CANARY}")
+    except LLMError as error:
+        shown = "".join(traceback.format_exception(error)) + str(error.hint)
+    assert CANARY not in shown.replace('f"wrong', "")
+    assert "****" in shown
+
+
+def test_what_looks_like_a_key_is_taken_out() -> None:
+    """Even a key nobody told us of."""
+    key = "sk-" + "ant-" + "a1b2c3d4" * 3
+    assert scrub(f"use {key} now") == "use **** now"
+    assert scrub("a task-force") == "a task-force"
