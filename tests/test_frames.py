@@ -44,7 +44,10 @@ def test_missing_texts_have_missing_vectors(missing: object) -> None:
     assert [vector is None for vector in column] == [False, True, False]
 
 
-@pytest.mark.parametrize(("texts", "said"), [("one string", "single"), (["a", 5], "Row 1 is int")])
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [("one string", "this is str"), (5, "this is int"), (["a", 5], "Row 1 is int")],
+)
 def test_what_is_no_text_is_refused(texts: object, said: str) -> None:
     """The message says which row, before anything is sent."""
     with pytest.raises(UsageError, match=said):

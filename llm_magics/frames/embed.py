@@ -60,8 +60,8 @@ def embed(texts: Iterable[str | None], *, model: str | None = None) -> Vectors:
         UsageError: ``texts`` is a single string, or holds something that is no text.
         LLMError: the provider could not embed them.
     """
-    if isinstance(texts, str):
-        msg = "lm.embed takes a list of texts, and was given a single one."
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        msg = f"A list of texts can be embedded, and this is {type(texts).__name__}."
         raise UsageError(msg, hint='Write lm.embed(["…"])[0] for one vector.')
     rows = list(texts)
     vectors, report = _embedded(rows, model)

@@ -133,16 +133,18 @@ class LiveDisplay(_Displaying):
     def write(self, text: str) -> None:
         self._pacer.grew(len(text))
         for segment in self._segmenter.feed(text):
-            self._show(_bundle(segment))
+            self._show(segment, _bundle)
             self._output = Output(self._publish)
         if self._pacer.is_due(self._segmenter.open_length):
-            self._show(_frame(self._segmenter.open))
+            self._show(self._segmenter.open, _frame)
 
     def close(self) -> None:
-        if self._segmenter.open.strip():
-            self._show(_bundle(self._segmenter.open))
+        self._show(self._segmenter.open, _bundle)
 
-    def _show(self, bundle: Bundle) -> None:
+    def _show(self, segment: str, rendered: Callable[[str], Bundle]) -> None:
+        if not segment.strip():
+            return
+        bundle = rendered(segment)
         self._bar = None
         self._output.show(bundle)
         self._pacer.sent(sum(len(data.encode()) for data in bundle.values()))

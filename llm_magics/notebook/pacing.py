@@ -3,8 +3,8 @@ When a growing display is worth sending again.
 
 Sent at every token, an answer of n bytes costs n² on the wire. Sent when enough has grown, it
 costs a multiple of n; sent too rarely, it looks stuck. So: no more often than ten times a
-second; then after every 160 new characters; and sooner than that as long as all that was sent
-stays within twelve times the text, or within twenty times once 0.4 s have passed.
+second; then after every 160 new characters; and sooner than that while a budget lasts, which
+grows with the text. The budget for a display that has stood still for long is larger.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ _LONGEST_S = 0.4
 _STEP = 160
 # Of a display that could not be cut: a fraction of it, so that the sum stays linear.
 _STEP_FRACTION = 0.04
-_BUDGET = 12
-_BUDGET_WHEN_SLOW = 20
+# Bytes that may be sent at the start, and for each character of the text.
+_BUDGET = (8_000, 12)
+_BUDGET_WHEN_SLOW = (16_000, 18)
 _ENVELOPE = 700  # what Jupyter adds to each message, in bytes
 
 
@@ -43,8 +44,8 @@ class Pacer:
             return False
         if self._total - self._shown >= max(_STEP, _STEP_FRACTION * open_length):
             return True
-        budget = _BUDGET if waited < _LONGEST_S else _BUDGET_WHEN_SLOW
-        return self._sent + _ENVELOPE + 2 * open_length <= budget * self._total
+        start, each = _BUDGET if waited < _LONGEST_S else _BUDGET_WHEN_SLOW
+        return self._sent + _ENVELOPE + 2 * open_length <= start + each * self._total
 
     def sent(self, size: int) -> None:
         """A display was sent, of ``size`` bytes."""

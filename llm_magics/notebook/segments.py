@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import re
 
-# Characters after which a display is full at the next paragraph's end. From the twentieth on
-# each may hold more, for JupyterLab shows no more than fifty outputs of a cell.
+# Characters after which a display is full at the next paragraph's end: small at first, so that
+# short answers move smoothly; in the end ever larger, for JupyterLab shows no more than fifty
+# outputs of a cell.
+_FULL_AT_FIRST = 1500
 _FULL = 3000
-_GROWING_AFTER = 20
-_GROWTH = 1.2
+_FIRST = 10
+_GROWING_AFTER = 35
+_GROWTH = 1.5
 
 _FENCE = re.compile(r"\s*(```+|~~~+)(.*)")
 
@@ -72,6 +75,8 @@ class Segmenter:
         )
 
     def _limit(self) -> float:
+        if self._closed < _FIRST:
+            return _FULL_AT_FIRST
         return _FULL * _GROWTH ** max(0, self._closed - _GROWING_AFTER)
 
     def _follow_fence(self, line: str) -> None:

@@ -1,0 +1,128 @@
+"""Model text made harmless."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_magics.notebook import inert
+
+TAGS = {
+    "p",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "ul",
+    "ol",
+    "li",
+    "blockquote",
+    "pre",
+    "code",
+    "em",
+    "strong",
+    "s",
+    "a",
+    "hr",
+    "br",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+}
+ATTRIBUTES = {"href", "title", "rel", "target", "class", "start", "style"}
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "![x](https://evil.example/x.png)",
+    "![x][y]\n\n[y]: https://evil.example/x.png",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](data:text/html,<script>alert(1)</script>)",
+    "[x](vbscript:x)",
+    "[x](//evil.example)",
+    "<javascript:alert(1)>",
+    "<style>*{background:url(https://evil.example)}</style>",
+    "<svg onload=alert(1)>",
+    "<iframe src=https://evil.example></iframe>",
+    "```html\n<script>alert(1)</script>\n```",
+    '```"><script>alert(1)</script>\nx\n```',
+    "`<img src=x onerror=alert(1)>`",
+    "\\`<img src=x onerror=alert(1)>\\`",
+    "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)&#60;/script&#62;",
+    '[x](https://a.example "onclick=alert(1)")',
+    '[x](https://a.example/"onmouseover="alert(1))',
+    "$$\n```\n<img src=x onerror=alert(1)>\n$$",
+]
+
+
+class Reader(HTMLParser):
+    """Collects the tags and attributes that a browser would see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def assert_harmless(rendered: str) -> None:
+    """Only known tags and attributes, and links that lead to the web."""
+    reader = Reader()
+    reader.feed(rendered)
+    for tag, attributes in reader.tags:
+        assert tag in TAGS
+        assert set(attributes) <= ATTRIBUTES
+        href = attributes.get("href")
+        assert href is None or href.lower().startswith(("http://", "https://", "mailto:", "#"))
+        assert attributes.get("style") in (
+            None,
+            *(f"text-align:{s}" for s in ("left", "right", "center")),
+        )
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_known_payloads_are_harmless(payload: str) -> None:
+    """No script, no image, no handler, no link but a plain one; alone and in mid-text."""
+    assert_harmless(inert.html(payload))
+    assert_harmless(inert.html(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [*PAYLOADS, "`", "```", "\n", "\n\n", "$$", "<", "![", "](", "|", "a", "\\"]
+        )
+    )
+)
+def test_fuzzed_text_is_harmless(parts: list[str]) -> None:
+    """However the pieces are put together."""
+    assert_harmless(inert.html("".join(parts)))
+
+
+def test_markdown_is_rendered() -> None:
+    """Emphasis, code, tables, lists, and links that open elsewhere."""
+    rendered = inert.html("**a** `b`\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n[c](https://d.example)")
+    for part in (
+        "<strong>a</strong>",
+        "<code>b</code>",
+        "<td>1</td>",
+        'rel="noopener noreferrer"',
+    ):
+        assert part in rendered
+
+
+def test_control_characters_are_taken_out() -> None:
+    """An escape sequence must not reach a terminal; tabs and newlines stay."""
+    assert inert.plain("a\x1b[2Jb\tc\n\x07\x9bd") == "a[2Jb\tc\nd"

@@ -1,0 +1,310 @@
+"""The magics in a shell: lines read, values kept, mistakes named. No model but echo's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+
+import llm_magics
+from llm_magics.errors import LLMError, ParseError, UsageError
+from llm_magics.notebook import options
+from llm_magics.notebook.commands import COMMANDS
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    """A shell with the extension, asking echo."""
+    InteractiveShell.clear_instance()
+    made = InteractiveShell.instance()
+    made.run_line_magic("load_ext", "llm_magics")
+    llm_magics.config.model = "echo/echo"
+    llm_magics.config.embedding_model = "echo/echo"
+    yield made
+    made.run_line_magic("unload_ext", "llm_magics")
+    made.history_manager.end_session()
+    InteractiveShell.clear_instance()
+
+
+def completed(shell: InteractiveShell, line: str) -> set[str]:
+    """What Tab offers at the end of ``line``."""
+    with pytest.MonkeyPatch.context() as patch, provisionalcompleter():
+        patch.setattr(shell.Completer, "use_jedi", False)
+        completions = shell.Completer.completions(line, len(line))
+        return {completion.text for completion in completions if completion.type != "magic"}
+
+
+def test_the_answer_is_printed_and_kept(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a terminal it is printed; the variable and _llm hold it."""
+    shell.user_ns["who"] = "world"
+    shell.run_cell_magic("llm", "-o ans", "hello {{ who }}\n")
+    assert capsys.readouterr().out == "hello world\n"
+    assert shell.user_ns["ans"].text == "hello world"
+    assert shell.user_ns["_llm"] is shell.user_ns["ans"]
+
+
+def test_every_flag_reaches_the_model(shell: InteractiveShell) -> None:
+    """System, parameters, and -p over the notebook's variables."""
+    shell.user_ns["x"] = "notebook"
+    line = (
+        "echo/lorem -o a -s 'be {{ x }}' -p x=flag --seed 3 --max-tokens 4 --stop zz --top-p 0.5"
+    )
+    shell.run_cell_magic("llm", line, "hi {{ x }}")
+    answer = shell.user_ns["a"]
+    assert [message.content for message in answer.messages] == ["be flag", "hi flag"]
+    assert (answer.model, answer.usage.output_tokens) == ("echo/lorem", 4)
+
+
+@pytest.mark.parametrize(
+    ("form", "cell", "printed"),
+    [
+        ("text", "*a*", "*a*\n"),
+        ("json", "x ```\n[1, 2]\n```", None),
+        ("df", "| a |\n|---|\n| 1 |", None),
+        ("code", "x\n```python\ny = 1\n```", None),
+    ],
+)
+def test_an_answer_can_be_shown_as_what_it_holds(
+    shell: InteractiveShell,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+    cell: str,
+    printed: str | None,
+) -> None:
+    """Text as it is; code, JSON and tables taken out of it."""
+    shell.run_cell_magic("llm", f"-f {form}", cell)
+    out = capsys.readouterr().out
+    assert out == printed if printed else out
+
+
+def test_an_answer_without_what_was_asked_is_kept_all_the_same(shell: InteractiveShell) -> None:
+    """The error says that there is no JSON; the answer is not lost."""
+    with pytest.raises(ParseError):
+        shell.run_cell_magic("llm", "-f json -o ans", "no json")
+    assert shell.user_ns["ans"].text == "no json"
+
+
+def test_a_dry_run_sends_nothing(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It shows whom it would ask, and what."""
+    shell.run_cell_magic("llm", "--dry-run -s sys", "hi {{ 1 + 1 }}")
+    assert capsys.readouterr().out == "to echo/echo; nothing was sent\n[system] sys\n[user] hi 2\n"
+    assert llm_magics.runs().empty
+
+
+def test_several_models_are_compared(shell: InteractiveShell) -> None:
+    """A frame with an answer a row, kept by -o with all its columns."""
+    shown = shell.run_cell_magic("llm", "echo/echo echo/lorem -o cmp --max-tokens 2", "a b c")
+    assert shown.model.tolist() == ["echo", "lorem"]
+    assert shell.user_ns["cmp"].output_tokens.tolist() == [2, 2]
+    with pytest.raises(UsageError, match="dry-run"):
+        shell.run_cell_magic("llm", "echo/echo echo/lorem --dry-run", "a")
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "message", "hint"),
+    [
+        ("--temprature 1", "x", "no flag --temprature", "Did you mean --temperature?"),
+        ("--temperature hot", "x", "invalid float value", "%%llm?"),
+        ("--format yaml", "x", "invalid choice", "%%llm?"),
+        ("-p topic", "x", "not KEY=VALUE", "-p topic=whales"),
+        ("-o a-b", "x", "cannot be a variable's name", "-o answer"),
+        ("'unclosed", "x", "no closing quotation", "quotes"),
+        ("", "\n \n", "The cell is empty", "%%llm"),
+        ("echo/ecco", "x", 'no model "ecco"', "Did you mean echo?"),
+        ("ecco/echo", "x", 'no provider "ecco"', "Did you mean echo?"),
+        ("", "{{ nope }}", "no variable nope", "Define nope"),
+    ],
+)
+def test_mistakes_in_a_cell_are_named(
+    shell: InteractiveShell, line: str, cell: str, message: str, hint: str
+) -> None:
+    """Each says what is wrong and what would be right, in at most four lines."""
+    with pytest.raises(LLMError) as caught:
+        shell.run_cell_magic("llm", line, cell)
+    assert message in str(caught.value)
+    assert hint in str(caught.value.hint)
+    assert 2 <= len(caught.value._render_traceback_()) <= 4
+
+
+def test_an_empty_cell_is_our_mistake_to_name(shell: InteractiveShell) -> None:
+    """IPython's own UsageError would be taken for success by nbval."""
+    for cell in ("%%llm", "%%llm echo/echo", "%%embed"):
+        result = shell.run_cell(cell, silent=True)
+        assert type(result.error_in_exec) is UsageError
+        assert result.error_before_exec is None
+
+
+def test_a_column_is_embedded_into_its_frame(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By attribute or by brackets, with quotes and spaces in the name."""
+    frame = shell.user_ns["df"] = pd.DataFrame({"text": ["a", None], "my text": ["c", "d"]})
+    shell.run_line_magic("embed", "df.text --into v")
+    shell.run_line_magic("embed", 'df["my text"] --into "my vector"')
+    assert frame["v"].isna().tolist() == [False, True]
+    assert np.stack(frame["my vector"]).shape == (2, 64)
+    assert "1 rows embedded · 1 missing or empty" in capsys.readouterr().out
+
+
+def test_vectors_are_the_result_or_kept(shell: InteractiveShell) -> None:
+    """A Series for a column, an array for a list; -o puts them into a variable."""
+    shell.user_ns["df"] = pd.DataFrame({"text": ["a", "b"]})
+    assert isinstance(shell.run_line_magic("embed", "df.text"), pd.Series)
+    assert shell.run_line_magic("embed", '["a", "b"]').shape == (2, 64)
+    assert shell.run_line_magic("embed", '["a", "b"] -o v') is None
+    assert shell.user_ns["v"].shape == (2, 64)
+
+
+def test_lines_are_embedded_into_a_frame(shell: InteractiveShell) -> None:
+    """One text a line, blank ones left out."""
+    frame = shell.run_cell_magic("embed", "", "one\n\n two \n")
+    assert frame.text.tolist() == ["one", "two"]
+    shell.run_cell_magic("embed", "-o kept", "one")
+    assert len(shell.user_ns["kept"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("", "not told what to embed", "%embed df.text"),
+        ("dff.text", "'dff' is not defined", "Did you mean df?"),
+        ("df.txt", "AttributeError", "cell of its own"),
+        ("df.text --inot v", "no flag --inot", "Did you mean --into?"),
+        ("df.text.head() --into v", "not one", "-o"),
+        ("df.head().text --into v", "not one", "-o"),
+        ('["a"] --into v', "not one", "-o"),
+        ("df.text -o 1x", "cannot be a variable's name", "-o vectors"),
+        ("df text --into v", "invalid syntax", "%embed df.text"),
+        ("5", "this is int", "lm.embed"),
+    ],
+)
+def test_mistakes_of_embed_are_named(
+    shell: InteractiveShell, line: str, message: str, hint: str
+) -> None:
+    """Names, flags, expressions, and places that vectors cannot go to."""
+    shell.user_ns["df"] = pd.DataFrame({"text": ["a"]})
+    with pytest.raises(UsageError) as caught:
+        shell.run_line_magic("embed", line)
+    assert message in str(caught.value)
+    assert hint in str(caught.value.hint)
+
+
+def test_subcommands(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """Use, config, pull, delete, models, health, runs, cost, ask: each does what it says."""
+    run = shell.run_line_magic
+    run("llm", "use echo/lorem")
+    assert llm_magics.config.model == "echo/lorem"
+    run("llm", "config temperature 0.5")
+    run("llm", "config stop [a, b]")
+    assert (llm_magics.config.temperature, llm_magics.config.stop) == (0.5, ["a", "b"])
+    assert run("llm", "config").loc["model", "source"] == "set in this session"
+    run("llm", "config model")
+    run("llm", "delete echo/echo")
+    assert run("llm", "models echo").model.tolist() == ["echo/lorem"]
+    run("llm", "pull echo/echo")
+    assert run("llm", "models echo").model.tolist() == ["echo/echo", "echo/lorem"]
+    assert set(run("llm", "health").provider) >= {"echo", "local"}
+    run("llm", "use echo/echo")
+    llm_magics.config.reset("stop")
+    run("llm", "ask what's up, {{ 'doc' }}?")
+    assert shell.user_ns["_llm"].text == "what's up, doc?"
+    assert len(run("llm", "runs")) == 1
+    cost = run("llm", "cost")
+    assert cost.loc[("echo", "echo"), "calls"] == 1
+    assert cost.loc[("echo", "echo"), "cost_usd"] == 0
+    run("llm", "")
+    printed = capsys.readouterr().out
+    assert all(f"%llm {name}" in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("modles", 'no subcommand "modles"', "Did you mean models?"),
+        ("use", "takes a model", "%llm use"),
+        ("use a b", "takes a model", "%llm use"),
+        ("use echo/ecco", 'no model "ecco"', "Did you mean echo?"),
+        ("config modle x", 'no setting "modle"', "Did you mean model?"),
+        ("config temperature hot", "cannot be 'hot'", "number"),
+        ("ask", "empty", "prompt"),
+        ("delete echo/ecco", 'no model "ecco"', "echo"),
+    ],
+)
+def test_mistakes_in_a_subcommand_are_named(
+    shell: InteractiveShell, line: str, message: str, hint: str
+) -> None:
+    """With the nearest right one."""
+    with pytest.raises(LLMError) as caught:
+        shell.run_line_magic("llm", line)
+    assert message in str(caught.value)
+    assert hint in str(caught.value.hint)
+
+
+def test_tab_completes_without_asking_anybody(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subcommands, models, flags, their values and settings; nothing in the body of a cell."""
+    monkeypatch.setattr("httpx.AsyncClient.__init__", None)
+    assert completed(shell, "%llm mo") == {"models"}
+    assert completed(shell, "%llm use echo/") == {"echo/echo", "echo/lorem"}
+    assert completed(shell, "%llm config temp") == {"temperature"}
+    assert "local/smollm2-135m" in completed(shell, "%%llm local/")
+    assert completed(shell, "%%llm echo/echo --te") == {"--temperature"}
+    assert completed(shell, "%%llm -f j") == {"json"}
+    assert completed(shell, "%embed df.text --in") == {"--into"}
+    assert completed(shell, "%embed df.text --model local/m") == {"local/minilm-l6-v2"}
+    assert "--temperature" not in completed(shell, "%%llm\nsome --te")
+
+
+def test_loading_twice_and_unloading(shell: InteractiveShell) -> None:
+    """Reloaded, there is one of everything; unloaded, there is nothing left."""
+    shell.run_line_magic("reload_ext", "llm_magics")
+    ours = [m for m in shell.Completer.custom_matchers if "llm_magics" in m.__module__]
+    assert len(ours) == 1
+    shell.run_line_magic("unload_ext", "llm_magics")
+    assert "llm" not in shell.magics_manager.magics["line"]
+    assert "llm" not in shell.magics_manager.magics["cell"]
+    assert not [m for m in shell.Completer.custom_matchers if "llm_magics" in m.__module__]
+    shell.run_line_magic("load_ext", "llm_magics")
+
+
+def test_a_response_is_shown_as_markdown(shell: InteractiveShell) -> None:
+    """The last expression of a cell, if it is an answer, is rendered, and harmless."""
+    answer = llm_magics.ask("**a** <script>", model="echo/echo")
+    data, _ = shell.display_formatter.format(answer)
+    assert "<strong>a</strong> &lt;script&gt;" in data["text/html"]
+
+
+def test_errors_can_be_shown_in_full(shell: InteractiveShell) -> None:
+    """By the setting ``tracebacks``; a broken settings file does not hide its own error."""
+    error = LLMError("what", hint="do")
+    assert error._render_traceback_() == ["LLMError: what", "→ do"]
+    llm_magics.config.tracebacks = "full"
+    assert any("LLMError" in line for line in error._render_traceback_())
+    llm_magics.config.reload()
+    Path("llm_magics.yaml").write_text("modle: x")
+    assert error._render_traceback_() == ["LLMError: what", "→ do"]
+
+
+def test_help_lists_every_flag(shell: InteractiveShell) -> None:
+    """The docstrings of the magics, which ``%%llm?`` shows, name all there are."""
+    from llm_magics.notebook.magics import LLMMagics
+
+    for method, parser in (
+        (LLMMagics.llm_cell, options.llm_cell_parser()),
+        (LLMMagics.embed_line, options.embed_parser("%embed")),
+        (LLMMagics.embed_cell, options.embed_parser("%%embed")),
+    ):
+        text = method.__doc__ or ""
+        for action in parser._actions:
+            if action.option_strings:
+                assert any(flag in text for flag in action.option_strings), action
