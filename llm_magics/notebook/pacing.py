@@ -18,8 +18,8 @@ _STEP = 160
 # Of a display that could not be cut: a fraction of it, so that the sum stays linear.
 _STEP_FRACTION = 0.04
 # Bytes that may be sent at the start, and for each character of the text.
-_BUDGET = (8_000, 12)
-_BUDGET_WHEN_SLOW = (16_000, 18)
+_BUDGET = (6_000, 12)
+_BUDGET_WHEN_SLOW = (6_000, 19)
 _ENVELOPE = 700  # what Jupyter adds to each message, in bytes
 
 

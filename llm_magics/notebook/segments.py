@@ -13,10 +13,10 @@ import re
 # Characters after which a display is full at the next paragraph's end: small at first, so that
 # short answers move smoothly; in the end ever larger, for JupyterLab shows no more than fifty
 # outputs of a cell.
-_FULL_AT_FIRST = 1500
+_FULL_AT_FIRST = 2000
 _FULL = 3000
-_FIRST = 10
-_GROWING_AFTER = 35
+_FIRST = 25
+_GROWING_AFTER = 40
 _GROWTH = 1.5
 
 _FENCE = re.compile(r"\s*(```+|~~~+)(.*)")

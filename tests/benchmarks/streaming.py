@@ -1,0 +1,101 @@
+"""
+Reads one long stream in three ways and prints what each chunk cost, in seconds, as JSON.
+
+A process of its own, so that neither a test runner nor a coverage tracer is measured too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import openai
+
+import llm_magics as lm
+from llm_magics.engine.session import session
+from llm_magics.providers.local import LocalProvider
+from llm_magics.providers.local.engine import engine_transport
+from llm_magics.secrets import Secret
+from tests.benchmarks.stream_server import CHUNKS
+
+ROUNDS = 9
+
+
+def bare(url: str) -> str:
+    """Only httpx and json."""
+
+    async def read() -> str:
+        text = []
+        async with (
+            httpx.AsyncClient() as client,
+            client.stream("POST", f"{url}/v1/chat/completions", json={}) as response,
+        ):
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    event = json.loads(line[6:])
+                    if event["choices"]:
+                        text.append(event["choices"][0]["delta"].get("content") or "")
+        return "".join(text)
+
+    return asyncio.run(read())
+
+
+def ours(url: str) -> str:
+    """The whole road: bridge, engine, provider, codec, transport."""
+    return "".join(chunk.text for chunk in lm.stream("hi", model="local/smollm2-135m"))
+
+
+def openai_client(url: str) -> str:
+    """The official client, in its faster, synchronous form."""
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        stream = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        return "".join(event.choices[0].delta.content or "" for event in stream if event.choices)
+
+
+def cpu_per_chunk(read: Callable[[str], str], url: str) -> float:
+    """Seconds of processor time, of all threads, for each chunk."""
+    before = time.process_time()
+    text = read(url)
+    spent = time.process_time() - before
+    assert text.count("token") == CHUNKS
+    return spent / CHUNKS
+
+
+def ask_the_server(url: str) -> None:
+    """Have the local provider talk to the server at ``url`` in place of an engine."""
+    provider: Any = session.provider("local")
+    assert isinstance(provider, LocalProvider)
+    engine = SimpleNamespace(transport=engine_transport(url, Secret("k")), is_alive=True)
+
+    async def ready(model: str, ability: str) -> Any:
+        return engine
+
+    async def prepare(model: str, ability: str) -> Any:
+        return
+        yield
+
+    provider._ready = ready
+    provider.prepare = prepare
+
+
+def main(url: str) -> None:
+    """Interleaved, so that a slow moment hits all of them; the best of each counts."""
+    ask_the_server(url)
+    readers = {"bare": bare, "ours": ours, "openai": openai_client}
+    spent: dict[str, list[float]] = {name: [] for name in readers}
+    for _ in range(ROUNDS):
+        for name, read in readers.items():
+            spent[name].append(cpu_per_chunk(read, url))
+    sys.stdout.write(json.dumps({name: min(each) for name, each in spent.items()}) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,31 @@
+"""What ``%load_ext llm_magics`` adds to the start of IPython."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+from tests.benchmarks.conftest import Record, untraced
+
+ROUNDS = 7
+IPYTHON = [sys.executable, "-m", "IPython", "--no-banner", "--quick", "-c"]
+
+
+def start(code: str) -> float:
+    """Seconds for IPython to start, run ``code`` and end."""
+    started = time.perf_counter()
+    subprocess.run([*IPYTHON, code], check=True, capture_output=True, env=untraced())
+    return time.perf_counter() - started
+
+
+def test_loading_adds_little_to_a_start(record: Record) -> None:
+    """A quarter of a bare start at the most; the milliseconds are printed, not asserted."""
+    start("%load_ext llm_magics")  # compiles the bytecode
+    pairs = [(start("pass"), start("%load_ext llm_magics")) for _ in range(ROUNDS)]
+    bare = statistics.median(bare for bare, _ in pairs)
+    added = statistics.median(loaded - bare for bare, loaded in pairs)
+    record("%load_ext added to a start of IPython", f"{added * 1000:.0f} ms", "at most 60 ms")
+    record("  bare start", f"{bare * 1000:.0f} ms", "")
+    assert added / bare <= 0.25

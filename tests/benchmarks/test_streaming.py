@@ -1,0 +1,44 @@
+"""What a streamed chunk costs: against a bare loop over the same bytes, and the openai client."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.conftest import Record, untraced
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """The address of the streaming server."""
+    command = [sys.executable, "-m", "tests.benchmarks.stream_server"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=untraced(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    process.kill()
+    process.communicate()
+
+
+def test_a_chunk_costs_little_more_than_reading_it(url: str, record: Record) -> None:
+    """At most 1.6 times a bare loop, and at least 3 times less than the openai client."""
+    command = [sys.executable, "-m", "tests.benchmarks.streaming", url]
+    done = subprocess.run(
+        command, cwd=ROOT, env=untraced(), check=True, stdout=subprocess.PIPE, text=True
+    )
+    best = json.loads(done.stdout)
+    for name, seconds in best.items():
+        record(f"CPU per streamed chunk: {name}", f"{seconds * 1e6:.1f} us", "")
+    over_bare, under_openai = best["ours"] / best["bare"], best["openai"] / best["ours"]
+    record("  ours / bare httpx + json", f"{over_bare:.2f}", "at most 1.6")
+    record("  openai client / ours", f"{under_openai:.2f}", "at least 3")
+    assert over_bare <= 1.6
+    assert under_openai >= 3
