@@ -115,7 +115,7 @@ def test_a_slow_model_is_seen_to_work() -> None:
     """Two words a second: each is shown before the next comes."""
     cell, clock = Cell(), Clock()
     with LiveDisplay(cell.publish, clock) as display:
-        for count in range(1, 20):
+        for count in range(1, 12):
             display.write("word ")
             assert cell.left[0]["text/html"].count("word") == count
             clock.now += 0.5

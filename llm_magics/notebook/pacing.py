@@ -19,7 +19,7 @@ _STEP = 160
 _STEP_FRACTION = 0.04
 # Bytes that may be sent at the start, and for each character of the text.
 _BUDGET = (6_000, 12)
-_BUDGET_WHEN_SLOW = (6_000, 19)
+_BUDGET_WHEN_SLOW = (9_000, 18)
 _ENVELOPE = 700  # what Jupyter adds to each message, in bytes
 
 

@@ -17,7 +17,7 @@ _FULL_AT_FIRST = 2000
 _FULL = 3000
 _FIRST = 25
 _GROWING_AFTER = 40
-_GROWTH = 1.5
+_GROWTH = 2.0
 
 _FENCE = re.compile(r"\s*(```+|~~~+)(.*)")
 

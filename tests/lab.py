@@ -1,0 +1,139 @@
+"""A real JupyterLab in a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import nbformat
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+needs_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on this machine")
+
+# Without these Chromium asks hosts of its maker's at every start.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+KERNEL_IS_READY = """
+    window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === "idle"
+"""
+
+
+@dataclass
+class Lab:
+    """A page of JupyterLab with one notebook open in it."""
+
+    page: Any
+    path: Path
+    requests: list[str]
+
+    def command(self, name: str) -> None:
+        """Start one of JupyterLab's commands, and do not wait for it."""
+        self.page.evaluate(
+            f"window.ended = false; window.jupyterapp.commands.execute('{name}')"
+            ".then(() => { window.ended = true }); 1"
+        )
+
+    def wait(self, timeout_s: float = 120) -> None:
+        """Wait until the last command has ended."""
+        self.page.wait_for_function("window.ended === true", timeout=timeout_s * 1000)
+
+    def run_all(self) -> None:
+        """Run every cell, to the end."""
+        self.command("notebook:run-all-cells")
+        self.wait()
+
+    def saved(self) -> nbformat.NotebookNode:
+        """The notebook as JupyterLab saves it."""
+        self.command("docmanager:save")
+        self.wait()
+        return nbformat.read(self.path, as_version=4)
+
+    def outputs(self, cell: int) -> Any:
+        """The output area of a code cell, for looking into."""
+        return self.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea")
+
+
+@contextmanager
+def lab(folder: Path, cells: list[str], **environment: str) -> Iterator[Lab]:
+    """JupyterLab in ``folder`` with a notebook of ``cells`` open."""
+    from playwright.sync_api import sync_playwright
+
+    path = folder / "notebook.ipynb"
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}}
+    made = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=metadata), path)
+    with _serving(folder, environment) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 1600})
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"{url}/lab/tree/{path.name}")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        page.wait_for_function("window.jupyterapp !== undefined")
+        page.wait_for_function(KERNEL_IS_READY)
+        yield Lab(page, path, requests)
+        browser.close()
+
+
+@contextmanager
+def _serving(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = [f"--port={port}", "--no-browser", "--allow-root", "--ServerApp.port_retries=0"]
+    options += ["--IdentityProvider.token=", "--ServerApp.password="]
+    options += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder}"]
+    settings = folder / "lab-settings"
+    own = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(settings),
+        "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
+        **environment,
+    }
+    with (folder / "lab.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyter", "lab", *options],
+            env=own,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(url)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urlopen(f"{url}/api/status"):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

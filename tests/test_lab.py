@@ -1,0 +1,100 @@
+"""The extension in a real JupyterLab, in headless Chromium."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.lab import lab, needs_browser
+
+pytestmark = needs_browser
+
+STORY = "%%llm -o ans --temperature 0 --max-tokens 150\nExplain why the sky is blue."
+
+
+def test_an_answer_streams_and_the_saved_notebook_passes_nbval(tmp_path: Path) -> None:
+    """It grows while one watches; saved and run unattended, its outputs are the same."""
+    cells = ["%load_ext llm_magics", STORY, "%%llm echo/echo\n**bold** <b>not</b>"]
+    with lab(tmp_path, cells) as page:
+        page.command("notebook:run-all-cells")
+        answer = page.outputs(1).locator("p").first
+        answer.wait_for(timeout=60_000)
+        lengths = set()
+        while not page.page.evaluate("window.ended"):
+            lengths.add(len(page.outputs(1).inner_text()))
+            page.page.wait_for_timeout(50)
+        assert len(lengths) >= 4
+        assert page.outputs(2).locator("strong").inner_text() == "bold"
+        assert page.outputs(2).locator("b").count() == 0
+        notebook = page.saved()
+    assert [len(cell.outputs) for cell in notebook.cells] == [0, 1, 1]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval", page.path.name, "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout[-3000:]
+
+
+def test_fetching_shows_a_bar_and_leaves_no_trace(tmp_path: Path) -> None:
+    """On first use: bytes, speed and ETA move in the cell; the answer takes the bar's place."""
+    cells = [
+        "%load_ext llm_magics",
+        "%%llm --max-tokens 5\nhi",
+        "import llm_magics as lm\nlm.embed(['a']).shape",
+    ]
+    with lab(tmp_path, cells, LLM_MAGICS_CACHE_DIR=str(tmp_path / "cache")) as page:
+        page.command("notebook:run-all-cells")
+        bar = page.outputs(1).locator("progress")
+        bar.wait_for(timeout=60_000)
+        told = set()
+        while bar.count():
+            told.add(page.outputs(1).inner_text())
+            page.page.wait_for_timeout(50)
+        assert any("fetching smollm2-135m" in text and "MB/s" in text for text in told), told
+        page.wait()
+        assert page.outputs(2).locator("progress").count() == 0
+        notebook = page.saved()
+    assert "progress" not in str(notebook.cells)
+    assert [out.output_type for out in notebook.cells[2].outputs][-1] == "execute_result"
+
+
+def test_nothing_a_model_writes_runs_or_fetches(tmp_path: Path) -> None:
+    """Script, handlers, images and links to script, in a trusted cell: all stay text."""
+    hostile = (
+        "%%llm echo/echo\n"
+        "<script>window.hacked = 1</script> <img src=x onerror='window.hacked = 2'>\n\n"
+        "![x](https://evil.example/a.png) [x](javascript:window.hacked=3) [ok](https://ok.example)\n\n"
+        "$\\href{javascript:window.hacked=4}{x}$ <svg onload='window.hacked = 5'>"
+    )
+    with lab(tmp_path, ["%load_ext llm_magics", hostile]) as page:
+        page.run_all()
+        page.page.wait_for_timeout(1500)
+        area = page.outputs(1)
+        for link in area.locator("a").all():
+            assert (link.get_attribute("href") or "").startswith("https://")
+        assert area.locator("script, img, svg[onload], iframe").count() == 0
+        assert page.page.evaluate("window.hacked") is None
+        assert "<script>" in area.inner_text()
+        assert not [url for url in page.requests if "evil" in url]
+
+
+def test_stopping_keeps_what_came(tmp_path: Path) -> None:
+    """The stop button: the partial answer stays on screen above a two-line message."""
+    cells = [
+        "%load_ext llm_magics",
+        STORY.replace("150", "3000").replace("0 --", "1 --seed 2 --"),
+        "ans",
+    ]
+    with lab(tmp_path, cells) as page:
+        page.command("notebook:run-all-cells")
+        page.outputs(1).locator("p").first.wait_for(timeout=60_000)
+        page.page.wait_for_timeout(500)
+        page.page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel') && 1")
+        page.outputs(1).get_by_text("Interrupted").first.wait_for(timeout=5_000)
+        shown = page.outputs(1).inner_text()
+        assert "kept in ans" in shown
+        assert len(page.outputs(1).locator("p").first.inner_text()) > 10
