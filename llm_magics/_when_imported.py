@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -25,23 +26,37 @@ class _Watcher(MetaPathFinder):
     def __init__(self, package: str, ours: str) -> None:
         self._package = package
         self._ours = ours
+        self._is_asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._package:
+        if fullname != self._package or self._is_asking:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        self._is_asking = True
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self._is_asking = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenOurs(spec.loader, self._ours)
+            # Asking for a spec imports nothing yet: the watcher stays until somebody does.
+            spec.loader = _ThenOurs(spec.loader, self)
         return spec
+
+    def has_been_imported(self) -> None:
+        """The package is there: import ours, and watch no longer."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        try:
+            import_module(self._ours)
+        except Exception as error:  # a fault of ours must not break the import of theirs
+            warnings.warn(f"{self._ours} could not be imported: {error}", stacklevel=2)
 
 
 class _ThenOurs(Loader):
-    def __init__(self, loader: Loader, ours: str) -> None:
+    def __init__(self, loader: Loader, watcher: _Watcher) -> None:
         self._loader = loader
-        self._ours = ours
+        self._watcher = watcher
 
     def __getattr__(self, name: str) -> object:  # resources, source and the like are its own
         return getattr(self._loader, name)
@@ -53,4 +68,4 @@ class _ThenOurs(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        import_module(self._ours)
+        self._watcher.has_been_imported()

@@ -47,8 +47,9 @@ class Bridge:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, run on the loop; interrupting cancels it."""
-        task = self._start(work)
+        task = self._task(work)
         try:
+            task.start()
             ended: _End = task.take()
         except BaseException:
             task.cancel_and_wait()
@@ -74,8 +75,9 @@ class Bridge:
             finally:
                 await source.aclose()
 
-        task = self._start(pump(), items)
+        task = self._task(pump(), items)
         try:
+            task.start()
             while not isinstance(item := task.take(), _End):
                 yield item
         except BaseException:
@@ -88,10 +90,10 @@ class Bridge:
         """Have ``close`` awaited on the loop when Python ends."""
         self._closers.append(close)
 
-    def _start(
+    def _task(
         self, work: Coroutine[Any, Any, Any], items: queue.SimpleQueue[Any] | None = None
     ) -> _Task:
-        if threading.current_thread().name == _THREAD_NAME:
+        if _is_own_thread():
             work.close()
             msg = "The bridge cannot wait for itself: await the coroutine instead."
             raise RuntimeError(msg)
@@ -99,7 +101,7 @@ class Bridge:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name=_THREAD_NAME, daemon=True
@@ -116,6 +118,8 @@ class Bridge:
         async def close_all() -> None:
             await asyncio.gather(*(close() for close in self._closers), return_exceptions=True)
 
+        if self._thread is None or not self._thread.is_alive():
+            return
         try:
             asyncio.run_coroutine_threadsafe(close_all(), loop).result(CLOSING_TIME_S)
         finally:
@@ -134,8 +138,16 @@ class Bridge:
 _THREAD_NAME = "llm_magics-bridge"
 
 
+def _is_own_thread() -> bool:
+    return threading.current_thread().name == _THREAD_NAME
+
+
 class _Task:
-    """A task on the bridge's loop, and the queue on which it and its `_End` arrive."""
+    """
+    Work on the bridge's loop, and the queue on which its items and its `_End` arrive.
+
+    It can be cancelled at every moment: before it is handed over, on the way, and after.
+    """
 
     def __init__(
         self,
@@ -144,21 +156,34 @@ class _Task:
         items: queue.SimpleQueue[Any],
     ) -> None:
         self._loop = loop
+        self._work = work
         self._items = items
-        self._task: asyncio.Task[Any] | None = None
-        loop.call_soon_threadsafe(self._create, work)
+        self._task: asyncio.Task[_End] | None = None
+        self._is_cancelled = False
 
-    def _create(self, work: Coroutine[Any, Any, Any]) -> None:
-        self._task = self._loop.create_task(work)
+    def start(self) -> None:
+        """Hand the work over to the loop."""
+        self._loop.call_soon_threadsafe(self._create)
+
+    def _create(self) -> None:
+        if self._is_cancelled:
+            return
+        self._task = self._loop.create_task(self._run())
         self._task.add_done_callback(self._report)
 
-    def _report(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            self._items.put(_End(error=asyncio.CancelledError()))
-        elif (error := task.exception()) is not None:
-            self._items.put(_End(error=error))
-        else:
-            self._items.put(_End(task.result()))
+    async def _run(self) -> _End:
+        try:
+            return _End(await self._work)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # SystemExit would end the loop, and all calls with it
+            return _End(error=error)
+
+    def _report(self, task: asyncio.Task[_End]) -> None:
+        self._work.close()  # it may never have been started
+        self._items.put(
+            _End(error=asyncio.CancelledError()) if task.cancelled() else task.result()
+        )
 
     def take(self) -> Any:
         """The next thing on the queue."""
@@ -170,7 +195,11 @@ class _Task:
 
     def cancel_and_wait(self) -> None:
         """Cancel the work, wait until it has cleaned up, and let go of all it still put."""
+        if self._loop.is_closed():
+            return
         self._loop.call_soon_threadsafe(self._cancel)
+        if _is_own_thread():  # a forgotten generator, collected there: nobody waits for it
+            return
         try:
             while not isinstance(self._items.get(timeout=CLOSING_TIME_S), _End):
                 pass
@@ -180,6 +209,10 @@ class _Task:
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        elif not self._is_cancelled:
+            self._is_cancelled = True
+            self._work.close()
+            self._items.put(_End(error=asyncio.CancelledError()))
 
 
 bridge = Bridge()

@@ -67,6 +67,8 @@ class LLMError(_ShownShort, Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(scrub(message))
         self.hint = scrub(hint) if hint else None
+        if self.hint:
+            self.add_note(f"→ {self.hint}")  # tracebacks of plain scripts end with it
 
 
 class UsageError(LLMError):

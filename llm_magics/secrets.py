@@ -58,6 +58,6 @@ class Secret:
 
 def scrub(text: str) -> str:
     """``text`` with every known key, and everything shaped like one, replaced by ``****``."""
-    for value in _known:
+    for value in sorted(_known.copy(), key=len, reverse=True):  # a key may begin another
         text = text.replace(value, _HIDDEN)
     return _KEY_SHAPES.sub(_HIDDEN, text)

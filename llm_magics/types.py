@@ -7,6 +7,7 @@ All are immutable and know nothing of any service, notebook or file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -28,6 +29,7 @@ class ChatMessage:
         if self.role not in ROLES:
             msg = f'A message cannot have the role "{self.role}".'
             raise ConfigurationError(msg, hint=f"Use one of {', '.join(ROLES)}.")
+        object.__setattr__(self, "content", whole_text(self.content))
 
     @classmethod
     def of(cls, message: ChatMessage | Mapping[str, str]) -> ChatMessage:
@@ -59,25 +61,47 @@ class ModelParameters:
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
-        _check("temperature", self.temperature, 0, None, "0 or more")
-        _check("max_tokens", self.max_tokens, 1, None, "1 or more")
-        _check("top_p", self.top_p, 1e-9, 1, "above 0 and at most 1")
+        object.__setattr__(self, "stop", _stops(self.stop))
+        _check("temperature", self.temperature, 0, None, "a number, 0 or more")
+        _check("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
+        _check("max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", whole=True)
+        _check("seed", self.seed, None, None, "a whole number", whole=True)
 
     def with_stream(self, stream: bool = True) -> ModelParameters:
         """These parameters, asking for a stream or not."""
         return replace(self, stream=stream)
 
 
-def _check(name: str, value: float | None, low: float, high: float | None, allowed: str) -> None:
+def _stops(stop: str | Iterable[str]) -> tuple[str, ...]:
+    stops = (
+        (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else stop
+    )
+    if not isinstance(stops, tuple) or not all(isinstance(each, str) for each in stops):
+        msg = f"stop cannot be {stop!r}."
+        raise ConfigurationError(msg, hint="Give it a text, or a list of texts.")
+    return stops
+
+
+def _check(  # noqa: PLR0913 (a row of a table)
+    name: str,
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    allowed: str,
+    *,
+    whole: bool = False,
+) -> None:
     if value is None:
         return
-    if not isinstance(value, int | float) or value < low or (high is not None and value > high):
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if (
+        not is_number
+        or not math.isfinite(value)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
         msg = f"{name} cannot be {value!r}."
-        raise ConfigurationError(msg, hint=f"Give {name} a number, {allowed}.")
+        raise ConfigurationError(msg, hint=f"Give it {allowed}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +274,12 @@ def _quantity(amount: float, unit: str) -> str:
 def messages_of(messages: Sequence[ChatMessage | Mapping[str, str]]) -> list[ChatMessage]:
     """``messages`` as `ChatMessage`, whichever way they were written."""
     return [ChatMessage.of(message) for message in messages]
+
+
+def whole_text(text: str) -> str:
+    """``text`` as it can be sent: halves of a character are joined, or replaced if alone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

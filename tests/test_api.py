@@ -259,3 +259,62 @@ def test_closing_the_session_closes_its_providers(monkeypatch: pytest.MonkeyPatc
     lm.ask("x", model="echo/echo")
     asyncio.run(session.close())
     assert session.provider("echo") in closed
+
+
+def test_an_expression_runs_in_the_cells_own_thread() -> None:
+    """It is the user's code: it may ask a model itself, and can be interrupted."""
+    threads = []
+
+    def who() -> str:
+        threads.append(threading.current_thread())
+        return lm.ask("inner", model="echo/echo").text
+
+    answer = lm.ask("{{ who() }}", model="echo/echo", variables={"who": who})
+    assert answer.text == "inner"
+    assert threads == [threading.current_thread()]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("max_token", "max_tokens"), ("messages", "set by the call"), ("stream", "set by")],
+)
+def test_a_slip_in_a_parameter_is_named(name: str, hint: str) -> None:
+    """It would be sent along, and nobody would notice; our own fields cannot be overridden."""
+    with pytest.raises(UsageError) as caught:
+        lm.ask("x", model="echo/echo", **{name: 1})  # type: ignore[arg-type]
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("prompt", [None, ["a"], 5])
+def test_a_prompt_is_a_text(prompt: object) -> None:
+    """Said shortly, for anything else."""
+    with pytest.raises(UsageError, match="A prompt is a text"):
+        lm.ask(prompt, model="echo/echo")  # type: ignore[arg-type]
+
+
+def test_halves_of_characters_are_joined_or_replaced() -> None:
+    """A pair cut in two by a service comes out whole; a lone half does no harm."""
+    assert lm.ask("hi \ud800", model="echo/echo").text == "hi \ufffd"
+    assert lm.embed(["a", "b\udc00"], model="echo/echo").shape == (2, 64)
+
+
+def test_the_system_message_goes_to_all_that_are_compared() -> None:
+    """With its variables filled in, as for one model."""
+    frame = lm.compare("{{ a }}", "echo/echo", system="{{ a }}", variables={"a": "x y"})
+    assert frame.input_tokens.tolist() == [4]
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_an_interrupted_comparison_keeps_its_answers() -> None:
+    """The answers that had come are a frame in the exception."""
+    threading.Timer(0.6, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(Interrupted) as caught:
+        lm.compare("x", ["echo/echo", "slow/echo"])
+    assert caught.value.partial.text.tolist() == ["x"]
+
+
+def test_an_error_in_a_script_ends_with_what_to_do() -> None:
+    """The hint is a note on the exception, which every traceback shows."""
+    with pytest.raises(ModelNotFoundError) as caught:
+        lm.ask("x", model="echo/ecco")
+    assert caught.value.__notes__ == ["→ Did you mean echo?"]

@@ -141,3 +141,44 @@ def test_a_fork_gets_a_loop_of_its_own() -> None:
         code = 0 if list(bridge.iterate(count(2, []))) == [0, 1] else 1
         os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_would_end_the_loop_does_not() -> None:
+    """A SystemExit in the work reaches the caller, and the next call works."""
+
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        bridge.run(leave())
+    assert list(bridge.iterate(count(1, []))) == [0]
+
+
+def test_cancelled_before_it_began() -> None:
+    """Work that was never handed over is closed, and nobody waits for it."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        ended.append("ran")
+
+    task = bridge._task(work())
+    started = time.monotonic()
+    task.cancel_and_wait()
+    assert time.monotonic() - started < 2
+    assert ended == []
+
+
+def test_a_loop_that_died_is_replaced() -> None:
+    """Were its thread gone, calls would wait for ever."""
+    own = Bridge()
+    loop = own._running_loop()
+    loop.call_soon_threadsafe(loop.stop)
+    assert own._thread is not None
+    own._thread.join(5)
+    loop.close()
+
+    async def one() -> int:
+        return 1
+
+    assert own.run(one()) == 1
+    own._close()

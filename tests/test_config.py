@@ -141,3 +141,31 @@ def test_all_settings_can_be_seen_with_their_sources(tmp_path: Path) -> None:
     assert frame.loc["seed"].tolist() == [7, "environment LLM_MAGICS_SEED"]
     assert "environment LLM_MAGICS_SEED" in repr(config)
     assert "model" in dir(config)
+
+
+def test_a_key_among_the_settings_is_not_shown(tmp_path: Path) -> None:
+    """From a file, the environment or the session: shown as stars, given to its provider."""
+    key = "canary-7d1e5b2c"
+    (tmp_path / "llm_magics.yaml").write_text(f"providers: {{a: {{api_key: {key}}}}}")
+    config = Config(tmp_path, {"LLM_MAGICS_B_TOKEN": key})
+    config.set("providers.c.password", key)
+    shown = f"{config!r} {config.frame().to_string()} {config.get('providers.c.password')}"
+    assert key not in shown
+    assert "****" in shown
+    for provider, name in (("a", "api_key"), ("b", "token"), ("c", "password")):
+        assert config.for_provider(provider, [name]) == {name: key}
+
+
+def test_the_environment_of_a_provider_is_seen(tmp_path: Path) -> None:
+    """What is used is what is told."""
+    (tmp_path / "llm_magics.yaml").write_text("providers: {local: {threads: 3}}")
+    config = Config(tmp_path, {"LLM_MAGICS_LOCAL_THREADS": "2"})
+    assert config.get("providers.local.threads") == "2"
+    assert config.source("providers.local.threads") == "environment LLM_MAGICS_LOCAL_THREADS"
+
+
+def test_a_broken_pyproject_with_our_table_is_named(tmp_path: Path) -> None:
+    """It is ours as well, and would be ignored in silence."""
+    (tmp_path / "pyproject.toml").write_text("[tool.llm_magics]\nmodel = ")
+    with pytest.raises(ConfigurationError, match=r"pyproject\.toml cannot be read"):
+        Config(tmp_path, {}).get("model")

@@ -85,3 +85,15 @@ def test_a_notebook_is_committed_executed_and_clean(path: Path) -> None:
         for output in cell.outputs:
             assert output.output_type != "error"
             assert "<progress" not in str(output)
+
+
+def test_binder_builds_what_the_notebook_needs() -> None:
+    """The package with the embedded engine, and weights fetched by a script that stops at errors."""
+    folder = ROOT / "binder"
+    assert (folder / "requirements.txt").read_text("utf-8").strip() == "-e .[local]"
+    assert (folder / "runtime.txt").read_text("utf-8").startswith("python-3.1")
+    script = folder / "postBuild"
+    assert script.stat().st_mode & 0o111
+    assert "set -e" in script.read_text("utf-8")
+    (python,) = re.findall(r"<<'PYTHON'\n(.*?)\nPYTHON", script.read_text("utf-8"), re.DOTALL)
+    ast.parse(python)

@@ -69,7 +69,7 @@ def test_a_frame_gets_a_column_of_vectors() -> None:
     frame = pd.DataFrame({"text": ["a", "b"]}, index=["x", "y"])
     assert frame.llm.embed("text", into="v", **ECHO) is frame
     assert np.stack(frame["v"]).shape == (2, 64)
-    with pytest.raises(UsageError, match='no column "txt"') as caught:
+    with pytest.raises(UsageError, match="no column 'txt'") as caught:
         frame.llm.embed("txt")
     assert caught.value.hint == "Did you mean text?"
 
@@ -93,5 +93,57 @@ def test_the_accessor_is_there_in_either_order_of_import(order: str) -> None:
         "assert pd.DataFrame().llm and pd.Series(dtype=object).llm\n"
         "assert type(pd.__spec__.loader).__module__.startswith('_frozen_importlib')\n"
         "assert not any('_Watcher' in repr(finder) for finder in sys.meta_path)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+def test_the_same_text_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thousand rows of fifty texts cost fifty."""
+    sent: list[str] = []
+    real = EchoProvider.generate_embeddings
+
+    async def count(self: EchoProvider, texts: list[str], model: str) -> list[list[float]]:
+        sent.extend(texts)
+        return await real(self, texts, model)
+
+    monkeypatch.setattr(EchoProvider, "generate_embeddings", count)
+    matrix = lm.embed([f"text {n % 50}" for n in range(2000)], **ECHO)
+    assert len(sent) == 50
+    assert np.array_equal(matrix[7], matrix[1957])
+
+
+def test_what_had_come_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third batch fails: the vectors of the first two are in the frame."""
+    from llm_magics.frames.embed import embedded
+
+    real = EchoProvider.generate_embeddings
+    batches: list[int] = []
+
+    async def fail(self: EchoProvider, texts: list[str], model: str) -> list[list[float]]:
+        batches.append(len(texts))
+        if len(batches) == 3:
+            raise ProviderError("no more")
+        return await real(self, texts, model)
+
+    monkeypatch.setattr(EchoProvider, "generate_embeddings", fail)
+    done = embedded([f"text {n}" for n in range(200)], "echo/echo")
+    assert isinstance(done.error, ProviderError)
+    assert sum(vector is not None for vector in done.vectors) == 128
+
+
+@pytest.mark.parametrize("texts", [{"a": "b"}, {"a"}, pd.DataFrame({"text": ["a"]}), b"x"])
+def test_what_is_no_list_is_refused(texts: object) -> None:
+    """A frame would embed its column names, a dict its keys."""
+    with pytest.raises(UsageError, match="list or column"):
+        lm.embed(texts, **ECHO)  # type: ignore[arg-type]
+
+
+def test_asking_whether_pandas_is_there_does_not_disarm_the_accessor() -> None:
+    """Many libraries look for the spec of an optional package before anybody imports it."""
+    script = (
+        "import llm_magics, importlib.util\n"
+        "assert importlib.util.find_spec('pandas')\n"
+        "import pandas as pd\n"
+        "assert pd.DataFrame().llm\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)

@@ -13,6 +13,18 @@ pytestmark = needs_browser
 STORY = "%%llm -o ans --temperature 0 --max-tokens 150\nExplain why the sky is blue."
 
 
+def assert_passes_nbval(path: Path, cells: int) -> None:
+    """Run unattended, every cell leaves the outputs that were saved."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval", path.name, "-p", "no:cacheprovider"],
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{cells} passed" in done.stdout, done.stdout[-3000:]
+
+
 def test_an_answer_streams_and_the_saved_notebook_passes_nbval(tmp_path: Path) -> None:
     """It grows while one watches; saved and run unattended, its outputs are the same."""
     cells = ["%load_ext llm_magics", STORY, "%%llm echo/echo\n**bold** <b>not</b>"]
@@ -29,21 +41,14 @@ def test_an_answer_streams_and_the_saved_notebook_passes_nbval(tmp_path: Path) -
         assert page.outputs(2).locator("b").count() == 0
         notebook = page.saved()
     assert [len(cell.outputs) for cell in notebook.cells] == [0, 1, 1]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval", page.path.name, "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "3 passed" in done.stdout, done.stdout[-3000:]
+    assert_passes_nbval(page.path, 3)
 
 
 def test_fetching_shows_a_bar_and_leaves_no_trace(tmp_path: Path) -> None:
     """On first use: bytes, speed and ETA move in the cell; the answer takes the bar's place."""
     cells = [
         "%load_ext llm_magics",
-        "%%llm --max-tokens 5\nhi",
+        "%%llm --max-tokens 5 --temperature 0\nhi",
         "import llm_magics as lm\nlm.embed(['a']).shape",
     ]
     with lab(tmp_path, cells, LLM_MAGICS_CACHE_DIR=str(tmp_path / "cache")) as page:
@@ -58,6 +63,7 @@ def test_fetching_shows_a_bar_and_leaves_no_trace(tmp_path: Path) -> None:
         page.wait()
         assert page.outputs(2).locator("progress").count() == 0
         notebook = page.saved()
+    assert_passes_nbval(page.path, 3)
     assert "progress" not in str(notebook.cells)
     assert [out.output_type for out in notebook.cells[2].outputs][-1] == "execute_result"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.providers import create_provider
-from llm_magics.providers.local import LocalProvider
+from llm_magics.providers.local import LocalConfig, LocalProvider
 from llm_magics.providers.local.engine import (
     Engine,
     EngineSpec,
@@ -155,8 +156,7 @@ def test_a_gguf_that_llama_cpp_refuses(local: LocalProvider) -> None:
 
 def test_the_engine_answers_only_to_its_key(local: LocalProvider) -> None:
     """Another program on this machine cannot use it; the key is nowhere to be seen."""
-    spec = local._spec("smollm2-135m", "chat")
-    engine = local._engines.start(spec)
+    engine = asyncio.run(local._engine("smollm2-135m", "chat"))
     key = engine.transport.key
     assert key is not None
 
@@ -189,7 +189,7 @@ def test_closing_stops_the_engines() -> None:
 def test_a_forgotten_engine_is_stopped(local: LocalProvider) -> None:
     """Nobody has to remember to close: an engine nobody holds ends."""
     path = local.config.weights_dir / "minilm-l6-v2.gguf"
-    engine = Engine(EngineSpec(path, embeddings=True, context=0, threads=1))
+    engine = Engine(EngineSpec(path, (0, 0), embeddings=True, context=0, threads=1))
     process = engine._process
     del engine
     assert eventually(lambda: process.poll() is not None, within_s=5)
@@ -317,3 +317,77 @@ def test_a_proxy_does_not_see_what_stays_here(monkeypatch: pytest.MonkeyPatch) -
         provider = answered_by(server.url, monkeypatch)
         answer = asyncio.run(provider.generate_chat(HI, "m", ModelParameters()))
     assert isinstance(answer, ModelResponse)
+
+
+def test_cancelling_a_start_stops_the_engine(
+    local: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last who waits for a load takes it along; another load does not wait for it."""
+    real = Engine._load
+
+    def slow(self: Engine, key: Secret) -> str:
+        if not self.spec.embeddings:
+            time.sleep(1.5)
+        return real(self, key)
+
+    monkeypatch.setattr(Engine, "_load", slow)
+
+    async def use() -> None:
+        provider = LocalProvider()
+        before = len(engines_of(os.getpid()))
+        asking = [asyncio.create_task(provider._engine("smollm2-135m", "chat")) for _ in range(2)]
+        await asyncio.sleep(0.5)
+        assert len(engines_of(os.getpid())) == before + 1
+        await provider.generate_embeddings(["meanwhile"], "minilm-l6-v2")
+        assert not asking[0].done()
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await provider.close()
+        assert eventually(lambda: len(engines_of(os.getpid())) == before, within_s=5)
+
+    asyncio.run(use())
+
+
+def test_a_name_keeps_its_meaning_when_the_folder_changes(
+    local: LocalProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is resolved when it is used, so that another file is another model."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "m.gguf").symlink_to(local.config.weights_dir / "smollm2-135m.gguf")
+    (tmp_path / "b" / "m.gguf").write_bytes(b"garbage")
+    monkeypatch.chdir(tmp_path / "a")
+    asyncio.run(local.generate_chat(HI, "./m.gguf", ModelParameters(max_tokens=1)))
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(errors.WeightsError, match="not a GGUF"):
+        asyncio.run(local.generate_chat(HI, "./m.gguf", ModelParameters(max_tokens=1)))
+
+
+def test_a_prompt_without_a_bound_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small model may not find an end; the bound is a setting."""
+    with serving(Says(chat_stream("x"))) as server:
+        provider = answered_by(server.url, monkeypatch)
+        asyncio.run(provider.generate_chat(HI, "m", ModelParameters()))
+        asyncio.run(provider.generate_chat(HI, "m", ModelParameters(max_tokens=7)))
+    assert [asked.json()["max_tokens"] for asked in server.asked] == [1024, 7]
+
+
+def test_the_engines_log_does_not_grow_with_its_work(local: LocalProvider) -> None:
+    """It would fill the disk in the course of a million rows."""
+
+    async def use() -> int:
+        engine = await local._engine("minilm-l6-v2", "embeddings")
+        before = os.fstat(engine._log.fileno()).st_size
+        await local.generate_embeddings([f"text {n}" for n in range(50)], "minilm-l6-v2")
+        return os.fstat(engine._log.fileno()).st_size - before
+
+    assert asyncio.run(use()) < 1000
+
+
+def test_weights_that_cannot_be_stored(tmp_path: Path) -> None:
+    """A folder that cannot be made: said shortly, with what to do."""
+    (tmp_path / "file").write_text("")
+    provider = LocalProvider(LocalConfig(weights_dir=tmp_path / "file" / "weights"))
+    with pytest.raises(errors.WeightsError, match="could not be stored"):
+        asyncio.run(provider.generate_embeddings(["a"], "minilm-l6-v2"))

@@ -152,7 +152,7 @@ def test_a_column_is_embedded_into_its_frame(
     shell.run_line_magic("embed", 'df["my text"] --into "my vector"')
     assert frame["v"].isna().tolist() == [False, True]
     assert np.stack(frame["my vector"]).shape == (2, 64)
-    assert "1 rows embedded · 1 missing or empty" in capsys.readouterr().out
+    assert "1 row embedded · 1 missing or empty" in capsys.readouterr().out
 
 
 def test_vectors_are_the_result_or_kept(shell: InteractiveShell) -> None:
@@ -182,8 +182,8 @@ def test_lines_are_embedded_into_a_frame(shell: InteractiveShell) -> None:
         ("df.text.head() --into v", "not one", "-o"),
         ("df.head().text --into v", "not one", "-o"),
         ('["a"] --into v', "not one", "-o"),
-        ("df.text -o 1x", "cannot be a variable's name", "-o vectors"),
-        ("df text --into v", "invalid syntax", "%embed df.text"),
+        ("df.text -o 1x", "cannot be a variable's name", "-o answer"),
+        ("df text --into v", "no expression", "%embed df.text"),
         ("5", "this is int", "lm.embed"),
     ],
 )
@@ -205,7 +205,7 @@ def test_subcommands(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
     assert llm_magics.config.model == "echo/lorem"
     run("llm", "config temperature 0.5")
     run("llm", "config stop [a, b]")
-    assert (llm_magics.config.temperature, llm_magics.config.stop) == (0.5, ["a", "b"])
+    assert (llm_magics.config.temperature, llm_magics.config.stop) == (0.5, ("a", "b"))
     assert run("llm", "config").loc["model", "source"] == "set in this session"
     run("llm", "config model")
     run("llm", "delete echo/echo")
@@ -308,3 +308,67 @@ def test_help_lists_every_flag(shell: InteractiveShell) -> None:
         for action in parser._actions:
             if action.option_strings:
                 assert any(flag in text for flag in action.option_strings), action
+
+
+@pytest.mark.parametrize(
+    "source", ["df[df.n > 1].text", "df.iloc[:1].text", 'df.loc[:, ["text"]].text']
+)
+def test_vectors_are_not_put_into_a_copy(shell: InteractiveShell, source: str) -> None:
+    """They would be lost with it, after they were paid for."""
+    shell.user_ns["df"] = pd.DataFrame({"text": ["a", "b"], "n": [1, 2]})
+    with pytest.raises(UsageError, match="frame that has a name"):
+        shell.run_line_magic("embed", f"{source} --into v")
+    assert llm_magics.runs().empty
+
+
+@pytest.mark.parametrize(
+    "source", ["df[df.n > -x].text", "['well -known', 'b']", 'df["a --into b"]']
+)
+def test_an_expression_may_hold_what_looks_like_a_flag(
+    shell: InteractiveShell, source: str
+) -> None:
+    """Minus signs and dashes inside it are not flags."""
+    shell.user_ns["df"] = pd.DataFrame({"text": ["a"], "n": [1], "a --into b": ["c"]})
+    shell.user_ns["x"] = 1
+    shell.run_line_magic("embed", f"{source} -o kept")
+    assert len(shell.user_ns["kept"])
+
+
+def test_a_function_sees_its_own_variables(shell: InteractiveShell) -> None:
+    """A magic inside a function takes the names in sight there."""
+    shell.user_ns["topic"] = "global"
+    shell.run_cell(
+        "def f(topic):\n    %llm ask about {{ topic }}\n"
+        "    return _llm.text if False else get_ipython().user_ns['_llm'].text\n"
+        "said = f('local')"
+    )
+    assert shell.user_ns["said"] == "about local"
+
+
+def test_a_terminal_waits_for_the_cell(shell: InteractiveShell) -> None:
+    """After the line of a cell magic more is to come."""
+    assert shell.check_complete("%%llm -o a")[0] == "incomplete"
+
+
+def test_a_setting_that_its_provider_refuses_does_not_stay(shell: InteractiveShell) -> None:
+    """Neither for a provider that is not there nor for a setting that it does not have."""
+    for key in (
+        "providers.nope.threads 2",
+        "providers.echo.dimension 3",
+        "providers.echo.ttft_s x",
+    ):
+        with pytest.raises(LLMError):
+            shell.run_line_magic("llm", f"config {key}")
+    shell.run_cell_magic("llm", "", "still here")
+    assert shell.user_ns["_llm"].text == "still here"
+    shell.run_line_magic("llm", "config temperature 0.5")
+    shell.run_line_magic("llm", "config temperature none")
+    shell.run_line_magic("llm", "config system Answer in: French")
+    assert llm_magics.config.temperature is None
+    assert llm_magics.config.system == "Answer in: French"
+
+
+def test_a_comparison_in_which_nobody_answers_is_a_failure(shell: InteractiveShell) -> None:
+    """Or a notebook would pass that asked nobody."""
+    with pytest.raises(LLMError, match="None of the 2 models answered"):
+        shell.run_cell_magic("llm", "echo/a echo/b", "x")

@@ -67,6 +67,35 @@ def test_an_error_inside_the_stream_is_an_error() -> None:
         decoded([b'data: {"error": {"message": "overloaded", "code": 503}}\n\n'])
 
 
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b'event: error\ndata: {"message": "tool use failed", "status_code": 400}\n\n',
+        b'data: {"error": {"code": 400}, "choices": [{"index": 0, "finish_reason": "length"}]}\n\n',
+    ],
+    ids=["named event", "beside choices"],
+)
+def test_an_error_is_one_wherever_it_stands(stream: bytes) -> None:
+    """As an event of that name (Groq), or beside a choice that seems to finish (OpenRouter)."""
+    with pytest.raises(openai_chat.InStreamError):
+        decoded([stream])
+
+
+def test_oddities_of_look_alikes_are_survived() -> None:
+    """Lists as content, a second choice, empty data, and a space after the end."""
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    content = [thinking, {"type": "text", "text": "a"}]
+    stream = [
+        chat_event(choices=[{"index": 0, "delta": {"content": content}}]),
+        chat_event(choices=[{"index": 1, "delta": {"content": "other"}}]),
+        b"data:\n\ndata: null\n\n",
+        b"data: [DONE] \n\n",
+    ]
+    chunks, finished = decoded(stream)
+    response = ModelResponse.of(chunks)
+    assert (response.text, response.reasoning, finished) == ("a", "hm", True)
+
+
 def test_unknown_fields_are_kept() -> None:
     """What is not understood can still be read in ``raw``."""
     (chunk,) = decoded([chat_event("a", obfuscation="xyz")])[0]

@@ -32,7 +32,7 @@ def test_expressions_and_json_live_together() -> None:
     ("text", "message", "hint"),
     [
         ("{{ topik }}", "no variable topik", "Did you mean topic?"),
-        ("{{ topic.x }}", "has no attribute", "raw"),
+        ("{{ topic.x }}", "has no attribute", "cell of its own"),
         ("a\n{{ a b }}", "Line 2 of the prompt", "raw"),
         ("{{ 1 / 0 }}", "ZeroDivisionError", "cell of its own"),
     ],

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from llm_magics.engine.chat import ChatCall, Prompt
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
-from llm_magics.errors import LLMError
+from llm_magics.errors import Interrupted, LLMError
 
 
-def asked(prompt: str, model: str, parameters: Mapping[str, Any]) -> tuple[Response, str | None]:
-    """The answer, or what came of one, and the error if there was one: others go on."""
-    call = ChatCall(session, Prompt(prompt, model, parameters=parameters))
-    try:
-        with Exchange(call) as exchange:
-            exchange.finish()
-    except LLMError as error:
-        return call.response(), f"{type(error).__name__}: {error}"
-    return call.response(), None
+def rows_of(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
+    """
+    One row a prompt: the answer, or what came of one and the error; others go on.
+
+    Interrupted, the rows so far are in the exception's ``partial``, as a frame.
+    """
+    rows: list[dict[str, Any]] = []
+    for prompt in prompts:
+        call = ChatCall(session, prompt)
+        error: str | None = None
+        try:
+            with Exchange(call) as exchange:
+                exchange.finish()
+        except LLMError as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        except KeyboardInterrupt:
+            raise _interrupted(rows) from None
+        rows.append(as_row(prompt.text, prompt.model or "", call.response(), error))
+    return rows
+
+
+def _interrupted(rows: list[dict[str, Any]]) -> Interrupted:
+    import pandas as pd
+
+    msg = f"Stopped; {len(rows)} answers had come."
+    hint = "They are a frame in the exception's .partial." if rows else None
+    return Interrupted(msg, hint=hint, partial=pd.DataFrame(rows))
 
 
 def as_row(prompt: str, model: str, response: Response, error: str | None) -> dict[str, Any]:

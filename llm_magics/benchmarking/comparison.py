@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.benchmarking.asking import as_row, asked, listed
+from llm_magics.benchmarking.asking import listed, rows_of
+from llm_magics.engine.chat import Prompt
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 def compare(
-    prompts: str | Iterable[str], models: str | Iterable[str], **parameters: Any
+    prompts: str | Iterable[str],
+    models: str | Iterable[str],
+    *,
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    **parameters: Any,
 ) -> DataFrame:
     """
     What each of ``models`` answers to each of ``prompts``.
 
     Args:
         prompts, models: one, or several.
-        parameters: as for `lm.ask`, the same for all.
+        system, variables, parameters: as for `lm.ask`, the same for all.
 
     Returns:
         One row for each prompt and model, with the answer in ``text`` and the columns of
@@ -27,9 +33,9 @@ def compare(
     """
     import pandas as pd
 
-    rows = [
-        as_row(prompt, model, *asked(prompt, model, parameters))
+    asked = (
+        Prompt(prompt, model, system, parameters, variables)
         for prompt in listed(prompts)
         for model in listed(models)
-    ]
-    return pd.DataFrame(rows)
+    )
+    return pd.DataFrame(rows_of(asked))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.benchmarking.asking import as_row, asked, listed
+from llm_magics.benchmarking.asking import listed, rows_of
+from llm_magics.engine.chat import Prompt
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,6 +19,7 @@ def bench(
     *,
     prompts: str | Iterable[str] = _PROMPTS,
     repeat: int = 3,
+    system: str | None = None,
     **parameters: Any,
 ) -> DataFrame:
     """
@@ -28,7 +30,7 @@ def bench(
     Args:
         models, prompts: one, or several.
         repeat: how often each is asked.
-        parameters: as for `lm.ask`, the same for all.
+        system, parameters: as for `lm.ask`, the same for all.
 
     Returns:
         One row a request: ``repeat`` and ``prompt``, then the columns of `lm.runs`. Failed
@@ -36,10 +38,8 @@ def bench(
     """
     import pandas as pd
 
-    rows = [
-        {"repeat": turn, **as_row(prompt, model, *asked(prompt, model, parameters))}
-        for turn in range(repeat)
-        for prompt in listed(prompts)
-        for model in listed(models)
-    ]
-    return pd.DataFrame(rows)
+    once = [(prompt, model) for prompt in listed(prompts) for model in listed(models)]
+    asked = (Prompt(prompt, model, system, parameters) for prompt, model in once * repeat)
+    frame = pd.DataFrame(rows_of(asked))
+    frame.insert(0, "repeat", [number // len(once) for number in range(len(frame))])
+    return frame

@@ -51,4 +51,5 @@ def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    return pattern in name or fnmatch(name, pattern)
+    bare = name.partition("/")[2]
+    return pattern in name or fnmatch(name, pattern) or fnmatch(bare, pattern)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from llm_magics.engine import metrics, prices, templates
@@ -24,6 +25,7 @@ from llm_magics.types import (
 
 # The parameters that are settings too; any other goes to the service as it is.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
+_OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,17 @@ class ChatCall:
     """
 
     def __init__(self, session: Session, prompt: Prompt) -> None:
+        """Fill in the prompt; in this thread, for its expressions are the user's own code."""
         self._session = session
         self._prompt = prompt
+        self.messages = _filled_in(prompt, session.config.system)
+        self._parameters = _parameters(prompt, session)
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
         self._interrupted = False
-        self.messages: tuple[ChatMessage, ...] = ()
 
     async def plan(self) -> Route:
-        """Fill in the prompt and find the model, without asking it."""
-        self.messages = _filled_in(self._prompt, self._session.config.system)
+        """Find the model, without asking it."""
         self._route = await find_route(
             self._session, self._prompt.model or self._session.config.model
         )
@@ -73,12 +76,11 @@ class ChatCall:
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Walk the road. Closing the generator, or cancelling, stops the model at once."""
         route = await self.plan()
-        parameters = self._parameters()
         try:
             with logged(self._session, "chat", route, self.response):
                 async for progress in made_ready(route, "chat"):
                     yield progress
-                answer = _stamped(route, self.messages, parameters)
+                answer = _stamped(route, self.messages, self._parameters)
                 keep = self._chunks.append
                 try:
                     async for chunk in answer:
@@ -106,16 +108,32 @@ class ChatCall:
             raw=answer.raw,
         )
 
-    def _parameters(self) -> ModelParameters:
-        given = {name: self._session.config.get(name) for name in _SETTINGS}
-        asked = {
-            name: value for name, value in self._prompt.parameters.items() if value is not None
-        }
-        given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
-        return ModelParameters(**given, stream=True, extra_body=asked)
+
+def _parameters(prompt: Prompt, session: Session) -> ModelParameters:
+    given = {name: session.config.get(name) for name in _SETTINGS}
+    asked = {name: value for name, value in prompt.parameters.items() if value is not None}
+    given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
+    for name in asked:
+        _refuse_slip(name)
+    return ModelParameters(**given, stream=True, extra_body=asked)
+
+
+def _refuse_slip(name: str) -> None:
+    """What goes to the service as it is must be no slip, and must not undo what is ours."""
+    if name in _OURS:
+        msg = f"{name} cannot be given as a parameter."
+        raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
+    meant = get_close_matches(name, _SETTINGS, n=1, cutoff=0.8)
+    if meant:
+        msg = f"There is no parameter {name}."
+        raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
 
 
 def _filled_in(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage, ...]:
+    for what, value in (("prompt", prompt.text), ("model", prompt.model)):
+        if not isinstance(value, str | None) or (what == "prompt" and value is None):
+            msg = f"A {what} is a text, and this is {type(value).__name__}."
+            raise UsageError(msg, hint="Ask one at a time; lm.compare takes several.")
     system = prompt.system if prompt.system is not None else default_system
     text = prompt.text
     if prompt.variables is not None:
@@ -123,7 +141,7 @@ def _filled_in(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage,
         system = system and templates.render(system, prompt.variables)
     if not text.strip():
         msg = "The prompt is empty."
-        raise UsageError(msg, hint="Write what to ask, in the lines below %%llm.")
+        raise UsageError(msg, hint="Write what to ask.")
     asked = ChatMessage("user", text)
     return (ChatMessage("system", system), asked) if system else (asked,)
 

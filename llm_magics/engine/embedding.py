@@ -10,7 +10,7 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.road import Route, find_route, logged, made_ready
 from llm_magics.engine.session import Session
 from llm_magics.errors import ProviderError
-from llm_magics.types import Embeddings, Progress, StreamChunk, Usage
+from llm_magics.types import Embeddings, Progress, StreamChunk, Usage, whole_text
 
 # Small enough to show progress and to lose little, large enough to keep an engine busy.
 _BATCH = 64
@@ -25,7 +25,7 @@ class EmbeddingCall:
 
     def __init__(self, session: Session, texts: Sequence[str], model: str | None = None) -> None:
         self._session = session
-        self._texts = texts
+        self._texts = [whole_text(text) for text in texts]
         self._model = model or session.config.embedding_model
         self._route: Route | None = None
         self._elapsed_s: float | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import Session
 from llm_magics.providers import get_available_providers
+from llm_magics.secrets import scrub
 from llm_magics.types import Progress
 
 if TYPE_CHECKING:
@@ -49,5 +50,5 @@ async def health(session: Session) -> DataFrame:
 
 def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:
     if isinstance(result, BaseException):
-        return "unavailable", f"{type(result).__name__}: {result}"
+        return "unavailable", scrub(f"{type(result).__name__}: {result}")
     return str(result.get("status", "")), str(result.get("detail", ""))

@@ -95,7 +95,7 @@ class RunLog:
         import pandas as pd
 
         columns = [field.name for field in fields(Run)]
-        frame = pd.DataFrame([astuple(run) for run in self._runs], columns=columns)
+        frame = pd.DataFrame([astuple(run) for run in self._runs.copy()], columns=columns)
         return frame.astype(_COLUMN_TYPES)
 
 

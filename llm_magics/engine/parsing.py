@@ -64,13 +64,13 @@ def json_value(text: str) -> Any:
     for candidate in (text, *_json_blocks(text)):
         try:
             return json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     decoder = json.JSONDecoder()
     for start in (at for at, character in enumerate(text) if character in "{["):
         try:
             return decoder.raw_decode(text, start)[0]
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     msg = f"The answer holds no valid JSON: {_beginning(text)}"
     raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
@@ -87,6 +87,15 @@ def table(text: str) -> DataFrame:
     Raises:
         ParseError: there is none of these in it.
     """
+    try:
+        return _table(text)
+    except (ParseError, ValueError, TypeError):  # pandas has its own words for a bad table
+        msg = f"The answer holds no table: {_beginning(text)}"
+        hint = "Ask for a JSON list of objects, CSV in a fence, or a Markdown table."
+        raise ParseError(msg, hint=hint) from None
+
+
+def _table(text: str) -> DataFrame:
     import pandas as pd
 
     for block in code_blocks(text):
@@ -96,12 +105,7 @@ def table(text: str) -> DataFrame:
     rows = _markdown_rows(text)
     if rows:
         return pd.DataFrame(rows[1:], columns=rows[0])
-    try:
-        return pd.DataFrame(_records(json_value(text)))
-    except (ParseError, ValueError):
-        msg = f"The answer holds no table: {_beginning(text)}"
-        hint = "Ask for a JSON list of objects, CSV in a fence, or a Markdown table."
-        raise ParseError(msg, hint=hint) from None
+    return pd.DataFrame(_records(json_value(text)))
 
 
 def _records(value: Any) -> Any:

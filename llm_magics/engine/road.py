@@ -16,6 +16,7 @@ from llm_magics.engine import metrics, routing
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.secrets import scrub
 from llm_magics.types import Progress
 
 INTERRUPTED = "interrupted"
@@ -67,7 +68,7 @@ def logged(
         ending = {"finish_reason": INTERRUPTED}
         raise
     except Exception as error:
-        ending = {"finish_reason": "error", "error": f"{type(error).__name__}: {error}"}
+        ending = {"finish_reason": "error", "error": scrub(f"{type(error).__name__}: {error}")}
         raise
     finally:
         answer = response()

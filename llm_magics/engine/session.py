@@ -29,8 +29,15 @@ class Session:
         settings = self.config.for_provider(name, made.config_type.model_fields)
         known = self._providers.get(name)
         if known is None or known[0] != settings:
-            known = self._providers[name] = (settings, create_provider(name, settings))
+            known = self._providers[name] = (settings, self._created(name, settings))
         return known[1]
+
+    def _created(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
+        try:
+            return create_provider(name, settings)
+        except ConfigurationError as error:
+            source = self.config.source(f"providers.{name}.{error.code}")
+            raise ConfigurationError(f"{source}: {error}", hint=error.hint) from None
 
     async def listings(self) -> dict[str, list[str]]:
         """The models of every provider that can be asked, by provider."""
@@ -46,8 +53,8 @@ class Session:
 
     async def close(self) -> None:
         """Close every provider."""
-        for _, provider in self._providers.values():
-            await provider.close()
+        closing = (provider.close() for _, provider in self._providers.values())
+        await asyncio.gather(*closing, return_exceptions=True)
 
     def _refuse_unknown_settings(self) -> None:
         available = get_available_providers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -28,7 +29,7 @@ class SeriesAccessor:
         """
         from llm_magics.frames.embed import embed_column
 
-        return embed_column(self._series, model)[0]
+        return embed_column(self._series, model)
 
 
 @pd.api.extensions.register_dataframe_accessor("llm")
@@ -51,8 +52,8 @@ class FrameAccessor:
         """
         from llm_magics.frames.embed import embed_column
 
-        if column not in self._frame.columns:
-            msg = f'The frame has no column "{column}".'
-            raise UsageError(msg, hint=nearest(column, map(str, self._frame.columns)))
-        self._frame[into] = embed_column(self._frame[column], model)[0]
+        if not isinstance(column, Hashable) or column not in self._frame.columns:
+            msg = f"The frame has no column {column!r}."
+            raise UsageError(msg, hint=nearest(str(column), map(str, self._frame.columns)))
+        self._frame[into] = embed_column(self._frame[column], model)
         return self._frame

@@ -7,7 +7,9 @@ refuse the whole batch for one. Their vectors are missing too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from llm_magics.engine.embedding import EmbeddingCall
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.session import session
-from llm_magics.errors import UsageError
+from llm_magics.errors import Interrupted, LLMError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +38,8 @@ class EmbeddingReport:
     seconds: float
 
     def __str__(self) -> str:
-        parts = [f"{self.rows - self.missing:,} rows embedded"]
+        present = self.rows - self.missing
+        parts = [f"{present:,} {'row' if present == 1 else 'rows'} embedded"]
         if self.missing:
             parts.append(f"{self.missing:,} missing or empty")
         if self.dimensions:
@@ -57,59 +60,118 @@ def embed(texts: Iterable[str | None], *, model: str | None = None) -> Vectors:
         An array of shape (n, d), float32, in the order of ``texts``.
 
     Raises:
-        UsageError: ``texts`` is a single string, or holds something that is no text.
+        UsageError: ``texts`` is a single string or a frame, or holds something that is no text.
+        Interrupted: with the rows that were done in ``partial``, NaN for the others.
         LLMError: the provider could not embed them.
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        msg = f"A list of texts can be embedded, and this is {type(texts).__name__}."
-        raise UsageError(msg, hint='Write lm.embed(["…"])[0] for one vector.')
-    rows = list(texts)
-    vectors, report = _embedded(rows, model)
-    matrix = np.full((len(rows), report.dimensions), np.nan, dtype=np.float32)
-    for row, vector in enumerate(vectors):
-        if vector is not None:
-            matrix[row] = vector
-    return matrix
+    done = embedded(texts, model)
+    if isinstance(done.error, KeyboardInterrupt):
+        raise done.interrupted(done.matrix) from None
+    if done.error is not None:
+        raise done.error
+    return done.matrix
 
 
-def embed_column(
-    column: Series[Any], model: str | None = None
-) -> tuple[Series[Any], EmbeddingReport]:
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """
+    What came of embedding some rows.
+
+    ``vectors`` has one a row, ``None`` where the text is missing or was not reached before
+    ``error`` ended it.
+    """
+
+    vectors: list[Vectors | None]
+    report: EmbeddingReport
+    error: BaseException | None
+
+    @property
+    def matrix(self) -> Vectors:
+        """All vectors as one array of shape (n, d); a row of NaN where there is none."""
+        shape = (len(self.vectors), self.report.dimensions)
+        matrix = np.full(shape, np.nan, dtype=np.float32)
+        for row, vector in enumerate(self.vectors):
+            if vector is not None:
+                matrix[row] = vector
+        return matrix
+
+    def column(self, like: Series[Any]) -> Series[Any]:
+        """The vectors as a column on the index of ``like``."""
+        import pandas as pd
+
+        cells = np.empty(len(self.vectors), dtype=object)
+        cells[:] = self.vectors
+        name = f"{like.name}_vector" if like.name is not None else "vector"
+        return pd.Series(cells, index=like.index, name=name, dtype=object)
+
+    def interrupted(self, partial: object, where: str = "") -> Interrupted:
+        """The exception for a user's Interrupt, saying what was kept, and ``where``."""
+        where = where or "the exception's .partial"
+        done = sum(vector is not None for vector in self.vectors)
+        msg = f"Stopped; {done:,} of {self.report.rows:,} rows were embedded."
+        return Interrupted(
+            msg, hint=f"They are kept in {where}." if done else None, partial=partial
+        )
+
+
+def embed_column(column: Series[Any], model: str | None = None) -> Series[Any]:
     """The vectors of a column, as a column of float32 arrays on the same index."""
-    import pandas as pd
+    done = embedded(column, model)
+    if isinstance(done.error, KeyboardInterrupt):
+        raise done.interrupted(done.column(column)) from None
+    if done.error is not None:
+        raise done.error
+    return done.column(column)
 
-    vectors, report = _embedded(column.tolist(), model)
-    cells = np.empty(len(vectors), dtype=object)
-    cells[:] = vectors
-    name = f"{column.name}_vector" if column.name is not None else "vector"
-    return pd.Series(cells, index=column.index, name=name, dtype=object), report
 
-
-def _embedded(rows: list[Any], model: str | None) -> tuple[list[Vectors | None], EmbeddingReport]:
-    texts = {row: text for row, text in enumerate(rows) if not _is_missing(text, row)}
-    call = EmbeddingCall(session, list(texts.values()), model)
-    with Exchange(call) as exchange:
-        exchange.finish()
+def embedded(texts: Iterable[str | None], model: str | None = None) -> Embedded:
+    """The vectors of ``texts``, or as many as came before an error or an Interrupt."""
+    rows = _rows_of(texts)
+    present = {row: text for row, text in enumerate(rows) if not _is_missing(text, row)}
+    unique = list(dict.fromkeys(present.values()))  # the same text is sent once
+    call = EmbeddingCall(session, unique, model)
+    error: BaseException | None = None
+    if unique:
+        try:
+            with Exchange(call) as exchange:
+                exchange.finish()
+        except (LLMError, KeyboardInterrupt) as ended:
+            error = ended
     matrix = np.asarray(call.vectors, dtype=np.float32)
+    by_text = dict(zip(unique, matrix, strict=False))
     vectors: list[Vectors | None] = [None] * len(rows)
-    for row, vector in zip(texts, matrix, strict=True):
-        vectors[row] = vector
+    for row, text in present.items():
+        vectors[row] = by_text.get(text)
     response = call.response()
     report = EmbeddingReport(
         model=response.model,
         rows=len(rows),
-        missing=len(rows) - len(texts),
+        missing=len(rows) - len(present),
         dimensions=matrix.shape[1] if len(matrix) else 0,
         seconds=response.timing.e2e_s or 0.0,
     )
-    return vectors, report
+    return Embedded(vectors, report, error)
+
+
+def _rows_of(texts: Any) -> list[Any]:
+    """The rows of whatever one-dimensional thing was given."""
+    if (
+        not isinstance(texts, Iterable)
+        or isinstance(texts, str | bytes | Mapping | AbstractSet)
+        or getattr(texts, "ndim", 1) != 1
+    ):
+        msg = f"A list or column of texts can be embedded, and this is {type(texts).__name__}."
+        raise UsageError(msg, hint='Write df["column"], or lm.embed(["…"]) for one text.')
+    return list(texts)
 
 
 def _is_missing(text: Any, row: int) -> bool:
     if isinstance(text, str):
         return not text.strip()
-    # NaN, NaT and pd.NA without asking pandas: the first two are not equal to themselves.
-    if text is None or type(text).__name__ == "NAType" or text != text:  # noqa: PLR0124
+    # NaN, NaT and pd.NA without asking pandas.
+    if text is None or type(text).__name__ in ("NAType", "NaTType"):
         return True
-    msg = f"Row {row} is {type(text).__name__}, not text: {text!r}."
-    raise UsageError(msg, hint="Convert the column first: df.column.astype(str).")
+    if isinstance(text, float | np.floating) and math.isnan(text):
+        return True
+    msg = f"Row {row} is {type(text).__name__}, not text: {text!r:.60}"
+    raise UsageError(msg, hint='Convert the column first: df["c"] = df["c"].astype(str)')

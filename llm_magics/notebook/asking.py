@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall, Prompt
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.response import Response
+from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
-from llm_magics.errors import Interrupted, UsageError
+from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook.display import answer_display
-from llm_magics.notebook.options import pairs, parameters_of
+from llm_magics.notebook.options import check_name, pairs, parameters_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+    from pandas import DataFrame
 
 # Where the last answer is kept, as IPython keeps the last result in _.
 LAST = "_llm"
 
 
-def answer_cell(shell: InteractiveShell, options: argparse.Namespace, cell: str) -> Any:
-    """What ``%%llm`` does with its options and its cell."""
+def answer_cell(
+    shell: InteractiveShell, options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
+) -> Any:
+    """What ``%%llm`` does with its options and its cell; ``variables`` are the caller's."""
     if not cell.strip():
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write the prompt in the lines below %%llm.")
-    _check_name(options.output)
+    check_name(options.output)
     if len(options.model) > 1:
-        return _compare(shell, options, cell)
-    call = ChatCall(session, _prompt(shell, options, cell))
+        return _compare(shell, _prompt(options, cell, variables), options)
+    call = ChatCall(session, _prompt(options, cell, variables))
     if options.dry_run:
         return _dry_run(call)
     _answer(shell, options, call)
     return None
 
 
-def _prompt(shell: InteractiveShell, options: argparse.Namespace, cell: str) -> Prompt:
+def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> Prompt:
     return Prompt(
         cell.rstrip("\n"),
         model=options.model[0] if options.model else None,
         system=options.system,
         parameters=parameters_of(options),
-        variables={**shell.user_ns, **pairs(options.param)},
+        variables={**variables, **pairs(options.param)},
     )
 
 
@@ -63,10 +68,19 @@ def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall
     finally:
         _keep(shell, options.output, call.response())
     if not as_it_comes:
-        _show_as(options.format, call.response())
+        _show_as(shell, options.format, call.response())
 
 
-def _show_as(form: str, response: Response) -> None:
+def _show_as(shell: InteractiveShell, form: str, response: Response) -> None:
+    try:
+        _show_value(form, response)
+    except ParseError:  # what it does say is worth seeing
+        with answer_display(shell, stream=False) as display:
+            display.write(response.text)
+        raise
+
+
+def _show_value(form: str, response: Response) -> None:
     from IPython.display import Code, display
 
     if form == "text":
@@ -85,16 +99,16 @@ def _language(response: Response) -> str:
 
 
 def _keep(shell: InteractiveShell, name: str | None, response: Response) -> None:
-    if response.finish_reason is None and not response.text:
-        return  # it failed before anything came: an earlier answer is worth more than none
+    if not response.text and response.finish_reason in (None, INTERRUPTED):
+        return  # nothing had come: an earlier answer is worth more than none
     shell.user_ns[LAST] = response
     if name:
         shell.user_ns[name] = response
 
 
 def _interrupted(response: Response, name: str | None) -> Interrupted:
-    tokens = f"{len(response.text.split())} words" if response.text else "nothing"
-    msg = f"Stopped; {tokens} had come."
+    came = f"{len(response.text):,} characters" if response.text else "nothing"
+    msg = f"Stopped; {came} had come."
     kept = f"What had come is kept in {name or LAST}." if response.text else None
     return Interrupted(msg, hint=kept, partial=response)
 
@@ -106,22 +120,27 @@ def _dry_run(call: ChatCall) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _compare(shell: InteractiveShell, options: argparse.Namespace, cell: str) -> Any:
+def _compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace) -> DataFrame:
     from llm_magics.benchmarking import compare
-    from llm_magics.engine.templates import render
 
     if options.dry_run:
         msg = "--dry-run shows what goes to one model; the cell names several."
         raise UsageError(msg, hint="Name one of them.")
-    prompt = _prompt(shell, options, cell)
-    text = render(prompt.text, prompt.variables or {})
-    frame = compare(text, options.model, system=options.system, **prompt.parameters)
+    try:
+        frame = compare(
+            prompt.text,
+            options.model,
+            system=prompt.system,
+            variables=prompt.variables,
+            **prompt.parameters,
+        )
+    except Interrupted as stopped:
+        if options.output and len(stopped.partial):
+            shell.user_ns[options.output] = stopped.partial
+        raise
     if options.output:
         shell.user_ns[options.output] = frame
+    if frame["error"].notna().all():
+        msg = f"None of the {len(frame)} models answered. {frame['error'].iloc[0]}"
+        raise LLMError(msg, hint="Ask one of them alone to see more.")
     return frame[["provider", "model", "text", "ttft_s", "tokens_per_s", "finish_reason", "error"]]
-
-
-def _check_name(name: str | None) -> None:
-    if name is not None and not name.isidentifier():
-        msg = f'-o {name}: "{name}" cannot be a variable\'s name.'
-        raise UsageError(msg, hint="Use letters, digits and _, like -o answer.")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
+from llm_magics.notebook.options import split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-Command = Callable[["InteractiveShell", str], Any]
+Variables = Mapping[str, Any]
+Command = Callable[["InteractiveShell", str, Variables], Any]
 
 COMMANDS: dict[str, Command] = {}
 _USAGE: dict[str, str] = {}
@@ -30,7 +32,7 @@ def _command(usage: str) -> Callable[[Command], Command]:
     return register
 
 
-def run(shell: InteractiveShell, line: str) -> Any:
+def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
     """What ``%llm`` does with its line."""
     name, _, rest = line.strip().partition(" ")
     if not name:
@@ -38,38 +40,43 @@ def run(shell: InteractiveShell, line: str) -> Any:
     if name not in COMMANDS:
         msg = f'%llm has no subcommand "{name}".'
         raise UsageError(msg, hint=nearest(name, COMMANDS))
-    return COMMANDS[name](shell, rest.strip())
+    return COMMANDS[name](shell, rest.strip(), variables)
 
 
 @_command("ask TEXT")
-def ask(shell: InteractiveShell, rest: str) -> None:
+def ask(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Ask the model of the settings; {{ names }} as in %%llm."""
     from llm_magics.notebook.asking import answer_cell
     from llm_magics.notebook.options import llm_cell_parser
 
-    answer_cell(shell, llm_cell_parser().parse(""), rest)
+    answer_cell(shell, llm_cell_parser().parse(""), rest, variables)
 
 
 @_command("use MODEL")
-def use(shell: InteractiveShell, rest: str) -> None:
+def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Ask this model from now on."""
     from llm_magics.bridge import bridge
     from llm_magics.engine.road import find_route
     from llm_magics.engine.session import session
-    from llm_magics.errors import ModelNotFoundError
+    from llm_magics.errors import ModelNotFoundError, UnsupportedError
 
     model = _one_word("use", rest, "a model")
     route = bridge.run(find_route(session, model))
-    listed = bridge.run(route.provider.list_models())
+    listed = {info.name: info for info in bridge.run(route.provider.describe_models())}
     if route.model not in listed and not route.model.endswith(".gguf"):
         msg = f'{route.provider.name} has no model "{route.model}".'
         raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
+    abilities = listed[route.model].abilities if route.model in listed else ()
+    if abilities and "chat" not in abilities:
+        msg = f"{route.name} cannot chat; it is made for {' and '.join(abilities)}."
+        hint = f"For embeddings write: %llm config embedding_model {route.name}"
+        raise UnsupportedError(msg, hint=hint)
     session.config.model = route.name
     _say(f"Asking {route.name} from now on.")
 
 
 @_command("models [PATTERN]")
-def models(shell: InteractiveShell, rest: str) -> DataFrame:
+def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """What models there are, as a DataFrame."""
     from llm_magics.api import models as listed
 
@@ -77,7 +84,7 @@ def models(shell: InteractiveShell, rest: str) -> DataFrame:
 
 
 @_command("pull MODEL")
-def pull(shell: InteractiveShell, rest: str) -> None:
+def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Fetch a model, so that it can be used."""
     from llm_magics.engine.exchange import Exchange
     from llm_magics.engine.manage import PullCall
@@ -90,7 +97,7 @@ def pull(shell: InteractiveShell, rest: str) -> None:
 
 
 @_command("delete MODEL")
-def delete(shell: InteractiveShell, rest: str) -> None:
+def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Delete a model's weights."""
     from llm_magics.bridge import bridge
     from llm_magics.engine.manage import delete_model
@@ -102,27 +109,50 @@ def delete(shell: InteractiveShell, rest: str) -> None:
 
 
 @_command("config [KEY [VALUE]]")
-def config(shell: InteractiveShell, rest: str) -> Any:
+def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """See all settings and where they come from, see one, or set one."""
-    import yaml
-
     from llm_magics.settings.config import config as settings
 
     key, _, value = rest.partition(" ")
     if not key:
         return settings.frame()
     if value.strip():
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value.strip()
-        settings.set(key, parsed)
+        settings.set(key, _parsed(value.strip()))
+        _take_back_if_refused(key)
     _say(f"{key} = {settings.get(key)!r}  ({settings.source(key)})")
     return None
 
 
+def _parsed(value: str) -> Any:
+    """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
+    import yaml
+
+    if value.lower() in ("none", "null"):
+        return None
+    if not value.startswith("["):
+        return value.strip("\"'")
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _take_back_if_refused(key: str) -> None:
+    """A setting that its provider refuses must not stay, and spoil every call after it."""
+    from llm_magics.engine.session import session
+    from llm_magics.errors import ConfigurationError
+
+    if not key.startswith("providers."):
+        return
+    try:
+        session.provider(key.split(".")[1])
+    except ConfigurationError:
+        session.config.reset(key)
+        raise
+
+
 @_command("health")
-def health(shell: InteractiveShell, rest: str) -> DataFrame:
+def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Which providers can be used, and if not, why."""
     from llm_magics.bridge import bridge
     from llm_magics.engine.manage import health as checked
@@ -132,7 +162,7 @@ def health(shell: InteractiveShell, rest: str) -> DataFrame:
 
 
 @_command("runs")
-def runs(shell: InteractiveShell, rest: str) -> DataFrame:
+def runs(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """The calls of this session with their measurements, as a DataFrame."""
     from llm_magics.api import runs as logged
 
@@ -140,7 +170,7 @@ def runs(shell: InteractiveShell, rest: str) -> DataFrame:
 
 
 @_command("cost")
-def cost(shell: InteractiveShell, rest: str) -> DataFrame:
+def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Calls, tokens and dollars of this session, by model."""
     from llm_magics.api import runs as logged
 
@@ -151,7 +181,7 @@ def cost(shell: InteractiveShell, rest: str) -> DataFrame:
 
 
 @_command("help")
-def help_(shell: InteractiveShell, rest: str) -> None:
+def help_(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Show this."""
     lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
     lines += [f"%llm {_USAGE[name]:22} {inspect.getdoc(COMMANDS[name])}" for name in COMMANDS]
@@ -160,10 +190,11 @@ def help_(shell: InteractiveShell, rest: str) -> None:
 
 
 def _one_word(command: str, rest: str, what: str) -> str:
-    if not rest or " " in rest:
+    words = split(rest)
+    if len(words) != 1:
         msg = f"%llm {command} takes {what}, and was given {rest or 'none'!r}."
         raise UsageError(msg, hint=f"Write %llm {command} local/smollm2-135m.")
-    return rest
+    return words[0]
 
 
 def _say(text: str) -> None:

@@ -5,108 +5,134 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.notebook.options import OptionParser, embed_parser
+from llm_magics.notebook.options import check_name, embed_parser
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
+    from llm_magics.frames.embed import Embedded
 
-def embed_expression(shell: InteractiveShell, line: str) -> Any:
-    """What ``%embed`` does with its line."""
-    from llm_magics.frames import embed as frames
 
-    source, flags = _cut_at_flags(line)
-    options = embed_parser("%embed").parse(flags)
+def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
+    """What ``%embed`` does with its line; ``variables`` are those of the caller."""
+    from llm_magics.frames.embed import embedded
+
+    parser = embed_parser("%embed")
+    source, flags = _cut_at_flags(line, parser.flags)
+    options = parser.parse(flags)
+    check_name(options.output)
     if not source:
         msg = "%embed was not told what to embed."
         raise UsageError(msg, hint="Write %embed df.text --into vector.")
-    frame = _frame_of(shell, source) if options.into else None
-    texts = _value(shell, source)
-    if not hasattr(texts, "index") or isinstance(texts, list | tuple):
-        vectors: Any = frames.embed(texts, model=options.model)
-        return _kept(shell, options.output, vectors, f"{len(vectors):,} texts embedded")
-    column, report = frames.embed_column(texts, options.model)
+    frame = _frame_of(shell, source, variables) if options.into else None
+    texts = _value(shell, source, variables)
+    done = embedded(texts, options.model)
+    is_column = hasattr(texts, "iloc")
+    vectors: Any = done.column(texts) if is_column else done.matrix
+    places = []
     if frame is not None:
-        frame[options.into] = column
-        sys.stdout.write(f"{report} → {options.into}\n")
-        return None
-    return _kept(shell, options.output, column, str(report))
+        frame[options.into] = vectors
+        places.append(options.into)
+    if options.output:
+        shell.user_ns[options.output] = vectors
+        places.append(options.output)
+    return _told(done, places, vectors)
 
 
 def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | None:
     """What ``%%embed`` does with its line and its cell."""
     import pandas as pd
 
-    from llm_magics.frames.embed import embed_column
+    from llm_magics.frames.embed import embedded
 
-    parser: OptionParser = embed_parser("%%embed")
-    options = parser.parse(line)
+    options = embed_parser("%%embed").parse(line)
+    check_name(options.output)
     texts = [text.strip() for text in cell.splitlines() if text.strip()]
     if not texts:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write one text a line below %%embed.")
     frame = pd.DataFrame({"text": texts})
-    frame["vector"], report = embed_column(frame["text"], options.model)
-    kept: DataFrame | None = _kept(shell, options.output, frame, str(report))
+    done = embedded(texts, options.model)
+    frame["vector"] = done.column(frame["text"])
+    if options.output:
+        shell.user_ns[options.output] = frame
+    kept: DataFrame | None = _told(done, [options.output] if options.output else [], frame)
     return kept
 
 
-def _kept(shell: InteractiveShell, name: str | None, value: Any, said: str) -> Any:
-    """``value`` as the result of the cell, or put into a variable and told of."""
-    if name is None:
+def _told(done: Embedded, places: list[str], value: Any) -> Any:
+    """Say what was put where; with no place for it, ``value`` is the result of the cell."""
+    where = " and ".join(places)
+    if isinstance(done.error, KeyboardInterrupt):
+        raise done.interrupted(value, where)
+    if done.error is not None:
+        raise done.error
+    if not places:
         return value
-    if not name.isidentifier():
-        msg = f'-o {name}: "{name}" cannot be a variable\'s name.'
-        raise UsageError(msg, hint="Use letters, digits and _, like -o vectors.")
-    shell.user_ns[name] = value
-    sys.stdout.write(f"{said} → {name}\n")
+    sys.stdout.write(f"{done.report} → {where}\n")
     return None
 
 
-def _cut_at_flags(line: str) -> tuple[str, str]:
-    """The expression and the flags after it. An expression keeps its quotes and spaces."""
-    flag = re.search(r"(?:^|\s)--?[A-Za-z]", line)
-    if flag is None:
-        return line.strip(), ""
-    return line[: flag.start()].strip(), line[flag.start() :].strip()
+def _cut_at_flags(line: str, known: list[str]) -> tuple[str, str]:
+    """
+    The expression and the flags after it.
+
+    An expression may hold quotes, spaces and minus signs: the cut is before the first flag
+    that is left of nothing but Python.
+    """
+    places = [place.start() for place in re.finditer(r"(?:^|\s)--?[A-Za-z]", line)]
+    for place in places:
+        before, after = line[:place].strip(), line[place:].strip()
+        if after.split("=")[0].split()[0] in known and _is_expression(before):
+            return before, after
+    if places and not _is_expression(line.strip()):  # a mistyped flag, to be named as one
+        return line[: places[-1]].strip(), line[places[-1] :].strip()
+    return line.strip(), ""
 
 
-def _value(shell: InteractiveShell, source: str) -> Any:
+def _is_expression(text: str) -> bool:
     try:
-        return eval(source, shell.user_global_ns, shell.user_ns)  # noqa: S307 (the user's own cell)
-    except NameError as error:
-        known = [name for name in shell.user_ns if name not in shell.user_ns_hidden]
-        msg = f"%embed {source}: {error}."
-        raise UsageError(
-            msg,
-            hint=nearest(str(error.name), known, listed=False) or "Define it in a cell before.",
-        ) from None
-    except Exception as error:
-        msg = f"%embed {source}: {type(error).__name__}: {error}."
-        raise UsageError(msg, hint="Try the expression in a cell of its own.") from error
+        ast.parse(text, mode="eval")
+    except SyntaxError:
+        return not text
+    return True
 
 
-def _frame_of(shell: InteractiveShell, source: str) -> DataFrame:
-    """The frame of which ``source`` is a column, for the vectors to go into."""
-    import pandas as pd
-
+def _value(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> Any:
     try:
-        expression = ast.parse(source, mode="eval").body
+        return eval(source, shell.user_global_ns, dict(variables))  # noqa: S307 (the user's own)
     except SyntaxError as error:
         msg = f"%embed {source}: {error.msg}."
         raise UsageError(msg, hint="Write %embed df.text --into vector.") from None
+    except NameError as error:
+        known = [name for name in variables if not name.startswith("_")]
+        guess = nearest(str(error.name), known, listed=False)
+        msg = f"%embed {source}: {error}."
+        raise UsageError(msg, hint=guess or "Define it in a cell before.") from None
+    except Exception as error:
+        msg = f"%embed {source}: {type(error).__name__}: {error}"
+        raise UsageError(msg, hint="Try the expression in a cell of its own.") from error
+
+
+def _frame_of(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> DataFrame:
+    """The frame of which ``source`` is a column, for the vectors to go into."""
+    import pandas as pd
+
+    if not _is_expression(source):
+        msg = f"%embed {source}: this is no expression."
+        raise UsageError(msg, hint="Write %embed df.text --into vector.")
+    expression = ast.parse(source, mode="eval").body
     if isinstance(expression, ast.Attribute | ast.Subscript):
         base = ast.unparse(expression.value)
-        frame = _value(shell, base)
-        if isinstance(frame, pd.DataFrame) and not _makes_a_copy(expression.value):
+        frame = _value(shell, base, variables)
+        # What is made anew each time it is asked for (a mask, a slice, a call) is a copy:
+        # vectors put into it would be lost.
+        if isinstance(frame, pd.DataFrame) and frame is _value(shell, base, variables):
             return frame
-    msg = f"--into needs a column of a frame, and {source} is not one."
+    msg = f"--into needs a column of a frame that has a name, and {source} is not one."
     raise UsageError(msg, hint="Write %embed df.text --into vector, or keep the result with -o.")
-
-
-def _makes_a_copy(expression: ast.expr) -> bool:
-    return any(isinstance(node, ast.Call) for node in ast.walk(expression))

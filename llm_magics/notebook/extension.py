@@ -55,6 +55,10 @@ def keep_empty_cell(lines: list[str]) -> list[str]:
     return lines
 
 
+# IPython must not ask it whether what is being typed in a terminal is complete.
+keep_empty_cell.has_side_effects = True  # type: ignore[attr-defined]
+
+
 def _response_html(response: object) -> str:
     from llm_magics.notebook.inert import html
 

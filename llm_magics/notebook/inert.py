@@ -13,6 +13,8 @@ from collections.abc import MutableMapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from llm_magics.types import whole_text
+
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
@@ -25,7 +27,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def plain(text: str) -> str:
     """``text`` without control characters."""
-    return _CONTROLS.sub("", text)
+    return _CONTROLS.sub("", whole_text(text))
 
 
 def html(text: str) -> str:

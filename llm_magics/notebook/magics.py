@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic import (
+    Magics,
+    cell_magic,
+    line_magic,
+    magics_class,
+    needs_local_scope,
+    no_var_expand,
+)
 
 from llm_magics.notebook import options
 
@@ -16,9 +24,10 @@ if TYPE_CHECKING:
 class LLMMagics(Magics):  # type: ignore[misc]
     """Language models in a cell."""
 
+    @needs_local_scope
     @no_var_expand
     @cell_magic("llm")
-    def llm_cell(self, line: str, cell: str) -> Any:
+    def llm_cell(self, line: str, cell: str, local_ns: Mapping[str, Any]) -> Any:
         """Ask a model the prompt in the lines below; {{ names }} are the notebook's variables.
 
         %%llm [MODEL ...] [-o NAME] [-s SYSTEM] [-f markdown|text|code|json|df] [-p KEY=VALUE]
@@ -30,19 +39,22 @@ class LLMMagics(Magics):  # type: ignore[misc]
         """
         from llm_magics.notebook import asking
 
-        return asking.answer_cell(self.shell, options.llm_cell_parser().parse(line), cell)
+        parsed = options.llm_cell_parser().parse(line)
+        return asking.answer_cell(self.shell, parsed, cell, self._seen_from(local_ns))
 
+    @needs_local_scope
     @no_var_expand
     @line_magic("llm")
-    def llm_line(self, line: str) -> Any:
+    def llm_line(self, line: str, local_ns: Mapping[str, Any]) -> Any:
         """Do something about models: %llm help says what."""
         from llm_magics.notebook import commands
 
-        return commands.run(self.shell, line)
+        return commands.run(self.shell, line, self._seen_from(local_ns))
 
+    @needs_local_scope
     @no_var_expand
     @line_magic("embed")
-    def embed_line(self, line: str) -> Any:
+    def embed_line(self, line: str, local_ns: Mapping[str, Any]) -> Any:
         """Turn texts into vectors.
 
         %embed EXPR [--into COLUMN] [-o NAME] [--model MODEL]
@@ -52,7 +64,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         """
         from llm_magics.notebook import embedding
 
-        return embedding.embed_expression(self.shell, line)
+        return embedding.embed_expression(self.shell, line, self._seen_from(local_ns))
 
     @no_var_expand
     @cell_magic("embed")
@@ -64,3 +76,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         from llm_magics.notebook import embedding
 
         return embedding.embed_lines(self.shell, line, cell)
+
+    def _seen_from(self, local_ns: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The variables in sight where the magic stands, which may be inside a function."""
+        return {**self.shell.user_ns, **local_ns}

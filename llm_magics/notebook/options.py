@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from keyword import iskeyword
 from typing import Any, NoReturn
 
 from llm_magics.errors import UsageError, nearest
@@ -28,7 +29,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def parse(self, line: str) -> argparse.Namespace:
         """The options on ``line``."""
-        options, unknown = self.parse_known_args(split(line))
+        options, unknown = self.parse_known_intermixed_args(split(line))
         if unknown:
             self._refuse(unknown[0])
         return options
@@ -73,6 +74,13 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
             raise UsageError(msg, hint="Write -p topic=whales, with no spaces around the =.")
         found[key] = value
     return found
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a name for -o that no variable can have."""
+    if name is not None and (not name.isidentifier() or iskeyword(name)):
+        msg = f'-o {name}: "{name}" cannot be a variable\'s name.'
+        raise UsageError(msg, hint="Use letters, digits and _, like -o answer.")
 
 
 def llm_cell_parser() -> OptionParser:

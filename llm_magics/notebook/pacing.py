@@ -20,6 +20,7 @@ _STEP_FRACTION = 0.04
 # Bytes that may be sent at the start, and for each character of the text.
 _BUDGET = (6_000, 12)
 _BUDGET_WHEN_SLOW = (9_000, 18)
+_BUDGET_AT_MOST = (9_000, 25)  # a table can be rendered to a hundred times its text
 _ENVELOPE = 700  # what Jupyter adds to each message, in bytes
 
 
@@ -32,6 +33,7 @@ class Pacer:
         self._shown = 0
         self._total = 0
         self._sent = 0
+        self._last_size = 0
 
     def grew(self, characters: int) -> None:
         """The answer has so many more characters."""
@@ -42,13 +44,18 @@ class Pacer:
         waited = self._clock() - self._sent_at
         if waited < _SHORTEST_S or self._total == self._shown:
             return False
+        cost = self._sent + _ENVELOPE + max(2 * open_length, self._last_size)
         if self._total - self._shown >= max(_STEP, _STEP_FRACTION * open_length):
-            return True
-        start, each = _BUDGET if waited < _LONGEST_S else _BUDGET_WHEN_SLOW
-        return self._sent + _ENVELOPE + 2 * open_length <= start + each * self._total
+            start, each = _BUDGET_AT_MOST
+        elif waited >= _LONGEST_S:
+            start, each = _BUDGET_WHEN_SLOW
+        else:
+            start, each = _BUDGET
+        return cost <= start + each * self._total
 
     def sent(self, size: int) -> None:
         """A display was sent, of ``size`` bytes."""
         self._sent_at = self._clock()
         self._shown = self._total
         self._sent += size + _ENVELOPE
+        self._last_size = size

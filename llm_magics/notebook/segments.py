@@ -19,7 +19,8 @@ _FIRST = 25
 _GROWING_AFTER = 40
 _GROWTH = 2.0
 
-_FENCE = re.compile(r"\s*(```+|~~~+)(.*)")
+# Also inside a list or a quote. What stands behind backticks holds none, or it is no fence.
+_FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d+[.)])\s+)*(```+(?=[^`]*$)|~~~+)(.*)")
 
 # A line that starts a paragraph, heading, fence or table, and goes on with nothing before it.
 _STARTS_BLOCK = re.compile(r"(?![-*+>]\s|\d+[.)]\s)\S")

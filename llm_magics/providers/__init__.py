@@ -102,7 +102,7 @@ def _checked(
         else:
             msg = f"{name}: {key} cannot be {first['input']!r}."
             hint = f"{first['msg']}."
-        raise ConfigurationError(msg, hint=hint, provider=name) from None
+        raise ConfigurationError(msg, hint=hint, provider=name, code=key) from None
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,15 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from llm_magics.errors import ConnectionError, StreamInterrupted, UnsupportedError
-from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, Progress, StreamChunk
+from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
+from llm_magics.types import (
+    ChatMessage,
+    ModelParameters,
+    ModelResponse,
+    Progress,
+    StreamChunk,
+    whole_text,
+)
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
@@ -177,23 +184,44 @@ class StreamingProvider(BaseModelProvider):
     async def _guarded(
         self, chunks: AsyncGenerator[StreamChunk, None], model: str
     ) -> AsyncGenerator[StreamChunk, None]:
-        """``chunks``; a connection that breaks after the first token keeps what had come."""
+        """``chunks``; whatever breaks them after the first token, what had come is kept."""
         came: list[StreamChunk] = []
+        half = ""
         try:
             async for chunk in chunks:
+                if half or "\ud800" <= chunk.text[-1:] <= "\udbff":
+                    chunk, half = _whole_characters(chunk, half)
                 came.append(chunk)
                 yield chunk
-        except ConnectionError as error:
+        except Exception as error:
             partial = ModelResponse.of(came, model=model, provider=self.name)
-            if not (partial.text or partial.reasoning):
+            if isinstance(error, StreamInterrupted) or not (partial.text or partial.reasoning):
                 raise
-            msg = f"The answer of {self.name}/{model} broke off: {error}"
-            raise StreamInterrupted(
-                msg,
-                hint="What had come is kept in the error's .partial; run the cell again.",
-                partial=partial,
-                provider=self.name,
-                model=model,
-            ) from None
+            raise self._broken_off(error, partial) from error
         finally:
             await chunks.aclose()
+
+    def _broken_off(self, error: Exception, partial: ModelResponse) -> StreamInterrupted:
+        told = error if isinstance(error, ProviderError) else ProviderError(repr(error))
+        return StreamInterrupted(
+            f"The answer of {self.name}/{partial.model} broke off: {told}",
+            hint="What had come is kept in the error's .partial; run the cell again.",
+            partial=partial,
+            provider=self.name,
+            model=partial.model,
+            status=told.status,
+            code=told.code,
+            request_id=told.request_id,
+            retry_after=told.retry_after,
+            body=told.body,
+        )
+
+
+def _whole_characters(chunk: StreamChunk, half: str) -> tuple[StreamChunk, str]:
+    """A chunk in which no character is cut in two; the half to be held back for the next."""
+    text = half + chunk.text
+    if not chunk.finish_reason and "\ud800" <= text[-1:] <= "\udbff":
+        text, half = text[:-1], text[-1]
+    else:
+        half = ""
+    return chunk._replace(text=whole_text(text)), half

@@ -14,6 +14,7 @@ from llm_magics.errors import (
     RateLimitError,
     UnsupportedError,
 )
+from llm_magics.secrets import scrub
 from llm_magics.transport import Reply, Transport
 from llm_magics.types import StreamChunk
 from llm_magics.wire import openai_chat
@@ -65,6 +66,9 @@ async def stream_chunks(
                 yield chunk
     except openai_chat.InStreamError as error:
         raise classified(error.body, None, provider, model) from None
+    except ValueError as error:  # no JSON where there should be some
+        msg = f"{provider}/{model} sent what cannot be read: {error}"
+        raise ProviderError(msg, provider=provider, model=model, retryable=True) from error
     except ConnectionError:
         if not decoder.finished:  # some servers drop the connection after the last word
             raise
@@ -83,7 +87,7 @@ def classified(body: Any, status: int | None, provider: str, model: str) -> Prov
     message, code, kind = openai_chat.error_of(body)
     made = _BY_TYPE.get(str(kind)) or _BY_TYPE.get(str(code)) or _BY_STATUS.get(status or 0)
     made = made or ProviderError
-    said = f"{provider}/{model}: {message.strip().rstrip('.')[:300] or f'status {status}'}."
+    said = f"{provider}/{model}: {scrub(message).strip().rstrip('.')[:300] or f'status {status}'}."
     return made(
         said,
         hint=_HINTS.get(made),

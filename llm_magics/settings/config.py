@@ -8,16 +8,20 @@ Nothing is read, and nothing heavy imported, before the first value is asked for
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.secrets import Secret
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from llm_magics.settings.schema import Settings
+
+_KEY_NAMES = re.compile(r"(?:^|_)(?:key|token|secret|password)s?$", re.IGNORECASE)
 
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 
@@ -72,10 +76,13 @@ class Config:
         checked = _validated(_nested(key, value), f"config.{key}")
         self._direct.update(_flat(checked, "set in this session"))
 
-    def reset(self, key: str) -> None:
-        """Take back what was `set` for ``key``."""
-        self._look_up(key)
-        self._direct.pop(key, None)
+    def reset(self, key: str | None = None) -> None:
+        """Take back what was `set` for ``key``, or for all of them."""
+        if key is None:
+            self._direct.clear()
+        else:
+            self._look_up(key)
+            self._direct.pop(key, None)
 
     def for_provider(self, name: str, keys: Iterable[str]) -> dict[str, Any]:
         """
@@ -88,7 +95,7 @@ class Config:
         files, direct = self._merged(self._read()), self._direct
         for found in (files, self._provider_environment(name, keys), direct):
             given |= {
-                key.removeprefix(start): sourced.value
+                key.removeprefix(start): _revealed(sourced.value)
                 for key, sourced in found.items()
                 if key.startswith(start)
             }
@@ -108,6 +115,9 @@ class Config:
 
     def _look_up(self, key: str) -> Sourced:
         layers: list[dict[str, Sourced]] = [self._direct, *reversed(self._read()), _defaults()]
+        if key.startswith("providers.") and key not in self._direct:
+            _, provider, name = (*key.split("."), "")[:3]
+            layers.insert(0, self._provider_environment(provider, [name]))
         for layer in layers:
             if key in layer:
                 return layer[key]
@@ -143,7 +153,8 @@ class Config:
         for key in keys:
             name = f"{ENVIRONMENT_PREFIX}{provider}_{key}".upper()
             if value := self.__dict__["_environment"].get(name):
-                found[f"providers.{provider}.{key}"] = Sourced(value, f"environment {name}")
+                source = f"environment {name}"
+                found[f"providers.{provider}.{key}"] = Sourced(_hidden(key, value), source)
         return found
 
     @staticmethod
@@ -230,8 +241,18 @@ def _flat(settings: Mapping[str, Any], source: str) -> dict[str, Sourced]:
             continue
         for provider, own in value.items():
             for name, setting in own.items():
-                flat[f"providers.{provider}.{name}"] = Sourced(setting, source)
+                flat[f"providers.{provider}.{name}"] = Sourced(_hidden(name, setting), source)
     return flat
+
+
+def _hidden(name: str, value: Any) -> Any:
+    """A key among the settings is wrapped: they are shown, and saved with the notebook."""
+    is_key = isinstance(value, str) and _KEY_NAMES.search(name) is not None
+    return Secret(value) if is_key else value
+
+
+def _revealed(value: Any) -> Any:
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 config = Config()

@@ -11,7 +11,9 @@ from typing import Any
 from platformdirs import user_config_path
 
 from llm_magics.errors import ConfigurationError
+from llm_magics.secrets import scrub
 
+_TABLE = "[tool.llm_magics"
 _NAMES = ("llm_magics.yaml", "llm_magics.yml", "llm_magics.json", "pyproject.toml")
 
 
@@ -39,15 +41,16 @@ def _found_in(folders: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The settings in ``path``; ``None`` for a pyproject.toml that is not about us."""
-    parse = _PARSERS[path.suffix]
     try:
-        settings = parse(path.read_text("utf-8"))
+        text = path.read_text("utf-8-sig")
     except (ValueError, OSError) as error:
-        if path.name == "pyproject.toml":
-            return None  # somebody else's file, and somebody else's error
-        why = " ".join(str(error).split())[:200]
-        msg = f"{path} cannot be read: {why}"
-        raise ConfigurationError(msg, hint="Mend the file, or move it away.") from None
+        raise _unreadable(path, error) from None
+    if path.name == "pyproject.toml" and _TABLE not in text:
+        return None  # somebody else's file, and somebody else's mistakes
+    try:
+        settings = _PARSERS[path.suffix](text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from None
     if path.name == "pyproject.toml":
         settings = settings.get("tool", {}).get("llm_magics")
     elif settings is None:  # an empty file
@@ -56,6 +59,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         msg = f"{path} holds {type(settings).__name__}, not settings by name."
         raise ConfigurationError(msg, hint="Write it like this:  model: local/smollm2-135m")
     return settings
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigurationError:
+    why = " ".join(scrub(str(error)).replace("^", "").split())[:200].rstrip(".")
+    msg = f"{path} cannot be read: {why}"
+    return ConfigurationError(msg, hint="Mend the file, or move it away.")
 
 
 def _yaml(text: str) -> Any:

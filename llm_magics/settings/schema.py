@@ -21,12 +21,12 @@ class Settings(BaseModel):
     model: str = Field("local/smollm2-135m", description="asked where a cell names none")
     embedding_model: str = Field("local/minilm-l6-v2", description="embeds where none is named")
     system: str | None = Field(None, description="the system message of every prompt")
-    temperature: float | None = Field(None, ge=0, description="0 or more")
+    temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="0 or more")
     max_tokens: int | None = Field(None, ge=1, description="longest answer, in tokens")
     top_p: float | None = Field(None, gt=0, le=1, description="above 0, at most 1")
     seed: int | None = Field(None, description="the same seed, the same draw")
-    stop: Annotated[list[str], BeforeValidator(_listed)] = Field(
-        [], description="an answer ends before any of these"
+    stop: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="an answer ends before any of these"
     )
     render: Literal["auto", "live", "static", "text"] = Field(
         "auto", description="how answers are shown; auto: live where somebody watches"

@@ -21,7 +21,7 @@ from llm_magics.types import (
     StreamChunk,
     Usage,
 )
-from llm_magics.wire.sse import EventDecoder
+from llm_magics.wire.sse import EventDecoder, ServerEvent
 
 _DONE = b"[DONE]"
 
@@ -82,15 +82,18 @@ class ChunkDecoder:
         """What is left when the stream has ended."""
         return self._chunks(self._events.flush(), elapsed_s)
 
-    def _chunks(
-        self, events: Sequence[tuple[bytes, bytes]], elapsed_s: float
-    ) -> list[StreamChunk]:
+    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> list[StreamChunk]:
         chunks = []
-        for _, data in events:
-            if data == _DONE:
+        for name, data in events:
+            if data.startswith(_DONE):
                 self.finished = True
                 continue
-            chunk = _chunk(json.loads(data), elapsed_s)
+            event = json.loads(data) if data.strip() else None
+            if not isinstance(event, dict):
+                continue
+            if event.get("error") or name == b"error":
+                raise InStreamError(event)
+            chunk = _chunk(event, elapsed_s)
             if chunk.finish_reason:
                 self.finished = True
             chunks.append(chunk)
@@ -98,17 +101,15 @@ class ChunkDecoder:
 
 
 def _chunk(event: dict[str, Any], elapsed_s: float) -> StreamChunk:
-    choices = event.get("choices")
-    if choices:
-        choice = choices[0]
+    text = reasoning = ""
+    finish_reason = None
+    for choice in event.get("choices") or ():
+        if choice.get("index"):  # a second answer to the same prompt, which nobody asked for
+            continue
         delta = choice.get("delta") or choice
-        text = delta.get("content") or delta.get("text") or ""
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        text, thought = _content(delta.get("content") or delta.get("text") or "")
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or thought
         finish_reason = choice.get("finish_reason")
-    else:
-        if event.get("error"):
-            raise InStreamError(event)
-        text, reasoning, finish_reason = "", "", None
     usage = event.get("usage")
     timings = event.get("timings")
     return StreamChunk(
@@ -120,6 +121,16 @@ def _chunk(event: dict[str, Any], elapsed_s: float) -> StreamChunk:
         _timings(timings) if timings else None,
         event,
     )
+
+
+def _content(content: str | list[dict[str, Any]]) -> tuple[str, str]:
+    """The text and the thinking in a delta; Mistral sends a list of both."""
+    if isinstance(content, str):
+        return content, ""
+    text = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+    thoughts = [part.get("thinking") or [] for part in content if part.get("type") == "thinking"]
+    thinking = "".join(each.get("text") or "" for thought in thoughts for each in thought)
+    return text, thinking
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

