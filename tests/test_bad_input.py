@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from nbclient import NotebookClient
 
 from llm_magics.settings.folders import cache_folder
 from tests.kernels import Kernel, Result
+from tests.nested import nbval
 
 CELLS = {
     "unknown model": ("%%llm local/smolm2-135m\nhi", "ModelNotFoundError", "smollm2-135m"),
@@ -114,22 +113,8 @@ def test_nbclient_and_nbval_see_a_failed_cell(tmp_path: Path) -> None:
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     nbformat.write(notebook, tmp_path / "mistakes.ipynb")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--nbval-lax",
-            "mistakes.ipynb",
-            "-p",
-            "no:cacheprovider",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert f"{len(CELLS)} failed, 1 passed" in done.stdout, done.stdout[-2000:]
+    said = nbval(tmp_path / "mistakes.ipynb", "--nbval-lax")
+    assert f"{len(CELLS)} failed, 1 passed" in said, said[-2000:]
     NotebookClient(notebook, allow_errors=True).execute(cwd=str(tmp_path))
     failed = [cell for cell in notebook.cells if cell.outputs]
     assert len(failed) == len(CELLS)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.lab import lab, needs_browser
+from tests.nested import nbval
 
 pytestmark = needs_browser
 
@@ -15,14 +14,8 @@ STORY = "%%llm -o ans --temperature 0 --max-tokens 150\nExplain why the sky is b
 
 def assert_passes_nbval(path: Path, cells: int) -> None:
     """Run unattended, every cell leaves the outputs that were saved."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval", path.name, "-p", "no:cacheprovider"],
-        cwd=path.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert f"{cells} passed" in done.stdout, done.stdout[-3000:]
+    said = nbval(path, "--nbval")
+    assert f"{cells} passed" in said, said[-3000:]
 
 
 def test_an_answer_streams_and_the_saved_notebook_passes_nbval(tmp_path: Path) -> None:

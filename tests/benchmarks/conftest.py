@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
 
 ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 Record = Callable[[str, str, str], None]
-
-
-def untraced() -> dict[str, str]:
-    """The environment, without what would have coverage measure a child process."""
-    return {name: value for name, value in os.environ.items() if "COV" not in name}
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 
-from tests.benchmarks.conftest import Record, untraced
+from tests.benchmarks.conftest import Record
+from tests.nested import plain_environment
 
 ROUNDS = 7
 IPYTHON = [sys.executable, "-m", "IPython", "--no-banner", "--quick", "-c"]
@@ -16,7 +17,7 @@ IPYTHON = [sys.executable, "-m", "IPython", "--no-banner", "--quick", "-c"]
 def start(code: str) -> float:
     """Seconds for IPython to start, run ``code`` and end."""
     started = time.perf_counter()
-    subprocess.run([*IPYTHON, code], check=True, capture_output=True, env=untraced())
+    subprocess.run([*IPYTHON, code], check=True, capture_output=True, env=plain_environment())
     return time.perf_counter() - started
 
 

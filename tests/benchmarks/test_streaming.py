@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.conftest import Record, untraced
+from tests.benchmarks.conftest import Record
+from tests.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +21,7 @@ def url() -> Iterator[str]:
     """The address of the streaming server."""
     command = [sys.executable, "-m", "tests.benchmarks.stream_server"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=untraced(), stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=plain_environment(), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
@@ -32,7 +33,7 @@ def test_a_chunk_costs_little_more_than_reading_it(url: str, record: Record) -> 
     """At most 1.6 times a bare loop, and at least 3 times less than the openai client."""
     command = [sys.executable, "-m", "tests.benchmarks.streaming", url]
     done = subprocess.run(
-        command, cwd=ROOT, env=untraced(), check=True, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=plain_environment(), check=True, stdout=subprocess.PIPE, text=True
     )
     best = json.loads(done.stdout)
     for name, seconds in best.items():
