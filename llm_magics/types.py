@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from llm_magics.errors import ConfigurationError
+from llm_magics.media import Image, Tool, ToolCall
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -20,10 +21,24 @@ ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message of a conversation."""
+    """
+    One message of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: the text.
+        images: pictures that come with it.
+        tool_calls: what the assistant wanted to call.
+        tool_call_id: which call this is the result of, in a message of the role ``tool``.
+        reasoning_blocks: what the service gave with an answer and wants back with it, as it is.
+    """
 
     role: Role
     content: str
+    images: tuple[Image, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -48,6 +63,10 @@ class ModelParameters:
         top_p: the share of probability drawn from; above 0, at most 1.
         seed: the same seed asks for the same draw.
         stop: the answer ends before any of these.
+        tools: what the model may call.
+        tool_choice: ``auto``, ``none``, ``required``, or the name of the tool to call.
+        schema: the JSON schema that the answer must fit.
+        reasoning: think or not, or how much: ``low``, ``medium``, ``high``.
         stream: ask for a generator of `StreamChunk` instead of a `ModelResponse`.
         extra_body: sent along as it is, for what a service has beyond these.
     """
@@ -59,6 +78,10 @@ class ModelParameters:
     stop: tuple[str, ...] = ()
     stream: bool = False
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | None = None
+    schema: Mapping[str, Any] | None = None
+    reasoning: bool | str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _stops(self.stop))
@@ -142,6 +165,8 @@ class StreamChunk(NamedTuple):
         usage: tokens so far, on the chunk that tells.
         timings: the engine's own measurements, on the chunk that tells.
         raw: what the service sent, decoded.
+        tool_calls: calls that are whole with this piece.
+        reasoning_blocks: what must go back with the answer in the next turn.
     """
 
     text: str = ""
@@ -151,6 +176,8 @@ class StreamChunk(NamedTuple):
     usage: Usage | None = None
     timings: EngineTimings | None = None
     raw: Mapping[str, Any] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def has_tokens(self) -> bool:
@@ -170,24 +197,25 @@ class ModelResponse:
     usage: Usage | None = None
     timings: EngineTimings | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def of(
         cls, chunks: Iterable[StreamChunk], *, model: str = "", provider: str = ""
     ) -> ModelResponse:
         """The answer that ``chunks`` add up to. The last word on usage and finish wins."""
-        text: list[str] = []
-        reasoning: list[str] = []
+        chunks = list(chunks)
         last: dict[str, Any] = {}
         for chunk in chunks:
-            text.append(chunk.text)
-            reasoning.append(chunk.reasoning)
             for name in ("finish_reason", "usage", "timings", "raw"):
                 if (value := getattr(chunk, name)) is not None:
                     last[name] = value
         return cls(
-            text="".join(text),
-            reasoning="".join(reasoning),
+            text="".join([chunk.text for chunk in chunks]),
+            reasoning="".join([chunk.reasoning for chunk in chunks]),
+            tool_calls=tuple(call for chunk in chunks for call in chunk.tool_calls),
+            reasoning_blocks=tuple(block for chunk in chunks for block in chunk.reasoning_blocks),
             model=model,
             provider=provider,
             **last,

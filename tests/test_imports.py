@@ -25,6 +25,7 @@ STOREYS = [
     ["wire", "transport", "bridge", "progress"],
     ["settings"],
     ["types"],
+    ["media"],
     ["errors"],
     ["secrets"],
 ]

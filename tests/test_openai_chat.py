@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 from llm_magics.wire import openai_chat
+from llm_magics.wire.errors import InStreamError
 from tests.serving import chat_event, chat_stream
 from tests.test_lines import cut_anyhow
 
@@ -63,7 +64,7 @@ def test_reasoning_is_kept_apart() -> None:
 
 def test_an_error_inside_the_stream_is_an_error() -> None:
     """Status 200 does not make it an answer."""
-    with pytest.raises(openai_chat.InStreamError):
+    with pytest.raises(InStreamError):
         decoded([b'data: {"error": {"message": "overloaded", "code": 503}}\n\n'])
 
 
@@ -77,7 +78,7 @@ def test_an_error_inside_the_stream_is_an_error() -> None:
 )
 def test_an_error_is_one_wherever_it_stands(stream: bytes) -> None:
     """As an event of that name (Groq), or beside a choice that seems to finish (OpenRouter)."""
-    with pytest.raises(openai_chat.InStreamError):
+    with pytest.raises(InStreamError):
         decoded([stream])
 
 

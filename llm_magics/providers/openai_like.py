@@ -18,6 +18,7 @@ from llm_magics.secrets import scrub
 from llm_magics.transport import Reply, Transport
 from llm_magics.types import StreamChunk
 from llm_magics.wire import openai_chat
+from llm_magics.wire.errors import InStreamError
 
 _BY_TYPE: dict[str, type[ProviderError]] = {
     "authentication_error": AuthenticationError,
@@ -64,7 +65,7 @@ async def stream_chunks(
                     yield chunk
             for chunk in decoder.flush(elapsed_s):
                 yield chunk
-    except openai_chat.InStreamError as error:
+    except InStreamError as error:
         raise classified(error.body, None, provider, model) from None
     except ValueError as error:  # no JSON where there should be some
         msg = f"{provider}/{model} sent what cannot be read: {error}"

@@ -34,3 +34,20 @@ class LineSplitter:
         """The last line, where the stream ended without ending it."""
         rest, self._rest = self._rest, b""
         return [rest] if rest else []
+
+
+class NewlineSplitter:
+    r"""Cuts a stream of bytes at ``\n`` alone, as JSON lines are cut."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` completes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return lines
+
+    def flush(self) -> list[bytes]:
+        """The last line, where the stream ended without ending it."""
+        rest, self._rest = self._rest, b""
+        return [rest] if rest else []

@@ -21,25 +21,64 @@ from llm_magics.types import (
     StreamChunk,
     Usage,
 )
+from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.sse import EventDecoder, ServerEvent
+from llm_magics.wire.tool_calls import ToolCallAssembler
 
 _DONE = b"[DONE]"
-
-
-class InStreamError(Exception):
-    """The service sent an error inside a stream that had begun with status 200."""
-
-    def __init__(self, body: Mapping[str, Any]) -> None:
-        super().__init__(str(body))
-        self.body = body
 
 
 def chat_request(
     messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
     """The body of ``POST /chat/completions``."""
-    content = [{"role": message.role, "content": message.content} for message in messages]
-    return {"model": model, "messages": content, **_common(parameters)}
+    return {
+        "model": model,
+        "messages": [_message(message) for message in messages],
+        **_chat_only(parameters),
+        **_common(parameters),
+    }
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        text = [{"type": "text", "text": message.content}] if message.content else []
+        pictures = [
+            {"type": "image_url", "image_url": {"url": image.as_url}} for image in message.images
+        ]
+        made["content"] = [*text, *pictures]
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments_text or "{}"},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        made["tool_call_id"] = message.tool_call_id
+    return made
+
+
+def _chat_only(parameters: ModelParameters) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if parameters.tools:
+        given["tools"] = [
+            {"type": "function", "function": tool.as_dict()} for tool in parameters.tools
+        ]
+    choice = parameters.tool_choice
+    if choice:
+        named = {"type": "function", "function": {"name": choice}}
+        given["tool_choice"] = choice if choice in ("auto", "none", "required") else named
+    if parameters.schema is not None:
+        schema = {"name": "answer", "schema": dict(parameters.schema)}
+        given["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if parameters.reasoning:
+        effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"
+        given["reasoning_effort"] = effort
+    return given
 
 
 def completion_request(prompt: str, model: str, parameters: ModelParameters) -> dict[str, Any]:
@@ -72,6 +111,7 @@ class ChunkDecoder:
 
     def __init__(self) -> None:
         self._events = EventDecoder()
+        self._calls = ToolCallAssembler()
         self.finished = False
 
     def feed(self, data: bytes, elapsed_s: float) -> list[StreamChunk]:
@@ -80,7 +120,17 @@ class ChunkDecoder:
 
     def flush(self, elapsed_s: float) -> list[StreamChunk]:
         """What is left when the stream has ended."""
-        return self._chunks(self._events.flush(), elapsed_s)
+        return [*self._chunks(self._events.flush(), elapsed_s), *self._left_over(elapsed_s)]
+
+    def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
+        """The chunks of an answer that came as one JSON body."""
+        self.finished = True
+        return [self._chunk(body, elapsed_s), *self._left_over(elapsed_s)]
+
+    def _left_over(self, elapsed_s: float) -> list[StreamChunk]:
+        """Tool calls of services that give no finish reason."""
+        calls = self._calls.take()
+        return [StreamChunk("", "", elapsed_s, tool_calls=calls)] if calls else []
 
     def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> list[StreamChunk]:
         chunks = []
@@ -93,34 +143,43 @@ class ChunkDecoder:
                 continue
             if event.get("error") or name == b"error":
                 raise InStreamError(event)
-            chunk = _chunk(event, elapsed_s)
-            if chunk.finish_reason:
-                self.finished = True
-            chunks.append(chunk)
+            chunks.append(self._chunk(event, elapsed_s))
         return chunks
 
+    def _add_calls(self, delta: Mapping[str, Any]) -> None:
+        for call in delta.get("tool_calls") or ():
+            function = call.get("function") or {}
+            self._calls.add(
+                call.get("index"), call.get("id"), function.get("name"), function.get("arguments")
+            )
 
-def _chunk(event: dict[str, Any], elapsed_s: float) -> StreamChunk:
-    text = reasoning = ""
-    finish_reason = None
-    for choice in event.get("choices") or ():
-        if choice.get("index"):  # a second answer to the same prompt, which nobody asked for
-            continue
-        delta = choice.get("delta") or choice
-        text, thought = _content(delta.get("content") or delta.get("text") or "")
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or thought
-        finish_reason = choice.get("finish_reason")
-    usage = event.get("usage")
-    timings = event.get("timings")
-    return StreamChunk(
-        text,
-        reasoning,
-        elapsed_s,
-        finish_reason,
-        _usage(usage) if usage else None,
-        _timings(timings) if timings else None,
-        event,
-    )
+    def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk:
+        text = reasoning = ""
+        finish_reason = None
+        for choice in event.get("choices") or ():
+            if choice.get("index"):  # a second answer to the same prompt, which nobody asked for
+                continue
+            delta = choice.get("delta") or choice.get("message") or choice
+            text, thought = _content(delta.get("content") or delta.get("text") or "")
+            text = text or delta.get("refusal") or ""
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or thought
+            finish_reason = choice.get("finish_reason")
+            if delta.get("tool_calls"):
+                self._add_calls(delta)
+        if finish_reason:
+            self.finished = True
+        usage = event.get("usage")
+        timings = event.get("timings")
+        return StreamChunk(
+            text,
+            reasoning,
+            elapsed_s,
+            finish_reason,
+            _usage(usage) if usage else None,
+            _timings(timings) if timings else None,
+            event,
+            self._calls.take() if finish_reason else (),
+        )
 
 
 def _content(content: str | list[dict[str, Any]]) -> tuple[str, str]:

@@ -1,0 +1,241 @@
+"""
+Anthropic's Messages.
+
+Source: https://docs.anthropic.com/en/api/messages and /messages-streaming.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llm_magics.media import Image, ToolCall
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+from llm_magics.wire.errors import InStreamError
+from llm_magics.wire.sse import EventDecoder, ServerEvent
+
+# The API wants a bound, and has no default; every current model can write this much.
+DEFAULT_MAX_TOKENS = 4096
+
+# Tokens to think with, by the words that other services use.
+_BUDGETS = {"low": 1024, "medium": 4096, "high": 16384}
+
+_CACHED = {"cache_control": {"type": "ephemeral"}}
+
+
+def messages_request(
+    messages: Sequence[ChatMessage],
+    model: str,
+    parameters: ModelParameters,
+    *,
+    cache: bool = False,
+) -> dict[str, Any]:
+    """
+    The body of ``POST /v1/messages``.
+
+    With ``cache`` the tools, the system message and the conversation so far are marked to
+    be cached: three marks of the four that a request may hold.
+    """
+    system = "\n\n".join(each.content for each in messages if each.role == "system")
+    turns = _turns([each for each in messages if each.role != "system"])
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": parameters.max_tokens or DEFAULT_MAX_TOKENS,
+        "messages": turns,
+        "stream": True,
+    }
+    if system:
+        body["system"] = [{"type": "text", "text": system}]
+    for name in ("temperature", "top_p"):
+        if (value := getattr(parameters, name)) is not None:
+            body[name] = value
+    if parameters.stop:
+        body["stop_sequences"] = list(parameters.stop)
+    body |= _tools(parameters) | _thinking(parameters, body["max_tokens"])
+    if parameters.schema is not None:
+        body["output_config"] = {
+            "format": {"type": "json_schema", "schema": dict(parameters.schema)}
+        }
+    if cache:
+        _mark(body)
+    return {**body, **parameters.extra_body}
+
+
+def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """User and assistant in turn: what follows on one another of one role becomes one turn."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = _blocks(message)
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    return turns
+
+
+def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
+    if message.role == "tool":
+        return [
+            {
+                "type": "tool_result",
+                "tool_use_id": message.tool_call_id,
+                "content": message.content,
+            }
+        ]
+    blocks = [dict(block) for block in message.reasoning_blocks]
+    blocks += [_image(image) for image in message.images]
+    if message.content:
+        blocks.append({"type": "text", "text": message.content})
+    blocks += [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+        for call in message.tool_calls
+    ]
+    return blocks
+
+
+def _image(image: Image) -> dict[str, Any]:
+    if image.url:
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    source = {"type": "base64", "media_type": image.media_type, "data": image.base64}
+    return {"type": "image", "source": source}
+
+
+def _tools(parameters: ModelParameters) -> dict[str, Any]:
+    if not parameters.tools:
+        return {}
+    tools = [
+        {"name": tool.name, "description": tool.description, "input_schema": dict(tool.parameters)}
+        for tool in parameters.tools
+    ]
+    choice = parameters.tool_choice
+    if choice is None:
+        return {"tools": tools}
+    kinds = {"auto": "auto", "none": "none", "required": "any"}
+    chosen = {"type": kinds[choice]} if choice in kinds else {"type": "tool", "name": choice}
+    return {"tools": tools, "tool_choice": chosen}
+
+
+def _thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, Any]:
+    asked = parameters.reasoning
+    if not asked:
+        return {} if asked is None else {"thinking": {"type": "disabled"}}
+    budget = _BUDGETS.get(str(asked), _BUDGETS["medium"])
+    # What it thinks counts as output too, so the bound must leave room for the answer.
+    return {
+        "thinking": {"type": "enabled", "budget_tokens": budget},
+        "max_tokens": max_tokens if max_tokens > budget else max_tokens + budget,
+    }
+
+
+def _mark(body: dict[str, Any]) -> None:
+    for blocks in (body.get("tools"), body.get("system"), body["messages"][-1]["content"]):
+        if blocks:
+            blocks[-1] |= _CACHED
+
+
+class ChunkDecoder:
+    """
+    The events of a streamed answer into chunks.
+
+    Usage in ``message_delta`` is cumulative, so that the last one counts; ``input_tokens``
+    leave out what was read from or written to the cache, which is added here.
+    """
+
+    def __init__(self) -> None:
+        self._events = EventDecoder()
+        self._usage: dict[str, int] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._finish_reason: str | None = None
+        self.finished = False
+
+    def feed(self, data: bytes, elapsed_s: float) -> list[StreamChunk]:
+        """The chunks that ``data``, read at ``elapsed_s``, completes."""
+        return self._chunks(self._events.feed(data), elapsed_s)
+
+    def flush(self, elapsed_s: float) -> list[StreamChunk]:
+        """What is left when the stream has ended."""
+        return self._chunks(self._events.flush(), elapsed_s)
+
+    def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
+        """The chunks of a message that came as one JSON body."""
+        self.finished = True
+        chunks = [_whole_block(block, body, elapsed_s) for block in body.get("content") or ()]
+        usage = {name: n for name, n in (body.get("usage") or {}).items() if isinstance(n, int)}
+        last = StreamChunk("", "", elapsed_s, body.get("stop_reason"), usage_of(usage), None, body)
+        return [*chunks, last]
+
+    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> list[StreamChunk]:
+        chunks = [self._chunk(json.loads(event.data), elapsed_s) for event in events]
+        return [chunk for chunk in chunks if chunk is not None]
+
+    def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            return self._delta(event, elapsed_s)
+        if kind == "error":
+            raise InStreamError(event)
+        if kind == "message_start":
+            self._count(event["message"].get("usage"))
+        elif kind == "content_block_start":
+            self._blocks[event["index"]] = {**event["content_block"], "json": ""}
+        elif kind == "content_block_stop":
+            return self._stop(event, elapsed_s)
+        elif kind == "message_delta":
+            self._count(event.get("usage"))
+            self._finish_reason = event["delta"].get("stop_reason") or self._finish_reason
+        elif kind == "message_stop":
+            self.finished = True
+            usage = usage_of(self._usage)
+            return StreamChunk("", "", elapsed_s, self._finish_reason, usage, None, event)
+        return None
+
+    def _delta(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
+        delta = event["delta"]
+        kind = delta.get("type")
+        if kind == "text_delta":
+            return StreamChunk(delta["text"], "", elapsed_s, None, None, None, event)
+        block = self._blocks.setdefault(event["index"], {"json": ""})
+        if kind == "thinking_delta":
+            block["thinking"] = block.get("thinking", "") + delta["thinking"]
+            return StreamChunk("", delta["thinking"], elapsed_s, None, None, None, event)
+        if kind == "signature_delta":
+            block["signature"] = delta["signature"]
+        elif kind == "input_json_delta":
+            block["json"] += delta.get("partial_json") or ""
+        return None
+
+    def _stop(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
+        block = self._blocks.pop(event["index"], {})
+        written = block.pop("json", "")
+        if block.get("type") == "tool_use":
+            call = ToolCall(block["id"], block["name"], written or json.dumps(block.get("input")))
+            return StreamChunk("", "", elapsed_s, None, None, None, event, (call,))
+        if block.get("type") in ("thinking", "redacted_thinking"):
+            return StreamChunk("", "", elapsed_s, raw=event, reasoning_blocks=(block,))
+        return None
+
+    def _count(self, usage: Mapping[str, Any] | None) -> None:
+        self._usage |= {name: n for name, n in (usage or {}).items() if isinstance(n, int)}
+
+
+def _whole_block(block: Mapping[str, Any], body: dict[str, Any], elapsed_s: float) -> StreamChunk:
+    kind = block.get("type")
+    if kind == "tool_use":
+        call = ToolCall(block["id"], block["name"], json.dumps(block.get("input") or {}))
+        return StreamChunk("", "", elapsed_s, raw=body, tool_calls=(call,))
+    thoughts = (block,) if kind in ("thinking", "redacted_thinking") else ()
+    text = block.get("text") or "" if kind == "text" else ""
+    thinking = block.get("thinking") or ""
+    return StreamChunk(text, thinking, elapsed_s, raw=body, reasoning_blocks=thoughts)
+
+
+def usage_of(usage: Mapping[str, int]) -> Usage:
+    """The tokens of a call, those in the cache counted as read."""
+    cached = usage.get("cache_read_input_tokens", 0)
+    written = usage.get("cache_creation_input_tokens", 0)
+    read = usage.get("input_tokens")
+    return Usage(
+        None if read is None else read + cached + written, usage.get("output_tokens"), cached
+    )
