@@ -29,6 +29,11 @@ class Secret:
         if len(value) >= 8:  # shorter ones would blank out ordinary words
             _known.add(value)
 
+    @classmethod
+    def of(cls, value: str | None) -> Secret | None:
+        """``value`` wrapped, or ``None`` where there is none."""
+        return cls(value) if value else None
+
     def reveal(self) -> str:
         """The key itself: for the header that needs it, and for nothing else."""
         return self._value

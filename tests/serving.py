@@ -61,15 +61,15 @@ def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while (asked := await _read(reader)) is not None:
+            asked = await _read(reader)
+            if asked is not None:
                 server.asked.append(asked)
                 says = answer if isinstance(answer, Says) else answer(asked)
-                if not await _write(reader, writer, says, server.hung_up):
-                    break
-                if asked.headers.get("connection") == "close":
-                    break
+                await _write(reader, writer, says, server.hung_up)
         except (ConnectionError, asyncio.IncompleteReadError):
             server.hung_up.set()
+        except asyncio.CancelledError:  # the server stops
+            pass
         finally:
             writer.close()
 
@@ -114,8 +114,9 @@ async def _write(
     writer: asyncio.StreamWriter,
     says: Says,
     hung_up: threading.Event,
-) -> bool:
+) -> None:
     head = f"HTTP/1.1 {says.status} OK\r\nContent-Type: {says.content_type}\r\n"
+    head += "Connection: close\r\n"  # so that no test leaves an idle connection behind
     writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
     for piece in says.pieces:
         writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
@@ -125,12 +126,9 @@ async def _write(
     if says.hang:
         await reader.read(1)  # nothing more is sent: this returns when the client hangs up
         hung_up.set()
-        return False
-    if says.cut:
-        return False
-    writer.write(b"0\r\n\r\n")
-    await writer.drain()
-    return True
+    elif not says.cut:
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
 
 
 def as_json(value: Any, status: int = 200) -> Says:

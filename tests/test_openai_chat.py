@@ -24,7 +24,8 @@ def decoded(pieces: list[bytes]) -> tuple[list[StreamChunk], bool]:
     """The chunks of a stream that came in ``pieces``, and whether it was whole."""
     decoder = openai_chat.ChunkDecoder()
     chunks = [chunk for n, piece in enumerate(pieces) for chunk in decoder.feed(piece, n / 10)]
-    return chunks + decoder.flush(9.0), decoder.finished
+    chunks += decoder.flush(9.0)
+    return chunks, decoder.finished
 
 
 @given(st.lists(st.text(min_size=1)), st.lists(st.integers(0)))
@@ -95,6 +96,15 @@ def test_oddities_of_look_alikes_are_survived() -> None:
     chunks, finished = decoded(stream)
     response = ModelResponse.of(chunks)
     assert (response.text, response.reasoning, finished) == ("a", "hm", True)
+
+
+def test_what_came_before_an_error_in_the_same_bytes_is_kept() -> None:
+    """The network may bring words and error in one piece."""
+    stream = chat_event("a") + chat_event("b") + b'data: {"error": "no"}\n\n'
+    chunks = openai_chat.ChunkDecoder().feed(stream, 0.0)
+    assert [next(chunks).text, next(chunks).text] == ["a", "b"]
+    with pytest.raises(InStreamError):
+        next(chunks)
 
 
 def test_unknown_fields_are_kept() -> None:

@@ -12,19 +12,25 @@ from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, UnsupportedError
 from llm_magics.providers import BaseModelProvider, create_provider, get_available_providers
 from llm_magics.types import Progress
+from tests.fake_ollama import CHAT, EMBED, FakeOllama
+from tests.serving import serving
 
-CHAT_MODELS = {"echo": "lorem", "local": "smollm2-135m"}
-EMBEDDING_MODELS = {"echo": "echo", "local": "minilm-l6-v2"}
+CHAT_MODELS = {"echo": "lorem", "local": "smollm2-135m", "ollama": CHAT}
+EMBEDDING_MODELS = {"echo": "echo", "local": "minilm-l6-v2", "ollama": EMBED}
 MESSAGES = [ChatMessage("user", "Write a sentence about the sea.")]
 SHORT = ModelParameters(max_tokens=8, temperature=0, seed=1)
 
 
-@pytest.fixture(params=["echo", "local"])
+@pytest.fixture(params=["echo", "local", "ollama"])
 def provider(request: pytest.FixtureRequest) -> Iterator[BaseModelProvider]:
     """Each of the providers, closed afterwards."""
-    made = create_provider(request.param)
-    yield made
-    asyncio.run(made.close())
+    if request.param == "ollama":
+        with serving(FakeOllama()) as server:
+            yield create_provider("ollama", base_url=server.url)
+    else:
+        made = create_provider(request.param)
+        yield made
+        asyncio.run(made.close())
 
 
 async def chunks_of(answer: object) -> list[StreamChunk]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from llm_magics.bridge import bridge
@@ -11,6 +12,7 @@ from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.providers import create_provider, get_available_providers, provider_type
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.settings.config import Config, config
+from llm_magics.settings.files import is_project_file
 
 
 class Session:
@@ -29,8 +31,22 @@ class Session:
         settings = self.config.for_provider(name, made.config_type.model_fields)
         known = self._providers.get(name)
         if known is None or known[0] != settings:
+            self._keep_key_from_strangers(name, made, settings)
             known = self._providers[name] = (settings, self._created(name, settings))
         return known[1]
+
+    def _keep_key_from_strangers(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> None:
+        """A project's file may say where to ask, but not have the user's own key sent there."""
+        source = self.config.source(f"providers.{name}.base_url")
+        has_own_key = made.key_variable and os.environ.get(made.key_variable)
+        if "api_key" in settings or not has_own_key or not is_project_file(source):
+            return
+        url = settings["base_url"]
+        msg = f"{source} sends {name} to {url}, where your {made.key_variable} would go too."
+        hint = f"If you trust it: %llm config providers.{name}.base_url {url}"
+        raise ConfigurationError(msg, hint=hint, provider=name)
 
     def _created(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
         try:

@@ -61,6 +61,8 @@ class BaseModelProvider(ABC):
 
     name: ClassVar[str]
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
+    # The environment variable that holds the user's key, where there is one.
+    key_variable: ClassVar[str] = ""
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         self.config = config if config is not None else self.config_type()

@@ -7,7 +7,7 @@ Source: https://docs.anthropic.com/en/api/messages and /messages-streaming.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import Image, ToolCall
@@ -150,11 +150,11 @@ class ChunkDecoder:
         self._finish_reason: str | None = None
         self.finished = False
 
-    def feed(self, data: bytes, elapsed_s: float) -> list[StreamChunk]:
+    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
         """The chunks that ``data``, read at ``elapsed_s``, completes."""
         return self._chunks(self._events.feed(data), elapsed_s)
 
-    def flush(self, elapsed_s: float) -> list[StreamChunk]:
+    def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
         return self._chunks(self._events.flush(), elapsed_s)
 
@@ -166,9 +166,11 @@ class ChunkDecoder:
         last = StreamChunk("", "", elapsed_s, body.get("stop_reason"), usage_of(usage), None, body)
         return [*chunks, last]
 
-    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> list[StreamChunk]:
-        chunks = [self._chunk(json.loads(event.data), elapsed_s) for event in events]
-        return [chunk for chunk in chunks if chunk is not None]
+    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
+        for event in events:
+            chunk = self._chunk(json.loads(event.data), elapsed_s)
+            if chunk is not None:
+                yield chunk
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")

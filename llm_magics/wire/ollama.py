@@ -7,7 +7,7 @@ Source: ``api/types.go`` and ``docs/api.md`` of ollama, and traffic of a 0.24 se
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import ToolCall
@@ -102,11 +102,11 @@ class ChunkDecoder:
         self._calls = 0
         self.finished = False
 
-    def feed(self, data: bytes, elapsed_s: float) -> list[StreamChunk]:
+    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
         """The chunks that ``data``, read at ``elapsed_s``, completes."""
         return self._chunks(self._lines.feed(data), elapsed_s)
 
-    def flush(self, elapsed_s: float) -> list[StreamChunk]:
+    def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
         return self._chunks(self._lines.flush(), elapsed_s)
 
@@ -114,8 +114,10 @@ class ChunkDecoder:
         """The chunks of an answer that came as one JSON body."""
         return [self._chunk(body, elapsed_s)]
 
-    def _chunks(self, lines: Sequence[bytes], elapsed_s: float) -> list[StreamChunk]:
-        return [self._chunk(json.loads(line), elapsed_s) for line in lines if line.strip()]
+    def _chunks(self, lines: Sequence[bytes], elapsed_s: float) -> Iterator[StreamChunk]:
+        for line in lines:
+            if line.strip():
+                yield self._chunk(json.loads(line), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk:
         if "error" in event:

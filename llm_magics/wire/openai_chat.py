@@ -10,7 +10,7 @@ import array
 import base64
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics.types import (
@@ -114,13 +114,14 @@ class ChunkDecoder:
         self._calls = ToolCallAssembler()
         self.finished = False
 
-    def feed(self, data: bytes, elapsed_s: float) -> list[StreamChunk]:
+    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
         """The chunks that ``data``, read at ``elapsed_s``, completes."""
         return self._chunks(self._events.feed(data), elapsed_s)
 
-    def flush(self, elapsed_s: float) -> list[StreamChunk]:
+    def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
-        return [*self._chunks(self._events.flush(), elapsed_s), *self._left_over(elapsed_s)]
+        yield from self._chunks(self._events.flush(), elapsed_s)
+        yield from self._left_over(elapsed_s)
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """The chunks of an answer that came as one JSON body."""
@@ -132,8 +133,7 @@ class ChunkDecoder:
         calls = self._calls.take()
         return [StreamChunk("", "", elapsed_s, tool_calls=calls)] if calls else []
 
-    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> list[StreamChunk]:
-        chunks = []
+    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
         for name, data in events:
             if data.startswith(_DONE):
                 self.finished = True
@@ -143,8 +143,7 @@ class ChunkDecoder:
                 continue
             if event.get("error") or name == b"error":
                 raise InStreamError(event)
-            chunks.append(self._chunk(event, elapsed_s))
-        return chunks
+            yield self._chunk(event, elapsed_s)
 
     def _add_calls(self, delta: Mapping[str, Any]) -> None:
         for call in delta.get("tool_calls") or ():

@@ -7,7 +7,7 @@ Source: https://platform.openai.com/docs/api-reference/responses and /responses-
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import ToolCall
@@ -94,11 +94,11 @@ class ChunkDecoder:
         self._events = EventDecoder()
         self.finished = False
 
-    def feed(self, data: bytes, elapsed_s: float) -> list[StreamChunk]:
+    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
         """The chunks that ``data``, read at ``elapsed_s``, completes."""
         return self._chunks(self._events.feed(data), elapsed_s)
 
-    def flush(self, elapsed_s: float) -> list[StreamChunk]:
+    def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
         return self._chunks(self._events.flush(), elapsed_s)
 
@@ -108,13 +108,13 @@ class ChunkDecoder:
         chunks = [_whole_item(item, body, elapsed_s) for item in body.get("output") or ()]
         return [*(chunk for chunk in chunks if chunk is not None), _last(body, body, elapsed_s)]
 
-    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> list[StreamChunk]:
-        chunks = [
-            self._chunk(json.loads(event.data), elapsed_s)
-            for event in events
-            if event.data != _DONE
-        ]
-        return [chunk for chunk in chunks if chunk is not None]
+    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
+        for event in events:
+            if event.data == _DONE:
+                continue
+            chunk = self._chunk(json.loads(event.data), elapsed_s)
+            if chunk is not None:
+                yield chunk
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")

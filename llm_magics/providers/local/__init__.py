@@ -28,7 +28,8 @@ from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvid
 from llm_magics.providers.local.catalog import STARTERS
 from llm_magics.providers.local.engine import Engine, EnginePool, EngineSpec, default_threads
 from llm_magics.providers.local.weights import WeightsStore
-from llm_magics.providers.openai_like import error_of, stream_chunks
+from llm_magics.providers.openai_like import classified, error_of
+from llm_magics.providers.streams import stream_chunks
 from llm_magics.settings.folders import cache_folder
 from llm_magics.types import ChatMessage, ModelParameters, Progress, StreamChunk
 from llm_magics.wire import openai_chat
@@ -159,7 +160,13 @@ class LocalProvider(StreamingProvider):
             # bits: who asks for the same answer twice must get it.
             body.setdefault("cache_prompt", False)
         body.setdefault("max_tokens", self.config.max_tokens)
-        chunks = stream_chunks(engine.transport, path, body, provider=self.name, model=model)
+        chunks = stream_chunks(
+            engine.transport,
+            path,
+            body,
+            openai_chat.ChunkDecoder(),
+            lambda said, status, _: classified(said, status, self.name, model),
+        )
         try:
             async for chunk in chunks:
                 yield chunk

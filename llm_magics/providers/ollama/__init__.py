@@ -1,0 +1,348 @@
+"""
+Ollama, by its own API: on this machine, on another, or at ollama.com.
+
+``OLLAMA_HOST`` says where, in all the forms that Ollama itself takes; ``OLLAMA_API_KEY`` is
+sent where one is needed. Source: ``docs/api.md`` of ollama, and traffic of a 0.24 server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, Field, field_validator
+
+from llm_magics.errors import (
+    ConnectionError,
+    ModelNotFoundError,
+    ProviderError,
+    UnsupportedError,
+    UsageError,
+    nearest,
+)
+from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
+from llm_magics.providers.ollama.host import parse_host
+from llm_magics.providers.ollama.pulling import PullSizes
+from llm_magics.providers.ollama.refusals import classified
+from llm_magics.providers.streams import stream_chunks
+from llm_magics.secrets import Secret
+from llm_magics.transport import Reply, Timeouts, Transport
+from llm_magics.types import ChatMessage, Embeddings, ModelParameters, Progress, StreamChunk
+from llm_magics.wire import ollama as wire
+from llm_magics.wire.lines import NewlineSplitter
+
+# What a runner understands (api/types.go, Options and Runner); the server takes any name in
+# silence, so that a slip would go unnoticed.
+_OPTIONS = frozenset(
+    [
+        "num_keep",
+        "seed",
+        "num_predict",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "repeat_last_n",
+        "temperature",
+        "repeat_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "stop",
+        "num_ctx",
+        "num_batch",
+        "num_gpu",
+        "main_gpu",
+        "use_mmap",
+        "num_thread",
+        "draft_num_predict",
+        "numa",
+        "low_vram",
+        "use_mlock",
+        "vocab_only",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "penalize_newline",
+        "tfs_z",
+        "logits_all",
+        "embedding_only",
+        "f16_kv",
+    ]
+)
+
+_ABILITIES = {"completion": ("chat", "completion"), "embedding": ("embeddings",)}
+
+
+class OllamaConfig(ProviderConfig):
+    """
+    Attributes:
+        base_url: where the server is; ``OLLAMA_HOST`` unless given.
+        api_key: for a server that wants one; ``OLLAMA_API_KEY`` unless given.
+        keep_alive: how long a model stays loaded after a call, as Ollama writes it ("5m").
+        num_ctx: the longest prompt and answer together, in tokens; the server's own unless given.
+        connect_s, idle_s: seconds to wait for a connection, and for the next byte.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, validate_default=True
+    )
+
+    base_url: str = Field(default_factory=lambda: os.environ.get("OLLAMA_HOST", ""))
+    api_key: Secret | None = Field(
+        default_factory=lambda: Secret.of(os.environ.get("OLLAMA_API_KEY"))
+    )
+    keep_alive: str | int | None = None
+    num_ctx: int | None = Field(None, ge=1)
+    connect_s: float = Field(5.0, gt=0)
+    idle_s: float = Field(600.0, gt=0)
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return parse_host(value)
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _wrapped(cls, value: object) -> object:
+        return Secret.of(value) if isinstance(value, str) else value
+
+
+class OllamaProvider(StreamingProvider):
+    """An Ollama server."""
+
+    name = "ollama"
+    config_type = OllamaConfig
+    key_variable = "OLLAMA_API_KEY"
+    config: OllamaConfig
+
+    def __init__(self, config: OllamaConfig | None = None) -> None:
+        super().__init__(config)
+        timeouts = Timeouts(self.config.connect_s, self.config.idle_s)
+        self._transport = Transport(
+            self.config.base_url, key=self.config.api_key, timeouts=timeouts
+        )
+        self._abilities: dict[str, tuple[str, ...]] = {}
+
+    async def initialize(self) -> bool:
+        return bool((await self.health_check())["status"] == "ok")
+
+    async def list_models(self) -> list[str]:
+        return [model["name"] for model in await self._tags()]
+
+    async def describe_models(self) -> list[ModelInfo]:
+        tags, loaded = await asyncio.gather(self._tags(), self.running_models())
+        in_memory = {model["name"] for model in loaded}
+        return [
+            ModelInfo(
+                tag["name"],
+                await self._known_abilities(tag),
+                tag.get("details", {}).get("context_length"),
+                tag.get("size"),
+                pulled=True,
+                loaded=tag["name"] in in_memory,
+            )
+            for tag in tags
+        ]
+
+    async def health_check(self) -> dict[str, Any]:
+        try:
+            version = await self.version()
+            loaded = [model["name"] for model in await self.running_models()]
+        except ProviderError as error:
+            return {"status": "unavailable", "detail": f"{error} {error.hint or ''}".strip()}
+        detail = f"Ollama {version} at {self.config.base_url}"
+        return {"status": "ok", "detail": detail, "version": version, "loaded": loaded}
+
+    async def version(self) -> str:
+        """The server's version."""
+        return str((await self._get("/api/version")).get("version", "of no known version"))
+
+    async def running_models(self) -> list[dict[str, Any]]:
+        """The models in memory, as the server describes them."""
+        models: list[dict[str, Any]] = (await self._get("/api/ps")).get("models") or []
+        return models
+
+    async def show_model(self, model: str) -> dict[str, Any]:
+        """All that the server knows of ``model``."""
+        model = self.bare(model)
+        return await self._post("/api/show", {"model": model}, model)
+
+    async def load_model(self, model: str) -> None:
+        """Have ``model`` in memory."""
+        model = self.bare(model)
+        body = {"model": model, "messages": [], "stream": False, **self._kept()}
+        await self._post("/api/chat", body, model)
+
+    async def unload_model(self, model: str) -> None:
+        """Take ``model`` out of memory."""
+        model = self.bare(model)
+        body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
+        await self._post("/api/chat", body, model)
+
+    async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Fetch ``model``; cut off, the next pull goes on where it stopped."""
+        model = self.bare(model)
+        lines, sizes = NewlineSplitter(), PullSizes(model)
+        try:
+            async with self._transport.stream("POST", "/api/pull", {"model": model}) as stream:
+                if not stream.ok:
+                    raise await self._refused(await stream.reply(), model)
+                async for elapsed_s, block in stream.blocks:
+                    for line in lines.feed(block):
+                        if line.strip():
+                            yield sizes.after(line, elapsed_s)
+        except ConnectionError as error:
+            raise self._unreachable(error) from None
+        if not sizes.succeeded:
+            msg = f"The server stopped sending {model} before it was whole."
+            raise ConnectionError(
+                msg, hint="Pull it again: it goes on where it stopped.", provider=self.name
+            )
+
+    async def delete_model(self, model: str) -> None:
+        """Delete ``model`` from the server."""
+        model = self.bare(model)
+        await self._send("DELETE", "/api/delete", {"model": model}, model)
+
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        model = self.bare(model)
+        if not texts:
+            return []
+        body = {**wire.embed_request(texts, model), **self._kept()}
+        vectors: Embeddings = wire.embeddings_of(await self._post("/api/embed", body, model))
+        if len(vectors) != len(texts):  # it leaves out what it finds empty
+            msg = f"ollama/{model} gave {len(vectors)} vectors for {len(texts)} texts."
+            raise ProviderError(
+                msg, hint="Leave out empty texts.", provider=self.name, model=model
+            )
+        return vectors
+
+    def stream_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        has_images = any(message.images for message in messages)
+        body = wire.chat_request(messages, model, parameters)
+        return self._stream("/api/chat", body, model, needs_vision=has_images)
+
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = wire.generate_request(prompt, model, parameters)
+        return self._stream("/api/generate", body, model)
+
+    async def _stream(
+        self, path: str, body: dict[str, Any], model: str, *, needs_vision: bool = False
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = self._with_settings(body)
+        if needs_vision and "vision" not in await self._abilities_of(model):
+            # The server would leave the picture out in silence, and an answer be made up.
+            msg = f"ollama/{model} cannot see pictures."
+            raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
+        chunks = stream_chunks(
+            self._transport,
+            path,
+            body,
+            wire.ChunkDecoder(),
+            lambda said, status, _: classified(said, status, model),
+        )
+        text = ""
+        try:
+            async for chunk in chunks:
+                text = text or chunk.text or chunk.reasoning
+                if chunk.finish_reason and not text and not chunk.tool_calls:
+                    _warn_of_silence(model, chunk)
+                yield chunk
+        except ModelNotFoundError as error:
+            raise await self._with_nearest(error) from None
+        except ConnectionError as error:
+            raise self._unreachable(error) from None
+        finally:
+            await chunks.aclose()
+
+    def _with_settings(self, body: dict[str, Any]) -> dict[str, Any]:
+        options = {"num_ctx": self.config.num_ctx} if self.config.num_ctx else {}
+        options |= body.get("options", {})
+        for name in options:
+            if name not in _OPTIONS:
+                msg = f'Ollama has no option "{name}".'
+                raise UsageError(msg, hint=nearest(name, _OPTIONS))
+        return {**self._kept(), **body, **({"options": options} if options else {})}
+
+    def _kept(self) -> dict[str, Any]:
+        keep_alive = self.config.keep_alive
+        return {} if keep_alive is None else {"keep_alive": keep_alive}
+
+    async def _abilities_of(self, model: str) -> tuple[str, ...]:
+        return await self._known_abilities({"name": model})
+
+    async def _known_abilities(self, tag: dict[str, Any]) -> tuple[str, ...]:
+        """From the list where the server tells there, from the model's own page where not."""
+        name, digest = tag["name"], tag.get("digest") or tag["name"]
+        if digest not in self._abilities:
+            told = tag.get("capabilities")
+            if told is None:
+                told = (await self.show_model(name)).get("capabilities") or []
+            self._abilities[digest] = tuple(
+                ability for each in told for ability in _ABILITIES.get(each, (each,))
+            )
+        return self._abilities[digest]
+
+    async def _tags(self) -> list[dict[str, Any]]:
+        models: list[dict[str, Any]] = (await self._get("/api/tags")).get("models") or []
+        return models
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        return _object(await self._send("GET", path))
+
+    async def _post(self, path: str, body: dict[str, Any], model: str) -> dict[str, Any]:
+        return _object(await self._send("POST", path, body, model))
+
+    async def _send(self, method: str, path: str, body: Any = None, model: str = "") -> Reply:
+        try:
+            reply = await self._transport.send(method, path, body)
+        except ConnectionError as error:
+            raise self._unreachable(error) from None
+        if not reply.ok:
+            raise await self._refused(reply, model)
+        return reply
+
+    async def _refused(self, reply: Reply, model: str) -> ProviderError:
+        error = classified(reply.json(), reply.status, model)
+        return await self._with_nearest(error) if isinstance(error, ModelNotFoundError) else error
+
+    async def _with_nearest(self, error: ModelNotFoundError) -> ModelNotFoundError:
+        """``error``, naming what the server has in its place."""
+        try:
+            guess = nearest(error.model or "", await self.list_models(), listed=False)
+        except ProviderError:
+            guess = ""
+        error.hint = f"{guess} Fetch it with: %llm pull ollama/{error.model}".strip()
+        return error
+
+    def _unreachable(self, error: ConnectionError) -> ConnectionError:
+        hint = "Start it with: ollama serve. OLLAMA_HOST says where it is."
+        return ConnectionError(str(error), hint=hint, provider=self.name)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    body = reply.json()
+    if not isinstance(body, dict):
+        msg = f"What answered does not speak Ollama's language: {str(body)[:60]!r}"
+        raise ProviderError(msg, hint="Check OLLAMA_HOST.", provider="ollama", body=body)
+    return body
+
+
+def _warn_of_silence(model: str, last: StreamChunk) -> None:
+    """An empty answer is what a prompt that fills the context gets, cut in silence."""
+    read = last.usage.input_tokens if last.usage else None
+    msg = (
+        f"ollama/{model} answered with nothing after reading {read} tokens. If the prompt was "
+        "longer, the server cut it to fit: raise num_ctx."
+    )
+    warnings.warn(msg, stacklevel=2)

@@ -1,0 +1,34 @@
+"""The lines that a pull sends, added up."""
+
+from __future__ import annotations
+
+import json
+
+from llm_magics.providers.ollama.refusals import classified
+from llm_magics.types import Progress
+
+
+class PullSizes:
+    """Adds up the layers of a pull: their lines repeat, and come in any order."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._done: dict[str, int] = {}
+        self._total: dict[str, int] = {}
+        self.succeeded = False
+
+    def after(self, line: bytes, elapsed_s: float) -> Progress:
+        """How far the pull has come with this line."""
+        told = json.loads(line)
+        if "error" in told:
+            raise classified(told, None, self._model)
+        self.succeeded = self.succeeded or told.get("status") == "success"
+        digest = told.get("digest")
+        if digest:
+            self._total[digest] = told.get("total") or self._total.get(digest, 0)
+            self._done[digest] = told.get("completed") or self._done.get(digest, 0)
+        done, total = sum(self._done.values()), sum(self._total.values())
+        task = f"fetching {self._model}"
+        if not total:
+            return Progress(f"{task}: {told.get('status', '')}", elapsed_s=elapsed_s)
+        return Progress(task, total if self.succeeded else done, total, elapsed_s=elapsed_s)

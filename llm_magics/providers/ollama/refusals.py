@@ -1,0 +1,52 @@
+"""What an Ollama server's errors mean: by its words where they tell more than the status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_magics.errors import (
+    AuthenticationError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnsupportedError,
+)
+from llm_magics.secrets import scrub
+
+# Parts of what the server says with status 500 when the caller is at fault.
+_CALLERS_FAULT = ("option ", "invalid format", "invalid json schema", "must be of type")
+
+
+def classified(said: Any, status: int | None, model: str) -> ProviderError:
+    """The error that the server's words and status stand for."""
+    text = said.get("error", said) if isinstance(said, dict) else said
+    text = text.get("message", text) if isinstance(text, dict) else text
+    status = said.get("status", status) if isinstance(said, dict) else status
+    words = scrub(str(text)).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
+    made, hint = _kind(words.lower(), status)
+    callers_fault = any(part in words.lower() for part in _CALLERS_FAULT)
+    retryable = made.retryable or ((status is None or status >= 500) and not callers_fault)
+    return made(
+        f"ollama{f'/{model}' if model else ''}: {words[:300]}.",
+        hint=hint,
+        provider="ollama",
+        model=model,
+        status=status,
+        retryable=retryable and made not in (ModelNotFoundError, ContextLengthError),
+        body=said,
+    )
+
+
+def _kind(words: str, status: int | None) -> tuple[type[ProviderError], str | None]:
+    if "does not support" in words:
+        return UnsupportedError, "Use another model; %llm models shows what each can do."
+    if "exceeds the context length" in words:
+        return ContextLengthError, "Shorten the prompt, or raise num_ctx."
+    if status in (401, 403):
+        return AuthenticationError, "Set OLLAMA_API_KEY."
+    if status == 404 or "file does not exist" in words:
+        return ModelNotFoundError, None
+    if status in (429, 503):
+        return RateLimitError, "Wait a little and run the cell again."
+    return ProviderError, None

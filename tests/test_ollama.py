@@ -1,0 +1,338 @@
+"""Ollama: every recorded refusal, what is sent, pulls, and servers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llm_magics as lm
+from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
+from llm_magics.media import Image
+from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, host
+from llm_magics.types import Progress
+from tests.fake_ollama import CHAT, EMBED, FakeOllama
+from tests.recorded import needs_recordings, records
+from tests.serving import Asked, Says, Server, as_json, serving
+from tests.test_wire import PNG
+
+HI = [ChatMessage("user", "hi")]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """The fake server."""
+    with serving(FakeOllama()) as running:
+        yield running
+
+
+def asked_once(url: str, do: Any) -> Any:
+    """What ``do`` gives, called with a provider at ``url``."""
+
+    async def use() -> Any:
+        async with OllamaProvider(OllamaConfig(base_url=url)) as provider:
+            return await do(provider)
+
+    return asyncio.run(use())
+
+
+async def chatted(provider: OllamaProvider, **parameters: Any) -> ModelResponse:
+    """A whole answer of the chat model."""
+    answer = await provider.generate_chat(HI, CHAT, ModelParameters(**parameters))
+    assert isinstance(answer, ModelResponse)
+    return answer
+
+
+def recorded(name: str) -> Says:
+    """An answer of the real server."""
+    (record,) = [each for each in records("ollama_server") if each["name"] == name]
+    content_type = record["headers"].get("content-type", "application/json")
+    return Says([record["body"].encode()], record["status"], content_type)
+
+
+def test_where_the_server_is() -> None:
+    """Every form of OLLAMA_HOST, as Ollama itself reads it."""
+    assert doctest.testmod(host).failed == 0
+    assert host.parse_host(" example.com:80 ") == "http://example.com:80"
+    assert host.parse_host("[::1]:9") == "http://[::1]:9"
+    assert host.parse_host("::1" if False else "http://0.0.0.0:1") == "http://127.0.0.1:1"
+
+
+def test_the_environment_says_where_and_with_what_key(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OLLAMA_HOST and OLLAMA_API_KEY; the key goes in a header, and is not shown."""
+    monkeypatch.setenv("OLLAMA_HOST", server.url.removeprefix("http://"))
+    monkeypatch.setenv("OLLAMA_API_KEY", "canary-93b1c6d2")
+    config = OllamaConfig()
+    assert config.base_url == server.url
+    assert "canary" not in repr(config)
+    asyncio.run(OllamaProvider(config).version())
+    assert server.asked[-1].headers["authorization"] == "Bearer canary-93b1c6d2"
+
+
+def test_a_projects_file_cannot_send_the_key_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    """Not before the user has said yes, by setting the address himself."""
+    monkeypatch.setenv("OLLAMA_API_KEY", "canary-93b1c6d2")
+    Path("llm_magics.yaml").write_text(f"providers: {{ollama: {{base_url: '{server.url}'}}}}")
+    with pytest.raises(
+        errors.ConfigurationError, match="your OLLAMA_API_KEY would go too"
+    ) as caught:
+        lm.ask("hi", model=f"ollama/{CHAT}")
+    assert "If you trust it" in str(caught.value.hint)
+    assert server.asked == []
+    lm.config.set("providers.ollama.base_url", server.url)
+    assert lm.ask("hi", model=f"ollama/{CHAT}").text
+
+
+def test_a_call_through_the_whole_road(server: Server) -> None:
+    """The service's counts and times are in the row, its load time apart."""
+    lm.config.set("providers.ollama.base_url", server.url)
+    answer = lm.ask("hi", model=f"ollama/{CHAT}", max_tokens=5, keep_alive="1m")
+    assert answer.usage.output_tokens == 5
+    assert answer.timing.itl_ms == pytest.approx(125)
+    assert answer.timing.load_s == pytest.approx(0.02)
+    assert server.asked[-1].json()["keep_alive"] == "1m"
+    assert lm.runs().cost_usd.isna().all()
+
+
+def test_models_with_what_is_known_of_them(server: Server) -> None:
+    """Abilities from each model's page where the list has none, asked once."""
+
+    async def use(provider: OllamaProvider) -> None:
+        await provider.load_model(CHAT)
+        infos = {info.name: info for info in await provider.describe_models()}
+        assert infos[CHAT].abilities == ("chat", "completion", "tools")
+        assert infos[EMBED].abilities == ("embeddings",)
+        assert (infos[CHAT].loaded, infos[EMBED].loaded) == (True, False)
+        await provider.unload_model(CHAT)
+        await provider.describe_models()
+        assert not any(info.loaded for info in await provider.describe_models())
+
+    asked_once(server.url, use)
+    assert [asked.path for asked in server.asked].count("/api/show") == 3
+
+
+def test_a_pull_tells_how_far_it_is(server: Server) -> None:
+    """Layers added up by digest, repeated lines or not; at the end all of it."""
+
+    async def use(provider: OllamaProvider) -> list[Progress]:
+        told = [progress async for progress in provider.pull_model("ollama/new:1b")]
+        assert "new:1b" in await provider.list_models()
+        await provider.delete_model("new:1b")
+        assert "new:1b" not in await provider.list_models()
+        return told
+
+    told = asked_once(server.url, use)
+    assert [progress.done for progress in told if progress.total] == [0, 40, 40, 98, 98, 98]
+    assert told[-1].fraction == 1
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        (Says([b'{"status":"pulling manifest"}\n{"error":"pull model manifest: file does not exist"}\n']), errors.ModelNotFoundError),
+        (Says([b'{"status":"pulling manifest"}\n']), errors.ConnectionError),
+        (as_json({"error": "invalid model name"}, 400), errors.ProviderError),
+    ],
+    ids=["error in a line", "cut off", "refused"],
+)  # fmt: skip
+def test_a_pull_that_fails(says: Says, expected: type[Exception]) -> None:
+    """An error line is an error, and so is an end without success."""
+
+    async def use(provider: OllamaProvider) -> None:
+        async for _ in provider.pull_model("x"):
+            pass
+
+    def answers(asked: Asked) -> Says:
+        return says if asked.path == "/api/pull" else as_json({"models": [], "version": "1"})
+
+    with serving(answers) as running, pytest.raises(expected):
+        asked_once(running.url, use)
+
+
+REFUSALS = {
+    "chat missing model": (errors.ModelNotFoundError, False),
+    "embed missing": (errors.ModelNotFoundError, False),
+    "chat tools unsupported": (errors.UnsupportedError, False),
+    "chat think unsupported": (errors.UnsupportedError, False),
+    "chat embed model": (errors.UnsupportedError, False),
+    "chat bad format": (errors.ProviderError, False),
+    "chat bad schema": (errors.ProviderError, False),
+    "chat bad option": (errors.ProviderError, False),
+    "chat bad image": (errors.ProviderError, False),
+    "chat context overflow, no truncate": (errors.ContextLengthError, False),
+    "chat server busy": (errors.RateLimitError, True),
+    "generate runner killed whole": (errors.ProviderError, True),
+    "wrong method": (errors.ProviderError, False),
+}
+
+
+@needs_recordings
+@pytest.mark.parametrize("name", REFUSALS)
+def test_every_recorded_refusal_has_its_class(name: str) -> None:
+    """By the server's words where they tell more than its status; retried only where it helps."""
+    expected, retryable = REFUSALS[name]
+
+    def answers(asked: Asked) -> Says:
+        return recorded(name) if asked.path == "/api/chat" else as_json({"models": []})
+
+    with serving(answers) as running, pytest.raises(expected) as caught:
+        asked_once(running.url, chatted)
+    assert type(caught.value) is expected
+    assert caught.value.retryable is retryable
+    assert "registry.ollama.ai" not in str(caught.value)
+
+
+@needs_recordings
+def test_a_model_process_that_is_killed_keeps_what_came() -> None:
+    """Status 200, words, then an error line: StreamInterrupted, with the words."""
+    lost = pytest.raises(errors.StreamInterrupted, match="unexpected EOF")
+    with serving(recorded("chat runner killed")) as running, lost as caught:
+        asked_once(running.url, chatted)
+    assert caught.value.partial.text
+
+
+@needs_recordings
+def test_an_answer_of_nothing_is_warned_of() -> None:
+    """A prompt far over the context is cut in silence, and the answer is empty."""
+    warned = pytest.warns(UserWarning, match="raise num_ctx")
+    with serving(recorded("chat context overflow")) as running, warned:
+        asked_once(running.url, chatted)
+
+
+def test_a_missing_model_names_the_nearest(server: Server) -> None:
+    """And how to fetch it."""
+
+    async def use(provider: OllamaProvider) -> None:
+        await provider.generate_chat(HI, "smolm2:135m", ModelParameters())
+
+    with pytest.raises(errors.ModelNotFoundError) as caught:
+        asked_once(server.url, use)
+    assert caught.value.hint == f"Did you mean {CHAT}? Fetch it with: %llm pull ollama/smolm2:135m"
+
+
+def test_a_picture_goes_only_to_who_can_see(server: Server) -> None:
+    """The server would leave it out in silence."""
+    look = [ChatMessage("user", "what is it", images=(Image(PNG),))]
+
+    async def use(provider: OllamaProvider) -> None:
+        await provider.generate_chat(look, "seeing:1b", ModelParameters())
+        with pytest.raises(errors.UnsupportedError, match="cannot see"):
+            await provider.generate_chat(look, CHAT, ModelParameters())
+
+    asked_once(server.url, use)
+    (sent,) = [asked for asked in server.asked if asked.path == "/api/chat"]
+    assert sent.json()["messages"][0]["images"] == [Image(PNG).base64]
+
+
+def test_an_option_that_does_not_exist_is_refused(server: Server) -> None:
+    """The server would take it in silence."""
+
+    async def use(provider: OllamaProvider) -> None:
+        await chatted(provider, extra_body={"options": {"num_cxt": 8}})
+
+    with pytest.raises(errors.UsageError) as caught:
+        asked_once(server.url, use)
+    assert "num_ctx" in str(caught.value.hint)
+
+
+def test_settings_go_with_every_call(server: Server) -> None:
+    """Context and how long a model stays; those of the call over them."""
+
+    async def use() -> None:
+        config = OllamaConfig(base_url=server.url, num_ctx=64, keep_alive="2m")
+        async with OllamaProvider(config) as provider:
+            await chatted(provider)
+            await chatted(provider, extra_body={"options": {"num_ctx": 128}})
+            await provider.generate_embeddings(["a"], EMBED)
+
+    asyncio.run(use())
+    sent = [asked.json() for asked in server.asked if asked.method == "POST"]
+    assert [body.get("options", {}).get("num_ctx") for body in sent] == [64, 128, None]
+    assert {body["keep_alive"] for body in sent} == {"2m"}
+
+
+def test_fewer_vectors_than_texts_are_an_error() -> None:
+    """The server leaves out what it finds empty: whose vector is whose?"""
+    lost = pytest.raises(errors.ProviderError, match="1 vectors for 2")
+    with serving(as_json({"embeddings": [[1.0]]})) as running, lost:
+        asked_once(running.url, lambda p: p.generate_embeddings(["a", ""], EMBED))
+
+
+def test_nobody_at_home() -> None:
+    """The error says how to start it; health says so without raising."""
+
+    async def use(provider: OllamaProvider) -> dict[str, Any]:
+        with pytest.raises(errors.ConnectionError) as caught:
+            await chatted(provider)
+        assert "ollama serve" in str(caught.value.hint)
+        assert await provider.initialize() is False
+        return await provider.health_check()
+
+    health = asked_once("127.0.0.1:9", use)
+    assert health["status"] == "unavailable"
+    assert "Nobody answers" in health["detail"]
+
+
+def test_a_server_that_answers_whole_when_asked_to_stream() -> None:
+    """Status 200 and JSON is an answer, or an error, but never lost."""
+    whole = {
+        "message": {"role": "assistant", "content": "all"},
+        "done": True,
+        "done_reason": "stop",
+    }
+    with serving(as_json(whole)) as running:
+        assert asked_once(running.url, chatted).text == "all"
+    with serving(as_json({"error": "no"})) as running, pytest.raises(errors.ProviderError):
+        asked_once(running.url, chatted)
+    with serving(Says([b"<html>"])) as running, pytest.raises(errors.ProviderError):
+        asked_once(running.url, chatted)
+
+
+@needs_recordings
+def test_recorded_vectors_and_lists_are_read() -> None:
+    """As the real server sends them: vectors, the list of models, what is loaded."""
+    answers = {
+        "/api/embed": recorded("embed list"),
+        "/api/tags": recorded("tags"),
+        "/api/ps": recorded("ps loaded"),
+        "/api/show": recorded("show"),
+        "/api/version": recorded("version"),
+    }
+
+    async def use(provider: OllamaProvider) -> None:
+        vectors = await provider.generate_embeddings(["a", "b", "c"], EMBED)
+        assert [len(vector) for vector in vectors] == [384] * 3
+        assert CHAT in await provider.list_models()
+        loaded = [info.name for info in await provider.describe_models() if info.loaded]
+        assert loaded == [CHAT]
+        assert (await provider.health_check())["version"] == "0.24.0"
+
+    with serving(lambda asked: answers[asked.path]) as running:
+        asked_once(running.url, use)
+
+
+def test_what_the_fake_sends_is_what_the_real_one_sent() -> None:
+    """The fake's answers have the fields of the recorded ones, and no others."""
+    found = {record["name"]: record for record in records("ollama_server")}
+    if not found:
+        pytest.skip("the recorded traffic is not beside the checkout")
+    fake = FakeOllama()
+    for name in ("chat stream", "embed list", "version", "chat missing model", "delete missing"):
+        record = found[name]
+        body = {**(record["request"] or {}), "stream": True}
+        if "model" in body and record["status"] == 200:
+            body["model"] = {"all-minilm": "all-minilm"}.get(body["model"], CHAT)
+        says = fake(Asked(record["method"], record["endpoint"], {}, json.dumps(body).encode()))
+        real = json.loads(record["body"].splitlines()[-1])
+        ours = json.loads(says.pieces[-1])
+        assert says.status == record["status"]
+        assert set(ours) <= set(real), name
