@@ -13,20 +13,28 @@ from llm_magics.errors import ConfigurationError, ModelNotFoundError, Unsupporte
 from llm_magics.providers import BaseModelProvider, create_provider, get_available_providers
 from llm_magics.types import Progress
 from tests.fake_ollama import CHAT, EMBED, FakeOllama
+from tests.fake_openai import FakeOpenAI
 from tests.serving import serving
 
-CHAT_MODELS = {"echo": "lorem", "local": "smollm2-135m", "ollama": CHAT}
-EMBEDDING_MODELS = {"echo": "echo", "local": "minilm-l6-v2", "ollama": EMBED}
+CHAT_MODELS = {"echo": "lorem", "local": "smollm2-135m", "ollama": CHAT, "openai": "gpt-test"}
+EMBEDDING_MODELS = {
+    "echo": "echo",
+    "local": "minilm-l6-v2",
+    "ollama": EMBED,
+    "openai": "text-embedding-test",
+}
 MESSAGES = [ChatMessage("user", "Write a sentence about the sea.")]
 SHORT = ModelParameters(max_tokens=8, temperature=0, seed=1)
 
 
-@pytest.fixture(params=["echo", "local", "ollama"])
+@pytest.fixture(params=["echo", "local", "ollama", "openai"])
 def provider(request: pytest.FixtureRequest) -> Iterator[BaseModelProvider]:
     """Each of the providers, closed afterwards."""
-    if request.param == "ollama":
-        with serving(FakeOllama()) as server:
-            yield create_provider("ollama", base_url=server.url)
+    fakes = {"ollama": FakeOllama, "openai": FakeOpenAI}
+    if request.param in fakes:
+        key = {"api_key": "a-key-of-the-test"}
+        with serving(fakes[request.param]()) as server:
+            yield create_provider(request.param, base_url=server.url, **key)
     else:
         made = create_provider(request.param)
         yield made

@@ -27,6 +27,7 @@ __all__ = [
 _BUILT_IN = {
     "echo": "llm_magics.providers.echo:EchoProvider",
     "local": "llm_magics.providers.local:LocalProvider",
+    "openai": "llm_magics.providers.openai:OpenAIProvider",
     "ollama": "llm_magics.providers.ollama:OllamaProvider",
 }
 

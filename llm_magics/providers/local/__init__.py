@@ -165,7 +165,7 @@ class LocalProvider(StreamingProvider):
             path,
             body,
             openai_chat.ChunkDecoder(),
-            lambda said, status, _: classified(said, status, self.name, model),
+            lambda said, status, headers: classified(said, status, self.name, model, headers),
         )
         try:
             async for chunk in chunks:

@@ -1,0 +1,86 @@
+"""
+A server that speaks OpenAI's format without models: it follows the documented protocol.
+
+Its refusals are the recorded ones; its text is made up from the prompt and the seed.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import struct
+from typing import Any
+
+from tests.serving import Asked, Says, as_json, chat_event
+
+MODELS = ("gpt-test", "text-embedding-test")
+
+
+def refusal(code: str | None, message: str, status: int, param: str | None = None) -> Says:
+    """A refusal in OpenAI's shape."""
+    error = {"code": code, "message": message, "param": param, "type": "invalid_request_error"}
+    return as_json({"error": error}, status)
+
+
+class FakeOpenAI:
+    """Call it with a request. ``refuses`` are parameters that its model does not take."""
+
+    def __init__(self, *refuses: str, key: str = "a-key-of-the-test") -> None:
+        self.refuses = refuses
+        self.key = key
+
+    def __call__(self, asked: Asked) -> Says:
+        if asked.headers.get("authorization") != f"Bearer {self.key}":
+            return refusal("invalid_api_key", "Incorrect API key provided.", 401)
+        if asked.path == "/models":
+            return as_json({"object": "list", "data": [{"id": name} for name in MODELS]})
+        body = asked.json()
+        if body["model"] not in MODELS:
+            message = (
+                f"The model `{body['model']}` does not exist or you do not have access to it."
+            )
+            return refusal("model_not_found", message, 404)
+        for name in self.refuses:
+            if name in body:
+                message = f"Unsupported parameter: '{name}' is not supported with this model."
+                return refusal("unsupported_parameter", message, 400, name)
+        if asked.path == "/embeddings":
+            return self.embeddings(body)
+        return self.words(body)
+
+    def embeddings(self, body: dict[str, Any]) -> Says:
+        if len(body["input"]) > 2048 or "" in body["input"]:
+            return refusal(None, "'$.input' is invalid.", 400, "input")
+        data = [
+            {"index": n, "embedding": _packed(_unit(text)) if body["encoding_format"] == "base64" else _unit(text)}
+            for n, text in enumerate(body["input"])
+        ]  # fmt: skip
+        return as_json({"data": data[::-1], "usage": {"prompt_tokens": len(data)}})
+
+    def words(self, body: dict[str, Any]) -> Says:
+        assert body["stream"] is True
+        prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        draw = random.Random(f"{body.get('seed')} {prompt}")
+        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 30
+        words = [f" word{draw.randrange(100)}" for _ in range(min(longest, 30))]
+        finish = "length" if longest < 30 else "stop"
+        if "prompt" in body:
+            events = [chat_event(choices=[{"index": 0, "text": word, "finish_reason": None}]) for word in words]  # fmt: skip
+        else:
+            events = [chat_event(word) for word in words]
+        events.append(chat_event(finish_reason=finish))
+        if body.get("stream_options", {}).get("include_usage"):
+            usage = {"prompt_tokens": 7, "completion_tokens": len(words)}
+            events.append(chat_event(choices=[], usage=usage))
+        return Says([*events, b"data: [DONE]\n\n"])
+
+
+def _unit(text: str) -> list[float]:
+    draw = random.Random(text)
+    vector = [draw.gauss(0, 1) for _ in range(16)]
+    norm = sum(x * x for x in vector) ** 0.5
+    return [x / norm for x in vector]
+
+
+def _packed(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
