@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics
-from llm_magics.errors import LLMError, ParseError, UsageError
+from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook import options
 from llm_magics.notebook.commands import COMMANDS
+from llm_magics.types import StreamChunk
 
 
 @pytest.fixture
@@ -372,3 +374,22 @@ def test_a_comparison_in_which_nobody_answers_is_a_failure(shell: InteractiveShe
     """Or a notebook would pass that asked nobody."""
     with pytest.raises(LLMError, match="None of the 2 models answered"):
         shell.run_cell_magic("llm", "echo/a echo/b", "x")
+
+
+def test_what_is_on_its_way_at_an_interrupt_is_shown_too(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Screen and variable hold the same, however unlucky the moment."""
+    from llm_magics.notebook import asking
+
+    class Unlucky(asking.Exchange):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[StreamChunk]:
+            yield next(super().__iter__())
+            time.sleep(0.3)  # meanwhile the other words come in
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(asking, "Exchange", Unlucky)
+    with pytest.raises(Interrupted):
+        shell.run_cell_magic("llm", "-o ans", "one two three")
+    assert shell.user_ns["ans"].text == "one two three"
+    assert capsys.readouterr().out == "one two three\n"

@@ -56,13 +56,18 @@ def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall
     """Show the answer as it comes; whatever came of it is kept, however it ends."""
     as_it_comes = options.format == "markdown"
     try:
-        with (
-            answer_display(shell, stream=not options.no_stream) as display,
-            Exchange(call, display.show_progress) as exchange,
-        ):
-            for chunk in exchange:
-                if as_it_comes and chunk.text:
-                    display.write(chunk.text)
+        with answer_display(shell, stream=not options.no_stream) as display:
+            written = 0
+            try:
+                with Exchange(call, display.show_progress) as exchange:
+                    for chunk in exchange:
+                        if as_it_comes and chunk.text:
+                            written += len(chunk.text)
+                            display.write(chunk.text)
+            finally:
+                # What an Interrupt found on its way here had come, and is in the answer too.
+                if as_it_comes:
+                    display.write(call.response().text[written:])
     except KeyboardInterrupt:
         raise _interrupted(call.response(), options.output) from None
     finally:
