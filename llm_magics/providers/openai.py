@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from llm_magics.errors import (
     AuthenticationError,
@@ -21,11 +21,12 @@ from llm_magics.errors import (
     ProviderError,
     nearest,
 )
-from llm_magics.providers.base import ProviderConfig, StreamingProvider
+from llm_magics.providers.base import StreamingProvider
 from llm_magics.providers.openai_like import classified, error_of
+from llm_magics.providers.remote import RemoteConfig
 from llm_magics.providers.streams import Decoder, stream_chunks
 from llm_magics.secrets import Secret
-from llm_magics.transport import Reply, Timeouts, Transport
+from llm_magics.transport import Reply, Transport
 from llm_magics.types import ChatMessage, Embeddings, ModelParameters, StreamChunk, Usage
 from llm_magics.wire import openai_chat, openai_responses
 
@@ -54,19 +55,14 @@ OPENAI = Quirks("max_completion_tokens", "base64")
 LOOK_ALIKE = Quirks()
 
 
-class OpenAIConfig(ProviderConfig):
+class OpenAIConfig(RemoteConfig):
     """
     Attributes:
         base_url: the service's address, up to ``/v1``.
         api_key: the key; ``OPENAI_API_KEY`` unless given. A server of your own may need none.
         organization, project: sent along where given.
         api: which of OpenAI's two interfaces a chat goes through.
-        connect_s, idle_s: seconds to wait for a connection, and for the next byte.
     """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, validate_default=True
-    )
 
     base_url: str = Field(default_factory=lambda: os.environ.get("OPENAI_BASE_URL") or _OWN)
     api_key: Secret | None = Field(
@@ -75,18 +71,11 @@ class OpenAIConfig(ProviderConfig):
     organization: str | None = Field(default_factory=lambda: os.environ.get("OPENAI_ORG_ID"))
     project: str | None = Field(default_factory=lambda: os.environ.get("OPENAI_PROJECT_ID"))
     api: Literal["chat", "responses"] = "chat"
-    connect_s: float = Field(5.0, gt=0)
-    idle_s: float = Field(300.0, gt=0)
 
     @field_validator("base_url", mode="after")
     @classmethod
     def _address(cls, value: str) -> str:
         return value.rstrip("/")
-
-    @field_validator("api_key", mode="before")
-    @classmethod
-    def _wrapped(cls, value: object) -> object:
-        return Secret.of(value) if isinstance(value, str) else value
 
 
 class OpenAIProvider(StreamingProvider):
@@ -107,7 +96,7 @@ class OpenAIProvider(StreamingProvider):
             self.config.base_url,
             {name: value for name, value in given.items() if value},
             self.config.api_key,
-            Timeouts(self.config.connect_s, self.config.idle_s),
+            self.config.timeouts,
         )
         self._quirks = OPENAI if self._is_openai_itself else LOOK_ALIKE
         # What a model was found not to take, learned from its refusals.

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from llm_magics.errors import (
     ConnectionError,
@@ -23,13 +23,14 @@ from llm_magics.errors import (
     UsageError,
     nearest,
 )
-from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
+from llm_magics.providers.base import ModelInfo, StreamingProvider
 from llm_magics.providers.ollama.host import parse_host
 from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
+from llm_magics.providers.remote import RemoteConfig
 from llm_magics.providers.streams import stream_chunks
 from llm_magics.secrets import Secret
-from llm_magics.transport import Reply, Timeouts, Transport
+from llm_magics.transport import Reply, Transport
 from llm_magics.types import ChatMessage, Embeddings, ModelParameters, Progress, StreamChunk
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
@@ -76,19 +77,14 @@ _OPTIONS = frozenset(
 _ABILITIES = {"completion": ("chat", "completion"), "embedding": ("embeddings",)}
 
 
-class OllamaConfig(ProviderConfig):
+class OllamaConfig(RemoteConfig):
     """
     Attributes:
         base_url: where the server is; ``OLLAMA_HOST`` unless given.
         api_key: for a server that wants one; ``OLLAMA_API_KEY`` unless given.
         keep_alive: how long a model stays loaded after a call, as Ollama writes it ("5m").
         num_ctx: the longest prompt and answer together, in tokens; the server's own unless given.
-        connect_s, idle_s: seconds to wait for a connection, and for the next byte.
     """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, validate_default=True
-    )
 
     base_url: str = Field(default_factory=lambda: os.environ.get("OLLAMA_HOST", ""))
     api_key: Secret | None = Field(
@@ -96,18 +92,12 @@ class OllamaConfig(ProviderConfig):
     )
     keep_alive: str | int | None = None
     num_ctx: int | None = Field(None, ge=1)
-    connect_s: float = Field(5.0, gt=0)
-    idle_s: float = Field(600.0, gt=0)
+    idle_s: float = Field(600.0, gt=0)  # a large model may take minutes to load
 
     @field_validator("base_url", mode="after")
     @classmethod
     def _address(cls, value: str) -> str:
         return parse_host(value)
-
-    @field_validator("api_key", mode="before")
-    @classmethod
-    def _wrapped(cls, value: object) -> object:
-        return Secret.of(value) if isinstance(value, str) else value
 
 
 class OllamaProvider(StreamingProvider):
@@ -120,9 +110,8 @@ class OllamaProvider(StreamingProvider):
 
     def __init__(self, config: OllamaConfig | None = None) -> None:
         super().__init__(config)
-        timeouts = Timeouts(self.config.connect_s, self.config.idle_s)
         self._transport = Transport(
-            self.config.base_url, key=self.config.api_key, timeouts=timeouts
+            self.config.base_url, key=self.config.api_key, timeouts=self.config.timeouts
         )
         self._abilities: dict[str, tuple[str, ...]] = {}
 
