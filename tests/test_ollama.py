@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import doctest
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,37 @@ def test_a_projects_file_cannot_send_the_key_elsewhere(
     monkeypatch.setenv("OLLAMA_API_KEY", "canary-93b1c6d2")
     Path("llm_magics.yaml").write_text(f"providers: {{ollama: {{base_url: '{server.url}'}}}}")
     with pytest.raises(
-        errors.ConfigurationError, match="your OLLAMA_API_KEY would go too"
+        errors.ConfigurationError, match=r"your key would go too \(OLLAMA_API_KEY\)"
     ) as caught:
         lm.ask("hi", model=f"ollama/{CHAT}")
     assert "If you trust it" in str(caught.value.hint)
     assert server.asked == []
     lm.config.set("providers.ollama.base_url", server.url)
+    assert lm.ask("hi", model=f"ollama/{CHAT}").text
+
+
+@pytest.mark.parametrize("own", ["environment", "user file", "session"])
+def test_no_key_of_the_users_follows_a_projects_address(
+    monkeypatch: pytest.MonkeyPatch, server: Server, own: str
+) -> None:
+    """Wherever the key was set; but a key that the project brings itself goes there."""
+    key = "canary-93b1c6d2"
+    project = Path("llm_magics.yaml")
+    project.write_text(f"providers: {{ollama: {{base_url: '{server.url}'}}}}")
+    if own == "environment":
+        monkeypatch.setenv("LLM_MAGICS_OLLAMA_API_KEY", key)
+    elif own == "user file":
+        folder = Path(os.environ["XDG_CONFIG_HOME"]) / "llm_magics"
+        folder.mkdir(parents=True)
+        (folder / "llm_magics.yaml").write_text(f"providers: {{ollama: {{api_key: {key}}}}}")
+    else:
+        lm.config.set("providers.ollama.api_key", key)
+    with pytest.raises(errors.ConfigurationError, match="your key would go too"):
+        lm.ask("hi", model=f"ollama/{CHAT}")
+    assert server.asked == []
+    lm.config.reload()
+    monkeypatch.delenv("LLM_MAGICS_OLLAMA_API_KEY", raising=False)
+    project.write_text(f"providers: {{ollama: {{base_url: '{server.url}', api_key: own-key-1}}}}")
     assert lm.ask("hi", model=f"ollama/{CHAT}").text
 
 

@@ -40,11 +40,16 @@ class Session:
     ) -> None:
         """A project's file may say where to ask, but not have the user's own key sent there."""
         source = self.config.source(f"providers.{name}.base_url")
-        has_own_key = made.key_variable and os.environ.get(made.key_variable)
-        if "api_key" in settings or not has_own_key or not is_project_file(source):
+        if not is_project_file(source):
+            return
+        if "api_key" in settings:
+            key_source = self.config.source(f"providers.{name}.api_key")
+        else:
+            key_source = os.environ.get(made.key_variable, "") and made.key_variable
+        if not key_source or key_source == source:  # no key, or the project's own
             return
         url = settings["base_url"]
-        msg = f"{source} sends {name} to {url}, where your {made.key_variable} would go too."
+        msg = f"{source} sends {name} to {url}, where your key would go too ({key_source})."
         hint = f"If you trust it: %llm config providers.{name}.base_url {url}"
         raise ConfigurationError(msg, hint=hint, provider=name)
 
