@@ -78,11 +78,14 @@ class Session:
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _refuse_unknown_settings(self) -> None:
-        available = get_available_providers()
-        for key, _, source in self.config.items():
-            if not key.startswith("providers."):
-                continue
-            name = key.split(".")[1]
+        named = {
+            key.split(".")[1]: source
+            for key, _, source in self.config.items()
+            if key.startswith("providers.")
+        }
+        # Asking for the available ones looks through all installed packages: only if need be.
+        available = get_available_providers() if named else []
+        for name, source in named.items():
             if name not in available:
                 msg = f'{source}: there is no provider "{name}".'
                 raise ConfigurationError(msg, hint=nearest(name, available))

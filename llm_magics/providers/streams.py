@@ -49,7 +49,8 @@ async def stream_chunks(
     try:
         async with transport.stream("POST", path, body) as stream:
             if not stream.ok:
-                raise refusal(await stream.reply(), refused)
+                reply = await stream.reply()
+                raise refused(reply.json(), reply.status, reply.headers)
             async for chunk in _decoded(stream, decoder, refused):
                 yield chunk
     except InStreamError as error:
@@ -80,11 +81,6 @@ async def _decoded(
             yield chunk
     for chunk in decoder.flush(elapsed_s):
         yield chunk
-
-
-def refusal(reply: Reply, refused: Refusal) -> ProviderError:
-    """The error that a reply with an error status stands for."""
-    return refused(reply.json(), reply.status, reply.headers)
 
 
 def _is_whole(content_type: str) -> bool:

@@ -7,13 +7,14 @@ Source: https://docs.anthropic.com/en/api/messages and /messages-streaming.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import Image, ToolCall
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.errors import InStreamError
-from llm_magics.wire.sse import EventDecoder, ServerEvent
+from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.sse import ServerEvent
 
 # The API wants a bound, and has no default; every current model can write this much.
 DEFAULT_MAX_TOKENS = 4096
@@ -135,7 +136,7 @@ def _mark(body: dict[str, Any]) -> None:
             blocks[-1] |= _CACHED
 
 
-class ChunkDecoder:
+class ChunkDecoder(EventChunkDecoder):
     """
     The events of a streamed answer into chunks.
 
@@ -144,19 +145,10 @@ class ChunkDecoder:
     """
 
     def __init__(self) -> None:
-        self._events = EventDecoder()
+        super().__init__()
         self._usage: dict[str, int] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._finish_reason: str | None = None
-        self.finished = False
-
-    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
-        """The chunks that ``data``, read at ``elapsed_s``, completes."""
-        return self._chunks(self._events.feed(data), elapsed_s)
-
-    def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """What is left when the stream has ended."""
-        return self._chunks(self._events.flush(), elapsed_s)
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """The chunks of a message that came as one JSON body."""
@@ -166,11 +158,8 @@ class ChunkDecoder:
         last = StreamChunk("", "", elapsed_s, body.get("stop_reason"), usage_of(usage), None, body)
         return [*chunks, last]
 
-    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
-        for event in events:
-            chunk = self._chunk(json.loads(event.data), elapsed_s)
-            if chunk is not None:
-                yield chunk
+    def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
+        return self._chunk(json.loads(event.data), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")

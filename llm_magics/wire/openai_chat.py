@@ -22,7 +22,8 @@ from llm_magics.types import (
     Usage,
 )
 from llm_magics.wire.errors import InStreamError
-from llm_magics.wire.sse import EventDecoder, ServerEvent
+from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import ToolCallAssembler
 
 _DONE = b"[DONE]"
@@ -102,7 +103,7 @@ def _common(parameters: ModelParameters) -> dict[str, Any]:
     }
 
 
-class ChunkDecoder:
+class ChunkDecoder(EventChunkDecoder):
     """
     The bytes of a streamed answer into chunks; chats and plain completions alike.
 
@@ -110,17 +111,12 @@ class ChunkDecoder:
     """
 
     def __init__(self) -> None:
-        self._events = EventDecoder()
+        super().__init__()
         self._calls = ToolCallAssembler()
-        self.finished = False
-
-    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
-        """The chunks that ``data``, read at ``elapsed_s``, completes."""
-        return self._chunks(self._events.feed(data), elapsed_s)
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
-        yield from self._chunks(self._events.flush(), elapsed_s)
+        yield from super().flush(elapsed_s)
         yield from self._left_over(elapsed_s)
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
@@ -133,17 +129,16 @@ class ChunkDecoder:
         calls = self._calls.take()
         return [StreamChunk("", "", elapsed_s, tool_calls=calls)] if calls else []
 
-    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
-        for name, data in events:
-            if data.startswith(_DONE):
-                self.finished = True
-                continue
-            event = json.loads(data) if data.strip() else None
-            if not isinstance(event, dict):
-                continue
-            if event.get("error") or name == b"error":
-                raise InStreamError(event)
-            yield self._chunk(event, elapsed_s)
+    def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
+        if event.data.startswith(_DONE):
+            self.finished = True
+            return None
+        body = json.loads(event.data) if event.data.strip() else None
+        if not isinstance(body, dict):
+            return None
+        if body.get("error") or event.name == b"error":
+            raise InStreamError(body)
+        return self._chunk(body, elapsed_s)
 
     def _add_calls(self, delta: Mapping[str, Any]) -> None:
         for call in delta.get("tool_calls") or ():

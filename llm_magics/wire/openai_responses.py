@@ -7,13 +7,14 @@ Source: https://platform.openai.com/docs/api-reference/responses and /responses-
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import ToolCall
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.errors import InStreamError
-from llm_magics.wire.sse import EventDecoder, ServerEvent
+from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.sse import ServerEvent
 
 _DONE = b"[DONE]"
 
@@ -87,20 +88,8 @@ def _items(message: ChatMessage) -> list[dict[str, Any]]:
     return items
 
 
-class ChunkDecoder:
+class ChunkDecoder(EventChunkDecoder):
     """The named events of a streamed response into chunks; unknown ones are passed over."""
-
-    def __init__(self) -> None:
-        self._events = EventDecoder()
-        self.finished = False
-
-    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
-        """The chunks that ``data``, read at ``elapsed_s``, completes."""
-        return self._chunks(self._events.feed(data), elapsed_s)
-
-    def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """What is left when the stream has ended."""
-        return self._chunks(self._events.flush(), elapsed_s)
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """The chunks of a response that came as one JSON body."""
@@ -108,13 +97,10 @@ class ChunkDecoder:
         chunks = [_whole_item(item, body, elapsed_s) for item in body.get("output") or ()]
         return [*(chunk for chunk in chunks if chunk is not None), _last(body, body, elapsed_s)]
 
-    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
-        for event in events:
-            if event.data == _DONE:
-                continue
-            chunk = self._chunk(json.loads(event.data), elapsed_s)
-            if chunk is not None:
-                yield chunk
+    def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
+        if event.data == _DONE:
+            return None
+        return self._chunk(json.loads(event.data), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")
