@@ -12,7 +12,7 @@ import json
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,13 +24,38 @@ from llm_magics.secrets import Secret
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds to wait: for a connection, and for the next byte of an answer."""
+    """Seconds to wait: for a connection, for the next byte, and for the whole answer."""
 
-    connect: float = 5.0
+    connect: float = 2.0
     idle: float = 300.0
+    total: float | None = None
 
     def for_httpx(self) -> httpx.Timeout:
-        return httpx.Timeout(self.idle, connect=self.connect, pool=self.connect)
+        return httpx.Timeout(self.idle, connect=self.connect)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHeader:
+    """The header in which a service wants its key, and the word before it."""
+
+    name: str = "Authorization"
+    scheme: str = "Bearer"
+
+    def value(self, key: Secret) -> str:
+        """The header's value; the key is revealed for nothing else."""
+        return f"{self.scheme} {key.reveal()}".lstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """
+    A body of the kind ``multipart/form-data``.
+
+    ``files`` holds by field ``(file name, bytes, media type)``.
+    """
+
+    fields: Mapping[str, str | list[str]]
+    files: Mapping[str, tuple[str, bytes, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +81,36 @@ class Reply:
 
 @dataclass(slots=True)
 class ByteStream:
-    """
-    An answer that is still coming.
-
-    ``blocks`` yields ``(seconds since the request was sent, bytes)``.
-    """
+    """An answer that is still coming."""
 
     status: int
     headers: Mapping[str, str]
-    blocks: AsyncGenerator[tuple[float, bytes], None]
+    _response: httpx.Response
+    _started: float
+    _deadline: float | None = None
 
     @property
     def ok(self) -> bool:
         """Whether the status says success."""
         return 200 <= self.status < 300
+
+    @property
+    async def blocks(self) -> AsyncGenerator[tuple[float, bytes], None]:
+        """``(seconds since the request was sent, bytes)``, as they come."""
+        clock, started = time.perf_counter, self._started
+        blocks = self._response.aiter_bytes()
+        while True:
+            try:
+                async with _until(self._deadline):
+                    block = await anext(blocks)
+            except StopAsyncIteration:
+                return
+            yield clock() - started, block
+
+    def end_within(self, seconds: float) -> None:
+        """Wait no longer than ``seconds`` for what is left of it."""
+        deadline = time.monotonic() + seconds
+        self._deadline = min(deadline, self._deadline or deadline)
 
     async def reply(self) -> Reply:
         """All that is left of it, as one `Reply`: an error's text comes this way."""
@@ -89,28 +130,64 @@ class Transport:
     headers: Mapping[str, str] = field(default_factory=dict)
     key: Secret | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
+    key_header: KeyHeader = field(default_factory=KeyHeader)
+    query: Mapping[str, str] = field(default_factory=dict)
     _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
 
-    async def send(self, method: str, path: str, body: Any = None) -> Reply:
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """The whole answer to one request; a `ConnectionError` where there is none."""
-        async with self.stream(method, path, body) as stream:
+        async with self.stream(method, path, body, headers) as stream:
             return await stream.reply()
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, body: Any = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[ByteStream, None]:
-        """The answer to one request as it comes; leaving the block closes the connection."""
+        """
+        The answer to one request as it comes; leaving the block closes the connection.
+
+        ``body`` is sent as JSON, or as a form where it is a `Form`.
+        """
         started = time.perf_counter()
+        total = self.timeouts.total
+        deadline = None if total is None else time.monotonic() + total
+        client = self._client()
+        request = client.build_request(method, path, headers=headers, **_content(body))
         try:
-            async with self._client().stream(method, path, json=body) as response:
+            async with _until(deadline):
+                response = await self._begun(client, request)
+            try:
                 yield ByteStream(
-                    response.status_code, response.headers, _blocks(response, started)
+                    response.status_code, response.headers, response, started, deadline
                 )
+            finally:
+                await response.aclose()
         except httpx.HTTPError as error:
             raise self._unanswered(error) from None
+        except TimeoutError:
+            msg = f"{self.base_url} was not done within {total or 0:.0f} s."
+            raise ConnectionError(msg, hint="Raise the setting total_s.") from None
+
+    async def _begun(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+        """The answer's beginning. A kept connection may just have been closed: then once anew."""
+        try:
+            return await client.send(request, stream=True)
+        except httpx.RemoteProtocolError as error:
+            if "without sending a response" not in str(error):
+                raise
+            return await client.send(request, stream=True)
 
     async def close(self) -> None:
         """Close the connections of the running loop."""
@@ -125,7 +202,8 @@ class Transport:
             client = self._clients[loop] = httpx.AsyncClient(
                 base_url=self.base_url,
                 headers=dict(self.headers),
-                auth=_Bearer(self.key) if self.key else None,
+                params=dict(self.query) or None,
+                auth=_KeyAuth(self.key, self.key_header) if self.key else None,
                 timeout=self.timeouts.for_httpx(),
                 trust_env=not _is_loopback(self.base_url),
             )
@@ -133,31 +211,41 @@ class Transport:
 
     def _unanswered(self, error: httpx.HTTPError) -> ConnectionError:
         what = str(error) or type(error).__name__
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        hint = "Check that the server runs and can be reached."
+        if "CERTIFICATE_VERIFY_FAILED" in what or "[SSL" in what:
+            message = f"No safe connection to {self.base_url} can be made ({what})."
+            hint = "Check the address, and whether a proxy stands between; SSL_CERT_FILE adds its certificate."
+        elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             message = f"Nobody answers at {self.base_url} ({what})."
         elif isinstance(error, httpx.TimeoutException):
             message = f"{self.base_url} fell silent for {self.timeouts.idle:.0f} s."
         else:
             message = f"The connection to {self.base_url} broke ({what})."
-        return ConnectionError(message, hint="Check that the server runs and can be reached.")
+        return ConnectionError(message, hint=hint)
 
 
-async def _blocks(
-    response: httpx.Response, started: float
-) -> AsyncGenerator[tuple[float, bytes], None]:
-    clock = time.perf_counter
-    async for block in response.aiter_bytes():
-        yield clock() - started, block
+def _content(body: Any) -> dict[str, Any]:
+    if isinstance(body, Form):
+        return {"data": dict(body.fields), "files": dict(body.files)}
+    return {"json": body} if body is not None else {}
 
 
-class _Bearer(httpx.Auth):
+def _until(deadline: float | None) -> AbstractAsyncContextManager[Any]:
+    """Ends what is awaited inside with a TimeoutError at ``deadline``, if there is one."""
+    if deadline is None:
+        return nullcontext()
+    return asyncio.timeout(deadline - time.monotonic())
+
+
+class _KeyAuth(httpx.Auth):
     """Puts the key into the header of a request, and nowhere before."""
 
-    def __init__(self, key: Secret) -> None:
+    def __init__(self, key: Secret, header: KeyHeader) -> None:
         self._key = key
+        self._header = header
 
     def auth_flow(self, request: httpx.Request) -> Any:
-        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        request.headers[self._header.name] = self._header.value(self._key)
         yield request
 
 

@@ -69,6 +69,7 @@ class ModelParameters:
         reasoning: think or not, or how much: ``low``, ``medium``, ``high``.
         stream: ask for a generator of `StreamChunk` instead of a `ModelResponse`.
         extra_body: sent along as it is, for what a service has beyond these.
+        extra_headers: the same for the request's headers.
     """
 
     temperature: float | None = None
@@ -82,6 +83,7 @@ class ModelParameters:
     tool_choice: str | None = None
     schema: Mapping[str, Any] | None = None
     reasoning: bool | str | None = None
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _stops(self.stop))
@@ -93,6 +95,10 @@ class ModelParameters:
     def with_stream(self, stream: bool = True) -> ModelParameters:
         """These parameters, asking for a stream or not."""
         return replace(self, stream=stream)
+
+    def with_bound(self, max_tokens: int) -> ModelParameters:
+        """These parameters, with an answer of ``max_tokens`` at most."""
+        return replace(self, max_tokens=max_tokens)
 
 
 def _stops(stop: str | Iterable[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tests.serving import Asked, Says, as_json
@@ -109,20 +110,25 @@ class FakeOllama:
         assert body["stream"] is True
         options = body.get("options", {})
         draw = random.Random(f"{options.get('seed')} {prompt}")
-        words = [f" word{draw.randrange(100)}" for _ in range(30)]
-        longest = options.get("num_predict") or 30
+        words = [
+            f" word{draw.randrange(100)}"
+            for _ in range(min(options.get("num_predict") or 30, 300))
+        ]
+        longest = options.get("num_predict")
         last = {
             **piece(""),
             "done": True,
-            "done_reason": "length" if longest < 30 else "stop",
+            "done_reason": "length" if longest and longest < 300 else "stop",
             "total_duration": 900_000_000,
             "load_duration": 20_000_000,
             "prompt_eval_count": 12,
             "prompt_eval_duration": 100_000_000,
-            "eval_count": min(longest, 30),
+            "eval_count": len(words),
             "eval_duration": 500_000_000,
         }
-        return _lines(*({**piece(word), "done": False} for word in words[:longest]), last)
+        says = _lines(*({**piece(word), "done": False} for word in words), last)
+        # A long answer takes its time, so that a test can leave in the middle of it.
+        return replace(says, gap_s=0.01) if len(words) > 100 else says
 
     routes: ClassVar[dict[tuple[str, str], Any]] = {
         ("GET", "/api/version"): version,

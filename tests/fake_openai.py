@@ -25,6 +25,8 @@ def refusal(code: str | None, message: str, status: int, param: str | None = Non
 class FakeOpenAI:
     """Call it with a request. ``refuses`` are parameters that its model does not take."""
 
+    models = MODELS
+
     def __init__(self, *refuses: str, key: str = "a-key-of-the-test") -> None:
         self.refuses = refuses
         self.key = key
@@ -33,13 +35,10 @@ class FakeOpenAI:
         if asked.headers.get("authorization") != f"Bearer {self.key}":
             return refusal("invalid_api_key", "Incorrect API key provided.", 401)
         if asked.path == "/models":
-            return as_json({"object": "list", "data": [{"id": name} for name in MODELS]})
+            return as_json({"object": "list", "data": [{"id": name} for name in self.models]})
         body = asked.json()
-        if body["model"] not in MODELS:
-            message = (
-                f"The model `{body['model']}` does not exist or you do not have access to it."
-            )
-            return refusal("model_not_found", message, 404)
+        if body["model"] not in self.models:
+            return self.missing(body)
         for name in self.refuses:
             if name in body:
                 message = f"Unsupported parameter: '{name}' is not supported with this model."
@@ -48,34 +47,46 @@ class FakeOpenAI:
             return self.embeddings(body)
         return self.words(body)
 
+    def counted(self, data: list[Any]) -> int:
+        return len(data)
+
+    def missing(self, body: dict[str, Any]) -> Says:
+        message = f"The model `{body['model']}` does not exist or you do not have access to it."
+        return refusal("model_not_found", message, 404)
+
+    def usage(self, words: int) -> dict[str, Any]:
+        return {"usage": {"prompt_tokens": 7, "completion_tokens": words}}
+
     def embeddings(self, body: dict[str, Any]) -> Says:
         if len(body["input"]) > 2048 or "" in body["input"]:
             return refusal(None, "'$.input' is invalid.", 400, "input")
         data = [
-            {"index": n, "embedding": _packed(_unit(text)) if body["encoding_format"] == "base64" else _unit(text)}
+            {"index": n, "embedding": _packed(unit(text)) if body["encoding_format"] == "base64" else unit(text)}
             for n, text in enumerate(body["input"])
         ]  # fmt: skip
-        return as_json({"data": data[::-1], "usage": {"prompt_tokens": len(data)}})
+        return as_json({"data": data[::-1], "usage": {"prompt_tokens": self.counted(data)}})
 
     def words(self, body: dict[str, Any]) -> Says:
         assert body["stream"] is True
         prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         draw = random.Random(f"{body.get('seed')} {prompt}")
-        longest = body.get("max_completion_tokens") or body.get("max_tokens") or 30
-        words = [f" word{draw.randrange(100)}" for _ in range(min(longest, 30))]
-        finish = "length" if longest < 30 else "stop"
+        longest = body.get("max_completion_tokens") or body.get("max_tokens")
+        words = [f" word{draw.randrange(100)}" for _ in range(min(longest or 30, 300))]
+        finish = "length" if longest and longest < 300 else "stop"
         if "prompt" in body:
             events = [chat_event(choices=[{"index": 0, "text": word, "finish_reason": None}]) for word in words]  # fmt: skip
         else:
             events = [chat_event(word) for word in words]
         events.append(chat_event(finish_reason=finish))
         if body.get("stream_options", {}).get("include_usage"):
-            usage = {"prompt_tokens": 7, "completion_tokens": len(words)}
-            events.append(chat_event(choices=[], usage=usage))
-        return Says([*events, b"data: [DONE]\n\n"])
+            events.append(chat_event(choices=[], **self.usage(len(words))))
+        # A long answer takes its time, so that a test can leave in the middle of it.
+        gap_s = 0.01 if len(words) > 100 else 0.0
+        return Says([*events, b"data: [DONE]\n\n"], gap_s=gap_s)
 
 
-def _unit(text: str) -> list[float]:
+def unit(text: str) -> list[float]:
+    """A unit vector drawn from ``text``."""
     draw = random.Random(text)
     vector = [draw.gauss(0, 1) for _ in range(16)]
     norm = sum(x * x for x in vector) ** 0.5

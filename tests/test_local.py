@@ -300,7 +300,7 @@ def test_each_error_has_its_class(
     assert type(caught.value) is expected
     assert caught.value.body
     assert caught.value.provider == "local"
-    assert caught.value.retryable == (says.status in (429, 501, 502))
+    assert caught.value.retryable == (says.status in (200, 429, 502))
 
 
 def test_nobody_at_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.providers.openai import LOOK_ALIKE, OPENAI, OpenAIConfig, OpenAIProvider, _batches
+from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.providers.openai_like import classified
+from llm_magics.providers.openai_like.batches import batches
+from llm_magics.providers.openai_like.quirks import PROFILES
 from llm_magics.wire.retry_after import retry_after_s
 from tests.fake_openai import FakeOpenAI, refusal
 from tests.recorded import events, needs_recordings, records
@@ -100,8 +102,11 @@ def test_a_missing_model_names_the_nearest() -> None:
 
 def test_strangers_are_asked_as_strangers() -> None:
     """``max_tokens`` and numbers; OpenAI itself gets its newer names and base64."""
-    assert OpenAIProvider(OpenAIConfig(base_url="http://a.example/v1"))._quirks is LOOK_ALIKE
-    assert OpenAIProvider(OpenAIConfig(base_url="https://api.openai.com/v1/"))._quirks is OPENAI
+    assert OpenAIProvider(OpenAIConfig(base_url="http://a.example/v1")).quirks is PROFILES["other"]
+    assert (
+        OpenAIProvider(OpenAIConfig(base_url="https://api.openai.com/v1/")).quirks
+        is PROFILES["openai"]
+    )
     with serving(FakeOpenAI()) as server:
         asked_once(server.url, lambda provider: chatted(provider, max_tokens=3))
         asked_once(server.url, lambda p: p.generate_embeddings(["a"], "text-embedding-test"))
@@ -217,7 +222,7 @@ def test_recorded_streams_come_through_the_whole_provider() -> None:
 @given(st.lists(st.text(min_size=1, max_size=2000), max_size=200))
 def test_batches_keep_all_texts_in_order(texts: list[str]) -> None:
     """Nothing lost, nothing moved, none over the service's bounds."""
-    made = list(_batches(texts * 3))
+    made = list(batches(texts * 3))
     assert [text for batch in made for text in batch] == texts * 3
     assert all(0 < len(batch) <= 2048 for batch in made)
 

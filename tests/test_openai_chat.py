@@ -146,21 +146,6 @@ def test_vectors_come_as_numbers_or_base64_in_the_order_of_their_index(
     assert openai_chat.embeddings_of({"data": packed[::-1]}) == vectors
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ({"error": {"message": "no", "code": 400, "type": "bad"}}, ("no", 400, "bad")),
-        ({"error": "text"}, ("text", None, None)),
-        ({"detail": "x"}, ("x", None, None)),
-        ("<html>bad gateway</html>", ("<html>bad gateway</html>", None, None)),
-        ({"error": ["a"]}, ("['a']", None, None)),
-    ],
-)
-def test_errors_of_every_shape_are_read(body: object, expected: tuple[object, ...]) -> None:
-    """Objects, strings, lists and HTML: each says something."""
-    assert openai_chat.error_of(body) == expected
-
-
 def recorded_streams() -> list[tuple[bytes, str]]:
     """Every recorded chat stream without tools: its bytes, and the answer by a plain reading."""
     file = RECORDED / "openai_chat.jsonl"

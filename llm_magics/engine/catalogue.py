@@ -7,7 +7,6 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from llm_magics.engine.session import Session
-from llm_magics.providers import get_available_providers
 from llm_magics.providers.base import ModelInfo
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     """
     import pandas as pd
 
-    names = get_available_providers()
+    names = session.provider_names()
     found = await asyncio.gather(
         *(session.provider(name).describe_models() for name in names), return_exceptions=True
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import Session
-from llm_magics.providers import get_available_providers
 from llm_magics.secrets import scrub
 from llm_magics.types import Progress
 
@@ -40,7 +39,7 @@ async def health(session: Session) -> DataFrame:
     """One row a provider: its status, and in words what is so or what is missing."""
     import pandas as pd
 
-    names = get_available_providers()
+    names = session.provider_names()
     found = await asyncio.gather(
         *(session.provider(name).health_check() for name in names), return_exceptions=True
     )

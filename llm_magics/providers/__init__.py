@@ -26,9 +26,13 @@ __all__ = [
 
 _BUILT_IN = {
     "echo": "llm_magics.providers.echo:EchoProvider",
+    "anthropic": "llm_magics.providers.anthropic:AnthropicProvider",
+    "huggingface": "llm_magics.providers.huggingface:HuggingFaceProvider",
+    "huggingface-local": "llm_magics.providers.huggingface.local:HuggingFaceLocalProvider",
+    "lmstudio": "llm_magics.providers.lmstudio:LMStudioProvider",
     "local": "llm_magics.providers.local:LocalProvider",
-    "openai": "llm_magics.providers.openai:OpenAIProvider",
     "ollama": "llm_magics.providers.ollama:OllamaProvider",
+    "openai": "llm_magics.providers.openai:OpenAIProvider",
 }
 
 _GROUP = "llm_magics.providers"
@@ -46,19 +50,25 @@ def create_provider(
     The provider called ``name``, not yet initialised.
 
     Args:
-        name: one of `get_available_providers`.
+        name: one of `get_available_providers`; or any name, with one of those as ``type``.
         config: its own config object, or its settings by name.
         settings: single settings, over those of ``config``.
 
     Raises:
         ConfigurationError: there is no such provider, or no such setting.
     """
-    made = provider_type(name)
     if config is not None and not isinstance(config, Mapping):
         settings = {**config.model_dump(), **settings}
     elif config:
         settings = {**config, **settings}
-    return made(_checked(name, made.config_type, settings))
+    kind = settings.pop("type", None) or name
+    made = provider_type(kind)
+    if kind == name:
+        return made(_checked(name, made.config_type, settings))
+    settings = made.config_type.for_namesake(name, settings)
+    provider = made(_checked(name, made.config_type, settings))
+    provider.name = name
+    return provider
 
 
 def provider_type(name: str) -> type[BaseModelProvider]:

@@ -8,8 +8,9 @@ and makes whole answers out of them.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -33,6 +34,20 @@ class ProviderConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        The settings of another provider of this type, called ``name`` in a settings file.
+
+        What the environment says of the first is not meant for it.
+        """
+        return dict(settings)
+
+    @classmethod
+    def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
+        """The environment variable that holds the key of a provider called ``name``."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -46,6 +61,8 @@ class ModelInfo:
         size_bytes: of its weights on disk.
         pulled: whether it can be used without fetching anything.
         loaded: whether it is in memory now.
+        input_usd, output_usd: its price in US dollars for a million tokens.
+        longest_answer: in tokens.
     """
 
     name: str
@@ -54,18 +71,27 @@ class ModelInfo:
     size_bytes: int | None = None
     pulled: bool | None = None
     loaded: bool | None = None
+    input_usd: float | None = None
+    output_usd: float | None = None
+    longest_answer: int | None = None
 
 
 class BaseModelProvider(ABC):
     """One service that models are asked through."""
 
-    name: ClassVar[str]
+    # A class's own; a provider that a settings file names has that name.
+    name: str
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
     # The environment variable that holds the user's key, where there is one.
     key_variable: ClassVar[str] = ""
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         self.config = config if config is not None else self.config_type()
+
+    @classmethod
+    def own_key_source(cls) -> str:
+        """Where the user's key would be taken from, in words; nothing where there is none."""
+        return cls.key_variable if os.environ.get(cls.key_variable) else ""
 
     @abstractmethod
     async def initialize(self) -> bool:
@@ -106,20 +132,20 @@ class BaseModelProvider(ABC):
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch ``model`` so that it can be used."""
-        self._cannot("pull models")
+        self._cannot("pull models", "local, ollama, lmstudio, huggingface-local")
         yield
 
     async def delete_model(self, model: str) -> None:
         """Delete the weights of ``model``."""
-        self._cannot("delete models")
+        self._cannot("delete models", "local, ollama, huggingface-local")
 
     async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
         """Pictures of ``prompt``, as PNG."""
-        self._cannot("make images")
+        self._cannot("make images", "openai")
 
     async def transcribe(self, audio: bytes, model: str, **options: Any) -> str:
         """What is said in ``audio``."""
-        self._cannot("transcribe audio")
+        self._cannot("transcribe audio", "openai")
 
     async def close(self) -> None:  # noqa: B027 (most hold nothing open)
         """Give back what is held open. A closed provider can be used again."""
@@ -135,9 +161,10 @@ class BaseModelProvider(ABC):
         """``model`` without this provider's own prefix."""
         return model.removeprefix(f"{self.name}/")
 
-    def _cannot(self, what: str) -> NoReturn:
+    def _cannot(self, what: str, who_can: str = "") -> NoReturn:
         msg = f"The provider {self.name} cannot {what}."
-        raise UnsupportedError(msg, provider=self.name)
+        hint = f"These can: {who_can}." if who_can else None
+        raise UnsupportedError(msg, hint=hint, provider=self.name)
 
 
 class StreamingProvider(BaseModelProvider):

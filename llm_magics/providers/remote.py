@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar, Self
+
 from pydantic import ConfigDict, Field, field_validator
 
-from llm_magics.providers.base import ProviderConfig
+from llm_magics.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ModelNotFoundError,
+    ProviderError,
+    nearest,
+)
+from llm_magics.providers.base import ProviderConfig, StreamingProvider
+from llm_magics.providers.streams import Decoder, stream_chunks
 from llm_magics.secrets import Secret
-from llm_magics.transport import Timeouts
+from llm_magics.transport import KeyHeader, Reply, Timeouts, Transport
+from llm_magics.types import StreamChunk
 
 
 class RemoteConfig(ProviderConfig):
@@ -14,7 +28,9 @@ class RemoteConfig(ProviderConfig):
     Attributes:
         base_url: the service's address.
         api_key: the key it wants, if it wants one.
-        connect_s, idle_s: seconds to wait for a connection, and for the next byte.
+        connect_s, idle_s, total_s: seconds to wait for a connection, for the next byte, and
+            for the whole answer (no bound unless given).
+        extra_headers: sent with every request.
     """
 
     model_config = ConfigDict(
@@ -23,15 +39,178 @@ class RemoteConfig(ProviderConfig):
 
     base_url: str
     api_key: Secret | None = None
-    connect_s: float = Field(5.0, gt=0)
+    connect_s: float = Field(2.0, gt=0)
     idle_s: float = Field(300.0, gt=0)
+    total_s: float | None = Field(None, gt=0)
+    extra_headers: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("api_key", mode="before")
     @classmethod
     def _wrapped(cls, value: object) -> object:
         return Secret.of(value) if isinstance(value, str) else value
 
+    @classmethod
+    def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        if not settings.get("base_url"):
+            msg = f"Where {name} is has not been said."
+            hint = f"Set providers.{name}.base_url to its address."
+            raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
+        return {"api_key": None, **settings}
+
     @property
     def timeouts(self) -> Timeouts:
         """How long to wait."""
-        return Timeouts(self.connect_s, self.idle_s)
+        return Timeouts(self.connect_s, self.idle_s, self.total_s)
+
+
+class RemoteProvider(StreamingProvider):
+    """A provider over HTTP: it sends, reads, and calls errors by their names."""
+
+    config: RemoteConfig
+    # Where the service stands of itself; there it wants a key.
+    own_address: ClassVar[str] = ""
+    # What to do where nobody answers.
+    start_hint: ClassVar[str] = ""
+
+    def __init__(self, config: RemoteConfig | None = None) -> None:
+        super().__init__(config)
+        self._transport = Transport(
+            self.config.base_url,
+            {**self._headers(), **self.config.extra_headers},
+            self.config.api_key,
+            self.config.timeouts,
+            self._key_header(),
+            self._query(),
+        )
+
+    def _headers(self) -> Mapping[str, str]:
+        """What every request says of itself."""
+        return {}
+
+    def _query(self) -> Mapping[str, str]:
+        """What stands behind the ``?`` of every address."""
+        return {}
+
+    def _key_header(self) -> KeyHeader:
+        """Where the key goes."""
+        return KeyHeader()
+
+    @abstractmethod
+    def _refused(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        """The error that a refusal stands for; ``status`` is ``None`` inside a stream."""
+
+    @property
+    def _needs_key(self) -> bool:
+        return self.config.base_url == self.own_address and self.config.api_key is None
+
+    async def initialize(self) -> bool:
+        return not self._needs_key
+
+    async def health_check(self) -> dict[str, Any]:
+        try:
+            return {"status": "ok", **await self._health()}
+        except ProviderError as error:
+            return {"status": "unavailable", "detail": f"{error} {error.hint or ''}".strip()}
+
+    async def _health(self) -> dict[str, Any]:
+        """What there is to say of a service that answers: ``detail`` in words, and more."""
+        models = await self.list_models()
+        detail = f"{len(models)} models at {self.config.base_url}"
+        return {"detail": detail, "models": models}
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        model: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """The answer to one request, which is none that refuses."""
+        self._need_key()
+        try:
+            reply = await self._transport.send(method, path, body, headers)
+        except ConnectionError as error:
+            raise self._unreachable(error) from None
+        if not reply.ok:
+            refused = self._refused(reply.json(), reply.status, reply.headers, model)
+            raise await self._explained(refused)
+        return reply
+
+    async def _object(
+        self, method: str, path: str, body: Any = None, model: str = ""
+    ) -> dict[str, Any]:
+        """The JSON object that answers a request."""
+        reply = await self._send(method, path, body, model)
+        said = reply.json()
+        if not isinstance(said, dict):
+            raise self._foreign(said)
+        if said.get("error"):  # status 200 does not make it an answer
+            raise await self._explained(self._refused(said, None, reply.headers, model))
+        return said
+
+    async def _chunks(
+        self,
+        path: str,
+        body: dict[str, Any],
+        model: str,
+        decoder: Decoder,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """The answer to ``POST body`` as it comes."""
+        self._need_key()
+        chunks = stream_chunks(
+            self._transport,
+            path,
+            body,
+            decoder,
+            lambda said, status, sent: self._refused(said, status, sent, model),
+            headers,
+        )
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except ConnectionError as error:
+            raise self._unreachable(error) from None
+        except ModelNotFoundError as error:
+            raise await self._explained(error) from None
+        finally:
+            await chunks.aclose()
+
+    def _need_key(self) -> None:
+        if self._needs_key:
+            msg = f"{self.name} needs a key, and none is set."
+            hint = f"Set the environment variable {self.key_variable}, and restart the kernel."
+            raise AuthenticationError(msg, hint=hint, provider=self.name)
+
+    async def _explained(self, error: ProviderError) -> ProviderError:
+        """``error``; where a model is missing, naming those that are like it."""
+        if not isinstance(error, ModelNotFoundError) or not error.model:
+            return error
+        try:
+            models = await self.list_models()
+        except ProviderError:
+            return error
+        error.hint = self._missing_hint(error.model, models)
+        return error
+
+    def _missing_hint(self, model: str, models: list[str]) -> str:
+        return nearest(model, models)
+
+    def _unreachable(self, error: ConnectionError) -> ConnectionError:
+        hint = self.start_hint or error.hint
+        return ConnectionError(str(error), hint=hint, provider=self.name)
+
+    def _foreign(self, said: Any) -> ConfigurationError:
+        msg = f"What answers at {self.config.base_url} is not {self.name}: {str(said)[:60]!r}"
+        hint = f"Check providers.{self.name}.base_url; perhaps a proxy answered in its place."
+        return ConfigurationError(msg, hint=hint, provider=self.name, body=said)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from llm_magics.errors import ConnectionError, ProviderError
+from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
 from llm_magics.transport import ByteStream, Reply, Transport
 from llm_magics.types import StreamChunk
 from llm_magics.wire.errors import InStreamError
@@ -35,9 +36,17 @@ class Decoder(Protocol):
 # Makes an error's body, its status (None inside a stream) and its headers into an error.
 Refusal = Callable[[Any, int | None, Any], ProviderError]
 
+# How long a connection may stay open after the answer has said that it is finished.
+_AFTER_THE_END_S = 2.0
 
-async def stream_chunks(
-    transport: Transport, path: str, body: dict[str, Any], decoder: Decoder, refused: Refusal
+
+async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchange)
+    transport: Transport,
+    path: str,
+    body: dict[str, Any],
+    decoder: Decoder,
+    refused: Refusal,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[StreamChunk, None]:
     """
     ``POST body`` and yield the answer as it comes.
@@ -46,15 +55,17 @@ async def stream_chunks(
         ProviderError: what ``refused`` makes of an error, be it by status or in the stream.
         ConnectionError: the stream ended before its finish marker.
     """
+    answered: Mapping[str, str] = {}
     try:
-        async with transport.stream("POST", path, body) as stream:
+        async with transport.stream("POST", path, body, headers) as stream:
+            answered = stream.headers
             if not stream.ok:
                 reply = await stream.reply()
                 raise refused(reply.json(), reply.status, reply.headers)
             async for chunk in _decoded(stream, decoder, refused):
                 yield chunk
     except InStreamError as error:
-        raise refused(error.body, None, {}) from None
+        raise refused(error.body, None, answered) from None
     except ConnectionError:
         if not decoder.finished:  # some servers drop the connection after the last word
             raise
@@ -70,22 +81,33 @@ async def _decoded(
     stream: ByteStream, decoder: Decoder, refused: Refusal
 ) -> AsyncGenerator[StreamChunk, None]:
     elapsed_s = 0.0
-    if _is_whole(stream.headers.get("content-type", "")):
+    content_type = stream.headers.get("content-type", "").partition(";")[0].strip()
+    if content_type == "text/html":
+        raise _web_page(await stream.reply())
+    if content_type == "application/json":  # it was asked to stream, and does not
         started = time.perf_counter()
         body = _object(await stream.reply(), refused)
         for chunk in decoder.whole(body, time.perf_counter() - started):
             yield chunk
         return
+    is_hurried = False
     async for elapsed_s, block in stream.blocks:
         for chunk in decoder.feed(block, elapsed_s):
             yield chunk
+        if decoder.finished and not is_hurried:
+            # Usage may follow. To close before the end would have the connection reset; to
+            # wait for an end that never comes would hang.
+            stream.end_within(_AFTER_THE_END_S)
+            is_hurried = True
     for chunk in decoder.flush(elapsed_s):
         yield chunk
 
 
-def _is_whole(content_type: str) -> bool:
-    """Whether a service that was asked to stream answers in one piece all the same."""
-    return content_type.partition(";")[0].strip() == "application/json"
+def _web_page(reply: Reply) -> ConfigurationError:
+    text = re.sub(r"<[^>]*>|\s+", " ", reply.body.decode("utf-8", "replace"))
+    msg = f"A web page came in place of an answer: {' '.join(text.split())[:80]!r}"
+    hint = "Check the provider's base_url; perhaps a proxy answered in its place."
+    return ConfigurationError(msg, hint=hint, status=reply.status)
 
 
 def _object(reply: Reply, refused: Refusal) -> dict[str, Any]:

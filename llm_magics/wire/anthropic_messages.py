@@ -22,6 +22,18 @@ DEFAULT_MAX_TOKENS = 4096
 # Tokens to think with, by the words that other services use.
 _BUDGETS = {"low": 1024, "medium": 4096, "high": 16384}
 
+# Why an answer ended, in the words of chat completions, which are those of `finish_reason`.
+_FINISHED = {
+    "end_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+}
+
+_DONE = b"[DONE]"
+
 _CACHED = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -48,7 +60,7 @@ def messages_request(
     }
     if system:
         body["system"] = [{"type": "text", "text": system}]
-    for name in ("temperature", "top_p"):
+    for name in () if parameters.reasoning else ("temperature", "top_p"):  # thinking has its own
         if (value := getattr(parameters, name)) is not None:
             body[name] = value
     if parameters.stop:
@@ -130,6 +142,23 @@ def _thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, Any]:
     }
 
 
+def think_adaptively(body: dict[str, Any]) -> None:
+    """Say how hard to think in the words of newer models, which set their own budget."""
+    budget = body.pop("thinking")["budget_tokens"]
+    effort = next(name for name, tokens in _BUDGETS.items() if tokens >= budget)
+    body["thinking"] = {"type": "adaptive"}
+    body["output_config"] = {**body.get("output_config", {}), "effort": effort}
+
+
+def count_request(
+    messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+) -> dict[str, Any]:
+    """The body of ``POST /v1/messages/count_tokens``: the same, without what is for writing."""
+    body = messages_request(messages, model, parameters)
+    counted = ("model", "messages", "system", "tools", "tool_choice", "thinking")
+    return {name: body[name] for name in counted if name in body}
+
+
 def _mark(body: dict[str, Any]) -> None:
     for blocks in (body.get("tools"), body.get("system"), body["messages"][-1]["content"]):
         if blocks:
@@ -155,17 +184,20 @@ class ChunkDecoder(EventChunkDecoder):
         self.finished = True
         chunks = [_whole_block(block, body, elapsed_s) for block in body.get("content") or ()]
         usage = {name: n for name, n in (body.get("usage") or {}).items() if isinstance(n, int)}
-        last = StreamChunk("", "", elapsed_s, body.get("stop_reason"), usage_of(usage), None, body)
+        finish_reason = finish_of(body.get("stop_reason"))
+        last = StreamChunk("", "", elapsed_s, finish_reason, usage_of(usage), None, body)
         return [*chunks, last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
+        if not event.data.strip() or event.data.startswith(_DONE):  # of look-alikes
+            return None
         return self._chunk(json.loads(event.data), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")
         if kind == "content_block_delta":
             return self._delta(event, elapsed_s)
-        if kind == "error":
+        if kind == "error" or (kind is None and event.get("error")):
             raise InStreamError(event)
         if kind == "message_start":
             self._count(event["message"].get("usage"))
@@ -175,7 +207,9 @@ class ChunkDecoder(EventChunkDecoder):
             return self._stop(event, elapsed_s)
         elif kind == "message_delta":
             self._count(event.get("usage"))
-            self._finish_reason = event["delta"].get("stop_reason") or self._finish_reason
+            self._finish_reason = (
+                finish_of(event["delta"].get("stop_reason")) or self._finish_reason
+            )
         elif kind == "message_stop":
             self.finished = True
             usage = usage_of(self._usage)
@@ -192,7 +226,7 @@ class ChunkDecoder(EventChunkDecoder):
             block["thinking"] = block.get("thinking", "") + delta["thinking"]
             return StreamChunk("", delta["thinking"], elapsed_s, None, None, None, event)
         if kind == "signature_delta":
-            block["signature"] = delta["signature"]
+            block["signature"] = block.get("signature", "") + delta["signature"]
         elif kind == "input_json_delta":
             block["json"] += delta.get("partial_json") or ""
         return None
@@ -220,6 +254,11 @@ def _whole_block(block: Mapping[str, Any], body: dict[str, Any], elapsed_s: floa
     text = block.get("text") or "" if kind == "text" else ""
     thinking = block.get("thinking") or ""
     return StreamChunk(text, thinking, elapsed_s, raw=body, reasoning_blocks=thoughts)
+
+
+def finish_of(stop_reason: str | None) -> str | None:
+    """Why it ended, in the words of chat completions; an unknown reason stays as it is."""
+    return _FINISHED.get(stop_reason, stop_reason) if stop_reason else None
 
 
 def usage_of(usage: Mapping[str, int]) -> Usage:

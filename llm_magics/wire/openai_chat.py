@@ -163,7 +163,7 @@ class ChunkDecoder(EventChunkDecoder):
         if finish_reason:
             self.finished = True
         usage = event.get("usage")
-        timings = event.get("timings")
+        timings = event.get("timings") or event.get("stats")
         return StreamChunk(
             text,
             reasoning,
@@ -194,7 +194,12 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _timings(timings: Mapping[str, Any]) -> EngineTimings:
-    """llama.cpp's own measurements, which it gives in milliseconds."""
+    """An engine's own measurements: llama.cpp's in milliseconds, LM Studio's in seconds."""
+    if "generation_time" in timings or "time_to_first_token" in timings:
+        return EngineTimings(
+            prompt_s=timings.get("time_to_first_token"),
+            generation_s=timings.get("generation_time"),
+        )
     prompt, generation = timings.get("prompt_ms"), timings.get("predicted_ms")
     return EngineTimings(
         prompt_s=prompt / 1000 if prompt is not None else None,
@@ -202,9 +207,11 @@ def _timings(timings: Mapping[str, Any]) -> EngineTimings:
     )
 
 
-def embedding_request(texts: Sequence[str], model: str) -> dict[str, Any]:
+def embedding_request(
+    texts: Sequence[str], model: str, encoding_format: str = "base64"
+) -> dict[str, Any]:
     """The body of ``POST /embeddings``."""
-    return {"model": model, "input": list(texts), "encoding_format": "base64"}
+    return {"model": model, "input": list(texts), "encoding_format": encoding_format}
 
 
 def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:
@@ -221,12 +228,3 @@ def _vector(embedding: str | list[float]) -> list[float]:
     if sys.byteorder == "big":
         floats.byteswap()
     return floats.tolist()
-
-
-def error_of(body: Any) -> tuple[str, str | int | None, str | None]:
-    """What an error's body says: its message, code and type, whatever shape it has."""
-    error = body.get("error", body) if isinstance(body, Mapping) else body
-    if isinstance(error, Mapping):
-        message = error.get("message") or error.get("detail") or json.dumps(error)
-        return str(message), error.get("code"), error.get("type")
-    return str(error), None, None

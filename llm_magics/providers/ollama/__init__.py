@@ -10,27 +10,24 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from llm_magics.errors import (
     ConnectionError,
-    ModelNotFoundError,
     ProviderError,
     UnsupportedError,
     UsageError,
     nearest,
 )
-from llm_magics.providers.base import ModelInfo, StreamingProvider
+from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama.host import parse_host
 from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
-from llm_magics.providers.remote import RemoteConfig
-from llm_magics.providers.streams import stream_chunks
+from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.secrets import Secret
-from llm_magics.transport import Reply, Transport
 from llm_magics.types import ChatMessage, Embeddings, ModelParameters, Progress, StreamChunk
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
@@ -100,19 +97,17 @@ class OllamaConfig(RemoteConfig):
         return parse_host(value)
 
 
-class OllamaProvider(StreamingProvider):
+class OllamaProvider(RemoteProvider):
     """An Ollama server."""
 
     name = "ollama"
     config_type = OllamaConfig
     key_variable = "OLLAMA_API_KEY"
+    start_hint = "Start it with: ollama serve. OLLAMA_HOST says where it is."
     config: OllamaConfig
 
     def __init__(self, config: OllamaConfig | None = None) -> None:
         super().__init__(config)
-        self._transport = Transport(
-            self.config.base_url, key=self.config.api_key, timeouts=self.config.timeouts
-        )
         self._abilities: dict[str, tuple[str, ...]] = {}
 
     async def initialize(self) -> bool:
@@ -136,40 +131,39 @@ class OllamaProvider(StreamingProvider):
             for tag in tags
         ]
 
-    async def health_check(self) -> dict[str, Any]:
-        try:
-            version = await self.version()
-            loaded = [model["name"] for model in await self.running_models()]
-        except ProviderError as error:
-            return {"status": "unavailable", "detail": f"{error} {error.hint or ''}".strip()}
+    async def _health(self) -> dict[str, Any]:
+        version = await self.version()
+        loaded = [model["name"] for model in await self.running_models()]
         detail = f"Ollama {version} at {self.config.base_url}"
-        return {"status": "ok", "detail": detail, "version": version, "loaded": loaded}
+        return {"detail": detail, "version": version, "loaded": loaded}
 
     async def version(self) -> str:
         """The server's version."""
-        return str((await self._get("/api/version")).get("version", "of no known version"))
+        return str(
+            (await self._object("GET", "/api/version")).get("version", "of no known version")
+        )
 
     async def running_models(self) -> list[dict[str, Any]]:
         """The models in memory, as the server describes them."""
-        models: list[dict[str, Any]] = (await self._get("/api/ps")).get("models") or []
+        models: list[dict[str, Any]] = (await self._object("GET", "/api/ps")).get("models") or []
         return models
 
     async def show_model(self, model: str) -> dict[str, Any]:
         """All that the server knows of ``model``."""
         model = self.bare(model)
-        return await self._post("/api/show", {"model": model}, model)
+        return await self._object("POST", "/api/show", {"model": model}, model)
 
     async def load_model(self, model: str) -> None:
         """Have ``model`` in memory."""
         model = self.bare(model)
         body = {"model": model, "messages": [], "stream": False, **self._kept()}
-        await self._post("/api/chat", body, model)
+        await self._object("POST", "/api/chat", body, model)
 
     async def unload_model(self, model: str) -> None:
         """Take ``model`` out of memory."""
         model = self.bare(model)
         body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
-        await self._post("/api/chat", body, model)
+        await self._object("POST", "/api/chat", body, model)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch ``model``; cut off, the next pull goes on where it stopped."""
@@ -178,7 +172,9 @@ class OllamaProvider(StreamingProvider):
         try:
             async with self._transport.stream("POST", "/api/pull", {"model": model}) as stream:
                 if not stream.ok:
-                    raise await self._refused(await stream.reply(), model)
+                    reply = await stream.reply()
+                    error = self._refused(reply.json(), reply.status, reply.headers, model)
+                    raise await self._explained(error)
                 async for elapsed_s, block in stream.blocks:
                     for line in lines.feed(block):
                         if line.strip():
@@ -201,7 +197,9 @@ class OllamaProvider(StreamingProvider):
         if not texts:
             return []
         body = {**wire.embed_request(texts, model), **self._kept()}
-        vectors: Embeddings = wire.embeddings_of(await self._post("/api/embed", body, model))
+        vectors: Embeddings = wire.embeddings_of(
+            await self._object("POST", "/api/embed", body, model)
+        )
         if len(vectors) != len(texts):  # it leaves out what it finds empty
             msg = f"ollama/{model} gave {len(vectors)} vectors for {len(texts)} texts."
             raise ProviderError(
@@ -214,29 +212,30 @@ class OllamaProvider(StreamingProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         has_images = any(message.images for message in messages)
         body = wire.chat_request(messages, model, parameters)
-        return self._stream("/api/chat", body, model, needs_vision=has_images)
+        headers = parameters.extra_headers
+        return self._stream("/api/chat", body, model, headers, needs_vision=has_images)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         body = wire.generate_request(prompt, model, parameters)
-        return self._stream("/api/generate", body, model)
+        return self._stream("/api/generate", body, model, parameters.extra_headers)
 
     async def _stream(
-        self, path: str, body: dict[str, Any], model: str, *, needs_vision: bool = False
+        self,
+        path: str,
+        body: dict[str, Any],
+        model: str,
+        headers: Mapping[str, str],
+        *,
+        needs_vision: bool = False,
     ) -> AsyncGenerator[StreamChunk, None]:
         body = self._with_settings(body)
         if needs_vision and "vision" not in await self._abilities_of(model):
             # The server would leave the picture out in silence, and an answer be made up.
             msg = f"ollama/{model} cannot see pictures."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
-        chunks = stream_chunks(
-            self._transport,
-            path,
-            body,
-            wire.ChunkDecoder(),
-            lambda said, status, _: classified(said, status, model),
-        )
+        chunks = self._chunks(path, body, model, wire.ChunkDecoder(), headers)
         text = ""
         try:
             async for chunk in chunks:
@@ -244,10 +243,6 @@ class OllamaProvider(StreamingProvider):
                 if chunk.finish_reason and not text and not chunk.tool_calls:
                     _warn_of_silence(model, chunk)
                 yield chunk
-        except ModelNotFoundError as error:
-            raise await self._with_nearest(error) from None
-        except ConnectionError as error:
-            raise self._unreachable(error) from None
         finally:
             await chunks.aclose()
 
@@ -280,51 +275,17 @@ class OllamaProvider(StreamingProvider):
         return self._abilities[digest]
 
     async def _tags(self) -> list[dict[str, Any]]:
-        models: list[dict[str, Any]] = (await self._get("/api/tags")).get("models") or []
+        models: list[dict[str, Any]] = (await self._object("GET", "/api/tags")).get("models") or []
         return models
 
-    async def _get(self, path: str) -> dict[str, Any]:
-        return _object(await self._send("GET", path))
+    def _refused(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        return classified(said, status, headers, self.name, model)
 
-    async def _post(self, path: str, body: dict[str, Any], model: str) -> dict[str, Any]:
-        return _object(await self._send("POST", path, body, model))
-
-    async def _send(self, method: str, path: str, body: Any = None, model: str = "") -> Reply:
-        try:
-            reply = await self._transport.send(method, path, body)
-        except ConnectionError as error:
-            raise self._unreachable(error) from None
-        if not reply.ok:
-            raise await self._refused(reply, model)
-        return reply
-
-    async def _refused(self, reply: Reply, model: str) -> ProviderError:
-        error = classified(reply.json(), reply.status, model)
-        return await self._with_nearest(error) if isinstance(error, ModelNotFoundError) else error
-
-    async def _with_nearest(self, error: ModelNotFoundError) -> ModelNotFoundError:
-        """``error``, naming what the server has in its place."""
-        try:
-            guess = nearest(error.model or "", await self.list_models(), listed=False)
-        except ProviderError:
-            guess = ""
-        error.hint = f"{guess} Fetch it with: %llm pull ollama/{error.model}".strip()
-        return error
-
-    def _unreachable(self, error: ConnectionError) -> ConnectionError:
-        hint = "Start it with: ollama serve. OLLAMA_HOST says where it is."
-        return ConnectionError(str(error), hint=hint, provider=self.name)
-
-    async def close(self) -> None:
-        await self._transport.close()
-
-
-def _object(reply: Reply) -> dict[str, Any]:
-    body = reply.json()
-    if not isinstance(body, dict):
-        msg = f"What answered does not speak Ollama's language: {str(body)[:60]!r}"
-        raise ProviderError(msg, hint="Check OLLAMA_HOST.", provider="ollama", body=body)
-    return body
+    def _missing_hint(self, model: str, models: list[str]) -> str:
+        guess = nearest(model, models, listed=False)
+        return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
 
 
 def _warn_of_silence(model: str, last: StreamChunk) -> None:

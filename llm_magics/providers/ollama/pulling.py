@@ -21,7 +21,7 @@ class PullSizes:
         """How far the pull has come with this line."""
         told = json.loads(line)
         if "error" in told:
-            raise classified(told, None, self._model)
+            raise classified(told, None, {}, "ollama", self._model)
         self.succeeded = self.succeeded or told.get("status") == "success"
         digest = told.get("digest")
         if digest:

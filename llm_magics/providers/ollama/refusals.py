@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from llm_magics.errors import (
@@ -12,14 +13,22 @@ from llm_magics.errors import (
     RateLimitError,
     UnsupportedError,
 )
+from llm_magics.providers import refusals
 from llm_magics.secrets import scrub
+from llm_magics.wire.retry_after import retry_after_s
 
 # Parts of what the server says with status 500 when the caller is at fault.
 _CALLERS_FAULT = ("option ", "invalid format", "invalid json schema", "must be of type")
 
 
-def classified(said: Any, status: int | None, model: str) -> ProviderError:
+def classified(
+    said: Any, status: int | None, headers: Mapping[str, str], provider: str, model: str
+) -> ProviderError:
     """The error that the server's words and status stand for."""
+    if isinstance(said, str) and said.lstrip().startswith("<"):  # no word of Ollama's
+        return refusals.classified(
+            said, status, headers, provider=provider, model=model, by_code={}
+        )
     text = said.get("error", said) if isinstance(said, dict) else said
     text = text.get("message", text) if isinstance(text, dict) else text
     status = said.get("status", status) if isinstance(said, dict) else status
@@ -28,11 +37,12 @@ def classified(said: Any, status: int | None, model: str) -> ProviderError:
     callers_fault = any(part in words.lower() for part in _CALLERS_FAULT)
     retryable = made.retryable or ((status is None or status >= 500) and not callers_fault)
     return made(
-        f"ollama{f'/{model}' if model else ''}: {words[:300]}.",
+        f"{provider}{f'/{model}' if model else ''}: {words[:300] or f'status {status}'}.",
         hint=hint,
-        provider="ollama",
+        provider=provider,
         model=model,
         status=status,
+        retry_after=retry_after_s(headers),
         retryable=retryable and made not in (ModelNotFoundError, ContextLengthError),
         body=said,
     )

@@ -1,0 +1,178 @@
+"""
+Anthropic's Claude, by the Messages API.
+
+``ANTHROPIC_API_KEY`` and ``ANTHROPIC_BASE_URL`` are heeded.
+Source: https://docs.anthropic.com/en/api.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from pydantic import Field, field_validator
+
+from llm_magics.errors import (
+    AuthenticationError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+)
+from llm_magics.providers import capabilities, refusals
+from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.leaving_out import LeavingOutProvider
+from llm_magics.providers.remote import RemoteConfig
+from llm_magics.secrets import Secret
+from llm_magics.transport import KeyHeader
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
+from llm_magics.wire import anthropic_messages as wire
+
+_OWN = "https://api.anthropic.com"
+_VERSION = "2023-06-01"
+
+# Most that a page of the list may hold.
+_PAGE = 1000
+
+_BY_TYPE: dict[str, type[ProviderError]] = {
+    "authentication_error": AuthenticationError,
+    "billing_error": RateLimitError,
+    "exceed_context_size_error": ContextLengthError,  # llama.cpp's
+    "not_found_error": ModelNotFoundError,
+    "overloaded_error": RateLimitError,
+    "permission_error": AuthenticationError,
+    "rate_limit_error": RateLimitError,
+    "request_too_large": ContextLengthError,
+}
+
+# What an error inside a stream that began with 200 would have had for a status.
+_STATUS_OF = {"api_error": 500, "overloaded_error": 529, "timeout_error": 504}
+
+
+class AnthropicConfig(RemoteConfig):
+    """
+    Attributes:
+        base_url: the service's address, without ``/v1``; ``ANTHROPIC_BASE_URL`` unless given.
+        api_key: the key; ``ANTHROPIC_API_KEY`` unless given.
+        cache_prompts: have tools, system message and conversation cached by the service, which
+            makes the next turn cheaper and this one a little dearer.
+    """
+
+    base_url: str = Field(default_factory=lambda: os.environ.get("ANTHROPIC_BASE_URL") or _OWN)
+    api_key: Secret | None = Field(
+        default_factory=lambda: Secret.of(os.environ.get("ANTHROPIC_API_KEY"))
+    )
+    cache_prompts: bool = False
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return value.rstrip("/").removesuffix("/v1")
+
+
+class AnthropicProvider(LeavingOutProvider):
+    """Anthropic, or a server that speaks its format."""
+
+    name = "anthropic"
+    config_type = AnthropicConfig
+    key_variable = "ANTHROPIC_API_KEY"
+    own_address = _OWN
+    config: AnthropicConfig
+    silently = frozenset({"thinking"})
+
+    def _headers(self) -> Mapping[str, str]:
+        return {"anthropic-version": _VERSION}
+
+    def _key_header(self) -> KeyHeader:
+        return KeyHeader("x-api-key", "")
+
+    async def list_models(self) -> list[str]:
+        return [model["id"] for model in await self._listing()]
+
+    async def describe_models(self) -> list[ModelInfo]:
+        return [
+            capabilities.completed(
+                "anthropic",
+                ModelInfo(
+                    model["id"],
+                    context=model.get("max_input_tokens"),
+                    longest_answer=model.get("max_tokens"),
+                ),
+            )
+            for model in await self._listing()
+        ]
+
+    async def _listing(self) -> list[dict[str, Any]]:
+        """All pages of the list."""
+        models: list[dict[str, Any]] = []
+        path = f"/v1/models?limit={_PAGE}"
+        while True:
+            page = await self._object("GET", path)
+            if not isinstance(page.get("data"), list):
+                raise self._foreign(page)
+            models += page["data"]
+            if not page.get("has_more") or not page["data"]:
+                return models
+            path = f"/v1/models?limit={_PAGE}&after_id={page['last_id']}"
+
+    async def count_tokens(
+        self,
+        messages: Sequence[ChatMessage],
+        model: str,
+        parameters: ModelParameters | None = None,
+    ) -> int:
+        """How many tokens ``messages`` are to ``model``, tools and system message included."""
+        model = self.bare(model)
+        body = wire.count_request(messages, model, parameters or ModelParameters())
+        counted = await self._object("POST", "/v1/messages/count_tokens", body, model)
+        return int(counted["input_tokens"])
+
+    def stream_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = wire.messages_request(messages, model, parameters, cache=self.config.cache_prompts)
+        headers = parameters.extra_headers
+        return self._asked("/v1/messages", body, model, wire.ChunkDecoder, headers)
+
+    def stream_completion(self, prompt: str, model: str, parameters: ModelParameters) -> NoReturn:
+        self._cannot("continue raw text", "local, ollama, openai, lmstudio")
+
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> NoReturn:
+        self._cannot("embed", "local, ollama, openai, lmstudio, huggingface")
+
+    def _refused(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        if status is None:
+            status = _STATUS_OF.get(str(refusals.told_by(said).kind))
+        return refusals.classified(
+            said,
+            status,
+            headers,
+            provider=self.name,
+            model=model,
+            by_code=_BY_TYPE,
+            spent=frozenset({"billing_error"}),
+            request_id="request-id",
+        )
+
+    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> str | None:
+        """Anthropic names the parameter in words alone."""
+        if error.status != 400:
+            return None
+        words = str(error)
+        if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
+            return "thinking"
+        if "output_config" in words or "output_format" in words:
+            return "output_config" if "output_config" in body else None
+        for name in ("temperature", "top_p"):
+            if f"`{name}`" in words or f"{name}:" in words:
+                return name if name in body else None
+        return None
+
+    def _leave_out(self, body: dict[str, Any], name: str) -> None:
+        if name != "thinking":
+            super()._leave_out(body, name)
+        elif "budget_tokens" in body.get("thinking", {}):
+            wire.think_adaptively(body)

@@ -1,0 +1,44 @@
+"""
+What the cloud's models can do, where the service itself does not say.
+
+The table in ``models.json`` bears its date and source; `renew` makes it anew. What a service
+tells counts more than the table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from llm_magics.providers.base import ModelInfo
+
+# The date that services put behind the name of a model's version.
+_DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = files(__package__).joinpath("models.json").read_text("utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
+
+
+def as_of() -> str:
+    """The day of the table, as ``YYYY-MM-DD``."""
+    return str(_table()["as_of"])
+
+
+def completed(provider: str, told: ModelInfo) -> ModelInfo:
+    """``told`` by the service, and what it left open from the table."""
+    known = _table()["models"].get(provider, {})
+    row = known.get(told.name) or known.get(_DATE.sub("", told.name)) or {}
+    missing: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in row.items()
+        if not getattr(told, name)
+    }
+    return replace(told, **missing)

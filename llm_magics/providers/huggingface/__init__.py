@@ -1,0 +1,107 @@
+"""
+Models at Hugging Face: chat through the router, vectors by feature extraction.
+
+A model is ``OWNER/NAME``, with ``:PROVIDER`` behind it to say who shall serve it. The token is
+that of ``HF_TOKEN`` or of ``hf auth login``.
+Source: https://huggingface.co/docs/inference-providers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from llm_magics.errors import ProviderError
+from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.huggingface.pooling import pooled
+from llm_magics.providers.huggingface.token import token
+from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
+from llm_magics.providers.openai_like.batches import batches
+from llm_magics.secrets import Secret
+from llm_magics.types import Embeddings, ModelParameters, StreamChunk
+
+_OWN = "https://router.huggingface.co"
+
+# What text-embeddings-inference takes at once unless told otherwise.
+_MOST_TEXTS = 32
+
+
+class HuggingFaceConfig(OpenAILikeConfig):
+    """
+    Attributes:
+        base_url: the router's address, without ``/v1``.
+        api_key: the token; that of ``HF_TOKEN`` or of ``hf auth login`` unless given.
+    """
+
+    base_url: str = Field(_OWN)
+    api_key: Secret | None = Field(default_factory=lambda: Secret.of(token()[0]))
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _root(cls, value: str) -> str:
+        return value.rstrip("/").removesuffix("/v1")
+
+
+class HuggingFaceProvider(OpenAILikeProvider):
+    """Hugging Face's router to those who serve its models."""
+
+    name = "huggingface"
+    config_type = HuggingFaceConfig
+    key_variable = "HF_TOKEN"
+    own_address = _OWN
+    config: HuggingFaceConfig
+
+    @classmethod
+    def own_key_source(cls) -> str:
+        return token()[1]
+
+    def _path(self, path: str, model: str) -> str:
+        return f"/v1{path}"
+
+    async def describe_models(self) -> list[ModelInfo]:
+        listing = await self._listing()
+        return sorted((_described(model) for model in listing), key=lambda info: info.name)
+
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        self._cannot("continue raw text", "huggingface-local, local, ollama, openai, lmstudio")
+
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        model = self.bare(model)
+        repository = model.partition(":")[0]
+        path = f"/hf-inference/models/{repository}/pipeline/feature-extraction"
+        vectors = Embeddings()
+        for batch in batches(texts, _MOST_TEXTS):
+            body = {"inputs": batch, "normalize": True}
+            said = (await self._send("POST", path, body, model)).json()
+            if not isinstance(said, list) or len(said) != len(batch):
+                msg = f"{self.name}/{model} did not give a vector for each of {len(batch)} texts."
+                raise ProviderError(msg, provider=self.name, model=model, body=said)
+            vectors += [pooled(each) for each in said]
+        return vectors
+
+
+def _described(model: dict[str, Any]) -> ModelInfo:
+    """What the router says of a model, over those who serve it now; the cheapest one's price."""
+    serving = [each for each in model.get("providers") or () if each.get("status") == "live"]
+    seen = (model.get("architecture") or {}).get("input_modalities") or ()
+    abilities = {
+        "chat": True,
+        "vision": "image" in seen,
+        "tools": any(each.get("supports_tools") for each in serving),
+        "schema": any(each.get("supports_structured_output") for each in serving),
+    }
+    prices = [price for each in serving if (price := each.get("pricing"))]
+    cheapest: dict[str, Any] = min(
+        prices, key=lambda price: price["input"] + price["output"], default={}
+    )
+    return ModelInfo(
+        model["id"],
+        tuple(name for name, can in abilities.items() if can),
+        max((each.get("context_length") or 0 for each in serving), default=0) or None,
+        input_usd=cheapest.get("input"),
+        output_usd=cheapest.get("output"),
+    )

@@ -1,0 +1,288 @@
+"""
+Transformers in this process: any model that they load, from the hub, a folder or a GGUF.
+
+``huggingface-local/OWNER/NAME`` is fetched into the hub's own cache when first used;
+``huggingface-local/./folder`` and ``huggingface-local/./model.gguf`` are used as they lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from llm_magics.errors import (
+    ConfigurationError,
+    ModelNotFoundError,
+    ProviderError,
+    UnsupportedError,
+    WeightsError,
+    nearest,
+)
+from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
+from llm_magics.providers.huggingface import hub_cache
+from llm_magics.types import (
+    ChatMessage,
+    Embeddings,
+    ModelParameters,
+    Progress,
+    StreamChunk,
+    Usage,
+)
+from llm_magics.wire import openai_chat
+
+if TYPE_CHECKING:
+    from llm_magics.providers.huggingface.transformer import Embedder, Writer, Written
+
+_EMBEDS = ("BertModel", "RobertaModel", "MPNetModel", "XLMRobertaModel", "DistilBertModel")
+
+
+class HuggingFaceLocalConfig(ProviderConfig):
+    """
+    Attributes:
+        pooling: how vectors of tokens become one of the text; as the model was trained unless
+            given.
+        max_tokens: the longest answer where a prompt sets no bound of its own.
+    """
+
+    pooling: Literal["mean", "cls", "last"] | None = None
+    max_tokens: int = Field(1024, ge=1)
+
+
+class HuggingFaceLocalProvider(StreamingProvider):
+    """Models of Transformers, loaded when first used and kept until the provider is closed."""
+
+    name = "huggingface-local"
+    config_type = HuggingFaceLocalConfig
+    config: HuggingFaceLocalConfig
+
+    def __init__(self, config: HuggingFaceLocalConfig | None = None) -> None:
+        super().__init__(config)
+        self._loaded: dict[tuple[str, str], Any] = {}
+        self._loading = threading.Lock()
+
+    async def initialize(self) -> bool:
+        return not _missing()
+
+    async def list_models(self) -> list[str]:
+        if find_spec("huggingface_hub") is None:
+            return []
+        return [model.name for model in await asyncio.to_thread(hub_cache.cached_models)]
+
+    async def describe_models(self) -> list[ModelInfo]:
+        if find_spec("huggingface_hub") is None:
+            return []
+        models = await asyncio.to_thread(hub_cache.cached_models)
+        return [self._described(model) for model in models]
+
+    def _described(self, model: hub_cache.CachedModel) -> ModelInfo:
+        told = _config_of(hub_cache.cached_folder(model.name))
+        kinds = told.get("architectures") or [""]
+        writes = kinds[0].endswith("ForCausalLM")
+        loaded = any(name == model.name for _, name in self._loaded)
+        return ModelInfo(
+            model.name,
+            ("chat", "completion") if writes else ("embeddings",) if kinds[0] in _EMBEDS else (),
+            told.get("max_position_embeddings"),
+            model.size_bytes,
+            pulled=True,
+            loaded=loaded,
+        )
+
+    async def health_check(self) -> dict[str, Any]:
+        missing = _missing()
+        if missing:
+            detail = f"Not installed: {', '.join(missing)}. Run: pip install {' '.join(missing)}"
+            return {"status": "unavailable", "detail": detail}
+        models = await self.list_models()
+        detail = f"Transformers is ready; {len(models)} models in the hub's cache"
+        return {"status": "ok", "detail": detail, "models": models}
+
+    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+        """Fetch the model into the hub's cache and load it, where that has not happened yet."""
+        model = self.bare(model)
+        self._need_packages(model)
+        if _on_disk(model) is None:
+            async for progress in self.pull_model(model):
+                yield progress
+        kind = "embedder" if ability == "embeddings" else "writer"
+        if (kind, model) not in self._loaded:
+            yield Progress(f"loading {model}", is_load=True)
+            await asyncio.to_thread(self._model, kind, model)
+
+    async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Fetch ``model`` into the hub's cache; cut off, the next pull goes on from there."""
+        model = self.bare(model)
+        self._need_packages(model)
+        if _is_path(model):
+            raise self._unknown(model, [])
+        try:
+            async for progress in hub_cache.fetch(model):
+                yield progress
+        except ModelNotFoundError as error:
+            known = await self.list_models()
+            guess = nearest(model, known, listed=False)
+            error.provider, error.hint = self.name, f"{guess} {error.hint}".strip()
+            raise
+        except WeightsError as error:
+            error.provider = self.name
+            guess = nearest(model, await self.list_models(), listed=False)
+            error.hint = f"{guess} {error.hint}".strip()
+            raise
+
+    async def delete_model(self, model: str) -> None:
+        """Delete ``model`` from the hub's cache."""
+        model = self.bare(model)
+        self._need_packages(model)
+        await asyncio.to_thread(hub_cache.delete, model)
+        for kind in ("writer", "embedder"):
+            self._loaded.pop((kind, model), None)
+
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        model = self.bare(model)
+        if not texts:
+            return []
+        async for _ in self.prepare(model, "embeddings"):
+            pass
+        embedder: Embedder = self._loaded["embedder", model]
+        vectors, tokens = await asyncio.to_thread(embedder.embed, list(texts))
+        return Embeddings(vectors, Usage(tokens))
+
+    def stream_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        if any(message.images for message in messages):
+            msg = f"{self.name}/{model} is asked in text alone."
+            raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
+        said = openai_chat.chat_request(messages, model, parameters)
+        return self._stream(
+            model,
+            parameters,
+            lambda writer: writer.chat_tokens(said["messages"], said.get("tools")),
+        )
+
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        return self._stream(model, parameters, lambda writer: writer.text_tokens(prompt))
+
+    async def _stream(
+        self, model: str, parameters: ModelParameters, read: Callable[[Writer], Any]
+    ) -> AsyncGenerator[StreamChunk, None]:
+        async for _ in self.prepare(model, "chat"):
+            pass
+        writer: Writer = self._loaded["writer", model]
+        bound = parameters.max_tokens or self.config.max_tokens
+        parameters = parameters.with_bound(bound)
+        pieces: asyncio.Queue[tuple[float, str] | None] = asyncio.Queue()
+        loop, stopped, clock = asyncio.get_running_loop(), threading.Event(), time.perf_counter
+        started = clock()
+
+        def say(text: str) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, (clock() - started, text))
+
+        def write() -> Written:
+            try:
+                return writer.write(read(writer), parameters, say, stopped)
+            finally:  # also where it fails: whoever waits for the next piece must not wait on
+                loop.call_soon_threadsafe(pieces.put_nowait, None)
+
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield StreamChunk(piece[1], "", piece[0])
+            written = await writing
+        except ProviderError as error:
+            error.provider, error.model = self.name, model
+            raise
+        finally:
+            stopped.set()
+            if not writing.done():
+                await asyncio.shield(_ended(writing))
+        usage = Usage(written.input_tokens, written.output_tokens)
+        yield StreamChunk("", "", clock() - started, written.finish_reason, usage)
+
+    async def close(self) -> None:
+        """Let go of all models."""
+        self._loaded.clear()
+
+    def _model(self, kind: str, model: str) -> Writer | Embedder:
+        """The loaded model; whoever comes second waits for the first to load it."""
+        with self._loading:
+            if (kind, model) not in self._loaded:
+                self._loaded[kind, model] = self._load(kind, model)
+            found: Writer | Embedder = self._loaded[kind, model]
+            return found
+
+    def _load(self, kind: str, model: str) -> Writer | Embedder:
+        from llm_magics.providers.huggingface.transformer import Embedder, Writer
+
+        path = _on_disk(model)
+        if path is None:
+            raise self._unknown(model, [])
+        folder, gguf_file = (path.parent, path.name) if path.is_file() else (path, None)
+        try:
+            if kind == "embedder":
+                return Embedder(folder, self.config.pooling)
+            return Writer(folder, gguf_file)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            first = str(error).strip().partition("\n")[0][:200]
+            msg = f"Transformers cannot load {model}: {first}"
+            hint = "Check that it is a whole model, and one that can do this."
+            raise WeightsError(msg, hint=hint, provider=self.name, model=model) from error
+
+    def _need_packages(self, model: str) -> None:
+        missing = _missing()
+        if missing:
+            msg = (
+                f"{self.name} runs on Transformers, and {' and '.join(missing)} is not installed."
+            )
+            hint = f"Run: pip install {' '.join(missing)}"
+            raise ConfigurationError(msg, hint=hint, provider=self.name, model=model)
+
+    def _unknown(self, model: str, known: list[str]) -> ModelNotFoundError:
+        msg = f"There is no model at {model}."
+        hint = (
+            f"{nearest(model, known, listed=False)} Give OWNER/NAME of the hub, or a path.".strip()
+        )
+        return ModelNotFoundError(msg, hint=hint, provider=self.name, model=model)
+
+
+async def _ended(writing: asyncio.Future[Written]) -> None:
+    """Wait until the thread has seen that it shall stop, which takes it one token."""
+    await asyncio.wait([writing])
+    if not writing.cancelled():
+        writing.exception()
+
+
+def _missing() -> list[str]:
+    """The packages that are not there."""
+    return [name for name in ("torch", "transformers") if find_spec(name) is None]
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or Path(model).is_absolute()
+
+
+def _on_disk(model: str) -> Path | None:
+    """The folder or file of ``model``, if it is on this machine."""
+    if _is_path(model):
+        path = Path(model).expanduser()
+        return path if path.exists() else None
+    return hub_cache.cached_folder(model)
+
+
+def _config_of(folder: Path | None) -> dict[str, Any]:
+    import json
+
+    try:
+        told = json.loads((folder or Path()).joinpath("config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

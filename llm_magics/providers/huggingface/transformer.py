@@ -1,0 +1,245 @@
+"""
+A model of Transformers in this process: text written token by token, vectors pooled.
+
+Imports torch and transformers, which takes seconds; so it is imported when first used.
+Everything here blocks, and is meant to run in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextStreamer,
+)
+from transformers.utils import logging
+
+from llm_magics.errors import ContextLengthError, UnsupportedError
+from llm_magics.types import ModelParameters
+
+# What follows the last word is written when it is known where the word ends; a progress bar
+# would be drawn into the notebook beside our own.
+logging.disable_progress_bar()
+
+_NO_BOUND = 10**9
+
+# Texts embedded at once, padded to the longest of them.
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a text came to an end, and the tokens it took."""
+
+    finish_reason: Literal["stop", "length"]
+    input_tokens: int
+    output_tokens: int
+
+
+class Writer:
+    """A model that writes."""
+
+    def __init__(self, folder: Path, gguf_file: str | None) -> None:
+        """Load it from ``folder``, or from a GGUF in it; code that comes with it is not run."""
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file).eval()
+        self._lock = threading.Lock()
+
+    @property
+    def context(self) -> int | None:
+        """The longest prompt and answer together, in tokens."""
+        longest = getattr(self._model.config, "max_position_embeddings", None)
+        return int(longest) if longest else None
+
+    def chat_tokens(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> Any:
+        """A conversation as the tokens that the model was trained to see."""
+        if not self._tokenizer.chat_template:
+            msg = "This model has no chat template: it continues text, and does not chat."
+            raise UnsupportedError(msg, hint="Use an instruction-tuned model, or a completion.")
+        return self._tokenizer.apply_chat_template(
+            list(messages),
+            tools=tools,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+
+    def text_tokens(self, text: str) -> Any:
+        """A raw text as tokens."""
+        return self._tokenizer(text, return_tensors="pt")
+
+    def write(
+        self,
+        tokens: Any,
+        parameters: ModelParameters,
+        say: Callable[[str], None],
+        stopped: threading.Event,
+    ) -> Written:
+        """
+        Go on after ``tokens``, calling ``say`` with each piece of text.
+
+        Ends at the model's own end, at ``max_tokens``, before a stop sequence, or at the next
+        token once ``stopped`` is set.
+        """
+        read = int(tokens["input_ids"].shape[1])
+        if self.context and read >= self.context:
+            msg = f"The prompt is {read} tokens long, and the model reads {self.context}."
+            raise ContextLengthError(msg, hint="Shorten it.")
+        streamer = _Saying(self._tokenizer, say, parameters.stop)
+        halt = _Halt(stopped, streamer)
+        with self._lock, torch.inference_mode():
+            if parameters.seed is not None:
+                torch.manual_seed(parameters.seed)
+            output = self._model.generate(
+                **tokens,
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([halt]),
+                **self._how(parameters, read),
+            )
+        written = int(output.shape[1]) - read
+        ended = streamer.has_stopped or int(output[0, -1]) in self._ends()
+        return Written("stop" if ended else "length", read, written)
+
+    def _how(self, parameters: ModelParameters, read: int) -> dict[str, Any]:
+        longest = (self.context or _NO_BOUND) - read
+        how: dict[str, Any] = {
+            "max_new_tokens": min(parameters.max_tokens or longest, longest),
+            "pad_token_id": self._tokenizer.pad_token_id or min(self._ends(), default=0),
+            **parameters.extra_body,
+        }
+        temperature = parameters.temperature
+        if temperature == 0:
+            # A model's own settings for drawing would be warned about where nothing is drawn.
+            return {**how, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature is not None or parameters.top_p is not None or parameters.seed is not None:
+            given = {"temperature": temperature, "top_p": parameters.top_p}
+            how |= {name: value for name, value in given.items() if value is not None}
+            how["do_sample"] = True
+        return how
+
+    def _ends(self) -> set[int]:
+        ends = self._model.generation_config.eos_token_id
+        if ends is None:
+            ends = self._tokenizer.eos_token_id
+        return set(ends) if isinstance(ends, list) else set() if ends is None else {int(ends)}
+
+
+class _Saying(TextStreamer):
+    """Hands text on as it is written, holding back what may be the start of a stop sequence."""
+
+    def __init__(self, tokenizer: Any, say: Callable[[str], None], stops: Sequence[str]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._say = say
+        self._stops = stops
+        self._held = ""
+        self.has_stopped = False
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if self.has_stopped:
+            return
+        text = self._held + text
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.has_stopped = True
+            text = text[: min(found)]
+        keep = 0 if stream_end or self.has_stopped else self._may_begin_a_stop(text)
+        self._held = text[len(text) - keep :]
+        if keep < len(text):
+            self._say(text[: len(text) - keep])
+
+    def _may_begin_a_stop(self, text: str) -> int:
+        """How many of the last characters may be the beginning of a stop sequence."""
+        longest = max(map(len, self._stops), default=1) - 1
+        for length in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
+class _Halt(StoppingCriteria):
+    """Ends the writing when it is told to, or when a stop sequence was written."""
+
+    def __init__(self, stopped: threading.Event, streamer: _Saying) -> None:
+        self._stopped = stopped
+        self._streamer = streamer
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        halt = self._stopped.is_set() or self._streamer.has_stopped
+        return torch.full((input_ids.shape[0],), halt, dtype=torch.bool, device=input_ids.device)
+
+
+Pooling = Literal["mean", "cls", "last"]
+
+
+class Embedder:
+    """A model that turns texts into vectors."""
+
+    def __init__(self, folder: Path, pooling: Pooling | None = None) -> None:
+        """Load it from ``folder``; how it pools is what it was trained with, unless given."""
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._model: Any = AutoModel.from_pretrained(folder).eval()
+        self._pooling = pooling or pooling_of(folder)
+        self._longest = longest_of(folder) or self._model.config.max_position_embeddings
+        self._lock = threading.Lock()
+
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """A unit vector for each text, and the tokens read."""
+        vectors: list[list[float]] = []
+        tokens = 0
+        for start in range(0, len(texts), _BATCH):
+            batch = self._tokenizer(
+                list(texts[start : start + _BATCH]), padding=True, return_tensors="pt"
+            )
+            read = int(batch["attention_mask"].sum(1).max())
+            if read > self._longest:
+                msg = f"A text of {read} tokens is longer than the {self._longest} that it reads."
+                raise ContextLengthError(msg, hint="Shorten it, or cut it into pieces.")
+            tokens += int(batch["attention_mask"].sum())
+            with self._lock, torch.inference_mode():
+                states = self._model(**batch).last_hidden_state
+            pooled = _pooled(states, batch["attention_mask"], self._pooling)
+            vectors += torch.nn.functional.normalize(pooled, dim=1).tolist()
+        return vectors, tokens
+
+
+def _pooled(states: Any, mask: Any, pooling: Pooling) -> Any:
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "last":
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        return states[torch.arange(len(states)), last]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def pooling_of(folder: Path) -> Pooling:
+    """How a model of sentence-transformers pools, from its own files; the mean where none say."""
+    told = _json(folder / "1_Pooling" / "config.json")
+    if told.get("pooling_mode_cls_token"):
+        return "cls"
+    return "last" if told.get("pooling_mode_lasttoken") else "mean"
+
+
+def longest_of(folder: Path) -> int | None:
+    """The longest text that a model of sentence-transformers was made for, in tokens."""
+    longest = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    return int(longest) if longest else None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,197 @@
+"""
+LM Studio: chat, completion and embeddings by its OpenAI-like side, the rest by its own.
+
+``LMSTUDIO_BASE_URL`` says where it is, ``LM_API_TOKEN`` is sent where it wants a key.
+Source: https://lmstudio.ai/docs/developer/rest (``/api/v1``, and ``/api/v0`` before 0.4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from llm_magics.errors import ConnectionError, ModelNotFoundError, ProviderError, nearest
+from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
+from llm_magics.secrets import Secret
+from llm_magics.types import Embeddings, Progress, Usage
+
+_OWN = "http://127.0.0.1:1234"
+
+# How often a download is asked how far it has come, in seconds.
+_POLL_S = 0.5
+
+_KINDS = {"embedding": ("embeddings",), "embeddings": ("embeddings",)}
+
+
+class LMStudioConfig(OpenAILikeConfig):
+    """
+    Attributes:
+        base_url: where the server is, without ``/v1``; ``LMSTUDIO_BASE_URL`` unless given.
+        api_key: for a server that wants one; ``LM_API_TOKEN`` unless given.
+        chat_api: ``v1`` speaks OpenAI's format as it is; ``v0`` is LM Studio's older interface,
+            which adds the time to first token and the speed that it measured itself.
+    """
+
+    base_url: str = Field(default_factory=lambda: os.environ.get("LMSTUDIO_BASE_URL") or _OWN)
+    api_key: Secret | None = Field(
+        default_factory=lambda: Secret.of(os.environ.get("LM_API_TOKEN"))
+    )
+    chat_api: Literal["v1", "v0"] = "v1"
+    idle_s: float = Field(600.0, gt=0)  # a large model may take minutes to load
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _root(cls, value: str) -> str:
+        return value.rstrip("/").removesuffix("/v1")
+
+
+class LMStudioProvider(OpenAILikeProvider):
+    """An LM Studio server."""
+
+    name = "lmstudio"
+    config_type = LMStudioConfig
+    key_variable = "LM_API_TOKEN"
+    start_hint = "Start it in LM Studio, or with: lms server start. LMSTUDIO_BASE_URL says where."
+    config: LMStudioConfig
+
+    def _path(self, path: str, model: str) -> str:
+        native = self.config.chat_api == "v0" and path != "/embeddings"
+        return f"/api/v0{path}" if native else f"/v1{path}"
+
+    async def list_models(self) -> list[str]:
+        return [model.name for model in await self.describe_models()]
+
+    async def describe_models(self) -> list[ModelInfo]:
+        newer = await self._native("/api/v1/models")
+        if newer is not None:
+            return [_described(model) for model in newer.get("models") or []]
+        older = await self._native("/api/v0/models")
+        if older is not None:
+            return [_described_before(model) for model in older.get("data") or []]
+        return [ModelInfo(name) for name in await super().list_models()]
+
+    async def _native(self, path: str) -> dict[str, Any] | None:
+        """What LM Studio's own interface says, or nothing where this server does not have it."""
+        try:
+            said = await self._object("GET", path)
+        except ConnectionError:
+            raise
+        except ProviderError as error:
+            if error.status in (200, 404, 405) or "Unexpected endpoint" in str(error):
+                return None
+            raise
+        return said if "models" in said or "data" in said else None
+
+    async def _health(self) -> dict[str, Any]:
+        models = await self.describe_models()
+        loaded = [model.name for model in models if model.loaded]
+        detail = f"LM Studio at {self.config.base_url}: {len(models)} models, {len(loaded)} loaded"
+        return {"detail": detail, "models": [model.name for model in models], "loaded": loaded}
+
+    async def load_model(self, model: str, **settings: Any) -> dict[str, Any]:
+        """Have ``model`` in memory; ``settings`` such as ``context_length`` as LM Studio has them."""
+        model = self.bare(model)
+        return await self._object(
+            "POST", "/api/v1/models/load", {"model": model, **settings}, model
+        )
+
+    async def unload_model(self, model: str) -> None:
+        """Take every instance of ``model`` out of memory."""
+        model = self.bare(model)
+        listed = await self._object("GET", "/api/v1/models")
+        known = {each["key"]: each for each in listed.get("models") or []}
+        if model not in known:
+            msg = f"{self.name} has no model {model}."
+            raise ModelNotFoundError(
+                msg, hint=nearest(model, known), provider=self.name, model=model
+            )
+        for instance in known[model].get("loaded_instances") or []:
+            body = {"instance_id": instance["id"]}
+            await self._object("POST", "/api/v1/models/unload", body, model)
+
+    async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Have LM Studio download ``model``, by its name in the catalogue or its address."""
+        model = self.bare(model)
+        started = time.perf_counter()
+        job = await self._object("POST", "/api/v1/models/download", {"model": model}, model)
+        while True:
+            yield _progress(model, job, time.perf_counter() - started)
+            if job.get("status") in ("completed", "already_downloaded"):
+                return
+            if job.get("status") == "failed":
+                msg = f"LM Studio could not download {model}."
+                raise ProviderError(
+                    msg, hint="LM Studio's own window says why.", provider=self.name, body=job
+                )
+            await asyncio.sleep(_POLL_S)
+            job = await self._object("GET", f"/api/v1/models/download/status/{job['job_id']}")
+
+    async def delete_model(self, model: str) -> None:
+        """LM Studio's server deletes nothing; its window does."""
+        self._cannot("delete models; use its own window", "local, ollama, huggingface-local")
+
+    async def generate_embeddings(self, texts: Any, model: str) -> list[list[float]]:
+        vectors = await super().generate_embeddings(texts, model)
+        if isinstance(vectors, Embeddings) and not (vectors.usage or Usage()).input_tokens:
+            vectors.usage = None  # it always says nought
+        return vectors
+
+    def _missing_hint(self, model: str, models: list[str]) -> str:
+        guess = nearest(model, models, listed=False)
+        return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
+
+    def _refused(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        error = super()._refused(said, status, headers, model)
+        if "No models loaded" in str(error):
+            error.hint = f"Load it in LM Studio, or with: lms load {model}"
+        return error
+
+
+def _described(model: dict[str, Any]) -> ModelInfo:
+    """From an entry of ``/api/v1/models``."""
+    can = model.get("capabilities") or {}
+    told = {"vision": "vision", "trained_for_tool_use": "tools", "reasoning": "reasoning"}
+    chats = ("chat", "completion", *(word for flag, word in told.items() if can.get(flag)))
+    instances = model.get("loaded_instances") or []
+    set_to = instances[0].get("config", {}).get("context_length") if instances else None
+    return ModelInfo(
+        model["key"],
+        _KINDS.get(model.get("type", ""), chats),
+        set_to or model.get("max_context_length"),
+        model.get("size_bytes"),
+        pulled=True,
+        loaded=bool(instances),
+    )
+
+
+def _described_before(model: dict[str, Any]) -> ModelInfo:
+    """From an entry of ``/api/v0/models``."""
+    chats: tuple[str, ...] = ("chat", "completion")
+    if model.get("type") == "vlm":
+        chats += ("vision",)
+    if "tool_use" in (model.get("capabilities") or ()):
+        chats += ("tools",)
+    return ModelInfo(
+        model["id"],
+        _KINDS.get(model.get("type", ""), chats),
+        model.get("loaded_context_length") or model.get("max_context_length"),
+        pulled=True,
+        loaded=model.get("state") == "loaded",
+    )
+
+
+def _progress(model: str, job: Mapping[str, Any], elapsed_s: float) -> Progress:
+    total = job.get("total_size_bytes")
+    done = job.get("downloaded_bytes") or 0
+    if job.get("status") in ("completed", "already_downloaded"):
+        done = total or 0
+    paused = " (paused)" if job.get("status") == "paused" else ""
+    return Progress(f"fetching {model}{paused}", done, total, elapsed_s=elapsed_s)

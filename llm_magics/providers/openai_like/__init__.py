@@ -1,0 +1,114 @@
+"""
+Any service that speaks OpenAI's chat format: what they have in common.
+
+Source: https://platform.openai.com/docs/api-reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from llm_magics.errors import ProviderError
+from llm_magics.providers.leaving_out import LeavingOutProvider
+from llm_magics.providers.openai_like.batches import batches
+from llm_magics.providers.openai_like.quirks import Quirks
+from llm_magics.providers.openai_like.refusals import classified, refused_parameter
+from llm_magics.providers.remote import RemoteConfig
+from llm_magics.transport import KeyHeader
+from llm_magics.types import ChatMessage, Embeddings, ModelParameters, StreamChunk, Usage
+from llm_magics.wire import openai_chat
+
+# A refused parameter and what takes its place.
+_REPLACED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+
+class OpenAILikeConfig(RemoteConfig):
+    """
+    Attributes:
+        base_url: the service's address, up to ``/v1``.
+    """
+
+    base_url: str = Field("")
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return value.rstrip("/")
+
+
+class OpenAILikeProvider(LeavingOutProvider):
+    """A service that speaks OpenAI's format."""
+
+    config: OpenAILikeConfig
+    config_type: ClassVar[type[OpenAILikeConfig]] = OpenAILikeConfig
+    silently = frozenset({*_REPLACED, "stream_options"})
+
+    @property
+    def quirks(self) -> Quirks:
+        """In what the service differs from others."""
+        return Quirks()
+
+    def _key_header(self) -> KeyHeader:
+        return self.quirks.key_header
+
+    def _path(self, path: str, model: str) -> str:
+        """Where ``path`` is found; Azure has each model under an address of its own."""
+        return path
+
+    def _refused(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        return classified(said, status, self.name, model, headers)
+
+    async def list_models(self) -> list[str]:
+        return sorted(model["id"] for model in await self._listing())
+
+    async def _listing(self) -> list[dict[str, Any]]:
+        """The models as the service describes them; some send the bare list."""
+        said = (await self._send("GET", self._path("/models", ""))).json()
+        models = said.get("data") if isinstance(said, dict) else said
+        if not isinstance(models, list):
+            raise self._foreign(said)
+        return models
+
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        model = self.bare(model)
+        vectors, tokens = Embeddings(), 0
+        for batch in batches(texts):
+            body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format)
+            path = self._path("/embeddings", model)
+            came = openai_chat.embeddings_of(await self._object("POST", path, body, model))
+            if len(came) != len(batch):
+                msg = f"{self.name}/{model} gave {len(came)} vectors for {len(batch)} texts."
+                raise ProviderError(msg, provider=self.name, model=model)
+            vectors += came
+            tokens += (came.usage.input_tokens if came.usage else None) or 0
+        vectors.usage = Usage(tokens or None)
+        return vectors
+
+    def stream_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = self.quirks.adapt(openai_chat.chat_request(messages, model, parameters))
+        path, headers = self._path("/chat/completions", model), parameters.extra_headers
+        return self._asked(path, body, model, openai_chat.ChunkDecoder, headers)
+
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = openai_chat.completion_request(prompt, model, parameters)
+        if "stream_options" in self.quirks.names:
+            del body["stream_options"]
+        path, headers = self._path("/completions", model), parameters.extra_headers
+        return self._asked(path, body, model, openai_chat.ChunkDecoder, headers)
+
+    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> str | None:
+        return refused_parameter(error, body)
+
+    def _leave_out(self, body: dict[str, Any], name: str) -> None:
+        value = body.pop(name, None)
+        if value is not None and name in _REPLACED:
+            body[_REPLACED[name]] = value

@@ -1,0 +1,107 @@
+"""In what the services that speak OpenAI's formats differ from one another, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from llm_magics.transport import KeyHeader
+
+_BEARER = KeyHeader()
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """
+    What one service wants differently. The defaults are what most servers understand.
+
+    Attributes:
+        base_url: its address, where it has only one.
+        hosts: ends of the host names by which it is known.
+        key_variable: the environment variable in which its users keep their key.
+        key_header: where the key goes.
+        names: what it calls a parameter, by OpenAI's older name; ``""`` where it has none.
+        encoding_format: how vectors are asked for; strangers do not all know base64.
+        schema: ``json_schema``, or ``json_object`` where a schema is beyond it: the answer is
+            then JSON, and only the check on this side tells whether it fits.
+        reasoning: the parameter that says how much to think, and how it is written.
+    """
+
+    base_url: str = ""
+    hosts: tuple[str, ...] = ()
+    key_variable: str = ""
+    key_header: KeyHeader = _BEARER
+    names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    encoding_format: str = "float"
+    schema: Literal["json_schema", "json_object"] = "json_schema"
+    reasoning: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
+
+    def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
+        """``body``, a request in OpenAI's words, in this service's."""
+        made = dict(body)
+        for usual, own in self.names.items():
+            value = made.pop(usual, None)
+            if own and value is not None:
+                made[own] = value
+        if self.schema == "json_object" and "response_format" in made:
+            made["response_format"] = {"type": "json_object"}
+        if self.reasoning == "reasoning" and "reasoning_effort" in made:
+            made["reasoning"] = {"effort": made.pop("reasoning_effort")}
+        return made
+
+
+_NEWER_NAMES = MappingProxyType({"max_tokens": "max_completion_tokens"})
+
+PROFILES: Mapping[str, Quirks] = {
+    "openai": Quirks(
+        "https://api.openai.com/v1",
+        ("api.openai.com",),
+        "OPENAI_API_KEY",
+        names=_NEWER_NAMES,
+        encoding_format="base64",
+    ),
+    "azure": Quirks(
+        hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
+        key_variable="AZURE_OPENAI_API_KEY",
+        key_header=KeyHeader("api-key", ""),
+        names=_NEWER_NAMES,
+        encoding_format="base64",
+    ),
+    "cerebras": Quirks("https://api.cerebras.ai/v1", ("api.cerebras.ai",), "CEREBRAS_API_KEY"),
+    "deepseek": Quirks(
+        "https://api.deepseek.com/v1",
+        ("api.deepseek.com",),
+        "DEEPSEEK_API_KEY",
+        schema="json_object",
+    ),
+    "groq": Quirks("https://api.groq.com/openai/v1", ("api.groq.com",), "GROQ_API_KEY"),
+    "llamacpp": Quirks("http://127.0.0.1:8080/v1", key_variable="LLAMA_API_KEY"),
+    "mistral": Quirks(
+        "https://api.mistral.ai/v1",
+        ("api.mistral.ai",),
+        "MISTRAL_API_KEY",
+        names=MappingProxyType({"seed": "random_seed", "stream_options": ""}),
+    ),
+    "openrouter": Quirks(
+        "https://openrouter.ai/api/v1",
+        ("openrouter.ai",),
+        "OPENROUTER_API_KEY",
+        reasoning="reasoning",
+    ),
+    "together": Quirks("https://api.together.xyz/v1", ("api.together.xyz",), "TOGETHER_API_KEY"),
+    "vllm": Quirks("http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY"),
+    "other": Quirks(),
+}
+
+
+def profile_of(base_url: str) -> Quirks:
+    """What is known of the service at ``base_url``, by its host."""
+    host = urlsplit(base_url).hostname or ""
+    for quirks in PROFILES.values():
+        for end in quirks.hosts:
+            if host == end or (end.startswith(".") and host.endswith(end)):
+                return quirks
+    return PROFILES["other"]

@@ -1,0 +1,73 @@
+"""What the errors of every service that speaks OpenAI's formats mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm_magics.errors import (
+    AuthenticationError,
+    ContentFilterError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnsupportedError,
+)
+from llm_magics.providers import refusals
+from llm_magics.transport import Reply
+
+_BY_CODE: dict[str, type[ProviderError]] = {
+    "DeploymentNotFound": ModelNotFoundError,
+    "authentication_error": AuthenticationError,
+    "content_filter": ContentFilterError,
+    "content_policy_violation": ContentFilterError,
+    "context_length_exceeded": ContextLengthError,
+    "exceed_context_size_error": ContextLengthError,
+    "invalid_api_key": AuthenticationError,
+    "model_not_found": ModelNotFoundError,
+    "moderation_blocked": ContentFilterError,
+    "not_found_error": ModelNotFoundError,
+    "not_supported_error": UnsupportedError,
+    "overloaded": RateLimitError,
+    "rate_limit_exceeded": RateLimitError,
+}
+
+_SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+
+
+def error_of(reply: Reply, provider: str, model: str) -> ProviderError:
+    """The error that a reply with an error status stands for."""
+    return classified(reply.json(), reply.status, provider, model, reply.headers)
+
+
+def classified(
+    body: Any,
+    status: int | None,
+    provider: str,
+    model: str,
+    headers: Mapping[str, str] | None = None,
+) -> ProviderError:
+    """The error that a body stands for: by its own type and code first, by its status second."""
+    return refusals.classified(
+        body,
+        status,
+        headers or {},
+        provider=provider,
+        model=model,
+        by_code=_BY_CODE,
+        spent=_SPENT,
+    )
+
+
+def refused_parameter(error: ProviderError, body: Mapping[str, Any]) -> str | None:
+    """The parameter of ``body`` that the service says it does not take, if that is the matter."""
+    if error.status not in (400, 422):
+        return None
+    told = error.body.get("error") if isinstance(error.body, dict) else None
+    param = told.get("param") if isinstance(told, dict) else None
+    unknown = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+    if error.code in unknown and param in body:
+        return str(param)
+    says_so = "stream_options" in str(error) and "stream_options" in body
+    return "stream_options" if says_so else None

@@ -1,0 +1,121 @@
+"""
+Anthropic's Messages without models: recorded shapes and the documented refusals.
+
+It checks what it is sent as the service does; its text is made up from the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from tests.serving import Asked, Says, as_json
+
+CHAT = "claude-sonnet-test"
+MODELS = ["claude-fable-test", "claude-haiku-test", "claude-old-test", "claude-opus-test", CHAT]
+
+
+def refusal(kind: str, message: str, status: int) -> Says:
+    """A refusal in Anthropic's shape."""
+    error = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
+    return as_json(error, status)
+
+
+def event(kind: str, **more: Any) -> bytes:
+    """One event of a stream."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n".encode()
+
+
+class FakeAnthropic:
+    """Call it with a request. ``refuses`` are parameters that its models do not take."""
+
+    def __init__(self, *refuses: str, key: str = "a-key-of-the-test", page: int = 2) -> None:
+        self.refuses = refuses
+        self.key = key
+        self.page = page
+
+    def __call__(self, asked: Asked) -> Says:
+        if asked.headers.get("x-api-key") != self.key:
+            return refusal("authentication_error", "invalid x-api-key", 401)
+        if "anthropic-version" not in asked.headers:
+            return refusal("invalid_request_error", "anthropic-version: header is required", 400)
+        if asked.path.startswith("/v1/models"):
+            return self.models(asked.path)
+        body = asked.json()
+        if body["model"] not in MODELS:
+            return refusal("not_found_error", f"model: {body['model']}", 404)
+        if asked.path == "/v1/messages/count_tokens":
+            return self.count(body)
+        return self.refused(body) or self.message(body)
+
+    def models(self, path: str) -> Says:
+        """The list in pages of ``page``, whatever was asked for."""
+        after = path.partition("after_id=")[2]
+        start = MODELS.index(after) + 1 if after else 0
+        names = MODELS[start : start + self.page]
+        data = [{"type": "model", "id": name, "display_name": name.title()} for name in names]
+        more = start + self.page < len(MODELS)
+        return as_json(
+            {"data": data, "has_more": more, "first_id": names[0], "last_id": names[-1]}
+        )
+
+    def count(self, body: dict[str, Any]) -> Says:
+        for name in ("max_tokens", "stream"):
+            if name in body:
+                return refusal(
+                    "invalid_request_error", f"{name}: Extra inputs are not permitted", 400
+                )
+        return as_json({"input_tokens": len(json.dumps(body["messages"]).split())})
+
+    def refused(self, body: dict[str, Any]) -> Says | None:
+        if "max_tokens" not in body:
+            return refusal("invalid_request_error", "max_tokens: Field required", 400)
+        roles = [turn["role"] for turn in body["messages"]]
+        if any(role not in ("user", "assistant") for role in roles):
+            return refusal("invalid_request_error", "messages: unexpected role", 400)
+        thinking = body.get("thinking", {})
+        if thinking.get("type") == "enabled":
+            if thinking["budget_tokens"] >= body["max_tokens"]:
+                msg = "`max_tokens` must be greater than `thinking.budget_tokens`."
+                return refusal("invalid_request_error", msg, 400)
+            if "thinking" in self.refuses:
+                msg = '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".'
+                return refusal("invalid_request_error", msg, 400)
+        for name in self.refuses:
+            if name in body and name != "thinking":
+                msg = f"`{name}` is deprecated for this model."
+                return refusal("invalid_request_error", msg, 400)
+        return None
+
+    def message(self, body: dict[str, Any]) -> Says:
+        assert body["stream"] is True
+        prompt = json.dumps(body["messages"][-1]["content"])
+        draw = random.Random(prompt)
+        longest = body["max_tokens"]
+        words = [
+            f" word{draw.randrange(100)}"
+            for _ in range(30 if longest >= 4096 else min(longest, 300))
+        ]
+        stop = "max_tokens" if longest < 300 else "end_turn"
+        usage = {"input_tokens": 7, "cache_read_input_tokens": 3, "output_tokens": 1}
+        delta = [
+            event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+            for word in words
+        ]
+        return Says(
+            [
+                event("message_start", message={"id": "msg_1", "usage": usage, "content": []}),
+                event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+                event("ping"),
+                *delta,
+                event("content_block_stop", index=0),
+                event(
+                    "message_delta",
+                    delta={"stop_reason": stop},
+                    usage={"output_tokens": len(words)},
+                ),
+                event("message_stop"),
+            ],
+            gap_s=0.01 if len(words) > 100 else 0.0,
+        )
