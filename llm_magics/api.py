@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.bridge import bridge
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def ask(
+def ask(  # noqa: PLR0913 (what can be asked)
     prompt: str,
     *,
     model: str | None = None,
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
+    images: Sequence[Any] = (),
+    schema: Any = None,
+    tools: Sequence[Any] = (),
     **parameters: Any,
 ) -> Response:
     """
@@ -33,33 +36,46 @@ def ask(
         model: ``provider/name``; the setting ``model`` if not given.
         system: the system message; the setting ``system`` if not given.
         variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
-        parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``; any other
-            goes to the service as it is.
+        images: pictures that go with it: bytes, paths, addresses, figures, PIL images.
+        schema: what the answer must look like: a pydantic class, a JSON schema, or fields in
+            short (``"name, age int, tags list[str]"``). It is checked; ``.data`` is the value.
+        tools: functions that the model may call; its wishes are in ``.tool_calls``.
+        parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
+            ``reasoning``, ``tool_choice``, ``extra_headers``; any other goes to the service
+            as it is.
 
     Raises:
         LLMError: of the fitting kind; see `llm_magics.errors`.
         Interrupted: with what had come in ``partial``.
     """
-    call = ChatCall(session, Prompt(prompt, model, system, parameters, variables))
+    asked = Prompt(prompt, model, system, parameters, variables, images, schema, tools)
+    call = ChatCall(session, asked)
     try:
         with Exchange(call) as exchange:
             exchange.finish()
     except KeyboardInterrupt:
         msg = "Stopped; what had come is in the exception's .partial."
         raise Interrupted(msg, partial=call.response()) from None
-    return call.response()
+    answer = call.response()
+    if schema is not None and not answer.tool_calls:
+        answer.check()
+    return answer
 
 
-def stream(
+def stream(  # noqa: PLR0913 (as for ask)
     prompt: str,
     *,
     model: str | None = None,
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
+    images: Sequence[Any] = (),
+    schema: Any = None,
+    tools: Sequence[Any] = (),
     **parameters: Any,
 ) -> Iterator[StreamChunk]:
     """The answer to ``prompt`` as it comes; arguments and errors as for `ask`."""
-    call = ChatCall(session, Prompt(prompt, model, system, parameters, variables))
+    asked = Prompt(prompt, model, system, parameters, variables, images, schema, tools)
+    call = ChatCall(session, asked)
     with Exchange(call) as exchange:
         yield from exchange
 

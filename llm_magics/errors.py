@@ -80,7 +80,14 @@ class TemplateError(LLMError):
 
 
 class ParseError(LLMError):
-    """An answer does not hold what was asked of it."""
+    """
+    An answer does not hold what was asked of it.
+
+    Attributes:
+        partial: the answer, where there is one to look at.
+    """
+
+    partial: Any = None
 
 
 class ProviderError(LLMError):

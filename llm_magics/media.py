@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from llm_magics.errors import ConfigurationError, ParseError
 
@@ -52,6 +54,38 @@ class Image:
         return self.url or f"data:{self.media_type};base64,{self.base64}"
 
 
+def image_of(given: Any) -> Image:
+    """
+    A picture from what a user has: bytes, a path, an address, a figure, or a picture of PIL.
+
+    Raises:
+        ConfigurationError: it is none of these, or there is no such file.
+    """
+    if isinstance(given, Image):
+        return given
+    if isinstance(given, bytes | bytearray):
+        return Image(bytes(given))
+    if isinstance(given, str) and given.startswith(("https://", "http://", "data:")):
+        return Image(url=given)
+    if isinstance(given, str | Path):
+        return _read(Path(given).expanduser())
+    for way in ("save", "savefig"):  # PIL, matplotlib
+        if hasattr(given, way):
+            buffer = io.BytesIO()
+            getattr(given, way)(buffer, format="PNG")
+            return Image(buffer.getvalue())
+    msg = f"A {type(given).__name__} is no picture."
+    raise ConfigurationError(msg, hint="Give bytes, a path, an address, a figure or a PIL image.")
+
+
+def _read(path: Path) -> Image:
+    try:
+        return Image(path.read_bytes())
+    except OSError as error:
+        msg = f"The picture {path} cannot be read: {error.strerror}."
+        raise ConfigurationError(msg, hint="Check the path.") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """Something a model may call. ``parameters`` is a JSON schema of an object."""
@@ -90,3 +124,59 @@ class ToolCall:
             msg = f"The arguments of {self.name} are no JSON object: {self.arguments_text[:80]}"
             raise ParseError(msg, hint="Read them as written from .arguments_text.")
         return arguments
+
+
+# Where in a file its format is written, how, and what that makes of it.
+_SOUNDS = (
+    (0, b"ID3", "mp3", "audio/mpeg"),
+    (0, b"\xff\xfb", "mp3", "audio/mpeg"),
+    (0, b"\xff\xf3", "mp3", "audio/mpeg"),
+    (0, b"OggS", "ogg", "audio/ogg"),
+    (0, b"fLaC", "flac", "audio/flac"),
+    (0, b"\x1aE\xdf\xa3", "webm", "audio/webm"),
+    (4, b"ftyp", "m4a", "audio/mp4"),
+    (8, b"WAVE", "wav", "audio/wav"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A recording, by its bytes."""
+
+    data: bytes = field(repr=False)
+
+    @property
+    def _kind(self) -> tuple[str, str]:
+        for at, mark, ending, media_type in _SOUNDS:
+            if self.data[at : at + len(mark)] == mark:
+                return ending, media_type
+        msg = "This is no recording that the services know."
+        raise ConfigurationError(msg, hint="Use MP3, MP4, M4A, WAV, FLAC, Ogg or WebM.")
+
+    @property
+    def media_type(self) -> str:
+        """Its MIME type, read off its first bytes."""
+        return self._kind[1]
+
+    @property
+    def file_name(self) -> str:
+        """A name with the ending of its format, which the services go by."""
+        return f"audio.{self._kind[0]}"
+
+
+class Transcript(str):
+    """
+    What was said, as text; subtitles where those were asked for.
+
+    Attributes:
+        data: all that the service told of it — language, duration, segments, words — or empty.
+    """
+
+    __slots__ = ("data",)
+
+    data: Mapping[str, Any]
+
+    def __new__(cls, text: str, data: Mapping[str, Any] | None = None) -> Self:
+        made = super().__new__(cls, text)
+        made.data = data or {}
+        return made

@@ -17,14 +17,15 @@ HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdo
 
 # From the top of the house to its foundations; a room imports only what stands below it.
 STOREYS = [
-    ["notebook"],
+    ["notebook", "__main__"],
     ["frames", "benchmarking"],
     ["api"],
     ["engine"],
     ["providers"],
     ["wire", "transport", "bridge", "progress"],
     ["settings"],
-    ["types"],
+    ["tools"],
+    ["schemas", "types"],
     ["media"],
     ["errors"],
     ["secrets"],

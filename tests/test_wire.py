@@ -130,7 +130,12 @@ def test_every_recorded_message(seed: int) -> None:
         assert all(isinstance(call.arguments, dict) for call in response.tool_calls)
         assert response.usage is not None
         assert response.usage.output_tokens == written
-        words = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+        words = {
+            "end_turn": "stop",
+            "stop_sequence": "stop",
+            "max_tokens": "length",
+            "tool_use": "tool_calls",
+        }
         assert response.finish_reason == words.get(stop, stop)
 
 

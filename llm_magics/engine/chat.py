@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -14,6 +14,9 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED, Route, find_route, logged, made_ready
 from llm_magics.engine.session import Session
 from llm_magics.errors import UsageError
+from llm_magics.media import image_of
+from llm_magics.schemas import schema_of
+from llm_magics.tools import tool_of
 from llm_magics.types import (
     ChatMessage,
     ModelParameters,
@@ -25,6 +28,8 @@ from llm_magics.types import (
 
 # The parameters that are settings too; any other goes to the service as it is.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
+# What every service has in its own words.
+_SHARED = ("tool_choice", "reasoning", "extra_headers")
 _OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
 
 
@@ -38,6 +43,9 @@ class Prompt:
         model: whom to ask; the setting ``model`` where ``None``.
         system: the system message; the setting ``system`` where ``None``.
         parameters: those given for this prompt, over the settings.
+        images: pictures that go with it.
+        schema: what the answer must look like; see `llm_magics.schemas`.
+        tools: functions that the model may call.
         variables: what ``{{ names }}`` stand for; ``None`` leaves braces as they are.
     """
 
@@ -46,6 +54,9 @@ class Prompt:
     system: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, Any] | None = None
+    images: Sequence[Any] = ()
+    schema: Any = None
+    tools: Sequence[Any] = ()
 
 
 class ChatCall:
@@ -106,6 +117,8 @@ class ChatCall:
             messages=self.messages,
             reasoning=answer.reasoning,
             raw=answer.raw,
+            tool_calls=answer.tool_calls,
+            schema=self._prompt.schema,
         )
 
 
@@ -113,9 +126,13 @@ def _parameters(prompt: Prompt, session: Session) -> ModelParameters:
     given = {name: session.config.get(name) for name in _SETTINGS}
     asked = {name: value for name, value in prompt.parameters.items() if value is not None}
     given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
+    given |= {name: asked.pop(name) for name in _SHARED if name in asked}
+    asked |= asked.pop("extra_body", {})
     for name in asked:
         _refuse_slip(name)
-    return ModelParameters(**given, stream=True, extra_body=asked)
+    schema = None if prompt.schema is None else schema_of(prompt.schema)
+    tools = tuple(tool_of(each) for each in prompt.tools)
+    return ModelParameters(**given, stream=True, extra_body=asked, schema=schema, tools=tools)
 
 
 def _refuse_slip(name: str) -> None:
@@ -123,7 +140,9 @@ def _refuse_slip(name: str) -> None:
     if name in _OURS:
         msg = f"{name} cannot be given as a parameter."
         raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
-    meant = get_close_matches(name, _SETTINGS, n=1, cutoff=0.8)
+    meant = get_close_matches(
+        name, (*_SETTINGS, *_SHARED, "images", "schema", "tools"), n=1, cutoff=0.8
+    )
     if meant:
         msg = f"There is no parameter {name}."
         raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
@@ -142,7 +161,7 @@ def _filled_in(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage,
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write what to ask.")
-    asked = ChatMessage("user", text)
+    asked = ChatMessage("user", text, images=tuple(image_of(each) for each in prompt.images))
     return (ChatMessage("system", system), asked) if system else (asked,)
 
 
@@ -173,4 +192,6 @@ def _whole(answer: ModelResponse) -> StreamChunk:
         usage=answer.usage,
         timings=answer.timings,
         raw=answer.raw,
+        tool_calls=answer.tool_calls,
+        reasoning_blocks=answer.reasoning_blocks,
     )

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine import parsing
+from llm_magics.errors import ParseError
+from llm_magics.media import ToolCall
+from llm_magics.schemas import validated
 from llm_magics.types import ChatMessage, Timing, Usage
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ class Response:
         cached: whether it is an earlier answer shown again.
         messages: what was sent.
         reasoning: the model's thinking, where it shows any.
+        tool_calls: what the model wants to have called.
+        schema: what the answer was asked to look like.
         raw: the last thing the service sent, decoded.
     """
 
@@ -41,6 +46,27 @@ class Response:
     messages: Sequence[ChatMessage] = ()
     reasoning: str = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
+    tool_calls: tuple[ToolCall, ...] = ()
+    schema: Any = field(default=None, repr=False)
+
+    @property
+    def data(self) -> Any:
+        """
+        The value in it, which fits the schema it was asked for; an instance of it if a class.
+
+        Raises:
+            ParseError: there is none, or it does not fit.
+        """
+        value = self.json()
+        return value if self.schema is None else validated(value, self.schema)
+
+    def check(self) -> None:
+        """Raise the `ParseError` of `data`, if there is one, with this answer in ``partial``."""
+        try:
+            self.data  # noqa: B018 (it is read for its error)
+        except ParseError as error:
+            error.partial = self
+            raise
 
     @property
     def code(self) -> str:

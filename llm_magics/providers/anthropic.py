@@ -75,9 +75,10 @@ class AnthropicProvider(LeavingOutProvider):
     """Anthropic, or a server that speaks its format."""
 
     name = "anthropic"
+    writes_thinking = False  # its thinking comes in blocks of its own
     config_type = AnthropicConfig
     key_variable = "ANTHROPIC_API_KEY"
-    own_address = _OWN
+    usual_address = own_address = _OWN
     config: AnthropicConfig
     silently = frozenset({"thinking"})
 

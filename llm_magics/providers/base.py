@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NoReturn, Self
 from pydantic import BaseModel, ConfigDict
 
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
+from llm_magics.media import Transcript
 from llm_magics.types import (
     ChatMessage,
     ModelParameters,
@@ -25,6 +26,7 @@ from llm_magics.types import (
     StreamChunk,
     whole_text,
 )
+from llm_magics.wire.thinking import ThinkTags
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
@@ -93,6 +95,11 @@ class BaseModelProvider(ABC):
         """Where the user's key would be taken from, in words; nothing where there is none."""
         return cls.key_variable if os.environ.get(cls.key_variable) else ""
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the user has said where it is or with what key, or need not."""
+        return True
+
     @abstractmethod
     async def initialize(self) -> bool:
         """Whether the provider can be used at all; cheap, and no model is loaded."""
@@ -140,11 +147,11 @@ class BaseModelProvider(ABC):
         self._cannot("delete models", "local, ollama, huggingface-local")
 
     async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
-        """Pictures of ``prompt``, as PNG."""
+        """Pictures of ``prompt``, each as the bytes of a file."""
         self._cannot("make images", "openai")
 
-    async def transcribe(self, audio: bytes, model: str, **options: Any) -> str:
-        """What is said in ``audio``."""
+    async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
+        """What is said in ``audio``, the bytes of a file."""
         self._cannot("transcribe audio", "openai")
 
     async def close(self) -> None:  # noqa: B027 (most hold nothing open)
@@ -168,7 +175,13 @@ class BaseModelProvider(ABC):
 
 
 class StreamingProvider(BaseModelProvider):
-    """A provider that streams underneath; a whole answer is an accumulated stream."""
+    """
+    A provider that streams underneath; a whole answer is an accumulated stream.
+
+    ``writes_thinking``: its models may write ``<think>`` into their answers, to be put apart.
+    """
+
+    writes_thinking: ClassVar[bool] = True
 
     @abstractmethod
     def stream_chat(
@@ -188,7 +201,7 @@ class StreamingProvider(BaseModelProvider):
         model = self.bare(model)
         messages = [ChatMessage.of(message) for message in messages]
         chunks = self.stream_chat(messages, model, parameters)
-        return await self._answer(chunks, model, parameters)
+        return await self._answer(chunks, model, parameters, self.writes_thinking)
 
     async def generate_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -202,8 +215,9 @@ class StreamingProvider(BaseModelProvider):
         chunks: AsyncGenerator[StreamChunk, None],
         model: str,
         parameters: ModelParameters,
+        writes_thinking: bool = False,
     ) -> Answer:
-        guarded = self._guarded(chunks, model)
+        guarded = self._guarded(chunks, model, ThinkTags() if writes_thinking else None)
         if parameters.stream:
             return guarded
         return ModelResponse.of(
@@ -211,18 +225,26 @@ class StreamingProvider(BaseModelProvider):
         )
 
     async def _guarded(
-        self, chunks: AsyncGenerator[StreamChunk, None], model: str
+        self, chunks: AsyncGenerator[StreamChunk, None], model: str, thinking: ThinkTags | None
     ) -> AsyncGenerator[StreamChunk, None]:
         """``chunks``; whatever breaks them after the first token, what had come is kept."""
         came: list[StreamChunk] = []
         half = ""
         try:
             async for chunk in chunks:
+                if thinking is not None:
+                    chunk = thinking.split(chunk)
+                    if thinking.is_past:
+                        thinking = None
                 if half or "\ud800" <= chunk.text[-1:] <= "\udbff":
                     chunk, half = _whole_characters(chunk, half)
                 came.append(chunk)
                 yield chunk
+            if thinking is not None and (rest := thinking.flush()).has_tokens:
+                yield rest
         except Exception as error:
+            if thinking is not None:
+                came.append(thinking.flush())
             partial = ModelResponse.of(came, model=model, provider=self.name)
             if isinstance(error, StreamInterrupted) or not (partial.text or partial.reasoning):
                 raise

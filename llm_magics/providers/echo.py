@@ -115,6 +115,7 @@ class EchoProvider(StreamingProvider):
     """Answers from the prompt and the seed alone, on a virtual clock."""
 
     name = "echo"
+    writes_thinking = False  # a prompt comes back as it is
     config_type = EchoConfig
     config: EchoConfig
 

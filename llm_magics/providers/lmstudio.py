@@ -57,6 +57,7 @@ class LMStudioProvider(OpenAILikeProvider):
     name = "lmstudio"
     config_type = LMStudioConfig
     key_variable = "LM_API_TOKEN"
+    usual_address = _OWN
     start_hint = "Start it in LM Studio, or with: lms server start. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
 

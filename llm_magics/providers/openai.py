@@ -14,7 +14,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
+from llm_magics.providers import capabilities
+from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.openai_like import OpenAILikeConfig
+from llm_magics.providers.openai_like.media import MediaProvider
 from llm_magics.providers.openai_like.quirks import PROFILES, Quirks, profile_of
 from llm_magics.secrets import Secret
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
@@ -79,13 +82,13 @@ class OpenAIConfig(OpenAILikeConfig):
         return known.key_variable
 
 
-class OpenAIProvider(OpenAILikeProvider):
+class OpenAIProvider(MediaProvider):
     """OpenAI, or a server that speaks its formats."""
 
     name = "openai"
     config_type = OpenAIConfig
     key_variable = "OPENAI_API_KEY"
-    own_address = _OWN
+    usual_address = own_address = _OWN
     config: OpenAIConfig
 
     @property
@@ -109,6 +112,16 @@ class OpenAIProvider(OpenAILikeProvider):
         if not self.config.api_version:
             return path
         return f"/openai/deployments/{model}{path}" if model else f"/openai{path}"
+
+    async def describe_models(self) -> list[ModelInfo]:
+        infos = [ModelInfo(name) for name in await self.list_models()]
+        if self._is_openai_itself:
+            return [capabilities.completed("openai", info) for info in infos]
+        return infos
+
+    @property
+    def _is_openai_itself(self) -> bool:
+        return self.config.base_url == _OWN
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters

@@ -67,7 +67,9 @@ class RemoteProvider(StreamingProvider):
     """A provider over HTTP: it sends, reads, and calls errors by their names."""
 
     config: RemoteConfig
-    # Where the service stands of itself; there it wants a key.
+    # Where the service stands unless the user says otherwise.
+    usual_address: ClassVar[str] = ""
+    # Where it wants a key: nothing where a server of one's own needs none.
     own_address: ClassVar[str] = ""
     # What to do where nobody answers.
     start_hint: ClassVar[str] = ""
@@ -100,6 +102,10 @@ class RemoteProvider(StreamingProvider):
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
         """The error that a refusal stands for; ``status`` is ``None`` inside a stream."""
+
+    @property
+    def is_set_up(self) -> bool:
+        return self.config.api_key is not None or self.config.base_url != self.usual_address
 
     @property
     def _needs_key(self) -> bool:

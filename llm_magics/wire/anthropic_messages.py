@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import Image, ToolCall
+from llm_magics.schemas import closed
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.event_chunks import EventChunkDecoder
@@ -68,7 +69,7 @@ def messages_request(
     body |= _tools(parameters) | _thinking(parameters, body["max_tokens"])
     if parameters.schema is not None:
         body["output_config"] = {
-            "format": {"type": "json_schema", "schema": dict(parameters.schema)}
+            "format": {"type": "json_schema", "schema": closed(dict(parameters.schema))}
         }
     if cache:
         _mark(body)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from llm_magics.schemas import is_strict
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -74,7 +75,9 @@ def _chat_only(parameters: ModelParameters) -> dict[str, Any]:
         named = {"type": "function", "function": {"name": choice}}
         given["tool_choice"] = choice if choice in ("auto", "none", "required") else named
     if parameters.schema is not None:
-        schema = {"name": "answer", "schema": dict(parameters.schema)}
+        schema: dict[str, Any] = {"name": "answer", "schema": dict(parameters.schema)}
+        if is_strict(parameters.schema):
+            schema["strict"] = True
         given["response_format"] = {"type": "json_schema", "json_schema": schema}
     if parameters.reasoning:
         effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import ToolCall
+from llm_magics.schemas import is_strict
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.event_chunks import EventChunkDecoder
@@ -46,7 +47,13 @@ def responses_request(
     if parameters.tool_choice:
         body["tool_choice"] = _choice(parameters.tool_choice)
     if parameters.schema is not None:
-        schema = {"type": "json_schema", "name": "answer", "schema": dict(parameters.schema)}
+        schema: dict[str, Any] = {
+            "type": "json_schema",
+            "name": "answer",
+            "schema": dict(parameters.schema),
+        }
+        if is_strict(parameters.schema):
+            schema["strict"] = True
         body["text"] = {"format": schema}
     if parameters.reasoning:
         effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"

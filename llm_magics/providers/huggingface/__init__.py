@@ -50,7 +50,7 @@ class HuggingFaceProvider(OpenAILikeProvider):
     name = "huggingface"
     config_type = HuggingFaceConfig
     key_variable = "HF_TOKEN"
-    own_address = _OWN
+    usual_address = own_address = _OWN
     config: HuggingFaceConfig
 
     @classmethod

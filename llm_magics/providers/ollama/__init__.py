@@ -103,6 +103,7 @@ class OllamaProvider(RemoteProvider):
     name = "ollama"
     config_type = OllamaConfig
     key_variable = "OLLAMA_API_KEY"
+    usual_address = parse_host("")
     start_hint = "Start it with: ollama serve. OLLAMA_HOST says where it is."
     config: OllamaConfig
 

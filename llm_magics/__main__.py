@@ -1,0 +1,40 @@
+"""``python -m llm_magics doctor [PROVIDER ...]``: try every provider, and say what works."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from llm_magics.errors import LLMError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 where all that was tried works, 1 where something does not."""
+    parser = argparse.ArgumentParser("python -m llm_magics")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    doctor = commands.add_parser("doctor", help="try every provider, and say what works")
+    doctor.add_argument("provider", nargs="*", help="only these; all that are set up if none")
+    return _doctor(parser.parse_args(arguments).provider)
+
+
+def _doctor(names: list[str]) -> int:
+    from llm_magics.bridge import bridge
+    from llm_magics.engine.doctor import diagnoses, table
+    from llm_magics.engine.session import session
+    from llm_magics.errors import nearest
+
+    known = session.provider_names()
+    for name in names:
+        if name not in known:
+            sys.stderr.write(f'There is no provider "{name}". {nearest(name, known)}\n')
+            return 1
+    found = bridge.run(diagnoses(session, names))
+    sys.stdout.write(f"{table(found)}\n")
+    return 1 if any(each.has_failed for each in found) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LLMError as error:
+        sys.exit(f"{error}\n→ {error.hint}" if error.hint else str(error))

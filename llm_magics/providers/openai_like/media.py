@@ -1,0 +1,74 @@
+"""Pictures made and speech written down, by services that speak OpenAI's formats for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_magics.errors import ProviderError
+from llm_magics.media import Sound, Transcript
+from llm_magics.providers.openai_like import OpenAILikeProvider
+from llm_magics.transport import Form, Transport
+from llm_magics.wire import openai_media as wire
+
+
+class MediaProvider(OpenAILikeProvider):
+    """A service that paints and listens too."""
+
+    async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
+        """
+        Pictures of ``prompt``, each as the bytes of a file.
+
+        Args:
+            options: ``n``, ``size``, ``quality``, ``background`` … as the service has them.
+        """
+        model = self.bare(model)
+        body = wire.image_request(prompt, model, options)
+        path = self._path("/images/generations", model)
+        try:
+            reply = await self._object("POST", path, body, model)
+        except ProviderError as error:
+            culprit = self._culprit(error, body)
+            if culprit is None or culprit == "prompt":
+                raise
+            self._learn(model, culprit)
+            del body[culprit]
+            reply = await self._object("POST", path, body, model)
+        made = wire.images_of(reply)
+        return [await self._fetched(each) if isinstance(each, str) else each for each in made]
+
+    async def _fetched(self, url: str) -> bytes:
+        """The picture at ``url``. The key is not sent there: it lies with somebody else."""
+        if not url.startswith("https://"):
+            msg = f"The service sent an address that is not safe: {url[:80]}"
+            raise ProviderError(msg, provider=self.name)
+        elsewhere = Transport(url, timeouts=self.config.timeouts)
+        try:
+            reply = await elsewhere.send("GET", "")
+        finally:
+            await elsewhere.close()
+        if not reply.ok:
+            msg = f"The picture could not be fetched (status {reply.status})."
+            raise ProviderError(msg, provider=self.name, status=reply.status, retryable=True)
+        return reply.body
+
+    async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
+        """
+        What is said in ``audio``, the bytes of a file.
+
+        Args:
+            options: ``format`` (``json``, ``text``, ``srt``, ``vtt``, ``verbose_json``,
+                ``diarized_json``), ``language``, ``prompt``, ``temperature``,
+                ``timestamp_granularities`` … as the service has them.
+        """
+        model = self.bare(model)
+        sound = Sound(audio)
+        wire.check_size(sound)
+        fields, wanted = wire.transcription_fields(model, options)
+        file = (sound.file_name, sound.data, sound.media_type)
+        form = Form(fields, {"file": file})
+        path = self._path("/audio/transcriptions", model)
+        reply = await self._send("POST", path, form, model)
+        said = reply.json() if reply.body.startswith(b"{") else None
+        if isinstance(said, dict) and said.get("error"):  # status 200 does not make it an answer
+            raise self._refused(said, None, reply.headers, model)
+        return wire.transcript_of(reply.body, wanted)

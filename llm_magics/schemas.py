@@ -1,0 +1,192 @@
+"""
+What an answer must look like: a JSON schema, however a user writes it, and the check of it.
+
+A schema is given as a pydantic class (or anything pydantic knows: a dataclass, a TypedDict,
+``list[int]``), as a JSON schema, or in short: ``"name, age int, tags list[str]"``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from llm_magics.errors import ConfigurationError, ParseError, nearest
+
+# The types of the short form. What is not named is a text.
+_TYPES: dict[str, dict[str, Any]] = {
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "date": {"type": "string", "format": "date"},
+    "datetime": {"type": "string", "format": "date-time"},
+}
+
+_FIELD = re.compile(
+    r"(?P<name>\w+)(?:\s+(?P<type>[^:?]+?))?(?P<optional>\?)?(?:\s*:\s*(?P<about>.+))?"
+)
+
+
+def schema_of(spec: Any) -> dict[str, Any]:
+    """
+    The JSON schema that ``spec`` stands for.
+
+    >>> schema_of("name, age int, tags list[str]")["properties"]["tags"]
+    {'type': 'array', 'items': {'type': 'string'}}
+
+    Raises:
+        ConfigurationError: it stands for none.
+    """
+    if isinstance(spec, Mapping):
+        return _checked(dict(spec))
+    if isinstance(spec, str):
+        if spec.lstrip().startswith("{"):
+            return _checked(_decoded(spec))
+        return _short(spec)
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        schema: dict[str, Any] = closed(TypeAdapter(spec).json_schema())
+        return schema
+    except PydanticUserError as error:
+        msg = f"No schema can be made of {spec!r}: {error.message.splitlines()[0]}"
+        raise ConfigurationError(
+            msg, hint="Give a pydantic class, a JSON schema, or fields in short."
+        ) from None
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        msg = f"The schema is no valid JSON: {error}."
+        raise ConfigurationError(msg, hint='Or write fields in short: "name, age int".') from None
+    assert isinstance(schema, dict)  # it begins with a brace
+    return schema
+
+
+def _checked(schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema``, which is one by the rules of JSON schemas."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = "".join(f".{part}" for part in error.absolute_path) or " itself"
+        msg = f"The schema is not valid at{where}: {error.message[:200]}"
+        raise ConfigurationError(msg, hint="See https://json-schema.org.") from None
+    return schema
+
+
+def _short(text: str) -> dict[str, Any]:
+    properties, required = {}, []
+    for part in _parts(text):
+        found = _FIELD.fullmatch(part)
+        if found is None:
+            msg = f'"{part}" is no field of a schema.'
+            raise ConfigurationError(msg, hint='Write it like "name, age int, tags list[str]".')
+        about = {"description": found["about"].strip()} if found["about"] else {}
+        properties[found["name"]] = {**_type(found["type"] or "str", part), **about}
+        if not found["optional"]:
+            required.append(found["name"])
+    if not properties:
+        msg = "The schema names no field."
+        raise ConfigurationError(msg, hint='Write it like "name, age int, tags list[str]".')
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _parts(text: str) -> list[str]:
+    """``text`` cut at commas and line ends that stand in no brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character in ",\n" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _type(name: str, part: str) -> dict[str, Any]:
+    name = name.strip()
+    if name.startswith("list[") and name.endswith("]"):
+        return {"type": "array", "items": _type(name[5:-1], part)}
+    if name == "list":
+        return {"type": "array", "items": {"type": "string"}}
+    if "|" in name:
+        return {"enum": [each.strip() for each in name.split("|")]}
+    if name not in _TYPES:
+        msg = f'"{part}" has no type that is known.'
+        hint = f"{nearest(name, [*_TYPES, 'list'])} A choice is written red|green|blue."
+        raise ConfigurationError(msg, hint=hint)
+    return dict(_TYPES[name])
+
+
+def closed(schema: Any) -> Any:
+    """``schema`` in which no object takes what is not named; some services insist on it."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(value) for name, value in schema.items()}
+    if made.get("type") == "object" and "properties" in made:
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether every object in ``schema`` is closed and needs all it names, as OpenAI's strict mode."""
+    if isinstance(schema, list):
+        return all(is_strict(each) for each in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object":
+        names = set(schema.get("properties", {}))
+        if schema.get("additionalProperties") is not False or names != set(
+            schema.get("required", ())
+        ):
+            return False
+    return all(is_strict(each) for each in schema.values())
+
+
+def validated(value: Any, spec: Any) -> Any:
+    """
+    ``value``, which fits ``spec``: an instance of it where that is a class.
+
+    Raises:
+        ParseError: it does not fit; the message says where.
+    """
+    if isinstance(spec, Mapping | str):
+        _fits(value, schema_of(spec))
+        return value
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(spec).validate_python(value, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f".{part}" for part in first["loc"])
+        raise _misfit(where, first["msg"]) from None
+
+
+def _fits(value: Any, schema: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator, FormatChecker
+
+    checker = Draft202012Validator(schema, format_checker=FormatChecker())
+    error = next(iter(sorted(checker.iter_errors(value), key=lambda each: len(each.path))), None)
+    if error is not None:
+        raise _misfit("".join(f".{part}" for part in error.absolute_path), error.message)
+
+
+def _misfit(where: str, why: str) -> ParseError:
+    msg = f"The answer does not fit the schema at answer{where}: {why[:200]}"
+    return ParseError(msg, hint="Read it as it is from .text, or ask again.")
