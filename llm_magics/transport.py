@@ -211,17 +211,19 @@ class Transport:
 
     def _unanswered(self, error: httpx.HTTPError) -> ConnectionError:
         what = str(error) or type(error).__name__
+        code = None
         hint = "Check that the server runs and can be reached."
         if "CERTIFICATE_VERIFY_FAILED" in what or "[SSL" in what:
             message = f"No safe connection to {self.base_url} can be made ({what})."
             hint = "Check the address, and whether a proxy stands between; SSL_CERT_FILE adds its certificate."
         elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            code = "unreachable"
             message = f"Nobody answers at {self.base_url} ({what})."
         elif isinstance(error, httpx.TimeoutException):
             message = f"{self.base_url} fell silent for {self.timeouts.idle:.0f} s."
         else:
             message = f"The connection to {self.base_url} broke ({what})."
-        return ConnectionError(message, hint=hint)
+        return ConnectionError(message, hint=hint, code=code)
 
 
 def _content(body: Any) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Says:
     One answer.
 
     ``pieces`` are written one by one, ``gap_s`` apart. With ``cut`` the connection ends
-    without the end of the body; with ``hang`` it stays open and silent.
+    without the end of the body; with ``hang`` it stays open and silent. With ``drop`` it
+    ends before a byte was sent, and with ``delay_s`` the first byte comes late.
     """
 
     pieces: Sequence[bytes] = ()
@@ -40,6 +41,9 @@ class Says:
     gap_s: float = 0.0
     cut: bool = False
     hang: bool = False
+    drop: bool = False
+    delay_s: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -115,7 +119,11 @@ async def _write(
     says: Says,
     hung_up: threading.Event,
 ) -> None:
+    if says.drop:
+        return
+    await asyncio.sleep(says.delay_s)
     head = f"HTTP/1.1 {says.status} OK\r\nContent-Type: {says.content_type}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in says.headers.items())
     head += "Connection: close\r\n"  # so that no test leaves an idle connection behind
     writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
     for piece in says.pieces:

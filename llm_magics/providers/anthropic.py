@@ -145,8 +145,6 @@ class AnthropicProvider(LeavingOutProvider):
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        if status is None:
-            status = _STATUS_OF.get(str(refusals.told_by(said).kind))
         return refusals.classified(
             said,
             status,
@@ -154,6 +152,7 @@ class AnthropicProvider(LeavingOutProvider):
             provider=self.name,
             model=model,
             by_code=_BY_TYPE,
+            statuses=_STATUS_OF,
             spent=frozenset({"billing_error"}),
             request_id="request-id",
         )

@@ -75,7 +75,7 @@ class LMStudioProvider(OpenAILikeProvider):
         older = await self._native("/api/v0/models")
         if older is not None:
             return [_described_before(model) for model in older.get("data") or []]
-        return [ModelInfo(name) for name in await super().list_models()]
+        return await super().describe_models()
 
     async def _native(self, path: str) -> dict[str, Any] | None:
         """What LM Studio's own interface says, or nothing where this server does not have it."""

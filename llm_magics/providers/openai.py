@@ -114,7 +114,7 @@ class OpenAIProvider(MediaProvider):
         return f"/openai/deployments/{model}{path}" if model else f"/openai{path}"
 
     async def describe_models(self) -> list[ModelInfo]:
-        infos = [ModelInfo(name) for name in await self.list_models()]
+        infos = await super().describe_models()
         if self._is_openai_itself:
             return [capabilities.completed("openai", info) for info in infos]
         return infos

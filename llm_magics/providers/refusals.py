@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from llm_magics.errors import (
@@ -69,6 +70,8 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = (
     ),
 )
 _CALLERS_FAULT = frozenset({400, 404, 413, 422})
+_NO_STATUSES: Mapping[str, int] = MappingProxyType({})
+
 # Asking again later may help, though the caller need not change anything.
 _PASSING = frozenset({408, 409, 425, 529})
 
@@ -109,6 +112,7 @@ def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
     provider: str,
     model: str,
     by_code: Mapping[str, type[ProviderError]],
+    statuses: Mapping[str, int] = _NO_STATUSES,
     spent: frozenset[str] = frozenset(),
     request_id: str = "x-request-id",
 ) -> ProviderError:
@@ -117,11 +121,12 @@ def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
 
     Args:
         by_code: what the service's own codes and types mean.
+        statuses: the status that an error inside a stream would have had, by its type.
         spent: those that mean an empty account, where asking again is of no use.
         request_id: the header that names the request.
     """
     told = told_by(body)
-    meant = status or told.status
+    meant = status or told.status or statuses.get(str(told.kind)) or statuses.get(str(told.code))
     is_spent = meant == 402 or bool(spent & {str(told.code), str(told.kind)})
     made = RateLimitError if is_spent else _kind(told, body, meant, by_code)
     retryable = made.retryable or (meant or 0) >= 500 or meant in _PASSING

@@ -198,6 +198,7 @@ class RemoteProvider(StreamingProvider):
         try:
             models = await self.list_models()
         except ProviderError:
+            error.hint = error.hint or self._missing_hint(error.model, [])
             return error
         error.hint = self._missing_hint(error.model, models)
         return error
@@ -206,8 +207,8 @@ class RemoteProvider(StreamingProvider):
         return nearest(model, models)
 
     def _unreachable(self, error: ConnectionError) -> ConnectionError:
-        hint = self.start_hint or error.hint
-        return ConnectionError(str(error), hint=hint, provider=self.name)
+        hint = self.start_hint if error.code == "unreachable" and self.start_hint else error.hint
+        return ConnectionError(str(error), hint=hint, provider=self.name, code=error.code)
 
     def _foreign(self, said: Any) -> ConfigurationError:
         msg = f"What answers at {self.config.base_url} is not {self.name}: {str(said)[:60]!r}"

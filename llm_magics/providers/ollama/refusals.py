@@ -35,7 +35,9 @@ def classified(
     words = scrub(str(text)).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
     made, hint = _kind(words.lower(), status)
     callers_fault = any(part in words.lower() for part in _CALLERS_FAULT)
-    retryable = made.retryable or ((status is None or status >= 500) and not callers_fault)
+    retryable = made.retryable or (
+        (status is None or status >= 500 or status == 408) and not callers_fault
+    )
     return made(
         f"{provider}{f'/{model}' if model else ''}: {words[:300] or f'status {status}'}.",
         hint=hint,

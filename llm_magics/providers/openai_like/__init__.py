@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from llm_magics.errors import ProviderError
+from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.leaving_out import LeavingOutProvider
 from llm_magics.providers.openai_like.batches import batches
+from llm_magics.providers.openai_like.listing import described
 from llm_magics.providers.openai_like.quirks import Quirks
 from llm_magics.providers.openai_like.refusals import classified, refused_parameter
 from llm_magics.providers.remote import RemoteConfig
@@ -65,6 +67,10 @@ class OpenAILikeProvider(LeavingOutProvider):
 
     async def list_models(self) -> list[str]:
         return sorted(model["id"] for model in await self._listing())
+
+    async def describe_models(self) -> list[ModelInfo]:
+        listed = [described(model) for model in await self._listing()]
+        return sorted(listed, key=lambda info: info.name)
 
     async def _listing(self) -> list[dict[str, Any]]:
         """The models as the service describes them; some send the bare list."""

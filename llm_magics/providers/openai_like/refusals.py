@@ -33,6 +33,9 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "rate_limit_exceeded": RateLimitError,
 }
 
+# What an error inside a stream that began with 200 would have had for a status.
+_STATUS_OF = {"server_error": 500, "internal_server_error": 500, "overloaded": 529}
+
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
 
@@ -56,6 +59,7 @@ def classified(
         provider=provider,
         model=model,
         by_code=_BY_CODE,
+        statuses=_STATUS_OF,
         spent=_SPENT,
     )
 
