@@ -7,6 +7,7 @@ A schema is given as a pydantic class (or anything pydantic knows: a dataclass, 
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -48,6 +49,11 @@ def schema_of(spec: Any) -> dict[str, Any]:
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
 
+    if inspect.isroutine(spec):  # pydantic would take its arguments for what is wanted
+        msg = f"{spec!r} is a function, and no schema."
+        raise ConfigurationError(
+            msg, hint="Give a pydantic class, a JSON schema, or fields in short."
+        )
     try:
         schema: dict[str, Any] = closed(TypeAdapter(spec).json_schema())
         return schema

@@ -59,7 +59,11 @@ def _arguments_of(function: Function) -> type[BaseModel]:
 
     name = _name_of(function)
     parameters = inspect.signature(function).parameters
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError) as error:
+        msg = f"The arguments of {name} cannot be told to a model: {error}"
+        raise ConfigurationError(msg, hint="Use types that JSON has.") from None
     fields: dict[str, Any] = {}
     for each in parameters.values():
         if each.kind in _UNCALLABLE or each.kind is inspect.Parameter.POSITIONAL_ONLY:

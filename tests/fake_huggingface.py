@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.fake_openai import FakeOpenAI, refusal, unit
@@ -26,8 +27,7 @@ class FakeHuggingFace(FakeOpenAI):
             return as_json({"object": "list", "data": [self.described(), {"id": EMBED}]})
         if asked.path.startswith("/hf-inference/models/"):
             return self.extracted(asked)
-        asked.path = asked.path.removeprefix("/v1")
-        return super().__call__(asked)
+        return super().__call__(replace(asked, path=asked.path.removeprefix("/v1")))
 
     def missing(self, body: dict[str, Any]) -> Says:
         message = f"The requested model '{body['model']}' is not supported by any provider you have enabled."

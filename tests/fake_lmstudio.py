@@ -6,6 +6,7 @@ LM Studio without models, by its documentation: its own interface, and its OpenA
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.fake_openai import FakeOpenAI
@@ -35,7 +36,7 @@ class FakeLMStudio(FakeOpenAI):
             return self.newer(asked)
         if asked.path == "/api/v0/models":
             return self.older()
-        asked.path = asked.path.removeprefix("/v1").removeprefix("/api/v0")
+        asked = replace(asked, path=asked.path.removeprefix("/v1").removeprefix("/api/v0"))
         if asked.path not in ("/models", "/chat/completions", "/completions", "/embeddings"):
             return as_json({"error": f"Unexpected endpoint or method. ({asked.path})"}, 200)
         return super().__call__(asked)

@@ -1,0 +1,131 @@
+"""Schemas, however they are written, and answers checked against them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from llm_magics import errors
+from llm_magics.schemas import closed, is_strict, schema_of, validated
+
+
+class Pet(BaseModel):
+    """A pet."""
+
+    name: str
+    age: int = 0
+    friends: list[Pet] = []
+
+
+@dataclass
+class Point:
+    """A point."""
+
+    x: float
+    y: float
+
+
+class Row(TypedDict):
+    """A row."""
+
+    a: int
+
+
+def test_the_short_form() -> None:
+    """Names alone are texts; types, lists, choices, remarks and what may be missing."""
+    schema = schema_of("name, age int, tags list[str], size small|large, born date?: if known")
+    assert schema["properties"] == {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "size": {"enum": ["small", "large"]},
+        "born": {"type": "string", "format": "date", "description": "if known"},
+    }
+    assert schema["required"] == ["name", "age", "tags", "size"]
+    assert schema["additionalProperties"] is False
+    assert schema_of("a\nb list[list[int]]")["properties"]["b"]["items"]["type"] == "array"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("age itn", "int"),
+        ("", "Write it like"),
+        ("a b c", "list"),
+        ("!", "Write it like"),
+        ('{"type": "objekt"}', "json-schema"),
+        ('{"type": ', "in short"),
+        ({"type": 3}, "json-schema"),
+        (lambda: 0, "pydantic class"),
+    ],
+)
+def test_what_is_no_schema_is_said_so(wrong: Any, hint: str) -> None:
+    """With the nearest right thing, or how to write one."""
+    with pytest.raises(errors.ConfigurationError) as caught:
+        schema_of(wrong)
+    assert hint in str(caught.value.hint)
+
+
+@given(st.text())
+def test_no_text_breaks_the_short_form(text: str) -> None:
+    """It is a schema, or an error that says why not."""
+    with contextlib.suppress(errors.ConfigurationError, KeyError):
+        assert schema_of(text)["type"]
+
+
+def test_classes_give_schemas_that_services_take() -> None:
+    """Closed, as some insist; strict where all is needed."""
+    assert schema_of(Point)["additionalProperties"] is False
+    assert is_strict(schema_of(Point))
+    assert is_strict(schema_of("a, b int"))
+    assert not is_strict(schema_of(Pet))
+    assert not is_strict({"type": "object", "properties": {"a": {}}, "required": ["a"]})
+    pet = schema_of(Pet)
+    assert pet["$defs"]["Pet"]["additionalProperties"] is False
+    assert closed({"type": "object", "additionalProperties": True, "properties": {}}) == {
+        "type": "object",
+        "additionalProperties": True,
+        "properties": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "expected"),
+    [
+        ({"name": "Rex", "age": "3"}, Pet, Pet(name="Rex", age=3)),
+        ({"x": 1, "y": 2}, Point, Point(1, 2)),
+        ({"a": 1}, Row, {"a": 1}),
+        ([1, 2], list[int], [1, 2]),
+        ({"name": "a", "age": 1}, "name, age int", {"name": "a", "age": 1}),
+        ({"anything": 1}, {"type": "object"}, {"anything": 1}),
+    ],
+)
+def test_an_answer_that_fits(value: Any, spec: Any, expected: Any) -> None:
+    """Comes back as it is, or as an instance of the class."""
+    assert validated(value, spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "where"),
+    [
+        ({"name": "Rex", "age": "old"}, Pet, "answer.age"),
+        ({"name": "a", "friends": [{"age": 1}]}, Pet, "answer.friends.0.name"),
+        ({"name": "a", "age": "1"}, "name, age int", "answer.age"),
+        ({"name": "a"}, "name, age int", "answer:"),
+        ({"a": 1, "b": 2}, "a int", "answer:"),
+        ({"d": "tomorrow"}, "d date", "answer.d"),
+        (3, "a", "answer:"),
+    ],
+)
+def test_an_answer_that_does_not_fit(value: Any, spec: Any, where: str) -> None:
+    """The error says where."""
+    with pytest.raises(errors.ParseError, match="does not fit") as caught:
+        validated(value, spec)
+    assert where in str(caught.value)
