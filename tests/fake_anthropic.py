@@ -36,7 +36,8 @@ class FakeAnthropic:
         self.page = page
 
     def __call__(self, asked: Asked) -> Says:
-        if asked.headers.get("x-api-key") != self.key:
+        bearer = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        if asked.headers.get("x-api-key", bearer) != self.key:
             return refusal("authentication_error", "invalid x-api-key", 401)
         if "anthropic-version" not in asked.headers:
             return refusal("invalid_request_error", "anthropic-version: header is required", 400)
@@ -47,7 +48,7 @@ class FakeAnthropic:
             return refusal("not_found_error", f"model: {body['model']}", 404)
         if asked.path == "/v1/messages/count_tokens":
             return self.count(body)
-        return self.refused(body) or self.message(body)
+        return self.refused(body, asked.headers["anthropic-version"]) or self.message(body)
 
     def models(self, path: str) -> Says:
         """The list in pages of ``page``, whatever was asked for."""
@@ -68,24 +69,32 @@ class FakeAnthropic:
                 )
         return as_json({"input_tokens": len(json.dumps(body["messages"]).split())})
 
-    def refused(self, body: dict[str, Any]) -> Says | None:
+    def refused(self, body: dict[str, Any], version: str) -> Says | None:
+        """What the service finds wrong with a request, if anything."""
+        wrong = self.wrong(body, version)
+        return refusal("invalid_request_error", wrong, 400) if wrong else None
+
+    def wrong(self, body: dict[str, Any], version: str) -> str | None:
+        """The same in its words."""
         if "max_tokens" not in body:
-            return refusal("invalid_request_error", "max_tokens: Field required", 400)
-        roles = [turn["role"] for turn in body["messages"]]
-        if any(role not in ("user", "assistant") for role in roles):
-            return refusal("invalid_request_error", "messages: unexpected role", 400)
+            return "max_tokens: Field required"
+        if {turn["role"] for turn in body["messages"]} - {"user", "assistant"}:
+            return "messages: unexpected role"
+        for name in ("temperature", "top_p", "top_k"):
+            if name in body and version >= "2026-10-21":
+                return f"{name}: Extra inputs are not permitted"
+            if name in body and name in self.refuses:
+                return f"`{name}` is deprecated for this model."
+        return self.wrong_thinking(body)
+
+    def wrong_thinking(self, body: dict[str, Any]) -> str | None:
         thinking = body.get("thinking", {})
-        if thinking.get("type") == "enabled":
-            if thinking["budget_tokens"] >= body["max_tokens"]:
-                msg = "`max_tokens` must be greater than `thinking.budget_tokens`."
-                return refusal("invalid_request_error", msg, 400)
-            if "thinking" in self.refuses:
-                msg = '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".'
-                return refusal("invalid_request_error", msg, 400)
-        for name in self.refuses:
-            if name in body and name != "thinking":
-                msg = f"`{name}` is deprecated for this model."
-                return refusal("invalid_request_error", msg, 400)
+        if thinking.get("type") != "enabled":
+            return None
+        if "thinking" in self.refuses:
+            return '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive".'
+        if thinking["budget_tokens"] >= body["max_tokens"]:
+            return "`max_tokens` must be greater than `thinking.budget_tokens`."
         return None
 
     def message(self, body: dict[str, Any]) -> Says:

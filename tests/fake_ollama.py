@@ -45,7 +45,9 @@ class FakeOllama:
 
     def show(self, body: dict[str, Any]) -> Says:
         found = self._found(body)
-        return found if isinstance(found, Says) else as_json({"capabilities": self.models[found]})
+        if isinstance(found, Says):
+            return found
+        return as_json({"capabilities": self.models[found], "model_info": {}, "details": {}})
 
     def chat(self, body: dict[str, Any]) -> Says:
         found = self._found(body)

@@ -138,6 +138,17 @@ def test_a_parameter_that_a_model_refuses_is_left_out_and_told_of() -> None:
     assert ["temperature" in asked.json() for asked in server.asked] == [True, False, False]
 
 
+def test_the_newer_interface_takes_no_temperature() -> None:
+    """By its own words for it; the older one, which takes it, is asked unless one says otherwise."""
+    with serving(FakeAnthropic()) as server:
+        used(server.url, lambda p: chatted(p, temperature=0.5))
+        with pytest.warns(UserWarning, match="does not take temperature"):
+            used(server.url, lambda p: chatted(p, temperature=0.5), api_version="2026-10-21")
+    assert ["temperature" in asked.json() for asked in server.asked] == [True, True, False]
+    versions = [asked.headers["anthropic-version"] for asked in server.asked]
+    assert versions == ["2023-06-01", "2026-10-21", "2026-10-21"]
+
+
 def test_thinking_tools_and_pictures_go_there_and_back() -> None:
     """What the service wants back with an answer is sent back as it was."""
     block = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}

@@ -30,7 +30,6 @@ from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import anthropic_messages as wire
 
 _OWN = "https://api.anthropic.com"
-_VERSION = "2023-06-01"
 
 # Most that a page of the list may hold.
 _PAGE = 1000
@@ -55,6 +54,9 @@ class AnthropicConfig(RemoteConfig):
     Attributes:
         base_url: the service's address, without ``/v1``; ``ANTHROPIC_BASE_URL`` unless given.
         api_key: the key; ``ANTHROPIC_API_KEY`` unless given.
+        api_version: which version of the interface is asked. The newer one, 2026-10-21, takes no
+            temperature and no top_p of any model; where a model takes none, neither does this,
+            and they are left out with a warning.
         cache_prompts: have tools, system message and conversation cached by the service, which
             makes the next turn cheaper and this one a little dearer.
     """
@@ -63,6 +65,7 @@ class AnthropicConfig(RemoteConfig):
     api_key: Secret | None = Field(
         default_factory=lambda: Secret.of(os.environ.get("ANTHROPIC_API_KEY"))
     )
+    api_version: str = "2023-06-01"
     cache_prompts: bool = False
 
     @field_validator("base_url", mode="after")
@@ -83,7 +86,7 @@ class AnthropicProvider(LeavingOutProvider):
     silently = frozenset({"thinking"})
 
     def _headers(self) -> Mapping[str, str]:
-        return {"anthropic-version": _VERSION}
+        return {"anthropic-version": self.config.api_version}
 
     def _key_header(self) -> KeyHeader:
         return KeyHeader("x-api-key", "")

@@ -201,6 +201,10 @@ class HuggingFaceLocalProvider(StreamingProvider):
         except ProviderError as error:
             error.provider, error.model = self.name, model
             raise
+        except (ValueError, TypeError, RuntimeError) as error:
+            first = str(error).strip().partition("\n")[0][:300]
+            msg = f"{self.name}/{model}: {first}"
+            raise ProviderError(msg, provider=self.name, model=model) from error
         finally:
             stopped.set()
             if not writing.done():
