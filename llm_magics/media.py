@@ -46,6 +46,9 @@ class Image:
     @property
     def base64(self) -> str:
         """Its bytes in base64."""
+        if not self.data:
+            msg = "This service takes a picture by its bytes, and this is an address."
+            raise ConfigurationError(msg, hint="Fetch it first, and give its bytes or a path.")
         return base64.b64encode(self.data).decode()
 
     @property
@@ -65,7 +68,9 @@ def image_of(given: Any) -> Image:
         return given
     if isinstance(given, bytes | bytearray):
         return Image(bytes(given))
-    if isinstance(given, str) and given.startswith(("https://", "http://", "data:")):
+    if isinstance(given, str) and given.startswith("data:"):
+        return Image(base64.b64decode(given.partition(",")[2]))
+    if isinstance(given, str) and given.startswith(("https://", "http://")):
         return Image(url=given)
     if isinstance(given, str | Path):
         return _read(Path(given).expanduser())

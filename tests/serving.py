@@ -32,7 +32,8 @@ class Says:
 
     ``pieces`` are written one by one, ``gap_s`` apart. With ``cut`` the connection ends
     without the end of the body; with ``hang`` it stays open and silent. With ``drop`` it
-    ends before a byte was sent, and with ``delay_s`` the first byte comes late.
+    ends before a byte was sent, and with ``delay_s`` the first byte comes late. With
+    ``times_s`` each piece is written at its time.
     """
 
     pieces: Sequence[bytes] = ()
@@ -43,6 +44,7 @@ class Says:
     hang: bool = False
     drop: bool = False
     delay_s: float = 0.0
+    times_s: Sequence[float] = ()
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -126,7 +128,10 @@ async def _write(
     head += "".join(f"{name}: {value}\r\n" for name, value in says.headers.items())
     head += "Connection: close\r\n"  # so that no test leaves an idle connection behind
     writer.write(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
-    for piece in says.pieces:
+    started = asyncio.get_running_loop().time()
+    for n, piece in enumerate(says.pieces):
+        if says.times_s:
+            await asyncio.sleep(started + says.times_s[n] - asyncio.get_running_loop().time())
         writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
         await writer.drain()
         if says.gap_s:

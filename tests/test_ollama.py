@@ -6,7 +6,7 @@ import asyncio
 import doctest
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.media import Image
 from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, host
-from llm_magics.types import Progress
+from llm_magics.types import Progress, StreamChunk
 from tests.fake_ollama import CHAT, EMBED, FakeOllama
 from tests.recorded import needs_recordings, records
 from tests.serving import Asked, Says, Server, as_json, serving
@@ -32,11 +32,11 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def asked_once(url: str, do: Any) -> Any:
+def asked_once(url: str, do: Any, **settings: Any) -> Any:
     """What ``do`` gives, called with a provider at ``url``."""
 
     async def use() -> Any:
-        async with OllamaProvider(OllamaConfig(base_url=url)) as provider:
+        async with OllamaProvider(OllamaConfig(base_url=url, **settings)) as provider:
             return await do(provider)
 
     return asyncio.run(use())
@@ -281,7 +281,8 @@ def test_settings_go_with_every_call(server: Server) -> None:
             await provider.generate_embeddings(["a"], EMBED)
 
     asyncio.run(use())
-    sent = [asked.json() for asked in server.asked if asked.method == "POST"]
+    asked_for = ("/api/chat", "/api/embed")
+    sent = [asked.json() for asked in server.asked if asked.path in asked_for]
     assert [body.get("options", {}).get("num_ctx") for body in sent] == [64, 128, None]
     assert {body["keep_alive"] for body in sent} == {"2m"}
 
@@ -330,7 +331,7 @@ def test_recorded_vectors_and_lists_are_read() -> None:
         "/api/embed": recorded("embed list"),
         "/api/tags": recorded("tags"),
         "/api/ps": recorded("ps loaded"),
-        "/api/show": recorded("show"),
+        "/api/show": recorded("show embed"),
         "/api/version": recorded("version"),
     }
 
@@ -362,3 +363,132 @@ def test_what_the_fake_sends_is_what_the_real_one_sent() -> None:
         ours = json.loads(says.pieces[-1])
         assert says.status == record["status"]
         assert set(ours) <= set(real), name
+
+
+def test_a_model_that_is_not_made_to_embed_is_warned_of(server: Server) -> None:
+    """A chat model gives its hidden states, as the real server does."""
+    warned = pytest.warns(UserWarning, match="not made to embed")
+    with warned:
+        asked_once(server.url, lambda p: p.generate_embeddings(["a"], CHAT))
+
+
+@pytest.mark.parametrize("how", ["asked for", "told by the server", "by chance"])
+def test_a_prompt_that_fills_the_context_is_warned_of(how: str) -> None:
+    """An answer came, but of a prompt that was cut: the count meets the context exactly."""
+    last = {"message": {"content": "hm"}, "done": True, "prompt_eval_count": 4096, "eval_count": 1}
+    context = 8192 if how == "by chance" else 4096
+
+    def answers(asked: Asked) -> Says:
+        if asked.path == "/api/ps":
+            return as_json({"models": [{"name": CHAT, "context_length": context}]})
+        return Says([json.dumps(last).encode() + b"\n"], content_type="application/x-ndjson")
+
+    with serving(answers) as running:
+        settings = {"num_ctx": 4096} if how == "asked for" else {}
+        if how == "by chance":
+            assert asked_once(running.url, chatted).text == "hm"
+            return
+        with pytest.warns(UserWarning, match="all that it can"):
+            asked_once(running.url, chatted, **settings)
+
+
+@needs_recordings
+@pytest.mark.parametrize("name", ["chat stream", "chat after unload", "chat whole"])
+def test_times_are_those_of_the_recorded_arrivals(name: str) -> None:
+    """No chunk is stamped before its bytes came, and the engine's load is told apart."""
+    (record,) = [r for r in records("ollama_server") if r["name"] == name]
+    body, pieces, times = record["body"].encode(), [], []
+    for at_ms, size in record["arrivals_ms_bytes"]:
+        pieces.append(body[:size])
+        times.append(at_ms / 1000)
+        body = body[size:]
+    assert not body
+    kind = "application/x-ndjson" if record["kind"] == "ndjson" else "application/json"
+    with serving(Says(pieces, content_type=kind, times_s=times)) as running:
+
+        async def stamped(provider: OllamaProvider) -> list[StreamChunk]:
+            answer = await provider.generate_chat(HI, CHAT, ModelParameters(stream=True))
+            assert isinstance(answer, AsyncGenerator)
+            return [chunk async for chunk in answer]
+
+        chunks = asked_once(running.url, stamped)
+    first = next(chunk for chunk in chunks if chunk.text)
+    assert first.elapsed_s >= times[0] * 0.99
+    assert chunks[-1].elapsed_s >= times[-1] * 0.99
+    load_s = next(c.timings.load_s for c in chunks if c.timings is not None)
+    if name == "chat after unload":
+        assert load_s > 0.4
+
+
+@needs_recordings
+def test_what_the_server_leaves_out_is_survived() -> None:
+    """Blank lines, no prompt count (it was cached), a call without an id, an unknown field."""
+    lines = [
+        {"message": {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}, {"function": {"index": 1, "name": "f", "arguments": {"x": 2}}}]}, "done": False, "new": 1},
+        {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", "eval_count": 2},
+    ]  # fmt: skip
+    stream = b"\n\r\n".join(json.dumps(line).encode() for line in lines)  # the last has no end
+    with serving(Says([stream], content_type="application/x-ndjson")) as running:
+        answer = asked_once(running.url, chatted)
+    assert [call.arguments for call in answer.tool_calls] == [{"x": 1}, {"x": 2}]
+    assert len({call.id for call in answer.tool_calls}) == 2
+    assert answer.usage.input_tokens is None
+    assert answer.usage.output_tokens == 2
+
+
+def test_an_error_line_of_a_newer_server_bears_a_status() -> None:
+    """From 0.30 on: its status says what kind of error it is."""
+    line = b'{"error": "server busy", "status": 503}\n'
+    with (
+        serving(Says([line], content_type="application/x-ndjson")) as running,
+        pytest.raises(errors.RateLimitError),
+    ):
+        asked_once(running.url, chatted)
+
+
+def test_a_newer_servers_list_tells_all_there_is() -> None:
+    """Capabilities and context stand in the list: no page is asked for."""
+    tag = {"name": "m:1b", "size": 9, "digest": "d", "capabilities": ["completion", "tools"], "details": {"context_length": 4096}}  # fmt: skip
+    answers = {"/api/tags": as_json({"models": [tag]}), "/api/ps": as_json({"models": []})}
+    with serving(lambda asked: answers[asked.path]) as running:
+        (info,) = asked_once(running.url, lambda p: p.describe_models())
+    assert info.abilities == ("chat", "completion", "tools")
+    assert info.context == 4096
+
+
+def test_models_are_loaded_and_unloaded(server: Server) -> None:
+    """By an empty conversation, as the real server does."""
+
+    async def use(provider: OllamaProvider) -> list[list[str]]:
+        seen = []
+        for do in (provider.load_model, provider.unload_model):
+            await do(CHAT)
+            seen.append([model["name"] for model in await provider.running_models()])
+        return seen
+
+    assert asked_once(server.url, use) == [[CHAT], []]
+
+
+def test_thinking_by_level_or_not_at_all() -> None:
+    """Left out, off, on, or how much: as it was asked for."""
+    last = b'{"message": {"content": "hi"}, "done": true, "done_reason": "stop"}\n'
+
+    async def use(provider: OllamaProvider) -> None:
+        for reasoning in (None, False, True, "high"):
+            await chatted(provider, reasoning=reasoning)
+
+    with serving(Says([last], content_type="application/x-ndjson")) as running:
+        asked_once(running.url, use)
+        sent = [asked.json().get("think") for asked in running.asked if asked.body]
+    assert sent == [None, False, True, "high"]
+
+
+def test_a_picture_by_its_address_is_refused_here(server: Server) -> None:
+    """Ollama takes bytes alone; an address would be an empty picture."""
+    seen = ChatMessage("user", "look", images=(Image(url="https://a.example/x.png"),))
+
+    async def use(provider: OllamaProvider) -> None:
+        await provider.generate_chat([seen], "seeing:1b", ModelParameters())
+
+    with pytest.raises(errors.ConfigurationError, match="by its bytes"):
+        asked_once(server.url, use)

@@ -69,6 +69,9 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = (
         ModelNotFoundError,
     ),
 )
+# llama.cpp calls it a server error that its model was given no eyes.
+_CANNOT_SEE = "image input is not supported"
+
 _CALLERS_FAULT = frozenset({400, 404, 413, 422})
 _NO_STATUSES: Mapping[str, int] = MappingProxyType({})
 
@@ -155,6 +158,8 @@ def _kind(
             return by_code[str(name)]
     if status is not None and (300 <= status < 400 or (status == 404 and isinstance(body, str))):
         return ConfigurationError  # another server's page, or nobody's
+    if told.message.startswith(_CANNOT_SEE):
+        return UnsupportedError
     if status in _CALLERS_FAULT:
         for pattern, made in _BY_WORDS:
             if pattern.search(told.message):

@@ -160,6 +160,8 @@ class ChunkDecoder(EventChunkDecoder):
             text, thought = _content(delta.get("content") or delta.get("text") or "")
             text = text or delta.get("refusal") or ""
             reasoning = delta.get("reasoning_content") or delta.get("reasoning") or thought
+            if not reasoning and delta.get("reasoning_details"):
+                reasoning = _details(delta["reasoning_details"])
             finish_reason = choice.get("finish_reason")
             if delta.get("tool_calls"):
                 self._add_calls(delta)
@@ -189,11 +191,15 @@ def _content(content: str | list[dict[str, Any]]) -> tuple[str, str]:
     return text, thinking
 
 
+def _details(details: Sequence[Mapping[str, Any]]) -> str:
+    """OpenRouter's list of thoughts; those that are encrypted have no words."""
+    return "".join(each.get("text") or each.get("summary") or "" for each in details)
+
+
 def _usage(usage: Mapping[str, Any]) -> Usage:
     details = usage.get("prompt_tokens_details") or {}
-    return Usage(
-        usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens")
-    )
+    cached = details.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))  # DeepSeek's
+    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
 
 
 def _timings(timings: Mapping[str, Any]) -> EngineTimings:

@@ -71,6 +71,9 @@ _OPTIONS = frozenset(
     ]
 )
 
+# Contexts are powers of two or nearly so: only then is it worth asking what the context is.
+_CONTEXT_STEP = 64
+
 _ABILITIES = {"completion": ("chat", "completion"), "embedding": ("embeddings",)}
 
 
@@ -197,6 +200,10 @@ class OllamaProvider(RemoteProvider):
         model = self.bare(model)
         if not texts:
             return []
+        if "embeddings" not in (abilities := await self._abilities_of(model)) and abilities:
+            # The server gives its hidden states all the same, which are like nothing much.
+            msg = f"ollama/{model} is not made to embed: its vectors tell little of likeness."
+            warnings.warn(msg, stacklevel=2)
         body = {**wire.embed_request(texts, model), **self._kept()}
         vectors: Embeddings = wire.embeddings_of(
             await self._object("POST", "/api/embed", body, model)
@@ -237,15 +244,46 @@ class OllamaProvider(RemoteProvider):
             msg = f"ollama/{model} cannot see pictures."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
         chunks = self._chunks(path, body, model, wire.ChunkDecoder(), headers)
-        text = ""
+        has_answered = False
         try:
             async for chunk in chunks:
-                text = text or chunk.text or chunk.reasoning
-                if chunk.finish_reason and not text and not chunk.tool_calls:
-                    _warn_of_silence(model, chunk)
+                has_answered = has_answered or chunk.has_tokens or bool(chunk.tool_calls)
                 yield chunk
+                if chunk.finish_reason:
+                    await self._warn_of_cut(body, model, chunk, has_answered)
         finally:
             await chunks.aclose()
+
+    async def _warn_of_cut(
+        self, body: dict[str, Any], model: str, last: StreamChunk, has_answered: bool
+    ) -> None:
+        """A prompt longer than the context is cut in silence: say so where it seems to be."""
+        read = last.usage.input_tokens if last.usage else None
+        if not has_answered:
+            msg = (
+                f"ollama/{model} answered with nothing after reading {read} tokens. If the prompt "
+                "was longer, the server cut it to fit: raise num_ctx."
+            )
+        elif read and read % _CONTEXT_STEP == 0 and read == await self._context(body, model):
+            msg = (
+                f"ollama/{model} read {read} tokens, which is all that it can: what was longer "
+                "was cut by the server. Raise num_ctx."
+            )
+        else:
+            return
+        warnings.warn(msg, stacklevel=2)
+
+    async def _context(self, body: dict[str, Any], model: str) -> int | None:
+        """The context that the model was loaded with, as asked for or as the server says."""
+        asked = body.get("options", {}).get("num_ctx")
+        if asked is not None:
+            return int(asked)
+        try:
+            loaded = await self.running_models()
+        except ProviderError:
+            return None
+        full = model if ":" in model else f"{model}:latest"
+        return next((each.get("context_length") for each in loaded if each["name"] == full), None)
 
     def _with_settings(self, body: dict[str, Any]) -> dict[str, Any]:
         options = {"num_ctx": self.config.num_ctx} if self.config.num_ctx else {}
@@ -287,13 +325,3 @@ class OllamaProvider(RemoteProvider):
     def _missing_hint(self, model: str, models: list[str]) -> str:
         guess = nearest(model, models, listed=False)
         return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
-
-
-def _warn_of_silence(model: str, last: StreamChunk) -> None:
-    """An empty answer is what a prompt that fills the context gets, cut in silence."""
-    read = last.usage.input_tokens if last.usage else None
-    msg = (
-        f"ollama/{model} answered with nothing after reading {read} tokens. If the prompt was "
-        "longer, the server cut it to fit: raise num_ctx."
-    )
-    warnings.warn(msg, stacklevel=2)

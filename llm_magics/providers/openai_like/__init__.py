@@ -17,7 +17,7 @@ from llm_magics.providers.leaving_out import LeavingOutProvider
 from llm_magics.providers.openai_like.batches import batches
 from llm_magics.providers.openai_like.listing import described
 from llm_magics.providers.openai_like.quirks import Quirks
-from llm_magics.providers.openai_like.refusals import classified, refused_parameter
+from llm_magics.providers.openai_like.refusals import SYSTEM, classified, refused_parameter
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.transport import KeyHeader
 from llm_magics.types import ChatMessage, Embeddings, ModelParameters, StreamChunk, Usage
@@ -46,7 +46,7 @@ class OpenAILikeProvider(LeavingOutProvider):
 
     config: OpenAILikeConfig
     config_type: ClassVar[type[OpenAILikeConfig]] = OpenAILikeConfig
-    silently = frozenset({*_REPLACED, "stream_options"})
+    silently = frozenset({*_REPLACED, "stream_options", SYSTEM})
 
     @property
     def quirks(self) -> Quirks:
@@ -115,6 +115,14 @@ class OpenAILikeProvider(LeavingOutProvider):
         return refused_parameter(error, body)
 
     def _leave_out(self, body: dict[str, Any], name: str) -> None:
+        if name == SYSTEM:
+            body["messages"] = [_as_user(message) for message in body.get("messages", ())]
+            return
         value = body.pop(name, None)
         if value is not None and name in _REPLACED:
             body[_REPLACED[name]] = value
+
+
+def _as_user(message: dict[str, Any]) -> dict[str, Any]:
+    """A system message as the user's own words, which every model reads."""
+    return {**message, "role": "user"} if message["role"] == "system" else message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,10 @@ _BY_CODE: dict[str, type[ProviderError]] = {
 
 # What an error inside a stream that began with 200 would have had for a status.
 _STATUS_OF = {"server_error": 500, "internal_server_error": 500, "overloaded": 529}
+
+# The first reasoning models knew no system message.
+_ROLE = re.compile(r"messages\[\d+\]\.role")
+SYSTEM = "a system message"
 
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
@@ -70,6 +75,8 @@ def refused_parameter(error: ProviderError, body: Mapping[str, Any]) -> str | No
         return None
     told = error.body.get("error") if isinstance(error.body, dict) else None
     param = told.get("param") if isinstance(told, dict) else None
+    if isinstance(param, str) and _ROLE.fullmatch(param):
+        return SYSTEM
     unknown = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
     if error.code in unknown and param in body:
         return str(param)
