@@ -67,8 +67,9 @@ def theirs(server: Server) -> openai.OpenAI:
 
 
 def bodies(server: Server) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last two that were sent: theirs, then ours."""
-    one, other = [asked.json() for asked in server.asked if asked.body][-2:]
+    """The last two that were sent to the last address: theirs, then ours."""
+    path = [asked.path for asked in server.asked if asked.body][-1]
+    one, other = [asked.json() for asked in server.asked if asked.path == path][-2:]
     return one, other
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.nested import plain_environment
 
 ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 Record = Callable[[str, str, str], None]
@@ -15,6 +20,22 @@ def record(request: pytest.FixtureRequest) -> Record:
     """Put a row into the table: what was measured, the figure, and what it is held against."""
     rows = request.config.stash.setdefault(ROWS, [])
     return lambda what, figure, target: rows.append((what, figure, target))
+
+
+@pytest.fixture
+def stream_url() -> Iterator[str]:
+    """The address of the streaming server, which is a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.stream_server"],
+        cwd=Path(__file__).parents[2],
+        env=plain_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    process.kill()
+    process.communicate()
 
 
 def pytest_terminal_summary(

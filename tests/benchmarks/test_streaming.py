@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.benchmarks.conftest import Record
 from tests.nested import plain_environment
@@ -16,22 +13,9 @@ from tests.nested import plain_environment
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def url() -> Iterator[str]:
-    """The address of the streaming server."""
-    command = [sys.executable, "-m", "tests.benchmarks.stream_server"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=plain_environment(), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    process.kill()
-    process.communicate()
-
-
-def test_a_chunk_costs_little_more_than_reading_it(url: str, record: Record) -> None:
+def test_a_chunk_costs_little_more_than_reading_it(stream_url: str, record: Record) -> None:
     """At most 1.6 times a bare loop, and at least 3 times less than the openai client."""
-    command = [sys.executable, "-m", "tests.benchmarks.streaming", url]
+    command = [sys.executable, "-m", "tests.benchmarks.streaming", stream_url]
     done = subprocess.run(
         command, cwd=ROOT, env=plain_environment(), check=True, stdout=subprocess.PIPE, text=True
     )
