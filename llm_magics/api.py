@@ -95,8 +95,13 @@ def models(pattern: str = "") -> DataFrame:
     """
     The models of all providers, one row each.
 
+    Columns: ``model``, ``abilities``, ``context`` (tokens), ``size_mb`` on disk, ``input_usd``
+    and ``output_usd`` (US dollars for a million tokens), ``pulled``, ``loaded``; empty where
+    neither the service nor the table of known models tells.
+
     Args:
-        pattern: keep those whose full name contains it, or matches it with ``*`` and ``?``.
+        pattern: keep those of the provider of that name, or whose full name contains it, or
+            matches it with ``*`` and ``?``.
     """
     from llm_magics.engine.catalogue import catalogue
 

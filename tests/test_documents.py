@@ -8,10 +8,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 import llm_magics
+from llm_magics.engine.session import Session
 from llm_magics.providers import get_available_providers
+from llm_magics.providers.openai_like.quirks import PROFILES
 from llm_magics.secrets import scrub
+from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -45,12 +49,25 @@ def test_the_readmes_python_is_python() -> None:
         assert hasattr(llm_magics, name), name
 
 
-def test_the_readmes_settings_are_valid() -> None:
-    """The example file is accepted."""
-    import yaml
+def test_the_readmes_settings_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each example file is accepted, and every provider in it can be made."""
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "GROQ_API_KEY", "AZURE_OPENAI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    examples = fenced("yaml")
+    assert len(examples) > 1
+    for example in examples:
+        settings = Settings.model_validate(yaml.safe_load(example))
+        (tmp_path / "llm_magics.yaml").write_text(example)
+        own = Session(Config(tmp_path, {}))
+        for name in settings.providers:
+            assert own.provider(name).name == name
 
-    (example,) = fenced("yaml")
-    Settings.model_validate(yaml.safe_load(example))
+
+def test_the_readme_names_every_profile() -> None:
+    """Those whose manners are known."""
+    for name in PROFILES:
+        if name not in ("openai", "other"):
+            assert f"`{name}`" in README
 
 
 def test_the_readme_names_every_provider() -> None:

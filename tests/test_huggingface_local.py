@@ -247,7 +247,7 @@ def test_what_is_not_there(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the packages; nothing else of the project suffers."""
-    monkeypatch.setattr("llm_magics.providers.huggingface.local.find_spec", lambda name: None)
+    monkeypatch.setattr("llm_magics.providers.huggingface.places.find_spec", lambda name: None)
     provider = create_provider("huggingface-local")
     assert asyncio.run(provider.initialize()) is False
     health = asyncio.run(provider.health_check())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import llm_magics
+from llm_magics import providers
 
 PACKAGE = Path(llm_magics.__file__).parent
 HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdown_it", "yaml"}
@@ -56,6 +57,20 @@ def test_loading_imports_nothing_heavy(code: str) -> None:
     before = loaded_by("from IPython.core.interactiveshell import InteractiveShell")
     assert not (loaded - before) & HEAVY
     assert not {name for name in loaded if name.startswith("llm_magics.providers.")}
+
+
+@pytest.mark.parametrize("name", sorted(providers._BUILT_IN))
+def test_a_provider_is_imported_when_used_and_no_other(name: str) -> None:
+    """Nor anything of what only another one needs."""
+    own = providers._BUILT_IN[name].partition(":")[0]
+    made = f"from llm_magics.providers import provider_type\nprovider_type({name!r})"
+    loaded = loaded_by(made)
+    others = {home.partition(":")[0] for home in providers._BUILT_IN.values()} - {own}
+    # huggingface.local stands in the package of huggingface, which comes with it.
+    others -= {"llm_magics.providers.huggingface"} if name.endswith("-local") else set()
+    assert own in loaded
+    assert not others & loaded
+    assert not {"torch", "transformers", "huggingface_hub", "openai", "anthropic"} & loaded
 
 
 def imports_of(path: Path) -> set[str]:

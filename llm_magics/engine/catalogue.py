@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,16 @@ from llm_magics.providers.base import ModelInfo
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_COLUMNS = ["model", "abilities", "context", "size_mb", "pulled", "loaded"]
+_COLUMNS = [
+    "model",
+    "abilities",
+    "context",
+    "size_mb",
+    "input_usd",
+    "output_usd",
+    "pulled",
+    "loaded",
+]
 
 
 async def catalogue(session: Session, pattern: str = "") -> DataFrame:
@@ -32,10 +42,12 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
         for name, models in zip(names, found, strict=True)
         if not isinstance(models, BaseException)
         for model in models
-        if _matches(f"{name}/{model.name}", pattern)
+        if _matches(f"{name}/{model.name}", pattern, names)
     ]
     frame = pd.DataFrame(rows, columns=_COLUMNS)
-    return frame.astype({"context": "Int64", "size_mb": "Float64"})
+    return frame.astype(
+        {"context": "Int64", "size_mb": "Float64", "input_usd": "Float64", "output_usd": "Float64"}
+    )
 
 
 def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
@@ -44,11 +56,15 @@ def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
         ", ".join(model.abilities),
         model.context,
         round(model.size_bytes / 1e6, 1) if model.size_bytes is not None else None,
+        model.input_usd,
+        model.output_usd,
         model.pulled,
         model.loaded,
     )
 
 
-def _matches(name: str, pattern: str) -> bool:
-    bare = name.partition("/")[2]
+def _matches(name: str, pattern: str, providers: Sequence[str]) -> bool:
+    provider, _, bare = name.partition("/")
+    if pattern.rstrip("/") in providers:  # "local" is not meant to find "huggingface-local/…"
+        return provider == pattern.rstrip("/")
     return pattern in name or fnmatch(name, pattern) or fnmatch(bare, pattern)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -27,6 +26,7 @@ from llm_magics.errors import (
 )
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
 from llm_magics.providers.huggingface import hub_cache
+from llm_magics.providers.huggingface.places import config_of, is_path, missing, on_disk
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -68,7 +68,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         self._loading = threading.Lock()
 
     async def initialize(self) -> bool:
-        return not _missing()
+        return not missing()
 
     async def list_models(self) -> list[str]:
         if find_spec("huggingface_hub") is None:
@@ -82,7 +82,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return [self._described(model) for model in models]
 
     def _described(self, model: hub_cache.CachedModel) -> ModelInfo:
-        told = _config_of(hub_cache.cached_folder(model.name))
+        told = config_of(hub_cache.cached_folder(model.name))
         kinds = told.get("architectures") or [""]
         writes = kinds[0].endswith("ForCausalLM")
         loaded = any(name == model.name for _, name in self._loaded)
@@ -96,9 +96,9 @@ class HuggingFaceLocalProvider(StreamingProvider):
         )
 
     async def health_check(self) -> dict[str, Any]:
-        missing = _missing()
-        if missing:
-            detail = f"Not installed: {', '.join(missing)}. Run: pip install {' '.join(missing)}"
+        lacking = missing()
+        if lacking:
+            detail = f"Not installed: {', '.join(lacking)}. Run: pip install {' '.join(lacking)}"
             return {"status": "unavailable", "detail": detail}
         models = await self.list_models()
         detail = f"Transformers is ready; {len(models)} models in the hub's cache"
@@ -108,7 +108,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         """Fetch the model into the hub's cache and load it, where that has not happened yet."""
         model = self.bare(model)
         self._need_packages(model)
-        if _on_disk(model) is None:
+        if on_disk(model) is None:
             async for progress in self.pull_model(model):
                 yield progress
         kind = "embedder" if ability == "embeddings" else "writer"
@@ -120,7 +120,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         """Fetch ``model`` into the hub's cache; cut off, the next pull goes on from there."""
         model = self.bare(model)
         self._need_packages(model)
-        if _is_path(model):
+        if is_path(model):
             raise self._unknown(model, [])
         try:
             async for progress in hub_cache.fetch(model):
@@ -227,7 +227,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
     def _load(self, kind: str, model: str) -> Writer | Embedder:
         from llm_magics.providers.huggingface.transformer import Embedder, Writer
 
-        path = _on_disk(model)
+        path = on_disk(model)
         if path is None:
             raise self._unknown(model, [])
         folder, gguf_file = (path.parent, path.name) if path.is_file() else (path, None)
@@ -242,12 +242,12 @@ class HuggingFaceLocalProvider(StreamingProvider):
             raise WeightsError(msg, hint=hint, provider=self.name, model=model) from error
 
     def _need_packages(self, model: str) -> None:
-        missing = _missing()
-        if missing:
+        lacking = missing()
+        if lacking:
             msg = (
-                f"{self.name} runs on Transformers, and {' and '.join(missing)} is not installed."
+                f"{self.name} runs on Transformers, and {' and '.join(lacking)} is not installed."
             )
-            hint = f"Run: pip install {' '.join(missing)}"
+            hint = f"Run: pip install {' '.join(lacking)}"
             raise ConfigurationError(msg, hint=hint, provider=self.name, model=model)
 
     def _unknown(self, model: str, known: list[str]) -> ModelNotFoundError:
@@ -263,30 +263,3 @@ async def _ended(writing: asyncio.Future[Written]) -> None:
     await asyncio.wait([writing])
     if not writing.cancelled():
         writing.exception()
-
-
-def _missing() -> list[str]:
-    """The packages that are not there."""
-    return [name for name in ("torch", "transformers") if find_spec(name) is None]
-
-
-def _is_path(model: str) -> bool:
-    return model.startswith((".", "/", "~")) or Path(model).is_absolute()
-
-
-def _on_disk(model: str) -> Path | None:
-    """The folder or file of ``model``, if it is on this machine."""
-    if _is_path(model):
-        path = Path(model).expanduser()
-        return path if path.exists() else None
-    return hub_cache.cached_folder(model)
-
-
-def _config_of(folder: Path | None) -> dict[str, Any]:
-    import json
-
-    try:
-        told = json.loads((folder or Path()).joinpath("config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}

@@ -19,11 +19,11 @@ from llm_magics.errors import (
     ConnectionError,
     ProviderError,
     UnsupportedError,
-    UsageError,
     nearest,
 )
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama.host import parse_host
+from llm_magics.providers.ollama.options import check
 from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
@@ -31,45 +31,6 @@ from llm_magics.secrets import Secret
 from llm_magics.types import ChatMessage, Embeddings, ModelParameters, Progress, StreamChunk
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
-
-# What a runner understands (api/types.go, Options and Runner); the server takes any name in
-# silence, so that a slip would go unnoticed.
-_OPTIONS = frozenset(
-    [
-        "num_keep",
-        "seed",
-        "num_predict",
-        "top_k",
-        "top_p",
-        "min_p",
-        "typical_p",
-        "repeat_last_n",
-        "temperature",
-        "repeat_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "stop",
-        "num_ctx",
-        "num_batch",
-        "num_gpu",
-        "main_gpu",
-        "use_mmap",
-        "num_thread",
-        "draft_num_predict",
-        "numa",
-        "low_vram",
-        "use_mlock",
-        "vocab_only",
-        "mirostat",
-        "mirostat_tau",
-        "mirostat_eta",
-        "penalize_newline",
-        "tfs_z",
-        "logits_all",
-        "embedding_only",
-        "f16_kv",
-    ]
-)
 
 # Contexts are powers of two or nearly so: only then is it worth asking what the context is.
 _CONTEXT_STEP = 64
@@ -288,10 +249,7 @@ class OllamaProvider(RemoteProvider):
     def _with_settings(self, body: dict[str, Any]) -> dict[str, Any]:
         options = {"num_ctx": self.config.num_ctx} if self.config.num_ctx else {}
         options |= body.get("options", {})
-        for name in options:
-            if name not in _OPTIONS:
-                msg = f'Ollama has no option "{name}".'
-                raise UsageError(msg, hint=nearest(name, _OPTIONS))
+        check(options)
         return {**self._kept(), **body, **({"options": options} if options else {})}
 
     def _kept(self) -> dict[str, Any]:
