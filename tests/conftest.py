@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +15,21 @@ from llm_magics.engine.session import session
 from llm_magics.settings.config import config
 from tests.kernels import Kernel
 
+# Settings, keys and addresses that a developer's own environment may hold.
+_OF_THE_USER = re.compile(
+    r"^LLM_MAGICS_|(?:_API_KEY|_API_TOKEN|_BASE_URL|_ORG_ID|_PROJECT_ID)$"
+    r"|^(?:HF_TOKEN|HUGGING_FACE_HUB_TOKEN|OLLAMA_HOST)$"
+)
+
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No settings of the user's count, none outlive the test, and the log starts empty."""
+    """No settings or keys of the user's count, none outlive the test, and the log starts empty."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user-config"))
-    for name in ("LLM_MAGICS_MODEL", "LLM_MAGICS_RENDER", "LLM_MAGICS_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    for name in list(os.environ):
+        if _OF_THE_USER.search(name):
+            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     config.reload()
     session.runs.clear()
