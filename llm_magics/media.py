@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -69,25 +69,44 @@ def image_of(given: Any) -> Image:
     if isinstance(given, bytes | bytearray):
         return Image(bytes(given))
     if isinstance(given, str) and given.startswith("data:"):
-        return Image(base64.b64decode(given.partition(",")[2]))
+        return Image(_decoded(given.partition(",")[2]))
     if isinstance(given, str) and given.startswith(("https://", "http://")):
         return Image(url=given)
     if isinstance(given, str | Path):
-        return _read(Path(given).expanduser())
+        return _read(given)
     for way in ("save", "savefig"):  # PIL, matplotlib
         if hasattr(given, way):
-            buffer = io.BytesIO()
-            getattr(given, way)(buffer, format="PNG")
-            return Image(buffer.getvalue())
+            return Image(_saved(getattr(given, way)))
     msg = f"A {type(given).__name__} is no picture."
     raise ConfigurationError(msg, hint="Give bytes, a path, an address, a figure or a PIL image.")
 
 
-def _read(path: Path) -> Image:
+def _decoded(text: str) -> bytes:
     try:
+        return base64.b64decode(text)
+    except ValueError:
+        msg = "The data URL of a picture is no base64."
+        raise ConfigurationError(msg, hint="Give the picture's bytes or its path.") from None
+
+
+def _saved(save: Callable[..., Any]) -> bytes:
+    """What PIL's or matplotlib's way to save a picture writes."""
+    buffer = io.BytesIO()
+    try:
+        save(buffer, format="PNG")
+    except (TypeError, ValueError, OSError) as error:
+        msg = f"The picture cannot be saved as PNG: {error}"
+        raise ConfigurationError(msg, hint="Give its bytes, or a path.") from None
+    return buffer.getvalue()
+
+
+def _read(given: str | Path) -> Image:
+    try:
+        path = Path(given).expanduser()
         return Image(path.read_bytes())
-    except OSError as error:
-        msg = f"The picture {path} cannot be read: {error.strerror}."
+    except (OSError, ValueError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or error
+        msg = f"The picture {given} cannot be read: {why}."
         raise ConfigurationError(msg, hint="Check the path.") from None
 
 
@@ -134,8 +153,7 @@ class ToolCall:
 # Where in a file its format is written, how, and what that makes of it.
 _SOUNDS = (
     (0, b"ID3", "mp3", "audio/mpeg"),
-    (0, b"\xff\xfb", "mp3", "audio/mpeg"),
-    (0, b"\xff\xf3", "mp3", "audio/mpeg"),
+    *((0, bytes((0xFF, second)), "mp3", "audio/mpeg") for second in (0xFB, 0xFA, 0xF3, 0xF2)),
     (0, b"OggS", "ogg", "audio/ogg"),
     (0, b"fLaC", "flac", "audio/flac"),
     (0, b"\x1aE\xdf\xa3", "webm", "audio/webm"),

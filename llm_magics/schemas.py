@@ -25,6 +25,11 @@ _TYPES: dict[str, dict[str, Any]] = {
     "datetime": {"type": "string", "format": "date-time"},
 }
 
+# One of these at least stands in every JSON schema that says anything.
+_KEYWORDS = frozenset(
+    ["type", "properties", "items", "enum", "const", "anyOf", "oneOf", "allOf", "not", "$ref"]
+)
+
 _FIELD = re.compile(
     r"(?P<name>\w+)(?:\s+(?P<type>[^:?]+?))?(?P<optional>\?)?(?:\s*:\s*(?P<about>.+))?"
 )
@@ -41,16 +46,20 @@ def schema_of(spec: Any) -> dict[str, Any]:
         ConfigurationError: it stands for none.
     """
     if isinstance(spec, Mapping):
+        if spec and not _KEYWORDS & set(spec):
+            msg = f"A schema has none of the words of JSON schemas: {list(spec)[:5]}."
+            raise ConfigurationError(msg, hint='Write fields in short: "name, age int".')
         return _checked(dict(spec))
     if isinstance(spec, str):
         if spec.lstrip().startswith("{"):
             return _checked(_decoded(spec))
         return _short(spec)
-    from pydantic import TypeAdapter
+    from pydantic import BaseModel, TypeAdapter
     from pydantic.errors import PydanticUserError
 
-    if inspect.isroutine(spec):  # pydantic would take its arguments for what is wanted
-        msg = f"{spec!r} is a function, and no schema."
+    # Of a function pydantic would take the arguments for what is wanted.
+    if inspect.isroutine(spec) or isinstance(type(spec), type(BaseModel)):
+        msg = f"{spec!r:.60} is no schema."
         raise ConfigurationError(
             msg, hint="Give a pydantic class, a JSON schema, or fields in short."
         )
@@ -82,8 +91,8 @@ def _checked(schema: dict[str, Any]) -> dict[str, Any]:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        where = "".join(f".{part}" for part in error.absolute_path) or " itself"
-        msg = f"The schema is not valid at{where}: {error.message[:200]}"
+        where = ".".join(str(part) for part in error.absolute_path)
+        msg = f"The schema is not valid{f' at {where}' if where else ''}: {error.message[:200]}"
         raise ConfigurationError(msg, hint="See https://json-schema.org.") from None
     return schema
 
@@ -91,12 +100,18 @@ def _checked(schema: dict[str, Any]) -> dict[str, Any]:
 def _short(text: str) -> dict[str, Any]:
     properties, required = {}, []
     for part in _parts(text):
-        found = _FIELD.fullmatch(part)
+        found = _FIELD.fullmatch(" ".join(part.split()))
+        if found is not None and found["name"] in properties:
+            msg = f'The schema names "{found["name"]}" twice.'
+            raise ConfigurationError(msg, hint="Give each field a name of its own.")
         if found is None:
             msg = f'"{part}" is no field of a schema.'
             raise ConfigurationError(msg, hint='Write it like "name, age int, tags list[str]".')
-        about = {"description": found["about"].strip()} if found["about"] else {}
-        properties[found["name"]] = {**_type(found["type"] or "str", part), **about}
+        kind, about = found["type"], (found["about"] or "").strip()
+        if kind is None and about in _TYPES:  # "age: int", as Python writes it
+            kind, about = about, ""
+        described = {"description": about} if about else {}
+        properties[found["name"]] = {**_type(kind or "str", part), **described}
         if not found["optional"]:
             required.append(found["name"])
     if not properties:
@@ -129,12 +144,21 @@ def _type(name: str, part: str) -> dict[str, Any]:
     if name == "list":
         return {"type": "array", "items": {"type": "string"}}
     if "|" in name:
-        return {"enum": [each.strip() for each in name.split("|")]}
+        return _choice([each.strip() for each in name.split("|")], part)
     if name not in _TYPES:
         msg = f'"{part}" has no type that is known.'
         hint = f"{nearest(name, [*_TYPES, 'list'])} A choice is written red|green|blue."
         raise ConfigurationError(msg, hint=hint)
     return dict(_TYPES[name])
+
+
+def _choice(names: list[str], part: str) -> dict[str, Any]:
+    """Of types, where all of them are such (``int|None``); else of texts."""
+    if all(name in _TYPES or name in ("None", "null") for name in names):
+        nothing = {"type": "null"}
+        kinds = [nothing if name in ("None", "null") else _type(name, part) for name in names]
+        return {"anyOf": kinds}
+    return {"enum": names}
 
 
 def closed(schema: Any) -> Any:
@@ -186,9 +210,15 @@ def validated(value: Any, spec: Any) -> Any:
 
 def _fits(value: Any, schema: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator, FormatChecker
+    from referencing.exceptions import Unresolvable
 
     checker = Draft202012Validator(schema, format_checker=FormatChecker())
-    error = next(iter(sorted(checker.iter_errors(value), key=lambda each: len(each.path))), None)
+    try:
+        errors = sorted(checker.iter_errors(value), key=lambda each: len(each.path))
+    except (Unresolvable, RecursionError) as problem:
+        msg = f"The schema refers to what is not there, or to itself: {str(problem)[:200]}"
+        raise ConfigurationError(msg, hint="Check its $ref.") from None
+    error = next(iter(errors), None)
     if error is not None:
         raise _misfit("".join(f".{part}" for part in error.absolute_path), error.message)
 

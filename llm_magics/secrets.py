@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NoReturn
 
 _HIDDEN = "****"
@@ -12,7 +13,16 @@ _KEY_SHAPES = re.compile(
     r"\b(?:sk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gsk_[A-Za-z0-9]{16,})"
 )
 
+_KEY_NAMES = re.compile(
+    r"(?:^|[_.])(?:api_?key|key|token|secret|password|extra_headers)s?(?:$|\.)", re.IGNORECASE
+)
+
 _known: set[str] = set()
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting of this name may hold a key."""
+    return _KEY_NAMES.search(name) is not None
 
 
 class Secret:
@@ -59,6 +69,28 @@ class Secret:
     def __reduce__(self) -> NoReturn:
         msg = "a Secret cannot be pickled"
         raise TypeError(msg)
+
+
+class Hidden:
+    """A value that holds keys among other things — headers, say — and shows itself as ``****``."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+        within = value.values() if isinstance(value, Mapping) else (value,)
+        for each in within:
+            Secret(str(each))  # known from now on, and taken out of what is shown
+
+    def reveal(self) -> object:
+        """The value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Hidden('{_HIDDEN}')"
+
+    def __str__(self) -> str:
+        return _HIDDEN
 
 
 def scrub(text: str) -> str:

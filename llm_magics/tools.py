@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from llm_magics.errors import ConfigurationError, nearest
@@ -76,6 +78,9 @@ def _arguments_of(function: Function) -> type[BaseModel]:
             name, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
         )
         made.model_json_schema()
+        if set(fields) != set(made.model_fields):
+            msg = "an argument has a name that is kept for other uses"
+            raise NameError(msg)
     except (PydanticUserError, NameError) as error:
         first = str(error).splitlines()[0]
         msg = f"The arguments of {name} cannot be told to a model: {first}"
@@ -87,7 +92,13 @@ class Toolbox:
     """The functions that a model may call, by name."""
 
     def __init__(self, functions: Iterable[Function]) -> None:
-        self._functions = {_name_of(each): each for each in functions}
+        self._functions: dict[str, Function] = {}
+        for each in functions:
+            name = _name_of(each)
+            if name in self._functions:
+                msg = f"Two tools are called {name}."
+                raise ConfigurationError(msg, hint="Give one of them another name.")
+            self._functions[name] = each
         self.tools = tuple(tool_of(each) for each in self._functions.values())
 
     def __contains__(self, name: str) -> bool:
@@ -106,9 +117,20 @@ class Toolbox:
         try:
             checked = _arguments_of(function)(**call.arguments)
             given = {name: getattr(checked, name) for name in type(checked).model_fields}
-            return result_text(function(**given))
+            result = function(**given)
+            return result_text(_awaited(result) if inspect.isawaitable(result) else result)
         except Exception as error:  # the function is the user's own
             return scrub(f"Error: {type(error).__name__}: {error}")[:2000]
+
+
+def _awaited(result: Awaitable[Any]) -> Any:
+    """What an async function gives. The notebook's own loop runs already: it gets another."""
+
+    async def wait() -> Any:
+        return await result
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, wait()).result()
 
 
 def result_text(result: Any) -> str:

@@ -12,13 +12,13 @@ import json
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from llm_magics.errors import ConnectionError
+from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.secrets import Secret
 
 
@@ -95,6 +95,11 @@ class ByteStream:
         return 200 <= self.status < 300
 
     @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request was sent."""
+        return time.perf_counter() - self._started
+
+    @property
     async def blocks(self) -> AsyncGenerator[tuple[float, bytes], None]:
         """``(seconds since the request was sent, bytes)``, as they come."""
         clock, started = time.perf_counter, self._started
@@ -127,7 +132,7 @@ class Transport:
     """
 
     base_url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     key: Secret | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     key_header: KeyHeader = field(default_factory=KeyHeader)
@@ -164,10 +169,13 @@ class Transport:
         total = self.timeouts.total
         deadline = None if total is None else time.monotonic() + total
         client = self._client()
-        request = client.build_request(method, path, headers=headers, **_content(body))
+        seen = _Connection()
+        request = client.build_request(
+            method, path, headers=headers, extensions={"trace": seen.trace}, **_content(body)
+        )
         try:
             async with _until(deadline):
-                response = await self._begun(client, request)
+                response = await self._begun(client, request, seen)
             try:
                 yield ByteStream(
                     response.status_code, response.headers, response, started, deadline
@@ -180,12 +188,19 @@ class Transport:
             msg = f"{self.base_url} was not done within {total or 0:.0f} s."
             raise ConnectionError(msg, hint="Raise the setting total_s.") from None
 
-    async def _begun(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-        """The answer's beginning. A kept connection may just have been closed: then once anew."""
+    async def _begun(
+        self, client: httpx.AsyncClient, request: httpx.Request, seen: _Connection
+    ) -> httpx.Response:
+        """
+        The answer's beginning.
+
+        A connection that was kept from before may just have been closed by the server: then
+        nobody has read the request, and it is sent once more. On a new one somebody may have.
+        """
         try:
             return await client.send(request, stream=True)
         except httpx.RemoteProtocolError as error:
-            if "without sending a response" not in str(error):
+            if seen.is_new or "without sending a response" not in str(error):
                 raise
             return await client.send(request, stream=True)
 
@@ -199,7 +214,14 @@ class Transport:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = httpx.AsyncClient(
+            for gone in [each for each in self._clients if each.is_closed()]:
+                del self._clients[gone]
+            client = self._clients[loop] = self._new_client()
+        return client
+
+    def _new_client(self) -> httpx.AsyncClient:
+        try:
+            return httpx.AsyncClient(
                 base_url=self.base_url,
                 headers=dict(self.headers),
                 params=dict(self.query) or None,
@@ -207,13 +229,21 @@ class Transport:
                 timeout=self.timeouts.for_httpx(),
                 trust_env=not _is_loopback(self.base_url),
             )
-        return client
+        except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
+            msg = f"No connection to {self.base_url} can be set up: {error}"
+            hint = "Check the address, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
+            raise ConfigurationError(msg, hint=hint) from None
 
     def _unanswered(self, error: httpx.HTTPError) -> ConnectionError:
+        with suppress(RuntimeError):  # an error may be looked into, and holds its request
+            error.request.headers.pop(self.key_header.name, None)
         what = str(error) or type(error).__name__
         code = None
         hint = "Check that the server runs and can be reached."
-        if "CERTIFICATE_VERIFY_FAILED" in what or "[SSL" in what:
+        if isinstance(error, httpx.LocalProtocolError):  # its words would show the header
+            message = f"The request to {self.base_url} holds what cannot be sent."
+            hint = "Check the key and the headers for line breaks and characters beyond ASCII."
+        elif "CERTIFICATE_VERIFY_FAILED" in what or "[SSL" in what:
             message = f"No safe connection to {self.base_url} can be made ({what})."
             hint = "Check the address, and whether a proxy stands between; SSL_CERT_FILE adds its certificate."
         elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -237,6 +267,18 @@ def _until(deadline: float | None) -> AbstractAsyncContextManager[Any]:
     if deadline is None:
         return nullcontext()
     return asyncio.timeout(deadline - time.monotonic())
+
+
+class _Connection:
+    """Whether a request goes over a connection that was made for it."""
+
+    def __init__(self) -> None:
+        self.is_new = False
+
+    async def trace(self, event: str, _: Mapping[str, Any]) -> None:
+        """Called by httpx for each step of a request."""
+        if event == "connection.connect_tcp.started":
+            self.is_new = True
 
 
 class _KeyAuth(httpx.Auth):

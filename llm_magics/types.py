@@ -87,6 +87,8 @@ class ModelParameters:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _stops(self.stop))
+        for name, values in (("extra_body", object), ("extra_headers", str)):
+            _check_mapping(name, getattr(self, name), values)
         _check("temperature", self.temperature, 0, None, "a number, 0 or more")
         _check("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
         _check("max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", whole=True)
@@ -99,6 +101,16 @@ class ModelParameters:
     def with_bound(self, max_tokens: int) -> ModelParameters:
         """These parameters, with an answer of ``max_tokens`` at most."""
         return replace(self, max_tokens=max_tokens)
+
+
+def _check_mapping(name: str, value: object, values: type) -> None:
+    if isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(each, values) for key, each in value.items()
+    ):
+        return
+    msg = f"{name} cannot be what it is."  # not shown: it may hold a key
+    kind = "texts" if values is str else "values"
+    raise ConfigurationError(msg, hint=f"Give it a dictionary of {kind} by name.")
 
 
 def _stops(stop: str | Iterable[str]) -> tuple[str, ...]:
@@ -140,6 +152,11 @@ class Usage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """A service may send anything: what is no number of tokens counts as not told."""
+        for name in ("input_tokens", "output_tokens", "cached_tokens"):
+            object.__setattr__(self, name, whole_number(getattr(self, name)))
 
     @property
     def total_tokens(self) -> int | None:
@@ -308,6 +325,13 @@ def _quantity(amount: float, unit: str) -> str:
 def messages_of(messages: Sequence[ChatMessage | Mapping[str, str]]) -> list[ChatMessage]:
     """``messages`` as `ChatMessage`, whichever way they were written."""
     return [ChatMessage.of(message) for message in messages]
+
+
+def whole_number(value: object) -> int | None:
+    """``value`` if it is a number of things that a machine can count to, else ``None``."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        return None
+    return value
 
 
 def whole_text(text: str) -> str:

@@ -185,7 +185,7 @@ def test_what_a_reasoning_model_refuses(name: str) -> None:
 
 def test_stream_options_refused_by_one_server_are_remembered() -> None:
     """Mistral 422, Groq and Databricks 400: asked again without, and from then on."""
-    config = OpenAIConfig(base_url="x", api_key=KEY)  # type: ignore[arg-type]
+    config = OpenAIConfig(base_url="http://x", api_key=KEY)  # type: ignore[arg-type]
 
     def answers(asked: Asked) -> Says:
         if "stream_options" in asked.json():
@@ -244,7 +244,7 @@ def test_a_response_that_is_cut_short_says_why() -> None:
 def test_a_response_that_fails_inside_a_200(told: dict[str, Any]) -> None:
     """A spent account, told in the stream: not to be asked again."""
     stream = f"event: {told['type']}\ndata: {json.dumps(told)}\n\n".encode()
-    config = OpenAIConfig(base_url="x", api_key=KEY, api="responses")  # type: ignore[arg-type]
+    config = OpenAIConfig(base_url="http://x", api_key=KEY, api="responses")  # type: ignore[arg-type]
     with serving(Says([stream])) as server:
         provider = OpenAIProvider(config.model_copy(update={"base_url": server.url}))
         with pytest.raises(errors.RateLimitError, match="no money") as caught:

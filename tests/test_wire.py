@@ -78,7 +78,9 @@ def plain_chat(record: dict[str, Any]) -> tuple[str, set[str]]:
 
 
 def holds_error(record: dict[str, Any]) -> bool:
-    """Whether a stream has an error inside."""
+    """Whether it is an error, or no answer at all, for all its status 200."""
+    if record["kind"] == "json":
+        return "choices" not in json.loads(record["body"])
     return record["kind"] == "sse" and any(event.get("error") for event in events(record["body"]))
 
 

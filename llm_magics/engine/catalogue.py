@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
@@ -34,9 +33,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     import pandas as pd
 
     names = session.provider_names()
-    found = await asyncio.gather(
-        *(session.provider(name).describe_models() for name in names), return_exceptions=True
-    )
+    found = await session.ask_all(names, lambda provider: provider.describe_models())
     rows = [
         _row(name, model)
         for name, models in zip(names, found, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +39,7 @@ async def health(session: Session) -> DataFrame:
     import pandas as pd
 
     names = session.provider_names()
-    found = await asyncio.gather(
-        *(session.provider(name).health_check() for name in names), return_exceptions=True
-    )
+    found = await session.ask_all(names, lambda provider: provider.health_check())
     rows = [(name, *_status(result)) for name, result in zip(names, found, strict=True)]
     return pd.DataFrame(rows, columns=["provider", "status", "detail"])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from llm_magics.bridge import bridge
 from llm_magics.engine.metrics import RunLog
@@ -13,6 +14,8 @@ from llm_magics.providers import create_provider, get_available_providers, provi
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.settings.config import Config, config
 from llm_magics.settings.files import is_project_file
+
+_T = TypeVar("_T")
 
 
 class Session:
@@ -50,27 +53,43 @@ class Session:
         self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
     ) -> None:
         """A project's file may say where to ask, but not have the user's own key sent there."""
-        source = self.config.source(f"providers.{name}.base_url")
-        if not is_project_file(source):
+        where, source = self._chosen_by_a_project(name)
+        if not source:
             return
-        key_source = self._key_source(name, made, settings)
-        if not key_source or key_source == source:  # no key, or the project's own
+        secret_source = self._secret_source(name, made, settings, source)
+        if not secret_source:
             return
-        url = settings["base_url"]
-        msg = f"{source} sends {name} to {url}, where your key would go too ({key_source})."
-        hint = f"If you trust it: %llm config providers.{name}.base_url {url}"
+        value = settings[where]
+        msg = f"{source} sends {name} to {value}, where your key would go too ({secret_source})."
+        hint = f"If you trust it: %llm config providers.{name}.{where} {value}"
         raise ConfigurationError(msg, hint=hint, provider=name)
 
-    def _key_source(
-        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    def _chosen_by_a_project(self, name: str) -> tuple[str, str]:
+        """The setting by which a project's file decides where ``name`` is, and that file."""
+        for key in ("base_url", "profile", "type"):
+            source = self.config.source(f"providers.{name}.{key}")
+            if is_project_file(source):
+                return key, source
+            if key == "base_url" and source != "default":
+                break  # said by the user, whatever else the project says
+        return "", ""
+
+    def _secret_source(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any], project: str
     ) -> str:
-        """Where the key that would be sent comes from; nothing where there is none."""
-        if "api_key" in settings:
-            return self.config.source(f"providers.{name}.api_key")
+        """Where a key of the user's that would be sent comes from; nothing where there is none."""
+        for key in ("api_key", "extra_headers"):
+            source = self.config.source(f"providers.{name}.{key}")
+            if key in settings and source != project:
+                return source
+        if "api_key" in settings:  # the project's own
+            return ""
         if self._type_of(name) == name:
             return made.own_key_source()
         variable = made.config_type.namesake_key_variable(name, settings)
-        return variable if os.environ.get(variable) else ""
+        # A well-known service at its own address is where its key belongs.
+        is_own_place = "base_url" not in settings
+        return variable if os.environ.get(variable) and not is_own_place else ""
 
     def _created(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
         try:
@@ -82,14 +101,22 @@ class Session:
     async def listings(self) -> dict[str, list[str]]:
         """The models of every provider that can be asked, by provider."""
         names = self.provider_names()
-        found = await asyncio.gather(
-            *(self.provider(name).list_models() for name in names), return_exceptions=True
-        )
+        found = await self.ask_all(names, lambda provider: provider.list_models())
         return {
             name: models
             for name, models in zip(names, found, strict=True)
             if not isinstance(models, BaseException)
         }
+
+    async def ask_all(
+        self, names: Sequence[str], ask: Callable[[BaseModelProvider], Awaitable[_T]]
+    ) -> list[_T | BaseException]:
+        """What each provider answers, or its error: one that is set up wrongly harms no other."""
+
+        async def one(name: str) -> _T:
+            return await ask(self.provider(name))
+
+        return await asyncio.gather(*map(one, names), return_exceptions=True)
 
     async def close(self) -> None:
         """Close every provider."""

@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.secrets import is_secret_name
 
 if TYPE_CHECKING:
     from llm_magics.providers.base import BaseModelProvider, ProviderConfig
@@ -112,7 +113,9 @@ def _checked(
             msg = f'The provider {name} has no setting "{key}".'
             hint = nearest(key, config_type.model_fields)
         else:
-            msg = f"{name}: {key} cannot be {first['input']!r}."
+            # What may be a key is not shown, whatever it looks like.
+            given = "what it is" if is_secret_name(key) else repr(first["input"])
+            msg = f"{name}: {key} cannot be {given}."
             hint = f"{first['msg']}."
         raise ConfigurationError(msg, hint=hint, provider=name, code=key) from None
 

@@ -8,8 +8,10 @@ Source: https://docs.anthropic.com/en/api.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
@@ -22,7 +24,7 @@ from llm_magics.errors import (
 )
 from llm_magics.providers import capabilities, refusals
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.leaving_out import LeavingOutProvider
+from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret
 from llm_magics.transport import KeyHeader
@@ -44,6 +46,9 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
     "rate_limit_error": RateLimitError,
     "request_too_large": ContextLengthError,
 }
+
+# The words for a parameter that a model does not know, and not for a value that is wrong.
+_NOT_TAKEN = re.compile(r"Extra inputs are not permitted|deprecated|not supported (?:for|by|with)")
 
 # What an error inside a stream that began with 200 would have had for a status.
 _STATUS_OF = {"api_error": 500, "overloaded_error": 529, "timeout_error": 504}
@@ -92,33 +97,30 @@ class AnthropicProvider(LeavingOutProvider):
         return KeyHeader("x-api-key", "")
 
     async def list_models(self) -> list[str]:
-        return [model["id"] for model in await self._listing()]
+        listing = await self._listing()
+        with self._reading():
+            return [model["id"] for model in listing]
 
     async def describe_models(self) -> list[ModelInfo]:
-        return [
-            capabilities.completed(
-                "anthropic",
-                ModelInfo(
-                    model["id"],
-                    context=model.get("max_input_tokens"),
-                    longest_answer=model.get("max_tokens"),
-                ),
-            )
-            for model in await self._listing()
-        ]
+        listing = await self._listing()
+        with self._reading():
+            return [capabilities.completed("anthropic", _described(model)) for model in listing]
 
     async def _listing(self) -> list[dict[str, Any]]:
         """All pages of the list."""
         models: list[dict[str, Any]] = []
+        seen: set[str] = set()
         path = f"/v1/models?limit={_PAGE}"
         while True:
             page = await self._object("GET", path)
             if not isinstance(page.get("data"), list):
                 raise self._foreign(page)
             models += page["data"]
-            if not page.get("has_more") or not page["data"]:
+            last = str(page.get("last_id") or "")
+            if not page.get("has_more") or not page["data"] or last in seen:
                 return models
-            path = f"/v1/models?limit={_PAGE}&after_id={page['last_id']}"
+            seen.add(last)
+            path = f"/v1/models?limit={_PAGE}&after_id={quote(last)}"
 
     async def count_tokens(
         self,
@@ -130,7 +132,8 @@ class AnthropicProvider(LeavingOutProvider):
         model = self.bare(model)
         body = wire.count_request(messages, model, parameters or ModelParameters())
         counted = await self._object("POST", "/v1/messages/count_tokens", body, model)
-        return int(counted["input_tokens"])
+        with self._reading():
+            return int(counted["input_tokens"])
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
@@ -160,22 +163,26 @@ class AnthropicProvider(LeavingOutProvider):
             request_id="request-id",
         )
 
-    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> str | None:
-        """Anthropic names the parameter in words alone."""
+    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
+        """Anthropic names the parameter in words alone; a wrong value is the user's to mend."""
         if error.status != 400:
             return None
-        words = str(error)
+        words = refusals.told_by(error.body).message
         if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
-            return "thinking"
-        if "output_config" in words or "output_format" in words:
-            return "output_config" if "output_config" in body else None
-        for name in ("temperature", "top_p"):
-            if f"`{name}`" in words or f"{name}:" in words:
-                return name if name in body else None
+            return Refused("thinking", body["thinking"])
+        if _NOT_TAKEN.search(words):
+            for name in ("temperature", "top_p", "output_config"):
+                if name in body and re.match(rf"`?{name}`?[:\s]", words):
+                    return Refused(name)
         return None
 
-    def _leave_out(self, body: dict[str, Any], name: str) -> None:
-        if name != "thinking":
-            super()._leave_out(body, name)
+    def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
+        if refused.name != "thinking":
+            super()._leave_out(body, refused, known)
         elif "budget_tokens" in body.get("thinking", {}):
             wire.think_adaptively(body)
+
+
+def _described(model: dict[str, Any]) -> ModelInfo:
+    context, longest = model.get("max_input_tokens"), model.get("max_tokens")
+    return ModelInfo(model["id"], context=context, longest_answer=longest)

@@ -24,6 +24,7 @@ from llm_magics.types import (
     ModelResponse,
     Progress,
     StreamChunk,
+    whole_number,
     whole_text,
 )
 from llm_magics.wire.thinking import ThinkTags
@@ -76,6 +77,16 @@ class ModelInfo:
     input_usd: float | None = None
     output_usd: float | None = None
     longest_answer: int | None = None
+
+    def __post_init__(self) -> None:
+        """What a service sends may be anything: a number that is none counts as not told."""
+        for name in ("context", "size_bytes", "longest_answer"):
+            object.__setattr__(self, name, whole_number(getattr(self, name)))
+        for name in ("input_usd", "output_usd"):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            object.__setattr__(self, name, float(value) if is_number else None)
+        object.__setattr__(self, "name", str(self.name))
 
 
 class BaseModelProvider(ABC):
@@ -232,6 +243,8 @@ class StreamingProvider(BaseModelProvider):
         half = ""
         try:
             async for chunk in chunks:
+                if type(chunk.text) is not str or type(chunk.reasoning) is not str:
+                    raise _no_text(chunk)
                 if thinking is not None:
                     chunk = thinking.split(chunk)
                     if thinking.is_past:
@@ -266,6 +279,12 @@ class StreamingProvider(BaseModelProvider):
             retry_after=told.retry_after,
             body=told.body,
         )
+
+
+def _no_text(chunk: StreamChunk) -> ProviderError:
+    sent = chunk.text if type(chunk.text) is not str else chunk.reasoning
+    msg = f"The service sent {type(sent).__name__} where a text should be."
+    return ProviderError(msg, hint="Run the cell again.", body=chunk.raw)
 
 
 def _whole_characters(chunk: StreamChunk, half: str) -> tuple[StreamChunk, str]:

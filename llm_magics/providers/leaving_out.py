@@ -2,7 +2,8 @@
 Asking models that do not take every parameter.
 
 Which model takes what changes with every release. A parameter that is refused is left out,
-once, told of, and not sent to that model again.
+told of, and not sent to that model again — or not with that value, where only the value was
+the matter.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llm_magics.errors import ProviderError
@@ -17,24 +19,48 @@ from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.providers.streams import Decoder
 from llm_magics.types import StreamChunk
 
+_ANY = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A parameter that is not taken, with any value or with this one."""
+
+    name: str
+    value: Any = _ANY
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        """Whether ``body`` asks for it."""
+        return self.name in body and self.value in (_ANY, body[self.name])
+
+    def __str__(self) -> str:
+        return self.name if self.value is _ANY else f"{self.name}={self.value!r}"
+
 
 class LeavingOutProvider(RemoteProvider):
     """A remote provider that learns what its models do not take."""
 
     # Left out without a word: what the user did not ask for, or what has a substitute.
     silently: ClassVar[frozenset[str]] = frozenset()
+    # What a request cannot be without.
+    needed: ClassVar[frozenset[str]] = frozenset({"model", "messages", "input", "prompt"})
 
     def __init__(self, config: RemoteConfig | None = None) -> None:
         super().__init__(config)
-        self._not_taken: dict[str, set[str]] = {}
+        # By address and model: another interface may take what this one does not.
+        self._not_taken: dict[tuple[str, str], list[Refused]] = {}
 
     @abstractmethod
-    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> str | None:
-        """The parameter of ``body`` that the service says it does not take, if it does."""
+    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
+        """What of ``body`` the service says it does not take, if it says so."""
 
-    def _leave_out(self, body: dict[str, Any], name: str) -> None:
-        """Take ``name`` out of ``body``, or put what replaces it in its place."""
-        body.pop(name, None)
+    def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
+        """Take it out of ``body``, or put what replaces it in its place."""
+        body.pop(refused.name, None)
+
+    def _is_silent(self, refused: Refused, known: list[Refused]) -> bool:
+        """Whether the user need not hear of it."""
+        return refused.name in self.silently
 
     async def _asked(
         self,
@@ -45,9 +71,7 @@ class LeavingOutProvider(RemoteProvider):
         headers: Mapping[str, str],
     ) -> AsyncGenerator[StreamChunk, None]:
         """The answer to ``POST body``, as it comes."""
-        for name in self._not_taken.get(model, ()):
-            self._leave_out(body, name)
-        left_out: set[str] = set()
+        self._without_known(path, body, model)
         while True:
             chunks = self._chunks(path, body, model, decoder(), headers)
             has_begun = False
@@ -57,17 +81,29 @@ class LeavingOutProvider(RemoteProvider):
                     yield chunk
                 return
             except ProviderError as error:
-                culprit = self._culprit(error, body)
-                if has_begun or culprit is None or culprit in left_out:
+                if has_begun or not self._has_learned(error, path, body, model):
                     raise
-                left_out.add(culprit)
-                self._learn(model, culprit)
-                self._leave_out(body, culprit)
             finally:
                 await chunks.aclose()
 
-    def _learn(self, model: str, name: str) -> None:
-        self._not_taken.setdefault(model, set()).add(name)
-        if name not in self.silently:
-            msg = f"{self.name}/{model} does not take {name}: it is left out from now on."
+    def _without_known(self, path: str, body: dict[str, Any], model: str) -> None:
+        """Leave out what is known not to be taken."""
+        known = self._not_taken.get((path, model), [])
+        for refused in known:
+            if refused.is_in(body):
+                self._leave_out(body, refused, known)
+
+    def _has_learned(
+        self, error: ProviderError, path: str, body: dict[str, Any], model: str
+    ) -> bool:
+        """Whether ``body`` is worth sending again, without what ``error`` blames."""
+        refused = self._culprit(error, body)
+        known = self._not_taken.setdefault((path, model), [])
+        if refused is None or refused.name in self.needed or refused in known:
+            return False
+        known.append(refused)
+        self._leave_out(body, refused, known)
+        if not self._is_silent(refused, known):
+            msg = f"{self.name}/{model} does not take {refused}: it is left out from now on."
             warnings.warn(msg, stacklevel=2)
+        return True

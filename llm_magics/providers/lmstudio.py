@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
@@ -71,10 +72,12 @@ class LMStudioProvider(OpenAILikeProvider):
     async def describe_models(self) -> list[ModelInfo]:
         newer = await self._native("/api/v1/models")
         if newer is not None:
-            return [_described(model) for model in newer.get("models") or []]
+            with self._reading():
+                return [_described(model) for model in newer.get("models") or []]
         older = await self._native("/api/v0/models")
         if older is not None:
-            return [_described_before(model) for model in older.get("data") or []]
+            with self._reading():
+                return [_described_before(model) for model in older.get("data") or []]
         return await super().describe_models()
 
     async def _native(self, path: str) -> dict[str, Any] | None:
@@ -106,7 +109,8 @@ class LMStudioProvider(OpenAILikeProvider):
         """Take every instance of ``model`` out of memory."""
         model = self.bare(model)
         listed = await self._object("GET", "/api/v1/models")
-        known = {each["key"]: each for each in listed.get("models") or []}
+        with self._reading():
+            known = {each["key"]: each for each in listed.get("models") or []}
         if model not in known:
             msg = f"{self.name} has no model {model}."
             raise ModelNotFoundError(
@@ -125,13 +129,14 @@ class LMStudioProvider(OpenAILikeProvider):
             yield _progress(model, job, time.perf_counter() - started)
             if job.get("status") in ("completed", "already_downloaded"):
                 return
-            if job.get("status") == "failed":
+            if job.get("status") not in ("downloading", "paused"):
                 msg = f"LM Studio could not download {model}."
                 raise ProviderError(
                     msg, hint="LM Studio's own window says why.", provider=self.name, body=job
                 )
             await asyncio.sleep(_POLL_S)
-            job = await self._object("GET", f"/api/v1/models/download/status/{job['job_id']}")
+            path = f"/api/v1/models/download/status/{quote(str(job.get('job_id')), safe='')}"
+            job = await self._object("GET", path)
 
     async def delete_model(self, model: str) -> None:
         """LM Studio's server deletes nothing; its window does."""

@@ -72,6 +72,9 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = (
 # llama.cpp calls it a server error that its model was given no eyes.
 _CANNOT_SEE = "image input is not supported"
 
+# More of an error's text is not read: it may be a whole web page, or worse.
+_MOST_READ = 4000
+
 _CALLERS_FAULT = frozenset({400, 404, 413, 422})
 _NO_STATUSES: Mapping[str, int] = MappingProxyType({})
 
@@ -97,14 +100,18 @@ def told_by(body: Any) -> Told:
         words = f"{error}: {beside}" if isinstance(beside, str) else str(error)
         status = body.get("status") if isinstance(body, Mapping) else None
         kind = body.get("error_type") if isinstance(body, Mapping) else None
-        return Told(words, None, kind, status if isinstance(status, int) else None)
+        return Told(words, None, kind, status if _is_status(status) else None)
     message = error.get("message") or error.get("detail") or error
     words = message if isinstance(message, str) else json.dumps(message, default=str)
-    code, status = error.get("code"), error.get("status_code")
-    if status is None and isinstance(code, int) and 400 <= code < 600:
-        status = code
+    code = error.get("code")
+    status = next((s for s in (error.get("status_code"), code) if _is_status(s)), None)
+    code = code if isinstance(code, str | int) else None
     kind = error.get("type") or error.get("error_type")
     return Told(words, code, str(kind) if kind else None, status)
+
+
+def _is_status(value: object) -> bool:
+    return type(value) is int and 400 <= value < 600
 
 
 def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
@@ -162,7 +169,7 @@ def _kind(
         return UnsupportedError
     if status in _CALLERS_FAULT:
         for pattern, made in _BY_WORDS:
-            if pattern.search(told.message):
+            if pattern.search(told.message[:_MOST_READ]):
                 return made
     return _BY_STATUS.get(status or 0, ProviderError)
 
@@ -170,7 +177,8 @@ def _kind(
 def _words(told: Told, status: int | None, headers: Mapping[str, str]) -> str:
     if status is not None and 300 <= status < 400:
         return f"the address redirects to {headers.get('location', 'another')}"
-    text = re.sub(r"<[^>]*>", " ", told.message) if "<" in told.message[:1] else told.message
+    text = told.message[:_MOST_READ]
+    text = re.sub(r"<[^>]*>", " ", text) if text.lstrip().startswith("<") else text
     return scrub(" ".join(text.split())).rstrip(".")[:300] or f"status {status}"
 
 

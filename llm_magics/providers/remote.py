@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -42,12 +44,32 @@ class RemoteConfig(ProviderConfig):
     connect_s: float = Field(2.0, gt=0)
     idle_s: float = Field(300.0, gt=0)
     total_s: float | None = Field(None, gt=0)
-    extra_headers: dict[str, str] = Field(default_factory=dict)
+    extra_headers: dict[str, str] = Field(default_factory=dict, repr=False)
 
     @field_validator("api_key", mode="before")
     @classmethod
     def _wrapped(cls, value: object) -> object:
-        return Secret.of(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if not value.strip().isprintable():
+            msg = "It holds characters that no key has."
+            raise ValueError(msg)
+        return Secret.of(value.strip())  # files and $(cat …) end in a newline
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            is_one = False
+        if not is_one or not value.isprintable() or " " in value:
+            msg = "An address begins with http:// or https://"
+            raise ValueError(msg)
+        if parts.password:
+            Secret(parts.password)  # known from now on, and taken out of what is shown
+        return value
 
     @classmethod
     def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,13 +98,14 @@ class RemoteProvider(StreamingProvider):
 
     def __init__(self, config: RemoteConfig | None = None) -> None:
         super().__init__(config)
+        address, _, query = self.config.base_url.partition("?")
         self._transport = Transport(
-            self.config.base_url,
+            address,
             {**self._headers(), **self.config.extra_headers},
             self.config.api_key,
             self.config.timeouts,
             self._key_header(),
-            self._query(),
+            {**dict(parse_qsl(query)), **self._query()},
         )
 
     def _headers(self) -> Mapping[str, str]:
@@ -156,6 +179,17 @@ class RemoteProvider(StreamingProvider):
         if said.get("error"):  # status 200 does not make it an answer
             raise await self._explained(self._refused(said, None, reply.headers, model))
         return said
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Whatever is odd in what the service sent becomes an error that says so."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            msg = f"{self.name} sent what cannot be read: {type(error).__name__}: {error}"
+            raise ProviderError(
+                msg, hint="Check the provider's base_url.", provider=self.name
+            ) from error
 
     async def _chunks(
         self,

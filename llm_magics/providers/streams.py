@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -69,7 +68,7 @@ async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchang
     except ConnectionError:
         if not decoder.finished:  # some servers drop the connection after the last word
             raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         msg = f"The service sent what cannot be read: {type(error).__name__}: {error}"
         raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
     if not decoder.finished:
@@ -81,13 +80,12 @@ async def _decoded(
     stream: ByteStream, decoder: Decoder, refused: Refusal
 ) -> AsyncGenerator[StreamChunk, None]:
     elapsed_s = 0.0
-    content_type = stream.headers.get("content-type", "").partition(";")[0].strip()
+    content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/html":
         raise _web_page(await stream.reply())
     if content_type == "application/json":  # it was asked to stream, and does not
-        started = time.perf_counter()
         body = _object(await stream.reply(), refused)
-        for chunk in decoder.whole(body, time.perf_counter() - started):
+        for chunk in decoder.whole(body, stream.elapsed_s):
             yield chunk
         return
     is_hurried = False
@@ -104,7 +102,7 @@ async def _decoded(
 
 
 def _web_page(reply: Reply) -> ConfigurationError:
-    text = re.sub(r"<[^>]*>|\s+", " ", reply.body.decode("utf-8", "replace"))
+    text = re.sub(r"<[^>]*>", " ", reply.body[:4000].decode("utf-8", "replace"))
     msg = f"A web page came in place of an answer: {' '.join(text.split())[:80]!r}"
     hint = "Check the provider's base_url; perhaps a proxy answered in its place."
     return ConfigurationError(msg, hint=hint, status=reply.status)

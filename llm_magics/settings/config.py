@@ -8,20 +8,17 @@ Nothing is read, and nothing heavy imported, before the first value is asked for
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.secrets import Secret
+from llm_magics.secrets import Hidden, Secret, is_secret_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from llm_magics.settings.schema import Settings
-
-_KEY_NAMES = re.compile(r"(?:^|_)(?:key|token|secret|password)s?$", re.IGNORECASE)
 
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 
@@ -247,12 +244,13 @@ def _flat(settings: Mapping[str, Any], source: str) -> dict[str, Sourced]:
 
 def _hidden(name: str, value: Any) -> Any:
     """A key among the settings is wrapped: they are shown, and saved with the notebook."""
-    is_key = isinstance(value, str) and _KEY_NAMES.search(name) is not None
-    return Secret(value) if is_key else value
+    if value is None or isinstance(value, Hidden | Secret) or not is_secret_name(name):
+        return value
+    return Secret(value) if isinstance(value, str) else Hidden(value)
 
 
 def _revealed(value: Any) -> Any:
-    return value.reveal() if isinstance(value, Secret) else value
+    return value.reveal() if isinstance(value, Hidden | Secret) else value
 
 
 config = Config()

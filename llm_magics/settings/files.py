@@ -34,7 +34,7 @@ def setting_files(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def is_project_file(source: str) -> bool:
     """Whether a setting's ``source`` is a file that came with a project, not the user's own."""
     user = user_config_path("llm_magics", appauthor=False)
-    return source.startswith("file ") and not source.startswith(f"file {user}")
+    return source.startswith("file ") and Path(source.removeprefix("file ")).parent != user
 
 
 def _found_in(folders: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -182,6 +182,8 @@ class ChunkDecoder(EventChunkDecoder):
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """The chunks of a message that came as one JSON body."""
+        if not isinstance(body.get("content"), list):
+            raise InStreamError(body)
         self.finished = True
         chunks = [_whole_block(block, body, elapsed_s) for block in body.get("content") or ()]
         usage = {name: n for name, n in (body.get("usage") or {}).items() if isinstance(n, int)}

@@ -124,6 +124,8 @@ class ChunkDecoder(EventChunkDecoder):
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """The chunks of an answer that came as one JSON body."""
+        if not isinstance(body.get("choices"), list):
+            raise InStreamError(body)
         self.finished = True
         return [self._chunk(body, elapsed_s), *self._left_over(elapsed_s)]
 

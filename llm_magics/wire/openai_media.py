@@ -50,7 +50,7 @@ def transcription_fields(
     wanted = given.pop("format", given.pop("response_format", None)) or "json"
     if wanted not in FORMATS:
         msg = f'A transcription has no format "{wanted}".'
-        raise ConfigurationError(msg, hint=nearest(wanted, FORMATS))
+        raise ConfigurationError(msg, hint=nearest(str(wanted), FORMATS))
     fields: dict[str, str | list[str]] = {"model": model, "response_format": wanted}
     for name, value in given.items():
         if isinstance(value, list | tuple):

@@ -100,6 +100,8 @@ class ChunkDecoder(EventChunkDecoder):
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """The chunks of a response that came as one JSON body."""
+        if not isinstance(body.get("output"), list):
+            raise InStreamError(body)
         self.finished = True
         chunks = [_whole_item(item, body, elapsed_s) for item in body.get("output") or ()]
         return [*(chunk for chunk in chunks if chunk is not None), _last(body, body, elapsed_s)]

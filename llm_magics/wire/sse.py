@@ -26,6 +26,7 @@ class EventDecoder:
         self._lines = LineSplitter()
         self._name = b"message"
         self._data: list[bytes] = []
+        self._is_first = True
 
     def feed(self, data: bytes) -> list[ServerEvent]:
         """The events that ``data`` completes."""
@@ -37,6 +38,9 @@ class EventDecoder:
 
     def _events(self, lines: list[bytes]) -> list[ServerEvent]:
         events: list[ServerEvent] = []
+        if self._is_first and lines:
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")  # a mark of the byte order
+            self._is_first = False
         for line in lines:
             if not line:
                 if self._data:

@@ -38,6 +38,8 @@ class ToolCallAssembler:
     ) -> None:
         """One piece; any part of it may be missing."""
         call = self._find(index, call_id)
+        if call and name and call.name and call.arguments and index is None and not call_id:
+            call = None  # without index or id, a name says that another call begins
         if call is None:
             call = _Call(index, call_id or "")
             self._calls.append(call)

@@ -62,7 +62,8 @@ class HuggingFaceProvider(OpenAILikeProvider):
 
     async def describe_models(self) -> list[ModelInfo]:
         listing = await self._listing()
-        return sorted((_described(model) for model in listing), key=lambda info: info.name)
+        with self._reading():
+            return sorted(map(_described, listing), key=lambda info: info.name)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -80,7 +81,8 @@ class HuggingFaceProvider(OpenAILikeProvider):
             if not isinstance(said, list) or len(said) != len(batch):
                 msg = f"{self.name}/{model} did not give a vector for each of {len(batch)} texts."
                 raise ProviderError(msg, provider=self.name, model=model, body=said)
-            vectors += [pooled(each) for each in said]
+            with self._reading():
+                vectors += [pooled(each) for each in said]
         return vectors
 
 

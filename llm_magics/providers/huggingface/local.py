@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -66,6 +66,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         super().__init__(config)
         self._loaded: dict[tuple[str, str], Any] = {}
         self._loading = threading.Lock()
+        self._closed = 0
 
     async def initialize(self) -> bool:
         return not missing()
@@ -150,7 +151,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
             return []
         async for _ in self.prepare(model, "embeddings"):
             pass
-        embedder: Embedder = self._loaded["embedder", model]
+        embedder = cast("Embedder", await asyncio.to_thread(self._model, "embedder", model))
         vectors, tokens = await asyncio.to_thread(embedder.embed, list(texts))
         return Embeddings(vectors, Usage(tokens))
 
@@ -177,7 +178,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         async for _ in self.prepare(model, "chat"):
             pass
-        writer: Writer = self._loaded["writer", model]
+        writer = cast("Writer", await asyncio.to_thread(self._model, "writer", model))
         bound = parameters.max_tokens or self.config.max_tokens
         parameters = parameters.with_bound(bound)
         pieces: asyncio.Queue[tuple[float, str] | None] = asyncio.Queue()
@@ -201,7 +202,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         except ProviderError as error:
             error.provider, error.model = self.name, model
             raise
-        except (ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # templates and models may raise what they like
             first = str(error).strip().partition("\n")[0][:300]
             msg = f"{self.name}/{model}: {first}"
             raise ProviderError(msg, provider=self.name, model=model) from error
@@ -214,14 +215,18 @@ class HuggingFaceLocalProvider(StreamingProvider):
 
     async def close(self) -> None:
         """Let go of all models."""
+        self._closed += 1
         self._loaded.clear()
 
     def _model(self, kind: str, model: str) -> Writer | Embedder:
         """The loaded model; whoever comes second waits for the first to load it."""
         with self._loading:
-            if (kind, model) not in self._loaded:
-                self._loaded[kind, model] = self._load(kind, model)
-            found: Writer | Embedder = self._loaded[kind, model]
+            found: Writer | Embedder | None = self._loaded.get((kind, model))
+            if found is None:
+                closed = self._closed
+                found = self._load(kind, model)
+                if closed == self._closed:  # else nobody would let go of it
+                    self._loaded[kind, model] = found
             return found
 
     def _load(self, kind: str, model: str) -> Writer | Embedder:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,9 @@ from llm_magics.types import ModelParameters
 logging.disable_progress_bar()
 
 _NO_BOUND = 10**9
+
+# How often, in seconds, one who waits for the model looks whether it shall wait on.
+_LOOK_S = 0.05
 
 # Texts embedded at once, padded to the longest of them.
 _BATCH = 32
@@ -98,7 +102,7 @@ class Writer:
             raise ContextLengthError(msg, hint="Shorten it.")
         streamer = _Saying(self._tokenizer, say, parameters.stop)
         halt = _Halt(stopped, streamer)
-        with self._lock, torch.inference_mode():
+        with _held(self._lock, stopped), torch.inference_mode():
             if parameters.seed is not None:
                 torch.manual_seed(parameters.seed)
             output = self._model.generate(
@@ -133,6 +137,21 @@ class Writer:
         if ends is None:
             ends = self._tokenizer.eos_token_id
         return set(ends) if isinstance(ends, list) else set() if ends is None else {int(ends)}
+
+
+@contextmanager
+def _held(lock: threading.Lock, stopped: threading.Event) -> Iterator[None]:
+    """Hold ``lock``; whoever is stopped while waiting for it goes on at once, and halts."""
+    while not (has_it := lock.acquire(timeout=_LOOK_S)) and not stopped.is_set():
+        pass
+    try:
+        if not has_it:
+            msg = "stopped while another answer was being written"
+            raise RuntimeError(msg)
+        yield
+    finally:
+        if has_it:
+            lock.release()
 
 
 class _Saying(TextStreamer):

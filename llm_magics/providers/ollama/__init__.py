@@ -55,10 +55,10 @@ class OllamaConfig(RemoteConfig):
     num_ctx: int | None = Field(None, ge=1)
     idle_s: float = Field(600.0, gt=0)  # a large model may take minutes to load
 
-    @field_validator("base_url", mode="after")
+    @field_validator("base_url", mode="before")
     @classmethod
-    def _address(cls, value: str) -> str:
-        return parse_host(value)
+    def _address(cls, value: object) -> object:
+        return parse_host(value) if isinstance(value, str) else value
 
 
 class OllamaProvider(RemoteProvider):
@@ -79,26 +79,32 @@ class OllamaProvider(RemoteProvider):
         return bool((await self.health_check())["status"] == "ok")
 
     async def list_models(self) -> list[str]:
-        return [model["name"] for model in await self._tags()]
+        tags = await self._tags()
+        with self._reading():
+            return [tag["name"] for tag in tags]
 
     async def describe_models(self) -> list[ModelInfo]:
         tags, loaded = await asyncio.gather(self._tags(), self.running_models())
-        in_memory = {model["name"] for model in loaded}
+        with self._reading():
+            in_memory = {model["name"] for model in loaded}
+            names = [tag["name"] for tag in tags]
         return [
             ModelInfo(
-                tag["name"],
+                name,
                 await self._known_abilities(tag),
-                tag.get("details", {}).get("context_length"),
+                (tag.get("details") or {}).get("context_length"),
                 tag.get("size"),
                 pulled=True,
-                loaded=tag["name"] in in_memory,
+                loaded=name in in_memory,
             )
-            for tag in tags
+            for name, tag in zip(names, tags, strict=True)
         ]
 
     async def _health(self) -> dict[str, Any]:
         version = await self.version()
-        loaded = [model["name"] for model in await self.running_models()]
+        models = await self.running_models()
+        with self._reading():
+            loaded = [model["name"] for model in models]
         detail = f"Ollama {version} at {self.config.base_url}"
         return {"detail": detail, "version": version, "loaded": loaded}
 
@@ -110,8 +116,7 @@ class OllamaProvider(RemoteProvider):
 
     async def running_models(self) -> list[dict[str, Any]]:
         """The models in memory, as the server describes them."""
-        models: list[dict[str, Any]] = (await self._object("GET", "/api/ps")).get("models") or []
-        return models
+        return await self._models("/api/ps")
 
     async def show_model(self, model: str) -> dict[str, Any]:
         """All that the server knows of ``model``."""
@@ -140,10 +145,12 @@ class OllamaProvider(RemoteProvider):
                     reply = await stream.reply()
                     error = self._refused(reply.json(), reply.status, reply.headers, model)
                     raise await self._explained(error)
+                elapsed_s = 0.0
                 async for elapsed_s, block in stream.blocks:
-                    for line in lines.feed(block):
-                        if line.strip():
-                            yield sizes.after(line, elapsed_s)
+                    for progress in self._progress(sizes, lines.feed(block), elapsed_s):
+                        yield progress
+                for progress in self._progress(sizes, lines.flush(), elapsed_s):
+                    yield progress
         except ConnectionError as error:
             raise self._unreachable(error) from None
         if not sizes.succeeded:
@@ -151,6 +158,10 @@ class OllamaProvider(RemoteProvider):
             raise ConnectionError(
                 msg, hint="Pull it again: it goes on where it stopped.", provider=self.name
             )
+
+    def _progress(self, sizes: PullSizes, lines: list[bytes], elapsed_s: float) -> list[Progress]:
+        with self._reading():
+            return [sizes.after(line, elapsed_s) for line in lines if line.strip()]
 
     async def delete_model(self, model: str) -> None:
         """Delete ``model`` from the server."""
@@ -166,9 +177,9 @@ class OllamaProvider(RemoteProvider):
             msg = f"ollama/{model} is not made to embed: its vectors tell little of likeness."
             warnings.warn(msg, stacklevel=2)
         body = {**wire.embed_request(texts, model), **self._kept()}
-        vectors: Embeddings = wire.embeddings_of(
-            await self._object("POST", "/api/embed", body, model)
-        )
+        reply = await self._object("POST", "/api/embed", body, model)
+        with self._reading():
+            vectors: Embeddings = wire.embeddings_of(reply)
         if len(vectors) != len(texts):  # it leaves out what it finds empty
             msg = f"ollama/{model} gave {len(vectors)} vectors for {len(texts)} texts."
             raise ProviderError(
@@ -272,7 +283,13 @@ class OllamaProvider(RemoteProvider):
         return self._abilities[digest]
 
     async def _tags(self) -> list[dict[str, Any]]:
-        models: list[dict[str, Any]] = (await self._object("GET", "/api/tags")).get("models") or []
+        return await self._models("/api/tags")
+
+    async def _models(self, path: str) -> list[dict[str, Any]]:
+        said = await self._object("GET", path)
+        models = said.get("models") or []
+        if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
+            raise self._foreign(said)
         return models
 
     def _refused(

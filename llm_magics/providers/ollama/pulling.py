@@ -20,13 +20,16 @@ class PullSizes:
     def after(self, line: bytes, elapsed_s: float) -> Progress:
         """How far the pull has come with this line."""
         told = json.loads(line)
+        if not isinstance(told, dict):
+            msg = f"a line that is no object: {line[:40]!r}"
+            raise TypeError(msg)
         if "error" in told:
             raise classified(told, None, {}, "ollama", self._model)
         self.succeeded = self.succeeded or told.get("status") == "success"
         digest = told.get("digest")
         if digest:
-            self._total[digest] = told.get("total") or self._total.get(digest, 0)
-            self._done[digest] = told.get("completed") or self._done.get(digest, 0)
+            self._total[digest] = int(told.get("total") or self._total.get(digest, 0))
+            self._done[digest] = int(told.get("completed") or self._done.get(digest, 0))
         done, total = sum(self._done.values()), sum(self._total.values())
         task = f"fetching {self._model}"
         if not total:

@@ -31,7 +31,9 @@ def classified(
         )
     text = said.get("error", said) if isinstance(said, dict) else said
     text = text.get("message", text) if isinstance(text, dict) else text
-    status = said.get("status", status) if isinstance(said, dict) else status
+    inside = said.get("status") if isinstance(said, dict) else None
+    if status is None and isinstance(inside, int):  # in a stream, of newer servers
+        status = inside
     words = scrub(str(text)).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
     made, hint = _kind(words.lower(), status)
     callers_fault = any(part in words.lower() for part in _CALLERS_FAULT)

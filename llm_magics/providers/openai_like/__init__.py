@@ -13,11 +13,11 @@ from pydantic import Field, field_validator
 
 from llm_magics.errors import ProviderError
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.leaving_out import LeavingOutProvider
+from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.openai_like.batches import batches
 from llm_magics.providers.openai_like.listing import described
 from llm_magics.providers.openai_like.quirks import Quirks
-from llm_magics.providers.openai_like.refusals import SYSTEM, classified, refused_parameter
+from llm_magics.providers.openai_like.refusals import NoSystem, classified, refused_parameter
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.transport import KeyHeader
 from llm_magics.types import ChatMessage, Embeddings, ModelParameters, StreamChunk, Usage
@@ -46,7 +46,7 @@ class OpenAILikeProvider(LeavingOutProvider):
 
     config: OpenAILikeConfig
     config_type: ClassVar[type[OpenAILikeConfig]] = OpenAILikeConfig
-    silently = frozenset({*_REPLACED, "stream_options", SYSTEM})
+    silently = frozenset({*_REPLACED, "stream_options", NoSystem().name})
 
     @property
     def quirks(self) -> Quirks:
@@ -66,17 +66,20 @@ class OpenAILikeProvider(LeavingOutProvider):
         return classified(said, status, self.name, model, headers)
 
     async def list_models(self) -> list[str]:
-        return sorted(model["id"] for model in await self._listing())
+        listing = await self._listing()
+        with self._reading():
+            return sorted(model["id"] for model in listing)
 
     async def describe_models(self) -> list[ModelInfo]:
-        listed = [described(model) for model in await self._listing()]
-        return sorted(listed, key=lambda info: info.name)
+        listing = await self._listing()
+        with self._reading():
+            return sorted(map(described, listing), key=lambda info: info.name)
 
     async def _listing(self) -> list[dict[str, Any]]:
         """The models as the service describes them; some send the bare list."""
         said = (await self._send("GET", self._path("/models", ""))).json()
         models = said.get("data") if isinstance(said, dict) else said
-        if not isinstance(models, list):
+        if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
             raise self._foreign(said)
         return models
 
@@ -86,7 +89,9 @@ class OpenAILikeProvider(LeavingOutProvider):
         for batch in batches(texts):
             body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format)
             path = self._path("/embeddings", model)
-            came = openai_chat.embeddings_of(await self._object("POST", path, body, model))
+            reply = await self._object("POST", path, body, model)
+            with self._reading():
+                came = openai_chat.embeddings_of(reply)
             if len(came) != len(batch):
                 msg = f"{self.name}/{model} gave {len(came)} vectors for {len(batch)} texts."
                 raise ProviderError(msg, provider=self.name, model=model)
@@ -111,16 +116,22 @@ class OpenAILikeProvider(LeavingOutProvider):
         path, headers = self._path("/completions", model), parameters.extra_headers
         return self._asked(path, body, model, openai_chat.ChunkDecoder, headers)
 
-    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> str | None:
+    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
         return refused_parameter(error, body)
 
-    def _leave_out(self, body: dict[str, Any], name: str) -> None:
-        if name == SYSTEM:
-            body["messages"] = [_as_user(message) for message in body.get("messages", ())]
+    def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
+        if isinstance(refused, NoSystem):
+            body["messages"] = [_as_user(message) for message in body["messages"]]
             return
-        value = body.pop(name, None)
-        if value is not None and name in _REPLACED:
-            body[_REPLACED[name]] = value
+        value = body.pop(refused.name, None)
+        other = _REPLACED.get(refused.name)
+        if other is not None and Refused(other) not in known:
+            body[other] = value
+
+    def _is_silent(self, refused: Refused, known: list[Refused]) -> bool:
+        other = _REPLACED.get(refused.name)
+        has_substitute = other is None or Refused(other) not in known
+        return refused.name in self.silently and has_substitute
 
 
 def _as_user(message: dict[str, Any]) -> dict[str, Any]:

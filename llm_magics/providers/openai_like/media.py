@@ -24,16 +24,16 @@ class MediaProvider(OpenAILikeProvider):
         model = self.bare(model)
         body = wire.image_request(prompt, model, options)
         path = self._path("/images/generations", model)
-        try:
-            reply = await self._object("POST", path, body, model)
-        except ProviderError as error:
-            culprit = self._culprit(error, body)
-            if culprit is None or culprit == "prompt":
-                raise
-            self._learn(model, culprit)
-            del body[culprit]
-            reply = await self._object("POST", path, body, model)
-        made = wire.images_of(reply)
+        self._without_known(path, body, model)
+        while True:
+            try:
+                reply = await self._object("POST", path, body, model)
+                break
+            except ProviderError as error:
+                if not self._has_learned(error, path, body, model):
+                    raise
+        with self._reading():
+            made = wire.images_of(reply)
         return [await self._fetched(each) if isinstance(each, str) else each for each in made]
 
     async def _fetched(self, url: str) -> bytes:
@@ -41,9 +41,9 @@ class MediaProvider(OpenAILikeProvider):
         if not url.startswith("https://"):
             msg = f"The service sent an address that is not safe: {url[:80]}"
             raise ProviderError(msg, provider=self.name)
-        elsewhere = Transport(url, timeouts=self.config.timeouts)
+        elsewhere = Transport("", timeouts=self.config.timeouts)
         try:
-            reply = await elsewhere.send("GET", "")
+            reply = await elsewhere.send("GET", url)
         finally:
             await elsewhere.close()
         if not reply.ok:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from llm_magics.errors import (
@@ -16,6 +17,7 @@ from llm_magics.errors import (
     UnsupportedError,
 )
 from llm_magics.providers import refusals
+from llm_magics.providers.leaving_out import Refused
 from llm_magics.transport import Reply
 
 _BY_CODE: dict[str, type[ProviderError]] = {
@@ -39,7 +41,17 @@ _STATUS_OF = {"server_error": 500, "internal_server_error": 500, "overloaded": 5
 
 # The first reasoning models knew no system message.
 _ROLE = re.compile(r"messages\[\d+\]\.role")
-SYSTEM = "a system message"
+
+
+@dataclass(frozen=True, slots=True)
+class NoSystem(Refused):
+    """A system message, which is to be said as the user's own."""
+
+    name: str = "a system message"
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        return any(message.get("role") == "system" for message in body.get("messages") or ())
+
 
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
@@ -69,16 +81,18 @@ def classified(
     )
 
 
-def refused_parameter(error: ProviderError, body: Mapping[str, Any]) -> str | None:
-    """The parameter of ``body`` that the service says it does not take, if that is the matter."""
+def refused_parameter(error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
+    """What of ``body`` the service says it does not take, if that is the matter."""
     if error.status not in (400, 422):
         return None
     told = error.body.get("error") if isinstance(error.body, dict) else None
     param = told.get("param") if isinstance(told, dict) else None
-    if isinstance(param, str) and _ROLE.fullmatch(param):
-        return SYSTEM
-    unknown = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
-    if error.code in unknown and param in body:
-        return str(param)
+    if isinstance(param, str) and _ROLE.fullmatch(param) and NoSystem().is_in(body):
+        return NoSystem()
+    if isinstance(param, str) and param in body:
+        if error.code in ("unsupported_parameter", "unknown_parameter"):
+            return Refused(param)
+        if error.code == "unsupported_value":
+            return Refused(param, body[param])
     says_so = "stream_options" in str(error) and "stream_options" in body
-    return "stream_options" if says_so else None
+    return Refused("stream_options") if says_so else None
