@@ -185,7 +185,7 @@ class Transport:
         except httpx.HTTPError as error:
             raise self._unanswered(error) from None
         except TimeoutError:
-            msg = f"{self.base_url} was not done within {total or 0:.0f} s."
+            msg = f"{self.base_url} was not done within {total or 0:g} s."
             raise ConnectionError(msg, hint="Raise the setting total_s.") from None
 
     async def _begun(
@@ -250,7 +250,7 @@ class Transport:
             code = "unreachable"
             message = f"Nobody answers at {self.base_url} ({what})."
         elif isinstance(error, httpx.TimeoutException):
-            message = f"{self.base_url} fell silent for {self.timeouts.idle:.0f} s."
+            message = f"{self.base_url} fell silent for {self.timeouts.idle:g} s."
         else:
             message = f"The connection to {self.base_url} broke ({what})."
         return ConnectionError(message, hint=hint, code=code)

@@ -31,9 +31,11 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         if _OF_THE_USER.search(name):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    config.reset()
     config.reload()
     session.runs.clear()
     yield
+    config.reset()
     config.reload()
 
 

@@ -222,7 +222,10 @@ def test_a_bare_name_is_found_where_one_provider_has_it() -> None:
 @pytest.mark.usefixtures("more_providers")
 def test_models_are_a_frame() -> None:
     """One row a model, narrowed by a part of the name or a pattern."""
-    models = lm.models()
+    with pytest.warns(UserWarning, match="models of failing are missing"):
+        models = lm.models()
+    with pytest.raises(lm.errors.ConnectionError):
+        lm.models("failing")
     assert {"echo/echo", "local/smollm2-135m", "theirs/small"} <= set(models.model)
     assert not models.model.str.startswith("failing/").any() or "failing/echo" in set(models.model)
     assert lm.models("minilm").model.tolist() == ["local/minilm-l6-v2"]

@@ -292,6 +292,7 @@ def test_errors_can_be_shown_in_full(shell: InteractiveShell) -> None:
     assert error._render_traceback_() == ["LLMError: what", "→ do"]
     llm_magics.config.tracebacks = "full"
     assert any("LLMError" in line for line in error._render_traceback_())
+    llm_magics.config.reset()
     llm_magics.config.reload()
     Path("llm_magics.yaml").write_text("modle: x")
     assert error._render_traceback_() == ["LLMError: what", "→ do"]

@@ -112,6 +112,7 @@ def test_no_key_of_the_users_follows_a_projects_address(
     with pytest.raises(errors.ConfigurationError, match="your key would go too"):
         lm.ask("hi", model=f"ollama/{CHAT}")
     assert server.asked == []
+    lm.config.reset()
     lm.config.reload()
     monkeypatch.delenv("LLM_MAGICS_OLLAMA_API_KEY", raising=False)
     project.write_text(f"providers: {{ollama: {{base_url: '{server.url}', api_key: own-key-1}}}}")

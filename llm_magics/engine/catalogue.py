@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from llm_magics.engine.session import Session
+from llm_magics.errors import LLMError
 from llm_magics.providers.base import ModelInfo
 
 if TYPE_CHECKING:
@@ -28,12 +31,19 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     """
     One row for each model of each provider whose name matches ``pattern``.
 
-    A provider that does not answer is left out: its health says why.
+    A provider that does not answer is left out — unless it is the one asked for, or was set up
+    by the user, who is warned.
     """
     import pandas as pd
 
     names = session.provider_names()
     found = await session.ask_all(names, lambda provider: provider.describe_models())
+    for name, models in zip(names, found, strict=True):
+        if isinstance(models, BaseException):
+            if pattern.rstrip("/") == name:
+                raise models
+            if not pattern:
+                _warn(session, name, models)
     rows = [
         _row(name, model)
         for name, models in zip(names, found, strict=True)
@@ -45,6 +55,13 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     return frame.astype(
         {"context": "Int64", "size_mb": "Float64", "input_usd": "Float64", "output_usd": "Float64"}
     )
+
+
+def _warn(session: Session, name: str, error: BaseException) -> None:
+    """Of a provider that the user has set up, and that does not answer."""
+    with suppress(LLMError):
+        if session.provider(name).is_set_up:
+            warnings.warn(f"The models of {name} are missing: {error}", stacklevel=3)
 
 
 def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:

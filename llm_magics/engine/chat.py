@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -30,6 +30,14 @@ from llm_magics.types import (
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
 # What every service has in its own words.
 _SHARED = ("tool_choice", "reasoning", "extra_headers")
+# Parameters that services have, and that look like slips for ours.
+_THEIRS = frozenset(
+    {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}
+)
+# Settings of providers: sent along they would do nothing, or show a key.
+_OF_PROVIDERS = frozenset(
+    {"api", "api_key", "api_version", "base_url", "connect_s", "idle_s", "profile", "total_s"}
+)
 _OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
 
 
@@ -131,7 +139,7 @@ def _parameters(prompt: Prompt, session: Session) -> ModelParameters:
     for name in asked:
         _refuse_slip(name)
     schema = None if prompt.schema is None else schema_of(prompt.schema)
-    tools = tuple(tool_of(each) for each in prompt.tools)
+    tools = tuple(tool_of(each) for each in _several(prompt.tools))
     return ModelParameters(**given, stream=True, extra_body=asked, schema=schema, tools=tools)
 
 
@@ -140,6 +148,11 @@ def _refuse_slip(name: str) -> None:
     if name in _OURS:
         msg = f"{name} cannot be given as a parameter."
         raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
+    if name in _OF_PROVIDERS:
+        msg = f"{name} is a setting of a provider, and none of a prompt."
+        raise UsageError(msg, hint=f"Set it for all prompts: %llm config providers.NAME.{name} …")
+    if name in _THEIRS:
+        return
     meant = get_close_matches(
         name, (*_SETTINGS, *_SHARED, "images", "schema", "tools"), n=1, cutoff=0.8
     )
@@ -161,8 +174,15 @@ def _filled_in(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage,
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write what to ask.")
-    asked = ChatMessage("user", text, images=tuple(image_of(each) for each in prompt.images))
+    asked = ChatMessage(
+        "user", text, images=tuple(image_of(each) for each in _several(prompt.images))
+    )
     return (ChatMessage("system", system), asked) if system else (asked,)
+
+
+def _several(given: Any) -> Iterable[Any]:
+    """What was given as a list, or the one thing that was given without one."""
+    return given if isinstance(given, list | tuple) else (given,)
 
 
 async def _stamped(

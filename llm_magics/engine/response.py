@@ -64,9 +64,15 @@ class Response:
         """Raise the `ParseError` of `data`, if there is one, with this answer in ``partial``."""
         try:
             self.data  # noqa: B018 (it is read for its error)
-        except ParseError as error:
-            error.partial = self
-            raise
+        except ParseError as misfit:
+            raise self._told(misfit) from None
+
+    def _told(self, misfit: ParseError) -> ParseError:
+        if self.finish_reason == "length":
+            msg = "The answer was cut off at its longest, before it was whole."
+            misfit = ParseError(msg, hint="Raise max_tokens.")
+        misfit.partial = self
+        return misfit
 
     @property
     def code(self) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from llm_magics.engine import metrics, routing
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
+from llm_magics.errors import ModelNotFoundError
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.secrets import scrub
 from llm_magics.types import Progress
@@ -41,6 +42,9 @@ async def find_route(session: Session, wanted: str) -> Route:
     name, model = routing.split(wanted)
     if name is None:
         name = routing.find_bare(wanted, await session.listings())
+    if not model:
+        msg = f'"{wanted}" names no model.'
+        raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")
     return Route(session.provider(name), model)
 
 

@@ -20,6 +20,10 @@ def find_bare(name: str, listings: Mapping[str, Sequence[str]]) -> str:
     Raises:
         ModelNotFoundError: none does, or several do.
     """
+    if name in listings:
+        msg = f'"{name}" is a provider, and no model.'
+        hint = f"Write {name}/NAME. {nearest('', listings[name], listed=True)}"
+        raise ModelNotFoundError(msg, hint=hint, provider=name)
     having = [provider for provider, models in listings.items() if name in models]
     if len(having) == 1:
         return having[0]

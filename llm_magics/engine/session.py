@@ -24,7 +24,7 @@ class Session:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.runs = RunLog()
-        self._providers: dict[str, tuple[dict[str, Any], BaseModelProvider]] = {}
+        self._providers: dict[str, tuple[Any, BaseModelProvider]] = {}
         bridge.at_exit(self.close)
 
     def provider(self, name: str) -> BaseModelProvider:
@@ -32,10 +32,12 @@ class Session:
         self._refuse_unknown_settings()
         made = provider_type(self._type_of(name))
         settings = self.config.for_provider(name, made.config_type.model_fields)
+        own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
+        told = (settings, [os.environ.get(variable) for variable in own])
         known = self._providers.get(name)
-        if known is None or known[0] != settings:
+        if known is None or known[0] != told:
             self._keep_key_from_strangers(name, made, settings)
-            known = self._providers[name] = (settings, self._created(name, settings))
+            known = self._providers[name] = (told, self._created(name, settings))
         return known[1]
 
     def provider_names(self) -> list[str]:
@@ -96,7 +98,8 @@ class Session:
             return create_provider(name, settings)
         except ConfigurationError as error:
             source = self.config.source(f"providers.{name}.{error.code}")
-            raise ConfigurationError(f"{source}: {error}", hint=error.hint) from None
+            place = "" if source == "default" else f"{source}: "
+            raise ConfigurationError(f"{place}{error}", hint=error.hint) from None
 
     async def listings(self) -> dict[str, list[str]]:
         """The models of every provider that can be asked, by provider."""

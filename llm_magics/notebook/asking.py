@@ -33,6 +33,12 @@ def answer_cell(
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write the prompt in the lines below %%llm.")
     check_name(options.output)
+    for model in options.model:
+        if "=" in model:
+            msg = f'"{model}" is no model.'
+            raise UsageError(
+                msg, hint=f"To fill in a {{{{ name }}}} of the prompt write -p {model}."
+            )
     if len(options.model) > 1:
         return _compare(shell, _prompt(options, cell, variables), options)
     call = ChatCall(session, _prompt(options, cell, variables))

@@ -66,9 +66,11 @@ def create_provider(
     made = provider_type(kind)
     if kind == name:
         return made(_checked(name, made.config_type, settings))
+    _refuse_unknown(name, made.config_type, settings)  # a slip, before what is missing for it
+    variable = made.config_type.namesake_key_variable(name, settings)
     settings = made.config_type.for_namesake(name, settings)
     provider = made(_checked(name, made.config_type, settings))
-    provider.name = name
+    provider.name, provider.key_variable = name, variable
     return provider
 
 
@@ -99,6 +101,16 @@ def _registered() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=_GROUP)}
 
 
+def _refuse_unknown(
+    name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
+) -> None:
+    for key in settings:
+        if key not in config_type.model_fields:
+            msg = f'The provider {name} has no setting "{key}".'
+            hint = nearest(key, config_type.model_fields)
+            raise ConfigurationError(msg, hint=hint, provider=name, code=key)
+
+
 def _checked(
     name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
 ) -> ProviderConfig:
@@ -109,14 +121,11 @@ def _checked(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            msg = f'The provider {name} has no setting "{key}".'
-            hint = nearest(key, config_type.model_fields)
-        else:
-            # What may be a key is not shown, whatever it looks like.
-            given = "what it is" if is_secret_name(key) else repr(first["input"])
-            msg = f"{name}: {key} cannot be {given}."
-            hint = f"{first['msg']}."
+        _refuse_unknown(name, config_type, settings)
+        # What may be a key is not shown, whatever it looks like.
+        given = "what it is" if is_secret_name(key) else repr(first["input"])
+        msg = f"{name}: {key} cannot be {given}."
+        hint = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
         raise ConfigurationError(msg, hint=hint, provider=name, code=key) from None
 
 

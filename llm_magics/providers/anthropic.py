@@ -86,6 +86,7 @@ class AnthropicProvider(LeavingOutProvider):
     writes_thinking = False  # its thinking comes in blocks of its own
     config_type = AnthropicConfig
     key_variable = "ANTHROPIC_API_KEY"
+    environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _OWN
     config: AnthropicConfig
     silently = frozenset({"thinking"})

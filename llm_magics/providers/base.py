@@ -96,7 +96,9 @@ class BaseModelProvider(ABC):
     name: str
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
     # The environment variable that holds the user's key, where there is one.
-    key_variable: ClassVar[str] = ""
+    key_variable: str = ""
+    # All variables that its settings may come from: when one changes, it is made anew.
+    environment: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         self.config = config if config is not None else self.config_type()

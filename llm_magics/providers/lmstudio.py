@@ -58,6 +58,7 @@ class LMStudioProvider(OpenAILikeProvider):
     name = "lmstudio"
     config_type = LMStudioConfig
     key_variable = "LM_API_TOKEN"
+    environment = ("LM_API_TOKEN", "LMSTUDIO_BASE_URL")
     usual_address = _OWN
     start_hint = "Start it in LM Studio, or with: lms server start. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
@@ -124,7 +125,11 @@ class LMStudioProvider(OpenAILikeProvider):
         """Have LM Studio download ``model``, by its name in the catalogue or its address."""
         model = self.bare(model)
         started = time.perf_counter()
-        job = await self._object("POST", "/api/v1/models/download", {"model": model}, model)
+        try:
+            job = await self._object("POST", "/api/v1/models/download", {"model": model}, model)
+        except ModelNotFoundError as error:
+            error.hint = "See https://lmstudio.ai/models for the names in its catalogue."
+            raise
         while True:
             yield _progress(model, job, time.perf_counter() - started)
             if job.get("status") in ("completed", "already_downloaded"):

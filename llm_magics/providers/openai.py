@@ -24,6 +24,7 @@ from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import openai_responses
 
 _OWN = PROFILES["openai"].base_url
+_CLOUDS = {quirks.base_url for quirks in PROFILES.values() if quirks.hosts}
 
 
 class OpenAIConfig(OpenAILikeConfig):
@@ -79,7 +80,7 @@ class OpenAIConfig(OpenAILikeConfig):
     def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
         profile = settings.get("profile") or (name if name in PROFILES else None)
         known = PROFILES.get(profile or "") or profile_of(settings.get("base_url") or "")
-        return known.key_variable
+        return known.key_variable or super().namesake_key_variable(name, settings)
 
 
 class OpenAIProvider(MediaProvider):
@@ -88,6 +89,7 @@ class OpenAIProvider(MediaProvider):
     name = "openai"
     config_type = OpenAIConfig
     key_variable = "OPENAI_API_KEY"
+    environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     usual_address = own_address = _OWN
     config: OpenAIConfig
 
@@ -96,6 +98,11 @@ class OpenAIProvider(MediaProvider):
         if self.config.profile:
             return PROFILES[self.config.profile]
         return profile_of(self.config.base_url)
+
+    @property
+    def _needs_key(self) -> bool:
+        is_in_the_cloud = self.config.base_url in _CLOUDS
+        return is_in_the_cloud and self.config.api_key is None
 
     def _headers(self) -> dict[str, str]:
         given = {

@@ -69,7 +69,9 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = (
         ModelNotFoundError,
     ),
 )
-# llama.cpp calls it a server error that its model was given no eyes.
+# llama.cpp calls it a server error that a text is longer than its embedding model reads …
+_TOO_LONG = re.compile(r"input .{0,30}too large to process")
+# … and that its model was given no eyes.
 _CANNOT_SEE = "image input is not supported"
 
 # More of an error's text is not read: it may be a whole web page, or worse.
@@ -165,6 +167,8 @@ def _kind(
             return by_code[str(name)]
     if status is not None and (300 <= status < 400 or (status == 404 and isinstance(body, str))):
         return ConfigurationError  # another server's page, or nobody's
+    if _TOO_LONG.match(told.message):
+        return ContextLengthError
     if told.message.startswith(_CANNOT_SEE):
         return UnsupportedError
     if status in _CALLERS_FAULT:

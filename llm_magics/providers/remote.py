@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +79,12 @@ class RemoteConfig(ProviderConfig):
             msg = f"Where {name} is has not been said."
             hint = f"Set providers.{name}.base_url to its address."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
-        return {"api_key": None, **settings}
+        key = os.environ.get(cls.namesake_key_variable(name, settings))
+        return {"api_key": key, **settings}
+
+    @classmethod
+    def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
+        return f"{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_API_KEY"
 
     @property
     def timeouts(self) -> Timeouts:
@@ -164,7 +171,7 @@ class RemoteProvider(StreamingProvider):
         except ConnectionError as error:
             raise self._unreachable(error) from None
         if not reply.ok:
-            refused = self._refused(reply.json(), reply.status, reply.headers, model)
+            refused = self._error(reply.json(), reply.status, reply.headers, model)
             raise await self._explained(refused)
         return reply
 
@@ -177,7 +184,7 @@ class RemoteProvider(StreamingProvider):
         if not isinstance(said, dict):
             raise self._foreign(said)
         if said.get("error"):  # status 200 does not make it an answer
-            raise await self._explained(self._refused(said, None, reply.headers, model))
+            raise await self._explained(self._error(said, None, reply.headers, model))
         return said
 
     @contextmanager
@@ -206,7 +213,7 @@ class RemoteProvider(StreamingProvider):
             path,
             body,
             decoder,
-            lambda said, status, sent: self._refused(said, status, sent, model),
+            lambda said, status, sent: self._error(said, status, sent, model),
             headers,
         )
         try:
@@ -219,10 +226,21 @@ class RemoteProvider(StreamingProvider):
         finally:
             await chunks.aclose()
 
+    def _error(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        """The refusal; where the key is blamed, saying which, or that none was sent."""
+        error = self._refused(said, status, headers, model)
+        if isinstance(error, AuthenticationError):
+            sent = self.config.api_key is not None
+            what = "Check the key" if sent else "No key was sent: set it"
+            error.hint = f"{what} in {self.key_variable}, or as providers.{self.name}.api_key."
+        return error
+
     def _need_key(self) -> None:
         if self._needs_key:
             msg = f"{self.name} needs a key, and none is set."
-            hint = f"Set the environment variable {self.key_variable}, and restart the kernel."
+            hint = f"Set {self.key_variable}, in the environment or here: os.environ[{self.key_variable!r}] = …"
             raise AuthenticationError(msg, hint=hint, provider=self.name)
 
     async def _explained(self, error: ProviderError) -> ProviderError:

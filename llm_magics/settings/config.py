@@ -48,12 +48,12 @@ class Config:
         """Read from ``folder`` (the working one) and ``environment`` (this process's)."""
         self.__dict__["_folder"] = folder
         self.__dict__["_environment"] = os.environ if environment is None else environment
+        self.__dict__["_direct"] = {}
         self.reload()
 
     def reload(self) -> None:
-        """Forget all that was read and set; files and environment are read again."""
+        """Read files and environment again; what was set in this session stays."""
         self.__dict__["_layers"] = None
-        self.__dict__["_direct"] = {}
 
     def get(self, key: str) -> Any:
         """The value of ``key``."""

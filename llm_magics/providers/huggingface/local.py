@@ -68,6 +68,10 @@ class HuggingFaceLocalProvider(StreamingProvider):
         self._loading = threading.Lock()
         self._closed = 0
 
+    @property
+    def is_set_up(self) -> bool:
+        return not missing()
+
     async def initialize(self) -> bool:
         return not missing()
 
@@ -249,9 +253,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
     def _need_packages(self, model: str) -> None:
         lacking = missing()
         if lacking:
-            msg = (
-                f"{self.name} runs on Transformers, and {' and '.join(lacking)} is not installed."
-            )
+            msg = f"{self.name} runs on Transformers, and {' and '.join(lacking)} is missing."
             hint = f"Run: pip install {' '.join(lacking)}"
             raise ConfigurationError(msg, hint=hint, provider=self.name, model=model)
 

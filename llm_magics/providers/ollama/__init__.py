@@ -67,6 +67,7 @@ class OllamaProvider(RemoteProvider):
     name = "ollama"
     config_type = OllamaConfig
     key_variable = "OLLAMA_API_KEY"
+    environment = ("OLLAMA_API_KEY", "OLLAMA_HOST")
     usual_address = parse_host("")
     start_hint = "Start it with: ollama serve. OLLAMA_HOST says where it is."
     config: OllamaConfig
@@ -143,7 +144,7 @@ class OllamaProvider(RemoteProvider):
             async with self._transport.stream("POST", "/api/pull", {"model": model}) as stream:
                 if not stream.ok:
                     reply = await stream.reply()
-                    error = self._refused(reply.json(), reply.status, reply.headers, model)
+                    error = self._error(reply.json(), reply.status, reply.headers, model)
                     raise await self._explained(error)
                 elapsed_s = 0.0
                 async for elapsed_s, block in stream.blocks:
@@ -288,7 +289,7 @@ class OllamaProvider(RemoteProvider):
     async def _models(self, path: str) -> list[dict[str, Any]]:
         said = await self._object("GET", path)
         models = said.get("models") or []
-        if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
+        if not isinstance(models, list) or not all(map(_is_named, models)):
             raise self._foreign(said)
         return models
 
@@ -300,3 +301,8 @@ class OllamaProvider(RemoteProvider):
     def _missing_hint(self, model: str, models: list[str]) -> str:
         guess = nearest(model, models, listed=False)
         return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
+
+
+def _is_named(model: Any) -> bool:
+    """Whether an entry of a list is one of a model."""
+    return isinstance(model, dict) and isinstance(model.get("name"), str)

@@ -70,5 +70,5 @@ class MediaProvider(OpenAILikeProvider):
         reply = await self._send("POST", path, form, model)
         said = reply.json() if reply.body.startswith(b"{") else None
         if isinstance(said, dict) and said.get("error"):  # status 200 does not make it an answer
-            raise self._refused(said, None, reply.headers, model)
+            raise self._error(said, None, reply.headers, model)
         return wire.transcript_of(reply.body, wanted)
