@@ -21,6 +21,7 @@ from llm_magics.errors import (
     ConnectionError,
     Interrupted,
     ModelNotFoundError,
+    ParseError,
     UsageError,
 )
 from llm_magics.providers.base import BaseModelProvider
@@ -321,3 +322,38 @@ def test_an_error_in_a_script_ends_with_what_to_do() -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         lm.ask("x", model="echo/ecco")
     assert caught.value.__notes__ == ["→ Did you mean echo?"]
+
+
+def test_a_name_without_a_model() -> None:
+    """A provider alone, or a slash with nothing behind it, is said to be that."""
+    with pytest.raises(ModelNotFoundError, match="names no model") as caught:
+        lm.ask("hi", model="echo/")
+    assert "echo/NAME" in str(caught.value.hint)
+    with pytest.raises(ModelNotFoundError, match="is a provider") as bare:
+        lm.ask("hi", model="echo")
+    assert "lorem" in str(bare.value.hint)
+
+
+def test_an_answer_that_was_cut_is_said_to_be_cut() -> None:
+    """A schema cannot be met by half an answer."""
+    with pytest.raises(ParseError, match="cut off") as caught:
+        lm.ask('{"a": 1}', model="echo/echo", schema="a int", max_tokens=1)
+    assert caught.value.partial.finish_reason == "length"
+
+
+def test_one_tool_or_picture_needs_no_list() -> None:
+    """What stands alone is taken for a list of one."""
+
+    def clock() -> str:
+        """Tell the time."""
+        return "noon"
+
+    assert lm.ask("hi", model="echo/echo", tools=clock, images=b"\x89PNG\r\n\x1a\n1").text == "hi"
+
+
+def test_reloading_keeps_what_was_set() -> None:
+    """Files and environment are read again; the session's own settings stay."""
+    lm.config.temperature = 0.5
+    Path("llm_magics.yaml").write_text("seed: 7")
+    lm.config.reload()
+    assert (lm.config.temperature, lm.config.seed) == (0.5, 7)

@@ -151,3 +151,14 @@ def test_another_server_at_its_port() -> None:
         health = used(server.url, lambda provider: provider.health_check())
     assert health["status"] == "unavailable"
     assert "is not lmstudio" in health["detail"]
+
+
+def test_a_download_in_a_state_that_nobody_knows_ends() -> None:
+    """It is not asked about for ever."""
+    says = as_json({"job_id": "job_9", "status": "cancelled"})
+
+    async def pulled(provider: LMStudioProvider) -> int:
+        return len([each async for each in provider.pull_model("m")])
+
+    with serving(says) as server, pytest.raises(errors.ProviderError, match="could not download"):
+        used(server.url, pulled)

@@ -493,3 +493,25 @@ def test_a_picture_by_its_address_is_refused_here(server: Server) -> None:
 
     with pytest.raises(errors.ConfigurationError, match="by its bytes"):
         asked_once(server.url, use)
+
+
+def test_a_pull_may_end_without_a_line_end() -> None:
+    """The last line counts all the same."""
+    with serving(Says([b'{"status": "success"}'], content_type="application/x-ndjson")) as running:
+
+        async def pulled(provider: OllamaProvider) -> int:
+            return len([each async for each in provider.pull_model("m")])
+
+        assert asked_once(running.url, pulled) == 1
+
+
+@pytest.mark.parametrize("line", [b"[1]", b'{"digest": ["a"]}', b'{"digest": "a", "total": "x"}'])
+def test_a_pull_that_cannot_be_read(line: bytes) -> None:
+    """Is an error of the provider's."""
+    with serving(Says([line + b"\n"], content_type="application/x-ndjson")) as running:
+
+        async def pulled(provider: OllamaProvider) -> int:
+            return len([each async for each in provider.pull_model("m")])
+
+        with pytest.raises(errors.ProviderError):
+            asked_once(running.url, pulled)

@@ -129,3 +129,37 @@ def test_an_answer_that_does_not_fit(value: Any, spec: Any, where: str) -> None:
     with pytest.raises(errors.ParseError, match="does not fit") as caught:
         validated(value, spec)
     assert where in str(caught.value)
+
+
+def test_slips_of_the_short_form() -> None:
+    """``name: type`` as Python writes it, a choice of types; a name twice is refused."""
+    schema = schema_of("name: str, age: int, size int|None, about: how it is")
+    assert schema["properties"] == {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "size": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "about": {"type": "string", "description": "how it is"},
+    }
+    with pytest.raises(errors.ConfigurationError, match="twice"):
+        schema_of("a int, a str")
+
+
+@pytest.mark.parametrize("wrong", [{"name": "str"}, {"name": str}, Pet(name="x")])
+def test_what_looks_like_a_schema_and_is_none(wrong: Any) -> None:
+    """A dictionary of types says nothing in JSON's words, and an instance is no class."""
+    with pytest.raises(errors.ConfigurationError) as caught:
+        schema_of(wrong)
+    assert "name, age int" in str(caught.value.hint) or "pydantic class" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("wrong", [{"$ref": "#/$defs/nope"}, {"$ref": "#"}])
+def test_a_schema_that_leads_nowhere(wrong: dict[str, Any]) -> None:
+    """Is the schema's fault, and not the answer's."""
+    with pytest.raises(errors.ConfigurationError, match="refers"):
+        validated({"a": 1}, wrong)
+
+
+def test_a_long_field_is_read_at_once() -> None:
+    """No text makes the reading slow: this one took seconds."""
+    with pytest.raises(errors.ConfigurationError):
+        schema_of("a" + " " * 30_000 + "x ? ?")

@@ -49,3 +49,8 @@ def test_comments_and_unknown_fields_are_passed_over() -> None:
     assert events_of([b": ping\n\nid: 1\nretry: 5\n\n:hi\ndata:x\n\n"]) == [
         ServerEvent(b"message", b"x")
     ]
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_event() -> None:
+    """Some servers begin with one."""
+    assert events_of([b"\xef\xbb\xbfdata: a\n\n"])[0].data == b"a"

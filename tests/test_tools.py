@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -136,3 +137,30 @@ def test_a_function_that_fails() -> None:
 def test_results_as_a_model_reads_them(result: Any, expected: str) -> None:
     """Texts as they are, tables as rows, arrays as lists, all else by its text."""
     assert result_text(result) == expected
+
+
+def test_an_async_function_is_awaited() -> None:
+    """Also from within a running loop, as in a notebook."""
+
+    async def slow(x: int) -> int:
+        """Double it."""
+        await asyncio.sleep(0)
+        return 2 * x
+
+    async def within() -> str:
+        return Toolbox([slow]).call(ToolCall("c", "slow", '{"x": 4}'))
+
+    assert Toolbox([slow]).call(ToolCall("c", "slow", '{"x": 2}')) == "4"
+    assert asyncio.run(within()) == "8"
+
+
+def test_what_would_be_lost_in_silence_is_refused() -> None:
+    """Two tools of one name; an argument whose name is kept for other uses."""
+
+    def hidden(_x: int) -> None:
+        """Hide."""
+
+    with pytest.raises(errors.ConfigurationError, match="Two tools"):
+        Toolbox([weather, weather])
+    with pytest.raises(errors.ConfigurationError):
+        tool_of(hidden)

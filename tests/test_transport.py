@@ -8,13 +8,14 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
+from llm_magics.providers import create_provider
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.secrets import Secret
 from llm_magics.transport import Form, KeyHeader, Timeouts, Transport
@@ -302,3 +303,59 @@ def test_the_key_goes_where_the_service_wants_it() -> None:
     assert "authorization" not in asked.headers
     assert asked.headers["content-type"].startswith("multipart/form-data; boundary=")
     assert b'filename="a.wav"' in asked.body
+
+
+def test_an_answer_in_one_piece_is_stamped_from_the_sending() -> None:
+    """Its first token is not there before the server has sent it."""
+
+    async def use(url: str) -> float | None:
+        provider = OpenAIProvider(OpenAIConfig(base_url=url, api_key="a-key-of-the-test"))  # type: ignore[arg-type]
+        answer = await provider.generate_chat(HI, "m", ModelParameters(stream=True))
+        assert isinstance(answer, AsyncGenerator)
+        stamps = [chunk.elapsed_s async for chunk in answer]
+        return stamps[0]
+
+    body = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}
+    says = as_json(body)
+    with serving(Says(says.pieces, content_type="Application/JSON", delay_s=0.3)) as server:
+        elapsed_s = asyncio.run(use(server.url))
+    assert elapsed_s is not None
+    assert elapsed_s >= 0.29
+
+
+@pytest.mark.parametrize(
+    "body", [{"detail": "Not Found"}, {"message": "quota exceeded"}, {"data": []}, {"choices": 5}]
+)
+@pytest.mark.parametrize("provider", ["anthropic", "lmstudio", "openai"])
+def test_json_that_holds_no_answer_is_no_answer(provider: str, body: dict[str, object]) -> None:
+    """Status 200 or not."""
+    with serving(as_json(body)) as server:
+        made = create_provider(provider, base_url=server.url, api_key="a-key-of-the-test")
+        with pytest.raises(errors.ProviderError):
+            asyncio.run(made.generate_chat(HI, "m", ModelParameters()))
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8000/v1", "http://x:99999", "http://[::1", "http://x\n/", "ftp://x", ""]
+)
+def test_what_is_no_address_is_refused_when_it_is_set(address: str) -> None:
+    """With how one begins."""
+    with pytest.raises(errors.ConfigurationError) as caught:
+        create_provider("lmstudio", base_url=address)
+    assert "http" in str(caught.value.hint)
+
+
+def test_a_query_in_an_address_goes_with_every_request() -> None:
+    """And the path comes before it."""
+    with serving(Says(chat_stream("hi"))) as server:
+        assert chatted(f"{server.url}/v1?api-version=1").text == "hi"
+        assert server.asked[-1].path == "/v1/chat/completions?api-version=1"
+
+
+def test_loops_that_are_gone_hold_no_connections() -> None:
+    """A notebook's cells may each bring a loop of their own."""
+    with serving(as_json({"data": []})) as server:
+        provider = OpenAIProvider(OpenAIConfig(base_url=server.url, api_key="a-key-of-the-test"))  # type: ignore[arg-type]
+        for _ in range(4):
+            asyncio.run(provider.list_models())
+        assert len(provider._transport._clients) <= 1

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk, errors
 from llm_magics.errors import ConfigurationError, LLMError, ProviderError, nearest
+from llm_magics.media import Image, image_of
 from llm_magics.secrets import Secret, scrub
 from llm_magics.types import Progress, Usage
 
@@ -122,3 +126,47 @@ def test_what_looks_like_a_key_is_taken_out() -> None:
     key = "sk-" + "ant-" + "a1b2c3d4" * 3
     assert scrub(f"use {key} now") == "use **** now"
     assert scrub("a task-force") == "a task-force"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["data:image/png;base64,abc", "a\0b", "~nobody-at-all/x.png", "no-such.png", SimpleNamespace(save=print), 5],
+)  # fmt: skip
+def test_what_is_no_picture(wrong: object) -> None:
+    """An error that says so, whatever it is."""
+    with pytest.raises(ConfigurationError):
+        image_of(wrong)
+
+
+def test_what_is_a_picture(tmp_path: Path) -> None:
+    """Bytes, a path, an address, data in an address, and whatever saves itself as PNG."""
+    png = b"\x89PNG\r\n\x1a\n"
+    (tmp_path / "a.png").write_bytes(png)
+
+    class Figure:
+        def savefig(self, file: Any, format: str) -> None:  # noqa: A002 (matplotlib's name)
+            assert format == "PNG"
+            file.write(png)
+
+    data = "data:image/png;base64,iVBORw0KGgo="
+    given = (png, bytearray(png), str(tmp_path / "a.png"), tmp_path / "a.png", data, Figure())
+    for each in given:
+        assert image_of(each).data == png
+    assert image_of("https://a.example/x.png").url == "https://a.example/x.png"
+    assert image_of(Image(png)).data == png
+
+
+@pytest.mark.parametrize("value", [1.5, "5", True, -1, 10**30, None])
+def test_what_is_no_count_of_tokens_counts_as_not_told(value: Any) -> None:
+    """A service may send anything."""
+    assert Usage(value).input_tokens is None
+    assert Usage(5).input_tokens == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"extra_body": 5}, {"extra_headers": {"X": 5}}, {"extra_headers": "X: 5"}]
+)
+def test_extras_are_dictionaries(wrong: dict[str, Any]) -> None:
+    """Checked here, where it is the caller's mistake; what they hold is not shown."""
+    with pytest.raises(ConfigurationError, match="cannot be what it is"):
+        ModelParameters(**wrong)
