@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import Any
@@ -198,6 +199,32 @@ def test_every_recorded_line_of_ollama(seed: int) -> None:
         if lines[-1].get("eval_duration"):
             assert response.timings is not None
             assert response.timings.generation_s == lines[-1]["eval_duration"] / 1e9
+
+
+@needs_recordings
+def test_every_recorded_vector() -> None:
+    """As numbers or in base64, of OpenAI, Azure and Ollama: one a row, in order, with the count."""
+    found = good("openai_embeddings") + good("ollama_server", endpoint="/v1/embeddings")
+    found = [record for record in found if "data" in json.loads(record["body"])]
+    assert len(found) > 30
+    for record in found:
+        body = json.loads(record["body"])
+        vectors = openai_chat.embeddings_of(body)
+        rows = sorted(body["data"], key=lambda row: row["index"])
+        for vector, row in zip(vectors, rows, strict=True):
+            told = row["embedding"]
+            packed = len(base64.b64decode(told)) // 4 if isinstance(told, str) else len(told)
+            assert len(vector) == packed
+            assert all(type(value) in (float, int) for value in vector)
+        assert vectors.usage is not None
+        read = body["usage"].get("prompt_tokens", body["usage"]["total_tokens"])
+        assert vectors.usage.input_tokens == read
+    lines = good("ollama", "ollama_server", endpoint="/api/embed")
+    lines = [record for record in lines if "embeddings" in json.loads(record["body"])]
+    assert len(lines) > 5
+    for record in lines:
+        body = json.loads(record["body"])
+        assert ollama.embeddings_of(body) == body["embeddings"]
 
 
 CALL = ToolCall("c1", "weather", '{"city": "Paris"}')

@@ -229,7 +229,8 @@ def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:
     """The vectors of an answer, in the order of the texts sent, from base64 or numbers."""
     rows = sorted(reply["data"], key=lambda row: row.get("index", 0))
     usage = reply.get("usage") or {}
-    return Embeddings((_vector(row["embedding"]) for row in rows), _usage(usage))
+    read = usage.get("prompt_tokens", usage.get("total_tokens"))  # Voyage's: all of it is read
+    return Embeddings((_vector(row["embedding"]) for row in rows), Usage(read))
 
 
 def _vector(embedding: str | list[float]) -> list[float]:
