@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError
-from llm_magics.providers.local import LocalConfig, LocalProvider
+from llm_magics.providers.local import LocalConfig, LocalProvider, fetching
 from llm_magics.providers.local.catalog import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.settings.folders import cache_folder
@@ -287,3 +288,24 @@ def test_a_model_in_the_hubs_cache_is_used(
         return answer
 
     assert asyncio.run(use()).text
+
+
+def test_pip_may_take_away_what_is_being_counted(tmp_path: Path) -> None:
+    """Its temporary folders come and go while the bytes in them are counted."""
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            inner = tmp_path / "pip-build-tracker" / "inner"
+            inner.mkdir(parents=True)
+            (inner / "a.whl").write_bytes(b"12345")
+            shutil.rmtree(tmp_path / "pip-build-tracker")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        counted = {fetching._bytes_in(tmp_path) for _ in range(2000)}
+    finally:
+        done.set()
+        thread.join()
+    assert counted <= {0, 5}

@@ -68,9 +68,12 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
 def _bytes_in(folder: Path) -> int:
     """How much of a wheel has come: the largest .whl anywhere in ``folder``."""
     sizes = [0]
-    for path in folder.rglob("*.whl"):
-        with contextlib.suppress(OSError):  # pip may just be moving it
-            sizes.append(path.stat().st_size)
+    # Not by rglob, which fails where pip takes a folder away at the same moment.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):  # pip may just be moving it
+                    sizes.append(Path(place, name).stat().st_size)
     return max(sizes)
 
 
