@@ -86,7 +86,7 @@ def runs() -> DataFrame:
 
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
-    ``cached``, ``finish_reason``, ``error``. Their definitions: `llm_magics.engine.metrics`.
+    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``. Their definitions: `llm_magics.engine.metrics`.
     """
     return session.runs.frame()
 

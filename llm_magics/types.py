@@ -174,6 +174,13 @@ class EngineTimings:
     prompt_s: float | None = None
     generation_s: float | None = None
 
+    def __post_init__(self) -> None:
+        """What is no number of seconds counts as not told: a service may send anything."""
+        for name in ("load_s", "prompt_s", "generation_s"):
+            value = getattr(self, name)
+            is_time = type(value) in (int, float) and 0 <= value < math.inf
+            object.__setattr__(self, name, value if is_time else None)
+
 
 class StreamChunk(NamedTuple):
     """

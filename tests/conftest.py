@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics.engine.session import session
 from llm_magics.settings.config import config
@@ -37,6 +38,20 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     yield
     config.reset()
     config.reload()
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    """A shell with the extension, asking echo."""
+    InteractiveShell.clear_instance()
+    made = InteractiveShell.instance()
+    made.run_line_magic("load_ext", "llm_magics")
+    config.model = "echo/echo"
+    config.embedding_model = "echo/echo"
+    yield made
+    made.run_line_magic("unload_ext", "llm_magics")
+    made.history_manager.end_session()
+    InteractiveShell.clear_instance()
 
 
 @pytest.fixture

@@ -19,20 +19,6 @@ from llm_magics.notebook.commands import COMMANDS
 from llm_magics.types import StreamChunk
 
 
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    """A shell with the extension, asking echo."""
-    InteractiveShell.clear_instance()
-    made = InteractiveShell.instance()
-    made.run_line_magic("load_ext", "llm_magics")
-    llm_magics.config.model = "echo/echo"
-    llm_magics.config.embedding_model = "echo/echo"
-    yield made
-    made.run_line_magic("unload_ext", "llm_magics")
-    made.history_manager.end_session()
-    InteractiveShell.clear_instance()
-
-
 def completed(shell: InteractiveShell, line: str) -> set[str]:
     """What Tab offers at the end of ``line``."""
     with pytest.MonkeyPatch.context() as patch, provisionalcompleter():

@@ -21,6 +21,8 @@ COLUMNS = [
     "tokens_per_s",
     "cost_usd",
     "cached",
+    "retries",
+    "fallback_from",
     "finish_reason",
     "error",
 ]

@@ -11,9 +11,19 @@ from typing import Any
 
 from llm_magics.engine import metrics, prices, templates
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import INTERRUPTED, Route, find_route, logged, made_ready
+from llm_magics.engine.retrying import Patience, Retries, may_fall_back
+from llm_magics.engine.road import (
+    INTERRUPTED,
+    Route,
+    find_candidates,
+    find_route,
+    logged,
+    made_ready,
+    route_to,
+)
+from llm_magics.engine.routing import Candidate
 from llm_magics.engine.session import Session
-from llm_magics.errors import UsageError
+from llm_magics.errors import ProviderError, UsageError
 from llm_magics.media import image_of
 from llm_magics.schemas import schema_of
 from llm_magics.tools import tool_of
@@ -80,36 +90,92 @@ class ChatCall:
         self._session = session
         self._prompt = prompt
         self.messages = _filled_in(prompt, session.config.system)
-        self._parameters = _parameters(prompt, session)
+        _parameters(prompt, session, {})  # a slip is told of at once, and in the cell's thread
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
         self._interrupted = False
+        self._retries = 0
+        self._failed: list[str] = []
 
     async def plan(self) -> Route:
-        """Find the model, without asking it."""
-        self._route = await find_route(
-            self._session, self._prompt.model or self._session.config.model
-        )
+        """Find the model — of a route the first — without asking it."""
+        self._route = await find_route(self._session, self._wanted)
         return self._route
+
+    @property
+    def _wanted(self) -> str:
+        return self._prompt.model or str(self._session.config.model)
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Walk the road. Closing the generator, or cancelling, stops the model at once."""
-        route = await self.plan()
+        found = await find_candidates(self._session, self._wanted)
+        if len(found) == 1:
+            self._route = await route_to(self._session, found[0])
         try:
-            with logged(self._session, "chat", route, self.response):
-                async for progress in made_ready(route, "chat"):
-                    yield progress
-                answer = _stamped(route, self.messages, self._parameters)
-                keep = self._chunks.append
-                try:
-                    async for chunk in answer:
-                        keep(chunk)
-                        yield chunk
-                finally:
-                    await answer.aclose()
+            with logged(self._session, "chat", lambda: self._route, self.response):
+                async for event in self._first_that_answers(found):
+                    yield event
         except (asyncio.CancelledError, GeneratorExit):
             self._interrupted = True
             raise
+
+    async def _first_that_answers(
+        self, found: Sequence[Candidate]
+    ) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Try one model after the other, until one has begun to answer."""
+        for place, candidate in enumerate(found, 1):
+            is_last = place == len(found)
+            try:
+                self._route = await route_to(self._session, candidate)
+                if not is_last and not self._session.cooldowns.may_try(self._route.provider.name):
+                    self._failed.append(f"{candidate.model} (it rests after failures)")
+                    continue
+                async for event in self._asked(self._route):
+                    yield event
+                return
+            except ProviderError as error:
+                if is_last or self._has_begun or not may_fall_back(error):
+                    raise
+                self._failed.append(f"{candidate.model} ({type(error).__name__})")
+
+    async def _asked(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Ask one model, again where that may help; whether it answered is remembered."""
+        patience = Patience(self._session.config.retries, self._session.config.longest_wait_s)
+        retries, cooldowns = Retries(patience), self._session.cooldowns
+        while True:
+            self._chunks.clear()
+            try:
+                async for event in self._attempt(route):
+                    yield event
+                cooldowns.answered(route.provider.name)
+                return
+            except ProviderError as error:
+                wait_s = None if self._has_begun else retries.wait_s(error)
+                if wait_s is None:
+                    note = cooldowns.failed if may_fall_back(error) else cooldowns.answered
+                    note(route.provider.name)
+                    raise
+                self._retries += 1
+                yield Progress(f"asking {route.name} again in {wait_s:.0f} s: {error}")
+                await asyncio.sleep(wait_s)
+
+    async def _attempt(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
+        async for progress in made_ready(route, "chat"):
+            yield progress
+        parameters = _parameters(self._prompt, self._session, route.parameters)
+        answer = _stamped(route, self.messages, parameters)
+        keep = self._chunks.append
+        try:
+            async for chunk in answer:
+                keep(chunk)
+                yield chunk
+        finally:
+            await answer.aclose()
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether words have been handed out, which cannot be taken back."""
+        return any(chunk.has_tokens for chunk in self._chunks)
 
     def response(self) -> Response:
         """The answer, or as much of it as has come."""
@@ -127,12 +193,16 @@ class ChatCall:
             raw=answer.raw,
             tool_calls=answer.tool_calls,
             schema=self._prompt.schema,
+            retries=self._retries,
+            fallback_from=tuple(self._failed),
         )
 
 
-def _parameters(prompt: Prompt, session: Session) -> ModelParameters:
+def _parameters(prompt: Prompt, session: Session, alias: Mapping[str, Any]) -> ModelParameters:
+    """Those of the prompt, over those of the ``alias`` that was asked, over the settings."""
     given = {name: session.config.get(name) for name in _SETTINGS}
     asked = {name: value for name, value in prompt.parameters.items() if value is not None}
+    asked = {**alias, **asked}
     given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
     given |= {name: asked.pop(name) for name in _SHARED if name in asked}
     asked |= asked.pop("extra_body", {})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 
 from llm_magics.engine import metrics, prices
 from llm_magics.engine.response import Response
+from llm_magics.engine.retrying import Patience, Retries
 from llm_magics.engine.road import Route, find_route, logged, made_ready
 from llm_magics.engine.session import Session
 from llm_magics.errors import ProviderError
@@ -30,12 +32,13 @@ class EmbeddingCall:
         self._route: Route | None = None
         self._elapsed_s: float | None = None
         self._tokens: int | None = None
+        self._retries = 0
         self.vectors: list[list[float]] = []
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """Walk the road, yielding how far it has come."""
         self._route = route = await find_route(self._session, self._model)
-        with logged(self._session, "embedding", route, self.response):
+        with logged(self._session, "embedding", lambda: route, self.response):
             async for progress in made_ready(route, "embeddings"):
                 yield progress
             sent_at = time.perf_counter()
@@ -51,7 +54,7 @@ class EmbeddingCall:
                 )
 
     async def _embed(self, route: Route, texts: Sequence[str]) -> None:
-        vectors = await route.provider.generate_embeddings(texts, route.model)
+        vectors = await self._asked(route, texts)
         if len(vectors) != len(texts):
             msg = f"{route.name} gave {len(vectors)} vectors for {len(texts)} texts."
             hint = "They were not kept, for it is unclear whose they are."
@@ -61,6 +64,20 @@ class EmbeddingCall:
         used = usage.input_tokens if usage else None
         if used is not None:
             self._tokens = (self._tokens or 0) + used
+
+    async def _asked(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
+        """The vectors, asked for again where that may help; another model's would not do."""
+        config = self._session.config
+        retries = Retries(Patience(config.retries, config.longest_wait_s))
+        while True:
+            try:
+                return await route.provider.generate_embeddings(texts, route.model)
+            except ProviderError as error:
+                wait_s = retries.wait_s(error)
+                if wait_s is None:
+                    raise
+                self._retries += 1
+                await asyncio.sleep(wait_s)
 
     def response(self) -> Response:
         """The measurements of the call, as a response without text."""
@@ -74,4 +91,5 @@ class EmbeddingCall:
             usage=usage,
             timing=metrics.measure(chunks, usage, route.load_s if route else 0.0),
             cost_usd=prices.cost_usd(route.provider.name, usage) if route else None,
+            retries=self._retries,
         )

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
+from statistics import median
 from typing import TYPE_CHECKING
 
 from llm_magics.types import StreamChunk, Timing, Usage
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 # Enough for a long day; a notebook must not grow for ever.
 _KEPT_RUNS = 100_000
+
+# So many of a model's last runs say how fast it is.
+_SPEED_RUNS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Run:
     tokens_per_s: float | None
     cost_usd: float | None
     cached: bool
+    retries: int
+    fallback_from: str | None
     finish_reason: str | None
     error: str | None
 
@@ -65,6 +71,8 @@ _COLUMN_TYPES = {
     "tokens_per_s": "float64",
     "cost_usd": "float64",
     "cached": "bool",
+    "retries": "int64",
+    "fallback_from": "object",
     "finish_reason": "object",
     "error": "object",
 }
@@ -89,6 +97,14 @@ class RunLog:
     def clear(self) -> None:
         """Forget all of them."""
         self._runs.clear()
+
+    def speeds(self) -> dict[str, float]:
+        """Tokens a second of each model, the median over its last runs."""
+        told: dict[str, list[float]] = {}
+        for run in reversed(self._runs.copy()):
+            if run.tokens_per_s is not None and not run.cached:
+                told.setdefault(f"{run.provider}/{run.model}", []).append(run.tokens_per_s)
+        return {model: median(each[:_SPEED_RUNS]) for model, each in told.items()}
 
     def frame(self) -> DataFrame:
         """One row per call; times in UTC, durations in the unit their column names."""

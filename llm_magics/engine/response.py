@@ -33,6 +33,8 @@ class Response:
         reasoning: the model's thinking, where it shows any.
         tool_calls: what the model wants to have called.
         schema: what the answer was asked to look like.
+        retries: how often it had to be asked for again.
+        fallback_from: the models of a route that had failed before, each with its error.
         raw: the last thing the service sent, decoded.
     """
 
@@ -48,6 +50,8 @@ class Response:
     raw: Mapping[str, Any] = field(default_factory=dict)
     tool_calls: tuple[ToolCall, ...] = ()
     schema: Any = field(default=None, repr=False)
+    retries: int = 0
+    fallback_from: tuple[str, ...] = ()
 
     @property
     def data(self) -> Any:

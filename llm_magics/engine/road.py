@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from llm_magics.engine import metrics, routing
 from llm_magics.engine.response import Response
+from llm_magics.engine.routing import Candidate
 from llm_magics.engine.session import Session
 from llm_magics.errors import ModelNotFoundError
 from llm_magics.providers.base import BaseModelProvider
@@ -25,11 +27,16 @@ INTERRUPTED = "interrupted"
 
 @dataclass
 class Route:
-    """Where a call goes: the provider, the model's name there, and the time to load it."""
+    """
+    Where a call goes: the provider, the model's name there, and the time to load it.
+
+    ``parameters`` are those of the alias that led here.
+    """
 
     provider: BaseModelProvider
     model: str
     load_s: float = 0.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -37,15 +44,46 @@ class Route:
         return f"{self.provider.name}/{self.model}"
 
 
+async def find_candidates(session: Session, wanted: str) -> list[Candidate]:
+    """The models that ``wanted`` stands for — itself, an alias, a route — in their order."""
+    found, policy = routing.candidates(wanted, session.config.aliases, session.config.routes)
+    if len(found) < 2 or policy == "order":
+        return found
+    price = await _prices(session, found) if policy == "cheapest" else {}
+    speed = session.runs.speeds() if policy == "fastest" else {}
+    turn = session.turn(wanted) if policy == "round-robin" else 0
+    return routing.ordered(found, policy, turn=turn, price=price.get, speed=speed.get)
+
+
+async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, float]:
+    """What is known of prices, in and out together; a model of one's own machine costs nothing."""
+    names = sorted({routing.split(each.model)[0] or "" for each in found} - {""})
+    told = await session.ask_all(names, lambda provider: provider.describe_models())
+    prices = {}
+    for name, models in zip(names, told, strict=True):
+        for info in () if isinstance(models, BaseException) else models:
+            if info.pulled:
+                prices[f"{name}/{info.name}"] = 0.0
+            elif info.input_usd is not None or info.output_usd is not None:
+                prices[f"{name}/{info.name}"] = (info.input_usd or 0) + (info.output_usd or 0)
+    return prices
+
+
 async def find_route(session: Session, wanted: str) -> Route:
-    """The route to the model that a user calls ``wanted``."""
-    name, model = routing.split(wanted)
+    """The route to the model that a user calls ``wanted``; of several, to the first."""
+    candidates = await find_candidates(session, wanted)
+    return await route_to(session, candidates[0])
+
+
+async def route_to(session: Session, candidate: Candidate) -> Route:
+    """The route to one model."""
+    name, model = routing.split(candidate.model)
     if name is None:
-        name = routing.find_bare(wanted, await session.listings())
+        name = routing.find_bare(candidate.model, await session.listings())
     if not model:
-        msg = f'"{wanted}" names no model.'
+        msg = f'"{candidate.model}" names no model.'
         raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")
-    return Route(session.provider(name), model)
+    return Route(session.provider(name), model, parameters=candidate.parameters)
 
 
 async def made_ready(route: Route, ability: str) -> AsyncGenerator[Progress, None]:
@@ -61,9 +99,12 @@ async def made_ready(route: Route, ability: str) -> AsyncGenerator[Progress, Non
 
 @contextmanager
 def logged(
-    session: Session, kind: str, route: Route, response: Callable[[], Response]
+    session: Session,
+    kind: str,
+    route: Callable[[], Route | None],
+    response: Callable[[], Response],
 ) -> Generator[None, None, None]:
-    """Put the call made inside into the log, however it ends."""
+    """Put the call made inside into the log, however it ends, by the ``route`` it ended on."""
     started = metrics.now()
     ending: dict[str, str] = {}
     try:
@@ -75,12 +116,12 @@ def logged(
         ending = {"finish_reason": "error", "error": scrub(f"{type(error).__name__}: {error}")}
         raise
     finally:
-        answer = response()
+        answer, taken = response(), route()
         session.runs.add(
             metrics.Run(
                 time=started,
-                provider=route.provider.name,
-                model=route.model,
+                provider=taken.provider.name if taken else "",
+                model=taken.model if taken else "",
                 kind=kind,
                 ttft_s=answer.timing.ttft_s,
                 itl_ms=answer.timing.itl_ms,
@@ -91,6 +132,8 @@ def logged(
                 tokens_per_s=answer.timing.tokens_per_s,
                 cost_usd=answer.cost_usd,
                 cached=answer.cached,
+                retries=answer.retries,
+                fallback_from=", ".join(answer.fallback_from) or None,
                 finish_reason=ending.get("finish_reason", answer.finish_reason),
                 error=ending.get("error"),
             )

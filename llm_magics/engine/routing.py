@@ -1,10 +1,104 @@
-"""From what a user calls a model to the provider and the name it has there."""
+"""
+From what a user calls a model to those who are asked.
+
+An *alias* is a short name for a model and its parameters; a *route* is a list of models that
+are tried in their order, or in that of a policy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from llm_magics.errors import ModelNotFoundError, nearest
+from llm_magics.errors import ConfigurationError, ModelNotFoundError, nearest
+
+Policy = Literal["order", "cheapest", "fastest", "round-robin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that may be asked, and the parameters that its alias brings along."""
+
+    model: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def candidates(
+    wanted: str,
+    aliases: Mapping[str, Any],
+    routes: Mapping[str, Any],
+) -> tuple[list[Candidate], Policy]:
+    """
+    The models that ``wanted`` stands for, in the order they were written, and the policy.
+
+    Raises:
+        ConfigurationError: a name leads back to itself, or to nothing.
+    """
+    return _resolved(wanted, {}, aliases, routes, ())
+
+
+def _resolved(
+    wanted: str,
+    parameters: Mapping[str, Any],
+    aliases: Mapping[str, Any],
+    routes: Mapping[str, Any],
+    seen: tuple[str, ...],
+) -> tuple[list[Candidate], Policy]:
+    if wanted in seen:
+        way = " → ".join((*seen, wanted))
+        msg = f'The name "{wanted}" leads back to itself: {way}.'
+        raise ConfigurationError(msg, hint="Mend the aliases and routes in your settings.")
+    if wanted in aliases:
+        alias = aliases[wanted]
+        given = {"model": alias} if isinstance(alias, str) else dict(alias)
+        model = given.pop("model", "")
+        # What is written nearer to the prompt counts more.
+        return _resolved(model, {**given, **parameters}, aliases, routes, (*seen, wanted))
+    if wanted in routes:
+        route = routes[wanted]
+        told: dict[str, Any] = {"models": route} if isinstance(route, list) else dict(route)
+        policy: Policy = told.get("policy", "order")
+        found: list[Candidate] = []
+        for model in told["models"]:
+            inner, _ = _resolved(model, parameters, aliases, routes, (*seen, wanted))
+            found += [each for each in inner if each not in found]
+        return found, policy
+    return [Candidate(wanted, parameters)], "order"
+
+
+def ordered(
+    found: Sequence[Candidate],
+    policy: Policy,
+    *,
+    turn: int = 0,
+    price: Callable[[str], float | None] = lambda _: None,
+    speed: Callable[[str], float | None] = lambda _: None,
+) -> list[Candidate]:
+    """
+    ``found`` in the order in which they are to be tried.
+
+    Args:
+        turn: which round it is, for ``round-robin``.
+        price: of a model, in US dollars for a million tokens; the unknown come last.
+        speed: of a model, in tokens a second as measured; the unknown come last.
+    """
+    if policy == "round-robin" and found:
+        start = turn % len(found)
+        return [*found[start:], *found[:start]]
+    if policy == "cheapest":
+        return sorted(found, key=lambda each: _last_if_unknown(price(each.model)))
+    if policy == "fastest":
+        return sorted(found, key=lambda each: _last_if_unknown(_negative(speed(each.model))))
+    return list(found)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _last_if_unknown(value: float | None) -> float:
+    return float("inf") if value is None else value
 
 
 def split(model: str) -> tuple[str | None, str]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from llm_magics.bridge import bridge
+from llm_magics.engine.cooldown import Cooldowns
 from llm_magics.engine.metrics import RunLog
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.providers import create_provider, get_available_providers, provider_type
@@ -24,6 +25,8 @@ class Session:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.runs = RunLog()
+        self.cooldowns = Cooldowns()
+        self._turns: dict[str, int] = {}
         self._providers: dict[str, tuple[Any, BaseModelProvider]] = {}
         bridge.at_exit(self.close)
 
@@ -39,6 +42,11 @@ class Session:
             self._keep_key_from_strangers(name, made, settings)
             known = self._providers[name] = (told, self._created(name, settings))
         return known[1]
+
+    def turn(self, route: str) -> int:
+        """Which round of ``route`` this is, from 0."""
+        self._turns[route] = self._turns.get(route, -1) + 1
+        return self._turns[route]
 
     def provider_names(self) -> list[str]:
         """All that can be asked: those there are, and those that the settings add by a type."""

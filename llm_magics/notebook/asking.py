@@ -78,8 +78,22 @@ def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall
         raise _interrupted(call.response(), options.output) from None
     finally:
         _keep(shell, options.output, call.response())
+    response = call.response()
     if not as_it_comes:
-        _show_as(shell, options.format, call.response())
+        _show_as(shell, options.format, response)
+    if response.retries or response.fallback_from:
+        sys.stdout.write(f"{_what_happened(response)}\n")
+
+
+def _what_happened(response: Response) -> str:
+    """In one line, what it took to get the answer."""
+    parts = [f"answered by {response.model}"]
+    if response.fallback_from:
+        parts.append(f"in place of {', '.join(response.fallback_from)}")
+    if response.retries:
+        times = "once" if response.retries == 1 else f"{response.retries} times"
+        parts.append(f"asked again {times}")
+    return ", ".join(parts)
 
 
 def _show_as(shell: InteractiveShell, form: str, response: Response) -> None:

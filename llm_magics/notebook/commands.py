@@ -56,11 +56,16 @@ def ask(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Ask this model from now on."""
     from llm_magics.bridge import bridge
-    from llm_magics.engine.road import find_route
+    from llm_magics.engine.road import find_candidates, find_route
     from llm_magics.engine.session import session
     from llm_magics.errors import ModelNotFoundError, UnsupportedError
 
     model = _one_word("use", rest, "a model")
+    if model in {*session.config.aliases, *session.config.routes}:
+        names = [each.model for each in bridge.run(find_candidates(session, model))]
+        session.config.model = model
+        _say(f"Asking {model} from now on: {', then '.join(names)}.")
+        return
     route = bridge.run(find_route(session, model))
     listed = {info.name: info for info in bridge.run(route.provider.describe_models())}
     if route.model not in listed and not route.model.endswith(".gguf"):

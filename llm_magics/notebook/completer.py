@@ -69,4 +69,5 @@ def _models() -> list[str]:
     from llm_magics.settings.config import config
 
     built_in = [f"echo/{name}" for name in MODELS] + [f"local/{name}" for name in STARTERS]
-    return sorted({*built_in, config.model, config.embedding_model})
+    named = [*config.aliases, *config.routes]
+    return sorted({*built_in, *named, config.model, config.embedding_model})

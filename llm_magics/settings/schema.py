@@ -13,6 +13,23 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+class _Alias(BaseModel):
+    """A model and its parameters under a short name; ``temperature`` and so on beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+
+
+class _Route(BaseModel):
+    """Models that are tried in turn, and in which order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: list[str] = Field(min_length=1)
+    policy: Literal["order", "cheapest", "fastest", "round-robin"] = "order"
+
+
 class Settings(BaseModel):
     """Every setting with its default. The descriptions are what ``%llm config`` shows."""
 
@@ -27,6 +44,16 @@ class Settings(BaseModel):
     seed: int | None = Field(None, description="the same seed, the same draw")
     stop: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="an answer ends before any of these"
+    )
+    aliases: dict[str, str | _Alias] = Field(
+        {}, description="short names: a model, or a model with parameters"
+    )
+    routes: dict[str, list[str] | _Route] = Field(
+        {}, description="models tried in turn: a list, or models and a policy"
+    )
+    retries: int = Field(2, ge=0, le=20, description="how often a failed call is repeated")
+    longest_wait_s: float = Field(
+        30.0, ge=0, description="a longer wait before a retry is not waited"
     )
     render: Literal["auto", "live", "static", "text"] = Field(
         "auto", description="how answers are shown; auto: live where somebody watches"
