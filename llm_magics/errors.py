@@ -5,6 +5,7 @@ Everything llm_magics raises, as one tree.
     ├── UsageError                a mistyped flag, subcommand or expression
     ├── TemplateError             a ``{{ name }}`` that cannot be filled in
     ├── ParseError                an answer that is not the JSON or table asked for
+    ├── ReplayMissError           a call that a recording has no answer to
     └── ProviderError             a service, with status, code, request id …
         ├── AuthenticationError   the key is missing, wrong or not allowed
         ├── ConfigurationError    a setting is missing, mistyped or impossible
@@ -88,6 +89,10 @@ class ParseError(LLMError):
     """
 
     partial: Any = None
+
+
+class ReplayMissError(LLMError):
+    """A recording has no answer to a call; the message says what differs from the nearest."""
 
 
 class ProviderError(LLMError):

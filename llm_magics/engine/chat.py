@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from llm_magics.engine import metrics, prices, templates
+from llm_magics.engine import metrics, prices, recordings, templates
 from llm_magics.engine.response import Response
 from llm_magics.engine.retrying import Patience, Retries, may_fall_back
 from llm_magics.engine.road import (
@@ -33,6 +33,7 @@ from llm_magics.types import (
     ModelResponse,
     Progress,
     StreamChunk,
+    Timing,
     Usage,
 )
 
@@ -94,6 +95,7 @@ class ChatCall:
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
         self._interrupted = False
+        self._is_replayed = False
         self._retries = 0
         self._failed: list[str] = []
 
@@ -160,9 +162,18 @@ class ChatCall:
                 await asyncio.sleep(wait_s)
 
     async def _attempt(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
+        parameters = _parameters(self._prompt, self._session, route.parameters)
+        tape = self._session.tape
+        request = tape and recordings.chat_request(route.name, self.messages, parameters)
+        kept = tape.find(request) if tape and request else None
+        if kept is not None:
+            self._is_replayed = True
+            for chunk in recordings.chunks_of(kept):
+                self._chunks.append(chunk)
+                yield chunk
+            return
         async for progress in made_ready(route, "chat"):
             yield progress
-        parameters = _parameters(self._prompt, self._session, route.parameters)
         answer = _stamped(route, self.messages, parameters)
         keep = self._chunks.append
         try:
@@ -171,6 +182,8 @@ class ChatCall:
                 yield chunk
         finally:
             await answer.aclose()
+        if tape and request:
+            tape.keep(request, recordings.told_by(self._chunks))
 
     @property
     def _has_begun(self) -> bool:
@@ -181,13 +194,17 @@ class ChatCall:
         """The answer, or as much of it as has come."""
         answer = ModelResponse.of(self._chunks)
         route = self._route
+        load_s = route.load_s if route else 0.0
+        timing = metrics.measure(self._chunks, answer.usage, load_s)
+        cost_usd = prices.cost_usd(route.provider.name, answer.usage) if route else None
         return Response(
             text=answer.text,
             model=route.name if route else "",
             finish_reason=INTERRUPTED if self._interrupted else answer.finish_reason,
             usage=answer.usage or Usage(),
-            timing=metrics.measure(self._chunks, answer.usage, route.load_s if route else 0.0),
-            cost_usd=prices.cost_usd(route.provider.name, answer.usage) if route else None,
+            timing=Timing() if self._is_replayed else timing,  # whose times they would be
+            cost_usd=0.0 if self._is_replayed else cost_usd,
+            cached=self._is_replayed,
             messages=self.messages,
             reasoning=answer.reasoning,
             raw=answer.raw,

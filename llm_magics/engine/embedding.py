@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from llm_magics.engine import metrics, prices
+from llm_magics.engine import metrics, prices, recordings
 from llm_magics.engine.response import Response
 from llm_magics.engine.retrying import Patience, Retries
 from llm_magics.engine.road import Route, find_route, logged, made_ready
@@ -33,14 +33,16 @@ class EmbeddingCall:
         self._elapsed_s: float | None = None
         self._tokens: int | None = None
         self._retries = 0
+        self._is_replayed = True
         self.vectors: list[list[float]] = []
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """Walk the road, yielding how far it has come."""
         self._route = route = await find_route(self._session, self._model)
         with logged(self._session, "embedding", lambda: route, self.response):
-            async for progress in made_ready(route, "embeddings"):
-                yield progress
+            if not self._all_are_kept(route):
+                async for progress in made_ready(route, "embeddings"):
+                    yield progress
             sent_at = time.perf_counter()
             for start in range(0, len(self._texts), _BATCH):
                 await self._embed(route, self._texts[start : start + _BATCH])
@@ -53,17 +55,43 @@ class EmbeddingCall:
                     elapsed_s=self._elapsed_s,
                 )
 
+    def _all_are_kept(self, route: Route) -> bool:
+        """Whether a recording has all vectors, so that no model is needed."""
+        tape = self._session.tape
+        return tape is not None and all(
+            tape.find(recordings.embedding_request(route.name, text)) for text in self._texts
+        )
+
     async def _embed(self, route: Route, texts: Sequence[str]) -> None:
+        """The vectors of a batch: those kept in a recording, and the others asked for."""
+        requests = [recordings.embedding_request(route.name, text) for text in texts]
+        tape = self._session.tape
+        kept = [tape.find(request) if tape else None for request in requests]
+        missing = [text for text, found in zip(texts, kept, strict=True) if found is None]
+        asked = iter(await self._sent(route, missing) if missing else [])
+        self._is_replayed = not missing and self._is_replayed
+        vectors = [
+            recordings.unpacked(found["vector"]) if found else next(asked) for found in kept
+        ]
+        if tape:
+            tape.keep_all(
+                (request, {"vector": recordings.packed(vector)})
+                for request, vector, found in zip(requests, vectors, kept, strict=True)
+                if found is None
+            )
+        self.vectors += vectors
+
+    async def _sent(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
         vectors = await self._asked(route, texts)
         if len(vectors) != len(texts):
             msg = f"{route.name} gave {len(vectors)} vectors for {len(texts)} texts."
             hint = "They were not kept, for it is unclear whose they are."
             raise ProviderError(msg, hint=hint, provider=route.provider.name, model=route.model)
-        self.vectors += vectors
         usage = vectors.usage if isinstance(vectors, Embeddings) else None
         used = usage.input_tokens if usage else None
         if used is not None:
             self._tokens = (self._tokens or 0) + used
+        return vectors
 
     async def _asked(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
         """The vectors, asked for again where that may help; another model's would not do."""
@@ -92,4 +120,5 @@ class EmbeddingCall:
             timing=metrics.measure(chunks, usage, route.load_s if route else 0.0),
             cost_usd=prices.cost_usd(route.provider.name, usage) if route else None,
             retries=self._retries,
+            cached=self._is_replayed and bool(self.vectors),
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from llm_magics.bridge import bridge
 from llm_magics.engine.cooldown import Cooldowns
 from llm_magics.engine.metrics import RunLog
+from llm_magics.engine.recordings import Tape
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.providers import create_provider, get_available_providers, provider_type
 from llm_magics.providers.base import BaseModelProvider
@@ -26,6 +28,7 @@ class Session:
         self.config = config
         self.runs = RunLog()
         self.cooldowns = Cooldowns()
+        self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
         self._turns: dict[str, int] = {}
         self._providers: dict[str, tuple[Any, BaseModelProvider]] = {}
         bridge.at_exit(self.close)
@@ -42,6 +45,24 @@ class Session:
             self._keep_key_from_strangers(name, made, settings)
             known = self._providers[name] = (told, self._created(name, settings))
         return known[1]
+
+    @property
+    def tape(self) -> Tape | None:
+        """The recording in use, if there is one; read anew when the settings change."""
+        config = self.config
+        record, replay = config.record, config.replay
+        live = (None, Path("off"))
+        told = (None if record in live else record, None if replay in live else replay)
+        if (*told, config.replay_strict) != self._tape[0]:
+            path = told[0] or told[1]
+            made = path and Tape(
+                path.expanduser(),
+                records=told[0] is not None,
+                plays=told[1] is not None,
+                strict=config.replay_strict,
+            )
+            self._tape = ((*told, config.replay_strict), made or None)
+        return self._tape[1]
 
     def turn(self, route: str) -> int:
         """Which round of ``route`` this is, from 0."""

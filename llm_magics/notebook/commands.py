@@ -151,9 +151,40 @@ def _take_back_if_refused(key: str) -> None:
         return
     try:
         session.provider(key.split(".")[1])
-    except ConfigurationError:
+    except ConfigurationError as error:
+        if error.code and error.code != key.rpartition(".")[2]:
+            return  # something else is missing still, which the next line may bring
         session.config.reset(key)
         raise
+
+
+@_command("record FILE|off")
+def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Keep every answer from now on in a file, for replay."""
+    from llm_magics.engine.session import session
+
+    file = _one_word("record", rest, "a file")
+    session.config.record = file
+    off = file == "off" or session.tape is None
+    _say("Recording has ended." if off else f"Every answer is kept in {file} from now on.")
+
+
+@_command("replay FILE [--strict]|off")
+def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Take answers from a recording; with --strict, from nowhere else."""
+    from llm_magics.engine.session import session
+    from llm_magics.errors import ConfigurationError
+
+    words = [word for word in split(rest) if word != "--strict"]
+    file = _one_word("replay", " ".join(words), "a file")
+    before = session.config.replay
+    session.config.replay, session.config.replay_strict = file, "--strict" in rest.split()
+    try:
+        tape = session.tape
+    except ConfigurationError:
+        session.config.replay = before
+        raise
+    _say("Answers are live." if tape is None else f"Answers come from {file}.")
 
 
 @_command("health")

@@ -55,6 +55,9 @@ class Settings(BaseModel):
     longest_wait_s: float = Field(
         30.0, ge=0, description="a longer wait before a retry is not waited"
     )
+    record: Path | None = Field(None, description="answers are kept in this file")
+    replay: Path | None = Field(None, description="answers come from this file; off: live")
+    replay_strict: bool = Field(False, description="a call that is not in the file is an error")
     render: Literal["auto", "live", "static", "text"] = Field(
         "auto", description="how answers are shown; auto: live where somebody watches"
     )

@@ -1,0 +1,248 @@
+"""
+Answers kept in a file, and played back: notebooks that run with no key and no network.
+
+A file holds one JSON object a line, in the order of their keys, so that git shows what changed
+and nothing else. The key of a call is a digest of all that decides its answer: kind, model,
+messages, parameters, schema, tools. Keys of services and headers are not among it, and
+whatever is shaped like a key is taken out.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_magics.errors import ConfigurationError, ReplayMissError
+from llm_magics.media import ToolCall
+from llm_magics.secrets import scrub
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+
+Request = dict[str, Any]
+
+
+def chat_request(
+    model: str, messages: Sequence[ChatMessage], parameters: ModelParameters
+) -> Request:
+    """All that decides the answer of a chat."""
+    given = {
+        name: getattr(parameters, name)
+        for name in ("temperature", "max_tokens", "top_p", "seed", "tool_choice", "reasoning")
+    }
+    given |= {
+        "stop": list(parameters.stop) or None,
+        "schema": parameters.schema,
+        "tools": [tool.as_dict() for tool in parameters.tools] or None,
+        "extra_body": dict(parameters.extra_body) or None,
+    }
+    return {
+        "kind": "chat",
+        "model": model,
+        "messages": [_message(message) for message in messages],
+        "parameters": {name: value for name, value in given.items() if value is not None},
+    }
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    pictures = [image.url or hashlib.sha256(image.data).hexdigest() for image in message.images]
+    made = {
+        "role": message.role,
+        "content": message.content,
+        "images": pictures,
+        "tool_calls": [asdict(call) for call in message.tool_calls],
+        "tool_call_id": message.tool_call_id,
+    }
+    return {name: value for name, value in made.items() if value or name in ("role", "content")}
+
+
+def embedding_request(model: str, text: str) -> Request:
+    """All that decides the vector of a text."""
+    return {"kind": "embedding", "model": model, "text": text}
+
+
+def key_of(request: Request) -> str:
+    """A digest of ``request``."""
+    text = json.dumps(request, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
+    """An answer as it is kept: its pieces with their times, and how it ended."""
+    pieces = [
+        [round(chunk.elapsed_s or 0.0, 4), chunk.text, *([chunk.reasoning] if chunk.reasoning else [])]
+        for chunk in chunks
+        if chunk.has_tokens
+    ]  # fmt: skip
+    told: dict[str, Any] = {"chunks": pieces}
+    for chunk in chunks:
+        if chunk.finish_reason:
+            told["finish_reason"] = chunk.finish_reason
+        if chunk.usage:
+            told["usage"] = asdict(chunk.usage)
+        if chunk.tool_calls:
+            told.setdefault("tool_calls", []).extend(asdict(call) for call in chunk.tool_calls)
+    return told
+
+
+def chunks_of(told: Mapping[str, Any]) -> Iterator[StreamChunk]:
+    """The pieces of a kept answer, with the times that they had."""
+    elapsed_s = 0.0
+    for elapsed_s, text, *reasoning in told["chunks"]:
+        yield StreamChunk(text, reasoning[0] if reasoning else "", elapsed_s)
+    usage = told.get("usage")
+    yield StreamChunk(
+        elapsed_s=elapsed_s,
+        finish_reason=told.get("finish_reason"),
+        usage=Usage(**usage) if usage else None,
+        tool_calls=tuple(ToolCall(**call) for call in told.get("tool_calls", ())),
+    )
+
+
+def packed(vector: Sequence[float]) -> str:
+    """A vector as it is kept: float32, little-endian, in base64."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+def unpacked(text: str) -> list[float]:
+    """The vector in ``text``."""
+    data = base64.b64decode(text)
+    return list(struct.unpack(f"<{len(data) // 4}f", data))
+
+
+@dataclass
+class Tape:
+    """
+    A file of answers.
+
+    Attributes:
+        path: where it is.
+        records: whether new answers are added.
+        plays: whether kept answers are given in place of asking.
+        strict: whether a call that is not in it is an error.
+    """
+
+    path: Path
+    records: bool = False
+    plays: bool = True
+    strict: bool = False
+    _entries: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Read the file; one that is to be played must be there."""
+        if self.path.is_file():
+            self._entries = {entry["key"]: entry for entry in self._read()}
+        elif self.plays and not self.records:
+            msg = f"There is no recording at {self.path}."
+            raise ConfigurationError(msg, hint=f"Make one with: %llm record {self.path}")
+
+    def _read(self) -> list[dict[str, Any]]:
+        entries = []
+        for number, line in enumerate(self.path.read_text("utf-8").splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                assert isinstance(entry["key"], str)
+                entries.append(entry)
+            except (ValueError, KeyError, TypeError, AssertionError):
+                msg = f"{self.path}, line {number}, is no recorded answer."
+                hint = "Take it back from version control, or record it anew."
+                raise ConfigurationError(msg, hint=hint) from None
+        return entries
+
+    def find(self, request: Request) -> dict[str, Any] | None:
+        """
+        The kept answer to ``request``, if it is to be played.
+
+        Raises:
+            ReplayMissError: there is none, and the tape is strict; it says what differs.
+        """
+        if not self.plays:
+            return None
+        entry = self._entries.get(key_of(request))
+        if entry is None and self.strict:
+            raise self._missed(request)
+        return entry["answer"] if entry else None
+
+    def keep(self, request: Request, answer: Mapping[str, Any]) -> None:
+        """Add an answer, if the tape records; the file is whole at every moment."""
+        self.keep_all([(request, answer)])
+
+    def keep_all(self, answers: Iterable[tuple[Request, Mapping[str, Any]]]) -> None:
+        """The same of many at once, with one writing of the file."""
+        if not self.records:
+            return
+        for request, answer in answers:
+            key = key_of(request)
+            self._entries[key] = {"key": key, "request": request, "answer": dict(answer)}
+        self.save()
+
+    def save(self) -> None:
+        """Write the file anew, whole; whoever reads it meanwhile reads the old one."""
+        lines = [
+            scrub(json.dumps(self._entries[key], sort_keys=True, ensure_ascii=False, default=str))
+            for key in sorted(self._entries)
+        ]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        half = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        half.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        os.replace(half, self.path)
+
+    def _missed(self, request: Request) -> ReplayMissError:
+        told = [entry["request"] for entry in self._entries.values()]
+        alike = [each for each in told if each.get("kind") == request["kind"]]
+        if not alike:
+            why = f"it holds no {request['kind']} at all"
+        else:
+            nearest = max(alike, key=lambda each: _likeness(each, request))
+            why = "; ".join(_differences(nearest, request)) or "the nearest is the same"
+        msg = f"{self.path} has no answer to this call: {why}."
+        hint = f"Record it: %llm record {self.path}, or ask live: %llm replay off"
+        return ReplayMissError(msg, hint=hint)
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, str]:
+    """The ingredients of a request by name, as people call them."""
+    flat = {"model": request.get("model", "")}
+    if "text" in request:
+        flat["text"] = request["text"]
+    messages = request.get("messages") or []
+    for number, message in enumerate(messages, 1):
+        last = number == len(messages)
+        name = "prompt" if last else message["role"] if number == 1 else f"message {number}"
+        only_text = set(message) == {"role", "content"}
+        flat[name] = (
+            message["content"]
+            if only_text
+            else json.dumps(message, sort_keys=True, ensure_ascii=False)
+        )
+    for name, value in (request.get("parameters") or {}).items():
+        flat[name] = json.dumps(value, sort_keys=True, default=str)
+    return flat
+
+
+def _likeness(one: Request, other: Request) -> float:
+    a, b = (json.dumps(each, sort_keys=True, ensure_ascii=False)[:2000] for each in (one, other))
+    same = len(_flat(one).items() & _flat(other).items())
+    return float(same + difflib.SequenceMatcher(None, a, b).quick_ratio())
+
+
+def _differences(kept: Request, asked: Request) -> list[str]:
+    before, now = _flat(kept), _flat(asked)
+    names = [*now, *(name for name in before if name not in now)]
+    return [
+        f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return "not given"
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,184 @@
+"""Recordings: kept, played back, strict; what they hold and what they never hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
+
+import llm_magics as lm
+from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics.engine import recordings
+from llm_magics.engine.recordings import Tape, chat_request, key_of
+from llm_magics.media import Image, ToolCall
+from llm_magics.types import ModelResponse, StreamChunk, Usage
+from tests.fake_openai import FakeOpenAI
+from tests.test_routing import servers
+
+FILE = Path("tape.jsonl")
+
+
+def recorded() -> None:
+    """Two answers and two vectors of a server that is gone afterwards."""
+    with servers(one=FakeOpenAI()):
+        lm.config.record = FILE
+        lm.ask("a question", model="one/gpt-test", max_tokens=3)
+        lm.ask("another", model="one/gpt-test", max_tokens=3, temperature=0.5)
+        lm.embed(["a", "b"], model="one/text-embedding-test")
+    lm.config.record = None
+
+
+def test_what_was_recorded_is_played_with_nobody_there() -> None:
+    """The same text, tokens and vectors; no cost, no latency, and marked as what it is."""
+    with servers(one=FakeOpenAI()):
+        live = lm.ask("a question", model="one/gpt-test", max_tokens=3)
+        vectors = lm.embed(["b"], model="one/text-embedding-test")
+    recorded()
+    lm.config.replay = FILE
+    again = lm.ask("a question", model="one/gpt-test", max_tokens=3)
+    assert (again.text, again.finish_reason, again.usage) == (live.text, "length", live.usage)
+    assert (again.cached, again.cost_usd, again.timing.ttft_s) == (True, 0.0, None)
+    assert np.array_equal(lm.embed(["b"], model="one/text-embedding-test"), vectors)
+    assert "".join(c.text for c in lm.stream("a question", model="one/gpt-test", max_tokens=3)) == live.text  # fmt: skip
+    rows = lm.runs()
+    assert rows.cached.tolist()[-3:] == [True] * 3
+    assert rows.ttft_s.isna().tolist()[-3:] == [True] * 3
+
+
+def test_a_miss_is_live_or_an_error_that_says_what_differs() -> None:
+    """Strict: the ingredient that changed, by its name, with what it was and is."""
+    recorded()
+    lm.config.replay = FILE
+    with pytest.raises(errors.ConnectionError):
+        lm.ask("a question", model="one/gpt-test", max_tokens=4)
+    lm.config.replay_strict = True
+    for change, names in (
+        ({"max_tokens": 4}, "max_tokens was 3 and is 4"),
+        ({"max_tokens": 3, "temperature": 0.1}, "temperature was not given and is 0.1"),
+        ({"max_tokens": 3, "system": "be brief"}, "system was not given"),
+    ):
+        with pytest.raises(errors.ReplayMissError) as caught:
+            lm.ask("a question", model="one/gpt-test", **change)  # type: ignore[arg-type]
+        assert names in str(caught.value)
+    with pytest.raises(errors.ReplayMissError, match="prompt was a question and is a questionn"):
+        lm.ask("a questionn", model="one/gpt-test", max_tokens=3)
+    with pytest.raises(errors.ReplayMissError, match="model was one/gpt-test"):
+        lm.ask("a question", model="echo/echo", max_tokens=3)
+    with pytest.raises(errors.ReplayMissError, match=r"text was [ab] and is c"):
+        lm.embed(["c"], model="one/text-embedding-test")
+
+
+def test_the_file_is_stable_and_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorted lines of JSON; recording the same again changes nothing; keys are taken out."""
+    key = "sk-" + "a" * 30
+    with servers(one=FakeOpenAI()):
+        lm.config.record = FILE
+        lm.ask(f"my key is {key}", model="one/gpt-test", extra_headers={"X-Key": "canary-99"})
+        lm.ask("b", model="one/gpt-test")
+        before = FILE.read_text()
+        lm.config.reset("record")
+        lm.config.record = FILE
+        entries = [json.loads(line) for line in before.splitlines()]
+    assert [entry["key"] for entry in entries] == sorted(entry["key"] for entry in entries)
+    assert key not in before
+    assert "canary-99" not in before
+    assert "a-key-of-the-test" not in before
+    assert set(entries[0]) == {"key", "request", "answer"}
+    assert not list(Path().glob("*.part"))
+
+
+def test_the_environment_says_what_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLM_MAGICS_REPLAY names a file, or is ``off``, whatever the settings say."""
+    recorded()
+    monkeypatch.setenv("LLM_MAGICS_REPLAY", str(FILE))
+    lm.config.reset()
+    lm.config.reload()
+    lm.config.providers = {"one": {"type": "openai", "base_url": "http://127.0.0.1:9"}}
+    assert lm.ask("a question", model="one/gpt-test", max_tokens=3).cached
+    monkeypatch.setenv("LLM_MAGICS_REPLAY", "off")
+    lm.config.reload()
+    with pytest.raises(errors.ConnectionError):
+        lm.ask("a question", model="one/gpt-test", max_tokens=3)
+
+
+def test_the_magics(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    """``%llm record`` and ``%llm replay``, with ``--strict`` and ``off``."""
+    shell.run_line_magic("llm", f"record {FILE}")
+    shell.run_cell_magic("llm", "-o first", "hello")
+    shell.run_line_magic("llm", "record off")
+    shell.run_line_magic("llm", f"replay {FILE} --strict")
+    shell.run_cell_magic("llm", "-o second", "hello")
+    assert shell.user_ns["first"].text == shell.user_ns["second"].text
+    assert shell.user_ns["second"].cached
+    with pytest.raises(errors.ReplayMissError):
+        shell.run_cell_magic("llm", "", "hello you")
+    shell.run_line_magic("llm", "replay off")
+    shell.run_cell_magic("llm", "-o third", "hello you")
+    assert not shell.user_ns["third"].cached
+    assert "Answers are live." in capsys.readouterr().out
+    with pytest.raises(errors.ConfigurationError, match="no recording at"):
+        shell.run_line_magic("llm", "replay no-such.jsonl")
+    shell.run_cell_magic("llm", "-o fourth", "still here")
+    assert shell.user_ns["fourth"].text == "still here"
+
+
+def test_a_damaged_file_is_said_to_be_one() -> None:
+    """With its line; nothing of it is thrown away."""
+    recorded()
+    text = FILE.read_text()
+    FILE.write_text(f"{text}<<<<<<< HEAD\n")
+    with pytest.raises(errors.ConfigurationError, match="line 5"):
+        Tape(FILE)
+    assert FILE.read_text().startswith(text)
+
+
+def test_half_an_answer_is_not_kept() -> None:
+    """Left early, a stream is no answer to be played again."""
+    with servers(one=FakeOpenAI()):
+        lm.config.record = FILE
+        for _ in lm.stream("x", model="one/gpt-test", max_tokens=200):
+            break
+    assert not FILE.exists()
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.tuples(texts, texts)), st.none() | st.integers(0, 99))
+def test_an_answer_comes_back_as_it_was(pieces: list[tuple[str, str]], used: int | None) -> None:
+    """Text, thinking, tools, usage and finish, whatever characters are in it."""
+    chunks = [StreamChunk(text, thought, n / 10) for n, (text, thought) in enumerate(pieces)]
+    call = ToolCall("c", "f", '{"x": 1}')
+    last = StreamChunk(finish_reason="stop", usage=Usage(used, 2), tool_calls=(call,))
+    told = json.loads(json.dumps(recordings.told_by([*chunks, last])))
+    before, after = ModelResponse.of([*chunks, last]), ModelResponse.of(recordings.chunks_of(told))
+    for name in ("text", "reasoning", "usage", "finish_reason", "tool_calls"):
+        assert getattr(before, name) == getattr(after, name)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False)))
+def test_a_vector_comes_back_as_it_was(vector: list[float]) -> None:
+    """Every bit of its float32 numbers."""
+    assert recordings.unpacked(recordings.packed(vector)) == vector
+
+
+def test_a_key_is_of_all_that_decides_the_answer() -> None:
+    """Another picture, schema or tool is another call; a header is not."""
+    plain = ModelParameters(max_tokens=3)
+    hi = ChatMessage("user", "hi")
+    seen = ChatMessage("user", "hi", images=(Image(b"\x89PNG\r\n\x1a\n1"),))
+    keys = {
+        key_of(chat_request("m", [hi], plain)),
+        key_of(chat_request("n", [hi], plain)),
+        key_of(chat_request("m", [seen], plain)),
+        key_of(chat_request("m", [hi], ModelParameters(max_tokens=3, schema={"type": "object"}))),
+        key_of(chat_request("m", [hi], ModelParameters(max_tokens=3, extra_body={"top_k": 1}))),
+    }
+    assert len(keys) == 5
+    header = ModelParameters(max_tokens=3, extra_headers={"X": "y"}, stream=True)
+    assert key_of(chat_request("m", [hi], header)) in keys
