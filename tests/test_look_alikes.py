@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
@@ -242,3 +243,15 @@ def test_a_bare_list_of_models() -> None:
         provider = create_provider("openai", base_url=server.url, api_key=KEY)
         with pytest.raises(errors.ConfigurationError, match="is not openai"):
             asyncio.run(provider.list_models())
+
+
+def test_a_server_can_be_added_line_by_line(shell: InteractiveShell) -> None:
+    """What is missing after the first line may come with the next; a slip is refused at once."""
+    with serving(FakeOpenAI()) as server:
+        shell.run_line_magic("llm", "config providers.lab.type openai")
+        shell.run_line_magic("llm", f"config providers.lab.base_url {server.url}")
+        shell.run_line_magic("llm", f"config providers.lab.api_key {KEY}")
+        assert lm.ask("hi", model="lab/gpt-test").text
+    with pytest.raises(errors.ConfigurationError, match="baseurl") as caught:
+        shell.run_line_magic("llm", "config providers.lab.baseurl http://x")
+    assert "base_url" in str(caught.value.hint)

@@ -182,3 +182,15 @@ def test_a_key_is_of_all_that_decides_the_answer() -> None:
     assert len(keys) == 5
     header = ModelParameters(max_tokens=3, extra_headers={"X": "y"}, stream=True)
     assert key_of(chat_request("m", [hi], header)) in keys
+
+
+@pytest.mark.parametrize("file", ["../outside.jsonl", "/tmp/outside.jsonl", "~/outside.jsonl"])
+def test_a_project_cannot_have_files_written_elsewhere(file: str, tmp_path: Path) -> None:
+    """Beside its settings, but not over what is the user's."""
+    (tmp_path / "llm_magics.yaml").write_text(f"record: {file}")
+    with pytest.raises(errors.ConfigurationError, match="outside of its own folder"):
+        lm.ask("x", model="echo/echo")
+    (tmp_path / "llm_magics.yaml").write_text("record: inside.jsonl")
+    lm.config.reload()
+    lm.ask("x", model="echo/echo")
+    assert (tmp_path / "inside.jsonl").is_file()

@@ -54,6 +54,7 @@ class Session:
         live = (None, Path("off"))
         told = (None if record in live else record, None if replay in live else replay)
         if (*told, config.replay_strict) != self._tape[0]:
+            self._keep_writing_in_the_project(told[0])
             path = told[0] or told[1]
             made = path and Tape(
                 path.expanduser(),
@@ -63,6 +64,16 @@ class Session:
             )
             self._tape = ((*told, config.replay_strict), made or None)
         return self._tape[1]
+
+    def _keep_writing_in_the_project(self, record: Path | None) -> None:
+        """A project's file may have answers recorded beside it, and nowhere else."""
+        source = self.config.source("record")
+        if record is None or not is_project_file(source):
+            return
+        folder = Path(source.removeprefix("file ")).parent.resolve()
+        if not (folder / record.expanduser()).resolve().is_relative_to(folder):
+            msg = f"{source} would write a recording to {record}, outside of its own folder."
+            raise ConfigurationError(msg, hint=f"If you want that: %llm record {record}")
 
     def turn(self, route: str) -> int:
         """Which round of ``route`` this is, from 0."""
@@ -128,7 +139,9 @@ class Session:
         except ConfigurationError as error:
             source = self.config.source(f"providers.{name}.{error.code}")
             place = "" if source == "default" else f"{source}: "
-            raise ConfigurationError(f"{place}{error}", hint=error.hint) from None
+            raise ConfigurationError(
+                f"{place}{error}", hint=error.hint, provider=name, code=error.code
+            ) from None
 
     async def listings(self) -> dict[str, list[str]]:
         """The models of every provider that can be asked, by provider."""
