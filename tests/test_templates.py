@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +50,58 @@ def test_a_template_cannot_reach_python() -> None:
     """The sandbox keeps prompts from project files away from the interpreter."""
     with pytest.raises(TemplateError):
         render("{{ ().__class__.__base__.__subclasses__() }}", {})
+
+
+FRAME = pd.DataFrame(
+    {"text": ["a | b", None, "c\nd"] * 100, "stars": [1, 2, 3] * 100, "x": [0.1234567891] * 300}
+)
+
+
+def test_a_frame_becomes_what_a_model_can_read() -> None:
+    """Size, columns with types and gaps, first rows as a table, and what is left out."""
+    lines = render("Here: {{ df }} End", {"df": FRAME}).splitlines()
+    assert lines[0] == "Here: 300 rows x 3 columns"
+    assert "text (" in lines[1]
+    assert "100 missing" in lines[1]
+    assert "stars (int64), x (float64)" in lines[1]
+    assert lines[2:6] == [
+        "| text | stars | x |",
+        "| --- | --- | --- |",
+        "| a \\| b | 1 | 0.123457 |",
+        "|  | 2 | 0.123457 |",
+    ]
+    assert lines[6].startswith("| c d | 3")
+    assert lines[-1] == "(280 more rows are not shown) End"
+
+
+def test_a_frame_is_fitted_to_its_room() -> None:
+    """Long texts leave fewer rows; a single one is cut."""
+    long = pd.DataFrame({"text": ["word " * 500] * 50})
+    text = render("{{ df }}", {"df": long})
+    assert len(text) < 4500
+    assert "…" in text
+    assert "more rows are not shown" in text
+
+
+def test_tables_and_columns_by_filter() -> None:
+    """As many rows as are asked for, figures of all columns, a column alone; else an error."""
+    two = render("{{ df | table(2) }}", {"df": FRAME})
+    assert two.count("\n") == 4
+    assert two.endswith("(298 more rows are not shown)")
+    assert "(" not in render("{{ df | table(300) }}", {"df": FRAME}).splitlines()[-1]
+    told = render("{{ df | describe }}", {"df": FRAME})
+    assert "| mean |" in told
+    assert "| 2 |" in told
+    assert "300 rows x 1 columns" in render("{{ df.stars }}", {"df": FRAME})
+    with pytest.raises(TemplateError, match="str is no table"):
+        render("{{ name | table }}", {"name": "x"})
+
+
+@given(
+    st.lists(st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.lists(st.integers())))
+)
+def test_any_column_can_be_shown(values: list[object]) -> None:
+    """One line a row, whatever is in it."""
+    frame = pd.DataFrame({"v": pd.Series(values, dtype=object)})
+    lines = render("{{ df | table(10000) }}", {"df": frame}).split("\n")
+    assert len(lines) == 2 + len(values)

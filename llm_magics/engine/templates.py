@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llm_magics.engine import tables
 from llm_magics.errors import TemplateError, nearest
 
 # Python's own, which people expect in an expression; Jinja has filters in their place.
@@ -34,7 +35,9 @@ def render(text: str, variables: Mapping[str, Any]) -> str:
         # Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
         comment_start_string="{{#",
         comment_end_string="#}}",
+        finalize=lambda value: tables.summary(value) if tables.is_table(value) else value,
     )
+    environment.filters |= {"table": tables.table, "describe": tables.describe}
     environment.globals |= _FUNCTIONS
     try:
         return environment.from_string(text).render(variables)
@@ -43,6 +46,8 @@ def render(text: str, variables: Mapping[str, Any]) -> str:
         raise TemplateError(msg, hint=_RAW_HINT) from None
     except jinja2.UndefinedError as error:
         raise _undefined(str(error.message), variables) from None
+    except TemplateError:
+        raise
     except Exception as error:
         msg = f"An expression in the prompt failed: {type(error).__name__}: {error}"
         raise TemplateError(msg, hint="Try the expression in a cell of its own.") from error
