@@ -111,24 +111,25 @@ class ChatCall:
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Walk the road. Closing the generator, or cancelling, stops the model at once."""
         found = await find_candidates(self._session, self._wanted)
-        if len(found) == 1:
-            self._route = await route_to(self._session, found[0])
+        # A slip in the only name ends the call before it is one, and is in no log.
+        only = await route_to(self._session, found[0]) if len(found) == 1 else None
+        self._route = only
         try:
             with logged(self._session, "chat", lambda: self._route, self.response):
-                async for event in self._first_that_answers(found):
+                async for event in self._first_that_answers(found, only):
                     yield event
         except (asyncio.CancelledError, GeneratorExit):
             self._interrupted = True
             raise
 
     async def _first_that_answers(
-        self, found: Sequence[Candidate]
+        self, found: Sequence[Candidate], only: Route | None
     ) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Try one model after the other, until one has begun to answer."""
         for place, candidate in enumerate(found, 1):
             is_last = place == len(found)
             try:
-                self._route = await route_to(self._session, candidate)
+                self._route = only or await route_to(self._session, candidate)
                 if not is_last and not self._session.cooldowns.may_try(self._route.provider.name):
                     self._failed.append(f"{candidate.model} (it rests after failures)")
                     continue

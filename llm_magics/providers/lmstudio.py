@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
-from llm_magics.errors import ConnectionError, ModelNotFoundError, ProviderError, nearest
+from llm_magics.errors import ModelNotFoundError, ProviderError, nearest
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.secrets import Secret
@@ -60,6 +60,7 @@ class LMStudioProvider(OpenAILikeProvider):
     key_variable = "LM_API_TOKEN"
     environment = ("LM_API_TOKEN", "LMSTUDIO_BASE_URL")
     usual_address = _OWN
+    pulls = True
     start_hint = "Start it in LM Studio, or with: lms server start. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
 
@@ -85,8 +86,6 @@ class LMStudioProvider(OpenAILikeProvider):
         """What LM Studio's own interface says, or nothing where this server does not have it."""
         try:
             said = await self._object("GET", path)
-        except ConnectionError:
-            raise
         except ProviderError as error:
             if error.status in (200, 404, 405) or "Unexpected endpoint" in str(error):
                 return None
@@ -152,10 +151,6 @@ class LMStudioProvider(OpenAILikeProvider):
         if isinstance(vectors, Embeddings) and not (vectors.usage or Usage()).input_tokens:
             vectors.usage = None  # it always says nought
         return vectors
-
-    def _missing_hint(self, model: str, models: list[str]) -> str:
-        guess = nearest(model, models, listed=False)
-        return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
 
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str

@@ -59,17 +59,16 @@ class OpenAIConfig(OpenAILikeConfig):
     @classmethod
     def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Of a look-alike called ``name``: its profile's address, and a key that is its own."""
-        profile = settings.get("profile") or (name if name in PROFILES else None)
+        profile = _profile_of(name, settings)
         quirks = PROFILES.get(profile or "", Quirks())
         base_url = settings.get("base_url") or quirks.base_url
         if not base_url:
             msg = f"Where {name} is has not been said."
             hint = f"Set providers.{name}.base_url to its address, up to /v1."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
-        variable = cls.namesake_key_variable(name, settings)
         return {
             "profile": profile,
-            "api_key": os.environ.get(variable) if variable else None,
+            "api_key": os.environ.get(cls.namesake_key_variable(name, settings)),
             "organization": None,
             "project": None,
             **settings,
@@ -78,9 +77,15 @@ class OpenAIConfig(OpenAILikeConfig):
 
     @classmethod
     def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
-        profile = settings.get("profile") or (name if name in PROFILES else None)
-        known = PROFILES.get(profile or "") or profile_of(settings.get("base_url") or "")
+        known = PROFILES.get(_profile_of(name, settings) or "") or profile_of(
+            settings.get("base_url") or ""
+        )
         return known.key_variable or super().namesake_key_variable(name, settings)
+
+
+def _profile_of(name: str, settings: Mapping[str, Any]) -> str | None:
+    """The profile that a look-alike was given, or that has its name."""
+    return settings.get("profile") or (name if name in PROFILES else None)
 
 
 class OpenAIProvider(MediaProvider):

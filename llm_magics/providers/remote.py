@@ -102,6 +102,8 @@ class RemoteProvider(StreamingProvider):
     own_address: ClassVar[str] = ""
     # What to do where nobody answers.
     start_hint: ClassVar[str] = ""
+    # Whether a model that it lacks can be fetched.
+    pulls: ClassVar[bool] = False
 
     def __init__(self, config: RemoteConfig | None = None) -> None:
         super().__init__(config)
@@ -256,7 +258,10 @@ class RemoteProvider(StreamingProvider):
         return error
 
     def _missing_hint(self, model: str, models: list[str]) -> str:
-        return nearest(model, models)
+        if not self.pulls:
+            return nearest(model, models)
+        guess = nearest(model, models, listed=False)
+        return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
 
     def _unreachable(self, error: ConnectionError) -> ConnectionError:
         hint = self.start_hint if error.code == "unreachable" and self.start_hint else error.hint

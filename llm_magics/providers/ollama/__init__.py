@@ -19,7 +19,6 @@ from llm_magics.errors import (
     ConnectionError,
     ProviderError,
     UnsupportedError,
-    nearest,
 )
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama.host import parse_host
@@ -69,6 +68,7 @@ class OllamaProvider(RemoteProvider):
     key_variable = "OLLAMA_API_KEY"
     environment = ("OLLAMA_API_KEY", "OLLAMA_HOST")
     usual_address = parse_host("")
+    pulls = True
     start_hint = "Start it with: ollama serve. OLLAMA_HOST says where it is."
     config: OllamaConfig
 
@@ -297,10 +297,6 @@ class OllamaProvider(RemoteProvider):
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
         return classified(said, status, headers, self.name, model)
-
-    def _missing_hint(self, model: str, models: list[str]) -> str:
-        guess = nearest(model, models, listed=False)
-        return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
 
 
 def _is_named(model: Any) -> bool:
