@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.bridge import bridge
-from llm_magics.engine.chat import ChatCall, Prompt
+from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted
@@ -86,7 +87,7 @@ def runs() -> DataFrame:
 
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
-    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``. Their definitions: `llm_magics.engine.metrics`.
+    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``. Their definitions: `llm_magics.policies.metrics`.
     """
     return session.runs.frame()
 

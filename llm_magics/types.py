@@ -263,7 +263,7 @@ class Embeddings(list[list[float]]):
 @dataclass(frozen=True, slots=True)
 class Timing:
     """
-    What one call took; the definitions stand in `llm_magics.engine.metrics`.
+    What one call took; the definitions stand in `llm_magics.policies.metrics`.
 
     ``ttft_s``, ``e2e_s`` and ``load_s`` are seconds, ``itl_ms`` milliseconds.
     """

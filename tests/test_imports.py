@@ -22,10 +22,11 @@ STOREYS = [
     ["frames", "benchmarking"],
     ["api"],
     ["engine"],
+    ["policies"],
     ["providers"],
     ["wire", "transport", "bridge", "progress"],
     ["settings"],
-    ["tools"],
+    ["tools", "tables"],
     ["schemas", "types"],
     ["media"],
     ["errors"],
@@ -96,6 +97,14 @@ def test_no_room_looks_up(path: Path) -> None:
         return
     for imported in imports_of(path) - {room}:
         assert FLOOR[imported] < FLOOR[room], f"{room} imports {imported}"
+
+
+def test_no_policy_knows_another() -> None:
+    """Each is a file of its own; whoever asks several of them stands above."""
+    for path in (PACKAGE / "policies").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert "policies" not in (node.module or "").split("."), path
 
 
 def test_httpx_is_imported_in_one_module() -> None:

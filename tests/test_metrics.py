@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_magics.engine.metrics import RunLog, measure
+from llm_magics.policies.metrics import RunLog, measure
 from llm_magics.types import EngineTimings, StreamChunk, Usage
 
 COLUMNS = [

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.engine import parsing
 from llm_magics.errors import ParseError
+from llm_magics.policies import parsing
 
 CHATTY = """Sure! Here you are:
 

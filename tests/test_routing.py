@@ -16,10 +16,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.cooldown import Cooldowns
-from llm_magics.engine.retrying import Patience, Retries, may_fall_back
-from llm_magics.engine.routing import Candidate, candidates, ordered
 from llm_magics.engine.session import session
+from llm_magics.policies.cooldown import Cooldowns
+from llm_magics.policies.retrying import Patience, Retries, may_fall_back
+from llm_magics.policies.routing import Candidate, candidates, ordered
 from tests.fake_openai import FakeOpenAI, refusal
 from tests.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from llm_magics.engine.chat import ChatCall, Prompt
+from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.benchmarking.asking import listed, rows_of
-from llm_magics.engine.chat import Prompt
+from llm_magics.engine.prompt import Prompt
 
 if TYPE_CHECKING:
     from pandas import DataFrame

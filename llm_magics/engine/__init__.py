@@ -1,6 +1,6 @@
 """
-The road from a prompt to an answer, and the policies along it.
+The road from a prompt to an answer.
 
-`road` walks it: template → route → provider → measurements. Each policy is a file of its own
-that knows no other.
+`chat` and `embedding` walk it: prompt → route → kept answers → provider → measurements. What is
+decided on the way stands in `llm_magics.policies`.
 """

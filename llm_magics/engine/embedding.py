@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from llm_magics.engine import metrics, prices, recordings
 from llm_magics.engine.response import Response
-from llm_magics.engine.retrying import Patience, Retries
 from llm_magics.engine.road import Route, find_route, logged, made_ready
 from llm_magics.engine.session import Session
 from llm_magics.errors import ProviderError
+from llm_magics.policies import metrics, prices, recordings
+from llm_magics.policies.retrying import Patience, Retries
 from llm_magics.types import Embeddings, Progress, StreamChunk, Usage, whole_text
 
 # Small enough to show progress and to lose little, large enough to keep an engine busy.

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.engine import parsing
 from llm_magics.errors import ParseError
 from llm_magics.media import ToolCall
+from llm_magics.policies import parsing
 from llm_magics.schemas import validated
 from llm_magics.types import ChatMessage, Timing, Usage
 
@@ -26,7 +26,7 @@ class Response:
         model: who answered, as ``provider/name``.
         finish_reason: ``stop``, ``length`` … as the service says, or ``interrupted``.
         usage: tokens read and written, as the service counts them.
-        timing: what it took; see `llm_magics.engine.metrics`.
+        timing: what it took; see `llm_magics.policies.metrics`.
         cost_usd: its price in US dollars, ``None`` where that is unknown.
         cached: whether it is an earlier answer shown again.
         messages: what was sent.

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_magics.engine import metrics, routing
 from llm_magics.engine.response import Response
-from llm_magics.engine.routing import Candidate
 from llm_magics.engine.session import Session
 from llm_magics.errors import ModelNotFoundError
+from llm_magics.policies import metrics, routing
+from llm_magics.policies.routing import Candidate
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.secrets import scrub
 from llm_magics.types import Progress

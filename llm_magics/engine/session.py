@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llm_magics.bridge import bridge
-from llm_magics.engine.cooldown import Cooldowns
-from llm_magics.engine.metrics import RunLog
-from llm_magics.engine.recordings import Tape
 from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.policies.cooldown import Cooldowns
+from llm_magics.policies.metrics import RunLog
+from llm_magics.policies.recordings import Tape
 from llm_magics.providers import create_provider, get_available_providers, provider_type
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.settings.config import Config, config

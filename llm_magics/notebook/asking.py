@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.bridge import bridge
-from llm_magics.engine.chat import ChatCall, Prompt
+from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session

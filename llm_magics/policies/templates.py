@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm_magics.engine import tables
+from llm_magics import tables
 from llm_magics.errors import TemplateError, nearest
 
 # Python's own, which people expect in an expression; Jinja has filters in their place.

@@ -1,0 +1,114 @@
+"""What is asked: the prompt as the user gave it, and the messages and parameters made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from llm_magics.engine.session import Session
+from llm_magics.errors import UsageError
+from llm_magics.media import image_of
+from llm_magics.policies import templates
+from llm_magics.schemas import schema_of
+from llm_magics.tools import tool_of
+from llm_magics.types import ChatMessage, ModelParameters
+
+# The parameters that are settings too; any other goes to the service as it is.
+_SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
+# What every service has in its own words.
+_SHARED = ("tool_choice", "reasoning", "extra_headers")
+# Parameters that services have, and that look like slips for ours.
+_THEIRS = frozenset(
+    {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}
+)
+# Settings of providers: sent along they would do nothing, or show a key.
+_OF_PROVIDERS = frozenset(
+    {"api", "api_key", "api_version", "base_url", "connect_s", "idle_s", "profile", "total_s"}
+)
+_OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """
+    What a user asks.
+
+    Attributes:
+        text: the prompt, with ``{{ names }}`` in it.
+        model: whom to ask; the setting ``model`` where ``None``.
+        system: the system message; the setting ``system`` where ``None``.
+        parameters: those given for this prompt, over the settings.
+        images: pictures that go with it.
+        schema: what the answer must look like; see `llm_magics.schemas`.
+        tools: functions that the model may call.
+        variables: what ``{{ names }}`` stand for; ``None`` leaves braces as they are.
+    """
+
+    text: str
+    model: str | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] | None = None
+    images: Sequence[Any] = ()
+    schema: Any = None
+    tools: Sequence[Any] = ()
+
+
+def parameters_of(prompt: Prompt, session: Session, alias: Mapping[str, Any]) -> ModelParameters:
+    """Those of the prompt, over those of the ``alias`` that was asked, over the settings."""
+    given = {name: session.config.get(name) for name in _SETTINGS}
+    asked = {name: value for name, value in prompt.parameters.items() if value is not None}
+    asked = {**alias, **asked}
+    given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
+    given |= {name: asked.pop(name) for name in _SHARED if name in asked}
+    asked |= asked.pop("extra_body", {})
+    for name in asked:
+        _refuse_slip(name)
+    schema = None if prompt.schema is None else schema_of(prompt.schema)
+    tools = tuple(tool_of(each) for each in _several(prompt.tools))
+    return ModelParameters(**given, stream=True, extra_body=asked, schema=schema, tools=tools)
+
+
+def _refuse_slip(name: str) -> None:
+    """What goes to the service as it is must be no slip, and must not undo what is ours."""
+    if name in _OURS:
+        msg = f"{name} cannot be given as a parameter."
+        raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
+    if name in _OF_PROVIDERS:
+        msg = f"{name} is a setting of a provider, and none of a prompt."
+        raise UsageError(msg, hint=f"Set it for all prompts: %llm config providers.NAME.{name} …")
+    if name in _THEIRS:
+        return
+    meant = get_close_matches(
+        name, (*_SETTINGS, *_SHARED, "images", "schema", "tools"), n=1, cutoff=0.8
+    )
+    if meant:
+        msg = f"There is no parameter {name}."
+        raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
+
+
+def messages_of(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage, ...]:
+    """The prompt and its system message, filled in."""
+    for what, value in (("prompt", prompt.text), ("model", prompt.model)):
+        if not isinstance(value, str | None) or (what == "prompt" and value is None):
+            msg = f"A {what} is a text, and this is {type(value).__name__}."
+            raise UsageError(msg, hint="Ask one at a time; lm.compare takes several.")
+    system = prompt.system if prompt.system is not None else default_system
+    text = prompt.text
+    if prompt.variables is not None:
+        text = templates.render(text, prompt.variables)
+        system = system and templates.render(system, prompt.variables)
+    if not text.strip():
+        msg = "The prompt is empty."
+        raise UsageError(msg, hint="Write what to ask.")
+    asked = ChatMessage(
+        "user", text, images=tuple(image_of(each) for each in _several(prompt.images))
+    )
+    return (ChatMessage("system", system), asked) if system else (asked,)
+
+
+def _several(given: Any) -> Iterable[Any]:
+    """What was given as a list, or the one thing that was given without one."""
+    return given if isinstance(given, list | tuple) else (given,)
