@@ -6,6 +6,8 @@ Language models as a first-class part of a notebook.
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.config
 
+and with an ``a`` before them, to be awaited: ``await lm.aask("…")``.
+
 Importing this is cheap: what stands behind each name is imported when it is first used.
 """
 
@@ -17,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from llm_magics.api import ask, models, runs, stream
+    from llm_magics.api import aask, amodels, aruns, ask, astream, models, runs, stream
     from llm_magics.benchmarking import bench, compare
     from llm_magics.engine.response import Response
-    from llm_magics.frames.embed import embed
+    from llm_magics.frames.embed import aembed, embed
     from llm_magics.settings.config import config
     from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 
@@ -32,7 +34,12 @@ __all__ = [
     "ModelResponse",
     "Response",
     "StreamChunk",
+    "aask",
+    "aembed",
+    "amodels",
+    "aruns",
     "ask",
+    "astream",
     "bench",
     "compare",
     "config",
@@ -50,7 +57,12 @@ _HOMES = {
     "ModelResponse": "types",
     "Response": "engine.response",
     "StreamChunk": "types",
+    "aask": "api",
+    "aembed": "frames.embed",
+    "amodels": "api",
+    "aruns": "api",
     "ask": "api",
+    "astream": "api",
     "bench": "benchmarking",
     "compare": "benchmarking",
     "config": "settings.config",

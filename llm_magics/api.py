@@ -1,25 +1,30 @@
-"""``lm.ask`` and its kin: the magics' powers, in Python."""
+"""
+``lm.ask`` and its kin: the magics' powers, in Python.
+
+Each is written once, as the work to be done, and comes in two forms: ``ask`` waits, ``aask`` is
+awaited.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
+from llm_magics.engine.streams import AsyncStream, Stream
+from llm_magics.engine.twins import Waiting, Work, awaited, blocking, made_of
 from llm_magics.errors import Interrupted
-from llm_magics.types import StreamChunk
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def ask(  # noqa: PLR0913 (what can be asked)
-    prompt: str,
+def _ask(  # noqa: PLR0913 (what can be asked)
+    prompt: str = "",
     *,
     model: str | None = None,
     system: str | None = None,
@@ -27,20 +32,28 @@ def ask(  # noqa: PLR0913 (what can be asked)
     images: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
+    template: str | None = None,
+    thread: str | None = None,
+    fresh: bool = False,
     **parameters: Any,
-) -> Response:
+) -> Work[Response]:
     """
     The answer to ``prompt``.
 
     Args:
         prompt: what to ask.
-        model: ``provider/name``; the setting ``model`` if not given.
+        model: ``provider/name``, an alias or a route; the setting ``model`` if not given.
         system: the system message; the setting ``system`` if not given.
         variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
         images: pictures that go with it: bytes, paths, addresses, figures, PIL images.
         schema: what the answer must look like: a pydantic class, a JSON schema, or fields in
-            short (``"name, age int, tags list[str]"``). It is checked; ``.data`` is the value.
+            short (``"name, age int, tags list[str]"``). It is checked; where it does not fit,
+            the model is shown why and asked again (setting ``schema_retries``). ``.data`` is
+            the value.
         tools: functions that the model may call; its wishes are in ``.tool_calls``.
+        template: the prompt in ``prompts/NAME.md``; ``prompt`` is its ``{{ input }}``.
+        thread: the conversation to go on with.
+        fresh: ask anew, whatever the cache has.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
             ``reasoning``, ``tool_choice``, ``extra_headers``; any other goes to the service
             as it is.
@@ -49,22 +62,39 @@ def ask(  # noqa: PLR0913 (what can be asked)
         LLMError: of the fitting kind; see `llm_magics.errors`.
         Interrupted: with what had come in ``partial``.
     """
-    asked = Prompt(prompt, model, system, parameters, variables, images, schema, tools)
-    call = ChatCall(session, asked)
-    try:
-        with Exchange(call) as exchange:
-            exchange.finish()
-    except KeyboardInterrupt:
-        msg = "Stopped; what had come is in the exception's .partial."
-        raise Interrupted(msg, partial=call.response()) from None
-    answer = call.response()
-    if schema is not None and not answer.tool_calls:
+    asked = Prompt(
+        prompt,
+        model,
+        system,
+        parameters,
+        variables,
+        images,
+        schema,
+        tools,
+        template,
+        thread,
+        fresh,
+    )
+    call = CheckedCall(session, asked)
+
+    def result() -> Response:
+        answer = call.response()
         answer.check()
-    return answer
+        return answer
+
+    def stopped() -> Interrupted:
+        msg = "Stopped; what had come is in the exception's .partial."
+        return Interrupted(msg, partial=call.response())
+
+    return Work(call, result, stopped)
 
 
-def stream(  # noqa: PLR0913 (as for ask)
-    prompt: str,
+ask = blocking("ask", _ask)
+aask = awaited("aask", _ask)
+
+
+def _chat_call(  # noqa: PLR0913 (as for ask)
+    prompt: str = "",
     *,
     model: str | None = None,
     system: str | None = None,
@@ -72,33 +102,64 @@ def stream(  # noqa: PLR0913 (as for ask)
     images: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
+    template: str | None = None,
+    thread: str | None = None,
+    fresh: bool = False,
     **parameters: Any,
-) -> Iterator[StreamChunk]:
-    """The answer to ``prompt`` as it comes; arguments and errors as for `ask`."""
-    asked = Prompt(prompt, model, system, parameters, variables, images, schema, tools)
-    call = ChatCall(session, asked)
-    with Exchange(call) as exchange:
-        yield from exchange
+) -> ChatCall:
+    """
+    The answer to ``prompt`` as it comes; arguments and errors as for `ask`.
+
+    Iterate it for the pieces. Its ``response`` is the answer so far, and its ``data`` the JSON
+    value in it as far as it has come.
+    """
+    asked = Prompt(
+        prompt,
+        model,
+        system,
+        parameters,
+        variables,
+        images,
+        schema,
+        tools,
+        template,
+        thread,
+        fresh,
+    )
+    return ChatCall(session, asked)
 
 
-def runs() -> DataFrame:
+stream = made_of(Stream, "stream", _chat_call)
+astream = made_of(AsyncStream, "astream", _chat_call)
+
+
+def _runs() -> Work[DataFrame]:
     """
     The calls of this session, one row each, oldest first.
 
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
-    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``. Their definitions: `llm_magics.policies.metrics`.
+    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
+    number of its run). Their definitions: `llm_magics.policies.metrics`.
     """
-    return session.runs.frame()
+    return Work(Waiting(_nothing), session.runs.frame)
 
 
-def models(pattern: str = "") -> DataFrame:
+async def _nothing() -> None:
+    """The log is here: nobody need be waited for."""
+
+
+runs = blocking("runs", _runs)
+aruns = awaited("aruns", _runs)
+
+
+def _models(pattern: str = "") -> Work[DataFrame]:
     """
     The models of all providers, one row each.
 
-    Columns: ``model``, ``abilities``, ``context`` (tokens), ``size_mb`` on disk, ``input_usd``
-    and ``output_usd`` (US dollars for a million tokens), ``pulled``, ``loaded``; empty where
-    neither the service nor the table of known models tells.
+    Columns: ``provider``, ``model`` (its full name), ``abilities``, ``context`` (tokens),
+    ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars for a million tokens),
+    ``pulled``, ``loaded``; empty where neither the service nor the table of known models tells.
 
     Args:
         pattern: keep those of the provider of that name, or whose full name contains it, or
@@ -106,4 +167,9 @@ def models(pattern: str = "") -> DataFrame:
     """
     from llm_magics.engine.catalogue import catalogue
 
-    return bridge.run(catalogue(session, pattern))
+    call = Waiting(lambda: catalogue(session, pattern))
+    return Work(call, call.result)
+
+
+models = blocking("models", _models)
+amodels = awaited("amodels", _models)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import queue
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -34,6 +35,49 @@ class _End:
     def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
         self.value = value
         self.error = error
+
+
+class _Queue(Protocol):
+    """Where the items of some work arrive."""
+
+    def put(self, item: Any) -> None: ...
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any: ...
+
+
+class _Over:
+    """Hands items over to the loop of whoever waits for them."""
+
+    def __init__(self, handed: asyncio.Queue[Any]) -> None:
+        self._handed = handed
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, item: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # that loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._handed.put_nowait, item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Nobody waits in a thread."""
+        raise queue.Empty
+
+
+async def _pumped(source: AsyncGenerator[Any, None], items: _Queue) -> None:
+    try:
+        async for item in source:
+            items.put(item)
+    finally:
+        await source.aclose()
+
+
+async def _end_on(handed: asyncio.Queue[Any]) -> None:
+    """Wait until cancelled work has ended, and let go of all it still hands over."""
+
+    async def ended() -> None:
+        while not isinstance(await handed.get(), _End):
+            pass
+
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ended(), CLOSING_TIME_S)
 
 
 class Bridge:
@@ -68,14 +112,7 @@ class Bridge:
         """
         items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-        async def pump() -> None:
-            try:
-                async for item in source:
-                    items.put(item)
-            finally:
-                await source.aclose()
-
-        task = self._task(pump(), items)
+        task = self._task(_pumped(source, items), items)
         try:
             task.start()
             while not isinstance(item := task.take(), _End):
@@ -86,13 +123,35 @@ class Bridge:
         if item.error is not None:
             raise item.error
 
+    async def aiterate(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """
+        The same for a caller on a loop of his own, which goes on turning meanwhile.
+
+        Closing the generator, or cancelling its task, stops ``source`` and waits for its end.
+        """
+        if _is_own_thread():
+            async with contextlib.aclosing(source):
+                async for item in source:
+                    yield item
+            return
+        handed: asyncio.Queue[Any] = asyncio.Queue()
+        task = self._task(_pumped(source, over := _Over(handed)), over)
+        task.start()
+        try:
+            while not isinstance(item := await handed.get(), _End):
+                yield item
+        except BaseException:
+            task.cancel()
+            await _end_on(handed)
+            raise
+        if item.error is not None:
+            raise item.error
+
     def at_exit(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have ``close`` awaited on the loop when Python ends."""
         self._closers.append(close)
 
-    def _task(
-        self, work: Coroutine[Any, Any, Any], items: queue.SimpleQueue[Any] | None = None
-    ) -> _Task:
+    def _task(self, work: Coroutine[Any, Any, Any], items: _Queue | None = None) -> _Task:
         if _is_own_thread():
             work.close()
             msg = "The bridge cannot wait for itself: await the coroutine instead."
@@ -153,7 +212,7 @@ class _Task:
         self,
         loop: asyncio.AbstractEventLoop,
         work: Coroutine[Any, Any, Any],
-        items: queue.SimpleQueue[Any],
+        items: _Queue,
     ) -> None:
         self._loop = loop
         self._work = work
@@ -197,7 +256,7 @@ class _Task:
         """Cancel the work, wait until it has cleaned up, and let go of all it still put."""
         if self._loop.is_closed():
             return
-        self._loop.call_soon_threadsafe(self._cancel)
+        self.cancel()
         if _is_own_thread():  # a forgotten generator, collected there: nobody waits for it
             return
         try:
@@ -205,6 +264,10 @@ class _Task:
                 pass
         except queue.Empty:  # it will not end; the daemon thread must not hold the cell for ever
             pass
+
+    def cancel(self) -> None:
+        """Cancel the work; its `_End` comes when it has cleaned up."""
+        self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
         if self._task is not None:

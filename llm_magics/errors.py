@@ -3,6 +3,7 @@ Everything llm_magics raises, as one tree.
 
     LLMError                      what happened · hint: what to do
     ├── UsageError                a mistyped flag, subcommand or expression
+    ├── BudgetError               a call that would cost more than may be spent
     ├── TemplateError             a ``{{ name }}`` that cannot be filled in
     ├── ParseError                an answer that is not the JSON or table asked for
     ├── ReplayMissError           a call that a recording has no answer to
@@ -74,6 +75,10 @@ class LLMError(_ShownShort, Exception):
 
 class UsageError(LLMError):
     """A magic was typed wrongly."""
+
+
+class BudgetError(LLMError):
+    """A call may cost more than is left of the budget; it was not sent."""
 
 
 class TemplateError(LLMError):
@@ -206,6 +211,10 @@ class Interrupted(_ShownShort, KeyboardInterrupt):
         self.partial = partial
 
 
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
+
+
 def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     """
     The sentence that names the candidates nearest to a mistyped ``name``.
@@ -215,6 +224,8 @@ def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     known = sorted(set(names))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
+        best = _likeness(name, close[0])
+        close = [each for each in close if _likeness(name, each) > best - 0.15]
         return f"Did you mean {' or '.join(close)}?"
     if not listed:
         return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llm_magics.errors import ConfigurationError, ParseError, nearest
@@ -24,6 +24,9 @@ _TYPES: dict[str, dict[str, Any]] = {
     "date": {"type": "string", "format": "date"},
     "datetime": {"type": "string", "format": "date-time"},
 }
+
+# So many places where an answer does not fit are told of.
+_MOST_MISFITS = 3
 
 # One of these at least stands in every JSON schema that says anything.
 _KEYWORDS = frozenset(
@@ -203,9 +206,8 @@ def validated(value: Any, spec: Any) -> Any:
     try:
         return TypeAdapter(spec).validate_python(value, strict=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f".{part}" for part in first["loc"])
-        raise _misfit(where, first["msg"]) from None
+        found = [(each["loc"], each["msg"]) for each in error.errors()]
+        raise _misfit(found) from None
 
 
 def _fits(value: Any, schema: dict[str, Any]) -> None:
@@ -218,11 +220,16 @@ def _fits(value: Any, schema: dict[str, Any]) -> None:
     except (Unresolvable, RecursionError) as problem:
         msg = f"The schema refers to what is not there, or to itself: {str(problem)[:200]}"
         raise ConfigurationError(msg, hint="Check its $ref.") from None
-    error = next(iter(errors), None)
-    if error is not None:
-        raise _misfit("".join(f".{part}" for part in error.absolute_path), error.message)
+    if errors:
+        raise _misfit([(each.absolute_path, each.message) for each in errors])
 
 
-def _misfit(where: str, why: str) -> ParseError:
-    msg = f"The answer does not fit the schema at answer{where}: {why[:200]}"
+def _misfit(found: Sequence[tuple[Iterable[Any], str]]) -> ParseError:
+    """The first few places where an answer does not fit, each with why."""
+    places = [
+        f"at answer{''.join(f'.{part}' for part in where)}: {why[:200]}"
+        for where, why in found[:_MOST_MISFITS]
+    ]
+    more = f"; and {len(found) - len(places)} more" if len(found) > len(places) else ""
+    msg = f"The answer does not fit the schema {'; '.join(places)}{more}"
     return ParseError(msg, hint="Read it as it is from .text, or ask again.")

@@ -147,15 +147,24 @@ def _check(  # noqa: PLR0913 (a row of a table)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written, as the service counts them; ``None`` where it does not say."""
+    """
+    Tokens read and written, as the service counts them; ``None`` where it does not say.
+
+    Attributes:
+        input_tokens: of the prompt, whether from the service's cache or not.
+        output_tokens: of the answer, its thinking included.
+        cached_tokens: those of the prompt that came from the service's cache.
+        cache_write_tokens: those of the prompt that were put into it.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """A service may send anything: what is no number of tokens counts as not told."""
-        for name in ("input_tokens", "output_tokens", "cached_tokens"):
+        for name in ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"):
             object.__setattr__(self, name, whole_number(getattr(self, name)))
 
     @property

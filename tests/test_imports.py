@@ -30,7 +30,7 @@ STOREYS = [
     ["schemas", "types"],
     ["media"],
     ["errors"],
-    ["secrets"],
+    ["cells", "secrets", "writing"],
 ]
 FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 OUTSIDE = {"__init__", "_when_imported"}

@@ -163,7 +163,7 @@ def test_a_schema_by_the_shared_road() -> None:
     assert isinstance(answer.data["age"], int)
     with pytest.raises(errors.ParseError) as caught:
         lm.ask("no JSON here", model="echo/echo", schema="age int")
-    assert caught.value.partial.text == "no JSON here"
+    assert "no JSON here" in caught.value.partial.text
     with pytest.raises(errors.ParseError, match=r"answer\.age"):
         lm.ask('{"age": "old"}', model="echo/echo", schema="age int")
     assert session.runs.frame()["kind"].tolist()[-3:] == ["chat"] * 3

@@ -84,7 +84,11 @@ def test_a_dry_run_sends_nothing(
 ) -> None:
     """It shows whom it would ask, and what."""
     shell.run_cell_magic("llm", "--dry-run -s sys", "hi {{ 1 + 1 }}")
-    assert capsys.readouterr().out == "to echo/echo; nothing was sent\n[system] sys\n[user] hi 2\n"
+    assert capsys.readouterr().out == (
+        "to echo/echo; nothing was sent\n[system] sys\n[user] hi 2\n\n"
+        "filled in:\n  an expression: int, 1 characters\n\n"
+        "about 11 tokens, and an answer of up to 1,000: cost nothing\n"
+    )
     assert llm_magics.runs().empty
 
 
@@ -246,7 +250,7 @@ def test_tab_completes_without_asking_anybody(
     assert completed(shell, "%llm use echo/") == {"echo/echo", "echo/lorem"}
     assert completed(shell, "%llm config temp") == {"temperature"}
     assert "local/smollm2-135m" in completed(shell, "%%llm local/")
-    assert completed(shell, "%%llm echo/echo --te") == {"--temperature"}
+    assert completed(shell, "%%llm echo/echo --te") == {"--temperature", "--template"}
     assert completed(shell, "%%llm -f j") == {"json"}
     assert completed(shell, "%embed df.text --in") == {"--into"}
     assert completed(shell, "%embed df.text --model local/m") == {"local/minilm-l6-v2"}

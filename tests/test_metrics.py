@@ -25,6 +25,7 @@ COLUMNS = [
     "fallback_from",
     "finish_reason",
     "error",
+    "cell",
 ]
 
 

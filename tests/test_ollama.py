@@ -120,14 +120,17 @@ def test_no_key_of_the_users_follows_a_projects_address(
 
 
 def test_a_call_through_the_whole_road(server: Server) -> None:
-    """The service's counts and times are in the row, its load time apart."""
+    """The service's counts and times are in the row, its load apart; a key means that it bills."""
     lm.config.set("providers.ollama.base_url", server.url)
     answer = lm.ask("hi", model=f"ollama/{CHAT}", max_tokens=5, keep_alive="1m")
     assert answer.usage.output_tokens == 5
     assert answer.timing.itl_ms == pytest.approx(125)
     assert answer.timing.load_s == pytest.approx(0.02)
     assert server.asked[-1].json()["keep_alive"] == "1m"
-    assert lm.runs().cost_usd.isna().all()
+    assert (lm.runs().cost_usd == 0).all()
+    lm.config.set("providers.ollama.api_key", "a-key-of-a-cloud")
+    lm.ask("hi", model=f"ollama/{CHAT}", max_tokens=5)
+    assert lm.runs().cost_usd.isna().tolist() == [False, True]
 
 
 def test_models_with_what_is_known_of_them(server: Server) -> None:

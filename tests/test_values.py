@@ -69,10 +69,10 @@ def test_every_provider_error_is_one() -> None:
     drawn = [
         line.split("──")[1].split()[0] for line in errors.__doc__.splitlines() if "──" in line
     ]
-    assert len(drawn) == 15
+    assert len(drawn) == 16
     for name in drawn:
         assert issubclass(getattr(errors, name), LLMError)
-    for name in drawn[4:]:
+    for name in drawn[5:]:
         assert issubclass(getattr(errors, name), ProviderError)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.exchange import Exchange
@@ -11,6 +11,16 @@ from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def frame_of(prompts: Iterable[Prompt]) -> DataFrame:
+    """One row a prompt, as `rows_of` gives them."""
+    import pandas as pd
+
+    return pd.DataFrame(rows_of(prompts))
 
 
 def rows_of(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:

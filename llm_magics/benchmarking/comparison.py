@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.benchmarking.asking import listed, rows_of
+from llm_magics.benchmarking.asking import frame_of, listed
 from llm_magics.engine.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -31,11 +31,9 @@ def compare(
         One row for each prompt and model, with the answer in ``text`` and the columns of
         `lm.runs`. A model that fails has its ``error`` there, and stops no other.
     """
-    import pandas as pd
-
     asked = (
         Prompt(prompt, model, system, parameters, variables)
         for prompt in listed(prompts)
         for model in listed(models)
     )
-    return pd.DataFrame(rows_of(asked))
+    return frame_of(asked)

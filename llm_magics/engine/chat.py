@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from copy import copy
+from typing import Any
 
-from llm_magics.engine.prompt import Prompt, messages_of, parameters_of
+from llm_magics import cells
+from llm_magics.engine import money
+from llm_magics.engine.kept import KeptAnswers
+from llm_magics.engine.money import Estimate
+from llm_magics.engine.prompt import Prompt, messages_of, parameters_of, with_template
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import (
     INTERRUPTED,
@@ -19,10 +25,20 @@ from llm_magics.engine.road import (
 from llm_magics.engine.session import Session
 from llm_magics.engine.stamping import stamped
 from llm_magics.errors import ProviderError
-from llm_magics.policies import metrics, prices, recordings
+from llm_magics.policies import metrics, recordings
 from llm_magics.policies.retrying import Patience, Retries, may_fall_back
 from llm_magics.policies.routing import Candidate
-from llm_magics.types import ModelResponse, Progress, StreamChunk, Timing, Usage
+from llm_magics.policies.templates import Filled
+from llm_magics.policies.threads import Turn
+from llm_magics.types import (
+    ChatMessage,
+    ModelParameters,
+    ModelResponse,
+    Progress,
+    StreamChunk,
+    Timing,
+    Usage,
+)
 
 
 class ChatCall:
@@ -36,24 +52,53 @@ class ChatCall:
     def __init__(self, session: Session, prompt: Prompt) -> None:
         """Fill in the prompt; in this thread, for its expressions are the user's own code."""
         self._session = session
-        self._prompt = prompt
-        self.messages = messages_of(prompt, session.config.system)
+        self._prompt = prompt = with_template(prompt)
+        # Another cell may be running when the answer has come.
+        self._cell = cells.running().next_turn() if prompt.thread else ""
+        self.filled: list[Filled] = []
+        before = session.threads.before(prompt.thread, self._cell) if prompt.thread else ()
+        self.messages = messages_of(prompt, session.config.system, before, self.filled.append)
         parameters_of(prompt, session, {})  # a slip is told of at once, and in the cell's thread
+        self._asked_in_thread = self.messages[-1]
+        self._mended = 0
+        self._begin()
+
+    def _begin(self) -> None:
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
         self._interrupted = False
         self._is_replayed = False
         self._retries = 0
         self._failed: list[str] = []
+        self._is_refused = False
 
-    async def plan(self) -> Route:
-        """Find the model — of a route the first — without asking it."""
-        self._route = await find_route(self._session, self._wanted)
-        return self._route
+    @property
+    def schema(self) -> Any:
+        """What the answer was asked to look like, if that was said."""
+        return self._prompt.schema
+
+    def again(self, more: Sequence[ChatMessage]) -> ChatCall:
+        """The same call with ``more`` said after the prompt; in a thread it takes its place."""
+        other = copy(self)
+        other.messages = (*self.messages, *more)
+        other._mended = self._mended + 1
+        other._begin()
+        return other
+
+    async def plan(self) -> tuple[Route, Estimate]:
+        """Whom it would ask — of a route the first — and what it may take; nothing is sent."""
+        self._route = route = await find_route(self._session, self._wanted)
+        return route, self._estimate(route, self._parameters(route))
 
     @property
     def _wanted(self) -> str:
         return self._prompt.model or str(self._session.config.model)
+
+    def _parameters(self, route: Route) -> ModelParameters:
+        return parameters_of(self._prompt, self._session, route.parameters)
+
+    def _estimate(self, route: Route, parameters: ModelParameters) -> Estimate:
+        return money.chat_estimate(self._session, route, self.messages, parameters)
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Walk the road. Closing the generator, or cancelling, stops the model at once."""
@@ -68,6 +113,8 @@ class ChatCall:
         except (asyncio.CancelledError, GeneratorExit):
             self._interrupted = True
             raise
+        finally:
+            self._remember()
 
     async def _first_that_answers(
         self, found: Sequence[Candidate], only: Route | None
@@ -89,13 +136,51 @@ class ChatCall:
                 self._failed.append(f"{candidate.model} ({type(error).__name__})")
 
     async def _asked(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Ask one model, again where that may help; whether it answered is remembered."""
+        """What one model answers, now or before; whether it answered is remembered."""
+        parameters = self._parameters(route)
+        request = recordings.chat_request(route.name, self.messages, parameters)
+        kept = KeptAnswers(self._session, route, request, self._prompt.is_fresh)
+        found = await kept.find()
+        if found is not None:
+            self._is_replayed = True
+            async for chunk in self._again(recordings.chunks_of(found)):
+                yield chunk
+            return
+        estimate = self._estimate(route, parameters).cost_usd if self._has_budget else None
+        with self._session.budget.held(route.name, estimate, self._spent_usd):
+            async for event in self._patiently(route, parameters):
+                yield event
+        await kept.keep(self._chunks)
+
+    def _spent_usd(self) -> float | None:
+        """For the budget: nothing where the service refused."""
+        return 0.0 if self._is_refused else self.response().cost_usd
+
+    @property
+    def _has_budget(self) -> bool:
+        return self._session.budget.limit_usd is not None
+
+    async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
+        """A kept answer: at once, or as fast as it came."""
+        speed = self._session.config.replay_speed
+        past_s = 0.0
+        for chunk in chunks:
+            if speed and chunk.elapsed_s:
+                await asyncio.sleep((chunk.elapsed_s - past_s) / speed)
+                past_s = chunk.elapsed_s
+            self._chunks.append(chunk)
+            yield chunk
+
+    async def _patiently(
+        self, route: Route, parameters: ModelParameters
+    ) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Ask one model, and again where that may help."""
         patience = Patience(self._session.config.retries, self._session.config.longest_wait_s)
         retries, cooldowns = Retries(patience), self._session.cooldowns
         while True:
             self._chunks.clear()
             try:
-                async for event in self._attempt(route):
+                async for event in self._attempt(route, parameters):
                     yield event
                 cooldowns.answered(route.provider.name)
                 return
@@ -104,54 +189,56 @@ class ChatCall:
                 if wait_s is None:
                     note = cooldowns.failed if may_fall_back(error) else cooldowns.answered
                     note(route.provider.name)
+                    self._is_refused = not self._chunks
                     raise
                 self._retries += 1
                 yield Progress(f"asking {route.name} again in {wait_s:.0f} s: {error}")
                 await asyncio.sleep(wait_s)
 
-    async def _attempt(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
-        parameters = parameters_of(self._prompt, self._session, route.parameters)
-        tape = self._session.tape
-        request = tape and recordings.chat_request(route.name, self.messages, parameters)
-        kept = tape.find(request) if tape and request else None
-        if kept is not None:
-            self._is_replayed = True
-            for chunk in recordings.chunks_of(kept):
-                self._chunks.append(chunk)
-                yield chunk
-            return
-        async for progress in made_ready(route, "chat"):
-            yield progress
-        answer = stamped(route, self.messages, parameters)
+    async def _attempt(
+        self, route: Route, parameters: ModelParameters
+    ) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Ask once, when it is this call's turn."""
+        limiter = self._session.limiter(route.provider)
         keep = self._chunks.append
-        try:
-            async for chunk in answer:
-                keep(chunk)
-                yield chunk
-        finally:
-            await answer.aclose()
-        if tape and request:
-            tape.keep(request, recordings.told_by(self._chunks))
+        async with limiter.place(lambda: self._estimate(route, parameters).input_tokens):
+            async for progress in made_ready(route, "chat"):
+                yield progress
+            answer = stamped(route, self.messages, parameters)
+            try:
+                async for chunk in answer:
+                    keep(chunk)
+                    yield chunk
+            finally:
+                await answer.aclose()
 
     @property
     def _has_begun(self) -> bool:
         """Whether words have been handed out, which cannot be taken back."""
         return any(chunk.has_tokens for chunk in self._chunks)
 
+    def _remember(self) -> None:
+        """Make the answer, or what came of it, a turn of its thread."""
+        if self._prompt.thread is None or not self._has_begun:
+            return
+        answer, response = ModelResponse.of(self._chunks), self.response()
+        said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
+        is_whole = response.finish_reason not in (None, INTERRUPTED)
+        turn = Turn(self._cell, self._asked_in_thread, said, response.model, is_whole)
+        self._session.threads.add(self._prompt.thread, turn)
+
     def response(self) -> Response:
         """The answer, or as much of it as has come."""
         answer = ModelResponse.of(self._chunks)
         route = self._route
-        load_s = route.load_s if route else 0.0
-        timing = metrics.measure(self._chunks, answer.usage, load_s)
-        cost_usd = prices.cost_usd(route.provider.name, answer.usage) if route else None
+        timing = metrics.measure(self._chunks, answer.usage, route.load_s if route else 0.0)
         return Response(
             text=answer.text,
             model=route.name if route else "",
             finish_reason=INTERRUPTED if self._interrupted else answer.finish_reason,
             usage=answer.usage or Usage(),
             timing=Timing() if self._is_replayed else timing,  # whose times they would be
-            cost_usd=0.0 if self._is_replayed else cost_usd,
+            cost_usd=self._cost_usd(answer),
             cached=self._is_replayed,
             messages=self.messages,
             reasoning=answer.reasoning,
@@ -160,4 +247,14 @@ class ChatCall:
             schema=self._prompt.schema,
             retries=self._retries,
             fallback_from=tuple(self._failed),
+            mended=self._mended,
         )
+
+    def _cost_usd(self, answer: ModelResponse) -> float | None:
+        """What it cost; not known of an answer that broke off, whose count had not ended."""
+        if self._is_replayed:
+            return 0.0
+        if self._route is None:
+            return None
+        usage = answer.usage if answer.finish_reason and answer.usage else Usage()
+        return money.cost_usd(self._session, self._route, usage)

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 
+from llm_magics.engine import money
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import Route, find_route, logged, made_ready
 from llm_magics.engine.session import Session
 from llm_magics.errors import ProviderError
-from llm_magics.policies import metrics, prices, recordings
+from llm_magics.policies import metrics, recordings, tokens
 from llm_magics.policies.retrying import Patience, Retries
 from llm_magics.types import Embeddings, Progress, StreamChunk, Usage, whole_text
 
@@ -37,7 +38,9 @@ class EmbeddingCall:
         self.vectors: list[list[float]] = []
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Walk the road, yielding how far it has come."""
+        """Walk the road, yielding how far it has come; where there is no text, nowhere."""
+        if not self._texts:
+            return
         self._route = route = await find_route(self._session, self._model)
         with logged(self._session, "embedding", lambda: route, self.response):
             if not self._all_are_kept(route):
@@ -82,30 +85,50 @@ class EmbeddingCall:
         self.vectors += vectors
 
     async def _sent(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
-        vectors = await self._asked(route, texts)
+        estimate = None
+        if self._session.budget.limit_usd is not None:
+            estimate = money.embedding_estimate(self._session, route, texts).cost_usd
+        before_usd = self.response().cost_usd or 0.0
+        with self._session.budget.held(route.name, estimate, lambda: self._spent_usd(before_usd)):
+            vectors = await self._asked(route, texts)
+            self._count(vectors)
         if len(vectors) != len(texts):
             msg = f"{route.name} gave {len(vectors)} vectors for {len(texts)} texts."
             hint = "They were not kept, for it is unclear whose they are."
             raise ProviderError(msg, hint=hint, provider=route.provider.name, model=route.model)
+        return vectors
+
+    def _count(self, vectors: list[list[float]]) -> None:
         usage = vectors.usage if isinstance(vectors, Embeddings) else None
         used = usage.input_tokens if usage else None
         if used is not None:
             self._tokens = (self._tokens or 0) + used
-        return vectors
+
+    def _spent_usd(self, before_usd: float) -> float | None:
+        """What was spent since ``before_usd`` had been."""
+        cost_usd = self.response().cost_usd
+        return None if cost_usd is None else cost_usd - before_usd
 
     async def _asked(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
         """The vectors, asked for again where that may help; another model's would not do."""
         config = self._session.config
         retries = Retries(Patience(config.retries, config.longest_wait_s))
+        limiter = self._session.limiter(route.provider)
         while True:
             try:
-                return await route.provider.generate_embeddings(texts, route.model)
+                async with limiter.place(lambda: sum(map(tokens.of_text, texts))):
+                    return await route.provider.generate_embeddings(texts, route.model)
             except ProviderError as error:
                 wait_s = retries.wait_s(error)
                 if wait_s is None:
                     raise
                 self._retries += 1
                 await asyncio.sleep(wait_s)
+
+    def _cost_usd(self, usage: Usage) -> float | None:
+        if self._is_replayed and self.vectors:
+            return 0.0
+        return money.cost_usd(self._session, self._route, usage) if self._route else None
 
     def response(self) -> Response:
         """The measurements of the call, as a response without text."""
@@ -118,7 +141,7 @@ class EmbeddingCall:
             finish_reason="stop",
             usage=usage,
             timing=metrics.measure(chunks, usage, route.load_s if route else 0.0),
-            cost_usd=prices.cost_usd(route.provider.name, usage) if route else None,
+            cost_usd=self._cost_usd(usage),
             retries=self._retries,
             cached=self._is_replayed and bool(self.vectors),
         )

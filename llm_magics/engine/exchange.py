@@ -56,3 +56,22 @@ class Exchange(Generic[Event_co]):
         """Walk to the end, handing nothing out."""
         for _ in self:
             pass
+
+
+async def walked(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, None]:
+    """
+    The same for a caller who has a loop of his own.
+
+    When the generator is closed, or its task is cancelled, the call ends before it does.
+    """
+    show = progress.new_view()
+    events = bridge.aiterate(call.events())
+    try:
+        async for event in events:
+            if isinstance(event, Progress):
+                show(event)
+            else:
+                yield event
+    finally:
+        show(None)
+        await events.aclose()

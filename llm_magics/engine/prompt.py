@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
 from llm_magics.engine.session import Session
 from llm_magics.errors import UsageError
 from llm_magics.media import image_of
-from llm_magics.policies import templates
+from llm_magics.policies import prompt_files, templates
 from llm_magics.schemas import schema_of
 from llm_magics.tools import tool_of
 from llm_magics.types import ChatMessage, ModelParameters
@@ -44,6 +44,9 @@ class Prompt:
         schema: what the answer must look like; see `llm_magics.schemas`.
         tools: functions that the model may call.
         variables: what ``{{ names }}`` stand for; ``None`` leaves braces as they are.
+        template: the name of a prompt in a file; ``text`` is its ``{{ input }}``.
+        thread: the conversation that it goes on with, and that it becomes part of.
+        is_fresh: ask the model, whatever the cache has.
     """
 
     text: str
@@ -54,13 +57,40 @@ class Prompt:
     images: Sequence[Any] = ()
     schema: Any = None
     tools: Sequence[Any] = ()
+    template: str | None = None
+    thread: str | None = None
+    is_fresh: bool = False
+
+
+def with_template(prompt: Prompt) -> Prompt:
+    """``prompt`` with what the file of its template says, where the prompt itself says nothing."""
+    if prompt.template is None:
+        return prompt
+    file = prompt_files.load(prompt.template)
+    text = file.text
+    if "input" not in templates.names_in(f"{text}{file.system or ''}") and prompt.text.strip():
+        text = f"{text}\n\n{prompt.text}"
+    given = {"input": prompt.text}
+    return replace(
+        prompt,
+        text=text,
+        template=None,
+        model=prompt.model or file.model,
+        system=file.system if prompt.system is None else prompt.system,
+        parameters={**file.parameters, **_told(prompt.parameters)},
+        schema=file.schema if prompt.schema is None else prompt.schema,
+        variables={**file.defaults, **(prompt.variables or {}), **given},
+    )
+
+
+def _told(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def parameters_of(prompt: Prompt, session: Session, alias: Mapping[str, Any]) -> ModelParameters:
     """Those of the prompt, over those of the ``alias`` that was asked, over the settings."""
     given = {name: session.config.get(name) for name in _SETTINGS}
-    asked = {name: value for name, value in prompt.parameters.items() if value is not None}
-    asked = {**alias, **asked}
+    asked = {**alias, **_told(prompt.parameters)}
     given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
     given |= {name: asked.pop(name) for name in _SHARED if name in asked}
     asked |= asked.pop("extra_body", {})
@@ -89,8 +119,13 @@ def _refuse_slip(name: str) -> None:
         raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
 
 
-def messages_of(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage, ...]:
-    """The prompt and its system message, filled in."""
+def messages_of(
+    prompt: Prompt,
+    default_system: str | None,
+    before: Sequence[ChatMessage] = (),
+    note: Callable[[templates.Filled], None] | None = None,
+) -> tuple[ChatMessage, ...]:
+    """The system message and the prompt, filled in; between them what was said ``before``."""
     for what, value in (("prompt", prompt.text), ("model", prompt.model)):
         if not isinstance(value, str | None) or (what == "prompt" and value is None):
             msg = f"A {what} is a text, and this is {type(value).__name__}."
@@ -98,15 +133,16 @@ def messages_of(prompt: Prompt, default_system: str | None) -> tuple[ChatMessage
     system = prompt.system if prompt.system is not None else default_system
     text = prompt.text
     if prompt.variables is not None:
-        text = templates.render(text, prompt.variables)
-        system = system and templates.render(system, prompt.variables)
+        text = templates.render(text, prompt.variables, note)
+        system = system and templates.render(system, prompt.variables, note)
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write what to ask.")
     asked = ChatMessage(
         "user", text, images=tuple(image_of(each) for each in _several(prompt.images))
     )
-    return (ChatMessage("system", system), asked) if system else (asked,)
+    first = (ChatMessage("system", system),) if system else ()
+    return (*first, *before, asked)
 
 
 def _several(given: Any) -> Iterable[Any]:

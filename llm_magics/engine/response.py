@@ -35,6 +35,7 @@ class Response:
         schema: what the answer was asked to look like.
         retries: how often it had to be asked for again.
         fallback_from: the models of a route that had failed before, each with its error.
+        mended: how often it was asked for again because it did not fit the schema.
         raw: the last thing the service sent, decoded.
     """
 
@@ -52,6 +53,7 @@ class Response:
     schema: Any = field(default=None, repr=False)
     retries: int = 0
     fallback_from: tuple[str, ...] = ()
+    mended: int = 0
 
     @property
     def data(self) -> Any:
@@ -66,10 +68,19 @@ class Response:
 
     def check(self) -> None:
         """Raise the `ParseError` of `data`, if there is one, with this answer in ``partial``."""
+        misfit = self.misfit()
+        if misfit is not None:
+            raise misfit
+
+    def misfit(self) -> ParseError | None:
+        """Why it does not fit the schema it was asked for, if it does not."""
+        if self.schema is None or self.tool_calls:
+            return None
         try:
             self.data  # noqa: B018 (it is read for its error)
         except ParseError as misfit:
-            raise self._told(misfit) from None
+            return self._told(misfit)
+        return None
 
     def _told(self, misfit: ParseError) -> ParseError:
         if self.finish_reason == "length":
@@ -88,9 +99,21 @@ class Response:
         """All fenced blocks with their languages."""
         return parsing.code_blocks(self.text)
 
-    def json(self) -> Any:
-        """The JSON value in it; a `ParseError` where there is none."""
-        return parsing.json_value(self.text)
+    def code_in(self, language: str) -> str:
+        """The first fenced block that is marked as ``language``."""
+        return parsing.code(self.text, language)
+
+    def json(self, *, partial: bool = False, repair: bool = False) -> Any:
+        """
+        The JSON value in it; a `ParseError` where there is none.
+
+        Args:
+            partial: of a text that is not whole yet, the value as far as it has come.
+            repair: where it is no valid JSON, mend it (extra ``repair``), with a warning.
+        """
+        if partial:
+            return parsing.partial_json(self.text)
+        return parsing.json_value(self.text, repair=repair)
 
     def df(self) -> DataFrame:
         """The table in it as a DataFrame; a `ParseError` where there is none."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_magics import cells
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.errors import ModelNotFoundError
@@ -136,5 +137,6 @@ def logged(
                 fallback_from=", ".join(answer.fallback_from) or None,
                 finish_reason=ending.get("finish_reason", answer.finish_reason),
                 error=ending.get("error"),
+                cell=cells.running().number,
             )
         )

@@ -10,13 +10,19 @@ from typing import Any, TypeVar
 
 from llm_magics.bridge import bridge
 from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.policies.budget import Budget
+from llm_magics.policies.cache import Cache
 from llm_magics.policies.cooldown import Cooldowns
+from llm_magics.policies.limits import Limiter
 from llm_magics.policies.metrics import RunLog
 from llm_magics.policies.recordings import Tape
+from llm_magics.policies.threads import Threads
 from llm_magics.providers import create_provider, get_available_providers, provider_type
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.settings import keys, trust
 from llm_magics.settings.config import Config, config
 from llm_magics.settings.files import is_project_file
+from llm_magics.settings.folders import cache_folder
 
 _T = TypeVar("_T")
 
@@ -28,6 +34,10 @@ class Session:
         self.config = config
         self.runs = RunLog()
         self.cooldowns = Cooldowns()
+        self.threads = Threads()
+        self._budget = Budget()
+        self._cache: tuple[Any, Cache | None] = (None, None)
+        self._limiters: dict[str, tuple[BaseModelProvider, Limiter]] = {}
         self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
         self._turns: dict[str, int] = {}
         self._providers: dict[str, tuple[Any, BaseModelProvider]] = {}
@@ -39,12 +49,56 @@ class Session:
         made = provider_type(self._type_of(name))
         settings = self.config.for_provider(name, made.config_type.model_fields)
         own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
+        if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
+            settings |= self._key_of_the_keyring(name, made, settings)
         told = (settings, [os.environ.get(variable) for variable in own])
         known = self._providers.get(name)
         if known is None or known[0] != told:
             self._keep_key_from_strangers(name, made, settings)
             known = self._providers[name] = (told, self._created(name, settings))
         return known[1]
+
+    def limiter(self, provider: BaseModelProvider) -> Limiter:
+        """What bounds the calls of ``provider``; begun anew where its settings change."""
+        known = self._limiters.get(provider.name)
+        if known is None or known[0] is not provider:
+            own = provider.config
+            limiter = Limiter(own.concurrency, own.requests_per_minute, own.tokens_per_minute)
+            known = self._limiters[provider.name] = (provider, limiter)
+        return known[1]
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent, by the settings; counted anew when they change."""
+        limit_usd = self.config.budget
+        if limit_usd != self._budget.limit_usd:
+            self._budget.allow(limit_usd)
+        return self._budget
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache of answers, where the settings ask for one."""
+        return self.answer_cache if self.config.cache else None
+
+    @property
+    def answer_cache(self) -> Cache:
+        """The cache of answers, asked for or not."""
+        told = (cache_folder() / "answers.sqlite", self.config.cache_mb * 1_000_000)
+        if self._cache[1] is None or self._cache[0] != told:
+            self._cache = (told, Cache(*told))
+        assert self._cache[1] is not None
+        return self._cache[1]
+
+    def _key_of_the_keyring(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The key that the user's system keeps, where neither settings nor environment have one."""
+        if os.environ.get(made.config_type.namesake_key_variable(name, settings)):
+            return {}
+        if self._type_of(name) == name and made.own_key_source():
+            return {}
+        key = keys.stored(name)
+        return {"api_key": key} if key else {}
 
     @property
     def tape(self) -> Tape | None:
@@ -62,6 +116,8 @@ class Session:
                 plays=told[1] is not None,
                 strict=config.replay_strict,
             )
+            if self._tape[1] is not None:
+                self._tape[1].tidy()
             self._tape = ((*told, config.replay_strict), made or None)
         return self._tape[1]
 
@@ -80,6 +136,10 @@ class Session:
         self._turns[route] = self._turns.get(route, -1) + 1
         return self._turns[route]
 
+    def takes_key(self, name: str) -> bool:
+        """Whether the provider called ``name`` can have a key."""
+        return "api_key" in provider_type(self._type_of(name)).config_type.model_fields
+
     def provider_names(self) -> list[str]:
         """All that can be asked: those there are, and those that the settings add by a type."""
         return sorted({*get_available_providers(), *self._namesakes()})
@@ -96,19 +156,19 @@ class Session:
     ) -> None:
         """A project's file may say where to ask, but not have the user's own key sent there."""
         where, source = self._chosen_by_a_project(name)
-        if not source:
+        if not source or trust.is_trusted(Path(source.removeprefix("file "))):
             return
         secret_source = self._secret_source(name, made, settings, source)
         if not secret_source:
             return
         value = settings[where]
         msg = f"{source} sends {name} to {value}, where your key would go too ({secret_source})."
-        hint = f"If you trust it: %llm config providers.{name}.{where} {value}"
+        hint = f"If you trust it: %llm trust, or %llm config providers.{name}.{where} {value}"
         raise ConfigurationError(msg, hint=hint, provider=name)
 
     def _chosen_by_a_project(self, name: str) -> tuple[str, str]:
         """The setting by which a project's file decides where ``name`` is, and that file."""
-        for key in ("base_url", "profile", "type"):
+        for key in trust.PLACES:
             source = self.config.source(f"providers.{name}.{key}")
             if is_project_file(source):
                 return key, source
@@ -123,7 +183,7 @@ class Session:
         for key in ("api_key", "extra_headers"):
             source = self.config.source(f"providers.{name}.{key}")
             if key in settings and source != project:
-                return source
+                return "keyring" if source == "default" else source
         if "api_key" in settings:  # the project's own
             return ""
         if self._type_of(name) == name:
@@ -164,7 +224,11 @@ class Session:
         return await asyncio.gather(*map(one, names), return_exceptions=True)
 
     async def close(self) -> None:
-        """Close every provider."""
+        """Close every provider, the cache and the recording."""
+        if self._cache[1] is not None:
+            self._cache[1].close()
+        if self._tape[1] is not None:
+            self._tape[1].tidy()
         closing = (provider.close() for _, provider in self._providers.values())
         await asyncio.gather(*closing, return_exceptions=True)
 

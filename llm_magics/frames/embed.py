@@ -18,6 +18,7 @@ import numpy as np
 from llm_magics.engine.embedding import EmbeddingCall
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.session import session
+from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, LLMError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class EmbeddingReport:
         return " · ".join([*parts, self.model])
 
 
-def embed(texts: Iterable[str | None], *, model: str | None = None) -> Vectors:
+def _embed(texts: Iterable[str | None], *, model: str | None = None) -> Work[Vectors]:
     """
     The vectors of ``texts``.
 
@@ -64,12 +65,17 @@ def embed(texts: Iterable[str | None], *, model: str | None = None) -> Vectors:
         Interrupted: with the rows that were done in ``partial``, NaN for the others.
         LLMError: the provider could not embed them.
     """
-    done = embedded(texts, model)
-    if isinstance(done.error, KeyboardInterrupt):
-        raise done.interrupted(done.matrix) from None
-    if done.error is not None:
-        raise done.error
-    return done.matrix
+    plan = _Plan(texts, model)
+
+    def stopped() -> Interrupted:
+        done = plan.done(None)
+        return done.interrupted(done.matrix)
+
+    return Work(plan.call, lambda: plan.done(None).matrix, stopped)
+
+
+embed = blocking("embed", _embed)
+aembed = awaited("aembed", _embed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,31 +132,42 @@ def embed_column(column: Series[Any], model: str | None = None) -> Series[Any]:
 
 def embedded(texts: Iterable[str | None], model: str | None = None) -> Embedded:
     """The vectors of ``texts``, or as many as came before an error or an Interrupt."""
-    rows = _rows_of(texts)
-    present = {row: text for row, text in enumerate(rows) if not _is_missing(text, row)}
-    unique = list(dict.fromkeys(present.values()))  # the same text is sent once
-    call = EmbeddingCall(session, unique, model)
-    error: BaseException | None = None
-    if unique:
-        try:
-            with Exchange(call) as exchange:
-                exchange.finish()
-        except (LLMError, KeyboardInterrupt) as ended:
-            error = ended
-    matrix = np.asarray(call.vectors, dtype=np.float32)
-    by_text = dict(zip(unique, matrix, strict=False))
-    vectors: list[Vectors | None] = [None] * len(rows)
-    for row, text in present.items():
-        vectors[row] = by_text.get(text)
-    response = call.response()
-    report = EmbeddingReport(
-        model=response.model,
-        rows=len(rows),
-        missing=len(rows) - len(present),
-        dimensions=matrix.shape[1] if len(matrix) else 0,
-        seconds=response.timing.e2e_s or 0.0,
-    )
-    return Embedded(vectors, report, error)
+    plan = _Plan(texts, model)
+    try:
+        with Exchange(plan.call) as exchange:
+            exchange.finish()
+    except (LLMError, KeyboardInterrupt) as error:
+        return plan.done(error)
+    return plan.done(None)
+
+
+class _Plan:
+    """Which of some rows are sent: each text once, and none that is missing or empty."""
+
+    def __init__(self, texts: Iterable[str | None], model: str | None) -> None:
+        self._rows = _rows_of(texts)
+        self._present = {
+            row: text for row, text in enumerate(self._rows) if not _is_missing(text, row)
+        }
+        self._unique = list(dict.fromkeys(self._present.values()))
+        self.call = EmbeddingCall(session, self._unique, model)
+
+    def done(self, error: BaseException | None) -> Embedded:
+        """What has come of it, when ``error`` ended it or nothing did."""
+        matrix = np.asarray(self.call.vectors, dtype=np.float32)
+        by_text = dict(zip(self._unique, matrix, strict=False))
+        vectors: list[Vectors | None] = [None] * len(self._rows)
+        for row, text in self._present.items():
+            vectors[row] = by_text.get(text)
+        response = self.call.response()
+        report = EmbeddingReport(
+            model=response.model,
+            rows=len(self._rows),
+            missing=len(self._rows) - len(self._present),
+            dimensions=matrix.shape[1] if len(matrix) else 0,
+            seconds=response.timing.e2e_s or 0.0,
+        )
+        return Embedded(vectors, report, error)
 
 
 def _rows_of(texts: Any) -> list[Any]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook.display import answer_display
-from llm_magics.notebook.options import check_name, pairs, parameters_of
+from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
+from llm_magics.policies import prompt_files
+from llm_magics.policies.prompt_files import PromptFile
+from llm_magics.policies.templates import Filled
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -30,16 +35,19 @@ def answer_cell(
     shell: InteractiveShell, options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
 ) -> Any:
     """What ``%%llm`` does with its options and its cell; ``variables`` are the caller's."""
-    if not cell.strip():
+    if not cell.strip() and not options.template:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write the prompt in the lines below %%llm.")
     check_name(options.output)
+    thread_or_model(options)
     for model in options.model:
         if "=" in model:
             msg = f'"{model}" is no model.'
             raise UsageError(
                 msg, hint=f"To fill in a {{{{ name }}}} of the prompt write -p {model}."
             )
+    if options.save:
+        return _save(options, cell)
     if len(options.model) > 1:
         return _compare(shell, _prompt(options, cell, variables), options)
     call = ChatCall(session, _prompt(options, cell, variables))
@@ -56,12 +64,32 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
         system=options.system,
         parameters=parameters_of(options),
         variables={**variables, **pairs(options.param)},
+        images=[variables.get(word, word) for word in options.image],
+        schema=options.schema and variables.get(options.schema, options.schema),
+        template=options.template,
+        thread=options.thread,
+        is_fresh=options.fresh,
     )
+
+
+def _save(options: argparse.Namespace, cell: str) -> None:
+    """The cell as a template; what belongs to one run of it alone is not kept."""
+    file = PromptFile(
+        cell.strip("\n"),
+        system=options.system,
+        model=next(iter(options.model), None),
+        parameters=dict(parameters_of(options)),
+        schema=options.schema,
+        defaults=pairs(options.param),
+    )
+    path = prompt_files.save(options.save, file, overwrite=options.yes)
+    sys.stdout.write(f"Kept as {path}; %%llm -t {options.save} asks it.\n")
 
 
 def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall) -> None:
     """Show the answer as it comes; whatever came of it is kept, however it ends."""
-    as_it_comes = options.format == "markdown"
+    form = options.format or ("json" if call.schema is not None else "markdown")
+    as_it_comes = form == "markdown"
     try:
         with answer_display(shell, stream=not options.no_stream) as display:
             written = 0
@@ -81,7 +109,7 @@ def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall
         _keep(shell, options.output, call.response())
     response = call.response()
     if not as_it_comes:
-        _show_as(shell, options.format, response)
+        _show_as(shell, form, response)
     if response.retries or response.fallback_from:
         sys.stdout.write(f"{_what_happened(response)}\n")
 
@@ -140,26 +168,40 @@ def _interrupted(response: Response, name: str | None) -> Interrupted:
 
 
 def _dry_run(call: ChatCall) -> None:
-    route = bridge.run(call.plan())
+    route, estimate = bridge.run(call.plan())
     lines = [f"to {route.name}; nothing was sent"]
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
+    if call.filled:
+        lines += ["", "filled in:", *map(_filled, call.filled)]
+    lines += ["", _told(estimate)]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
+def _filled(filled: Filled) -> str:
+    names = ", ".join(filled.names) or "an expression"
+    return f"  {names}: {filled.kind}, {filled.characters:,} characters"
+
+
+def _told(estimate: Estimate) -> str:
+    cost = "unknown" if estimate.cost_usd is None else f"${estimate.cost_usd:.4f}"
+    cost = "nothing" if estimate.cost_usd == 0 else cost
+    return (
+        f"about {estimate.input_tokens:,} tokens, and an answer of up to "
+        f"{estimate.output_tokens:,}: cost {cost}"
+    )
+
+
 def _compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace) -> DataFrame:
-    from llm_magics.benchmarking import compare
+    from llm_magics.benchmarking.asking import frame_of
 
     if options.dry_run:
         msg = "--dry-run shows what goes to one model; the cell names several."
         raise UsageError(msg, hint="Name one of them.")
+    if options.thread:
+        msg = "A thread goes on with one answer, and the cell names several models."
+        raise UsageError(msg, hint="Name one of them, or leave --thread out.")
     try:
-        frame = compare(
-            prompt.text,
-            options.model,
-            system=prompt.system,
-            variables=prompt.variables,
-            **prompt.parameters,
-        )
+        frame = frame_of(replace(prompt, model=model) for model in options.model)
     except Interrupted as stopped:
         if options.output and len(stopped.partial):
             shell.user_ns[options.output] = stopped.partial

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_magics import errors, progress
+from llm_magics.notebook import cell_keys
 from llm_magics.notebook.bars import progress_view
 from llm_magics.notebook.completer import complete
 from llm_magics.notebook.magics import LLMMagics
@@ -23,6 +24,7 @@ def load(shell: InteractiveShell) -> None:
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
+    cell_keys.follow(shell)
     errors.show_full_tracebacks_if(_wants_full_traceback)
     progress.show_in(lambda: progress_view(shell))
 
@@ -40,6 +42,7 @@ def unload(shell: InteractiveShell) -> None:
             each for each in shell.Completer.custom_matchers if each is not complete
         ]
     shell.display_formatter.formatters["text/html"].pop(".".join(_RESPONSE), None)
+    cell_keys.unfollow(shell)
     errors.show_full_tracebacks_if(lambda: False)
     progress.show_in(progress.terminal_view)
 

@@ -30,12 +30,17 @@ class LLMMagics(Magics):  # type: ignore[misc]
     def llm_cell(self, line: str, cell: str, local_ns: Mapping[str, Any]) -> Any:
         """Ask a model the prompt in the lines below; {{ names }} are the notebook's variables.
 
-        %%llm [MODEL ...] [-o NAME] [-s SYSTEM] [-f markdown|text|code|json|df] [-p KEY=VALUE]
+        %%llm [MODEL ...] [-o NAME] [-s SYSTEM] [-f markdown|text|code|json|df]
+              [-t TEMPLATE] [-p KEY=VALUE ...] [--schema FIELDS] [--image X ...] [--thread [NAME]]
               [--temperature T] [--max-tokens N] [--top-p P] [--seed N] [--stop TEXT]
-              [--dry-run] [--no-stream]
+              [--fresh] [--dry-run] [--no-stream] [--save NAME] [--yes]
 
         The answer is shown as it comes, and kept in _llm. With -o ans: ans.text, ans.code,
         ans.json(), ans.df(), ans.usage, ans.timing. Two or more models are compared.
+
+        -t NAME asks the prompt in prompts/NAME.md, of which the cell is {{ input }}; --save NAME
+        makes one of the cell. --thread goes on with a conversation: the cell's turn in it is
+        replaced when the cell runs again. --dry-run shows what would be sent, and its cost.
         """
         from llm_magics.notebook import asking
 

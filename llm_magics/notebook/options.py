@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 from llm_magics.errors import UsageError, nearest
 
+# The thread of those who name none.
+THREAD = "main"
+
 FORMATS = ("markdown", "text", "code", "json", "df")
 
 
@@ -83,6 +86,13 @@ def check_name(name: str | None) -> None:
         raise UsageError(msg, hint="Use letters, digits and _, like -o answer.")
 
 
+def thread_or_model(options: argparse.Namespace) -> None:
+    """Of ``--thread a/model`` the word is a model: names of threads have no slash."""
+    if options.thread and "/" in options.thread:
+        options.model.insert(0, options.thread)
+        options.thread = THREAD
+
+
 def llm_cell_parser() -> OptionParser:
     """The line of ``%%llm``."""
     parser = OptionParser("%%llm", "Ask a model the prompt in the lines below.")
@@ -90,10 +100,37 @@ def llm_cell_parser() -> OptionParser:
     add("model", nargs="*", metavar="MODEL", help="provider/name; several are compared")
     add("-o", "--output", metavar="NAME", help="keep the answer in this variable")
     add("-s", "--system", metavar="TEXT", help="the system message")
-    add("-f", "--format", choices=FORMATS, default="markdown", help="how the answer is shown")
+    add(
+        "-f",
+        "--format",
+        choices=FORMATS,
+        help="how the answer is shown; markdown, with --schema json",
+    )
+    add(
+        "-t",
+        "--template",
+        metavar="NAME",
+        help="the prompt in prompts/NAME.md; the cell is {{ input }}",
+    )
     add("-p", "--param", action="append", default=[], metavar="KEY=VALUE",
         help="what {{ KEY }} in the prompt stands for")  # fmt: skip
+    add(
+        "--schema",
+        metavar="FIELDS",
+        help='what the answer must look like: "name, age int", or a variable',
+    )
+    add(
+        "--image",
+        action="append",
+        default=[],
+        metavar="X",
+        help="a picture: a file, an address, a variable",
+    )
+    add("--thread", nargs="?", const=THREAD, metavar="NAME", help="go on with a conversation")
     add_parameters(parser)
+    add("--fresh", action="store_true", help="ask anew, whatever the cache has")
+    add("--save", metavar="NAME", help="keep the cell as prompts/NAME.md, and ask nobody")
+    add("--yes", action="store_true", help="do what would be asked about or refused")
     add("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     add("--no-stream", action="store_true", help="show the answer when it is whole")
     return parser

@@ -26,10 +26,10 @@ def rendering(shell: InteractiveShell) -> Rendering:
         return "static"
     if chosen == "text" or not hasattr(shell, "kernel"):
         return "text"
-    return "live" if _is_watched(shell) else "static"
+    return "live" if is_watched(shell) else "static"
 
 
-def _is_watched(shell: InteractiveShell) -> bool:
+def is_watched(shell: InteractiveShell) -> bool:
     """Whoever runs a notebook unattended (nbclient, papermill, nbval) allows no questions."""
     from IPython.core.displaypub import CapturingDisplayPublisher
 

@@ -55,6 +55,7 @@ class Run:
     fallback_from: str | None
     finish_reason: str | None
     error: str | None
+    cell: int | None = None
 
 
 _COLUMN_TYPES = {
@@ -75,6 +76,7 @@ _COLUMN_TYPES = {
     "fallback_from": "object",
     "finish_reason": "object",
     "error": "object",
+    "cell": "Int64",
 }
 
 
@@ -105,6 +107,15 @@ class RunLog:
             if run.tokens_per_s is not None and not run.cached:
                 told.setdefault(f"{run.provider}/{run.model}", []).append(run.tokens_per_s)
         return {model: median(each[:_SPEED_RUNS]) for model, each in told.items()}
+
+    def longest_answer(self, provider: str, model: str) -> int:
+        """The most tokens that an answer of a model had; 0 where it has given none."""
+        told = (
+            run.output_tokens or 0
+            for run in self._runs.copy()
+            if (run.provider, run.model) == (provider, model)
+        )
+        return max(told, default=0)
 
     def frame(self) -> DataFrame:
         """One row per call; times in UTC, durations in the unit their column names."""

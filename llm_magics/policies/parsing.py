@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,11 +54,11 @@ def code(text: str, language: str | None = None) -> str:
     return text.strip()
 
 
-def json_value(text: str) -> Any:
+def json_value(text: str, *, repair: bool = False) -> Any:
     """
     The JSON in an answer: all of it, else a fenced block, else the first value in its prose.
 
-    Nothing is repaired.
+    Nothing is repaired unless ``repair``, and then with a warning.
 
     Raises:
         ParseError: there is no valid JSON in it.
@@ -72,8 +74,53 @@ def json_value(text: str) -> Any:
             return decoder.raw_decode(text, start)[0]
         except (ValueError, RecursionError):
             continue
+    if repair:
+        return _repaired(text)
     msg = f"The answer holds no valid JSON: {_beginning(text)}"
     raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
+
+
+def _repaired(text: str) -> Any:
+    """What was probably meant. It may be wrong, and the user hears of it."""
+    try:
+        from json_repair import repair_json
+    except ImportError:
+        msg = "To repair JSON the package json-repair is needed."
+        raise ParseError(msg, hint='Run: pip install "llm-magics[repair]"') from None
+    blocks = _json_blocks(text)
+    value = repair_json(blocks[0] if blocks else text, return_objects=True)
+    if value in ("", [], {}):
+        msg = f"The answer holds nothing that could be made JSON: {_beginning(text)}"
+        raise ParseError(msg, hint="Read the answer from .text.")
+    warnings.warn(
+        "The JSON of the answer was not valid, and was repaired by a guess.", stacklevel=4
+    )
+    return value
+
+
+def partial_json(text: str) -> Any:
+    """
+    The JSON value in a text that is still being written, as far as it has come.
+
+    Raises:
+        ParseError: none has begun, or it is none.
+    """
+    from pydantic_core import from_json
+
+    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=None)
+    if start is not None:
+        body = text[start:]
+        with suppress(ValueError, RecursionError):  # it may be whole, with words after it
+            return json.JSONDecoder().raw_decode(body)[0]
+        for end in (len(body), body.rfind("```")):
+            try:
+                return from_json(
+                    body[:end] if end >= 0 else body, allow_partial="trailing-strings"
+                )
+            except ValueError:
+                continue
+    msg = f"No JSON has begun in the answer: {_beginning(text)}"
+    raise ParseError(msg, hint="Wait for more of it.")
 
 
 def _json_blocks(text: str) -> list[str]:

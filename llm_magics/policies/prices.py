@@ -1,13 +1,95 @@
-"""What a call costs. Where no price is known there is none: unknown is never shown as free."""
+"""
+What a call costs. Where no price is known there is none: unknown is never shown as free.
+
+A price of the user's own counts first, then the list that pydantic keeps (``genai-prices``, the
+extra ``prices``; with tiers and dates), then what is known of the model otherwise.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
 from llm_magics.types import Usage
 
-# They run on the user's own machine.
-FREE_PROVIDERS = frozenset({"echo", "local"})
+_MILLION = 1_000_000
 
 
-def cost_usd(provider: str, usage: Usage | None) -> float | None:
-    """The price of a call in US dollars, or ``None`` where it is not known."""
-    return 0.0 if provider in FREE_PROVIDERS else None
+@dataclass(frozen=True, slots=True)
+class Price:
+    """
+    US dollars for a million tokens; ``None`` where it is not known.
+
+    Attributes:
+        input_usd, output_usd: of the prompt and of the answer.
+        cached_usd: of what the service had read before; as any other input where not known.
+        written_usd: of what it keeps to read again; the same.
+    """
+
+    input_usd: float | None = None
+    output_usd: float | None = None
+    cached_usd: float | None = None
+    written_usd: float | None = None
+
+    def of(self, usage: Usage) -> float | None:
+        """What ``usage`` costs in US dollars, or ``None`` where a part of it is not known."""
+        if self.input_usd is None or usage.input_tokens is None:
+            return None
+        written_to = usage.output_tokens or 0
+        if written_to and self.output_usd is None:
+            return None
+        cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+        plain = max(0, usage.input_tokens - cached - written)
+        parts = (
+            plain * self.input_usd,
+            cached * _first(self.cached_usd, self.input_usd),
+            written * _first(self.written_usd, self.input_usd),
+            written_to * (self.output_usd or 0.0),
+        )
+        return sum(parts) / _MILLION
+
+
+FREE = Price(0.0, 0.0)
+
+
+def _first(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """Who is paid: the name of a price list, or else the address that is asked."""
+
+    price_list: str = ""
+    address: str = ""
+
+
+def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
+    """The cost by the list of ``genai-prices``; ``None`` where it, or the model in it, is missing."""
+    if usage.input_tokens is None or not _has_list() or not (seller.price_list or seller.address):
+        return None
+    from genai_prices import Usage as Used
+    from genai_prices import calc_price
+
+    used = Used(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens or 0,
+        cache_read_tokens=min(usage.cached_tokens or 0, usage.input_tokens),
+        cache_write_tokens=usage.cache_write_tokens or 0,
+    )
+    try:
+        if seller.price_list:
+            found = calc_price(used, model, provider_id=seller.price_list)
+        else:
+            found = calc_price(used, model, provider_api_url=seller.address)
+    except (LookupError, ValueError):
+        return None
+    if found.model_price.input_mtok is None:  # it bills hours or pictures: tokens are not free
+        return None
+    return float(found.total_price)
+
+
+@cache
+def _has_list() -> bool:
+    return find_spec("genai_prices") is not None

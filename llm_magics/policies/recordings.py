@@ -13,7 +13,6 @@ import base64
 import difflib
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,8 +23,12 @@ from llm_magics.errors import ConfigurationError, ReplayMissError
 from llm_magics.media import ToolCall
 from llm_magics.secrets import scrub
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+from llm_magics.writing import write_whole
 
 Request = dict[str, Any]
+
+# A file up to this size is written anew with every answer, so that it is sorted at every moment.
+_REWRITTEN_BYTES = 2_000_000
 
 
 def chat_request(
@@ -88,6 +91,8 @@ def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
             told["usage"] = asdict(chunk.usage)
         if chunk.tool_calls:
             told.setdefault("tool_calls", []).extend(asdict(call) for call in chunk.tool_calls)
+        if chunk.reasoning_blocks:
+            told.setdefault("reasoning_blocks", []).extend(map(dict, chunk.reasoning_blocks))
     return told
 
 
@@ -102,6 +107,7 @@ def chunks_of(told: Mapping[str, Any]) -> Iterator[StreamChunk]:
         finish_reason=told.get("finish_reason"),
         usage=Usage(**usage) if usage else None,
         tool_calls=tuple(ToolCall(**call) for call in told.get("tool_calls", ())),
+        reasoning_blocks=tuple(told.get("reasoning_blocks", ())),
     )
 
 
@@ -133,6 +139,7 @@ class Tape:
     plays: bool = True
     strict: bool = False
     _entries: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _is_sorted: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         """Read the file; one that is to be played must be there."""
@@ -170,28 +177,39 @@ class Tape:
         return entry["answer"] if entry else None
 
     def keep(self, request: Request, answer: Mapping[str, Any]) -> None:
-        """Add an answer, if the tape records; the file is whole at every moment."""
+        """Add an answer, if the tape records; the file can be read at every moment."""
         self.keep_all([(request, answer)])
 
     def keep_all(self, answers: Iterable[tuple[Request, Mapping[str, Any]]]) -> None:
         """The same of many at once, with one writing of the file."""
         if not self.records:
             return
+        added = []
         for request, answer in answers:
             key = key_of(request)
             self._entries[key] = {"key": key, "request": request, "answer": dict(answer)}
-        self.save()
+            added.append(self._line(key))
+        if not self.path.is_file() or self.path.stat().st_size < _REWRITTEN_BYTES:
+            self._save()
+        else:  # to put each in its place would take longer with each
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(added))
+            self._is_sorted = False
 
-    def save(self) -> None:
+    def tidy(self) -> None:
+        """Put what was added at the end of a long file in its place."""
+        if self.records and not self._is_sorted:
+            self._save()
+
+    def _line(self, key: str) -> str:
+        entry = self._entries[key]
+        return scrub(f"{json.dumps(entry, sort_keys=True, ensure_ascii=False, default=str)}\n")
+
+    def _save(self) -> None:
         """Write the file anew, whole; whoever reads it meanwhile reads the old one."""
-        lines = [
-            scrub(json.dumps(self._entries[key], sort_keys=True, ensure_ascii=False, default=str))
-            for key in sorted(self._entries)
-        ]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        half = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        half.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        os.replace(half, self.path)
+        lines = [self._line(key) for key in sorted(self._entries)]
+        write_whole(self.path, "".join(lines))
+        self._is_sorted = True
 
     def _missed(self, request: Request) -> ReplayMissError:
         told = [entry["request"] for entry in self._entries.values()]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from llm_magics import tables
 from llm_magics.errors import TemplateError, nearest
+
+if TYPE_CHECKING:
+    from jinja2.nodes import Template
+    from jinja2.sandbox import SandboxedEnvironment
 
 # Python's own, which people expect in an expression; Jinja has filters in their place.
 _FUNCTIONS: dict[str, Any] = {
@@ -14,12 +19,30 @@ _FUNCTIONS: dict[str, Any] = {
     for function in (len, str, int, float, round, sorted, sum, min, max, abs, list, repr, zip)
 }
 
+_NOTE = "_llm_magics_note"
+
 _RAW_HINT = "To send braces as they are, put them between {% raw %} and {% endraw %}."
 
 
-def render(text: str, variables: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a ``{{ … }}`` became: the names in it, the kind of its value, and its text's length."""
+
+    names: tuple[str, ...]
+    kind: str
+    characters: int
+
+
+def render(
+    text: str, variables: Mapping[str, Any], note: Callable[[Filled], None] | None = None
+) -> str:
     """
     ``text`` with its ``{{ … }}`` filled in; text without any is left exactly as it is.
+
+    Args:
+        text: the prompt.
+        variables: what the names in it stand for.
+        note: told of each that was filled in.
 
     Raises:
         TemplateError: a name is not defined, an expression fails, or braces do not match.
@@ -27,20 +50,14 @@ def render(text: str, variables: Mapping[str, Any]) -> str:
     if "{{" not in text and "{%" not in text:
         return text
     import jinja2
-    from jinja2.sandbox import SandboxedEnvironment
 
-    environment = SandboxedEnvironment(
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        # Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
-        comment_start_string="{{#",
-        comment_end_string="#}}",
-        finalize=lambda value: tables.summary(value) if tables.is_table(value) else value,
-    )
-    environment.filters |= {"table": tables.table, "describe": tables.describe}
-    environment.globals |= _FUNCTIONS
+    environment = _environment()
     try:
-        return environment.from_string(text).render(variables)
+        tree = environment.parse(text)
+        if note is not None:
+            _have_noted(tree)
+            environment.globals[_NOTE] = _noting(note)
+        return environment.from_string(tree).render(variables)
     except jinja2.TemplateSyntaxError as error:
         msg = f"Line {error.lineno} of the prompt: {str(error.message).rstrip('.')}."
         raise TemplateError(msg, hint=_RAW_HINT) from None
@@ -51,6 +68,74 @@ def render(text: str, variables: Mapping[str, Any]) -> str:
     except Exception as error:
         msg = f"An expression in the prompt failed: {type(error).__name__}: {error}"
         raise TemplateError(msg, hint="Try the expression in a cell of its own.") from error
+
+
+def names_in(text: str) -> set[str]:
+    """The names that must be given for ``text`` to be filled in."""
+    import jinja2
+    from jinja2 import meta
+
+    environment = _environment()
+    try:
+        return meta.find_undeclared_variables(environment.parse(text)) - set(environment.globals)
+    except jinja2.TemplateSyntaxError:
+        return set()
+
+
+def _environment() -> SandboxedEnvironment:
+    import jinja2
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        # Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
+        comment_start_string="{{#",
+        comment_end_string="#}}",
+        finalize=_shown,
+    )
+    environment.filters |= {"table": tables.table, "describe": tables.describe}
+    environment.globals |= _FUNCTIONS
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    return tables.summary(value) if tables.is_table(value) else value
+
+
+def _have_noted(tree: Template) -> None:
+    """Have every value on its way into the text handed through a function, with its names."""
+    from jinja2 import nodes
+
+    for output in tree.find_all(nodes.Output):
+        for place, part in enumerate(output.nodes):
+            if isinstance(part, nodes.TemplateData):
+                continue
+            within = [part, *part.find_all(nodes.Name)]
+            names = dict.fromkeys(each.name for each in within if isinstance(each, nodes.Name))
+            told: list[nodes.Expr] = [nodes.Const(tuple(names)), part]
+            call = nodes.Call(nodes.Name(_NOTE, "load"), told, [], None, None)
+            call.set_lineno(part.lineno)
+            output.nodes[place] = call
+
+
+def _noting(note: Callable[[Filled], None]) -> Callable[[tuple[str, ...], Any], Any]:
+    def noted(names: tuple[str, ...], value: Any) -> Any:
+        note(Filled(names, _kind(value), len(str(_shown(value)))))
+        return value
+
+    return noted
+
+
+def _kind(value: Any) -> str:
+    """The type of a value, and how much of it there is."""
+    name = type(value).__name__
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{name} {' x '.join(f'{each:,}' for each in shape)}"
+    if isinstance(value, list | tuple | dict | set):
+        return f"{name} of {len(value):,}"
+    return name
 
 
 def _undefined(message: str, variables: Mapping[str, Any]) -> TemplateError:

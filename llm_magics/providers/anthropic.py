@@ -107,6 +107,14 @@ class AnthropicProvider(LeavingOutProvider):
         with self._reading():
             return [capabilities.completed("anthropic", _described(model)) for model in listing]
 
+    @property
+    def price_list(self) -> str:
+        return "anthropic" if self.config.base_url == _OWN else ""
+
+    def known(self, model: str) -> ModelInfo:
+        info = super().known(model)
+        return capabilities.completed("anthropic", info) if self.price_list else info
+
     async def _listing(self) -> list[dict[str, Any]]:
         """All pages of the list."""
         models: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.media import Transcript
@@ -33,9 +33,19 @@ Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
 
 class ProviderConfig(BaseModel):
-    """What a provider can be told; an unknown or mistyped setting is refused."""
+    """
+    What a provider can be told; an unknown or mistyped setting is refused.
+
+    Attributes:
+        concurrency: so many calls at once at most; found by itself unless given.
+        requests_per_minute, tokens_per_minute: no more than these; no bound unless given.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int | None = Field(default=None, ge=1)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
 
     @classmethod
     def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +75,7 @@ class ModelInfo:
         pulled: whether it can be used without fetching anything.
         loaded: whether it is in memory now.
         input_usd, output_usd: its price in US dollars for a million tokens.
+        cached_usd, written_usd: the same for a prompt read from the service's cache, and put there.
         longest_answer: in tokens.
     """
 
@@ -77,12 +88,14 @@ class ModelInfo:
     input_usd: float | None = None
     output_usd: float | None = None
     longest_answer: int | None = None
+    cached_usd: float | None = None
+    written_usd: float | None = None
 
     def __post_init__(self) -> None:
         """What a service sends may be anything: a number that is none counts as not told."""
         for name in ("context", "size_bytes", "longest_answer"):
             object.__setattr__(self, name, whole_number(getattr(self, name)))
-        for name in ("input_usd", "output_usd"):
+        for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             object.__setattr__(self, name, float(value) if is_number else None)
@@ -107,6 +120,28 @@ class BaseModelProvider(ABC):
     def own_key_source(cls) -> str:
         """Where the user's key would be taken from, in words; nothing where there is none."""
         return cls.key_variable if os.environ.get(cls.key_variable) else ""
+
+    @property
+    def address(self) -> str:
+        """Where it is asked; nothing where that is this machine."""
+        return ""
+
+    @property
+    def price_list(self) -> str:
+        """Under which service's name prices are published; nothing where ``address`` tells."""
+        return ""
+
+    def is_free(self, model: str) -> bool:
+        """Whether asking ``model`` costs nothing, because it runs on the user's own machine."""
+        return False
+
+    def known(self, model: str) -> ModelInfo:
+        """What is known of ``model`` without asking anybody."""
+        return ModelInfo(model)
+
+    async def identity(self, model: str) -> str:
+        """What tells ``model`` from another of its name: where it is, and which weights."""
+        return self.address
 
     @property
     def is_set_up(self) -> bool:

@@ -129,6 +129,9 @@ class EchoProvider(StreamingProvider):
     async def list_models(self) -> list[str]:
         return [model for model in MODELS if model not in self._deleted]
 
+    def is_free(self, model: str) -> bool:
+        return True
+
     async def describe_models(self) -> list[ModelInfo]:
         abilities = ("chat", "completion", "embeddings")
         return [

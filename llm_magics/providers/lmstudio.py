@@ -71,6 +71,9 @@ class LMStudioProvider(OpenAILikeProvider):
     async def list_models(self) -> list[str]:
         return [model.name for model in await self.describe_models()]
 
+    def is_free(self, model: str) -> bool:
+        return True
+
     async def describe_models(self) -> list[ModelInfo]:
         newer = await self._native("/api/v1/models")
         if newer is not None:

@@ -132,6 +132,14 @@ class OpenAIProvider(MediaProvider):
         return infos
 
     @property
+    def price_list(self) -> str:
+        return "openai" if self._is_openai_itself else ""
+
+    def known(self, model: str) -> ModelInfo:
+        info = super().known(model)
+        return capabilities.completed("openai", info) if self._is_openai_itself else info
+
+    @property
     def _is_openai_itself(self) -> bool:
         return self.config.base_url == _OWN
 

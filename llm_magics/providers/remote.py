@@ -117,6 +117,11 @@ class RemoteProvider(StreamingProvider):
             {**dict(parse_qsl(query)), **self._query()},
         )
 
+    @property
+    def address(self) -> str:
+        parts = urlsplit(self.config.base_url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
     def _headers(self) -> Mapping[str, str]:
         """What every request says of itself."""
         return {}

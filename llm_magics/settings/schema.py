@@ -30,6 +30,22 @@ class _Route(BaseModel):
     policy: Literal["order", "cheapest", "fastest", "round-robin"] = "order"
 
 
+class _Price(BaseModel):
+    """US dollars for a million tokens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input_usd: float = Field(ge=0)
+    output_usd: float = Field(0.0, ge=0)
+    cached_usd: float | None = Field(None, ge=0)
+    written_usd: float | None = Field(None, ge=0)
+
+
+def _priced(value: Any) -> Any:
+    """``0`` stands for what costs nothing."""
+    return {"input_usd": value} if value in (0, "0") else value
+
+
 class Settings(BaseModel):
     """Every setting with its default. The descriptions are what ``%llm config`` shows."""
 
@@ -52,12 +68,26 @@ class Settings(BaseModel):
         {}, description="models tried in turn: a list, or models and a policy"
     )
     retries: int = Field(2, ge=0, le=20, description="how often a failed call is repeated")
+    schema_retries: int = Field(
+        1, ge=0, le=10, description="an answer that does not fit its schema is asked for again"
+    )
     longest_wait_s: float = Field(
         30.0, ge=0, description="a longer wait before a retry is not waited"
     )
+    budget: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="US dollars that may be spent"
+    )
+    prices: dict[str, Annotated[_Price, BeforeValidator(_priced)]] = Field(
+        {}, description="of models, by name or pattern: lab/*"
+    )
+    cache: bool = Field(False, description="an answer given before is given again")
+    cache_mb: int = Field(500, ge=1, description="how large the cache may grow")
     record: Path | None = Field(None, description="answers are kept in this file")
     replay: Path | None = Field(None, description="answers come from this file; off: live")
     replay_strict: bool = Field(False, description="a call that is not in the file is an error")
+    replay_speed: float = Field(
+        0, ge=0, allow_inf_nan=False, description="1: as fast as it was recorded; 0: at once"
+    )
     render: Literal["auto", "live", "static", "text"] = Field(
         "auto", description="how answers are shown; auto: live where somebody watches"
     )

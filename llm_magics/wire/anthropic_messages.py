@@ -269,6 +269,5 @@ def usage_of(usage: Mapping[str, int]) -> Usage:
     cached = usage.get("cache_read_input_tokens", 0)
     written = usage.get("cache_creation_input_tokens", 0)
     read = usage.get("input_tokens")
-    return Usage(
-        None if read is None else read + cached + written, usage.get("output_tokens"), cached
-    )
+    total = None if read is None else read + cached + written
+    return Usage(total, usage.get("output_tokens"), cached, written or None)

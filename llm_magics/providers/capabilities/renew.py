@@ -53,6 +53,8 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         "longest_answer": entry.get("max_output_tokens"),
         "input_usd": _per_million(entry.get("input_cost_per_token")),
         "output_usd": _per_million(entry.get("output_cost_per_token")),
+        "cached_usd": _per_million(entry.get("cache_read_input_token_cost")),
+        "written_usd": _per_million(entry.get("cache_creation_input_token_cost")),
     }
     return {name: value for name, value in row.items() if value}
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
@@ -79,6 +80,12 @@ class HuggingFaceLocalProvider(StreamingProvider):
         if find_spec("huggingface_hub") is None:
             return []
         return [model.name for model in await asyncio.to_thread(hub_cache.cached_models)]
+
+    def is_free(self, model: str) -> bool:
+        return True
+
+    async def identity(self, model: str) -> str:
+        return await asyncio.to_thread(_identity, model)
 
     async def describe_models(self) -> list[ModelInfo]:
         if find_spec("huggingface_hub") is None:
@@ -270,3 +277,11 @@ async def _ended(writing: asyncio.Future[Written]) -> None:
     await asyncio.wait([writing])
     if not writing.cancelled():
         writing.exception()
+
+
+def _identity(model: str) -> str:
+    """The folder of the revision in the hub's cache, or a path and when it was written."""
+    place = Path(model).expanduser()
+    if place.exists():
+        return f"{place.resolve()} {place.stat().st_mtime_ns}"
+    return str(hub_cache.cached_folder(model)) if find_spec("huggingface_hub") else ""

@@ -74,6 +74,15 @@ class LocalProvider(StreamingProvider):
     async def list_models(self) -> list[str]:
         return list(STARTERS)
 
+    def is_free(self, model: str) -> bool:
+        return True
+
+    async def identity(self, model: str) -> str:
+        if model in STARTERS:
+            return STARTERS[model].member_sha256
+        path = self._weights.path(model)
+        return f"{path} {_stamp(path)}"
+
     async def describe_models(self) -> list[ModelInfo]:
         return [
             ModelInfo(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,12 @@ from llm_magics.wire.lines import NewlineSplitter
 
 # Contexts are powers of two or nearly so: only then is it worth asking what the context is.
 _CONTEXT_STEP = 64
+
+# What they are called that Ollama's own computers run, and bill.
+_IN_THE_CLOUD = (":cloud", "-cloud")
+
+# For so long a model is taken to be the same that was asked about.
+_DIGESTS_S = 30.0
 
 _ABILITIES = {"completion": ("chat", "completion"), "embedding": ("embeddings",)}
 
@@ -75,6 +82,7 @@ class OllamaProvider(RemoteProvider):
     def __init__(self, config: OllamaConfig | None = None) -> None:
         super().__init__(config)
         self._abilities: dict[str, tuple[str, ...]] = {}
+        self._digests: tuple[float, dict[str, str]] = (0.0, {})
 
     async def initialize(self) -> bool:
         return bool((await self.health_check())["status"] == "ok")
@@ -83,6 +91,19 @@ class OllamaProvider(RemoteProvider):
         tags = await self._tags()
         with self._reading():
             return [tag["name"] for tag in tags]
+
+    def is_free(self, model: str) -> bool:
+        is_ones_own = self.config.api_key is None
+        return is_ones_own and not model.endswith(_IN_THE_CLOUD)
+
+    async def identity(self, model: str) -> str:
+        name = model if ":" in model else f"{model}:latest"
+        read_at, digests = self._digests
+        if time.monotonic() - read_at > _DIGESTS_S or name not in digests:
+            tags = await self._tags()
+            digests = {tag["name"]: str(tag.get("digest") or "") for tag in tags}
+            self._digests = (time.monotonic(), digests)
+        return f"{self.address} {digests.get(name, '')}"
 
     async def describe_models(self) -> list[ModelInfo]:
         tags, loaded = await asyncio.gather(self._tags(), self.running_models())

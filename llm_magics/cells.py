@@ -1,0 +1,39 @@
+"""Which cell of the notebook is running; told by the notebook, read by all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """
+    A run of a cell.
+
+    Attributes:
+        key: what tells the cell from all others, also when it runs again; empty where none is known.
+        number: that of the run, as in ``In [3]``.
+    """
+
+    key: str = ""
+    number: int | None = None
+    _turns: count[int] = field(default_factory=count, repr=False, compare=False)
+
+    def next_turn(self) -> str:
+        """What tells its next turn in a thread from all others; the same when it runs again."""
+        return f"{self.key} {next(self._turns)}" if self.key else ""
+
+
+_running = Cell()
+
+
+def running() -> Cell:
+    """The cell that runs, or ran last."""
+    return _running
+
+
+def begin(cell: Cell) -> None:
+    """``cell`` runs from now on."""
+    global _running  # noqa: PLW0603 (one notebook a process)
+    _running = cell

@@ -1,0 +1,49 @@
+"""An answer that must fit a schema: where it does not, the model is shown why, and asked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+
+from llm_magics.engine.chat import ChatCall
+from llm_magics.engine.prompt import Prompt
+from llm_magics.engine.response import Response
+from llm_magics.engine.session import Session
+from llm_magics.errors import ParseError
+from llm_magics.schemas import schema_of
+from llm_magics.types import ChatMessage, Progress, StreamChunk
+
+
+class CheckedCall:
+    """A prompt on its way, as a `ChatCall`; its answer is checked before the call ends."""
+
+    def __init__(self, session: Session, prompt: Prompt) -> None:
+        """Fill in the prompt."""
+        self._left = session.config.schema_retries
+        self._call = ChatCall(session, prompt)
+
+    async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Walk the road, more than once where need be."""
+        while True:
+            events = self._call.events()
+            try:
+                async for event in events:
+                    yield event
+            finally:
+                await events.aclose()
+            misfit = self.response().misfit()
+            if misfit is None or not self._left or self.response().finish_reason == "length":
+                return
+            self._left -= 1
+            yield Progress(f"asking {self.response().model} again: {misfit}")
+            self._call = self._call.again(self._complaint(misfit))
+
+    def _complaint(self, misfit: ParseError) -> tuple[ChatMessage, ChatMessage]:
+        """The answer that does not fit, and what is wrong with it."""
+        schema = json.dumps(schema_of(self._call.schema), ensure_ascii=False)
+        told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
+        return ChatMessage("assistant", self.response().text), ChatMessage("user", told)
+
+    def response(self) -> Response:
+        """The last answer, or as much of it as has come."""
+        return self._call.response()

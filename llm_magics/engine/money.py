@@ -1,0 +1,80 @@
+"""What calls cost: of one that was made, and of one before it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from llm_magics.engine.road import Route
+from llm_magics.engine.session import Session
+from llm_magics.policies import prices, tokens
+from llm_magics.policies.prices import FREE, Price, Seller
+from llm_magics.types import ChatMessage, ModelParameters, Usage
+
+# So long an answer is expected where its bound is not said, and none of the model's was longer.
+_USUAL_ANSWER = 1000
+
+
+def cost_usd(session: Session, route: Route, usage: Usage) -> float | None:
+    """The price of a call of ``usage`` in US dollars, or ``None`` where it is not known."""
+    own = own_price(session, route.name)
+    if own is not None:
+        return own.of(usage)
+    provider, model = route.provider, route.model
+    if provider.is_free(model):
+        return 0.0
+    seller = Seller(provider.price_list, provider.address)
+    listed = prices.listed_cost_usd(seller, model, usage)
+    if listed is not None:
+        return listed
+    known = provider.known(model)
+    price = Price(known.input_usd, known.output_usd, known.cached_usd, known.written_usd)
+    return price.of(usage)
+
+
+def own_price(session: Session, model: str) -> Price | None:
+    """What the user has said of the price of ``model``, by its name or by a pattern."""
+    told = session.config.prices
+    patterns = [model, *(pattern for pattern in told if fnmatchcase(model, pattern))]
+    for pattern in patterns:
+        if pattern in told:
+            given = told[pattern]
+            return Price(given.input_usd, given.output_usd, given.cached_usd, given.written_usd)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a call may take: tokens read and written, and US dollars where prices are known."""
+
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+def chat_estimate(
+    session: Session,
+    route: Route,
+    messages: Sequence[ChatMessage],
+    parameters: ModelParameters,
+) -> Estimate:
+    """Of a prompt; its answer is taken to be as long as it may be, or as the longest before."""
+    read = tokens.of_messages(messages, parameters)
+    written = parameters.max_tokens
+    if written is None:
+        longest = session.runs.longest_answer(route.provider.name, route.model)
+        written = max(_USUAL_ANSWER, longest)
+    return _priced(session, route, read, written)
+
+
+def embedding_estimate(session: Session, route: Route, texts: Sequence[str]) -> Estimate:
+    """Of texts to embed."""
+    return _priced(session, route, sum(map(tokens.of_text, texts)), 0)
+
+
+def _priced(session: Session, route: Route, read: int, written: int) -> Estimate:
+    return Estimate(read, written, cost_usd(session, route, Usage(read, written)))
+
+
+__all__ = ["FREE", "Estimate", "chat_estimate", "cost_usd", "embedding_estimate", "own_price"]

@@ -1,0 +1,106 @@
+"""
+Two functions out of one implementation: one that waits, and one that is awaited.
+
+A *work* is prepared in the caller's own thread — templates run the user's code there — and
+walked on the bridge's loop. So both twins work in a script, in a thread, in a kernel, and in a
+loop that is running; cancelling the one and interrupting the other stop the model at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from llm_magics.engine.exchange import Call, Exchange, walked
+from llm_magics.types import Progress, StreamChunk
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """
+    A call that is ready to be walked.
+
+    Attributes:
+        call: what is walked.
+        result: what came of it, when it has ended.
+        stopped: the exception for a user's Interrupt, with what had come.
+    """
+
+    call: Call[Progress | StreamChunk]
+    result: Callable[[], T]
+    stopped: Callable[[], BaseException] = KeyboardInterrupt
+
+
+class Waiting(Generic[T]):
+    """A call that hands out nothing on its way: the result of ``work``."""
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._work = work
+        self.value: T
+
+    async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Walk it."""
+        self.value = await self._work()
+        return
+        yield
+
+    def result(self) -> T:
+        """What came of it."""
+        return self.value
+
+
+def blocking(name: str, prepare: Callable[P, Work[T]]) -> Callable[P, T]:
+    """The function ``name`` that waits until the work that ``prepare`` makes is done."""
+
+    def wait(*args: P.args, **given: P.kwargs) -> T:
+        work = prepare(*args, **given)
+        try:
+            with Exchange(work.call) as exchange:
+                exchange.finish()
+        except KeyboardInterrupt:
+            raise work.stopped() from None
+        return work.result()
+
+    return _dressed(wait, name, prepare)
+
+
+def awaited(name: str, prepare: Callable[P, Work[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same, to be awaited."""
+
+    async def wait(*args: P.args, **given: P.kwargs) -> T:
+        work = prepare(*args, **given)
+        async for _ in walked(work.call):
+            pass
+        return work.result()
+
+    return _dressed(wait, name, prepare)
+
+
+def made_of(made: Callable[[C], T], name: str, prepare: Callable[P, C]) -> Callable[P, T]:
+    """The function ``name`` that gives what ``made`` makes of the call that is prepared."""
+
+    def make(*args: P.args, **given: P.kwargs) -> T:
+        return made(prepare(*args, **given))
+
+    return _dressed(make, name, prepare, getattr(made, "__name__", ""))
+
+
+def _dressed(made: _F, name: str, prepare: Callable[..., Any], result: str = "") -> _F:
+    """``made`` with the name, the help and the signature of what it stands for."""
+    dressed: Any = made
+    functools.update_wrapper(dressed, prepare)
+    del dressed.__wrapped__  # its result is another
+    dressed.__name__ = dressed.__qualname__ = name
+    signature = inspect.signature(prepare)
+    told = result or str(signature.return_annotation).removeprefix("Work[").removesuffix("]")
+    dressed.__signature__ = signature.replace(return_annotation=told)
+    dressed.__annotations__ = {**prepare.__annotations__, "return": told}
+    return made

@@ -1,0 +1,66 @@
+"""What tells a cell from all others, so that its turn in a thread is found when it runs again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from llm_magics import cells
+from llm_magics.cells import Cell
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+
+
+def follow(shell: InteractiveShell) -> None:
+    """Have `cells` told of every cell that begins to run."""
+    own = _Follower(shell)
+    shell.events.register("pre_run_cell", own.begin)
+    shell.llm_magics_follower = own
+    cells.begin(Cell(_in_metadata(shell), shell.execution_count))
+
+
+def unfollow(shell: InteractiveShell) -> None:
+    """Take that back."""
+    own = shell.__dict__.pop("llm_magics_follower", None)
+    if own is not None:
+        shell.events.unregister("pre_run_cell", own.begin)
+    cells.begin(Cell())
+
+
+class _Follower:
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+
+    def begin(self, info: ExecutionInfo) -> None:
+        """IPython's event before a cell runs."""
+        if info.silent:
+            return
+        key = info.cell_id or _in_metadata(self._shell) or self._by_text(info.raw_cell)
+        cells.begin(Cell(str(key), self._shell.execution_count))
+
+    def _by_text(self, text: str) -> str:
+        """
+        For frontends that do not say which cell it is.
+
+        A terminal has no cells, and whoever runs a notebook unattended runs each once: there
+        the same words twice are two turns.
+        """
+        from llm_magics.notebook.watching import is_watched
+
+        is_terminal = type(self._shell).__name__ == "TerminalInteractiveShell"
+        if is_terminal or (hasattr(self._shell, "kernel") and not is_watched(self._shell)):
+            return ""
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _in_metadata(shell: InteractiveShell) -> str:
+    """The cell's id in the request that runs it, where IPython itself was not told."""
+    get_parent = getattr(shell, "get_parent", None)
+    metadata: Any = (get_parent() or {}).get("metadata") if get_parent else None
+    if not isinstance(metadata, dict):
+        return ""
+    colab = metadata.get("colab")
+    return str(
+        metadata.get("cellId") or (colab.get("cell_id") if isinstance(colab, dict) else "") or ""
+    )

@@ -1,0 +1,36 @@
+"""The subcommands of ``%llm``, each with its usage, and its docstring for help."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import UsageError, nearest
+from llm_magics.notebook.commands import answers, models, money, settings
+from llm_magics.notebook.commands.registry import COMMANDS, USAGE, Variables, command, say
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["COMMANDS", "answers", "models", "money", "run", "settings"]
+
+
+def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
+    """What ``%llm`` does with its line."""
+    name, _, rest = line.strip().partition(" ")
+    if not name:
+        name = "help"
+    if name not in COMMANDS:
+        msg = f'%llm has no subcommand "{name}".'
+        raise UsageError(msg, hint=nearest(name, COMMANDS))
+    return COMMANDS[name](shell, rest.strip(), variables)
+
+
+@command("help")
+def help_(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Show this."""
+    lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
+    width = max(map(len, USAGE.values()))
+    lines += [f"%llm {USAGE[name]:{width}} {inspect.getdoc(COMMANDS[name])}" for name in COMMANDS]
+    lines += ["", "%embed EXPR --into COLUMN   vectors for a column; %embed? lists its flags"]
+    say("\n".join(lines))

@@ -1,0 +1,109 @@
+"""Prompts and answers: asked, kept, recorded, gone on with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import UsageError, nearest
+from llm_magics.notebook.commands.registry import Variables, command, on_or_off, one_word, say
+from llm_magics.notebook.options import split
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+    from pandas import DataFrame
+
+
+@command("ask TEXT")
+def ask(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Ask the model of the settings; {{ names }} as in %%llm."""
+    from llm_magics.notebook.asking import answer_cell
+    from llm_magics.notebook.options import llm_cell_parser
+
+    answer_cell(shell, llm_cell_parser().parse(""), rest, variables)
+
+
+@command("record FILE|off")
+def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Keep every answer from now on in a file, for replay."""
+    from llm_magics.engine.session import session
+
+    file = one_word("record", rest, "a file")
+    session.config.record = file
+    off = file == "off" or session.tape is None
+    say("Recording has ended." if off else f"Every answer is kept in {file} from now on.")
+
+
+@command("replay FILE [--strict]|off")
+def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Take answers from a recording; with --strict, from nowhere else."""
+    from llm_magics.engine.session import session
+    from llm_magics.errors import ConfigurationError
+
+    words = [word for word in split(rest) if word != "--strict"]
+    file = one_word("replay", " ".join(words), "a file")
+    before = session.config.replay
+    session.config.replay, session.config.replay_strict = file, "--strict" in rest.split()
+    try:
+        tape = session.tape
+    except ConfigurationError:
+        session.config.replay = before
+        raise
+    say("Answers are live." if tape is None else f"Answers come from {file}.")
+
+
+@command("cache [on|off|clear]")
+def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Give an answer given before again; --fresh in a cell asks anew."""
+    from llm_magics.engine.session import session
+
+    if rest == "clear":
+        gone = session.answer_cache.clear()
+        say(f"{gone.entries:,} answers are forgotten.")
+        return
+    if rest:
+        session.config.cache = on_or_off("cache", rest)
+    size = session.answer_cache.size()
+    state = "on" if session.config.cache else "off"
+    say(
+        f"The cache is {state}: {size.entries:,} answers, {size.bytes / 1e6:.1f} of "
+        f"{session.config.cache_mb:,} MB, in {session.answer_cache.path}"
+    )
+
+
+@command("templates")
+def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """The prompts in files that -t can name, as a DataFrame."""
+    import pandas as pd
+
+    from llm_magics.errors import LLMError
+    from llm_magics.policies import prompt_files
+    from llm_magics.policies.templates import names_in
+
+    rows: list[tuple[str, str, str | None, str, str]] = []
+    for name, path in sorted(prompt_files.names().items()):
+        try:
+            file = prompt_files.read(path)
+        except LLMError as error:  # one that is wrong hides no other
+            rows.append((name, f"({error})", None, "", str(path)))
+            continue
+        names = names_in(f"{file.text}{file.system or ''}") - {"input"}
+        rows.append((name, file.description, file.model, ", ".join(sorted(names)), str(path)))
+    return pd.DataFrame(rows, columns=["name", "description", "model", "variables", "path"])
+
+
+@command("threads [NAME|clear [NAME]]")
+def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
+    """What the next prompt of each --thread will carry, as a DataFrame."""
+    from llm_magics.engine.session import session
+
+    words = split(rest)
+    known = session.threads.names()
+    clears = words[:1] == ["clear"] and "clear" not in known
+    name = next(iter(words[1:] if clears else words), None)
+    if name is not None and name not in known:
+        msg = f'There is no thread "{name}".'
+        raise UsageError(msg, hint=nearest(name, known))
+    if clears:
+        say(f"{session.threads.forget(name):,} turns are forgotten.")
+        return None
+    return session.threads.frame(name)

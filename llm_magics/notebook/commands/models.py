@@ -1,0 +1,83 @@
+"""Which models there are, and which one is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_magics.errors import nearest
+from llm_magics.notebook.commands.registry import Variables, command, one_word, say
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+    from pandas import DataFrame
+
+
+@command("use MODEL")
+def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Ask this model from now on."""
+    from llm_magics.bridge import bridge
+    from llm_magics.engine.road import find_candidates, find_route
+    from llm_magics.engine.session import session
+    from llm_magics.errors import ModelNotFoundError, UnsupportedError
+
+    model = one_word("use", rest, "a model")
+    if model in {*session.config.aliases, *session.config.routes}:
+        names = [each.model for each in bridge.run(find_candidates(session, model))]
+        session.config.model = model
+        say(f"Asking {model} from now on: {', then '.join(names)}.")
+        return
+    route = bridge.run(find_route(session, model))
+    listed = {info.name: info for info in bridge.run(route.provider.describe_models())}
+    if route.model not in listed and not route.model.endswith(".gguf"):
+        msg = f'{route.provider.name} has no model "{route.model}".'
+        raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
+    abilities = listed[route.model].abilities if route.model in listed else ()
+    if abilities and "chat" not in abilities:
+        msg = f"{route.name} cannot chat; it is made for {' and '.join(abilities)}."
+        hint = f"For embeddings write: %llm config embedding_model {route.name}"
+        raise UnsupportedError(msg, hint=hint)
+    session.config.model = route.name
+    say(f"Asking {route.name} from now on.")
+
+
+@command("models [PATTERN]")
+def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """What models there are, as a DataFrame."""
+    from llm_magics.api import models as listed
+
+    return listed(rest)
+
+
+@command("pull MODEL")
+def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Fetch a model, so that it can be used."""
+    from llm_magics.engine.exchange import Exchange
+    from llm_magics.engine.manage import PullCall
+    from llm_magics.engine.session import session
+
+    model = one_word("pull", rest, "a model")
+    with Exchange(PullCall(session, model)) as exchange:
+        exchange.finish()
+    say(f"{model} is here.")
+
+
+@command("delete MODEL")
+def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Delete a model's weights."""
+    from llm_magics.bridge import bridge
+    from llm_magics.engine.manage import delete_model
+    from llm_magics.engine.session import session
+
+    model = one_word("delete", rest, "a model")
+    bridge.run(delete_model(session, model))
+    say(f"{model} is deleted.")
+
+
+@command("health")
+def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """Which providers can be used, and if not, why."""
+    from llm_magics.bridge import bridge
+    from llm_magics.engine.manage import health as checked
+    from llm_magics.engine.session import session
+
+    return bridge.run(checked(session))

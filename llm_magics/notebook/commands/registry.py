@@ -1,0 +1,53 @@
+"""What a subcommand of ``%llm`` is, and those there are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import UsageError
+from llm_magics.notebook.options import split
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+Variables = Mapping[str, Any]
+Command = Callable[["InteractiveShell", str, Variables], Any]
+
+COMMANDS: dict[str, Command] = {}
+USAGE: dict[str, str] = {}
+
+
+def command(usage: str) -> Callable[[Command], Command]:
+    """Make a function a subcommand: ``usage`` begins with its name, its docstring is its help."""
+    name = usage.partition(" ")[0]
+
+    def register(function: Command) -> Command:
+        COMMANDS[name] = function
+        USAGE[name] = usage
+        return function
+
+    return register
+
+
+def one_word(name: str, rest: str, what: str, example: str = "local/smollm2-135m") -> str:
+    """The only word of the line."""
+    words = split(rest)
+    if len(words) != 1:
+        msg = f"%llm {name} takes {what}, and was given {rest or 'none'!r}."
+        raise UsageError(msg, hint=f"Write %llm {name} {example}.")
+    return words[0]
+
+
+def on_or_off(name: str, rest: str) -> bool:
+    """Whether the line says ``on``."""
+    if rest not in ("on", "off"):
+        msg = f"%llm {name} takes on or off, and was given {rest!r}."
+        raise UsageError(msg, hint=f"Write %llm {name} on.")
+    return rest == "on"
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    sys.stdout.write(f"{text}\n")

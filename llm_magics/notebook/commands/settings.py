@@ -1,0 +1,144 @@
+"""Settings, keys, and whom to trust with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import UsageError, nearest
+from llm_magics.notebook.commands.registry import Variables, command, one_word, say
+from llm_magics.notebook.options import split
+from llm_magics.secrets import Secret
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+@command("config [KEY [VALUE]]")
+def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
+    """See all settings and where they come from, see one, or set one."""
+    from llm_magics.settings.config import config as settings
+
+    key, _, value = rest.partition(" ")
+    if not key:
+        return settings.frame()
+    if value.strip():
+        settings.set(key, _parsed(value.strip()))
+        _take_back_if_refused(key)
+    say(f"{key} = {settings.get(key)!r}  ({settings.source(key)})")
+    return None
+
+
+def _parsed(value: str) -> Any:
+    """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
+    import yaml
+
+    if value.lower() in ("none", "null"):
+        return None
+    if not value.startswith("["):
+        return value.strip("\"'")
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _take_back_if_refused(key: str) -> None:
+    """A setting that its provider refuses must not stay, and spoil every call after it."""
+    from llm_magics.engine.session import session
+    from llm_magics.errors import ConfigurationError
+
+    if not key.startswith("providers."):
+        return
+    try:
+        session.provider(key.split(".")[1])
+    except ConfigurationError as error:
+        if error.code and error.code != key.rpartition(".")[2]:
+            return  # something else is missing still, which the next line may bring
+        session.config.reset(key)
+        raise
+
+
+@command("key PROVIDER [--forget]")
+def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Type a provider's key unseen; kept in the system's keyring, or for the session."""
+    from llm_magics.engine.session import session
+    from llm_magics.settings import keys
+
+    words = split(rest)
+    forgets = "--forget" in words
+    name = one_word(
+        "key", " ".join(word for word in words if word != "--forget"), "a provider", "openai"
+    )
+    _refuse_keyless(name)
+    if forgets:
+        session.config.reset(f"providers.{name}.api_key")
+        say(
+            f"The key of {name} is forgotten."
+            if keys.forget(name)
+            else f"No key of {name} was kept."
+        )
+        return
+    secret = _typed_key(name)
+    session.config.set(f"providers.{name}.api_key", secret)
+    why = keys.store(name, secret)
+    kept = f"for this session. {why}." if why else "in your system's keyring."
+    say(f"The key of {name} is kept {kept}")
+
+
+def _refuse_keyless(name: str) -> None:
+    from llm_magics.engine.session import session
+
+    names = session.provider_names()
+    if name not in names:
+        msg = f'There is no provider "{name}".'
+        raise UsageError(msg, hint=nearest(name, names))
+    if not session.takes_key(name):
+        msg = f"{name} takes no key."
+        raise UsageError(msg, hint="It can be asked without.")
+
+
+def _typed_key(name: str) -> Secret:
+    """What the user types, which is shown nowhere."""
+    import getpass
+
+    try:
+        typed = getpass.getpass(f"Key of {name} (not shown): ").strip()
+    except (EOFError, NotImplementedError) as error:  # nobody is there to type
+        msg = "A key can be typed only where somebody sits in front of the notebook."
+        raise UsageError(
+            msg, hint="Put it into the environment before the kernel starts."
+        ) from error
+    if not typed or not typed.isprintable():
+        msg = "That is no key." if typed else "No key was typed."
+        raise UsageError(msg, hint=f"Run %llm key {name} again.")
+    return Secret(typed)
+
+
+@command("trust [off]")
+def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Let this project's settings say where your own keys are sent."""
+    from pathlib import Path
+
+    from llm_magics.settings import trust as trusted
+
+    if rest not in ("", "off"):
+        msg = f"%llm trust takes off or nothing, and was given {rest!r}."
+        raise UsageError(msg, hint="It is about the folder that the notebook is in.")
+    found = trusted.project_file(Path.cwd())
+    if found is None:
+        say("There is no settings file of a project here.")
+        return
+    path, settings = found
+    if rest == "off":
+        say(
+            f"{path} is not trusted any more."
+            if trusted.distrust(path)
+            else f"{path} was not trusted."
+        )
+        return
+    trusted.trust(path, settings)
+    told = [
+        f"  {name}: {', '.join(f'{key} {value}' for key, value in own.items())}"
+        for name, own in trusted.places(settings).items()
+    ]
+    say("\n".join([f"Your keys may be sent to where {path} says, until that changes:", *told]))

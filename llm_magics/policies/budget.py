@@ -1,0 +1,79 @@
+"""
+How much may be spent. A call that would pass what is left is refused before it is sent.
+
+Calls under way hold what they are estimated to cost, so that many at once do not pass it
+together; when a call ends, what it did cost takes the place of the estimate.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from llm_magics.errors import BudgetError
+
+_CONTINUE = "Raise it with %llm budget USD, or end it with %llm budget off."
+
+
+class Budget:
+    """US dollars to spend, and what has gone of them. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.limit_usd: float | None = None
+        self.spent_usd = 0.0
+        self._held_usd = 0.0
+
+    def allow(self, limit_usd: float | None) -> None:
+        """Have ``limit_usd`` to spend from now on; ``None`` is without end."""
+        with self._lock:
+            self.limit_usd = limit_usd
+            self.spent_usd = 0.0
+
+    @property
+    def left_usd(self) -> float | None:
+        """What may still be spent, without what is held for calls under way."""
+        if self.limit_usd is None:
+            return None
+        return max(0.0, self.limit_usd - self.spent_usd - self._held_usd)
+
+    @contextmanager
+    def held(
+        self, model: str, estimate_usd: float | None, actual_usd: Callable[[], float | None]
+    ) -> Generator[None, None, None]:
+        """
+        Hold ``estimate_usd`` while the block runs; afterwards ``actual_usd()`` is spent.
+
+        Where that is not known — a call broken off, say — the estimate counts as spent.
+
+        Raises:
+            BudgetError: it is more than what is left, or not known.
+        """
+        if self.limit_usd is None:
+            yield
+            return
+        with self._lock:
+            self._check(model, estimate_usd)
+            estimate = estimate_usd or 0.0
+            self._held_usd += estimate
+        try:
+            yield
+        finally:
+            spent = actual_usd()
+            with self._lock:
+                self._held_usd -= estimate
+                self.spent_usd += estimate if spent is None else spent
+
+    def _check(self, model: str, estimate_usd: float | None) -> None:
+        left_usd = self.left_usd or 0.0
+        if estimate_usd is None:
+            msg = f"What {model} costs is not known, so a budget of ${self.limit_usd:.2f} cannot be kept."
+            hint = (
+                f"Say it with the setting prices ({{{model}: {{input_usd: …, output_usd: …}}}}), "
+                "install genai-prices, or end the budget with %llm budget off."
+            )
+            raise BudgetError(msg, hint=hint)
+        if estimate_usd > left_usd:
+            msg = f"This may cost ${estimate_usd:.4f} with {model}, and ${left_usd:.4f} is left. Nothing was sent."
+            raise BudgetError(msg, hint=_CONTINUE)

@@ -1,0 +1,238 @@
+"""
+Values kept in a file of the user's cache, by a digest of all that decides them.
+
+The file is SQLite with a write-ahead log: several kernels read and write it at once, and one
+that is killed in the middle of a write leaves it whole. Values are bytes, never pickles. When
+it grows over its bound the values that were used least recently go. A cache must never be the
+reason why a call fails: a damaged file is set aside, a busy or full disk is done without.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+# What a value takes beside itself: its key, its row and their places in the indexes.
+_ROW_BYTES = 120
+
+# An eviction goes on to this part of the bound, so that not every value after it evicts again.
+_SLACK = 0.9
+
+# How long another kernel's write is waited for.
+_BUSY_S = 5.0
+
+# When a value was used is noted to this precision: reading must not mean writing.
+_USED_STEP_S = 60.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS kept (
+    key BLOB PRIMARY KEY, used REAL NOT NULL, size INTEGER NOT NULL, value BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS by_use ON kept (used, size);
+CREATE TABLE IF NOT EXISTS total (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL);
+INSERT OR IGNORE INTO total VALUES (1, 0);
+CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON kept BEGIN
+    UPDATE total SET size = size + NEW.size; END;
+CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON kept BEGIN
+    UPDATE total SET size = size - OLD.size; END;
+"""
+
+# Of a file that is no database, or is damaged. Others pass: locked, full, read-only.
+_DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    """How much is kept."""
+
+    entries: int
+    bytes: int
+
+
+class Cache:
+    """
+    Bytes by key, in a file that is made when it is first used.
+
+    Safe to use from several threads and processes.
+    """
+
+    def __init__(
+        self, path: Path, bound_bytes: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.path = path
+        self._bound_bytes = bound_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+        self._is_off = False
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of ``key``, if it is kept."""
+        return self.get_all([key]).get(key)
+
+    def get_all(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those ``keys`` that are kept."""
+        return self._with(lambda connection: self._found(connection, keys), {})
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keep ``value`` under ``key``."""
+        self.put_all([(key, value)])
+
+    def put_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep several values at once: all of them, or none."""
+        now = self._clock()
+        rows = [(key, now, len(value) + _ROW_BYTES, value) for key, value in values]
+
+        def put(connection: sqlite3.Connection) -> None:
+            with _writing(connection):
+                # Not REPLACE, which would remove a row without its trigger.
+                connection.executemany("DELETE FROM kept WHERE key = ?", [row[:1] for row in rows])
+                connection.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
+                self._evict(connection)
+
+        self._with(put, None)
+
+    def clear(self) -> CacheSize:
+        """Forget all; how much that was."""
+        size = self.size()
+
+        def clear(connection: sqlite3.Connection) -> None:
+            with _writing(connection):
+                connection.execute("DELETE FROM kept")
+            connection.execute("VACUUM")
+
+        self._with(clear, None)
+        return size
+
+    def size(self) -> CacheSize:
+        """How much is kept."""
+        query = "SELECT (SELECT count(*) FROM kept), size FROM total"
+        return self._with(
+            lambda connection: CacheSize(*connection.execute(query).fetchone()), CacheSize(0, 0)
+        )
+
+    def close(self) -> None:
+        """Let go of the file; it is opened again when used."""
+        with self._lock:
+            self._let_go()
+
+    def _evict(self, connection: sqlite3.Connection) -> None:
+        size = connection.execute("SELECT size FROM total").fetchone()[0]
+        if size <= self._bound_bytes:
+            return
+        surplus = size - int(self._bound_bytes * _SLACK)
+        oldest = connection.execute("SELECT rowid, size FROM kept ORDER BY used")
+        going = []
+        for row, row_size in oldest:
+            going.append((row,))
+            surplus -= row_size
+            if surplus <= 0:
+                break
+        connection.executemany("DELETE FROM kept WHERE rowid = ?", going)
+
+    @staticmethod
+    def _note_use(connection: sqlite3.Connection, keys: list[bytes], now: float) -> None:
+        """Another's write is not waited for: the value is there already."""
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            with _writing(connection):
+                connection.executemany(
+                    "UPDATE kept SET used = ? WHERE key = ?", [(now, key) for key in keys]
+                )
+        except sqlite3.OperationalError:
+            pass
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
+
+    def _found(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        stale: list[bytes] = []
+        now = self._clock()
+        for key in keys:
+            row = connection.execute("SELECT value, used FROM kept WHERE key = ?", (key,))
+            for value, used in row:
+                found[key] = value
+                if now - used > _USED_STEP_S:
+                    stale.append(key)
+        if stale:
+            self._note_use(connection, stale, now)
+        return found
+
+    def _with(self, work: Callable[[sqlite3.Connection], _T], otherwise: _T) -> _T:
+        """What ``work`` gives; ``otherwise`` where something is wrong with the file."""
+        with self._lock:
+            try:
+                return work(self._opened())
+            except sqlite3.DatabaseError as error:
+                self._let_go()
+                if _is_damaged(error):
+                    self._set_aside(error)
+                else:
+                    self._do_without(error)
+            except OSError as error:
+                self._do_without(error)
+        return otherwise
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None or self._process != os.getpid():  # not across a fork
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection, self._process = connection, os.getpid()
+            self.path.chmod(0o600)  # what one asks is one's own
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA journal_size_limit = 8000000")
+            connection.executescript(_SCHEMA)
+        return self._connection
+
+    def _let_go(self) -> None:
+        if self._connection is not None and self._process == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+    def _set_aside(self, error: Exception) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged-{int(self._clock())}")
+        try:
+            os.replace(self.path, aside)
+        except OSError:  # another kernel was quicker
+            return
+        for ending in ("-wal", "-shm"):  # they belong to it, and would spoil the next
+            self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
+        warnings.warn(
+            f"The cache {self.path} is damaged ({error}). It was set aside as {aside.name}, "
+            "and a new one is begun.",
+            stacklevel=2,
+        )
+
+    def _do_without(self, error: Exception) -> None:
+        if not self._is_off:  # said once
+            self._is_off = True
+            warnings.warn(f"The cache {self.path} is not used: {error}.", stacklevel=2)
+
+
+@contextmanager
+def _writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that takes the writer's place at once, and is whole or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _is_damaged(error: sqlite3.DatabaseError) -> bool:
+    return any(words in str(error) for words in _DAMAGED)

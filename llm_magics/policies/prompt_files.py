@@ -1,0 +1,171 @@
+"""
+Prompts kept in files: ``prompts/NAME.md``, with what belongs to them at their head.
+
+    ---
+    description: sums up an article
+    system: You are brief.
+    model: ollama/llama3.2:3b
+    parameters: {temperature: 0}
+    schema: title, points list[str]
+    defaults: {sentences: 3}
+    ---
+    Summarise in {{ sentences }} sentences:
+
+    {{ input }}
+
+Those of the project count before the user's own. ``{{ input }}`` is what the cell says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path
+
+from llm_magics.errors import TemplateError, nearest
+from llm_magics.schemas import schema_of
+from llm_magics.secrets import scrub
+from llm_magics.writing import write_whole
+
+_FOLDER = "prompts"
+_HEAD = re.compile(r"\A---[ \t]*\r?\n(?:(.*?)\r?\n)?---[ \t]*(?:\r?\n|\Z)(.*)\Z", re.DOTALL)
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """
+    A prompt and what belongs to it.
+
+    Attributes:
+        text: the prompt, with ``{{ names }}`` in it.
+        description: what it is for, in words.
+        system, model, parameters, schema: as for `lm.ask`, where nothing else is said.
+        defaults: values of names that the notebook does not have.
+    """
+
+    text: str
+    description: str = ""
+    system: str | None = None
+    model: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    schema: Any = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "description": (str,),
+    "system": (str,),
+    "model": (str,),
+    "parameters": (dict,),
+    "schema": (str, dict),
+    "defaults": (dict,),
+}
+
+
+def folders() -> Iterator[Path]:
+    """Where prompts are looked for: ``prompts`` here or in a folder above, then the user's own."""
+    here = Path.cwd()
+    yield from (folder / _FOLDER for folder in (here, *here.parents))
+    yield user_config_path("llm_magics", appauthor=False) / _FOLDER
+
+
+def names() -> dict[str, Path]:
+    """All prompts by name; of several of one name, the nearest."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob("*.md")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def load(name: str) -> PromptFile:
+    """
+    The prompt called ``name``.
+
+    Raises:
+        TemplateError: there is none, or its file is not as it should be.
+    """
+    known = names()
+    if name not in known:
+        msg = f'There is no template "{name}".'
+        hint = f"{nearest(name, known)} They are files prompts/NAME.md; --save NAME makes one."
+        raise TemplateError(msg, hint=hint)
+    return read(known[name])
+
+
+def read(path: Path) -> PromptFile:
+    """The prompt in the file ``path``."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise TemplateError(msg, hint="Save it as UTF-8 text.") from None
+    head = _HEAD.match(text)
+    if head is None:
+        return PromptFile(text.strip("\n"))
+    told = _checked(path, _decoded(path, head[1] or ""))
+    return PromptFile(head[2].strip("\n"), **told)
+
+
+def _decoded(path: Path, head: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(head) or {}
+    except (yaml.YAMLError, RecursionError) as error:
+        why = " ".join(str(error).split())[:200]
+        msg = f"The head of {path} is no YAML: {why}"
+        raise TemplateError(msg, hint="Put texts with a colon in them in quotes.") from None
+
+
+def _checked(path: Path, told: Any) -> dict[str, Any]:
+    if not isinstance(told, dict):
+        msg = f"The head of {path} holds {type(told).__name__}, not names with values."
+        raise TemplateError(msg, hint="Write it like this:  system: You are brief.")
+    for name, value in told.items():
+        if name not in _KINDS:
+            msg = f'{path}: there is no "{name}" in the head of a template.'
+            raise TemplateError(msg, hint=nearest(str(name), _KINDS))
+        if not isinstance(value, _KINDS[name]):
+            wanted = " or ".join(kind.__name__ for kind in _KINDS[name])
+            msg = f"{path}: {name} cannot be {value!r}."
+            raise TemplateError(msg, hint=f"It is {wanted}.")
+    if "schema" in told:
+        schema_of(told["schema"])
+    return told
+
+
+def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
+    """
+    Keep ``prompt`` as ``prompts/NAME.md`` in the notebook's folder; its path.
+
+    Raises:
+        TemplateError: ``name`` is none, or another prompt has it and ``overwrite`` is not said.
+    """
+    if not _NAME.fullmatch(name):
+        msg = f'"{name}" cannot be the name of a template.'
+        raise TemplateError(msg, hint="Use letters, digits, _ and -, like --save summary.")
+    path = Path.cwd() / _FOLDER / f"{name}.md"
+    text = scrub(_written(prompt))
+    if path.exists() and not overwrite and path.read_text("utf-8") != text:
+        msg = f"There is another template {path}."
+        raise TemplateError(
+            msg, hint="Take another name, or write --yes to put this in its place."
+        )
+    write_whole(path, text)
+    return path
+
+
+def _written(prompt: PromptFile) -> str:
+    import yaml
+
+    told = {name: value for name, value in asdict(prompt).items() if value and name != "text"}
+    if not told:
+        return f"{prompt.text}\n"
+    head = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=99)
+    return f"---\n{head}---\n{prompt.text}\n"

@@ -1,0 +1,91 @@
+"""
+Conversations: what was asked and answered before, and goes along with the next prompt.
+
+A turn belongs to the cell that asked it. When that cell asks again, its turn is replaced, and
+those that came after it go: they hung on an answer that is no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llm_magics.types import ChatMessage
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """
+    A question and its answer.
+
+    Attributes:
+        cell: what tells the cell that asked from all others; empty where no cell did.
+        asked, answered: the messages.
+        model: who answered.
+        is_whole: whether the answer came to its end.
+    """
+
+    cell: str
+    asked: ChatMessage
+    answered: ChatMessage
+    model: str
+    is_whole: bool = True
+
+
+@dataclass
+class Threads:
+    """The conversations of this session, by name."""
+
+    _turns: dict[str, list[Turn]] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """The conversations there are, in the order in which they began."""
+        return list(self._turns)
+
+    def before(self, name: str, cell: str = "") -> list[ChatMessage]:
+        """What goes along when ``cell`` asks in the thread ``name``."""
+        return [
+            message for turn in self._kept(name, cell) for message in (turn.asked, turn.answered)
+        ]
+
+    def add(self, name: str, turn: Turn) -> int:
+        """Put ``turn`` in its place; how many later ones went because they hung on the old."""
+        kept = self._kept(name, turn.cell)
+        dropped = len(self._turns.get(name, ())) - len(kept)
+        self._turns[name] = [*kept, turn]
+        return max(0, dropped - 1)
+
+    def _kept(self, name: str, cell: str) -> list[Turn]:
+        turns = self._turns.get(name, [])
+        place = [turn.cell for turn in turns].index(cell) if cell in self._cells(turns) else None
+        return turns[:place]
+
+    @staticmethod
+    def _cells(turns: list[Turn]) -> set[str]:
+        return {turn.cell for turn in turns} - {""}
+
+    def forget(self, name: str | None = None) -> int:
+        """End a conversation, or all of them; how many turns there were."""
+        names = self.names() if name is None else [name]
+        return sum(len(self._turns.pop(each, ())) for each in names)
+
+    def frame(self, name: str | None = None) -> DataFrame:
+        """
+        What the next prompt will carry, one row a message.
+
+        Columns: ``thread``, ``turn`` (from 1), ``role``, ``content``, ``model``, ``whole``
+        (false where the answer was broken off).
+        """
+        import pandas as pd
+
+        rows = [
+            (thread, number, message.role, message.content, turn.model, turn.is_whole)
+            for thread in self.names()
+            if name in (None, thread)
+            for number, turn in enumerate(self._turns[thread], 1)
+            for message in (turn.asked, turn.answered)
+        ]
+        return pd.DataFrame(rows, columns=["thread", "turn", "role", "content", "model", "whole"])

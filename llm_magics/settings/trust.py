@@ -1,0 +1,86 @@
+"""
+Projects whose settings may say where the user's own keys are sent.
+
+What is trusted is a settings file with the places that it names: when these change — a pull, a
+merge — it must be trusted anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path
+
+from llm_magics.settings.files import is_project_file, setting_files
+from llm_magics.writing import write_whole
+
+# The settings of a provider that decide where it is.
+PLACES = ("base_url", "profile", "type")
+
+
+def project_file(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The settings file of the project that ``folder`` is in, and what it says."""
+    for path, settings in setting_files(folder):
+        if is_project_file(f"file {path}"):
+            return path, settings
+    return None
+
+
+def places(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Where a settings file has which provider asked."""
+    providers = settings.get("providers")
+    told = providers.items() if isinstance(providers, dict) else ()
+    found = {
+        str(name): {key: str(own[key]) for key in PLACES if key in own}
+        for name, own in told
+        if isinstance(own, dict)
+    }
+    return {name: own for name, own in found.items() if own}
+
+
+def is_trusted(path: Path) -> bool:
+    """Whether the user has said yes to the settings file ``path``, as it is now."""
+    known = _known().get(str(path.resolve()))
+    if known is None:
+        return False
+    found = project_file(path.parent)
+    return found is not None and known == _digest(found[1])
+
+
+def trust(path: Path, settings: Mapping[str, Any]) -> None:
+    """Say yes to a settings file with what it says now."""
+    _write({**_known(), str(path.resolve()): _digest(settings)})
+
+
+def distrust(path: Path) -> bool:
+    """Take that back; whether it had been said."""
+    known = _known()
+    was_known = known.pop(str(path.resolve()), None) is not None
+    if was_known:
+        _write(known)
+    return was_known
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    told = json.dumps(places(settings), sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _path() -> Path:
+    return user_config_path("llm_magics", appauthor=False) / "trusted.json"
+
+
+def _known() -> dict[str, str]:
+    try:
+        told = json.loads(_path().read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _write(known: Mapping[str, str]) -> None:
+    write_whole(_path(), json.dumps(known, indent=1, sort_keys=True))
