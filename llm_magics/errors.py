@@ -225,7 +225,7 @@ def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
         best = _likeness(name, close[0])
-        close = [each for each in close if _likeness(name, each) > best - 0.15]
+        close = [each for each in close if _likeness(name, each) > best - 0.1]
         return f"Did you mean {' or '.join(close)}?"
     if not listed:
         return ""
