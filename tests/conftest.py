@@ -35,6 +35,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     config.reset()
     config.reload()
     session.runs.clear()
+    session.threads.forget()
     yield
     config.reset()
     config.reload()

@@ -192,7 +192,7 @@ def test_one_that_is_set_up_wrongly_harms_no_other(tmp_path: Path) -> None:
     session = own_session(tmp_path, project)
 
     def listed() -> dict[str, list[str]]:
-        return asyncio.run(session.listings())
+        return asyncio.run(session.model_names())
 
     assert "echo" in listed()
     assert "bad" not in listed()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _COLUMNS = [
+    "provider",
     "model",
     "abilities",
     "context",
@@ -37,7 +38,9 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     import pandas as pd
 
     names = session.provider_names()
-    found = await session.ask_all(names, lambda provider: provider.describe_models())
+    asked = pattern.partition("/")[0]
+    names = [asked] if asked in names else names
+    found = await session.listings.of(session, names)
     for name, models in zip(names, found, strict=True):
         if isinstance(models, BaseException):
             if pattern.rstrip("/") == name:
@@ -66,6 +69,7 @@ def _warn(session: Session, name: str, error: BaseException) -> None:
 
 def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
     return (
+        provider,
         f"{provider}/{model.name}",
         ", ".join(model.abilities),
         model.context,

@@ -98,7 +98,9 @@ class ChatCall:
         return parameters_of(self._prompt, self._session, route.parameters)
 
     def _estimate(self, route: Route, parameters: ModelParameters) -> Estimate:
-        return money.chat_estimate(self._session, route, self.messages, parameters)
+        return money.chat_estimate(
+            self._session, route.provider, route.model, self.messages, parameters
+        )
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Walk the road. Closing the generator, or cancelling, stops the model at once."""
@@ -257,4 +259,4 @@ class ChatCall:
         if self._route is None:
             return None
         usage = answer.usage if answer.finish_reason and answer.usage else Usage()
-        return money.cost_usd(self._session, self._route, usage)
+        return money.cost_usd(self._session, self._route.provider, self._route.model, usage)

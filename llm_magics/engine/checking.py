@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.prompt import Prompt
@@ -21,6 +22,15 @@ class CheckedCall:
         """Fill in the prompt."""
         self._left = session.config.schema_retries
         self._call = ChatCall(session, prompt)
+
+    @property
+    def schema(self) -> Any:
+        """What the answer must look like, if that was said."""
+        return self._call.schema
+
+    def ask_once(self) -> None:
+        """Leave an answer that does not fit as it is."""
+        self._left = 0
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Walk the road, more than once where need be."""

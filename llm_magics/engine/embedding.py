@@ -87,7 +87,9 @@ class EmbeddingCall:
     async def _sent(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
         estimate = None
         if self._session.budget.limit_usd is not None:
-            estimate = money.embedding_estimate(self._session, route, texts).cost_usd
+            estimate = money.embedding_estimate(
+                self._session, route.provider, route.model, texts
+            ).cost_usd
         before_usd = self.response().cost_usd or 0.0
         with self._session.budget.held(route.name, estimate, lambda: self._spent_usd(before_usd)):
             vectors = await self._asked(route, texts)
@@ -128,7 +130,11 @@ class EmbeddingCall:
     def _cost_usd(self, usage: Usage) -> float | None:
         if self._is_replayed and self.vectors:
             return 0.0
-        return money.cost_usd(self._session, self._route, usage) if self._route else None
+        return (
+            money.cost_usd(self._session, self._route.provider, self._route.model, usage)
+            if self._route
+            else None
+        )
 
     def response(self) -> Response:
         """The measurements of the call, as a response without text."""

@@ -26,12 +26,14 @@ class PullCall:
         route = await find_route(self._session, self._model)
         async for progress in route.provider.pull_model(route.model):
             yield progress
+        self._session.listings.forget(route.provider.name)
 
 
 async def delete_model(session: Session, model: str) -> None:
     """Delete the weights of ``model``."""
     route = await find_route(session, model)
     await route.provider.delete_model(route.model)
+    session.listings.forget(route.provider.name)
 
 
 async def health(session: Session) -> DataFrame:

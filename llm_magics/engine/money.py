@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from llm_magics.engine.road import Route
 from llm_magics.engine.session import Session
 from llm_magics.policies import prices, tokens
-from llm_magics.policies.prices import FREE, Price, Seller
+from llm_magics.policies.prices import Price, Seller
+from llm_magics.providers.base import BaseModelProvider
 from llm_magics.types import ChatMessage, ModelParameters, Usage
 
 # So long an answer is expected where its bound is not said, and none of the model's was longer.
 _USUAL_ANSWER = 1000
 
 
-def cost_usd(session: Session, route: Route, usage: Usage) -> float | None:
+def cost_usd(
+    session: Session, provider: BaseModelProvider, model: str, usage: Usage
+) -> float | None:
     """The price of a call of ``usage`` in US dollars, or ``None`` where it is not known."""
-    own = own_price(session, route.name)
+    own = own_price(session, f"{provider.name}/{model}")
     if own is not None:
         return own.of(usage)
-    provider, model = route.provider, route.model
     if provider.is_free(model):
         return 0.0
     seller = Seller(provider.price_list, provider.address)
@@ -55,7 +56,8 @@ class Estimate:
 
 def chat_estimate(
     session: Session,
-    route: Route,
+    provider: BaseModelProvider,
+    model: str,
     messages: Sequence[ChatMessage],
     parameters: ModelParameters,
 ) -> Estimate:
@@ -63,18 +65,20 @@ def chat_estimate(
     read = tokens.of_messages(messages, parameters)
     written = parameters.max_tokens
     if written is None:
-        longest = session.runs.longest_answer(route.provider.name, route.model)
+        longest = session.runs.longest_answer(provider.name, model)
         written = max(_USUAL_ANSWER, longest)
-    return _priced(session, route, read, written)
+    return _priced(session, provider, model, read, written)
 
 
-def embedding_estimate(session: Session, route: Route, texts: Sequence[str]) -> Estimate:
+def embedding_estimate(
+    session: Session, provider: BaseModelProvider, model: str, texts: Sequence[str]
+) -> Estimate:
     """Of texts to embed."""
-    return _priced(session, route, sum(map(tokens.of_text, texts)), 0)
+    return _priced(session, provider, model, sum(map(tokens.of_text, texts)), 0)
 
 
-def _priced(session: Session, route: Route, read: int, written: int) -> Estimate:
-    return Estimate(read, written, cost_usd(session, route, Usage(read, written)))
-
-
-__all__ = ["FREE", "Estimate", "chat_estimate", "cost_usd", "embedding_estimate", "own_price"]
+def _priced(
+    session: Session, provider: BaseModelProvider, model: str, read: int, written: int
+) -> Estimate:
+    usd = cost_usd(session, provider, model, Usage(read, written))
+    return Estimate(read, written, usd)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_magics import cells
+from llm_magics.engine import money
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.errors import ModelNotFoundError
@@ -21,9 +22,14 @@ from llm_magics.policies import metrics, routing
 from llm_magics.policies.routing import Candidate
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.secrets import scrub
-from llm_magics.types import Progress
+from llm_magics.types import Progress, Usage
 
 INTERRUPTED = "interrupted"
+
+_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
+
+# A service's prices do not change by the minute.
+_PRICES_LAST_S = 3600.0
 
 
 @dataclass
@@ -57,17 +63,20 @@ async def find_candidates(session: Session, wanted: str) -> list[Candidate]:
 
 
 async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, float]:
-    """What is known of prices, in and out together; a model of one's own machine costs nothing."""
-    names = sorted({routing.split(each.model)[0] or "" for each in found} - {""})
-    told = await session.ask_all(names, lambda provider: provider.describe_models())
-    prices = {}
-    for name, models in zip(names, told, strict=True):
+    """What is known of prices, of a million tokens in and as many out."""
+    prices: dict[str, float | None] = {}
+    for each in found:
+        name, model = routing.split(each.model)
+        if name:
+            provider = session.provider(name)
+            prices[each.model] = money.cost_usd(session, provider, model, _A_MILLION_EACH)
+    unknown = sorted({model.partition("/")[0] for model, usd in prices.items() if usd is None})
+    told = await session.listings.of(session, unknown, _PRICES_LAST_S)
+    for name, models in zip(unknown, told, strict=True):
         for info in () if isinstance(models, BaseException) else models:
-            if info.pulled:
-                prices[f"{name}/{info.name}"] = 0.0
-            elif info.input_usd is not None or info.output_usd is not None:
-                prices[f"{name}/{info.name}"] = (info.input_usd or 0) + (info.output_usd or 0)
-    return prices
+            if prices.get(f"{name}/{info.name}", 0) is None and info.input_usd is not None:
+                prices[f"{name}/{info.name}"] = info.input_usd + (info.output_usd or 0)
+    return {model: usd for model, usd in prices.items() if usd is not None}
 
 
 async def find_route(session: Session, wanted: str) -> Route:
@@ -80,7 +89,7 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
     """The route to one model."""
     name, model = routing.split(candidate.model)
     if name is None:
-        name = routing.find_bare(candidate.model, await session.listings())
+        name = routing.find_bare(candidate.model, await session.model_names())
     if not model:
         msg = f'"{candidate.model}" names no model.'
         raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")

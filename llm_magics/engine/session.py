@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llm_magics.bridge import bridge
+from llm_magics.engine.listings import Listings
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.policies.budget import Budget
 from llm_magics.policies.cache import Cache
@@ -35,6 +36,7 @@ class Session:
         self.runs = RunLog()
         self.cooldowns = Cooldowns()
         self.threads = Threads()
+        self.listings = Listings()
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
         self._limiters: dict[str, tuple[BaseModelProvider, Limiter]] = {}
@@ -203,7 +205,7 @@ class Session:
                 f"{place}{error}", hint=error.hint, provider=name, code=error.code
             ) from None
 
-    async def listings(self) -> dict[str, list[str]]:
+    async def model_names(self) -> dict[str, list[str]]:
         """The models of every provider that can be asked, by provider."""
         names = self.provider_names()
         found = await self.ask_all(names, lambda provider: provider.list_models())
@@ -225,6 +227,7 @@ class Session:
 
     async def close(self) -> None:
         """Close every provider, the cache and the recording."""
+        await self.listings.close()
         if self._cache[1] is not None:
             self._cache[1].close()
         if self._tape[1] is not None:

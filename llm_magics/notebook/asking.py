@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
+from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
@@ -19,6 +20,7 @@ from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook.display import answer_display
 from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
+from llm_magics.notebook.watching import rendering
 from llm_magics.policies import prompt_files
 from llm_magics.policies.prompt_files import PromptFile
 from llm_magics.policies.templates import Filled
@@ -50,10 +52,10 @@ def answer_cell(
         return _save(options, cell)
     if len(options.model) > 1:
         return _compare(shell, _prompt(options, cell, variables), options)
-    call = ChatCall(session, _prompt(options, cell, variables))
+    prompt = _prompt(options, cell, variables)
     if options.dry_run:
-        return _dry_run(call)
-    _answer(shell, options, call)
+        return _dry_run(ChatCall(session, prompt))
+    _answer(shell, options, prompt)
     return None
 
 
@@ -86,10 +88,13 @@ def _save(options: argparse.Namespace, cell: str) -> None:
     sys.stdout.write(f"Kept as {path}; %%llm -t {options.save} asks it.\n")
 
 
-def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall) -> None:
+def _answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> None:
     """Show the answer as it comes; whatever came of it is kept, however it ends."""
-    form = options.format or ("json" if call.schema is not None else "markdown")
+    call = CheckedCall(session, prompt)
+    form = options.format or ("markdown" if call.schema is None else "json")
     as_it_comes = form == "markdown"
+    if as_it_comes:
+        call.ask_once()  # what is shown cannot be taken back
     try:
         with answer_display(shell, stream=not options.no_stream) as display:
             written = 0
@@ -110,8 +115,11 @@ def _answer(shell: InteractiveShell, options: argparse.Namespace, call: ChatCall
     response = call.response()
     if not as_it_comes:
         _show_as(shell, form, response)
-    if response.retries or response.fallback_from:
+    if response.retries or response.fallback_from or response.mended:
         sys.stdout.write(f"{_what_happened(response)}\n")
+    elif response.cached and rendering(shell) == "live":
+        sys.stdout.write("an answer given before; --fresh asks again\n")
+    response.check()
 
 
 def _what_happened(response: Response) -> str:
@@ -122,6 +130,8 @@ def _what_happened(response: Response) -> str:
     if response.retries:
         times = "once" if response.retries == 1 else f"{response.retries} times"
         parts.append(f"asked again {times}")
+    if response.mended:
+        parts.append("shown what did not fit its schema")
     return ", ".join(parts)
 
 
@@ -142,7 +152,7 @@ def _show_value(form: str, response: Response) -> None:
     elif form == "code":
         display(Code(response.code, language=_language(response)))
     elif form == "json":
-        display(response.json())
+        display(response.data)
     else:
         display(response.df())
 

@@ -74,6 +74,7 @@ class Cache:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
+        self._file: tuple[int, int] | None = None
         self._is_off = False
 
     def get(self, key: bytes) -> bytes | None:
@@ -174,11 +175,12 @@ class Cache:
             try:
                 return work(self._opened())
             except sqlite3.DatabaseError as error:
+                is_mine = self._file == _file_id(self.path)
                 self._let_go()
-                if _is_damaged(error):
-                    self._set_aside(error)
-                else:
+                if not _is_damaged(error):
                     self._do_without(error)
+                elif is_mine:  # else another kernel has begun a new one already
+                    self._set_aside(error)
             except OSError as error:
                 self._do_without(error)
         return otherwise
@@ -190,6 +192,7 @@ class Cache:
                 self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
             self._connection, self._process = connection, os.getpid()
+            self._file = _file_id(self.path)
             self.path.chmod(0o600)  # what one asks is one's own
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -232,6 +235,15 @@ def _writing(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """Tells a file from another of its name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
 
 
 def _is_damaged(error: sqlite3.DatabaseError) -> bool:

@@ -50,9 +50,6 @@ class Price:
         return sum(parts) / _MILLION
 
 
-FREE = Price(0.0, 0.0)
-
-
 def _first(value: float | None, other: float) -> float:
     return other if value is None else value
 

@@ -1,0 +1,77 @@
+"""The models of every provider, as they were told last, and asked for anew behind one's back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llm_magics.errors import ConnectionError
+from llm_magics.providers.base import BaseModelProvider, ModelInfo
+
+if TYPE_CHECKING:
+    from llm_magics.engine.session import Session
+
+Listing = list[ModelInfo]
+
+# How long an answer is waited for: where there is an older one, and where there is none.
+_IMPATIENT_S = 1.0
+_PATIENT_S = 8.0
+
+
+class Listings:
+    """What each provider has, by its name. To be used on the bridge's loop alone."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[BaseModelProvider, float, Listing]] = {}
+        self._asking: dict[str, asyncio.Task[Listing]] = {}
+
+    async def of(
+        self, session: Session, names: Sequence[str], max_age_s: float = 2.0
+    ) -> list[Listing | BaseException]:
+        """
+        The models of each provider in ``names``, or its error, all asked at once.
+
+        What is older than ``max_age_s`` is asked for again. Who is slow is not waited for
+        long: what he told last counts meanwhile, and his answer does the next time.
+        """
+        return list(
+            await asyncio.gather(
+                *(self._one(session, name, max_age_s) for name in names), return_exceptions=True
+            )
+        )
+
+    async def _one(self, session: Session, name: str, max_age_s: float) -> Listing:
+        provider = session.provider(name)
+        known = self._known.get(name)
+        last = known[2] if known and known[0] is provider else None
+        if known and last is not None and time.monotonic() - known[1] <= max_age_s:
+            return last
+        asking = self._asking.get(name)
+        if asking is None:
+            asking = self._asking[name] = asyncio.create_task(self._ask(name, provider))
+            asking.add_done_callback(lambda _: self._asking.pop(name, None))
+        patience_s = _PATIENT_S if last is None else _IMPATIENT_S
+        await asyncio.wait([asking], timeout=patience_s)
+        if asking.done():
+            return asking.result()
+        if last is not None:
+            return last
+        msg = f"{name} did not list its models within {patience_s:.0f} s."
+        raise ConnectionError(msg, hint="Ask again in a moment.", provider=name)
+
+    async def _ask(self, name: str, provider: BaseModelProvider) -> Listing:
+        models = await provider.describe_models()
+        self._known[name] = (provider, time.monotonic(), models)
+        return models
+
+    def forget(self, name: str) -> None:
+        """What ``name`` has was changed."""
+        self._known.pop(name, None)
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        for asking in list(self._asking.values()):
+            asking.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
