@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
+from uuid import uuid4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Cell:
 
     def next_turn(self) -> str:
         """What tells its next turn in a thread from all others; the same when it runs again."""
-        return f"{self.key} {next(self._turns)}" if self.key else ""
+        return f"{self.key} {next(self._turns)}" if self.key else uuid4().hex
 
 
 _running = Cell()

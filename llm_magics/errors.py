@@ -32,7 +32,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from llm_magics.secrets import scrub
+from llm_magics.secrets import scrub, scrubbed
 
 
 class _ShownShort:
@@ -137,7 +137,7 @@ class ProviderError(LLMError):
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
-        self.body = body
+        self.body = scrubbed(body)
         if retryable is not None:
             self.retryable = retryable
 

@@ -98,3 +98,14 @@ def scrub(text: str) -> str:
     for value in sorted(_known.copy(), key=len, reverse=True):  # a key may begin another
         text = text.replace(value, _HIDDEN)
     return _KEY_SHAPES.sub(_HIDDEN, text)
+
+
+def scrubbed(value: object) -> object:
+    """The same for decoded JSON."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {scrubbed(key): scrubbed(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrubbed(each) for each in value]
+    return value

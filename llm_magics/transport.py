@@ -63,8 +63,8 @@ class Reply:
     """A whole answer: its status, headers and bytes."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)  # a service may repeat the key in it
 
     @property
     def ok(self) -> bool:

@@ -229,11 +229,12 @@ class ChatCall:
         turn = Turn(self._cell, self._asked_in_thread, said, response.model, is_whole)
         self._session.threads.add(self._prompt.thread, turn)
 
-    def response(self) -> Response:
-        """The answer, or as much of it as has come."""
-        answer = ModelResponse.of(self._chunks)
+    def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
+        """The answer, or as much of it as has come, or what ``so_far`` makes of it."""
+        chunks = self._chunks if so_far is None else so_far
+        answer = ModelResponse.of(chunks)
         route = self._route
-        timing = metrics.measure(self._chunks, answer.usage, route.load_s if route else 0.0)
+        timing = metrics.measure(chunks, answer.usage, route.load_s if route else 0.0)
         return Response(
             text=answer.text,
             model=route.name if route else "",

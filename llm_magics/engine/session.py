@@ -53,7 +53,7 @@ class Session:
         own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
         if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
             settings |= self._key_of_the_keyring(name, made, settings)
-        told = (settings, [os.environ.get(variable) for variable in own])
+        told = (settings, [os.environ.get(variable) for variable in own], trust.stamp())
         known = self._providers.get(name)
         if known is None or known[0] != told:
             self._keep_key_from_strangers(name, made, settings)

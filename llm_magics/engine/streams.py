@@ -15,11 +15,12 @@ from llm_magics.types import StreamChunk
 class _SoFar:
     def __init__(self, call: ChatCall) -> None:
         self._call = call
+        self._seen: list[StreamChunk] = []
 
     @property
     def response(self) -> Response:
-        """The answer, or as much of it as has come."""
-        return self._call.response()
+        """The answer, or as much of it as has been taken."""
+        return self._call.response(self._seen)
 
     @property
     def data(self) -> Any:
@@ -50,7 +51,9 @@ class Stream(_SoFar):
         return self
 
     def __next__(self) -> StreamChunk:
-        return next(self._chunks)
+        chunk = next(self._chunks)
+        self._seen.append(chunk)
+        return chunk
 
     def close(self) -> None:
         """Stop the model, and wait until it has stopped."""
@@ -74,7 +77,9 @@ class AsyncStream(_SoFar):
         return self
 
     async def __anext__(self) -> StreamChunk:
-        return await anext(self._chunks)
+        chunk = await anext(self._chunks)
+        self._seen.append(chunk)
+        return chunk
 
     async def aclose(self) -> None:
         """Stop the model, and wait until it has stopped."""

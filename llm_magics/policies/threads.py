@@ -22,7 +22,7 @@ class Turn:
     A question and its answer.
 
     Attributes:
-        cell: what tells the cell that asked from all others; empty where no cell did.
+        cell: what tells the cell that asked from all others.
         asked, answered: the messages.
         model: who answered.
         is_whole: whether the answer came to its end.
@@ -60,12 +60,8 @@ class Threads:
 
     def _kept(self, name: str, cell: str) -> list[Turn]:
         turns = self._turns.get(name, [])
-        place = [turn.cell for turn in turns].index(cell) if cell in self._cells(turns) else None
-        return turns[:place]
-
-    @staticmethod
-    def _cells(turns: list[Turn]) -> set[str]:
-        return {turn.cell for turn in turns} - {""}
+        cells = [turn.cell for turn in turns]
+        return turns[: cells.index(cell) if cell in cells else None]
 
     def forget(self, name: str | None = None) -> int:
         """End a conversation, or all of them; how many turns there were."""

@@ -65,6 +65,15 @@ def distrust(path: Path) -> bool:
     return was_known
 
 
+def stamp() -> tuple[int, int]:
+    """Another one after each change of what is trusted."""
+    try:
+        status = _path().stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino)
+
+
 def _digest(settings: Mapping[str, Any]) -> str:
     told = json.dumps(places(settings), sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()

@@ -1,0 +1,151 @@
+"""Conversations: what goes along, and what running a cell again does to them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
+
+import llm_magics as lm
+from llm_magics import ChatMessage, errors
+from llm_magics.engine.session import session
+from llm_magics.policies.threads import Threads, Turn
+from tests.kernels import Kernel
+from tests.serving import Asked, Says, chat_stream
+from tests.test_routing import servers
+
+
+def turn(cell: str, text: str = "") -> Turn:
+    """A turn of a cell."""
+    return Turn(cell, ChatMessage("user", text or cell), ChatMessage("assistant", "a"), "m")
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=20))
+@settings(deadline=None)
+def test_running_a_cell_again_replaces_its_turn_and_what_came_after(cells: list[str]) -> None:
+    """No cell has two turns."""
+    threads = Threads()
+    expected: list[tuple[str, str]] = []
+    for number, cell in enumerate(cells):
+        if cell in [each[0] for each in expected]:
+            expected = expected[: [each[0] for each in expected].index(cell)]
+        before = [message.content for message in threads.before("t", cell)][::2]
+        assert before == [each[1] for each in expected]
+        threads.add("t", turn(cell, str(number)))
+        expected.append((cell, str(number)))
+    assert [m.content for m in threads.before("t")][::2] == [each[1] for each in expected]
+    assert len(threads.frame("t")) == 2 * len(expected)
+    assert threads.forget("t") == len(expected)
+    assert threads.before("t") == []
+
+
+def told_of(asked: Asked) -> list[str]:
+    """What a server was told, message by message."""
+    return [f"{each['role'][0]}:{each['content']}" for each in asked.json()["messages"]]
+
+
+def numbered() -> Says:
+    """An answer."""
+    return Says(chat_stream("yes"))
+
+
+def test_what_was_said_goes_along() -> None:
+    """Questions and answers in their order, after the system message; other threads do not."""
+    with servers(one=numbered()) as running:
+        lm.config.model = "one/m"
+        lm.ask("first", thread="t", system="be brief")
+        lm.ask("second", thread="t", system="be kind")
+        lm.ask("elsewhere", thread="u")
+        lm.ask("alone")
+        asked = [told_of(each) for each in running["one"].asked]
+        assert asked == [
+            ["s:be brief", "u:first"],
+            ["s:be kind", "u:first", "a:yes", "u:second"],
+            ["u:elsewhere"],
+            ["u:alone"],
+        ]
+        assert len(lm.runs()) == 4
+
+
+def test_a_cell_that_runs_again(shell: InteractiveShell) -> None:
+    """Replaces its turn, and what hung on it; by its id where the frontend gives one."""
+    with servers(one=numbered()) as running:
+        lm.config.model = "one/m"
+
+        def run(cell: str, text: str) -> list[str]:
+            shell.run_cell(f"%%llm --thread\n{text}", store_history=True, cell_id=cell)
+            return told_of(running["one"].asked[-1])
+
+        assert run("c1", "one") == ["u:one"]
+        assert run("c2", "two") == ["u:one", "a:yes", "u:two"]
+        assert run("c3", "two") == ["u:one", "a:yes", "u:two", "a:yes", "u:two"]
+        assert run("c2", "other") == ["u:one", "a:yes", "u:other"]
+        frame = shell.run_line_magic("llm", "threads")
+        assert frame.content.tolist() == ["one", "yes", "other", "yes"]
+        assert frame.columns.tolist() == ["thread", "turn", "role", "content", "model", "whole"]
+        assert run("c1", "new") == ["u:new"]
+        assert shell.run_line_magic("llm", "threads main").content.tolist() == ["new", "yes"]
+
+
+def test_several_turns_of_one_cell(shell: InteractiveShell) -> None:
+    """A loop asks on; running it again begins where it began."""
+    lm.config.model = "echo/echo"
+    shell.run_cell("%%llm --thread t\nbefore", cell_id="c0")
+    loop = "import llm_magics as lm\nfor i in range(3): lm.ask(str(i), thread='t')"
+    for _ in range(2):
+        shell.run_cell(loop, cell_id="c1")
+        asked = [message.content for message in session.threads.before("t")][::2]
+        assert asked == ["before", "0", "1", "2"]
+
+
+def test_where_nobody_says_which_cell_it_is(shell: InteractiveShell) -> None:
+    """The same text is the same cell; two terminals' lines are two turns."""
+    lm.config.model = "echo/echo"
+    for text in ("a", "b", "b", "a"):
+        shell.run_cell(f"%%llm --thread\n{text}")
+    assert [message.content for message in session.threads.before("main")][::2] == ["a"]
+
+
+def test_an_answer_that_fails_leaves_the_turn_as_it_was() -> None:
+    """And one that breaks off is part of the thread, marked as not whole."""
+    answers = iter(
+        [
+            Says(chat_stream("good")),
+            Says(status=400),
+            Says(chat_stream("half ", "x")[:2], cut=True),
+        ]
+    )
+    with servers(one=lambda asked: next(answers)):
+        lm.config.retries = 0
+        lm.ask("one", model="one/m", thread="t")
+        with pytest.raises(errors.ProviderError):
+            lm.ask("two", model="one/m", thread="t")
+        assert [m.content for m in session.threads.before("t")] == ["one", "good"]
+        with pytest.raises(errors.StreamInterrupted):
+            lm.ask("three", model="one/m", thread="t")
+    frame = session.threads.frame()
+    assert frame.content.tolist()[2:] == ["three", "half "]
+    assert frame.whole.tolist() == [True, True, False, False]
+
+
+def test_a_name_with_a_slash_is_a_model(shell: InteractiveShell) -> None:
+    """``--thread echo/lorem`` names no thread; two models have none together."""
+    shell.run_cell_magic("llm", "-o ans --thread echo/lorem --max-tokens 3", "hi")
+    assert shell.user_ns["ans"].model == "echo/lorem"
+    assert session.threads.names() == ["main"]
+    with pytest.raises(errors.UsageError, match="several models"):
+        shell.run_cell_magic("llm", "echo/echo echo/lorem --thread", "hi")
+    with pytest.raises(errors.UsageError, match='no thread "mian"'):
+        shell.run_line_magic("llm", "threads mian")
+    shell.run_line_magic("llm", "threads clear main")
+    assert session.threads.names() == []
+
+
+def test_two_cells_of_the_same_words_where_nobody_watches(kernel: Kernel) -> None:
+    """Are two turns: whoever runs a notebook unattended runs each cell once."""
+    kernel.run("%llm config model echo/echo")
+    for _ in range(2):
+        kernel.run("%%llm --thread\nGo on.")
+    told = kernel.run("print(len(get_ipython().run_line_magic('llm', 'threads')))")
+    assert "4" in str(told)
