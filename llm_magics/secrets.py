@@ -93,6 +93,23 @@ class Hidden:
         return _HIDDEN
 
 
+class Unseen:
+    """A value that can be compared with another, and is not shown."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unseen) and other._value == self._value
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Unseen('{_HIDDEN}')"
+
+
 def scrub(text: str) -> str:
     """``text`` with every known key, and everything shaped like one, replaced by ``****``."""
     for value in sorted(_known.copy(), key=len, reverse=True):  # a key may begin another

@@ -20,6 +20,7 @@ from llm_magics.policies.recordings import Tape
 from llm_magics.policies.threads import Threads
 from llm_magics.providers import create_provider, get_available_providers, provider_type
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.secrets import Unseen
 from llm_magics.settings import keys, trust
 from llm_magics.settings.config import Config, config
 from llm_magics.settings.files import is_project_file
@@ -42,7 +43,7 @@ class Session:
         self._limiters: dict[str, tuple[BaseModelProvider, Limiter]] = {}
         self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
         self._turns: dict[str, int] = {}
-        self._providers: dict[str, tuple[Any, BaseModelProvider]] = {}
+        self._providers: dict[str, tuple[Unseen, BaseModelProvider]] = {}
         bridge.at_exit(self.close)
 
     def provider(self, name: str) -> BaseModelProvider:
@@ -53,7 +54,8 @@ class Session:
         own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
         if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
             settings |= self._key_of_the_keyring(name, made, settings)
-        told = (settings, [os.environ.get(variable) for variable in own], trust.stamp())
+        of_environment = [os.environ.get(variable) for variable in own]
+        told = Unseen((settings, of_environment, trust.stamp()))
         known = self._providers.get(name)
         if known is None or known[0] != told:
             self._keep_key_from_strangers(name, made, settings)
