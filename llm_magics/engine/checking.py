@@ -32,8 +32,11 @@ class CheckedCall:
         """Leave an answer that does not fit as it is."""
         self._left = 0
 
-    async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+    def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Walk the road, more than once where need be."""
+        return self._call.events() if self.schema is None else self._checked()
+
+    async def _checked(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         while True:
             events = self._call.events()
             try:

@@ -40,6 +40,7 @@ class Config:
 
     if TYPE_CHECKING:  # set behind __setattr__, which is for settings
         _layers: list[dict[str, Sourced]] | None
+        _defaults: dict[str, Sourced] | None
         _direct: dict[str, Sourced]
 
     def __init__(
@@ -54,6 +55,7 @@ class Config:
     def reload(self) -> None:
         """Read files and environment again; what was set in this session stays."""
         self.__dict__["_layers"] = None
+        self.__dict__["_defaults"] = None
 
     def get(self, key: str) -> Any:
         """The value of ``key``."""
@@ -100,7 +102,7 @@ class Config:
 
     def items(self) -> list[tuple[str, Any, str]]:
         """Every setting as ``(key, value, source)``."""
-        values = {**_defaults(), **self._merged([*self._read(), self._direct])}
+        values = {**self._default_values(), **self._merged([*self._read(), self._direct])}
         values.pop("providers", None)
         return [(key, *values[key]) for key in sorted(values)]
 
@@ -111,7 +113,11 @@ class Config:
         return pd.DataFrame(self.items(), columns=["key", "value", "source"]).set_index("key")
 
     def _look_up(self, key: str) -> Sourced:
-        layers: list[dict[str, Sourced]] = [self._direct, *reversed(self._read()), _defaults()]
+        layers: list[dict[str, Sourced]] = [
+            self._direct,
+            *reversed(self._read()),
+            self._default_values(),
+        ]
         if key.startswith("providers.") and key not in self._direct:
             _, provider, name = (*key.split("."), "")[:3]
             layers.insert(0, self._provider_environment(provider, [name]))
@@ -121,6 +127,12 @@ class Config:
         if key.startswith("providers."):
             return Sourced(None, "default")
         raise _unknown(key, "There is no setting")
+
+    def _default_values(self) -> dict[str, Sourced]:
+        if self._defaults is None:
+            self.__dict__["_defaults"] = _defaults()
+        assert self._defaults is not None
+        return self._defaults
 
     def _read(self) -> list[dict[str, Sourced]]:
         if self._layers is None:

@@ -18,6 +18,8 @@ from typing import Any
 from tests.serving import chat_stream
 
 CHUNKS = 4000
+# Who asks for this gets one token, and then a silence.
+SLOWLY, PAUSE_S = "slowly", 0.03
 VECTORS, DIMENSIONS = 1000, 768
 
 TOKENS = [f" token{n % 10}" for n in range(CHUNKS)]
@@ -103,7 +105,12 @@ async def serve() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: *(\d+)", request.lower())
-        await reader.readexactly(int(length[1]) if length else 0)
+        asked = await reader.readexactly(int(length[1]) if length else 0)
+        if SLOWLY.encode() in asked:
+            writer.write(usual[: usual.index(b"token1")])
+            await asyncio.sleep(PAUSE_S)
+            writer.close()
+            return
         writer.write(answers.get(request.split(b" ", 2)[1], usual))
         await writer.drain()
         writer.close()
