@@ -13,10 +13,15 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics
+from llm_magics import ChatMessage
+from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook import options
 from llm_magics.notebook.commands import COMMANDS
+from llm_magics.policies.threads import Turn
+from llm_magics.settings.config import config
 from llm_magics.types import StreamChunk
+from tests.serving import as_json, serving
 
 
 def completed(shell: InteractiveShell, line: str) -> set[str]:
@@ -255,6 +260,22 @@ def test_tab_completes_without_asking_anybody(
     assert completed(shell, "%embed df.text --in") == {"--into"}
     assert completed(shell, "%embed df.text --model local/m") == {"local/minilm-l6-v2"}
     assert "--temperature" not in completed(shell, "%%llm\nsome --te")
+    assert completed(shell, "%llm key open") == {"openai"}
+    assert completed(shell, "%llm cache o") == {"on", "off"}
+    session.threads.add("talk", Turn("c", *[ChatMessage("user", "x")] * 2, "m"))
+    assert completed(shell, "%%llm --thread ta") == completed(shell, "%llm threads ta") == {"talk"}
+    shell.run_cell_magic("llm", "--save kept", "x")
+    assert completed(shell, "%%llm -t ") == {"kept"}
+
+
+def test_tab_knows_the_models_that_were_listed(shell: InteractiveShell) -> None:
+    """Those of a server too, once %llm models has shown them."""
+    answer = as_json({"data": [{"id": "big-one"}, {"id": "small-one"}]})
+    with serving(answer) as server:
+        config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        assert completed(shell, "%%llm lab/") == set()
+        assert shell.run_line_magic("llm", "models lab").model.tolist() == ["lab/big-one", "lab/small-one"]  # fmt: skip
+        assert completed(shell, "%%llm lab/") == {"lab/big-one", "lab/small-one"}
 
 
 def test_loading_twice_and_unloading(shell: InteractiveShell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics.engine.session import session
 from llm_magics.media import Image, ToolCall
 from llm_magics.policies import recordings
 from llm_magics.policies.recordings import Tape, chat_request, key_of
 from llm_magics.types import ModelResponse, StreamChunk, Usage
 from tests.fake_openai import FakeOpenAI
+from tests.serving import Says, chat_stream
 from tests.test_routing import servers
 
 FILE = Path("tape.jsonl")
@@ -194,3 +197,55 @@ def test_a_project_cannot_have_files_written_elsewhere(file: str, tmp_path: Path
     lm.config.reload()
     lm.ask("x", model="echo/echo")
     assert (tmp_path / "inside.jsonl").is_file()
+
+
+def test_comparisons_are_recorded_and_played() -> None:
+    """The same frame, with nobody there; its latency is not known, and that is said."""
+    with servers(one=FakeOpenAI(), two=FakeOpenAI()):
+        lm.config.record = FILE
+        models = ["one/gpt-test", "two/gpt-test"]
+        live = lm.compare(["a", "b"], models, max_tokens=3)
+    lm.config.record, lm.config.replay, lm.config.replay_strict = None, FILE, True
+    again = lm.compare(["a", "b"], models, max_tokens=3)
+    told = ["prompt", "provider", "model", "text", "output_tokens", "finish_reason"]
+    assert again[told].equals(live[told])
+    assert again.cached.all()
+    assert again.ttft_s.isna().all()
+    assert (again.cost_usd == 0).all()
+
+
+def test_an_answer_is_played_as_fast_as_it_came(shell: InteractiveShell) -> None:
+    """At once, or at its own speed, or at another one's."""
+    with servers(one=Says(chat_stream("a ", "b ", "c "), gap_s=0.1)):
+        lm.config.record = FILE
+        lm.ask("hi", model="one/m")
+    lm.config.record = None
+
+    def taken(line: str) -> float:
+        shell.run_line_magic("llm", f"replay {FILE} --strict {line}")
+        started = time.perf_counter()
+        assert lm.ask("hi", model="one/m").text == "a b c "
+        return time.perf_counter() - started
+
+    at_once, as_it_came, thrice = taken(""), taken("--speed 1"), taken("--speed 3")
+    assert at_once < 0.1 < thrice < as_it_came
+    assert as_it_came > 0.3
+
+
+def test_a_long_recording_grows_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not written anew for each answer; in its order again when it ends."""
+    monkeypatch.setattr(recordings, "_REWRITTEN_BYTES", 1000)
+    lm.config.record, lm.config.model = FILE, "echo/echo"
+    for number in range(20):
+        lm.ask(str(number))
+    lines = FILE.read_text().splitlines()
+    assert len(lines) == 20
+    keys = [json.loads(line)["key"] for line in lines]
+    assert keys != sorted(keys)
+    lm.config.record = None
+    assert session.tape is None
+    assert FILE.read_text().splitlines() == [
+        line for _, line in sorted(zip(keys, lines, strict=True))
+    ]
+    lm.config.replay, lm.config.replay_strict = FILE, True
+    assert [lm.ask(str(number)).cached for number in range(20)] == [True] * 20

@@ -51,7 +51,7 @@ class Listings:
         asking = self._asking.get(name)
         if asking is None:
             asking = self._asking[name] = asyncio.create_task(self._ask(name, provider))
-            asking.add_done_callback(lambda _: self._asking.pop(name, None))
+            asking.add_done_callback(lambda done: self._ended(name, done))
         patience_s = _PATIENT_S if last is None else _IMPATIENT_S
         await asyncio.wait([asking], timeout=patience_s)
         if asking.done():
@@ -61,10 +61,20 @@ class Listings:
         msg = f"{name} did not list its models within {patience_s:.0f} s."
         raise ConnectionError(msg, hint="Ask again in a moment.", provider=name)
 
+    def _ended(self, name: str, asking: asyncio.Task[Listing]) -> None:
+        self._asking.pop(name, None)
+        if not asking.cancelled():
+            asking.exception()  # of a failure that nobody waited for, nobody is to hear
+
     async def _ask(self, name: str, provider: BaseModelProvider) -> Listing:
         models = await provider.describe_models()
         self._known[name] = (provider, time.monotonic(), models)
         return models
+
+    def names(self) -> list[str]:
+        """The full names of all models that were told of."""
+        known = self._known.copy()
+        return [f"{name}/{info.name}" for name, (_, _, told) in known.items() for info in told]
 
     def forget(self, name: str) -> None:
         """What ``name`` has was changed."""

@@ -18,7 +18,12 @@ from llm_magics.policies.limits import Limiter
 from llm_magics.policies.metrics import RunLog
 from llm_magics.policies.recordings import Tape
 from llm_magics.policies.threads import Threads
-from llm_magics.providers import create_provider, get_available_providers, provider_type
+from llm_magics.providers import (
+    built_in_providers,
+    create_provider,
+    get_available_providers,
+    provider_type,
+)
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.secrets import Unseen
 from llm_magics.settings import keys, trust
@@ -143,6 +148,10 @@ class Session:
     def takes_key(self, name: str) -> bool:
         """Whether the provider called ``name`` can have a key."""
         return "api_key" in provider_type(self._type_of(name)).config_type.model_fields
+
+    def known_providers(self) -> list[str]:
+        """The providers that are known without looking through what is installed."""
+        return sorted({*built_in_providers(), *self._namesakes()})
 
     def provider_names(self) -> list[str]:
         """All that can be asked: those there are, and those that the settings add by a type."""

@@ -1,8 +1,9 @@
-"""Tab completion on the lines of the magics. It asks nobody: neither network nor disk."""
+"""Tab completion on the lines of the magics. It never asks the network."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import SimpleCompletion, context_matcher
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
 
 _LINE = re.compile(r"^\s*(%%?(?:llm|embed))\s(.*)$")
+_WORDS = {
+    "budget": ["off"],
+    "cache": ["on", "off", "clear"],
+    "cost": ["cells"],
+    "record": ["off"],
+    "replay": ["off"],
+    "trust": ["off"],
+}
 _MODEL_COMMANDS = ("use", "pull", "delete", "models")
 
 
@@ -38,10 +47,8 @@ def _candidates(magic: str, words: list[str], fragment: str) -> tuple[str, list[
     last = words[-1] if words else ""
     if magic == "%llm":
         return _of_command(words)
-    if last == "--model":
-        return "model", _models()
-    if last in ("-f", "--format"):
-        return "format", list(options.FORMATS)
+    if last in _VALUES:
+        return _VALUES[last]()
     if fragment.startswith("-"):
         parser = options.llm_cell_parser() if magic == "%%llm" else options.embed_parser(magic)
         return "flag", parser.flags
@@ -49,6 +56,7 @@ def _candidates(magic: str, words: list[str], fragment: str) -> tuple[str, list[
 
 
 def _of_command(words: list[str]) -> tuple[str, list[str]]:
+    from llm_magics.engine.session import session
     from llm_magics.notebook.commands import COMMANDS
 
     if not words:
@@ -59,15 +67,44 @@ def _of_command(words: list[str]) -> tuple[str, list[str]]:
         from llm_magics.settings.config import config
 
         return "setting", [key for key, *_ in config.items()]
-    return "", []
+    if words == ["key"]:
+        return "provider", session.known_providers()
+    if words == ["threads"]:
+        return "thread", [*session.threads.names(), "clear"]
+    return ("word", _WORDS.get(words[0], [])) if len(words) == 1 else ("", [])
+
+
+def _templates() -> tuple[str, list[str]]:
+    from llm_magics.policies import prompt_files
+
+    return "template", list(prompt_files.names())
+
+
+def _threads() -> tuple[str, list[str]]:
+    from llm_magics.engine.session import session
+
+    return "thread", session.threads.names()
+
+
+# What can follow a flag.
+_VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
+    "--model": lambda: ("model", _models()),
+    "--template": _templates,
+    "-t": _templates,
+    "--thread": _threads,
+    "--format": lambda: ("format", list(options.FORMATS)),
+    "-f": lambda: ("format", list(options.FORMATS)),
+}
 
 
 def _models() -> list[str]:
-    """The models that are known without asking: those built in, and the one in use."""
+    """The models known without asking: those built in, those in use, those listed before."""
+    from llm_magics.engine.session import session
     from llm_magics.providers.echo import MODELS
     from llm_magics.providers.local.catalog import STARTERS
     from llm_magics.settings.config import config
 
     built_in = [f"echo/{name}" for name in MODELS] + [f"local/{name}" for name in STARTERS]
     named = [*config.aliases, *config.routes]
-    return sorted({*built_in, *named, config.model, config.embedding_model})
+    told = session.listings.names()
+    return sorted({*built_in, *named, *told, config.model, config.embedding_model})

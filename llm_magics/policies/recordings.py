@@ -88,7 +88,8 @@ def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
         if chunk.finish_reason:
             told["finish_reason"] = chunk.finish_reason
         if chunk.usage:
-            told["usage"] = asdict(chunk.usage)
+            counted = asdict(chunk.usage).items()
+            told["usage"] = {name: count for name, count in counted if count is not None}
         if chunk.tool_calls:
             told.setdefault("tool_calls", []).extend(asdict(call) for call in chunk.tool_calls)
         if chunk.reasoning_blocks:

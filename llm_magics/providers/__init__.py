@@ -39,6 +39,11 @@ _BUILT_IN = {
 _GROUP = "llm_magics.providers"
 
 
+def built_in_providers() -> list[str]:
+    """The names of those that come with this package."""
+    return sorted(_BUILT_IN)
+
+
 def get_available_providers() -> list[str]:
     """The names that `create_provider` knows, sorted."""
     return sorted({*_BUILT_IN, *_registered()})

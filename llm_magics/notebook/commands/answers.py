@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, on_or_off, one_word, say
-from llm_magics.notebook.options import split
+from llm_magics.notebook.options import OptionParser, split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -33,22 +33,31 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     say("Recording has ended." if off else f"Every answer is kept in {file} from now on.")
 
 
-@command("replay FILE [--strict]|off")
+@command("replay FILE [--strict] [--speed X]|off")
 def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Take answers from a recording; with --strict, from nowhere else."""
     from llm_magics.engine.session import session
     from llm_magics.errors import ConfigurationError
 
-    words = [word for word in split(rest) if word != "--strict"]
-    file = one_word("replay", " ".join(words), "a file")
+    given = _replay_parser().parse(rest)
+    file = one_word("replay", " ".join(given.file), "a file", "answers.jsonl")
     before = session.config.replay
-    session.config.replay, session.config.replay_strict = file, "--strict" in rest.split()
+    session.config.replay, session.config.replay_strict = file, given.strict
+    session.config.replay_speed = given.speed
     try:
         tape = session.tape
     except ConfigurationError:
         session.config.replay = before
         raise
     say("Answers are live." if tape is None else f"Answers come from {file}.")
+
+
+def _replay_parser() -> OptionParser:
+    parser = OptionParser("%llm replay", "Take answers from a recording.")
+    parser.add_argument("file", nargs="*")
+    parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--speed", type=float, default=0.0)
+    return parser
 
 
 @command("cache [on|off|clear]")

@@ -1,0 +1,85 @@
+"""What models there are: asked at once, told again while somebody is slow."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+import llm_magics as lm
+from llm_magics import errors
+from llm_magics.engine import listings
+from llm_magics.engine.session import session
+from tests.serving import Asked, Says
+from tests.test_routing import servers
+
+
+def listing(*names: str, delay_s: float = 0) -> Says:
+    """A list of models."""
+    body = json.dumps({"data": [{"id": name} for name in names]}).encode()
+    return Says([body], content_type="application/json", delay_s=delay_s)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is slow is waited for a moment only."""
+    monkeypatch.setattr(listings, "_PATIENT_S", 1.0)
+    monkeypatch.setattr(listings, "_IMPATIENT_S", 0.1)
+
+
+def growing(delays_s: list[float]) -> Callable[[Asked], Says]:
+    """A server with one model more each time it is asked, and slow at times."""
+    names: list[str] = []
+
+    def answer(asked: Asked) -> Says:
+        names.append(f"m{len(names)}")
+        return listing(*names, delay_s=delays_s[len(names) - 1])
+
+    return answer
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_is_slow_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was told last counts meanwhile, and the slow answer does the next time."""
+    with servers(one=growing([0, 0.6, 0])) as running:
+        assert lm.models("one").model.tolist() == ["one/m0"]
+        session.listings._known["one"] = (*session.listings._known["one"][:1], 0.0, session.listings._known["one"][2])  # fmt: skip
+        started = time.monotonic()
+        assert lm.models("one").model.tolist() == ["one/m0"]
+        assert time.monotonic() - started < 0.5
+        time.sleep(0.8)
+        assert lm.models("one").model.tolist() == ["one/m0", "one/m1"]
+        assert len(running["one"].asked) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_never_answers_holds_nobody_up() -> None:
+    """The others are there; asked for alone, it is an error that says so."""
+    with servers(one=Says(hang=True), two=listing("m")):
+        with pytest.warns(UserWarning, match="models of one are missing"):
+            found = lm.models()
+        assert "two/m" in set(found.model)
+        with pytest.raises(errors.ConnectionError, match="did not list its models"):
+            lm.models("one")
+
+
+def test_a_provider_set_up_anew_is_asked_anew() -> None:
+    """Nobody is told of the models of another server."""
+    for name in ("a", "b"):
+        with servers(one=listing(name)):
+            assert lm.models("one").model.tolist() == [f"one/{name}"]
+            assert lm.models("one/").provider.tolist() == ["one"]
+
+
+def test_several_who_ask_at_once_ask_once() -> None:
+    """The list is fetched once for all of them."""
+    import asyncio
+
+    async def many() -> list[int]:
+        return [len(each) for each in await asyncio.gather(*(lm.amodels("one") for _ in range(9)))]
+
+    with servers(one=listing("a", "b", delay_s=0.2)) as running:
+        assert asyncio.run(many()) == [2] * 9
+        assert len(running["one"].asked) == 1
