@@ -65,8 +65,11 @@ def test_who_never_answers_holds_nobody_up() -> None:
             lm.models("one")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_provider_set_up_anew_is_asked_anew() -> None:
-    """Nobody is told of the models of another server."""
+    """Nobody is told of the models of another server, nor waits for it."""
+    with servers(one=Says(hang=True)), pytest.raises(errors.ConnectionError):
+        lm.models("one")
     for name in ("a", "b"):
         with servers(one=listing(name)):
             assert lm.models("one").model.tolist() == [f"one/{name}"]

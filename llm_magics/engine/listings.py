@@ -25,7 +25,7 @@ class Listings:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[BaseModelProvider, float, Listing]] = {}
-        self._asking: dict[str, asyncio.Task[Listing]] = {}
+        self._asking: dict[BaseModelProvider, asyncio.Task[Listing]] = {}
 
     async def of(
         self, session: Session, names: Sequence[str], max_age_s: float = 2.0
@@ -48,10 +48,10 @@ class Listings:
         last = known[2] if known and known[0] is provider else None
         if known and last is not None and time.monotonic() - known[1] <= max_age_s:
             return last
-        asking = self._asking.get(name)
+        asking = self._asking.get(provider)
         if asking is None:
-            asking = self._asking[name] = asyncio.create_task(self._ask(name, provider))
-            asking.add_done_callback(lambda done: self._ended(name, done))
+            asking = self._asking[provider] = asyncio.create_task(self._ask(name, provider))
+            asking.add_done_callback(lambda done: self._ended(provider, done))
         patience_s = _PATIENT_S if last is None else _IMPATIENT_S
         await asyncio.wait([asking], timeout=patience_s)
         if asking.done():
@@ -61,8 +61,8 @@ class Listings:
         msg = f"{name} did not list its models within {patience_s:.0f} s."
         raise ConnectionError(msg, hint="Ask again in a moment.", provider=name)
 
-    def _ended(self, name: str, asking: asyncio.Task[Listing]) -> None:
-        self._asking.pop(name, None)
+    def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[Listing]) -> None:
+        self._asking.pop(provider, None)
         if not asking.cancelled():
             asking.exception()  # of a failure that nobody waited for, nobody is to hear
 
