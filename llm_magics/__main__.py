@@ -23,7 +23,7 @@ def _doctor(names: list[str]) -> int:
     from llm_magics.engine.session import session
     from llm_magics.errors import nearest
 
-    known = session.provider_names()
+    known = session.providers.names()
     for name in names:
         if name not in known:
             sys.stderr.write(f'There is no provider "{name}". {nearest(name, known)}\n')

@@ -162,7 +162,7 @@ def test_it_is_used_like_any_other(tmp_path: Path) -> None:
             answer = lm.ask("hi", model="mine/gpt-test", max_tokens=3)
             assert answer.model == "mine/gpt-test"
             assert "mine/gpt-test" in set(lm.models("mine/")["model"])
-            assert "mine" in session.provider_names()
+            assert "mine" in session.providers.names()
             assert lm.runs()["provider"].iloc[-1] == "mine"
         finally:
             lm.config.reset()

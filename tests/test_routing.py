@@ -78,12 +78,15 @@ def test_waits_are_bounded(retries: int, longest_wait_s: float, seed: int) -> No
 
 
 def test_what_the_service_says_of_the_wait_is_obeyed() -> None:
-    """Up to the longest; a wait beyond it is not begun, nor one beyond the sum of all."""
+    """Up to the longest; a wait beyond it is not begun, nor one that would end after the deadline of the call."""
     assert Retries(Patience()).wait_s(error_of(retry_after=7)) == 7
     assert Retries(Patience()).wait_s(error_of(retry_after=0)) == 0
     assert Retries(Patience()).wait_s(error_of(retry_after=31)) is None
-    tried = Retries(Patience(9, 30, 50))
-    assert [tried.wait_s(error_of(retry_after=20)) for _ in range(3)] == [20, 20, None]
+    now = [0.0]
+    tried = Retries(Patience(9, 30, 50), clock=lambda: now[0])
+    for began_s, expected in ((1, 20), (25, 20), (31, None)):
+        now[0] = began_s
+        assert tried.wait_s(error_of(retry_after=20)) == expected
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,10 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     """
     import pandas as pd
 
-    names = session.provider_names()
+    names = session.providers.names()
     asked = pattern.partition("/")[0]
     names = [asked] if asked in names else names
-    found = await session.listings.of(session, names)
+    found = await session.listings.of(names)
     for name, models in zip(names, found, strict=True):
         if isinstance(models, BaseException):
             if pattern.rstrip("/") == name:

@@ -20,13 +20,14 @@ from llm_magics.engine.road import (
     find_route,
     logged,
     made_ready,
+    patience_of,
     route_to,
 )
 from llm_magics.engine.session import Session
 from llm_magics.engine.stamping import stamped
 from llm_magics.errors import ProviderError
 from llm_magics.policies import metrics, recordings
-from llm_magics.policies.retrying import Patience, Retries, may_fall_back
+from llm_magics.policies.retrying import Retries, may_fall_back
 from llm_magics.policies.routing import Candidate
 from llm_magics.policies.templates import Filled
 from llm_magics.policies.threads import Turn
@@ -177,8 +178,7 @@ class ChatCall:
         self, route: Route, parameters: ModelParameters
     ) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Ask one model, and again where that may help."""
-        patience = Patience(self._session.config.retries, self._session.config.longest_wait_s)
-        retries, cooldowns = Retries(patience), self._session.cooldowns
+        retries, cooldowns = Retries(patience_of(self._session.config)), self._session.cooldowns
         while True:
             self._chunks.clear()
             try:

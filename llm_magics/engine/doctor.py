@@ -48,7 +48,7 @@ async def diagnoses(session: Session, names: Sequence[str] = ()) -> list[Diagnos
 
     One that nobody has set up, and that does not answer, has not failed.
     """
-    asked = names or session.provider_names()
+    asked = names or session.providers.names()
     return list(await asyncio.gather(*(_diagnosis(session, name, bool(names)) for name in asked)))
 
 

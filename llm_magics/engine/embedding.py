@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Sequence
 
 from llm_magics.engine import money
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import Route, find_route, logged, made_ready
+from llm_magics.engine.road import Route, find_route, logged, made_ready, patience_of
 from llm_magics.engine.session import Session
 from llm_magics.errors import ProviderError
 from llm_magics.policies import metrics, recordings, tokens
-from llm_magics.policies.retrying import Patience, Retries
+from llm_magics.policies.retrying import Retries
 from llm_magics.types import Embeddings, Progress, StreamChunk, Usage, whole_text
 
 # Small enough to show progress and to lose little, large enough to keep an engine busy.
@@ -114,7 +114,7 @@ class EmbeddingCall:
     async def _asked(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
         """The vectors, asked for again where that may help; another model's would not do."""
         config = self._session.config
-        retries = Retries(Patience(config.retries, config.longest_wait_s))
+        retries = Retries(patience_of(config))
         limiter = self._session.limiter(route.provider)
         while True:
             try:

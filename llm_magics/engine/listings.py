@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from llm_magics.errors import ConnectionError
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
-
-if TYPE_CHECKING:
-    from llm_magics.engine.session import Session
 
 Listing = list[ModelInfo]
 
@@ -23,12 +19,14 @@ _PATIENT_S = 8.0
 class Listings:
     """What each provider has, by its name. To be used on the bridge's loop alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, provider: Callable[[str], BaseModelProvider]) -> None:
+        """Of the providers that ``provider`` gives by their names."""
+        self._provider = provider
         self._known: dict[str, tuple[BaseModelProvider, float, Listing]] = {}
         self._asking: dict[BaseModelProvider, asyncio.Task[Listing]] = {}
 
     async def of(
-        self, session: Session, names: Sequence[str], max_age_s: float = 2.0
+        self, names: Sequence[str], max_age_s: float = 2.0
     ) -> list[Listing | BaseException]:
         """
         The models of each provider in ``names``, or its error, all asked at once.
@@ -38,12 +36,12 @@ class Listings:
         """
         return list(
             await asyncio.gather(
-                *(self._one(session, name, max_age_s) for name in names), return_exceptions=True
+                *(self._one(name, max_age_s) for name in names), return_exceptions=True
             )
         )
 
-    async def _one(self, session: Session, name: str, max_age_s: float) -> Listing:
-        provider = session.provider(name)
+    async def _one(self, name: str, max_age_s: float) -> Listing:
+        provider = self._provider(name)
         known = self._known.get(name)
         last = known[2] if known and known[0] is provider else None
         if known and last is not None and time.monotonic() - known[1] <= max_age_s:

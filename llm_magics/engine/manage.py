@@ -40,7 +40,7 @@ async def health(session: Session) -> DataFrame:
     """One row a provider: its status, and in words what is so or what is missing."""
     import pandas as pd
 
-    names = session.provider_names()
+    names = session.providers.names()
     found = await session.ask_all(names, lambda provider: provider.health_check())
     rows = [(name, *_status(result)) for name, result in zip(names, found, strict=True)]
     return pd.DataFrame(rows, columns=["provider", "status", "detail"])

@@ -19,9 +19,11 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.errors import ModelNotFoundError
 from llm_magics.policies import metrics, routing
+from llm_magics.policies.retrying import Patience
 from llm_magics.policies.routing import Candidate
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.secrets import scrub
+from llm_magics.settings.config import Config
 from llm_magics.types import Progress, Usage
 
 INTERRUPTED = "interrupted"
@@ -71,7 +73,7 @@ async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, flo
             provider = session.provider(name)
             prices[each.model] = money.cost_usd(session, provider, model, _A_MILLION_EACH)
     unknown = sorted({model.partition("/")[0] for model, usd in prices.items() if usd is None})
-    told = await session.listings.of(session, unknown, _PRICES_LAST_S)
+    told = await session.listings.of(unknown, _PRICES_LAST_S)
     for name, models in zip(unknown, told, strict=True):
         for info in () if isinstance(models, BaseException) else models:
             if prices.get(f"{name}/{info.name}", 0) is None and info.input_usd is not None:
@@ -105,6 +107,11 @@ async def made_ready(route: Route, ability: str) -> AsyncGenerator[Progress, Non
         yield progress
     if loading_since is not None:
         route.load_s = time.perf_counter() - loading_since
+
+
+def patience_of(config: Config) -> Patience:
+    """How hard to try, by the settings."""
+    return Patience(config.retries, config.longest_wait_s, config.retries_end_s)
 
 
 @contextmanager

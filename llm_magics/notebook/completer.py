@@ -68,7 +68,7 @@ def _of_command(words: list[str]) -> tuple[str, list[str]]:
 
         return "setting", [key for key, *_ in config.items()]
     if words == ["key"]:
-        return "provider", session.known_providers()
+        return "provider", session.providers.known_names()
     if words == ["threads"]:
         return "thread", [*session.threads.names(), "clear"]
     return ("word", _WORDS.get(words[0], [])) if len(words) == 1 else ("", [])

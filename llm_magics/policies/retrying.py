@@ -10,6 +10,8 @@ https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm_magics.errors import (
@@ -30,7 +32,7 @@ class Patience:
     Attributes:
         retries: how often to ask again at most.
         longest_wait_s: a longer wait, be it asked for by the service, is not waited.
-        total_s: the waits of one call together are no longer than this.
+        total_s: so long after the call began nothing is asked again.
         first_s: the first wait is drawn from 0 to this; each further one from twice the range.
     """
 
@@ -43,11 +45,17 @@ class Patience:
 class Retries:
     """The retries of one call: how many there were, and whether there is one more."""
 
-    def __init__(self, patience: Patience, draw: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        patience: Patience,
+        draw: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._patience = patience
+        self._clock = clock
+        self._began_at = clock()
         self._draw = draw or random.Random()  # noqa: S311 (nothing secret hangs on it)
         self.count = 0
-        self._waited_s = 0.0
 
     def wait_s(self, error: ProviderError) -> float | None:
         """Seconds until the next attempt, or ``None`` where there shall be none."""
@@ -58,10 +66,10 @@ class Retries:
         if wait_s is None:
             widest_s = patience.first_s * 2**self.count
             wait_s = self._draw.uniform(0, min(widest_s, patience.longest_wait_s))
-        if wait_s > patience.longest_wait_s or self._waited_s + wait_s > patience.total_s:
+        past_s = self._clock() - self._began_at
+        if wait_s > patience.longest_wait_s or past_s + wait_s > patience.total_s:
             return None
         self.count += 1
-        self._waited_s += wait_s
         return wait_s
 
 

@@ -68,6 +68,9 @@ class Settings(BaseModel):
         {}, description="models tried in turn: a list, or models and a policy"
     )
     retries: int = Field(2, ge=0, le=20, description="how often a failed call is repeated")
+    retries_end_s: float = Field(
+        120.0, ge=0, description="so long after a call began nothing is repeated"
+    )
     schema_retries: int = Field(
         1, ge=0, le=10, description="an answer that does not fit its schema is asked for again"
     )

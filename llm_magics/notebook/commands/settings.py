@@ -88,11 +88,11 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 def _refuse_keyless(name: str) -> None:
     from llm_magics.engine.session import session
 
-    names = session.provider_names()
+    names = session.providers.names()
     if name not in names:
         msg = f'There is no provider "{name}".'
         raise UsageError(msg, hint=nearest(name, names))
-    if not session.takes_key(name):
+    if not session.providers.takes_key(name):
         msg = f"{name} takes no key."
         raise UsageError(msg, hint="It can be asked without.")
 

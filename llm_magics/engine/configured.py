@@ -1,0 +1,146 @@
+"""The providers as the user's settings make them, and whose keys they are given."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.providers import (
+    built_in_providers,
+    create_provider,
+    get_available_providers,
+    provider_type,
+)
+from llm_magics.providers.base import BaseModelProvider
+from llm_magics.secrets import Unseen
+from llm_magics.settings import keys, trust
+from llm_magics.settings.config import Config
+from llm_magics.settings.files import is_project_file
+
+
+class ConfiguredProviders:
+    """Each provider that can be asked, made when first used and anew when its settings change."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._providers: dict[str, tuple[Unseen, BaseModelProvider]] = {}
+
+    def get(self, name: str) -> BaseModelProvider:
+        """The provider called ``name``, set up by the settings; made anew when those change."""
+        self._refuse_unknown_settings()
+        made = provider_type(self._type_of(name))
+        settings = self.config.for_provider(name, made.config_type.model_fields)
+        own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
+        if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
+            settings |= self._key_of_the_keyring(name, made, settings)
+        of_environment = [os.environ.get(variable) for variable in own]
+        told = Unseen((settings, of_environment, trust.stamp()))
+        known = self._providers.get(name)
+        if known is None or known[0] != told:
+            self._keep_key_from_strangers(name, made, settings)
+            known = self._providers[name] = (told, self._created(name, settings))
+        return known[1]
+
+    def takes_key(self, name: str) -> bool:
+        """Whether the provider called ``name`` can have a key."""
+        return "api_key" in provider_type(self._type_of(name)).config_type.model_fields
+
+    def known_names(self) -> list[str]:
+        """The providers that are known without looking through what is installed."""
+        return sorted({*built_in_providers(), *self._namesakes()})
+
+    def names(self) -> list[str]:
+        """All that can be asked: those there are, and those that the settings add by a type."""
+        return sorted({*get_available_providers(), *self._namesakes()})
+
+    def _namesakes(self) -> set[str]:
+        parts = [key.split(".") for key, _, _ in self.config.items()]
+        return {part[1] for part in parts if part[0] == "providers" and part[2] == "type"}
+
+    def _type_of(self, name: str) -> str:
+        return str(self.config.get(f"providers.{name}.type") or name)
+
+    def _keep_key_from_strangers(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> None:
+        """A project's file may say where to ask, but not have the user's own key sent there."""
+        where, source = self._chosen_by_a_project(name)
+        if not source or trust.is_trusted(Path(source.removeprefix("file "))):
+            return
+        secret_source = self._secret_source(name, made, settings, source)
+        if not secret_source:
+            return
+        value = settings[where]
+        msg = f"{source} sends {name} to {value}, where your key would go too ({secret_source})."
+        hint = f"If you trust it: %llm trust, or %llm config providers.{name}.{where} {value}"
+        raise ConfigurationError(msg, hint=hint, provider=name)
+
+    def _chosen_by_a_project(self, name: str) -> tuple[str, str]:
+        """The setting by which a project's file decides where ``name`` is, and that file."""
+        for key in trust.PLACES:
+            source = self.config.source(f"providers.{name}.{key}")
+            if is_project_file(source):
+                return key, source
+            if key == "base_url" and source != "default":
+                break  # said by the user, whatever else the project says
+        return "", ""
+
+    def _secret_source(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any], project: str
+    ) -> str:
+        """Where a key of the user's that would be sent comes from; nothing where there is none."""
+        for key in ("api_key", "extra_headers"):
+            source = self.config.source(f"providers.{name}.{key}")
+            if key in settings and source != project:
+                return "keyring" if source == "default" else source
+        if "api_key" in settings:  # the project's own
+            return ""
+        if self._type_of(name) == name:
+            return made.own_key_source()
+        variable = made.config_type.namesake_key_variable(name, settings)
+        # A well-known service at its own address is where its key belongs.
+        is_own_place = "base_url" not in settings
+        return variable if os.environ.get(variable) and not is_own_place else ""
+
+    def _created(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
+        try:
+            return create_provider(name, settings)
+        except ConfigurationError as error:
+            source = self.config.source(f"providers.{name}.{error.code}")
+            place = "" if source == "default" else f"{source}: "
+            raise ConfigurationError(
+                f"{place}{error}", hint=error.hint, provider=name, code=error.code
+            ) from None
+
+    def _key_of_the_keyring(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The key that the user's system keeps, where neither settings nor environment have one."""
+        if os.environ.get(made.config_type.namesake_key_variable(name, settings)):
+            return {}
+        if self._type_of(name) == name and made.own_key_source():
+            return {}
+        key = keys.stored(name)
+        return {"api_key": key} if key else {}
+
+    def _refuse_unknown_settings(self) -> None:
+        named = {
+            key.split(".")[1]: source
+            for key, _, source in self.config.items()
+            if key.startswith("providers.")
+        }
+        # Asking for the available ones looks through all installed packages: only if need be.
+        available = self.names() if named else []
+        for name, source in named.items():
+            if name not in available:
+                msg = f'{source}: there is no provider "{name}".'
+                hint = f"{nearest(name, available)} A look-alike wants providers.{name}.type."
+                raise ConfigurationError(msg, hint=hint)
+
+    async def close(self) -> None:
+        """Close all of them."""
+        closing = (provider.close() for _, provider in self._providers.values())
+        await asyncio.gather(*closing, return_exceptions=True)
