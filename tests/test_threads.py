@@ -147,5 +147,13 @@ def test_two_cells_of_the_same_words_where_nobody_watches(kernel: Kernel) -> Non
     kernel.run("%llm config model echo/echo")
     for _ in range(2):
         kernel.run("%%llm --thread\nGo on.")
-    told = kernel.run("print(len(get_ipython().run_line_magic('llm', 'threads')))")
-    assert "4" in str(told)
+    told = kernel.run("print(len(get_ipython().run_line_magic('llm', 'threads')))").text
+    assert told == "4"
+
+
+def test_the_log_knows_which_cell_asked(kernel: Kernel) -> None:
+    """By the number that stands beside it, whether by the magic or in Python."""
+    kernel.run("import llm_magics as lm; lm.config.model = 'echo/echo'; lm.ask('a')")
+    kernel.run("%%llm\nb")
+    kernel.run("lm.ask('c'), lm.ask('d')")
+    assert kernel.run("print(lm.runs().cell.tolist())").text == "[2, 3, 4, 4]"

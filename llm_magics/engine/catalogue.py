@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
+from llm_magics.engine import money
 from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError
 from llm_magics.providers.base import ModelInfo
@@ -48,7 +50,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
             if not pattern:
                 _warn(session, name, models)
     rows = [
-        _row(name, model)
+        _row(name, _priced(session, name, model))
         for name, models in zip(names, found, strict=True)
         if not isinstance(models, BaseException)
         for model in models
@@ -65,6 +67,16 @@ def _warn(session: Session, name: str, error: BaseException) -> None:
     with suppress(LLMError):
         if session.provider(name).is_set_up:
             warnings.warn(f"The models of {name} are missing: {error}", stacklevel=3)
+
+
+def _priced(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
+    """``model`` with the price that its calls are counted by, where that is not the service's own."""
+    own = money.own_price(session, f"{provider}/{model.name}")
+    if own is not None:
+        return replace(model, input_usd=own.input_usd, output_usd=own.output_usd)
+    if session.provider(provider).is_free(model.name):
+        return replace(model, input_usd=0.0, output_usd=0.0)
+    return model
 
 
 def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ def follow(shell: InteractiveShell) -> None:
     own = _Follower(shell)
     shell.events.register("pre_run_cell", own.begin)
     shell.llm_magics_follower = own
-    cells.begin(Cell(_in_metadata(shell), shell.execution_count))
+    cells.begin(Cell(_in_metadata(shell), _stored(shell) - 1))  # the cell that is running
 
 
 def unfollow(shell: InteractiveShell) -> None:
@@ -37,7 +37,7 @@ class _Follower:
         if info.silent:
             return
         key = info.cell_id or _in_metadata(self._shell) or self._by_text(info.raw_cell)
-        cells.begin(Cell(str(key), self._shell.execution_count))
+        cells.begin(Cell(str(key), _stored(self._shell)))
 
     def _by_text(self, text: str) -> str:
         """
@@ -52,6 +52,15 @@ class _Follower:
         if is_terminal or (hasattr(self._shell, "kernel") and not is_watched(self._shell)):
             return ""
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _stored(shell: InteractiveShell) -> int:
+    """
+    How many cells are in the history, which is the number of the next one.
+
+    (``execution_count`` is raised before a cell runs, or after it, as IPython's version has it.)
+    """
+    return len(shell.history_manager.input_hist_parsed)
 
 
 def _in_metadata(shell: InteractiveShell) -> str:

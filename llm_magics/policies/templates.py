@@ -100,7 +100,8 @@ def _environment() -> SandboxedEnvironment:
 
 
 def _shown(value: Any) -> Any:
-    return tables.summary(value) if tables.is_table(value) else value
+    # Its own lines: what follows a table on its last one would be read as a part of it.
+    return f"{tables.summary(value)}\n" if tables.is_table(value) else value
 
 
 def _have_noted(tree: Template) -> None:

@@ -31,6 +31,7 @@ def help_(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Show this."""
     lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
     width = max(map(len, USAGE.values()))
-    lines += [f"%llm {USAGE[name]:{width}} {inspect.getdoc(COMMANDS[name])}" for name in COMMANDS]
+    helps = {name: (inspect.getdoc(COMMANDS[name]) or "").splitlines()[0] for name in COMMANDS}
+    lines += [f"%llm {USAGE[name]:{width}} {helps[name]}" for name in COMMANDS]
     lines += ["", "%embed EXPR --into COLUMN   vectors for a column; %embed? lists its flags"]
     say("\n".join(lines))
