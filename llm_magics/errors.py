@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import reprlib
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -209,6 +210,15 @@ class Interrupted(_ShownShort, KeyboardInterrupt):
         super().__init__(message)
         self.hint = hint
         self.partial = partial
+
+
+def short(value: object) -> str:
+    """``value`` as it is shown in an error: one line, and never as long as it may be."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
 
 
 def _likeness(one: str, other: str) -> float:

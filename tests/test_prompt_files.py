@@ -159,3 +159,89 @@ def test_the_magics(shell: InteractiveShell, capsys: pytest.CaptureFixture[str])
     assert "wrong" in listed.description[1]
     with pytest.raises(errors.TemplateError, match="cannot be the name"):
         shell.run_cell_magic("llm", "--save ../up", "x")
+
+
+HOSTILE = [
+    "{{ get_ipython().system('touch PWNED') }}",
+    "{% set sh = get_ipython() %}{{ sh.user_ns['secret'] }}",
+    "{{ str.format('{0.__globals__[os].environ[CANARY]}', g) }}",
+    "{{ '{0.__globals__[os].environ[CANARY]}'.format(g) }}",
+    "{{ g() }}",
+    "{{ os.environ.CANARY }}",
+    "{{ environ }}",
+    "{{ environ | string }}",
+    "{{ lm.config }}",
+    "{{ frame.to_csv('PWNED') }}",
+    "{{ [1] | map('g') | list }}",
+    "{{ frame.apply(g) }}",
+    "{{ cycler.__init__.__globals__.os.environ.CANARY }}",
+    "{{ frame.__class__.__init__.__globals__ }}",
+    "{{ lipsum.__globals__['os'].environ.CANARY }}",
+    "{{ self._TemplateReference__context.environment }}",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_file_of_somebody_elses_runs_nothing(
+    text: str, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It sees data alone: no shell, no function, no environment, no file is written."""
+    import os
+
+    canary = "canary-of-the-environment"
+    monkeypatch.setenv("CANARY", canary)
+    write(text, "hostile")
+    shell.run_cell("import os, llm_magics as lm, pandas as pd\nfrom os import environ")
+    shell.run_cell("def g(*a): open('PWNED', 'w').close()\nframe = pd.DataFrame({'a': [1]})")
+    shell.user_ns["secret"] = canary
+    answer = None
+    try:
+        shell.run_cell_magic("llm", "echo/echo -t hostile -o ans", "\n")
+        answer = shell.user_ns["ans"].text
+    except errors.LLMError as error:
+        answer = str(error)
+    assert canary not in answer
+    assert not (tmp_path / "PWNED").exists()
+    assert os.environ["CANARY"] == canary
+
+
+def test_a_file_sees_the_notebooks_data(shell: InteractiveShell) -> None:
+    """Tables, their filters, lists, loops and the methods of texts; the cell sees all it ever saw."""
+    write("{{ df | table(1) }} {{ names[0].upper() }} {% for n in names %}{{ n }}{% endfor %} {{ df.shape[0] }}|{{ input }}", "data")  # fmt: skip
+    shell.run_cell("import pandas as pd; df = pd.DataFrame({'a': [1, 2]}); names = ['x', 'y']")
+    shell.run_cell("def shout(text): return text.upper()")
+    shell.run_cell_magic("llm", "echo/echo -t data -o ans", "{{ shout('now') }}")
+    assert shell.user_ns["ans"].text.endswith(" X xy 2|NOW")
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["description: 2024-13-45", "a: !!bool maybe", "a: !!int ''", "a: !!timestamp foo",
+     f"description: {'9' * 5000}", "parameters: {1: 2}", "system: no end"],
+)  # fmt: skip
+def test_a_head_that_breaks_the_parser(head: str, shell: InteractiveShell) -> None:
+    """Is an error in words, and hides no other template."""
+    write(f"---\n{head}\n---\nhi" if "no end" not in head else f"---\n{head}\nhi", "odd")
+    write("good", "good")
+    with pytest.raises(errors.TemplateError, match=r"odd\.md"):
+        prompt_files.load("odd")
+    assert "good" in shell.run_line_magic("llm", "templates").name.tolist()
+
+
+def test_a_head_that_would_fill_the_memory() -> None:
+    """Nested aliases are shown in a line."""
+    levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
+    write(f"---\nx: &a0 [lol]\n{levels}\ndescription: *a8\n---\nhi", "bomb")
+    with pytest.raises(errors.TemplateError) as caught:
+        prompt_files.load("bomb")
+    assert len(str(caught.value)) < 300
+
+
+def test_what_cannot_be_saved(tmp_path: Path) -> None:
+    """Is an error in words: a name too long, a folder of that name, another's bytes."""
+    (tmp_path / "prompts" / "folder.md").mkdir(parents=True)
+    (tmp_path / "prompts" / "bytes.md").write_bytes(b"\xff\xfe")
+    for name in ("x" * 300, "folder", "bytes"):
+        with pytest.raises(errors.TemplateError):
+            prompt_files.save(name, PromptFile("x"), overwrite=name == "folder")
+    assert (tmp_path / "prompts" / "bytes.md").read_bytes() == b"\xff\xfe"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from llm_magics.engine.session import Session
@@ -47,6 +48,7 @@ class Prompt:
         template: the name of a prompt in a file; ``text`` is its ``{{ input }}``.
         thread: the conversation that it goes on with, and that it becomes part of.
         is_fresh: ask the model, whatever the cache has.
+        is_foreign: it came in a file, which may be somebody else's.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Prompt:
     template: str | None = None
     thread: str | None = None
     is_fresh: bool = False
+    is_foreign: bool = False
 
 
 def with_template(prompt: Prompt) -> Prompt:
@@ -69,12 +72,15 @@ def with_template(prompt: Prompt) -> Prompt:
     file = prompt_files.load(prompt.template)
     text = file.text
     if "input" not in templates.names_in(f"{text}{file.system or ''}") and prompt.text.strip():
-        text = f"{text}\n\n{prompt.text}"
-    given = {"input": prompt.text}
+        text = f"{text}\n\n{{{{ input }}}}"
+    # The cell's own expressions are the user's, and see what any cell sees.
+    own = "" if prompt.variables is None else templates.render(prompt.text, prompt.variables)
+    given = {"input": own or prompt.text}
     return replace(
         prompt,
         text=text,
         template=None,
+        is_foreign=True,
         model=prompt.model or file.model,
         system=file.system if prompt.system is None else prompt.system,
         parameters={**file.parameters, **_told(prompt.parameters)},
@@ -133,8 +139,11 @@ def messages_of(
     system = prompt.system if prompt.system is not None else default_system
     text = prompt.text
     if prompt.variables is not None:
-        text = templates.render(text, prompt.variables, note)
-        system = system and templates.render(system, prompt.variables, note)
+        fill = partial(
+            templates.render, variables=prompt.variables, note=note, is_foreign=prompt.is_foreign
+        )
+        text = fill(text)
+        system = system and fill(system)
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write what to ask.")

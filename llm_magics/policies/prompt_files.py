@@ -26,9 +26,10 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from llm_magics.errors import TemplateError, nearest
+from llm_magics.errors import LLMError, TemplateError, nearest, short
 from llm_magics.schemas import schema_of
 from llm_magics.secrets import scrub
+from llm_magics.settings.yamls import decoded
 from llm_magics.writing import write_whole
 
 _FOLDER = "prompts"
@@ -64,6 +65,16 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "parameters": (dict,),
     "schema": (str, dict),
     "defaults": (dict,),
+}
+
+
+_EXAMPLES = {
+    "description": "description: what it is for",
+    "system": "system: You are brief.",
+    "model": "model: local/smollm2-135m",
+    "parameters": "parameters: {temperature: 0}",
+    "schema": "schema: name, age int",
+    "defaults": "defaults: {sentences: 3}",
 }
 
 
@@ -106,6 +117,9 @@ def read(path: Path) -> PromptFile:
         msg = f"{path} cannot be read: {error}"
         raise TemplateError(msg, hint="Save it as UTF-8 text.") from None
     head = _HEAD.match(text)
+    if head is None and re.match(r"---[ \t]*\r?\n\w+:", text):
+        msg = f"The head of {path} has no end."
+        raise TemplateError(msg, hint="Close it with a line of --- before the prompt.")
     if head is None:
         return PromptFile(text.strip("\n"))
     told = _checked(path, _decoded(path, head[1] or ""))
@@ -113,13 +127,10 @@ def read(path: Path) -> PromptFile:
 
 
 def _decoded(path: Path, head: str) -> Any:
-    import yaml
-
     try:
-        return yaml.safe_load(head) or {}
-    except (yaml.YAMLError, RecursionError) as error:
-        why = " ".join(str(error).split())[:200]
-        msg = f"The head of {path} is no YAML: {why}"
+        return decoded(head) or {}
+    except ValueError as error:
+        msg = f"The head of {path} is no YAML: {error}"
         raise TemplateError(msg, hint="Put texts with a colon in them in quotes.") from None
 
 
@@ -132,11 +143,16 @@ def _checked(path: Path, told: Any) -> dict[str, Any]:
             msg = f'{path}: there is no "{name}" in the head of a template.'
             raise TemplateError(msg, hint=nearest(str(name), _KINDS))
         if not isinstance(value, _KINDS[name]):
-            wanted = " or ".join(kind.__name__ for kind in _KINDS[name])
-            msg = f"{path}: {name} cannot be {value!r}."
-            raise TemplateError(msg, hint=f"It is {wanted}.")
-    if "schema" in told:
-        schema_of(told["schema"])
+            msg = f"{path}: {name} cannot be {short(value)}."
+            raise TemplateError(msg, hint=f"Write {_EXAMPLES[name]}.")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            msg = f"{path}: {name} has a name that is no text."
+            raise TemplateError(msg, hint=f"Write {_EXAMPLES[name]}.")
+    try:
+        if "schema" in told:
+            schema_of(told["schema"])
+    except LLMError as error:
+        raise TemplateError(f"{path}: {error}", hint=error.hint) from None
     return told
 
 
@@ -152,12 +168,16 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
         raise TemplateError(msg, hint="Use letters, digits, _ and -, like --save summary.")
     path = Path.cwd() / _FOLDER / f"{name}.md"
     text = scrub(_written(prompt))
-    if path.exists() and not overwrite and path.read_text("utf-8") != text:
-        msg = f"There is another template {path}."
-        raise TemplateError(
-            msg, hint="Take another name, or write --yes to put this in its place."
-        )
-    write_whole(path, text)
+    try:
+        is_another = path.exists() and path.read_bytes() != text.encode()
+        if is_another and not overwrite:
+            msg = f"There is another template {path}."
+            hint = "Take another name, or write --yes to put this in its place."
+            raise TemplateError(msg, hint=hint)
+        write_whole(path, text)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error.strerror}."
+        raise TemplateError(msg, hint="Take another name, or another folder.") from None
     return path
 
 

@@ -13,11 +13,27 @@ if TYPE_CHECKING:
     from jinja2.nodes import Template
     from jinja2.sandbox import SandboxedEnvironment
 
+
+def _as_function(kind: Callable[..., Any]) -> Callable[..., Any]:
+    """A type as no more than the function that it is: its methods would leave the sandbox."""
+
+    def convert(*values: Any) -> Any:
+        return kind(*values)
+
+    return convert
+
+
 # Python's own, which people expect in an expression; Jinja has filters in their place.
-_FUNCTIONS: dict[str, Any] = {
-    function.__name__: function
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: _as_function(function)
     for function in (len, str, int, float, round, sorted, sum, min, max, abs, list, repr, zip)
 }
+
+# What an expression in a file may look into, and call the methods of.
+_PLAIN = (str, int, float, bool, list, tuple, dict, set, frozenset, type(None))
+
+# Data that belongs to a library: it may be looked into, and its methods may not be called.
+_DATA_MODULES = frozenset({"pandas", "numpy", "datetime", "decimal", "polars", "pyarrow"})
 
 _NOTE = "_llm_magics_note"
 
@@ -34,7 +50,11 @@ class Filled:
 
 
 def render(
-    text: str, variables: Mapping[str, Any], note: Callable[[Filled], None] | None = None
+    text: str,
+    variables: Mapping[str, Any],
+    note: Callable[[Filled], None] | None = None,
+    *,
+    is_foreign: bool = False,
 ) -> str:
     """
     ``text`` with its ``{{ … }}`` filled in; text without any is left exactly as it is.
@@ -43,6 +63,8 @@ def render(
         text: the prompt.
         variables: what the names in it stand for.
         note: told of each that was filled in.
+        is_foreign: it came in a file, perhaps somebody else's: it sees data alone, and calls
+            nothing of the notebook's.
 
     Raises:
         TemplateError: a name is not defined, an expression fails, or braces do not match.
@@ -51,9 +73,11 @@ def render(
         return text
     import jinja2
 
-    environment = _environment()
+    environment = _environment(is_foreign)
     try:
         tree = environment.parse(text)
+        if is_foreign:
+            variables = _data_among(variables, names_in(text))
         if note is not None:
             _have_noted(tree)
             environment.globals[_NOTE] = _noting(note)
@@ -82,11 +106,39 @@ def names_in(text: str) -> set[str]:
         return set()
 
 
-def _environment() -> SandboxedEnvironment:
+def _data_among(variables: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """Those of ``names`` that are data; one that is not is an error."""
+    found = {name: variables[name] for name in names if name in variables}
+    for name, value in found.items():
+        if not _is_data(value):
+            msg = f"The template names {{{{ {name} }}}}, and {name} is a {type(value).__name__}."
+            hint = "A file may be somebody else's: it is given texts, numbers, lists and tables."
+            raise TemplateError(msg, hint=hint)
+    return found
+
+
+def _is_data(value: Any) -> bool:
+    is_library = type(value).__module__.partition(".")[0] in _DATA_MODULES
+    return type(value) in _PLAIN or (is_library and not callable(value))
+
+
+def _environment(is_foreign: bool = False) -> SandboxedEnvironment:
     import jinja2
     from jinja2.sandbox import SandboxedEnvironment
 
-    environment = SandboxedEnvironment(
+    class DataOnly(SandboxedEnvironment):
+        """A sandbox for expressions of others."""
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            return _is_data(obj) and super().is_safe_attribute(obj, attr, value)
+
+        def is_safe_callable(self, obj: Any) -> bool:
+            owner = getattr(obj, "__self__", None)
+            is_of_plain_value = owner is not None and type(owner) in _PLAIN
+            return obj in self.globals.values() or is_of_plain_value
+
+    made = DataOnly if is_foreign else SandboxedEnvironment
+    environment = made(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         # Jinja's own comment marks, {# and #}, stand in too many prompts by chance.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.errors import ConfigurationError, nearest, short
 from llm_magics.secrets import Hidden, Secret, is_secret_name
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _validated(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise _unknown(key, f"{place}: there is no setting") from None
-        msg = f"{place}: {key} cannot be {first['input']!r}."
+        msg = f"{place}: {key} cannot be {short(first['input'])}."
         raise ConfigurationError(msg, hint=f"{first['msg']}.") from None
     return {key: getattr(checked, key) for key in checked.model_fields_set}
 

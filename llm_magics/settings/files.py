@@ -12,6 +12,7 @@ from platformdirs import user_config_path
 
 from llm_magics.errors import ConfigurationError
 from llm_magics.secrets import scrub
+from llm_magics.settings.yamls import decoded
 
 _TABLE = "[tool.llm_magics"
 _NAMES = ("llm_magics.yaml", "llm_magics.yml", "llm_magics.json", "pyproject.toml")
@@ -73,18 +74,9 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
     return ConfigurationError(msg, hint="Mend the file, or move it away.")
 
 
-def _yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(error) from None
-
-
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    ".yaml": _yaml,
-    ".yml": _yaml,
+    ".yaml": decoded,
+    ".yml": decoded,
     ".json": json.loads,
     ".toml": tomllib.loads,
 }

@@ -30,15 +30,15 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
 
 def _parsed(value: str) -> Any:
     """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
-    import yaml
+    from llm_magics.settings.yamls import decoded
 
     if value.lower() in ("none", "null"):
         return None
     if not value.startswith("["):
         return value.strip("\"'")
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return decoded(value)
+    except ValueError:
         return value
 
 
