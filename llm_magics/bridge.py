@@ -15,6 +15,7 @@ import contextlib
 import os
 import queue
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar
 
@@ -49,12 +50,15 @@ class _Over:
     """Hands items over to the loop of whoever waits for them."""
 
     def __init__(self, handed: asyncio.Queue[Any]) -> None:
-        self._handed = handed
+        # Weakly: whoever waits holds it, and when nobody does the work is stopped.
+        self._handed = weakref.ref(handed)
         self._loop = asyncio.get_running_loop()
 
     def put(self, item: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # that loop has ended, and nobody waits
-            self._loop.call_soon_threadsafe(self._handed.put_nowait, item)
+        handed = self._handed()
+        if handed is not None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended, and nobody waits
+                self._loop.call_soon_threadsafe(handed.put_nowait, item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Nobody waits in a thread."""
@@ -136,6 +140,8 @@ class Bridge:
             return
         handed: asyncio.Queue[Any] = asyncio.Queue()
         task = self._task(_pumped(source, over := _Over(handed)), over)
+        forgotten = weakref.finalize(handed, task.cancel)
+        forgotten.atexit = False
         task.start()
         try:
             while not isinstance(item := await handed.get(), _End):
@@ -144,6 +150,8 @@ class Bridge:
             task.cancel()
             await _end_on(handed)
             raise
+        finally:
+            forgotten.detach()
         if item.error is not None:
             raise item.error
 
@@ -267,7 +275,8 @@ class _Task:
 
     def cancel(self) -> None:
         """Cancel the work; its `_End` comes when it has cleaned up."""
-        self._loop.call_soon_threadsafe(self._cancel)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the work with it
+            self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
         if self._task is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
 from uuid import uuid4
 
 
@@ -15,15 +14,12 @@ class Cell:
     Attributes:
         key: what tells the cell from all others, also when it runs again; empty where none is known.
         number: that of the run, as in ``In [3]``.
+        run: what tells this run from all others.
     """
 
     key: str = ""
     number: int | None = None
-    _turns: count[int] = field(default_factory=count, repr=False, compare=False)
-
-    def next_turn(self) -> str:
-        """What tells its next turn in a thread from all others; the same when it runs again."""
-        return f"{self.key} {next(self._turns)}" if self.key else uuid4().hex
+    run: str = field(default_factory=lambda: uuid4().hex, compare=False)
 
 
 _running = Cell()

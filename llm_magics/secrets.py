@@ -19,6 +19,15 @@ _KEY_NAMES = re.compile(
 
 _known: set[str] = set()
 
+_KEY_HEADERS = re.compile(
+    r"auth|key|token|secret|passw|cookie|session|credential|sign", re.IGNORECASE
+)
+
+
+def _may_be_key(name: str, value: str) -> bool:
+    """Whether a header may hold a key: one by its name, or one that is no plain word."""
+    return _KEY_HEADERS.search(name) is not None or not re.fullmatch(r"[A-Za-z_.\s-]*", value)
+
 
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name may hold a key."""
@@ -78,9 +87,10 @@ class Hidden:
 
     def __init__(self, value: object) -> None:
         self._value = value
-        within = value.values() if isinstance(value, Mapping) else (value,)
-        for each in within:
-            Secret(str(each))  # known from now on, and taken out of what is shown
+        within = value if isinstance(value, Mapping) else {"key": value}
+        for name, each in within.items():
+            if _may_be_key(str(name), str(each)):
+                Secret(str(each))  # known from now on, and taken out of what is shown
 
     def reveal(self) -> object:
         """The value itself."""
@@ -108,6 +118,12 @@ class Unseen:
 
     def __repr__(self) -> str:
         return f"Unseen('{_HIDDEN}')"
+
+
+def address_shown(address: str) -> str:
+    """An address without what may be a key in it: the user before its host, values of its query."""
+    address = re.sub(r"(?<=://)[^/@\s]+@", f"{_HIDDEN}@", address)
+    return re.sub(r"(?<==)[^&#\s]+", _HIDDEN, address)
 
 
 def scrub(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ import llm_magics as lm
 from llm_magics.engine.session import session
 from llm_magics.policies.cache import Cache, CacheSize
 from tests.fake_openai import FakeOpenAI
-from tests.serving import Asked, Says, chat_stream, serving
+from tests.serving import Asked, Says, chat_event, chat_stream, serving
 from tests.test_routing import servers
 
 MB = 1_000_000
@@ -302,3 +303,112 @@ def test_another_weight_of_the_same_name_is_another_model(own_cache: Path) -> No
         digest[0] = "two"
         session.provider("ollama")._digests = (0.0, {})  # type: ignore[attr-defined]
         assert not lm.ask("hi", model="ollama/m").cached
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"base_url": "{url}/v1?deployment=a"}, {"base_url": "{url}/v1?deployment=b"}),
+        ({"organization": "o1"}, {"organization": "o2"}),
+        ({"api_version": "2023-01-01"}, {"api_version": "2024-01-01"}),
+        ({"extra_headers": {"X-Tenant": "one"}}, {"extra_headers": {"X-Tenant": "two"}}),
+    ],
+    ids=["query", "organization", "version", "headers"],
+)
+def test_what_a_provider_is_told_decides_too(
+    own_cache: Path, one: dict[str, str], other: dict[str, str]
+) -> None:
+    """An answer to one of them is none to the other."""
+    lm.config.cache = True
+    with serving(Says(chat_stream("hi"))) as server:
+        for told in (one, other, one):
+            own = {k: v.format(url=server.url) if k == "base_url" else v for k, v in told.items()}
+            given = {"type": "openai", "base_url": server.url, "api_key": "a-key-here", **own}
+            lm.config.reset("providers.p.organization")
+            for name, value in given.items():
+                lm.config.set(f"providers.p.{name}", value)
+            lm.ask("hi", model="p/m")
+        assert lm.runs().cached.tolist() == [False, False, True]
+        lm.ask("hi", model="p/m", extra_headers={"X-Tenant": "A"})
+        assert not lm.ask("hi", model="p/m", extra_headers={"X-Tenant": "B"}).cached
+
+
+def test_an_answer_with_a_key_in_it_is_not_kept(own_cache: Path) -> None:
+    """Not whole, not in pieces, not with quotes in it; a plain word of a header is no key."""
+    lm.config.cache = True
+    lm.config.record = Path("tape.jsonl")
+    odd = 'pass"word' + "\\\\1234567"
+    secret = "sk-" + "canary0123456789" * 2
+    for pieces in (("it is ", secret[:9], secret[9:20], secret[20:], "!"), ("so ", odd)):
+        with servers(one=Says(chat_stream(*pieces))):
+            lm.config.set("providers.one.extra_headers", {"X-Auth": odd, "X-Env": "production"})
+            answer = lm.ask("hi", model="one/m")
+            assert answer.text == "".join(pieces)
+            assert not lm.ask("hi", model="one/m").cached
+    assert session.answer_cache.size().entries == 0
+    kept = [
+        json.loads(line)["answer"]["chunks"]
+        for line in Path("tape.jsonl").read_text().splitlines()
+    ]
+    texts = ["".join(piece[1] for piece in each) for each in kept]
+    assert all(secret not in text and odd not in text for text in texts)
+    with servers(one=Says(chat_stream("to production"))):
+        lm.config.set("providers.one.extra_headers", {"X-Env": "production"})
+        assert [lm.ask("go", model="one/m").text for _ in range(2)] == ["to production"] * 2
+        assert lm.runs().cached.tolist()[-1]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        '{"chunks": [[0, 5]]}',
+        '{"chunks": [["x", "a"]]}',
+        '{"chunks": [[0, "a", 7]]}',
+        "[" * 100_000,
+    ],
+)
+def test_no_rubbish_ends_a_call(own_cache: Path, rubbish: str) -> None:
+    """Whatever stands in the file, the model is asked."""
+    lm.config.cache = True
+    lm.ask("hi", model="echo/echo")
+    connection = sqlite3.connect(session.answer_cache.path)
+    connection.execute("UPDATE kept SET value = ?", (rubbish.encode(),))
+    connection.commit()
+    connection.close()
+    assert lm.ask("hi", model="echo/echo").text == "hi"
+
+
+def test_odd_answers_and_parameters_are_kept_or_not_but_given(own_cache: Path) -> None:
+    """Half a character, names that are numbers; a service that cannot tell its weights."""
+    lm.config.cache = True
+    with servers(one=Says([chat_event("a\ud83d b"), *chat_stream("c")])):
+        for _ in range(2):
+            assert lm.ask("hi", model="one/m").text.endswith("bc")
+            lm.ask("hi", model="one/m", logit_bias={1: 5, "a": 3})
+
+    def ollama(asked: Asked) -> Says:
+        if asked.path == "/api/tags":
+            return Says([b"{}"], 500, "application/json")
+        line = b'{"message": {"role": "assistant", "content": "hi"}, "done": true}\n'
+        return Says([line], content_type="application/x-ndjson")
+
+    with serving(ollama) as server:
+        lm.config.set("providers.ollama.base_url", server.url)
+        assert lm.ask("hi", model="ollama/m").text == "hi"
+
+
+def test_a_file_that_another_holds_is_done_without(own_cache: Path) -> None:
+    """It is waited for once, and not by every call."""
+    lm.config.cache = True
+    lm.ask("first", model="echo/echo")
+    holder = sqlite3.connect(session.answer_cache.path, isolation_level=None)
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    session.answer_cache.close()
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.warns(UserWarning, match="is not used"):
+        assert lm.ask("second", model="echo/echo").text == "second"
+    started = time.monotonic()
+    for number in range(5):
+        lm.ask(str(number), model="echo/echo")
+    assert time.monotonic() - started < 1
+    holder.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Coroutine
@@ -220,3 +221,26 @@ def test_requests_a_minute() -> None:
     lm.config.providers = {"echo": {"concurrency": 0}}
     with pytest.raises(lm.errors.ConfigurationError, match="concurrency"):
         lm.ask("hi", model="echo/echo")
+
+
+def test_what_is_given_back_is_no_more_than_what_was_taken() -> None:
+    """A call larger than a minute's worth, cancelled, does not pay the debts of others."""
+    bucket = Bucket(1000, lambda: 0.0)
+    bucket.take(1000)
+    bucket.take(1000)
+    assert bucket.take(50_000) == pytest.approx(120)
+    bucket.give_back(50_000)
+    assert bucket.take(0) == pytest.approx(60)
+
+
+def test_a_fork_begins_with_all_places_free() -> None:
+    """Those of the parent's calls are left by nobody there."""
+    lm.config.providers = {"echo": {"concurrency": 1}}
+    limiter = session.limiter(session.provider("echo"))
+    limiter.gate.running = 1
+    child = os.fork()
+    if child == 0:
+        is_free = session.limiter(session.provider("echo")).gate.running == 0
+        os._exit(0 if is_free else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    limiter.gate.running = 0

@@ -168,21 +168,31 @@ def test_it_is_used_like_any_other(tmp_path: Path) -> None:
             lm.config.reset()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        "providers: {groq: {type: openai, base_url: 'http://evil.example/v1'}}",
-        "providers: {mine: {type: openai, profile: groq, base_url: 'http://evil.example/v1'}}",
-    ],
-)
-def test_a_project_cannot_send_a_services_key_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str
+def test_a_profile_brings_no_key_to_another_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name or a profile brings a key with it; a project's address must not get it."""
+    """Groq's manners at a server of one's own: Groq's key is not for it, its own is."""
     monkeypatch.setenv("GROQ_API_KEY", "a-key-for-groq")
+    settings = (
+        "providers: {mine: {type: openai, profile: groq, base_url: 'http://evil.example/v1'}}"
+    )
     (tmp_path / "llm_magics.yaml").write_text(settings)
     own = Session(Config(tmp_path, {}))
-    name = "groq" if "{groq:" in settings else "mine"
+    assert own.provider("mine").config.api_key is None  # type: ignore[attr-defined]
+    monkeypatch.setenv("MINE_API_KEY", "a-key-of-mine")
+    with pytest.raises(errors.ConfigurationError, match=r"evil\.example"):
+        own.provider("mine")
+
+
+def test_a_project_cannot_send_a_services_key_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name brings a key with it; a project's address must not get it."""
+    monkeypatch.setenv("GROQ_API_KEY", "a-key-for-groq")
+    settings = "providers: {groq: {type: openai, base_url: 'http://evil.example/v1'}}"
+    (tmp_path / "llm_magics.yaml").write_text(settings)
+    own = Session(Config(tmp_path, {}))
+    name = "groq"
     with pytest.raises(errors.ConfigurationError, match=r"evil\.example") as caught:
         own.provider(name)
     assert "a-key-for-groq" not in str(caught.value)

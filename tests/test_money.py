@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +24,7 @@ from llm_magics.providers.anthropic import AnthropicProvider
 from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.types import Usage
 from llm_magics.wire import anthropic_messages
-from tests.serving import Says, as_json, chat_event, chat_stream, serving
+from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 from tests.test_routing import servers
 
 MILLION = 1_000_000
@@ -47,6 +49,8 @@ def test_a_price_is_linear_in_tokens(plain: int, cached: int, written: int, out:
         (Price(1.0, 1.0), Usage(None, 1)),
         (Price(1.0, 1.0), Usage()),
         (Price(None, 1.0), Usage(1, 1)),
+        (Price(1.0, 1.0), Usage(1, None)),
+        (Price(1.0), Usage(1, None)),
     ],
 )
 def test_what_is_not_known_is_not_nothing(price: Price, usage: Usage) -> None:
@@ -188,9 +192,10 @@ def test_calls_at_once_do_not_pass_it_together() -> None:
 
     def spend() -> None:
         try:
-            with budget.held("m", 0.4, lambda: 0.3):
+            with budget.held("m", 0.4) as hold:
                 entered.release()
                 leave.wait(10)
+                hold.spent_usd = 0.3
         except errors.BudgetError as error:
             refused.append(error)
             entered.release()
@@ -236,7 +241,7 @@ def test_the_magics_of_money(
     with servers(one=Says(chat_stream("a ", "b ")), two=Says(chat_stream("c"))):
         priced()
         shell.run_line_magic("llm", "budget 2.50")
-        assert "$2.5000 of $2.50 is left." in capsys.readouterr().out
+        assert "$2.50 of $2.50 is left." in capsys.readouterr().out
         shell.run_cell("%%llm one/m --max-tokens 10\nhi", store_history=True)
         shell.run_line_magic("llm", "budget")
         assert "of $2.50 is left." in capsys.readouterr().out
@@ -270,5 +275,95 @@ def test_a_dry_run_tells_what_goes_and_what_it_costs(
     assert "[user] 1,000 rows x 1 columns" in told
     assert "df: DataFrame 1,000 x 1," in told
     assert "who: str, 3 characters" in told
-    assert "an answer of up to 50: cost $0.0001" in told
+    assert "an answer of up to 50: cost $0.00013" in told
     assert lm.runs().empty
+
+
+def embedding_server(*usages: int | None) -> Any:
+    """A server whose batches take so many tokens, or do not say."""
+    left = iter(usages)
+
+    def answer(asked: Asked) -> Says:
+        texts = asked.json()["input"]
+        data = [{"index": n, "embedding": [1.0, 2.0]} for n in range(len(texts))]
+        used = next(left)
+        usage = {} if used is None else {"usage": {"prompt_tokens": used, "total_tokens": used}}
+        return as_json({"data": data, **usage})
+
+    return answer
+
+
+def test_embeddings_are_paid_batch_by_batch() -> None:
+    """What a recording has costs nothing, and what is sent costs what it costs."""
+    texts = [f"text {number}" for number in range(128)]
+    with servers(one=embedding_server(100, 100)):
+        priced()
+        lm.config.budget = 10
+        lm.config.record = Path("tape.jsonl")
+        lm.embed(texts[:64], model="one/m")
+        assert session.budget.spent_usd == pytest.approx(0.1)
+        lm.config.replay = Path("tape.jsonl")
+        lm.embed(texts, model="one/m")
+        assert session.budget.spent_usd == pytest.approx(0.2)
+        lm.embed(texts, model="one/m")
+        assert session.budget.spent_usd == pytest.approx(0.2)
+    assert lm.runs().cost_usd.tolist() == pytest.approx([0.1, 0.1, 0])
+
+
+def test_a_batch_that_is_not_counted_is_not_free() -> None:
+    """It counts by its estimate, and the whole's cost is unknown; a refused one costs nothing."""
+    refused = Says([b'{"error": {"message": "no"}}'], 401, "application/json")
+    with servers(one=embedding_server(100, None), two=refused):
+        lm.config.prices = {"*": {"input_usd": 1000, "output_usd": 0}}
+        lm.config.budget = 10
+        lm.embed([f"text {number}" for number in range(128)], model="one/m")
+        spent = session.budget.spent_usd
+        assert spent > 0.2
+        assert math.isnan(lm.runs().cost_usd[0])
+        with pytest.raises(errors.AuthenticationError):
+            lm.embed(["a"], model="two/m")
+        assert session.budget.spent_usd == spent
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_completion_tokens": 90_000}, {"n": 50, "max_tokens": 500}]
+)
+def test_an_estimate_knows_other_names_for_long(given: dict[str, int]) -> None:
+    """Whatever the service calls the bound, and however many answers it is to give."""
+    with servers(one=Says(chat_stream("a"))) as running:
+        priced()
+        lm.config.budget = 2
+        with pytest.raises(errors.BudgetError):
+            lm.ask("hi", model="one/m", **given)
+        assert running["one"].asked == []
+
+
+def test_what_was_never_sent_costs_nothing() -> None:
+    """Cancelled while it waits for its place; refused by the budget, by a missing key."""
+
+    async def play() -> None:
+        first = asyncio.create_task(lm.aask("hold", model="one/m", max_tokens=5))
+        await asyncio.sleep(0.2)
+        waiting = asyncio.create_task(lm.aask("wait", model="one/m", max_tokens=5000))
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+    with servers(one=Says(chat_stream("a")[:2], hang=True)):
+        priced()
+        lm.config.set("providers.one.concurrency", 1)
+        lm.config.budget = 20
+        asyncio.run(play())
+        assert session.budget.spent_usd < 1
+        lm.config.budget = 0.001
+        with pytest.raises(errors.BudgetError):
+            lm.ask("hi", model="one/m")
+    lm.config.budget = None
+    with pytest.raises(errors.AuthenticationError):
+        lm.ask("hi", model="openai/gpt-5-mini")
+    costs = lm.runs().cost_usd.tolist()
+    assert costs[0] == 0
+    assert math.isnan(costs[1])
+    assert costs[2:] == [0, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,28 +18,55 @@ from tests.serving import Asked, Says, chat_stream
 from tests.test_routing import servers
 
 
-def turn(cell: str, text: str = "") -> Turn:
+def turn(cell: str, run: str, text: str, is_whole: bool = True) -> Turn:
     """A turn of a cell."""
-    return Turn(cell, ChatMessage("user", text or cell), ChatMessage("assistant", "a"), "m")
+    asked, answered = ChatMessage("user", text), ChatMessage("assistant", "a")
+    return Turn(text, cell, run, asked, answered, "m", is_whole)
 
 
-@given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=20))
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(0, 2)), max_size=20))
 @settings(deadline=None)
-def test_running_a_cell_again_replaces_its_turn_and_what_came_after(cells: list[str]) -> None:
-    """No cell has two turns."""
+def test_running_a_cell_again_replaces_its_turns_and_what_came_after(
+    steps: list[tuple[str, int]],
+) -> None:
+    """No cell has turns of two runs; those of one run stand beside each other."""
     threads = Threads()
-    expected: list[tuple[str, str]] = []
-    for number, cell in enumerate(cells):
-        if cell in [each[0] for each in expected]:
-            expected = expected[: [each[0] for each in expected].index(cell)]
-        before = [message.content for message in threads.before("t", cell)][::2]
-        assert before == [each[1] for each in expected]
-        threads.add("t", turn(cell, str(number)))
-        expected.append((cell, str(number)))
-    assert [m.content for m in threads.before("t")][::2] == [each[1] for each in expected]
+    expected: list[tuple[str, int, str]] = []
+    for number, (cell, run) in enumerate(steps):
+        for place, (other, of_run, _) in enumerate(expected):
+            if cell and (other, of_run != run) == (cell, True):
+                expected = expected[:place]
+                break
+        before = [message.content for message in threads.before("t", cell, str(run))][::2]
+        assert before == [each[2] for each in expected]
+        threads.add("t", turn(cell, str(run), str(number)))
+        expected.append((cell, run, str(number)))
+    assert [m.content for m in threads.before("t")][::2] == [each[2] for each in expected]
     assert len(threads.frame("t")) == 2 * len(expected)
     assert threads.forget("t") == len(expected)
     assert threads.before("t") == []
+
+
+def test_turns_that_are_asked_at_once_are_all_kept() -> None:
+    """Whichever ends first, in this run of the cell and in the next."""
+    threads = Threads()
+    for run, order in (("1", "BA"), ("2", "AB")):
+        for name in order:
+            threads.add("t", turn("c", run, f"{name}{run}"))
+    assert [m.content for m in threads.before("t")][::2] == ["A2", "B2"]
+
+
+def test_what_broke_off_takes_nothing_with_it() -> None:
+    """A turn that others hang on stays until a whole one takes its place."""
+    threads = Threads()
+    for cell in "abc":
+        threads.add("t", turn(cell, "1", cell))
+    threads.add("t", turn("a", "2", "half", is_whole=False))
+    assert [m.content for m in threads.before("t")][::2] == ["a", "b", "c"]
+    threads.add("t", turn("c", "2", "half", is_whole=False))
+    assert [m.content for m in threads.before("t")][::2] == ["a", "b", "half"]
+    threads.add("t", turn("a", "3", "new"))
+    assert [m.content for m in threads.before("t")][::2] == ["new"]
 
 
 def told_of(asked: Asked) -> list[str]:
@@ -157,3 +186,10 @@ def test_the_log_knows_which_cell_asked(kernel: Kernel) -> None:
     kernel.run("%%llm\nb")
     kernel.run("lm.ask('c'), lm.ask('d')")
     assert kernel.run("print(lm.runs().cell.tolist())").text == "[2, 3, 4, 4]"
+
+
+@pytest.mark.parametrize("name", [["a"], 3, ""])
+def test_a_thread_has_a_name(name: Any) -> None:
+    """Anything else is refused before it is asked."""
+    with pytest.raises(errors.UsageError, match="named by a text"):
+        lm.ask("hi", model="echo/echo", thread=name)

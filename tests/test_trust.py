@@ -19,6 +19,7 @@ from keyring.backend import KeyringBackend
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.engine.session import session
+from llm_magics.secrets import Secret
 from llm_magics.settings import keys, trust
 from tests.fake_openai import FakeOpenAI
 from tests.kernels import Kernel
@@ -183,7 +184,7 @@ def test_there_may_be_nothing_to_trust(
     for damage in ("", "[]", "{", '{"a": 1}'):
         trusted.parent.mkdir(parents=True, exist_ok=True)
         trusted.write_text(damage)
-        assert not trust.is_trusted(file)
+        assert not trust.is_trusted(lm.config)
 
 
 def told_everywhere(shell: InteractiveShell, error: BaseException) -> str:
@@ -254,7 +255,7 @@ def test_a_canary_is_nowhere(
     connection = sqlite3.connect(tmp_path / "cache" / "answers.sqlite")
     rows = connection.execute("SELECT key, value FROM kept").fetchall()
     connection.close()
-    assert len(rows) == 1
+    assert rows == []  # an answer that repeats a key is not kept
     session.answer_cache.close()
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     out, err = capsys.readouterr()
@@ -296,3 +297,76 @@ def test_a_notebook_that_ran_holds_no_key(tmp_path: Path, monkeypatch: pytest.Mo
     text = nbformat.writes(notebook)
     assert "AuthenticationError" in text
     assert CANARY not in text
+
+
+@pytest.mark.parametrize("empty", ['""', "null", "[]"])
+def test_an_empty_key_of_the_projects_is_none(
+    empty: str, own_keyring: Memory, tmp_path: Path
+) -> None:
+    """It does not make the user's own the project's."""
+    keys.store("openai", Secret(CANARY))
+    with serving(FakeOpenAI()) as thief:
+        (tmp_path / "llm_magics.yaml").write_text(
+            f"providers: {{openai: {{base_url: '{thief.url}', api_key: {empty}}}}}"
+        )
+        with pytest.raises(errors.ConfigurationError):
+            lm.ask("hi", model="openai/gpt-test")
+        assert thief.asked == []
+
+
+def test_what_is_trusted_is_what_is_in_force(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file that was good, is bad when read, and is good again, was bad when it was read."""
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    file = tmp_path / "llm_magics.yaml"
+    with serving(FakeOpenAI(key=CANARY)) as server, serving(FakeOpenAI()) as thief:
+        file.write_text(PROJECT.format(url=server.url))
+        shell.run_line_magic("llm", "trust")
+        file.write_text(PROJECT.format(url=thief.url))
+        lm.config.reload()
+        for url in (thief.url, server.url):
+            file.write_text(PROJECT.format(url=url))
+            with pytest.raises(errors.ConfigurationError, match="your key would go"):
+                lm.ask("hi", model="openai/gpt-test")
+        shell.run_line_magic("llm", "trust")
+        assert lm.ask("hi", model="openai/gpt-test").text
+        assert thief.asked == []
+
+
+@pytest.mark.parametrize("kind", ["json", "toml"])
+def test_other_kinds_of_files_are_trusted_alike(
+    kind: str, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """pyproject.toml and JSON; and a folder reached by another name is the same folder."""
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    with serving(FakeOpenAI(key=CANARY)) as server:
+        project = tmp_path / "project"
+        project.mkdir()
+        if kind == "json":
+            settings = {"providers": {"openai": {"base_url": server.url}}}
+            (project / "llm_magics.json").write_text(json.dumps(settings))
+        else:
+            text = f'[tool.llm_magics.providers.openai]\nbase_url = "{server.url}"'
+            (project / "pyproject.toml").write_text(text)
+        (tmp_path / "link").symlink_to(project)
+        monkeypatch.chdir(project)
+        lm.config.reload()
+        with pytest.raises(errors.ConfigurationError, match="your key would go"):
+            lm.ask("hi", model="openai/gpt-test")
+        shell.run_line_magic("llm", "trust")
+        monkeypatch.chdir(tmp_path / "link")
+        lm.config.reload()
+        assert lm.ask("hi", model="openai/gpt-test").text
+
+
+def test_a_server_with_a_profile_has_the_key_of_its_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``lab: {profile: vllm}`` reads LAB_API_KEY, as any other server of one's own."""
+    monkeypatch.setenv("LAB_API_KEY", CANARY)
+    with serving(FakeOpenAI(key=CANARY)) as server:
+        lm.config.providers = {
+            "lab": {"type": "openai", "base_url": server.url, "profile": "vllm"}
+        }
+        assert lm.ask("hi", model="lab/gpt-test").text

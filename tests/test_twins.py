@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.bridge import bridge
+from llm_magics.engine.session import session
 from tests.conftest import eventually
 from tests.kernels import Kernel
 from tests.serving import Says, chat_stream
@@ -155,3 +157,18 @@ def test_a_stream_is_a_value_too() -> None:
         assert stream.response.finish_reason is None
     assert len(lm.runs()) == 1
     assert np.isnan(lm.embed([None], model="echo/echo")).all()
+
+
+def test_a_stream_that_nobody_holds_is_stopped() -> None:
+    """Also where its loop has ended: the server sees the connection close, the place is free."""
+    with servers(one=Says(chat_stream("a", "b")[:2], hang=True)) as running:
+        lm.config.set("providers.one.concurrency", 1)
+        loop = asyncio.new_event_loop()
+        stream = lm.astream("hi", model="one/m")
+        loop.run_until_complete(anext(stream))
+        loop.close()
+        del stream
+        gc.collect()
+        assert running["one"].hung_up.wait(5)
+        gate = session.limiter(session.provider("one")).gate
+        assert eventually(lambda: gate.running == 0, 5)

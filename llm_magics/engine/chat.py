@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
+from uuid import uuid4
 
 from llm_magics import cells
+from llm_magics.cells import Cell
 from llm_magics.engine import money
 from llm_magics.engine.kept import KeptAnswers
 from llm_magics.engine.money import Estimate
@@ -25,7 +28,7 @@ from llm_magics.engine.road import (
 )
 from llm_magics.engine.session import Session
 from llm_magics.engine.stamping import stamped
-from llm_magics.errors import ProviderError
+from llm_magics.errors import ProviderError, UsageError, short
 from llm_magics.policies import metrics, recordings
 from llm_magics.policies.retrying import Retries, may_fall_back
 from llm_magics.policies.routing import Candidate
@@ -42,6 +45,16 @@ from llm_magics.types import (
 )
 
 
+def _before(session: Session, prompt: Prompt, cell: Cell) -> list[ChatMessage]:
+    """What was said before in the thread of the prompt, if it has one."""
+    if prompt.thread is None:
+        return []
+    if not isinstance(prompt.thread, str) or not prompt.thread:
+        msg = f"A thread is named by a text, and this is {short(prompt.thread)}."
+        raise UsageError(msg, hint='Write thread="main".')
+    return session.threads.before(prompt.thread, cell.key, cell.run)
+
+
 class ChatCall:
     """
     A prompt on its way.
@@ -54,10 +67,10 @@ class ChatCall:
         """Fill in the prompt; in this thread, for its expressions are the user's own code."""
         self._session = session
         self._prompt = prompt = with_template(prompt)
-        # Another cell may be running when the answer has come.
-        self._cell = cells.running().next_turn() if prompt.thread else ""
+        self._cell = cells.running()  # another one may be running when the answer has come
+        self._turn_key = uuid4().hex
         self.filled: list[Filled] = []
-        before = session.threads.before(prompt.thread, self._cell) if prompt.thread else ()
+        before = _before(session, prompt, self._cell)
         self.messages = messages_of(prompt, session.config.system, before, self.filled.append)
         parameters_of(prompt, session, {})  # a slip is told of at once, and in the cell's thread
         self._asked_in_thread = self.messages[-1]
@@ -71,7 +84,7 @@ class ChatCall:
         self._is_replayed = False
         self._retries = 0
         self._failed: list[str] = []
-        self._is_refused = False
+        self._is_sent = False
 
     @property
     def schema(self) -> Any:
@@ -141,27 +154,17 @@ class ChatCall:
     async def _asked(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
         """What one model answers, now or before; whether it answered is remembered."""
         parameters = self._parameters(route)
-        request = recordings.chat_request(route.name, self.messages, parameters)
-        kept = KeptAnswers(self._session, route, request, self._prompt.is_fresh)
+        is_fresh = self._prompt.is_fresh
+        kept = KeptAnswers(self._session, route, self.messages, parameters, is_fresh=is_fresh)
         found = await kept.find()
         if found is not None:
             self._is_replayed = True
             async for chunk in self._again(recordings.chunks_of(found)):
                 yield chunk
             return
-        estimate = self._estimate(route, parameters).cost_usd if self._has_budget else None
-        with self._session.budget.held(route.name, estimate, self._spent_usd):
-            async for event in self._patiently(route, parameters):
-                yield event
+        async for event in self._patiently(route, parameters):
+            yield event
         await kept.keep(self._chunks)
-
-    def _spent_usd(self) -> float | None:
-        """For the budget: nothing where the service refused."""
-        return 0.0 if self._is_refused else self.response().cost_usd
-
-    @property
-    def _has_budget(self) -> bool:
-        return self._session.budget.limit_usd is not None
 
     async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
         """A kept answer: at once, or as fast as it came."""
@@ -191,7 +194,6 @@ class ChatCall:
                 if wait_s is None:
                     note = cooldowns.failed if may_fall_back(error) else cooldowns.answered
                     note(route.provider.name)
-                    self._is_refused = not self._chunks
                     raise
                 self._retries += 1
                 yield Progress(f"asking {route.name} again in {wait_s:.0f} s: {error}")
@@ -202,17 +204,33 @@ class ChatCall:
     ) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Ask once, when it is this call's turn."""
         limiter = self._session.limiter(route.provider)
-        keep = self._chunks.append
         async with limiter.place(lambda: self._estimate(route, parameters).input_tokens):
             async for progress in made_ready(route, "chat"):
                 yield progress
-            answer = stamped(route, self.messages, parameters)
+            with self._paid(route, parameters):
+                answer = stamped(route, self.messages, parameters)
+                keep, self._is_sent = self._chunks.append, True
+                try:
+                    async for chunk in answer:
+                        keep(chunk)
+                        yield chunk
+                finally:
+                    await answer.aclose()
+
+    @contextmanager
+    def _paid(self, route: Route, parameters: ModelParameters) -> Generator[None, None, None]:
+        """Within the budget, if there is one: by the estimate before, by the cost afterwards."""
+        budget = self._session.budget
+        has_limit = budget.limit_usd is not None
+        estimate = self._estimate(route, parameters).cost_usd if has_limit else None
+        with budget.held(route.name, estimate) as hold:
             try:
-                async for chunk in answer:
-                    keep(chunk)
-                    yield chunk
-            finally:
-                await answer.aclose()
+                yield
+            except ProviderError:
+                if not self._chunks:  # refused: nobody bills for that
+                    hold.spent_usd, self._is_sent = 0.0, False
+                raise
+            hold.spent_usd = self.response().cost_usd
 
     @property
     def _has_begun(self) -> bool:
@@ -226,7 +244,15 @@ class ChatCall:
         answer, response = ModelResponse.of(self._chunks), self.response()
         said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
         is_whole = response.finish_reason not in (None, INTERRUPTED)
-        turn = Turn(self._cell, self._asked_in_thread, said, response.model, is_whole)
+        turn = Turn(
+            key=self._turn_key,
+            cell=self._cell.key,
+            run=self._cell.run,
+            asked=self._asked_in_thread,
+            answered=said,
+            model=response.model,
+            is_whole=is_whole,
+        )
         self._session.threads.add(self._prompt.thread, turn)
 
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
@@ -255,7 +281,7 @@ class ChatCall:
 
     def _cost_usd(self, answer: ModelResponse) -> float | None:
         """What it cost; not known of an answer that broke off, whose count had not ended."""
-        if self._is_replayed:
+        if self._is_replayed or not self._is_sent:
             return 0.0
         if self._route is None:
             return None

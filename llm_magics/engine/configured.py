@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Any
 
 from llm_magics.errors import ConfigurationError, nearest
@@ -15,7 +14,7 @@ from llm_magics.providers import (
     provider_type,
 )
 from llm_magics.providers.base import BaseModelProvider
-from llm_magics.secrets import Unseen
+from llm_magics.secrets import Secret, Unseen
 from llm_magics.settings import keys, trust
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
@@ -68,7 +67,7 @@ class ConfiguredProviders:
     ) -> None:
         """A project's file may say where to ask, but not have the user's own key sent there."""
         where, source = self._chosen_by_a_project(name)
-        if not source or trust.is_trusted(Path(source.removeprefix("file "))):
+        if not source or trust.is_trusted(self.config):
             return
         secret_source = self._secret_source(name, made, settings, source)
         if not secret_source:
@@ -92,11 +91,13 @@ class ConfiguredProviders:
         self, name: str, made: type[BaseModelProvider], settings: dict[str, Any], project: str
     ) -> str:
         """Where a key of the user's that would be sent comes from; nothing where there is none."""
+        if isinstance(settings.get("api_key"), Secret):  # from the keyring; others are revealed
+            return "keyring"
         for key in ("api_key", "extra_headers"):
             source = self.config.source(f"providers.{name}.{key}")
-            if key in settings and source != project:
-                return "keyring" if source == "default" else source
-        if "api_key" in settings:  # the project's own
+            if settings.get(key) and source != project:
+                return source
+        if settings.get("api_key"):  # the project's own
             return ""
         if self._type_of(name) == name:
             return made.own_key_source()

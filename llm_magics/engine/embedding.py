@@ -11,7 +11,7 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.road import Route, find_route, logged, made_ready, patience_of
 from llm_magics.engine.session import Session
 from llm_magics.errors import ProviderError
-from llm_magics.policies import metrics, recordings, tokens
+from llm_magics.policies import metrics, recordings
 from llm_magics.policies.retrying import Retries
 from llm_magics.types import Embeddings, Progress, StreamChunk, Usage, whole_text
 
@@ -35,6 +35,7 @@ class EmbeddingCall:
         self._tokens: int | None = None
         self._retries = 0
         self._is_replayed = True
+        self._costs_usd: list[float | None] = []
         self.vectors: list[list[float]] = []
 
     async def events(self) -> AsyncGenerator[Progress, None]:
@@ -85,41 +86,19 @@ class EmbeddingCall:
         self.vectors += vectors
 
     async def _sent(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
-        estimate = None
-        if self._session.budget.limit_usd is not None:
-            estimate = money.embedding_estimate(
-                self._session, route.provider, route.model, texts
-            ).cost_usd
-        before_usd = self.response().cost_usd or 0.0
-        with self._session.budget.held(route.name, estimate, lambda: self._spent_usd(before_usd)):
-            vectors = await self._asked(route, texts)
-            self._count(vectors)
+        vectors = await self._asked(route, texts)
         if len(vectors) != len(texts):
             msg = f"{route.name} gave {len(vectors)} vectors for {len(texts)} texts."
             hint = "They were not kept, for it is unclear whose they are."
             raise ProviderError(msg, hint=hint, provider=route.provider.name, model=route.model)
         return vectors
 
-    def _count(self, vectors: list[list[float]]) -> None:
-        usage = vectors.usage if isinstance(vectors, Embeddings) else None
-        used = usage.input_tokens if usage else None
-        if used is not None:
-            self._tokens = (self._tokens or 0) + used
-
-    def _spent_usd(self, before_usd: float) -> float | None:
-        """What was spent since ``before_usd`` had been."""
-        cost_usd = self.response().cost_usd
-        return None if cost_usd is None else cost_usd - before_usd
-
     async def _asked(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
         """The vectors, asked for again where that may help; another model's would not do."""
-        config = self._session.config
-        retries = Retries(patience_of(config))
-        limiter = self._session.limiter(route.provider)
+        retries = Retries(patience_of(self._session.config))
         while True:
             try:
-                async with limiter.place(lambda: sum(map(tokens.of_text, texts))):
-                    return await route.provider.generate_embeddings(texts, route.model)
+                return await self._attempt(route, texts)
             except ProviderError as error:
                 wait_s = retries.wait_s(error)
                 if wait_s is None:
@@ -127,14 +106,30 @@ class EmbeddingCall:
                 self._retries += 1
                 await asyncio.sleep(wait_s)
 
-    def _cost_usd(self, usage: Usage) -> float | None:
-        if self._is_replayed and self.vectors:
-            return 0.0
-        return (
-            money.cost_usd(self._session, self._route.provider, self._route.model, usage)
-            if self._route
-            else None
-        )
+    async def _attempt(self, route: Route, texts: Sequence[str]) -> list[list[float]]:
+        """Ask once, when it is this call's turn, and within the budget."""
+        budget, provider, model = self._session.budget, route.provider, route.model
+        estimate = money.embedding_estimate(self._session, provider, model, texts)
+        async with self._session.limiter(provider).place(lambda: estimate.input_tokens):
+            with budget.held(route.name, estimate.cost_usd) as hold:
+                try:
+                    vectors = await provider.generate_embeddings(texts, model)
+                except ProviderError:
+                    hold.spent_usd = 0.0
+                    raise
+                usage = vectors.usage if isinstance(vectors, Embeddings) else None
+                used = Usage(usage.input_tokens if usage else None, 0)
+                hold.spent_usd = money.cost_usd(self._session, provider, model, used)
+                self._costs_usd.append(hold.spent_usd)
+                if used.input_tokens is not None:
+                    self._tokens = (self._tokens or 0) + used.input_tokens
+                return vectors
+
+    @property
+    def _cost_usd(self) -> float | None:
+        """Of all that was sent; unknown where it is of a part."""
+        known = [usd for usd in self._costs_usd if usd is not None]
+        return sum(known) if len(known) == len(self._costs_usd) else None
 
     def response(self) -> Response:
         """The measurements of the call, as a response without text."""
@@ -147,7 +142,7 @@ class EmbeddingCall:
             finish_reason="stop",
             usage=usage,
             timing=metrics.measure(chunks, usage, route.load_s if route else 0.0),
-            cost_usd=self._cost_usd(usage),
+            cost_usd=self._cost_usd,
             retries=self._retries,
             cached=self._is_replayed and bool(self.vectors),
         )

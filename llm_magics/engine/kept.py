@@ -10,10 +10,10 @@ from typing import Any
 
 from llm_magics.engine.road import Route
 from llm_magics.engine.session import Session
+from llm_magics.errors import LLMError
 from llm_magics.policies import recordings
-from llm_magics.policies.recordings import Request
-from llm_magics.secrets import scrub
-from llm_magics.types import StreamChunk
+from llm_magics.secrets import scrubbed
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 
 
 class KeptAnswers:
@@ -23,11 +23,20 @@ class KeptAnswers:
     A recording counts before the cache. ``is_fresh``: the cache is not asked, only told.
     """
 
-    def __init__(self, session: Session, route: Route, request: Request, is_fresh: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        route: Route,
+        messages: Sequence[ChatMessage],
+        parameters: ModelParameters,
+        *,
+        is_fresh: bool,
+    ) -> None:
         self._tape = session.tape
         self._cache = session.cache
         self._route = route
-        self._request = request
+        self._request = recordings.chat_request(route.name, messages, parameters)
+        self._headers = dict(parameters.extra_headers)
         self._is_fresh = is_fresh
         self._key = b""
 
@@ -36,30 +45,49 @@ class KeptAnswers:
         kept = self._tape.find(self._request) if self._tape else None
         if kept is not None or self._cache is None:
             return kept
+        try:
+            self._key = await self._cache_key()
+        except (
+            LLMError
+        ):  # which weights would answer cannot be told: nothing is looked for, or kept
+            return None
+        return None if self._is_fresh else _answer_in(self._cache.get(self._key))
+
+    async def _cache_key(self) -> bytes:
+        """A digest of all that decides the answer, and of whose answer it is."""
         identity = await self._route.provider.identity(self._route.model)
-        told = f"{recordings.key_of(self._request)} {identity}"
-        self._key = hashlib.sha256(told.encode()).digest()
-        found = None if self._is_fresh else self._cache.get(self._key)
-        return None if found is None else _answer_in(found)
+        told = [recordings.key_of(self._request), identity, sorted(self._headers.items())]
+        return hashlib.sha256(json.dumps(told).encode()).digest()
 
     async def keep(self, chunks: Sequence[StreamChunk]) -> None:
         """Keep a whole answer."""
-        if self._tape is None and self._cache is None:
+        if self._tape is None and not self._key:
             return
         told = recordings.told_by(chunks)
         if self._tape:
             self._tape.keep(self._request, told)
-        if self._cache:
-            text = scrub(json.dumps(told, ensure_ascii=False, default=str))
+        if self._cache and self._key and scrubbed(told) == told and _says_the_same(told, chunks):
             # Another kernel may be writing: not on the loop that all streams run on.
-            await asyncio.to_thread(self._cache.put, self._key, text.encode())
+            await asyncio.to_thread(
+                self._cache.put, self._key, json.dumps(told, default=str).encode()
+            )
 
 
-def _answer_in(found: bytes) -> Mapping[str, Any] | None:
+def _says_the_same(told: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
+    """Whether what is kept is the answer, and not one from which a key was taken out."""
+    text = "".join(piece[1] for piece in told["chunks"])
+    return text == "".join(chunk.text for chunk in chunks)
+
+
+def _answer_in(found: bytes | None) -> Mapping[str, Any] | None:
     """The answer; what somebody else has put there is none."""
+    if found is None:
+        return None
     try:
         told = json.loads(found)
-        list(recordings.chunks_of(told))
-    except (ValueError, KeyError, TypeError):
+        chunks = list(recordings.chunks_of(told))
+        "".join([chunk.text + chunk.reasoning for chunk in chunks])
+        sum(chunk.elapsed_s or 0.0 for chunk in chunks)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return dict(told)

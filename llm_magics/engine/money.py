@@ -15,6 +15,15 @@ from llm_magics.types import ChatMessage, ModelParameters, Usage
 # So long an answer is expected where its bound is not said, and none of the model's was longer.
 _USUAL_ANSWER = 1000
 
+# What services call the bound of an answer.
+_LONGEST = (
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "num_predict",
+    "n_predict",
+)
+
 
 def cost_usd(
     session: Session, provider: BaseModelProvider, model: str, usage: Usage
@@ -63,11 +72,21 @@ def chat_estimate(
 ) -> Estimate:
     """Of a prompt; its answer is taken to be as long as it may be, or as the longest before."""
     read = tokens.of_messages(messages, parameters)
-    written = parameters.max_tokens
+    written = _longest_answer(parameters)
     if written is None:
         longest = session.runs.longest_answer(provider.name, model)
         written = max(_USUAL_ANSWER, longest)
     return _priced(session, provider, model, read, written)
+
+
+def _longest_answer(parameters: ModelParameters) -> int | None:
+    """As long as the answers together may be, by whatever name the service knows that."""
+    beside = parameters.extra_body
+    told = [parameters.max_tokens, *(beside.get(name) for name in _LONGEST)]
+    bounds = [bound for bound in told if type(bound) is int]
+    choices = [beside.get(name) for name in ("n", "best_of")]
+    times = max([1, *(each for each in choices if type(each) is int)])
+    return max(bounds) * times if bounds else None if times == 1 else _USUAL_ANSWER * times
 
 
 def embedding_estimate(

@@ -13,6 +13,7 @@ from llm_magics.errors import UsageError
 from llm_magics.media import image_of
 from llm_magics.policies import prompt_files, templates
 from llm_magics.schemas import schema_of
+from llm_magics.secrets import Hidden
 from llm_magics.tools import tool_of
 from llm_magics.types import ChatMessage, ModelParameters
 
@@ -99,6 +100,7 @@ def parameters_of(prompt: Prompt, session: Session, alias: Mapping[str, Any]) ->
     asked = {**alias, **_told(prompt.parameters)}
     given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
     given |= {name: asked.pop(name) for name in _SHARED if name in asked}
+    Hidden(given.get("extra_headers", {}))  # what a service repeats of them is not shown
     asked |= asked.pop("extra_body", {})
     for name in asked:
         _refuse_slip(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ class Session:
         self.listings = Listings(self.provider)
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
-        self._limiters: dict[str, tuple[BaseModelProvider, Limiter]] = {}
+        self._limiters: dict[str, tuple[BaseModelProvider, int, Limiter]] = {}
         self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
         self._turns: dict[str, int] = {}
         self.providers = ConfiguredProviders(config)
@@ -50,11 +51,12 @@ class Session:
     def limiter(self, provider: BaseModelProvider) -> Limiter:
         """What bounds the calls of ``provider``; begun anew where its settings change."""
         known = self._limiters.get(provider.name)
-        if known is None or known[0] is not provider:
+        process = os.getpid()  # in a fork nobody leaves the places that the parent's calls hold
+        if known is None or known[:2] != (provider, process):
             own = provider.config
             limiter = Limiter(own.concurrency, own.requests_per_minute, own.tokens_per_minute)
-            known = self._limiters[provider.name] = (provider, limiter)
-        return known[1]
+            known = self._limiters[provider.name] = (provider, process, limiter)
+        return known[2]
 
     @property
     def budget(self) -> Budget:

@@ -22,6 +22,7 @@ from llm_magics.notebook.display import answer_display
 from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
 from llm_magics.notebook.watching import rendering
 from llm_magics.policies import prompt_files
+from llm_magics.policies.budget import dollars
 from llm_magics.policies.prompt_files import PromptFile
 from llm_magics.policies.templates import Filled
 
@@ -193,8 +194,7 @@ def _filled(filled: Filled) -> str:
 
 
 def _told(estimate: Estimate) -> str:
-    cost = "unknown" if estimate.cost_usd is None else f"${estimate.cost_usd:.4f}"
-    cost = "nothing" if estimate.cost_usd == 0 else cost
+    cost = "nothing" if estimate.cost_usd == 0 else dollars(estimate.cost_usd)
     return (
         f"about {estimate.input_tokens:,} tokens, and an answer of up to "
         f"{estimate.output_tokens:,}: cost {cost}"

@@ -8,12 +8,25 @@ together; when a call ends, what it did cost takes the place of the estimate.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from llm_magics.errors import BudgetError
 
 _CONTINUE = "Raise it with %llm budget USD, or end it with %llm budget off."
+
+
+@dataclass
+class Hold:
+    """
+    What one call is estimated to cost, and what it did cost.
+
+    ``spent_usd`` stays ``None`` where that is not known.
+    """
+
+    estimate_usd: float | None
+    spent_usd: float | None = None
 
 
 class Budget:
@@ -39,41 +52,46 @@ class Budget:
         return max(0.0, self.limit_usd - self.spent_usd - self._held_usd)
 
     @contextmanager
-    def held(
-        self, model: str, estimate_usd: float | None, actual_usd: Callable[[], float | None]
-    ) -> Generator[None, None, None]:
+    def held(self, model: str, estimate_usd: float | None) -> Generator[Hold, None, None]:
         """
-        Hold ``estimate_usd`` while the block runs; afterwards ``actual_usd()`` is spent.
+        Hold ``estimate_usd`` while the block runs; what it tells the `Hold` it gets is spent.
 
         Where that is not known — a call broken off, say — the estimate counts as spent.
 
         Raises:
             BudgetError: it is more than what is left, or not known.
         """
+        hold = Hold(estimate_usd)
         if self.limit_usd is None:
-            yield
+            yield hold
             return
         with self._lock:
             self._check(model, estimate_usd)
             estimate = estimate_usd or 0.0
             self._held_usd += estimate
         try:
-            yield
+            yield hold
         finally:
-            spent = actual_usd()
             with self._lock:
                 self._held_usd -= estimate
-                self.spent_usd += estimate if spent is None else spent
+                self.spent_usd += estimate if hold.spent_usd is None else hold.spent_usd
 
     def _check(self, model: str, estimate_usd: float | None) -> None:
         left_usd = self.left_usd or 0.0
         if estimate_usd is None:
-            msg = f"What {model} costs is not known, so a budget of ${self.limit_usd:.2f} cannot be kept."
+            msg = f"What {model} costs is not known, so a budget of {dollars(self.limit_usd)} cannot be kept."
             hint = (
                 f"Say it with the setting prices ({{{model}: {{input_usd: …, output_usd: …}}}}), "
-                "install genai-prices, or end the budget with %llm budget off."
+                "or end the budget with %llm budget off."
             )
             raise BudgetError(msg, hint=hint)
         if estimate_usd > left_usd:
-            msg = f"This may cost ${estimate_usd:.4f} with {model}, and ${left_usd:.4f} is left. Nothing was sent."
+            msg = f"This may cost {dollars(estimate_usd)} with {model}, and {dollars(left_usd)} is left. Nothing was sent."
             raise BudgetError(msg, hint=_CONTINUE)
+
+
+def dollars(usd: float | None) -> str:
+    """An amount as people read it: cents, or as many digits as tell it from nothing."""
+    if usd is None:
+        return "an unknown amount"
+    return f"${usd:.2f}" if usd == 0 or usd >= 0.995 else f"${usd:.2g}"

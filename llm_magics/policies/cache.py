@@ -28,8 +28,11 @@ _ROW_BYTES = 120
 # An eviction goes on to this part of the bound, so that not every value after it evicts again.
 _SLACK = 0.9
 
-# How long another kernel's write is waited for.
-_BUSY_S = 5.0
+# How long another kernel's write is waited for, to write and to read.
+_BUSY_S, _READ_S = 5.0, 0.25
+
+# So long a file that cannot be used is left alone.
+_REST_S = 60.0
 
 # When a value was used is noted to this precision: reading must not mean writing.
 _USED_STEP_S = 60.0
@@ -76,6 +79,7 @@ class Cache:
         self._process = 0
         self._file: tuple[int, int] | None = None
         self._is_off = False
+        self._rests_until = 0.0
 
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key``, if it is kept."""
@@ -83,7 +87,8 @@ class Cache:
 
     def get_all(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The values of those ``keys`` that are kept."""
-        return self._with(lambda connection: self._found(connection, keys), {})
+        # While another thread waits for its turn to write, there is nothing to be had.
+        return self._with(lambda connection: self._found(connection, keys), {}, _READ_S)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Keep ``value`` under ``key``."""
@@ -152,8 +157,6 @@ class Cache:
                 )
         except sqlite3.OperationalError:
             pass
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
 
     def _found(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
@@ -169,11 +172,17 @@ class Cache:
             self._note_use(connection, stale, now)
         return found
 
-    def _with(self, work: Callable[[sqlite3.Connection], _T], otherwise: _T) -> _T:
+    def _with(
+        self, work: Callable[[sqlite3.Connection], _T], otherwise: _T, patience_s: float = _BUSY_S
+    ) -> _T:
         """What ``work`` gives; ``otherwise`` where something is wrong with the file."""
-        with self._lock:
+        if self._clock() < self._rests_until or not self._lock.acquire(timeout=patience_s):
+            return otherwise
+        try:
             try:
-                return work(self._opened())
+                connection = self._opened(patience_s)
+                connection.execute(f"PRAGMA busy_timeout = {int(patience_s * 1000)}")
+                return work(connection)
             except sqlite3.DatabaseError as error:
                 is_mine = self._file == _file_id(self.path)
                 self._let_go()
@@ -183,13 +192,15 @@ class Cache:
                     self._set_aside(error)
             except OSError as error:
                 self._do_without(error)
+        finally:
+            self._lock.release()
         return otherwise
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self, patience_s: float) -> sqlite3.Connection:
         if self._connection is None or self._process != os.getpid():  # not across a fork
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(
-                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+                self.path, timeout=patience_s, isolation_level=None, check_same_thread=False
             )
             self._connection, self._process = connection, os.getpid()
             self._file = _file_id(self.path)
@@ -220,6 +231,7 @@ class Cache:
         )
 
     def _do_without(self, error: Exception) -> None:
+        self._rests_until = self._clock() + _REST_S
         if not self._is_off:  # said once
             self._is_off = True
             warnings.warn(f"The cache {self.path} is not used: {error}.", stacklevel=2)

@@ -94,12 +94,16 @@ class Bucket:
         self._filled_at = clock()
 
     def take(self, amount: float) -> float:
-        """Take ``amount``; seconds to wait until it is there. What was taken can be given back."""
+        """Take ``amount``; seconds to wait until it is there."""
         now = self._clock()
         poured = (now - self._filled_at) * self._a_minute / 60
         self._level = min(self._a_minute, self._level + poured) - min(amount, self._a_minute)
         self._filled_at = now
         return max(0.0, -self._level * 60 / self._a_minute)
+
+    def give_back(self, amount: float) -> None:
+        """What was taken is not used after all."""
+        self._level = min(self._a_minute, self._level + min(amount, self._a_minute))
 
 
 class Limiter:
@@ -139,5 +143,5 @@ class Limiter:
                 await asyncio.sleep(wait_s)
             except asyncio.CancelledError:
                 for bucket, amount in buckets:
-                    bucket.take(-amount)
+                    bucket.give_back(amount)
                 raise

@@ -36,6 +36,8 @@ class Price:
         """What ``usage`` costs in US dollars, or ``None`` where a part of it is not known."""
         if self.input_usd is None or usage.input_tokens is None:
             return None
+        if usage.output_tokens is None and self.output_usd != 0:
+            return None
         written_to = usage.output_tokens or 0
         if written_to and self.output_usd is None:
             return None
@@ -64,7 +66,8 @@ class Seller:
 
 def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
     """The cost by the list of ``genai-prices``; ``None`` where it, or the model in it, is missing."""
-    if usage.input_tokens is None or not _has_list() or not (seller.price_list or seller.address):
+    is_counted = usage.input_tokens is not None and usage.output_tokens is not None
+    if not is_counted or not _has_list() or not (seller.price_list or seller.address):
         return None
     from genai_prices import Usage as Used
     from genai_prices import calc_price
@@ -72,7 +75,7 @@ def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
     used = Used(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens or 0,
-        cache_read_tokens=min(usage.cached_tokens or 0, usage.input_tokens),
+        cache_read_tokens=min(usage.cached_tokens or 0, usage.input_tokens or 0),
         cache_write_tokens=usage.cache_write_tokens or 0,
     )
     try:

@@ -13,6 +13,7 @@ import base64
 import difflib
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,8 +22,8 @@ from typing import Any
 
 from llm_magics.errors import ConfigurationError, ReplayMissError
 from llm_magics.media import ToolCall
-from llm_magics.secrets import scrub
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+from llm_magics.secrets import scrub, scrubbed
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage, whole_text
 from llm_magics.writing import write_whole
 
 Request = dict[str, Any]
@@ -72,8 +73,17 @@ def embedding_request(model: str, text: str) -> Request:
 
 def key_of(request: Request) -> str:
     """A digest of ``request``."""
-    text = json.dumps(request, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    text = json.dumps(_with_names(request), sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def _with_names(value: Any) -> Any:
+    """``value`` with texts for the names of all that is in it, so that they can be sorted."""
+    if isinstance(value, Mapping):
+        return {str(name): _with_names(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_names(each) for each in value]
+    return value
 
 
 def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
@@ -83,7 +93,7 @@ def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
         for chunk in chunks
         if chunk.has_tokens
     ]  # fmt: skip
-    told: dict[str, Any] = {"chunks": pieces}
+    told: dict[str, Any] = {"chunks": _without_keys(pieces)}
     for chunk in chunks:
         if chunk.finish_reason:
             told["finish_reason"] = chunk.finish_reason
@@ -95,6 +105,16 @@ def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
         if chunk.reasoning_blocks:
             told.setdefault("reasoning_blocks", []).extend(map(dict, chunk.reasoning_blocks))
     return told
+
+
+def _without_keys(pieces: list[list[Any]]) -> list[list[Any]]:
+    """A key comes in pieces too: where the whole has one, the whole is kept as one piece."""
+    text = "".join(piece[1] for piece in pieces)
+    thoughts = "".join(piece[2] for piece in pieces if len(piece) > 2)
+    if scrub(text) == text and scrub(thoughts) == thoughts:
+        return pieces
+    whole = [pieces[-1][0], scrub(text), *([scrub(thoughts)] if thoughts else [])]
+    return [whole]
 
 
 def chunks_of(told: Mapping[str, Any]) -> Iterator[StreamChunk]:
@@ -149,15 +169,37 @@ class Tape:
         elif self.plays and not self.records:
             msg = f"There is no recording at {self.path}."
             raise ConfigurationError(msg, hint=f"Make one with: %llm record {self.path}")
+        if self.records:
+            self._refuse_where_nothing_can_be_written()
+
+    def _refuse_where_nothing_can_be_written(self) -> None:
+        """Before an answer is paid for that could not be kept."""
+        folder = self.path.parent
+        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            what = (
+                "is a folder" if self.path.is_dir() else "is in no folder that can be written to"
+            )
+            msg = f"Nothing can be recorded in {self.path}: it {what}."
+            raise ConfigurationError(msg, hint="Make the folder, or name another file.")
+
+    def _lines(self) -> list[str]:
+        try:
+            return self.path.read_text("utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            msg = f"{self.path} cannot be read: {error}."
+            hint = "Take it back from version control, or record it anew."
+            raise ConfigurationError(msg, hint=hint) from None
 
     def _read(self) -> list[dict[str, Any]]:
         entries = []
-        for number, line in enumerate(self.path.read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(self._lines(), 1):
             try:
                 entry = json.loads(line)
                 assert isinstance(entry["key"], str)
+                assert isinstance(entry["request"], dict)
+                assert isinstance(entry["answer"], dict)
                 entries.append(entry)
-            except (ValueError, KeyError, TypeError, AssertionError):
+            except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
                 msg = f"{self.path}, line {number}, is no recorded answer."
                 hint = "Take it back from version control, or record it anew."
                 raise ConfigurationError(msg, hint=hint) from None
@@ -204,7 +246,9 @@ class Tape:
 
     def _line(self, key: str) -> str:
         entry = self._entries[key]
-        return scrub(f"{json.dumps(entry, sort_keys=True, ensure_ascii=False, default=str)}\n")
+        plain = scrubbed(_with_names(entry))  # before quotes in a key become other characters
+        text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
+        return f"{whole_text(text)}\n"
 
     def _save(self) -> None:
         """Write the file anew, whole; whoever reads it meanwhile reads the old one."""

@@ -22,13 +22,17 @@ class Turn:
     A question and its answer.
 
     Attributes:
-        cell: what tells the cell that asked from all others.
+        key: what tells this turn from all others.
+        cell: what tells the cell that asked from all others; empty where no cell did.
+        run: what tells that run of the cell from its others.
         asked, answered: the messages.
         model: who answered.
         is_whole: whether the answer came to its end.
     """
 
+    key: str
     cell: str
+    run: str
     asked: ChatMessage
     answered: ChatMessage
     model: str
@@ -45,23 +49,41 @@ class Threads:
         """The conversations there are, in the order in which they began."""
         return list(self._turns)
 
-    def before(self, name: str, cell: str = "") -> list[ChatMessage]:
-        """What goes along when ``cell`` asks in the thread ``name``."""
+    def before(self, name: str, cell: str = "", run: str = "") -> list[ChatMessage]:
+        """What goes along when a ``run`` of ``cell`` asks in the thread ``name``."""
         return [
-            message for turn in self._kept(name, cell) for message in (turn.asked, turn.answered)
+            message
+            for turn in self._kept(name, cell, run)
+            for message in (turn.asked, turn.answered)
         ]
 
     def add(self, name: str, turn: Turn) -> int:
-        """Put ``turn`` in its place; how many later ones went because they hung on the old."""
-        kept = self._kept(name, turn.cell)
-        dropped = len(self._turns.get(name, ())) - len(kept)
-        self._turns[name] = [*kept, turn]
-        return max(0, dropped - 1)
+        """
+        Put ``turn`` in its place; how many later ones went because they hung on an old one.
 
-    def _kept(self, name: str, cell: str) -> list[Turn]:
+        One that broke off does not take the place of a turn that others hang on: they stay.
+        """
         turns = self._turns.get(name, [])
-        cells = [turn.cell for turn in turns]
-        return turns[: cells.index(cell) if cell in cells else None]
+        known = [each.key for each in turns]
+        if turn.key in known:  # asked again, with what was wrong
+            turns[known.index(turn.key)] = turn
+            return 0
+        kept = self._kept(name, turn.cell, turn.run)
+        dropped = len(turns) - len(kept) - 1
+        if dropped > 0 and not turn.is_whole:
+            return 0
+        self._turns[name] = [*kept, turn]
+        return max(0, dropped)
+
+    def _kept(self, name: str, cell: str, run: str) -> list[Turn]:
+        """The turns before the first of an earlier run of the cell."""
+        turns = self._turns.get(name, [])
+        earlier = (
+            place
+            for place, turn in enumerate(turns)
+            if cell and turn.cell == cell and turn.run != run
+        )
+        return turns[: next(earlier, None)]
 
     def forget(self, name: str | None = None) -> int:
         """End a conversation, or all of them; how many turns there were."""

@@ -77,9 +77,10 @@ class OpenAIConfig(OpenAILikeConfig):
 
     @classmethod
     def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
-        known = PROFILES.get(_profile_of(name, settings) or "") or profile_of(
-            settings.get("base_url") or ""
-        )
+        # A known service's variable is for its own address; a server with its manners has its own.
+        address = settings.get("base_url")
+        profile = _profile_of(name, settings) or ""
+        known = profile_of(address) if address else PROFILES.get(profile, Quirks())
         return known.key_variable or super().namesake_key_variable(name, settings)
 
 

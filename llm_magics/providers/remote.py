@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from abc import abstractmethod
@@ -22,9 +23,20 @@ from llm_magics.errors import (
 )
 from llm_magics.providers.base import ProviderConfig, StreamingProvider
 from llm_magics.providers.streams import Decoder, stream_chunks
-from llm_magics.secrets import Secret
+from llm_magics.secrets import Hidden, Secret
 from llm_magics.transport import KeyHeader, Reply, Timeouts, Transport
 from llm_magics.types import StreamChunk
+
+# Settings by which an answer cannot differ.
+_NOT_OF_THE_ANSWER = {
+    "api_key",
+    "concurrency",
+    "connect_s",
+    "idle_s",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "total_s",
+}
 
 
 class RemoteConfig(ProviderConfig):
@@ -69,8 +81,9 @@ class RemoteConfig(ProviderConfig):
         if not is_one or not value.isprintable() or " " in value:
             msg = "An address begins with http:// or https://"
             raise ValueError(msg)
-        if parts.password:
-            Secret(parts.password)  # known from now on, and taken out of what is shown
+        # Known from now on, and taken out of what is shown.
+        Hidden({"key": parts.password or "", "token": parts.username or ""})
+        Hidden(dict(parse_qsl(parts.query)))
         return value
 
     @classmethod
@@ -121,6 +134,11 @@ class RemoteProvider(StreamingProvider):
     def address(self) -> str:
         parts = urlsplit(self.config.base_url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
+    async def identity(self, model: str) -> str:
+        """All that its settings say, but for the key and for how long is waited."""
+        told = self.config.model_dump(mode="json", exclude=_NOT_OF_THE_ANSWER)
+        return json.dumps(told, sort_keys=True)
 
     def _headers(self) -> Mapping[str, str]:
         """What every request says of itself."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_magics.errors import ConfigurationError, nearest, short
-from llm_magics.secrets import Hidden, Secret, is_secret_name
+from llm_magics.secrets import Hidden, Secret, address_shown, is_secret_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,6 +40,7 @@ class Config:
 
     if TYPE_CHECKING:  # set behind __setattr__, which is for settings
         _layers: list[dict[str, Sourced]] | None
+        _files: list[tuple[Path, dict[str, Any]]]
         _defaults: dict[str, Sourced] | None
         _direct: dict[str, Sourced]
 
@@ -100,6 +101,11 @@ class Config:
             }
         return given
 
+    def files(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The files that were read, with what they said then."""
+        self._read()
+        return list(self._files)
+
     def items(self) -> list[tuple[str, Any, str]]:
         """Every setting as ``(key, value, source)``."""
         values = {**self._default_values(), **self._merged([*self._read(), self._direct])}
@@ -110,7 +116,8 @@ class Config:
         """Every setting with its value and its source."""
         import pandas as pd
 
-        return pd.DataFrame(self.items(), columns=["key", "value", "source"]).set_index("key")
+        rows = [(key, shown(value), source) for key, value, source in self.items()]
+        return pd.DataFrame(rows, columns=["key", "value", "source"]).set_index("key")
 
     def _look_up(self, key: str) -> Sourced:
         layers: list[dict[str, Sourced]] = [
@@ -139,9 +146,10 @@ class Config:
             from llm_magics.settings.files import setting_files
 
             folder = self.__dict__["_folder"] or Path.cwd()
+            files = list(setting_files(folder))
+            self.__dict__["_files"] = files
             self.__dict__["_layers"] = [
-                _flat(_validated(settings, str(path)), f"file {path}")
-                for path, settings in setting_files(folder)
+                _flat(_validated(settings, str(path)), f"file {path}") for path, settings in files
             ] + [self._general_environment()]
         assert self._layers is not None
         return self._layers
@@ -190,11 +198,16 @@ class Config:
         return [*super().__dir__(), *_keys()]
 
     def __repr__(self) -> str:
-        rows = [(key, repr(value), source) for key, value, source in self.items()]
+        rows = [(key, repr(shown(value)), source) for key, value, source in self.items()]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         return "\n".join(
             f"{key:{widths[0]}}  {value:{widths[1]}}  {source}" for key, value, source in rows
         )
+
+
+def shown(value: Any) -> Any:
+    """A setting as it is shown: an address without what may be a key in it."""
+    return address_shown(value) if isinstance(value, str) and "://" in value else value
 
 
 def _schema() -> type[Settings]:

@@ -36,14 +36,14 @@ class _Price(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     input_usd: float = Field(ge=0)
-    output_usd: float = Field(0.0, ge=0)
+    output_usd: float | None = Field(None, ge=0)
     cached_usd: float | None = Field(None, ge=0)
     written_usd: float | None = Field(None, ge=0)
 
 
 def _priced(value: Any) -> Any:
     """``0`` stands for what costs nothing."""
-    return {"input_usd": value} if value in (0, "0") else value
+    return {"input_usd": 0.0, "output_usd": 0.0} if value in (0, "0") else value
 
 
 class Settings(BaseModel):

@@ -15,16 +15,17 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from llm_magics.settings.files import is_project_file, setting_files
+from llm_magics.settings.config import Config
+from llm_magics.settings.files import is_project_file
 from llm_magics.writing import write_whole
 
 # The settings of a provider that decide where it is.
 PLACES = ("base_url", "profile", "type")
 
 
-def project_file(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The settings file of the project that ``folder`` is in, and what it says."""
-    for path, settings in setting_files(folder):
+def project_file(config: Config) -> tuple[Path, dict[str, Any]] | None:
+    """The project's settings file, and what it said when it was read: what is in force."""
+    for path, settings in config.files():
         if is_project_file(f"file {path}"):
             return path, settings
     return None
@@ -42,13 +43,10 @@ def places(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return {name: own for name, own in found.items() if own}
 
 
-def is_trusted(path: Path) -> bool:
-    """Whether the user has said yes to the settings file ``path``, as it is now."""
-    known = _known().get(str(path.resolve()))
-    if known is None:
-        return False
-    found = project_file(path.parent)
-    return found is not None and known == _digest(found[1])
+def is_trusted(config: Config) -> bool:
+    """Whether the user has said yes to the project's settings that are in force."""
+    found = project_file(config)
+    return found is not None and _known().get(str(found[0].resolve())) == _digest(found[1])
 
 
 def trust(path: Path, settings: Mapping[str, Any]) -> None:

@@ -106,7 +106,7 @@ def look_up_s(entries: int, folder: Path) -> dict[str, float]:
     """A look-up among ``entries`` answers: in the cache, and in a recording; medians."""
     cache = Cache(folder / f"{entries}.sqlite", 10**12)
     cache.put(b"first", b"")
-    connection = cache._opened()
+    connection = cache._opened(5.0)
     connection.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         "INSERT INTO kept SELECT randomblob(32), ?, 720, randomblob(600) FROM n",

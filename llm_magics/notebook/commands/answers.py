@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
@@ -22,25 +23,43 @@ def ask(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     answer_cell(shell, llm_cell_parser().parse(""), rest, variables)
 
 
-@command("record FILE|off")
+@command("record [FILE|off]")
 def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Keep every answer from now on in a file, for replay."""
     from llm_magics.engine.session import session
+    from llm_magics.errors import ConfigurationError
 
-    file = one_word("record", rest, "a file")
+    if not rest:
+        tape = session.tape
+        say(
+            f"Answers are kept in {tape.path}."
+            if tape and tape.records
+            else "Nothing is recorded."
+        )
+        return
+    file = one_word("record", rest, "a file", "answers.jsonl")
+    before = session.config.record
     session.config.record = file
-    off = file == "off" or session.tape is None
+    try:
+        off = file == "off" or session.tape is None
+    except ConfigurationError:
+        session.config.record = before
+        raise
     say("Recording has ended." if off else f"Every answer is kept in {file} from now on.")
 
 
-@command("replay FILE [--strict] [--speed X]|off")
+@command("replay [FILE [--strict] [--speed X]|off]")
 def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Take answers from a recording; with --strict, from nowhere else."""
     from llm_magics.engine.session import session
     from llm_magics.errors import ConfigurationError
 
     given = _replay_parser().parse(rest)
-    file = one_word("replay", " ".join(given.file), "a file", "answers.jsonl")
+    if not rest:
+        tape = session.tape
+        say(f"Answers come from {tape.path}." if tape and tape.plays else "Answers are live.")
+        return
+    file = one_word("replay", shlex.join(given.file), "a file", "answers.jsonl")
     before = session.config.replay
     session.config.replay, session.config.replay_strict = file, given.strict
     session.config.replay_speed = given.speed

@@ -44,6 +44,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
 def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Refuse, before it is sent, what may cost more than is left of so many dollars."""
     from llm_magics.engine.session import session
+    from llm_magics.policies.budget import dollars
 
     if rest == "off":
         session.config.budget = None
@@ -54,4 +55,4 @@ def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if now.limit_usd is None:
         say("There is no budget: calls may cost what they cost.")
     else:
-        say(f"${now.left_usd:.4f} of ${now.limit_usd:.2f} is left.")
+        say(f"{dollars(now.left_usd)} of {dollars(now.limit_usd)} is left.")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """See all settings and where they come from, see one, or set one."""
     from llm_magics.settings.config import config as settings
+    from llm_magics.settings.config import shown
 
     key, _, value = rest.partition(" ")
     if not key:
@@ -24,7 +25,7 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if value.strip():
         settings.set(key, _parsed(value.strip()))
         _take_back_if_refused(key)
-    say(f"{key} = {settings.get(key)!r}  ({settings.source(key)})")
+    say(f"{key} = {shown(settings.get(key))!r}  ({settings.source(key)})")
     return None
 
 
@@ -71,12 +72,10 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     )
     _refuse_keyless(name)
     if forgets:
+        had_one = session.config.get(f"providers.{name}.api_key") is not None
         session.config.reset(f"providers.{name}.api_key")
-        say(
-            f"The key of {name} is forgotten."
-            if keys.forget(name)
-            else f"No key of {name} was kept."
-        )
+        was_kept = keys.forget(name) or had_one
+        say(f"The key of {name} is forgotten." if was_kept else f"No key of {name} was kept.")
         return
     secret = _typed_key(name)
     session.config.set(f"providers.{name}.api_key", secret)
@@ -117,14 +116,14 @@ def _typed_key(name: str) -> Secret:
 @command("trust [off]")
 def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Let this project's settings say where your own keys are sent."""
-    from pathlib import Path
-
     from llm_magics.settings import trust as trusted
+    from llm_magics.settings.config import config as settings_now
 
     if rest not in ("", "off"):
         msg = f"%llm trust takes off or nothing, and was given {rest!r}."
         raise UsageError(msg, hint="It is about the folder that the notebook is in.")
-    found = trusted.project_file(Path.cwd())
+    settings_now.reload()  # what is trusted is what the file says now, and what is in force
+    found = trusted.project_file(settings_now)
     if found is None:
         say("There is no settings file of a project here.")
         return

@@ -103,7 +103,7 @@ class OllamaProvider(RemoteProvider):
             tags = await self._tags()
             digests = {tag["name"]: str(tag.get("digest") or "") for tag in tags}
             self._digests = (time.monotonic(), digests)
-        return f"{self.address} {digests.get(name, '')}"
+        return f"{await super().identity(model)} {digests.get(name, '')}"
 
     async def describe_models(self) -> list[ModelInfo]:
         tags, loaded = await asyncio.gather(self._tags(), self.running_models())
