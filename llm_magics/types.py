@@ -223,6 +223,9 @@ class StreamChunk(NamedTuple):
         """Whether it carries new text of any kind."""
         return bool(self.text or self.reasoning)
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
 class ModelResponse:

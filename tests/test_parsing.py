@@ -88,3 +88,19 @@ def test_no_table_is_an_error() -> None:
     """Prose is no table."""
     with pytest.raises(ParseError, match="no table"):
         parsing.table("There is none.")
+
+
+def test_a_citation_is_not_the_value() -> None:
+    """Of several values in prose the largest counts; while it comes, too."""
+    assert parsing.json_value('As in [1], {"a": 1, "b": 2} [2]') == {"a": 1, "b": 2}
+    assert parsing.partial_json('Sure [as asked]: {"a": 1, "b') == {"a": 1}
+    assert parsing.partial_json('As in [1]: {"a": 1, "b": "lo') == {"a": 1, "b": "lo"}
+
+
+def test_brackets_without_end_take_no_time() -> None:
+    """A model that stammers holds nobody up."""
+    for text in ("[" * 20_000, "{[" * 5000, '{"a":' * 3000):
+        with pytest.raises(ParseError):
+            parsing.json_value(text)
+        with pytest.raises(ParseError):
+            parsing.json_value(text, repair=True)

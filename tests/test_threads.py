@@ -193,3 +193,25 @@ def test_a_thread_has_a_name(name: Any) -> None:
     """Anything else is refused before it is asked."""
     with pytest.raises(errors.UsageError, match="named by a text"):
         lm.ask("hi", model="echo/echo", thread=name)
+
+
+def test_a_cell_that_leaves_a_thread_takes_its_turn_with_it(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Renamed or without one: no prompt carries what no cell says any more; what goes is told."""
+    lm.config.model = "echo/echo"
+
+    def said(thread: str = "main") -> list[str]:
+        return [message.content for message in session.threads.before(thread)][::2]
+
+    for cell in "abc":
+        shell.run_cell(f"%%llm --thread\n{cell}", cell_id=cell)
+    shell.run_cell("%%llm --thread other\nb", cell_id="b")
+    assert (said(), said("other")) == (["a"], ["b"])
+    shell.run_cell("%%llm\na", cell_id="a")
+    assert (said(), said("other")) == ([], ["b"])
+    for cell in "xyz":
+        shell.run_cell(f"%%llm --thread\n{cell}", cell_id=cell)
+    capsys.readouterr()
+    shell.run_cell("%%llm --thread\nx", cell_id="x")
+    assert "2 later turns of the thread hung on the old answer" in capsys.readouterr().out

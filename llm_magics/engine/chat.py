@@ -20,7 +20,6 @@ from llm_magics.engine.road import (
     INTERRUPTED,
     Route,
     find_candidates,
-    find_route,
     logged,
     made_ready,
     patience_of,
@@ -66,7 +65,7 @@ class ChatCall:
     def __init__(self, session: Session, prompt: Prompt) -> None:
         """Fill in the prompt; in this thread, for its expressions are the user's own code."""
         self._session = session
-        self._prompt = prompt = with_template(prompt)
+        self._prompt = prompt = with_template(prompt, session)
         self._cell = cells.running()  # another one may be running when the answer has come
         self._turn_key = uuid4().hex
         self.filled: list[Filled] = []
@@ -74,7 +73,7 @@ class ChatCall:
         self.messages = messages_of(prompt, session.config.system, before, self.filled.append)
         parameters_of(prompt, session, {})  # a slip is told of at once, and in the cell's thread
         self._asked_in_thread = self.messages[-1]
-        self._mended = 0
+        self._mended = self._dropped = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -99,10 +98,12 @@ class ChatCall:
         other._begin()
         return other
 
-    async def plan(self) -> tuple[Route, Estimate]:
-        """Whom it would ask — of a route the first — and what it may take; nothing is sent."""
-        self._route = route = await find_route(self._session, self._wanted)
-        return route, self._estimate(route, self._parameters(route))
+    async def plan(self) -> tuple[Route, list[str], Estimate]:
+        """Whom it would ask, whom in their place, and what it may take; nothing is sent."""
+        first, *others = await find_candidates(self._session, self._wanted)
+        self._route = route = await route_to(self._session, first)
+        names = [each.model for each in others]
+        return route, names, self._estimate(route, self._parameters(route))
 
     @property
     def _wanted(self) -> str:
@@ -148,6 +149,9 @@ class ChatCall:
                 return
             except ProviderError as error:
                 if is_last or self._has_begun or not may_fall_back(error):
+                    if self._failed:
+                        before = f"Before it failed: {', '.join(self._failed)}."
+                        error.hint = f"{error.hint or ''} {before}".strip()
                     raise
                 self._failed.append(f"{candidate.model} ({type(error).__name__})")
 
@@ -253,7 +257,7 @@ class ChatCall:
             model=response.model,
             is_whole=is_whole,
         )
-        self._session.threads.add(self._prompt.thread, turn)
+        self._dropped += self._session.threads.add(self._prompt.thread, turn)
 
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
         """The answer, or as much of it as has come, or what ``so_far`` makes of it."""
@@ -277,6 +281,7 @@ class ChatCall:
             retries=self._retries,
             fallback_from=tuple(self._failed),
             mended=self._mended,
+            dropped=self._dropped,
         )
 
     def _cost_usd(self, answer: ModelResponse) -> float | None:

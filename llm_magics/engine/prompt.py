@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from llm_magics.engine.session import Session
-from llm_magics.errors import UsageError
+from llm_magics.errors import LLMError, TemplateError, UsageError
 from llm_magics.media import image_of
 from llm_magics.policies import prompt_files, templates
 from llm_magics.schemas import schema_of
@@ -29,6 +29,19 @@ _THEIRS = frozenset(
 _OF_PROVIDERS = frozenset(
     {"api", "api_key", "api_version", "base_url", "connect_s", "idle_s", "profile", "total_s"}
 )
+# The arguments of lm.ask itself.
+_ARGUMENTS = ("fresh", "images", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip
+# What %%llm calls them, and what does the same in Python.
+_FLAGS = {
+    "dry_run": "In a cell: %%llm --dry-run.",
+    "format": "In Python the answer is a value: .json(), .df(), .code.",
+    "image": "Write images=[…].",
+    "output": "In Python the answer is what lm.ask gives back.",
+    "param": "Write variables={…}.",
+    "params": "Write variables={…}.",
+    "save": "In a cell: %%llm --save NAME.",
+    "yes": "Nothing is asked in Python.",
+}
 _OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
 
 
@@ -66,7 +79,7 @@ class Prompt:
     is_foreign: bool = False
 
 
-def with_template(prompt: Prompt) -> Prompt:
+def with_template(prompt: Prompt, session: Session) -> Prompt:
     """``prompt`` with what the file of its template says, where the prompt itself says nothing."""
     if prompt.template is None:
         return prompt
@@ -77,6 +90,11 @@ def with_template(prompt: Prompt) -> Prompt:
     # The cell's own expressions are the user's, and see what any cell sees.
     own = "" if prompt.variables is None else templates.render(prompt.text, prompt.variables)
     given = {"input": own or prompt.text}
+    try:
+        parameters_of(Prompt("", parameters=file.parameters), session, {})
+    except LLMError as error:
+        msg = f"The template {prompt.template}: {error}"
+        raise TemplateError(msg, hint=error.hint) from None
     return replace(
         prompt,
         text=text,
@@ -119,9 +137,10 @@ def _refuse_slip(name: str) -> None:
         raise UsageError(msg, hint=f"Set it for all prompts: %llm config providers.NAME.{name} …")
     if name in _THEIRS:
         return
-    meant = get_close_matches(
-        name, (*_SETTINGS, *_SHARED, "images", "schema", "tools"), n=1, cutoff=0.8
-    )
+    if name in _FLAGS:
+        msg = f"There is no parameter {name}: it is a flag of %%llm."
+        raise UsageError(msg, hint=_FLAGS[name])
+    meant = get_close_matches(name, (*_SETTINGS, *_SHARED, *_ARGUMENTS), n=1, cutoff=0.75)
     if meant:
         msg = f"There is no parameter {name}."
         raise UsageError(msg, hint=f"Did you mean {meant[0]}?")

@@ -36,6 +36,7 @@ class Response:
         retries: how often it had to be asked for again.
         fallback_from: the models of a route that had failed before, each with its error.
         mended: how often it was asked for again because it did not fit the schema.
+        dropped: how many later turns of its thread hung on the answer that it took the place of.
         raw: the last thing the service sent, decoded.
     """
 
@@ -54,6 +55,7 @@ class Response:
     retries: int = 0
     fallback_from: tuple[str, ...] = ()
     mended: int = 0
+    dropped: int = 0
 
     @property
     def data(self) -> Any:

@@ -91,7 +91,8 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
     """The route to one model."""
     name, model = routing.split(candidate.model)
     if name is None:
-        name = routing.find_bare(candidate.model, await session.model_names())
+        short_names = [*session.config.aliases, *session.config.routes]
+        name = routing.find_bare(candidate.model, await session.model_names(), short_names)
     if not model:
         msg = f'"{candidate.model}" names no model.'
         raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llm_magics import cells
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.checking import CheckedCall
@@ -17,14 +19,15 @@ from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
-from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
+from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError, nearest
 from llm_magics.notebook.display import answer_display
 from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
 from llm_magics.notebook.watching import rendering
 from llm_magics.policies import prompt_files
 from llm_magics.policies.budget import dollars
 from llm_magics.policies.prompt_files import PromptFile
-from llm_magics.policies.templates import Filled
+from llm_magics.policies.templates import Filled, names_in
+from llm_magics.schemas import schema_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -49,6 +52,7 @@ def answer_cell(
             raise UsageError(
                 msg, hint=f"To fill in a {{{{ name }}}} of the prompt write -p {model}."
             )
+    _refuse_slips(options, cell, variables)
     if options.save:
         return _save(options, cell)
     if len(options.model) > 1:
@@ -56,8 +60,41 @@ def answer_cell(
     prompt = _prompt(options, cell, variables)
     if options.dry_run:
         return _dry_run(ChatCall(session, prompt))
+    session.threads.leave(cells.running().key, but=options.thread)
     _answer(shell, options, prompt)
     return None
+
+
+def _refuse_slips(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> None:
+    """What would be dropped, or taken for something else, without a word."""
+    for flag in ("template", "thread", "output", "image"):
+        if options.save and getattr(options, flag):
+            msg = f"--save keeps the cell and asks nobody: --{flag} does nothing there."
+            raise UsageError(msg, hint="Save first, and ask in another cell.")
+    schema = options.schema or ""
+    if schema.isidentifier() and schema[:1].isupper() and schema not in variables:
+        classes = [name for name, value in variables.items() if isinstance(value, type)]
+        msg = f"There is no {schema}."
+        hint = f"{nearest(schema, classes, listed=False)} Fields are written: --schema 'name, age int'."
+        raise UsageError(msg, hint=hint.strip())
+    given = pairs(options.param)
+    if given and not options.save:
+        _refuse_unused(given, options, cell)
+
+
+def _refuse_unused(given: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
+    text = f"{cell} {options.system or ''}"
+    if options.template:
+        file = prompt_files.load(options.template)
+        text += f" {file.text} {file.system or ''}"
+    used = names_in(text)
+    for name in given:
+        if options.template and name == "input":
+            msg = "{{ input }} is the cell."
+            raise UsageError(msg, hint="Write it in the lines below.")
+        if name not in used:
+            msg = f"-p {name}: the prompt has no {{{{ {name} }}}}."
+            raise UsageError(msg, hint=nearest(name, used))
 
 
 def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> Prompt:
@@ -118,6 +155,9 @@ def _answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt
         _show_as(shell, form, response)
     if response.retries or response.fallback_from or response.mended:
         sys.stdout.write(f"{_what_happened(response)}\n")
+    if response.dropped:
+        turns = "A later turn" if response.dropped == 1 else f"{response.dropped} later turns"
+        sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
     elif response.cached and rendering(shell) == "live":
         sys.stdout.write("an answer given before; --fresh asks again\n")
     response.check()
@@ -179,9 +219,14 @@ def _interrupted(response: Response, name: str | None) -> Interrupted:
 
 
 def _dry_run(call: ChatCall) -> None:
-    route, estimate = bridge.run(call.plan())
+    route, others, estimate = bridge.run(call.plan())
     lines = [f"to {route.name}; nothing was sent"]
+    if others:
+        lines.append(f"where that fails: {', then '.join(others)}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
+    lines += [f"[picture] {image!r}" for image in call.messages[-1].images]
+    if call.schema is not None:
+        lines.append(f"[schema] {json.dumps(schema_of(call.schema), ensure_ascii=False)}")
     if call.filled:
         lines += ["", "filled in:", *map(_filled, call.filled)]
     lines += ["", _told(estimate)]
@@ -220,5 +265,7 @@ def _compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespac
         shell.user_ns[options.output] = frame
     if frame["error"].notna().all():
         msg = f"None of the {len(frame)} models answered. {frame['error'].iloc[0]}"
-        raise LLMError(msg, hint="Ask one of them alone to see more.")
+        is_prose = frame["error"].str.startswith("ModelNotFoundError").all()
+        prose = "Is that the prompt? It goes into the lines below %%llm."
+        raise LLMError(msg, hint=prose if is_prose else "Ask one of them alone to see more.")
     return frame[["provider", "model", "text", "ttft_s", "tokens_per_s", "finish_reason", "error"]]

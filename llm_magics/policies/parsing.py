@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import warnings
 from contextlib import suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_magics.errors import ParseError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+# So many braces and brackets in prose may begin a value.
+_MOST_STARTS = 200
 
 
 class CodeBlock(NamedTuple):
@@ -68,16 +73,31 @@ def json_value(text: str, *, repair: bool = False) -> Any:
             return json.loads(candidate)
         except (ValueError, RecursionError):
             continue
-    decoder = json.JSONDecoder()
-    for start in (at for at, character in enumerate(text) if character in "{["):
-        try:
-            return decoder.raw_decode(text, start)[0]
-        except (ValueError, RecursionError):
-            continue
+    found = _json_in_prose(text)
+    if found:
+        return max(found, key=lambda each: each[1])[0]
     if repair:
         return _repaired(text)
     msg = f"The answer holds no valid JSON: {_beginning(text)}"
     raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
+
+
+def _json_in_prose(text: str) -> list[tuple[Any, int]]:
+    """The values in a text with their lengths: ``[1]`` may be a citation before the object."""
+    decoder = json.JSONDecoder()
+    found: list[tuple[Any, int]] = []
+    past = tries = 0
+    for begins in re.finditer(r"[{[]", text):
+        start = begins.start()
+        if start < past:
+            continue
+        tries += 1
+        if tries > _MOST_STARTS:
+            break
+        with suppress(ValueError, RecursionError):
+            value, past = decoder.raw_decode(text, start)
+            found.append((value, past - start))
+    return found
 
 
 def _repaired(text: str) -> Any:
@@ -88,7 +108,10 @@ def _repaired(text: str) -> Any:
         msg = "To repair JSON the package json-repair is needed."
         raise ParseError(msg, hint='Run: pip install "llm-magics[repair]"') from None
     blocks = _json_blocks(text)
-    value = repair_json(blocks[0] if blocks else text, return_objects=True)
+    try:
+        value = repair_json(blocks[0] if blocks else text, return_objects=True)
+    except (ValueError, RecursionError):
+        value = ""
     if value in ("", [], {}):
         msg = f"The answer holds nothing that could be made JSON: {_beginning(text)}"
         raise ParseError(msg, hint="Read the answer from .text.")
@@ -105,20 +128,11 @@ def partial_json(text: str) -> Any:
     Raises:
         ParseError: none has begun, or it is none.
     """
-    from pydantic_core import from_json
-
-    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=None)
-    if start is not None:
-        body = text[start:]
-        with suppress(ValueError, RecursionError):  # it may be whole, with words after it
-            return json.JSONDecoder().raw_decode(body)[0]
-        for end in (len(body), body.rfind("```")):
-            try:
-                return from_json(
-                    body[:end] if end >= 0 else body, allow_partial="trailing-strings"
-                )
-            except ValueError:
-                continue
+    whole = _json_in_prose(text)
+    begun = [_begun_at(text, begins.start()) for begins in islice(re.finditer(r"[{[]", text), 20)]
+    found = [each for each in (*whole, *begun) if each is not None]
+    if found:
+        return max(found, key=lambda each: each[1])[0]
     msg = f"No JSON has begun in the answer: {_beginning(text)}"
     raise ParseError(msg, hint="Wait for more of it.")
 
@@ -186,3 +200,18 @@ def _markdown_rows(text: str) -> list[list[str]]:
 def _beginning(text: str) -> str:
     flat = " ".join(text.split())
     return f'it begins "{flat[:60]}".' if flat else "it is empty."
+
+
+def _begun_at(text: str, start: int) -> tuple[Any, int] | None:
+    """The value that begins at ``start`` and is not whole, with the length of what there is."""
+    from pydantic_core import from_json
+
+    body = text[start:]
+    with suppress(ValueError, RecursionError):
+        json.JSONDecoder().raw_decode(body)
+        return None  # it is whole, and what follows is something else
+    fence = body.rfind("```")
+    for part in (body, body[: fence if fence >= 0 else len(body)]):
+        with suppress(ValueError):
+            return from_json(part, allow_partial="trailing-strings"), len(part)
+    return None

@@ -102,6 +102,7 @@ def load(name: str) -> PromptFile:
         TemplateError: there is none, or its file is not as it should be.
     """
     known = names()
+    name = name.removeprefix(f"{_FOLDER}/").removesuffix(".md")
     if name not in known:
         msg = f'There is no template "{name}".'
         hint = f"{nearest(name, known)} They are files prompts/NAME.md; --save NAME makes one."

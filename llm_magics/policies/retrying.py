@@ -86,4 +86,5 @@ def may_fall_back(error: ProviderError) -> bool:
     if isinstance(error, StreamInterrupted):
         return False
     passing = (ConnectionError, RateLimitError, ModelNotFoundError)
-    return isinstance(error, passing) or error.retryable
+    is_not_set_up = error.code == "no_key"  # none is set: nothing was asked, and nothing is wrong
+    return isinstance(error, passing) or error.retryable or is_not_set_up

@@ -7,7 +7,7 @@ are tried in their order, or in that of a policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -107,9 +107,11 @@ def split(model: str) -> tuple[str | None, str]:
     return (provider, name) if slash else (None, model)
 
 
-def find_bare(name: str, listings: Mapping[str, Sequence[str]]) -> str:
+def find_bare(
+    name: str, listings: Mapping[str, Sequence[str]], short_names: Iterable[str] = ()
+) -> str:
     """
-    The one provider that lists ``name``.
+    The one provider that lists ``name``; an error names the nearest, ``short_names`` among them.
 
     Raises:
         ModelNotFoundError: none does, or several do.
@@ -128,5 +130,5 @@ def find_bare(name: str, listings: Mapping[str, Sequence[str]]) -> str:
     else:
         msg = f'No provider has a model "{name}".'
         by_name = {model.partition("/")[2]: model for model in known}
-        hint = nearest(by_name.get(name, name), [*known, *by_name])
+        hint = nearest(by_name.get(name, name), [*known, *by_name, *short_names])
     raise ModelNotFoundError(msg, hint=hint, model=name)

@@ -199,4 +199,7 @@ def _undefined(message: str, variables: Mapping[str, Any]) -> TemplateError:
     known = [known for known in variables if not known.startswith("_")]
     msg = f"The prompt names {{{{ {name} }}}}, and there is no variable {name}."
     guess = nearest(name, known, listed=False)
-    return TemplateError(msg, hint=f"Define {name} in a cell before. {guess}".strip())
+    how = (
+        f"Define {name} in a cell before, or give it with -p {name}=…, in Python variables={{…}}."
+    )
+    return TemplateError(msg, hint=f"{guess} {how}".strip())

@@ -75,6 +75,13 @@ class Threads:
         self._turns[name] = [*kept, turn]
         return max(0, dropped)
 
+    def leave(self, cell: str, but: str | None = None) -> None:
+        """``cell`` asks in no thread any more, ``but`` for that one: its turns go, with what hung."""
+        for name in [each for each in self._turns if each != but and cell]:
+            self._turns[name] = self._kept(name, cell, "")
+            if not self._turns[name]:
+                del self._turns[name]
+
     def _kept(self, name: str, cell: str, run: str) -> list[Turn]:
         """The turns before the first of an earlier run of the cell."""
         turns = self._turns.get(name, [])

@@ -265,8 +265,8 @@ class RemoteProvider(StreamingProvider):
     def _need_key(self) -> None:
         if self._needs_key:
             msg = f"{self.name} needs a key, and none is set."
-            hint = f"Set {self.key_variable}, in the environment or here: os.environ[{self.key_variable!r}] = …"
-            raise AuthenticationError(msg, hint=hint, provider=self.name)
+            hint = f"Write %llm key {self.name}, or set {self.key_variable} in the environment."
+            raise AuthenticationError(msg, hint=hint, provider=self.name, code="no_key")
 
     async def _explained(self, error: ProviderError) -> ProviderError:
         """``error``; where a model is missing, naming those that are like it."""

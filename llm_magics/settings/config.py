@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -163,7 +164,18 @@ class Config:
                 found |= _flat(
                     _validated({key: value}, f"environment {name}"), f"environment {name}"
                 )
+        self._refuse_slips_in_the_environment()
         return found
+
+    def _refuse_slips_in_the_environment(self) -> None:
+        """A variable that is nearly a setting's; those of providers have names of their own."""
+        known = [f"{ENVIRONMENT_PREFIX}{key.upper()}" for key in _keys()]
+        for name in self.__dict__["_environment"]:
+            if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
+                meant = get_close_matches(name, known, n=1, cutoff=0.9)
+                if meant:
+                    msg = f"environment {name}: there is no such setting."
+                    raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
 
     def _provider_environment(self, provider: str, keys: Iterable[str]) -> dict[str, Sourced]:
         found = {}
@@ -231,17 +243,33 @@ def _validated(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
     try:
         checked = _schema().model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        # Of what is one thing or another, the reading that came furthest is what was meant.
+        found = sorted(error.errors(), key=lambda each: -len(each["loc"]))
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+        parts = [str(part) for part in first["loc"]]
+        key = ".".join(part for part in parts if not part.startswith(("_", "list[")))
         if first["type"] == "extra_forbidden":
             raise _unknown(key, f"{place}: there is no setting") from None
         msg = f"{place}: {key} cannot be {short(first['input'])}."
-        raise ConfigurationError(msg, hint=f"{first['msg']}.") from None
+        hint = _HINTS.get(parts[0]) or f"{first['msg']}."
+        raise ConfigurationError(msg, hint=hint) from None
     return {key: getattr(checked, key) for key in checked.model_fields_set}
 
 
 def _unknown(key: str, what: str) -> ConfigurationError:
-    return ConfigurationError(f'{what} "{key}".', hint=nearest(key, _keys()))
+    hint = _HINTS.get(key.partition(".")[0]) if "." in key else None
+    return ConfigurationError(f'{what} "{key}".', hint=hint or nearest(key, _keys()))
+
+
+# What the settings that are tables look like.
+_HINTS = {
+    "aliases": "An alias is written  NAME: {model: ollama/llama3.2, temperature: 0}",
+    "prices": "A price is written  MODEL: {input_usd: 1.25, output_usd: 10}, or 0.",
+    "routes": (
+        "A route is written  NAME: [MODEL, MODEL], or  NAME: {models: […], policy: cheapest}; "
+        "policies: order, cheapest, fastest, round-robin."
+    ),
+}
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

@@ -99,6 +99,6 @@ class Settings(BaseModel):
         default_factory=lambda: user_cache_path("llm_magics", appauthor=False),
         description="weights and caches go here",
     )
-    providers: dict[str, dict[str, Any]] = Field(
+    providers: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], dict[str, Any]] = Field(
         {}, description="settings of a provider, by its name"
     )

@@ -23,6 +23,9 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
     if name not in COMMANDS:
         msg = f'%llm has no subcommand "{name}".'
         raise UsageError(msg, hint=nearest(name, COMMANDS))
+    if rest.strip() and USAGE[name] == name:
+        msg = f"%llm {name} takes nothing more, and was given {rest.strip()!r}."
+        raise UsageError(msg, hint=f"Write %llm {name}.")
     return COMMANDS[name](shell, rest.strip(), variables)
 
 

@@ -127,6 +127,11 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     words = split(rest)
     known = session.threads.names()
     clears = words[:1] == ["clear"] and "clear" not in known
+    if len(words) > 1 + clears:
+        msg = f"%llm threads takes the name of one thread, and was given {rest!r}."
+        raise UsageError(
+            msg, hint="Write %llm threads, %llm threads NAME or %llm threads clear NAME."
+        )
     name = next(iter(words[1:] if clears else words), None)
     if name is not None and name not in known:
         msg = f'There is no thread "{name}".'

@@ -44,8 +44,14 @@ def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """What models there are, as a DataFrame."""
     from llm_magics.api import models as listed
+    from llm_magics.errors import ModelNotFoundError
 
-    return listed(rest)
+    frame = listed(rest)
+    if rest and frame.empty:
+        known = listed()
+        msg = f'There is no model or provider like "{rest}".'
+        raise ModelNotFoundError(msg, hint=nearest(rest, {*known.provider, *known.model}))
+    return frame
 
 
 @command("pull MODEL")

@@ -35,7 +35,8 @@ def one_word(name: str, rest: str, what: str, example: str = "local/smollm2-135m
     """The only word of the line."""
     words = split(rest)
     if len(words) != 1:
-        msg = f"%llm {name} takes {what}, and was given {rest or 'none'!r}."
+        given = f", and was given {rest!r}" if rest else ""
+        msg = f"%llm {name} takes {what}{given}."
         raise UsageError(msg, hint=f"Write %llm {name} {example}.")
     return words[0]
 
