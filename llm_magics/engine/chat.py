@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from copy import copy
 from typing import Any
 from uuid import uuid4
@@ -125,8 +125,9 @@ class ChatCall:
         self._route = only
         try:
             with logged(self._session, "chat", lambda: self._route, self.response):
-                async for event in self._first_that_answers(found, only):
-                    yield event
+                async with aclosing(self._first_that_answers(found, only)) as events:
+                    async for event in events:
+                        yield event
         except (asyncio.CancelledError, GeneratorExit):
             self._interrupted = True
             raise
@@ -144,8 +145,9 @@ class ChatCall:
                 if not is_last and not self._session.cooldowns.may_try(self._route.provider.name):
                     self._failed.append(f"{candidate.model} (it rests after failures)")
                     continue
-                async for event in self._asked(self._route):
-                    yield event
+                async with aclosing(self._asked(self._route)) as events:
+                    async for event in events:
+                        yield event
                 return
             except ProviderError as error:
                 if is_last or self._has_begun or not may_fall_back(error):
@@ -166,8 +168,9 @@ class ChatCall:
             async for chunk in self._again(recordings.chunks_of(found)):
                 yield chunk
             return
-        async for event in self._patiently(route, parameters):
-            yield event
+        async with aclosing(self._patiently(route, parameters)) as events:
+            async for event in events:
+                yield event
         await kept.keep(self._chunks)
 
     async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
@@ -189,8 +192,9 @@ class ChatCall:
         while True:
             self._chunks.clear()
             try:
-                async for event in self._attempt(route, parameters):
-                    yield event
+                async with aclosing(self._attempt(route, parameters)) as events:
+                    async for event in events:
+                        yield event
                 cooldowns.answered(route.provider.name)
                 return
             except ProviderError as error:
