@@ -36,6 +36,8 @@ TAGS = {
     "tr",
     "th",
     "td",
+    "div",
+    "span",
 }
 ATTRIBUTES = {"href", "title", "rel", "target", "class", "start", "style"}
 
@@ -83,6 +85,8 @@ def assert_harmless(rendered: str) -> None:
     reader.feed(rendered)
     for tag, attributes in reader.tags:
         assert tag in TAGS
+        if tag in ("div", "span"):
+            assert attributes.get("class") in ("mathjax_ignore", "mathjax_process")
         assert set(attributes) <= ATTRIBUTES
         href = attributes.get("href")
         assert href is None or href.lower().startswith(("http://", "https://", "mailto:", "#"))
@@ -126,3 +130,39 @@ def test_markdown_is_rendered() -> None:
 def test_control_characters_are_taken_out() -> None:
     """An escape sequence must not reach a terminal; tabs and newlines stay."""
     assert inert.plain("a\x1b[2Jb\tc\n\x07\x9bd") == "a[2Jb\tc\nd"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a $x_1*y*_2$ b", '<span class="mathjax_process">$x_1*y*_2$</span>'),
+        ("$$\n\\frac{a}{b}\n$$", '<div class="mathjax_process">$$\\frac{a}{b}$$</div>'),
+        ("so $$a_1$$ is", "$$a_1$$"),
+        ("\\(a_1 < b_2\\)", '<span class="mathjax_process">$a_1 &lt; b_2$</span>'),
+        ("\\[\nx_1\n\\]", '<div class="mathjax_process">$$x_1$$</div>'),
+        ("\\(a $ b\\)", "$a \\$ b$"),
+    ],
+)
+def test_formulas_reach_the_frontend_as_they_were_written(text: str, shown: str) -> None:
+    """Underscores and stars in them are no emphasis; either pair of delimiters will do."""
+    assert shown in inert.html(text)
+
+
+@pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
+def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
+    """They stand in what the frontend is told to leave alone."""
+    rendered = inert.html(text)
+    assert rendered.startswith('<div class="mathjax_ignore">')
+    assert "mathjax_process" not in rendered
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["\\href{javascript:alert(1)}{x}", "\\style{background:url(//evil.example)}{x}", "\\require{html}",
+     "\\bbox[background:url(//e)]{x}", "\\def\\a{b}", "\\mmlToken{mi}[href='javascript:1']{x}",
+     "\\class{x}{y}", "\\data{x=1}{y}", "\\csname href\\endcsname{javascript:1}{x}"],
+)  # fmt: skip
+def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
+    """It may link, fetch, style or define: it is not typeset."""
+    for text in (f"${formula}$", f"$$\n{formula}\n$$", f"\\({formula}\\)"):
+        assert "mathjax_process" not in inert.html(text)
