@@ -392,15 +392,15 @@ def test_what_is_on_its_way_at_an_interrupt_is_shown_too(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Screen and variable hold the same, however unlucky the moment."""
-    from llm_magics.notebook import asking
+    from llm_magics.notebook import answering
 
-    class Unlucky(asking.Exchange):  # type: ignore[type-arg]
+    class Unlucky(answering.Exchange):  # type: ignore[type-arg]
         def __iter__(self) -> Iterator[StreamChunk]:
             yield next(super().__iter__())
             time.sleep(0.3)  # meanwhile the other words come in
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(asking, "Exchange", Unlucky)
+    monkeypatch.setattr(answering, "Exchange", Unlucky)
     with pytest.raises(Interrupted):
         shell.run_cell_magic("llm", "-o ans", "one two three")
     assert shell.user_ns["ans"].text == "one two three"

@@ -240,6 +240,25 @@ class ChatCall:
                 raise
             hold.spent_usd = self.response().cost_usd
 
+    async def provenance(self) -> dict[str, Any]:
+        """Where the answer comes from, as it is kept with it: nothing of it differs between runs."""
+        if self._route is None:
+            return {}
+        route, parameters = self._route, self._parameters(self._route)
+        request = recordings.chat_request(route.name, self.messages, parameters)
+        response = self.response()
+        told = {
+            "model": route.name,
+            "digest": await route.provider.digest(route.model),
+            "parameters": request["parameters"],
+            "request": recordings.key_of(request),
+            "input_tokens": response.usage.input_tokens,
+            "output_tokens": response.usage.output_tokens,
+            "finish_reason": response.finish_reason,
+            "source": "kept" if response.cached else "live",
+        }
+        return {name: value for name, value in told.items() if value not in (None, "", {})}
+
     @property
     def _has_begun(self) -> bool:
         """Whether words have been handed out, which cannot be taken back."""

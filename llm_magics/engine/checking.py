@@ -57,6 +57,10 @@ class CheckedCall:
         told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
         return ChatMessage("assistant", self.response().text), ChatMessage("user", told)
 
+    async def provenance(self) -> dict[str, Any]:
+        """Where the last answer comes from."""
+        return await self._call.provenance()
+
     def response(self) -> Response:
         """The last answer, or as much of it as has come."""
         return self._call.response()

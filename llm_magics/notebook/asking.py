@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any
 from llm_magics import cells
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.checking import CheckedCall
-from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.response import Response
-from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
-from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError, nearest
-from llm_magics.notebook.display import answer_display
+from llm_magics.errors import Interrupted, LLMError, UsageError, nearest
+from llm_magics.notebook import answering
 from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
-from llm_magics.notebook.watching import rendering
 from llm_magics.policies import prompt_files
 from llm_magics.policies.budget import dollars
 from llm_magics.policies.prompt_files import PromptFile
@@ -32,9 +27,6 @@ from llm_magics.schemas import schema_of
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
-
-# Where the last answer is kept, as IPython keeps the last result in _.
-LAST = "_llm"
 
 
 def answer_cell(
@@ -61,7 +53,7 @@ def answer_cell(
     if options.dry_run:
         return _dry_run(ChatCall(session, prompt))
     session.threads.leave(cells.running().key, but=options.thread)
-    _answer(shell, options, prompt)
+    answering.answer(shell, options, prompt)
     return None
 
 
@@ -124,98 +116,6 @@ def _save(options: argparse.Namespace, cell: str) -> None:
     )
     path = prompt_files.save(options.save, file, overwrite=options.yes)
     sys.stdout.write(f"Kept as {path}; %%llm -t {options.save} asks it.\n")
-
-
-def _answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> None:
-    """Show the answer as it comes; whatever came of it is kept, however it ends."""
-    call = CheckedCall(session, prompt)
-    form = options.format or ("markdown" if call.schema is None else "json")
-    as_it_comes = form == "markdown"
-    if as_it_comes:
-        call.ask_once()  # what is shown cannot be taken back
-    try:
-        with answer_display(shell, stream=not options.no_stream) as display:
-            written = 0
-            try:
-                with Exchange(call, display.show_progress) as exchange:
-                    for chunk in exchange:
-                        if as_it_comes and chunk.text:
-                            written += len(chunk.text)
-                            display.write(chunk.text)
-            finally:
-                # What an Interrupt found on its way here had come, and is in the answer too.
-                if as_it_comes:
-                    display.write(call.response().text[written:])
-    except KeyboardInterrupt:
-        raise _interrupted(call.response(), options.output) from None
-    finally:
-        _keep(shell, options.output, call.response())
-    response = call.response()
-    if not as_it_comes:
-        _show_as(shell, form, response)
-    if response.retries or response.fallback_from or response.mended:
-        sys.stdout.write(f"{_what_happened(response)}\n")
-    if response.dropped:
-        turns = "A later turn" if response.dropped == 1 else f"{response.dropped} later turns"
-        sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
-    elif response.cached and rendering(shell) == "live":
-        sys.stdout.write("an answer given before; --fresh asks again\n")
-    response.check()
-
-
-def _what_happened(response: Response) -> str:
-    """In one line, what it took to get the answer."""
-    parts = [f"answered by {response.model}"]
-    if response.fallback_from:
-        parts.append(f"in place of {', '.join(response.fallback_from)}")
-    if response.retries:
-        times = "once" if response.retries == 1 else f"{response.retries} times"
-        parts.append(f"asked again {times}")
-    if response.mended:
-        parts.append("shown what did not fit its schema")
-    return ", ".join(parts)
-
-
-def _show_as(shell: InteractiveShell, form: str, response: Response) -> None:
-    try:
-        _show_value(form, response)
-    except ParseError:  # what it does say is worth seeing
-        with answer_display(shell, stream=False) as display:
-            display.write(response.text)
-        raise
-
-
-def _show_value(form: str, response: Response) -> None:
-    from IPython.display import Code, display
-
-    if form == "text":
-        sys.stdout.write(response.text.rstrip("\n") + "\n")
-    elif form == "code":
-        display(Code(response.code, language=_language(response)))
-    elif form == "json":
-        display(response.data)
-    else:
-        display(response.df())
-
-
-def _language(response: Response) -> str:
-    blocks = response.code_blocks
-    return blocks[0].language if blocks and blocks[0].language else "python"
-
-
-def _keep(shell: InteractiveShell, name: str | None, response: Response) -> None:
-    if not response.text and response.finish_reason in (None, INTERRUPTED):
-        return  # nothing had come: an earlier answer is worth more than none
-    shell.user_ns[LAST] = response
-    if name:
-        shell.user_ns[name] = response
-
-
-def _interrupted(response: Response, name: str | None) -> Interrupted:
-    came = f"{len(response.text):,} characters" if response.text else "nothing"
-    msg = f"Stopped; {came} had come."
-    kept = f"What had come is kept in {name or LAST}." if response.text else None
-    return Interrupted(msg, hint=kept, partial=response)
 
 
 def _dry_run(call: ChatCall) -> None:

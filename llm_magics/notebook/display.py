@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from llm_magics.notebook import inert
+from llm_magics.notebook import inert, thinking
 from llm_magics.notebook.bars import Bar
 from llm_magics.notebook.outputs import Bundle, Output
 from llm_magics.notebook.pacing import Pacer
 from llm_magics.notebook.segments import Segmenter
+from llm_magics.notebook.thinking import Thinking
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import terminal_view
 from llm_magics.types import Progress
@@ -26,11 +27,21 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
+# The name under which an output's metadata hold where it comes from.
+PROVENANCE = "llm_magics"
+
+
 class AnswerDisplay(Protocol):
     """Shows an answer as it is written; leaving the block shows all that was."""
 
     def write(self, text: str) -> None:
         """More of the answer."""
+
+    def think(self, text: str) -> None:
+        """More of the model's thinking, which comes before the answer."""
+
+    def tell(self, about: Mapping[str, Any]) -> None:
+        """Where the answer comes from: kept with it in the notebook, and not shown."""
 
     def show_progress(self, progress: Progress | None) -> None:
         """How far getting ready has come; ``None`` when that has ended."""
@@ -67,6 +78,15 @@ class _Displaying:
     ) -> None:
         self.close()
 
+    def think(self, text: str) -> None:
+        """More of the model's thinking."""
+
+    def tell(self, about: Mapping[str, Any]) -> None:
+        """Where the answer comes from."""
+        self._about = {PROVENANCE: dict(about)}
+
+    _about: Mapping[str, Any] = MappingProxyType({})
+
     def close(self) -> None:
         """Show what has not been shown."""
 
@@ -97,6 +117,10 @@ class StaticDisplay(_Displaying):
         self._publish = publish
         self._segmenter = Segmenter()
         self._segments: list[str] = []
+        self._thoughts = ""
+
+    def think(self, text: str) -> None:
+        self._thoughts += text
 
     def show_progress(self, progress: Progress | None) -> None:
         """Nobody watches."""
@@ -105,9 +129,12 @@ class StaticDisplay(_Displaying):
         self._segments += self._segmenter.feed(text)
 
     def close(self) -> None:
-        for segment in [*self._segments, self._segmenter.open]:
-            if segment.strip():
-                self._publish(data=_bundle(segment), metadata={})
+        if self._thoughts.strip():
+            self._publish(data=thinking.bundle(self._thoughts), metadata={})
+        segments = [each for each in [*self._segments, self._segmenter.open] if each.strip()]
+        for number, segment in enumerate(segments, 1):
+            is_last = number == len(segments)
+            self._publish(data=_bundle(segment), metadata=dict(self._about) if is_last else {})
 
 
 class LiveDisplay(_Displaying):
@@ -125,12 +152,24 @@ class LiveDisplay(_Displaying):
         self._pacer = Pacer(clock)
         self._output = Output(publish)
         self._bar: Bar | None = Bar(self._output, clock)  # until there is an answer to show
+        self._clock = clock
+        self._thinking: Thinking | None = None
 
     def show_progress(self, progress: Progress | None) -> None:
         if self._bar is not None:
             self._bar(progress)
 
+    def think(self, text: str) -> None:
+        if self._thinking is None:
+            self._bar = None
+            self._thinking = Thinking(self._output, self._clock)
+            self._output = Output(self._publish)
+        self._thinking.write(text)
+
     def write(self, text: str) -> None:
+        if self._thinking is not None and text.strip():
+            self._thinking.close()
+            self._thinking = None
         self._pacer.grew(len(text))
         for segment in self._segmenter.feed(text):
             self._show(segment, _bundle)
@@ -139,14 +178,21 @@ class LiveDisplay(_Displaying):
             self._show(self._segmenter.open, _frame)
 
     def close(self) -> None:
-        self._show(self._segmenter.open, _bundle)
+        if self._thinking is not None:
+            self._thinking.close()
+        self._show(self._segmenter.open, _bundle, self._about)
 
-    def _show(self, segment: str, rendered: Callable[[str], Bundle]) -> None:
+    def _show(
+        self,
+        segment: str,
+        rendered: Callable[[str], Bundle],
+        metadata: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         if not segment.strip():
             return
         bundle = rendered(segment)
         self._bar = None
-        self._output.show(bundle)
+        self._output.show(bundle, metadata)
         self._pacer.sent(sum(len(data.encode()) for data in bundle.values()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_magics import errors, progress
-from llm_magics.notebook import cell_keys
+from llm_magics.notebook import cell_keys, typed_keys
 from llm_magics.notebook.bars import progress_view
 from llm_magics.notebook.completer import complete
 from llm_magics.notebook.magics import LLMMagics
@@ -20,7 +20,7 @@ _RESPONSE = ("llm_magics.engine.response", "Response")
 def load(shell: InteractiveShell) -> None:
     """Register the magics, Tab completion, and how answers, errors and progress are shown."""
     shell.register_magics(LLMMagics)
-    shell.input_transformers_cleanup.append(keep_empty_cell)
+    shell.input_transformers_cleanup.extend([typed_keys.hide, keep_empty_cell])
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
@@ -35,7 +35,9 @@ def unload(shell: InteractiveShell) -> None:
         for name in names:
             shell.magics_manager.magics[kind].pop(name, None)
     shell.input_transformers_cleanup[:] = [
-        each for each in shell.input_transformers_cleanup if each is not keep_empty_cell
+        each
+        for each in shell.input_transformers_cleanup
+        if each not in (keep_empty_cell, typed_keys.hide)
     ]
     if shell.Completer is not None:
         shell.Completer.custom_matchers[:] = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -18,9 +19,14 @@ class Output:
         self._transient = {"display_id": uuid4().hex}
         self.is_shown = False
 
-    def show(self, bundle: Bundle) -> None:
+    def show(self, bundle: Bundle, metadata: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Show ``bundle``, in place of what was shown before."""
-        self._publish(data=bundle, metadata={}, transient=self._transient, update=self.is_shown)
+        self._publish(
+            data=bundle,
+            metadata=dict(metadata),
+            transient=self._transient,
+            update=self.is_shown,
+        )
         self.is_shown = True
 
     def clear(self) -> None:

@@ -139,6 +139,10 @@ class BaseModelProvider(ABC):
         """What is known of ``model`` without asking anybody."""
         return ModelInfo(model)
 
+    async def digest(self, model: str) -> str:
+        """That of the model's weights, where they can be told apart."""
+        return ""
+
     async def identity(self, model: str) -> str:
         """What tells ``model`` from another of its name: where it is, and which weights."""
         return self.address

@@ -94,6 +94,9 @@ class Settings(BaseModel):
     render: Literal["auto", "live", "static", "text"] = Field(
         "auto", description="how answers are shown; auto: live where somebody watches"
     )
+    footer: Literal["auto", "always", "never"] = Field(
+        "never", description="a line under each answer; auto: where somebody watches"
+    )
     tracebacks: Literal["short", "full"] = Field("short", description="how errors are shown")
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("llm_magics", appauthor=False),

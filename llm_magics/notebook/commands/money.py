@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_magics.errors import UsageError
-from llm_magics.notebook.commands.registry import Variables, command, say
+from llm_magics.notebook.commands.registry import Variables, command, one_word, say
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -18,6 +18,16 @@ def runs(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     from llm_magics.api import runs as logged
 
     return logged()
+
+
+@command("audit NOTEBOOK")
+def audit(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """Where the answers in a notebook file come from, as a DataFrame."""
+    from pathlib import Path
+
+    from llm_magics.notebook.auditing import audit as audited
+
+    return audited(Path(one_word("audit", rest, "a notebook", "notebook.ipynb")))
 
 
 @command("cost [cells]")

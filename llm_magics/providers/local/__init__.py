@@ -77,9 +77,12 @@ class LocalProvider(StreamingProvider):
     def is_free(self, model: str) -> bool:
         return True
 
+    async def digest(self, model: str) -> str:
+        return STARTERS[model].member_sha256 if model in STARTERS else ""
+
     async def identity(self, model: str) -> str:
         if model in STARTERS:
-            return STARTERS[model].member_sha256
+            return await self.digest(model)
         path = self._weights.path(model)
         return f"{path} {_stamp(path)}"
 

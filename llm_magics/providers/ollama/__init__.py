@@ -97,13 +97,16 @@ class OllamaProvider(RemoteProvider):
         return is_ones_own and not model.endswith(_IN_THE_CLOUD)
 
     async def identity(self, model: str) -> str:
+        return f"{await super().identity(model)} {await self.digest(model)}"
+
+    async def digest(self, model: str) -> str:
         name = model if ":" in model else f"{model}:latest"
         read_at, digests = self._digests
         if time.monotonic() - read_at > _DIGESTS_S or name not in digests:
             tags = await self._tags()
             digests = {tag["name"]: str(tag.get("digest") or "") for tag in tags}
             self._digests = (time.monotonic(), digests)
-        return f"{await super().identity(model)} {digests.get(name, '')}"
+        return digests.get(name, "")
 
     async def describe_models(self) -> list[ModelInfo]:
         tags, loaded = await asyncio.gather(self._tags(), self.running_models())

@@ -1,0 +1,139 @@
+"""An answer on its way back into the cell that asked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.bridge import bridge
+from llm_magics.engine.checking import CheckedCall
+from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.prompt import Prompt
+from llm_magics.engine.response import Response
+from llm_magics.engine.road import INTERRUPTED
+from llm_magics.engine.session import session
+from llm_magics.errors import Interrupted, LLMError, ParseError
+from llm_magics.notebook import footer
+from llm_magics.notebook.display import answer_display
+from llm_magics.notebook.watching import rendering
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+# Where the last answer is kept, as IPython keeps the last result in _.
+LAST = "_llm"
+
+
+def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> None:
+    """Show the answer as it comes; whatever came of it is kept, however it ends."""
+    call = CheckedCall(session, prompt)
+    form = options.format or ("markdown" if call.schema is None else "json")
+    try:
+        if form == "markdown":
+            call.ask_once()  # what is shown cannot be taken back
+            _show_as_it_comes(shell, call, stream=not options.no_stream)
+        else:
+            with answer_display(shell) as display, Exchange(call, display.show_progress) as asked:
+                asked.finish()
+    except KeyboardInterrupt:
+        raise _interrupted(call.response(), options.output) from None
+    finally:
+        _keep(shell, options.output, call.response())
+    response = call.response()
+    if form != "markdown":
+        _show_as(shell, form, response)
+    _tell(shell, response)
+    response.check()
+
+
+def _show_as_it_comes(shell: InteractiveShell, call: CheckedCall, *, stream: bool) -> None:
+    with answer_display(shell, stream=stream) as display:
+        written = 0
+        try:
+            with Exchange(call, display.show_progress) as exchange:
+                for chunk in exchange:
+                    if chunk.reasoning:
+                        display.think(chunk.reasoning)
+                    if chunk.text:
+                        written += len(chunk.text)
+                        display.write(chunk.text)
+        finally:
+            # What an Interrupt found on its way here had come, and is in the answer too.
+            display.write(call.response().text[written:])
+        display.tell(_provenance(call))
+
+
+def _tell(shell: InteractiveShell, response: Response) -> None:
+    """What it took, in a line or two."""
+    if response.retries or response.fallback_from or response.mended:
+        sys.stdout.write(f"{_what_happened(response)}\n")
+    if response.dropped:
+        turns = "A later turn" if response.dropped == 1 else f"{response.dropped} later turns"
+        sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
+    wanted = session.config.footer
+    if wanted == "always" or (wanted == "auto" and rendering(shell) == "live"):
+        footer.show(shell.display_pub.publish, response)
+
+
+def _provenance(call: CheckedCall) -> dict[str, Any]:
+    """Where the answer comes from; a service that does not say is no reason to lose it."""
+    try:
+        return bridge.run(call.provenance())
+    except LLMError:
+        return {}
+
+
+def _what_happened(response: Response) -> str:
+    """In one line, what it took to get the answer."""
+    parts = [f"answered by {response.model}"]
+    if response.fallback_from:
+        parts.append(f"in place of {', '.join(response.fallback_from)}")
+    if response.retries:
+        times = "once" if response.retries == 1 else f"{response.retries} times"
+        parts.append(f"asked again {times}")
+    if response.mended:
+        parts.append("shown what did not fit its schema")
+    return ", ".join(parts)
+
+
+def _show_as(shell: InteractiveShell, form: str, response: Response) -> None:
+    try:
+        _show_value(form, response)
+    except ParseError:  # what it does say is worth seeing
+        with answer_display(shell, stream=False) as display:
+            display.write(response.text)
+        raise
+
+
+def _show_value(form: str, response: Response) -> None:
+    from IPython.display import Code, display
+
+    if form == "text":
+        sys.stdout.write(response.text.rstrip("\n") + "\n")
+    elif form == "code":
+        display(Code(response.code, language=_language(response)))
+    elif form == "json":
+        display(response.data)
+    else:
+        display(response.df())
+
+
+def _language(response: Response) -> str:
+    blocks = response.code_blocks
+    return blocks[0].language if blocks and blocks[0].language else "python"
+
+
+def _keep(shell: InteractiveShell, name: str | None, response: Response) -> None:
+    if not response.text and response.finish_reason in (None, INTERRUPTED):
+        return  # nothing had come: an earlier answer is worth more than none
+    shell.user_ns[LAST] = response
+    if name:
+        shell.user_ns[name] = response
+
+
+def _interrupted(response: Response, name: str | None) -> Interrupted:
+    came = f"{len(response.text):,} characters" if response.text else "nothing"
+    msg = f"Stopped; {came} had come."
+    kept = f"What had come is kept in {name or LAST}." if response.text else None
+    return Interrupted(msg, hint=kept, partial=response)
