@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.lab import lab, needs_browser
 from tests.nested import nbval
+from tests.payloads import KNOWN, fuzzed
 
 pytestmark = needs_browser
 
@@ -97,3 +99,63 @@ def test_stopping_keeps_what_came(tmp_path: Path) -> None:
         shown = page.outputs(1).inner_text()
         assert "kept in ans" in shown
         assert len(page.outputs(1).locator("p").first.inner_text()) > 10
+
+
+def test_formulas_are_typeset_and_prices_are_not(tmp_path: Path) -> None:
+    """In either pair of delimiters; and the saved notebook is the one that runs by itself."""
+    cell = "%%llm echo/echo\nIt is $x_1^2$, \\(y_2\\), from $5 to $6.\n\n$$\n\\frac{a}{b}\n$$"
+    with lab(tmp_path, ["%load_ext llm_magics", cell]) as page:
+        page.run_all()
+        page.outputs(1).locator("mjx-container").nth(2).wait_for(timeout=20_000)
+        assert page.outputs(1).locator("mjx-container").count() == 3
+        assert "from $5 to $6." in page.outputs(1).inner_text()
+        page.saved()
+    assert_passes_nbval(page.path, 2)
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    """Seventy that are known and a thousand made from their parts: none runs or fetches."""
+    texts = [*KNOWN, *fuzzed(1000)]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    cells = ["%load_ext llm_magics\nimport json; texts = json.load(open('texts.json'))"]
+    cells += [
+        f"part = '\\n\\n'.join(f'mark{{n}} {{texts[n]}}' for n in range({start}, min({start} + 60, len(texts))))"
+        for start in range(0, len(texts), 60)
+    ]
+    pairs = [cell for part in cells[1:] for cell in (part, "%%llm echo/echo\n{{ part }}")]
+    with lab(tmp_path, [cells[0], *pairs]) as page:
+        page.page.evaluate(SHOW_ALL)
+        page.run_all()
+        page.page.wait_for_timeout(3000)
+        assert page.page.evaluate("window.hacked") is None
+        assert not [url for url in page.requests if "evil" in url]
+        told = page.page.evaluate(LOOK)
+        notebook = page.saved()
+    assert told["shown"] >= len(cells) - 1
+    assert told["bad"] == []
+    assert all(link.startswith(("http://", "https://", "mailto:", "#")) for link in told["links"])
+    plain = "".join(str(out.get("data", {})) for cell in notebook.cells for out in cell.get("outputs", []))  # fmt: skip
+    assert all(f"mark{number} " in plain for number in range(len(texts)))
+
+
+# JupyterLab takes cells out of the page that are not in sight: here all are to be in it.
+SHOW_ALL = """
+    (() => {
+        const notebook = window.jupyterapp.shell.currentWidget.content;
+        notebook.notebookConfig = {...notebook.notebookConfig, windowingMode: "none"};
+    })()
+"""
+
+# All elements in the outputs that could do something, and where the links lead.
+LOOK = """() => {
+    const areas = [...document.querySelectorAll(".jp-OutputArea-output")];
+    const active = "script, img, iframe, object, embed, video, audio, link, style, base, meta, form, input, svg image";
+    const bad = areas.flatMap((area) => [...area.querySelectorAll(active)]
+        .filter((each) => !each.closest("mjx-container"))
+        .map((each) => each.outerHTML));
+    const handlers = areas.flatMap((area) => [...area.querySelectorAll("*")]
+        .filter((each) => [...each.attributes].some((attribute) => attribute.name.startsWith("on")))
+        .map((each) => each.outerHTML));
+    const links = areas.flatMap((area) => [...area.querySelectorAll("a[href]")].map((a) => a.getAttribute("href")));
+    return {bad: [...bad, ...handlers], links, shown: areas.length};
+}"""
