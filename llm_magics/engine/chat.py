@@ -90,11 +90,11 @@ class ChatCall:
         """What the answer was asked to look like, if that was said."""
         return self._prompt.schema
 
-    def again(self, more: Sequence[ChatMessage]) -> ChatCall:
+    def again(self, more: Sequence[ChatMessage], *, is_mending: bool = False) -> ChatCall:
         """The same call with ``more`` said after the prompt; in a thread it takes its place."""
         other = copy(self)
         other.messages = (*self.messages, *more)
-        other._mended = self._mended + 1
+        other._mended = self._mended + is_mending
         other._begin()
         return other
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from llm_magics.engine.chat import ChatCall
@@ -49,13 +49,17 @@ class CheckedCall:
                 return
             self._left -= 1
             yield Progress(f"asking {self.response().model} again: {misfit}")
-            self._call = self._call.again(self._complaint(misfit))
+            self._call = self._call.again(self._complaint(misfit), is_mending=True)
 
     def _complaint(self, misfit: ParseError) -> tuple[ChatMessage, ChatMessage]:
         """The answer that does not fit, and what is wrong with it."""
         schema = json.dumps(schema_of(self._call.schema), ensure_ascii=False)
         told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
         return ChatMessage("assistant", self.response().text), ChatMessage("user", told)
+
+    def go_on(self, more: Sequence[ChatMessage]) -> None:
+        """Ask again, with ``more`` said after the prompt: what came of the calls of tools."""
+        self._call = self._call.again(more)
 
     async def provenance(self) -> dict[str, Any]:
         """Where the last answer comes from."""

@@ -16,6 +16,7 @@ from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ParseError
 from llm_magics.notebook import footer
 from llm_magics.notebook.display import answer_display
+from llm_magics.notebook.tool_rounds import ToolRounds
 from llm_magics.notebook.watching import rendering
 
 if TYPE_CHECKING:
@@ -29,13 +30,12 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
     """Show the answer as it comes; whatever came of it is kept, however it ends."""
     call = CheckedCall(session, prompt)
     form = options.format or ("markdown" if call.schema is None else "json")
+    rounds = ToolRounds(shell, prompt.tools, is_allowed=options.yes)
     try:
-        if form == "markdown":
-            call.ask_once()  # what is shown cannot be taken back
-            _show_as_it_comes(shell, call, stream=not options.no_stream)
-        else:
-            with answer_display(shell) as display, Exchange(call, display.show_progress) as asked:
-                asked.finish()
+        _show(shell, call, options, is_shown=form == "markdown")
+        for messages in rounds.of(call):
+            call.go_on(messages)
+            _show(shell, call, options, is_shown=form == "markdown")
     except KeyboardInterrupt:
         raise _interrupted(call.response(), options.output) from None
     finally:
@@ -47,8 +47,16 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
     response.check()
 
 
-def _show_as_it_comes(shell: InteractiveShell, call: CheckedCall, *, stream: bool) -> None:
-    with answer_display(shell, stream=stream) as display:
+def _show(
+    shell: InteractiveShell, call: CheckedCall, options: argparse.Namespace, *, is_shown: bool
+) -> None:
+    """Walk the call to its end, showing the answer as it comes if it is to be shown so."""
+    if not is_shown:
+        with answer_display(shell) as display, Exchange(call, display.show_progress) as asked:
+            asked.finish()
+        return
+    call.ask_once()  # what is shown cannot be taken back
+    with answer_display(shell, stream=not options.no_stream) as display:
         written = 0
         try:
             with Exchange(call, display.show_progress) as exchange:

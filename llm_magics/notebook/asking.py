@@ -18,6 +18,7 @@ from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, UsageError, nearest
 from llm_magics.notebook import answering
 from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
+from llm_magics.notebook.tool_rounds import functions_named
 from llm_magics.policies import prompt_files
 from llm_magics.policies.budget import dollars
 from llm_magics.policies.prompt_files import PromptFile
@@ -59,7 +60,7 @@ def answer_cell(
 
 def _refuse_slips(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> None:
     """What would be dropped, or taken for something else, without a word."""
-    for flag in ("template", "thread", "output", "image"):
+    for flag in ("template", "thread", "output", "image", "tools"):
         if options.save and getattr(options, flag):
             msg = f"--save keeps the cell and asks nobody: --{flag} does nothing there."
             raise UsageError(msg, hint="Save first, and ask in another cell.")
@@ -98,6 +99,7 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
         variables={**variables, **pairs(options.param)},
         images=[variables.get(word, word) for word in options.image],
         schema=options.schema and variables.get(options.schema, options.schema),
+        tools=functions_named(options.tools or "", variables),
         template=options.template,
         thread=options.thread,
         is_fresh=options.fresh,
@@ -155,6 +157,9 @@ def _compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespac
     if options.thread:
         msg = "A thread goes on with one answer, and the cell names several models."
         raise UsageError(msg, hint="Name one of them, or leave --thread out.")
+    if options.tools:
+        msg = "Tools are called for one model, and the cell names several."
+        raise UsageError(msg, hint="Name one of them, or leave --tools out.")
     try:
         frame = frame_of(replace(prompt, model=model) for model in options.model)
     except Interrupted as stopped:

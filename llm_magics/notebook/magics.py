@@ -32,6 +32,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
 
         %%llm [MODEL ...] [-o NAME] [-s SYSTEM] [-f markdown|text|code|json|df]
               [-t TEMPLATE] [-p KEY=VALUE ...] [--schema FIELDS] [--image X ...] [--thread [NAME]]
+              [--tools F,G]
               [--temperature T] [--max-tokens N] [--top-p P] [--seed N] [--stop TEXT]
               [--fresh] [--dry-run] [--no-stream] [--save NAME] [--yes]
 
@@ -40,7 +41,8 @@ class LLMMagics(Magics):  # type: ignore[misc]
 
         -t NAME asks the prompt in prompts/NAME.md, of which the cell is {{ input }}; --save NAME
         makes one of the cell. --thread goes on with a conversation: the cell's turn in it is
-        replaced when the cell runs again. --dry-run shows what would be sent, and its cost.
+        replaced when the cell runs again. --tools lets the model call functions of the notebook, each
+        call after a question unless --yes. --dry-run shows what would be sent, and its cost.
         """
         from llm_magics.notebook import asking
 

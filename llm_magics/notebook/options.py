@@ -126,6 +126,7 @@ def llm_cell_parser() -> OptionParser:
         metavar="X",
         help="a picture: a file, an address, a variable",
     )
+    add("--tools", metavar="F,G", help="functions of the notebook that the model may call")
     add("--thread", nargs="?", const=THREAD, metavar="NAME", help="go on with a conversation")
     add_parameters(parser)
     add("--fresh", action="store_true", help="ask anew, whatever the cache has")

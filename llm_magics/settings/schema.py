@@ -74,6 +74,9 @@ class Settings(BaseModel):
     schema_retries: int = Field(
         1, ge=0, le=10, description="an answer that does not fit its schema is asked for again"
     )
+    tool_rounds: int = Field(
+        8, ge=1, le=100, description="how often a model may call tools before it must answer"
+    )
     longest_wait_s: float = Field(
         30.0, ge=0, description="a longer wait before a retry is not waited"
     )
