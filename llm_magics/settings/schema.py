@@ -53,6 +53,8 @@ class Settings(BaseModel):
 
     model: str = Field("local/smollm2-135m", description="asked where a cell names none")
     embedding_model: str = Field("local/minilm-l6-v2", description="embeds where none is named")
+    image_model: str = Field("openai/gpt-image-2", description="makes pictures")
+    transcription_model: str = Field("openai/gpt-4o-transcribe", description="writes down speech")
     system: str | None = Field(None, description="the system message of every prompt")
     temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="0 or more")
     max_tokens: int | None = Field(None, ge=1, description="longest answer, in tokens")

@@ -23,6 +23,20 @@ def ask(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     answer_cell(shell, llm_cell_parser().parse(""), rest, variables)
 
 
+@command("explain [MODEL]")
+def explain(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Have the last error explained; what is sent is shown before."""
+    from llm_magics.engine.prompt import Prompt
+    from llm_magics.notebook.answering import answer
+    from llm_magics.notebook.explaining import material, show
+    from llm_magics.notebook.options import llm_cell_parser
+
+    model = one_word("explain", rest, "a model") if rest else None
+    told = material()
+    show(shell, told)
+    answer(shell, llm_cell_parser().parse(""), Prompt(told, model))
+
+
 @command("record [FILE|off]")
 def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Keep every answer from now on in a file, for replay."""

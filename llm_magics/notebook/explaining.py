@@ -1,0 +1,97 @@
+"""The last error as a prompt: its traceback, and the source that it went through."""
+
+from __future__ import annotations
+
+import html
+import linecache
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_magics.errors import UsageError
+from llm_magics.notebook import inert
+from llm_magics.notebook.watching import rendering
+from llm_magics.secrets import scrub
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+_ASKED = (
+    "Explain this error of a Python notebook in plain words: what happened, why, and how to mend "
+    "it. Show the corrected lines."
+)
+
+# More of a cell, or of a traceback, than this does not help.
+_MOST_LINES = 80
+_LONGEST = 6000
+
+
+def material() -> str:
+    """
+    What is sent to have the last error explained; no value of any variable is in it.
+
+    Raises:
+        UsageError: nothing has failed yet.
+    """
+    error = getattr(sys, "last_value", None)
+    if error is None:
+        msg = "There is no error to explain: nothing has failed in this session."
+        raise UsageError(msg, hint="Run the cell that fails, then %llm explain.")
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_ones_own(each)]
+    told = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
+    parts = [_ASKED, f"```\n{told[-_LONGEST:].strip()}\n```", *_sources(frames)]
+    return scrub("\n\n".join(parts))
+
+
+def _is_ones_own(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of a cell or of a file beside the notebook, and not of a library."""
+    if _is_cell(frame.filename):
+        return True
+    path = Path(frame.filename)
+    is_installed = "site-packages" in path.parts
+    return path.is_relative_to(Path.cwd()) and not is_installed
+
+
+def _is_cell(filename: str) -> bool:
+    return "ipykernel_" in filename or filename.startswith("<ipython-input")
+
+
+def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
+    """Each source once, with the lines that it failed at marked."""
+    at: dict[str, set[int]] = {}
+    for frame in frames:
+        at.setdefault(frame.filename, set()).add(frame.lineno or 0)
+    found = []
+    for filename, marked in at.items():
+        lines = linecache.getlines(filename)
+        first = max(0, min(marked) - _MOST_LINES // 2) if len(lines) > _MOST_LINES else 0
+        shown = [
+            f"{'>' if number in marked else ' '} {line.rstrip()}"
+            for number, line in enumerate(lines[first : first + _MOST_LINES], first + 1)
+        ]
+        name = "The cell" if _is_cell(filename) else f"The file {Path(filename).name}"
+        if shown:
+            text = "\n".join(shown)
+            found.append(f"{name}, failing at >:\n\n```python\n{text}\n```")
+    return found
+
+
+def show(shell: InteractiveShell, told: str) -> None:
+    """What is sent, folded where that can be."""
+    shown = inert.plain(told)
+    if rendering(shell) == "text":
+        sys.stdout.write(f"{shown}\n\n")
+        return
+    words = "this is sent to have the error explained"
+    shell.display_pub.publish(
+        data={
+            "text/plain": shown,
+            "text/html": (
+                f'<details class="mathjax_ignore"><summary><em>{words}</em></summary>'
+                f'<pre style="white-space: pre-wrap">{html.escape(shown)}</pre></details>'
+            ),
+        },
+        metadata={},
+    )
