@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_magics import cells
@@ -15,7 +14,7 @@ from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
-from llm_magics.errors import Interrupted, LLMError, UsageError, nearest
+from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook import answering
 from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
 from llm_magics.notebook.tool_rounds import functions_named
@@ -27,7 +26,6 @@ from llm_magics.schemas import schema_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
-    from pandas import DataFrame
 
 
 def answer_cell(
@@ -49,7 +47,9 @@ def answer_cell(
     if options.save:
         return _save(options, cell)
     if len(options.model) > 1:
-        return _compare(shell, _prompt(options, cell, variables), options)
+        from llm_magics.notebook.comparing import compare
+
+        return compare(shell, _prompt(options, cell, variables), options)
     prompt = _prompt(options, cell, variables)
     if options.dry_run:
         return _dry_run(ChatCall(session, prompt))
@@ -146,31 +146,3 @@ def _told(estimate: Estimate) -> str:
         f"about {estimate.input_tokens:,} tokens, and an answer of up to "
         f"{estimate.output_tokens:,}: cost {cost}"
     )
-
-
-def _compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace) -> DataFrame:
-    from llm_magics.benchmarking.asking import frame_of
-
-    if options.dry_run:
-        msg = "--dry-run shows what goes to one model; the cell names several."
-        raise UsageError(msg, hint="Name one of them.")
-    if options.thread:
-        msg = "A thread goes on with one answer, and the cell names several models."
-        raise UsageError(msg, hint="Name one of them, or leave --thread out.")
-    if options.tools:
-        msg = "Tools are called for one model, and the cell names several."
-        raise UsageError(msg, hint="Name one of them, or leave --tools out.")
-    try:
-        frame = frame_of(replace(prompt, model=model) for model in options.model)
-    except Interrupted as stopped:
-        if options.output and len(stopped.partial):
-            shell.user_ns[options.output] = stopped.partial
-        raise
-    if options.output:
-        shell.user_ns[options.output] = frame
-    if frame["error"].notna().all():
-        msg = f"None of the {len(frame)} models answered. {frame['error'].iloc[0]}"
-        is_prose = frame["error"].str.startswith("ModelNotFoundError").all()
-        prose = "Is that the prompt? It goes into the lines below %%llm."
-        raise LLMError(msg, hint=prose if is_prose else "Ask one of them alone to see more.")
-    return frame[["provider", "model", "text", "ttft_s", "tokens_per_s", "finish_reason", "error"]]

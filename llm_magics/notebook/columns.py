@@ -1,0 +1,107 @@
+"""The answers of several models beside each other, growing as they come."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llm_magics.notebook import inert
+from llm_magics.notebook.outputs import Bundle, Output
+from llm_magics.notebook.pacing import Pacer
+
+_ROW = '<div style="display: flex; flex-wrap: wrap; gap: 1.5em">'
+_COLUMN = '<div style="flex: 1 1 16em; min-width: 0">'
+
+
+class Columns:
+    """
+    Shows one text a column, live or once at the end; both leave the same output.
+
+    Where there is no room they stand below each other.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[..., Any],
+        names: Sequence[str],
+        *,
+        is_live: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._output = Output(publish)
+        self._publish = publish
+        self._names = names
+        self._texts = [""] * len(names)
+        self._is_live = is_live
+        self._pacer = Pacer(clock)
+
+    def write(self, number: int, text: str) -> None:
+        """More of one of the answers."""
+        self._texts[number] += text
+        self._pacer.grew(len(text))
+        if self._is_live and self._pacer.is_due(sum(map(len, self._texts))):
+            frame = {"text/html": _html(self._names, self._texts)}
+            self._output.show(frame)
+            self._pacer.sent(len(frame["text/html"].encode()))
+
+    def close(self) -> None:
+        """Show all of them, and where the others differ from the first."""
+        shown = {"text/plain": _plain(self._names, self._texts), "text/html": _html(self._names, self._texts)}  # fmt: skip
+        if self._is_live:
+            self._output.show(shown)
+        else:
+            self._publish(data=shown, metadata={})
+        differing = differences(self._names, self._texts)
+        if differing:
+            self._publish(data=differing, metadata={})
+
+
+def _plain(names: Sequence[str], texts: Sequence[str]) -> str:
+    parts = (f"{name}:\n{text.strip()}" for name, text in zip(names, texts, strict=True))
+    return inert.plain("\n\n".join(parts))
+
+
+def _html(names: Sequence[str], texts: Sequence[str]) -> str:
+    columns = "".join(
+        f"{_COLUMN}<strong>{html.escape(inert.plain(name))}</strong>{inert.html(text)}</div>"
+        for name, text in zip(names, texts, strict=True)
+    )
+    return f"{_ROW}{columns}</div>"
+
+
+def differences(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
+    """
+    What the others say otherwise than the first, word by word, folded.
+
+    ``None`` where there is nothing to compare with.
+    """
+    first, *others = ((name, text) for name, text in zip(names, texts, strict=True) if text)
+    plain, folded = [], []
+    for name, text in others:
+        words, count = _compared(first[1], text)
+        told = f"{name} differs from {first[0]} in {count:,} word{'' if count == 1 else 's'}"
+        plain.append(told)
+        folded.append(
+            f'<details class="mathjax_ignore"><summary><em>{html.escape(inert.plain(told))}</em>'
+            f"</summary><p>{words}</p></details>"
+        )
+    return {"text/plain": "\n".join(plain), "text/html": "".join(folded)} if plain else None
+
+
+def _compared(one: str, other: str) -> tuple[str, int]:
+    """``other`` with what it lacks of ``one`` struck out, and the number of words in question."""
+    before, after = (re.findall(r"\S+\s*", inert.plain(text)) for text in (one, other))
+    parts, count = [], 0
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    for kind, a, b, c, d in matcher.get_opcodes():
+        gone, come = html.escape("".join(before[a:b])), html.escape("".join(after[c:d]))
+        if kind == "equal":
+            parts.append(come)
+            continue
+        count += max(b - a, d - c)
+        parts += [f"<del>{gone}</del>" if gone else "", f"<ins>{come}</ins>" if come else ""]
+    return "".join(parts), count

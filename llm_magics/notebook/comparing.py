@@ -1,0 +1,107 @@
+"""One cell to several models: their answers side by side, and what each took."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llm_magics import progress
+from llm_magics.bridge import bridge
+from llm_magics.engine.chat import ChatCall
+from llm_magics.engine.prompt import Prompt
+from llm_magics.engine.session import session
+from llm_magics.engine.together import Together
+from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.notebook import inert
+from llm_magics.notebook.columns import Columns
+from llm_magics.notebook.watching import rendering
+from llm_magics.types import Progress
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+    from pandas import DataFrame
+
+_SHOWN = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_tokens", "cost_usd", "finish_reason", "error"]  # fmt: skip
+
+# What belongs to one answer.
+_ALONE = {
+    "dry_run": "--dry-run shows what goes to one model",
+    "thread": "A thread goes on with one answer",
+    "tools": "Tools are called for one model",
+}
+
+
+def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace) -> DataFrame:
+    """Ask all models at once, show their answers as they come, and give the figures as a frame."""
+    for flag, why in _ALONE.items():
+        if getattr(options, flag):
+            msg = f"{why}, and the cell names several."
+            raise UsageError(msg, hint="Name one of them, or leave the flag out.")
+    calls = [ChatCall(session, replace(prompt, model=model)) for model in options.model]
+    together = Together(calls)
+    try:
+        _show(shell, together, options)
+    except KeyboardInterrupt:
+        frame = _frame(prompt, options, calls, together)
+        _keep(shell, options.output, frame)
+        kept = f"What had come is kept in {options.output}." if options.output else None
+        msg = f"Stopped; {frame['text'].astype(bool).sum()} of {len(frame)} had begun to answer."
+        raise Interrupted(msg, hint=kept, partial=frame) from None
+    frame = _frame(prompt, options, calls, together)
+    _keep(shell, options.output, frame)
+    if frame["error"].notna().all():
+        msg = f"None of the {len(frame)} models answered. {frame['error'].iloc[0]}"
+        is_prose = frame["error"].str.startswith("ModelNotFoundError").all()
+        prose = "Is that the prompt? It goes into the lines below %%llm."
+        raise LLMError(msg, hint=prose if is_prose else "Ask one of them alone to see more.")
+    return frame[_SHOWN]
+
+
+def _show(shell: InteractiveShell, together: Together, options: argparse.Namespace) -> None:
+    shown_in = rendering(shell)
+    is_live = shown_in == "live" and not options.no_stream
+    columns = Columns(shell.display_pub.publish, options.model, is_live=is_live)
+    texts = [""] * len(options.model)
+    show_progress = progress.new_view()
+    with closing(bridge.iterate(together.events())) as events:
+        try:
+            for number, event in events:
+                if isinstance(event, Progress):
+                    show_progress(event)
+                elif event.text:
+                    texts[number] += event.text
+                    columns.write(number, event.text)
+        finally:
+            show_progress(None)
+            if shown_in == "text":
+                _print(options.model, texts)
+            elif any(texts):
+                columns.close()
+
+
+def _print(names: list[str], texts: list[str]) -> None:
+    for name, text in zip(names, texts, strict=True):
+        if text:
+            sys.stdout.write(inert.plain(f"{name}:\n{text.strip()}\n\n"))
+
+
+def _frame(
+    prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], together: Together
+) -> DataFrame:
+    import pandas as pd
+
+    from llm_magics.benchmarking.asking import as_row
+
+    rows = []
+    for model, call, error in zip(options.model, calls, together.errors, strict=True):
+        told = f"{type(error).__name__}: {error}" if error else None
+        rows.append(as_row(prompt.text, model, call.response(), told))
+    return pd.DataFrame(rows)
+
+
+def _keep(shell: InteractiveShell, name: str | None, frame: DataFrame) -> None:
+    if name and len(frame):
+        shell.user_ns[name] = frame
