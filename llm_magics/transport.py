@@ -137,6 +137,7 @@ class Transport:
     timeouts: Timeouts = field(default_factory=Timeouts)
     key_header: KeyHeader = field(default_factory=KeyHeader)
     query: Mapping[str, str] = field(default_factory=dict)
+    _has_answered: bool = field(default=False, repr=False)
     _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
@@ -176,6 +177,7 @@ class Transport:
         try:
             async with _until(deadline):
                 response = await self._begun(client, request, seen)
+            self._has_answered = True
             try:
                 yield ByteStream(
                     response.status_code, response.headers, response, started, deadline
@@ -247,7 +249,9 @@ class Transport:
             message = f"No safe connection to {self.base_url} can be made ({what})."
             hint = "Check the address, and whether a proxy stands between; SSL_CERT_FILE adds its certificate."
         elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            code = "unreachable"
+            # Who has answered before, and takes no connection in time, has too many to take.
+            is_busy = self._has_answered and isinstance(error, httpx.ConnectTimeout)
+            code = None if is_busy else "unreachable"
             message = f"Nobody answers at {self.base_url} ({what})."
         elif isinstance(error, httpx.TimeoutException):
             message = f"{self.base_url} fell silent for {self.timeouts.idle:g} s."

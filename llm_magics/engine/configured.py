@@ -133,10 +133,13 @@ class ConfiguredProviders:
             for key, _, source in self.config.items()
             if key.startswith("providers.")
         }
-        # Asking for the available ones looks through all installed packages: only if need be.
-        available = self.names() if named else []
-        for name, source in named.items():
+        # To know of those of other packages all that is installed is looked through: this is
+        # done for every call, and so only where a name is not known otherwise.
+        unknown = set(named) - set(self.known_names())
+        available = self.names() if unknown else []
+        for name in sorted(unknown):
             if name not in available:
+                source = named[name]
                 msg = f'{source}: there is no provider "{name}".'
                 hint = f"{nearest(name, available)} A look-alike wants providers.{name}.type."
                 raise ConfigurationError(msg, hint=hint)
