@@ -163,7 +163,7 @@ def test_a_name_with_a_slash_is_a_model(shell: InteractiveShell) -> None:
     shell.run_cell_magic("llm", "-o ans --thread echo/lorem --max-tokens 3", "hi")
     assert shell.user_ns["ans"].model == "echo/lorem"
     assert session.threads.names() == ["main"]
-    with pytest.raises(errors.UsageError, match="several models"):
+    with pytest.raises(errors.UsageError, match="names several"):
         shell.run_cell_magic("llm", "echo/echo echo/lorem --thread", "hi")
     with pytest.raises(errors.UsageError, match='no thread "mian"'):
         shell.run_line_magic("llm", "threads mian")
