@@ -66,10 +66,27 @@ class _Over:
 
 
 async def _pumped(source: AsyncGenerator[Any, None], items: _Queue) -> None:
+    """
+    Put all that ``source`` gives on ``items``, in lists of what came at once.
+
+    Waking the one who waits costs more than an item is worth: he is woken when the loop has
+    done what it could do without waiting itself.
+    """
+    came: list[Any] = []
+    loop = asyncio.get_running_loop()
+
+    def hand_over() -> None:
+        if came:
+            items.put(came.copy())
+            came.clear()
+
     try:
         async for item in source:
-            items.put(item)
+            if not came:
+                loop.call_soon(hand_over)
+            came.append(item)
     finally:
+        hand_over()
         await source.aclose()
 
 
@@ -119,13 +136,13 @@ class Bridge:
         task = self._task(_pumped(source, items), items)
         try:
             task.start()
-            while not isinstance(item := task.take(), _End):
-                yield item
+            while not isinstance(came := task.take(), _End):
+                yield from came
         except BaseException:
             task.cancel_and_wait()
             raise
-        if item.error is not None:
-            raise item.error
+        if came.error is not None:
+            raise came.error
 
     async def aiterate(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """
@@ -144,16 +161,17 @@ class Bridge:
         forgotten.atexit = False
         task.start()
         try:
-            while not isinstance(item := await handed.get(), _End):
-                yield item
+            while not isinstance(came := await handed.get(), _End):
+                for item in came:
+                    yield item
         except BaseException:
             task.cancel()
             await _end_on(handed)
             raise
         finally:
             forgotten.detach()
-        if item.error is not None:
-            raise item.error
+        if came.error is not None:
+            raise came.error
 
     def at_exit(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have ``close`` awaited on the loop when Python ends."""

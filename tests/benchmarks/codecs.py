@@ -12,17 +12,16 @@ import asyncio
 import base64
 import json
 import sys
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import httpx
 
 from llm_magics import ChatMessage, ModelParameters
 from llm_magics.providers import create_provider
+from tests.benchmarks.rounds import best_of
 from tests.benchmarks.stream_server import CHUNKS, VECTORS
 
-ROUNDS = 9
 HI = [ChatMessage("user", "hi")]
 STREAMED = ModelParameters(stream=True)
 
@@ -99,26 +98,30 @@ async def our_vectors(url: str) -> int:
     return len(vectors)
 
 
-def cpu_per_piece(read: Callable[[], Awaitable[int]], pieces: int) -> float:
-    """Seconds of processor time, of all threads, for each chunk or vector."""
-    before = time.process_time()
-    assert asyncio.run(read()) == pieces  # type: ignore[arg-type]
-    return (time.process_time() - before) / pieces
-
-
 def main(url: str) -> None:
-    """Interleaved, so that a slow moment hits all of them; the best of each counts."""
-    readers: dict[str, tuple[Callable[[], Awaitable[int]], int]] = {}
+    """Print what each reader needs for a chunk, or for a vector; format by format."""
+    told = {}
     for label, (name, settings, path, text_of) in FORMATS.items():
-        readers[f"{label} bare"] = (lambda path=path, of=text_of: bare(url, path, of)), CHUNKS  # type: ignore[misc]
-        readers[f"{label} ours"] = (lambda name=name, s=settings: ours(url, name, s)), CHUNKS  # type: ignore[misc]
-    readers["vectors bare"] = (lambda: bare_vectors(url)), VECTORS
-    readers["vectors ours"] = (lambda: our_vectors(url)), VECTORS
-    spent: dict[str, list[float]] = {label: [] for label in readers}
-    for _ in range(ROUNDS):
-        for label, (read, pieces) in readers.items():
-            spent[label].append(cpu_per_piece(read, pieces))
-    sys.stdout.write(json.dumps({label: min(each) for label, each in spent.items()}) + "\n")
+        readers = {
+            f"{label} bare": checked(lambda: bare(url, path, text_of), CHUNKS),  # noqa: B023
+            f"{label} ours": checked(lambda: ours(url, name, settings), CHUNKS),  # noqa: B023
+        }
+        told |= {each: seconds / CHUNKS for each, seconds in best_of(readers).items()}
+    readers = {
+        "vectors bare": checked(lambda: bare_vectors(url), VECTORS),
+        "vectors ours": checked(lambda: our_vectors(url), VECTORS),
+    }
+    told |= {each: seconds / VECTORS for each, seconds in best_of(readers).items()}
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def checked(read: Callable[[], Coroutine[Any, Any, int]], pieces: int) -> Callable[[], None]:
+    """A reader that must have read ``pieces``."""
+
+    def run() -> None:
+        assert asyncio.run(read()) == pieces
+
+    return run
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +21,8 @@ from llm_magics.engine.session import session
 from llm_magics.providers.local import LocalProvider
 from llm_magics.providers.local.engine import engine_transport
 from llm_magics.secrets import Secret
+from tests.benchmarks.rounds import best_of
 from tests.benchmarks.stream_server import CHUNKS
-
-ROUNDS = 9
 
 
 def bare(url: str) -> str:
@@ -60,15 +58,6 @@ def openai_client(url: str) -> str:
         return "".join(event.choices[0].delta.content or "" for event in stream if event.choices)
 
 
-def cpu_per_chunk(read: Callable[[str], str], url: str) -> float:
-    """Seconds of processor time, of all threads, for each chunk."""
-    before = time.process_time()
-    text = read(url)
-    spent = time.process_time() - before
-    assert text.count("token") == CHUNKS
-    return spent / CHUNKS
-
-
 def ask_the_server(url: str) -> None:
     """Have the local provider talk to the server at ``url`` in place of an engine."""
     provider: Any = session.provider("local")
@@ -87,14 +76,19 @@ def ask_the_server(url: str) -> None:
 
 
 def main(url: str) -> None:
-    """Interleaved, so that a slow moment hits all of them; the best of each counts."""
+    """Print what each reader needs for a chunk."""
     ask_the_server(url)
-    readers = {"bare": bare, "ours": ours, "openai": openai_client}
-    spent: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(ROUNDS):
-        for name, read in readers.items():
-            spent[name].append(cpu_per_chunk(read, url))
-    sys.stdout.write(json.dumps({name: min(each) for name, each in spent.items()}) + "\n")
+
+    def reader(read: Callable[[str], str]) -> Callable[[], None]:
+        def checked() -> None:
+            assert read(url).count("token") == CHUNKS
+
+        return checked
+
+    readers = {"bare": reader(bare), "ours": reader(ours), "openai": reader(openai_client)}
+    best = best_of(readers)
+    told = {name: seconds / CHUNKS for name, seconds in best.items()}
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":
