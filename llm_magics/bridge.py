@@ -124,6 +124,12 @@ class Bridge:
         result: T = ended.value
         return result
 
+    def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], None]:
+        """Have ``work`` run behind one's back, from any thread; what is returned cancels it."""
+        task = _Task(self._running_loop(), work, queue.SimpleQueue())
+        task.start()
+        return task.cancel
+
     def iterate(self, source: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         """
         The items of ``source`` as they come.

@@ -50,7 +50,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
             if not pattern:
                 _warn(session, name, models)
     rows = [
-        _row(name, _priced(session, name, model))
+        _row(name, priced(session, name, model))
         for name, models in zip(names, found, strict=True)
         if not isinstance(models, BaseException)
         for model in models
@@ -69,7 +69,7 @@ def _warn(session: Session, name: str, error: BaseException) -> None:
             warnings.warn(f"The models of {name} are missing: {error}", stacklevel=3)
 
 
-def _priced(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
+def priced(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
     """``model`` with the price that its calls are counted by, where that is not the service's own."""
     own = money.own_price(session, f"{provider}/{model.name}")
     if own is not None:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llm_magics.types import StreamChunk, Timing, Usage
 
@@ -56,6 +56,15 @@ class Run:
     finish_reason: str | None
     error: str | None
     cell: int | None = None
+
+
+class Totals(NamedTuple):
+    """Of several calls: ``cost_usd`` is of those whose cost is known, and not of ``unpriced``."""
+
+    calls: int
+    tokens: int
+    cost_usd: float
+    unpriced: int
 
 
 _COLUMN_TYPES = {
@@ -99,6 +108,17 @@ class RunLog:
     def clear(self) -> None:
         """Forget all of them."""
         self._runs.clear()
+
+    def totals(self) -> Totals:
+        """What all of them together took."""
+        runs = self._runs.copy()
+        known = [run.cost_usd for run in runs if run.cost_usd is not None]
+        return Totals(
+            calls=len(runs),
+            tokens=sum((run.input_tokens or 0) + (run.output_tokens or 0) for run in runs),
+            cost_usd=sum(known),
+            unpriced=len(runs) - len(known),
+        )
 
     def speeds(self) -> dict[str, float]:
         """Tokens a second of each model, the median over its last runs."""

@@ -8,7 +8,8 @@ Nothing is read, and nothing heavy imported, before the first value is asked for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +45,7 @@ class Config:
         _files: list[tuple[Path, dict[str, Any]]]
         _defaults: dict[str, Sourced] | None
         _direct: dict[str, Sourced]
+        _watchers: list[Callable[[], None]]
 
     def __init__(
         self, folder: Path | None = None, environment: Mapping[str, str] | None = None
@@ -52,12 +54,27 @@ class Config:
         self.__dict__["_folder"] = folder
         self.__dict__["_environment"] = os.environ if environment is None else environment
         self.__dict__["_direct"] = {}
+        self.__dict__["_watchers"] = []
         self.reload()
 
     def reload(self) -> None:
         """Read files and environment again; what was set in this session stays."""
         self.__dict__["_layers"] = None
         self.__dict__["_defaults"] = None
+        self._tell()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called after every change, in the thread that made it."""
+        self._watchers.append(changed)
+
+    def unwatch(self, changed: Callable[[], None]) -> None:
+        """Have it called no more."""
+        with suppress(ValueError):
+            self._watchers.remove(changed)
+
+    def _tell(self) -> None:
+        for changed in self._watchers.copy():
+            changed()
 
     def get(self, key: str) -> Any:
         """The value of ``key``."""
@@ -76,6 +93,7 @@ class Config:
         """
         checked = _validated(_nested(key, value), f"config.{key}")
         self._direct.update(_flat(checked, "set in this session"))
+        self._tell()
 
     def reset(self, key: str | None = None) -> None:
         """Take back what was `set` for ``key``, or for all of them."""
@@ -84,6 +102,7 @@ class Config:
         else:
             self._look_up(key)
             self._direct.pop(key, None)
+        self._tell()
 
     def for_provider(self, name: str, keys: Iterable[str]) -> dict[str, Any]:
         """

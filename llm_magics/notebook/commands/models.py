@@ -16,28 +16,13 @@ if TYPE_CHECKING:
 def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Ask this model from now on."""
     from llm_magics.bridge import bridge
-    from llm_magics.engine.road import find_candidates, find_route
+    from llm_magics.engine.choosing import choose
     from llm_magics.engine.session import session
-    from llm_magics.errors import ModelNotFoundError, UnsupportedError
 
-    model = one_word("use", rest, "a model")
-    if model in {*session.config.aliases, *session.config.routes}:
-        names = [each.model for each in bridge.run(find_candidates(session, model))]
-        session.config.model = model
-        say(f"Asking {model} from now on: {', then '.join(names)}.")
-        return
-    route = bridge.run(find_route(session, model))
-    listed = {info.name: info for info in bridge.run(route.provider.describe_models())}
-    if route.model not in listed and not route.model.endswith(".gguf"):
-        msg = f'{route.provider.name} has no model "{route.model}".'
-        raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
-    abilities = listed[route.model].abilities if route.model in listed else ()
-    if abilities and "chat" not in abilities:
-        msg = f"{route.name} cannot chat; it is made for {' and '.join(abilities)}."
-        hint = f"For embeddings write: %llm config embedding_model {route.name}"
-        raise UnsupportedError(msg, hint=hint)
-    session.config.model = route.name
-    say(f"Asking {route.name} from now on.")
+    names = bridge.run(choose(session, one_word("use", rest, "a model")))
+    chosen = session.config.model
+    told = "" if names == [chosen] else f": {', then '.join(names)}"
+    say(f"Asking {chosen} from now on{told}.")
 
 
 @command("models [PATTERN]")
@@ -87,3 +72,11 @@ def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     from llm_magics.engine.session import session
 
     return bridge.run(checked(session))
+
+
+@command("pick")
+def pick(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Choose a model and its parameters in a panel."""
+    from llm_magics.notebook.picker import pick as shown
+
+    shown(shell)

@@ -1,0 +1,85 @@
+"""What providers offer and how they are, asked for behind one's back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from llm_magics.bridge import bridge
+from llm_magics.engine.catalogue import priced
+from llm_magics.engine.session import Session
+from llm_magics.providers.base import ModelInfo
+from llm_magics.secrets import scrub
+
+# What was told is asked for again when it is older, and looked at.
+_FRESH_S = 10.0
+
+# As long as a health check may take: it is only told of.
+_HEALTH_S = 10.0
+
+
+class Health(NamedTuple):
+    """How a provider is: ``ok``, ``unavailable`` or ``asking``; and in words."""
+
+    status: str
+    detail: str
+
+
+ASKING = Health("asking", "asking …")
+
+
+class Offers:
+    """
+    The models and the health of each provider, as far as they have been told.
+
+    ``changed`` is called on the bridge's thread whenever there is news.
+    """
+
+    def __init__(self, session: Session, changed: Callable[[], None]) -> None:
+        self._session = session
+        self._changed = changed
+        self._asked_at: dict[str, float] = {}
+        self._asking: list[asyncio.Task[None]] = []  # or they might be collected half-way
+        self.names = session.providers.names()
+        self.models: dict[str, list[ModelInfo]] = {}
+        self.health: dict[str, Health] = {}
+
+    def ask(self, names: Sequence[str], *, anew: bool = False) -> None:
+        """Ask providers for what has not been told of late, or ``anew`` for all of it."""
+        now = time.monotonic()
+        for name in names:
+            if anew or now - self._asked_at.get(name, float("-inf")) > _FRESH_S:
+                self._asked_at[name] = now
+                bridge.start(self._told(name))
+
+    def ask_all(self, patience_s: float) -> None:
+        """Ask all of them, and wait for ``patience_s`` at most; who is slower is news later."""
+        bridge.run(self._ask_all(patience_s))
+
+    async def _ask_all(self, patience_s: float) -> None:
+        self._asked_at |= dict.fromkeys(self.names, time.monotonic())
+        self._asking = [asyncio.create_task(self._told(name)) for name in self.names]
+        await asyncio.wait(self._asking, timeout=patience_s)
+
+    async def _told(self, name: str) -> None:
+        """Both at once; the list is there before the health, so that who has the one has both."""
+        health = asyncio.create_task(self._how_is(name))
+        (listed,) = await self._session.listings.of([name])
+        if isinstance(listed, BaseException):
+            self.models.setdefault(name, [])
+        else:
+            self.models[name] = [priced(self._session, name, info) for info in listed]
+        self.health[name] = await health
+        self._changed()
+
+    async def _how_is(self, name: str) -> Health:
+        try:
+            async with asyncio.timeout(_HEALTH_S):
+                told = await self._session.provider(name).health_check()
+        except TimeoutError:
+            return Health("unavailable", f"no answer within {_HEALTH_S:.0f} s")
+        except Exception as error:  # of a provider of anybody's
+            return Health("unavailable", scrub(f"{error} {getattr(error, 'hint', None) or ''}"))
+        return Health(str(told.get("status", "")), scrub(str(told.get("detail", ""))))

@@ -1,0 +1,275 @@
+"""The panel of ``%llm pick``: its widgets, and what happens when they are touched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from llm_magics.engine.choosing import refuse_mute
+from llm_magics.engine.session import Session
+from llm_magics.errors import LLMError
+from llm_magics.notebook.picker import fields, markup, rows
+from llm_magics.notebook.picker.offers import ASKING, Offers
+from llm_magics.notebook.picker.rows import Row
+from llm_magics.notebook.picker.work import Work
+from llm_magics.providers.base import ModelInfo
+
+ALL = "all"
+SHORT_NAMES = "short names"
+
+
+class Picker:
+    """
+    A view on the settings: what is picked here is set there, and what is set there shows here.
+
+    Widgets are touched in the thread of the cell, and told news in the bridge's; a lock keeps
+    the two apart, and is never held while the settings are changed, for other panels watch them.
+    """
+
+    def __init__(self, session: Session, patience_s: float) -> None:
+        """Made when all providers have told, or after ``patience_s``; the rest is put in later."""
+        self._session = session
+        self._lock = threading.RLock()
+        self._is_rendering = False
+        self._shown: list[Row] = []
+        self._deleting = ""
+        self._complaint = ""
+        self._offers = Offers(session, self.render)
+        self._work = Work(session, self._worked)
+        self._make()
+        session.config.watch(self.render)
+        self._offers.ask_all(patience_s)
+        self.render()
+
+    def _make(self) -> None:
+        """The widgets, and who listens to them."""
+        names = [ALL, *([SHORT_NAMES] if self._short_names() else []), *self._offers.names]
+        self.providers = widgets.ToggleButtons(options=names, style={"button_width": "auto"})
+        self.filter = widgets.Text(placeholder="filter: part of a name, an ability, loaded …")
+        self.refresh = widgets.Button(description="ask again", layout={"width": "auto"})
+        self.list = widgets.Select(options=[], rows=9, layout={"width": "100%"})
+        self.health, self.asked = widgets.HTML(), widgets.HTML()
+        self.fields = {each.key: fields.field_of(each) for each in fields.PARAMETERS}
+        self.pull = widgets.Button(description="pull", layout={"width": "auto"})
+        self.delete = widgets.Button(description="delete", layout={"width": "auto"})
+        self.stop = widgets.Button(description="stop", layout={"width": "auto"})
+        self.bar = widgets.FloatProgress(min=0, max=1, layout={"width": "14em"})
+        self.progress, self.said = widgets.HTML(), widgets.HTML()
+        self.footer = widgets.Checkbox(description="a line of figures under answers", indent=False)
+        self.line, self.totals = widgets.HTML(), widgets.HTML()
+        self._listen()
+        self.box = self._laid_out()
+
+    def _listen(self) -> None:
+        self.providers.observe(self._turn_to_provider, "value")
+        self.filter.observe(lambda _: self._touched(self.render), "value")
+        self.refresh.on_click(lambda _: self._offers.ask(self._providers(), anew=True))
+        self.list.observe(self._pick, "value")
+        self.pull.on_click(lambda _: self._pull())
+        self.delete.on_click(lambda _: self._delete())
+        self.stop.on_click(lambda _: self._work.stop())
+        self.footer.observe(self._set_footer, "value")
+        for key, box in self.fields.items():
+            box.children[1].observe(
+                lambda change, key=key: self._set(key, fields.parsed(change["new"])), "value"
+            )
+
+    def _laid_out(self) -> widgets.VBox:
+        row = widgets.HBox
+        wrapped = {"flex_flow": "row wrap"}
+        box = widgets.VBox(
+            [
+                widgets.HTML(markup.STYLE, layout={"display": "none"}),
+                self.providers,
+                self.health,
+                row([self.filter, self.refresh]),
+                self.list,
+                row([self.pull, self.delete, self.stop, self.bar, self.progress], layout=wrapped),
+                row(list(self.fields.values()), layout=wrapped),
+                row([self.asked, self.footer], layout=wrapped),
+                self.line,
+                self.said,
+                self.totals,
+            ]
+        )
+        box.add_class("llm-pick")
+        return box
+
+    # What is shown.
+
+    def render(self) -> None:
+        """Show the settings, and what the providers have told."""
+        with self._lock:
+            self._is_rendering = True
+            try:
+                self._render()
+            finally:
+                self._is_rendering = False
+
+    def _render(self) -> None:
+        config = self._session.config
+        chosen = config.model
+        self._shown = rows.matching(self._rows(), self.filter.value)
+        options = list(
+            zip(rows.labels(self._shown), [row.name for row in self._shown], strict=True)
+        )
+        if list(self.list.options) != options:
+            self.list.options = options
+        self.list.value = chosen if chosen in [row.name for row in self._shown] else None
+        self.health.value = "<br>".join(
+            markup.health(name, self._offers.health.get(name, ASKING)) for name in self._told_of()
+        )
+        self.asked.value = markup.asked(chosen)
+        for key, box in self.fields.items():
+            box.children[1].value = fields.shown(config, key)
+        self.footer.value = config.footer != "never"
+        self.line.value = markup.copied_line(fields.lines(config))
+        self.totals.value = markup.totals(
+            self._session.runs.totals(), self._session.budget.left_usd
+        )
+        self._render_work()
+
+    def _render_work(self) -> None:
+        progress, is_busy = self._work.progress, self._work.is_going_on
+        wanted, chosen = self._wanted(), self._chosen()
+        self.pull.disabled = is_busy or not wanted
+        self.pull.description = f"pull {wanted}" if wanted else "pull"
+        can_go = chosen is not None and chosen.info.pulled is True
+        self.delete.disabled = is_busy or not can_go
+        is_sure = chosen is not None and chosen.name == self._deleting
+        self.delete.description = f"delete {self._deleting}: sure?" if is_sure else "delete"
+        self.delete.button_style = "danger" if is_sure else ""
+        for widget in (self.stop, self.bar, self.progress):
+            widget.layout.display = None if is_busy else "none"
+        self.bar.value = (progress.fraction or 0.0) if progress else 0.0
+        self.progress.value = markup.said(str(progress or "…"), is_wrong=False) if is_busy else ""
+        said = self._complaint or self._work.said
+        is_wrong = bool(self._complaint) or self._work.failed
+        self.said.value = markup.said(said, is_wrong=is_wrong)
+
+    def table(self) -> dict[str, str]:
+        """What is saved of the panel: all models, the chosen one first."""
+        everything = self._rows(of_all=True)
+        chosen = self._session.config.model
+        return {
+            "text/plain": rows.as_text(everything, chosen),
+            "text/html": rows.as_html(everything, chosen),
+        }
+
+    def _rows(self, *, of_all: bool = False) -> list[Row]:
+        names = self._offers.names if of_all else self._providers()
+        offered = {name: self._offers.models.get(name, []) for name in names}
+        short = self._short_names() if of_all or self.providers.value in (ALL, SHORT_NAMES) else []
+        return [*short, *rows.rows_of(offered)]
+
+    def _short_names(self) -> list[Row]:
+        """Aliases and routes, which are picked like models."""
+        config = self._session.config
+        return [Row(name, ModelInfo(name)) for name in (*config.aliases, *config.routes)]
+
+    def _providers(self) -> list[str]:
+        if self.providers.value == ALL:
+            return self._offers.names
+        return [] if self.providers.value == SHORT_NAMES else [self.providers.value]
+
+    def _told_of(self) -> list[str]:
+        """Whose health is shown: that of the one looked at, or of all that are ready."""
+        if self.providers.value != ALL:
+            return self._providers()
+        told = self._offers.health
+        return [name for name in self._offers.names if name in told and told[name].status == "ok"]
+
+    def _chosen(self) -> Row | None:
+        chosen = self._session.config.model
+        return next((row for row in self._shown if row.name == chosen), None)
+
+    def _wanted(self) -> str:
+        """The model that could be fetched: the chosen one, or one that nobody lists."""
+        chosen = self._chosen()
+        typed = self.filter.value.strip()
+        if typed and not self._shown and " " not in typed:
+            provider = self.providers.value
+            is_bare = provider not in (ALL, SHORT_NAMES) and not typed.startswith(f"{provider}/")
+            return f"{provider}/{typed}" if is_bare else typed if "/" in typed else ""
+        return chosen.name if chosen is not None and chosen.info.pulled is False else ""
+
+    # What happens when it is touched.
+
+    def _touched(self, act: Callable[[], object]) -> None:
+        """Do ``act`` for what a person did, and not for what `render` did."""
+        with self._lock:
+            if self._is_rendering:
+                return
+            self._complaint = self._deleting = ""
+        try:
+            act()
+        except LLMError as error:
+            self._complaint = f"{error} {error.hint or ''}".strip()
+            self.render()
+
+    def _turn_to_provider(self, _: Any) -> None:
+        self._touched(self.render)
+        self._offers.ask(self._providers())
+
+    def _pick(self, change: Any) -> None:
+        name = change["new"]
+
+        def pick() -> None:
+            info = next((row.info for row in self._shown if row.name == name), None)
+            if info is not None:
+                refuse_mute(name, info.abilities)
+                self._session.config.model = name
+
+        self._touched(pick)
+
+    def _set(self, key: str, value: Any) -> None:
+        def set_it() -> None:
+            if fields.shown(self._session.config, key) != (value or ""):
+                self._session.config.set(key, value)
+
+        self._touched(set_it)
+
+    def _set_footer(self, change: Any) -> None:
+        wanted = "auto" if change["new"] else "never"
+        self._touched(lambda: self._session.config.set("footer", wanted))
+
+    def _pull(self) -> None:
+        wanted = self._wanted()
+        if wanted and not self._work.is_going_on:
+            self._complaint = ""
+            self._work.pull(wanted)
+            self.render()
+
+    def _delete(self) -> None:
+        chosen = self._chosen()
+        if chosen is None or self._work.is_going_on:
+            return
+        if self._deleting == chosen.name:
+            self._deleting = ""
+            self._work.delete(chosen.name)
+        else:
+            self._deleting = chosen.name  # a second click deletes
+        self.render()
+
+    def _worked(self) -> None:
+        """Something moved on; when it has ended, whoever's models changed is asked again."""
+        if not self._work.is_going_on:
+            self._offers.ask(self._offers.names, anew=True)
+        self.render()
+
+    def after_cell(self, *_: object) -> None:
+        """A cell has run, and may have cost something."""
+        self.render()
+
+    def close(self) -> None:
+        """Take it away."""
+        self._session.config.unwatch(self.render)
+        self.box.close()
+
+    def __repr__(self) -> str:
+        ready = sum(health.status == "ok" for health in self._offers.health.values())
+        model = self._session.config.model
+        return f"Picker(model={model!r}, ready={ready}/{len(self._offers.names)})"
