@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.lab import lab, needs_browser
 from tests.nested import nbval
@@ -159,3 +160,55 @@ LOOK = """() => {
     const links = areas.flatMap((area) => [...area.querySelectorAll("a[href]")].map((a) => a.getAttribute("href")));
     return {bad: [...bad, ...handlers], links, shown: areas.length};
 }"""
+
+
+def test_the_picker_moves_with_the_settings(tmp_path: Path) -> None:
+    """Picked in the page and set in a cell; its line goes to the clipboard; its saved form is a table."""
+    cells = [
+        "%load_ext llm_magics",
+        "%llm pick",
+        "%llm config temperature 0.3",
+        "%llm config model",
+    ]
+    with lab(tmp_path, cells) as page:
+        page.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.run_all()
+        panel = page.page.locator(".llm-pick")
+        panel.locator("input[placeholder='0 or more']").wait_for()
+        assert panel.locator("input[placeholder='0 or more']").input_value() == "0.3"
+        assert not page.outputs(1).locator(".llm-pick-table").is_visible()
+        page.saved()
+        untouched = tmp_path / "untouched.ipynb"
+        untouched.write_bytes(page.path.read_bytes())
+        line = "%llm use echo/lorem\n%llm config temperature 0.3"
+        panel.locator("select").select_option(label=_option(panel, "echo/lorem"))
+        panel.locator(".llm-line", has_text="echo/lorem").wait_for()
+        assert panel.locator(".llm-line").inner_text() == line
+        panel.locator(".llm-copy").click()
+        panel.locator(".llm-copy", has_text="copied").wait_for()
+        assert page.page.evaluate("navigator.clipboard.readText()") == line
+        page.run_all()
+        assert "echo/lorem" in page.outputs(3).inner_text()
+        page.saved()
+        page.page.evaluate(RESTART)
+        page.wait()
+        page.page.reload()
+        table = page.outputs(1).locator(".llm-pick-table")
+        table.wait_for(timeout=60_000)
+        assert "local/smollm2-135m" in table.inner_text()
+        page.page.wait_for_timeout(2000)
+        assert not page.page.get_by_text("Error displaying widget").is_visible()
+    assert_passes_nbval(untouched, 4)
+
+
+def _option(panel: Any, name: str) -> str:
+    """The line of a model in the list."""
+    lines: list[str] = panel.locator("select option").all_inner_texts()
+    return next(line for line in lines if line.startswith(name))
+
+
+RESTART = """
+    window.ended = false;
+    window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()
+        .then(() => { window.ended = true }); 1
+"""

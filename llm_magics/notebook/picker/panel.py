@@ -156,7 +156,7 @@ class Picker:
         chosen = self._session.config.model
         return {
             "text/plain": rows.as_text(everything, chosen),
-            "text/html": rows.as_html(everything, chosen),
+            "text/html": markup.TABLE_STYLE + rows.as_html(everything, chosen),
         }
 
     def _rows(self, *, of_all: bool = False) -> list[Row]:

@@ -89,7 +89,7 @@ def as_html(rows: Sequence[Row], chosen: str) -> str:
     )
     more = "".join(f"<p>{line}</p>" for line in _more(rows))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="mathjax_ignore">{table}{more}</div>'
+    return f'<div class="llm-pick-table mathjax_ignore">{table}{more}</div>'
 
 
 def _marked(rows: Sequence[Row], chosen: str) -> list[tuple[str, ...]]:

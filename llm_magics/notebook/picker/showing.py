@@ -1,4 +1,9 @@
-"""The panel put into the cell, or its table where there are no widgets or nobody watches."""
+"""
+The panel put into the cell, and a table for wherever there is no panel.
+
+A panel lives as long as its kernel, and a file opened without one would show an error in its
+place. So a plain table is an output of its own, in sight where the panel is not.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ _panels: dict[str, Picker] = {}
 
 
 def pick(shell: InteractiveShell) -> None:
-    """Show a panel; unattended, and in what is saved of it, a plain table."""
+    """Show a panel, and a plain table for whoever opens the file; unattended, that alone."""
     from llm_magics.notebook.picker.panel import Picker
 
     key = cells.running().key
@@ -31,15 +36,18 @@ def pick(shell: InteractiveShell) -> None:
     shown_in = rendering(shell)
     panel = Picker(session, _WATCHED_S if shown_in == "live" else _UNATTENDED_S)
     table = panel.table()
+    if shown_in == "text":
+        sys.stdout.write(f"{table['text/plain']}\n")
     if shown_in == "live":
         _panels[key] = panel
         shell.events.register("post_run_cell", panel.after_cell)
-        shell.display_pub.publish(data={**panel.box._repr_mimebundle_(), **table}, metadata={})
-        return
-    panel.close()
-    if shown_in == "text":
-        sys.stdout.write(f"{table['text/plain']}\n")
+        view = {
+            kind: data for kind, data in panel.box._repr_mimebundle_().items() if "widget" in kind
+        }
+        shell.display_pub.publish(data=view, metadata={})
     else:
+        panel.close()
+    if shown_in != "text":
         shell.display_pub.publish(data=table, metadata={})
 
 
