@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics.notebook import inert
+from llm_magics.notebook.highlighting import highlighted
 
 TAGS = {
     "p",
@@ -39,6 +42,8 @@ TAGS = {
     "div",
     "span",
 }
+# The only style that code is given.
+COLOUR = r"color:var\(--jp-mirror-editor-[a-z]+-color,#[0-9a-f]{6}\)"
 ATTRIBUTES = {"href", "title", "rel", "target", "class", "start", "style"}
 
 PAYLOADS = [
@@ -85,6 +90,10 @@ def assert_harmless(rendered: str) -> None:
     reader.feed(rendered)
     for tag, attributes in reader.tags:
         assert tag in TAGS
+        is_coloured = tag == "span" and set(attributes) == {"style"}
+        if is_coloured:
+            assert re.fullmatch(COLOUR, attributes["style"] or "")
+            continue
         if tag in ("div", "span"):
             assert attributes.get("class") in ("mathjax_ignore", "mathjax_process")
         assert set(attributes) <= ATTRIBUTES
@@ -166,3 +175,37 @@ def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
     """It may link, fetch, style or define: it is not typeset."""
     for text in (f"${formula}$", f"$$\n{formula}\n$$", f"\\({formula}\\)"):
         assert "mathjax_process" not in inert.html(text)
+
+
+def test_code_has_the_colours_of_the_page() -> None:
+    """By JupyterLab's own names of them, so that they follow its theme."""
+    rendered = inert.html("```python\ndef f(x):\n    return 'a' # b\n```")
+    for colour, word in (
+        ("keyword", "def"),
+        ("def", "f"),
+        ("string", "&#x27;a&#x27;"),
+        ("comment", "# b"),
+    ):
+        assert re.search(rf"--jp-mirror-editor-{colour}-color,#......\)\">{word}</span>", rendered)
+
+
+@pytest.mark.parametrize(
+    "language", ["", "klingon", "PYTHON", "json", "html", "diff", '"><x', "python {x=1}"]
+)
+@given(
+    code=st.text(
+        alphabet=st.sampled_from(list("<>&\"' \n\tdefclass#{}()[]=:;'\\`0123")), max_size=200
+    )
+)
+def test_code_stays_what_it_is(language: str, code: str) -> None:
+    """In any language, known or not: its text is the same, and harmless."""
+    code = code.replace("```", "")
+    rendered = inert.html(f"```{language}\n{code}\n```")
+    assert_harmless(rendered)
+    shown = unescape(re.sub(r"<[^>]*>", "", highlighted(code, language)))
+    assert shown == code
+
+
+def test_long_code_is_not_coloured() -> None:
+    """A lexer can be slow on text that is made to be so."""
+    assert "<span" not in inert.html("```python\n" + "def f(): pass\n" * 2000 + "```")

@@ -18,6 +18,7 @@ from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook import options
 from llm_magics.notebook.commands import COMMANDS
+from llm_magics.notebook.completing import prompts
 from llm_magics.policies.threads import Turn
 from llm_magics.settings.config import config
 from llm_magics.types import StreamChunk
@@ -405,3 +406,50 @@ def test_what_is_on_its_way_at_an_interrupt_is_shown_too(
         shell.run_cell_magic("llm", "-o ans", "one two three")
     assert shell.user_ns["ans"].text == "one two three"
     assert capsys.readouterr().out == "one two three\n"
+
+
+def completed_in(shell: InteractiveShell, cell: str) -> set[str]:
+    """What Tab offers at the end of a cell of several lines."""
+    with provisionalcompleter():
+        shell.Completer.use_jedi = False
+        return {each.text for each in shell.Completer.completions(cell, len(cell))}
+
+
+@pytest.mark.parametrize(
+    ("cell", "offered", "not_offered"),
+    [
+        ("%%llm\nabout {{ whal", {"whales"}, set()),
+        ("%%llm -o a\nfirst\nabout {{", {"whales", "helper", "Person"}, {"exit", "_llm"}),
+        ("%%llm\n{{ whales | ta", {"table"}, {"take"}),
+        ("%%llm\n{{ whales }} and {{ hel", {"helper"}, set()),
+        ("%llm ask what of {{ whal", {"whales"}, set()),
+        ("%%llm -s 'be {{ whal", {"whales"}, set()),
+        ("%%llm --tools hel", {"helper"}, {"whales"}),
+        ("%%llm --tools helper,oth", {"other"}, set()),
+        ("%%llm --schema Per", {"Person"}, set()),
+        ("%%llm --image wh", {"whales"}, set()),
+        ("%llm config foo", {"footer"}, set()),
+        ("%llm config footer a", {"auto", "always"}, {"never"}),
+        ("%llm config cache ", {"true", "false"}, set()),
+        ("%llm config model echo/", {"echo/echo", "echo/lorem"}, set()),
+        ("%llm image x --m", {"--model"}, set()),
+        ("%llm image x --model ec", {"echo/echo"}, set()),
+    ],
+)
+def test_tab_within_a_cell(
+    shell: InteractiveShell, cell: str, offered: set[str], not_offered: set[str]
+) -> None:
+    """The notebook's names within {{ }}, filters behind a bar, values of flags and settings."""
+    shell.run_cell("whales = [1]\ndef helper(): ...\ndef other(): ...\nclass Person: ...")
+    found = completed_in(shell, cell)
+    assert offered <= found
+    assert not found & not_offered
+
+
+@pytest.mark.parametrize(
+    "cell", ["x = '{{ whal", "%%llm\n{{ whales }} whal", "%%time\n{{ whal", "%%llm\n{{ whales.app"]
+)
+def test_elsewhere_python_completes(cell: str) -> None:
+    """What is no prompt, no expression in one, or an attribute, is left to IPython."""
+    lines = cell.splitlines()
+    assert prompts.offer(cell, len(lines) - 1, lines[-1]) is None

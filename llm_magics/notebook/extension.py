@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llm_magics import errors, progress
 from llm_magics.notebook import cell_keys, typed_keys
 from llm_magics.notebook.bars import progress_view
-from llm_magics.notebook.completer import complete
+from llm_magics.notebook.completing import complete
 from llm_magics.notebook.magics import LLMMagics
 from llm_magics.settings.config import config
 

@@ -14,6 +14,7 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from llm_magics.notebook.highlighting import highlighted
 from llm_magics.types import whole_text
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def _renderer() -> MarkdownIt:
     renderer.disable("image")
     renderer.validateLink = lambda url: _LINKS.match(url) is not None  # type: ignore[method-assign]
     renderer.add_render_rule("link_open", _link_open)
+    renderer.add_render_rule("fence", _fence)
     dollarmath_plugin(
         renderer, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True
     )
@@ -78,6 +80,14 @@ def _formula(
     content = escape(_BARE_DOLLAR.sub(r"\\$", tokens[index].content.strip()))
     kind = "ignore" if _NO_FORMULA.search(content) else "process"
     return f'<{tag} class="mathjax_{kind}">{mark}{content}{mark}</{tag}>'
+
+
+def _fence(
+    self: Any, tokens: Sequence[Token], index: int, options: Any, env: MutableMapping[str, Any]
+) -> str:
+    """A block of code, in colours."""
+    language = tokens[index].info.strip().partition(" ")[0]
+    return f"<pre><code>{highlighted(tokens[index].content, language)}</code></pre>\n"
 
 
 def _link_open(

@@ -106,6 +106,11 @@ def names_in(text: str) -> set[str]:
         return set()
 
 
+def filters() -> list[str]:
+    """What can stand behind a bar in an expression."""
+    return list(_environment().filters)
+
+
 def _data_among(variables: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     """Those of ``names`` that are data; one that is not is an error."""
     found = {name: variables[name] for name in names if name in variables}

@@ -1,0 +1,161 @@
+"""What can stand on the line of a magic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from llm_magics.notebook import options
+
+
+class Offer(NamedTuple):
+    """Names of a ``kind`` that could take the place of ``fragment``."""
+
+    kind: str
+    names: Iterable[str]
+    fragment: str
+
+
+_WORDS = {
+    "budget": ["off"],
+    "cache": ["on", "off", "clear"],
+    "cost": ["cells"],
+    "record": ["off"],
+    "replay": ["off", "--strict", "--speed"],
+    "trust": ["off"],
+}
+_FLAGS = {
+    "image": ["-o", "--output", "--model", "--size", "-p", "--option"],
+    "key": ["--forget"],
+    "replay": ["--strict", "--speed"],
+    "transcribe": ["-o", "--output", "--model", "-p", "--option"],
+}
+_MODEL_COMMANDS = ("use", "pull", "delete", "models", "explain")
+
+
+def offer(magic: str, line: str) -> Offer:
+    """What could end ``line``, of which the cursor stands at the end."""
+    *words, fragment = line.split(" ")
+    words = [word for word in words if word]
+    if magic == "%%llm" and words[-1:] == ["--tools"]:  # names, separated by commas
+        return Offer("function", _functions(), fragment.rpartition(",")[2])
+    kind, names = _candidates(magic, words, fragment)
+    return Offer(kind, names, fragment)
+
+
+def _candidates(magic: str, words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
+    last = words[-1] if words else ""
+    if magic == "%llm":
+        return _of_command(words, fragment)
+    if last in _VALUES:
+        return _VALUES[last]()
+    if fragment.startswith("-"):
+        parser = options.llm_cell_parser() if magic == "%%llm" else options.embed_parser(magic)
+        return "flag", parser.flags
+    return ("model", _models()) if magic == "%%llm" and not last.startswith("-") else ("", [])
+
+
+def _of_command(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
+    """What can follow ``%llm`` and the ``words`` behind it."""
+    from llm_magics.notebook.commands import COMMANDS
+
+    if not words:
+        return "command", COMMANDS
+    if words[-1] == "--model":
+        return "model", _models()
+    if fragment.startswith("-"):
+        return "flag", _FLAGS.get(words[0], [])
+    if words[0] == "config" and len(words) == 2:
+        return _values_of(words[1])
+    return _first_of(words[0]) if len(words) == 1 else ("", [])
+
+
+def _first_of(command: str) -> tuple[str, Iterable[str]]:
+    """What a subcommand can be given first."""
+    from llm_magics.engine.session import session
+
+    if command in _MODEL_COMMANDS:
+        return "model", _models()
+    if command == "config":
+        return "setting", [key for key, *_ in session.config.items()]
+    if command == "key":
+        return "provider", session.providers.known_names()
+    if command == "threads":
+        return "thread", [*session.threads.names(), "clear"]
+    return "word", _WORDS.get(command, [])
+
+
+def _values_of(setting: str) -> tuple[str, Iterable[str]]:
+    """What a setting can be, where that can be told."""
+    from llm_magics.settings.schema import Settings
+
+    if setting in ("model", "embedding_model"):
+        return "model", _models()
+    field = Settings.model_fields.get(setting)
+    if field is None:
+        return "", []
+    if field.annotation is bool:
+        return "value", ["true", "false"]
+    is_choice = get_origin(field.annotation) is Literal
+    return "value", get_args(field.annotation) if is_choice else []
+
+
+def _templates() -> tuple[str, list[str]]:
+    from llm_magics.policies import prompt_files
+
+    return "template", list(prompt_files.names())
+
+
+def _threads() -> tuple[str, list[str]]:
+    from llm_magics.engine.session import session
+
+    return "thread", session.threads.names()
+
+
+def variables() -> dict[str, Any]:
+    """The notebook's own names, without those that Python and IPython put there."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return {}
+    hidden = shell.user_ns_hidden
+    return {
+        name: value
+        for name, value in shell.user_ns.items()
+        if not name.startswith("_") and name not in hidden
+    }
+
+
+def _functions() -> list[str]:
+    return [name for name, value in variables().items() if callable(value)]
+
+
+def _classes() -> list[str]:
+    return [name for name, value in variables().items() if isinstance(value, type | dict)]
+
+
+# What can follow a flag.
+_VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
+    "--model": lambda: ("model", _models()),
+    "--template": _templates,
+    "-t": _templates,
+    "--thread": _threads,
+    "--format": lambda: ("format", list(options.FORMATS)),
+    "--image": lambda: ("variable", list(variables())),
+    "--schema": lambda: ("class", _classes()),
+    "-f": lambda: ("format", list(options.FORMATS)),
+}
+
+
+def _models() -> list[str]:
+    """The models known without asking: those built in, those in use, those listed before."""
+    from llm_magics.engine.session import session
+    from llm_magics.providers.echo import MODELS
+    from llm_magics.providers.local.catalog import STARTERS
+    from llm_magics.settings.config import config
+
+    built_in = [f"echo/{name}" for name in MODELS] + [f"local/{name}" for name in STARTERS]
+    named = [*config.aliases, *config.routes]
+    told = session.listings.names()
+    return sorted({*built_in, *named, *told, config.model, config.embedding_model})
