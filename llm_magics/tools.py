@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -88,10 +88,26 @@ def _arguments_of(function: Function) -> type[BaseModel]:
     return made
 
 
+def _on_its_own_loop(work: Coroutine[Any, Any, Any]) -> Any:
+    """The notebook's own loop runs already: the work gets another, in another thread."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+async def _of(result: Awaitable[Any]) -> Any:
+    return await result
+
+
 class Toolbox:
     """The functions that a model may call, by name."""
 
-    def __init__(self, functions: Iterable[Function]) -> None:
+    def __init__(
+        self,
+        functions: Iterable[Function],
+        wait_for: Callable[[Coroutine[Any, Any, Any]], Any] = _on_its_own_loop,
+    ) -> None:
+        """Hold ``functions``; what async ones give is waited for by ``wait_for``."""
+        self._wait_for = wait_for
         self._functions: dict[str, Function] = {}
         for each in functions:
             name = _name_of(each)
@@ -118,19 +134,11 @@ class Toolbox:
             checked = _arguments_of(function)(**call.arguments)
             given = {name: getattr(checked, name) for name in type(checked).model_fields}
             result = function(**given)
-            return result_text(_awaited(result) if inspect.isawaitable(result) else result)
+            return result_text(
+                self._wait_for(_of(result)) if inspect.isawaitable(result) else result
+            )
         except Exception as error:  # the function is the user's own
             return scrub(f"Error: {type(error).__name__}: {error}")[:2000]
-
-
-def _awaited(result: Awaitable[Any]) -> Any:
-    """What an async function gives. The notebook's own loop runs already: it gets another."""
-
-    async def wait() -> Any:
-        return await result
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, wait()).result()
 
 
 def result_text(result: Any) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_magics import cells
+from llm_magics import cells, kernel_loop
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.money import Estimate
@@ -35,6 +35,7 @@ def answer_cell(
     if not cell.strip() and not options.template:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write the prompt in the lines below %%llm.")
+    kernel_loop.nest_if_wanted()  # a file may ask for it
     check_name(options.output)
     thread_or_model(options)
     for model in options.model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics import errors, progress
+from llm_magics import errors, kernel_loop, progress
 from llm_magics.notebook import cell_keys, typed_keys
 from llm_magics.notebook.bars import progress_view
 from llm_magics.notebook.completing import complete
@@ -27,6 +27,7 @@ def load(shell: InteractiveShell) -> None:
     cell_keys.follow(shell)
     errors.show_full_tracebacks_if(_wants_full_traceback)
     progress.show_in(lambda: progress_view(shell))
+    config.watch(kernel_loop.nest_if_wanted)
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -47,6 +48,7 @@ def unload(shell: InteractiveShell) -> None:
     cell_keys.unfollow(shell)
     errors.show_full_tracebacks_if(lambda: False)
     progress.show_in(progress.terminal_view)
+    config.unwatch(kernel_loop.nest_if_wanted)
 
 
 def keep_empty_cell(lines: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llm_magics import kernel_loop
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
@@ -55,7 +56,7 @@ class ToolRounds:
         ask: Callable[[str], str] = input,
     ) -> None:
         self._shell = shell
-        self._toolbox = Toolbox(functions)
+        self._toolbox = Toolbox(functions, kernel_loop.run)
         self._is_allowed = is_allowed
         self._ask = ask
 

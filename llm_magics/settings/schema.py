@@ -102,6 +102,9 @@ class Settings(BaseModel):
     footer: Literal["auto", "always", "never"] = Field(
         "never", description="a line under each answer; auto: where somebody watches"
     )
+    loop: Literal["thread", "nested"] = Field(
+        "thread", description="nested: asyncio.run() works in a cell; patches asyncio for good"
+    )
     tracebacks: Literal["short", "full"] = Field("short", description="how errors are shown")
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("llm_magics", appauthor=False),
