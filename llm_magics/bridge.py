@@ -130,9 +130,11 @@ class Bridge:
         task.start()
         return task.cancel
 
-    def iterate(self, source: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    def iterate(
+        self, source: AsyncGenerator[T, None], idle: Callable[[], None] | None = None
+    ) -> Generator[T, None, None]:
         """
-        The items of ``source`` as they come.
+        The items of ``source`` as they come; while none does, ``idle`` is called now and then.
 
         Close the generator (``contextlib.closing``) to stop early: only when ``source`` has
         run its own clean-up does ``close`` return.
@@ -142,7 +144,7 @@ class Bridge:
         task = self._task(_pumped(source, items), items)
         try:
             task.start()
-            while not isinstance(came := task.take(), _End):
+            while not isinstance(came := task.take(idle), _End):
                 yield from came
         except BaseException:
             task.cancel_and_wait()
@@ -276,13 +278,14 @@ class _Task:
             _End(error=asyncio.CancelledError()) if task.cancelled() else task.result()
         )
 
-    def take(self) -> Any:
-        """The next thing on the queue."""
+    def take(self, idle: Callable[[], None] | None = None) -> Any:
+        """The next thing on the queue; ``idle`` is called while there is none."""
         while True:
             try:
                 return self._items.get(timeout=_WAIT_S)
             except queue.Empty:
-                continue
+                if idle is not None:
+                    idle()
 
     def cancel_and_wait(self) -> None:
         """Cancel the work, wait until it has cleaned up, and let go of all it still put."""

@@ -181,3 +181,20 @@ def test_a_table_that_swells_stays_within_bounds() -> None:
     """Nine hundred columns and short rows: a renderer pads them to a hundred times the text."""
     pieces = ["|" + " a |" * 900 + "\n", "|" + "---|" * 900 + "\n", *["|\n"] * 400]
     assert shown_live(pieces, gap_s=0.5).published <= 10
+
+
+def test_what_was_kept_back_is_shown_when_nothing_comes() -> None:
+    """A burst and then silence: all of it is on the screen after a moment."""
+    published: list[dict[str, Any]] = []
+    now = [0.0]
+    display = LiveDisplay(lambda **content: published.append(content), lambda: now[0])
+    display.write("one ")
+    display.write("two")
+    assert "two" not in str(published)
+    now[0] = 0.5
+    display.catch_up()
+    assert "one two" in str(published[-1])
+    count = len(published)
+    now[0] = 5.0
+    display.catch_up()
+    assert len(published) == count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -28,9 +28,18 @@ class Exchange(Generic[Event_co]):
     the engine stands still. Progress is shown as it comes; the rest is handed out.
     """
 
-    def __init__(self, call: Call[Event_co], show_progress: progress.View | None = None) -> None:
-        """Walk ``call``, showing its progress in a view of its own or by ``show_progress``."""
-        self._events: Generator[Event_co, None, None] = bridge.iterate(call.events())
+    def __init__(
+        self,
+        call: Call[Event_co],
+        show_progress: progress.View | None = None,
+        idle: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Walk ``call``, showing its progress in a view of its own or by ``show_progress``.
+
+        ``idle`` is called now and then while nothing happens.
+        """
+        self._events: Generator[Event_co, None, None] = bridge.iterate(call.events(), idle)
         self._show_progress = show_progress or progress.new_view()
 
     def __enter__(self) -> Self:

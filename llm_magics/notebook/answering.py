@@ -59,7 +59,7 @@ def _show(
     with answer_display(shell, stream=not options.no_stream) as display:
         written = 0
         try:
-            with Exchange(call, display.show_progress) as exchange:
+            with Exchange(call, display.show_progress, display.catch_up) as exchange:
                 for chunk in exchange:
                     if chunk.reasoning:
                         display.think(chunk.reasoning)

@@ -43,6 +43,10 @@ class Columns:
         """More of one of the answers."""
         self._texts[number] += text
         self._pacer.grew(len(text))
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Show what was kept back, if it is time."""
         if self._is_live and self._pacer.is_due(sum(map(len, self._texts))):
             frame = {"text/html": _html(self._names, self._texts)}
             self._output.show(frame)

@@ -66,7 +66,7 @@ def _show(shell: InteractiveShell, together: Together, options: argparse.Namespa
     columns = Columns(shell.display_pub.publish, options.model, is_live=is_live)
     texts = [""] * len(options.model)
     show_progress = progress.new_view()
-    with closing(bridge.iterate(together.events())) as events:
+    with closing(bridge.iterate(together.events(), columns.catch_up)) as events:
         try:
             for number, event in events:
                 if isinstance(event, Progress):

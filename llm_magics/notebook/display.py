@@ -43,6 +43,9 @@ class AnswerDisplay(Protocol):
     def tell(self, about: Mapping[str, Any]) -> None:
         """Where the answer comes from: kept with it in the notebook, and not shown."""
 
+    def catch_up(self) -> None:
+        """Nothing comes just now: show what was kept back."""
+
     def show_progress(self, progress: Progress | None) -> None:
         """How far getting ready has come; ``None`` when that has ended."""
 
@@ -86,6 +89,9 @@ class _Displaying:
         self._about = {PROVENANCE: dict(about)}
 
     _about: Mapping[str, Any] = MappingProxyType({})
+
+    def catch_up(self) -> None:
+        """Nothing is kept back."""
 
     def close(self) -> None:
         """Show what has not been shown."""
@@ -174,6 +180,9 @@ class LiveDisplay(_Displaying):
         for segment in self._segmenter.feed(text):
             self._show(segment, _bundle)
             self._output = Output(self._publish)
+        self.catch_up()
+
+    def catch_up(self) -> None:
         if self._pacer.is_due(self._segmenter.open_length):
             self._show(self._segmenter.open, _frame)
 
