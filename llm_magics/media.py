@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from llm_magics.arrays import png_of
 from llm_magics.errors import ConfigurationError, ParseError
 
 # The first bytes of the formats that the services take.
@@ -59,7 +60,8 @@ class Image:
 
 def image_of(given: Any) -> Image:
     """
-    A picture from what a user has: bytes, a path, an address, a figure, or a picture of PIL.
+    A picture from what a user has: bytes, a path, an address, an array, a figure, or a picture
+    of PIL or IPython.
 
     Raises:
         ConfigurationError: it is none of these, or there is no such file.
@@ -68,17 +70,33 @@ def image_of(given: Any) -> Image:
         return given
     if isinstance(given, bytes | bytearray):
         return Image(bytes(given))
+    return _named(given) if isinstance(given, str | Path) else _drawn(given)
+
+
+def _named(given: str | Path) -> Image:
+    """The picture at a path or an address, or within one."""
     if isinstance(given, str) and given.startswith("data:"):
         return Image(_decoded(given.partition(",")[2]))
     if isinstance(given, str) and given.startswith(("https://", "http://")):
         return Image(url=given)
-    if isinstance(given, str | Path):
-        return _read(given)
+    return _read(given)
+
+
+def _drawn(given: Any) -> Image:
+    """The picture that an object of some library is."""
+    if isinstance(getattr(given, "data", None), bytes):  # IPython
+        return Image(given.data)
     for way in ("save", "savefig"):  # PIL, matplotlib
         if hasattr(given, way):
             return Image(_saved(getattr(given, way)))
+    if hasattr(given, "get_figure"):  # what stands within a figure
+        return _drawn(given.get_figure())
+    if hasattr(given, "__array__"):
+        return Image(png_of(given))
     msg = f"A {type(given).__name__} is no picture."
-    raise ConfigurationError(msg, hint="Give bytes, a path, an address, a figure or a PIL image.")
+    raise ConfigurationError(
+        msg, hint="Give bytes, a path, an address, an array, a figure or a PIL image."
+    )
 
 
 def _decoded(text: str) -> bytes:

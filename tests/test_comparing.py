@@ -140,3 +140,14 @@ def test_a_difference_holds_the_whole_of_both(one: list[str], other: list[str]) 
 def test_there_may_be_nothing_to_compare() -> None:
     """One answer, or none."""
     assert differences(["a", "b"], ["x", ""]) is None
+
+
+def test_what_failed_stands_in_its_column() -> None:
+    """Escaped, below what had come."""
+    published: list[dict[str, Any]] = []
+    columns = Columns(lambda **content: published.append(content), ["a", "b"], is_live=False)
+    columns.write(0, "one")
+    columns.fail(1, "Error: <b>no</b>")
+    columns.close()
+    assert "(Error: <b>no</b>)" in published[0]["data"]["text/plain"]
+    assert "<em>Error: &lt;b&gt;no&lt;/b&gt;</em>" in published[0]["data"]["text/html"]

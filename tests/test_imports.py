@@ -29,6 +29,7 @@ STOREYS = [
     ["tools", "tables"],
     ["schemas", "types"],
     ["media"],
+    ["arrays"],
     ["errors"],
     ["cells", "secrets", "writing"],
 ]

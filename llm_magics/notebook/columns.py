@@ -36,6 +36,7 @@ class Columns:
         self._publish = publish
         self._names = names
         self._texts = [""] * len(names)
+        self._failures = [""] * len(names)
         self._is_live = is_live
         self._pacer = Pacer(clock)
 
@@ -48,13 +49,18 @@ class Columns:
     def catch_up(self) -> None:
         """Show what was kept back, if it is time."""
         if self._is_live and self._pacer.is_due(sum(map(len, self._texts))):
-            frame = {"text/html": _html(self._names, self._texts)}
+            frame = {"text/html": _html(self._names, self._texts, self._failures)}
             self._output.show(frame)
             self._pacer.sent(len(frame["text/html"].encode()))
 
+    def fail(self, number: int, why: str) -> None:
+        """One of the answers ended with an error."""
+        self._failures[number] = why
+
     def close(self) -> None:
         """Show all of them, and where the others differ from the first."""
-        shown = {"text/plain": _plain(self._names, self._texts), "text/html": _html(self._names, self._texts)}  # fmt: skip
+        told = (self._names, self._texts, self._failures)
+        shown = {"text/plain": _plain(*told), "text/html": _html(*told)}
         if self._is_live:
             self._output.show(shown)
         else:
@@ -64,17 +70,26 @@ class Columns:
             self._publish(data=differing, metadata={})
 
 
-def _plain(names: Sequence[str], texts: Sequence[str]) -> str:
-    parts = (f"{name}:\n{text.strip()}" for name, text in zip(names, texts, strict=True))
+def _plain(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) -> str:
+    parts = []
+    for name, text, why in zip(names, texts, failures, strict=True):
+        said = "\n".join(part for part in (text.strip(), why and f"({why})") if part)
+        parts.append(f"{name}:\n{said}")
     return inert.plain("\n\n".join(parts))
 
 
-def _html(names: Sequence[str], texts: Sequence[str]) -> str:
+def _html(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) -> str:
     columns = "".join(
-        f"{_COLUMN}<strong>{html.escape(inert.plain(name))}</strong>{inert.html(text)}</div>"
-        for name, text in zip(names, texts, strict=True)
+        f"{_COLUMN}<strong>{html.escape(inert.plain(name))}</strong>{inert.html(text)}"
+        f"{_failed(why)}</div>"
+        for name, text, why in zip(names, texts, failures, strict=True)
     )
     return f"{_ROW}{columns}</div>"
+
+
+def _failed(why: str) -> str:
+    said = html.escape(inert.plain(why))
+    return f'<p class="mathjax_ignore"><em>{said}</em></p>' if why else ""
 
 
 def differences(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:

@@ -79,6 +79,9 @@ def _show(shell: InteractiveShell, together: Together, options: argparse.Namespa
             if shown_in == "text":
                 _print(options.model, texts)
             elif any(texts):
+                for number, error in enumerate(together.errors):
+                    if error is not None:
+                        columns.fail(number, f"{type(error).__name__}: {error}")
                 columns.close()
 
 
