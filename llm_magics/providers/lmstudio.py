@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from llm_magics.errors import ModelNotFoundError, ProviderError, nearest
 from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.loading import Loading
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, Progress, Usage
@@ -63,6 +64,18 @@ class LMStudioProvider(OpenAILikeProvider):
     pulls = True
     start_hint = "Start it in LM Studio, or with: lms server start. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
+
+    def __init__(self, config: LMStudioConfig | None = None) -> None:
+        super().__init__(config)
+        self._loading = Loading(self._size_and_place)
+
+    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+        """Say that the server loads ``model``, which its answer waits for."""
+        if (progress := await self._loading.of(self.bare(model))) is not None:
+            yield progress
+
+    async def _size_and_place(self, model: str) -> ModelInfo | None:
+        return next((each for each in await self.describe_models() if each.name == model), None)
 
     def _path(self, path: str, model: str) -> str:
         native = self.config.chat_api == "v0" and path != "/embeddings"

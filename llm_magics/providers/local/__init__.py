@@ -24,6 +24,7 @@ from llm_magics.errors import (
     ProviderError,
     UnsupportedError,
 )
+from llm_magics.providers import loading
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
 from llm_magics.providers.local.catalog import STARTERS
 from llm_magics.providers.local.engine import Engine, EnginePool, EngineSpec, default_threads
@@ -120,8 +121,8 @@ class LocalProvider(StreamingProvider):
             yield progress
         spec = self._spec(model, ability)
         if self._engines.running(spec) is None:
-            size = spec.path.stat().st_size
-            yield Progress(f"loading {model}, {size / 1e6:,.0f} MB", is_load=True)
+            info = ModelInfo(model, size_bytes=spec.path.stat().st_size)
+            yield Progress(loading.told(info), is_load=True)
             await self._engine(model, ability)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:

@@ -22,6 +22,7 @@ from llm_magics.errors import (
     UnsupportedError,
 )
 from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.loading import Loading
 from llm_magics.providers.ollama.host import parse_host
 from llm_magics.providers.ollama.options import check
 from llm_magics.providers.ollama.pulling import PullSizes
@@ -83,6 +84,21 @@ class OllamaProvider(RemoteProvider):
         super().__init__(config)
         self._abilities: dict[str, tuple[str, ...]] = {}
         self._digests: tuple[float, dict[str, str]] = (0.0, {})
+        self._loading = Loading(self._size_and_place)
+
+    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+        """Say that the server loads ``model``, which its answer waits for."""
+        if (progress := await self._loading.of(self.bare(model))) is not None:
+            yield progress
+
+    async def _size_and_place(self, model: str) -> ModelInfo | None:
+        tags, loaded = await asyncio.gather(self._tags(), self.running_models())
+        name = model if ":" in model else f"{model}:latest"
+        tag = next((each for each in tags if each["name"] == name), None)
+        if tag is None or model.endswith(_IN_THE_CLOUD):
+            return None
+        in_memory = any(each["name"] == name for each in loaded)
+        return ModelInfo(model, size_bytes=tag.get("size"), loaded=in_memory)
 
     async def initialize(self) -> bool:
         return bool((await self.health_check())["status"] == "ok")
