@@ -20,7 +20,7 @@ STYLE = """<style>
 # In sight where the panel is not; and what JupyterLab says of a panel without a kernel is not.
 TABLE_STYLE = """<style>
 .jp-OutputArea:has(.llm-pick) .llm-pick-table { display: none; }
-.jp-OutputArea:has(.llm-pick-table) .jupyter-widgets:not(:has(*)) { display: none; }
+.jp-OutputArea:has(.llm-pick-table) .jp-OutputArea-output.jupyter-widgets:not(:has(*)) { display: none; }
 </style>"""
 
 # A colour for those who see it, and always the words beside it.
