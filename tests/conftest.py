@@ -23,6 +23,12 @@ _OF_THE_USER = re.compile(
 )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Benchmarks run where they are asked for by name: nothing else may run meanwhile."""
+    is_asked_for = any("benchmarks" in argument for argument in config.args)
+    return True if collection_path.name == "benchmarks" and not is_asked_for else None
+
+
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No settings or keys of the user's count, none outlive the test, and the log starts empty."""
