@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.notebook import inert
-from llm_magics.notebook.columns import Columns, differences
+from llm_magics.notebook.displays.columns import Columns, differences
 from tests.kernels import Kernel
 from tests.serving import Asked, Says, chat_stream
 from tests.test_cell_outputs import Cell
@@ -70,7 +70,7 @@ def test_stopped_what_had_come_is_kept(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the frame, marked; every server saw its connection close."""
-    from llm_magics.notebook import columns
+    from llm_magics.notebook.displays import columns
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

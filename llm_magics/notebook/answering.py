@@ -14,8 +14,8 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ParseError
-from llm_magics.notebook import footer
-from llm_magics.notebook.display import answer_display
+from llm_magics.notebook.displays import footer
+from llm_magics.notebook.displays.answers import answer_display
 from llm_magics.notebook.tool_rounds import ToolRounds
 from llm_magics.notebook.watching import rendering
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError
-from llm_magics.notebook.display import PROVENANCE
+from llm_magics.notebook.displays.answers import PROVENANCE
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -16,7 +16,7 @@ from llm_magics.engine.session import session
 from llm_magics.engine.together import Together
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.notebook import inert
-from llm_magics.notebook.columns import Columns
+from llm_magics.notebook.displays.columns import Columns
 from llm_magics.notebook.watching import rendering
 from llm_magics.types import Progress
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from llm_magics import errors, kernel_loop, progress
 from llm_magics.notebook import cell_keys, typed_keys
-from llm_magics.notebook.bars import progress_view
 from llm_magics.notebook.completing import complete
+from llm_magics.notebook.displays.bars import progress_view
 from llm_magics.notebook.magics import LLMMagics
 from llm_magics.settings.config import config
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llm_magics.notebook import inert
-from llm_magics.notebook.outputs import Bundle, Output
-from llm_magics.notebook.pacing import Pacer
+from llm_magics.notebook.displays.outputs import Bundle, Output
+from llm_magics.notebook.displays.pacing import Pacer
 
 _ROW = '<div style="display: flex; flex-wrap: wrap; gap: 1.5em">'
 _COLUMN = '<div style="flex: 1 1 16em; min-width: 0">'

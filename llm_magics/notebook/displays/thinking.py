@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from llm_magics.notebook import inert
-from llm_magics.notebook.outputs import Bundle, Output
+from llm_magics.notebook.displays.outputs import Bundle, Output
 
 _REFRESH_S = 0.5
 

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from llm_magics.notebook import inert, thinking
-from llm_magics.notebook.bars import Bar
-from llm_magics.notebook.outputs import Bundle, Output
-from llm_magics.notebook.pacing import Pacer
-from llm_magics.notebook.segments import Segmenter
-from llm_magics.notebook.thinking import Thinking
+from llm_magics.notebook import inert
+from llm_magics.notebook.displays import thinking
+from llm_magics.notebook.displays.bars import Bar
+from llm_magics.notebook.displays.outputs import Bundle, Output
+from llm_magics.notebook.displays.pacing import Pacer
+from llm_magics.notebook.displays.segments import Segmenter
+from llm_magics.notebook.displays.thinking import Thinking
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import terminal_view
 from llm_magics.types import Progress

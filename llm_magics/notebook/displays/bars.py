@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llm_magics.notebook.outputs import Bundle, Output
+from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import View, terminal_view
 from llm_magics.types import Progress
