@@ -112,7 +112,7 @@ def test_the_newest_python_too(tmp_path: Path) -> None:
     wanted = ["ipykernel", "pytest", "pytest-cov", "pytest-xdist", "hypothesis", "psutil"]
     install = [environment / "bin" / "pip", "install", "-q", "-e", ROOT, *wanted]
     subprocess.run(install, check=True)
-    command = [environment / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "-n0"]  # fmt: skip
+    command = [environment / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov"]  # fmt: skip
     selected = [
         __file__,
         f"--deselect={Path(__file__).relative_to(ROOT)}::test_the_newest_python_too",
