@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llm_magics.benchmarking import bench, compare
     from llm_magics.engine.response import Response
     from llm_magics.frames.embed import aembed, embed
+    from llm_magics.frames.search import matrix
     from llm_magics.settings.config import config
     from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 
@@ -45,6 +46,7 @@ __all__ = [
     "config",
     "embed",
     "load_ipython_extension",
+    "matrix",
     "models",
     "runs",
     "stream",
@@ -67,6 +69,7 @@ _HOMES = {
     "compare": "benchmarking",
     "config": "settings.config",
     "embed": "frames.embed",
+    "matrix": "frames.search",
     "models": "api",
     "runs": "api",
     "stream": "api",

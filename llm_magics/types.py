@@ -8,8 +8,11 @@ All are immutable and know nothing of any service, notebook or file.
 from __future__ import annotations
 
 import math
+import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from llm_magics.errors import ConfigurationError
@@ -270,6 +273,31 @@ class Embeddings(list[list[float]]):
     def __init__(self, vectors: Iterable[list[float]] = (), usage: Usage | None = None) -> None:
         super().__init__(vectors)
         self.usage = usage
+
+
+class PackedVectors(NamedTuple):
+    """
+    Vectors as bytes: float32, little-endian, one row of ``dimensions`` after the other.
+
+    ``usage`` has the tokens they took where the service tells.
+    """
+
+    data: bytes
+    dimensions: int
+    usage: Usage | None = None
+
+    @classmethod
+    def of(cls, vectors: Sequence[Sequence[float]]) -> PackedVectors:
+        """``vectors``, which are all of one length."""
+        widths = {len(vector) for vector in vectors}
+        if len(widths) > 1:
+            msg = f"vectors of {', '.join(map(str, sorted(widths)))} dimensions in one answer"
+            raise ValueError(msg)
+        packed = array("f", chain.from_iterable(vectors))
+        if sys.byteorder == "big":
+            packed.byteswap()
+        usage = vectors.usage if isinstance(vectors, Embeddings) else None
+        return cls(packed.tobytes(), widths.pop() if widths else 0, usage)
 
 
 @dataclass(frozen=True, slots=True)

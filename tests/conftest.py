@@ -37,6 +37,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     for name in list(os.environ):
         if _OF_THE_USER.search(name):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LLM_MAGICS_VECTORS", str(tmp_path / "vectors"))
     monkeypatch.chdir(tmp_path)
     config.reset()
     config.reload()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
+from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import ProviderError, UsageError
 from llm_magics.providers.echo import EchoProvider
 
@@ -126,7 +127,8 @@ def test_what_had_come_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) 
         return await real(self, texts, model)
 
     monkeypatch.setattr(EchoProvider, "generate_embeddings", fail)
-    done = embedded([f"text {n}" for n in range(200)], "echo/echo")
+    options = EmbedOptions(batch_size=64, concurrency=1)
+    done = embedded([f"text {n}" for n in range(200)], "echo/echo", options)
     assert isinstance(done.error, ProviderError)
     assert sum(vector is not None for vector in done.vectors) == 128
 

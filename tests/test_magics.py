@@ -150,7 +150,7 @@ def test_a_column_is_embedded_into_its_frame(
     shell.run_line_magic("embed", 'df["my text"] --into "my vector"')
     assert frame["v"].isna().tolist() == [False, True]
     assert np.stack(frame["my vector"]).shape == (2, 64)
-    assert "1 row embedded · 1 missing or empty" in capsys.readouterr().out
+    assert "1 ok · 1 missing · 64 dimensions · echo/echo → v" in capsys.readouterr().out
 
 
 def test_vectors_are_the_result_or_kept(shell: InteractiveShell) -> None:

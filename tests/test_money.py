@@ -316,7 +316,12 @@ def test_a_batch_that_is_not_counted_is_not_free() -> None:
     with servers(one=embedding_server(100, None), two=refused):
         lm.config.prices = {"*": {"input_usd": 1000, "output_usd": 0}}
         lm.config.budget = 10
-        lm.embed([f"text {number}" for number in range(128)], model="one/m")
+        lm.embed(
+            [f"text {number}" for number in range(128)],
+            model="one/m",
+            batch_size=64,
+            concurrency=1,
+        )
         spent = session.budget.spent_usd
         assert spent > 0.2
         assert math.isnan(lm.runs().cost_usd[0])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_magics.bridge import bridge
 from llm_magics.engine.configured import ConfiguredProviders
@@ -24,6 +25,9 @@ from llm_magics.settings.config import Config, config
 from llm_magics.settings.files import is_project_file
 from llm_magics.settings.folders import cache_folder
 
+if TYPE_CHECKING:
+    from llm_magics.policies.vectors import VectorStore
+
 _T = TypeVar("_T")
 
 
@@ -40,6 +44,7 @@ class Session:
         self._cache: tuple[Any, Cache | None] = (None, None)
         self._limiters: dict[str, tuple[BaseModelProvider, int, Limiter]] = {}
         self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
+        self._vectors: dict[str, VectorStore] = {}
         self._turns: dict[str, int] = {}
         self.providers = ConfiguredProviders(config)
         bridge.at_exit(self.close)
@@ -79,6 +84,26 @@ class Session:
             self._cache = (told, Cache(*told))
         assert self._cache[1] is not None
         return self._cache[1]
+
+    @property
+    def vectors_folder(self) -> Path | None:
+        """Where vectors are kept, if they are."""
+        wanted = self.config.vectors
+        if wanted == Path("off"):
+            return None
+        return wanted.expanduser() if wanted else cache_folder() / "vectors"
+
+    def vectors(self, space: dict[str, Any]) -> VectorStore | None:
+        """The vectors kept of ``space``, if they are kept at all."""
+        from llm_magics.policies.vectors import VectorStore
+
+        folder = self.vectors_folder
+        if folder is None:
+            return None
+        key = json.dumps([str(folder), os.getpid(), space], sort_keys=True, default=str)
+        if key not in self._vectors:
+            self._vectors[key] = VectorStore(folder, space)
+        return self._vectors[key]
 
     @property
     def tape(self) -> Tape | None:

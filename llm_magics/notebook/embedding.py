@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
+    from llm_magics.engine.embedding import EmbedOptions
     from llm_magics.frames.embed import Embedded
 
 
@@ -31,7 +33,7 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
         raise UsageError(msg, hint="Write %embed df.text --into vector.")
     frame = _frame_of(shell, source, variables) if options.into else None
     texts = _value(shell, source, variables)
-    done = embedded(texts, options.model)
+    done = embedded(texts, options.model, _options(options), options.on_error)
     is_column = hasattr(texts, "iloc")
     vectors: Any = done.column(texts) if is_column else done.matrix
     places = []
@@ -57,12 +59,18 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write one text a line below %%embed.")
     frame = pd.DataFrame({"text": texts})
-    done = embedded(texts, options.model)
+    done = embedded(texts, options.model, _options(options), options.on_error)
     frame["vector"] = done.column(frame["text"])
     if options.output:
         shell.user_ns[options.output] = frame
     kept: DataFrame | None = _told(done, [options.output] if options.output else [], frame)
     return kept
+
+
+def _options(given: argparse.Namespace) -> EmbedOptions:
+    from llm_magics.engine.embedding import EmbedOptions
+
+    return EmbedOptions(given.batch_size, given.concurrency, given.too_long)
 
 
 def _told(done: Embedded, places: list[str], value: Any) -> Any:
@@ -73,6 +81,8 @@ def _told(done: Embedded, places: list[str], value: Any) -> Any:
     if done.error is not None:
         raise done.error
     if not places:
+        if done.report.counts["failed"] or done.report.counts["no text"]:
+            sys.stdout.write(f"{done.report}\n")
         return value
     sys.stdout.write(f"{done.report} → {where}\n")
     return None

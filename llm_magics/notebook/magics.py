@@ -64,10 +64,13 @@ class LLMMagics(Magics):  # type: ignore[misc]
     def embed_line(self, line: str, local_ns: Mapping[str, Any]) -> Any:
         """Turn texts into vectors.
 
-        %embed EXPR [--into COLUMN] [-o NAME] [--model MODEL]
+        %embed EXPR [--into COLUMN] [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
+               [--too-long truncate|chunk-mean|error] [--on-error null|raise]
 
         EXPR is a column (df.text, df["text"]) or a list. --into puts the vectors into a column
         of the same frame; -o keeps them in a variable; with neither they are the result.
+        Vectors are kept as they come: after an interrupt or a crash, the same line sends only
+        what is missing.
         """
         from llm_magics.notebook import embedding
 
@@ -78,7 +81,8 @@ class LLMMagics(Magics):  # type: ignore[misc]
     def embed_cell(self, line: str, cell: str) -> DataFrame | None:
         """Turn the lines below, one text a line, into a DataFrame of texts and vectors.
 
-        %%embed [-o NAME] [--model MODEL]
+        %%embed [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
+                [--too-long truncate|chunk-mean|error] [--on-error null|raise]
         """
         from llm_magics.notebook import embedding
 

@@ -159,6 +159,20 @@ def embed_parser(magic: str = "%embed") -> OptionParser:
     add = parser.add_argument
     add("-o", "--output", metavar="NAME", help="keep the result in this variable")
     add("--model", metavar="MODEL", help="provider/name; the setting embedding_model if not given")
+    add("--batch-size", type=int, metavar="N", help="texts in one request, at most")
+    add("--concurrency", type=int, metavar="N", help="requests at once, at most")
+    add(
+        "--too-long",
+        choices=("truncate", "chunk-mean", "error"),
+        default="truncate",
+        help="what becomes of a text that is longer than the model reads",
+    )
+    add(
+        "--on-error",
+        choices=("null", "raise"),
+        default="null",
+        help="null leaves a text that is refused without a vector",
+    )
     if magic == "%embed":
         add("--into", metavar="COLUMN", help="put the vectors into this column of the frame")
     return parser

@@ -22,6 +22,7 @@ from llm_magics.types import (
     ChatMessage,
     ModelParameters,
     ModelResponse,
+    PackedVectors,
     Progress,
     StreamChunk,
     whole_number,
@@ -110,6 +111,9 @@ class BaseModelProvider(ABC):
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
     # The environment variable that holds the user's key, where there is one.
     key_variable: str = ""
+    # So many texts in one request of vectors, and so many such requests at once.
+    texts_at_once: ClassVar[int] = 256
+    embeds_at_once: ClassVar[int] = 4
     # All variables that its settings may come from: when one changes, it is made anew.
     environment: ClassVar[tuple[str, ...]] = ()
 
@@ -175,6 +179,10 @@ class BaseModelProvider(ABC):
     @abstractmethod
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         """One vector per text, in their order."""
+
+    async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
+        """The same as `generate_embeddings`, without a Python object for each number."""
+        return PackedVectors.of(await self.generate_embeddings(texts, model))
 
     @abstractmethod
     async def health_check(self) -> dict[str, Any]:

@@ -90,6 +90,9 @@ class Settings(BaseModel):
     )
     cache: bool = Field(False, description="an answer given before is given again")
     cache_mb: int = Field(500, ge=1, description="how large the cache may grow")
+    vectors: Path | None = Field(
+        None, description="vectors are kept in this folder; off: nowhere; else in cache_dir"
+    )
     record: Path | None = Field(None, description="answers are kept in this file")
     replay: Path | None = Field(None, description="answers come from this file; off: live")
     replay_strict: bool = Field(False, description="a call that is not in the file is an error")

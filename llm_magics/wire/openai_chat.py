@@ -19,6 +19,7 @@ from llm_magics.types import (
     Embeddings,
     EngineTimings,
     ModelParameters,
+    PackedVectors,
     StreamChunk,
     Usage,
 )
@@ -228,9 +229,25 @@ def embedding_request(
 def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:
     """The vectors of an answer, in the order of the texts sent, from base64 or numbers."""
     rows = sorted(reply["data"], key=lambda row: row.get("index", 0))
+    return Embeddings((_vector(row["embedding"]) for row in rows), _read_by(reply))
+
+
+def packed_of(reply: Mapping[str, Any]) -> PackedVectors:
+    """The same, packed: what came in base64 is not taken apart."""
+    rows = sorted(reply["data"], key=lambda row: row.get("index", 0))
+    if not rows or not isinstance(rows[0]["embedding"], str):
+        return PackedVectors.of(embeddings_of(reply))
+    parts = [base64.b64decode(row["embedding"]) for row in rows]
+    widths = {len(part) for part in parts}
+    if len(widths) > 1:
+        msg = "vectors of different lengths in one answer"
+        raise ValueError(msg)
+    return PackedVectors(b"".join(parts), widths.pop() // 4, _read_by(reply))
+
+
+def _read_by(reply: Mapping[str, Any]) -> Usage:
     usage = reply.get("usage") or {}
-    read = usage.get("prompt_tokens", usage.get("total_tokens"))  # Voyage's: all of it is read
-    return Embeddings((_vector(row["embedding"]) for row in rows), Usage(read))
+    return Usage(usage.get("prompt_tokens", usage.get("total_tokens")))  # Voyage's: all is read
 
 
 def _vector(embedding: str | list[float]) -> list[float]:

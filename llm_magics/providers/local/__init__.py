@@ -61,6 +61,9 @@ class LocalProvider(StreamingProvider):
     """llama.cpp in a child process, one for each model in use."""
 
     name = "local"
+    # It computes one after the other: small portions, so that something is seen of it.
+    texts_at_once = 64
+    embeds_at_once = 1
     config_type = LocalConfig
     config: LocalConfig
 

@@ -6,8 +6,8 @@ Source: https://platform.openai.com/docs/api-reference.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -20,8 +20,17 @@ from llm_magics.providers.openai_like.quirks import Quirks
 from llm_magics.providers.openai_like.refusals import NoSystem, classified, refused_parameter
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.transport import KeyHeader
-from llm_magics.types import ChatMessage, Embeddings, ModelParameters, StreamChunk, Usage
+from llm_magics.types import (
+    ChatMessage,
+    Embeddings,
+    ModelParameters,
+    PackedVectors,
+    StreamChunk,
+    Usage,
+)
 from llm_magics.wire import openai_chat
+
+_T = TypeVar("_T")
 
 # A refused parameter and what takes its place.
 _REPLACED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -84,21 +93,39 @@ class OpenAILikeProvider(LeavingOutProvider):
         return models
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
-        model = self.bare(model)
         vectors, tokens = Embeddings(), 0
         for batch in batches(texts):
-            body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format)
-            path = self._path("/embeddings", model)
-            reply = await self._object("POST", path, body, model)
-            with self._reading():
-                came = openai_chat.embeddings_of(reply)
-            if len(came) != len(batch):
-                msg = f"{self.name}/{model} gave {len(came)} vectors for {len(batch)} texts."
-                raise ProviderError(msg, provider=self.name, model=model)
+            came = await self._embedded(batch, model, openai_chat.embeddings_of)
+            self._check_count(len(came), len(batch), model)
             vectors += came
             tokens += (came.usage.input_tokens if came.usage else None) or 0
         vectors.usage = Usage(tokens or None)
         return vectors
+
+    async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
+        parts, tokens, dimensions = [], 0, 0
+        for batch in batches(texts):
+            came = await self._embedded(batch, model, openai_chat.packed_of)
+            row_bytes = 4 * came.dimensions
+            self._check_count(len(came.data) // row_bytes if row_bytes else 0, len(batch), model)
+            parts.append(came.data)
+            dimensions = came.dimensions
+            tokens += (came.usage.input_tokens if came.usage else None) or 0
+        return PackedVectors(b"".join(parts), dimensions, Usage(tokens or None))
+
+    async def _embedded(
+        self, batch: Sequence[str], model: str, read: Callable[[dict[str, Any]], _T]
+    ) -> _T:
+        model = self.bare(model)
+        body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format)
+        reply = await self._object("POST", self._path("/embeddings", model), body, model)
+        with self._reading():
+            return read(reply)
+
+    def _check_count(self, came: int, wanted: int, model: str) -> None:
+        if came != wanted:
+            msg = f"{self.name}/{self.bare(model)} gave {came} vectors for {wanted} texts."
+            raise ProviderError(msg, provider=self.name, model=model)
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters

@@ -1,0 +1,296 @@
+"""
+Many texts on their way to vectors, batch by batch.
+
+What was paid for before is not sent; what lands is kept at once, so that a call that ends in
+any way has lost nothing. A batch that the service refuses for what is in it is halved until the
+guilty texts are found; whatever else goes wrong ends the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_magics.engine.embedding.landing import (
+    AVERAGED,
+    FAILED,
+    OK,
+    PENDING,
+    TRUNCATED,
+    Landed,
+)
+from llm_magics.engine.embedding.long_texts import mean_of_parts, truncated
+from llm_magics.engine.embedding.options import EmbedOptions
+from llm_magics.engine.embedding.sending import Sender
+from llm_magics.engine.response import Response
+from llm_magics.engine.road import Route, find_route, logged, made_ready
+from llm_magics.engine.session import Session
+from llm_magics.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnsupportedError,
+)
+from llm_magics.policies import metrics, recordings
+from llm_magics.policies.batching import Bounds, batches
+from llm_magics.policies.vectors import VectorStore, keys_of
+from llm_magics.types import Progress, StreamChunk, Usage, whole_text
+
+if TYPE_CHECKING:
+    from llm_magics.engine.embedding.landing import Floats
+
+# These are about the call, whatever texts are in it.
+_OF_THE_CALL = (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ModelNotFoundError,
+    RateLimitError,
+    UnsupportedError,
+)
+
+# If so many texts were refused and none was taken, it is not the texts.
+_HOPELESS = 8
+
+
+class EmbeddingCall:
+    """
+    Texts on their way, each of them another; afterwards ``landed`` has what came of each.
+
+    ``texts`` are not empty: what is has no meaning to embed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        texts: Sequence[str],
+        model: str | None = None,
+        options: EmbedOptions | None = None,
+    ) -> None:
+        self._session = session
+        self._texts = [text if text.isascii() else whole_text(text) for text in texts]
+        self._model = model or session.config.embedding_model
+        self._options = options or EmbedOptions()
+        self._route: Route | None = None
+        self._sender: Sender | None = None
+        self._store: VectorStore | None = None
+        self._elapsed_s: float | None = None
+        self._fatal: Exception | None = None
+        self.landed = Landed(len(texts))
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Walk the road, yielding how far it has come; where there is no text, nowhere."""
+        if not self._texts:
+            return
+        self._route = route = await find_route(self._session, self._model)
+        self._sender = Sender(self._session, route)
+        with logged(self._session, "embedding", lambda: route, self.response):
+            began = time.perf_counter()
+            await self._find_kept(route)
+            if (self.landed.outcomes == PENDING).any():
+                async for progress in made_ready(route, "embeddings"):
+                    yield progress
+                async for _ in self._walked(route):
+                    self._elapsed_s = time.perf_counter() - began
+                    yield self._progress(route)
+            self._elapsed_s = time.perf_counter() - began
+
+    # What is there already.
+
+    async def _find_kept(self, route: Route) -> None:
+        """Take what a recording has, then what was paid for in an earlier call."""
+        self._play(route)
+        space = {"model": route.model, "identity": await route.provider.identity(route.model)}
+        space["provider"] = route.provider.name
+        self._store = self._session.vectors(space)
+        if self._store is None:
+            return
+        if not self.landed.kept.any():
+            self.landed.adopt(*self._store.find(keys_of(self._texts)))
+        else:  # a recording has some of them
+            self._find_left(self._store, "", OK)
+        self._find_left(self._store, self._treated, self._treatment)
+        self._record([int(place) for place in np.flatnonzero(self.landed.kept)])
+
+    def _find_left(self, store: VectorStore, prefix: str, outcome: int) -> None:
+        """Take what is kept of the texts that nothing has come of yet."""
+        left = self.landed.pending
+        found, rows = store.find(keys_of(prefix + self._texts[place] for place in left))
+        if found.any():
+            places = self.landed.land(np.asarray(left)[found].tolist(), rows[found], outcome)
+            self.landed.kept[places] = True
+
+    @property
+    def _treatment(self) -> int:
+        """What comes of a text that is too long."""
+        return TRUNCATED if self._options.too_long == "truncate" else AVERAGED
+
+    @property
+    def _treated(self) -> str:
+        """What stands before the key of a text that was too long, and was treated so."""
+        return f"{self._options.too_long}\0"
+
+    def _play(self, route: Route) -> None:
+        tape = self._session.tape
+        if tape is None or not tape.plays:
+            return
+        for place, text in enumerate(self._texts):
+            found = tape.find(recordings.embedding_request(route.name, text))
+            if found:
+                vector = np.asarray(recordings.unpacked(found["vector"]), np.float32)
+                self.landed.land([place], vector[None, :])
+                self.landed.kept[place] = True
+
+    def _record(self, places: Sequence[int]) -> None:
+        tape = self._session.tape
+        if tape is None or not tape.records or self._route is None:
+            return
+        name = self._route.name
+        tape.keep_all(
+            (
+                recordings.embedding_request(name, self._texts[place]),
+                {"vector": recordings.packed(self.landed.matrix[place].tolist())},
+            )
+            for place in places
+        )
+
+    # What is sent.
+
+    async def _walked(self, route: Route) -> AsyncGenerator[None, None]:
+        """Send all batches, several at once, yielding whenever one has ended."""
+        left = self.landed.pending
+        lengths = [len(self._texts[place].encode()) for place in left]
+        bounds = Bounds(self._options.batch_size or route.provider.texts_at_once)
+        todo = ([left[number] for number in batch] for batch in batches(lengths, bounds))
+        news: asyncio.Queue[None] = asyncio.Queue()
+        at_once = self._options.concurrency or route.provider.embeds_at_once
+        workers = [asyncio.create_task(self._work(todo, news)) for _ in range(at_once)]
+        try:
+            while not all(worker.done() for worker in workers):
+                await news.get()
+                yield
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        if self._fatal is not None:
+            raise self._fatal
+
+    async def _work(self, todo: Iterator[list[int]], news: asyncio.Queue[None]) -> None:
+        """
+        Send one batch after the other.
+
+        When one fails for all, no more is sent; what is under way may be paid, and is waited for.
+        """
+        try:
+            for places in todo:
+                if self._fatal is not None:
+                    return
+                await self._embed(places)
+                news.put_nowait(None)
+        except Exception as error:
+            self._fatal = self._fatal or error
+        finally:
+            asyncio.get_running_loop().call_soon(news.put_nowait, None)  # when it is done
+
+    async def _embed(self, places: list[int]) -> None:
+        """Embed a batch, or the halves of it that are not refused."""
+        assert self._sender is not None
+        try:
+            rows = await self._sender.send([self._texts[place] for place in places])
+        except ProviderError as error:
+            if not _is_about_texts(error):
+                raise
+            if len(places) == 1:
+                await self._treat(places[0], error)
+                return
+            middle = len(places) // 2
+            await self._embed(places[:middle])
+            await self._embed(places[middle:])
+            return
+        self._keep(places, rows)
+
+    async def _treat(self, place: int, error: ProviderError) -> None:
+        """A text that is refused for itself: treated where it is too long, else failed."""
+        assert self._sender is not None
+        text, policy = self._texts[place], self._options.too_long
+        if isinstance(error, ContextLengthError) and policy != "error":
+            treat = truncated if policy == "truncate" else mean_of_parts
+            try:
+                rows = await treat(text, error, self._sender.send)
+            except ContextLengthError as again:
+                error = again
+            else:
+                self._keep([place], rows, self._treatment)
+                return
+        self.landed.fail(place, error)
+        if len(self.landed.errors) >= _HOPELESS and not self._sender.sent:
+            raise error
+
+    def _keep(self, places: list[int], rows: Floats, outcome: int = OK) -> None:
+        """What has landed, here and for later."""
+        good = self.landed.land(places, rows, outcome)
+        prefix = "" if outcome == OK else self._treated
+        if self._store is not None:
+            keys = keys_of(prefix + self._texts[place] for place in good)
+            self._store.put(keys, self.landed.matrix[good])
+        self._record(good)
+
+    # What is told of it.
+
+    def _progress(self, route: Route) -> Progress:
+        told = [f"embedding with {route.name}"]
+        for count, word in (
+            (int(self.landed.kept.sum()), "cached"),
+            (self.landed.count(FAILED), "failed"),
+        ):
+            if count:
+                told.append(f"{count:,} {word}")
+        if self._sender is not None and self._sender.cost_usd:
+            told.append(f"${self._sender.cost_usd:.2g}")
+        done = len(self._texts) - self.landed.count(PENDING)
+        return Progress(
+            " · ".join(told),
+            done=done,
+            total=len(self._texts),
+            unit="rows",
+            elapsed_s=self._elapsed_s or 0.0,
+        )
+
+    @property
+    def sent(self) -> int:
+        """How many texts were sent and answered."""
+        return self._sender.sent if self._sender else 0
+
+    def response(self) -> Response:
+        """The measurements of the call, as a response without text."""
+        route, sender = self._route, self._sender
+        usage = Usage(sender.tokens if sender else None)
+        chunks = [StreamChunk(elapsed_s=self._elapsed_s)] if self._elapsed_s else []
+        return Response(
+            text="",
+            model=route.name if route else "",
+            finish_reason="stop",
+            usage=usage,
+            timing=metrics.measure(chunks, usage, route.load_s if route else 0.0),
+            cost_usd=sender.cost_usd if sender else None,
+            retries=sender.retries if sender else 0,
+            cached=not self.sent and bool(self.landed.kept.any()),
+        )
+
+
+def _is_about_texts(error: ProviderError) -> bool:
+    """Whether other texts might be taken: a 500 too, which is how some say that one is odd."""
+    if isinstance(error, ContextLengthError):
+        return True
+    if isinstance(error, _OF_THE_CALL) or error.status is None:
+        return False
+    return (400 <= error.status < 500 and error.status != 402) or error.status == 500

@@ -1,0 +1,84 @@
+"""What has come of each text: its vector, where it is from, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_magics.errors import ProviderError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from llm_magics.errors import LLMError
+
+    Floats = NDArray[np.float32]
+
+# What can have come of a text.
+PENDING, OK, TRUNCATED, AVERAGED, FAILED = range(5)
+OUTCOMES = ("pending", "ok", "truncated", "averaged", "failed")
+
+
+class Landed:
+    """
+    The vectors of ``count`` texts as they come; ``matrix`` has a row for each, NaN until then.
+
+    ``kept`` marks those that were there before, and cost nothing.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.outcomes = np.full(count, PENDING, np.uint8)
+        self.kept = np.zeros(count, bool)
+        self.matrix: Floats = np.empty((count, 0), np.float32)
+        self.errors: dict[int, LLMError] = {}
+
+    @property
+    def dimensions(self) -> int:
+        """Of each vector; 0 before there is one."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def pending(self) -> list[int]:
+        """The texts that nothing has come of yet."""
+        return [int(place) for place in np.flatnonzero(self.outcomes == PENDING)]
+
+    def count(self, *outcomes: int) -> int:
+        """How many have come to this."""
+        return int(np.isin(self.outcomes, outcomes).sum())
+
+    def adopt(self, found: NDArray[np.bool_], matrix: Floats) -> None:
+        """Rows that were kept before, of a ``matrix`` with a row for each text."""
+        if not found.any():
+            return
+        self.matrix = matrix
+        self.outcomes[found] = OK
+        self.kept[found] = True
+
+    def land(self, places: Sequence[int], rows: Floats, outcome: int = OK) -> list[int]:
+        """
+        Rows that have come; those of ``places`` whose vectors are good.
+
+        Raises:
+            ProviderError: they are of another length than those before.
+        """
+        if not self.dimensions:
+            self.matrix = np.full((len(self.outcomes), rows.shape[1]), np.nan, np.float32)
+        if rows.shape[1] != self.dimensions:
+            msg = f"Vectors of {rows.shape[1]} dimensions came, and those before had {self.dimensions}."
+            hint = "Another model may stand behind that name now; what had come is kept."
+            raise ProviderError(msg, hint=hint)
+        norms = np.linalg.norm(rows, axis=1)
+        good = np.isfinite(norms) & (norms > 0)
+        landed = np.asarray(places)
+        self.matrix[landed[good]] = rows[good]
+        self.outcomes[landed[good]] = outcome
+        for place in landed[~good].tolist():
+            self.fail(place, ProviderError("The service gave a vector that is no direction."))
+        return [int(place) for place in landed[good]]
+
+    def fail(self, place: int, error: LLMError) -> None:
+        """A text for which there is no vector."""
+        self.outcomes[place] = FAILED
+        self.errors[place] = error

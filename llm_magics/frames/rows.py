@@ -1,0 +1,86 @@
+"""The rows of whatever column was given: which texts are in them, and which rows have none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm_magics.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# In place of the number of a text: why a row has none.
+MISSING, EMPTY, NO_TEXT = -1, -2, -3
+
+# Texts of the notebook's libraries: what has one of these methods is a column.
+_AS_LIST = ("to_pylist", "to_list", "tolist")
+
+
+class Rows:
+    """
+    Rows as numbers of different texts.
+
+    Attributes:
+        texts: each once, in the order in which they first occur.
+        codes: for each row the number of its text, or why it has none.
+    """
+
+    def __init__(self, given: Any, *, strict: bool) -> None:
+        """
+        Read ``given``: a list, array, or column of pandas, polars or pyarrow.
+
+        Raises:
+            UsageError: it is no column; or, where that is ``strict``, a row is no text.
+        """
+        values = _values_of(given)
+        numbers: dict[str, int] = {}
+        codes = np.empty(len(values), np.int64)
+        for row, value in enumerate(values):
+            if isinstance(value, str):
+                is_empty = not value or value.isspace()
+                codes[row] = EMPTY if is_empty else numbers.setdefault(value, len(numbers))
+            else:
+                codes[row] = _why(value, row, strict=strict)
+        self.texts = list(numbers)
+        self.codes: NDArray[np.int64] = codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def count(self, why: int) -> int:
+        """How many rows have no text for this reason."""
+        return int((self.codes == why).sum())
+
+
+def _values_of(given: Any) -> list[Any]:
+    if (
+        not isinstance(given, Iterable)
+        or isinstance(given, str | bytes | Mapping | AbstractSet)
+        or getattr(given, "ndim", 1) != 1
+        or hasattr(given, "columns")
+    ):
+        msg = f"A list or column of texts can be embedded, and this is {type(given).__name__}."
+        raise UsageError(msg, hint='Write df["column"], or lm.embed(["…"]) for one text.')
+    for way in _AS_LIST:
+        if hasattr(given, way):
+            values: list[Any] = getattr(given, way)()
+            return values
+    return list(given)
+
+
+def _why(value: Any, row: int, *, strict: bool) -> int:
+    """Why a row has no text."""
+    # NaN, NaT and pd.NA without asking pandas.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return MISSING
+    if isinstance(value, float | np.floating) and math.isnan(value):
+        return MISSING
+    if not strict:
+        return NO_TEXT
+    msg = f"Row {row} is {type(value).__name__}, not text: {value!r:.60}"
+    raise UsageError(msg, hint='Convert the column first: df["c"] = df["c"].astype(str)')

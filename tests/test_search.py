@@ -1,0 +1,121 @@
+"""What is like what: matrices of columns, nearest rows, rows that say the same."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import llm_magics as lm
+from llm_magics import errors
+from llm_magics.frames import search
+
+ECHO = {"model": "echo/echo"}
+numbers = st.floats(-10, 10, width=32).filter(lambda number: abs(number) > 1e-3)
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    """Texts with their vectors."""
+    texts = ["red apple", "green pear", "fast car", "slow train", "red apple pie"]
+    return pd.DataFrame({"text": texts}, index=list("abcde")).llm.embed("text", **ECHO)
+
+
+def test_a_column_is_an_array_without_a_copy(frame: pd.DataFrame) -> None:
+    """Of shape (n, d), float32; a slice of it is a slice of the same memory."""
+    whole = lm.matrix(frame["vector"])
+    assert (whole.shape, whole.dtype) == ((5, 64), np.float32)
+    assert np.shares_memory(whole, frame["vector"].iloc[0])
+    part = lm.matrix(frame["vector"].iloc[1:3])
+    assert np.shares_memory(part, whole)
+    np.testing.assert_array_equal(part, whole[1:3])
+
+
+def test_in_another_order_it_is_a_copy(frame: pd.DataFrame) -> None:
+    """Which is right all the same; a missing vector is a row of NaN."""
+    whole = lm.matrix(frame["vector"])
+    np.testing.assert_array_equal(lm.matrix(frame["vector"].iloc[::-1]), whole[::-1])
+    with_gap = frame["vector"].copy()
+    with_gap.iloc[1] = None
+    assert np.isnan(lm.matrix(with_gap)[:, 0]).tolist() == [False, True, False, False, False]
+    np.testing.assert_array_equal(lm.matrix([list(row) for row in whole]), whole)
+
+
+@pytest.mark.parametrize("wrong", [[[1.0], [1.0, 2.0]], [1.0, 2.0], [], [None]])
+def test_what_is_no_column_of_vectors_is_refused(wrong: Any) -> None:
+    """With how to make one."""
+    with pytest.raises(errors.UsageError, match="column of vectors"):
+        lm.matrix(wrong)
+
+
+def test_a_column_survives_files_and_copies(frame: pd.DataFrame) -> None:
+    """Parquet, pickle, copy, concat and groupby: the same vectors come back."""
+    pytest.importorskip("pyarrow")
+    whole = lm.matrix(frame["vector"])
+    file = io.BytesIO()
+    frame.to_parquet(file)
+    doubled = pd.concat([frame, frame])
+    for other in (
+        pd.read_parquet(file),
+        pickle.loads(pickle.dumps(frame)),
+        copy.deepcopy(frame),
+        doubled.iloc[:5],
+        pd.concat([group for _, group in frame.groupby("text")]).loc[frame.index],
+    ):
+        np.testing.assert_array_equal(lm.matrix(other["vector"]), whole)
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 30), st.just(4)), elements=numbers),
+    st.integers(1, 40),
+    st.integers(1, 5),
+)
+def test_the_nearest_are_those_of_a_plain_search(vectors: Any, k: int, asked: int) -> None:
+    """Best first, as many as there are, whatever the size of the blocks."""
+    queries = vectors[:asked] + 0.5
+    places, cosines = search.nearest(vectors, queries, k)
+    assert places.shape == (len(queries), min(k, len(vectors)))
+    for query, row, told in zip(queries, places, cosines, strict=True):
+        plain = vectors @ query / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(query))
+        np.testing.assert_allclose(told, np.sort(plain)[::-1][: len(row)], atol=1e-5)
+        np.testing.assert_allclose(plain[row], told, atol=1e-5)
+
+
+def test_rows_near_a_text(frame: pd.DataFrame) -> None:
+    """Index and columns stay; the text is embedded by the same model."""
+    found = frame.llm.nearest("red apple", k=2, **ECHO)
+    assert found.index.tolist()[0] == "a"
+    assert found.cosine.iloc[0] == pytest.approx(1, abs=1e-5)
+    assert found.cosine.is_monotonic_decreasing
+    by_vector = frame.llm.nearest(frame["vector"]["a"], k=2)
+    assert by_vector.index.tolist() == found.index.tolist()
+    with pytest.raises(errors.UsageError, match="dimensions"):
+        frame.llm.nearest([1.0, 2.0])
+    with pytest.raises(errors.UsageError, match="no column 'vectr'"):
+        frame.llm.nearest("x", on="vectr")
+
+
+def test_missing_vectors_come_last(frame: pd.DataFrame) -> None:
+    """With no cosine."""
+    frame.loc["a", "vector"] = None
+    found = frame.llm.nearest("red apple", k=5, **ECHO)
+    assert found.index.tolist()[-1] == "a"
+    assert np.isnan(found.cosine.iloc[-1])
+
+
+def test_rows_that_say_the_same_are_dropped() -> None:
+    """All but the first; those without a vector stay."""
+    texts = ["one", "two", "one", None, "three", "two", None]
+    frame = pd.DataFrame({"text": texts}).llm.embed("text", **ECHO)
+    assert frame.llm.dedupe(0.999).index.tolist() == [0, 1, 3, 4, 6]
+    for wrong in (0, 1.5, -1):
+        with pytest.raises(errors.UsageError, match="threshold"):
+            frame.llm.dedupe(wrong)
