@@ -160,8 +160,14 @@ class ChatCall:
     async def _asked(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
         """What one model answers, now or before; whether it answered is remembered."""
         parameters = self._parameters(route)
-        is_fresh = self._prompt.is_fresh
-        kept = KeptAnswers(self._session, route, self.messages, parameters, is_fresh=is_fresh)
+        kept = KeptAnswers(
+            self._session,
+            route,
+            self.messages,
+            parameters,
+            is_fresh=self._prompt.is_fresh,
+            is_kept=self._prompt.is_kept,
+        )
         found = await kept.find()
         if found is not None:
             self._is_replayed = True

@@ -20,10 +20,11 @@ class KeptAnswers:
     """
     Where the answer to one chat may be, and where a new one is put.
 
-    A recording counts before the cache. ``is_fresh``: the cache is not asked, only told.
+    A recording counts before the cache. ``is_fresh``: the cache is not asked, only told;
+    ``is_kept``: there is one, whatever the settings say.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what decides about an answer)
         self,
         session: Session,
         route: Route,
@@ -31,9 +32,10 @@ class KeptAnswers:
         parameters: ModelParameters,
         *,
         is_fresh: bool,
+        is_kept: bool = False,
     ) -> None:
         self._tape = session.tape
-        self._cache = session.cache
+        self._cache = session.answer_cache if is_kept else session.cache
         self._route = route
         self._request = recordings.chat_request(route.name, messages, parameters)
         self._headers = dict(parameters.extra_headers)

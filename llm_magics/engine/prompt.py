@@ -63,6 +63,7 @@ class Prompt:
         thread: the conversation that it goes on with, and that it becomes part of.
         is_fresh: ask the model, whatever the cache has.
         is_foreign: it came in a file, which may be somebody else's.
+        is_kept: its answer is kept and given again, also where the settings ask for no cache.
     """
 
     text: str
@@ -77,6 +78,7 @@ class Prompt:
     thread: str | None = None
     is_fresh: bool = False
     is_foreign: bool = False
+    is_kept: bool = False
 
 
 def with_template(prompt: Prompt, session: Session) -> Prompt:

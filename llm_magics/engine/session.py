@@ -91,7 +91,7 @@ class Session:
         wanted = self.config.vectors
         if wanted == Path("off"):
             return None
-        return wanted.expanduser() if wanted else cache_folder() / "vectors"
+        return wanted.expanduser().absolute() if wanted else cache_folder() / "vectors"
 
     def vectors(self, space: dict[str, Any]) -> VectorStore | None:
         """The vectors kept of ``space``, if they are kept at all."""

@@ -13,6 +13,7 @@ from llm_magics.errors import UsageError, nearest
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+    from llm_magics.frames.prompt import Prompted, PromptReport, RowPrompts
     from llm_magics.frames.report import EmbeddingReport
 
 
@@ -27,9 +28,9 @@ class _Accessor:
         self._of = of
 
     @property
-    def report(self) -> EmbeddingReport | None:
-        """How the last embedding went; its ``frame()`` has the rows that did not go plainly."""
-        report: EmbeddingReport | None = self._of.__dict__.get(_KEPT)
+    def report(self) -> EmbeddingReport | PromptReport | None:
+        """How the last embedding or asking went; its ``frame()`` has the rows that did not go plainly."""
+        report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_KEPT)
         return report
 
     def _vectors_of(self, column: Series[Any], **given: Any) -> Series[Any]:
@@ -136,6 +137,157 @@ class FrameAccessor(_Accessor):
             self._frame[self._into] = vectors
             raise done.interrupted(self._frame, f"the column {self._into}") from None
         super()._stopped_by(error, vectors, done)
+
+    def prompt(  # noqa: PLR0913 (as for lm.ask)
+        self,
+        prompt: str,
+        *,
+        into: str | None = None,
+        schema: Any = None,
+        model: str | None = None,
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: str = "null",
+        fresh: bool = False,
+        dry_run: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """
+        The frame, with the answer to a prompt for each row.
+
+        Rows that ask the same are asked once, and what was asked before is not asked again:
+        after an interrupt or a crash the same call goes on where it was.
+
+        Args:
+            prompt: with ``{{ column }}`` in it. Rows in which all of these are missing are not
+                asked.
+            into: the column of answers; ``answer`` if not given.
+            schema: what an answer must look like, as for `llm_magics.ask`. Each of its fields
+                becomes a column, and ``into`` is not used.
+            model, system, parameters: as for `llm_magics.ask`, the same for all rows.
+            concurrency: prompts at once.
+            on_error: ``null`` leaves a row that fails without an answer, and warns; ``raise`` raises.
+            fresh: ask anew what was asked before.
+            dry_run: give what it may take, in tokens and dollars, and send nothing.
+
+        Raises:
+            UsageError: the prompt names what is no column.
+            Interrupted: the frame has the answers that had come.
+            LLMError: what is wrong with all rows.
+        """
+        from llm_magics.frames.prompt import RowPrompts
+
+        wanted = RowPrompts(prompt, model, system, schema, parameters, concurrency, fresh)
+        return self._asked(self._frame, wanted, into or "answer", on_error, dry_run=dry_run)
+
+    def extract(self, column: str, schema: Any, **given: Any) -> Any:
+        """
+        The frame, with what ``schema`` asks for taken out of the texts of ``column``.
+
+        Each field of the schema becomes a column of a type that fits.
+
+        Args:
+            column: the column of texts.
+            schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
+            given: as for `prompt`.
+        """
+        asked = "Take this out of the text, as JSON. The text:\n\n{{ text }}"
+        return self._asked_of(column, asked, schema, **given)
+
+    def classify(
+        self, column: str, labels: Sequence[str], *, into: str = "label", **given: Any
+    ) -> Any:
+        """
+        The frame, with the one of ``labels`` that fits each text of ``column`` best.
+
+        Args:
+            column: the column of texts.
+            labels: at least two.
+            into: the column of labels, categorical.
+            given: as for `prompt`.
+        """
+        is_list = not isinstance(labels, str) and all(isinstance(each, str) for each in labels)
+        if not is_list or len(set(labels)) < 2:
+            msg = "To classify takes a list of at least two different labels."
+            raise UsageError(msg, hint='Write labels=["praise", "complaint"].')
+        schema = {
+            "type": "object",
+            "properties": {into: {"type": "string", "enum": list(labels)}},
+            "required": [into],
+            "additionalProperties": False,
+        }
+        told = ", ".join(labels).replace("{", "{{ '{' }}")  # a label is no template
+        asked = f"Which of these fits the text best: {told}? The text:\n\n{{{{ text }}}}"
+        done = self._asked_of(column, asked, schema, **given)
+        if isinstance(done, pd.DataFrame):
+            self._frame[into] = pd.Categorical(self._frame[into], categories=list(labels))
+        return done
+
+    def _asked_of(  # noqa: PLR0913 (as for prompt)
+        self,
+        column: str,
+        prompt: str,
+        schema: Any,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: str = "null",
+        fresh: bool = False,
+        dry_run: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """The same as `prompt`, of one column, whatever it is called: here it is ``text``."""
+        from llm_magics.frames.prompt import RowPrompts
+
+        wanted = RowPrompts(prompt, model, system, schema, parameters, concurrency, fresh)
+        view = self._column(column).to_frame("text")
+        return self._asked(view, wanted, "answer", on_error, dry_run=dry_run)
+
+    def _asked(
+        self, view: DataFrame, wanted: RowPrompts, into: str, on_error: str, *, dry_run: bool
+    ) -> Any:
+        """The frame with the answers to what is asked of the rows of ``view``."""
+        from llm_magics.frames.prompt import Prompted, fields_of, texts_of
+        from llm_magics.schemas import schema_of
+
+        if on_error not in ("null", "raise"):
+            msg = f"on_error cannot be {on_error!r}."
+            raise UsageError(msg, hint='Give it "null" or "raise".')
+        prompted = Prompted(view, wanted)
+        if dry_run:
+            return prompted.estimate()
+        fields = (
+            [] if wanted.schema is None else list(schema_of(wanted.schema).get("properties", {}))
+        )
+        error = prompted.ask()
+        answered, index = prompted.answered, self._frame.index
+        if fields:
+            columns = fields_of(answered, index, fields)
+            for name in fields:
+                self._frame[name] = columns[name]
+        else:
+            self._frame[into] = texts_of(answered, index)
+        self._settle(prompted, error, on_error, ", ".join(fields) or into)
+        return self._frame
+
+    def _settle(
+        self, prompted: Prompted, error: BaseException | None, on_error: str, where: str
+    ) -> None:
+        """Tell how it went, and raise what is to be raised."""
+        from llm_magics.frames.prompt import stopped
+
+        report = prompted.report()
+        object.__setattr__(self._of, _KEPT, report)
+        if isinstance(error, KeyboardInterrupt):
+            done = report.counts["ok"]
+            raise stopped(done, len(prompted.codes), self._frame, f"the column {where}") from None
+        is_lost = report.counts["failed"] and not report.counts["ok"]
+        first = error or (prompted.first_error if on_error == "raise" or is_lost else None)
+        if first is not None:
+            raise first
+        if report.counts["failed"]:
+            warnings.warn(f"{report}: see .llm.report.frame()", stacklevel=4)
 
     def nearest(
         self,

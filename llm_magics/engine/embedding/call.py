@@ -8,13 +8,14 @@ guilty texts are found; whatever else goes wrong ends the call.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_magics.engine.crew import done_by
 from llm_magics.engine.embedding.landing import (
     AVERAGED,
     FAILED,
@@ -83,7 +84,6 @@ class EmbeddingCall:
         self._sender: Sender | None = None
         self._store: VectorStore | None = None
         self._elapsed_s: float | None = None
-        self._fatal: Exception | None = None
         self.landed = Landed(len(texts))
 
     async def events(self) -> AsyncGenerator[Progress, None]:
@@ -170,36 +170,10 @@ class EmbeddingCall:
         lengths = [len(self._texts[place].encode()) for place in left]
         bounds = Bounds(self._options.batch_size or route.provider.texts_at_once)
         todo = ([left[number] for number in batch] for batch in batches(lengths, bounds))
-        news: asyncio.Queue[None] = asyncio.Queue()
         at_once = self._options.concurrency or route.provider.embeds_at_once
-        workers = [asyncio.create_task(self._work(todo, news)) for _ in range(at_once)]
-        try:
-            while not all(worker.done() for worker in workers):
-                await news.get()
+        async with aclosing(done_by(at_once, self._embed, todo)) as walked:
+            async for _ in walked:
                 yield
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-        if self._fatal is not None:
-            raise self._fatal
-
-    async def _work(self, todo: Iterator[list[int]], news: asyncio.Queue[None]) -> None:
-        """
-        Send one batch after the other.
-
-        When one fails for all, no more is sent; what is under way may be paid, and is waited for.
-        """
-        try:
-            for places in todo:
-                if self._fatal is not None:
-                    return
-                await self._embed(places)
-                news.put_nowait(None)
-        except Exception as error:
-            self._fatal = self._fatal or error
-        finally:
-            asyncio.get_running_loop().call_soon(news.put_nowait, None)  # when it is done
 
     async def _embed(self, places: list[int]) -> None:
         """Embed a batch, or the halves of it that are not refused."""

@@ -1,0 +1,263 @@
+"""
+A prompt for each row: filled in from its columns, asked once for all rows that say the same.
+
+Answers are kept when they come, so that after an interrupt, a crash or a change of other rows
+the same call asks only what it has not asked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from llm_magics.bridge import bridge
+from llm_magics.engine import money
+from llm_magics.engine.exchange import Exchange
+from llm_magics.engine.many import ManyCall
+from llm_magics.engine.prompt import Prompt, parameters_of
+from llm_magics.engine.road import find_route
+from llm_magics.engine.session import session
+from llm_magics.errors import Interrupted, LLMError, UsageError, nearest
+from llm_magics.policies import templates
+from llm_magics.policies.budget import dollars
+from llm_magics.types import ChatMessage
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+OnError = Literal["raise", "null"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowPrompts:
+    """
+    What is asked of each row, and how.
+
+    Attributes:
+        text: the prompt, with ``{{ column }}`` in it.
+        model, system, parameters, schema: as for `llm_magics.ask`, the same for all rows.
+        concurrency: prompts at once; what suits the provider unless given.
+        is_fresh: ask anew what was asked before.
+    """
+
+    text: str
+    model: str | None = None
+    system: str | None = None
+    schema: Any = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int | None = None
+    is_fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RowsEstimate:
+    """What asking may take: US dollars are ``None`` where prices are not known."""
+
+    rows: int
+    prompts: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} rows · {self.prompts:,} different prompts · about {self.input_tokens:,} tokens, "
+            f"and answers of up to {self.output_tokens:,} · cost {dollars(self.cost_usd)}"
+        )
+
+    __repr__ = __str__
+
+
+class Prompted:
+    """
+    A prompt for each row of ``frame``; `ask` asks them.
+
+    Rows in which all columns that the prompt names are missing are not asked.
+    """
+
+    def __init__(self, frame: DataFrame, wanted: RowPrompts) -> None:
+        """
+        Fill in the prompts.
+
+        Raises:
+            TemplateError: the prompt names what is no column, or cannot be filled in.
+        """
+        self._frame = frame
+        self._wanted = wanted
+        self._columns = _columns_in(frame, wanted)
+        numbers: dict[str, int] = {}
+        self.codes = [self._code(row, numbers) for row in self._rows()]
+        prompts = [self._prompt(text) for text in numbers]
+        self.call = ManyCall(session, prompts, wanted.concurrency)
+        self._texts = list(numbers)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self._columns:
+            return [{}] * len(self._frame)
+        values = zip(*(self._frame[name].tolist() for name in self._columns), strict=True)
+        names = [str(name) for name in self._columns]
+        return [dict(zip(names, row, strict=True)) for row in values]
+
+    def _code(self, row: dict[str, Any], numbers: dict[str, int]) -> int:
+        """The number of the prompt of a row; -1 where there is nothing to ask about."""
+        if row and all(_is_missing(value) for value in row.values()):
+            return -1
+        told = {name: "" if _is_missing(value) else value for name, value in row.items()}
+        text = templates.render(self._wanted.text, told)
+        return numbers.setdefault(text, len(numbers))
+
+    def _prompt(self, text: str) -> Prompt:
+        wanted = self._wanted
+        return Prompt(
+            text,
+            model=wanted.model,
+            system=wanted.system,
+            parameters=wanted.parameters,
+            schema=wanted.schema,
+            is_fresh=wanted.is_fresh,
+            is_kept=True,
+        )
+
+    def estimate(self) -> RowsEstimate:
+        """What asking may take; nothing is sent."""
+        route = bridge.run(find_route(session, self._wanted.model or session.config.model))
+        system = self._wanted.system or session.config.system
+        first = [ChatMessage("system", system)] if system else []
+        parameters = parameters_of(self._prompt("x"), session, route.parameters)
+        each = [
+            money.chat_estimate(
+                session,
+                route.provider,
+                route.model,
+                [*first, ChatMessage("user", text)],
+                parameters,
+            )
+            for text in self._texts
+        ]
+        costs = [one.cost_usd for one in each]
+        known = [usd for usd in costs if usd is not None]
+        return RowsEstimate(
+            rows=len(self.codes),
+            prompts=len(each),
+            input_tokens=sum(one.input_tokens for one in each),
+            output_tokens=sum(one.output_tokens for one in each),
+            cost_usd=sum(known) if len(known) == len(costs) else None,
+        )
+
+    def ask(self) -> BaseException | None:
+        """Ask all of them; what ended it before the end, if anything did."""
+        try:
+            with Exchange(self.call) as exchange:
+                exchange.finish()
+        except (LLMError, KeyboardInterrupt) as error:
+            return error
+        return None
+
+    @property
+    def answered(self) -> list[Any]:
+        """For each row its `Response`, ``None`` where there is none or it failed."""
+        errors, responses = self.call.errors, self.call.responses
+        good = [None if number in errors else each for number, each in enumerate(responses)]
+        return [good[code] if code >= 0 else None for code in self.codes]
+
+    @property
+    def first_error(self) -> LLMError | None:
+        """That of the first row that failed."""
+        errors = self.call.errors
+        return errors[min(errors)] if errors else None
+
+    def counts(self) -> dict[str, int]:
+        """Rows by what came of them."""
+        failed = sum(code in self.call.errors for code in self.codes)
+        missing = self.codes.count(-1)
+        good = sum(each is not None for each in self.answered)
+        told = {"ok": good, "failed": failed, "missing": missing}
+        return {**told, "pending": len(self.codes) - good - failed - missing}
+
+    def report(self) -> PromptReport:
+        """How it went."""
+        return PromptReport(self.counts(), self.call, self.codes, self._texts, self._frame.index)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptReport:
+    """How asking went: ``counts`` of rows, and `frame` for those that did not go well."""
+
+    counts: dict[str, int]
+    _call: ManyCall
+    _codes: Sequence[int]
+    _texts: Sequence[str]
+    _index: Any
+
+    @property
+    def sent(self) -> int:
+        """How many prompts were sent and answered, and are paid where that costs."""
+        return sum(each is not None and not each.cached for each in self._call.responses)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars; ``None`` where they are not known of all."""
+        costs = [each.cost_usd for each in self._call.responses if each is not None]
+        known = [usd for usd in costs if usd is not None]
+        return sum(known) if len(known) == len(costs) else None
+
+    def __str__(self) -> str:
+        return " · ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+
+    __repr__ = __str__
+
+    def frame(self) -> DataFrame:
+        """The rows that failed: their ``error`` and ``prompt``, by index."""
+        errors = self._call.errors
+        odd = [row for row, code in enumerate(self._codes) if code in errors]
+        told = [errors[self._codes[row]] for row in odd]
+        return pd.DataFrame(
+            {
+                "error": [f"{type(error).__name__}: {error}" for error in told],
+                "prompt": [self._texts[self._codes[row]] for row in odd],
+            },
+            index=self._index[odd],
+        )
+
+
+def _columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:
+    """The columns that the prompt names."""
+    known = {str(name): name for name in frame.columns}
+    named = templates.names_in(wanted.text)
+    unknown = sorted(named - set(known))
+    if unknown:
+        msg = f"The prompt names {{{{ {unknown[0]} }}}}, and the frame has no such column."
+        raise UsageError(msg, hint=nearest(unknown[0], known))
+    return [known[name] for name in sorted(named)]
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def stopped(done: int, rows: int, partial: object, where: str) -> Interrupted:
+    """The exception for a user's Interrupt."""
+    msg = f"Stopped; {done:,} of {rows:,} rows were answered."
+    hint = f"They are kept in {where}, and are not asked again." if done else None
+    return Interrupted(msg, hint=hint, partial=partial)
+
+
+def texts_of(answered: Sequence[Any], index: Any) -> Series[Any]:
+    """Answers as a column of texts."""
+    texts = [None if each is None else each.text for each in answered]
+    return pd.Series(texts, index=index, dtype="object")
+
+
+def fields_of(answered: Sequence[Any], index: Any, fields: Sequence[str]) -> DataFrame:
+    """Answers that fit a schema as columns, each of the type that fits its values."""
+    records = []
+    for each in answered:
+        value = None if each is None else each.json()
+        told = value if isinstance(value, dict) else {}
+        records.append([told.get(name) for name in fields])
+    return pd.DataFrame(records, columns=list(fields), index=index).convert_dtypes()

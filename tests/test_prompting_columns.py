@@ -1,0 +1,212 @@
+"""A prompt for each row: asked once, kept, typed, and one that fails stops no other."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+
+import llm_magics as lm
+from llm_magics import errors
+from tests.conftest import eventually
+from tests.nested import plain_environment
+from tests.serving import Asked, Says, as_json, chat_stream, serving
+
+
+class Chatter:
+    """A service of OpenAI's format that says back what it is asked, and counts."""
+
+    def __init__(self) -> None:
+        self.paid: list[str] = []
+        self.poison: set[str] = set()
+        self.delay_s = 0.0
+        self.running = self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, asked: Asked) -> Says:
+        body = asked.json()
+        said = body["messages"][-1]["content"]
+        if any(word in said for word in self.poison):
+            return as_json({"error": {"message": "Not that.", "code": "invalid_value"}}, 400)
+        self.paid.append(said)
+        if "response_format" in body:
+            properties = body["response_format"]["json_schema"]["schema"]["properties"]
+            answer = json.dumps({name: _value(spec, said) for name, spec in properties.items()})
+        else:
+            answer = f"said: {said}"
+        return Says(chat_stream(answer), delay_s=self.delay_s)
+
+
+def _value(spec: dict[str, object], said: str) -> object:
+    if "enum" in spec:
+        labels: list[str] = spec["enum"]  # type: ignore[assignment]
+        return next((label for label in labels if said.endswith(label[:2])), labels[0])
+    return len(said.split()) if spec.get("type") == "integer" else said.rsplit(maxsplit=1)[-1]
+
+
+@pytest.fixture
+def service() -> Iterator[Chatter]:
+    """The service ``lab``, whose model ``m`` is asked where none is named."""
+    fake = Chatter()
+    with serving(fake) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url, "api_key": "k"}}
+        lm.config.model = "lab/m"
+        lm.config.cache_dir = "cache"
+        yield fake
+
+
+def test_each_row_has_its_answer(service: Chatter) -> None:
+    """Index and order stay; rows that ask the same are asked once, and those without text not."""
+    frame = pd.DataFrame(
+        {"text": ["a", "b", "a", None, " "], "n": [1, 2, 1, 4, 5]}, index=list("vwxyz")
+    )
+    done = frame.llm.prompt("Sum up {{ text }}", into="summary", concurrency=4)
+    assert done is frame
+    assert frame["summary"].tolist()[:3] == ["said: Sum up a", "said: Sum up b", "said: Sum up a"]
+    assert frame["summary"].isna().tolist() == [False, False, False, True, True]
+    assert sorted(service.paid) == ["Sum up a", "Sum up b"]
+    assert str(frame.llm.report) == "3 ok · 2 missing"
+    frame.llm.prompt("{{ text }} and {{ n }}")
+    assert frame["answer"].tolist()[3] == "said:  and 4"
+
+
+def test_a_second_run_pays_nothing(service: Chatter) -> None:
+    """Nor one with more rows for those it had; ``fresh`` asks anew."""
+    frame = pd.DataFrame({"text": ["a", "b"]})
+    frame.llm.prompt("{{ text }}")
+    more = pd.DataFrame({"text": ["b", "c", "a"]}).llm.prompt("{{ text }}")
+    assert sorted(service.paid) == ["a", "b", "c"]
+    assert (more.llm.report.sent, more.llm.report.counts["ok"]) == (1, 3)
+    more.llm.prompt("{{ text }}", fresh=True)
+    assert len(service.paid) == 6
+
+
+def test_one_that_fails_stops_no_other(service: Chatter) -> None:
+    """It is told of; the next run pays for it alone."""
+    service.poison = {"bad"}
+    frame = pd.DataFrame({"text": ["a", "bad", "b"]}, index=[7, 8, 9])
+    with pytest.warns(UserWarning, match="2 ok · 1 failed"):
+        frame.llm.prompt("{{ text }}")
+    told = frame.llm.report.frame()
+    assert told.index.tolist() == [8]
+    assert "Not that" in told.error[8]
+    assert told.prompt[8] == "bad"
+    with pytest.raises(errors.ProviderError, match="Not that"):
+        frame.llm.prompt("{{ text }}", on_error="raise")
+    service.poison = set()
+    frame.llm.prompt("{{ text }}")
+    assert service.paid == ["a", "b", "bad"] or sorted(service.paid) == ["a", "b", "bad"]
+
+
+def test_a_schema_becomes_typed_columns(service: Chatter) -> None:
+    """One for each field, whatever the column of texts is called."""
+    frame = pd.DataFrame({"my text": ["one two", "three", None]})
+    frame.llm.extract("my text", "last, words int")
+    assert frame["last"].tolist()[:2] == ["two", "three"]
+    assert str(frame["words"].dtype) == "Int64"
+    assert frame["words"].isna().tolist() == [False, False, True]
+
+
+def test_labels_become_a_category(service: Chatter) -> None:
+    """Of the labels and no other; fewer than two are refused."""
+    frame = pd.DataFrame({"text": ["it is go", "it is ba", None]})
+    frame.llm.classify("text", ["good", "bad", "{odd}"], into="mood")
+    assert frame["mood"].tolist()[:2] == ["good", "bad"]
+    assert frame["mood"].cat.categories.tolist() == ["good", "bad", "{odd}"]
+    assert "{odd}" in service.paid[0]
+    for wrong in (["one"], "good", ["a", "a"], [1, 2]):
+        with pytest.raises(errors.UsageError, match="two different labels"):
+            frame.llm.classify("text", wrong)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "given", "message"),
+    [
+        ("{{ txt }}", {}, "no such column"),
+        ("{{ text }}", {"on_error": "never"}, "on_error cannot be"),
+        ("{{ text }}", {"temperatur": 1}, "no parameter temperatur"),
+        ("{{ text", {}, "Line 1 of the prompt"),
+    ],
+)
+def test_slips_are_named_before_anything_is_sent(
+    service: Chatter, prompt: str, given: dict[str, object], message: str
+) -> None:
+    """Nothing is asked."""
+    with pytest.raises(errors.LLMError, match=message):
+        pd.DataFrame({"text": ["a"]}).llm.prompt(prompt, **given)
+    assert service.paid == []
+
+
+def test_a_dry_run_tells_and_sends_nothing(service: Chatter) -> None:
+    """Rows, different prompts, tokens and dollars."""
+    lm.config.prices = {"lab/*": {"input_usd": 1, "output_usd": 10}}
+    frame = pd.DataFrame({"text": ["a", "b", "a"]})
+    told = frame.llm.prompt("{{ text }}", dry_run=True, max_tokens=100)
+    assert (told.rows, told.prompts, told.output_tokens) == (3, 2, 200)
+    assert told.cost_usd == pytest.approx(200 * 10 / 1e6, rel=0.1)
+    assert "2 different prompts" in str(told)
+    assert service.paid == []
+    assert "answer" not in frame
+
+
+def test_a_budget_ends_it_and_loses_nothing(service: Chatter) -> None:
+    """Answers that had come are in the frame, and the next run goes on."""
+    lm.config.prices = {"lab/*": {"input_usd": 0, "output_usd": 1_000_000}}
+    lm.config.budget = 12
+    frame = pd.DataFrame({"text": [f"text {number}" for number in range(30)]})
+    with pytest.raises(errors.BudgetError):
+        frame.llm.prompt("{{ text }}", max_tokens=1, concurrency=1)
+    came = frame["answer"].notna().sum()
+    assert 0 < came < 30
+    lm.config.budget = None
+    frame.llm.prompt("{{ text }}", max_tokens=1, concurrency=1)
+    assert len(service.paid) == 30
+
+
+CRASHING = """
+import sys, llm_magics as lm, pandas as pd
+lm.config.providers = {"lab": {"type": "openai", "base_url": sys.argv[1], "api_key": "k"}}
+lm.config.cache_dir = sys.argv[2]
+frame = pd.DataFrame({"text": [f"text {n}" for n in range(100)]})
+frame.llm.prompt("{{ text }}", model="lab/m", concurrency=4)
+"""
+
+
+def test_kill_nine_in_the_middle(service: Chatter) -> None:
+    """What was answered before is not paid again, but for what was under way."""
+    service.delay_s = 0.1
+    command = [
+        sys.executable,
+        "-c",
+        CRASHING,
+        lm.config.get("providers.lab.base_url"),
+        str(lm.config.cache_dir),
+    ]
+    victim = subprocess.Popen(command, env=plain_environment())
+    assert eventually(lambda: len(service.paid) >= 40, 60)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    time.sleep(0.3)
+    service.delay_s = 0.0
+    frame = pd.DataFrame({"text": [f"text {n}" for n in range(100)]}).llm.prompt(
+        "{{ text }}", model="lab/m"
+    )
+    assert frame["answer"].notna().all()
+    assert 100 <= len(service.paid) <= 100 + 2 * 4
+
+
+def test_a_recording_plays_it(service: Chatter) -> None:
+    """Recorded once, with no service afterwards."""
+    lm.config.record = "answers.jsonl"
+    frame = pd.DataFrame({"text": ["a", "b"]}).llm.prompt("{{ text }}", temperature=0)
+    lm.config.record, lm.config.replay, lm.config.replay_strict = None, "answers.jsonl", True
+    lm.config.set("providers.lab.base_url", "http://127.0.0.1:9")
+    again = pd.DataFrame({"text": ["b", "a"]}).llm.prompt("{{ text }}", temperature=0)
+    assert again["answer"].tolist() == frame["answer"].tolist()[::-1]
