@@ -176,8 +176,7 @@ def test_two_hundred_streams_at_once() -> None:
     async def all_of_them() -> list[str]:
         return await asyncio.gather(*map(read, range(200)))
 
-    with one(answer):
-        lm.config.set("providers.one.connect_s", 60)  # two hundred at the door of a busy machine
+    with one(answer, connect_s=60):  # two hundred at the door of a busy machine
         told = asyncio.run(all_of_them())
     assert told == ["".join(f"{n}.{k} " for k in range(10)) for n in range(200)]
 
