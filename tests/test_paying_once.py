@@ -21,6 +21,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from tests.conftest import eventually
+from tests.fake_ollama import EMBED, FakeOllama
 from tests.kernels import Kernel
 from tests.nested import plain_environment
 from tests.serving import Asked, Says, as_json, serving
@@ -341,3 +342,49 @@ def test_the_flags_of_the_magic(shell: InteractiveShell, service: Embedder) -> N
     for line in ("texts --on-error never", "texts --too-long cut", "texts --batch-size 0"):
         with pytest.raises(errors.UsageError):
             shell.run_line_magic("embed", line)
+
+
+def test_a_recording_needs_no_server(service: Embedder) -> None:
+    """Not even one that would tell which weights it has."""
+    with serving(FakeOllama()) as server:
+        lm.config.set("providers.ollama.base_url", server.url)
+        lm.config.record = "vectors.jsonl"
+        first = lm.embed(["a", "b"], model=f"ollama/{EMBED}")
+    lm.config.record, lm.config.replay, lm.config.replay_strict = None, "vectors.jsonl", True
+    np.testing.assert_array_equal(lm.embed(["b", "a"], model=f"ollama/{EMBED}"), first[::-1])
+    lm.config.replay = None
+    with pytest.raises(errors.ConnectionError):
+        lm.embed(["c"], model=f"ollama/{EMBED}")
+
+
+def test_what_was_kept_goes_into_a_recording(service: Embedder) -> None:
+    """A recording is whole, whoever had the vectors before."""
+    lm.embed(["a", "b"])
+    lm.config.record = "vectors.jsonl"
+    first = lm.embed(["a", "b", "c"])
+    assert sorted(service.paid) == ["a", "b", "c"]
+    lm.config.record, lm.config.replay, lm.config.replay_strict = None, "vectors.jsonl", True
+    lm.config.vectors = "off"
+    np.testing.assert_array_equal(lm.embed(["a", "b", "c"]), first)
+    assert len(service.paid) == 3
+
+
+def test_a_dry_run_tells_and_sends_nothing(
+    shell: InteractiveShell, service: Embedder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows, different texts, what is kept, tokens and dollars."""
+    lm.config.embedding_model = "lab/m"
+    lm.config.prices = {"lab/*": {"input_usd": 1000, "output_usd": 0}}
+    lm.embed(["a"])
+    shell.user_ns["texts"] = ["a", "b", "b", None]
+    capsys.readouterr()
+    shell.run_line_magic("embed", "texts -o v --dry-run")
+    told = capsys.readouterr().out
+    assert told.startswith(
+        "4 rows · 2 different texts · 1 kept · 1 to send to lab/m: about 1 tokens"
+    )
+    assert "$0.001" in told
+    shell.run_cell_magic("embed", "--dry-run", "x\ny")
+    assert "2 to send" in capsys.readouterr().out
+    assert service.paid == ["a"]
+    assert "v" not in shell.user_ns

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from llm_magics.bridge import bridge
 from llm_magics.engine.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.engine.embedding.landing import AVERAGED, OK, TRUNCATED
 from llm_magics.engine.exchange import Exchange
@@ -22,6 +23,7 @@ from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.frames.report import EmbeddingReport, lost, report_of
 from llm_magics.frames.rows import Rows
+from llm_magics.policies.budget import dollars
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,6 +148,18 @@ def embedded(
     return plan.done(None)
 
 
+def estimated(texts: Any, model: str | None, options: EmbedOptions) -> str:
+    """What embedding ``texts`` would take, in words; nothing is sent."""
+    plan = _Plan(texts, model, options, "null")
+    name, left, estimate = bridge.run(plan.call.estimate())
+    unique = len(plan.call.landed.outcomes)
+    cost = "nothing" if estimate.cost_usd == 0 else dollars(estimate.cost_usd)
+    return (
+        f"{plan.rows:,} rows · {unique:,} different texts · {unique - left:,} kept · {left:,} to send to {name}: "
+        f"about {estimate.input_tokens:,} tokens, cost {cost}"
+    )
+
+
 class _Plan:
     """Which of some rows are sent: each text once, and none that is missing or empty."""
 
@@ -159,6 +173,11 @@ class _Plan:
         self._rows = Rows(texts, strict=on_error == "raise")
         self._raises = on_error == "raise"
         self.call = EmbeddingCall(session, self._rows.texts, model, options)
+
+    @property
+    def rows(self) -> int:
+        """How many there are, with those that have no text."""
+        return len(self._rows)
 
     def done(self, error: BaseException | None) -> Embedded:
         """What has come of it, when ``error`` ended it or nothing did."""

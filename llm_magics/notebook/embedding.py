@@ -33,6 +33,9 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
         raise UsageError(msg, hint="Write %embed df.text --into vector.")
     frame = _frame_of(shell, source, variables) if options.into else None
     texts = _value(shell, source, variables)
+    if options.dry_run:
+        _say_what_it_takes(texts, options)
+        return None
     done = embedded(texts, options.model, _options(options), options.on_error)
     is_column = hasattr(texts, "iloc")
     vectors: Any = done.column(texts) if is_column else done.matrix
@@ -58,6 +61,9 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     if not texts:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write one text a line below %%embed.")
+    if options.dry_run:
+        _say_what_it_takes(texts, options)
+        return None
     frame = pd.DataFrame({"text": texts})
     done = embedded(texts, options.model, _options(options), options.on_error)
     frame["vector"] = done.column(frame["text"])
@@ -65,6 +71,12 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
         shell.user_ns[options.output] = frame
     kept: DataFrame | None = _told(done, [options.output] if options.output else [], frame)
     return kept
+
+
+def _say_what_it_takes(texts: Any, options: argparse.Namespace) -> None:
+    from llm_magics.frames.embed import estimated
+
+    sys.stdout.write(f"{estimated(texts, options.model, _options(options))}; nothing was sent\n")
 
 
 def _options(given: argparse.Namespace) -> EmbedOptions:

@@ -173,6 +173,7 @@ def embed_parser(magic: str = "%embed") -> OptionParser:
         default="null",
         help="null leaves a text that is refused without a vector",
     )
+    add("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     if magic == "%embed":
         add("--into", metavar="COLUMN", help="put the vectors into this column of the frame")
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,11 @@ def record(request: pytest.FixtureRequest) -> Record:
     return lambda what, figure, target: rows.append((what, figure, target))
 
 
-@pytest.fixture
-def stream_url() -> Iterator[str]:
-    """The address of the streaming server, which is a process of its own."""
+@contextmanager
+def server_of(module: str, *arguments: str) -> Iterator[str]:
+    """The address of a server of these benchmarks, which is a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.stream_server"],
+        [sys.executable, "-m", f"tests.benchmarks.{module}", *arguments],
         cwd=Path(__file__).parents[2],
         env=plain_environment(),
         stdout=subprocess.PIPE,
@@ -36,6 +37,13 @@ def stream_url() -> Iterator[str]:
     yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
     process.kill()
     process.communicate()
+
+
+@pytest.fixture
+def stream_url() -> Iterator[str]:
+    """The address of the streaming server."""
+    with server_of("stream_server") as url:
+        yield url
 
 
 def pytest_terminal_summary(

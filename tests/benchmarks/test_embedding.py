@@ -5,35 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.conftest import Record
+from tests.benchmarks.conftest import Record, server_of
 from tests.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 
 
-@contextmanager
-def server(dimensions: int) -> Iterator[str]:
-    """The address of a server, which is a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.embed_server", str(dimensions)],
-        cwd=ROOT,
-        env=plain_environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    process.kill()
-    process.communicate()
-
-
 def test_vectors_cost_little_more_than_reading_them(record: Record) -> None:
     """CPU a row of 1,536 numbers, the share of a server's limit, kept rows, and memory."""
-    with server(1536) as url, server(384) as wide_url:
+    with server_of("embed_server", "1536") as url, server_of("embed_server", "384") as wide_url:
         done = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.embedding", url, wide_url],
             cwd=ROOT,

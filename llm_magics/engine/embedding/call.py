@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_magics.engine import money
 from llm_magics.engine.crew import done_by
 from llm_magics.engine.embedding.landing import (
     AVERAGED,
@@ -27,6 +28,7 @@ from llm_magics.engine.embedding.landing import (
 from llm_magics.engine.embedding.long_texts import mean_of_parts, truncated
 from llm_magics.engine.embedding.options import EmbedOptions
 from llm_magics.engine.embedding.sending import Sender
+from llm_magics.engine.money import Estimate
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import Route, find_route, logged, made_ready
 from llm_magics.engine.session import Session
@@ -35,6 +37,7 @@ from llm_magics.errors import (
     ConfigurationError,
     ConnectionError,
     ContextLengthError,
+    LLMError,
     ModelNotFoundError,
     ProviderError,
     RateLimitError,
@@ -103,14 +106,22 @@ class EmbeddingCall:
                     yield self._progress(route)
             self._elapsed_s = time.perf_counter() - began
 
+    async def estimate(self) -> tuple[str, int, Estimate]:
+        """Who would embed, how many texts would be sent, and what that may take; nothing is."""
+        self._route = route = await find_route(self._session, self._model)
+        await self._find_kept(route)
+        left = [self._texts[place] for place in self.landed.pending]
+        told = money.embedding_estimate(self._session, route.provider, route.model, left)
+        return route.name, len(left), told
+
     # What is there already.
 
     async def _find_kept(self, route: Route) -> None:
         """Take what a recording has, then what was paid for in an earlier call."""
         self._play(route)
-        space = {"model": route.model, "identity": await route.provider.identity(route.model)}
-        space["provider"] = route.provider.name
-        self._store = self._session.vectors(space)
+        if not self.landed.pending:  # and nobody need be there to be asked
+            return
+        self._store = await self._store_of(route)
         if self._store is None:
             return
         if not self.landed.kept.any():
@@ -119,6 +130,15 @@ class EmbeddingCall:
             self._find_left(self._store, "", OK)
         self._find_left(self._store, self._treated, self._treatment)
         self._record([int(place) for place in np.flatnonzero(self.landed.kept)])
+
+    async def _store_of(self, route: Route) -> VectorStore | None:
+        """What is kept of this model; nothing where its weights cannot be told from others."""
+        try:
+            identity = await route.provider.identity(route.model)
+        except LLMError:  # the call itself says what is wrong
+            return None
+        space = {"provider": route.provider.name, "model": route.model, "identity": identity}
+        return self._session.vectors(space)
 
     def _find_left(self, store: VectorStore, prefix: str, outcome: int) -> None:
         """Take what is kept of the texts that nothing has come of yet."""
