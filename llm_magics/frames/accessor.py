@@ -13,7 +13,7 @@ from llm_magics.errors import UsageError, nearest
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-    from llm_magics.frames.prompt import Prompted, PromptReport, RowPrompts
+    from llm_magics.frames.prompt import PromptReport, RowPrompts
     from llm_magics.frames.report import EmbeddingReport
 
 
@@ -248,8 +248,8 @@ class FrameAccessor(_Accessor):
         self, view: DataFrame, wanted: RowPrompts, into: str, on_error: str, *, dry_run: bool
     ) -> Any:
         """The frame with the answers to what is asked of the rows of ``view``."""
-        from llm_magics.frames.prompt import Prompted, fields_of, texts_of
-        from llm_magics.schemas import schema_of
+        from llm_magics.frames.answers import put, raised
+        from llm_magics.frames.prompt import Prompted
 
         if on_error not in ("null", "raise"):
             msg = f"on_error cannot be {on_error!r}."
@@ -257,37 +257,16 @@ class FrameAccessor(_Accessor):
         prompted = Prompted(view, wanted)
         if dry_run:
             return prompted.estimate()
-        fields = (
-            [] if wanted.schema is None else list(schema_of(wanted.schema).get("properties", {}))
-        )
-        error = prompted.ask()
-        answered, index = prompted.answered, self._frame.index
-        if fields:
-            columns = fields_of(answered, index, fields)
-            for name in fields:
-                self._frame[name] = columns[name]
-        else:
-            self._frame[into] = texts_of(answered, index)
-        self._settle(prompted, error, on_error, ", ".join(fields) or into)
-        return self._frame
-
-    def _settle(
-        self, prompted: Prompted, error: BaseException | None, on_error: str, where: str
-    ) -> None:
-        """Tell how it went, and raise what is to be raised."""
-        from llm_magics.frames.prompt import stopped
-
+        ended_by = prompted.ask()
+        where = put(prompted, wanted.schema, self._frame, into)
         report = prompted.report()
         object.__setattr__(self._of, _KEPT, report)
-        if isinstance(error, KeyboardInterrupt):
-            done = report.counts["ok"]
-            raise stopped(done, len(prompted.codes), self._frame, f"the column {where}") from None
-        is_lost = report.counts["failed"] and not report.counts["ok"]
-        first = error or (prompted.first_error if on_error == "raise" or is_lost else None)
-        if first is not None:
-            raise first
+        error = raised(prompted, ended_by, where, self._frame, raises=on_error == "raise")
+        if error is not None:
+            raise error
         if report.counts["failed"]:
-            warnings.warn(f"{report}: see .llm.report.frame()", stacklevel=4)
+            warnings.warn(f"{report}: see .llm.report.frame()", stacklevel=3)
+        return self._frame
 
     def nearest(
         self,

@@ -20,13 +20,13 @@ from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt, parameters_of
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
-from llm_magics.errors import Interrupted, LLMError, UsageError, nearest
+from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.policies import templates
 from llm_magics.policies.budget import dollars
 from llm_magics.types import ChatMessage
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
 OnError = Literal["raise", "null"]
 
@@ -238,26 +238,3 @@ def _is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return pd.api.types.is_scalar(value) and bool(pd.isna(value))
-
-
-def stopped(done: int, rows: int, partial: object, where: str) -> Interrupted:
-    """The exception for a user's Interrupt."""
-    msg = f"Stopped; {done:,} of {rows:,} rows were answered."
-    hint = f"They are kept in {where}, and are not asked again." if done else None
-    return Interrupted(msg, hint=hint, partial=partial)
-
-
-def texts_of(answered: Sequence[Any], index: Any) -> Series[Any]:
-    """Answers as a column of texts."""
-    texts = [None if each is None else each.text for each in answered]
-    return pd.Series(texts, index=index, dtype="object")
-
-
-def fields_of(answered: Sequence[Any], index: Any, fields: Sequence[str]) -> DataFrame:
-    """Answers that fit a schema as columns, each of the type that fits its values."""
-    records = []
-    for each in answered:
-        value = None if each is None else each.json()
-        told = value if isinstance(value, dict) else {}
-        records.append([told.get(name) for name in fields])
-    return pd.DataFrame(records, columns=list(fields), index=index).convert_dtypes()
