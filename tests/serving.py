@@ -74,8 +74,8 @@ def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
                 await _write(reader, writer, says, server.hung_up)
         except (ConnectionError, asyncio.IncompleteReadError):
             server.hung_up.set()
-        except asyncio.CancelledError:  # the server stops
-            pass
+        except asyncio.CancelledError:  # the server stops, whoever still reads
+            writer.transport.abort()
         finally:
             writer.close()
 

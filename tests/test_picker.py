@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
+from llm_magics.bridge import bridge
 from llm_magics.engine.session import session
 from llm_magics.notebook.picker import markup, rows
 from llm_magics.notebook.picker.offers import Health
@@ -33,6 +34,7 @@ def ollama(shell: InteractiveShell) -> Iterator[FakeOllama]:
     with serving(fake) as server:
         lm.config.set("providers.ollama.base_url", server.url)
         yield fake
+        bridge.run(session.providers.close())
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ class Offers:
         self._changed = changed
         self._asked_at: dict[str, float] = {}
         self._asking: list[asyncio.Task[None]] = []  # or they might be collected half-way
+        self._cancels: dict[str, Callable[[], None]] = {}
         self.names = session.providers.names()
         self.models: dict[str, list[ModelInfo]] = {}
         self.health: dict[str, Health] = {}
@@ -52,7 +53,7 @@ class Offers:
         for name in names:
             if anew or now - self._asked_at.get(name, float("-inf")) > _FRESH_S:
                 self._asked_at[name] = now
-                bridge.start(self._told(name))
+                self._cancels[name] = bridge.start(self._told(name))
 
     def ask_all(self, patience_s: float) -> None:
         """Ask all of them, and wait for ``patience_s`` at most; who is slower is news later."""
@@ -63,10 +64,25 @@ class Offers:
         self._asking = [asyncio.create_task(self._told(name)) for name in self.names]
         await asyncio.wait(self._asking, timeout=patience_s)
 
+    def close(self) -> None:
+        """Wait for nobody any more."""
+        for cancel in self._cancels.values():
+            cancel()
+        bridge.run(self._close())
+
+    async def _close(self) -> None:
+        for asking in self._asking:
+            asking.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+
     async def _told(self, name: str) -> None:
         """Both at once; the list is there before the health, so that who has the one has both."""
         health = asyncio.create_task(self._how_is(name))
-        (listed,) = await self._session.listings.of([name])
+        try:
+            (listed,) = await self._session.listings.of([name])
+        except BaseException:
+            health.cancel()
+            raise
         if isinstance(listed, BaseException):
             self.models.setdefault(name, [])
         else:

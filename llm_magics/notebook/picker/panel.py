@@ -267,6 +267,7 @@ class Picker:
     def close(self) -> None:
         """Take it away."""
         self._session.config.unwatch(self.render)
+        self._offers.close()
         self.box.close()
 
     def __repr__(self) -> str:

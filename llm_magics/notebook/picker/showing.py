@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llm_magics.notebook.picker.panel import Picker
 
 # How long providers are waited for: where what they tell later can be put in, and elsewhere.
-_WATCHED_S = 1.0
+_WATCHED_S = 4.0
 _UNATTENDED_S = 10.0
 
 # The panel of each cell, which goes when the cell makes another.
