@@ -5,6 +5,7 @@ Language models as a first-class part of a notebook.
 
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.config
+    lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
 
 and with an ``a`` before them, to be awaited: ``await lm.aask("…")``.
 
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from llm_magics.api import aask, amodels, aruns, ask, astream, models, runs, stream
     from llm_magics.benchmarking import bench, compare
     from llm_magics.engine.response import Response
+    from llm_magics.frames.asking import classify, extract, prompt
     from llm_magics.frames.embed import aembed, embed
+    from llm_magics.frames.plots import plot
     from llm_magics.frames.search import matrix
+    from llm_magics.frames.similar import dedupe, nearest
     from llm_magics.settings.config import config
     from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 
@@ -42,12 +46,18 @@ __all__ = [
     "ask",
     "astream",
     "bench",
+    "classify",
     "compare",
     "config",
+    "dedupe",
     "embed",
+    "extract",
     "load_ipython_extension",
     "matrix",
     "models",
+    "nearest",
+    "plot",
+    "prompt",
     "runs",
     "stream",
     "unload_ipython_extension",
@@ -66,11 +76,17 @@ _HOMES = {
     "ask": "api",
     "astream": "api",
     "bench": "benchmarking",
+    "classify": "frames.asking",
     "compare": "benchmarking",
     "config": "settings.config",
+    "dedupe": "frames.similar",
     "embed": "frames.embed",
+    "extract": "frames.asking",
     "matrix": "frames.search",
     "models": "api",
+    "nearest": "frames.similar",
+    "plot": "frames.plots",
+    "prompt": "frames.asking",
     "runs": "api",
     "stream": "api",
 }

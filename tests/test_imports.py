@@ -24,7 +24,7 @@ STOREYS = [
     ["engine"],
     ["policies"],
     ["providers"],
-    ["wire", "transport", "bridge", "progress", "kernel_loop"],
+    ["wire", "transport", "bridge", "progress", "consent", "kernel_loop"],
     ["settings"],
     ["tools", "tables"],
     ["schemas", "types"],

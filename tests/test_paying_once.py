@@ -50,6 +50,7 @@ class Embedder:
         self.longest = 1000
         self.refusals: list[Says] = []
         self.delay_s = 0.0
+        self.dimensions: list[int | None] = []
         self._lock = threading.Lock()
 
     def __call__(self, asked: Asked) -> Says:
@@ -66,7 +67,8 @@ class Embedder:
                 msg = f"This model's maximum context length is {self.longest} tokens, however you requested {len(text.split())} tokens."
                 return as_json({"error": {"message": msg, "code": "context_length_exceeded"}}, 400)
         self.paid += texts
-        rows = [vector_of(text) for text in texts]
+        self.dimensions.append(body.get("dimensions"))
+        rows = [vector_of(text)[: body.get("dimensions")] for text in texts]
         if body.get("encoding_format") == "base64":
             packed = [base64.b64encode(np.asarray(row, "<f4").tobytes()).decode() for row in rows]
             data: list[Any] = [{"index": n, "embedding": row} for n, row in enumerate(packed)]
@@ -388,3 +390,48 @@ def test_a_dry_run_tells_and_sends_nothing(
     assert "2 to send" in capsys.readouterr().out
     assert service.paid == ["a"]
     assert "v" not in shell.user_ns
+
+
+def test_fewer_dimensions_and_prefixes_are_other_vectors(service: Embedder) -> None:
+    """Each is asked for as such, and kept apart."""
+    lm.embed(["a"])
+    lm.embed(["a"], prefix="query: ")
+    assert service.paid == ["a", "query: a"]
+    service.refusals = []
+    lm.embed(["a"], dimensions=4)
+    assert service.dimensions == [None, None, 4]
+    lm.embed(["a"], dimensions=4)
+    lm.embed(["query: a"])
+    assert len(service.paid) == 3
+    with pytest.raises(errors.UnsupportedError, match="fewer dimensions"):
+        lm.embed(["a"], model="echo/echo", dimensions=4)
+    with pytest.raises(errors.UsageError, match="dimensions cannot be"):
+        lm.embed(["a"], dimensions=0)
+    frame = pd.DataFrame({"text": ["a"]}).llm.embed("text", prefix="query: ", dimensions=None)
+    assert len(service.paid) == 3
+    assert frame.llm.nearest("a", prefix="query: ").cosine.iloc[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_ollama_is_asked_for_fewer_dimensions() -> None:
+    """By its own word for it."""
+    with serving(FakeOllama()) as server:
+        lm.config.providers = {"ollama": {"base_url": server.url}}
+        lm.embed(["a"], model=f"ollama/{EMBED}", dimensions=16)
+    asked = [each.json() for each in server.asked if each.path == "/api/embed"]
+    assert [each["dimensions"] for each in asked] == [16]
+
+
+def test_costly_columns_are_asked_about(service: Embedder) -> None:
+    """Texts that are kept cost nothing; without anybody to ask nothing is sent."""
+    lm.config.prices = {"lab/*": {"input_usd": 1_000_000}}
+    frame = pd.DataFrame({"text": [f"text {n}" for n in range(10)]})
+    with pytest.raises(errors.UsageError, match="Nobody is there to allow it"):
+        frame.llm.embed("text")
+    assert service.paid == []
+    frame.llm.embed("text", yes=True)
+    frame.llm.embed("text")
+    assert len(service.paid) == 10
+    lm.config.budget = 1000
+    frame["other"] = frame["text"] + "!"
+    frame.llm.embed("other")
+    assert len(service.paid) == 20

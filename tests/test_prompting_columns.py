@@ -9,13 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics import errors
+from llm_magics import consent, errors
 from tests.conftest import eventually
+from tests.kernels import Kernel
 from tests.nested import plain_environment
 from tests.serving import Asked, Says, as_json, chat_stream, serving
 
@@ -151,7 +154,7 @@ def test_a_dry_run_tells_and_sends_nothing(service: Chatter) -> None:
     told = frame.llm.prompt("{{ text }}", dry_run=True, max_tokens=100)
     assert (told.rows, told.prompts, told.output_tokens) == (3, 2, 200)
     assert told.cost_usd == pytest.approx(200 * 10 / 1e6, rel=0.1)
-    assert "2 different prompts" in str(told)
+    assert "2 prompts to send" in str(told)
     assert service.paid == []
     assert "answer" not in frame
 
@@ -166,7 +169,7 @@ def test_a_budget_ends_it_and_loses_nothing(service: Chatter) -> None:
     came = frame["answer"].notna().sum()
     assert 0 < came < 30
     lm.config.budget = None
-    frame.llm.prompt("{{ text }}", max_tokens=1, concurrency=1)
+    frame.llm.prompt("{{ text }}", max_tokens=1, concurrency=1, yes=True)
     assert len(service.paid) == 30
 
 
@@ -210,3 +213,163 @@ def test_a_recording_plays_it(service: Chatter) -> None:
     lm.config.set("providers.lab.base_url", "http://127.0.0.1:9")
     again = pd.DataFrame({"text": ["b", "a"]}).llm.prompt("{{ text }}", temperature=0)
     assert again["answer"].tolist() == frame["answer"].tolist()[::-1]
+
+
+def test_an_interrupt_keeps_what_was_answered(service: Chatter, watched_kernel: Kernel) -> None:
+    """The column has the answers that had come, and the same cell asks only for the others."""
+    kernel = watched_kernel
+    url = lm.config.get("providers.lab.base_url")
+    kernel.run(
+        f"""
+import pandas as pd, llm_magics as lm
+lm.config.providers = {{"lab": {{"type": "openai", "base_url": {url!r}, "api_key": "k"}}}}
+lm.config.cache_dir = "cache"
+frame = pd.DataFrame({{"text": [f"text {{n}}" for n in range(60)]}})"""
+    )
+    service.delay_s = 0.1
+    cell = 'frame.llm.prompt("{{ text }}", model="lab/m", concurrency=2);'
+    pressed: list[int] = []
+
+    def press(_: object) -> None:
+        if not pressed and len(service.paid) >= 10:
+            pressed.append(1)
+            kernel.interrupt()
+
+    stopped = kernel.run(cell, on_output=press)
+    assert "of 60 rows were answered" in stopped.error
+    assert "kept in the columns answer" in stopped.error
+    service.delay_s = 0.0
+    assert 8 <= kernel.value("int(frame.answer.notna().sum())") < 60
+    kernel.run(cell)
+    assert kernel.value("bool(frame.answer.notna().all())")
+    assert 60 <= len(service.paid) <= 60 + 2 * 2
+
+
+@pytest.mark.parametrize("kind", ["list", "array", "series", "polars", "pyarrow"])
+def test_columns_of_all_libraries(service: Chatter, kind: str) -> None:
+    """``lm.prompt`` and its kin give answers on the index of what they are given."""
+    texts = ["a", None, "b"]
+    column: Any = {
+        "list": lambda: texts,
+        "array": lambda: np.array(texts, dtype=object),
+        "series": lambda: pd.Series(texts, index=[5, 6, 5], name="words"),
+        "polars": lambda: pytest.importorskip("polars").Series("words", texts),
+        "pyarrow": lambda: pytest.importorskip("pyarrow").array(texts),
+    }[kind]()
+    answers = lm.prompt(column, "Sum up {{ text }}")
+    assert answers.tolist()[0] == "said: Sum up a"
+    assert answers.isna().tolist() == [False, True, False]
+    assert answers.index.tolist() == ([5, 6, 5] if kind == "series" else [0, 1, 2])
+    assert str(answers.llm.report) == "2 ok · 1 missing"
+    labels = lm.classify(column, ["good", "bad"])
+    assert list(labels.cat.categories) == ["good", "bad"]
+    fields = lm.extract(column, "last, words int")
+    assert list(fields) == ["last", "words"]
+    assert str(fields.dtypes["words"]) == "Int64"
+
+
+def test_frames_of_other_libraries(service: Chatter) -> None:
+    """A polars frame has columns to name in a prompt too."""
+    frame = pytest.importorskip("polars").DataFrame({"who": ["a"], "what": ["b"]})
+    assert lm.prompt(frame, "{{ who }} {{ what }}").tolist() == ["said: a b"]
+
+
+def test_a_column_has_the_same(service: Chatter) -> None:
+    """``series.llm`` gives what ``lm`` gives, and remembers how it went."""
+    column = pd.Series(["it is go", "it is ba"], index=["x", "y"])
+    assert column.llm.prompt("{{ text }}!").tolist() == ["said: it is go!", "said: it is ba!"]
+    assert str(column.llm.report) == "2 ok"
+    assert column.llm.classify(["good", "bad"]).tolist() == ["good", "bad"]
+    assert column.llm.extract("words int")["words"].index.tolist() == ["x", "y"]
+    told = column.llm.prompt("{{ text }} {{ text }}", dry_run=True)
+    assert told.prompts == 2
+    with pytest.raises(errors.UsageError, match="no such column"):
+        column.llm.prompt("{{ txt }}")
+
+
+def test_one_of_a_few_labels_is_a_category(service: Chatter) -> None:
+    """Also where a schema has it among other fields."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "mood": {"type": "string", "enum": ["good", "bad"]},
+            "n": {"type": "integer"},
+        },
+    }
+    found = lm.extract(["it is ba"], schema)
+    assert found["mood"].cat.categories.tolist() == ["good", "bad"]
+    assert found["mood"].tolist() == ["bad"]
+
+
+class Asker:
+    """Answers questions, and remembers them."""
+
+    def __init__(self, answer: str | None) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def __call__(self, question: str) -> str | None:
+        self.asked.append(question)
+        return self.answer
+
+
+@pytest.fixture
+def asker() -> Iterator[Asker]:
+    """Somebody who answers as he is told to."""
+    made = Asker("y")
+    consent.ask_by(made)
+    yield made
+    consent.ask_by(None)
+
+
+def test_what_may_cost_much_is_asked_about(service: Chatter, asker: Asker) -> None:
+    """Once, before anything is sent; what was answered before costs nothing and is not counted."""
+    lm.config.prices = {"lab/*": {"input_usd": 0, "output_usd": 1_000_000}}
+    frame = pd.DataFrame({"text": ["a", "b", "c"]})
+    asker.answer = "n"
+    with pytest.raises(errors.UsageError, match=r"was not allowed\. Nothing was sent"):
+        frame.llm.prompt("{{ text }}", max_tokens=1)
+    assert (service.paid, list(frame)) == ([], ["text"])
+    asker.answer = "y"
+    frame.llm.prompt("{{ text }}", max_tokens=1)
+    assert len(service.paid) == 3
+    assert "may cost $3.00 (3 prompts)" in asker.asked[-1]
+    frame.llm.prompt("{{ text }}", max_tokens=1)
+    assert len(asker.asked) == 2
+    asker.answer = None
+    with pytest.raises(errors.UsageError, match="Nobody is there") as caught:
+        lm.classify(["d", "e"], ["x", "y"], max_tokens=1)
+    assert "yes=True" in str(caught.value.hint)
+    lm.classify(["d", "e"], ["x", "y"], max_tokens=1, yes=True)
+    lm.config.ask_above_usd = 10
+    lm.prompt(["f", "g"], "{{ text }}", max_tokens=1)
+    assert len(service.paid) == 7
+
+
+def test_a_notebook_that_runs_by_itself_is_refused(service: Chatter, kernel: Kernel) -> None:
+    """Where nobody watches, a costly column is an error that says what to write."""
+    url = lm.config.get("providers.lab.base_url")
+    kernel.run(
+        f"""
+import pandas as pd, llm_magics as lm
+lm.config.providers = {{"lab": {{"type": "openai", "base_url": {url!r}, "api_key": "k"}}}}
+lm.config.prices = {{"lab/*": {{"input_usd": 1e6, "output_usd": 1e6}}}}
+df = pd.DataFrame({{"text": ["a long text, of some words"]}})"""
+    )
+    shown = str(kernel.run('df.llm.prompt("{{ text }}", model="lab/m")'))
+    assert "Nobody is there to allow it" in shown
+    shown = str(kernel.run("%embed df.text --model lab/m --into vector"))
+    assert "Nobody is there to allow it" in shown
+    assert "--yes" in shown
+    assert service.paid == []
+
+
+def test_a_dry_run_tells_the_time(service: Chatter) -> None:
+    """Once the model has answered something, by how long that took."""
+    service.delay_s = 0.2
+    assert lm.prompt(["a"], "{{ text }}", dry_run=True).seconds is None
+    lm.prompt(["a"], "{{ text }}")
+    told = lm.prompt([f"b {n}" for n in range(80)], "{{ text }}", dry_run=True, concurrency=8)
+    assert told.seconds == pytest.approx(2.5, rel=0.6)
+    assert "about" in str(told)
+    assert lm.prompt(["a"], "{{ text }}", dry_run=True).prompts == 0

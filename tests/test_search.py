@@ -119,3 +119,43 @@ def test_rows_that_say_the_same_are_dropped() -> None:
     for wrong in (0, 1.5, -1):
         with pytest.raises(errors.UsageError, match="threshold"):
             frame.llm.dedupe(wrong)
+
+
+def test_the_one_that_embedded_a_column_embeds_the_query(frame: pd.DataFrame) -> None:
+    """Noted with the frame and the column, through copies and files; of same length, none other is right."""
+    pytest.importorskip("pyarrow")
+    lm.config.embedding_model = "echo/another"
+    file = io.BytesIO()
+    frame.to_parquet(file)
+    for other in (frame, frame.copy(), frame[frame["text"] != "fast car"], pd.read_parquet(file)):
+        assert other.llm.nearest("red apple", k=1).cosine.iloc[0] == pytest.approx(1, abs=1e-5)
+    column = frame["text"].llm.embed(**ECHO)
+    assert column.llm.nearest("red apple", k=1).index.tolist() == ["a"]
+
+
+def test_columns_of_texts_are_embedded(frame: pd.DataFrame) -> None:
+    """To find and to drop, without a column of vectors."""
+    lm.config.embedding_model = "echo/echo"
+    assert frame.llm.nearest("fast car", on="text", k=1).index.tolist() == ["c"]
+    assert lm.nearest(frame["text"], "fast car", k=1).index.tolist() == ["c"]
+    found = lm.nearest(["x", "y", None], "y", k=2)
+    assert (found.index.tolist()[0], found.name) == (1, "cosine")
+    twice = pd.concat([frame, frame])
+    assert len(twice.llm.dedupe(0.999, on="text")) == 5
+    assert twice["text"].llm.dedupe(0.999).tolist() == frame["text"].tolist()
+    kept = lm.dedupe(twice["vector"], 0.999)
+    assert twice[kept.to_numpy()].index.tolist() == list("abcde")
+    assert lm.dedupe(lm.matrix(frame["vector"])).tolist() == [True] * 5
+
+
+def test_nearest_of_labels_that_occur_twice(frame: pd.DataFrame) -> None:
+    """Rows are told by their place, not by their label."""
+    frame.index = ["x"] * 5
+    assert frame.llm.nearest("slow train", k=1)["text"].tolist() == ["slow train"]
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3"])
+def test_how_many_is_a_number(frame: pd.DataFrame, k: Any) -> None:
+    """One or more."""
+    with pytest.raises(errors.UsageError, match="k cannot be"):
+        frame.llm.nearest("x", k=k)

@@ -27,7 +27,7 @@ from llm_magics.engine.road import (
 )
 from llm_magics.engine.session import Session
 from llm_magics.engine.stamping import stamped
-from llm_magics.errors import ProviderError, UsageError, short
+from llm_magics.errors import ProviderError, ReplayMissError, UsageError, short
 from llm_magics.policies import metrics, recordings
 from llm_magics.policies.retrying import Retries, may_fall_back
 from llm_magics.policies.routing import Candidate
@@ -105,6 +105,25 @@ class ChatCall:
         names = [each.model for each in others]
         return route, names, self._estimate(route, self._parameters(route))
 
+    async def to_send(self) -> Estimate | None:
+        """What it may take; nothing where the answer is kept."""
+        route, _, estimate = await self.plan()
+        try:
+            found = await self._kept(route, self._parameters(route)).find()
+        except ReplayMissError:
+            found = None
+        return estimate if found is None else None
+
+    def _kept(self, route: Route, parameters: ModelParameters) -> KeptAnswers:
+        return KeptAnswers(
+            self._session,
+            route,
+            self.messages,
+            parameters,
+            is_fresh=self._prompt.is_fresh,
+            is_kept=self._prompt.is_kept,
+        )
+
     @property
     def _wanted(self) -> str:
         return self._prompt.model or str(self._session.config.model)
@@ -160,14 +179,7 @@ class ChatCall:
     async def _asked(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
         """What one model answers, now or before; whether it answered is remembered."""
         parameters = self._parameters(route)
-        kept = KeptAnswers(
-            self._session,
-            route,
-            self.messages,
-            parameters,
-            is_fresh=self._prompt.is_fresh,
-            is_kept=self._prompt.is_kept,
-        )
+        kept = self._kept(route, parameters)
         found = await kept.find()
         if found is not None:
             self._is_replayed = True

@@ -6,11 +6,13 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.crew import done_by
+from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import find_route
+from llm_magics.engine.road import Route, find_route
 from llm_magics.engine.session import Session
 from llm_magics.errors import (
     AuthenticationError,
@@ -57,16 +59,35 @@ class ManyCall:
         """Ask all of them, yielding how far it has come."""
         if not self._prompts:
             return
-        wanted = self._prompts[0].model or self._session.config.model
-        route = await find_route(self._session, wanted)
-        at_once = self._concurrency or (
-            _AT_ONCE_HERE if route.provider.is_free(route.model) else _AT_ONCE
-        )
+        wanted = self._wanted
+        at_once = self._at_once(await find_route(self._session, wanted))
         began = time.perf_counter()
         numbers = range(len(self._prompts))
         async with aclosing(done_by(at_once, self._ask, numbers)) as walked:
             async for _ in walked:
                 yield self._progress(wanted, time.perf_counter() - began)
+
+    async def to_send(self) -> list[Estimate]:
+        """What each of those may take that were not answered before; nothing is sent."""
+        calls = [ChatCall(self._session, prompt) for prompt in self._prompts]
+        told = [await call.to_send() for call in calls]
+        return [each for each in told if each is not None]
+
+    async def seconds(self, count: int) -> float | None:
+        """How long ``count`` prompts may take, going by answers that came before."""
+        if not self._prompts:
+            return 0.0
+        route = await find_route(self._session, self._wanted)
+        each_s = self._session.runs.usual_seconds(route.provider.name, route.model)
+        return None if each_s is None else each_s * count / self._at_once(route)
+
+    @property
+    def _wanted(self) -> str:
+        return self._prompts[0].model or str(self._session.config.model)
+
+    def _at_once(self, route: Route) -> int:
+        is_here = route.provider.is_free(route.model)
+        return self._concurrency or (_AT_ONCE_HERE if is_here else _AT_ONCE)
 
     async def _ask(self, number: int) -> None:
         call = CheckedCall(self._session, self._prompts[number])

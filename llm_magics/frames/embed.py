@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from llm_magics import consent
 from llm_magics.bridge import bridge
 from llm_magics.engine.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.engine.embedding.landing import AVERAGED, OK, TRUNCATED
+from llm_magics.engine.embedding.options import TooLong
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
@@ -40,8 +42,10 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
     model: str | None = None,
     batch_size: int | None = None,
     concurrency: int | None = None,
-    too_long: Literal["truncate", "chunk-mean", "error"] = "error",
+    too_long: TooLong = "error",
     on_error: OnError = "raise",
+    dimensions: int | None = None,
+    prefix: str = "",
 ) -> Work[Vectors]:
     """
     The vectors of ``texts``.
@@ -55,6 +59,8 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
         too_long: a text that is longer than the model reads is an ``error``, or ``truncate``
             embeds its beginning, ``chunk-mean`` the mean of its parts.
         on_error: ``null`` leaves a row of NaN for a text that the service refuses.
+        dimensions: of each vector, where the service can give fewer than all.
+        prefix: stands before each text, as some models want it (``"passage: "``).
 
     Returns:
         An array of shape (n, d), float32, in the order of ``texts``.
@@ -64,7 +70,7 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
         Interrupted: with the rows that were done in ``partial``, NaN for the others.
         LLMError: the provider could not embed them. What had come is kept, and is not sent again.
     """
-    options = EmbedOptions(batch_size, concurrency, too_long)
+    options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
     plan = _Plan(texts, model, options, on_error)
 
     def stopped() -> Interrupted:
@@ -137,9 +143,19 @@ def embedded(
     model: str | None = None,
     options: EmbedOptions | None = None,
     on_error: OnError = "null",
+    *,
+    yes: bool = False,
 ) -> Embedded:
-    """The vectors of ``texts``, or as many as came before an error or an Interrupt."""
+    """
+    The vectors of ``texts``, or as many as came before an error or an Interrupt.
+
+    Raises:
+        UsageError: it may cost more than the setting ``ask_above_usd``, and nobody allows it;
+            with ``yes`` it is allowed.
+    """
     plan = _Plan(texts, model, options or EmbedOptions(), on_error)
+    if not yes:
+        plan.obtain_consent()
     try:
         with Exchange(plan.call) as exchange:
             exchange.finish()
@@ -173,6 +189,19 @@ class _Plan:
         self._rows = Rows(texts, strict=on_error == "raise")
         self._raises = on_error == "raise"
         self.call = EmbeddingCall(session, self._rows.texts, model, options)
+
+    def obtain_consent(self) -> None:
+        """Have whoever sits there allow what may cost much; a budget has allowed it already."""
+        if session.config.budget is not None:
+            return
+        limit = session.config.ask_above_usd
+        usd = bridge.run(self.call.most_usd())
+        if usd is None or usd <= limit:
+            return
+        name, left, estimate = bridge.run(self.call.estimate())
+        if estimate.cost_usd is not None and estimate.cost_usd > limit:
+            what = f"This may cost {dollars(estimate.cost_usd)} ({left:,} texts to {name}), and the setting ask_above_usd is {dollars(limit)}."
+            consent.obtain(what, "Allow it with yes=True or --yes, or raise the setting.")
 
     @property
     def rows(self) -> int:

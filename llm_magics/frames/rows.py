@@ -37,13 +37,14 @@ class Rows:
         Raises:
             UsageError: it is no column; or, where that is ``strict``, a row is no text.
         """
-        values = _values_of(given)
+        values = values_of(given)
         numbers: dict[str, int] = {}
         codes = np.empty(len(values), np.int64)
         for row, value in enumerate(values):
             if isinstance(value, str):
-                is_empty = not value or value.isspace()
-                codes[row] = EMPTY if is_empty else numbers.setdefault(value, len(numbers))
+                codes[row] = (
+                    EMPTY if not is_text(value) else numbers.setdefault(value, len(numbers))
+                )
             else:
                 codes[row] = _why(value, row, strict=strict)
         self.texts = list(numbers)
@@ -57,7 +58,13 @@ class Rows:
         return int((self.codes == why).sum())
 
 
-def _values_of(given: Any) -> list[Any]:
+def values_of(given: Any) -> list[Any]:
+    """
+    The values of a list, array, or column of pandas, polars or pyarrow.
+
+    Raises:
+        UsageError: it is none of these.
+    """
     if (
         not isinstance(given, Iterable)
         or isinstance(given, str | bytes | Mapping | AbstractSet)
@@ -71,6 +78,11 @@ def _values_of(given: Any) -> list[Any]:
             values: list[Any] = getattr(given, way)()
             return values
     return list(given)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a row has something to embed."""
+    return isinstance(value, str) and not (not value or value.isspace())
 
 
 def _why(value: Any, row: int, *, strict: bool) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
     """What ``%embed`` does with its line; ``variables`` are those of the caller."""
     from llm_magics.frames.embed import embedded
+    from llm_magics.frames.similar import sign
 
     parser = embed_parser("%embed")
     source, flags = _cut_at_flags(line, parser.flags)
@@ -36,12 +37,13 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     if options.dry_run:
         _say_what_it_takes(texts, options)
         return None
-    done = embedded(texts, options.model, _options(options), options.on_error)
+    done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
     is_column = hasattr(texts, "iloc")
     vectors: Any = done.column(texts) if is_column else done.matrix
     places = []
     if frame is not None:
         frame[options.into] = vectors
+        sign(frame, options.into, done.report.model)
         places.append(options.into)
     if options.output:
         shell.user_ns[options.output] = vectors
@@ -54,6 +56,7 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     import pandas as pd
 
     from llm_magics.frames.embed import embedded
+    from llm_magics.frames.similar import sign
 
     options = embed_parser("%%embed").parse(line)
     check_name(options.output)
@@ -65,8 +68,9 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
         _say_what_it_takes(texts, options)
         return None
     frame = pd.DataFrame({"text": texts})
-    done = embedded(texts, options.model, _options(options), options.on_error)
+    done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
     frame["vector"] = done.column(frame["text"])
+    sign(frame, "vector", done.report.model)
     if options.output:
         shell.user_ns[options.output] = frame
     kept: DataFrame | None = _told(done, [options.output] if options.output else [], frame)
@@ -82,7 +86,9 @@ def _say_what_it_takes(texts: Any, options: argparse.Namespace) -> None:
 def _options(given: argparse.Namespace) -> EmbedOptions:
     from llm_magics.engine.embedding import EmbedOptions
 
-    return EmbedOptions(given.batch_size, given.concurrency, given.too_long)
+    return EmbedOptions(
+        given.batch_size, given.concurrency, given.too_long, given.dimensions, given.prefix
+    )
 
 
 def _told(done: Embedded, places: list[str], value: Any) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics import errors, kernel_loop, progress
+from llm_magics import consent, errors, kernel_loop, progress
 from llm_magics.notebook import cell_keys, typed_keys
 from llm_magics.notebook.completing import complete
 from llm_magics.notebook.displays.bars import progress_view
 from llm_magics.notebook.magics import LLMMagics
+from llm_magics.notebook.watching import asker
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def load(shell: InteractiveShell) -> None:
     cell_keys.follow(shell)
     errors.show_full_tracebacks_if(_wants_full_traceback)
     progress.show_in(lambda: progress_view(shell))
+    consent.ask_by(asker(shell))
     config.watch(kernel_loop.nest_if_wanted)
 
 
@@ -48,6 +50,7 @@ def unload(shell: InteractiveShell) -> None:
     cell_keys.unfollow(shell)
     errors.show_full_tracebacks_if(lambda: False)
     progress.show_in(progress.terminal_view)
+    consent.ask_by(None)
     config.unwatch(kernel_loop.nest_if_wanted)
 
 

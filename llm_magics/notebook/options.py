@@ -173,7 +173,10 @@ def embed_parser(magic: str = "%embed") -> OptionParser:
         default="null",
         help="null leaves a text that is refused without a vector",
     )
+    add("--dimensions", type=int, metavar="N", help="numbers in a vector, where fewer can be had")
+    add("--prefix", default="", metavar="TEXT", help='what the model wants first: "passage: "')
     add("--dry-run", action="store_true", help="show what would be sent, and send nothing")
+    add("--yes", action="store_true", help="do not ask, whatever it may cost")
     if magic == "%embed":
         add("--into", metavar="COLUMN", help="put the vectors into this column of the frame")
     return parser

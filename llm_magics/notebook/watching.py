@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal
 
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from llm_magics.consent import Asker
 
 Rendering = Literal["live", "static", "text"]
 
@@ -36,3 +39,14 @@ def is_watched(shell: InteractiveShell) -> bool:
     if isinstance(shell.display_pub, CapturingDisplayPublisher):
         return False
     return bool(getattr(shell.kernel, "_allow_stdin", True))
+
+
+def asker(shell: InteractiveShell) -> Asker:
+    """Puts questions to whoever watches ``shell``; ``None`` is the answer where nobody does."""
+
+    def ask(question: str) -> str | None:
+        shown_in = rendering(shell)
+        is_there = shown_in == "live" or (shown_in == "text" and sys.stdin.isatty())
+        return input(question) if is_there else None
+
+    return ask

@@ -128,6 +128,17 @@ class RunLog:
                 told.setdefault(f"{run.provider}/{run.model}", []).append(run.tokens_per_s)
         return {model: median(each[:_SPEED_RUNS]) for model, each in told.items()}
 
+    def usual_seconds(self, provider: str, model: str) -> float | None:
+        """How long an answer of a model took, the median over its last runs, if it gave any."""
+        told = [
+            run.e2e_s
+            for run in reversed(self._runs.copy())
+            if (run.provider, run.model) == (provider, model)
+            and run.e2e_s is not None
+            and not run.cached
+        ]
+        return median(told[:_SPEED_RUNS]) if told else None
+
     def longest_answer(self, provider: str, model: str) -> int:
         """The most tokens that an answer of a model had; 0 where it has given none."""
         told = (

@@ -66,9 +66,10 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value or name in ("role", "content")}
 
 
-def embedding_request(model: str, text: str) -> Request:
+def embedding_request(model: str, text: str, dimensions: int | None = None) -> Request:
     """All that decides the vector of a text."""
-    return {"kind": "embedding", "model": model, "text": text}
+    request: Request = {"kind": "embedding", "model": model, "text": text}
+    return request if dimensions is None else {**request, "dimensions": dimensions}
 
 
 def key_of(request: Request) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llm_magics import tables
 from llm_magics.errors import TemplateError, nearest
 
 if TYPE_CHECKING:
+    import jinja2
     from jinja2.nodes import Template
     from jinja2.sandbox import SandboxedEnvironment
 
@@ -73,8 +75,10 @@ def render(
         return text
     import jinja2
 
-    environment = _environment(is_foreign)
     try:
+        if note is None and not is_foreign:
+            return _compiled(text).render(variables)
+        environment = _environment(is_foreign)
         tree = environment.parse(text)
         if is_foreign:
             variables = _data_among(variables, names_in(text))
@@ -92,6 +96,12 @@ def render(
     except Exception as error:
         msg = f"An expression in the prompt failed: {type(error).__name__}: {error}"
         raise TemplateError(msg, hint="Try the expression in a cell of its own.") from error
+
+
+@lru_cache(maxsize=16)
+def _compiled(text: str) -> jinja2.Template:
+    """A template of the user's own, made once for all rows that it is filled in for."""
+    return _environment().from_string(text)
 
 
 def names_in(text: str) -> set[str]:

@@ -4,13 +4,15 @@ Vectors that were paid for once, kept by what decides about them.
 A *space* is all that makes vectors comparable: where the model is, which weights, how long
 texts are treated. Each space is a folder. A process that adds to it writes two files of its
 own, which only grow — 16 bytes of key and one float32 row for each text — so that no lock is
-needed, a process may die at any moment, and a half-written end is passed over. What is found
+needed, a process may die at any moment, and a half-written end is passed over. Rows are on the
+disk before their keys are written: no loss of power makes a key of half a row. What is found
 is read straight from the files' pages into the caller's array.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
@@ -80,7 +82,7 @@ class VectorStore:
                     found &= ~mine
                     continue
                 out[mine] = self._mapped(segment)[rows[mine]]
-            # A file that a crashed machine had not written out is full of zeros.
+            # A file that another's crashed machine had not written out is full of zeros.
             whole = np.zeros(len(keys), bool)
             whole[found] = out[found].any(axis=1)
             return whole, out
@@ -95,9 +97,10 @@ class VectorStore:
                 if not self.folder.exists():
                     self.folder.mkdir(parents=True, mode=0o700, exist_ok=True)
                     (self.folder / "space.json").write_text(self._told, encoding="utf-8")
-                # The rows first: a key stands for a row that is whole.
-                _append(stem.with_suffix(stem.suffix + ".rows"), np.ascontiguousarray(rows, "<f4"))
-                _append(stem.with_suffix(stem.suffix + ".keys"), np.ascontiguousarray(keys, "<u8"))
+                # The rows first, and onto the disk: a key stands for a row that is whole.
+                rows, keys = np.ascontiguousarray(rows, "<f4"), np.ascontiguousarray(keys, "<u8")
+                _append(stem.with_suffix(stem.suffix + ".rows"), rows, is_synced=True)
+                _append(stem.with_suffix(stem.suffix + ".keys"), keys)
             except OSError as error:
                 self._is_broken = True
                 msg = f"Vectors cannot be kept in {self.folder}: {error.strerror}."
@@ -143,9 +146,12 @@ class VectorStore:
         return np.memmap(segment.rows, dtype="<f4", mode="r", shape=shape)
 
 
-def _append(path: Path, array: NDArray[Any]) -> None:
+def _append(path: Path, array: NDArray[Any], *, is_synced: bool = False) -> None:
     with path.open("ab") as file:
         file.write(array.data)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _segment(keys: Path) -> _Segment | None:

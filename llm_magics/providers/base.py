@@ -184,6 +184,12 @@ class BaseModelProvider(ABC):
         """The same as `generate_embeddings`, without a Python object for each number."""
         return PackedVectors.of(await self.generate_embeddings(texts, model))
 
+    async def generate_shortened(
+        self, texts: Sequence[str], model: str, dimensions: int
+    ) -> PackedVectors:
+        """The same as `generate_packed`, of vectors that the service itself shortens."""
+        self._cannot("give vectors of fewer dimensions", "openai, ollama")
+
     @abstractmethod
     async def health_check(self) -> dict[str, Any]:
         """``{"status": "ok" or "unavailable", "detail": in words, …}``; never costs money."""

@@ -49,9 +49,12 @@ def generate_request(prompt: str, model: str, parameters: ModelParameters) -> di
     return {"model": model, "prompt": prompt, "raw": True, **_common(parameters)}
 
 
-def embed_request(texts: Sequence[str], model: str) -> dict[str, Any]:
+def embed_request(
+    texts: Sequence[str], model: str, dimensions: int | None = None
+) -> dict[str, Any]:
     """The body of ``POST /api/embed``."""
-    return {"model": model, "input": list(texts)}
+    body = {"model": model, "input": list(texts)}
+    return body if dimensions is None else {**body, "dimensions": dimensions}
 
 
 def _message(message: ChatMessage, names: Mapping[str, str]) -> dict[str, Any]:

@@ -220,10 +220,14 @@ def _timings(timings: Mapping[str, Any]) -> EngineTimings:
 
 
 def embedding_request(
-    texts: Sequence[str], model: str, encoding_format: str = "base64"
+    texts: Sequence[str],
+    model: str,
+    encoding_format: str = "base64",
+    dimensions: int | None = None,
 ) -> dict[str, Any]:
     """The body of ``POST /embeddings``."""
-    return {"model": model, "input": list(texts), "encoding_format": encoding_format}
+    body = {"model": model, "input": list(texts), "encoding_format": encoding_format}
+    return body if dimensions is None else {**body, "dimensions": dimensions}
 
 
 def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:

@@ -8,10 +8,11 @@ guilty texts are found; whatever else goes wrong ends the call.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,6 +62,8 @@ _OF_THE_CALL = (
     UnsupportedError,
 )
 
+_A_MILLION = Usage(1_000_000, 0)
+
 # If so many texts were refused and none was taken, it is not the texts.
 _HOPELESS = 8
 
@@ -80,9 +83,10 @@ class EmbeddingCall:
         options: EmbedOptions | None = None,
     ) -> None:
         self._session = session
-        self._texts = [text if text.isascii() else whole_text(text) for text in texts]
+        self._options = options = options or EmbedOptions()
+        whole = (text if text.isascii() else whole_text(text) for text in texts)
+        self._texts = [f"{options.prefix}{text}" for text in whole]
         self._model = model or session.config.embedding_model
-        self._options = options or EmbedOptions()
         self._route: Route | None = None
         self._sender: Sender | None = None
         self._store: VectorStore | None = None
@@ -94,7 +98,7 @@ class EmbeddingCall:
         if not self._texts:
             return
         self._route = route = await find_route(self._session, self._model)
-        self._sender = Sender(self._session, route)
+        self._sender = Sender(self._session, route, self._options.dimensions)
         with logged(self._session, "embedding", lambda: route, self.response):
             began = time.perf_counter()
             await self._find_kept(route)
@@ -105,6 +109,16 @@ class EmbeddingCall:
                     self._elapsed_s = time.perf_counter() - began
                     yield self._progress(route)
             self._elapsed_s = time.perf_counter() - began
+
+    async def most_usd(self) -> float | None:
+        """What all of them may cost, were none kept, where prices are known."""
+        if not self._texts:
+            return 0.0
+        route = await find_route(self._session, self._model)
+        if not money.cost_usd(self._session, route.provider, route.model, _A_MILLION):
+            return None
+        told = money.embedding_estimate(self._session, route.provider, route.model, self._texts)
+        return told.cost_usd
 
     async def estimate(self) -> tuple[str, int, Estimate]:
         """Who would embed, how many texts would be sent, and what that may take; nothing is."""
@@ -137,7 +151,13 @@ class EmbeddingCall:
             identity = await route.provider.identity(route.model)
         except LLMError:  # the call itself says what is wrong
             return None
-        space = {"provider": route.provider.name, "model": route.model, "identity": identity}
+        space: dict[str, Any] = {
+            "provider": route.provider.name,
+            "model": route.model,
+            "identity": identity,
+        }
+        if self._options.dimensions:
+            space["dimensions"] = self._options.dimensions
         return self._session.vectors(space)
 
     def _find_left(self, store: VectorStore, prefix: str, outcome: int) -> None:
@@ -163,7 +183,7 @@ class EmbeddingCall:
         if tape is None or not tape.plays:
             return
         for place, text in enumerate(self._texts):
-            found = tape.find(recordings.embedding_request(route.name, text))
+            found = tape.find(self._request(route, text))
             if found:
                 vector = np.asarray(recordings.unpacked(found["vector"]), np.float32)
                 self.landed.land([place], vector[None, :])
@@ -173,14 +193,17 @@ class EmbeddingCall:
         tape = self._session.tape
         if tape is None or not tape.records or self._route is None:
             return
-        name = self._route.name
+        route = self._route
         tape.keep_all(
             (
-                recordings.embedding_request(name, self._texts[place]),
+                self._request(route, self._texts[place]),
                 {"vector": recordings.packed(self.landed.matrix[place].tolist())},
             )
             for place in places
         )
+
+    def _request(self, route: Route, text: str) -> recordings.Request:
+        return recordings.embedding_request(route.name, text, self._options.dimensions)
 
     # What is sent.
 
@@ -210,7 +233,7 @@ class EmbeddingCall:
             await self._embed(places[:middle])
             await self._embed(places[middle:])
             return
-        self._keep(places, rows)
+        await self._keep(places, rows)
 
     async def _treat(self, place: int, error: ProviderError) -> None:
         """A text that is refused for itself: treated where it is too long, else failed."""
@@ -223,19 +246,19 @@ class EmbeddingCall:
             except ContextLengthError as again:
                 error = again
             else:
-                self._keep([place], rows, self._treatment)
+                await self._keep([place], rows, self._treatment)
                 return
         self.landed.fail(place, error)
         if len(self.landed.errors) >= _HOPELESS and not self._sender.sent:
             raise error
 
-    def _keep(self, places: list[int], rows: Floats, outcome: int = OK) -> None:
-        """What has landed, here and for later."""
+    async def _keep(self, places: list[int], rows: Floats, outcome: int = OK) -> None:
+        """What has landed, here and for later; on a thread, for a disk may be slow."""
         good = self.landed.land(places, rows, outcome)
         prefix = "" if outcome == OK else self._treated
         if self._store is not None:
             keys = keys_of(prefix + self._texts[place] for place in good)
-            self._store.put(keys, self.landed.matrix[good])
+            await asyncio.to_thread(self._store.put, keys, self.landed.matrix[good])
         self._record(good)
 
     # What is told of it.

@@ -19,14 +19,18 @@ class EmbedOptions:
         too_long: of a text that is longer than the model reads: ``truncate`` embeds its
             beginning, ``chunk-mean`` the mean of its parts weighted by their lengths and of
             length 1 again, ``error`` nothing.
+        dimensions: of each vector, where the service can give fewer than all.
+        prefix: stands before each text, as some models want it (``"passage: "``).
     """
 
     batch_size: int | None = None
     concurrency: int | None = None
     too_long: TooLong = "truncate"
+    dimensions: int | None = None
+    prefix: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "concurrency"):
+        for name in ("batch_size", "concurrency", "dimensions"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 msg = f"{name} cannot be {value!r}."

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class Sender:
     """Sends batches, and counts what they took: ``sent`` texts, ``tokens``, ``retries``, dollars."""
 
-    def __init__(self, session: Session, route: Route) -> None:
+    def __init__(self, session: Session, route: Route, dimensions: int | None = None) -> None:
         self._session = session
         self._route = route
+        self._dimensions = dimensions
         self._costs_usd: list[float | None] = []
         self.tokens: int | None = None
         self.retries = 0
@@ -86,7 +87,10 @@ class Sender:
 
     async def _packed(self, texts: Sequence[str]) -> PackedVectors:
         try:
-            return await self._route.provider.generate_packed(texts, self._route.model)
+            provider, model = self._route.provider, self._route.model
+            if self._dimensions is None:
+                return await provider.generate_packed(texts, model)
+            return await provider.generate_shortened(texts, model, self._dimensions)
         except ValueError as error:  # vectors of several lengths
             msg = f"{self._route.name} sent what cannot be vectors: {error}."
             raise ProviderError(msg, provider=self._route.provider.name) from error

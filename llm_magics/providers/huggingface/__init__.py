@@ -20,7 +20,7 @@ from llm_magics.providers.huggingface.token import token
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.providers.openai_like.batches import batches
 from llm_magics.secrets import Secret
-from llm_magics.types import Embeddings, ModelParameters, StreamChunk
+from llm_magics.types import Embeddings, ModelParameters, PackedVectors, StreamChunk
 
 _OWN = "https://router.huggingface.co"
 
@@ -85,6 +85,14 @@ class HuggingFaceProvider(OpenAILikeProvider):
             with self._reading():
                 vectors += [pooled(each) for each in said]
         return vectors
+
+    async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
+        return PackedVectors.of(await self.generate_embeddings(texts, model))
+
+    async def generate_shortened(
+        self, texts: Sequence[str], model: str, dimensions: int
+    ) -> PackedVectors:
+        self._cannot("give vectors of fewer dimensions", "openai, ollama")
 
 
 def _described(model: dict[str, Any]) -> ModelInfo:

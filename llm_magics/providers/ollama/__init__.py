@@ -29,7 +29,14 @@ from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.secrets import Secret
-from llm_magics.types import ChatMessage, Embeddings, ModelParameters, Progress, StreamChunk
+from llm_magics.types import (
+    ChatMessage,
+    Embeddings,
+    ModelParameters,
+    PackedVectors,
+    Progress,
+    StreamChunk,
+)
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
 
@@ -210,6 +217,16 @@ class OllamaProvider(RemoteProvider):
         await self._send("DELETE", "/api/delete", {"model": model}, model)
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        return await self._embedded(texts, model)
+
+    async def generate_shortened(
+        self, texts: Sequence[str], model: str, dimensions: int
+    ) -> PackedVectors:
+        return PackedVectors.of(await self._embedded(texts, model, dimensions))
+
+    async def _embedded(
+        self, texts: Sequence[str], model: str, dimensions: int | None = None
+    ) -> list[list[float]]:
         model = self.bare(model)
         if not texts:
             return []
@@ -217,7 +234,7 @@ class OllamaProvider(RemoteProvider):
             # The server gives its hidden states all the same, which are like nothing much.
             msg = f"ollama/{model} is not made to embed: its vectors tell little of likeness."
             warnings.warn(msg, stacklevel=2)
-        body = {**wire.embed_request(texts, model), **self._kept()}
+        body = {**wire.embed_request(texts, model, dimensions), **self._kept()}
         reply = await self._object("POST", "/api/embed", body, model)
         with self._reading():
             vectors: Embeddings = wire.embeddings_of(reply)

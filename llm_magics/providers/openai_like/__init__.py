@@ -103,9 +103,19 @@ class OpenAILikeProvider(LeavingOutProvider):
         return vectors
 
     async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
+        return await self._packed(texts, model)
+
+    async def generate_shortened(
+        self, texts: Sequence[str], model: str, dimensions: int
+    ) -> PackedVectors:
+        return await self._packed(texts, model, dimensions)
+
+    async def _packed(
+        self, texts: Sequence[str], model: str, shortened: int | None = None
+    ) -> PackedVectors:
         parts, tokens, dimensions = [], 0, 0
         for batch in batches(texts):
-            came = await self._embedded(batch, model, openai_chat.packed_of)
+            came = await self._embedded(batch, model, openai_chat.packed_of, shortened)
             row_bytes = 4 * came.dimensions
             self._check_count(len(came.data) // row_bytes if row_bytes else 0, len(batch), model)
             parts.append(came.data)
@@ -114,10 +124,14 @@ class OpenAILikeProvider(LeavingOutProvider):
         return PackedVectors(b"".join(parts), dimensions, Usage(tokens or None))
 
     async def _embedded(
-        self, batch: Sequence[str], model: str, read: Callable[[dict[str, Any]], _T]
+        self,
+        batch: Sequence[str],
+        model: str,
+        read: Callable[[dict[str, Any]], _T],
+        dimensions: int | None = None,
     ) -> _T:
         model = self.bare(model)
-        body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format)
+        body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format, dimensions)
         reply = await self._object("POST", self._path("/embeddings", model), body, model)
         with self._reading():
             return read(reply)

@@ -7,68 +7,31 @@ the same call asks only what it has not asked before.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from llm_magics import consent
 from llm_magics.bridge import bridge
 from llm_magics.engine import money
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
-from llm_magics.engine.prompt import Prompt, parameters_of
+from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
 from llm_magics.errors import LLMError, UsageError, nearest
+from llm_magics.frames.asking.report import PromptReport, RowsEstimate
 from llm_magics.policies import templates
 from llm_magics.policies.budget import dollars
-from llm_magics.types import ChatMessage
+from llm_magics.types import Usage
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-OnError = Literal["raise", "null"]
+    from llm_magics.frames.asking.wanted import RowPrompts
 
-
-@dataclass(frozen=True, slots=True)
-class RowPrompts:
-    """
-    What is asked of each row, and how.
-
-    Attributes:
-        text: the prompt, with ``{{ column }}`` in it.
-        model, system, parameters, schema: as for `llm_magics.ask`, the same for all rows.
-        concurrency: prompts at once; what suits the provider unless given.
-        is_fresh: ask anew what was asked before.
-    """
-
-    text: str
-    model: str | None = None
-    system: str | None = None
-    schema: Any = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    concurrency: int | None = None
-    is_fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RowsEstimate:
-    """What asking may take: US dollars are ``None`` where prices are not known."""
-
-    rows: int
-    prompts: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float | None
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rows:,} rows · {self.prompts:,} different prompts · about {self.input_tokens:,} tokens, "
-            f"and answers of up to {self.output_tokens:,} · cost {dollars(self.cost_usd)}"
-        )
-
-    __repr__ = __str__
+_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 
 
 class Prompted:
@@ -87,6 +50,9 @@ class Prompted:
         """
         self._frame = frame
         self._wanted = wanted
+        self.schema = wanted.schema
+        self.raises = wanted.on_error == "raise"
+        self.index = frame.index
         self._columns = _columns_in(frame, wanted)
         numbers: dict[str, int] = {}
         self.codes = [self._code(row, numbers) for row in self._rows()]
@@ -117,26 +83,13 @@ class Prompted:
             system=wanted.system,
             parameters=wanted.parameters,
             schema=wanted.schema,
-            is_fresh=wanted.is_fresh,
+            is_fresh=wanted.fresh,
             is_kept=True,
         )
 
     def estimate(self) -> RowsEstimate:
         """What asking may take; nothing is sent."""
-        route = bridge.run(find_route(session, self._wanted.model or session.config.model))
-        system = self._wanted.system or session.config.system
-        first = [ChatMessage("system", system)] if system else []
-        parameters = parameters_of(self._prompt("x"), session, route.parameters)
-        each = [
-            money.chat_estimate(
-                session,
-                route.provider,
-                route.model,
-                [*first, ChatMessage("user", text)],
-                parameters,
-            )
-            for text in self._texts
-        ]
+        each = bridge.run(self.call.to_send())
         costs = [one.cost_usd for one in each]
         known = [usd for usd in costs if usd is not None]
         return RowsEstimate(
@@ -145,7 +98,32 @@ class Prompted:
             input_tokens=sum(one.input_tokens for one in each),
             output_tokens=sum(one.output_tokens for one in each),
             cost_usd=sum(known) if len(known) == len(costs) else None,
+            seconds=bridge.run(self.call.seconds(len(each))),
         )
+
+    def obtain_consent(self) -> None:
+        """
+        Have whoever sits there allow what may cost more than the setting ``ask_above_usd``.
+
+        With a budget nothing is asked: so much is allowed.
+
+        Raises:
+            UsageError: it was not allowed, or nobody is there.
+        """
+        is_allowed = self._wanted.yes or session.config.budget is not None
+        if is_allowed or not self._texts or not bridge.run(self._costs()):
+            return
+        told = self.estimate()
+        limit = session.config.ask_above_usd
+        if told.cost_usd is not None and told.cost_usd > limit:
+            what = f"This may cost {dollars(told.cost_usd)} ({told.prompts:,} prompts), and the setting ask_above_usd is {dollars(limit)}."
+            consent.obtain(what, "Give it yes=True, or raise it: %llm config ask_above_usd 20")
+
+    async def _costs(self) -> bool:
+        """Whether the model costs something, as far as that is known."""
+        route = await find_route(session, self._wanted.model or session.config.model)
+        usd = money.cost_usd(session, route.provider, route.model, _A_MILLION_EACH)
+        return bool(usd)
 
     def ask(self) -> BaseException | None:
         """Ask all of them; what ended it before the end, if anything did."""
@@ -180,47 +158,6 @@ class Prompted:
     def report(self) -> PromptReport:
         """How it went."""
         return PromptReport(self.counts(), self.call, self.codes, self._texts, self._frame.index)
-
-
-@dataclass(frozen=True, eq=False)
-class PromptReport:
-    """How asking went: ``counts`` of rows, and `frame` for those that did not go well."""
-
-    counts: dict[str, int]
-    _call: ManyCall
-    _codes: Sequence[int]
-    _texts: Sequence[str]
-    _index: Any
-
-    @property
-    def sent(self) -> int:
-        """How many prompts were sent and answered, and are paid where that costs."""
-        return sum(each is not None and not each.cached for each in self._call.responses)
-
-    @property
-    def cost_usd(self) -> float | None:
-        """US dollars; ``None`` where they are not known of all."""
-        costs = [each.cost_usd for each in self._call.responses if each is not None]
-        known = [usd for usd in costs if usd is not None]
-        return sum(known) if len(known) == len(costs) else None
-
-    def __str__(self) -> str:
-        return " · ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
-
-    __repr__ = __str__
-
-    def frame(self) -> DataFrame:
-        """The rows that failed: their ``error`` and ``prompt``, by index."""
-        errors = self._call.errors
-        odd = [row for row, code in enumerate(self._codes) if code in errors]
-        told = [errors[self._codes[row]] for row in odd]
-        return pd.DataFrame(
-            {
-                "error": [f"{type(error).__name__}: {error}" for error in told],
-                "prompt": [self._texts[self._codes[row]] for row in odd],
-            },
-            index=self._index[odd],
-        )
 
 
 def _columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:

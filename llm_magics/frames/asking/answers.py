@@ -1,0 +1,66 @@
+"""Answers as columns, and what is raised of what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from llm_magics.errors import Interrupted
+from llm_magics.schemas import schema_of
+
+if TYPE_CHECKING:
+    from llm_magics.frames.asking.prompted import Prompted
+
+ANSWER = "answer"
+
+
+def fields_of(schema: Any) -> dict[str, Any]:
+    """What ``schema`` asks for, by name; nothing where an answer is one text."""
+    return {} if schema is None else dict(schema_of(schema).get("properties", {}))
+
+
+def columns_of(prompted: Prompted) -> pd.DataFrame:
+    """
+    The answers on the index of the rows: as ``answer``, or one column for each field of the schema.
+
+    Fields have the type that fits their values; one of a few labels is categorical.
+    """
+    fields, answered, index = fields_of(prompted.schema), prompted.answered, prompted.index
+    if not fields:
+        texts = [None if each is None else each.text for each in answered]
+        return pd.DataFrame({ANSWER: pd.Series(texts, index=index, dtype="object")})
+    records = []
+    for each in answered:
+        value = None if each is None else each.json()
+        told = value if isinstance(value, dict) else {}
+        records.append([told.get(name) for name in fields])
+    columns = pd.DataFrame(records, columns=list(fields), index=index).convert_dtypes()
+    for name, labels in labels_of(fields).items():
+        columns[name] = pd.Categorical(columns[name], categories=labels)
+    return columns
+
+
+def labels_of(fields: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Of the fields that are one of a few texts: which."""
+    enums = {name: told.get("enum") for name, told in fields.items() if isinstance(told, dict)}
+    return {
+        name: labels
+        for name, labels in enums.items()
+        if isinstance(labels, list) and labels and all(isinstance(each, str) for each in labels)
+    }
+
+
+def error_of(
+    prompted: Prompted, ended_by: BaseException | None, partial: Any, where: str
+) -> BaseException | None:
+    """What is to be raised: what ended it; where that is wanted or nothing came, the first failure."""
+    counts = prompted.counts()
+    if isinstance(ended_by, KeyboardInterrupt):
+        done = counts["ok"]
+        msg = f"Stopped; {done:,} of {len(prompted.codes):,} rows were answered."
+        hint = f"They are kept in {where}, and are not asked again." if done else None
+        return Interrupted(msg, hint=hint, partial=partial)
+    is_lost = counts["failed"] and not counts["ok"]
+    return ended_by or (prompted.first_error if prompted.raises or is_lost else None)

@@ -1,0 +1,142 @@
+"""``lm.prompt``, ``lm.extract`` and ``lm.classify``: answers on the index of what is asked about."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from llm_magics.frames.accessor.reporting import keep_report
+from llm_magics.frames.asking import wanted as asking
+from llm_magics.frames.asking.answers import ANSWER, columns_of, error_of
+from llm_magics.frames.asking.prompted import Prompted
+from llm_magics.frames.asking.wanted import TEXT, RowPrompts
+from llm_magics.frames.rows import values_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+    from llm_magics.frames.asking.report import RowsEstimate
+
+# Puts the columns of answers where they belong: the result, and where it is, in words.
+Put = Callable[["DataFrame"], tuple[Any, str]]
+
+
+def prompt(  # noqa: PLR0913 (as for lm.ask)
+    rows: Any,
+    prompt: str,
+    *,
+    schema: Any = None,
+    model: str | None = None,
+    system: str | None = None,
+    concurrency: int | None = None,
+    on_error: asking.OnError = "null",
+    fresh: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    **parameters: Any,
+) -> Series[Any] | DataFrame | RowsEstimate:
+    """
+    The answer to a prompt for each row.
+
+    Rows that ask the same are asked once, and what was asked before is not asked again: after
+    an interrupt or a crash the same call goes on where it was.
+
+    Args:
+        rows: a frame; or a list, array, or column of pandas, polars or pyarrow.
+        prompt: with ``{{ column }}`` in it; of a lone column, ``{{ text }}``. Rows in which all
+            of these are missing are not asked.
+        schema: what an answer must look like, as for `llm_magics.ask`.
+        model, system, parameters: as for `llm_magics.ask`, the same for all rows.
+        concurrency: prompts at once.
+        on_error: ``null`` leaves a row that fails without an answer, and warns; ``raise`` raises.
+        fresh: ask anew what was asked before.
+        dry_run: give what it may take, in tokens, dollars and time, and send nothing.
+        yes: do not ask, whatever it may cost (setting ``ask_above_usd``).
+
+    Returns:
+        The answers on the index of ``rows``; with a schema a frame with a column for each field.
+
+    Raises:
+        UsageError: the prompt names what is no column; or it may cost much, and that was not
+            allowed.
+        Interrupted: with the answers that had come in ``partial``.
+        LLMError: what is wrong with all rows.
+    """
+    given = RowPrompts(
+        prompt, model, system, schema, parameters, concurrency, on_error, fresh, dry_run, yes
+    )
+    answers: Series[Any] | DataFrame | RowsEstimate
+    answers = ask_rows(frame_of(rows), given, lone_column)
+    return answers
+
+
+def extract(texts: Any, schema: Any, **given: Any) -> DataFrame | RowsEstimate:
+    """
+    What ``schema`` asks for, taken out of each text: a frame with a column for each field.
+
+    Args:
+        texts: a list, array, or column.
+        schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
+        given: as for `prompt`.
+    """
+    found: DataFrame | RowsEstimate
+    found = ask_rows(frame_of(texts), asking.extraction(schema, given), as_they_are)
+    return found
+
+
+def classify(texts: Any, labels: Sequence[str], **given: Any) -> Series[Any] | RowsEstimate:
+    """
+    The one of ``labels`` that fits each text best, as a categorical column.
+
+    Args:
+        texts: a list, array, or column.
+        labels: at least two.
+        given: as for `prompt`.
+    """
+    found: Series[Any] | RowsEstimate
+    found = ask_rows(frame_of(texts), asking.classification(labels, "label", given), lone_column)
+    return found
+
+
+def ask_rows(view: DataFrame, given: RowPrompts, put: Put) -> Any:
+    """What ``put`` makes of the answers to what is asked of the rows of ``view``; its estimate, if dry."""
+    prompted = Prompted(view, given)
+    if given.dry_run:
+        return prompted.estimate()
+    prompted.obtain_consent()
+    ended_by = prompted.ask()
+    result, where = put(columns_of(prompted))
+    report = prompted.report()
+    keep_report(result, report)
+    error = error_of(prompted, ended_by, result, where)
+    if error is not None:
+        raise error
+    if report.counts["failed"]:
+        warnings.warn(f"{report}: see .llm.report.frame()", stacklevel=4)
+    return result
+
+
+def frame_of(rows: Any) -> DataFrame:
+    """Rows as a frame; a lone column is called ``text``."""
+    if isinstance(rows, pd.DataFrame):
+        return rows
+    if isinstance(rows, pd.Series):
+        return rows.to_frame(TEXT)
+    if hasattr(rows, "to_pandas") and hasattr(rows, "columns"):  # of polars or pyarrow
+        frame: DataFrame = rows.to_pandas()
+        return frame
+    return pd.DataFrame({TEXT: pd.Series(values_of(rows), dtype=object)})
+
+
+def lone_column(columns: DataFrame) -> tuple[Any, str]:
+    """A column where there is one of no schema's choosing, else the frame."""
+    is_lone = list(columns) in ([ANSWER], ["label"])
+    return (columns.iloc[:, 0] if is_lone else columns), "the exception's .partial"
+
+
+def as_they_are(columns: DataFrame) -> tuple[Any, str]:
+    """All of them."""
+    return columns, "the exception's .partial"

@@ -1,0 +1,80 @@
+"""What is asked of rows, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from llm_magics.errors import UsageError, nearest
+
+OnError = Literal["null", "raise"]
+
+# The name of a lone column of texts in a prompt.
+TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class RowPrompts:
+    """
+    What is asked of each row, and how.
+
+    Attributes:
+        text: the prompt, with ``{{ column }}`` in it.
+        model, system, parameters, schema: as for `llm_magics.ask`, the same for all rows.
+        concurrency: prompts at once; what suits the provider unless given.
+        on_error: whether a row that fails is left without an answer (``null``) or raised.
+        fresh: ask anew what was asked before.
+        dry_run: only tell what it may take.
+        yes: whatever it may cost is allowed.
+    """
+
+    text: str
+    model: str | None = None
+    system: str | None = None
+    schema: Any = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int | None = None
+    on_error: OnError = "null"
+    fresh: bool = False
+    dry_run: bool = False
+    yes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_error not in get_args(OnError):
+            msg = f"on_error cannot be {self.on_error!r}."
+            raise UsageError(msg, hint=nearest(str(self.on_error), get_args(OnError)))
+
+
+# All that is no parameter of the model's.
+_OWN = frozenset({"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes"})
+
+
+def prompts(text: str, schema: Any, given: Mapping[str, Any]) -> RowPrompts:
+    """What is asked by ``text``; what of ``given`` is not about rows is for the model."""
+    own = {name: value for name, value in given.items() if name in _OWN}
+    parameters = {name: value for name, value in given.items() if name not in _OWN}
+    return RowPrompts(text, schema=schema, parameters=parameters, **own)
+
+
+def extraction(schema: Any, given: Mapping[str, Any]) -> RowPrompts:
+    """Have what ``schema`` asks for taken out of texts."""
+    asked = f"Take this out of the text, as JSON. The text:\n\n{{{{ {TEXT} }}}}"
+    return prompts(asked, schema, given)
+
+
+def classification(labels: Sequence[str], into: str, given: Mapping[str, Any]) -> RowPrompts:
+    """Have texts put under one of ``labels`` each, in the field ``into``."""
+    is_list = not isinstance(labels, str) and all(isinstance(each, str) for each in labels)
+    if not is_list or len(set(labels)) < 2:
+        msg = "To classify takes a list of at least two different labels."
+        raise UsageError(msg, hint='Write labels=["praise", "complaint"].')
+    schema = {
+        "type": "object",
+        "properties": {into: {"type": "string", "enum": list(dict.fromkeys(labels))}},
+        "required": [into],
+        "additionalProperties": False,
+    }
+    told = ", ".join(labels).replace("{", "{{ '{' }}")  # a label is no template
+    asked = f"Which of these fits the text best: {told}? The text:\n\n{{{{ {TEXT} }}}}"
+    return prompts(asked, schema, given)

@@ -1,0 +1,124 @@
+"""``lm.plot``: what a column of vectors looks like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llm_magics.errors import UsageError
+from llm_magics.frames.plots.clusters import clustered
+from llm_magics.frames.plots.naming import named
+from llm_magics.frames.plots.picture import VectorPlot
+from llm_magics.frames.plots.projection import Method, projected
+from llm_magics.frames.rows import values_of
+from llm_magics.frames.similar import index_of, model_of, vectors_of
+
+# So many groups where they are to be named and nobody said how many.
+_MOST_GROUPS = 8
+
+
+def plot(  # noqa: PLR0913 (what a picture has)
+    column: Any,
+    *,
+    text: Any = None,
+    color: Any = None,
+    clusters: int | None = None,
+    label: bool | str = False,
+    method: Method = "pca",
+    model: str | None = None,
+) -> VectorPlot:
+    """
+    A picture of a column of vectors in two dimensions, with the texts where the mouse is.
+
+    Args:
+        column: vectors, or texts, which are embedded; a list, array (n, d), or column.
+        text: what is shown of each point, as long as ``column``; texts show themselves.
+        color: what colours the points: a column of numbers, or of groups; the clusters if
+            there are some.
+        clusters: put the points into so many groups, by k-means.
+        label: have the groups named by a model, the setting ``model`` or the one given here,
+            which is shown the texts in the middle of each.
+        method: ``pca`` (principal components), or ``umap`` where umap-learn is installed.
+        model: who embeds texts.
+
+    Returns:
+        A picture that shows itself in a notebook; its ``frame`` has the points,
+        ``figure()`` is matplotlib's, ``save("plot.png")`` keeps it.
+
+    Raises:
+        UsageError: there are fewer than two vectors, or arguments do not fit.
+    """
+    vectors = vectors_of(column, model or model_of(column))
+    is_there = ~np.isnan(vectors).any(axis=1)
+    if is_there.sum() < 2:
+        msg = f"A picture takes two vectors at least, and this column has {int(is_there.sum())}."
+        raise UsageError(msg, hint='Embed it: df.llm.embed("text", into="vector").')
+    texts = _texts(column, text, len(vectors))
+    colours = None if color is None else _as_long(color, len(vectors), "color")
+    rows, kept = vectors[is_there], np.flatnonzero(is_there)
+    points, shares = projected(rows, method)
+    frame = pd.DataFrame(
+        {"x": points[:, 0], "y": points[:, 1], "text": [texts[row] for row in kept.tolist()]},
+        index=index_of(column)[kept],
+    )
+    if clusters is not None or label:
+        count = _groups(clusters, len(rows))
+        numbers, centres = clustered(rows, count)
+        names = [f"group {number + 1}" for number in range(len(centres))]
+        if label:
+            asked = label if isinstance(label, str) else None
+            names = _different(named(frame["text"].tolist(), rows, numbers, centres, asked))
+        frame["cluster"] = pd.Categorical.from_codes(numbers.tolist(), categories=pd.Index(names))
+    if colours is not None:
+        frame["color"] = pd.Series([colours[row] for row in kept.tolist()], index=frame.index)
+        if hasattr(color, "dtype") and isinstance(color.dtype, pd.CategoricalDtype):
+            frame["color"] = frame["color"].astype(color.dtype)
+    missing = len(vectors) - len(rows)
+    return VectorPlot(frame, _title(method, shares, len(rows), missing), bool(label))
+
+
+def _different(names: list[str]) -> list[str]:
+    """Names of which none occurs twice, for a model may call two groups the same."""
+    told: dict[str, int] = {}
+    for number, name in enumerate(names):
+        told[name if name not in told else f"{name} ({number + 1})"] = number
+    return list(told)
+
+
+def _texts(column: Any, text: Any, count: int) -> list[str]:
+    """What is shown of each row: ``text``, or the column's own, or where it stands in the index."""
+    told = _as_long(column if text is None else text, count, "text")
+    labels = index_of(column)
+    if text is None and not any(isinstance(value, str) for value in told):
+        return [str(label) for label in labels]
+    return [
+        "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value) for value in told
+    ]
+
+
+def _as_long(values: Any, count: int, what: str) -> list[Any]:
+    given = list(values) if getattr(values, "ndim", 1) != 1 else values_of(values)
+    if len(given) != count:
+        msg = f"{what} has {len(given):,} values, and there are {count:,} vectors."
+        raise UsageError(msg, hint=f"Give {what} a column of the same frame.")
+    return given
+
+
+def _groups(wanted: int | None, count: int) -> int:
+    """How many groups; unless that is said, more for more vectors."""
+    if wanted is None:
+        return int(min(_MOST_GROUPS, max(2, round((count / 2) ** 0.5)), count))
+    if type(wanted) is not int or not 1 <= wanted <= count:
+        msg = f"clusters cannot be {wanted!r}."
+        raise UsageError(msg, hint=f"Give it a whole number from 1 to {count:,}.")
+    return wanted
+
+
+def _title(method: Method, shares: tuple[float, float] | None, count: int, missing: int) -> str:
+    told = [f"{count:,} vectors"]
+    told += [f"{missing:,} missing"] if missing else []
+    if shares is None:
+        return " · ".join([*told, "UMAP"])
+    return " · ".join([*told, f"2 principal components, {sum(shares):.0%} of the variance"])

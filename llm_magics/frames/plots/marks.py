@@ -1,0 +1,87 @@
+"""How groups are told apart: by colour, and by shape for those who see grey."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Okabe and Ito's colours, as far as they show on white and on black alike.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
+# matplotlib's marks, one for each colour.
+SHAPES = ("o", "s", "D", "^", "v", "P", "X", "*")
+
+OTHERS = "others"
+
+# From dark blue over green to yellow: seen in grey it goes from dark to light.
+_RAMP = ((59, 82, 139), (33, 145, 140), (94, 201, 98), (240, 200, 40))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """
+    What tells points apart.
+
+    Attributes:
+        numbers: of each point the number of its group; all 0 where there are none.
+        names: of the groups, in the order of their numbers.
+        colours: of each point, as ``#rrggbb``.
+        span: of numbers in place of groups the lowest and the highest.
+    """
+
+    numbers: NDArray[np.int64]
+    names: Sequence[str]
+    colours: list[str]
+    span: tuple[float, float] | None = None
+
+
+def marks_of(values: Any, count: int) -> Marks:
+    """The marks of ``count`` points by their ``values``: numbers on a ramp, all else in groups."""
+    nothing = np.zeros(count, np.int64)
+    if values is None:
+        return Marks(nothing, [], [COLOURS[0]] * count)
+    column = pd.Series(values).reset_index(drop=True)
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return _ramped(column.astype("float64").to_numpy(), nothing)
+    kinds = (
+        pd.Categorical(column) if not isinstance(column.dtype, pd.CategoricalDtype) else column.cat
+    )
+    codes, names = (
+        np.asarray(kinds.codes, np.int64).copy(),
+        [str(each) for each in kinds.categories],
+    )
+    most = len(COLOURS) - 1
+    if len(names) > len(COLOURS) or (codes < 0).any():
+        by_size = np.argsort(-np.bincount(codes[codes >= 0], minlength=len(names)), kind="stable")
+        kept = np.sort(by_size[:most])
+        place = np.full(len(names) + 1, len(kept), np.int64)  # the last one is of what is missing
+        place[kept] = np.arange(len(kept))
+        codes, names = place[codes], [*(names[each] for each in kept), OTHERS]
+    return Marks(codes, names, [COLOURS[code] for code in codes.tolist()])
+
+
+def _ramped(values: NDArray[Any], numbers: NDArray[np.int64]) -> Marks:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return Marks(numbers, [], [COLOURS[-1]] * len(values))
+    low, high = float(known.min()), float(known.max())
+    shares = (values - low) / ((high - low) or 1.0)
+    return Marks(numbers, [], [_on_ramp(share) for share in shares.tolist()], (low, high))
+
+
+def _on_ramp(share: float) -> str:
+    if not np.isfinite(share):
+        return COLOURS[-1]
+    place = share * (len(_RAMP) - 1)
+    left = min(int(place), len(_RAMP) - 2)
+    mixed = (
+        round(one + (other - one) * (place - left))
+        for one, other in zip(_RAMP[left], _RAMP[left + 1], strict=True)
+    )
+    return "#{:02x}{:02x}{:02x}".format(*mixed)

@@ -1,0 +1,142 @@
+"""A picture of vectors: in a notebook, in a file, as matplotlib's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from llm_magics.errors import UsageError
+from llm_magics.frames.plots.hovering import page
+from llm_magics.frames.plots.marks import SHAPES, Marks, marks_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# More points than these are not seen in a picture, and make a notebook slow.
+_MOST_SHOWN = 4000
+
+# Seen on white and on black.
+_GREY = "#808080"
+
+
+@dataclass(frozen=True, eq=False)
+class VectorPlot:
+    """
+    A picture of vectors.
+
+    Attributes:
+        frame: a row for each point: ``x``, ``y``, ``text``, and ``cluster`` and ``color`` where
+            there are some, on the index of the column.
+        title: what it shows, in words.
+    """
+
+    frame: pd.DataFrame
+    title: str
+    is_labelled: bool
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """With texts where the mouse is, in a notebook."""
+        frame = self.frame
+        title = self.title
+        if len(frame) > _MOST_SHOWN:
+            frame = frame.sample(_MOST_SHOWN, random_state=0)
+            title = f"{title} · {_MOST_SHOWN:,} of them drawn"
+        points = frame[["x", "y"]].to_numpy(np.float32)
+        texts = frame["text"].tolist()
+        shown = page(points, self._marks(frame), texts, self._labels(), title)
+        return {"text/html": shown, "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"VectorPlot({self.title})"
+
+    def figure(self, ax: Axes | None = None) -> Figure:
+        """
+        The same as matplotlib's figure, on ``ax`` if given; readable on light and dark pages.
+
+        Raises:
+            UsageError: matplotlib is not installed.
+        """
+        if find_spec("matplotlib") is None:
+            msg = "matplotlib is not installed."
+            raise UsageError(msg, hint='pip install "llm-magics[plots]"')
+        from matplotlib.figure import Figure
+
+        if ax is None:
+            made = Figure(figsize=(7, 4.5), layout="constrained")
+            made.patch.set_alpha(0)
+            ax = made.subplots()
+        self._draw(ax)
+        figure: Figure = ax.get_figure()  # type: ignore[assignment]
+        return figure
+
+    def save(self, path: Any) -> None:
+        """Keep the picture in a file: ``.html`` with the texts, else what matplotlib writes."""
+        if Path(path).suffix.lower() in (".html", ".htm"):
+            shown = self._repr_mimebundle_()["text/html"]
+            whole = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{shown}'
+            Path(path).write_text(whole, encoding="utf-8")
+        else:
+            self.figure().savefig(path, dpi=150)
+
+    def _draw(self, ax: Axes) -> None:
+        marks = self._marks(self.frame)
+        xs, ys = self.frame["x"].to_numpy(), self.frame["y"].to_numpy()
+        for number in range(max(1, len(marks.names))):
+            mine = marks.numbers == number
+            colours = [
+                colour for colour, is_mine in zip(marks.colours, mine, strict=True) if is_mine
+            ]
+            name = marks.names[number] if marks.names else None
+            ax.scatter(
+                xs[mine],
+                ys[mine],
+                s=14,
+                c=colours,
+                marker=SHAPES[number],
+                alpha=0.8,
+                linewidths=0,
+                label=name,
+            )
+        for x, y, words in self._labels():
+            ax.annotate(
+                words,
+                (x, y),
+                ha="center",
+                va="center",
+                color=_GREY,
+                weight="bold",
+                parse_math=False,
+            )
+        if len(marks.names) > 1:
+            # A name that begins with _ would be left out, and dollars be taken for a formula.
+            legend = ax.legend(
+                frameon=False,
+                labelcolor=_GREY,
+                fontsize="small",
+                loc="center left",
+                bbox_to_anchor=(1, 0.5),
+            )
+            for told in legend.get_texts():
+                told.set_parse_math(False)
+        ax.set_title(self.title, color=_GREY, fontsize="small", parse_math=False)
+        ax.set(xticks=[], yticks=[])
+        ax.patch.set_alpha(0)
+        for spine in ax.spines.values():
+            spine.set_color(_GREY)
+
+    def _marks(self, frame: pd.DataFrame) -> Marks:
+        by = "color" if "color" in frame else "cluster" if "cluster" in frame else None
+        return marks_of(frame[by] if by else None, len(frame))
+
+    def _labels(self) -> list[tuple[float, float, str]]:
+        """Where the name of each group stands: in its middle."""
+        if not self.is_labelled:
+            return []
+        middles = self.frame.groupby("cluster", observed=True)[["x", "y"]].median()
+        return [(float(row.x), float(row.y), str(name)) for name, row in middles.iterrows()]
