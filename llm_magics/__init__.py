@@ -118,10 +118,11 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
 
 
 def _register_accessor() -> None:
-    """``df.llm`` is there once pandas and this are both imported, in either order."""
+    """``df.llm`` is there once pandas (or Dask) and this are both imported, in either order."""
     from llm_magics._when_imported import when_imported
 
     when_imported("pandas", "llm_magics.frames.accessor")
+    when_imported("dask.dataframe", "llm_magics.frames.dask")
 
 
 _register_accessor()

@@ -16,22 +16,26 @@ def when_imported(package: str, ours: str) -> None:
     """Import ``ours`` once ``package`` has been imported by anybody."""
     if package in sys.modules:
         import_module(ours)
-    elif not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+    elif not any(_watches(finder, package) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watcher(package, ours))
+
+
+def _watches(finder: object, package: str) -> bool:
+    return isinstance(finder, _Watcher) and finder.package == package
 
 
 class _Watcher(MetaPathFinder):
     """Finds nothing itself; it lets the others find ``package`` and adds a step after it."""
 
     def __init__(self, package: str, ours: str) -> None:
-        self._package = package
+        self.package = package
         self._ours = ours
         self._is_asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._package or self._is_asking:
+        if fullname != self.package or self._is_asking:
             return None
         self._is_asking = True
         try:

@@ -50,10 +50,16 @@ class Says:
 
 @dataclass
 class Server:
-    """Where it listens, what it was asked, and whether the client hung up on it."""
+    """
+    Where it listens, what it was asked, and whether the client hung up on it.
+
+    ``most_at_once``: of requests that it answered at one time.
+    """
 
     url: str
     asked: list[Asked] = field(default_factory=list)
+    running: int = 0
+    most_at_once: int = 0
     hung_up: threading.Event = field(default_factory=threading.Event)
 
 
@@ -70,8 +76,13 @@ def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
             asked = await _read(reader)
             if asked is not None:
                 server.asked.append(asked)
+                server.running += 1
+                server.most_at_once = max(server.most_at_once, server.running)
                 says = answer if isinstance(answer, Says) else answer(asked)
-                await _write(reader, writer, says, server.hung_up)
+                try:
+                    await _write(reader, writer, says, server.hung_up)
+                finally:
+                    server.running -= 1
         except (ConnectionError, asyncio.IncompleteReadError):
             server.hung_up.set()
         except asyncio.CancelledError:  # the server stops, whoever still reads

@@ -34,6 +34,14 @@ def matrix(column: Any) -> Vectors:
     """
     if isinstance(column, np.ndarray) and column.ndim == 2:
         return column.astype(np.float32, copy=False)
+    if "pyarrow" in str(getattr(column, "dtype", "")):
+        from llm_magics.frames import arrow_vectors
+
+        if arrow_vectors.is_arrow(column):
+            in_place = arrow_vectors.matrix_of(column)
+            if in_place is not None:
+                return in_place
+            column = arrow_vectors.rows_of(column)
     rows = [None if _is_missing(row) else np.asarray(row, np.float32) for row in column]
     shapes = {row.shape for row in rows if row is not None}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:

@@ -89,6 +89,8 @@ def vectors_of(column: Any, model: str | None = None) -> Vectors:
     """The vectors of a column of shape (n, d), NaN where one is missing; texts are embedded."""
     if getattr(column, "ndim", 1) != 1:
         return search.matrix(column)
+    if "list<" in str(getattr(column, "dtype", "")):  # Arrow's: no object for each number
+        return search.matrix(column)
     values = values_of(column)
     if any(is_text(value) for value in values):
         return embed(values, model=model, on_error="null", too_long="truncate")

@@ -65,7 +65,8 @@ class LLMMagics(Magics):  # type: ignore[misc]
         """Turn texts into vectors.
 
         %embed EXPR [--into COLUMN] [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
-               [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dry-run]
+               [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dimensions N]
+               [--prefix TEXT] [--dry-run] [--yes]
 
         EXPR is a column (df.text, df["text"]) or a list. --into puts the vectors into a column
         of the same frame; -o keeps them in a variable; with neither they are the result.
@@ -82,7 +83,8 @@ class LLMMagics(Magics):  # type: ignore[misc]
         """Turn the lines below, one text a line, into a DataFrame of texts and vectors.
 
         %%embed [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
-                [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dry-run]
+                [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dimensions N]
+                [--prefix TEXT] [--dry-run] [--yes]
         """
         from llm_magics.notebook import embedding
 

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Protocol
 
 from llm_magics.errors import RateLimitError
 
@@ -106,6 +108,31 @@ class Bucket:
         self._level = min(self._a_minute, self._level + min(amount, self._a_minute))
 
 
+class Place(Protocol):
+    """A place among those that several processes share."""
+
+    async def take(self) -> None: ...
+
+    async def give_back(self) -> None: ...
+
+
+# Where calls are made as a part of something larger, a cluster say: its limit for all of them.
+beyond: ContextVar[Place | None] = ContextVar("beyond", default=None)
+
+
+@asynccontextmanager
+async def _place_beyond() -> AsyncGenerator[None, None]:
+    shared = beyond.get()
+    if shared is None:
+        yield
+        return
+    await shared.take()
+    try:
+        yield
+    finally:
+        await shared.give_back()
+
+
 class Limiter:
     """All limits of one provider."""
 
@@ -125,8 +152,9 @@ class Limiter:
         """Wait for the turn of a call of about ``tokens()``; how it ends is learned from."""
         number = await self.gate.enter()
         try:
-            await self._paced(tokens)
-            yield
+            async with _place_beyond():
+                await self._paced(tokens)
+                yield
             self.gate.answered()
         except RateLimitError:
             self.gate.refused(number)

@@ -121,6 +121,18 @@ class Config:
             }
         return given
 
+    def set_here(self) -> dict[str, Any]:
+        """
+        What was `set` in this session, for another process to set too; keys are not among it.
+
+        Paths are whole, for the other may stand in another folder.
+        """
+        return {
+            key: value.expanduser().absolute() if isinstance(value, Path) else value
+            for key, (value, _) in self._direct.items()
+            if not isinstance(value, Hidden | Secret)
+        }
+
     def files(self) -> list[tuple[Path, dict[str, Any]]]:
         """The files that were read, with what they said then."""
         self._read()

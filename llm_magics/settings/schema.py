@@ -86,7 +86,9 @@ class Settings(BaseModel):
         None, ge=0, allow_inf_nan=False, description="US dollars that may be spent"
     )
     ask_above_usd: float = Field(
-        1.0, ge=0, description="a column that may cost more is asked about first, if there is no budget"
+        1.0,
+        ge=0,
+        description="a column that may cost more is asked about first, if there is no budget",
     )
     prices: dict[str, Annotated[_Price, BeforeValidator(_priced)]] = Field(
         {}, description="of models, by name or pattern: lab/*"

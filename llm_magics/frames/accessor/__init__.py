@@ -1,6 +1,11 @@
 """``df.llm`` and ``series.llm``. Importing this registers them."""
 
+import sys
+
 from llm_magics.frames.accessor.frame import FrameAccessor
 from llm_magics.frames.accessor.series import SeriesAccessor
+
+if "pyarrow" in sys.modules:  # pandas imports it where it is installed
+    import llm_magics.frames.arrow_vectors  # noqa: F401 (files with vectors can be read from now on)
 
 __all__ = ["FrameAccessor", "SeriesAccessor"]

@@ -1,0 +1,132 @@
+"""
+What a worker does with one partition, which is a pandas frame.
+
+Vectors and answers are kept by what they are of, as everywhere: a worker that is lost loses what
+it had under way, and whoever does its work anew finds the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from llm_magics.errors import LLMError
+from llm_magics.frames.arrow_vectors import arrow_column
+from llm_magics.frames.asking.answers import columns_of, error_of
+from llm_magics.frames.asking.prompted import Prompted
+from llm_magics.frames.asking.wanted import RowPrompts
+from llm_magics.frames.embed import OnError, embedded
+from llm_magics.frames.similar import nearest
+from llm_magics.settings.config import config
+
+if TYPE_CHECKING:
+    from llm_magics.engine.embedding import EmbedOptions
+    from llm_magics.frames.dask.shared_limit import SharedLimit
+
+_lock = threading.Lock()
+_settled: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Orders:
+    """
+    What all partitions have in common, as it is sent to the workers.
+
+    Attributes:
+        settings: those of the session that planned it, without its keys: workers take these
+            from their own environment or keyring.
+        limit: of requests at once, for the whole cluster.
+        dtypes: of the columns that are made, for they must be the same in all partitions.
+    """
+
+    settings: Mapping[str, Any]
+    limit: SharedLimit | None
+    dtypes: Mapping[str, Any]
+
+    def settle(self) -> None:
+        """Take on the settings, and no others that orders before had."""
+        with _lock:
+            known = config.set_here()
+            for key in _settled - set(self.settings):
+                config.reset(key)
+            for key, value in self.settings.items():
+                if key not in known or known[key] != value:
+                    config.set(key, value)
+                    _settled.add(key)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Who embeds, and how; ``name`` is that of the column of vectors."""
+
+    model: str
+    options: EmbedOptions
+    on_error: OnError
+    name: str
+
+
+def embed_partition(column: pd.Series[Any], orders: Orders, how: Embedding) -> pd.Series[Any]:
+    """The vectors of a partition's column."""
+    orders.settle()
+    with _limited(orders):
+        done = embedded(column, how.model, how.options, how.on_error, yes=True)
+    if done.error is not None:
+        raise _portable(done.error)
+    if done.report.counts["failed"] or done.report.counts["no text"]:
+        _warn(str(done.report))
+    return arrow_column(done.vectors, column.index, how.name)
+
+
+def ask_partition(view: pd.DataFrame, orders: Orders, given: RowPrompts) -> pd.DataFrame:
+    """The answers to what is asked of a partition's rows."""
+    orders.settle()
+    with _limited(orders):
+        prompted = Prompted(view, given)
+        ended_by = prompted.ask()
+    columns = columns_of(prompted).astype(dict(orders.dtypes))
+    error = error_of(prompted, ended_by, None, "the cache")
+    if error is not None:
+        raise _portable(error)
+    if prompted.counts()["failed"]:
+        _warn(str(prompted.report()))
+    return columns
+
+
+def nearest_in_partition(
+    frame: pd.DataFrame, on: str, query: np.ndarray[Any, Any], k: int
+) -> pd.DataFrame:
+    """The rows of a partition that are most like ``query``."""
+    if frame.empty:
+        return frame.assign(cosine=np.empty(0, np.float32))
+    found = nearest(frame[on].reset_index(drop=True), query, k=k)
+    return frame.iloc[found.index].assign(cosine=found.to_numpy(np.float32))
+
+
+def _limited(orders: Orders) -> AbstractContextManager[None]:
+    return orders.limit.kept() if orders.limit is not None else nullcontext()
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An error that can travel: what a service sent along stays behind."""
+    if isinstance(error, LLMError):
+        hint = error.hint
+        told = LLMError(f"{type(error).__name__}: {error}")
+        told.hint = hint
+        return told
+    return error
+
+
+def _warn(told: str) -> None:
+    """In the notebook too, where the work was ordered by a cluster's client."""
+    try:
+        from distributed.worker import warn
+    except ImportError:
+        warn = warnings.warn
+    warn(f"{told}; rows without a result are missing")

@@ -1,0 +1,260 @@
+"""The same names on frames of Dask's, with real worker processes, one of which is killed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+import llm_magics as lm
+from llm_magics import errors
+from llm_magics.settings.config import config
+from tests.conftest import eventually
+from tests.embedder import Embedder, vector_of
+from tests.serving import Asked, Says, chat_stream, serving
+
+dd = pytest.importorskip("dask.dataframe")
+distributed = pytest.importorskip("distributed")
+pytestmark = pytest.mark.filterwarnings(
+    # distributed leaves sockets and loops to be collected when a cluster ends.
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    # Dask's own use of what pandas is about to drop.
+    "ignore:(?s).*inplace keyword:DeprecationWarning",
+    "ignore:(?s).*inplace keyword:UserWarning",
+)
+
+
+@contextmanager
+def workers(folder: Path) -> Iterator[Any]:
+    """Two worker processes of one thread each, and a client of theirs."""
+    import dask
+
+    quick = {"distributed.scheduler.locks.lease-timeout": "3s"}
+    with (
+        dask.config.set(quick),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            local_directory=str(folder),
+        ) as made,
+        distributed.Client(made) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Workers that all tests share, but for the one that kills."""
+    with workers(tmp_path_factory.mktemp("dask")) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def own_folders(own_settings: None, tmp_path: Path) -> None:
+    """Workers see the vectors and answers of the test, and no other's."""
+    lm.config.vectors, lm.config.cache_dir = tmp_path / "kept", tmp_path / "cache"
+
+
+@pytest.fixture
+def service() -> Iterator[Embedder]:
+    """The service ``lab``, whose model ``m`` embeds where none is named; it asks for no key."""
+    fake = Embedder()
+    with serving(fake) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        lm.config.embedding_model = "lab/m"
+        yield fake
+
+
+def frame_of(count: int, partitions: int = 8) -> Any:
+    """Texts, each another, in partitions, on an index of their own."""
+    texts = pd.DataFrame({"text": [f"text {n}" for n in range(count)]}, index=range(7, 7 + count))
+    return dd.from_pandas(texts, npartitions=partitions)
+
+
+def test_a_column_is_embedded_by_the_workers(cluster: Any, service: Embedder) -> None:
+    """Index and order kept; a second run, by whomever, pays nothing; nothing is sent to plan it."""
+    planned = frame_of(100).llm.embed("text", batch_size=10)
+    assert service.requests == 0
+    assert str(planned.dtypes["vector"]) == "list<item: float>[pyarrow]"
+    done = planned.compute()
+    assert sorted(service.paid) == sorted(f"text {n}" for n in range(100))
+    assert done.index.tolist() == list(range(7, 107))
+    expected = np.array([vector_of(text) for text in done["text"]], np.float32)
+    np.testing.assert_array_equal(lm.matrix(done["vector"]), expected)
+    planned.compute()
+    np.testing.assert_array_equal(lm.embed(done["text"]), expected)
+    assert len(service.paid) == 100
+
+
+def test_gaps_are_gaps_and_refusals_too(cluster: Any, service: Embedder) -> None:
+    """Missing and refused texts have missing vectors; the notebook is told, or it is raised."""
+    service.poison = {"text 3"}
+    texts = pd.DataFrame({"text": ["text 1", None, "text 3", "", "text 4"]})
+    frame = dd.from_pandas(texts, npartitions=2)
+    with pytest.warns(UserWarning, match="1 failed"):
+        done = _and_what_workers_say(frame.llm.embed("text"))
+    assert done["vector"].isna().tolist() == [False, True, True, True, False]
+    assert (
+        np.isnan(lm.matrix(done["vector"])).any(axis=1).tolist() == done["vector"].isna().tolist()
+    )
+    with pytest.raises(errors.LLMError, match=r"ProviderError: .*Invalid input"):
+        frame["text"].llm.embed(on_error="raise").compute()
+
+
+def _and_what_workers_say(planned: Any) -> Any:
+    done = planned.compute()
+    time.sleep(0.5)
+    return done
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_the_cluster_keeps_one_limit(cluster: Any, service: Embedder, limit: int) -> None:
+    """So many requests at once, of all workers together, and no more."""
+    with serving(service) as server:
+        service.delay_s = 0.05
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        frame_of(120).llm.embed("text", batch_size=5, concurrency=limit).compute()
+    assert server.most_at_once == limit
+    assert len(service.paid) == 120
+
+
+def test_a_worker_is_killed_in_the_middle(service: Embedder, tmp_path: Path) -> None:
+    """Its work is done by another, which pays again only for what it had under way."""
+    with workers(tmp_path / "dask") as client:
+        _kill_one(client, service)
+
+
+def _kill_one(cluster: Any, service: Embedder) -> None:
+    service.delay_s = 0.2
+    batch, at_once = 10, 4
+    planned = frame_of(400).llm.embed("text", batch_size=batch, concurrency=at_once)
+    future = cluster.compute(planned)
+    assert eventually(lambda: len(service.paid) >= 120, 60)
+    victim = next(iter(cluster.run(os.getpid).values()))
+    os.kill(victim, signal.SIGKILL)
+    done = future.result(timeout=120)
+    assert done["vector"].notna().all()
+    assert {*service.paid} == {f"text {n}" for n in range(400)}
+    assert 400 <= len(service.paid) <= 400 + batch * at_once
+
+
+def test_vectors_survive_files_and_shuffles(
+    cluster: Any, service: Embedder, tmp_path: Path
+) -> None:
+    """Parquet by Dask and by pandas, another index, a shuffle: the same vectors come back."""
+    planned = frame_of(40, 4).llm.embed("text")
+    whole = lm.matrix(planned.compute()["vector"])
+    planned.to_parquet(tmp_path / "files")
+    by_dask = dd.read_parquet(tmp_path / "files").compute()
+    by_pandas = pd.read_parquet(tmp_path / "files")
+    for other in (by_dask, by_pandas, planned.shuffle("text").compute().sort_index()):
+        np.testing.assert_array_equal(lm.matrix(other["vector"]), whole)
+    by_pandas.to_parquet(tmp_path / "again.parquet")
+    again = pd.read_parquet(tmp_path / "again.parquet")
+    assert np.shares_memory(lm.matrix(again["vector"]), lm.matrix(again["vector"]))
+    np.testing.assert_array_equal(lm.matrix(again["vector"]), whole)
+
+
+def test_the_nearest_of_all_partitions(cluster: Any, service: Embedder) -> None:
+    """The same rows as of one frame, best first."""
+    planned = frame_of(60).llm.embed("text")
+    done = planned.compute()
+    far = planned.llm.nearest("text 11", k=4).compute()
+    near = done.llm.nearest("text 11", k=4)
+    assert far.index.tolist() == near.index.tolist()
+    np.testing.assert_allclose(far["cosine"], near["cosine"], atol=1e-6)
+    with pytest.raises(errors.UsageError, match="no column"):
+        planned.llm.nearest("x", on="vectr")
+
+
+def chatter(asked: Asked) -> Says:
+    """Says back what it is asked, or the first label, or a number of words."""
+    body = asked.json()
+    said = body["messages"][-1]["content"]
+    if "response_format" not in body:
+        return Says(chat_stream(f"said: {said}"))
+    properties = body["response_format"]["json_schema"]["schema"]["properties"]
+    if "words" in properties:
+        return Says(chat_stream(f'{{"words": {len(said.split())}, "last": "x"}}'))
+    return Says(chat_stream('{"label": "good"}'))
+
+
+def test_rows_are_asked_about_by_the_workers(cluster: Any) -> None:
+    """Answers, typed fields and labels, of the same types in all partitions; asked once."""
+    with serving(chatter) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        lm.config.model = "lab/m"
+        frame = frame_of(20, 4)
+        asked = frame.llm.prompt("Sum up {{ text }}", into="summary")
+        assert asked.compute()["summary"].tolist()[3] == "said: Sum up text 3"
+        count = len(server.asked)
+        assert count == 20
+        asked.compute()
+        assert len(server.asked) == count
+        fields = frame.llm.extract("text", "words int, last")
+        assert [str(fields.dtypes[name]) for name in ("words", "last")] == ["Int64", "string"]
+        assert fields.compute()["words"].notna().all()
+        labels = frame.llm.classify("text", ["good", "bad"], into="label").compute()["label"]
+        assert labels.cat.categories.tolist() == ["good", "bad"]
+        assert frame["text"].llm.classify(["good", "bad"]).compute().tolist() == ["good"] * 20
+        assert frame["text"].llm.prompt("{{ text }}").compute().iloc[0] == "said: text 0"
+        with pytest.raises(errors.UsageError, match="before it is computed"):
+            frame.llm.prompt("{{ text }}", dry_run=True)
+
+
+def test_without_a_cluster(service: Embedder) -> None:
+    """Dask's own threads keep the limit too."""
+    with serving(service) as server:
+        service.delay_s = 0.02
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        planned = frame_of(100).llm.embed("text", batch_size=5, concurrency=2)
+        done = planned.compute(scheduler="threads")
+    assert len(lm.matrix(done["vector"])) == 100
+    assert len(service.paid) == 100
+    assert server.most_at_once == 2
+
+
+def engines() -> int:
+    """How many engines this worker has started."""
+    children = psutil.Process().children(recursive=True)
+    return sum(any("child.py" in word for word in child.cmdline()) for child in children)
+
+
+def test_weights_are_loaded_once_a_worker(cluster: Any) -> None:
+    """However many partitions it works through."""
+    lm.config.reset("cache_dir")  # the weights are in the user's
+    lm.embed(["warm"], model="local/minilm-l6-v2")
+    planned = frame_of(64, 8).llm.embed("text", model="local/minilm-l6-v2")
+    done = planned.compute()
+    counts = cluster.run(engines)
+    assert max(counts.values()) == 1
+    assert set(counts.values()) <= {0, 1}
+    expected = lm.embed(done["text"], model="local/minilm-l6-v2")
+    np.testing.assert_allclose(lm.matrix(done["vector"]), expected, atol=1e-5)
+
+
+def test_keys_do_not_travel() -> None:
+    """Settings of the session do, without those that hold keys; errors do, without what was sent."""
+    lm.config.providers = {
+        "lab": {"type": "openai", "base_url": "http://x", "api_key": "s3cret-key"}
+    }
+    lm.config.vectors = Path("here")
+    told = config.set_here()
+    assert told["providers.lab.base_url"] == "http://x"
+    assert told["vectors"] == Path("here").absolute()
+    assert "s3cret-key" not in str(pickle.dumps(told))
+    planned = frame_of(4).llm.embed("text", model="lab/m")
+    assert b"s3cret-key" not in pickle.dumps(planned)
