@@ -325,6 +325,7 @@ class Progress:
         done, total: how much of it, in ``unit``; ``total`` is ``None`` where unknown.
         unit: ``"B"`` for bytes, else a word for the things counted.
         elapsed_s: seconds since the work began.
+        before: how much of ``done`` was there then, and took no time.
         is_load: whether this is loading a model, which is told apart from answering.
     """
 
@@ -334,6 +335,7 @@ class Progress:
     unit: str = "B"
     elapsed_s: float = 0.0
     is_load: bool = False
+    before: int = 0
 
     @property
     def fraction(self) -> float | None:
@@ -343,17 +345,23 @@ class Progress:
     @property
     def eta_s(self) -> float | None:
         """Seconds to go at the speed so far, or ``None`` while that is unknown."""
-        if not self.total or not self.done or not self.elapsed_s:
+        if not self.total or not self.speed:
             return None
-        return max(0.0, (self.total - self.done) * self.elapsed_s / self.done)
+        return max(0.0, (self.total - self.done) / self.speed)
+
+    @property
+    def speed(self) -> float | None:
+        """So much a second, or ``None`` while that is unknown."""
+        since = self.done - self.before
+        return since / self.elapsed_s if since > 0 and self.elapsed_s else None
 
     def __str__(self) -> str:
         parts = [self.task]
         if self.total:
             parts.append(f"{_amount(self.done, self.unit, self.total)}")
             parts.append(f"{self.fraction:.0%}")
-        if self.done and self.elapsed_s:
-            parts.append(f"{_quantity(self.done / self.elapsed_s, self.unit)}/s")
+        if self.speed is not None:
+            parts.append(f"{_quantity(self.speed, self.unit)}/s")
         if self.eta_s is not None and self.fraction != 1:
             parts.append(f"ETA {self.eta_s:.0f} s")
         return "  ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -138,6 +139,17 @@ def test_a_damaged_file_is_said_to_be_one() -> None:
     with pytest.raises(errors.ConfigurationError, match="line 5"):
         Tape(FILE)
     assert FILE.read_text().startswith(text)
+
+
+def test_a_relative_path_is_another_file_in_another_folder(tmp_path: Path) -> None:
+    """What was recorded in one is not written into the other."""
+    lm.config.record, lm.config.model = FILE, "echo/echo"
+    lm.ask("one")
+    (tmp_path / "other").mkdir()
+    os.chdir(tmp_path / "other")
+    lm.ask("two")
+    assert len(FILE.read_text().splitlines()) == 1
+    assert len((tmp_path / FILE).read_text().splitlines()) == 1
 
 
 def test_half_an_answer_is_not_kept() -> None:

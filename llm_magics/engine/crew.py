@@ -3,52 +3,82 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 
 
 async def done_by(
-    at_once: int, do: Callable[[_T], Awaitable[None]], todo: Iterable[_T]
+    at_once: int | Callable[[], int], do: Callable[[_T], Awaitable[None]], todo: Iterable[_T]
 ) -> AsyncGenerator[None, None]:
     """
     ``do`` each piece of ``todo``, ``at_once`` of them at a time; yields when one is done.
 
-    When one fails no other is begun; those under way may be paid, and are waited for before its
-    error is raised. Closing the generator stops them at once.
+    How many may change on the way. When one fails no other is begun; those under way may be
+    paid, and are waited for before its error is raised. Closing the generator stops them at once.
     """
-    failures: list[Exception] = []
-    news: asyncio.Queue[None] = asyncio.Queue()
-    pieces = iter(todo)
-    workers = [
-        asyncio.create_task(_work(do, pieces, failures, news)) for _ in range(max(1, at_once))
-    ]
+    wanted = at_once if callable(at_once) else lambda: at_once
+    crew = _Crew(wanted, do, todo)
     try:
-        while not all(worker.done() for worker in workers):
-            await news.get()
+        crew.hire()
+        while crew.is_at_work:
+            await crew.news.get()
+            crew.hire()
             yield
     finally:
+        await crew.stop()
+    if crew.failures:
+        raise crew.failures[0]
+
+
+class _Crew(Generic[_T]):
+    """Those at work, and ``news`` of each piece that is done and of each one who leaves."""
+
+    def __init__(
+        self, wanted: Callable[[], int], do: Callable[[_T], Awaitable[None]], todo: Iterable[_T]
+    ) -> None:
+        self._wanted = wanted
+        self._do = do
+        self._pieces = iter(todo)
+        self._is_all_begun = False
+        self._workers: set[asyncio.Task[None]] = set()
+        self.failures: list[Exception] = []
+        self.news: asyncio.Queue[None] = asyncio.Queue()
+
+    @property
+    def is_at_work(self) -> bool:
+        return bool(self._workers)
+
+    def hire(self) -> None:
+        """As many as are wanted, while there is something to do."""
+        while len(self._workers) < max(1, self._wanted()):
+            if self._is_all_begun or self.failures:
+                return
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._leave)
+
+    def _leave(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        self.news.put_nowait(None)
+
+    async def stop(self) -> None:
+        """Whatever is under way ends now."""
+        workers = list(self._workers)
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    if failures:
-        raise failures[0]
 
-
-async def _work(
-    do: Callable[[_T], Awaitable[None]],
-    pieces: Iterator[_T],
-    failures: list[Exception],
-    news: asyncio.Queue[None],
-) -> None:
-    try:
-        for piece in pieces:
-            if failures:
+    async def _work(self) -> None:
+        while not self.failures and len(self._workers) <= max(1, self._wanted()):
+            piece = next(self._pieces, self)
+            if isinstance(piece, _Crew):
+                self._is_all_begun = True
                 return
-            await do(piece)
-            news.put_nowait(None)
-    except Exception as error:
-        failures.append(error)
-    finally:
-        asyncio.get_running_loop().call_soon(news.put_nowait, None)  # when this task is done
+            try:
+                await self._do(piece)
+            except Exception as error:
+                self.failures.append(error)
+                return
+            self.news.put_nowait(None)

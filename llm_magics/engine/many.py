@@ -110,4 +110,11 @@ class ManyCall:
         told += [f"{cached:,} cached"] if cached else []
         told += [f"{len(self.errors):,} failed"] if self.errors else []
         told += [f"${cost:.2g}"] if cost else []
-        return Progress(" · ".join(told), len(answered), len(self._prompts), "prompts", elapsed_s)
+        return Progress(
+            " · ".join(told),
+            len(answered),
+            len(self._prompts),
+            "prompts",
+            elapsed_s,
+            before=cached,
+        )

@@ -109,14 +109,12 @@ class Session:
     def tape(self) -> Tape | None:
         """The recording in use, if there is one; read anew when the settings change."""
         config = self.config
-        record, replay = config.record, config.replay
-        live = (None, Path("off"))
-        told = (None if record in live else record, None if replay in live else replay)
+        told = (_whole(config.record), _whole(config.replay))
         if (*told, config.replay_strict) != self._tape[0]:
-            self._keep_writing_in_the_project(told[0])
+            self._keep_writing_in_the_project(config.record if told[0] else None)
             path = told[0] or told[1]
             made = path and Tape(
-                path.expanduser(),
+                path,
                 records=told[0] is not None,
                 plays=told[1] is not None,
                 strict=config.replay_strict,
@@ -169,6 +167,11 @@ class Session:
         if self._tape[1] is not None:
             self._tape[1].tidy()
         await self.providers.close()
+
+
+def _whole(path: Path | None) -> Path | None:
+    """Which file is meant, from wherever it is looked at; none where that is said."""
+    return None if path in (None, Path("off")) else path.expanduser().absolute()
 
 
 session = Session(config)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Index
 
     from llm_magics.engine.embedding import EmbeddingCall
+    from llm_magics.engine.embedding.speed import Speed
 
 _WHY = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
 
@@ -31,6 +32,8 @@ class EmbeddingReport:
         dimensions: of each vector.
         seconds: from the first request to the last answer.
         cost_usd: US dollars, ``None`` where unknown.
+        speed: rows a second and their share of the server's limit, ``None`` where too few were
+            sent to tell.
     """
 
     model: str
@@ -40,6 +43,7 @@ class EmbeddingReport:
     dimensions: int
     seconds: float
     cost_usd: float | None
+    speed: Speed | None
     _rows: Rows
     _call: EmbeddingCall
     _index: Index | None
@@ -106,6 +110,7 @@ def report_of(rows: Rows, call: EmbeddingCall, index: Index | None) -> Embedding
         dimensions=call.landed.dimensions,
         seconds=response.timing.e2e_s or 0.0,
         cost_usd=response.cost_usd,
+        speed=call.speed,
         _rows=rows,
         _call=call,
         _index=index,

@@ -8,27 +8,18 @@ guilty texts are found; whatever else goes wrong ends the call.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from llm_magics.engine import money
 from llm_magics.engine.crew import done_by
-from llm_magics.engine.embedding.landing import (
-    AVERAGED,
-    FAILED,
-    OK,
-    PENDING,
-    TRUNCATED,
-    Landed,
-)
+from llm_magics.engine.embedding.keeping import Keeping
+from llm_magics.engine.embedding.landing import FAILED, PENDING, Landed
 from llm_magics.engine.embedding.long_texts import mean_of_parts, truncated
 from llm_magics.engine.embedding.options import EmbedOptions
 from llm_magics.engine.embedding.sending import Sender
+from llm_magics.engine.embedding.speed import Speed
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import Route, find_route, logged, made_ready
@@ -38,19 +29,15 @@ from llm_magics.errors import (
     ConfigurationError,
     ConnectionError,
     ContextLengthError,
-    LLMError,
     ModelNotFoundError,
     ProviderError,
     RateLimitError,
     UnsupportedError,
 )
-from llm_magics.policies import metrics, recordings
+from llm_magics.policies import metrics
 from llm_magics.policies.batching import Bounds, batches
-from llm_magics.policies.vectors import VectorStore, keys_of
+from llm_magics.policies.pacing import Pace
 from llm_magics.types import Progress, StreamChunk, Usage, whole_text
-
-if TYPE_CHECKING:
-    from llm_magics.engine.embedding.landing import Floats
 
 # These are about the call, whatever texts are in it.
 _OF_THE_CALL = (
@@ -63,6 +50,9 @@ _OF_THE_CALL = (
 )
 
 _A_MILLION = Usage(1_000_000, 0)
+
+# Beyond this no service is faster, and many refuse.
+_MOST_AT_ONCE = 32
 
 # If so many texts were refused and none was taken, it is not the texts.
 _HOPELESS = 8
@@ -89,7 +79,9 @@ class EmbeddingCall:
         self._model = model or session.config.embedding_model
         self._route: Route | None = None
         self._sender: Sender | None = None
-        self._store: VectorStore | None = None
+        self._keeping: Keeping | None = None
+        self._pace: Pace | None = None
+        self._cpu_s = self._sending_s = 0.0
         self._elapsed_s: float | None = None
         self.landed = Landed(len(texts))
 
@@ -128,82 +120,9 @@ class EmbeddingCall:
         told = money.embedding_estimate(self._session, route.provider, route.model, left)
         return route.name, len(left), told
 
-    # What is there already.
-
     async def _find_kept(self, route: Route) -> None:
-        """Take what a recording has, then what was paid for in an earlier call."""
-        self._play(route)
-        if not self.landed.pending:  # and nobody need be there to be asked
-            return
-        self._store = await self._store_of(route)
-        if self._store is None:
-            return
-        if not self.landed.kept.any():
-            self.landed.adopt(*self._store.find(keys_of(self._texts)))
-        else:  # a recording has some of them
-            self._find_left(self._store, "", OK)
-        self._find_left(self._store, self._treated, self._treatment)
-        self._record([int(place) for place in np.flatnonzero(self.landed.kept)])
-
-    async def _store_of(self, route: Route) -> VectorStore | None:
-        """What is kept of this model; nothing where its weights cannot be told from others."""
-        try:
-            identity = await route.provider.identity(route.model)
-        except LLMError:  # the call itself says what is wrong
-            return None
-        space: dict[str, Any] = {
-            "provider": route.provider.name,
-            "model": route.model,
-            "identity": identity,
-        }
-        if self._options.dimensions:
-            space["dimensions"] = self._options.dimensions
-        return self._session.vectors(space)
-
-    def _find_left(self, store: VectorStore, prefix: str, outcome: int) -> None:
-        """Take what is kept of the texts that nothing has come of yet."""
-        left = self.landed.pending
-        found, rows = store.find(keys_of(prefix + self._texts[place] for place in left))
-        if found.any():
-            places = self.landed.land(np.asarray(left)[found].tolist(), rows[found], outcome)
-            self.landed.kept[places] = True
-
-    @property
-    def _treatment(self) -> int:
-        """What comes of a text that is too long."""
-        return TRUNCATED if self._options.too_long == "truncate" else AVERAGED
-
-    @property
-    def _treated(self) -> str:
-        """What stands before the key of a text that was too long, and was treated so."""
-        return f"{self._options.too_long}\0"
-
-    def _play(self, route: Route) -> None:
-        tape = self._session.tape
-        if tape is None or not tape.plays:
-            return
-        for place, text in enumerate(self._texts):
-            found = tape.find(self._request(route, text))
-            if found:
-                vector = np.asarray(recordings.unpacked(found["vector"]), np.float32)
-                self.landed.land([place], vector[None, :])
-                self.landed.kept[place] = True
-
-    def _record(self, places: Sequence[int]) -> None:
-        tape = self._session.tape
-        if tape is None or not tape.records or self._route is None:
-            return
-        route = self._route
-        tape.keep_all(
-            (
-                self._request(route, self._texts[place]),
-                {"vector": recordings.packed(self.landed.matrix[place].tolist())},
-            )
-            for place in places
-        )
-
-    def _request(self, route: Route, text: str) -> recordings.Request:
-        return recordings.embedding_request(route.name, text, self._options.dimensions)
+        self._keeping = Keeping(self._session, route, self._texts, self._options, self.landed)
+        await self._keeping.find()
 
     # What is sent.
 
@@ -213,14 +132,27 @@ class EmbeddingCall:
         lengths = [len(self._texts[place].encode()) for place in left]
         bounds = Bounds(self._options.batch_size or route.provider.texts_at_once)
         todo = ([left[number] for number in batch] for batch in batches(lengths, bounds))
-        at_once = self._options.concurrency or route.provider.embeds_at_once
-        async with aclosing(done_by(at_once, self._embed, todo)) as walked:
+        self._pace = pace = self._new_pace(route)
+        began, cpu_s = time.perf_counter(), time.process_time()
+        async with aclosing(done_by(lambda: pace.at_once, self._embed, todo)) as walked:
             async for _ in walked:
+                self._sending_s = time.perf_counter() - began
+                self._cpu_s = time.process_time() - cpu_s
                 yield
+
+    def _new_pace(self, route: Route) -> Pace:
+        """As many at once as is said; else as many as a service of others' is faster for."""
+        wanted = self._options.concurrency
+        if wanted is not None or route.provider.is_free(route.model):
+            at_once = wanted or route.provider.embeds_at_once
+            return Pace(at_once, at_once)
+        return Pace(route.provider.embeds_at_once, _MOST_AT_ONCE)
 
     async def _embed(self, places: list[int]) -> None:
         """Embed a batch, or the halves of it that are not refused."""
         assert self._sender is not None
+        assert self._keeping is not None
+        assert self._pace is not None
         try:
             rows = await self._sender.send([self._texts[place] for place in places])
         except ProviderError as error:
@@ -233,11 +165,13 @@ class EmbeddingCall:
             await self._embed(places[:middle])
             await self._embed(places[middle:])
             return
-        await self._keep(places, rows)
+        self._pace.landed(len(rows))
+        await self._keeping.keep(places, rows)
 
     async def _treat(self, place: int, error: ProviderError) -> None:
         """A text that is refused for itself: treated where it is too long, else failed."""
         assert self._sender is not None
+        assert self._keeping is not None
         text, policy = self._texts[place], self._options.too_long
         if isinstance(error, ContextLengthError) and policy != "error":
             treat = truncated if policy == "truncate" else mean_of_parts
@@ -246,20 +180,11 @@ class EmbeddingCall:
             except ContextLengthError as again:
                 error = again
             else:
-                await self._keep([place], rows, self._treatment)
+                await self._keeping.keep([place], rows, self._keeping.treatment)
                 return
         self.landed.fail(place, error)
         if len(self.landed.errors) >= _HOPELESS and not self._sender.sent:
             raise error
-
-    async def _keep(self, places: list[int], rows: Floats, outcome: int = OK) -> None:
-        """What has landed, here and for later; on a thread, for a disk may be slow."""
-        good = self.landed.land(places, rows, outcome)
-        prefix = "" if outcome == OK else self._treated
-        if self._store is not None:
-            keys = keys_of(prefix + self._texts[place] for place in good)
-            await asyncio.to_thread(self._store.put, keys, self.landed.matrix[good])
-        self._record(good)
 
     # What is told of it.
 
@@ -273,6 +198,8 @@ class EmbeddingCall:
                 told.append(f"{count:,} {word}")
         if self._sender is not None and self._sender.cost_usd:
             told.append(f"${self._sender.cost_usd:.2g}")
+        if self._sender is not None and self._sender.tokens:
+            told.insert(1, f"{self._sender.tokens:,} tokens")
         done = len(self._texts) - self.landed.count(PENDING)
         return Progress(
             " · ".join(told),
@@ -280,7 +207,17 @@ class EmbeddingCall:
             total=len(self._texts),
             unit="rows",
             elapsed_s=self._elapsed_s or 0.0,
+            before=int(self.landed.kept.sum()),
         )
+
+    @property
+    def speed(self) -> Speed | None:
+        """How fast it went, where enough was sent to tell."""
+        pace = self._pace
+        if pace is None or not pace.fastest or not self._sending_s:
+            return None
+        rows_per_s, cpu_share = self.sent / self._sending_s, self._cpu_s / self._sending_s
+        return Speed(rows_per_s, pace.fastest, pace.at_once, cpu_share)
 
     @property
     def sent(self) -> int:
