@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
+from llm_magics.engine.session import session
 from tests.conftest import eventually
 from tests.embedder import WIDTH, Embedder, vector_of
 from tests.fake_ollama import EMBED, FakeOllama
@@ -383,3 +385,34 @@ def test_costly_columns_are_asked_about(service: Embedder) -> None:
     frame["other"] = frame["text"] + "!"
     frame.llm.embed("other")
     assert len(service.paid) == 20
+
+
+class Muddling(FakeOllama):
+    """Gives texts in a batch the vector of the first one, as some servers did."""
+
+    def embed(self, body: dict[str, Any]) -> Says:
+        vectors = [vector_of(body["input"][0] if self.muddles else text) for text in body["input"]]
+        return as_json({"model": body["model"], "embeddings": vectors})
+
+    muddles = True
+    routes: ClassVar[Any] = {**FakeOllama.routes, ("POST", "/api/embed"): embed}
+
+
+@pytest.mark.parametrize("muddles", [True, False])
+def test_a_batch_is_checked_against_a_text_alone(
+    muddles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for a model on one's own machine; one whose batches are wrong is warned of."""
+    monkeypatch.setattr(session, "checked_batches", set())
+    fake = Muddling()
+    fake.muddles = muddles
+    with serving(fake) as server, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        lm.config.providers = {"ollama": {"base_url": server.url}}
+        lm.embed(TEXTS[:20], model=f"ollama/{EMBED}")
+        lm.embed(TEXTS[20:40], model=f"ollama/{EMBED}")
+    asked = [len(each.json()["input"]) for each in server.asked if each.path == "/api/embed"]
+    assert asked == [20, 1, 20]
+    said = [str(each.message) for each in told if "batches cannot be trusted" in str(each.message)]
+    assert len(said) == muddles
+    assert lm.runs()["kind"].tolist() == ["embedding", "embedding"]

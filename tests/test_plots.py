@@ -13,7 +13,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.frames.plots import clusters, marks, naming, projection
+from llm_magics.frames.plots import clusters, keywords, marks, naming, projection
 from llm_magics.providers.echo import EchoProvider
 
 ECHO = {"model": "echo/echo"}
@@ -124,15 +124,29 @@ def test_clusters_are_named_by_a_model(
     frame.llm.plot(clusters=3, label="echo/echo")
     assert len(asked) == 3
     plain = frame.llm.plot(clusters=3)
-    assert plain.frame["cluster"].cat.categories.tolist() == ["group 1", "group 2", "group 3"]
-    assert "<b style" not in plain._repr_mimebundle_()["text/html"]
+    assert set(plain.frame["cluster"].cat.categories) == {"apple, red", "car, fast", "slow, train"}
     with pytest.raises(errors.UsageError, match="clusters cannot be 99"):
         frame.llm.plot(clusters=99)
 
 
+def test_groups_are_called_by_words_of_their_own() -> None:
+    """Those that others have not; where no word tells, by a number."""
+    texts = ["the cat sat", "the cat ran", "the bank paid", "the bank failed", "..."]
+    numbers = np.array([0, 0, 1, 1, 2])
+    names = keywords.keywords(texts, numbers, 3)
+    assert [name.split(",")[0] for name in names] == ["cat", "bank", "group 3"]
+    assert "the" not in "".join(names)
+
+
 @pytest.mark.parametrize(
     ("answer", "name"),
-    [("Fruit", "Fruit"), ('\n  "Fruit."\nMore', "Fruit"), ("", ""), ("x" * 99, "x" * 39 + "…")],
+    [
+        ("Fruit", "Fruit"),
+        ('\n  "Fruit."\nMore', "Fruit"),
+        ("", ""),
+        ("a " * 9, ""),
+        ("x" * 99, ""),
+    ],
 )
 def test_a_name_is_taken_from_an_answer(answer: str, name: str) -> None:
     """Its first line, without what models put around it."""
@@ -146,11 +160,13 @@ def test_texts_are_shown_as_they_are(frame: pd.DataFrame) -> None:
     """Nothing in them is markup, in attributes and in names, nor turns the line around."""
     frame.loc[100, "text"] = HOSTILE
     shown = frame.llm.plot(color=None, clusters=2)
-    shown.frame["cluster"] = shown.frame["cluster"].cat.rename_categories({"group 1": HOSTILE})
-    page = type(shown)(shown.frame, HOSTILE, True)._repr_mimebundle_()["text/html"]
+    shown.frame["cluster"] = shown.frame["cluster"].cat.rename_categories(
+        {shown.frame["cluster"].cat.categories[0]: HOSTILE}
+    )
+    page = type(shown)(shown.frame, HOSTILE)._repr_mimebundle_()["text/html"]
     assert not re.search(r"<(script|img)", page)
     assert not re.search("[\x00-\x1f\u202e]", page)
-    type(shown)(shown.frame, HOSTILE, True).figure()
+    type(shown)(shown.frame, HOSTILE).figure()
 
 
 def test_a_figure_of_matplotlibs(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -168,6 +184,7 @@ def test_a_figure_of_matplotlibs(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "data-tip" in (tmp_path / "plot.html").read_text("utf-8")
     assert mpl.get_backend()
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_many_points_are_drawn_in_part() -> None:

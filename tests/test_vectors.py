@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics.policies.vectors import VectorStore, forget_all, keys_of, size_of
+from llm_magics.settings.config import config
 from tests.nested import plain_environment
 
 SPACE = {"model": "m"}
@@ -182,3 +184,22 @@ def test_all_can_be_counted_and_forgotten(tmp_path: Path) -> None:
     assert size_of(tmp_path) == (0, 0)
     store.put(keys_of(["c"]), rows_for(["c"]))
     assert store.find(keys_of(["c"]))[0].all()
+
+
+def test_the_command_that_counts_and_clears(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Vectors beside answers; what was cleared is sent again."""
+    shell.run_line_magic("embed", '["a", "b"]')
+    shell.run_line_magic("llm", "cache")
+    assert "2 vectors are kept, 0.0 MB, in" in capsys.readouterr().out
+    shell.run_line_magic("llm", "cache clear vectors")
+    assert "2 vectors are forgotten" in capsys.readouterr().out
+    shell.run_line_magic("llm", "cache")
+    assert "0 vectors are kept" in capsys.readouterr().out
+    shell.run_line_magic("embed", '["a", "b"]')
+    shell.run_line_magic("llm", "cache")
+    assert "2 vectors are kept" in capsys.readouterr().out
+    config.vectors = "off"
+    shell.run_line_magic("llm", "cache clear vectors")
+    assert "Vectors are not kept" in capsys.readouterr().out

@@ -46,6 +46,7 @@ class Session:
         self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
         self._vectors: dict[str, VectorStore] = {}
         self._turns: dict[str, int] = {}
+        self.checked_batches: set[str] = set()  # models whose batches were compared
         self.providers = ConfiguredProviders(config)
         bridge.at_exit(self.close)
 

@@ -139,6 +139,10 @@ class BaseModelProvider(ABC):
         """Whether asking ``model`` costs nothing, because it runs on the user's own machine."""
         return False
 
+    def batches_may_differ(self, model: str) -> bool:
+        """Whether a text's vector may be another in a batch, and it costs nothing to see."""
+        return self.is_free(model)
+
     def known(self, model: str) -> ModelInfo:
         """What is known of ``model`` without asking anybody."""
         return ModelInfo(model)

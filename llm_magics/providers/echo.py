@@ -132,6 +132,9 @@ class EchoProvider(StreamingProvider):
     def is_free(self, model: str) -> bool:
         return True
 
+    def batches_may_differ(self, model: str) -> bool:
+        return False
+
     async def describe_models(self) -> list[ModelInfo]:
         abilities = ("chat", "completion", "embeddings")
         return [

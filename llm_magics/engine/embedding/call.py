@@ -11,9 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from llm_magics.engine import money
 from llm_magics.engine.crew import done_by
+from llm_magics.engine.embedding import alone
 from llm_magics.engine.embedding.keeping import Keeping
 from llm_magics.engine.embedding.landing import FAILED, PENDING, Landed
 from llm_magics.engine.embedding.long_texts import mean_of_parts, truncated
@@ -38,6 +40,9 @@ from llm_magics.policies import metrics
 from llm_magics.policies.batching import Bounds, batches
 from llm_magics.policies.pacing import Pace
 from llm_magics.types import Progress, StreamChunk, Usage, whole_text
+
+if TYPE_CHECKING:
+    from llm_magics.engine.embedding.landing import Floats
 
 # These are about the call, whatever texts are in it.
 _OF_THE_CALL = (
@@ -167,6 +172,12 @@ class EmbeddingCall:
             return
         self._pace.landed(len(rows))
         await self._keeping.keep(places, rows)
+        await self._check_alone(places, rows)
+
+    async def _check_alone(self, places: list[int], rows: Floats) -> None:
+        if self._route is not None and self._sender is not None:
+            batch = [self._texts[place] for place in places], rows
+            await alone.check(self._session, self._route, self._sender.send_again, batch)
 
     async def _treat(self, place: int, error: ProviderError) -> None:
         """A text that is refused for itself: treated where it is too long, else failed."""

@@ -53,6 +53,12 @@ class Sender:
             raise ProviderError(msg, hint=hint, provider=provider, model=model)
         return np.frombuffer(packed.data, "<f4").reshape(count, packed.dimensions)
 
+    async def send_again(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same, of texts that are counted already."""
+        rows = await self.send(texts)
+        self.sent -= len(texts)
+        return rows
+
     async def _asked(self, texts: Sequence[str]) -> PackedVectors:
         """Asked for again where that may help; another model's would not do."""
         retries = Retries(patience_of(self._session.config))

@@ -9,7 +9,8 @@ import pandas as pd
 
 from llm_magics.errors import UsageError
 from llm_magics.frames.plots.clusters import clustered
-from llm_magics.frames.plots.naming import named
+from llm_magics.frames.plots.keywords import keywords
+from llm_magics.frames.plots.naming import Groups, named
 from llm_magics.frames.plots.picture import VectorPlot
 from llm_magics.frames.plots.projection import Method, projected
 from llm_magics.frames.rows import values_of
@@ -37,7 +38,8 @@ def plot(  # noqa: PLR0913 (what a picture has)
         text: what is shown of each point, as long as ``column``; texts show themselves.
         color: what colours the points: a column of numbers, or of groups; the clusters if
             there are some.
-        clusters: put the points into so many groups, by k-means.
+        clusters: put the points into so many groups, by k-means, each called by words that
+            the others have not.
         label: have the groups named by a model, the setting ``model`` or the one given here,
             which is shown the texts in the middle of each.
         method: ``pca`` (principal components), or ``umap`` where umap-learn is installed.
@@ -66,17 +68,19 @@ def plot(  # noqa: PLR0913 (what a picture has)
     if clusters is not None or label:
         count = _groups(clusters, len(rows))
         numbers, centres = clustered(rows, count)
-        names = [f"group {number + 1}" for number in range(len(centres))]
+        shown = frame["text"].tolist()
+        names = keywords(shown, numbers, len(centres))
         if label:
             asked = label if isinstance(label, str) else None
-            names = _different(named(frame["text"].tolist(), rows, numbers, centres, asked))
+            names = named(Groups(shown, rows, numbers, centres), asked, names)
+        names = _different(names)
         frame["cluster"] = pd.Categorical.from_codes(numbers.tolist(), categories=pd.Index(names))
     if colours is not None:
         frame["color"] = pd.Series([colours[row] for row in kept.tolist()], index=frame.index)
         if hasattr(color, "dtype") and isinstance(color.dtype, pd.CategoricalDtype):
             frame["color"] = frame["color"].astype(color.dtype)
     missing = len(vectors) - len(rows)
-    return VectorPlot(frame, _title(method, shares, len(rows), missing), bool(label))
+    return VectorPlot(frame, _title(method, shares, len(rows), missing))
 
 
 def _different(names: list[str]) -> list[str]:

@@ -37,9 +37,9 @@ max-width:22em;padding:3px 7px;font-style:normal;white-space:normal;border-radiu
 color:var(--jp-ui-font-color1,CanvasText);background:var(--jp-layout-color1,Canvas);
 border:1px solid var(--jp-border-color1,GrayText)}
 .llmm-plot i.e:hover::after{left:auto;right:12px}.llmm-plot i.d:hover::after{top:auto;bottom:12px}
-.llmm-plot b{position:absolute;transform:translate(-50%,-50%);padding:0 4px;border-radius:3px;
+.llmm-plot b{position:absolute;transform:translate(-50%,-50%);padding:0 4px;width:max-content;max-width:26%;text-align:center;border-radius:3px;
 pointer-events:none;z-index:1;color:var(--jp-ui-font-color1,CanvasText);
-background:color-mix(in srgb,var(--jp-layout-color0,Canvas) 75%,transparent)}
+background:color-mix(in srgb,var(--jp-layout-color0,Canvas) 60%,transparent)}
 .llmm-key{margin:.5em 0 0;font-size:12px}.llmm-key i{display:inline-block;width:9px;height:9px;
 margin:0 4px 0 12px}
 """.replace("\n", "")
@@ -72,7 +72,7 @@ def page(
     )
     centres = np.asarray([label[:2] for label in labels], np.float32).reshape(-1, 2)
     words = "".join(
-        f'<b style="left:{x:.1f}%;top:{y:.1f}%">{html.escape(_line(label[2]))}</b>'
+        f'<b style="left:{min(max(x, 14), 86):.1f}%;top:{y:.1f}%">{html.escape(_line(label[2]))}</b>'
         for (x, y), label in zip(_placed(centres, low, high).tolist(), labels, strict=True)
     )
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_SHOWN_TEXTS, _LONGEST_TEXT, _LONGEST_NAME = 8, 200, 40
+_SHOWN_TEXTS, _LONGEST_TEXT = 8, 200
+_MOST_WORDS, _LONGEST_NAME = 6, 48
 _LONGEST_ANSWER = 24  # tokens
 
 _ASKED = (
@@ -27,22 +29,28 @@ _ASKED = (
 )
 
 
-def named(
-    texts: Sequence[str | None],
-    vectors: Floats,
-    numbers: NDArray[np.int64],
-    centres: Floats,
-    model: str | None,
-) -> list[str]:
+@dataclass(frozen=True)
+class Groups:
+    """Texts with their vectors (n, d), the number of the group of each, and the centres (k, d)."""
+
+    texts: Sequence[str]
+    vectors: Floats
+    numbers: NDArray[np.int64]
+    centres: Floats
+
+
+def named(groups: Groups, model: str | None, otherwise: Sequence[str]) -> list[str]:
     """
     A name for each group, from the texts nearest to its centre; asked once, and kept.
+
+    A model that does not give a name, but a sentence, gets its group called as it would be
+    ``otherwise``.
 
     Raises:
         LLMError: none of them could be named.
     """
-    rows = normalised(vectors)
-    shown = [_typical(texts, rows, numbers, centres, group) for group in range(len(centres))]
-    groups = [number for number, each in enumerate(shown) if each]
+    shown = [_typical(groups, number) for number in range(len(groups.centres))]
+    asked = [number for number, each in enumerate(shown) if each]
     prompts = [
         Prompt(
             _ASKED.format("\n".join(f"- {text}" for text in shown[number])),
@@ -50,37 +58,32 @@ def named(
             parameters={"max_tokens": _LONGEST_ANSWER},
             is_kept=True,
         )
-        for number in groups
+        for number in asked
     ]
     call = ManyCall(session, prompts)
     with Exchange(call) as exchange:
         exchange.finish()
     if prompts and len(call.errors) == len(prompts):
         raise call.errors[0]
-    names = [f"group {number + 1}" for number in range(len(centres))]
-    for place, number in enumerate(groups):
+    names = list(otherwise)
+    for place, number in enumerate(asked):
         answer = call.responses[place]
         if place not in call.errors and answer is not None:
             names[number] = _name_in(answer.text) or names[number]
     return names
 
 
-def _typical(
-    texts: Sequence[str | None],
-    rows: Floats,
-    numbers: NDArray[np.int64],
-    centres: Floats,
-    group: int,
-) -> list[str]:
+def _typical(groups: Groups, group: int) -> list[str]:
     """The texts nearest to the centre of a group, each on one line."""
-    members = np.flatnonzero(numbers == group)
-    nearest = members[np.argsort(-(rows[members] @ centres[group]), kind="stable")]
-    told = (" ".join((texts[place] or "").split())[:_LONGEST_TEXT] for place in nearest.tolist())
+    members = np.flatnonzero(groups.numbers == group)
+    likeness = normalised(groups.vectors[members]) @ groups.centres[group]
+    nearest = members[np.argsort(-likeness, kind="stable")]
+    told = (" ".join(groups.texts[place].split())[:_LONGEST_TEXT] for place in nearest.tolist())
     return [text for text in told if text][:_SHOWN_TEXTS]
 
 
 def _name_in(answer: str) -> str:
-    """The first line of an answer, without what models put around a name."""
+    """The first line of an answer, without what models put around a name; no sentence is one."""
     lines = [line.strip(" \t\"'`*#.:-") for line in answer.splitlines()]
     first = next((line for line in lines if line), "")
-    return first if len(first) <= _LONGEST_NAME else f"{first[: _LONGEST_NAME - 1]}…"
+    return first if len(first.split()) <= _MOST_WORDS and len(first) <= _LONGEST_NAME else ""

@@ -38,7 +38,6 @@ class VectorPlot:
 
     frame: pd.DataFrame
     title: str
-    is_labelled: bool
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """With texts where the mouse is, in a notebook."""
@@ -65,10 +64,10 @@ class VectorPlot:
         if find_spec("matplotlib") is None:
             msg = "matplotlib is not installed."
             raise UsageError(msg, hint='pip install "llm-magics[plots]"')
-        from matplotlib.figure import Figure
-
         if ax is None:
-            made = Figure(figsize=(7, 4.5), layout="constrained")
+            from llm_magics.frames.plots.figures import ShownFigure
+
+            made = ShownFigure(figsize=(7, 4.5), layout="constrained")
             made.patch.set_alpha(0)
             ax = made.subplots()
         self._draw(ax)
@@ -136,7 +135,7 @@ class VectorPlot:
 
     def _labels(self) -> list[tuple[float, float, str]]:
         """Where the name of each group stands: in its middle."""
-        if not self.is_labelled:
+        if "cluster" not in self.frame:
             return []
         middles = self.frame.groupby("cluster", observed=True)[["x", "y"]].median()
         return [(float(row.x), float(row.y), str(name)) for name, row in middles.iterrows()]

@@ -93,14 +93,21 @@ def _replay_parser() -> OptionParser:
     return parser
 
 
-@command("cache [on|off|clear]")
+@command("cache [on|off|clear|clear vectors]")
 def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Give an answer given before again; --fresh in a cell asks anew."""
+    """
+    Give an answer given before again; --fresh in a cell asks anew.
+
+    Vectors are kept always, and shared by all notebooks: clear vectors forgets them.
+    """
     from llm_magics.engine.session import session
 
     if rest == "clear":
         gone = session.answer_cache.clear()
         say(f"{gone.entries:,} answers are forgotten.")
+        return
+    if rest.split() == ["clear", "vectors"]:
+        say(_clear_vectors())
         return
     if rest:
         session.config.cache = on_or_off("cache", rest)
@@ -110,6 +117,30 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         f"The cache is {state}: {size.entries:,} answers, {size.bytes / 1e6:.1f} of "
         f"{session.config.cache_mb:,} MB, in {session.answer_cache.path}"
     )
+    say(_kept_vectors())
+
+
+def _kept_vectors() -> str:
+    from llm_magics.engine.session import session
+    from llm_magics.policies.vectors import size_of
+
+    folder = session.vectors_folder
+    if folder is None:
+        return "Vectors are not kept: the setting vectors is off."
+    count, size = size_of(folder)
+    return f"{count:,} vectors are kept, {size / 1e6:.1f} MB, in {folder}"
+
+
+def _clear_vectors() -> str:
+    from llm_magics.engine.session import session
+    from llm_magics.policies.vectors import forget_all, size_of
+
+    folder = session.vectors_folder
+    if folder is None:
+        return _kept_vectors()
+    count, _ = size_of(folder)
+    size = forget_all(folder)
+    return f"{count:,} vectors are forgotten, {size / 1e6:.1f} MB."
 
 
 @command("templates")

@@ -18,7 +18,7 @@ class Offer(NamedTuple):
 
 _WORDS = {
     "budget": ["off"],
-    "cache": ["on", "off", "clear"],
+    "cache": ["on", "off", "clear", "clear vectors"],
     "cost": ["cells"],
     "record": ["off"],
     "replay": ["off", "--strict", "--speed"],
