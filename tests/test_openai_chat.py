@@ -180,3 +180,48 @@ def test_recorded_answers_come_out_whole(cuts: list[int]) -> None:
     """Every recorded plain stream, cut anew, gives the text that a plain reading gives."""
     for body, text in STREAMS:
         assert ModelResponse.of(decoded(cut_anyhow(body, cuts))[0]).text == text
+
+
+rows_as_json = st.lists(
+    st.fixed_dictionaries(
+        {"embedding": st.just(None), "index": st.just(0)},
+        optional={"object": st.text(max_size=20), 'say "embedding":': st.text(max_size=20)},
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(rows_as_json, st.booleans(), st.booleans(), st.sampled_from([None, 1]), st.data())
+@settings(max_examples=200)
+def test_vectors_set_apart_are_the_same(
+    rows: list[dict[str, object]],
+    is_base64: bool,
+    escapes: bool,
+    indent: int | None,
+    data: st.DataObject,
+) -> None:
+    """However the JSON is written, and whatever else stands in it, as when all of it is read."""
+    for number, row in enumerate(rows):
+        vector = np.array(data.draw(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)))
+        packed = base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        row["embedding"] = packed if is_base64 else vector.tolist()
+        row["index"] = len(rows) - number
+    reply = {"data": rows, "usage": {"prompt_tokens": 3}, "model": 'an "embedding":"AAAA" one'}
+    body = json.dumps(reply, indent=indent)
+    body = body.replace("/", "\\/") if escapes else body
+    rest, vectors = openai_chat.vectors_apart(body.encode())
+    assert openai_chat.packed_of(json.loads(rest), vectors) == openai_chat.packed_of(reply)
+    if is_base64 and not (escapes and "/" in "".join(str(row["embedding"]) for row in rows)):
+        assert len(vectors) == len(rows)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_comes_can_be_taken_apart(junk: bytes) -> None:
+    """It is then no JSON, or not what is wanted; and without vectors it is as it came."""
+    body = b'{"data": [{"embedding": "' + junk
+    rest, _ = openai_chat.vectors_apart(body)
+    assert isinstance(rest, bytes)
+    assert openai_chat.vectors_apart(junk.replace(b'"embedding":', b""))[0] == junk.replace(
+        b'"embedding":', b""
+    )

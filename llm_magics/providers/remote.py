@@ -205,7 +205,9 @@ class RemoteProvider(StreamingProvider):
     ) -> dict[str, Any]:
         """The JSON object that answers a request."""
         reply = await self._send(method, path, body, model)
-        said = reply.json()
+        return await self._object_in(reply.json(), reply, model)
+
+    async def _object_in(self, said: Any, reply: Reply, model: str) -> dict[str, Any]:
         if not isinstance(said, dict):
             raise self._foreign(said)
         if said.get("error"):  # status 200 does not make it an answer

@@ -79,8 +79,9 @@ class EmbeddingCall:
     ) -> None:
         self._session = session
         self._options = options = options or EmbedOptions()
-        whole = (text if text.isascii() else whole_text(text) for text in texts)
-        self._texts = [f"{options.prefix}{text}" for text in whole]
+        self._texts = [text if text.isascii() else whole_text(text) for text in texts]
+        if options.prefix:
+            self._texts = [f"{options.prefix}{text}" for text in self._texts]
         self._model = model or session.config.embedding_model
         self._route: Route | None = None
         self._sender: Sender | None = None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Numbers = NDArray[np.int64]
 
-_RESTARTS, _MOST_TURNS = 5, 50
+_RESTARTS, _MOST_TURNS = 10, 50
 
 # Centres are found among so many vectors; all are put to them afterwards.
 _SAMPLE = 20_000

@@ -32,6 +32,7 @@ from llm_magics.types import (
     ChatMessage,
     Embeddings,
     ModelParameters,
+    PackedVectors,
     Progress,
     StreamChunk,
     Usage,
@@ -39,6 +40,9 @@ from llm_magics.types import (
 from llm_magics.wire import openai_chat
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llm_magics.providers.huggingface.transformer import Embedder, Writer, Written
 
 _EMBEDS = ("BertModel", "RobertaModel", "MPNetModel", "XLMRobertaModel", "DistilBertModel")
@@ -60,6 +64,8 @@ class HuggingFaceLocalProvider(StreamingProvider):
     """Models of Transformers, loaded when first used and kept until the provider is closed."""
 
     name = "huggingface-local"
+    # Each batch is computed on all cores: two at once would only be in each other's way.
+    embeds_at_once = 1
     config_type = HuggingFaceLocalConfig
     config: HuggingFaceLocalConfig
 
@@ -157,14 +163,21 @@ class HuggingFaceLocalProvider(StreamingProvider):
             self._loaded.pop((kind, model), None)
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
-        model = self.bare(model)
         if not texts:
             return []
+        vectors, tokens = await self._embedded(texts, model)
+        return Embeddings(vectors.tolist(), Usage(tokens))
+
+    async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
+        vectors, tokens = await self._embedded(texts, model)
+        return PackedVectors(vectors.astype("<f4").tobytes(), vectors.shape[1], Usage(tokens))
+
+    async def _embedded(self, texts: Sequence[str], model: str) -> tuple[NDArray[np.float32], int]:
+        model = self.bare(model)
         async for _ in self.prepare(model, "embeddings"):
             pass
         embedder = cast("Embedder", await asyncio.to_thread(self._model, "embedder", model))
-        vectors, tokens = await asyncio.to_thread(embedder.embed, list(texts))
-        return Embeddings(vectors, Usage(tokens))
+        return await asyncio.to_thread(embedder.embed, list(texts))
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters

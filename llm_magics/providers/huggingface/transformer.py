@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from transformers import (
     AutoModel,
@@ -28,6 +29,9 @@ from transformers.utils import logging
 
 from llm_magics.errors import ContextLengthError, UnsupportedError
 from llm_magics.types import ModelParameters
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # What follows the last word is written when it is known where the word ends; a progress bar
 # would be drawn into the notebook beside our own.
@@ -212,14 +216,14 @@ class Embedder:
         self._longest = longest_of(folder) or self._model.config.max_position_embeddings
         self._lock = threading.Lock()
 
-    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """A unit vector for each text, and the tokens read."""
-        vectors: list[list[float]] = []
-        tokens = 0
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """A unit vector for each text, of shape (n, d), and the tokens read."""
+        # Texts of like length go together: all of a batch are padded to its longest.
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]), reverse=True)
+        parts, tokens = [], 0
         for start in range(0, len(texts), _BATCH):
-            batch = self._tokenizer(
-                list(texts[start : start + _BATCH]), padding=True, return_tensors="pt"
-            )
+            asked = [texts[place] for place in order[start : start + _BATCH]]
+            batch = self._tokenizer(asked, padding=True, return_tensors="pt")
             read = int(batch["attention_mask"].sum(1).max())
             if read > self._longest:
                 msg = f"A text of {read} tokens is longer than the {self._longest} that it reads."
@@ -228,7 +232,10 @@ class Embedder:
             with self._lock, torch.inference_mode():
                 states = self._model(**batch).last_hidden_state
             pooled = _pooled(states, batch["attention_mask"], self._pooling)
-            vectors += torch.nn.functional.normalize(pooled, dim=1).tolist()
+            parts.append(torch.nn.functional.normalize(pooled, dim=1).float().numpy())
+        came = np.concatenate(parts)
+        vectors = np.empty_like(came)
+        vectors[order] = came
         return vectors, tokens
 
 

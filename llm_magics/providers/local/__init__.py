@@ -9,6 +9,8 @@ from the hub (``local/hf:OWNER/REPO/FILE.gguf``).
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 from collections.abc import AsyncGenerator, Sequence
 from importlib.util import find_spec
@@ -32,7 +34,8 @@ from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.providers.openai_like.refusals import classified, error_of
 from llm_magics.providers.streams import stream_chunks
 from llm_magics.settings.folders import cache_folder
-from llm_magics.types import ChatMessage, ModelParameters, Progress, StreamChunk
+from llm_magics.transport import Reply
+from llm_magics.types import ChatMessage, ModelParameters, PackedVectors, Progress, StreamChunk
 from llm_magics.wire import openai_chat
 
 # A long context costs memory whether used or not; a model of 128k would take gigabytes.
@@ -42,7 +45,7 @@ _LONGEST_CONTEXT = 8192
 class LocalConfig(ProviderConfig):
     """
     Attributes:
-        threads: cores to compute on; all but one unless given.
+        threads: cores to compute on; unless given all but one, and all for vectors.
         max_tokens: the longest answer where a prompt sets no bound of its own: a small model
             may not find an end.
         context: the longest prompt and answer together, in tokens.
@@ -145,6 +148,14 @@ class LocalProvider(StreamingProvider):
         model = self.bare(model)
         if not texts:
             return []
+        return openai_chat.embeddings_of((await self._embedded(texts, model)).json())
+
+    async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
+        reply = await self._embedded(texts, self.bare(model))
+        rest, apart = openai_chat.vectors_apart(reply.body)
+        return openai_chat.packed_of(json.loads(rest), apart)
+
+    async def _embedded(self, texts: Sequence[str], model: str) -> Reply:
         engine = await self._ready(model, "embeddings")
         try:
             body = openai_chat.embedding_request(texts, model)
@@ -153,7 +164,7 @@ class LocalProvider(StreamingProvider):
             raise await self._explained(error, engine, model) from None
         if not reply.ok:
             raise _refused(error_of(reply, self.name, model))
-        return openai_chat.embeddings_of(reply.json())
+        return reply
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
@@ -212,7 +223,12 @@ class LocalProvider(StreamingProvider):
         embeds = ability == "embeddings"
         context = 0 if embeds else self.config.context
         path = self._weights.path(model)
-        return EngineSpec(path, _stamp(path), embeds, context, self.config.threads)
+        return EngineSpec(path, _stamp(path), embeds, context, self._threads(embeds=embeds))
+
+    def _threads(self, *, embeds: bool) -> int:
+        """As many as was said; vectors come in bursts, for which no core is spared."""
+        is_said = "threads" in self.config.model_fields_set
+        return (os.cpu_count() or 1) if embeds and not is_said else self.config.threads
 
     def _is_loaded(self, model: str) -> bool:
         abilities = STARTERS[model].abilities

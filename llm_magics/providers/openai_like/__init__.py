@@ -6,8 +6,9 @@ Source: https://platform.openai.com/docs/api-reference.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -19,7 +20,7 @@ from llm_magics.providers.openai_like.listing import described
 from llm_magics.providers.openai_like.quirks import Quirks
 from llm_magics.providers.openai_like.refusals import NoSystem, classified, refused_parameter
 from llm_magics.providers.remote import RemoteConfig
-from llm_magics.transport import KeyHeader
+from llm_magics.transport import KeyHeader, Reply
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -29,8 +30,6 @@ from llm_magics.types import (
     Usage,
 )
 from llm_magics.wire import openai_chat
-
-_T = TypeVar("_T")
 
 # A refused parameter and what takes its place.
 _REPLACED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -95,7 +94,10 @@ class OpenAILikeProvider(LeavingOutProvider):
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         vectors, tokens = Embeddings(), 0
         for batch in batches(texts):
-            came = await self._embedded(batch, model, openai_chat.embeddings_of)
+            reply = await self._embedded(batch, model)
+            told = await self._object_in(reply.json(), reply, model)
+            with self._reading():
+                came = openai_chat.embeddings_of(told)
             self._check_count(len(came), len(batch), model)
             vectors += came
             tokens += (came.usage.input_tokens if came.usage else None) or 0
@@ -115,7 +117,11 @@ class OpenAILikeProvider(LeavingOutProvider):
     ) -> PackedVectors:
         parts, tokens, dimensions = [], 0, 0
         for batch in batches(texts):
-            came = await self._embedded(batch, model, openai_chat.packed_of, shortened)
+            reply = await self._embedded(batch, model, shortened)
+            rest, apart = openai_chat.vectors_apart(reply.body)
+            told = await self._object_in(replace(reply, body=rest).json(), reply, model)
+            with self._reading():
+                came = openai_chat.packed_of(told, apart)
             row_bytes = 4 * came.dimensions
             self._check_count(len(came.data) // row_bytes if row_bytes else 0, len(batch), model)
             parts.append(came.data)
@@ -124,17 +130,11 @@ class OpenAILikeProvider(LeavingOutProvider):
         return PackedVectors(b"".join(parts), dimensions, Usage(tokens or None))
 
     async def _embedded(
-        self,
-        batch: Sequence[str],
-        model: str,
-        read: Callable[[dict[str, Any]], _T],
-        dimensions: int | None = None,
-    ) -> _T:
+        self, batch: Sequence[str], model: str, dimensions: int | None = None
+    ) -> Reply:
         model = self.bare(model)
         body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format, dimensions)
-        reply = await self._object("POST", self._path("/embeddings", model), body, model)
-        with self._reading():
-            return read(reply)
+        return await self._send("POST", self._path("/embeddings", model), body, model)
 
     def _check_count(self, came: int, wanted: int, model: str) -> None:
         if came != wanted:
