@@ -38,17 +38,9 @@ class Rows:
             UsageError: it is no column; or, where that is ``strict``, a row is no text.
         """
         values = values_of(given)
-        numbers: dict[str, int] = {}
-        codes = np.empty(len(values), np.int64)
-        for row, value in enumerate(values):
-            if isinstance(value, str):
-                codes[row] = (
-                    EMPTY if not is_text(value) else numbers.setdefault(value, len(numbers))
-                )
-            else:
-                codes[row] = _why(value, row, strict=strict)
-        self.texts = list(numbers)
-        self.codes: NDArray[np.int64] = codes
+        codes: NDArray[np.int64]
+        self.texts, codes = _plain(values) or _with_gaps(values, strict=strict)
+        self.codes = codes
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -78,6 +70,28 @@ def values_of(given: Any) -> list[Any]:
             values: list[Any] = getattr(given, way)()
             return values
     return list(given)
+
+
+def _plain(values: list[Any]) -> tuple[list[str], NDArray[np.int64]] | None:
+    """Texts and codes where every row is a text, which is found out many times faster."""
+    if {*map(type, values)} != {str}:
+        return None
+    texts = list(dict.fromkeys(values))
+    if not all(map(is_text, texts)):
+        return None
+    numbers = dict(zip(texts, range(len(texts)), strict=True))
+    return texts, np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
+
+
+def _with_gaps(values: list[Any], *, strict: bool) -> tuple[list[str], NDArray[np.int64]]:
+    numbers: dict[str, int] = {}
+    codes = np.empty(len(values), np.int64)
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            codes[row] = _why(value, row, strict=strict)
+        else:
+            codes[row] = numbers.setdefault(value, len(numbers)) if is_text(value) else EMPTY
+    return list(numbers), codes
 
 
 def is_text(value: Any) -> bool:

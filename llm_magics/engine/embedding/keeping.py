@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Keeping:
         else:  # a recording has some of them
             self._find_left(self._store, "", OK)
         self._find_left(self._store, self._treated, self.treatment)
-        self._record([int(place) for place in np.flatnonzero(landed.kept)])
+        self._record(np.flatnonzero(landed.kept))
 
     async def keep(self, places: list[int], rows: Floats, outcome: int = OK) -> None:
         """What has landed, here and for later; on a thread, for a disk may be slow."""
@@ -104,7 +104,7 @@ class Keeping:
                 self._landed.land([place], vector[None, :])
                 self._landed.kept[place] = True
 
-    def _record(self, places: Sequence[int]) -> None:
+    def _record(self, places: Iterable[int]) -> None:
         tape = self._session.tape
         if tape is None or not tape.records:
             return
@@ -114,7 +114,7 @@ class Keeping:
                 self._request(self._texts[place]),
                 {"vector": recordings.packed(matrix[place].tolist())},
             )
-            for place in places
+            for place in map(int, places)
         )
 
     def _request(self, text: str) -> recordings.Request:
