@@ -132,6 +132,13 @@ def test_all_that_is_promised_is_there() -> None:
         llm_magics.no_such_name  # noqa: B018
 
 
+@pytest.mark.parametrize("name", sorted(llm_magics._HOMES))
+def test_each_name_can_be_the_first_that_is_used(name: str) -> None:
+    """In a Python in which nothing else is imported yet, without a warning."""
+    code = f"import llm_magics as lm\nlm.{name}\nimport pandas as pd\npd.DataFrame().llm"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 def test_every_test_says_what_it_specifies() -> None:
     """One docstring line on each test."""
     for path in Path(__file__).parent.rglob("test_*.py"):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import LLMError
-from llm_magics.frames.accessor.reporting import keep_report
 from llm_magics.frames.embed import Embedded, OnError, embedded
+from llm_magics.frames.reporting import keep_report
 from llm_magics.frames.similar import sign
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from llm_magics.engine.embedding.options import TooLong
 from llm_magics.errors import UsageError, nearest
 from llm_magics.frames import similar
 from llm_magics.frames.accessor.embedding import embed_into
-from llm_magics.frames.accessor.reporting import Reporting
 from llm_magics.frames.asking.answers import ANSWER
 from llm_magics.frames.asking.functions import ask_rows
 from llm_magics.frames.asking.wanted import (
@@ -23,6 +22,7 @@ from llm_magics.frames.asking.wanted import (
     classification,
     extraction,
 )
+from llm_magics.frames.reporting import Reporting
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

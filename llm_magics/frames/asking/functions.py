@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.frames.accessor.reporting import keep_report
 from llm_magics.frames.asking import wanted as asking
 from llm_magics.frames.asking.answers import ANSWER, columns_of, error_of
 from llm_magics.frames.asking.prompted import Prompted
 from llm_magics.frames.asking.wanted import TEXT, RowPrompts
+from llm_magics.frames.reporting import keep_report
 from llm_magics.frames.rows import values_of
 
 if TYPE_CHECKING:
