@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llm_magics.engine.response import Response
     from llm_magics.frames.asking import classify, extract, prompt
     from llm_magics.frames.embed import aembed, embed
+    from llm_magics.frames.index import index
     from llm_magics.frames.plots import plot
     from llm_magics.frames.search import matrix
     from llm_magics.frames.similar import dedupe, nearest
@@ -52,6 +53,7 @@ __all__ = [
     "dedupe",
     "embed",
     "extract",
+    "index",
     "load_ipython_extension",
     "matrix",
     "models",
@@ -82,6 +84,7 @@ _HOMES = {
     "dedupe": "frames.similar",
     "embed": "frames.embed",
     "extract": "frames.asking",
+    "index": "frames.index",
     "matrix": "frames.search",
     "models": "api",
     "nearest": "frames.similar",

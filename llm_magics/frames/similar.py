@@ -21,21 +21,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import Index, Series
 
+    from llm_magics.frames.index import VectorIndex
+
     Vectors = NDArray[np.float32]
 
 
-def nearest(
+def nearest(  # noqa: PLR0913 (what can be asked)
     column: Any,
     query: str | Sequence[float] | Vectors,
     *,
     k: int = 5,
     model: str | None = None,
     prefix: str = "",
+    index: VectorIndex | None = None,
 ) -> Series[Any]:
     """
     The ``k`` rows most like ``query``, best first: their cosines, on the index of ``column``.
 
-    Exact, by a product of matrices.
+    Exact, by a product of matrices, unless an ``index`` is given.
 
     Args:
         column: vectors, or texts; a list, array (n, d), or column.
@@ -43,9 +46,10 @@ def nearest(
         k: how many.
         model: who embeds; the one that embedded the column, else the setting ``embedding_model``.
         prefix: what the model wants before a question, like ``"query: "``.
+        index: what `llm_magics.index` made of ``column``, to look in.
 
     Raises:
-        UsageError: the query has another length than the vectors.
+        UsageError: the query has another length than the vectors, or the index is of others.
     """
     import pandas as pd
 
@@ -53,14 +57,25 @@ def nearest(
         msg = f"k cannot be {k!r}."
         raise UsageError(msg, hint="Give it a whole number, 1 or more.")
     model = model or model_of(column)
-    vectors = vectors_of(column, model)
     asked = embed([query], model=model, prefix=prefix) if isinstance(query, str) else query
     asked = np.atleast_2d(np.asarray(asked, np.float32))
-    if asked.shape[1] != vectors.shape[1]:
-        msg = f"The query has {asked.shape[1]} dimensions, and the column has {vectors.shape[1]}."
+    if index is None:
+        vectors = vectors_of(column, model)
+        _check_dimensions(asked, vectors.shape[1])
+        (places,), (cosines,) = search.nearest(vectors, asked, k)
+    else:
+        _check_dimensions(asked, index.dimensions)
+        if index.rows != len(column):
+            msg = f"The index is of {index.rows:,} rows, and the column has {len(column):,}."
+            raise UsageError(msg, hint="Make it anew: lm.index(…).")
+        places, cosines = index.search(asked[0], k)
+    return pd.Series(cosines, index=index_of(column)[places], name="cosine")
+
+
+def _check_dimensions(asked: Vectors, dimensions: int) -> None:
+    if asked.shape[1] != dimensions:
+        msg = f"The query has {asked.shape[1]} dimensions, and the column has {dimensions}."
         raise UsageError(msg, hint="Embed it with the same model: model=…")
-    places, cosines = search.nearest(vectors, asked, k)
-    return pd.Series(cosines[0], index=index_of(column)[places[0]], name="cosine")
 
 
 def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:

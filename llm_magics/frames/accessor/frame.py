@@ -27,6 +27,7 @@ from llm_magics.frames.reporting import Reporting
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+    from llm_magics.frames.index import VectorIndex
     from llm_magics.frames.plots import VectorPlot
 
 
@@ -143,7 +144,7 @@ class FrameAccessor(Reporting):
         view = self._column(column).to_frame(TEXT)
         return ask_rows(view, classification(labels, into, given), partial(self._put, into))
 
-    def nearest(
+    def nearest(  # noqa: PLR0913 (as for lm.nearest)
         self,
         query: str | Sequence[float],
         *,
@@ -151,6 +152,7 @@ class FrameAccessor(Reporting):
         k: int = 5,
         model: str | None = None,
         prefix: str = "",
+        index: VectorIndex | None = None,
     ) -> DataFrame:
         """
         The ``k`` rows most like ``query``, best first, with their ``cosine``.
@@ -159,12 +161,12 @@ class FrameAccessor(Reporting):
             query: a text, which is embedded, or a vector.
             on: the column of vectors, or of texts.
             k: how many.
-            model, prefix: as for `llm_magics.nearest`.
+            model, prefix, index: as for `llm_magics.nearest`.
         """
         column = self._column(on)
         model = model or similar.model_of(self._frame, on)
         numbered = column.reset_index(drop=True)  # labels of an index may occur twice
-        found = similar.nearest(numbered, query, k=k, model=model, prefix=prefix)
+        found = similar.nearest(numbered, query, k=k, model=model, prefix=prefix, index=index)
         rows: DataFrame = self._frame.iloc[found.index].assign(cosine=found.to_numpy())
         return rows
 
