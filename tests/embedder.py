@@ -24,7 +24,7 @@ class Embedder:
     A service of OpenAI's format that counts the texts it is paid for.
 
     It refuses a batch with one of ``poison`` in it, and one with a text longer than ``longest``
-    words; ``refusals`` are its next answers.
+    words; ``refusals`` are its next answers. With ``cut`` its vectors are so long.
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,7 @@ class Embedder:
         self.longest = 1000
         self.refusals: list[Says] = []
         self.delay_s = 0.0
+        self.cut: int | None = None
         self.dimensions: list[int | None] = []
         self._lock = threading.Lock()
 
@@ -52,7 +53,7 @@ class Embedder:
                 return as_json({"error": {"message": msg, "code": "context_length_exceeded"}}, 400)
         self.paid += texts
         self.dimensions.append(body.get("dimensions"))
-        rows = [vector_of(text)[: body.get("dimensions")] for text in texts]
+        rows = [vector_of(text)[: body.get("dimensions") or self.cut] for text in texts]
         if body.get("encoding_format") == "base64":
             packed = [base64.b64encode(np.asarray(row, "<f4").tobytes()).decode() for row in rows]
             data: list[Any] = [{"index": n, "embedding": row} for n, row in enumerate(packed)]

@@ -106,13 +106,21 @@ class ChatCall:
         return route, names, self._estimate(route, self._parameters(route))
 
     async def to_send(self) -> Estimate | None:
-        """What it may take; nothing where the answer is kept."""
-        route, _, estimate = await self.plan()
+        """What it may take, of several models by the dearest; nothing where the answer is kept."""
+        estimates: list[Estimate] = []
+        for each in await find_candidates(self._session, self._wanted):
+            route = await route_to(self._session, each)
+            parameters = self._parameters(route)
+            if not estimates and await self._is_kept(route, parameters):
+                return None
+            estimates.append(self._estimate(route, parameters))
+        return max(estimates, key=lambda estimate: estimate.cost_usd or 0.0)
+
+    async def _is_kept(self, route: Route, parameters: ModelParameters) -> bool:
         try:
-            found = await self._kept(route, self._parameters(route)).find()
+            return await self._kept(route, parameters).find() is not None
         except ReplayMissError:
-            found = None
-        return estimate if found is None else None
+            return False
 
     def _kept(self, route: Route, parameters: ModelParameters) -> KeptAnswers:
         return KeptAnswers(

@@ -41,7 +41,6 @@ class _Crew(Generic[_T]):
         self._wanted = wanted
         self._do = do
         self._pieces = iter(todo)
-        self._is_all_begun = False
         self._workers: set[asyncio.Task[None]] = set()
         self.failures: list[Exception] = []
         self.news: asyncio.Queue[None] = asyncio.Queue()
@@ -53,9 +52,13 @@ class _Crew(Generic[_T]):
     def hire(self) -> None:
         """As many as are wanted, while there is something to do."""
         while len(self._workers) < max(1, self._wanted()):
-            if self._is_all_begun or self.failures:
+            if self.failures:
                 return
-            worker = asyncio.create_task(self._work())
+            try:
+                piece = next(self._pieces)
+            except StopIteration:
+                return
+            worker = asyncio.create_task(self._work(piece))
             self._workers.add(worker)
             worker.add_done_callback(self._leave)
 
@@ -70,15 +73,15 @@ class _Crew(Generic[_T]):
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _work(self) -> None:
-        while not self.failures and len(self._workers) <= max(1, self._wanted()):
-            piece = next(self._pieces, self)
-            if isinstance(piece, _Crew):
-                self._is_all_begun = True
-                return
-            try:
-                await self._do(piece)
-            except Exception as error:
-                self.failures.append(error)
-                return
+    async def _work(self, piece: _T) -> None:
+        """One piece, and then the next ones, while so many hands are wanted."""
+        try:
+            await self._do(piece)
             self.news.put_nowait(None)
+            while not self.failures and len(self._workers) <= max(1, self._wanted()):
+                await self._do(next(self._pieces))
+                self.news.put_nowait(None)
+        except StopIteration:
+            return
+        except Exception as error:
+            self.failures.append(error)

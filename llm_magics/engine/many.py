@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from llm_magics.engine import money
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.crew import done_by
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import Route, find_route
+from llm_magics.engine.road import Route, find_candidates, find_route, route_to
 from llm_magics.engine.session import Session
 from llm_magics.errors import (
     AuthenticationError,
@@ -23,7 +24,7 @@ from llm_magics.errors import (
     ModelNotFoundError,
     UsageError,
 )
-from llm_magics.types import Progress
+from llm_magics.types import Progress, Usage
 
 # These are about all prompts alike.
 _OF_ALL = (
@@ -34,6 +35,8 @@ _OF_ALL = (
     ModelNotFoundError,
     UsageError,
 )
+
+_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 
 _AT_ONCE = 8
 _AT_ONCE_HERE = 1  # one's own machine answers none sooner for being asked several
@@ -72,6 +75,16 @@ class ManyCall:
         calls = [ChatCall(self._session, prompt) for prompt in self._prompts]
         told = [await call.to_send() for call in calls]
         return [each for each in told if each is not None]
+
+    async def may_cost(self) -> bool:
+        """Whether any model that may answer has a price, as far as that is known."""
+        if not self._prompts:
+            return False
+        for each in await find_candidates(self._session, self._wanted):
+            route = await route_to(self._session, each)
+            if money.cost_usd(self._session, route.provider, route.model, _A_MILLION_EACH):
+                return True
+        return False
 
     async def seconds(self, count: int) -> float | None:
         """How long ``count`` prompts may take, going by answers that came before."""

@@ -55,12 +55,22 @@ def arrow_column(
 def is_arrow(column: Any) -> bool:
     """Whether ``column`` is a pandas column of Arrow's lists."""
     kind = getattr(column, "dtype", None)
-    return isinstance(kind, pd.ArrowDtype) and pa.types.is_list(kind.pyarrow_dtype)
+    if not isinstance(kind, pd.ArrowDtype):
+        return False
+    told = kind.pyarrow_dtype
+    return any(
+        is_kind(told)
+        for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    )
+
+
+def _lists(column: pd.Series[Any]) -> Any:
+    return pa.chunked_array(pa.array(column)).cast(VECTOR_TYPE.pyarrow_dtype)
 
 
 def matrix_of(column: pd.Series[Any]) -> Vectors | None:
     """All of them as an array (n, d) in the column's own memory, where they lie so."""
-    whole = pa.chunked_array(pa.array(column))
+    whole = _lists(column)
     if whole.num_chunks != 1 or whole.null_count or not len(whole):
         return None
     chunk = whole.chunk(0)
@@ -75,7 +85,7 @@ def matrix_of(column: pd.Series[Any]) -> Vectors | None:
 def rows_of(column: pd.Series[Any]) -> list[Vectors | None]:
     """The vectors of a column of Arrow's lists, each a part of its memory."""
     found: list[Vectors | None] = []
-    for chunk in pa.chunked_array(pa.array(column)).chunks:
+    for chunk in _lists(column).chunks:
         values = chunk.values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)  # noqa: PD011 (Arrow's own)
         offsets = chunk.offsets.to_numpy()
         there = chunk.is_valid().to_numpy(zero_copy_only=False)

@@ -23,8 +23,9 @@ from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.frames.makers import Maker, sign_array
 from llm_magics.frames.report import EmbeddingReport, lost, report_of
-from llm_magics.frames.rows import Rows
+from llm_magics.frames.rows import NO_TEXT, Rows
 from llm_magics.policies.budget import dollars
 
 if TYPE_CHECKING:
@@ -106,9 +107,22 @@ class Embedded:
         if len(codes) == len(unique) and (codes == np.arange(len(codes))).all():
             return unique  # no text occurs twice, and none is missing
         matrix = np.full((len(codes), unique.shape[1]), np.nan, dtype=np.float32)
+        sign_array(matrix, self.maker)
         if unique.shape[1]:
             matrix[codes >= 0] = unique[codes[codes >= 0]]
         return matrix
+
+    @property
+    def maker(self) -> Maker:
+        """Who made the vectors."""
+        return Maker(self.report.model, self.call.asked_dimensions)
+
+    def refuse_without_texts(self, column: Any) -> None:
+        """A column of numbers or dates was not meant."""
+        if len(self.rows) and self.rows.count(NO_TEXT) and not self.rows.texts:
+            kind = getattr(column, "dtype", "values")
+            msg = f"The column {getattr(column, 'name', '')} has no texts: it is of {kind}."
+            raise UsageError(msg, hint='Convert it first: df["c"] = df["c"].astype(str)')
 
     @property
     def vectors(self) -> list[Vectors | None]:
@@ -201,7 +215,10 @@ class _Plan:
         name, left, estimate = bridge.run(self.call.estimate())
         if estimate.cost_usd is not None and estimate.cost_usd > limit:
             what = f"This may cost {dollars(estimate.cost_usd)} ({left:,} texts to {name}), and the setting ask_above_usd is {dollars(limit)}."
-            consent.obtain(what, "Allow it with yes=True or --yes, or raise the setting.")
+            consent.obtain(
+                what,
+                'Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting.',
+            )
 
     @property
     def rows(self) -> int:
@@ -214,4 +231,6 @@ class _Plan:
         if error is None and errors and (self._raises or lost(self.call)):
             error = errors[min(errors)]
         report = report_of(self._rows, self.call, self._index)
-        return Embedded(self._rows, self.call, report, error)
+        done = Embedded(self._rows, self.call, report, error)
+        sign_array(self.call.landed.matrix, done.maker)
+        return done

@@ -58,7 +58,7 @@ class EmbeddingReport:
         parts = [f"{count:,} {name}" for name, count in self.counts.items() if count]
         if self.dimensions:
             parts.append(f"{self.dimensions} dimensions")
-        return " · ".join([*(parts or ["0 rows"]), self.model])
+        return " · ".join(filter(None, [*(parts or ["0 rows"]), self.model]))
 
     __repr__ = __str__
 

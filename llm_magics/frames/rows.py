@@ -63,8 +63,8 @@ def values_of(given: Any) -> list[Any]:
         or getattr(given, "ndim", 1) != 1
         or hasattr(given, "columns")
     ):
-        msg = f"A list or column of texts can be embedded, and this is {type(given).__name__}."
-        raise UsageError(msg, hint='Write df["column"], or lm.embed(["…"]) for one text.')
+        msg = f"A list or column of rows is needed, and this is {type(given).__name__}."
+        raise UsageError(msg, hint='Write df["column"], or ["…"] as in lm.embed(["…"]).')
     for way in _AS_LIST:
         if hasattr(given, way):
             values: list[Any] = getattr(given, way)()

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
+# So far below 1 the cosine of a vector with itself may come out.
+_ROUNDING = 1e-6
+
 # Numbers in a block of products: 64 MB.
 _BLOCK = 16_000_000
+
+
+class NoVectorsError(UsageError):
+    """Every row of a column is missing."""
 
 
 def matrix(column: Any) -> Vectors:
@@ -47,7 +54,8 @@ def matrix(column: Any) -> Vectors:
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         told = ", ".join(sorted(map(str, shapes))) or "none"
         msg = f"A column of vectors of one length is needed, and this holds {told}."
-        raise UsageError(msg, hint='Embed it: df.llm.embed("text", into="vector").')
+        kind = UsageError if shapes else NoVectorsError
+        raise kind(msg, hint='Embed it: df.llm.embed("text", into="vector").')
     whole = [row for row in rows if row is not None]
     return _in_place(whole) if len(whole) == len(rows) else _copied(rows, len(whole[0]))
 
@@ -92,7 +100,7 @@ def groups(vectors: Vectors, threshold: float) -> NDArray[np.int64]:
     heads = np.empty_like(normed)
     for row, vector in enumerate(normed):
         if kept:
-            same = np.flatnonzero(heads[: len(kept)] @ vector >= threshold)
+            same = np.flatnonzero(heads[: len(kept)] @ vector >= threshold - _ROUNDING)
             if len(same):
                 first[row] = kept[same[0]]
                 continue
@@ -109,7 +117,7 @@ def normalised(vectors: Vectors) -> Vectors:
 
 
 def _is_missing(row: Any) -> bool:
-    return row is None or (np.ndim(row) == 0 and row != row)  # noqa: PLR0124 (NaN)
+    return row is None or type(row).__name__ == "NAType" or (np.ndim(row) == 0 and row != row)  # noqa: PLR0124 (NaN)
 
 
 def _in_place(rows: Sequence[Vectors]) -> Vectors:

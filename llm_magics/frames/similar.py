@@ -7,14 +7,18 @@ for those that were before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import UsageError
 from llm_magics.frames import search
-from llm_magics.frames.embed import embed
+from llm_magics.frames.arguments import whole_number
+from llm_magics.frames.embed import embed, embedded
+from llm_magics.frames.makers import Maker, maker_of
 from llm_magics.frames.rows import is_text, values_of
 
 if TYPE_CHECKING:
@@ -53,12 +57,11 @@ def nearest(  # noqa: PLR0913 (what can be asked)
     """
     import pandas as pd
 
-    if type(k) is not int or k < 1:
-        msg = f"k cannot be {k!r}."
-        raise UsageError(msg, hint="Give it a whole number, 1 or more.")
-    model = model or model_of(column)
-    asked = embed([query], model=model, prefix=prefix) if isinstance(query, str) else query
-    asked = np.atleast_2d(np.asarray(asked, np.float32))
+    k = whole_number("k", k)
+    column = column if hasattr(column, "__len__") else list(column)
+    maker = maker_of(column)
+    model = model or (maker and maker.model)
+    asked = _query(query, model, prefix, maker)
     if index is None:
         vectors = vectors_of(column, model)
         _check_dimensions(asked, vectors.shape[1])
@@ -69,7 +72,8 @@ def nearest(  # noqa: PLR0913 (what can be asked)
             msg = f"The index is of {index.rows:,} rows, and the column has {len(column):,}."
             raise UsageError(msg, hint="Make it anew: lm.index(…).")
         places, cosines = index.search(asked[0], k)
-    return pd.Series(cosines, index=index_of(column)[places], name="cosine")
+    found = np.isfinite(cosines)  # those without a vector are like nothing
+    return pd.Series(cosines[found], index=index_of(column)[places[found]], name="cosine")
 
 
 def _check_dimensions(asked: Vectors, dimensions: int) -> None:
@@ -93,23 +97,66 @@ def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) ->
     """
     import pandas as pd
 
-    if not 0 < threshold <= 1:
+    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         msg = f"threshold cannot be {threshold!r}."
         raise UsageError(msg, hint="Give it a cosine above 0 and at most 1, like 0.95.")
-    first = search.groups(vectors_of(column, model or model_of(column)), threshold)
+    column = column if hasattr(column, "__len__") else list(column)
+    maker = maker_of(column)
+    try:
+        vectors = vectors_of(column, model or (maker and maker.model))
+    except search.NoVectorsError:  # none says what another says
+        vectors = np.full((len(column), 1), np.nan, np.float32)
+    first = search.groups(vectors, threshold)
     return pd.Series(first == np.arange(len(first)), index=index_of(column), name="is_first")
 
 
+# What numpy writes of an array, and Python of a list.
+_WRITTEN_OUT = re.compile(r"\s*\[\s*-?\d[\d.eE+\-]*[\s,]")
+
+
+def _query(query: Any, model: str | None, prefix: str, maker: Maker | None) -> Vectors:
+    """A question as a vector, of shape (1, d)."""
+    if isinstance(query, str):
+        if not is_text(query):
+            msg = "The query is empty."
+            raise UsageError(msg, hint="Write what to look for.")
+        dimensions = maker.dimensions if maker and maker.model == model else None
+        return embed([query], model=model, prefix=prefix, dimensions=dimensions)
+    try:
+        asked = np.asarray(query, np.float32)
+    except (TypeError, ValueError):
+        asked = np.empty(0, np.float32)
+    if asked.ndim != 1 or not asked.size or not np.isfinite(asked).all():
+        msg = f"The query is a text or a vector of numbers, and this is {type(query).__name__}."
+        raise UsageError(msg, hint='Ask one at a time, like df.llm.nearest("a question").')
+    return asked[None, :]
+
+
 def vectors_of(column: Any, model: str | None = None) -> Vectors:
-    """The vectors of a column of shape (n, d), NaN where one is missing; texts are embedded."""
+    """
+    The vectors of a column of shape (n, d), NaN where one is missing; texts are embedded.
+
+    Raises:
+        UsageError: they are neither; or to embed them may cost much, and nobody allows it.
+    """
     if getattr(column, "ndim", 1) != 1:
         return search.matrix(column)
-    if "list<" in str(getattr(column, "dtype", "")):  # Arrow's: no object for each number
+    if "list" in str(getattr(column, "dtype", "")):  # Arrow's: no object for each number
         return search.matrix(column)
     values = values_of(column)
-    if any(is_text(value) for value in values):
-        return embed(values, model=model, on_error="null", too_long="truncate")
-    return search.matrix(values)
+    first = next((value for value in values if is_text(value)), None)
+    if first is None:
+        return search.matrix(values)
+    if _WRITTEN_OUT.match(first):
+        msg = "The column has vectors that were written out as text, and cut short, as CSV does."
+        raise UsageError(msg, hint="Keep frames with vectors in Parquet: df.to_parquet(…).")
+    if any(isinstance(value, list | tuple | np.ndarray) for value in values):
+        msg = "The column has texts and vectors."
+        raise UsageError(msg, hint="Look for the row that is not like the others.")
+    done = embedded(values, model, EmbedOptions(), "null")
+    if done.error is not None:
+        raise done.error
+    return done.matrix
 
 
 def index_of(column: Any) -> Index:
@@ -117,20 +164,3 @@ def index_of(column: Any) -> Index:
     import pandas as pd
 
     return column.index if hasattr(column, "iloc") else pd.RangeIndex(len(column))
-
-
-# Where a frame or column tells who made its vectors; pandas hands it on with copies and files.
-_MADE_BY = "llm_magics_vectors"
-
-
-def sign(of: Any, column: object, model: str) -> None:
-    """Note in a frame or column that ``model`` made the vectors of ``column``."""
-    of.attrs[_MADE_BY] = {**of.attrs.get(_MADE_BY, {}), str(column): model}
-
-
-def model_of(of: Any, column: object = None) -> str | None:
-    """Who made the vectors of ``column`` of a frame, or of a column, as far as was noted."""
-    noted = getattr(of, "attrs", {}).get(_MADE_BY)
-    name = str(getattr(of, "name", None) if column is None else column)
-    found = noted.get(name) if isinstance(noted, dict) else None
-    return found if isinstance(found, str) else None

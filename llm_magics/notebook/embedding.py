@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
     """What ``%embed`` does with its line; ``variables`` are those of the caller."""
+    from llm_magics.frames.accessor.embedding import put_vectors
     from llm_magics.frames.embed import embedded
-    from llm_magics.frames.similar import sign
 
     parser = embed_parser("%embed")
     source, flags = _cut_at_flags(line, parser.flags)
@@ -39,12 +39,11 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
         return None
     done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
     is_column = hasattr(texts, "iloc")
+    done.refuse_without_texts(texts)
     vectors: Any = done.column(texts) if is_column else done.matrix
     places = []
     if frame is not None:
-        frame[options.into] = vectors
-        sign(frame, options.into, done.report.model)
-        places.append(options.into)
+        places.append(put_vectors(done, frame, options.into, texts).removeprefix("the column "))
     if options.output:
         shell.user_ns[options.output] = vectors
         places.append(options.output)
@@ -55,8 +54,8 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     """What ``%%embed`` does with its line and its cell."""
     import pandas as pd
 
+    from llm_magics.frames.accessor.embedding import put_vectors
     from llm_magics.frames.embed import embedded
-    from llm_magics.frames.similar import sign
 
     options = embed_parser("%%embed").parse(line)
     check_name(options.output)
@@ -69,8 +68,7 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
         return None
     frame = pd.DataFrame({"text": texts})
     done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
-    frame["vector"] = done.column(frame["text"])
-    sign(frame, "vector", done.report.model)
+    put_vectors(done, frame, "vector", frame["text"])
     if options.output:
         shell.user_ns[options.output] = frame
     kept: DataFrame | None = _told(done, [options.output] if options.output else [], frame)

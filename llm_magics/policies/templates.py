@@ -104,12 +104,14 @@ def _compiled(text: str) -> jinja2.Template:
     return _environment().from_string(text)
 
 
-def names_in(text: str) -> set[str]:
-    """The names that must be given for ``text`` to be filled in."""
+def names_in(text: str, *, with_functions: bool = False) -> set[str]:
+    """The names that must be given for ``text`` to be filled in; those of functions need not."""
     import jinja2
     from jinja2 import meta
 
     environment = _environment()
+    if with_functions:  # else Jinja leaves them out
+        environment.globals.clear()
     try:
         return meta.find_undeclared_variables(environment.parse(text)) - set(environment.globals)
     except jinja2.TemplateSyntaxError:

@@ -48,6 +48,7 @@ class _Segment(NamedTuple):
     rows: Path
     dimensions: int
     size: int
+    written_ns: int
 
 
 class VectorStore:
@@ -76,7 +77,9 @@ class VectorStore:
             found, segments, rows = self._look_up(keys)
             if not found.any():
                 return found, np.empty((len(keys), 0), np.float32) if into is None else into
-            wide = self._segments[int(segments[found.argmax()])].dimensions
+            # Where a model was changed behind its name, those of the newer one count.
+            mine = [self._segments[number] for number in np.unique(segments[found])]
+            wide = max(mine, key=lambda segment: segment.written_ns).dimensions
             out = np.empty((len(keys), wide), np.float32) if into is None else into
             for number in np.unique(segments[found]):
                 segment = self._segments[number]
@@ -192,12 +195,12 @@ def _segment(keys: Path) -> _Segment | None:
     rows = keys.with_suffix(".rows")
     try:
         width = int(dimensions)
-        count = min(
-            keys.stat().st_size // _KEY_BYTES, rows.stat().st_size // (width * _FLOAT_BYTES)
-        )
+        told = rows.stat()
+        count = min(keys.stat().st_size // _KEY_BYTES, told.st_size // (width * _FLOAT_BYTES))
+        written_ns = told.st_mtime_ns
     except (OSError, ValueError, ZeroDivisionError):
         return None
-    return _Segment(rows, width, count)
+    return _Segment(rows, width, count, written_ns)
 
 
 def _read_keys(path: Path, count: int) -> Keys:

@@ -276,8 +276,8 @@ def packed_of(
     texts = (row["embedding"] for row in rows)
     parts = [binascii.a2b_base64(vectors[each] if type(each) is int else each) for each in texts]
     widths = {len(part) for part in parts}
-    if len(widths) > 1:
-        msg = "vectors of different lengths in one answer"
+    if len(widths) > 1 or any(width % 4 for width in widths):
+        msg = "vectors of different lengths in one answer, or cut within a number"
         raise ValueError(msg)
     return PackedVectors(b"".join(parts), widths.pop() // 4, _read_by(reply))
 

@@ -81,7 +81,8 @@ class EmbeddingCall:
         self._options = options = options or EmbedOptions()
         self._texts = [text if text.isascii() else whole_text(text) for text in texts]
         if options.prefix:
-            self._texts = [f"{options.prefix}{text}" for text in self._texts]
+            prefix = whole_text(options.prefix)
+            self._texts = [f"{prefix}{text}" for text in self._texts]
         self._model = model or session.config.embedding_model
         self._route: Route | None = None
         self._sender: Sender | None = None
@@ -230,6 +231,11 @@ class EmbeddingCall:
             return None
         rows_per_s, cpu_share = self.sent / self._sending_s, self._cpu_s / self._sending_s
         return Speed(rows_per_s, pace.fastest, pace.at_once, cpu_share)
+
+    @property
+    def asked_dimensions(self) -> int | None:
+        """How many dimensions were asked for, if that was said."""
+        return self._options.dimensions
 
     @property
     def sent(self) -> int:

@@ -12,7 +12,7 @@ from llm_magics.engine.embedding.landing import AVERAGED, OK, TRUNCATED, Landed
 from llm_magics.engine.embedding.options import EmbedOptions
 from llm_magics.engine.road import Route
 from llm_magics.engine.session import Session
-from llm_magics.errors import LLMError
+from llm_magics.errors import LLMError, ProviderError
 from llm_magics.policies import recordings
 from llm_magics.policies.vectors import VectorStore, keys_of
 
@@ -61,8 +61,14 @@ class Keeping:
 
     async def keep(self, places: list[int], rows: Floats, outcome: int = OK) -> None:
         """What has landed, here and for later; on a thread, for a disk may be slow."""
-        good = self._landed.land(places, rows, outcome)
         prefix = "" if outcome == OK else self._treated
+        try:
+            good = self._landed.land(places, rows, outcome)
+        except ProviderError:  # another model answers now: what is paid is kept all the same
+            if self._store is not None:
+                keys = keys_of(prefix + self._texts[place] for place in places)
+                await asyncio.to_thread(self._store.put, keys, rows)
+            raise
         if self._store is not None:
             keys = keys_of(prefix + self._texts[place] for place in good)
             await asyncio.to_thread(self._store.put, keys, self._landed.matrix[good])

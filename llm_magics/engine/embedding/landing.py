@@ -67,7 +67,7 @@ class Landed:
             self.matrix = np.full((len(self.outcomes), rows.shape[1]), np.nan, np.float32)
         if rows.shape[1] != self.dimensions:
             msg = f"Vectors of {rows.shape[1]} dimensions came, and those before had {self.dimensions}."
-            hint = "Another model may stand behind that name now; what had come is kept."
+            hint = "Another model may stand behind that name now. What came is kept: run it again."
             raise ProviderError(msg, hint=hint)
         norms = np.linalg.norm(rows, axis=1)
         good = np.isfinite(norms) & (norms > 0)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import LLMError
 from llm_magics.frames.embed import Embedded, OnError, embedded
+from llm_magics.frames.makers import sign
 from llm_magics.frames.reporting import keep_report
-from llm_magics.frames.similar import sign
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -27,24 +27,40 @@ def embed_column(
     """
     done = embedded(column, model, options, on_error, yes=yes)
     vectors = done.column(column)
-    sign(vectors, vectors.name, done.report.model)
-    _finish(done, column, vectors, "")
+    sign(vectors, vectors.name, done.maker)
+    keep_report(column, done.report)
+    _finish(done, vectors, "")
     return vectors
 
 
 def embed_into(frame: DataFrame, into: str, column: Series[Any], **how: Any) -> DataFrame:
     """The same, put into a column of ``frame``, which also has what came before an Interrupt."""
     done = embedded(column, **how)
-    if not isinstance(done.error, LLMError):
-        frame[into] = done.column(column)
-        sign(frame, into, done.report.model)
-    _finish(done, frame, frame, f"the column {into}")
+    where = put_vectors(done, frame, into, column)
+    _finish(done, frame, where)
     return frame
 
 
-def _finish(done: Embedded, of: Any, result: Any, where: str) -> None:
-    """Keep how it went, raise what ended it, and warn of rows that have no vector."""
-    keep_report(of, done.report)
+def put_vectors(done: Embedded, frame: DataFrame, into: str, column: Series[Any]) -> str:
+    """
+    What came into the column ``into``, and where it is, in words; all or nothing over older ones.
+
+    Raises:
+        UsageError: there is no text in the column.
+    """
+    keep_report(frame, done.report)
+    is_there = into in frame.columns
+    if isinstance(done.error, LLMError) or (done.error is not None and is_there):
+        return "the store of vectors"
+    done.refuse_without_texts(column)
+    frame[into] = done.column(column)
+    sign(frame, into, done.maker)
+    return f"the column {into}"
+
+
+def _finish(done: Embedded, result: Any, where: str) -> None:
+    """Raise what ended it, and warn of rows that have no vector."""
+    keep_report(result, done.report)
     if isinstance(done.error, KeyboardInterrupt):
         raise done.interrupted(result, where) from None
     if done.error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,19 @@ import pandas as pd
 
 from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.engine.embedding.options import TooLong
-from llm_magics.errors import UsageError, nearest
+from llm_magics.errors import UsageError
 from llm_magics.frames import similar
 from llm_magics.frames.accessor.embedding import embed_into
-from llm_magics.frames.asking.answers import ANSWER
+from llm_magics.frames.arguments import column_of, refuse_overwriting
+from llm_magics.frames.asking.answers import (
+    ANSWER,
+    fields_of,
+    merged,
+    note_answers,
+    refuse_taking,
+)
 from llm_magics.frames.asking.functions import ask_rows
+from llm_magics.frames.asking.prompted import columns_in
 from llm_magics.frames.asking.wanted import (
     TEXT,
     OnError,
@@ -22,7 +30,11 @@ from llm_magics.frames.asking.wanted import (
     classification,
     extraction,
 )
+from llm_magics.frames.makers import noted
 from llm_magics.frames.reporting import Reporting
+
+# So many rows tell whether a column is one of texts.
+_LOOKED_AT = 100
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -113,7 +125,7 @@ class FrameAccessor(Reporting):
         given = RowPrompts(
             prompt, model, system, schema, parameters, concurrency, on_error, fresh, dry_run, yes
         )
-        return ask_rows(self._frame, given, partial(self._put, into or ANSWER))
+        return self._ask(self._frame, given, into or ANSWER, columns_in(self._frame, given))
 
     def extract(self, column: str, schema: Any, **given: Any) -> Any:
         """
@@ -124,10 +136,11 @@ class FrameAccessor(Reporting):
         Args:
             column: the column of texts.
             schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
-            given: as for `prompt`.
+            given: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
+                ``yes`` and parameters of the model: see `prompt`.
         """
         view = self._column(column).to_frame(TEXT)
-        return ask_rows(view, extraction(schema, given), partial(self._put, ANSWER))
+        return self._ask(view, extraction(schema, given), ANSWER, [column])
 
     def classify(
         self, column: str, labels: Sequence[str], *, into: str = "label", **given: Any
@@ -139,10 +152,14 @@ class FrameAccessor(Reporting):
             column: the column of texts.
             labels: at least two.
             into: the column of labels, categorical.
-            given: as for `prompt`.
+            given: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
+                ``yes`` and parameters of the model: see `prompt`.
         """
         view = self._column(column).to_frame(TEXT)
-        return ask_rows(view, classification(labels, into, given), partial(self._put, into))
+        if not isinstance(into, str):
+            msg = f"into cannot be {into!r:.60}."
+            raise UsageError(msg, hint='Give it the name of a column: into="label".')
+        return self._ask(view, classification(labels, into, given), into, [column])
 
     def nearest(  # noqa: PLR0913 (as for lm.nearest)
         self,
@@ -163,8 +180,7 @@ class FrameAccessor(Reporting):
             k: how many.
             model, prefix, index: as for `llm_magics.nearest`.
         """
-        column = self._column(on)
-        model = model or similar.model_of(self._frame, on)
+        column = self._vectors(on)
         numbered = column.reset_index(drop=True)  # labels of an index may occur twice
         found = similar.nearest(numbered, query, k=k, model=model, prefix=prefix, index=index)
         rows: DataFrame = self._frame.iloc[found.index].assign(cosine=found.to_numpy())
@@ -181,7 +197,7 @@ class FrameAccessor(Reporting):
             on: the column of vectors, or of texts. Rows without one are kept.
             model: who embeds texts.
         """
-        kept = similar.dedupe(self._column(on), threshold, model=model)
+        kept = similar.dedupe(self._vectors(on), threshold, model=model)
         return self._frame[kept.to_numpy()]
 
     def plot(self, on: str = "vector", *, text: str | None = None, **given: Any) -> VectorPlot:
@@ -191,39 +207,61 @@ class FrameAccessor(Reporting):
         Args:
             on: the column of vectors, or of texts.
             text: the column of what is shown; the first one of texts if not given.
-            given: as for `llm_magics.plot`; ``color`` may be the name of a column.
+            given: ``color`` (the name of a column), ``clusters`` (how many), ``label``
+                (``True``, or who names them), ``method`` (``pca`` or ``umap``), ``model``:
+                see `llm_magics.plot`.
         """
         from llm_magics.frames.plots import plot
 
-        column = self._column(on)
+        column = self._vectors(on)
         if isinstance(color := given.get("color"), str):
             given["color"] = self._column(color)
-        given.setdefault("model", similar.model_of(self._frame, on))
         shown = self._column(text) if text is not None else self._first_texts(on)
         return plot(column, text=shown, **given)
 
     def _first_texts(self, on: str) -> Series[Any] | None:
-        others = (self._frame[name] for name in self._frame.columns if name != on)
-        return next((each for each in others if _has_texts(each)), None)
+        """What to show of each row: the column itself, or the first one of texts."""
+        names = [name for name in self._frame.columns if name != on]
+        columns = (self._frame.iloc[:, place] for place in range(self._frame.shape[1]))
+        others = [each for each in columns if each.name in names and _has_texts(each)]
+        return None if _has_texts(self._column(on)) or not others else others[0]
 
-    def _put(self, into: str, columns: DataFrame) -> tuple[DataFrame, str]:
-        """Answers into columns of the frame; a lone one has the name ``into``."""
-        if list(columns) == [ANSWER]:
-            columns = columns.rename(columns={ANSWER: into})
-        for name in columns:
-            self._frame[name] = columns[name]
-        return self._frame, f"the columns {', '.join(map(str, columns))}"
+    def _ask(self, view: DataFrame, given: RowPrompts, into: str, read: Sequence[Hashable]) -> Any:
+        """The frame with the answers to what is asked of the rows of ``view``."""
+        fields = list(fields_of(given.schema))
+        written = fields or [into]
+        refuse_overwriting(read, written)
+        if fields != [into]:
+            refuse_taking(self._frame, fields)
+        put = partial(self._put, dict(zip(fields or [ANSWER], written, strict=True)))
+        return ask_rows(view, given, put)
+
+    def _put(
+        self, names: Mapping[str, str], columns: DataFrame, is_open: Sequence[bool]
+    ) -> tuple[DataFrame, str]:
+        """Answers into columns of the frame; a row without one keeps what it had."""
+        for name, into in names.items():
+            new = columns[name]
+            is_there = into in self._frame.columns
+            self._frame[into] = merged(new, self._frame[into], is_open) if is_there else new
+        note_answers(self._frame, names.values())
+        return self._frame, f"the columns {', '.join(names.values())}"
+
+    def _vectors(self, on: str) -> Series[Any]:
+        """The column of vectors, with what is noted of it."""
+        if on == "vector" and on not in self._frame.columns:
+            msg = "The frame has no column of vectors called vector."
+            hint = (
+                'Make it: df.llm.embed("text"); or name another, of vectors or texts: on="text".'
+            )
+            raise UsageError(msg, hint=hint)
+        column: Series[Any] = noted(self._column(on), self._frame)
+        return column
 
     def _column(self, name: str) -> Series[Any]:
-        if not isinstance(name, Hashable) or name not in self._frame.columns:
-            msg = f"The frame has no column {name!r}."
-            raise UsageError(msg, hint=nearest(str(name), map(str, self._frame.columns)))
-        return self._frame[name]
+        column: Series[Any] = column_of(self._frame, name)
+        return column
 
 
 def _has_texts(column: Series[Any]) -> bool:
-    first = next(
-        (value for value in column if not pd.api.types.is_list_like(value) and pd.notna(value)),
-        None,
-    )
-    return isinstance(first, str)
+    return any(isinstance(value, str) for value in column.head(_LOOKED_AT))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.errors import Interrupted
+from llm_magics.errors import Interrupted, UsageError
 from llm_magics.schemas import schema_of
 
 if TYPE_CHECKING:
@@ -46,10 +46,49 @@ def labels_of(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     """Of the fields that are one of a few texts: which."""
     enums = {name: told.get("enum") for name, told in fields.items() if isinstance(told, dict)}
     return {
-        name: labels
+        name: list(dict.fromkeys(labels))
         for name, labels in enums.items()
         if isinstance(labels, list) and labels and all(isinstance(each, str) for each in labels)
     }
+
+
+_NOTE = "llm_magics_answers"
+
+
+def note_answers(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Note that these columns are answers, and may be answered anew."""
+    frame.attrs[_NOTE] = sorted({*frame.attrs.get(_NOTE, ()), *names})
+
+
+def refuse_taking(frame: pd.DataFrame, fields: Sequence[str]) -> None:
+    """
+    The fields of a schema take no place of columns that were there before.
+
+    Raises:
+        UsageError: one would.
+    """
+    taken = [name for name in fields if name in frame.columns]
+    foreign = sorted({*taken} - {*frame.attrs.get(_NOTE, ())})
+    if foreign:
+        msg = f"The schema's field {foreign[0]} would take the place of a column of the frame."
+        hint = f"Call the field otherwise, or drop the column: df.pop({foreign[0]!r})."
+        raise UsageError(msg, hint=hint)
+
+
+def merged(new: pd.Series[Any], old: pd.Series[Any], is_open: Sequence[bool]) -> pd.Series[Any]:
+    """``new``, with what the column had in the rows that are still open: nothing is lost."""
+    mask = pd.Series(list(is_open), index=new.index)
+    if not mask.any() or old[mask.to_numpy()].isna().all():
+        return new
+    mixed = new.astype(object)
+    mixed[mask.to_numpy()] = old[mask.to_numpy()].astype(object)
+    is_fitting = not isinstance(new.dtype, pd.CategoricalDtype) or set(mixed.dropna()) <= set(
+        new.dtype.categories
+    )
+    try:
+        return mixed.astype(new.dtype) if is_fitting else mixed
+    except (TypeError, ValueError):
+        return mixed
 
 
 def error_of(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from llm_magics.errors import LLMError
 from llm_magics.frames.asking import wanted as asking
-from llm_magics.frames.asking.answers import ANSWER, columns_of, error_of
+from llm_magics.frames.asking.answers import columns_of, error_of, fields_of
 from llm_magics.frames.asking.prompted import Prompted
 from llm_magics.frames.asking.wanted import TEXT, RowPrompts
 from llm_magics.frames.reporting import keep_report
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 
     from llm_magics.frames.asking.report import RowsEstimate
 
-# Puts the columns of answers where they belong: the result, and where it is, in words.
-Put = Callable[["DataFrame"], tuple[Any, str]]
+# Puts the columns of answers where they belong, told which rows are still open: the result, and
+# where it is, in words.
+Put = Callable[["DataFrame", Sequence[bool]], tuple[Any, str]]
+
+
+_PARTIAL = "the exception's .partial"
 
 
 def prompt(  # noqa: PLR0913 (as for lm.ask)
@@ -69,7 +74,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
         prompt, model, system, schema, parameters, concurrency, on_error, fresh, dry_run, yes
     )
     answers: Series[Any] | DataFrame | RowsEstimate
-    answers = ask_rows(frame_of(rows), given, lone_column)
+    answers = ask_rows(frame_of(rows), given, as_they_are if fields_of(schema) else lone_column)
     return answers
 
 
@@ -108,7 +113,9 @@ def ask_rows(view: DataFrame, given: RowPrompts, put: Put) -> Any:
         return prompted.estimate()
     prompted.obtain_consent()
     ended_by = prompted.ask()
-    result, where = put(columns_of(prompted))
+    if isinstance(ended_by, LLMError) and not prompted.counts()["ok"]:
+        raise ended_by  # and whatever was there stays as it was
+    result, where = put(columns_of(prompted), prompted.is_open)
     report = prompted.report()
     keep_report(result, report)
     error = error_of(prompted, ended_by, result, where)
@@ -131,12 +138,11 @@ def frame_of(rows: Any) -> DataFrame:
     return pd.DataFrame({TEXT: pd.Series(values_of(rows), dtype=object)})
 
 
-def lone_column(columns: DataFrame) -> tuple[Any, str]:
-    """A column where there is one of no schema's choosing, else the frame."""
-    is_lone = list(columns) in ([ANSWER], ["label"])
-    return (columns.iloc[:, 0] if is_lone else columns), "the exception's .partial"
+def lone_column(columns: DataFrame, _: Sequence[bool]) -> tuple[Any, str]:
+    """The only one."""
+    return columns.iloc[:, 0], _PARTIAL
 
 
-def as_they_are(columns: DataFrame) -> tuple[Any, str]:
+def as_they_are(columns: DataFrame, _: Sequence[bool]) -> tuple[Any, str]:
     """All of them."""
-    return columns, "the exception's .partial"
+    return columns, _PARTIAL

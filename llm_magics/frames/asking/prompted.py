@@ -12,26 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics import consent
 from llm_magics.bridge import bridge
-from llm_magics.engine import money
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
 from llm_magics.errors import LLMError, UsageError, nearest
+from llm_magics.frames.arguments import column_of
+from llm_magics.frames.asking.costs import allowed
 from llm_magics.frames.asking.report import PromptReport, RowsEstimate
 from llm_magics.policies import templates
-from llm_magics.policies.budget import dollars
-from llm_magics.types import Usage
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from llm_magics.frames.asking.wanted import RowPrompts
-
-_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 
 
 class Prompted:
@@ -53,7 +48,7 @@ class Prompted:
         self.schema = wanted.schema
         self.raises = wanted.on_error == "raise"
         self.index = frame.index
-        self._columns = _columns_in(frame, wanted)
+        self._columns = columns_in(frame, wanted)
         numbers: dict[str, int] = {}
         self.codes = [self._code(row, numbers) for row in self._rows()]
         prompts = [self._prompt(text) for text in numbers]
@@ -63,7 +58,8 @@ class Prompted:
     def _rows(self) -> list[dict[str, Any]]:
         if not self._columns:
             return [{}] * len(self._frame)
-        values = zip(*(self._frame[name].tolist() for name in self._columns), strict=True)
+        columns = [column_of(self._frame, name) for name in self._columns]
+        values = zip(*(column.tolist() for column in columns), strict=True)
         names = [str(name) for name in self._columns]
         return [dict(zip(names, row, strict=True)) for row in values]
 
@@ -73,7 +69,7 @@ class Prompted:
             return -1
         told = {name: "" if _is_missing(value) else value for name, value in row.items()}
         text = templates.render(self._wanted.text, told)
-        return numbers.setdefault(text, len(numbers))
+        return numbers.setdefault(text, len(numbers)) if text.strip() else -1
 
     def _prompt(self, text: str) -> Prompt:
         wanted = self._wanted
@@ -103,27 +99,13 @@ class Prompted:
 
     def obtain_consent(self) -> None:
         """
-        Have whoever sits there allow what may cost more than the setting ``ask_above_usd``.
-
-        With a budget nothing is asked: so much is allowed.
+        Have what may cost much allowed.
 
         Raises:
-            UsageError: it was not allowed, or nobody is there.
+            UsageError: it was not, or nobody is there.
         """
-        is_allowed = self._wanted.yes or session.config.budget is not None
-        if is_allowed or not self._texts or not bridge.run(self._costs()):
-            return
-        told = self.estimate()
-        limit = session.config.ask_above_usd
-        if told.cost_usd is not None and told.cost_usd > limit:
-            what = f"This may cost {dollars(told.cost_usd)} ({told.prompts:,} prompts), and the setting ask_above_usd is {dollars(limit)}."
-            consent.obtain(what, "Give it yes=True, or raise it: %llm config ask_above_usd 20")
-
-    async def _costs(self) -> bool:
-        """Whether the model costs something, as far as that is known."""
-        route = await find_route(session, self._wanted.model or session.config.model)
-        usd = money.cost_usd(session, route.provider, route.model, _A_MILLION_EACH)
-        return bool(usd)
+        if not self._wanted.yes:
+            allowed(self.call)
 
     def ask(self) -> BaseException | None:
         """Ask all of them; what ended it before the end, if anything did."""
@@ -140,6 +122,14 @@ class Prompted:
         errors, responses = self.call.errors, self.call.responses
         good = [None if number in errors else each for number, each in enumerate(responses)]
         return [good[code] if code >= 0 else None for code in self.codes]
+
+    @property
+    def is_open(self) -> list[bool]:
+        """For each row whether it has a prompt, and no answer."""
+        return [
+            code >= 0 and each is None
+            for code, each in zip(self.codes, self.answered, strict=True)
+        ]
 
     @property
     def first_error(self) -> LLMError | None:
@@ -160,11 +150,11 @@ class Prompted:
         return PromptReport(self.counts(), self.call, self.codes, self._texts, self._frame.index)
 
 
-def _columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:
-    """The columns that the prompt names."""
+def columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:
+    """The columns that the prompt names; one that is called like a function is meant."""
     known = {str(name): name for name in frame.columns}
-    named = templates.names_in(wanted.text)
-    unknown = sorted(named - set(known))
+    named = templates.names_in(wanted.text, with_functions=True) & set(known)
+    unknown = sorted(templates.names_in(wanted.text) - set(known))
     if unknown:
         msg = f"The prompt names {{{{ {unknown[0]} }}}}, and the frame has no such column."
         raise UsageError(msg, hint=nearest(unknown[0], known))

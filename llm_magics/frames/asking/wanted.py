@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from llm_magics.errors import UsageError, nearest
+from llm_magics.frames.arguments import whole_number
 
 OnError = Literal["null", "raise"]
 
@@ -41,9 +43,34 @@ class RowPrompts:
     yes: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            msg = f"A prompt is a text, and this is {type(self.text).__name__}."
+            raise UsageError(msg, hint='Write it first: lm.prompt(df, "Sum up {{ text }}").')
+        if self.concurrency is not None:
+            whole_number("concurrency", self.concurrency)
+        for name in self.parameters:
+            _refuse_slip(name)
         if self.on_error not in get_args(OnError):
             msg = f"on_error cannot be {self.on_error!r}."
             raise UsageError(msg, hint=nearest(str(self.on_error), get_args(OnError)))
+
+
+# What goes to a model must be no slip for what is said here of rows.
+_NOT_HERE = {
+    "into": "Only df.llm.prompt and df.llm.classify put one column somewhere.",
+    "schema": "What is extracted is said first; labels are the schema of classify.",
+    **dict.fromkeys(
+        ("thread", "variables", "template", "images", "tools"), "Only lm.ask takes it."
+    ),
+}
+
+
+def _refuse_slip(name: str) -> None:
+    if name in _NOT_HERE:
+        raise UsageError(f"{name} cannot be given here.", hint=_NOT_HERE[name])
+    meant = get_close_matches(name, {*_OWN, "into"}, n=1, cutoff=0.7)
+    if meant:
+        raise UsageError(f"There is no argument {name}.", hint=f"Did you mean {meant[0]}?")
 
 
 # All that is no parameter of the model's.
@@ -65,13 +92,14 @@ def extraction(schema: Any, given: Mapping[str, Any]) -> RowPrompts:
 
 def classification(labels: Sequence[str], into: str, given: Mapping[str, Any]) -> RowPrompts:
     """Have texts put under one of ``labels`` each, in the field ``into``."""
-    is_list = not isinstance(labels, str) and all(isinstance(each, str) for each in labels)
-    if not is_list or len(set(labels)) < 2:
-        msg = "To classify takes a list of at least two different labels."
+    is_list = isinstance(labels, Iterable) and not isinstance(labels, str | bytes | Mapping)
+    labels = list(dict.fromkeys(labels)) if is_list else []
+    if len(labels) < 2 or not all(isinstance(each, str) for each in labels):
+        msg = "To classify takes a list of at least two different labels, all of them texts."
         raise UsageError(msg, hint='Write labels=["praise", "complaint"].')
     schema = {
         "type": "object",
-        "properties": {into: {"type": "string", "enum": list(dict.fromkeys(labels))}},
+        "properties": {into: {"type": "string", "enum": labels}},
         "required": [into],
         "additionalProperties": False,
     }

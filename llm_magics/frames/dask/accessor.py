@@ -15,11 +15,13 @@ import pandas as pd
 from dask.dataframe.extensions import register_dataframe_accessor, register_series_accessor
 
 from llm_magics.bridge import bridge
+from llm_magics.engine import money
 from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.engine.embedding.options import TooLong
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
-from llm_magics.errors import UsageError, nearest
+from llm_magics.errors import UsageError
+from llm_magics.frames.arguments import column_of, whole_number
 from llm_magics.frames.arrow_vectors import VECTOR_TYPE
 from llm_magics.frames.asking.answers import ANSWER, fields_of, labels_of
 from llm_magics.frames.asking.wanted import (
@@ -39,9 +41,12 @@ from llm_magics.frames.dask.partitions import (
 )
 from llm_magics.frames.dask.shared_limit import SharedLimit
 from llm_magics.frames.embed import embed
+from llm_magics.types import Usage
 
 # What a JSON type becomes in pandas, whatever values there are.
 _DTYPES = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
+
+_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 
 # Prompts at once, of all workers together.
 _PROMPTS_AT_ONCE = 8
@@ -64,6 +69,7 @@ class DaskSeriesAccessor:
         on_error: OnError = "null",
         dimensions: int | None = None,
         prefix: str = "",
+        yes: bool = False,
     ) -> Any:
         """
         The vector of each text, as a column of Arrow's ``list<float>``; missing ones stay missing.
@@ -72,8 +78,10 @@ class DaskSeriesAccessor:
             concurrency: requests at once of all workers together; what suits the provider if
                 not given, and no bound where models run on the workers.
             model, batch_size, too_long, on_error, dimensions, prefix: as for pandas.
+            yes: whatever it costs. A cluster asks nobody: a model that has a price is refused
+                without.
         """
-        name, limit = _ordered(model or session.config.embedding_model, concurrency, None)
+        name, limit = _ordered(model or session.config.embedding_model, concurrency, None, yes=yes)
         at_once = limit.most if limit is not None else None
         options = EmbedOptions(batch_size, at_once, too_long, dimensions, prefix)
         how = Embedding(name, options, on_error, f"{self._series.name}_vector")
@@ -159,9 +167,12 @@ class DaskFrameAccessor:
             query: a text, which is embedded here and now, or a vector.
             on: the column of vectors.
             k: how many.
-            model, prefix: as for `llm_magics.nearest`.
+            model: who embeds the text: the one that embedded the column, if that was not the
+                setting ``embedding_model``.
+            prefix: as for `llm_magics.nearest`.
         """
         self._column(on)
+        k = whole_number("k", k)
         asked = embed([query], model=model, prefix=prefix)[0] if isinstance(query, str) else query
         meta = self._frame._meta.assign(cosine=np.empty(0, np.float32))
         best = self._frame.map_partitions(
@@ -176,10 +187,7 @@ class DaskFrameAccessor:
         return self._frame.assign(**{name: answers[name] for name in columns})
 
     def _column(self, name: str) -> Any:
-        if name not in self._frame.columns:
-            msg = f"The frame has no column {name!r}."
-            raise UsageError(msg, hint=nearest(str(name), map(str, self._frame.columns)))
-        return self._frame[name]
+        return column_of(self._frame, name)
 
 
 def _asked(view: Any, given: RowPrompts) -> Any:
@@ -188,7 +196,9 @@ def _asked(view: Any, given: RowPrompts) -> Any:
         msg = "What a frame of Dask's would take cannot be told before it is computed."
         raise UsageError(msg, hint="Try it on df.head(): df.head().llm.prompt(…, dry_run=True).")
     # An alias has its parameters: each worker finds the way from it itself.
-    _, limit = _ordered(given.model or session.config.model, given.concurrency, _PROMPTS_AT_ONCE)
+    _, limit = _ordered(
+        given.model or session.config.model, given.concurrency, _PROMPTS_AT_ONCE, yes=given.yes
+    )
     dtypes = _dtypes(given.schema)
     meta = pd.DataFrame({each: pd.Series([], dtype=dtype) for each, dtype in dtypes.items()})
     meta.index = view._meta.index
@@ -197,10 +207,15 @@ def _asked(view: Any, given: RowPrompts) -> Any:
 
 
 def _ordered(
-    model: str, concurrency: int | None, usual: int | None
+    model: str, concurrency: int | None, usual: int | None, *, yes: bool
 ) -> tuple[str, SharedLimit | None]:
     """The model's full name, and the limit for the cluster; none for models on its workers."""
+    if concurrency is not None:
+        concurrency = whole_number("concurrency", concurrency)
     route = bridge.run(find_route(session, model))
+    if not yes and money.cost_usd(session, route.provider, route.model, _A_MILLION_EACH):
+        msg = f"{route.name} costs what it costs for all rows, and a cluster asks nobody."
+        raise UsageError(msg, hint="Try it on df.head() first; then allow it with yes=True.")
     if route.provider.is_free(route.model) and concurrency is None:
         return route.name, None
     most = concurrency or usual or route.provider.embeds_at_once

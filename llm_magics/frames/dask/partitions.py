@@ -103,6 +103,7 @@ def nearest_in_partition(
     frame: pd.DataFrame, on: str, query: np.ndarray[Any, Any], k: int
 ) -> pd.DataFrame:
     """The rows of a partition that are most like ``query``."""
+    frame = frame[frame[on].notna()]
     if frame.empty:
         return frame.assign(cosine=np.empty(0, np.float32))
     found = nearest(frame[on].reset_index(drop=True), query, k=k)

@@ -98,13 +98,13 @@ def _semaphore(name: str, most: int) -> Semaphore | None:
     try:
         from distributed import Semaphore, get_worker
 
-        scheduler = str(get_worker().scheduler.address)
+        worker = str(get_worker().id)
     except (ImportError, ValueError):
         return None
     with _lock:
-        known = _of_clusters.get((scheduler, name))
+        known = _of_clusters.get((worker, name))
         if known is None:
-            known = _of_clusters[scheduler, name] = Semaphore(max_leases=most, name=name)
+            known = _of_clusters[worker, name] = Semaphore(max_leases=most, name=name)
         return known
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 
 from llm_magics.errors import UsageError
+from llm_magics.frames.arguments import whole_number
+from llm_magics.frames.makers import maker_of
 from llm_magics.frames.plots.clusters import clustered
 from llm_magics.frames.plots.keywords import keywords
 from llm_magics.frames.plots.naming import Groups, named
 from llm_magics.frames.plots.picture import VectorPlot
 from llm_magics.frames.plots.projection import Method, projected
 from llm_magics.frames.rows import values_of
-from llm_magics.frames.similar import index_of, model_of, vectors_of
+from llm_magics.frames.similar import index_of, vectors_of
 
 # So many groups where they are to be named and nobody said how many.
 _MOST_GROUPS = 8
@@ -52,13 +54,17 @@ def plot(  # noqa: PLR0913 (what a picture has)
     Raises:
         UsageError: there are fewer than two vectors, or arguments do not fit.
     """
-    vectors = vectors_of(column, model or model_of(column))
-    is_there = ~np.isnan(vectors).any(axis=1)
+    column = column if hasattr(column, "__len__") else list(column)
+    maker = maker_of(column)
+    vectors = vectors_of(column, model or (maker and maker.model))
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
+    is_there = np.isfinite(norms) & (norms > 0)
     if is_there.sum() < 2:
         msg = f"A picture takes two vectors at least, and this column has {int(is_there.sum())}."
-        raise UsageError(msg, hint='Embed it: df.llm.embed("text", into="vector").')
+        raise UsageError(msg, hint="Give it more rows; embed them if they have no vectors yet.")
     texts = _texts(column, text, len(vectors))
-    colours = None if color is None else _as_long(color, len(vectors), "color")
+    colours = None if color is None else _colours(color, len(vectors))
     rows, kept = vectors[is_there], np.flatnonzero(is_there)
     points, shares = projected(rows, method)
     frame = pd.DataFrame(
@@ -76,9 +82,7 @@ def plot(  # noqa: PLR0913 (what a picture has)
         names = _different(names)
         frame["cluster"] = pd.Categorical.from_codes(numbers.tolist(), categories=pd.Index(names))
     if colours is not None:
-        frame["color"] = pd.Series([colours[row] for row in kept.tolist()], index=frame.index)
-        if hasattr(color, "dtype") and isinstance(color.dtype, pd.CategoricalDtype):
-            frame["color"] = frame["color"].astype(color.dtype)
+        frame["color"] = colours.iloc[kept].set_axis(frame.index)
     missing = len(vectors) - len(rows)
     return VectorPlot(frame, _title(method, shares, len(rows), missing))
 
@@ -102,6 +106,16 @@ def _texts(column: Any, text: Any, count: int) -> list[str]:
     ]
 
 
+def _colours(color: Any, count: int) -> pd.Series[Any]:
+    """What colours each row, of the type that it was given in."""
+    values = _as_long(color, count, "color")
+    if any(pd.api.types.is_list_like(value) for value in values):
+        msg = "color is a column of numbers or of names, and this holds lists."
+        raise UsageError(msg, hint="Give it another column.")
+    given = color if isinstance(color, pd.Series) else pd.Series(values)
+    return given.reset_index(drop=True)
+
+
 def _as_long(values: Any, count: int, what: str) -> list[Any]:
     given = list(values) if getattr(values, "ndim", 1) != 1 else values_of(values)
     if len(given) != count:
@@ -114,10 +128,7 @@ def _groups(wanted: int | None, count: int) -> int:
     """How many groups; unless that is said, more for more vectors."""
     if wanted is None:
         return int(min(_MOST_GROUPS, max(2, round((count / 2) ** 0.5)), count))
-    if type(wanted) is not int or not 1 <= wanted <= count:
-        msg = f"clusters cannot be {wanted!r}."
-        raise UsageError(msg, hint=f"Give it a whole number from 1 to {count:,}.")
-    return wanted
+    return whole_number("clusters", wanted, most=count)
 
 
 def _title(method: Method, shares: tuple[float, float] | None, count: int, missing: int) -> str:

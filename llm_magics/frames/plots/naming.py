@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
+from llm_magics.frames.asking.costs import allowed
 from llm_magics.frames.search import normalised
 
 if TYPE_CHECKING:
@@ -61,15 +63,21 @@ def named(groups: Groups, model: str | None, otherwise: Sequence[str]) -> list[s
         for number in asked
     ]
     call = ManyCall(session, prompts)
+    allowed(call)
     with Exchange(call) as exchange:
         exchange.finish()
     if prompts and len(call.errors) == len(prompts):
         raise call.errors[0]
     names = list(otherwise)
+    unnamed = 0
     for place, number in enumerate(asked):
         answer = call.responses[place]
-        if place not in call.errors and answer is not None:
-            names[number] = _name_in(answer.text) or names[number]
+        name = "" if answer is None or place in call.errors else _name_in(answer.text)
+        names[number] = name or names[number]
+        unnamed += not name
+    if unnamed:
+        msg = f"{unnamed} of {len(asked)} groups are called by words of theirs: the model gave no short name."
+        warnings.warn(msg, stacklevel=4)
     return names
 
 

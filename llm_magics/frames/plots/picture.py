@@ -75,7 +75,15 @@ class VectorPlot:
         return figure
 
     def save(self, path: Any) -> None:
-        """Keep the picture in a file: ``.html`` with the texts, else what matplotlib writes."""
+        """
+        Keep the picture in a file: ``.html`` with the texts, else what matplotlib writes.
+
+        Raises:
+            UsageError: its folder is not there; matplotlib is not installed.
+        """
+        if not Path(path).parent.is_dir():
+            msg = f"There is no folder {Path(path).parent}."
+            raise UsageError(msg, hint="Make it first, or name another file.")
         if Path(path).suffix.lower() in (".html", ".htm"):
             shown = self._repr_mimebundle_()["text/html"]
             whole = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{shown}'
@@ -91,7 +99,6 @@ class VectorPlot:
             colours = [
                 colour for colour, is_mine in zip(marks.colours, mine, strict=True) if is_mine
             ]
-            name = marks.names[number] if marks.names else None
             ax.scatter(
                 xs[mine],
                 ys[mine],
@@ -100,7 +107,6 @@ class VectorPlot:
                 marker=SHAPES[number],
                 alpha=0.8,
                 linewidths=0,
-                label=name,
             )
         for x, y, words in self._labels():
             ax.annotate(
@@ -115,6 +121,8 @@ class VectorPlot:
         if len(marks.names) > 1:
             # A name that begins with _ would be left out, and dollars be taken for a formula.
             legend = ax.legend(
+                ax.collections[-len(marks.names) :],
+                [f" {name}" for name in marks.names],
                 frameon=False,
                 labelcolor=_GREY,
                 fontsize="small",

@@ -116,6 +116,7 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     say(
         f"The cache is {state}: {size.entries:,} answers, {size.bytes / 1e6:.1f} of "
         f"{session.config.cache_mb:,} MB, in {session.answer_cache.path}"
+        " (those of columns are kept always)"
     )
     say(_kept_vectors())
 

@@ -1,0 +1,57 @@
+"""Arguments that are wrong are told of before anything is sent."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from llm_magics.errors import UsageError, nearest
+
+
+def whole_number(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
+    """``value`` as a number of things, of whatever kind of integer it is."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    is_bool = isinstance(value, bool)
+    if is_bool or number < least or (most is not None and number > most):
+        bounds = f"{least:,} or more" if most is None else f"from {least:,} to {most:,}"
+        msg = f"{name} cannot be {value!r:.60}."
+        raise UsageError(msg, hint=f"Give it a whole number, {bounds}.")
+    return number
+
+
+def column_of(frame: Any, name: Any) -> Any:
+    """
+    The one column ``name`` of a frame, of pandas or Dask.
+
+    Raises:
+        UsageError: there is none, or there are several of that name.
+    """
+    known = list(frame.columns)
+    count = sum(each == name for each in known) if _is_hashable(name) else 0
+    if count == 0:
+        msg = f"The frame has no column {name!r:.60}."
+        raise UsageError(msg, hint=nearest(str(name), map(str, known)))
+    if count > 1 or getattr(frame[name], "ndim", 1) != 1:
+        msg = f"The frame has more than one column {name!r:.60}."
+        raise UsageError(msg, hint="Give each a name of its own: df.columns = […].")
+    return frame[name]
+
+
+def refuse_overwriting(read: Iterable[object], written: Iterable[object]) -> None:
+    """Answers must not take the place of what they are about: a second run would ask about them."""
+    both = sorted(str(name) for name in {*read} & {*written})
+    if both:
+        msg = f"The answers would take the place of the column {both[0]}, which they are about."
+        raise UsageError(msg, hint="Give into= another name, or the field of the schema.")
+
+
+def _is_hashable(name: Any) -> bool:
+    try:
+        hash(name)
+    except TypeError:
+        return False
+    return True

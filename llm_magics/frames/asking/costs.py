@@ -1,0 +1,28 @@
+"""Many prompts that may cost much are asked about before they are sent."""
+
+from __future__ import annotations
+
+from llm_magics import consent
+from llm_magics.bridge import bridge
+from llm_magics.engine.many import ManyCall
+from llm_magics.engine.session import session
+from llm_magics.policies.budget import dollars
+
+
+def allowed(call: ManyCall) -> None:
+    """
+    Have whoever sits there allow what may cost more than the setting ``ask_above_usd``.
+
+    With a budget nothing is asked: so much is allowed.
+
+    Raises:
+        UsageError: it was not allowed, or nobody is there.
+    """
+    if session.config.budget is not None or not bridge.run(call.may_cost()):
+        return
+    left = bridge.run(call.to_send())
+    usd = sum(each.cost_usd or 0.0 for each in left)
+    limit = session.config.ask_above_usd
+    if usd > limit:
+        what = f"This may cost {dollars(usd)} ({len(left):,} prompts), and the setting ask_above_usd is {dollars(limit)}."
+        consent.obtain(what, "Give it yes=True, or raise it: %llm config ask_above_usd 20")
