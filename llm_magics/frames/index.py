@@ -18,7 +18,7 @@ import numpy as np
 from llm_magics import progress
 from llm_magics.errors import UsageError
 from llm_magics.frames.makers import maker_of
-from llm_magics.frames.similar import vectors_of
+from llm_magics.frames.vectors import vectors_of
 from llm_magics.types import Progress
 
 if TYPE_CHECKING:

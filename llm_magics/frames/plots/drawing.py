@@ -16,7 +16,7 @@ from llm_magics.frames.plots.naming import Groups, named
 from llm_magics.frames.plots.picture import VectorPlot
 from llm_magics.frames.plots.projection import Method, projected
 from llm_magics.frames.rows import values_of
-from llm_magics.frames.similar import index_of, vectors_of
+from llm_magics.frames.vectors import index_of, vectors_of
 
 # So many groups where they are to be named and nobody said how many.
 _MOST_GROUPS = 8
