@@ -258,3 +258,42 @@ def test_keys_do_not_travel() -> None:
     assert "s3cret-key" not in str(pickle.dumps(told))
     planned = frame_of(4).llm.embed("text", model="lab/m")
     assert b"s3cret-key" not in pickle.dumps(planned)
+
+
+def test_a_cluster_asks_nobody(service: Embedder) -> None:
+    """A model that has a price is refused when the work is planned, unless it is allowed."""
+    lm.config.prices = {"lab/*": {"input_usd": 1, "output_usd": 1}}
+    lm.config.model = "lab/m"
+    frame = frame_of(4)
+    for plan in (
+        lambda: frame.llm.embed("text"),
+        lambda: frame.llm.prompt("{{ text }}"),
+        lambda: frame["text"].llm.classify(["x", "y"]),
+    ):
+        with pytest.raises(errors.UsageError, match="a cluster asks nobody"):
+            plan()
+    frame.llm.embed("text", yes=True)
+    frame.llm.prompt("{{ text }}", yes=True)
+    assert service.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"concurrency": 0}, "concurrency cannot be 0"),
+        ({"on_error": "x"}, "on_error cannot be"),
+        ({"dimensions": -1}, "dimensions cannot be"),
+    ],
+)
+def test_slips_are_told_when_the_work_is_planned(wrong: dict[str, Any], said: str) -> None:
+    """And not by a worker, an hour later."""
+    with pytest.raises(errors.UsageError, match=said):
+        frame_of(4).llm.embed("text", model="echo/echo", **wrong)
+
+
+def test_a_partition_of_gaps_is_near_to_nothing() -> None:
+    """Its rows are passed over."""
+    texts = pd.DataFrame({"text": ["a", "b", None, None]})
+    planned = dd.from_pandas(texts, npartitions=2).llm.embed("text", model="echo/echo")
+    found = planned.llm.nearest("b", k=3, model="echo/echo").compute(scheduler="threads")
+    assert found["text"].tolist() == ["b", "a"]

@@ -23,6 +23,13 @@ def whole_number(name: str, value: Any, *, least: int = 1, most: int | None = No
     return number
 
 
+def check_on_error(value: Any) -> None:
+    """``null`` or ``raise``."""
+    if value not in ("null", "raise"):
+        msg = f"on_error cannot be {value!r:.60}."
+        raise UsageError(msg, hint='Give it "null" or "raise".')
+
+
 def column_of(frame: Any, name: Any) -> Any:
     """
     The one column ``name`` of a frame, of pandas or Dask.

@@ -23,6 +23,7 @@ from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.frames.arguments import check_on_error
 from llm_magics.frames.makers import Maker, sign_array
 from llm_magics.frames.report import EmbeddingReport, lost, report_of
 from llm_magics.frames.rows import NO_TEXT, Rows
@@ -196,9 +197,7 @@ class _Plan:
     def __init__(
         self, texts: Any, model: str | None, options: EmbedOptions, on_error: OnError
     ) -> None:
-        if on_error not in ("raise", "null"):
-            msg = f"on_error cannot be {on_error!r}."
-            raise UsageError(msg, hint='Give it "null" or "raise".')
+        check_on_error(on_error)
         self._index = getattr(texts, "index", None) if hasattr(texts, "iloc") else None
         self._rows = Rows(texts, strict=on_error == "raise")
         self._raises = on_error == "raise"

@@ -33,14 +33,14 @@ from llm_magics.frames.asking.wanted import (
 from llm_magics.frames.makers import noted
 from llm_magics.frames.reporting import Reporting
 
-# So many rows tell whether a column is one of texts.
-_LOOKED_AT = 100
-
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
     from llm_magics.frames.index import VectorIndex
     from llm_magics.frames.plots import VectorPlot
+
+# So many rows tell whether a column is one of texts.
+_LOOKED_AT = 100
 
 
 @pd.api.extensions.register_dataframe_accessor("llm")

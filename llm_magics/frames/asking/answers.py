@@ -57,7 +57,13 @@ _NOTE = "llm_magics_answers"
 
 def note_answers(frame: pd.DataFrame, names: Iterable[str]) -> None:
     """Note that these columns are answers, and may be answered anew."""
-    frame.attrs[_NOTE] = sorted({*frame.attrs.get(_NOTE, ()), *names})
+    frame.attrs[_NOTE] = sorted({*_noted(frame), *names})
+
+
+def _noted(frame: pd.DataFrame) -> list[str]:
+    """What was noted; a file may have something else there."""
+    note = frame.attrs.get(_NOTE)
+    return [str(name) for name in note] if isinstance(note, list) else []
 
 
 def refuse_taking(frame: pd.DataFrame, fields: Sequence[str]) -> None:
@@ -68,7 +74,7 @@ def refuse_taking(frame: pd.DataFrame, fields: Sequence[str]) -> None:
         UsageError: one would.
     """
     taken = [name for name in fields if name in frame.columns]
-    foreign = sorted({*taken} - {*frame.attrs.get(_NOTE, ())})
+    foreign = sorted({*taken} - {*_noted(frame)})
     if foreign:
         msg = f"The schema's field {foreign[0]} would take the place of a column of the frame."
         hint = f"Call the field otherwise, or drop the column: df.pop({foreign[0]!r})."

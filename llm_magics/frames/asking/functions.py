@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 # where it is, in words.
 Put = Callable[["DataFrame", Sequence[bool]], tuple[Any, str]]
 
-
 _PARTIAL = "the exception's .partial"
 
 

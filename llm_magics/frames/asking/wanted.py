@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from llm_magics.errors import UsageError, nearest
-from llm_magics.frames.arguments import whole_number
+from llm_magics.errors import UsageError
+from llm_magics.frames.arguments import check_on_error, whole_number
 
 OnError = Literal["null", "raise"]
 
@@ -50,9 +50,7 @@ class RowPrompts:
             whole_number("concurrency", self.concurrency)
         for name in self.parameters:
             _refuse_slip(name)
-        if self.on_error not in get_args(OnError):
-            msg = f"on_error cannot be {self.on_error!r}."
-            raise UsageError(msg, hint=nearest(str(self.on_error), get_args(OnError)))
+        check_on_error(self.on_error)
 
 
 # What goes to a model must be no slip for what is said here of rows.

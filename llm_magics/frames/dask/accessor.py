@@ -21,7 +21,7 @@ from llm_magics.engine.embedding.options import TooLong
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
 from llm_magics.errors import UsageError
-from llm_magics.frames.arguments import column_of, whole_number
+from llm_magics.frames.arguments import check_on_error, column_of, whole_number
 from llm_magics.frames.arrow_vectors import VECTOR_TYPE
 from llm_magics.frames.asking.answers import ANSWER, fields_of, labels_of
 from llm_magics.frames.asking.wanted import (
@@ -82,6 +82,7 @@ class DaskSeriesAccessor:
                 without.
         """
         name, limit = _ordered(model or session.config.embedding_model, concurrency, None, yes=yes)
+        check_on_error(on_error)
         at_once = limit.most if limit is not None else None
         options = EmbedOptions(batch_size, at_once, too_long, dimensions, prefix)
         how = Embedding(name, options, on_error, f"{self._series.name}_vector")
