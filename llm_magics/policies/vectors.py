@@ -135,16 +135,18 @@ class VectorStore:
 
     def _read_news(self) -> None:
         """Take in what this process and others have written since."""
-        news = {path: _segment(path) for path in self.folder.glob("*.keys")}
-        news = {path: segment for path, segment in news.items() if segment and segment.size}
+        found = ((path, _segment(path)) for path in self.folder.glob("*.keys"))
+        whole = [(path, each) for path, each in found if each and each.size]
+        # The newest first: of a text that was paid for twice its last vector is found.
+        news = dict(sorted(whole, key=lambda item: -item[1].written_ns))
         if news == self._known:
             return
-        self._known = news  # type: ignore[assignment]
-        self._segments = [segment for segment in news.values() if segment]
+        self._known = news
+        self._segments = list(news.values())
         if not news:  # somebody has cleared it
             self._index = None
             return
-        keys = [_read_keys(path, segment.size) for path, segment in news.items() if segment]
+        keys = [_read_keys(path, segment.size) for path, segment in news.items()]
         counts = [len(each) for each in keys]
         every = np.concatenate(keys)
         order = np.argsort(every[:, 0], kind="stable")
