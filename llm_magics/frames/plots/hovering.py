@@ -98,10 +98,7 @@ def _dot(x: float, y: float, colour: str, number: int, text: str) -> str:
 
 def _key(marks: Marks, title: str) -> str:
     """What colours and shapes stand for."""
-    told = html.escape(_line(title))
-    if marks.span is not None:
-        low, high = marks.span
-        told += f" · colour from {low:.4g} (dark) to {high:.4g} (light)"
+    told = html.escape(_line(f"{title}{marks.told}"))
     groups = "".join(
         f'<i class="s{number}" style="position:static;background:{COLOURS[number]}"></i>{html.escape(_line(name))}'
         for number, name in enumerate(marks.names)

@@ -40,6 +40,14 @@ class Marks:
     colours: list[str]
     span: tuple[float, float] | None = None
 
+    @property
+    def told(self) -> str:
+        """What colours mean where they are of numbers, to follow a title."""
+        if self.span is None:
+            return ""
+        low, high = self.span
+        return f" · colour from {low:.4g} (dark) to {high:.4g} (light)"
+
 
 def marks_of(values: Any, count: int) -> Marks:
     """The marks of ``count`` points by their ``values``: numbers on a ramp, all else in groups."""

@@ -24,6 +24,9 @@ _MOST_SHOWN = 4000
 # Seen on white and on black.
 _GREY = "#808080"
 
+# So near to an edge, as a share of the width, a label goes inwards.
+_EDGE = 0.25
+
 
 @dataclass(frozen=True, eq=False)
 class VectorPlot:
@@ -108,11 +111,13 @@ class VectorPlot:
                 alpha=0.8,
                 linewidths=0,
             )
+        low, high = xs.min(), xs.max()
         for x, y, words in self._labels():
+            share = (x - low) / ((high - low) or 1.0)  # towards the middle, not over the edge
             ax.annotate(
                 words,
                 (x, y),
-                ha="center",
+                ha="left" if share < _EDGE else "right" if share > 1 - _EDGE else "center",
                 va="center",
                 color=_GREY,
                 weight="bold",
@@ -131,7 +136,7 @@ class VectorPlot:
             )
             for told in legend.get_texts():
                 told.set_parse_math(False)
-        ax.set_title(self.title, color=_GREY, fontsize="small", parse_math=False)
+        ax.set_title(f"{self.title}{marks.told}", color=_GREY, fontsize="small", parse_math=False)
         ax.set(xticks=[], yticks=[])
         ax.patch.set_alpha(0)
         for spine in ax.spines.values():
