@@ -113,7 +113,7 @@ class Session:
         told = (_whole(config.record), _whole(config.replay))
         if (*told, config.replay_strict) != self._tape[0]:
             self._keep_writing_in_the_project(config.record if told[0] else None)
-            path = told[0] or told[1]
+            path = config.record if told[0] else config.replay if told[1] else None
             made = path and Tape(
                 path,
                 records=told[0] is not None,

@@ -150,7 +150,7 @@ class Tape:
     A file of answers.
 
     Attributes:
-        path: where it is.
+        path: where it is, as it was said.
         records: whether new answers are added.
         plays: whether kept answers are given in place of asking.
         strict: whether a call that is not in it is an error.
@@ -162,10 +162,12 @@ class Tape:
     strict: bool = False
     _entries: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _is_sorted: bool = field(default=True, repr=False)
+    _file: Path = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Read the file; one that is to be played must be there."""
-        if self.path.is_file():
+        self._file = self.path.expanduser().absolute()  # the same one from any folder
+        if self._file.is_file():
             self._entries = {entry["key"]: entry for entry in self._read()}
         elif self.plays and not self.records:
             msg = f"There is no recording at {self.path}."
@@ -175,17 +177,17 @@ class Tape:
 
     def _refuse_where_nothing_can_be_written(self) -> None:
         """Before an answer is paid for that could not be kept."""
-        folder = self.path.parent
-        if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        folder = self._file.parent
+        if self._file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             what = (
-                "is a folder" if self.path.is_dir() else "is in no folder that can be written to"
+                "is a folder" if self._file.is_dir() else "is in no folder that can be written to"
             )
             msg = f"Nothing can be recorded in {self.path}: it {what}."
             raise ConfigurationError(msg, hint="Make the folder, or name another file.")
 
     def _lines(self) -> list[str]:
         try:
-            return self.path.read_text("utf-8").splitlines()
+            return self._file.read_text("utf-8").splitlines()
         except (OSError, ValueError) as error:
             msg = f"{self.path} cannot be read: {error}."
             hint = "Take it back from version control, or record it anew."
@@ -233,10 +235,10 @@ class Tape:
             key = key_of(request)
             self._entries[key] = {"key": key, "request": request, "answer": dict(answer)}
             added.append(self._line(key))
-        if not self.path.is_file() or self.path.stat().st_size < _REWRITTEN_BYTES:
+        if not self._file.is_file() or self._file.stat().st_size < _REWRITTEN_BYTES:
             self._save()
         else:  # to put each in its place would take longer with each
-            with self.path.open("a", encoding="utf-8") as file:
+            with self._file.open("a", encoding="utf-8") as file:
                 file.write("".join(added))
             self._is_sorted = False
 
@@ -254,7 +256,7 @@ class Tape:
     def _save(self) -> None:
         """Write the file anew, whole; whoever reads it meanwhile reads the old one."""
         lines = [self._line(key) for key in sorted(self._entries)]
-        write_whole(self.path, "".join(lines))
+        write_whole(self._file, "".join(lines))
         self._is_sorted = True
 
     def _missed(self, request: Request) -> ReplayMissError:
