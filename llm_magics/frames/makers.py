@@ -76,6 +76,12 @@ def maker_of(column: Any) -> Maker | None:
     return None
 
 
+def model_for(column: Any, model: str | None) -> str | None:
+    """Who embeds for ``column``: ``model``, else who made its vectors."""
+    maker = maker_of(column)
+    return model or (maker.model if maker else None)
+
+
 def _in_memory(column: Any) -> set[Maker]:
     if isinstance(column, np.ndarray) and column.ndim == 2:
         bases = {id(column), id(column.base)}

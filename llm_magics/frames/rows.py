@@ -72,6 +72,11 @@ def values_of(given: Any) -> list[Any]:
     return list(given)
 
 
+def listed(column: Any) -> Any:
+    """``column`` as something that can be walked through more than once."""
+    return column if hasattr(column, "__len__") else list(column)
+
+
 def _plain(values: list[Any]) -> tuple[list[str], NDArray[np.int64]] | None:
     """Texts and codes where every row is a text, which is found out many times faster."""
     if {*map(type, values)} != {str}:

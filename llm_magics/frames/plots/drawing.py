@@ -9,13 +9,13 @@ import pandas as pd
 
 from llm_magics.errors import UsageError
 from llm_magics.frames.arguments import whole_number
-from llm_magics.frames.makers import maker_of
+from llm_magics.frames.makers import model_for
 from llm_magics.frames.plots.clusters import clustered
 from llm_magics.frames.plots.keywords import keywords
 from llm_magics.frames.plots.naming import Groups, named
 from llm_magics.frames.plots.picture import VectorPlot
 from llm_magics.frames.plots.projection import Method, projected
-from llm_magics.frames.rows import values_of
+from llm_magics.frames.rows import listed, values_of
 from llm_magics.frames.vectors import index_of, vectors_of
 
 # So many groups where they are to be named and nobody said how many.
@@ -54,9 +54,8 @@ def plot(  # noqa: PLR0913 (what a picture has)
     Raises:
         UsageError: there are fewer than two vectors, or arguments do not fit.
     """
-    column = column if hasattr(column, "__len__") else list(column)
-    maker = maker_of(column)
-    vectors = vectors_of(column, model or (maker and maker.model))
+    column = listed(column)
+    vectors = vectors_of(column, model_for(column, model))
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(vectors, axis=1)
     is_there = np.isfinite(norms) & (norms > 0)

@@ -13,7 +13,7 @@ from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
-from llm_magics.frames.asking.costs import allowed
+from llm_magics.frames.costs import allowed
 from llm_magics.frames.search import normalised
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from llm_magics.errors import ProviderError
-from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.providers.huggingface.pooling import pooled
 from llm_magics.providers.huggingface.token import token
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.providers.openai_like.batches import batches
 from llm_magics.secrets import Secret
-from llm_magics.types import Embeddings, ModelParameters, PackedVectors, StreamChunk
+from llm_magics.types import Embeddings, ModelParameters, StreamChunk
 
 _OWN = "https://router.huggingface.co"
 
@@ -86,13 +86,9 @@ class HuggingFaceProvider(OpenAILikeProvider):
                 vectors += [pooled(each) for each in said]
         return vectors
 
-    async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
-        return PackedVectors.of(await self.generate_embeddings(texts, model))
-
-    async def generate_shortened(
-        self, texts: Sequence[str], model: str, dimensions: int
-    ) -> PackedVectors:
-        self._cannot("give vectors of fewer dimensions", "openai, ollama")
+    # Its vectors come by a road of its own, and not by that of its kin.
+    generate_packed = BaseModelProvider.generate_packed
+    generate_shortened = BaseModelProvider.generate_shortened
 
 
 def _described(model: dict[str, Any]) -> ModelInfo:

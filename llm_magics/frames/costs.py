@@ -1,4 +1,4 @@
-"""Many prompts that may cost much are asked about before they are sent."""
+"""What may cost much is asked about before it is sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,21 @@ def allowed(call: ManyCall) -> None:
         return
     left = bridge.run(call.to_send())
     usd = sum(each.cost_usd or 0.0 for each in left)
+    ask_if_much(
+        usd,
+        f"{len(left):,} prompts",
+        "Give it yes=True, or raise it: %llm config ask_above_usd 20",
+    )
+
+
+def ask_if_much(usd: float | None, of_what: str, how_to_allow: str) -> None:
+    """
+    Have what may cost ``usd`` allowed, if that is more than the setting ``ask_above_usd``.
+
+    Raises:
+        UsageError: it was not allowed, or nobody is there.
+    """
     limit = session.config.ask_above_usd
-    if usd > limit:
-        what = f"This may cost {dollars(usd)} ({len(left):,} prompts), and the setting ask_above_usd is {dollars(limit)}."
-        consent.obtain(what, "Give it yes=True, or raise it: %llm config ask_above_usd 20")
+    if usd is not None and usd > limit:
+        what = f"This may cost {dollars(usd)} ({of_what}), and the setting ask_above_usd is {dollars(limit)}."
+        consent.obtain(what, how_to_allow)
