@@ -93,7 +93,7 @@ def test_a_crew_grows_and_shrinks() -> None:
 def test_a_service_that_is_far_away_is_asked_more_at_once() -> None:
     """And the report says how fast it went; with a number given it is that number."""
     service = Embedder()
-    service.delay_s = 0.05
+    service.delay_s = 0.2  # far more than what a slow machine takes for a request
     with serving(service) as server:
         lm.config.providers = {"lab": {"type": "openai", "base_url": server.url, "api_key": "k"}}
         lm.config.embedding_model = "lab/m"
