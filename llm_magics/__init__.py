@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from llm_magics.api import aask, amodels, aruns, ask, astream, models, runs, stream
-    from llm_magics.benchmarking import bench, compare
+    from llm_magics.benchmarking import (
+        Measurements,
+        abench,
+        acompare,
+        bench,
+        compare,
+        scorers,
+    )
     from llm_magics.engine.response import Response
     from llm_magics.frames.asking import classify, extract, prompt
     from llm_magics.frames.embed import aembed, embed
@@ -36,11 +43,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ChatMessage",
+    "Measurements",
     "ModelParameters",
     "ModelResponse",
     "Response",
     "StreamChunk",
     "aask",
+    "abench",
+    "acompare",
     "aembed",
     "amodels",
     "aruns",
@@ -61,17 +71,21 @@ __all__ = [
     "plot",
     "prompt",
     "runs",
+    "scorers",
     "stream",
     "unload_ipython_extension",
 ]
 
 _HOMES = {
     "ChatMessage": "types",
+    "Measurements": "benchmarking",
     "ModelParameters": "types",
     "ModelResponse": "types",
     "Response": "engine.response",
     "StreamChunk": "types",
     "aask": "api",
+    "abench": "benchmarking",
+    "acompare": "benchmarking",
     "aembed": "frames.embed",
     "amodels": "api",
     "aruns": "api",
@@ -91,6 +105,7 @@ _HOMES = {
     "plot": "frames.plots",
     "prompt": "frames.asking",
     "runs": "api",
+    "scorers": "benchmarking",
     "stream": "api",
 }
 

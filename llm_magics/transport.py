@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from llm_magics.errors import ConfigurationError, ConnectionError
+from llm_magics.metering import METER, Meter
 from llm_magics.secrets import Secret
 
 
@@ -86,8 +87,9 @@ class ByteStream:
     status: int
     headers: Mapping[str, str]
     _response: httpx.Response
-    _started: float
+    _sent: float
     _deadline: float | None = None
+    _meter: Meter | None = None
 
     @property
     def ok(self) -> bool:
@@ -97,12 +99,12 @@ class ByteStream:
     @property
     def elapsed_s(self) -> float:
         """Seconds since the request was sent."""
-        return time.perf_counter() - self._started
+        return time.perf_counter() - self._sent
 
     @property
     async def blocks(self) -> AsyncGenerator[tuple[float, bytes], None]:
         """``(seconds since the request was sent, bytes)``, as they come."""
-        clock, started = time.perf_counter, self._started
+        clock, sent, meter = time.perf_counter, self._sent, self._meter
         blocks = self._response.aiter_bytes()
         while True:
             try:
@@ -113,7 +115,10 @@ class ByteStream:
                         block = await anext(blocks)
             except StopAsyncIteration:
                 return
-            yield clock() - started, block
+            at = clock() - sent
+            if meter is not None:
+                meter.bytes_received += len(block)
+            yield at, block
 
     def end_within(self, seconds: float) -> None:
         """Wait no longer than ``seconds`` for what is left of it."""
@@ -169,7 +174,6 @@ class Transport:
 
         ``body`` is sent as JSON, or as a form where it is a `Form`.
         """
-        started = time.perf_counter()
         total = self.timeouts.total
         deadline = None if total is None else time.monotonic() + total
         client = self._client()
@@ -181,9 +185,12 @@ class Transport:
             async with _until(deadline):
                 response = await self._begun(client, request, seen)
             self._has_answered = True
+            meter = METER.get()
+            if meter is not None:
+                _begin(meter, seen, request)
             try:
                 yield ByteStream(
-                    response.status_code, response.headers, response, started, deadline
+                    response.status_code, response.headers, response, seen.sent, deadline, meter
                 )
             finally:
                 await response.aclose()
@@ -263,6 +270,13 @@ class Transport:
         return ConnectionError(message, hint=hint, code=code)
 
 
+def _begin(meter: Meter, seen: _Connection, request: httpx.Request) -> None:
+    """Note how an answer began."""
+    meter.sent_at, meter.connect_s = seen.sent, seen.connect_s
+    meter.headers_s = time.perf_counter() - seen.sent
+    meter.bytes_sent += int(request.headers.get("content-length", 0))
+
+
 def _content(body: Any) -> dict[str, Any]:
     if isinstance(body, Form):
         return {"data": dict(body.fields), "files": dict(body.files)}
@@ -277,15 +291,26 @@ def _until(deadline: float | None) -> AbstractAsyncContextManager[Any]:
 
 
 class _Connection:
-    """Whether a request goes over a connection that was made for it."""
+    """
+    What happened to a request on its way, on the clock of `time.perf_counter`.
+
+    ``sent`` is when it was handed to the socket; before that, when it was made.
+    """
 
     def __init__(self) -> None:
         self.is_new = False
+        self.sent = self._made = time.perf_counter()
+        self.connect_s = 0.0
 
     async def trace(self, event: str, _: Mapping[str, Any]) -> None:
         """Called by httpx for each step of a request."""
         if event == "connection.connect_tcp.started":
             self.is_new = True
+            self._made = time.perf_counter()
+        elif event.endswith(".send_request_headers.started"):
+            self.sent = time.perf_counter()
+            if self.is_new:
+                self.connect_s = self.sent - self._made
 
 
 class _KeyAuth(httpx.Auth):

@@ -19,7 +19,8 @@ HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdo
 # From the top of the house to its foundations; a room imports only what stands below it.
 STOREYS = [
     ["notebook", "__main__"],
-    ["frames", "benchmarking"],
+    ["benchmarking"],
+    ["frames"],
     ["api"],
     ["engine"],
     ["policies"],
@@ -27,7 +28,7 @@ STOREYS = [
     ["wire", "transport", "bridge", "progress", "consent", "kernel_loop"],
     ["settings"],
     ["tools", "tables"],
-    ["schemas", "types"],
+    ["schemas", "types", "metering"],
     ["media"],
     ["arrays"],
     ["errors"],

@@ -1,10 +1,15 @@
 """
-Models against each other.
+Models against each other: how good, how fast, and for how much.
 
 (The room is called ``benchmarking`` and not ``bench``, because ``lm.bench`` is the function.)
 """
 
-from llm_magics.benchmarking.comparison import compare
-from llm_magics.benchmarking.load import bench
+# First: once it is imported, so are the accessors, which stand beside what is here.
+import pandas as pd  # noqa: F401
 
-__all__ = ["bench", "compare"]
+from llm_magics.benchmarking import scorers
+from llm_magics.benchmarking.benching import abench, bench
+from llm_magics.benchmarking.comparing import acompare, compare
+from llm_magics.benchmarking.measurements import Measurements
+
+__all__ = ["Measurements", "abench", "acompare", "bench", "compare", "scorers"]

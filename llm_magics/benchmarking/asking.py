@@ -1,77 +1,148 @@
-"""One prompt to one model, as a row: what comparing and measuring have in common."""
+"""Calls that are measured: each ends as a row, however it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
 
+from llm_magics.benchmarking.counting import Counter
+from llm_magics.benchmarking.rows import Answered
 from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
+from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
-from llm_magics.errors import Interrupted, LLMError
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from llm_magics.errors import LLMError
+from llm_magics.metering import METER, Meter
 
 
-def frame_of(prompts: Iterable[Prompt]) -> DataFrame:
-    """One row a prompt, as `rows_of` gives them."""
-    import pandas as pd
-
-    return pd.DataFrame(rows_of(prompts))
-
-
-def rows_of(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Job:
     """
-    One row a prompt: the answer, or what came of one and the error; others go on.
+    A prompt to be asked.
 
-    Interrupted, the rows so far are in the exception's ``partial``, as a frame.
+    Attributes:
+        place: where its row stands among all of them.
+        prompt: what is asked.
+        columns: what stands in its row before all others; the prompt, as the user gave it.
+        call: the call, where it had to be made beforehand.
     """
-    rows: list[dict[str, Any]] = []
-    for prompt in prompts:
-        call = ChatCall(session, prompt)
-        error: str | None = None
+
+    place: tuple[int, ...]
+    prompt: Prompt
+    columns: dict[str, Any]
+    call: ChatCall | None = None
+
+    @property
+    def model(self) -> str:
+        """Whom to ask, as it was said."""
+        return self.prompt.model or str(session.config.model)
+
+
+class Record:
+    """The rows of what was asked so far, in the order in which they were meant."""
+
+    def __init__(self, count: Counter | None = None) -> None:
+        """Count tokens by ``count`` where a service does not."""
+        self.zero = time.perf_counter()
+        self._count = count
+        self._rows: dict[tuple[int, ...], dict[str, Any]] = {}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return [self._rows[place] for place in sorted(self._rows)]
+
+    @property
+    def answered(self) -> list[dict[str, Any]]:
+        """Those that were not cut short before a word had come."""
+        return [row for row in self.rows if row["text"] or row["finish_reason"] != INTERRUPTED]
+
+    def so_far(self) -> str:
+        """How much of it has come, in words."""
+        whole = sum(row["finish_reason"] != INTERRUPTED for row in self.answered)
+        part = len(self.answered) - whole
+        told = f"{whole:,} answer{'s' * (whole != 1)} had come"
+        return f"{told} whole, and {part:,} in part" if part else told
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def failed(self) -> int:
+        """How many have an error."""
+        return sum(row["error"] is not None for row in self._rows.values())
+
+    def note(self, jobs: Iterable[Job], client_cpu: float | None) -> None:
+        """Put how busy this process was into the rows of ``jobs`` that went over the network."""
+        for job in jobs:
+            row = self._rows.get(job.place)
+            if row is not None:
+                row["client_cpu"] = client_cpu if row["headers_s"] is not None else None
+
+    async def ask(self, job: Job, intended: float | None = None) -> None:
+        """Ask, and keep the row; ``intended`` is when it should have begun, else now."""
+        meter, began = Meter(), time.perf_counter()
+        METER.set(meter)
+        error: LLMError | None = None
+        call: ChatCall | None = None
+        is_stopped = False
         try:
-            with Exchange(call) as exchange:
-                exchange.finish()
+            call = job.call or ChatCall(session, job.prompt)
+            async with aclosing(call.events()) as events:
+                async for _ in events:
+                    pass
         except LLMError as failure:
-            error = f"{type(failure).__name__}: {failure}"
-        except KeyboardInterrupt:
-            raise _interrupted(rows) from None
-        rows.append(as_row(prompt.text, prompt.model or "", call.response(), error))
-    return rows
+            error = failure
+        except asyncio.CancelledError:
+            is_stopped = True
+            raise
+        finally:
+            METER.set(None)
+            response = call.response() if call else Response("", job.model)
+            answered = Answered(
+                job.model,
+                replace(response, finish_reason=INTERRUPTED) if is_stopped else response,
+                tuple(call.chunks) if call else (),
+                error,
+                meter,
+                began,
+                began if intended is None else intended,
+            )
+            self._rows[job.place] = {**job.columns, **answered.row(self.zero, self._count)}
 
 
-def _interrupted(rows: list[dict[str, Any]]) -> Interrupted:
-    import pandas as pd
+async def merged(
+    walks: Iterable[AsyncGenerator[None, None]],
+) -> AsyncGenerator[None, None]:
+    """Several walks at the same time; yields whenever one of them does."""
+    news: asyncio.Queue[bool] = asyncio.Queue()
 
-    msg = f"Stopped; {len(rows)} answers had come."
-    hint = "They are a frame in the exception's .partial." if rows else None
-    return Interrupted(msg, hint=hint, partial=pd.DataFrame(rows))
+    async def walk(each: AsyncGenerator[None, None]) -> None:
+        try:
+            async with aclosing(each):
+                async for _ in each:
+                    news.put_nowait(False)
+        finally:
+            news.put_nowait(True)
 
-
-def as_row(prompt: str, model: str, response: Response, error: str | None) -> dict[str, Any]:
-    """The columns of ``lm.runs()`` that tell of the answer, with its prompt and its text."""
-    provider, _, name = (response.model or model).partition("/")
-    return {
-        "prompt": prompt,
-        "provider": provider,
-        "model": name,
-        "text": response.text if error is None else None,
-        "ttft_s": response.timing.ttft_s,
-        "itl_ms": response.timing.itl_ms,
-        "e2e_s": response.timing.e2e_s,
-        "load_s": response.timing.load_s,
-        "input_tokens": response.usage.input_tokens,
-        "output_tokens": response.usage.output_tokens,
-        "tokens_per_s": response.timing.tokens_per_s,
-        "cost_usd": response.cost_usd,
-        "cached": response.cached,
-        "finish_reason": response.finish_reason if error is None else "error",
-        "error": error,
-    }
+    tasks = [asyncio.create_task(walk(each)) for each in walks]
+    left = len(tasks)
+    try:
+        while left:
+            if await news.get():
+                left -= 1
+            else:
+                yield
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def listed(one_or_many: str | Iterable[str]) -> list[str]:

@@ -90,6 +90,11 @@ class ChatCall:
         """What the answer was asked to look like, if that was said."""
         return self._prompt.schema
 
+    @property
+    def chunks(self) -> Sequence[StreamChunk]:
+        """The pieces of the answer, as far as it has come."""
+        return self._chunks
+
     def again(self, more: Sequence[ChatMessage], *, is_mending: bool = False) -> ChatCall:
         """The same call with ``more`` said after the prompt; in a thread it takes its place."""
         other = copy(self)

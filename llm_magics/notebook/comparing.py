@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
+    from llm_magics.benchmarking import Measurements
+
 _SHOWN = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_tokens", "cost_usd", "finish_reason", "error"]  # fmt: skip
 
 # What belongs to one answer.
@@ -57,7 +59,8 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
         is_prose = frame["error"].str.startswith("ModelNotFoundError").all()
         prose = "Is that the prompt? It goes into the lines below %%llm."
         raise LLMError(msg, hint=prose if is_prose else "Ask one of them alone to see more.")
-    return frame[_SHOWN]
+    shown: DataFrame = frame.frame[_SHOWN]
+    return shown
 
 
 def _show(shell: InteractiveShell, together: Together, options: argparse.Namespace) -> None:
@@ -93,16 +96,15 @@ def _print(names: list[str], texts: list[str]) -> None:
 
 def _frame(
     prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], together: Together
-) -> DataFrame:
-    import pandas as pd
-
-    from llm_magics.benchmarking.asking import as_row
+) -> Measurements:
+    from llm_magics.benchmarking import Measurements, environment
+    from llm_magics.benchmarking.rows import Answered
 
     rows = []
     for model, call, error in zip(options.model, calls, together.errors, strict=True):
-        told = f"{type(error).__name__}: {error}" if error else None
-        rows.append(as_row(prompt.text, model, call.response(), told))
-    return pd.DataFrame(rows)
+        answered = Answered(model, call.response(), call.chunks, error)
+        rows.append({"asked": model, "prompt": prompt.text, **answered.answer()})
+    return Measurements.of(rows, environment.told(options.model))
 
 
 def _keep(shell: InteractiveShell, name: str | None, frame: DataFrame) -> None:

@@ -1,0 +1,217 @@
+"""``lm.bench``: how fast models answer, under which load."""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
+from typing import Any
+
+from llm_magics.benchmarking import environment
+from llm_magics.benchmarking.asking import Job, Record, listed
+from llm_magics.benchmarking.costs import allow
+from llm_magics.benchmarking.counting import counter_of
+from llm_magics.benchmarking.measurements import Measurements
+from llm_magics.benchmarking.plan import Block, Plan
+from llm_magics.benchmarking.steps import Arrival, Step, steps_of
+from llm_magics.engine.session import session
+from llm_magics.engine.twins import Work, awaited, blocking
+from llm_magics.errors import Interrupted, UsageError
+from llm_magics.frames.arguments import whole_number
+from llm_magics.types import Progress
+
+_PROMPTS = ("Write three sentences about the sea.",)
+
+
+def _bench(  # noqa: PLR0913 (what can be asked)
+    models: str | Iterable[str],
+    *,
+    prompts: str | Iterable[str] = _PROMPTS,
+    repeat: int | None = None,
+    concurrency: int | Iterable[int] | None = None,
+    rate: float | Iterable[float] | None = None,
+    arrival: Arrival = "poisson",
+    requests: int | None = None,
+    seconds: float | None = None,
+    warmup: int = 1,
+    distinct: bool = True,
+    tokenizer: Any = None,
+    system: str | None = None,
+    yes: bool = False,
+    draw: int | None = None,
+    **parameters: Any,
+) -> Work[Measurements]:
+    """
+    Measure how fast each of ``models`` answers ``prompts``.
+
+    The models take turns, so that a machine that gets slower does so for all of them. What is
+    measured is told in `llm_magics.benchmarking.definitions`. Nothing comes from the cache.
+
+    Args:
+        models, prompts: one, or several.
+        repeat: how often each prompt is asked of each model at each load; 3 if neither this,
+            ``requests`` nor ``seconds`` is given, and more where a load needs more.
+        concurrency: so many requests at once ("closed loop"), 1 if not given; of a list one
+            after the other ("sweep").
+        rate: so many requests a second in place of that, whether or not the service keeps up
+            ("open loop"); ``latency_s`` counts from when each was meant to begin.
+        arrival: with ``rate``, ``poisson`` or ``constant``.
+        requests: of each model at each load, in place of ``repeat``.
+        seconds: how long each model is asked at each load, in place of ``repeat``.
+        warmup: requests to each model that are not counted; they are in ``.warm_up``.
+        distinct: begin each prompt with a mark of its own, so that no cache of prompts
+            flatters.
+        tokenizer: counts the tokens where a service does not: a function, a
+            ``tokenizer.json``, or a model on the hub.
+        system, parameters: as for `lm.ask`, the same for all.
+        yes: do not ask about the cost.
+        draw: the same number draws the same marks, arrivals and order again.
+
+    Returns:
+        One row a request, with the columns of `lm.runs` and more; requests that failed are
+        rows too. ``.summary()`` has one row a model.
+
+    Raises:
+        UsageError: an argument does not fit.
+        Interrupted: with what was measured in ``partial``.
+    """
+    tape = session.tape
+    plan = Plan(
+        _named(models),
+        _texts(prompts),
+        steps_of(concurrency, rate, arrival),
+        None if repeat is None else whole_number("repeat", repeat),
+        None if requests is None else whole_number("requests", requests),
+        _seconds(seconds),
+        bool(distinct),
+        # A recording is found again by what was sent.
+        draw if draw is not None else 0 if tape else secrets.randbits(32),
+        system,
+        parameters,
+    )
+    count = counter_of(tokenizer)
+    warm_up = whole_number("warmup", warmup, least=0)
+    if not yes:
+        allow(plan.prompts_by_model(), _times(plan))
+    call = BenchCall(plan, Record(count), Record(count), warm_up)
+
+    def stopped() -> Interrupted:
+        msg = f"Stopped; {call.record.so_far()}."
+        return Interrupted(
+            msg, hint="They are in the exception's .partial.", partial=call.result()
+        )
+
+    return Work(call, call.result, stopped)
+
+
+bench = blocking("bench", _bench)
+abench = awaited("abench", _bench)
+
+
+class BenchCall:
+    """A plan on its way; ``record`` has the rows so far."""
+
+    def __init__(self, plan: Plan, record: Record, before: Record, warm_up: int) -> None:
+        self.record = record
+        self._plan = plan
+        self._before = before
+        self._warm_up = plan.warm_up(warm_up)
+        self._began = time.perf_counter()
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Ask all there is to ask, yielding how far it has come."""
+        self._began = time.perf_counter()
+        draw = random.Random(self._plan.seed)  # noqa: S311 (times, and no secret)
+        for job in self._warm_up:
+            yield Progress(f"warming up {job.model}")
+            await self._before.ask(job)
+        self._began = time.perf_counter()
+        for block in self._plan.blocks():
+            async with aclosing(self._walk(block, draw)) as walked:
+                async for _ in walked:
+                    yield self._progress(block)
+
+    async def _walk(self, block: Block, draw: random.Random) -> AsyncGenerator[None, None]:
+        """One block; how busy this process was meanwhile is put into its rows."""
+        asked: list[Job] = []
+        cpu_s, began = time.process_time(), time.perf_counter()
+        walk = block.step.run(
+            _noted(block.jobs(), asked), self.record, draw, block.seconds or math.inf
+        )
+        try:
+            async with aclosing(walk) as walked:
+                async for _ in walked:
+                    yield
+        finally:
+            took_s = time.perf_counter() - began
+            self.record.note(asked, (time.process_time() - cpu_s) / took_s if took_s > 0 else None)
+
+    def _progress(self, block: Block) -> Progress:
+        told = [f"measuring {block.model}, {block.step}"]
+        told += [f"{self.record.failed:,} failed"] if self.record.failed else []
+        return Progress(
+            " · ".join(told),
+            len(self.record),
+            self._plan.total,
+            "requests",
+            time.perf_counter() - self._began,
+        )
+
+    def result(self) -> Measurements:
+        """What was measured so far."""
+        plan = self._plan
+        about = {
+            **environment.told(plan.models),
+            "steps": [str(step) for step in plan.steps],
+            "distinct_prompts": plan.is_distinct,
+            "draw": plan.seed,
+            "parameters": {name: repr(value) for name, value in plan.parameters.items()},
+        }
+        return Measurements.of(self.record.rows, about, self._before.rows)
+
+
+def _noted(jobs: Iterable[Job], asked: list[Job]) -> Iterator[Job]:
+    for job in jobs:
+        asked.append(job)
+        yield job
+
+
+def _times(plan: Plan) -> float:
+    """How often each prompt is asked of a model at most, as far as that is known."""
+    told = [plan.requests_at(step) for step in plan.steps]
+    most = sum(_in_time(step, plan) if each is None else each for each, step in zip(told, plan.steps, strict=True))  # fmt: skip
+    return most / len(plan.prompts)
+
+
+def _in_time(step: Step, plan: Plan) -> float:
+    """About how many requests fit in the time; an answer takes a second, for want of better."""
+    return (plan.seconds or 0.0) * (step.rate or step.concurrency or 1)
+
+
+def _named(models: str | Iterable[str]) -> list[str]:
+    named = listed(models)
+    if not named:
+        msg = "There is no model to measure: the list is empty."
+        raise UsageError(msg, hint='Write lm.bench(["local/smollm2-135m"]).')
+    return named
+
+
+def _texts(prompts: str | Iterable[str]) -> list[str]:
+    texts = listed(prompts)
+    if not texts:
+        msg = "There is no prompt to ask: the list is empty."
+        raise UsageError(msg, hint="Leave prompts out, or give it texts.")
+    return texts
+
+
+def _seconds(given: Any) -> float | None:
+    if given is None:
+        return None
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not is_number or not 0 < given < math.inf:
+        msg = f"seconds cannot be {given!r:.60}."
+        raise UsageError(msg, hint="Give it a number above 0.")
+    return float(given)

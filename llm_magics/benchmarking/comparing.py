@@ -1,0 +1,151 @@
+"""``lm.compare``: the same prompts to several models, and how good their answers are."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from llm_magics.benchmarking import environment, scoring
+from llm_magics.benchmarking.asking import Job, Record, listed, merged
+from llm_magics.benchmarking.costs import allow
+from llm_magics.benchmarking.counting import counter_of
+from llm_magics.benchmarking.measurements import Measurements
+from llm_magics.engine.chat import ChatCall
+from llm_magics.engine.crew import done_by
+from llm_magics.engine.prompt import Prompt
+from llm_magics.engine.session import session
+from llm_magics.engine.twins import Work, awaited, blocking
+from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.frames.arguments import whole_number
+from llm_magics.types import Progress
+
+
+def _compare(  # noqa: PLR0913 (what can be asked)
+    prompts: str | Iterable[str],
+    models: str | Iterable[str],
+    *,
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    expected: Any = None,
+    score: Any = None,
+    repeat: int = 1,
+    concurrency: int = 1,
+    tokenizer: Any = None,
+    yes: bool = False,
+    **parameters: Any,
+) -> Work[Measurements]:
+    """
+    What each of ``models`` answers to each of ``prompts``, how well, how fast and for how much.
+
+    Args:
+        prompts, models: one, or several.
+        system, variables, parameters: as for `lm.ask`, the same for all.
+        expected: what is right: one for all, one a prompt in their order, or by prompt.
+        score: how answers are scored: ``"exact"``, ``"contains"``, ``"numeric"``,
+            ``"similar"``, ``"regex"``, ``"json_valid"``, a function of the answer (and of what
+            was expected), ``scorers.judge(…)``; several as a list, or by name.
+        repeat: how often each is asked.
+        concurrency: requests at once to each provider; providers are asked side by side.
+        tokenizer: as for `lm.bench`.
+        yes: do not ask about the cost.
+
+    Returns:
+        One row for each prompt and model, with the answer in ``text``, the columns of
+        `lm.runs`, and a column ``score_…`` for each score. A model that fails has its ``error``
+        there, and stops no other. ``.summary()``, ``.differences()`` and ``.plot_frontier()``
+        tell who is better.
+
+    Raises:
+        UsageError: an argument does not fit.
+        Interrupted: with what had come in ``partial``.
+    """
+    scoring.check(score, expected)
+    count = counter_of(tokenizer)
+    wanted, asked = listed(models), listed(prompts)
+    at_once = whole_number("concurrency", concurrency)
+    times = whole_number("repeat", repeat)
+    made = [[Prompt(text, model, system, parameters, variables, is_fresh=times > 1) for model in wanted] for text in asked]  # fmt: skip
+    if not yes and variables is None:
+        by_model = dict(zip(wanted, zip(*made, strict=True), strict=False))
+        allow(by_model, times)
+    call = CompareCall(_jobs(made, times), at_once, Record(count))
+
+    def result() -> Measurements:
+        about = environment.told(wanted)
+        told = Measurements.of(call.record.rows, about)
+        return _scored(told, score, expected) if len(told) else told
+
+    def stopped() -> Interrupted:
+        told = Measurements.of(call.record.answered, environment.told(wanted))
+        msg = f"Stopped; {call.record.so_far()}."
+        hint = "They are a frame in the exception's .partial." if len(told) else None
+        return Interrupted(msg, hint=hint, partial=told)
+
+    return Work(call, result, stopped)
+
+
+def _scored(told: Measurements, score: Any, expected: Any) -> Measurements:
+    """With scores; the answers are paid, and outlive a judge that cannot be asked."""
+    try:
+        scoring.add_scores(told, score, expected)
+    except LLMError as error:
+        msg = f"The answers are there, and not all scores are: {error} Try .scored(…) again."
+        warnings.warn(msg, stacklevel=4)
+    except KeyboardInterrupt:
+        msg = f"Stopped while scoring; all {len(told)} answers had come."
+        hint = "They are in the exception's .partial; .scored(…) scores them."
+        raise Interrupted(msg, hint=hint, partial=told) from None
+    return told
+
+
+compare = blocking("compare", _compare)
+acompare = awaited("acompare", _compare)
+
+
+class CompareCall:
+    """Jobs on their way, each provider's on its own; ``record`` has the rows so far."""
+
+    def __init__(self, jobs: Sequence[Job], at_once: int, record: Record) -> None:
+        self.record = record
+        self._jobs = jobs
+        self._at_once = at_once
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Ask all of them, yielding how far it has come."""
+        by_provider: dict[str, list[Job]] = {}
+        for job in self._jobs:
+            by_provider.setdefault(job.model.partition("/")[0], []).append(job)
+        began = time.perf_counter()
+        walks = [done_by(self._at_once, self.record.ask, jobs) for jobs in by_provider.values()]
+        async with aclosing(merged(walks)) as walked:
+            async for _ in walked:
+                yield self._progress(time.perf_counter() - began)
+
+    def _progress(self, elapsed_s: float) -> Progress:
+        failed = self.record.failed
+        told = ["comparing", *([f"{failed:,} failed"] if failed else [])]
+        return Progress(" · ".join(told), len(self.record), len(self._jobs), "answers", elapsed_s)
+
+
+def _jobs(prompts: Sequence[Sequence[Prompt]], repeat: int) -> list[Job]:
+    """In the order of the rows; calls are made here, for templates run the user's own code."""
+    jobs = []
+    for each in range(repeat):
+        for row, of_models in enumerate(prompts):
+            for column, prompt in enumerate(of_models):
+                columns: dict[str, Any] = {"asked": prompt.model, "prompt": prompt.text}
+                columns = {"repeat": each, **columns} if repeat > 1 else columns
+                jobs.append(Job((each, row, column), prompt, columns, _call_of(prompt)))
+    return jobs
+
+
+def _call_of(prompt: Prompt) -> ChatCall | None:
+    if prompt.variables is None:
+        return None
+    try:
+        return ChatCall(session, prompt)
+    except UsageError:  # told of in its row, as of a prompt without variables
+        return None

@@ -1,0 +1,211 @@
+"""Measurements as a DataFrame: one row a request, with what one wants to know of them a call away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from llm_magics.benchmarking import differences, presets, reporting, scoring
+from llm_magics.benchmarking import summary as summaries
+from llm_magics.benchmarking.rows import COLUMN_TYPES
+from llm_magics.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from llm_magics.benchmarking.presets import Tool
+
+# All stamps of an answer: they are kept, and not shown.
+_STAMPS = ["times_s", "kinds"]
+_NEEDED = ("asked", "prompt", "error")
+
+
+class Measurements(pd.DataFrame):
+    """
+    What ``lm.bench`` and ``lm.compare`` give: a DataFrame with one row a request.
+
+    All of pandas works, ``to_parquet`` and ``to_csv`` included; what is cut out of it
+    (``runs[runs.model == "m"]``) can be summed up like the whole. Read from a file again it is
+    ``lm.Measurements(pd.read_parquet(…))``. ``attrs`` tell when, where and with what versions it
+    was measured. The columns are told of in `llm_magics.benchmarking.definitions`.
+    """
+
+    def __init__(self, data: Any = None, *args: Any, **given: Any) -> None:
+        super().__init__(data, *args, **given)
+        if isinstance(data, pd.DataFrame):  # pandas leaves behind what was noted with it
+            self.attrs = data.attrs
+
+    @property
+    def _constructor(self) -> Callable[..., Measurements]:
+        return Measurements
+
+    @classmethod
+    def of(
+        cls,
+        rows: Iterable[Mapping[str, Any]],
+        about: Mapping[str, Any],
+        before: Iterable[Mapping[str, Any]] = (),
+    ) -> Measurements:
+        """Made of ``rows``; ``before`` are those of the warm-up, which do not count."""
+        made = cls(list(rows))
+        made = made[
+            [name for name in made if name not in _STAMPS]
+            + [name for name in _STAMPS if name in made]
+        ]
+        types = {name: kind for name, kind in COLUMN_TYPES.items() if name in made}
+        made = made.astype(types)
+        for name in ("rate", "concurrency"):
+            if name in made and made[name].isna().all():
+                made = made.drop(columns=name)
+        made.attrs.update(about)
+        made.attrs["warm_up"] = [_plain(row) for row in before]
+        return made
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The same as a plain DataFrame."""
+        return pd.DataFrame(self)
+
+    @property
+    def warm_up(self) -> pd.DataFrame:
+        """The requests before those that count."""
+        return pd.DataFrame(self.attrs.get("warm_up", []))
+
+    def summary(self, confidence: float = 0.95) -> pd.DataFrame:
+        """
+        One row a model, and a load where there were several.
+
+        Of times the median, its interval (``_low``, ``_high``, by bootstrap), and the 90th and
+        99th percentile (of tokens/s the 10th and 1st). Requests that failed are counted in
+        ``failed`` and have no times; those from a cache or a recording, in ``cached``, neither.
+        ``client_cpu`` is the share of one core that this process was busy: near 1 it was
+        measured itself, and not the service.
+        """
+        return summaries.summary(self._whole(), _share(confidence))
+
+    def differences(
+        self, by: str | None = None, *, baseline: str | None = None, confidence: float = 0.95
+    ) -> pd.DataFrame:
+        """
+        Which model is better, pair by pair, over the same prompts.
+
+        Args:
+            by: a score or a measurement (``exact``, ``e2e_s``); the first score if not given,
+                else ``e2e_s``.
+            baseline: compare all others with this model only.
+            confidence: of the interval, and of the verdict.
+
+        Returns:
+            For each pair: ``n`` prompts in common (of times: requests), both means, the
+            ``difference`` (other less model) with its interval by paired bootstrap, the test
+            (McNemar where all is 0 or 1, else Wilcoxon) with its ``p`` and the one corrected
+            for the number of pairs (Holm), how many prompts would be ``n_needed`` to tell
+            (power 80 %), and a ``verdict`` in words.
+
+        Raises:
+            UsageError: there is no such measurement or model; scipy is not installed.
+        """
+        return differences.differences(self._whole(), by, baseline, _share(confidence))
+
+    def wins(self, by: str | None = None) -> pd.DataFrame:
+        """The share of prompts on which the row's model beats the column's; a tie is half."""
+        return differences.win_matrix(self._whole(), by)
+
+    def scored(self, score: Any, expected: Any = None) -> Measurements:
+        """
+        The same with a column ``score_…`` for each score.
+
+        Args:
+            score: see `llm_magics.benchmarking.scorers`.
+            expected: what is right: one for all, one a prompt in their order, or by prompt;
+                the column ``expected`` if not given.
+        """
+        made = self.copy()
+        scoring.add_scores(made, score, expected)
+        return made
+
+    def as_measured_by(self, tool: Tool) -> pd.DataFrame:
+        """
+        What another tool would report of the same stamps: ``vllm``, ``guidellm`` or ``aiperf``.
+
+        One row a model and load, its columns named as that tool names them.
+        """
+        return presets.reported(self._whole(), tool)
+
+    def metrics(self) -> dict[str, float]:
+        """All numbers of the summary by ``model/figure``, as ``mlflow.log_metrics`` takes them."""
+        return reporting.metrics(self.summary())
+
+    def report(self, path: Any = None) -> str:
+        """
+        A report in Markdown: figures, differences, how and where they were measured.
+
+        Args:
+            path: a file to write it to.
+        """
+        return reporting.report(self, path)
+
+    def plot_load(self) -> Figure:
+        """Time to first token, and tokens a second, over the load."""
+        from llm_magics.benchmarking.plots import load
+
+        return load.figure(self.summary())
+
+    def plot_latency(self, by: str = "e2e_s") -> Figure:
+        """How a measurement is spread: the share of requests at or below each value."""
+        from llm_magics.benchmarking.plots import latency
+
+        return latency.figure(self._whole(), by)
+
+    def plot_frontier(self, quality: str | None = None, cost: str | None = None) -> Figure:
+        """
+        Quality against cost; on the frontier are those that no other beats in both.
+
+        Args:
+            quality: a score, the first if not given.
+            cost: ``cost_usd`` if it is known, else ``e2e_s``, or another measurement.
+        """
+        from llm_magics.benchmarking.plots import frontier
+
+        return frontier.figure(self._whole(), quality, cost)
+
+    def plot_wins(self, by: str | None = None) -> Figure:
+        """Which model beats which, and how often."""
+        from llm_magics.benchmarking.plots import wins
+
+        return wins.figure(self.wins(by), differences.column_to_compare(self._whole(), by))
+
+    def _whole(self) -> pd.DataFrame:
+        """What all figures are made of; or an error that says what is missing."""
+        missing = [name for name in _NEEDED if name not in self]
+        if missing:
+            msg = f"These are no measurements: the column {missing[0]} is missing."
+            raise UsageError(msg, hint="Take what lm.bench or lm.compare gave, with its columns.")
+        if not len(self):
+            msg = "There are no measurements in it."
+            raise UsageError(msg, hint="Measure some with lm.bench or lm.compare.")
+        return self.frame
+
+    def _repr_html_(self) -> str | None:
+        return self._shown()._repr_html_()  # type: ignore[operator, no-any-return]
+
+    def __repr__(self) -> str:
+        return repr(self._shown())
+
+    def _shown(self) -> pd.DataFrame:
+        return self.frame.drop(columns=[name for name in _STAMPS if name in self])
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row can be kept as JSON beside a frame."""
+    return {name: value for name, value in row.items() if name not in _STAMPS}
+
+
+def _share(confidence: Any) -> float:
+    is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
+    if not is_number or not 0 < confidence < 1:
+        msg = f"confidence cannot be {confidence!r:.60}."
+        raise UsageError(msg, hint="Give it a share below 1, like 0.95.")
+    return float(confidence)

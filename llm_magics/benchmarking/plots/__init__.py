@@ -1,0 +1,1 @@
+"""Measurements as pictures: matplotlib's, static, readable in grey, on light and on dark."""

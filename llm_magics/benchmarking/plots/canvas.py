@@ -1,0 +1,89 @@
+"""What all pictures have in common: an empty figure, colours, lines, and axes in grey."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import UsageError
+from llm_magics.frames.plots.marks import COLOURS, SHAPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Seen on white and on black.
+GREY = "#808080"
+
+_DASHES = ("-", "--", "-.", ":")
+
+
+def empty(
+    columns: int = 1, *, width: float = 7.0, height: float = 4.0
+) -> tuple[Figure, list[Axes]]:
+    """
+    A figure that shows itself in a notebook, and its axes side by side.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        msg = "matplotlib is not installed."
+        raise UsageError(msg, hint='pip install "llm-magics[plots]"')
+    from llm_magics.frames.plots.figures import ShownFigure
+
+    figure = ShownFigure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for ax in axes:
+        _grey(ax)
+    return figure, list(axes)
+
+
+def _grey(ax: Axes) -> None:
+    ax.patch.set_alpha(0)
+    ax.tick_params(colors=GREY, labelsize="small", which="both")
+    for name, spine in ax.spines.items():
+        spine.set_color(GREY)
+        spine.set_visible(name in ("left", "bottom"))
+    ax.grid(visible=True, color=GREY, alpha=0.25, linewidth=0.6)
+
+
+def line_of(number: int) -> dict[str, Any]:
+    """How the group ``number`` is drawn: by colour, and by dashes and marks for those who see grey."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "marker": SHAPES[number % len(SHAPES)],
+        "markersize": 5,
+        "linewidth": 1.6,
+    }
+
+
+def label(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
+    """Words on axes, taken as they are: a name with dollars in it is no formula."""
+    for text in (
+        ax.set_xlabel(x, color=GREY, fontsize="small"),
+        ax.set_ylabel(y, color=GREY, fontsize="small"),
+        ax.set_title(title, color=GREY, fontsize="small"),
+    ):
+        text.set_parse_math(False)
+
+
+def legend(ax: Axes, names: Sequence[str], handles: Sequence[Any]) -> None:
+    """Whose line is whose, beside the picture."""
+    if len(names) < 2:
+        return
+    made = ax.legend(
+        handles,
+        [f" {name}" for name in names],  # a name that begins with _ would be left out
+        frameon=False,
+        labelcolor=GREY,
+        fontsize="small",
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+    )
+    for text in made.get_texts():
+        text.set_parse_math(False)

@@ -1,0 +1,158 @@
+"""
+What other tools would report of the same stamps, by their own formulas and names.
+
+| tool | TTFT | ITL | TPOT | E2E |
+|---|---|---|---|---|
+| ``vllm`` | first event with a choice, be it empty | gaps between such events, of all requests | (E2E - TTFT) / (n - 1) | last event with a choice |
+| ``guidellm`` | first words, thinking included | (last words - first) / (n - 1) | last words / n | end of the stream |
+| ``aiperf`` | first words, thinking included | (E2E - TTFT) / (n - 1) | (as ITL) | last words |
+
+Times in milliseconds. Requests that failed count in none. Taken from vLLM 0.33's
+``benchmarks/serve.py`` and ``lib/endpoint_request_func.py``, guidellm 0.8's
+``schemas/request_stats.py``, and aiperf 0.13's ``metrics/types``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from llm_magics.benchmarking.stamps import ANSWER, COUNT, TOOL, WRITTEN, Stamps
+from llm_magics.benchmarking.summary import LOAD
+from llm_magics.errors import UsageError, nearest
+
+Tool = Literal["vllm", "guidellm", "aiperf"]
+
+
+@dataclass
+class Reading:
+    """What a tool measures of one request, in milliseconds, or several gaps of it."""
+
+    ttft: float
+    e2e: float
+    itl: Sequence[float] = ()
+    tpot: float | None = None
+    ttft_answer: float | None = None
+    more: dict[str, float] = field(default_factory=dict)
+
+
+def vllm(stamps: Stamps, tokens: int) -> Reading | None:
+    """By vLLM; ``None`` where it would call the request failed."""
+    events = stamps.of(kind for kind in set(stamps.kinds) if kind != COUNT)
+    if not events:
+        return None
+    ttft, end = events[0], events[-1]
+    tpot = (end - ttft) / (tokens - 1) * 1000 if tokens > 1 else None
+    gaps = [(after - before) * 1000 for before, after in pairwise(events)]
+    return Reading(ttft * 1000, end * 1000, gaps, tpot)
+
+
+def guidellm(stamps: Stamps, tokens: int) -> Reading | None:
+    """By guidellm."""
+    written, answered = stamps.of(WRITTEN), stamps.of((ANSWER, TOOL))
+    if not written:
+        return None
+    first, last = written[0], written[-1]
+    return Reading(
+        first * 1000,
+        stamps.times_s[-1] * 1000,
+        [(last - first) / (tokens - 1) * 1000] if tokens > 1 else [],
+        last / tokens * 1000 if tokens else None,
+        answered[0] * 1000 if answered else None,
+    )
+
+
+def aiperf(stamps: Stamps, tokens: int) -> Reading | None:
+    """By aiperf."""
+    written, answered = stamps.of(WRITTEN), stamps.of((ANSWER, TOOL))
+    if not written:
+        return None
+    first, last = written[0], written[-1]
+    itl = (last - first) / (tokens - 1) * 1000 if tokens > 1 else None
+    return Reading(
+        first * 1000,
+        last * 1000,
+        [] if itl is None else [itl],
+        None,
+        answered[0] * 1000 if answered else None,
+        {"output_token_throughput_per_user": 1000 / itl} if itl else {},
+    )
+
+
+_READERS: dict[str, Callable[[Stamps, int], Reading | None]] = {
+    "vllm": vllm,
+    "guidellm": guidellm,
+    "aiperf": aiperf,
+}
+# What a tool calls what: of each the mean, the median and the 99th percentile.
+_NAMES: dict[str, dict[str, str]] = {
+    "vllm": {"ttft": "ttft_ms", "tpot": "tpot_ms", "itl": "itl_ms", "e2e": "e2el_ms"},
+    "guidellm": {
+        "ttft": "time_to_first_token_ms",
+        "ttft_answer": "time_to_first_output_token_ms",
+        "tpot": "time_per_output_token_ms",
+        "itl": "inter_token_latency_ms",
+        "e2e": "request_latency_ms",
+    },
+    "aiperf": {
+        "ttft": "time_to_first_token",
+        "ttft_answer": "time_to_first_output_token",
+        "itl": "inter_token_latency",
+        "e2e": "request_latency",
+        "output_token_throughput_per_user": "output_token_throughput_per_user",
+    },
+}
+
+
+def reported(frame: pd.DataFrame, tool: Tool) -> pd.DataFrame:
+    """See `Measurements.as_measured_by`."""
+    if tool not in get_args(Tool):
+        msg = f"There is no tool {tool!r:.60}."
+        raise UsageError(msg, hint=nearest(str(tool), get_args(Tool)))
+    keys = ["asked", *(name for name in LOAD if name in frame)]
+    rows = []
+    for values, group in frame.groupby(keys, sort=False, dropna=False):
+        rows.append({**dict(zip(keys, values, strict=True)), **_report(group, tool)})
+    return pd.DataFrame(rows).rename(columns={"asked": "model"}).set_index("model")
+
+
+def _report(group: pd.DataFrame, tool: Tool) -> dict[str, Any]:
+    readings = []
+    whole = group[group["error"].isna() & ~group["cached"].astype(bool)]
+    for times, kinds, written in zip(
+        whole["times_s"], whole["kinds"], whole["output_tokens"], strict=True
+    ):
+        stamps, tokens = Stamps(tuple(times), str(kinds)), written
+        readings.append(_READERS[tool](stamps, 0 if pd.isna(tokens) else int(tokens)))
+    known = [each for each in readings if each is not None]
+    told: dict[str, Any] = {"completed": len(known), "failed": len(group) - len(known)}
+    for what, name in _NAMES[tool].items():
+        values = _values(known, what)
+        told |= _figures(values, name, tool)
+    return told
+
+
+def _values(readings: Sequence[Reading], what: str) -> list[float]:
+    told: list[float] = []
+    for each in readings:
+        value = each.more.get(what) if what in each.more else getattr(each, what, None)
+        told += [] if value is None else value if isinstance(value, list) else [value]
+    return told
+
+
+def _figures(values: list[float], name: str, tool: Tool) -> dict[str, float]:
+    if not values:  # vLLM reports 0 for what it has not seen; others nothing
+        values = [0.0] if tool == "vllm" else [float("nan")]
+    p50, p99 = np.percentile(values, [50, 99])
+    mean, median, high = ("mean_", "median_", "p99_") if tool == "vllm" else ("", "", "")
+    after = ("", "", "") if tool == "vllm" else ("_mean", "_p50", "_p99")
+    return {
+        f"{mean}{name}{after[0]}": float(np.mean(values)),
+        f"{median}{name}{after[1]}": float(p50),
+        f"{high}{name}{after[2]}": float(p99),
+    }

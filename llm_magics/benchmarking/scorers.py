@@ -1,0 +1,194 @@
+"""
+Whether an answer is right, as a number: 1 is right, 0 is wrong.
+
+    lm.compare(prompts, models, expected=["Paris", "42"], score="exact")
+    lm.compare(prompts, models, score=[scorers.json_valid(), scorers.fits("name, age int")])
+    lm.compare(prompts, models, score=lambda answer: len(answer) < 100)
+
+A scorer is any function of the answer, or of the answer and what was expected, to a number or a
+truth. Those here have a name, by which they can be given too, and by which their column is called:
+``score_exact``. An answer that failed scores 0: none is no right one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llm_magics.benchmarking.judging import judge
+from llm_magics.errors import ParseError, UsageError, nearest
+from llm_magics.policies.parsing import json_value
+from llm_magics.schemas import schema_of, validated
+
+# Of an answer, and of what was expected.
+Score = Callable[[str, Any], float | bool]
+
+
+__all__ = [
+    "Scorer",
+    "contains",
+    "exact",
+    "fits",
+    "json_valid",
+    "judge",
+    "numeric",
+    "regex",
+    "similar",
+]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """
+    A score and what its column is called.
+
+    Attributes:
+        needs_expected: whether there must be something that is expected.
+    """
+
+    name: str
+    score: Score
+    needs_expected: bool = False
+
+
+def exact(*, ignore_case: bool = True) -> Scorer:
+    """The answer is what was expected, but for space around it and a full stop at its end."""
+
+    def score(answer: str, expected: Any) -> bool:
+        return _plain(answer, ignore_case) == _plain(expected, ignore_case)
+
+    return Scorer("exact", score, needs_expected=True)
+
+
+def contains(*, ignore_case: bool = True) -> Scorer:
+    """What was expected occurs in the answer, as a word; of several things each."""
+
+    def score(answer: str, expected: Any) -> bool:
+        parts = expected if isinstance(expected, list | tuple | set) else [expected]
+        flags = re.IGNORECASE if ignore_case else 0
+        return all(
+            re.search(rf"(?<!\w){re.escape(str(part))}(?!\w)", answer, flags) for part in parts
+        )
+
+    return Scorer("contains", score, needs_expected=True)
+
+
+def regex(pattern: str | None = None) -> Scorer:
+    """``pattern``, or the one that was expected, is found in the answer."""
+    try:
+        known = None if pattern is None else re.compile(pattern)
+    except re.error as error:
+        msg = f"This is no regular expression: {pattern!r:.60} ({error})."
+        raise UsageError(msg, hint="See https://docs.python.org/3/library/re.html") from None
+
+    def score(answer: str, expected: Any) -> bool:
+        return bool(known.search(answer) if known else re.search(str(expected), answer))
+
+    return Scorer("regex", score, needs_expected=pattern is None)
+
+
+def json_valid() -> Scorer:
+    """There is a JSON value in the answer, be it in a fenced block."""
+
+    def score(answer: str, _: Any) -> bool:
+        return _has(lambda: json_value(answer))
+
+    return Scorer("json_valid", score)
+
+
+def fits(schema: Any) -> Scorer:
+    """The answer's JSON fits ``schema``: a pydantic class, a JSON schema, or fields in short."""
+    wanted = schema_of(schema)
+
+    def score(answer: str, _: Any) -> bool:
+        return _has(lambda: validated(json_value(answer), wanted))
+
+    return Scorer("fits", score)
+
+
+def numeric(*, rel: float = 1e-6, abs: float = 1e-9) -> Scorer:  # noqa: A002 (as in math.isclose)
+    """The last number in the answer is the one expected, to a share ``rel`` or to ``abs``."""
+
+    def score(answer: str, expected: Any) -> bool:
+        found, wanted = _numbers(answer), _numbers(str(expected))
+        if not wanted:
+            msg = f"{expected!r:.40} is no number"
+            raise ValueError(msg)
+        if not found:
+            return False
+        return _is_close(found[-1], wanted[-1], rel, abs)
+
+    return Scorer("numeric", score, needs_expected=True)
+
+
+def similar(model: str | None = None) -> Scorer:
+    """How near the answer is to what was expected: the cosine of their vectors, 0 at least."""
+
+    def score(answer: str, expected: Any) -> float:
+        from llm_magics.frames.embed import embed
+
+        if not answer.strip():
+            return 0.0
+        one, other = embed([answer, str(expected)], model=model)
+        cosine = float(one @ other / ((one @ one) * (other @ other)) ** 0.5)
+        return max(0.0, cosine)
+
+    return Scorer("similar", score, needs_expected=True)
+
+
+KNOWN: dict[str, Callable[[], Scorer]] = {
+    "exact": exact,
+    "contains": contains,
+    "regex": regex,
+    "json_valid": json_valid,
+    "numeric": numeric,
+    "similar": similar,
+}
+
+
+def named(name: str) -> Scorer:
+    """
+    The scorer that is called so.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in KNOWN:
+        msg = f"There is no score {name!r:.60}."
+        raise UsageError(msg, hint=nearest(name, KNOWN))
+    return KNOWN[name]()
+
+
+def _plain(value: Any, ignore_case: bool) -> str:
+    text = " ".join(str(value).split()).rstrip(".")
+    return text.casefold() if ignore_case else text
+
+
+def _has(find: Callable[[], Any]) -> bool:
+    try:
+        find()
+    except ParseError:
+        return False
+    return True
+
+
+_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+def _numbers(text: str) -> list[float]:
+    told = (match.replace(",", "").replace("−", "-") for match in _NUMBER.findall(text))
+    return [float(each) for each in told if re.search(r"\d", each) and _is_number(each)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_close(one: float, other: float, rel: float, abs_: float) -> bool:
+    return abs(one - other) <= max(rel * abs(other), abs_)

@@ -1,0 +1,56 @@
+"""When the pieces of an answer came, and of which kind each was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+from llm_magics.types import StreamChunk
+
+ANSWER, THINKING, TOOL, EMPTY, COUNT = "a", "r", "t", "e", "u"
+# What a model has written, of whichever kind.
+WRITTEN = frozenset({ANSWER, THINKING, TOOL})
+
+
+class Stamps(NamedTuple):
+    """
+    The times of an answer's pieces, as they were read off the socket.
+
+    Attributes:
+        times_s: of each piece, in seconds since the request was sent.
+        kinds: a letter for each: ``a`` words of the answer, ``r`` of the thinking
+            ("reasoning"), ``t`` a tool call, ``u`` nothing but a count of tokens ("usage"),
+            ``e`` empty, such as the one that only names the role.
+    """
+
+    times_s: tuple[float, ...] = ()
+    kinds: str = ""
+
+    @property
+    def is_forward(self) -> bool:
+        """Whether no piece is earlier than the one before it, nor than the request."""
+        return all(one <= next_one for one, next_one in pairwise((0.0, *self.times_s)))
+
+    def of(self, kinds: Iterable[str]) -> list[float]:
+        """The times of the pieces of these kinds."""
+        wanted = frozenset(kinds)
+        return [at for at, kind in zip(self.times_s, self.kinds, strict=True) if kind in wanted]
+
+
+def stamps_of(chunks: Iterable[StreamChunk]) -> Stamps:
+    """The stamps of ``chunks``, all of which have one."""
+    told = [(chunk.elapsed_s, _kind(chunk)) for chunk in chunks if chunk.elapsed_s is not None]
+    return Stamps(tuple(at for at, _ in told), "".join(kind for _, kind in told))
+
+
+def _kind(chunk: StreamChunk) -> str:
+    if chunk.text:
+        return ANSWER
+    if chunk.reasoning:
+        return THINKING
+    if chunk.tool_calls:
+        return TOOL
+    # OpenAI's format tells the usage in an event without any choice of an answer.
+    is_count = chunk.usage is not None and not (chunk.raw or {}).get("choices")
+    return COUNT if is_count and not chunk.finish_reason else EMPTY

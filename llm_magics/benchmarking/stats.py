@@ -1,0 +1,147 @@
+"""
+What can be said of few measurements: intervals, paired tests, and how many more it would take.
+
+Arrays in, numbers out; nothing here knows of frames or models. Needs numpy; the tests need scipy
+(extra ``bench``).
+
+Sources: Efron and Tibshirani, *An Introduction to the Bootstrap* (percentile interval); McNemar
+1947 in its exact form (binomial, of the pairs that differ); Wilcoxon 1945 (signed ranks, scipy's);
+Holm 1979; Connor 1987 (pairs needed for McNemar's test).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llm_magics.errors import UsageError
+
+RESAMPLES = 2000
+# Resampling draws the same every time: a table must not change when it is shown again.
+_SEED = 20240229
+# Values drawn at once, so that memory stays bounded.
+_MOST_DRAWN = 4_000_000
+
+# The share of true differences that a test shall find.
+POWER = 0.8
+
+Statistic = Callable[..., Any]
+
+
+class Interval(NamedTuple):
+    """Where a figure lies, from ``low`` to ``high``; both NaN where that cannot be said."""
+
+    low: float
+    high: float
+
+
+def bootstrap(values: Any, statistic: Statistic, confidence: float = 0.95) -> Interval:
+    """
+    The interval of ``statistic`` over ``values`` (n,), by the percentiles of resamples.
+
+    Args:
+        statistic: of an array along ``axis``, such as `numpy.median`.
+
+    Of fewer than two values nothing can be said.
+    """
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    if len(known) < 2:
+        return Interval(math.nan, math.nan)
+    draw = np.random.default_rng(_SEED)
+    told: list[Any] = []
+    left = RESAMPLES
+    while left:
+        rows = max(1, min(left, _MOST_DRAWN // len(known)))
+        told.append(statistic(known[draw.integers(0, len(known), (rows, len(known)))], axis=1))
+        left -= rows
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(told), [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+class Test(NamedTuple):
+    """A test of a difference: which, its probability, and how many pairs it would need."""
+
+    name: str
+    p: float
+    needed: int | None
+
+
+def paired_test(one: Any, other: Any, alpha: float = 0.05) -> Test:
+    """
+    Whether ``other`` differs from ``one``, (n,) each, value by value.
+
+    McNemar's exact test where all values are 0 or 1, else Wilcoxon's of signed ranks.
+    ``needed`` is for ``alpha`` and a power of 80 %, taking the difference seen for the true one;
+    ``None`` where none was seen.
+    """
+    first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    differences = second - first
+    if not len(differences):
+        return Test("none", math.nan, None)
+    is_binary = bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
+    if is_binary:
+        return Test("McNemar", _mcnemar(differences), _needed_pairs(differences, alpha))
+    return Test("Wilcoxon", _wilcoxon(differences), _needed(differences, alpha))
+
+
+def _mcnemar(differences: Any) -> float:
+    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+    if not better + worse:
+        return 1.0
+    return float(_scipy().binomtest(better, better + worse, 0.5).pvalue)
+
+
+def _wilcoxon(differences: Any) -> float:
+    if not differences.any():
+        return 1.0
+    # Ties are usual in scores: with them scipy takes the normal distribution by itself, or
+    # permutations of signs where there are few values.
+    return float(_scipy().wilcoxon(differences, zero_method="wilcox").pvalue)
+
+
+def _needed_pairs(differences: Any, alpha: float) -> int | None:
+    """Connor's number for McNemar's test."""
+    share, gap = float((differences != 0).mean()), abs(float(differences.mean()))
+    if not gap:
+        return None
+    found, missed = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(POWER)
+    root = found * math.sqrt(share) + missed * math.sqrt(max(0.0, share - gap**2))
+    return math.ceil((root / gap) ** 2)
+
+
+def _needed(differences: Any, alpha: float) -> int | None:
+    """That of a paired t-test, over Wilcoxon's efficiency against it (3/π)."""
+    gap = abs(float(differences.mean()))
+    if not gap or len(differences) < 2:
+        return None
+    spread = float(differences.std(ddof=1))
+    if not spread:
+        return len(differences)
+    found, missed = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(POWER)
+    return math.ceil(((found + missed) * spread / gap) ** 2 * math.pi / 3)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Probabilities corrected for their number (Holm's step-down); NaN stays, and does not count."""
+    known = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
+    corrected = [math.nan] * len(ps)
+    highest = 0.0
+    for rank, (p, place) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        corrected[place] = highest
+    return corrected
+
+
+def _scipy() -> Any:
+    try:
+        from scipy import stats
+    except ImportError:
+        msg = "scipy is not installed: it has the tests of differences."
+        raise UsageError(msg, hint='pip install "llm-magics[bench]"') from None
+    return stats
