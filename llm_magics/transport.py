@@ -15,9 +15,12 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.request import getproxies
 
+import httpcore
 import httpx
 
+from llm_magics import sockets
 from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.metering import METER, Meter
 from llm_magics.secrets import Secret
@@ -105,6 +108,7 @@ class ByteStream:
     async def blocks(self) -> AsyncGenerator[tuple[float, bytes], None]:
         """``(seconds since the request was sent, bytes)``, as they come."""
         clock, sent, meter = time.perf_counter, self._sent, self._meter
+        socket = self._response.extensions.get("network_stream")
         blocks = self._response.aiter_bytes()
         while True:
             try:
@@ -115,7 +119,8 @@ class ByteStream:
                         block = await anext(blocks)
             except StopAsyncIteration:
                 return
-            at = clock() - sent
+            read_at = socket.get_extra_info("read_at") if socket is not None else None
+            at = (read_at or clock()) - sent
             if meter is not None:
                 meter.bytes_received += len(block)
             yield at, block
@@ -234,6 +239,8 @@ class Transport:
     def _new_client(self) -> httpx.AsyncClient:
         try:
             return httpx.AsyncClient(
+                transport=_PlainTransport() if self._is_plain() else None,
+                limits=_LIMITS,
                 base_url=self.base_url,
                 headers=dict(self.headers),
                 params=dict(self.query) or None,
@@ -245,6 +252,12 @@ class Transport:
             msg = f"No connection to {self.base_url} can be set up: {error}"
             hint = "Check the address, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
             raise ConfigurationError(msg, hint=hint) from None
+
+    def _is_plain(self) -> bool:
+        """Whether it can go over sockets of our own: without TLS, and without a proxy."""
+        if not self.base_url.lower().startswith("http://") or not sockets.are_possible():
+            return False
+        return _is_loopback(self.base_url) or not getproxies()
 
     def _unanswered(self, error: httpx.HTTPError) -> ConnectionError:
         with suppress(RuntimeError):  # an error may be looked into, and holds its request
@@ -268,6 +281,24 @@ class Transport:
         else:
             message = f"The connection to {self.base_url} broke ({what})."
         return ConnectionError(message, hint=hint, code=code)
+
+
+# httpx would let a hundred requests through at once and have the others wait, unseen; how many
+# there may be is for others to say.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+
+
+class _PlainTransport(httpx.AsyncHTTPTransport):
+    """httpx's own, on sockets that say when bytes came in."""
+
+    def __init__(self) -> None:
+        # httpx lets its pool be given nowhere: what it does with it is all in its parent.
+        self._pool = httpcore.AsyncConnectionPool(
+            max_connections=_LIMITS.max_connections,
+            max_keepalive_connections=_LIMITS.max_keepalive_connections,
+            keepalive_expiry=_LIMITS.keepalive_expiry,
+            network_backend=sockets.StampedSockets(),
+        )
 
 
 def _begin(meter: Meter, seen: _Connection, request: httpx.Request) -> None:

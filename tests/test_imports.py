@@ -25,7 +25,7 @@ STOREYS = [
     ["engine"],
     ["policies"],
     ["providers"],
-    ["wire", "transport", "bridge", "progress", "consent", "kernel_loop"],
+    ["wire", "transport", "sockets", "bridge", "progress", "consent", "kernel_loop"],
     ["settings"],
     ["tools", "tables"],
     ["schemas", "types", "metering"],

@@ -33,7 +33,7 @@ class Measurements(pd.DataFrame):
     """
 
     def __init__(self, data: Any = None, *args: Any, **given: Any) -> None:
-        super().__init__(data, *args, **given)
+        super().__init__(data, *args, **given)  # type: ignore[call-arg]
         if isinstance(data, pd.DataFrame):  # pandas leaves behind what was noted with it
             self.attrs = data.attrs
 
@@ -81,7 +81,8 @@ class Measurements(pd.DataFrame):
         99th percentile (of tokens/s the 10th and 1st). Requests that failed are counted in
         ``failed`` and have no times; those from a cache or a recording, in ``cached``, neither.
         ``client_cpu`` is the share of one core that this process was busy: near 1 it was
-        measured itself, and not the service.
+        measured itself, and not the service. Of fewer than 100 requests a 99th percentile is
+        little more than the slowest.
         """
         return summaries.summary(self._whole(), _share(confidence))
 

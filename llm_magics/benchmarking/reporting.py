@@ -112,10 +112,6 @@ def _remarks(runs: Measurements, summary: pd.DataFrame) -> list[str]:
             f"This process was busy {summary['client_cpu'].max():.0%} of a core: it may have been the"
             " bottleneck, and not the service."
         )
-    if (summary["requests"] < 100).any() and any("_p99" in str(name) for name in summary):
-        told.append(
-            "Of fewer than 100 requests a 99th percentile is little more than the slowest."
-        )
     agreed = runs.attrs.get("judge_agreed")
     if agreed is not None and not math.isnan(agreed):
         told.append(f"The judge said the same in both orders for {agreed:.0%} of the pairs.")

@@ -180,3 +180,43 @@ def embed_parser(magic: str = "%embed") -> OptionParser:
     if magic == "%embed":
         add("--into", metavar="COLUMN", help="put the vectors into this column of the frame")
     return parser
+
+
+def bench_parser() -> OptionParser:
+    """The line of ``%llm bench``."""
+    parser = _measuring("%llm bench", "Measure how fast models answer.")
+    add = parser.add_argument
+    add("--prompts", metavar="X", help="a list, column or text of the notebook")
+    add("--repeat", type=int, metavar="N", help="how often each prompt is asked of each model")
+    add("--requests", type=int, metavar="N", help="of each model at each load, in place of that")
+    add("--seconds", type=float, metavar="S", help="for each model at each load, in place of both")
+    add("--concurrency", metavar="N,N", help="requests at once; of several one after the other")
+    add("--rate", metavar="R,R", help="requests a second in place of that")
+    add("--arrival", choices=("poisson", "constant"), default="poisson", help="with --rate")
+    add("--warmup", type=int, default=1, metavar="N", help="requests that do not count")
+    add("--same", action="store_true", help="do not make prompts distinct")
+    return parser
+
+
+def compare_parser() -> OptionParser:
+    """The line of ``%llm compare``."""
+    parser = _measuring("%llm compare", "Ask models the same, and see who is better.")
+    add = parser.add_argument
+    add("--prompts", metavar="X", required=True, help="a list, column or text of the notebook")
+    add("--expected", metavar="X", help="what is right, one for each prompt")
+    add("--score", metavar="NAME,…", help="exact, contains, numeric, … or a function")
+    add("--judge", metavar="MODEL", help="a model that says which of two answers is better")
+    add("--repeat", type=int, default=1, metavar="N", help="how often each prompt is asked")
+    add("--concurrency", type=int, default=1, metavar="N", help="requests at once, to a provider")
+    return parser
+
+
+def _measuring(magic: str, about: str) -> OptionParser:
+    parser = OptionParser(magic, about)
+    add = parser.add_argument
+    add("models", nargs="*", metavar="MODEL", help="provider/name; the setting model if not given")
+    add("-o", "--output", metavar="NAME", help="keep all measurements in this variable")
+    add("-s", "--system", metavar="TEXT", help="the system message")
+    add_parameters(parser)
+    add("--yes", action="store_true", help="do not ask, whatever it may cost")
+    return parser

@@ -6,13 +6,13 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.notebook.commands import answers, media, models, money, settings
+from llm_magics.notebook.commands import answers, measuring, media, models, money, settings
 from llm_magics.notebook.commands.registry import COMMANDS, USAGE, Variables, command, say
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["COMMANDS", "answers", "media", "models", "money", "run", "settings"]
+__all__ = ["COMMANDS", "answers", "measuring", "media", "models", "money", "run", "settings"]
 
 
 def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:

@@ -31,6 +31,8 @@ _FLAGS = {
     "transcribe": ["-o", "--output", "--model", "-p", "--option"],
 }
 _MODEL_COMMANDS = ("use", "pull", "delete", "models", "explain")
+# These take several models, and flags of their own.
+_MEASURING = {"bench": options.bench_parser, "compare": options.compare_parser}
 
 
 def offer(magic: str, line: str) -> Offer:
@@ -61,13 +63,27 @@ def _of_command(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
 
     if not words:
         return "command", COMMANDS
-    if words[-1] == "--model":
+    if words[-1] in ("--model", "--judge"):
         return "model", _models()
+    if words[0] in _MEASURING:
+        return _measuring(words, fragment)
     if fragment.startswith("-"):
         return "flag", _FLAGS.get(words[0], [])
     if words[0] == "config" and len(words) == 2:
         return _values_of(words[1])
     return _first_of(words[0]) if len(words) == 1 else ("", [])
+
+
+def _measuring(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
+    if fragment.startswith("-"):
+        return "flag", _MEASURING[words[0]]().flags
+    if words[-1] in ("--prompts", "--expected"):
+        return "variable", list(variables())
+    if words[-1] == "--score":
+        from llm_magics.benchmarking.scorers import KNOWN
+
+        return "score", [*KNOWN, *_functions()]
+    return ("", []) if words[-1].startswith("-") else ("model", _models())
 
 
 def _first_of(command: str) -> tuple[str, Iterable[str]]:

@@ -1,0 +1,180 @@
+"""Models measured and compared."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import Interrupted, LLMError, UsageError, nearest
+from llm_magics.notebook.commands.registry import Variables, command, say
+from llm_magics.notebook.options import bench_parser, check_name, compare_parser, parameters_of
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+    from pandas import DataFrame
+
+    from llm_magics.benchmarking import Measurements
+
+# Of a summary, what fits on a page; the rest is in the variable of -o.
+_FAST = ["requests", "failed", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "tokens_per_s", "throughput_tokens_per_s", "cost_usd"]  # fmt: skip
+_GOOD = ["requests", "failed", "cached", "ttft_s", "e2e_s", "tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
+
+
+@command("bench MODEL… [-o NAME] [FLAGS]")
+def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """
+    Measure how fast models answer, a row a model; -o keeps every request.
+
+    --concurrency N,N, --repeat N, --prompts X, --requests N, --seconds S, --rate R,R, --arrival, --warmup N, --same, and the
+    parameters of %%llm.
+    """
+    from llm_magics.benchmarking import bench as measure
+
+    given = bench_parser().parse(rest)
+    options: dict[str, Any] = {
+        "repeat": given.repeat,
+        "requests": given.requests,
+        "seconds": given.seconds,
+        "concurrency": _numbers("--concurrency", given.concurrency, int),
+        "rate": _numbers("--rate", given.rate, float),
+        "arrival": given.arrival,
+        "warmup": given.warmup,
+        "distinct": not given.same,
+    }
+    if given.prompts:
+        options["prompts"] = _texts(shell, given.prompts, variables)
+    runs = _kept(shell, given, lambda: measure(_models(given), **options, **_asked(given)))
+    return _shown(runs, _FAST)
+
+
+@command("compare MODEL… --prompts X [-o NAME] [FLAGS]")
+def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """
+    Ask models the prompts in a variable, and see who is better; -o keeps every answer.
+
+    --expected X, --score exact,contains,…, --judge MODEL, --repeat N, --concurrency N, and the parameters of
+    %%llm.
+    """
+    from llm_magics.benchmarking import compare as measure
+    from llm_magics.benchmarking import scorers
+    from llm_magics.benchmarking.differences import scores_of
+
+    given = compare_parser().parse(rest)
+    prompts = _texts(shell, given.prompts, variables)
+    expected = _value(shell, given.expected, variables) if given.expected else None
+    score = [_score(name, variables) for name in (given.score or "").split(",") if name.strip()]
+    score += [scorers.judge(given.judge)] if given.judge else []
+    runs = _kept(
+        shell,
+        given,
+        lambda: measure(
+            prompts,
+            _models(given),
+            expected=expected,
+            score=score or None,
+            repeat=given.repeat,
+            concurrency=given.concurrency,
+            **_asked(given),
+        ),
+    )
+    _say_who_is_better(runs)
+    scores = scores_of(runs)
+    return _shown(runs, [*scores, *_GOOD])
+
+
+def _models(given: argparse.Namespace) -> list[str]:
+    from llm_magics.engine.session import session
+
+    return given.models or [str(session.config.model)]
+
+
+def _asked(given: argparse.Namespace) -> dict[str, Any]:
+    return {"system": given.system, "yes": given.yes, **parameters_of(given)}
+
+
+def _kept(
+    shell: InteractiveShell, given: argparse.Namespace, measure: Callable[[], Measurements]
+) -> Measurements:
+    """What ``measure`` gives, in the variable of ``-o``; interrupted, as much as there is."""
+    check_name(given.output)
+    try:
+        runs = measure()
+    except Interrupted as stopped:
+        if given.output and stopped.partial is not None:
+            shell.user_ns[given.output] = stopped.partial
+            stopped.hint = f"What had come is kept in {given.output}."
+        raise
+    if given.output:
+        shell.user_ns[given.output] = runs
+    if runs["error"].notna().all():
+        msg = f"None of the {len(runs):,} requests was answered. {runs['error'].iloc[0]}"
+        raise LLMError(msg, hint="Ask one of the models alone to see more: %llm ask hello")
+    return runs
+
+
+def _shown(runs: Measurements, names: Sequence[str]) -> DataFrame:
+    summary = runs.summary()
+    shown: DataFrame = summary[[name for name in names if name in summary]]
+    for model, group in runs[runs["error"].notna()].groupby("asked", sort=False):
+        of = (runs["asked"] == model).sum()
+        say(f"{model}: {len(group):,} of {of:,} requests failed ({group['error'].iloc[0]})")
+    return shown.dropna(axis=1, how="all")
+
+
+def _say_who_is_better(runs: Measurements) -> None:
+    from llm_magics.benchmarking.differences import scores_of
+
+    if runs["asked"].nunique() < 2 or not scores_of(runs):
+        return
+    try:
+        told = runs.differences()
+    except UsageError as error:  # scipy is an extra
+        say(f"Differences were not tested: {error} {error.hint}")
+        return
+    for row in told.itertuples():
+        say(f"{row.model} and {row.other}: {row.verdict}")
+
+
+def _texts(shell: InteractiveShell, source: str, variables: Variables) -> list[str]:
+    value = _value(shell, source, variables)
+    if isinstance(value, str):
+        return [value]
+    try:
+        texts = list(value)
+    except TypeError:
+        texts = [None]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        msg = f"--prompts {source}: this is no list of texts."
+        raise UsageError(msg, hint="Name a list or a column of texts.")
+    return texts
+
+
+def _value(shell: InteractiveShell, source: str, variables: Variables) -> Any:
+    try:
+        return eval(source, shell.user_global_ns, dict(variables))  # noqa: S307 (the user's own)
+    except NameError as error:
+        known = [name for name in variables if not name.startswith("_")]
+        guess = nearest(str(error.name), known, listed=False)
+        msg = f"{source}: {error}."
+        raise UsageError(msg, hint=guess or "Define it in a cell before.") from None
+    except Exception as error:
+        msg = f"{source}: {type(error).__name__}: {error}"
+        hint = "Name a variable of the notebook, or put an expression in quotes."
+        raise UsageError(msg, hint=hint) from error
+
+
+def _score(name: str, variables: Variables) -> Any:
+    """A function of the notebook that is called so, or the name of one of ours."""
+    found = variables.get(name.strip())
+    return found if callable(found) else name.strip()
+
+
+def _numbers(flag: str, given: str | None, kind: type[int | float]) -> list[Any] | None:
+    if given is None:
+        return None
+    try:
+        return [kind(each) for each in given.split(",")]
+    except ValueError:
+        msg = f"{flag} cannot be {given!r:.60}."
+        raise UsageError(msg, hint=f"Write {flag} 1,8 with no spaces around the comma.") from None
