@@ -11,18 +11,25 @@ import asyncio
 import json
 import time
 import weakref
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.request import getproxies
 
-import httpcore
+import h11
 import httpx
 
-from llm_magics import sockets
+from llm_magics import plain_http, sockets
 from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.metering import METER, Meter
+from llm_magics.plain_http import PlainHTTP
 from llm_magics.secrets import Secret
 
 
@@ -108,7 +115,7 @@ class ByteStream:
     async def blocks(self) -> AsyncGenerator[tuple[float, bytes], None]:
         """``(seconds since the request was sent, bytes)``, as they come."""
         clock, sent, meter = time.perf_counter, self._sent, self._meter
-        socket = self._response.extensions.get("network_stream")
+        socket = self._response.extensions.get("socket")
         blocks = self._response.aiter_bytes()
         while True:
             try:
@@ -119,8 +126,7 @@ class ByteStream:
                         block = await anext(blocks)
             except StopAsyncIteration:
                 return
-            read_at = socket.get_extra_info("read_at") if socket is not None else None
-            at = (read_at or clock()) - sent
+            at = (clock() if socket is None else socket.read_at) - sent
             if meter is not None:
                 meter.bytes_received += len(block)
             yield at, block
@@ -288,17 +294,70 @@ class Transport:
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 
 
-class _PlainTransport(httpx.AsyncHTTPTransport):
-    """httpx's own, on sockets that say when bytes came in."""
+class _PlainTransport(httpx.AsyncBaseTransport):
+    """For httpx, `PlainHTTP`: with its requests, answers and errors."""
 
     def __init__(self) -> None:
-        # httpx lets its pool be given nowhere: what it does with it is all in its parent.
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=_LIMITS.max_connections,
-            max_keepalive_connections=_LIMITS.max_keepalive_connections,
-            keepalive_expiry=_LIMITS.keepalive_expiry,
-            network_backend=sockets.StampedSockets(),
+        self._http = PlainHTTP()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        waits = request.extensions["timeout"]
+        trace = request.extensions["trace"]
+        url = request.url
+        asked = plain_http.Request(
+            request.method.encode(),
+            url.raw_path,
+            request.headers.raw,
+            cast("httpx.AsyncByteStream", request.stream),
+            url.host,
+            url.port or 80,
         )
+        with _in_words_of_httpx():
+            answer = await self._http.send(
+                asked,
+                plain_http.Waits(waits["connect"], waits["read"], waits["write"]),
+                lambda event: trace(event, {}),
+            )
+        extensions = {"reason_phrase": answer.reason, "http_version": b"HTTP/1.1", "socket": answer.socket}  # fmt: skip
+        return httpx.Response(
+            answer.status,
+            headers=list(answer.headers),
+            stream=_Body(answer.body),
+            extensions=extensions,
+        )
+
+    async def aclose(self) -> None:
+        self._http.close()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, parts: AsyncGenerator[bytes, None]) -> None:
+        self._parts = parts
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        with _in_words_of_httpx():
+            async for part in self._parts:
+                yield part
+
+    async def aclose(self) -> None:
+        await self._parts.aclose()
+
+
+@contextmanager
+def _in_words_of_httpx() -> Generator[None, None, None]:
+    try:
+        yield
+    except plain_http.UnreachableError as error:
+        is_slow = isinstance(error.__cause__, TimeoutError)
+        raise (httpx.ConnectTimeout if is_slow else httpx.ConnectError)(str(error)) from error
+    except plain_http.ProtocolError as error:
+        raise httpx.RemoteProtocolError(str(error)) from error
+    except h11.LocalProtocolError as error:
+        raise httpx.LocalProtocolError(str(error)) from error
+    except TimeoutError as error:
+        raise httpx.ReadTimeout(str(error)) from error
+    except OSError as error:
+        raise httpx.ReadError(str(error)) from error
 
 
 def _begin(meter: Meter, seen: _Connection, request: httpx.Request) -> None:

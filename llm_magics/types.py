@@ -251,11 +251,8 @@ class ModelResponse:
     ) -> ModelResponse:
         """The answer that ``chunks`` add up to. The last word on usage and finish wins."""
         chunks = list(chunks)
-        last: dict[str, Any] = {}
-        for chunk in chunks:
-            for name in ("finish_reason", "usage", "timings", "raw"):
-                if (value := getattr(chunk, name)) is not None:
-                    last[name] = value
+        told = {name: _last(chunks, name) for name in ("finish_reason", "usage", "timings", "raw")}
+        last: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         return cls(
             text="".join([chunk.text for chunk in chunks]),
             reasoning="".join([chunk.reasoning for chunk in chunks]),
@@ -265,6 +262,13 @@ class ModelResponse:
             provider=provider,
             **last,
         )
+
+
+def _last(chunks: Sequence[StreamChunk], name: str) -> Any:
+    """What the last of ``chunks`` that tells of ``name`` says."""
+    return next(
+        (told for each in reversed(chunks) if (told := getattr(each, name)) is not None), None
+    )
 
 
 class Embeddings(list[list[float]]):

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import llm_magics as lm
-from llm_magics import errors
+from llm_magics import errors, plain_http
 from llm_magics.bridge import bridge
 from llm_magics.engine.session import session
 from llm_magics.policies.cooldown import Cooldowns
@@ -235,18 +235,17 @@ def test_a_server_with_too_many_at_its_door_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has answered before, and takes no connection in time: that passes, unlike one that is gone."""
-    import httpx
+    left: list[int] = []
+    connected = plain_http.connected
 
-    left = [1]
-    send = httpx.AsyncHTTPTransport.handle_async_request
-
-    async def crowded(self: Any, request: Any) -> Any:
-        if left and request.method == "POST" and left.pop() == 0:
-            raise httpx.ConnectTimeout("", request=request)
-        return await send(self, request)
+    async def crowded(host: str, port: int, wait_s: float | None) -> Any:
+        if left:
+            left.pop()
+            raise TimeoutError
+        return await connected(host, port, wait_s)
 
     with one(GOOD):
         assert lm.ask("first").retries == 0
         left[:] = [0]
-        monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", crowded)
+        monkeypatch.setattr(plain_http, "connected", crowded)
         assert lm.ask("hi").retries == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from llm_magics.benchmarking import environment
@@ -94,6 +95,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     )
     count = counter_of(tokenizer)
     warm_up = whole_number("warmup", warmup, least=0)
+    plan.refuse_slips()
     if not yes:
         allow(plan.prompts_by_model(), _times(plan))
     call = BenchCall(plan, Record(count), Record(count), warm_up)
@@ -129,10 +131,11 @@ class BenchCall:
             yield Progress(f"warming up {job.model}")
             await self._before.ask(job)
         self._began = time.perf_counter()
-        for block in self._plan.blocks():
-            async with aclosing(self._walk(block, draw)) as walked:
-                async for _ in walked:
-                    yield self._progress(block)
+        with _memory_left_alone():
+            for block in self._plan.blocks():
+                async with aclosing(self._walk(block, draw)) as walked:
+                    async for _ in walked:
+                        yield self._progress(block)
 
     async def _walk(self, block: Block, draw: random.Random) -> AsyncGenerator[None, None]:
         """One block; how busy this process was meanwhile is put into its rows."""
@@ -171,6 +174,17 @@ class BenchCall:
             "parameters": {name: repr(value) for name, value in plan.parameters.items()},
         }
         return Measurements.of(self.record.rows, about, self._before.rows)
+
+
+@contextmanager
+def _memory_left_alone() -> Iterator[None]:
+    """What is in memory is not looked through for what to free: that would hold stamps up."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _noted(jobs: Iterable[Job], asked: list[Job]) -> Iterator[Job]:

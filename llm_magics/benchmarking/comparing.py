@@ -68,6 +68,9 @@ def _compare(  # noqa: PLR0913 (what can be asked)
     at_once = whole_number("concurrency", concurrency)
     times = whole_number("repeat", repeat)
     made = [[Prompt(text, model, system, parameters, variables, is_fresh=times > 1) for model in wanted] for text in asked]  # fmt: skip
+    for row in made if variables is None else []:  # what is wrong is so for all models
+        for prompt in row[:1]:
+            ChatCall(session, prompt)
     if not yes and variables is None:
         by_model = dict(zip(wanted, zip(*made, strict=True), strict=False))
         allow(by_model, times)

@@ -11,12 +11,16 @@ from typing import Any
 from llm_magics.benchmarking.asking import Job
 from llm_magics.benchmarking.prompts import mark_of, marked
 from llm_magics.benchmarking.steps import Step
+from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.prompt import Prompt
+from llm_magics.engine.session import session
 
 # So often each prompt is asked, where nobody said how often.
 _REPEAT = 3
 # So many requests for each place of a closed loop, so that it runs full most of the time.
 _A_PLACE = 4
+# So many requests make a rate.
+_AT_A_RATE = 30
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,14 @@ class Plan:
         """
         In so many rounds, in each of which all models have their turn.
 
-        A machine that gets slower does so for all of them. Rounds of a closed loop are no
-        shorter than it takes to keep it full.
+        A machine that gets slower does so for all of them. Rounds are no shorter than it takes
+        to keep a closed loop full, or an open one at its rate.
         """
         wanted = self.repeat or _REPEAT
         requests, at_once = self.requests_at(step), step.concurrency or 1
         if requests is None:
             return 1 if self.seconds is None else wanted
-        least = 1 if at_once == 1 else _A_PLACE * at_once
+        least = _AT_A_RATE if step.rate else 1 if at_once == 1 else _A_PLACE * at_once
         return max(1, min(wanted, requests // least))
 
     def blocks(self) -> Iterator[Block]:
@@ -103,6 +107,16 @@ class Plan:
             model: [self._prompt(prompt, model) for prompt in self.prompts]
             for model in self.models
         }
+
+    def refuse_slips(self) -> None:
+        """
+        What is wrong with a prompt or a parameter is wrong for all models.
+
+        Raises:
+            UsageError: something is.
+        """
+        for text in self.prompts:
+            ChatCall(session, self._prompt(text, self.models[0]))
 
     def _prompt(self, text: str, model: str) -> Prompt:
         return Prompt(text, model, self.system, self.parameters, is_fresh=True)

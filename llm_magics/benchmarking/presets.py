@@ -7,7 +7,7 @@ What other tools would report of the same stamps, by their own formulas and name
 | ``guidellm`` | first words, thinking included | (last words - first) / (n - 1) | last words / n | end of the stream |
 | ``aiperf`` | first words, thinking included | (E2E - TTFT) / (n - 1) | (as ITL) | last words |
 
-Times in milliseconds. Requests that failed count in none. Taken from vLLM 0.33's
+Times in milliseconds, but guidellm's request latency, which is in seconds. Requests that failed count in none. Taken from vLLM 0.33's
 ``benchmarks/serve.py`` and ``lib/endpoint_request_func.py``, guidellm 0.8's
 ``schemas/request_stats.py``, and aiperf 0.13's ``metrics/types``.
 """
@@ -64,6 +64,7 @@ def guidellm(stamps: Stamps, tokens: int) -> Reading | None:
         [(last - first) / (tokens - 1) * 1000] if tokens > 1 else [],
         last / tokens * 1000 if tokens else None,
         answered[0] * 1000 if answered else None,
+        {"e2e_s": stamps.times_s[-1]},
     )
 
 
@@ -97,7 +98,7 @@ _NAMES: dict[str, dict[str, str]] = {
         "ttft_answer": "time_to_first_output_token_ms",
         "tpot": "time_per_output_token_ms",
         "itl": "inter_token_latency_ms",
-        "e2e": "request_latency_ms",
+        "e2e_s": "request_latency",
     },
     "aiperf": {
         "ttft": "time_to_first_token",

@@ -13,6 +13,7 @@ from typing import Any
 from llm_magics.media import Image, ToolCall
 from llm_magics.schemas import closed
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.sse import ServerEvent
@@ -194,7 +195,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if not event.data.strip() or event.data.startswith(_DONE):  # of look-alikes
             return None
-        return self._chunk(json.loads(event.data), elapsed_s)
+        return self._chunk(decoded(event.data), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")

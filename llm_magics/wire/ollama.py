@@ -19,6 +19,7 @@ from llm_magics.types import (
     StreamChunk,
     Usage,
 )
+from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.lines import NewlineSplitter
 
@@ -120,7 +121,7 @@ class ChunkDecoder:
     def _chunks(self, lines: Sequence[bytes], elapsed_s: float) -> Iterator[StreamChunk]:
         for line in lines:
             if line.strip():
-                yield self._chunk(json.loads(line), elapsed_s)
+                yield self._chunk(decoded(line), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk:
         if "error" in event:

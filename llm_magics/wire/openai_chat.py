@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import base64
 import binascii
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from llm_magics.types import (
     StreamChunk,
     Usage,
 )
+from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.sse import ServerEvent
@@ -140,7 +140,7 @@ class ChunkDecoder(EventChunkDecoder):
         if event.data.startswith(_DONE):
             self.finished = True
             return None
-        body = json.loads(event.data) if event.data.strip() else None
+        body = decoded(event.data) if event.data.strip() else None
         if not isinstance(body, dict):
             return None
         if body.get("error") or event.name == b"error":

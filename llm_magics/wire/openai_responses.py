@@ -6,13 +6,13 @@ Source: https://platform.openai.com/docs/api-reference/responses and /responses-
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import ToolCall
 from llm_magics.schemas import is_strict
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.sse import ServerEvent
@@ -109,7 +109,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if event.data == _DONE:
             return None
-        return self._chunk(json.loads(event.data), elapsed_s)
+        return self._chunk(decoded(event.data), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")

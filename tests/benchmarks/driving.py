@@ -63,7 +63,7 @@ def openai(url: str, requests: int) -> None:
 
 
 def guidellm(url: str, requests: int) -> None:
-    """guidellm's own command."""
+    """The command of guidellm."""
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "prompts.csv"
         prompts.write_text("prompt\n" + "hi there\n" * requests, "utf-8")

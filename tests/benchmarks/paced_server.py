@@ -64,7 +64,10 @@ async def serve() -> None:
             came = time.perf_counter()
             if head.startswith(b"GET"):  # some ask first who is there
                 told = b'{"object":"list","data":[{"id":"paced","object":"model"}]}'
-                writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(told)}\r\n\r\n".encode() + told)
+                writer.write(
+                    f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(told)}\r\n\r\n".encode()
+                    + told
+                )
                 continue
             length = re.search(rb"content-length: *(\d+)", head.lower())
             asked = json.loads(await reader.readexactly(int(length[1]) if length else 0))

@@ -1,0 +1,62 @@
+"""What ``lm.bench`` measures against what a server says it did, and what driving it costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import driving
+from tests.benchmarks.conftest import Record, server_of
+from tests.nested import plain_environment
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def paced_url() -> Iterator[str]:
+    """A server that says when it wrote each token."""
+    with server_of("paced_server") as url:
+        yield url
+
+
+def told_by(module: str, *words: str) -> Any:
+    """What a benchmark prints that is a process of its own."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, env=plain_environment(), check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes have clocks of their own")
+def test_stamps_are_those_of_the_server(paced_url: str, record: Record) -> None:
+    """TTFT and ITL within 1 ms (median) and 5 ms (p99), with 1, 8 and 64 requests at once."""
+    told = told_by("accuracy", paced_url)
+    for at_once, errors in told.items():
+        for what in ("ttft", "itl"):
+            median, p99 = errors[what]
+            name = f"bench, {at_once} at once: {what.upper()} off by"
+            record(f"{name} (median, p99)", f"{median:.2f}, {p99:.2f} ms", "at most 1, 5")
+        record("  this process was busy", f"{errors['client_cpu']:.0%} of a core", "")
+    for errors in told.values():
+        for what in ("ttft", "itl"):
+            assert errors[what][0] <= 1
+            assert errors[what][1] <= 5
+
+
+def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
+    """At least 3 times the tokens/s per core of the openai client and of guidellm."""
+    clients = [name for name in driving.DRIVERS if driving.is_there(name)]
+    cost = {name: told_by("driving", name, paced_url)[name] for name in clients}
+    for name, seconds in cost.items():
+        record(f"bench, CPU per token: {name}", f"{seconds * 1e6:.1f} us", "")
+    for name in set(clients) - {"ours"}:
+        ratio = cost[name] / cost["ours"]
+        record(f"  {name} / ours", f"{ratio:.1f}", "at least 3")
+        assert ratio >= 3
