@@ -95,9 +95,9 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     )
     count = counter_of(tokenizer)
     warm_up = whole_number("warmup", warmup, least=0)
-    plan.refuse_slips()
+    calls = plan.calls()  # made in any case: slips are told of before anything is sent
     if not yes:
-        allow(plan.prompts_by_model(), _times(plan))
+        allow(calls, _times(plan))
     call = BenchCall(plan, Record(count), Record(count), warm_up)
 
     def stopped() -> Interrupted:

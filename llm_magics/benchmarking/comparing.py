@@ -6,6 +6,8 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from llm_magics.benchmarking import environment, scoring
@@ -18,7 +20,7 @@ from llm_magics.engine.crew import done_by
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
-from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.errors import Interrupted, LLMError
 from llm_magics.frames.arguments import whole_number
 from llm_magics.types import Progress
 
@@ -63,23 +65,20 @@ def _compare(  # noqa: PLR0913 (what can be asked)
         Interrupted: with what had come in ``partial``.
     """
     scoring.check(score, expected)
-    count = counter_of(tokenizer)
     wanted, asked = listed(models), listed(prompts)
-    at_once = whole_number("concurrency", concurrency)
+    right = None if expected is None else scoring.right_for(asked, expected)
     times = whole_number("repeat", repeat)
-    made = [[Prompt(text, model, system, parameters, variables, is_fresh=times > 1) for model in wanted] for text in asked]  # fmt: skip
-    for row in made if variables is None else []:  # what is wrong is so for all models
-        for prompt in row[:1]:
-            ChatCall(session, prompt)
-    if not yes and variables is None:
-        by_model = dict(zip(wanted, zip(*made, strict=True), strict=False))
-        allow(by_model, times)
-    call = CompareCall(_jobs(made, times), at_once, Record(count))
+    prompt = Prompt("", None, system, parameters, variables, is_fresh=times > 1)
+    jobs = _jobs(prompt, asked, wanted, times, right)
+    at_once, record = whole_number("concurrency", concurrency), Record(counter_of(tokenizer))
+    if not yes:
+        allow(_calls_by_model(jobs))
+    call = CompareCall(jobs, at_once, record)
 
     def result() -> Measurements:
         about = environment.told(wanted)
         told = Measurements.of(call.record.rows, about)
-        return _scored(told, score, expected) if len(told) else told
+        return _scored(told, score) if len(told) else told
 
     def stopped() -> Interrupted:
         told = Measurements.of(call.record.answered, environment.told(wanted))
@@ -90,10 +89,10 @@ def _compare(  # noqa: PLR0913 (what can be asked)
     return Work(call, result, stopped)
 
 
-def _scored(told: Measurements, score: Any, expected: Any) -> Measurements:
+def _scored(told: Measurements, score: Any) -> Measurements:
     """With scores; the answers are paid, and outlive a judge that cannot be asked."""
     try:
-        scoring.add_scores(told, score, expected)
+        scoring.add_scores(told, score)
     except LLMError as error:
         msg = f"The answers are there, and not all scores are: {error} Try .scored(…) again."
         warnings.warn(msg, stacklevel=4)
@@ -133,22 +132,32 @@ class CompareCall:
         return Progress(" · ".join(told), len(self.record), len(self._jobs), "answers", elapsed_s)
 
 
-def _jobs(prompts: Sequence[Sequence[Prompt]], repeat: int) -> list[Job]:
-    """In the order of the rows; calls are made here, for templates run the user's own code."""
+def _jobs(
+    prompt: Prompt,
+    texts: Sequence[str],
+    models: Sequence[str],
+    repeat: int,
+    right: Sequence[Any] | None,
+) -> list[Job]:
+    """
+    In the order of the rows.
+
+    Calls are made here, in the thread of the cell: templates run the user's own code, and what
+    is wrong is told of before anything is sent.
+    """
     jobs = []
-    for each in range(repeat):
-        for row, of_models in enumerate(prompts):
-            for column, prompt in enumerate(of_models):
-                columns: dict[str, Any] = {"asked": prompt.model, "prompt": prompt.text}
-                columns = {"repeat": each, **columns} if repeat > 1 else columns
-                jobs.append(Job((each, row, column), prompt, columns, _call_of(prompt)))
+    for each, row, column in product(range(repeat), range(len(texts)), range(len(models))):
+        asked = replace(prompt, text=texts[row], model=models[column])
+        told: dict[str, Any] = {"repeat": each} if repeat > 1 else {}
+        told |= {"asked": models[column], "prompt": texts[row]}
+        told |= {} if right is None else {"expected": right[row]}
+        jobs.append(Job((each, row, column), asked, told, ChatCall(session, asked)))
     return jobs
 
 
-def _call_of(prompt: Prompt) -> ChatCall | None:
-    if prompt.variables is None:
-        return None
-    try:
-        return ChatCall(session, prompt)
-    except UsageError:  # told of in its row, as of a prompt without variables
-        return None
+def _calls_by_model(jobs: Sequence[Job]) -> dict[str, list[ChatCall]]:
+    calls: dict[str, list[ChatCall]] = {}
+    for job in jobs:
+        if job.call is not None:
+            calls.setdefault(job.model, []).append(job.call)
+    return calls

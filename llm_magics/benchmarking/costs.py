@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from llm_magics.bridge import bridge
+from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
@@ -12,9 +13,9 @@ from llm_magics.errors import LLMError
 from llm_magics.frames.costs import ask_if_much
 
 
-def allow(prompts: Mapping[str, Sequence[Prompt]], times: float) -> None:
+def allow(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
     """
-    Have whoever sits there allow what asking each model its prompts so many ``times`` may cost.
+    Have whoever sits there allow what each model's ``calls``, so many ``times``, may cost.
 
     With a budget nothing is asked: so much is allowed.
 
@@ -23,17 +24,19 @@ def allow(prompts: Mapping[str, Sequence[Prompt]], times: float) -> None:
     """
     if session.config.budget is not None:
         return
-    usd = sum(_usd(each) for each in prompts.values()) * times
-    count = round(sum(map(len, prompts.values())) * times)
+    usd = bridge.run(_usd(calls)) * times
+    count = round(sum(map(len, calls.values())) * times)
     how = "Give it yes=True, or raise it: %llm config ask_above_usd 20"
     ask_if_much(usd, f"{count:,} requests", how)
 
 
-def _usd(prompts: Sequence[Prompt]) -> float:
-    call = ManyCall(session, prompts)
-    try:
-        if not bridge.run(call.may_cost()):
-            return 0.0
-        return sum(each.cost_usd or 0.0 for each in bridge.run(call.to_send()))
-    except LLMError:  # it is told of in the rows of this model, and stops no other
-        return 0.0
+async def _usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
+    usd = 0.0
+    for model, of_model in calls.items():
+        try:
+            if await ManyCall(session, [Prompt("", model)]).may_cost():
+                told = [await call.to_send() for call in of_model]
+                usd += sum(each.cost_usd or 0.0 for each in told if each is not None)
+        except LLMError:  # it is told of in the rows of this model, and stops no other
+            continue
+    return usd

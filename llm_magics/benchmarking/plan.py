@@ -101,22 +101,17 @@ class Plan:
             for number in range(requests)
         ]
 
-    def prompts_by_model(self) -> dict[str, list[Prompt]]:
-        """Each prompt once for each model, as it is asked but for the mark."""
-        return {
-            model: [self._prompt(prompt, model) for prompt in self.prompts]
-            for model in self.models
-        }
-
-    def refuse_slips(self) -> None:
+    def calls(self) -> dict[str, list[ChatCall]]:
         """
-        What is wrong with a prompt or a parameter is wrong for all models.
+        Each prompt once for each model, as it is asked but for the mark; nothing is sent.
 
         Raises:
-            UsageError: something is.
+            UsageError: something is wrong with a prompt or a parameter, and so for all models.
         """
-        for text in self.prompts:
-            ChatCall(session, self._prompt(text, self.models[0]))
+        return {
+            model: [ChatCall(session, self._prompt(prompt, model)) for prompt in self.prompts]
+            for model in self.models
+        }
 
     def _prompt(self, text: str, model: str) -> Prompt:
         return Prompt(text, model, self.system, self.parameters, is_fresh=True)

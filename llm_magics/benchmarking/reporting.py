@@ -104,7 +104,8 @@ def _remarks(runs: Measurements, summary: pd.DataFrame) -> list[str]:
         told.append(
             f"{int(summary['cached'].sum())} answers came from a cache or a recording: they have no times."
         )
-    sources = sorted({*runs["tokens_from"].dropna()} - {"service"})
+    told_by = runs.get("tokens_from", pd.Series(dtype="object"))
+    sources = sorted({*told_by.dropna()} - {"service"})
     if sources:
         told.append(f"Some tokens were counted by {' and '.join(sources)}, not by the service.")
     if "client_cpu" in summary and (summary["client_cpu"] > _BUSY).any():

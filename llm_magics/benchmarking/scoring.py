@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -72,19 +72,29 @@ def expected_of(frame: pd.DataFrame, expected: Any) -> list[Any]:
     Raises:
         UsageError: there are not as many as prompts.
     """
-    prompts = list(dict.fromkeys(frame["prompt"]))
     if expected is None:
         return frame["expected"].tolist() if "expected" in frame else [None] * len(frame)
+    prompts = list(dict.fromkeys(frame["prompt"]))
+    by_prompt = dict(zip(prompts, right_for(prompts, expected), strict=True))
+    return [by_prompt[prompt] for prompt in frame["prompt"]]
+
+
+def right_for(prompts: Sequence[str], expected: Any) -> list[Any]:
+    """
+    What is right for each of ``prompts``: one for all, one for each, or by prompt.
+
+    Raises:
+        UsageError: there are not as many as prompts.
+    """
     if isinstance(expected, Mapping):
-        return [expected.get(prompt) for prompt in frame["prompt"]]
+        return [expected.get(prompt) for prompt in prompts]
     if isinstance(expected, str) or not isinstance(expected, Iterable):
-        return [expected] * len(frame)
+        return [expected] * len(prompts)
     given = list(expected)
     if len(given) != len(prompts):
         msg = f"expected has {len(given):,} values, and there are {len(prompts):,} prompts."
         raise UsageError(msg, hint="Give one for each prompt, in their order, or by prompt.")
-    by_prompt = dict(zip(prompts, given, strict=True))
-    return [by_prompt[prompt] for prompt in frame["prompt"]]
+    return given
 
 
 def add_scores(frame: pd.DataFrame, score: Any, expected: Any = None) -> None:
