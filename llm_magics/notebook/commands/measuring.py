@@ -157,7 +157,8 @@ def _value(shell: InteractiveShell, source: str, variables: Variables) -> Any:
         known = [name for name in variables if not name.startswith("_")]
         guess = nearest(str(error.name), known, listed=False)
         msg = f"{source}: {error}."
-        raise UsageError(msg, hint=guess or "Define it in a cell before.") from None
+        hint = guess or "Define it in a cell before; put an expression in quotes."
+        raise UsageError(msg, hint=hint) from None
     except Exception as error:
         msg = f"{source}: {type(error).__name__}: {error}"
         hint = "Name a variable of the notebook, or put an expression in quotes."

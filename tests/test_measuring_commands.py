@@ -1,0 +1,126 @@
+"""``%llm bench`` and ``%llm compare``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+import llm_magics as lm
+from llm_magics.benchmarking import Measurements
+from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.notebook.completing.lines import offer
+
+
+def run(shell: InteractiveShell, line: str) -> Any:
+    """What ``%llm`` gives."""
+    return shell.run_line_magic("llm", line)
+
+
+def test_bench_shows_a_row_a_model_and_keeps_every_request(shell: InteractiveShell) -> None:
+    """In the variable of -o."""
+    told = run(
+        shell, "bench echo/echo echo/lorem --concurrency 1,2 --repeat 2 -o runs --max-tokens 5"
+    )
+    assert told.index.tolist() == [
+        ("echo/echo", 1), ("echo/lorem", 1), ("echo/echo", 2), ("echo/lorem", 2)
+    ]  # fmt: skip
+    assert {"ttft_s", "itl_ms", "tokens_per_s", "throughput_tokens_per_s"} <= set(told)
+    runs = shell.user_ns["runs"]
+    assert isinstance(runs, Measurements)
+    assert len(runs) == 8
+    assert (runs.output_tokens <= 5).all()
+
+
+def test_bench_takes_prompts_and_rates(shell: InteractiveShell) -> None:
+    """A list, a column, or an expression in quotes; the setting ``model`` where none is named."""
+    lm.config.model = "echo/echo"
+    shell.run_cell("import pandas as pd\ndf = pd.DataFrame({'q': ['a', 'b']})")
+    run(shell, "bench --prompts df.q --rate 50 --arrival constant --requests 3 -o runs --same")
+    runs = shell.user_ns["runs"]
+    assert runs.prompt.tolist() == ["a", "b", "a"]
+    assert runs.text.tolist() == ["a", "b", "a"]
+    assert runs.rate.tolist() == [50.0] * 3
+    run(shell, "bench --prompts \"['x' + 'y']\" --seconds 0.05 -o runs")
+    assert set(shell.user_ns["runs"].prompt) == {"xy"}
+
+
+def test_compare_says_who_is_better(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words, below a row a model; scores by name, of the notebook too."""
+    shell.run_cell("qs = ['a', 'b']\nright = ['a', 'c']\ndef short(text): return len(text) < 3")
+    told = run(
+        shell,
+        "compare echo/echo echo/lorem --prompts qs --expected right --score exact,short -o runs",
+    )
+    assert told.score_exact.tolist() == [0.5, 0.0]
+    assert told.score_short.tolist() == [1.0, 0.0]
+    assert "echo/echo and echo/lorem: not resolved at n = 2" in capsys.readouterr().out
+    assert len(shell.user_ns["runs"]) == 4
+
+
+def test_a_model_that_fails_is_told_of(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside the others; when all do it is an error, and the rows are kept."""
+    run(shell, "bench echo/echo echo/nope --repeat 2")
+    assert "echo/nope: 2 of 2 requests failed (ModelNotFoundError" in capsys.readouterr().out
+    with pytest.raises(LLMError, match="None of the 1 requests was answered"):
+        run(shell, "bench ehco/echo --repeat 1 -o runs")
+    assert len(shell.user_ns["runs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "hint"),
+    [
+        ("bench echo/echo --rte 3", "no flag --rte", "--rate"),
+        ("bench echo/echo --concurrency one", "--concurrency cannot be 'one'", "1,8"),
+        ("bench echo/echo --repeat 0", "repeat cannot be 0", "whole number"),
+        ("bench echo/echo --prompts nosuch", "'nosuch' is not defined", ""),
+        ("bench echo/echo --prompts 5", "no list of texts", "column"),
+        ('bench echo/echo --prompts "1 +"', "SyntaxError", "quotes"),
+        ("bench echo/echo -o 2x", "cannot be a variable", ""),
+        ("compare echo/echo", "required: --prompts", ""),
+        ('compare echo/echo --prompts "[\'a\']" --score exakt', "no score 'exakt'", "exact"),
+        ('compare echo/echo --prompts "[\'a\']" --score exact', "needs to know what is right", ""),
+    ],
+)  # fmt: skip
+def test_slips_are_named(shell: InteractiveShell, line: str, says: str, hint: str) -> None:
+    """With the nearest right thing, and nothing is asked."""
+    count = len(lm.runs())
+    with pytest.raises(UsageError, match=says) as caught:
+        run(shell, line)
+    assert hint in str(caught.value.hint)
+    assert len(lm.runs()) == count
+
+
+def test_interrupted_it_keeps_what_had_come(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the variable of -o, and the error says so."""
+    from llm_magics import benchmarking
+
+    partial = lm.bench("echo/echo", repeat=1)
+
+    def stopped(*_: Any, **__: Any) -> Measurements:
+        raise Interrupted("Stopped; 1 answer had come.", partial=partial)
+
+    monkeypatch.setattr(benchmarking, "bench", stopped)
+    with pytest.raises(Interrupted) as caught:
+        run(shell, "bench echo/echo -o runs")
+    assert shell.user_ns["runs"] is partial
+    assert "kept in runs" in str(caught.value.hint)
+
+
+def test_tab_knows_models_flags_scores_and_variables(shell: InteractiveShell) -> None:
+    """Where each can stand."""
+    shell.run_cell("questions = ['a']\ndef polite(answer): return 1")
+    assert "echo/lorem" in offer("%llm", "bench echo/echo ec").names
+    assert "--concurrency" in offer("%llm", "bench echo/echo --c").names
+    assert "--expected" in offer("%llm", "compare --e").names
+    assert "questions" in offer("%llm", "compare echo/echo --prompts qu").names
+    assert {"exact", "polite"} <= set(offer("%llm", "compare x/y --score e").names)
+    assert "echo/echo" in offer("%llm", "compare x/y --judge e").names
+    assert not list(offer("%llm", "bench --repeat 3").names)
