@@ -290,7 +290,7 @@ def test_mlflow_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a server would be another test
     mlflow = pytest.importorskip("mlflow")
     runs = lm.compare(["a", "d"], ["echo/echo"], expected="d", score="exact")
-    mlflow.set_tracking_uri(tmp_path.as_uri())
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
     with mlflow.start_run() as run:
         mlflow.log_metrics(runs.metrics())
     kept = mlflow.get_run(run.info.run_id).data.metrics
