@@ -19,8 +19,8 @@ import pytest
 
 import llm_magics as lm
 from llm_magics.benchmarking import Measurements
-from llm_magics.benchmarking.plan import Plan
-from llm_magics.benchmarking.steps import Step, arrivals
+from llm_magics.benchmarking.loads.plan import Plan
+from llm_magics.benchmarking.loads.steps import Step, arrivals
 from llm_magics.errors import Interrupted, UsageError
 from tests.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.benchmarking import Measurements, presets
-from llm_magics.benchmarking.counting import counter_of, tokens_of
-from llm_magics.benchmarking.definitions import latencies_of
-from llm_magics.benchmarking.rows import BACKWARDS, Answered
-from llm_magics.benchmarking.stamps import Stamps, stamps_of
+from llm_magics.benchmarking import Measurements
+from llm_magics.benchmarking.measuring.counting import counter_of, tokens_of
+from llm_magics.benchmarking.measuring.definitions import latencies_of
+from llm_magics.benchmarking.measuring.rows import BACKWARDS, Answered
+from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
+from llm_magics.benchmarking.results import presets
 from llm_magics.engine.response import Response
 from llm_magics.errors import UsageError
 from llm_magics.types import EngineTimings, StreamChunk, Timing, Usage

@@ -11,13 +11,13 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from llm_magics.benchmarking import environment
-from llm_magics.benchmarking.asking import Job, Record, listed
 from llm_magics.benchmarking.costs import allow
-from llm_magics.benchmarking.counting import counter_of
+from llm_magics.benchmarking.loads.plan import Block, Plan
+from llm_magics.benchmarking.loads.steps import Arrival, Step, steps_of
 from llm_magics.benchmarking.measurements import Measurements
-from llm_magics.benchmarking.plan import Block, Plan
-from llm_magics.benchmarking.steps import Arrival, Step, steps_of
+from llm_magics.benchmarking.measuring import environment
+from llm_magics.benchmarking.measuring.asking import Job, Record, listed
+from llm_magics.benchmarking.measuring.counting import counter_of
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, UsageError
@@ -49,7 +49,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     Measure how fast each of ``models`` answers ``prompts``.
 
     The models take turns, so that a machine that gets slower does so for all of them. What is
-    measured is told in `llm_magics.benchmarking.definitions`. Nothing comes from the cache.
+    measured is told in `llm_magics.benchmarking.measuring.definitions`. Nothing comes from the cache.
 
     Args:
         models, prompts: one, or several.

@@ -10,11 +10,12 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from llm_magics.benchmarking import environment, scoring
-from llm_magics.benchmarking.asking import Job, Record, listed, merged
 from llm_magics.benchmarking.costs import allow
-from llm_magics.benchmarking.counting import counter_of
 from llm_magics.benchmarking.measurements import Measurements
+from llm_magics.benchmarking.measuring import environment
+from llm_magics.benchmarking.measuring.asking import Job, Record, listed, merged
+from llm_magics.benchmarking.measuring.counting import counter_of
+from llm_magics.benchmarking.quality import scoring
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.crew import done_by
 from llm_magics.engine.prompt import Prompt

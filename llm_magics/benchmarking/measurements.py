@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.benchmarking import differences, presets, reporting, scoring
-from llm_magics.benchmarking import summary as summaries
-from llm_magics.benchmarking.rows import COLUMN_TYPES
+from llm_magics.benchmarking.measuring.rows import COLUMN_TYPES
+from llm_magics.benchmarking.quality import scoring
+from llm_magics.benchmarking.results import differences, presets, reporting
+from llm_magics.benchmarking.results import summary as summaries
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from llm_magics.benchmarking.presets import Tool
+    from llm_magics.benchmarking.results.presets import Tool
 
 # All stamps of an answer: they are kept, and not shown.
 _STAMPS = ["times_s", "kinds"]
@@ -29,7 +30,7 @@ class Measurements(pd.DataFrame):
     All of pandas works, ``to_parquet`` and ``to_csv`` included; what is cut out of it
     (``runs[runs.model == "m"]``) can be summed up like the whole. Read from a file again it is
     ``lm.Measurements(pd.read_parquet(…))``. ``attrs`` tell when, where and with what versions it
-    was measured. The columns are told of in `llm_magics.benchmarking.definitions`.
+    was measured. The columns are told of in `llm_magics.benchmarking.measuring.definitions`.
     """
 
     def __init__(self, data: Any = None, *args: Any, **given: Any) -> None:
@@ -119,7 +120,7 @@ class Measurements(pd.DataFrame):
         The same with a column ``score_…`` for each score.
 
         Args:
-            score: see `llm_magics.benchmarking.scorers`.
+            score: see `llm_magics.benchmarking.quality.scorers`.
             expected: what is right: one for all, one a prompt in their order, or by prompt;
                 the column ``expected`` if not given.
         """
@@ -146,7 +147,10 @@ class Measurements(pd.DataFrame):
         Args:
             path: a file to write it to.
         """
-        return reporting.report(self, path)
+        text = reporting.report(self._whole(), self.summary(), self.attrs, self.differences)
+        if path is not None:
+            reporting.write(text, path)
+        return text
 
     def plot_load(self) -> Figure:
         """Time to first token, and tokens a second, over the load."""

@@ -97,8 +97,9 @@ def _print(names: list[str], texts: list[str]) -> None:
 def _frame(
     prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], together: Together
 ) -> Measurements:
-    from llm_magics.benchmarking import Measurements, environment
-    from llm_magics.benchmarking.rows import Answered
+    from llm_magics.benchmarking import Measurements
+    from llm_magics.benchmarking.measuring import environment
+    from llm_magics.benchmarking.measuring.rows import Answered
 
     rows = []
     for model, call, error in zip(options.model, calls, together.errors, strict=True):

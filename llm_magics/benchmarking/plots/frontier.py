@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.differences import (
+from llm_magics.benchmarking.plots import canvas
+from llm_magics.benchmarking.results.differences import (
     SCORE,
     column_to_compare,
     is_better_higher,
     scores_of,
 )
-from llm_magics.benchmarking.plots import canvas
-from llm_magics.benchmarking.stats import bootstrap
+from llm_magics.benchmarking.results.stats import bootstrap
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:

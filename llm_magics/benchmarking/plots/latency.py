@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.differences import column_to_compare
 from llm_magics.benchmarking.plots import canvas
-from llm_magics.benchmarking.summary import several_loads
+from llm_magics.benchmarking.results.differences import column_to_compare
+from llm_magics.benchmarking.results.summary import several_loads
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llm_magics.benchmarking.differences import SCORE
 from llm_magics.benchmarking.plots import canvas
+from llm_magics.benchmarking.results.differences import SCORE
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:

@@ -57,8 +57,8 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     %%llm.
     """
     from llm_magics.benchmarking import compare as measure
-    from llm_magics.benchmarking import scorers
-    from llm_magics.benchmarking.differences import scores_of
+    from llm_magics.benchmarking.quality import scorers
+    from llm_magics.benchmarking.results.differences import scores_of
 
     given = compare_parser().parse(rest)
     prompts = _texts(shell, given.prompts, variables)
@@ -123,7 +123,7 @@ def _shown(runs: Measurements, names: Sequence[str]) -> DataFrame:
 
 
 def _say_who_is_better(runs: Measurements) -> None:
-    from llm_magics.benchmarking.differences import scores_of
+    from llm_magics.benchmarking.results.differences import scores_of
 
     if runs["asked"].nunique() < 2 or not scores_of(runs):
         return

@@ -80,7 +80,7 @@ def _measuring(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
     if words[-1] in ("--prompts", "--expected"):
         return "variable", list(variables())
     if words[-1] == "--score":
-        from llm_magics.benchmarking.scorers import KNOWN
+        from llm_magics.benchmarking.quality.scorers import KNOWN
 
         return "score", [*KNOWN, *_functions()]
     return ("", []) if words[-1].startswith("-") else ("model", _models())

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.differences import scores_of
-from llm_magics.benchmarking.stats import bootstrap
+from llm_magics.benchmarking.results.differences import scores_of
+from llm_magics.benchmarking.results.stats import bootstrap
 
 # What has a distribution that people ask about.
 _SPREAD = ("ttft_s", "ttft_answer_s", "itl_ms", "tpot_ms", "e2e_s", "latency_s", "tokens_per_s")

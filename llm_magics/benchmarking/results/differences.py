@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.stats import bootstrap, holm, paired_test
+from llm_magics.benchmarking.results.stats import bootstrap, holm, paired_test
 from llm_magics.errors import UsageError, nearest
 
 SCORE = "score_"

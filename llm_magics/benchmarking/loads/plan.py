@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from llm_magics.benchmarking.asking import Job
-from llm_magics.benchmarking.prompts import mark_of, marked
-from llm_magics.benchmarking.steps import Step
+from llm_magics.benchmarking.loads.marks import mark_of, marked
+from llm_magics.benchmarking.loads.steps import Step
+from llm_magics.benchmarking.measuring.asking import Job
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from llm_magics.benchmarking.differences import SCORE, column_to_compare, scores_of
+from llm_magics.benchmarking.results.differences import SCORE, column_to_compare, scores_of
 from llm_magics.errors import UsageError
-
-if TYPE_CHECKING:
-    from llm_magics.benchmarking.measurements import Measurements
 
 # Of the many columns of a summary, those that a report shows.
 _SHOWN = ["requests", "failed", "cached", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "tokens_per_s", "throughput_tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
@@ -35,27 +33,38 @@ def metrics(summary: pd.DataFrame) -> dict[str, float]:
     return told
 
 
-def report(runs: Measurements, path: Any = None) -> str:
+def report(
+    runs: pd.DataFrame,
+    summary: pd.DataFrame,
+    about: Mapping[Any, Any],
+    differences: Callable[[], pd.DataFrame],
+) -> str:
     """See `Measurements.report`."""
-    if path is not None and not Path(path).parent.is_dir():
-        msg = f"There is no folder {Path(path).parent}."
-        raise UsageError(msg, hint="Make it first, or name another file.")
-    summary = runs.summary()
     parts = [
         "# Models compared",
-        f"{_count(runs)}",
+        _count(runs, about),
         markdown(_figures(summary)),
         *_scores(summary),
-        *_remarks(runs, summary),
-        *_compared(runs),
+        *_remarks(runs, summary, about),
+        *_compared(runs, differences),
         "## How it was measured",
         _DEFINITIONS,
-        _about(runs.attrs),
+        _about(about),
     ]
-    text = "\n\n".join(parts) + "\n"
-    if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
-    return text
+    return "\n\n".join(parts) + "\n"
+
+
+def write(text: str, path: Any) -> None:
+    """
+    Keep ``text`` in a file.
+
+    Raises:
+        UsageError: its folder is not there.
+    """
+    if not Path(path).parent.is_dir():
+        msg = f"There is no folder {Path(path).parent}."
+        raise UsageError(msg, hint="Make it first, or name another file.")
+    Path(path).write_text(text, encoding="utf-8")
 
 
 _DEFINITIONS = (
@@ -65,11 +74,11 @@ _DEFINITIONS = (
 )
 
 
-def _count(runs: Measurements) -> str:
+def _count(runs: pd.DataFrame, about: Mapping[Any, Any]) -> str:
     models = runs["asked"].nunique()
     return (
         f"{len(runs):,} requests, {runs['prompt'].nunique():,} prompts, {models:,} models;"
-        f" {runs.attrs.get('time', 'at an unknown time')}."
+        f" {about.get('time', 'at an unknown time')}."
     )
 
 
@@ -91,7 +100,7 @@ def _scores(summary: pd.DataFrame) -> list[str]:
     return ["## Quality", "Means, with 95 % intervals by bootstrap.", markdown(told.reset_index())]
 
 
-def _remarks(runs: Measurements, summary: pd.DataFrame) -> list[str]:
+def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]) -> list[str]:
     """What one must know before the figures are believed."""
     told = []
     failed = summary[summary["failed"] > 0]
@@ -113,25 +122,25 @@ def _remarks(runs: Measurements, summary: pd.DataFrame) -> list[str]:
             f"This process was busy {summary['client_cpu'].max():.0%} of a core: it may have been the"
             " bottleneck, and not the service."
         )
-    agreed = runs.attrs.get("judge_agreed")
+    agreed = about.get("judge_agreed")
     if agreed is not None and not math.isnan(agreed):
         told.append(f"The judge said the same in both orders for {agreed:.0%} of the pairs.")
     return ["\n".join(f"- {each}" for each in told)] if told else []
 
 
-def _compared(runs: Measurements) -> list[str]:
+def _compared(runs: pd.DataFrame, differences: Callable[[], pd.DataFrame]) -> list[str]:
     if runs["asked"].nunique() < 2:
         return []
     try:
-        told = runs.differences()
+        told = differences()
     except UsageError as error:  # scipy is an extra; a report goes without
         return [f"Differences were not tested: {error} {error.hint}"]
     shown = told[["model", "other", "n", "difference", "low", "high", "test", "p_corrected", "verdict"]]  # fmt: skip
-    name = column_to_compare(runs.frame, None).removeprefix(SCORE)
+    name = column_to_compare(runs, None).removeprefix(SCORE)
     return [f"## Differences in {name}", markdown(shown)]
 
 
-def _about(attrs: dict[Any, Any]) -> str:
+def _about(attrs: Mapping[Any, Any]) -> str:
     told = [
         f"- {str(name).replace('_', ' ')}: {_value(value)}"
         for name, value in attrs.items()

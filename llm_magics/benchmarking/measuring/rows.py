@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from llm_magics.benchmarking.counting import Counter, tokens_of
-from llm_magics.benchmarking.definitions import Latencies, latencies_of
-from llm_magics.benchmarking.stamps import Stamps, stamps_of
+from llm_magics.benchmarking.measuring.counting import Counter, tokens_of
+from llm_magics.benchmarking.measuring.definitions import Latencies, latencies_of
+from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.metering import Meter

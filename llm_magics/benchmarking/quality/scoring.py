@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from llm_magics.benchmarking import judging, scorers
-from llm_magics.benchmarking.differences import SCORE
-from llm_magics.benchmarking.judging import Judge
-from llm_magics.benchmarking.scorers import Scorer
+from llm_magics.benchmarking.quality import judging, scorers
+from llm_magics.benchmarking.quality.judging import Judge
+from llm_magics.benchmarking.quality.scorers import Scorer
+from llm_magics.benchmarking.results.differences import SCORE
 from llm_magics.errors import UsageError
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_magics.benchmarking.stamps import WRITTEN, Stamps
+from llm_magics.benchmarking.measuring.stamps import WRITTEN, Stamps
 from llm_magics.engine.response import Response
 from llm_magics.errors import UsageError
 

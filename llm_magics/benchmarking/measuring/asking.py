@@ -9,8 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_magics.benchmarking.counting import Counter
-from llm_magics.benchmarking.rows import Answered
+from llm_magics.benchmarking.measuring.counting import Counter
+from llm_magics.benchmarking.measuring.rows import Answered
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response

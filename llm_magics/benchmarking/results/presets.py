@@ -22,8 +22,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.stamps import ANSWER, COUNT, TOOL, WRITTEN, Stamps
-from llm_magics.benchmarking.summary import LOAD
+from llm_magics.benchmarking.measuring.stamps import ANSWER, COUNT, TOOL, WRITTEN, Stamps
+from llm_magics.benchmarking.results.summary import LOAD
 from llm_magics.errors import UsageError, nearest
 
 Tool = Literal["vllm", "guidellm", "aiperf"]

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_magics.benchmarking.stamps import ANSWER, TOOL, WRITTEN, Stamps
+from llm_magics.benchmarking.measuring.stamps import ANSWER, TOOL, WRITTEN, Stamps
 
 
 @dataclass(frozen=True, slots=True)

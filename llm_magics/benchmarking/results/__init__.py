@@ -1,0 +1,1 @@
+"""What measurements say: summaries, tests of differences, other tools' figures, reports."""
