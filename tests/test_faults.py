@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 import llm_magics as lm
-from llm_magics import errors, plain_http
+from llm_magics import errors
 from llm_magics.bridge import bridge
 from llm_magics.engine.session import session
+from llm_magics.plain_http import exchange
 from llm_magics.policies.cooldown import Cooldowns
 from tests.conftest import eventually
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
@@ -236,7 +237,7 @@ def test_a_server_with_too_many_at_its_door_is_tried_again(
 ) -> None:
     """It has answered before, and takes no connection in time: that passes, unlike one that is gone."""
     left: list[int] = []
-    connected = plain_http.connected
+    connected = exchange.connected
 
     async def crowded(host: str, port: int, wait_s: float | None) -> Any:
         if left:
@@ -247,5 +248,5 @@ def test_a_server_with_too_many_at_its_door_is_tried_again(
     with one(GOOD):
         assert lm.ask("first").retries == 0
         left[:] = [0]
-        monkeypatch.setattr(plain_http, "connected", crowded)
+        monkeypatch.setattr(exchange, "connected", crowded)
         assert lm.ask("hi").retries == 1

@@ -27,7 +27,7 @@ STOREYS = [
     ["providers"],
     ["transport"],
     ["plain_http"],
-    ["wire", "sockets", "bridge", "progress", "consent", "kernel_loop"],
+    ["wire", "bridge", "progress", "consent", "kernel_loop"],
     ["settings"],
     ["tools", "tables"],
     ["schemas", "types", "metering"],
@@ -114,7 +114,7 @@ def test_no_policy_knows_another() -> None:
 def test_httpx_is_imported_in_one_module() -> None:
     """So that its successor can take its place by one line."""
     importing = [path.name for path in PACKAGE.rglob("*.py") if "import httpx" in path.read_text()]
-    assert importing == ["transport.py"]
+    assert importing == ["library.py"]
 
 
 def test_wire_formats_are_pure() -> None:

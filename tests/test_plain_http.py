@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics import plain_http, sockets
+from llm_magics import plain_http
 from llm_magics.errors import ConnectionError
 from llm_magics.metering import METER, Meter
-from llm_magics.plain_http import Chunked, PlainHTTP, ProtocolError
-from llm_magics.sockets import StampedSocket
+from llm_magics.plain_http import PlainHTTP, ProtocolError, sockets
+from llm_magics.plain_http.framing import Chunked
+from llm_magics.plain_http.sockets import StampedSocket
 from llm_magics.transport import Timeouts, Transport
 from tests.serving import Asked, Says, serving
 

@@ -1,36 +1,23 @@
-"""
-HTTP/1.1 over plain sockets: what services on this machine and in this house speak.
-
-h11 writes requests and reads heads; bodies are cut out of their transfer here, all that has come
-in at once, and not a piece for each token: that is what most of a streamed token's cost was.
-No TLS, no proxy, no redirects.
-"""
+"""A request sent over a connection that was kept or made, and its answer as it comes."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import h11
 
-from llm_magics.sockets import StampedSocket, connected
+from llm_magics.plain_http.framing import LONGEST_LINE, Chunked, Fixed, Framing, ProtocolError
+from llm_magics.plain_http.sockets import StampedSocket, connected
 
 # What is kept for the next request: so many connections, so long.
 _MOST_KEPT, _KEPT_S = 100, 5.0
 
-# A line of a transfer that is longer is none.
-_LONGEST_LINE = 16 * 1024
-
 Headers = Sequence[tuple[bytes, bytes]]
 # Told of steps, by the names that httpx gives them.
 Trace = Callable[[str], Awaitable[None]]
-
-
-class ProtocolError(Exception):
-    """The server said what is no HTTP, or ended before it had said all."""
 
 
 class UnreachableError(Exception):
@@ -169,7 +156,7 @@ async def _write(
     ready = parser.send(made) or b""
     async for part in request.body:
         ready += parser.send(h11.Data(data=part)) or b""
-        if len(ready) > _LONGEST_LINE:
+        if len(ready) > LONGEST_LINE:
             if not await _is_written(socket, ready, wait_s):
                 return
             ready = b""
@@ -209,23 +196,7 @@ async def _head(
             raise ProtocolError(f"{type(event).__name__} in place of an answer")
 
 
-class _Framing(Protocol):
-    """
-    Cuts a body out of what comes.
-
-    Attributes:
-        is_done: whether that was all of it.
-        rest: what came behind it, or is not whole yet.
-    """
-
-    is_done: bool
-    rest: bytes
-
-    def feed(self, block: bytes) -> bytes:
-        """What of the body is in ``block``."""
-
-
-def _framing(request: Request, head: h11.Response) -> _Framing | None:
+def _framing(request: Request, head: h11.Response) -> Framing | None:
     """How the end of the body is told; ``None`` where by the end of the connection."""
     headers = dict(head.headers)
     if request.method == b"HEAD" or head.status_code in (204, 304):
@@ -243,78 +214,3 @@ def _keeps_alive(request: Request, head: h11.Response) -> bool:
         if name.lower() == b"connection"
     )
     return head.http_version >= b"1.1" and b"close" not in said
-
-
-class Fixed:
-    """A body of so many bytes."""
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.is_done = length == 0
-        self.rest = b""
-
-    def feed(self, block: bytes) -> bytes:
-        part, self.rest = block[: self._left], block[self._left :]
-        self._left -= len(part)
-        self.is_done = self._left == 0
-        return part
-
-
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
-
-
-class Chunked:
-    """A body in pieces, each with its size before it (RFC 9112, 7.1)."""
-
-    def __init__(self) -> None:
-        self.is_done = False
-        self.rest = b""
-        self._left = 0
-        self._is_after_piece = False
-        self._is_in_trailers = False
-
-    def feed(self, block: bytes) -> bytes:
-        """
-        All that of the body is in ``block``.
-
-        Raises:
-            ProtocolError: it is not so transferred.
-        """
-        data = self.rest + block if self.rest else block
-        parts: list[bytes] = []
-        at = 0
-        while not self.is_done:
-            if self._left:
-                part = data[at : at + self._left]
-                parts.append(part)
-                at += len(part)
-                self._left -= len(part)
-                if self._left:
-                    break
-                self._is_after_piece = True
-            end = data.find(b"\r\n", at, at + _LONGEST_LINE)
-            if end < 0:
-                if len(data) - at >= _LONGEST_LINE:
-                    msg = "a line of the transfer is too long"
-                    raise ProtocolError(msg)
-                break
-            self._line(data[at:end])
-            at = end + 2
-        self.rest = data[at:]
-        return b"".join(parts)
-
-    def _line(self, line: bytes) -> None:
-        """A line between the pieces: the end of one, a size, or a trailer."""
-        if self._is_in_trailers:
-            self.is_done = not line
-        elif self._is_after_piece:
-            if line:
-                msg = "a piece of the transfer is longer than it says"
-                raise ProtocolError(msg)
-            self._is_after_piece = False
-        else:
-            size = _SIZE.fullmatch(line)
-            if size is None:
-                raise ProtocolError(f"illegal chunk header: {line[:40]!r}")
-            self._left = int(size[1], 16)
-            self._is_in_trailers = self._left == 0

@@ -1,5 +1,5 @@
 """
-Bytes to and from a service over HTTP: the only module that imports httpx.
+Bytes to and from a service over HTTP: the only module that imports http.
 
 A block of an answer is stamped with the clock as it is read from the socket, before
 anybody looks into it, so that time to first token is the network's and not the parser's.
@@ -8,86 +8,26 @@ anybody looks into it, so that time to first token is the network's and not the 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import weakref
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
     suppress,
 )
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 from urllib.request import getproxies
 
-import h11
-import httpx
-
-from llm_magics import plain_http, sockets
 from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.metering import METER, Meter
-from llm_magics.plain_http import PlainHTTP
+from llm_magics.plain_http import are_possible
 from llm_magics.secrets import Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds to wait: for a connection, for the next byte, and for the whole answer."""
-
-    connect: float = 2.0
-    idle: float = 300.0
-    total: float | None = None
-
-    def for_httpx(self) -> httpx.Timeout:
-        return httpx.Timeout(self.idle, connect=self.connect)
-
-
-@dataclass(frozen=True, slots=True)
-class KeyHeader:
-    """The header in which a service wants its key, and the word before it."""
-
-    name: str = "Authorization"
-    scheme: str = "Bearer"
-
-    def value(self, key: Secret) -> str:
-        """The header's value; the key is revealed for nothing else."""
-        return f"{self.scheme} {key.reveal()}".lstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """
-    A body of the kind ``multipart/form-data``.
-
-    ``files`` holds by field ``(file name, bytes, media type)``.
-    """
-
-    fields: Mapping[str, str | list[str]]
-    files: Mapping[str, tuple[str, bytes, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer: its status, headers and bytes."""
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)  # a service may repeat the key in it
-
-    @property
-    def ok(self) -> bool:
-        """Whether the status says success."""
-        return 200 <= self.status < 300
-
-    def json(self) -> Any:
-        """The body decoded, or as text where it is no JSON: proxies answer in HTML."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return self.body.decode("utf-8", "replace")
+from llm_magics.transport.library import http
+from llm_magics.transport.plain import PlainTransport
+from llm_magics.transport.values import Form, KeyHeader, Reply, Timeouts
 
 
 @dataclass(slots=True)
@@ -96,7 +36,7 @@ class ByteStream:
 
     status: int
     headers: Mapping[str, str]
-    _response: httpx.Response
+    _response: http.Response
     _sent: float
     _deadline: float | None = None
     _meter: Meter | None = None
@@ -157,7 +97,7 @@ class Transport:
     key_header: KeyHeader = field(default_factory=KeyHeader)
     query: Mapping[str, str] = field(default_factory=dict)
     _has_answered: bool = field(default=False, repr=False)
-    _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = field(
+    _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, http.AsyncClient] = field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
 
@@ -205,15 +145,15 @@ class Transport:
                 )
             finally:
                 await response.aclose()
-        except httpx.HTTPError as error:
+        except http.HTTPError as error:
             raise self._unanswered(error) from None
         except TimeoutError:
             msg = f"{self.base_url} was not done within {total or 0:g} s."
             raise ConnectionError(msg, hint="Raise the setting total_s.") from None
 
     async def _begun(
-        self, client: httpx.AsyncClient, request: httpx.Request, seen: _Connection
-    ) -> httpx.Response:
+        self, client: http.AsyncClient, request: http.Request, seen: _Connection
+    ) -> http.Response:
         """
         The answer's beginning.
 
@@ -222,7 +162,7 @@ class Transport:
         """
         try:
             return await client.send(request, stream=True)
-        except httpx.RemoteProtocolError as error:
+        except http.RemoteProtocolError as error:
             if seen.is_new or "without sending a response" not in str(error):
                 raise
             return await client.send(request, stream=True)
@@ -233,7 +173,7 @@ class Transport:
         if client is not None:
             await client.aclose()
 
-    def _client(self) -> httpx.AsyncClient:
+    def _client(self) -> http.AsyncClient:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
@@ -242,47 +182,47 @@ class Transport:
             client = self._clients[loop] = self._new_client()
         return client
 
-    def _new_client(self) -> httpx.AsyncClient:
+    def _new_client(self) -> http.AsyncClient:
         try:
-            return httpx.AsyncClient(
-                transport=_PlainTransport() if self._is_plain() else None,
+            return http.AsyncClient(
+                transport=PlainTransport() if self._is_plain() else None,
                 limits=_LIMITS,
                 base_url=self.base_url,
                 headers=dict(self.headers),
                 params=dict(self.query) or None,
                 auth=_KeyAuth(self.key, self.key_header) if self.key else None,
-                timeout=self.timeouts.for_httpx(),
+                timeout=http.Timeout(self.timeouts.idle, connect=self.timeouts.connect),
                 trust_env=not _is_loopback(self.base_url),
             )
-        except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
+        except (ValueError, OSError, ImportError, http.InvalidURL) as error:
             msg = f"No connection to {self.base_url} can be set up: {error}"
             hint = "Check the address, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
             raise ConfigurationError(msg, hint=hint) from None
 
     def _is_plain(self) -> bool:
         """Whether it can go over sockets of our own: without TLS, and without a proxy."""
-        if not self.base_url.lower().startswith("http://") or not sockets.are_possible():
+        if not self.base_url.lower().startswith("http://") or not are_possible():
             return False
         return _is_loopback(self.base_url) or not getproxies()
 
-    def _unanswered(self, error: httpx.HTTPError) -> ConnectionError:
+    def _unanswered(self, error: http.HTTPError) -> ConnectionError:
         with suppress(RuntimeError):  # an error may be looked into, and holds its request
             error.request.headers.pop(self.key_header.name, None)
         what = str(error) or type(error).__name__
         code = None
         hint = "Check that the server runs and can be reached."
-        if isinstance(error, httpx.LocalProtocolError):  # its words would show the header
+        if isinstance(error, http.LocalProtocolError):  # its words would show the header
             message = f"The request to {self.base_url} holds what cannot be sent."
             hint = "Check the key and the headers for line breaks and characters beyond ASCII."
         elif "CERTIFICATE_VERIFY_FAILED" in what or "[SSL" in what:
             message = f"No safe connection to {self.base_url} can be made ({what})."
             hint = "Check the address, and whether a proxy stands between; SSL_CERT_FILE adds its certificate."
-        elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        elif isinstance(error, http.ConnectError | http.ConnectTimeout):
             # Who has answered before, and takes no connection in time, has too many to take.
-            is_busy = self._has_answered and isinstance(error, httpx.ConnectTimeout)
+            is_busy = self._has_answered and isinstance(error, http.ConnectTimeout)
             code = None if is_busy else "unreachable"
             message = f"Nobody answers at {self.base_url} ({what})."
-        elif isinstance(error, httpx.TimeoutException):
+        elif isinstance(error, http.TimeoutException):
             message = f"{self.base_url} fell silent for {self.timeouts.idle:g} s."
         else:
             message = f"The connection to {self.base_url} broke ({what})."
@@ -291,76 +231,10 @@ class Transport:
 
 # httpx would let a hundred requests through at once and have the others wait, unseen; how many
 # there may be is for others to say.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+_LIMITS = http.Limits(max_connections=None, max_keepalive_connections=100)
 
 
-class _PlainTransport(httpx.AsyncBaseTransport):
-    """For httpx, `PlainHTTP`: with its requests, answers and errors."""
-
-    def __init__(self) -> None:
-        self._http = PlainHTTP()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        waits = request.extensions["timeout"]
-        trace = request.extensions["trace"]
-        url = request.url
-        asked = plain_http.Request(
-            request.method.encode(),
-            url.raw_path,
-            request.headers.raw,
-            cast("httpx.AsyncByteStream", request.stream),
-            url.host,
-            url.port or 80,
-        )
-        with _in_words_of_httpx():
-            answer = await self._http.send(
-                asked,
-                plain_http.Waits(waits["connect"], waits["read"], waits["write"]),
-                lambda event: trace(event, {}),
-            )
-        extensions = {"reason_phrase": answer.reason, "http_version": b"HTTP/1.1", "socket": answer.socket}  # fmt: skip
-        return httpx.Response(
-            answer.status,
-            headers=list(answer.headers),
-            stream=_Body(answer.body),
-            extensions=extensions,
-        )
-
-    async def aclose(self) -> None:
-        self._http.close()
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, parts: AsyncGenerator[bytes, None]) -> None:
-        self._parts = parts
-
-    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        with _in_words_of_httpx():
-            async for part in self._parts:
-                yield part
-
-    async def aclose(self) -> None:
-        await self._parts.aclose()
-
-
-@contextmanager
-def _in_words_of_httpx() -> Generator[None, None, None]:
-    try:
-        yield
-    except plain_http.UnreachableError as error:
-        is_slow = isinstance(error.__cause__, TimeoutError)
-        raise (httpx.ConnectTimeout if is_slow else httpx.ConnectError)(str(error)) from error
-    except plain_http.ProtocolError as error:
-        raise httpx.RemoteProtocolError(str(error)) from error
-    except h11.LocalProtocolError as error:
-        raise httpx.LocalProtocolError(str(error)) from error
-    except TimeoutError as error:
-        raise httpx.ReadTimeout(str(error)) from error
-    except OSError as error:
-        raise httpx.ReadError(str(error)) from error
-
-
-def _begin(meter: Meter, seen: _Connection, request: httpx.Request) -> None:
+def _begin(meter: Meter, seen: _Connection, request: http.Request) -> None:
     """Note how an answer began."""
     meter.sent_at, meter.connect_s = seen.sent, seen.connect_s
     meter.headers_s = time.perf_counter() - seen.sent
@@ -403,18 +277,18 @@ class _Connection:
                 self.connect_s = self.sent - self._made
 
 
-class _KeyAuth(httpx.Auth):
+class _KeyAuth(http.Auth):
     """Puts the key into the header of a request, and nowhere before."""
 
     def __init__(self, key: Secret, header: KeyHeader) -> None:
         self._key = key
         self._header = header
 
-    def auth_flow(self, request: httpx.Request) -> Any:
+    def auth_flow(self, request: http.Request) -> Any:
         request.headers[self._header.name] = self._header.value(self._key)
         yield request
 
 
 def _is_loopback(url: str) -> bool:
     # A proxy from the environment must not see what stays on this machine.
-    return httpx.URL(url).host in {"127.0.0.1", "localhost", "::1"}
+    return http.URL(url).host in {"127.0.0.1", "localhost", "::1"}
