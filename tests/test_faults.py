@@ -239,7 +239,7 @@ def test_a_server_with_too_many_at_its_door_is_tried_again(
     left: list[int] = []
     connected = exchange.connected
 
-    async def crowded(host: str, port: int, wait_s: float | None) -> Any:
+    async def crowded(host: bytes, port: int, wait_s: float | None) -> Any:
         if left:
             left.pop()
             raise TimeoutError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from llm_magics import plain_http
 from llm_magics.errors import ConnectionError
 from llm_magics.metering import METER, Meter
-from llm_magics.plain_http import PlainHTTP, ProtocolError, sockets
+from llm_magics.plain_http import PlainHTTP, ProtocolError, exchange, sockets
 from llm_magics.plain_http.framing import Chunked
 from llm_magics.plain_http.sockets import StampedSocket
 from llm_magics.transport import Timeouts, Transport
@@ -87,10 +88,20 @@ def test_whatever_comes_it_ends_or_is_told_of(data: bytes, places: list[int]) ->
     assert len(framing.rest) <= len(data)
 
 
+def test_what_follows_a_transfer_is_bounded() -> None:
+    """Trailers without end are refused, and what is no header."""
+    framing = Chunked()
+    framing.feed(b"0\r\n")
+    with pytest.raises(ProtocolError):
+        framing.feed(b"A: b\r\n" * 100_000)
+    with pytest.raises(ProtocolError):
+        Chunked().feed(b"0\r\nnot a header\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [b"-5\r\nhello\r\n", b"0x5\r\nhello\r\n", b"5\r\nhelloworld\r\n", b"\r\n", b"zz\r\n",
-     b"1_0\r\n", b"f" * 16 + b"\r\n", b"5;" + b"x" * 20_000],
+     b"1_0\r\n", b"f" * 21 + b"\r\n", b"5;" + b"x" * 70_000],
 )  # fmt: skip
 def test_what_is_no_transfer_is_refused(wrong: bytes) -> None:
     """Sizes that are none, pieces that are longer than they say, lines without end."""
@@ -156,7 +167,7 @@ async def untold(event: str) -> None:
 async def ask(port: int, wait_s: float = 2.0) -> bytes:
     """The body of one answer."""
     http = PlainHTTP()
-    request = plain_http.Request(b"GET", b"/", [(b"Host", b"x")], nothing(), "127.0.0.1", port)
+    request = plain_http.Request(b"GET", b"/", [(b"Host", b"x")], nothing(), (b"127.0.0.1", port))
     answer = await http.send(request, plain_http.Waits(wait_s, wait_s, wait_s), untold)
     try:
         return b"".join([part async for part in answer.body])
@@ -237,7 +248,7 @@ def test_a_connection_is_used_again_only_when_it_can_be() -> None:
         bodies = []
         for _ in range(3):
             request = plain_http.Request(
-                b"GET", b"/", [(b"Host", b"x")], nothing(), "127.0.0.1", port
+                b"GET", b"/", [(b"Host", b"x")], nothing(), (b"127.0.0.1", port)
             )
             told = await http.send(request, plain_http.Waits(2, 2, 2), untold)
             bodies.append(b"".join([part async for part in told.body]))
@@ -274,13 +285,13 @@ def test_stamps_are_those_of_arrival() -> None:
 
     async def read() -> tuple[float, float, bool]:
         listening = socket.create_server(("127.0.0.1", 0))
-        made = await sockets.connected("127.0.0.1", listening.getsockname()[1], 1.0)
+        made = await sockets.connected(b"127.0.0.1", listening.getsockname()[1], 1.0)
         other, _ = listening.accept()
         other.sendall(b"now")
         sent = time.perf_counter()
         time.sleep(0.2)  # noqa: ASYNC251 (the loop is busy with others)
         assert await made.read(1.0) == b"now"
-        has_stamps = made._has_stamps
+        has_stamps = made._clock is not None
         made.close()
         other.close()
         listening.close()
@@ -296,7 +307,7 @@ def test_a_clock_that_was_set_is_not_believed(monkeypatch: pytest.MonkeyPatch) -
 
     async def read() -> list[float]:
         listening = socket.create_server(("127.0.0.1", 0))
-        made = await sockets.connected("127.0.0.1", listening.getsockname()[1], 1.0)
+        made = await sockets.connected(b"127.0.0.1", listening.getsockname()[1], 1.0)
         other, _ = listening.accept()
         stamps = [time.perf_counter()]
         for shift_s in (0, 3600, -3600, 0):
@@ -320,10 +331,12 @@ def test_the_sender_waits_where_nobody_reads() -> None:
 
     async def read() -> tuple[int, int]:
         listening = socket.create_server(("127.0.0.1", 0))
-        made = await sockets.connected("127.0.0.1", listening.getsockname()[1], 1.0)
+        made = await sockets.connected(b"127.0.0.1", listening.getsockname()[1], 1.0)
         other, _ = listening.accept()
         loop = asyncio.get_running_loop()
         sending = loop.run_in_executor(None, other.sendall, bytes(size))
+        await asyncio.sleep(0.2)
+        made.watch()
         await asyncio.sleep(0.2)
         ahead, came = made._ahead, 0
         while came < size:
@@ -408,7 +421,7 @@ def test_a_stamped_socket_says_when_it_is_stale() -> None:
 
     async def stale() -> list[bool]:
         listening = socket.create_server(("127.0.0.1", 0))
-        made: StampedSocket = await sockets.connected("127.0.0.1", listening.getsockname()[1], 1)
+        made: StampedSocket = await sockets.connected(b"127.0.0.1", listening.getsockname()[1], 1)
         other, _ = listening.accept()
         told = [made.is_stale]
         other.close()
@@ -419,3 +432,322 @@ def test_a_stamped_socket_says_when_it_is_stale() -> None:
         return told
 
     assert asyncio.run(stale()) == [False, True, True]
+
+
+def watched() -> int:
+    """How many sockets the running loop looks at, its own among them."""
+    selector: Any = asyncio.get_running_loop()
+    return len(selector._selector.get_map())
+
+
+OK = HEAD + b"Content-Length: 2\r\n\r\nok"
+
+
+def kept_open(made: socket.socket) -> None:
+    """Answers one request after the other."""
+    with suppress(OSError):
+        while True:
+            read_request(made)
+            made.sendall(OK)
+
+
+def silent(made: socket.socket) -> None:
+    """Begins an answer, and says no more."""
+    with suppress(OSError):
+        read_request(made)
+        made.sendall(HEAD + b"Content-Length: 10\r\n\r\nbegun")
+        made.recv(1)
+
+
+def test_an_answer_that_nobody_read_leaves_nothing_behind() -> None:
+    """Left without a look, by an error, or by a cancelled task."""
+
+    async def leave(url: str) -> int:
+        transport = Transport(url)
+        for _ in range(5):
+            async with transport.stream("GET", "/"):
+                pass
+        for _ in range(5):
+            with suppress(KeyError):
+                async with transport.stream("GET", "/"):
+                    raise KeyError
+        left = watched()
+        await transport.close()
+        return left
+
+    with raw_server(silent) as listening:
+        assert asyncio.run(leave(f"http://127.0.0.1:{listening.getsockname()[1]}")) == 1
+
+
+def test_a_transport_that_is_forgotten_lets_its_connections_go() -> None:
+    """A kept one is watched by nobody, so that a loop that goes on does not hold it."""
+    ended = threading.Semaphore(0)
+
+    def until_closed(made: socket.socket) -> None:
+        kept_open(made)
+        ended.release()
+
+    async def forget(url: str) -> int:
+        for _ in range(10):
+            await Transport(url).send("GET", "/")
+        gc.collect()
+        return watched()
+
+    with raw_server(until_closed) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert asyncio.run(forget(url)) == 1
+        assert all(ended.acquire(timeout=2) for _ in range(10))
+
+
+def test_closing_ends_what_is_under_way() -> None:
+    """Whoever waits is told at once; nothing is kept afterwards."""
+
+    async def close(url: str) -> tuple[float, int]:
+        transport = Transport(url)
+        tasks = [asyncio.create_task(transport.send("GET", "/")) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        began = time.perf_counter()
+        await transport.close()
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(error, ConnectionError) for error in errors)
+        return time.perf_counter() - began, watched()
+
+    with raw_server(silent) as listening:
+        took, left = asyncio.run(close(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+    assert took < 1
+    assert left == 1
+
+
+def test_leaving_while_another_reads() -> None:
+    """The other is told that the connection broke."""
+
+    async def leave(url: str) -> BaseException | None:
+        transport = Transport(url)
+
+        async def read(stream: Any) -> None:
+            async for _ in stream.blocks:
+                pass
+
+        async with transport.stream("GET", "/") as stream:
+            task = asyncio.create_task(read(stream))
+            await asyncio.sleep(0.2)
+        await asyncio.wait([task], timeout=2)
+        await transport.close()
+        return task.exception()
+
+    with raw_server(silent) as listening:
+        error = asyncio.run(leave(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+    assert error is not None
+
+
+def test_connections_of_a_burst_are_let_go() -> None:
+    """Also while one of them goes on being used."""
+
+    async def burst(url: str, monkeypatch: pytest.MonkeyPatch) -> int:
+        transport = Transport(url)
+        await asyncio.gather(*(transport.send("GET", "/") for _ in range(20)))
+        monkeypatch.setattr(exchange, "_KEPT_S", 0.2)
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            await transport.send("GET", "/")
+        (client,) = transport._clients.values()
+        plain: Any = client._transport
+        kept = len(plain._http._kept)
+        await transport.close()
+        return kept
+
+    with raw_server(kept_open) as listening, pytest.MonkeyPatch.context() as patch:
+        assert asyncio.run(burst(f"http://127.0.0.1:{listening.getsockname()[1]}", patch)) == 1
+
+
+def resolving(**addresses: list[str]) -> Any:
+    """A resolver that knows these names only."""
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, port: Any, *args: Any, **more: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        return [each for address in addresses.get(name.replace(".", "_").replace("-", "_"), [name])
+                 for each in real(address, port, *args, **more)]  # fmt: skip
+
+    return resolve
+
+
+def test_a_key_goes_to_the_host_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name in ASCII is looked up as it is, and not as another encoding of names would have it."""
+    asked: list[Any] = []
+
+    def resolve(host: Any, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    async def send(url: str) -> None:
+        with pytest.raises(ConnectionError):
+            await Transport(url).send("GET", "/")
+
+    for url in ("http://xn--strae-oqa.test:1", "http://straße.test:1"):
+        asyncio.run(send(url))
+    assert asked == [b"xn--strae-oqa.test"] * 2
+
+
+def test_a_name_that_is_none_is_told_of() -> None:
+    """As a host that cannot be reached."""
+    for host in ("a" * 64 + ".test", "a..b.test"):
+        with pytest.raises(ConnectionError):
+            asyncio.run(Transport(f"http://{host}").send("GET", "/"))
+
+
+def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first is refused, is of a kind that the system has not, or swallows all."""
+    full = socket.create_server(("127.0.0.2", 0), backlog=0)
+    port = full.getsockname()[1]
+    fillers = []
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(("127.0.0.2", port))
+        fillers.append(filler)
+    listening = socket.create_server(("127.0.0.1", port))
+
+    def answer() -> None:
+        with listening.accept()[0] as made:
+            kept_open(made)
+
+    answering = threading.Thread(target=answer, daemon=True)
+    answering.start()
+    monkeypatch.setattr(socket, "getaddrinfo", resolving(two_test=["127.0.0.2", "127.0.0.1"]))
+
+    async def send(url: str) -> int:
+        transport = Transport(url, timeouts=Timeouts(2, 5))
+        reply = await transport.send("GET", "/")
+        await transport.close()
+        return reply.status
+
+    assert asyncio.run(send(f"http://two.test:{port}")) == 200
+    answering.join(2)
+    for each in (*fillers, full, listening):
+        each.close()
+
+    real = socket.socket
+
+    class NoSix(real):  # type: ignore[misc, valid-type]
+        def __init__(self, family: Any = -1, *args: Any, **more: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(97, "Address family not supported by protocol")
+            super().__init__(family, *args, **more)
+
+    with raw_server(kept_open) as other:
+        port = other.getsockname()[1]
+        found = [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        monkeypatch.setattr(socket, "socket", NoSix)
+        assert asyncio.run(send(f"http://six.test:{port}")) == 200
+
+
+def test_long_heads_are_read_however_they_are_cut() -> None:
+    """Up to what httpx reads."""
+    head = HEAD + b"X: " + b"y" * 60_000 + b"\r\nContent-Length: 2\r\n\r\nok"
+
+    def answer(made: socket.socket) -> None:
+        read_request(made)
+        for part in (head[:30_000], head[30_000:]):
+            made.sendall(part)
+            time.sleep(0.05)
+
+    with raw_server(answer) as listening:
+        assert asyncio.run(ask(listening.getsockname()[1])) == b"ok"
+
+
+def test_nothing_of_tls_goes_in_plain_text() -> None:
+    """Whatever path asks for it."""
+    asked = []
+    with raw_server(asked.append) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(ConnectionError):
+            asyncio.run(
+                Transport(f"http://127.0.0.1:{port}").send("GET", f"https://127.0.0.1:{port}/x")
+            )
+    assert not asked
+
+
+def test_a_request_that_may_have_been_read_is_not_sent_again() -> None:
+    """On a kept connection that closes late, or after it has said something."""
+    requests: list[int] = []
+
+    def crash(made: socket.socket, before: bytes, wait_s: float) -> None:
+        read_request(made)
+        requests.append(1)
+        made.sendall(OK)
+        read_request(made)
+        requests.append(2)
+        made.sendall(before)
+        time.sleep(wait_s)
+
+    async def two(url: str) -> None:
+        transport = Transport(url)
+        await transport.send("POST", "/")
+        with pytest.raises(ConnectionError):
+            await transport.send("POST", "/")
+        await transport.close()
+
+    for before, wait_s in ((b"", 0.8), (b"HTTP/1.1 102 Processing\r\n\r\n", 0.0)):
+        requests.clear()
+        with raw_server(lambda made, b=before, w=wait_s: crash(made, b, w)) as listening:  # type: ignore[misc]
+            asyncio.run(two(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+        assert requests == [1, 2]
+
+
+def test_the_time_of_whoever_reads_is_his_own() -> None:
+    """A deadline of his, in the block, is not told as the service's."""
+
+    async def late(url: str) -> None:
+        transport = Transport(url)
+        try:
+            async with transport.stream("GET", "/") as stream:
+                await stream.reply()
+                async with asyncio.timeout(0.05):
+                    await asyncio.sleep(1)
+        finally:
+            await transport.close()
+
+    with raw_server(kept_open) as listening, pytest.raises(TimeoutError):
+        asyncio.run(late(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+
+
+def test_what_goes_wrong_in_a_reader_reaches_whoever_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is no silence."""
+
+    def wrong(self: Any) -> Any:
+        raise ValueError("odd")
+
+    with raw_server(kept_open) as listening:
+        monkeypatch.setattr(StampedSocket, "_received", wrong)
+        with pytest.raises(ValueError, match="odd"):
+            asyncio.run(ask(listening.getsockname()[1]))
+
+
+def test_a_packet_waits_for_a_busy_loop_and_keeps_its_time() -> None:
+    """However long that is busy."""
+
+    async def read() -> tuple[float, float]:
+        listening = socket.create_server(("127.0.0.1", 0))
+        made = await sockets.connected(b"127.0.0.1", listening.getsockname()[1], 1.0)
+        other, _ = listening.accept()
+        other.sendall(b"now")
+        sent = time.perf_counter()
+        time.sleep(1.3)  # noqa: ASYNC251 (the loop is busy with others)
+        await made.read(1.0)
+        has_stamps = made._clock is not None
+        made.close()
+        other.close()
+        listening.close()
+        return made.read_at - sent, 0.05 if has_stamps else 2.0
+
+    late, most = asyncio.run(read())
+    assert late < most

@@ -8,6 +8,7 @@ No TLS, no proxy, no redirects.
 
 from llm_magics.plain_http.exchange import (
     Answer,
+    Body,
     PlainHTTP,
     Request,
     UnreachableError,
@@ -18,6 +19,7 @@ from llm_magics.plain_http.sockets import are_possible
 
 __all__ = [
     "Answer",
+    "Body",
     "PlainHTTP",
     "ProtocolError",
     "Request",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ from llm_magics.plain_http.sockets import StampedSocket, connected
 
 # What is kept for the next request: so many connections, so long.
 _MOST_KEPT, _KEPT_S = 100, 5.0
+
+# As many bytes as httpx reads of a head.
+_LONGEST_HEAD = 100 * 1024
 
 Headers = Sequence[tuple[bytes, bytes]]
 # Told of steps, by the names that httpx gives them.
@@ -34,14 +37,13 @@ class Waits(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of ``host``; the body comes in parts, as its headers say."""
+    """What is asked of ``origin``, a host and a port; the body comes in parts, as its headers say."""
 
     method: bytes
     target: bytes
     headers: Headers
     body: AsyncIterable[bytes]
-    host: str
-    port: int
+    origin: tuple[bytes, int]
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Answer:
     status: int
     reason: bytes
     headers: Headers
-    body: AsyncGenerator[bytes, None]
+    body: Body
     socket: StampedSocket
 
 
@@ -59,7 +61,9 @@ class PlainHTTP:
     """Sends requests, each over a connection that is kept from before or made for it."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, int], list[tuple[float, StampedSocket]]] = {}
+        self._kept: list[tuple[float, tuple[bytes, int], StampedSocket]] = []  # oldest first
+        self._used: set[StampedSocket] = set()
+        self._is_closed = False
 
     async def send(self, request: Request, waits: Waits, trace: Trace) -> Answer:
         """
@@ -71,81 +75,134 @@ class PlainHTTP:
             OSError: the connection broke.
             ProtocolError: see there.
         """
-        socket = self._one_kept(request)
+        socket = self._one_kept(request.origin)
         if socket is None:
             await trace("connection.connect_tcp.started")
             try:
-                socket = await connected(request.host, request.port, waits.connect)
+                socket = await connected(*request.origin, waits.connect)
             except (TimeoutError, OSError) as error:
                 raise UnreachableError(str(error) or "it took too long") from error
+        self._used.add(socket)
         try:
-            parser = h11.Connection(h11.CLIENT)
+            socket.watch()
+            parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
             await trace("http11.send_request_headers.started")
             await _write(socket, parser, request, waits.write)
             head = await _head(socket, parser, waits.read)
         except h11.RemoteProtocolError as error:
-            socket.close()
+            self._let_go(socket)
             raise ProtocolError(str(error)) from error
         except BaseException:
-            socket.close()
+            self._let_go(socket)
             raise
-        body = self._body(socket, parser, request, head, waits.read)
+        framing = _framing(request, head)
+        kept_for = request.origin if framing and _keeps_alive(request, head) else None
+        body = Body(socket, parser.trailing_data[0], framing, waits.read, lambda is_whole: self._done(socket, kept_for if is_whole else None))  # fmt: skip
         return Answer(head.status_code, head.reason, head.headers.raw_items(), body, socket)
 
-    def _one_kept(self, request: Request) -> StampedSocket | None:
-        kept = self._kept.get((request.host, request.port), [])
-        while kept:
-            since, socket = kept.pop()
-            if time.monotonic() - since < _KEPT_S and not socket.is_stale:
-                return socket
-            socket.close()
+    def _one_kept(self, origin: tuple[bytes, int]) -> StampedSocket | None:
+        oldest = time.monotonic() - _KEPT_S
+        while self._kept and self._kept[0][0] < oldest:
+            self._kept.pop(0)[2].close()
+        for place in range(len(self._kept) - 1, -1, -1):
+            if self._kept[place][1] == origin:
+                socket = self._kept.pop(place)[2]
+                if not socket.is_stale:
+                    return socket
+                socket.close()
         return None
 
-    async def _body(
-        self,
-        socket: StampedSocket,
-        parser: h11.Connection,
-        request: Request,
-        head: h11.Response,
-        wait_s: float | None,
-    ) -> AsyncGenerator[bytes, None]:
-        """The parts of a body; then the connection is kept, or closed if it cannot be."""
-        framing = _framing(request, head)
-        can_be_kept = framing is not None and _keeps_alive(request, head)
-        is_whole = False
-        try:
-            block, _ = parser.trailing_data
-            while True:
-                part = block if framing is None else framing.feed(block)
-                if part:
-                    yield part
-                if framing is not None and framing.is_done:
-                    is_whole = True
-                    return
-                block = await socket.read(wait_s)
-                if not block:
-                    if framing is None:
-                        return
-                    msg = "peer closed connection without sending complete message body"
-                    raise ProtocolError(msg)
-        finally:
-            if is_whole and can_be_kept and framing is not None and not framing.rest:
-                self._keep(request, socket)
-            else:
-                socket.close()
+    def _done(self, socket: StampedSocket, kept_for: tuple[bytes, int] | None) -> None:
+        """An answer has ended; its connection is kept where it can be used again."""
+        if kept_for is None or self._is_closed:
+            self._let_go(socket)
+            return
+        self._used.discard(socket)
+        socket.unwatch()  # what is watched is held by the loop; this may be forgotten
+        self._kept.append((time.monotonic(), kept_for, socket))
+        if len(self._kept) > _MOST_KEPT:
+            self._kept.pop(0)[2].close()
 
-    def _keep(self, request: Request, socket: StampedSocket) -> None:
-        kept = self._kept.setdefault((request.host, request.port), [])
-        kept.append((time.monotonic(), socket))
-        if len(kept) > _MOST_KEPT:
-            kept.pop(0)[1].close()
+    def _let_go(self, socket: StampedSocket) -> None:
+        self._used.discard(socket)
+        socket.close()
 
     def close(self) -> None:
-        """Close what is kept."""
-        for kept in self._kept.values():
-            for _, socket in kept:
-                socket.close()
+        """Close all connections; what is under way breaks off."""
+        self._is_closed = True
+        for _, _, socket in self._kept:
+            socket.close()
+        for socket in [*self._used]:
+            self._let_go(socket)
         self._kept.clear()
+
+
+class Body:
+    """
+    The parts of a body as they come, to be iterated once.
+
+    However it ends, its connection is given back or closed; `aclose` ends it at any moment.
+    """
+
+    def __init__(
+        self,
+        socket: StampedSocket,
+        begun: bytes,
+        framing: Framing | None,
+        wait_s: float | None,
+        done: Callable[[bool], None],
+    ) -> None:
+        """``begun`` came with the head; ``done`` is told whether it ended as it should."""
+        self._socket = socket
+        self._block = begun
+        self._framing = framing
+        self._wait_s = wait_s
+        self._done = done
+        self._has_ended = False
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._has_ended:
+            try:
+                part = self._part()
+                if not self._has_ended and not part:
+                    await self._read()
+            except BaseException:
+                self._end(is_whole=False)
+                raise
+            if part:
+                return part
+        raise StopAsyncIteration
+
+    def _part(self) -> bytes:
+        """What of the body is in the block that came last."""
+        block, self._block = self._block, b""
+        if self._framing is None:
+            return block
+        part = self._framing.feed(block)
+        if self._framing.is_done:
+            self._end(is_whole=not self._framing.rest)
+        return part
+
+    async def _read(self) -> None:
+        self._block = await self._socket.read(self._wait_s)
+        if self._block:
+            return
+        if self._framing is not None:
+            msg = "peer closed connection without sending complete message body"
+            raise ProtocolError(msg)
+        self._end(is_whole=True)
+
+    def _end(self, *, is_whole: bool) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._done(is_whole)
+
+    async def aclose(self) -> None:
+        """End it, whole or not, read or not."""
+        self._end(is_whole=False)
 
 
 async def _write(
@@ -178,17 +235,15 @@ async def _is_written(socket: StampedSocket, data: bytes, wait_s: float | None) 
 async def _head(
     socket: StampedSocket, parser: h11.Connection, wait_s: float | None
 ) -> h11.Response:
+    has_said = False
     while True:
         event = parser.next_event()
         if event is h11.NEED_DATA:
             block = await socket.read(wait_s)
-            if (
-                not block
-                and parser.their_state is h11.SEND_RESPONSE
-                and not parser.trailing_data[0]
-            ):
+            if not block and not has_said:
                 msg = "Server disconnected without sending a response."
                 raise ProtocolError(msg)
+            has_said = True
             parser.receive_data(block)
         elif isinstance(event, h11.Response):
             return event

@@ -6,7 +6,9 @@ import re
 from typing import Protocol
 
 # A line of a transfer that is longer is none.
-LONGEST_LINE = 16 * 1024
+LONGEST_LINE = 64 * 1024
+# What may follow a transfer, all together.
+_LONGEST_TRAILERS = 100 * 1024
 
 
 class ProtocolError(Exception):
@@ -44,7 +46,7 @@ class Fixed:
         return part
 
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,20})[ \t]*(?:;.*)?")
 
 
 class Chunked:
@@ -56,6 +58,7 @@ class Chunked:
         self._left = 0
         self._is_after_piece = False
         self._is_in_trailers = False
+        self._trailers = 0
 
     def feed(self, block: bytes) -> bytes:
         """
@@ -90,6 +93,10 @@ class Chunked:
     def _line(self, line: bytes) -> None:
         """A line between the pieces: the end of one, a size, or a trailer."""
         if self._is_in_trailers:
+            self._trailers += len(line) + 2
+            if self._trailers > _LONGEST_TRAILERS or (line and b":" not in line):
+                msg = "what follows the transfer is too long, or no header"
+                raise ProtocolError(msg)
             self.is_done = not line
         elif self._is_after_piece:
             if line:

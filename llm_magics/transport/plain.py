@@ -20,6 +20,9 @@ class PlainTransport(http.AsyncBaseTransport):
         self._http = PlainHTTP()
 
     async def handle_async_request(self, request: http.Request) -> http.Response:
+        if request.url.scheme != "http":
+            msg = f"{request.url.scheme}:// does not go in plain text"
+            raise http.UnsupportedProtocol(msg)
         waits = request.extensions["timeout"]
         trace = request.extensions["trace"]
         url = request.url
@@ -28,8 +31,7 @@ class PlainTransport(http.AsyncBaseTransport):
             url.raw_path,
             request.headers.raw,
             cast("http.AsyncByteStream", request.stream),
-            url.host,
-            url.port or 80,
+            (url.raw_host, url.port or 80),
         )
         with _in_words_of_httpx():
             answer = await self._http.send(
@@ -50,7 +52,7 @@ class PlainTransport(http.AsyncBaseTransport):
 
 
 class _Body(http.AsyncByteStream):
-    def __init__(self, parts: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, parts: plain_http.Body) -> None:
         self._parts = parts
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:

@@ -1,19 +1,16 @@
-"""
-Bytes to and from a service over HTTP: the only module that imports http.
-
-A block of an answer is stamped with the clock as it is read from the socket, before
-anybody looks into it, so that time to first token is the network's and not the parser's.
-"""
+"""One service's address, and the connections to it."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
+    contextmanager,
     nullcontext,
     suppress,
 )
@@ -62,11 +59,12 @@ class ByteStream:
                 if self._deadline is None:  # a context for every block is a tenth of its cost
                     block = await anext(blocks)
                 else:
-                    async with _until(self._deadline):
-                        block = await anext(blocks)
+                    with _told_apart():
+                        async with _until(self._deadline):
+                            block = await anext(blocks)
             except StopAsyncIteration:
                 return
-            at = (clock() if socket is None else socket.read_at) - sent
+            at = max(0.0, (clock() if socket is None else socket.read_at) - sent)
             if meter is not None:
                 meter.bytes_received += len(block)
             yield at, block
@@ -97,6 +95,7 @@ class Transport:
     key_header: KeyHeader = field(default_factory=KeyHeader)
     query: Mapping[str, str] = field(default_factory=dict)
     _has_answered: bool = field(default=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, http.AsyncClient] = field(
         default_factory=weakref.WeakKeyDictionary, repr=False
     )
@@ -133,8 +132,9 @@ class Transport:
             method, path, headers=headers, extensions={"trace": seen.trace}, **_content(body)
         )
         try:
-            async with _until(deadline):
-                response = await self._begun(client, request, seen)
+            with _told_apart():
+                async with _until(deadline):
+                    response = await self._begun(client, request, seen)
             self._has_answered = True
             meter = METER.get()
             if meter is not None:
@@ -147,7 +147,7 @@ class Transport:
                 await response.aclose()
         except http.HTTPError as error:
             raise self._unanswered(error) from None
-        except TimeoutError:
+        except _LateError:
             msg = f"{self.base_url} was not done within {total or 0:g} s."
             raise ConnectionError(msg, hint="Raise the setting total_s.") from None
 
@@ -157,13 +157,15 @@ class Transport:
         """
         The answer's beginning.
 
-        A connection that was kept from before may just have been closed by the server: then
-        nobody has read the request, and it is sent once more. On a new one somebody may have.
+        A connection that was kept from before may just have been closed by the server. That
+        shows at once, and then nobody has read the request: it is sent once more. Later, or on
+        a new connection, somebody may have.
         """
         try:
             return await client.send(request, stream=True)
         except http.RemoteProtocolError as error:
-            if seen.is_new or "without sending a response" not in str(error):
+            is_at_once = time.perf_counter() - seen.sent < _AT_ONCE_S
+            if seen.is_new or not is_at_once or "without sending a response" not in str(error):
                 raise
             return await client.send(request, stream=True)
 
@@ -175,11 +177,12 @@ class Transport:
 
     def _client(self) -> http.AsyncClient:
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            for gone in [each for each in self._clients if each.is_closed()]:
-                del self._clients[gone]
-            client = self._clients[loop] = self._new_client()
+        with self._lock:
+            client = self._clients.get(loop)
+            if client is None:
+                for gone in [each for each in self._clients if each.is_closed()]:
+                    del self._clients[gone]
+                client = self._clients[loop] = self._new_client()
         return client
 
     def _new_client(self) -> http.AsyncClient:
@@ -229,6 +232,9 @@ class Transport:
         return ConnectionError(message, hint=hint, code=code)
 
 
+# What a connection that the server has closed says, it says at once.
+_AT_ONCE_S = 0.5
+
 # httpx would let a hundred requests through at once and have the others wait, unseen; how many
 # there may be is for others to say.
 _LIMITS = http.Limits(max_connections=None, max_keepalive_connections=100)
@@ -245,6 +251,19 @@ def _content(body: Any) -> dict[str, Any]:
     if isinstance(body, Form):
         return {"data": dict(body.fields), "files": dict(body.files)}
     return {"json": body} if body is not None else {}
+
+
+class _LateError(Exception):
+    """The whole answer took longer than it may."""
+
+
+@contextmanager
+def _told_apart() -> Generator[None, None, None]:
+    """Our own deadline, from that of whoever reads."""
+    try:
+        yield
+    except TimeoutError:
+        raise _LateError from None
 
 
 def _until(deadline: float | None) -> AbstractAsyncContextManager[Any]:

@@ -74,8 +74,6 @@ def label(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 def legend(ax: Axes, names: Sequence[str], handles: Sequence[Any]) -> None:
     """Whose line is whose, beside the picture."""
-    if len(names) < 2:
-        return
     made = ax.legend(
         handles,
         [f" {name}" for name in names],  # a name that begins with _ would be left out

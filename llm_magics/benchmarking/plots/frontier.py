@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from llm_magics.benchmarking.plots import canvas
@@ -15,7 +14,7 @@ from llm_magics.benchmarking.results.differences import (
     is_better_higher,
     scores_of,
 )
-from llm_magics.benchmarking.results.stats import bootstrap
+from llm_magics.benchmarking.results.stats import mean_interval
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def points(frame: pd.DataFrame, quality: str | None, cost: str | None) -> pd.Dat
     dear = column_to_compare(frame, cost or _known_cost(frame))
     rows = []
     for name, group in frame.groupby("asked", sort=False):
-        interval = bootstrap(group[good], np.mean)
+        interval = mean_interval(group[good])
         rows.append((name, _mean(group[good]), *interval, _mean(group[dear])))
     told = pd.DataFrame(rows, columns=["model", good, "low", "high", dear]).set_index("model")
     told["frontier"] = [_is_best(told, name, good, dear) for name in told.index]
@@ -100,7 +99,9 @@ def figure(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figure
             parse_math=False,
         )
     ax.margins(0.15)
+    if good.startswith(SCORE) and told[good].between(0, 1).all():
+        ax.set_ylim(-0.04, 1.04)
     canvas.label(
-        ax, x=f"{dear}, mean", y=f"{good.removeprefix(SCORE)}, mean", title="filled, on the line: no other is better in both"
+        ax, x=f"{dear}, mean", y=f"{good.removeprefix(SCORE)}, mean", title="up is better, left is cheaper; filled, on the line: no other is better in both"
     )  # fmt: skip
     return drawn

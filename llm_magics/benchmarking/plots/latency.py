@@ -35,9 +35,11 @@ def figure(frame: pd.DataFrame, by: str) -> Figure:
     for ax, (load, part) in zip(axes, parts, strict=True):
         handles = [_line(ax, part, model, column, number) for number, model in enumerate(models)]
         ax.set_ylim(0, 1.02)
-        ax.sharex(axes[0])
         y = "share of requests, at or below" if ax is axes[0] else ""
-        canvas.label(ax, x=column, y=y, title=load or f"{len(whole):,} requests")
+        canvas.label(ax, x=column, y=y, title=f"{column}, {len(part):,} requests{load}")
+    limits = [ax.get_xlim() for ax in axes]
+    for ax in axes:
+        ax.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
     canvas.legend(axes[-1], models, handles)
     return drawn
 
@@ -47,7 +49,7 @@ def _by_load(whole: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     if not loads:
         return [("", whole)]
     name = loads[0]
-    parts = [(f"{load:g} {_TOLD[name]}", part) for load, part in whole.groupby(name)]
+    parts = [(f", {load:g} {_TOLD[name]}", part) for load, part in whole.groupby(name)]
     if len(parts) > _MOST_LOADS:
         msg = f"There are {len(parts)} loads, and no more than {_MOST_LOADS} can be seen at once."
         raise UsageError(msg, hint=f"Draw some: runs[runs.{name} <= 8].plot_latency()")

@@ -33,9 +33,9 @@ def figure(summary: pd.DataFrame) -> Figure:
         handles += speed.plot(at, group["throughput_tokens_per_s"], **style)
         names.append(str(name))
     for ax in (first, speed):
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.08 * ax.dataLim.ymax or 1)
         ax.set_xticks(sorted({*summary.index.get_level_values(load).astype(float)}))
-    canvas.label(first, x=_TOLD[load], y="s", title="time to first token: median, to the 90th percentile")  # fmt: skip
+    canvas.label(first, x=_TOLD[load], y="seconds", title="time to first token: median, to the 90th percentile")  # fmt: skip
     canvas.label(speed, x=_TOLD[load], y="tokens/s", title="tokens a second, of all requests")
     canvas.legend(speed, names, handles)
     return drawn

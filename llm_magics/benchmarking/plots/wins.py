@@ -37,5 +37,7 @@ def figure(shares: pd.DataFrame, column: str) -> Figure:
     ):
         for told in (text.label1, text.label2):
             told.set_parse_math(False)
-    canvas.label(ax, title=f"{column.removeprefix(SCORE)}: how often the row beats the column")
+    canvas.label(
+        ax, title=f"{column.removeprefix(SCORE)}: share of prompts that the row wins, ties half"
+    )
     return drawn

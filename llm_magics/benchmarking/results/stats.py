@@ -6,7 +6,7 @@ Arrays in, numbers out; nothing here knows of frames or models. Needs numpy; the
 
 Sources: Efron and Tibshirani, *An Introduction to the Bootstrap* (percentile interval); McNemar
 1947 in its exact form (binomial, of the pairs that differ); Wilcoxon 1945 (signed ranks, scipy's);
-Holm 1979; Connor 1987 (pairs needed for McNemar's test).
+Holm 1979; Connor 1987 (pairs needed for McNemar's test); Wilson 1927; Agresti and Min 2005.
 """
 
 from __future__ import annotations
@@ -64,6 +64,44 @@ def bootstrap(values: Any, statistic: Statistic, confidence: float = 0.95) -> In
     return Interval(float(low), float(high))
 
 
+def mean_interval(values: Any, confidence: float = 0.95) -> Interval:
+    """
+    The interval of a mean (n,).
+
+    Where all values are 0 or 1, Wilson's: of ten wrong answers nobody knows that all are.
+    """
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    n = len(known)
+    if not n or not np.isin(known, (0, 1)).all():
+        return bootstrap(known, np.mean, confidence)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = float(known.mean())
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
+def gap_interval(gaps: Any, confidence: float = 0.95) -> Interval:
+    """
+    The interval of a mean of paired differences (n,), by bootstrap.
+
+    Where that has nothing to draw from, for all differ alike: that of Agresti and Min for
+    answers that are right or wrong, which is never of no width; for others nothing is said.
+    """
+    known = np.asarray(gaps, np.float64)
+    n = len(known)
+    if n and (known != known[0]).any():
+        return bootstrap(known, np.mean, confidence)
+    if not n or known[0] not in (-1, 0, 1):
+        return Interval(math.nan, math.nan)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    won, lost = float((known > 0).sum()) + 0.5, float((known < 0).sum()) + 0.5
+    middle = (won - lost) / (n + 2)
+    half = z * math.sqrt(won + lost - (won - lost) ** 2 / (n + 2)) / (n + 2)
+    return Interval(max(-1.0, middle - half), min(1.0, middle + half))
+
+
 class Test(NamedTuple):
     """A test of a difference: which, its probability, and how many pairs it would need."""
 
@@ -105,6 +143,12 @@ def _wilcoxon(differences: Any) -> float:
     return float(_scipy().wilcoxon(differences, zero_method="wilcox").pvalue)
 
 
+def _least(differences: Any, alpha: float) -> int:
+    """So many pairs an exact test needs at least, however clear they are: of those that differ 2 ** (1 - k) <= alpha."""
+    share = float((differences != 0).mean())
+    return math.ceil((1 - math.log2(alpha)) / share) if share else 0
+
+
 def _needed_pairs(differences: Any, alpha: float) -> int | None:
     """Connor's number for McNemar's test."""
     share, gap = float((differences != 0).mean()), abs(float(differences.mean()))
@@ -112,7 +156,7 @@ def _needed_pairs(differences: Any, alpha: float) -> int | None:
         return None
     found, missed = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(POWER)
     root = found * math.sqrt(share) + missed * math.sqrt(max(0.0, share - gap**2))
-    return math.ceil((root / gap) ** 2)
+    return max(math.ceil((root / gap) ** 2), _least(differences, alpha))
 
 
 def _needed(differences: Any, alpha: float) -> int | None:
@@ -121,10 +165,9 @@ def _needed(differences: Any, alpha: float) -> int | None:
     if not gap or len(differences) < 2:
         return None
     spread = float(differences.std(ddof=1))
-    if not spread:
-        return len(differences)
     found, missed = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(POWER)
-    return math.ceil(((found + missed) * spread / gap) ** 2 * math.pi / 3)
+    needed = math.ceil(((found + missed) * spread / gap) ** 2 * math.pi / 3)
+    return max(needed, _least(differences, alpha))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from llm_magics.benchmarking.results.differences import scores_of
-from llm_magics.benchmarking.results.stats import bootstrap
+from llm_magics.benchmarking.results.stats import bootstrap, mean_interval
+from llm_magics.engine.road import INTERRUPTED
 
 # What has a distribution that people ask about.
 _SPREAD = ("ttft_s", "ttft_answer_s", "itl_ms", "tpot_ms", "e2e_s", "latency_s", "tokens_per_s")
@@ -40,8 +41,13 @@ def _row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
         "failed": int(failed.sum()),
         "cached": int(group["cached"].astype(bool).sum()),
     }
+    stopped = int((group["finish_reason"] == INTERRUPTED).sum())
+    told |= {"stopped": stopped} if stopped else {}
+    for name in scores_of(group):
+        low, high = mean_interval(group[name], confidence)
+        told |= {name: _mean(group[name]), f"{name}_low": low, f"{name}_high": high}
     # An answer that broke off or failed has no times that could be set beside whole ones.
-    whole = group[~failed & (group["finish_reason"] != "interrupted")]
+    whole = group[~failed & (group["finish_reason"] != INTERRUPTED)]
     for name in _SPREAD:
         if name in group:
             told |= _spread(name, whole[name].to_numpy("float64"), confidence)
@@ -51,14 +57,6 @@ def _row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     told["cost_usd"] = float(group["cost_usd"].sum(min_count=1))
     if "client_cpu" in group:
         told["client_cpu"] = float(group["client_cpu"].max())
-    for name in scores_of(group):
-        values = group[name].to_numpy("float64")
-        interval = bootstrap(values, np.mean, confidence)
-        told |= {
-            name: _mean(group[name]),
-            f"{name}_low": interval.low,
-            f"{name}_high": interval.high,
-        }
     return told
 
 
