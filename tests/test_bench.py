@@ -388,7 +388,12 @@ def test_where_it_was_measured_is_kept(server: Server) -> None:
         ({"seconds": -1}, "seconds cannot be -1"),
         ({"requests": 1.5}, "requests cannot be 1.5"),
         ({"warmup": -1}, "warmup cannot be -1"),
-        ({"prompts": []}, "no prompt to ask"),
+        ({"prompts": []}, "nothing to ask: prompts has none"),
+        ({"prompts": ["a", None]}, "something else than texts: None"),
+        ({"prompts": pd.DataFrame({"a": ["b"]})}, "prompts cannot be a DataFrame"),
+        ({"seconds": 1, "requests": 2}, "not both"),
+        ({"repeat": 1, "requests": 2}, "not both"),
+        ({"concurency": 2}, "no argument concurency"),
         ({"tokenizer": 3}, "tokenizer cannot be 3"),
         ({"max_token": 3}, "There is no parameter max_token"),
     ],
@@ -404,9 +409,12 @@ def test_a_slip_is_told_of_before_anything_is_sent(
 
 
 def test_no_model_is_a_slip() -> None:
-    """An empty list measures nothing."""
-    with pytest.raises(UsageError, match="no model to measure"):
-        lm.bench([])
+    """An empty list measures nothing; a model is named once."""
+    for models, says in (([], "models has none"), (None, "cannot be a NoneType"), ([None], "else than texts")):  # fmt: skip
+        with pytest.raises(UsageError, match=says):
+            lm.bench(models)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="named twice"):
+        lm.bench(["echo/echo", "echo/echo"])
 
 
 def test_what_may_cost_much_is_asked_about(server: Server) -> None:

@@ -86,7 +86,14 @@ def test_latency_is_drawn_as_shares() -> None:
         assert np.unique(line.get_xdata()).tolist() == np.unique(values).tolist()
         assert (line.get_ydata()[0], line.get_ydata()[-1]) == (0, 1)
     several = measured(MODELS, loads=(1, 4)).plot_latency("ttft_s")
-    assert [ax.get_title() for ax in several.axes] == ["1 at once", "4 at once"]
+    assert [ax.get_title() for ax in several.axes] == [
+        "ttft_s, 24 requests, 1 at once",
+        "ttft_s, 24 requests, 4 at once",
+    ]
+    low, high = several.axes[0].get_xlim()
+    told = measured(MODELS, loads=(1, 4)).ttft_s
+    assert low < told.min() < told.max() < high
+    assert several.axes[1].get_xlim() == (low, high)
 
 
 def test_the_frontier_is_who_has_no_better() -> None:
@@ -129,7 +136,8 @@ def test_wins_are_written_in_their_fields() -> None:
 def test_every_picture_shows_itself_on_any_page(name: str) -> None:
     """A PNG that lets the page through, with words seen on white and on black."""
     pillow = pytest.importorskip("PIL.Image")
-    figure = getattr(measured(MODELS, loads=(1, 4)), name)()
+    loads = (1,) if name == "plot_wins" else (1, 4)
+    figure = getattr(measured(MODELS, loads=loads), name)()
     image = pillow.open(io.BytesIO(figure._repr_png_()))
     pixels = np.asarray(image.convert("RGBA"))
     assert pixels[0, 0, 3] == 0
@@ -152,6 +160,7 @@ def test_models_are_told_apart_in_grey() -> None:
         (lambda runs: runs.plot_load(), "load was the same"),
         (lambda runs: runs.drop(columns="score_exact").plot_frontier(), "have no score"),
         (lambda runs: runs[runs.asked == "cheap"].plot_wins(), "one model only"),
+        (lambda runs: measured(MODELS, loads=(1, 4)).plot_wins(), "several loads"),
         (lambda runs: runs.assign(e2e_s=math.nan).plot_latency(), "No request has a e2e_s"),
         (lambda runs: runs.plot_latency("e2e"), "no measurement 'e2e'"),
         (lambda runs: measured(MODELS, loads=tuple(range(1, 9)), count=2).plot_latency(), "8 loads"),
@@ -167,7 +176,8 @@ def test_what_cannot_be_drawn_is_told(draw: Any, says: str) -> None:
 def test_names_are_words_and_no_formulas() -> None:
     """Dollars and underscores are drawn as they are."""
     runs = measured({"_a $x^2$": MODELS["good"], "$b$": MODELS["cheap"]}, loads=(1, 2))
-    for name in ("plot_load", "plot_latency", "plot_frontier", "plot_wins"):
+    for name in ("plot_load", "plot_latency", "plot_frontier"):
         getattr(runs, name)()._repr_png_()
+    runs[runs.concurrency == 2].plot_wins()._repr_png_()
     texts = runs.plot_load().axes[1].get_legend().get_texts()
     assert [text.get_text().strip() for text in texts] == ["_a $x^2$", "$b$"]

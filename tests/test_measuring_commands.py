@@ -57,7 +57,9 @@ def test_compare_says_who_is_better(
     )
     assert told.score_exact.tolist() == [0.5, 0.0]
     assert told.score_short.tolist() == [1.0, 0.0]
-    assert "echo/echo and echo/lorem: not resolved at n = 2" in capsys.readouterr().out
+    assert (
+        "exact: echo/echo and echo/lorem: not resolved at n = 2; about " in capsys.readouterr().out
+    )
     assert len(shell.user_ns["runs"]) == 4
 
 
@@ -82,7 +84,8 @@ def test_a_model_that_fails_is_told_of(
         ("bench echo/echo --prompts 5", "no list of texts", "column"),
         ('bench echo/echo --prompts "1 +"', "SyntaxError", "quotes"),
         ("bench echo/echo -o 2x", "cannot be a variable", ""),
-        ("compare echo/echo", "required: --prompts", ""),
+        ("compare echo/echo", "not told what to ask", "--prompts"),
+        ("compare echo/echo --prompt x", "no flag --prompt", "--prompts"),
         ('compare echo/echo --prompts "[\'a\']" --score exakt', "no score 'exakt'", "exact"),
         ('compare echo/echo --prompts "[\'a\']" --score exact', "needs to know what is right", ""),
     ],
@@ -94,6 +97,13 @@ def test_slips_are_named(shell: InteractiveShell, line: str, says: str, hint: st
         run(shell, line)
     assert hint in str(caught.value.hint)
     assert len(lm.runs()) == count
+
+
+def test_no_time_measures_nothing(shell: InteractiveShell) -> None:
+    """Which is said."""
+    with pytest.raises(UsageError, match="Nothing was measured") as caught:
+        run(shell, "bench echo/echo --seconds 0.0000001")
+    assert "--seconds" in str(caught.value.hint)
 
 
 def test_interrupted_it_keeps_what_had_come(

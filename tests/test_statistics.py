@@ -210,12 +210,12 @@ def test_prompts_that_one_did_not_answer() -> None:
     """Only those in common are compared; without any, that is said."""
     runs = answers(a=[1, 0, 1], b=[1, 1, 1])
     runs.loc[runs.asked == "b", "score_exact"] = math.nan
-    row = runs.differences().iloc[0] if "b" in runs.differences().other.tolist() else None
-    assert row is None
-    runs = answers(a=[1, 0, math.nan], b=[math.nan, math.nan, 1])
-    row = runs.differences().iloc[0]
-    assert row.n == 0
-    assert "no prompt was answered by both" in row.verdict
+    for each in (runs, answers(a=[1, 0, math.nan], b=[math.nan, math.nan, 1])):
+        row = each.differences().iloc[0]
+        assert row.n == 0
+        assert row.verdict == "not compared: nothing was measured of both"
+    runs.loc[runs.asked == "b", "error"] = "X: y"
+    assert runs.differences(baseline="b").verdict.tolist() == ["not compared: b answered nothing"]
 
 
 def test_numbers_of_prompts_are_rounded_up() -> None:

@@ -11,12 +11,14 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
+from llm_magics.benchmarking import slips
 from llm_magics.benchmarking.costs import allow
+from llm_magics.benchmarking.keeping import partial_kept
 from llm_magics.benchmarking.loads.plan import Block, Plan
 from llm_magics.benchmarking.loads.steps import Arrival, Step, steps_of
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.measuring import environment
-from llm_magics.benchmarking.measuring.asking import Job, Record, listed
+from llm_magics.benchmarking.measuring.asking import Job, Record
 from llm_magics.benchmarking.measuring.counting import counter_of
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
@@ -53,12 +55,14 @@ def _bench(  # noqa: PLR0913 (what can be asked)
 
     Args:
         models, prompts: one, or several.
-        repeat: how often each prompt is asked of each model at each load; 3 if neither this,
-            ``requests`` nor ``seconds`` is given, and more where a load needs more.
+        repeat: how often each prompt is asked of each model at each load. If neither this,
+            ``requests`` nor ``seconds`` is given, 3 times, or as often as it takes for four
+            requests to each place of ``concurrency``.
         concurrency: so many requests at once ("closed loop"), 1 if not given; of a list one
             after the other ("sweep").
         rate: so many requests a second in place of that, whether or not the service keeps up
-            ("open loop"); ``latency_s`` counts from when each was meant to begin.
+            ("open loop"); ``latency_s`` counts from when each was meant to begin. For fewer
+            than 30 requests a rate of ``poisson`` arrivals is a matter of luck.
         arrival: with ``rate``, ``poisson`` or ``constant``.
         requests: of each model at each load, in place of ``repeat``.
         seconds: how long each model is asked at each load, in place of ``repeat``.
@@ -77,34 +81,41 @@ def _bench(  # noqa: PLR0913 (what can be asked)
 
     Raises:
         UsageError: an argument does not fit.
-        Interrupted: with what was measured in ``partial``.
+        BudgetError: the budget is spent; with what was measured in ``partial``.
+        Interrupted: with what was measured in ``partial`` (of ``lm.abench`` the
+            `CancelledError` has it).
     """
-    tape = session.tape
+    slips.refuse_slips(parameters, _bench)
+    if seconds is not None and (requests is not None or repeat is not None):
+        msg = "It is measured for so many seconds, or so many requests, and not both."
+        raise UsageError(msg, hint="Leave seconds out, or requests and repeat.")
+    if requests is not None and repeat is not None:
+        msg = "There are so many requests, or each prompt is asked so often, and not both."
+        raise UsageError(msg, hint="Leave requests out, or repeat.")
     plan = Plan(
-        _named(models),
-        _texts(prompts),
+        slips.models(models),
+        slips.texts("prompts", prompts),
         steps_of(concurrency, rate, arrival),
         None if repeat is None else whole_number("repeat", repeat),
         None if requests is None else whole_number("requests", requests),
-        _seconds(seconds),
+        None if seconds is None else slips.number("seconds", seconds, "seconds"),
         bool(distinct),
         # A recording is found again by what was sent.
-        draw if draw is not None else 0 if tape else secrets.randbits(32),
+        draw if draw is not None else 0 if session.tape else secrets.randbits(32),
         system,
         parameters,
+        secrets.randbits(32),
     )
     count = counter_of(tokenizer)
     warm_up = whole_number("warmup", warmup, least=0)
     calls = plan.calls()  # made in any case: slips are told of before anything is sent
     if not yes:
-        allow(calls, _times(plan))
+        allow(calls, _times(plan) + warm_up / len(plan.prompts))
     call = BenchCall(plan, Record(count), Record(count), warm_up)
 
     def stopped() -> Interrupted:
         msg = f"Stopped; {call.record.so_far()}."
-        return Interrupted(
-            msg, hint="They are in the exception's .partial.", partial=call.result()
-        )
+        return Interrupted(msg, hint=KEEP_THEM, partial=call.result(is_stopped=True))
 
     return Work(call, call.result, stopped)
 
@@ -131,7 +142,7 @@ class BenchCall:
             yield Progress(f"warming up {job.model}")
             await self._before.ask(job)
         self._began = time.perf_counter()
-        with _memory_left_alone():
+        with _memory_left_alone(), partial_kept(lambda: self.result(is_stopped=True)):
             for block in self._plan.blocks():
                 async with aclosing(self._walk(block, draw)) as walked:
                     async for _ in walked:
@@ -163,16 +174,18 @@ class BenchCall:
             time.perf_counter() - self._began,
         )
 
-    def result(self) -> Measurements:
-        """What was measured so far."""
+    def result(self, *, is_stopped: bool = False) -> Measurements:
+        """What was measured so far; where that is not all, it is noted."""
         plan = self._plan
         about = {
             **environment.told(plan.models),
             "steps": [str(step) for step in plan.steps],
             "distinct_prompts": plan.is_distinct,
             "draw": plan.seed,
-            "parameters": {name: repr(value) for name, value in plan.parameters.items()},
+            **environment.asked(plan.system, plan.parameters),
         }
+        if is_stopped:
+            about["stopped"] = f"after {len(self.record):,} of {plan.total or 'many'} requests"
         return Measurements.of(self.record.rows, about, self._before.rows)
 
 
@@ -203,29 +216,3 @@ def _times(plan: Plan) -> float:
 def _in_time(step: Step, plan: Plan) -> float:
     """About how many requests fit in the time; an answer takes a second, for want of better."""
     return (plan.seconds or 0.0) * (step.rate or step.concurrency or 1)
-
-
-def _named(models: str | Iterable[str]) -> list[str]:
-    named = listed(models)
-    if not named:
-        msg = "There is no model to measure: the list is empty."
-        raise UsageError(msg, hint='Write lm.bench(["local/smollm2-135m"]).')
-    return named
-
-
-def _texts(prompts: str | Iterable[str]) -> list[str]:
-    texts = listed(prompts)
-    if not texts:
-        msg = "There is no prompt to ask: the list is empty."
-        raise UsageError(msg, hint="Leave prompts out, or give it texts.")
-    return texts
-
-
-def _seconds(given: Any) -> float | None:
-    if given is None:
-        return None
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not is_number or not 0 < given < math.inf:
-        msg = f"seconds cannot be {given!r:.60}."
-        raise UsageError(msg, hint="Give it a number above 0.")
-    return float(given)

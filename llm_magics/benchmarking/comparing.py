@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from llm_magics.benchmarking import slips
 from llm_magics.benchmarking.costs import allow
+from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.measuring import environment
-from llm_magics.benchmarking.measuring.asking import Job, Record, listed, merged
+from llm_magics.benchmarking.measuring.asking import Job, Record, merged
 from llm_magics.benchmarking.measuring.counting import counter_of
 from llm_magics.benchmarking.quality import scoring
 from llm_magics.engine.chat import ChatCall
@@ -21,7 +22,7 @@ from llm_magics.engine.crew import done_by
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
-from llm_magics.errors import Interrupted, LLMError
+from llm_magics.errors import Interrupted
 from llm_magics.frames.arguments import whole_number
 from llm_magics.types import Progress
 
@@ -63,10 +64,13 @@ def _compare(  # noqa: PLR0913 (what can be asked)
 
     Raises:
         UsageError: an argument does not fit.
-        Interrupted: with what had come in ``partial``.
+        BudgetError: the budget is spent; with what had come in ``partial``.
+        Interrupted: with what had come in ``partial`` (of ``lm.acompare`` the `CancelledError`
+            has it).
     """
-    scoring.check(score, expected)
-    wanted, asked = listed(models), listed(prompts)
+    slips.refuse_slips(parameters, _compare)
+    wanted, asked = slips.models(models), slips.texts("prompts", prompts)
+    scoring.check(score, expected, len(wanted))
     right = None if expected is None else scoring.right_for(asked, expected)
     times = whole_number("repeat", repeat)
     prompt = Prompt("", None, system, parameters, variables, is_fresh=times > 1)
@@ -74,33 +78,28 @@ def _compare(  # noqa: PLR0913 (what can be asked)
     at_once, record = whole_number("concurrency", concurrency), Record(counter_of(tokenizer))
     if not yes:
         allow(_calls_by_model(jobs))
-    call = CompareCall(jobs, at_once, record)
+    about = {**environment.told(wanted), **environment.asked(system, parameters)}
+    call = CompareCall(jobs, at_once, record, about)
 
     def result() -> Measurements:
-        about = environment.told(wanted)
-        told = Measurements.of(call.record.rows, about)
-        return _scored(told, score) if len(told) else told
+        return _scored(call.result(), score, yes=yes)
 
     def stopped() -> Interrupted:
-        told = Measurements.of(call.record.answered, environment.told(wanted))
+        told = call.result(is_stopped=True)
+        scoring.add_scores(told, scoring.by_rule(score))
         msg = f"Stopped; {call.record.so_far()}."
-        hint = "They are a frame in the exception's .partial." if len(told) else None
-        return Interrupted(msg, hint=hint, partial=told)
+        return Interrupted(msg, hint=KEEP_THEM if len(told) else None, partial=told)
 
     return Work(call, result, stopped)
 
 
-def _scored(told: Measurements, score: Any) -> Measurements:
-    """With scores; the answers are paid, and outlive a judge that cannot be asked."""
+def _scored(told: Measurements, score: Any, *, yes: bool) -> Measurements:
+    """With scores; the answers are paid, and outlive an interrupt while they are scored."""
     try:
-        scoring.add_scores(told, score)
-    except LLMError as error:
-        msg = f"The answers are there, and not all scores are: {error} Try .scored(…) again."
-        warnings.warn(msg, stacklevel=4)
+        scoring.add_scores(told, score, yes=yes)
     except KeyboardInterrupt:
         msg = f"Stopped while scoring; all {len(told)} answers had come."
-        hint = "They are in the exception's .partial; .scored(…) scores them."
-        raise Interrupted(msg, hint=hint, partial=told) from None
+        raise Interrupted(msg, hint=f"{KEEP_THEM}; .scored(…) scores them", partial=told) from None
     return told
 
 
@@ -111,10 +110,13 @@ acompare = awaited("acompare", _compare)
 class CompareCall:
     """Jobs on their way, each provider's on its own; ``record`` has the rows so far."""
 
-    def __init__(self, jobs: Sequence[Job], at_once: int, record: Record) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], at_once: int, record: Record, about: dict[str, Any]
+    ) -> None:
         self.record = record
         self._jobs = jobs
         self._at_once = at_once
+        self._about = about
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """Ask all of them, yielding how far it has come."""
@@ -123,14 +125,23 @@ class CompareCall:
             by_provider.setdefault(job.model.partition("/")[0], []).append(job)
         began = time.perf_counter()
         walks = [done_by(self._at_once, self.record.ask, jobs) for jobs in by_provider.values()]
-        async with aclosing(merged(walks)) as walked:
-            async for _ in walked:
-                yield self._progress(time.perf_counter() - began)
+        with partial_kept(lambda: self.result(is_stopped=True)):
+            async with aclosing(merged(walks)) as walked:
+                async for _ in walked:
+                    yield self._progress(time.perf_counter() - began)
 
     def _progress(self, elapsed_s: float) -> Progress:
         failed = self.record.failed
         told = ["comparing", *([f"{failed:,} failed"] if failed else [])]
         return Progress(" · ".join(told), len(self.record), len(self._jobs), "answers", elapsed_s)
+
+    def result(self, *, is_stopped: bool = False) -> Measurements:
+        """What had come; where that is not all, it is noted."""
+        rows = self.record.answered if is_stopped else self.record.rows
+        about = dict(self._about)
+        if is_stopped:
+            about["stopped"] = f"after {len(rows):,} of {len(self._jobs):,} requests"
+        return Measurements.of(rows, about)
 
 
 def _jobs(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # All stamps of an answer: they are kept, and not shown.
 _STAMPS = ["times_s", "kinds"]
 _NEEDED = ("asked", "prompt", "error")
+_SUMMED = ("cached", "retries", "cost_usd", "output_tokens")
 
 
 class Measurements(pd.DataFrame):
@@ -28,9 +29,11 @@ class Measurements(pd.DataFrame):
     What ``lm.bench`` and ``lm.compare`` give: a DataFrame with one row a request.
 
     All of pandas works, ``to_parquet`` and ``to_csv`` included; what is cut out of it
-    (``runs[runs.model == "m"]``) can be summed up like the whole. Read from a file again it is
-    ``lm.Measurements(pd.read_parquet(…))``. ``attrs`` tell when, where and with what versions it
-    was measured. The columns are told of in `llm_magics.benchmarking.measuring.definitions`.
+    (``runs[runs.asked == "p/m"]``) can be summed up like the whole; ``asked`` is a model as it
+    was named. Throughput is that of the rows that are there. Read from a file again it is
+    ``lm.Measurements(pd.read_parquet(…))``; of CSV ``attrs`` are lost, which tell when, where, with
+    what versions and parameters it was measured. The columns are told of in
+    `llm_magics.benchmarking.measuring.definitions`.
     """
 
     def __init__(self, data: Any = None, *args: Any, **given: Any) -> None:
@@ -57,9 +60,10 @@ class Measurements(pd.DataFrame):
         ]
         types = {name: kind for name, kind in COLUMN_TYPES.items() if name in made}
         made = made.astype(types)
-        for name in ("rate", "concurrency"):
-            if name in made and made[name].isna().all():
-                made = made.drop(columns=name)
+        empty = [
+            name for name in ("rate", "concurrency") if name in made and made[name].isna().all()
+        ]
+        made = made.drop(columns=empty)
         made.attrs.update(about)
         made.attrs["warm_up"] = [_plain(row) for row in before]
         return made
@@ -78,14 +82,15 @@ class Measurements(pd.DataFrame):
         """
         One row a model, and a load where there were several.
 
-        Of times the median, its interval (``_low``, ``_high``, by bootstrap), and the 90th and
+        Of scores the mean with its interval (of right and wrong Wilson's, else by bootstrap over
+        prompts). Of times the median, its interval (``_low``, ``_high``, by bootstrap), and the 90th and
         99th percentile (of tokens/s the 10th and 1st). Requests that failed are counted in
         ``failed`` and have no times; those from a cache or a recording, in ``cached``, neither.
         ``client_cpu`` is the share of one core that this process was busy: near 1 it was
         measured itself, and not the service. Of fewer than 100 requests a 99th percentile is
         little more than the slowest.
         """
-        return summaries.summary(self._whole(), _share(confidence))
+        return summaries.summary(self._whole(*_SUMMED), _share(confidence))
 
     def differences(
         self, by: str | None = None, *, baseline: str | None = None, confidence: float = 0.95
@@ -95,12 +100,12 @@ class Measurements(pd.DataFrame):
 
         Args:
             by: a score or a measurement (``exact``, ``e2e_s``); the first score if not given,
-                else ``e2e_s``.
+                else ``e2e_s``. An answer that failed scores 0, and has no time.
             baseline: compare all others with this model only.
             confidence: of the interval, and of the verdict.
 
         Returns:
-            For each pair: ``n`` prompts in common (of times: requests), both means, the
+            For each pair, and each load where there are several: ``n`` prompts in common (of times: requests), both means, the
             ``difference`` (other less model) with its interval by paired bootstrap, the test
             (McNemar where all is 0 or 1, else Wilcoxon) with its ``p`` and the one corrected
             for the number of pairs (Holm), how many prompts would be ``n_needed`` to tell
@@ -115,7 +120,7 @@ class Measurements(pd.DataFrame):
         """The share of prompts on which the row's model beats the column's; a tie is half."""
         return differences.win_matrix(self._whole(), by)
 
-    def scored(self, score: Any, expected: Any = None) -> Measurements:
+    def scored(self, score: Any, expected: Any = None, *, yes: bool = False) -> Measurements:
         """
         The same with a column ``score_…`` for each score.
 
@@ -123,9 +128,13 @@ class Measurements(pd.DataFrame):
             score: see `llm_magics.benchmarking.quality.scorers`.
             expected: what is right: one for all, one a prompt in their order, or by prompt;
                 the column ``expected`` if not given.
+            yes: do not ask about what a judge costs.
         """
+        frame = self._whole("text")
+        known = expected if expected is not None else frame.get("expected")
+        scoring.check(score, known, frame["asked"].nunique())
         made = self.copy()
-        scoring.add_scores(made, score, expected)
+        scoring.add_scores(made, score, expected, yes=yes)
         return made
 
     def as_measured_by(self, tool: Tool) -> pd.DataFrame:
@@ -134,7 +143,7 @@ class Measurements(pd.DataFrame):
 
         One row a model and load, its columns named as that tool names them.
         """
-        return presets.reported(self._whole(), tool)
+        return presets.reported(self._whole(*_STAMPS), tool)
 
     def metrics(self) -> dict[str, float]:
         """All numbers of the summary by ``model/figure``, as ``mlflow.log_metrics`` takes them."""
@@ -182,15 +191,16 @@ class Measurements(pd.DataFrame):
 
         return wins.figure(self.wins(by), differences.column_to_compare(self._whole(), by))
 
-    def _whole(self) -> pd.DataFrame:
+    def _whole(self, *more: str) -> pd.DataFrame:
         """What all figures are made of; or an error that says what is missing."""
-        missing = [name for name in _NEEDED if name not in self]
-        if missing:
-            msg = f"These are no measurements: the column {missing[0]} is missing."
-            raise UsageError(msg, hint="Take what lm.bench or lm.compare gave, with its columns.")
         if not len(self):
             msg = "There are no measurements in it."
-            raise UsageError(msg, hint="Measure some with lm.bench or lm.compare.")
+            hint = "Measure some; of one model they are runs[runs.asked == 'provider/name']."
+            raise UsageError(msg, hint=hint)
+        missing = [name for name in (*_NEEDED, *more) if name not in self]
+        if missing:
+            msg = f"The column {missing[0]} is missing."
+            raise UsageError(msg, hint="Take what lm.bench or lm.compare gave, with its columns.")
         return self.frame
 
     def _repr_html_(self) -> str | None:

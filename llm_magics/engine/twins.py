@@ -8,6 +8,7 @@ loop that is running; cancelling the one and interrupting the other stop the mod
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -77,8 +78,14 @@ def awaited(name: str, prepare: Callable[P, Work[T]]) -> Callable[P, Coroutine[A
 
     async def wait(*args: P.args, **given: P.kwargs) -> T:
         work = prepare(*args, **given)
-        async for _ in walked(work.call):
-            pass
+        try:
+            async for _ in walked(work.call):
+                pass
+        except asyncio.CancelledError as error:
+            partial = getattr(work.stopped(), "partial", None)
+            if partial is not None:  # what had come is not lost with the task
+                vars(error)["partial"] = partial
+            raise
         return work.result()
 
     return _dressed(wait, name, prepare)

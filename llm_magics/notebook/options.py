@@ -202,9 +202,10 @@ def compare_parser() -> OptionParser:
     """The line of ``%llm compare``."""
     parser = _measuring("%llm compare", "Ask models the same, and see who is better.")
     add = parser.add_argument
-    add("--prompts", metavar="X", required=True, help="a list, column or text of the notebook")
+    add("--prompts", metavar="X", help="a list, column or text of the notebook")
     add("--expected", metavar="X", help="what is right, one for each prompt")
-    add("--score", metavar="NAME,…", help="exact, contains, numeric, … or a function")
+    add("--score", metavar="NAME,…", action="append", default=[],
+        help="exact, contains, numeric, … or a function")  # fmt: skip
     add("--judge", metavar="MODEL", help="a model that says which of two answers is better")
     add("--repeat", type=int, default=1, metavar="N", help="how often each prompt is asked")
     add("--concurrency", type=int, default=1, metavar="N", help="requests at once, to a provider")

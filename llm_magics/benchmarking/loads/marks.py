@@ -14,6 +14,7 @@ def marked(prompt: str, mark: str) -> str:
     """
     ``prompt`` with ``mark`` before it.
 
-    At its beginning, for what services and engines keep of a prompt is its beginning.
+    At its beginning, for what services and engines keep of a prompt is its beginning; where
+    there is a system message, that has one too.
     """
     return f"[{mark}] {prompt}"

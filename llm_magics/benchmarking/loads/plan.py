@@ -37,6 +37,7 @@ class Plan:
         is_distinct: whether each request begins with a mark of its own.
         seed: draws marks, arrivals and the order of models.
         system, parameters: the same for all.
+        run: tells its rows from those of other runs, when they are put together.
     """
 
     models: Sequence[str]
@@ -49,6 +50,7 @@ class Plan:
     seed: int = 0
     system: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    run: int = 0
 
     def requests_at(self, step: Step) -> int | None:
         """How many requests of each model; ``None`` where the time decides."""
@@ -78,8 +80,8 @@ class Plan:
         """
         wanted = self.repeat or _REPEAT
         requests, at_once = self.requests_at(step), step.concurrency or 1
-        if requests is None:
-            return 1 if self.seconds is None else wanted
+        if requests is None:  # an open loop that begins anew has begun with nobody waiting
+            return 1 if step.rate else wanted
         least = _AT_A_RATE if step.rate else 1 if at_once == 1 else _A_PLACE * at_once
         return max(1, min(wanted, requests // least))
 
@@ -109,12 +111,15 @@ class Plan:
             UsageError: something is wrong with a prompt or a parameter, and so for all models.
         """
         return {
-            model: [ChatCall(session, self._prompt(prompt, model)) for prompt in self.prompts]
+            model: [
+                ChatCall(session, self._prompt(prompt, model, self.system))
+                for prompt in self.prompts
+            ]
             for model in self.models
         }
 
-    def _prompt(self, text: str, model: str) -> Prompt:
-        return Prompt(text, model, self.system, self.parameters, is_fresh=True)
+    def _prompt(self, text: str, model: str, system: str | None) -> Prompt:
+        return Prompt(text, model, system, self.parameters, is_fresh=True)
 
     def job(self, step: int, model: int, number: int, in_round: int) -> Job:
         """The request ``number`` of a model at a step."""
@@ -132,16 +137,19 @@ class Plan:
     ) -> Job:
         text = self.prompts[number % len(self.prompts)]
         asked = text
+        system = self.system
         if self.is_distinct:
-            asked = marked(text, mark_of(f"{self.seed} {phase} {model} {number}"))
+            mark = mark_of(f"{self.seed} {phase} {model} {number}")
+            asked, system = marked(text, mark), system and marked(system, mark)
         columns = {
+            "run": f"{self.run:08x}",
             "repeat": number // len(self.prompts),
             "round": in_round,
             **step.columns,
             "asked": self.models[model],
             "prompt": text,
         }
-        return Job(place, self._prompt(asked, self.models[model]), columns)
+        return Job(place, self._prompt(asked, self.models[model], system), columns)
 
 
 def _is_many(step: Step) -> bool:

@@ -20,6 +20,7 @@ from itertools import takewhile
 from typing import Any, Literal, get_args
 
 from llm_magics.benchmarking.measuring.asking import Job, Record
+from llm_magics.benchmarking.slips import number
 from llm_magics.engine.crew import done_by
 from llm_magics.errors import UsageError
 from llm_magics.frames.arguments import whole_number
@@ -62,15 +63,23 @@ class Step:
     ) -> AsyncGenerator[None, None]:
         """Have ``jobs`` asked at this load, none begun after ``seconds``; yields when one is done."""
         if self.rate is None:
-            ends = time.perf_counter() + seconds
-            in_time = takewhile(lambda _: time.perf_counter() < ends, jobs)
-            walk = _closed(in_time, record, self.concurrency or 1)
+            walk = _closed(_in_time(jobs, seconds), record, self.concurrency or 1)
         else:
             times = arrivals(self.rate, self.arrival, draw)
             walk = _open(jobs, record, takewhile(lambda at: at < seconds, times))
         async with aclosing(walk) as walked:
             async for _ in walked:
                 yield
+
+
+def _in_time(jobs: Iterable[Job], seconds: float) -> Iterator[Job]:
+    """The jobs that are asked for within so many seconds; none is taken and left."""
+    ends, left = time.perf_counter() + seconds, iter(jobs)
+    while time.perf_counter() < ends:
+        try:
+            yield next(left)
+        except StopIteration:
+            return
 
 
 def steps_of(concurrency: Any, rate: Any, arrival: Any) -> list[Step]:
@@ -89,7 +98,10 @@ def steps_of(concurrency: Any, rate: Any, arrival: Any) -> list[Step]:
     if concurrency is not None:
         msg = "Requests begin so many at once, or so many a second, and not both."
         raise UsageError(msg, hint="Leave concurrency out, or rate.")
-    return [Step(rate=_rate(each), arrival=arrival) for each in _several(rate)]
+    return [
+        Step(rate=number("rate", each, "requests a second"), arrival=arrival)
+        for each in _several(rate)
+    ]
 
 
 def _several(given: Any) -> Sequence[Any]:
@@ -102,20 +114,12 @@ def _several(given: Any) -> Sequence[Any]:
     return several
 
 
-def _rate(given: Any) -> float:
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not is_number or not 0 < given < math.inf:
-        msg = f"rate cannot be {given!r:.60}."
-        raise UsageError(msg, hint="Give it a number of requests a second, above 0.")
-    return float(given)
-
-
 def arrivals(rate: float, arrival: Arrival, draw: random.Random) -> Iterator[float]:
-    """When requests are meant to begin, in seconds; the first at 0."""
+    """When requests are meant to begin, in seconds: evenly, or as those of many people do."""
     at = 0.0
-    for number in counted(1):
+    for nth in counted():
+        at = nth / rate if arrival == "constant" else at + draw.expovariate(rate)
         yield at
-        at = number / rate if arrival == "constant" else at + draw.expovariate(rate)
 
 
 async def _closed(jobs: Iterable[Job], record: Record, at_once: int) -> AsyncGenerator[None, None]:
@@ -163,7 +167,9 @@ async def _open(
         for _ in range(len(tasks)):
             await news.get()
             yield
-        await asyncio.gather(*tasks)
+            for task in tasks:
+                if task.done():
+                    task.result()  # what is wrong with all of them ends it
     finally:
         for task in tasks:
             task.cancel()

@@ -16,7 +16,7 @@ from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
-from llm_magics.errors import LLMError
+from llm_magics.errors import BudgetError, LLMError
 from llm_magics.metering import METER, Meter
 
 
@@ -51,6 +51,7 @@ class Record:
         self.zero = time.perf_counter()
         self._count = count
         self._rows: dict[tuple[int, ...], dict[str, Any]] = {}
+        self.failed = 0  # how many have an error
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -72,11 +73,6 @@ class Record:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def failed(self) -> int:
-        """How many have an error."""
-        return sum(row["error"] is not None for row in self._rows.values())
-
     def note(self, jobs: Iterable[Job], client_cpu: float | None) -> None:
         """Put how busy this process was into the rows of ``jobs`` that went over the network."""
         for job in jobs:
@@ -96,6 +92,9 @@ class Record:
             async with aclosing(call.events()) as events:
                 async for _ in events:
                     pass
+        except BudgetError as failure:  # of this one and of all that come
+            error = failure
+            raise
         except LLMError as failure:
             error = failure
         except asyncio.CancelledError:
@@ -113,6 +112,7 @@ class Record:
                 began,
                 began if intended is None else intended,
             )
+            self.failed += error is not None
             self._rows[job.place] = {**job.columns, **answered.row(self.zero, self._count)}
 
 
@@ -143,8 +143,3 @@ async def merged(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def listed(one_or_many: str | Iterable[str]) -> list[str]:
-    """``"a"`` as ``["a"]``, and a list as it is."""
-    return [one_or_many] if isinstance(one_or_many, str) else list(one_or_many)

@@ -16,7 +16,8 @@ last piece, and *n* the tokens written, thinking included:
 | ``latency_s`` | queue_s + connect_s + e2e_s: from the moment at which it was meant to begin | wrk2's corrected latency |
 
 ITL and TPOT go by tokens and not by pieces, of which one may hold several tokens. They, and
-tokens/s, need two tokens. The clock starts when the request is handed to the socket: what a new
+tokens/s, need two tokens that did not come at once. The stream ends with its last event; what a
+server still holds the connection open for is not in it. The clock starts when the request is handed to the socket: what a new
 connection took stands in ``connect_s``, waiting before that in ``queue_s``. Loading a model
 (``load_s``), where an engine tells of it, is taken out of all of them.
 
@@ -64,8 +65,8 @@ def latencies_of(stamps: Stamps, tokens: int | None, load_s: float = 0.0) -> Lat
     return Latencies(
         ttft_s=first - load_s,
         ttft_answer_s=answered[0] - load_s if answered else None,
-        itl_ms=took / steps * 1000 if steps > 0 else None,
-        tpot_ms=(end - first) / steps * 1000 if steps > 0 else None,
+        itl_ms=took / steps * 1000 if steps > 0 and took > 0 else None,
+        tpot_ms=(end - first) / steps * 1000 if steps > 0 and took > 0 else None,
         e2e_s=end - load_s,
         tokens_per_s=steps / took if steps > 0 and took > 0 else None,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -23,12 +23,18 @@ def told(models: Iterable[str]) -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "llm_magics": _version("llm-magics"),
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
         "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},
         "services": {name: _address(name) for name in sorted({*map(_provider, models)}) if name},
     }
+
+
+def asked(system: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What was the same for all requests."""
+    told = {name: repr(value) for name, value in parameters.items()}
+    return {"system": system, "parameters": told}
 
 
 def _version(name: str) -> str | None:

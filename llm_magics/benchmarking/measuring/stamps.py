@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llm_magics.types import StreamChunk
 
@@ -26,6 +27,12 @@ class Stamps(NamedTuple):
 
     times_s: tuple[float, ...] = ()
     kinds: str = ""
+
+    @classmethod
+    def kept(cls, times_s: Any, kinds: Any) -> Stamps:
+        """As they come out of a file: of CSV a list is a text, and an empty text is missing."""
+        times = json.loads(times_s) if isinstance(times_s, str) else times_s
+        return cls(tuple(times), kinds if isinstance(kinds, str) else "")
 
     @property
     def is_forward(self) -> bool:

@@ -13,6 +13,7 @@ from llm_magics.benchmarking.results.differences import (
     column_to_compare,
     is_better_higher,
     scores_of,
+    values_of,
 )
 from llm_magics.benchmarking.results.stats import mean_interval
 from llm_magics.errors import UsageError
@@ -35,8 +36,9 @@ def points(frame: pd.DataFrame, quality: str | None, cost: str | None) -> pd.Dat
     dear = column_to_compare(frame, cost or _known_cost(frame))
     rows = []
     for name, group in frame.groupby("asked", sort=False):
-        interval = mean_interval(group[good])
-        rows.append((name, _mean(group[good]), *interval, _mean(group[dear])))
+        by_prompt = values_of(group, good).groupby(group["prompt"]).mean()
+        interval = mean_interval(by_prompt)
+        rows.append((name, _mean(by_prompt), *interval, _mean(values_of(group, dear))))
     told = pd.DataFrame(rows, columns=["model", good, "low", "high", dear]).set_index("model")
     told["frontier"] = [_is_best(told, name, good, dear) for name in told.index]
     return told

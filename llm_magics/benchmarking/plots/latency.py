@@ -9,7 +9,7 @@ import pandas as pd
 
 from llm_magics.benchmarking.plots import canvas
 from llm_magics.benchmarking.results.differences import column_to_compare
-from llm_magics.benchmarking.results.summary import several_loads
+from llm_magics.benchmarking.results.whole import is_whole, several_loads
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _MOST_LOADS = 6
 def figure(frame: pd.DataFrame, by: str) -> Figure:
     """The share of requests at or below each value: a line for each model, axes for each load."""
     column = column_to_compare(frame, by)
-    whole = frame[frame["error"].isna() & frame[column].notna()]
+    whole = frame[is_whole(frame) & frame[column].notna()]
     if not len(whole):
         msg = f"No request has a {column}."
         raise UsageError(msg, hint="Answers from a cache or a recording have no times.")

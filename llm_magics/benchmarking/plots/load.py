@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_magics.benchmarking.plots import canvas
-from llm_magics.benchmarking.results.summary import LOAD
+from llm_magics.benchmarking.results.whole import LOAD
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:

@@ -157,12 +157,14 @@ def named(name: str) -> Scorer:
     """
     if name not in KNOWN:
         msg = f"There is no score {name!r:.60}."
-        raise UsageError(msg, hint=nearest(name, KNOWN))
+        raise UsageError(msg, hint=nearest(name, [*KNOWN, "judge"]))
     return KNOWN[name]()
 
 
 def _plain(value: Any, ignore_case: bool) -> str:
-    text = " ".join(str(value).split()).rstrip(".")
+    if isinstance(value, float) and value.is_integer():  # whole numbers, in a column with gaps
+        value = int(value)
+    text = " ".join(str(value).split()).removesuffix(".")
     return text.casefold() if ignore_case else text
 
 
@@ -174,7 +176,10 @@ def _has(find: Callable[[], Any]) -> bool:
     return True
 
 
-_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
+# A hyphen between two numbers is none of a minus.
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)])[-+−])?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?"
+)
 
 
 def _numbers(text: str) -> list[float]:

@@ -6,6 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,8 +14,8 @@ import pandas as pd
 from llm_magics.benchmarking.quality import judging, scorers
 from llm_magics.benchmarking.quality.judging import Judge
 from llm_magics.benchmarking.quality.scorers import Scorer
-from llm_magics.benchmarking.results.differences import SCORE
-from llm_magics.errors import UsageError
+from llm_magics.benchmarking.results.differences import SCORE, scores_of
+from llm_magics.errors import LLMError, UsageError
 
 
 def scorers_of(given: Any) -> list[Scorer | Judge]:
@@ -29,11 +30,22 @@ def scorers_of(given: Any) -> list[Scorer | Judge]:
     if isinstance(given, Mapping):
         return [_one(each, str(name)) for name, each in given.items()]
     if isinstance(given, list | tuple):
-        return [_one(each) for each in given]
+        return _different([_one(each) for each in given])
     return [_one(given)]
 
 
+def _different(made: list[Scorer | Judge]) -> list[Scorer | Judge]:
+    """Two of the same name would be one column."""
+    told: list[Scorer | Judge] = []
+    for each in made:
+        count = sum(other.name == each.name for other in made[: len(told)])
+        told.append(replace(each, name=f"{each.name}_{count + 1}") if count else each)
+    return told
+
+
 def _one(given: Any, name: str | None = None) -> Scorer | Judge:
+    if given in ("judge", judging.judge):
+        given = judging.judge()
     if isinstance(given, str):
         given = scorers.named(given)
     if isinstance(given, Judge):
@@ -87,7 +99,13 @@ def right_for(prompts: Sequence[str], expected: Any) -> list[Any]:
         UsageError: there are not as many as prompts.
     """
     if isinstance(expected, Mapping):
+        if not set(prompts) & set(expected):
+            msg = "expected has none of the prompts."
+            raise UsageError(msg, hint="Its keys are the prompts, word for word.")
         return [expected.get(prompt) for prompt in prompts]
+    if isinstance(expected, set | frozenset):
+        msg = "expected cannot be a set, which has no order."
+        raise UsageError(msg, hint="Give it a list, one for each prompt.")
     if isinstance(expected, str) or not isinstance(expected, Iterable):
         return [expected] * len(prompts)
     given = list(expected)
@@ -97,24 +115,66 @@ def right_for(prompts: Sequence[str], expected: Any) -> list[Any]:
     return given
 
 
-def add_scores(frame: pd.DataFrame, score: Any, expected: Any = None) -> None:
-    """Put the columns ``score_…`` into ``frame``, and ``expected`` where that is given."""
+def add_scores(
+    frame: pd.DataFrame, score: Any, expected: Any = None, *, yes: bool = False
+) -> None:
+    """
+    Put the columns ``score_…`` into ``frame``, behind the answers, and ``expected`` if given.
+
+    A score that cannot be made is missing, with a warning; the others are there.
+    """
     wanted = scorers_of(score)
     right = expected_of(frame, expected)
     if expected is not None:
         frame["expected"] = pd.Series(right, index=frame.index, dtype="object")
     for each in wanted:
-        if isinstance(each, Judge):
-            scores, agreed = judging.verdicts(frame, each)
-            frame.attrs["judge_agreed"] = agreed
-        else:
-            scores = _scores(frame, each, right)
-        frame[f"{SCORE}{each.name}"] = scores
+        scores = (
+            _judged(frame, each, yes) if isinstance(each, Judge) else _scores(frame, each, right)
+        )
+        _put(frame, f"{SCORE}{each.name}", scores)
 
 
-def check(score: Any, expected: Any) -> None:
-    """Slips are told of before anything is sent."""
+def _put(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
+    """Behind the scores that are there, or behind the answers."""
+    if name in frame:
+        frame[name] = scores
+        return
+    columns = [str(each) for each in frame.columns]
+    before = [*scores_of(frame)] or [each for each in ("text",) if each in columns]
+    place = columns.index(before[-1]) + 1 if before else len(columns)
+    frame.insert(place, name, scores)
+
+
+def _judged(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
+    try:
+        scores, agreed, silent = judging.verdicts(frame, judge, yes=yes)
+    except LLMError as error:
+        msg = f"The answers are there, and the judge could not be asked: {error} Try .scored(…)."
+        warnings.warn(msg, stacklevel=2)
+        return [math.nan] * len(frame)
+    if silent:
+        msg = f"The judge gave no verdict {silent:,} times; those pairs count for nobody."
+        warnings.warn(msg, stacklevel=2)
+    frame.attrs["judges"] = {**frame.attrs.get("judges", {}), judge.name: agreed}
+    return scores
+
+
+def by_rule(score: Any) -> list[Scorer]:
+    """Those of the scorers that ask nobody."""
+    return [each for each in scorers_of(score) if isinstance(each, Scorer)]
+
+
+def check(score: Any, expected: Any, models: int) -> None:
+    """
+    Slips are told of before anything is sent.
+
+    Raises:
+        UsageError: a score is none, needs to know what is right, or has nothing to compare.
+    """
     for each in scorers_of(score):
+        if isinstance(each, Judge) and models < 2:
+            msg = "A judge says which of two answers is better, and there is one model."
+            raise UsageError(msg, hint="Name two models at least.")
         if isinstance(each, Scorer) and each.needs_expected and expected is None:
             msg = f"The score {each.name} needs to know what is right."
             raise UsageError(msg, hint="Give expected=[…], one for each prompt.")
@@ -122,23 +182,40 @@ def check(score: Any, expected: Any) -> None:
 
 def _scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> list[float]:
     told: list[float] = []
-    wrong: list[Exception] = []
+    wrong: list[BaseException] = []
+    unknown = 0
     for text, error, right in zip(frame["text"], frame["error"], expected, strict=True):
         if error is not None and not pd.isna(error):
             told.append(0.0)
-            continue
-        if scorer.needs_expected and (right is None or right is pd.NA):
+        elif scorer.needs_expected and is_missing(right):
+            unknown += 1
             told.append(math.nan)
-            continue
-        try:
-            told.append(float(scorer.score(text, right)))
-        except Exception as failure:  # the user's own code, which must not lose paid answers
-            told.append(math.nan)
-            wrong.append(failure)
+        else:
+            told.append(_score(scorer, text, right, wrong))
     if wrong:
         msg = (
             f"The score {scorer.name} failed for {len(wrong):,} of {len(frame):,} answers"
             f" ({type(wrong[0]).__name__}: {wrong[0]}); it is missing there."
         )
-        warnings.warn(msg, stacklevel=2)
+        warnings.warn(msg, stacklevel=3)
+    if unknown:
+        msg = f"For {unknown:,} of {len(frame):,} answers nobody said what is right: {scorer.name} is missing there."
+        warnings.warn(msg, stacklevel=3)
     return told
+
+
+def _score(scorer: Scorer, text: Any, right: Any, wrong: list[BaseException]) -> float:
+    try:
+        score = float(scorer.score(text, right))
+    except (Exception, SystemExit) as failure:  # the user's own code: paid answers outlive it
+        wrong.append(failure)
+        return math.nan
+    if math.isinf(score):
+        wrong.append(ValueError("no number that can be counted with"))
+        return math.nan
+    return score
+
+
+def is_missing(value: Any) -> bool:
+    """Whether nothing is expected: ``None``, NaN and the like."""
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))

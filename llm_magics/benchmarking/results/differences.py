@@ -6,15 +6,24 @@ import math
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.results.stats import bootstrap, holm, paired_test
+from llm_magics.benchmarking.results.stats import gap_interval, holm, paired_test
+from llm_magics.benchmarking.results.whole import is_whole, several_loads
 from llm_magics.errors import UsageError, nearest
 
 SCORE = "score_"
-# Of what is measured, more of this is better; of all else that is no score, less.
-_MORE_IS_BETTER = ("tokens_per_s",)
+# What is measured, whether more of it is better, and its unit.
+_MEASURED: dict[str, tuple[bool, str]] = {
+    **dict.fromkeys(["ttft_s", "ttft_answer_s", "e2e_s", "latency_s", "headers_s", "load_s", "queue_s", "connect_s"], (False, " s")),
+    "itl_ms": (False, " ms"),
+    "tpot_ms": (False, " ms"),
+    "tokens_per_s": (True, " tokens/s"),
+    "cost_usd": (False, " US$"),
+    "retries": (False, ""),
+}  # fmt: skip
+# What failed has cost what it has, and has no time.
+_OF_ALL = ("cost_usd", "retries")
 
 
 def scores_of(frame: pd.DataFrame) -> list[str]:
@@ -23,21 +32,39 @@ def scores_of(frame: pd.DataFrame) -> list[str]:
 
 
 def column_to_compare(frame: pd.DataFrame, by: str | None) -> str:
-    """The column ``by``, by its whole name or a score's own; the first score if not said."""
+    """
+    The column ``by``, by its whole name or a score's own; the first score if not said.
+
+    Raises:
+        UsageError: there is none, or more of it is neither better nor worse.
+    """
     scores = scores_of(frame)
     if by is None:
         return scores[0] if scores else "e2e_s"
+    known = [*scores, *(name for name in _MEASURED if name in frame)]
     for name in (by, f"{SCORE}{by}"):
-        if name in frame and pd.api.types.is_numeric_dtype(frame[name]):
+        if name in known:
             return name
-    numbers = [str(name) for name in frame.select_dtypes("number")]
-    msg = f"There is no measurement {by!r:.60}."
-    raise UsageError(msg, hint=nearest(str(by), [*scores, *numbers]))
+    msg = f"There is no measurement {by!r:.60} of which more, or less, is better."
+    raise UsageError(msg, hint=nearest(str(by), known))
 
 
 def is_better_higher(column: str) -> bool:
     """Whether more of it is better."""
-    return column.startswith(SCORE) or column in _MORE_IS_BETTER
+    return column.startswith(SCORE) or _MEASURED[column][0]
+
+
+def values_of(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
+    """
+    The values of a column, those that count.
+
+    A failed answer counts in a score, as 0, and in what it cost; it has no time, nor has one
+    that broke off.
+    """
+    values = pd.to_numeric(frame[column]).astype("float64")
+    if column.startswith(SCORE) or column in _OF_ALL:
+        return values
+    return values.where(is_whole(frame))
 
 
 def table_of(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -47,44 +74,38 @@ def table_of(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     Of scores that is a prompt, for asked again it tells nothing new of what a model knows: its
     repeats are averaged. Of times it is a request, for each is another draw.
     """
-    keys = ["prompt"] if column.startswith(SCORE) else ["prompt", *_repeats(frame)]
-    values = frame.assign(_value=pd.to_numeric(frame[column]).astype("float64"))
-    values = values[~values["_value"].isna()]
-    if column.startswith(SCORE) or "cached" not in values:
-        known = values
-    else:
-        known = values[~values["cached"].astype(bool) | (column == "cost_usd")]
-    table = known.pivot_table(index=keys, columns="asked", values="_value", aggfunc="mean")
-    models = [each for each in dict.fromkeys(frame["asked"]) if each in table]
-    return table[models]
-
-
-def _repeats(frame: pd.DataFrame) -> list[str]:
-    return [name for name in ("concurrency", "rate", "repeat") if _tells(frame, name)]
-
-
-def _tells(frame: pd.DataFrame, name: str) -> bool:
-    """A column that is missing everywhere would drop all rows of a pivot."""
-    return name in frame and not frame[name].isna().any()
+    keys = (
+        ["prompt"] if column.startswith(SCORE) or "repeat" not in frame else ["prompt", "repeat"]
+    )
+    values = frame.assign(_value=values_of(frame, column))
+    table = values.pivot_table(index=keys, columns="asked", values="_value", aggfunc="mean")
+    return table.reindex(columns=list(dict.fromkeys(frame["asked"])))
 
 
 def differences(
     frame: pd.DataFrame, by: str | None, baseline: str | None, confidence: float
 ) -> pd.DataFrame:
-    """One row a pair of models; see `Measurements.differences`."""
+    """One row a pair of models, and a load where there are several; see `Measurements`."""
     column = column_to_compare(frame, by)
-    table = table_of(frame, column)
-    pairs = _pairs(list(table.columns), baseline)
-    alpha = (1 - confidence) / max(1, len(pairs))
-    rows = [_row(table, one, other, confidence, alpha) for one, other in pairs]
-    told = pd.DataFrame(rows, columns=_COLUMNS)
-    told.insert(2, "measured", column)
+    pairs = _pairs(list(dict.fromkeys(frame["asked"])), baseline)
+    loads = several_loads(frame)
+    parts = list(frame.groupby(loads, dropna=False)) if loads else [((), frame)]
+    alpha = (1 - confidence) / max(1, len(pairs) * len(parts))
+    rows = []
+    for load, part in parts:
+        table = table_of(part, column)
+        for one, other in pairs:
+            at = dict(zip(loads, load, strict=True))
+            rows.append({**at, **_row(table, one, other, confidence, alpha)})
+    told = pd.DataFrame(rows, columns=[*loads, *_COLUMNS])
+    told.insert(len(loads) + 2, "measured", column)
     told["p_corrected"] = holm(told["p"].tolist())
-    told["verdict"] = [_verdict(row, column, confidence) for _, row in told.iterrows()]
-    return told
+    answered = set(frame.loc[frame["error"].isna(), "asked"])
+    told["verdict"] = [_verdict(row, column, confidence, answered) for _, row in told.iterrows()]
+    return told.drop(columns="_direction")
 
 
-_COLUMNS = ["model", "other", "n", "mean", "mean_other", "difference", "low", "high", "test", "p", "n_needed"]  # fmt: skip
+_COLUMNS = ["model", "other", "n", "mean", "mean_other", "difference", "low", "high", "test", "p", "n_needed", "_direction"]  # fmt: skip
 
 
 def _pairs(models: list[str], baseline: str | None) -> list[tuple[str, str]]:
@@ -102,33 +123,42 @@ def _row(
     both = table[[one, other]].dropna().to_numpy()
     first, second = both[:, 0], both[:, 1]
     test = paired_test(first, second, alpha)
-    gaps = second - first
-    interval = bootstrap(gaps, np.mean, confidence)
+    gaps, n = second - first, len(both)
+    interval = gap_interval(gaps, confidence)
+    needed = test.needed
+    if needed is not None and not test.p < alpha:
+        needed = max(needed, n + 1)
     return {
         "model": one,
         "other": other,
-        "n": len(both),
-        "mean": first.mean() if len(both) else math.nan,
-        "mean_other": second.mean() if len(both) else math.nan,
-        "difference": gaps.mean() if len(both) else math.nan,
+        "n": n,
+        "mean": first.mean() if n else math.nan,
+        "mean_other": second.mean() if n else math.nan,
+        "difference": gaps.mean() if n else math.nan,
         "low": interval.low,
         "high": interval.high,
         "test": test.name,
         "p": test.p,
-        "n_needed": test.needed,
+        "n_needed": needed,
+        "_direction": test.direction,
     }
 
 
-def _verdict(row: Any, column: str, confidence: float) -> str:
+def _verdict(row: Any, column: str, confidence: float, answered: set[str]) -> str:
     """In words, as one may quote it."""
-    n = row["n"]
+    n, gap = row["n"], row["difference"]
+    silent = [each for each in (row["model"], row["other"]) if each not in answered]
+    if silent:
+        return f"not compared: {' and '.join(silent)} answered nothing"
     if not n:
-        return "not compared: no prompt was answered by both"
-    gap = row["difference"]
-    if row["p_corrected"] < 1 - confidence and gap:
-        is_other = (gap > 0) == is_better_higher(column)
-        winner = row["other"] if is_other else row["model"]
-        return f"{winner} is better by {abs(gap):.3g} at n = {n}"
+        return "not compared: nothing was measured of both"
+    if row["p_corrected"] < 1 - confidence:
+        way = row["_direction"]
+        if gap * way <= 0:  # a few that are far out, against the many
+            return f"unclear at n = {n}: the mean says one thing, and most requests the other"
+        winner = row["other"] if (way > 0) == is_better_higher(column) else row["model"]
+        unit = "" if column.startswith(SCORE) else _MEASURED[column][1]
+        return f"{winner} is better by {abs(gap):.3g}{unit} at n = {n}"
     if pd.isna(row["n_needed"]):
         return f"no difference seen at n = {n}"
     needed = max(int(row["n_needed"]), n + 1)
@@ -145,6 +175,10 @@ def _rounded(number: int) -> int:
 def win_matrix(frame: pd.DataFrame, by: str | None) -> pd.DataFrame:
     """The share of common prompts on which the model of the row beats that of the column."""
     column = column_to_compare(frame, by)
+    loads = several_loads(frame)
+    if loads:
+        msg = "There are several loads, and who wins may differ between them."
+        raise UsageError(msg, hint=f"Take one: runs[runs.{loads[0]} == 8].wins()")
     table = table_of(frame, column)
     sign = 1 if is_better_higher(column) else -1
     shares = pd.DataFrame(math.nan, index=table.columns, columns=table.columns)

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from llm_magics.benchmarking.measuring.stamps import ANSWER, COUNT, TOOL, WRITTEN, Stamps
-from llm_magics.benchmarking.results.summary import LOAD
-from llm_magics.errors import UsageError, nearest
+from llm_magics.benchmarking.results.whole import LOAD, is_whole
+from llm_magics.errors import UsageError
 
 Tool = Literal["vllm", "guidellm", "aiperf"]
 
@@ -114,7 +114,7 @@ def reported(frame: pd.DataFrame, tool: Tool) -> pd.DataFrame:
     """See `Measurements.as_measured_by`."""
     if tool not in get_args(Tool):
         msg = f"There is no tool {tool!r:.60}."
-        raise UsageError(msg, hint=nearest(str(tool), get_args(Tool)))
+        raise UsageError(msg, hint=f"Use one of {', '.join(get_args(Tool))}.")
     keys = ["asked", *(name for name in LOAD if name in frame)]
     rows = []
     for values, group in frame.groupby(keys, sort=False, dropna=False):
@@ -124,14 +124,17 @@ def reported(frame: pd.DataFrame, tool: Tool) -> pd.DataFrame:
 
 def _report(group: pd.DataFrame, tool: Tool) -> dict[str, Any]:
     readings = []
-    whole = group[group["error"].isna() & ~group["cached"].astype(bool)]
+    whole = group[is_whole(group) & ~group["cached"].astype(bool)]
     for times, kinds, written in zip(
         whole["times_s"], whole["kinds"], whole["output_tokens"], strict=True
     ):
-        stamps, tokens = Stamps(tuple(times), str(kinds)), written
+        stamps, tokens = Stamps.kept(times, kinds), written
         readings.append(_READERS[tool](stamps, 0 if pd.isna(tokens) else int(tokens)))
     known = [each for each in readings if each is not None]
-    told: dict[str, Any] = {"completed": len(known), "failed": len(group) - len(known)}
+    told: dict[str, Any] = {
+        "completed": len(known),
+        "failed": int(group["error"].notna().sum()) + len(readings) - len(known),
+    }
     for what, name in _NAMES[tool].items():
         values = _values(known, what)
         told |= _figures(values, name, tool)

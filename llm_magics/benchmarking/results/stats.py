@@ -21,6 +21,8 @@ import numpy as np
 from llm_magics.errors import UsageError
 
 RESAMPLES = 2000
+# Of very many values an interval is narrow, and fewer resamples find it.
+_LEAST_RESAMPLES, _ENOUGH_DRAWN = 200, 10_000_000
 # Resampling draws the same every time: a table must not change when it is shown again.
 _SEED = 20240229
 # Values drawn at once, so that memory stays bounded.
@@ -54,7 +56,7 @@ def bootstrap(values: Any, statistic: Statistic, confidence: float = 0.95) -> In
         return Interval(math.nan, math.nan)
     draw = np.random.default_rng(_SEED)
     told: list[Any] = []
-    left = RESAMPLES
+    left = int(max(_LEAST_RESAMPLES, min(RESAMPLES, _ENOUGH_DRAWN / len(known))))
     while left:
         rows = max(1, min(left, _MOST_DRAWN // len(known)))
         told.append(statistic(known[draw.integers(0, len(known), (rows, len(known)))], axis=1))
@@ -103,11 +105,16 @@ def gap_interval(gaps: Any, confidence: float = 0.95) -> Interval:
 
 
 class Test(NamedTuple):
-    """A test of a difference: which, its probability, and how many pairs it would need."""
+    """
+    A test of a difference: which, its probability, and how many pairs it would need.
+
+    ``direction`` is 1 where by ranks the other is more, -1 where it is less.
+    """
 
     name: str
     p: float
     needed: int | None
+    direction: int = 0
 
 
 def paired_test(one: Any, other: Any, alpha: float = 0.05) -> Test:
@@ -123,9 +130,19 @@ def paired_test(one: Any, other: Any, alpha: float = 0.05) -> Test:
     if not len(differences):
         return Test("none", math.nan, None)
     is_binary = bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
+    way = _direction(differences)
     if is_binary:
-        return Test("McNemar", _mcnemar(differences), _needed_pairs(differences, alpha))
-    return Test("Wilcoxon", _wilcoxon(differences), _needed(differences, alpha))
+        return Test("McNemar", _mcnemar(differences), _needed_pairs(differences, alpha), way)
+    return Test("Wilcoxon", _wilcoxon(differences), _needed(differences, alpha), way)
+
+
+def _direction(differences: Any) -> int:
+    """By the sum of signed ranks, which is what Wilcoxon's test is of."""
+    known = differences[differences != 0]
+    sizes = np.abs(known)
+    _, places, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    middles = np.cumsum(counts) - (counts - 1) / 2  # equal ones share the ranks that they take
+    return int(np.sign((np.sign(known) * middles[places]).sum())) if len(known) else 0
 
 
 def _mcnemar(differences: Any) -> float:

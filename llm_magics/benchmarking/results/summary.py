@@ -10,12 +10,11 @@ import pandas as pd
 
 from llm_magics.benchmarking.results.differences import scores_of
 from llm_magics.benchmarking.results.stats import bootstrap, mean_interval
+from llm_magics.benchmarking.results.whole import LOAD, is_whole, several_loads
 from llm_magics.engine.road import INTERRUPTED
 
 # What has a distribution that people ask about.
 _SPREAD = ("ttft_s", "ttft_answer_s", "itl_ms", "tpot_ms", "e2e_s", "latency_s", "tokens_per_s")
-# What tells one load from another.
-LOAD = ("concurrency", "rate")
 
 
 def summary(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -29,11 +28,6 @@ def summary(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     return told.set_index(index if len(index) > 1 else "model") if len(told) else told
 
 
-def several_loads(frame: pd.DataFrame) -> list[str]:
-    """Those that tell rows apart."""
-    return [name for name in LOAD if name in frame and len(set(frame[name].dropna())) > 1]
-
-
 def _row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     failed = group["error"].notna()
     told: dict[str, Any] = {
@@ -44,15 +38,18 @@ def _row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     stopped = int((group["finish_reason"] == INTERRUPTED).sum())
     told |= {"stopped": stopped} if stopped else {}
     for name in scores_of(group):
-        low, high = mean_interval(group[name], confidence)
-        told |= {name: _mean(group[name]), f"{name}_low": low, f"{name}_high": high}
-    # An answer that broke off or failed has no times that could be set beside whole ones.
-    whole = group[~failed & (group["finish_reason"] != INTERRUPTED)]
+        # Asked again a prompt tells nothing new of what a model knows.
+        by_prompt = group.groupby("prompt", sort=False)[name].mean()
+        low, high = mean_interval(by_prompt, confidence)
+        told |= {name: _mean(by_prompt), f"{name}_low": low, f"{name}_high": high}
+    whole = group[is_whole(group)]
     for name in _SPREAD:
         if name in group:
             told |= _spread(name, whole[name].to_numpy("float64"), confidence)
     told |= _throughput(group, whole)
     told["output_tokens"] = _mean(whole["output_tokens"])
+    if "queue_s" in group:
+        told["queue_s"] = float(whole["queue_s"].median())
     told["retries"] = int(group["retries"].sum())
     told["cost_usd"] = float(group["cost_usd"].sum(min_count=1))
     if "client_cpu" in group:
@@ -84,7 +81,7 @@ def _throughput(group: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
     if "round" not in group:  # nothing of it was meant to load a service
         return {}
     seconds = 0.0
-    rounds = [name for name in (*LOAD, "round") if name in whole]
+    rounds = [name for name in ("run", *LOAD, "round") if name in whole]
     for _, each in whole.groupby(rounds, dropna=False):
         ended = each["ended_s"].max()
         seconds += float(ended - each["sent_s"].min()) if not math.isnan(ended) else 0.0

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.errors import Interrupted, LLMError, UsageError, nearest
+from llm_magics.errors import BudgetError, Interrupted, LLMError, UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, say
 from llm_magics.notebook.options import bench_parser, check_name, compare_parser, parameters_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llm_magics.benchmarking import Measurements
 
 # Of a summary, what fits on a page; the rest is in the variable of -o.
-_FAST = ["requests", "failed", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "tokens_per_s", "throughput_tokens_per_s", "cost_usd"]  # fmt: skip
+_FAST = ["requests", "failed", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "tokens_per_s", "throughput_tokens_per_s", "cost_usd"]  # fmt: skip
 _GOOD = ["requests", "failed", "cached", "ttft_s", "e2e_s", "tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
 
 
@@ -61,9 +61,13 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     from llm_magics.benchmarking.results.differences import scores_of
 
     given = compare_parser().parse(rest)
+    if not given.prompts:
+        msg = "%llm compare was not told what to ask."
+        raise UsageError(msg, hint="Write %llm compare A B --prompts questions.")
     prompts = _texts(shell, given.prompts, variables)
     expected = _value(shell, given.expected, variables) if given.expected else None
-    score = [_score(name, variables) for name in (given.score or "").split(",") if name.strip()]
+    names = ",".join(given.score).split(",")
+    score = [_score(name, variables) for name in names if name.strip()]
     score += [scorers.judge(given.judge)] if given.judge else []
     runs = _kept(
         shell,
@@ -79,6 +83,8 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
         ),
     )
     _say_who_is_better(runs)
+    for name, agreed in runs.attrs.get("judges", {}).items():
+        say(f"{name} said the same in both orders for {agreed:.0%} of the pairs")
     scores = scores_of(runs)
     return _shown(runs, [*scores, *_GOOD])
 
@@ -100,16 +106,20 @@ def _kept(
     check_name(given.output)
     try:
         runs = measure()
-    except Interrupted as stopped:
-        if given.output and stopped.partial is not None:
-            shell.user_ns[given.output] = stopped.partial
+    except (Interrupted, BudgetError) as stopped:
+        partial = getattr(stopped, "partial", None)
+        if given.output and partial is not None:
+            shell.user_ns[given.output] = partial
             stopped.hint = f"What had come is kept in {given.output}."
         raise
     if given.output:
         shell.user_ns[given.output] = runs
+    if not len(runs):
+        msg = "Nothing was measured: the time was too short for one request."
+        raise UsageError(msg, hint="Write --seconds 10, or --requests 5.")
     if runs["error"].notna().all():
         msg = f"None of the {len(runs):,} requests was answered. {runs['error'].iloc[0]}"
-        raise LLMError(msg, hint="Ask one of the models alone to see more: %llm ask hello")
+        raise LLMError(msg, hint="Ask one of the models alone to see more: %%llm MODEL")
     return runs
 
 
@@ -123,17 +133,20 @@ def _shown(runs: Measurements, names: Sequence[str]) -> DataFrame:
 
 
 def _say_who_is_better(runs: Measurements) -> None:
+    import pandas as pd
+
     from llm_magics.benchmarking.results.differences import scores_of
 
     if runs["asked"].nunique() < 2 or not scores_of(runs):
         return
     try:
-        told = runs.differences()
+        told = pd.concat([runs.differences(name) for name in scores_of(runs)])
     except UsageError as error:  # scipy is an extra
         say(f"Differences were not tested: {error} {error.hint}")
         return
-    for row in told.itertuples():
-        say(f"{row.model} and {row.other}: {row.verdict}")
+    for _, row in told.iterrows():
+        name = str(row["measured"]).removeprefix("score_")
+        say(f"{name}: {row['model']} and {row['other']}: {row['verdict']}")
 
 
 def _texts(shell: InteractiveShell, source: str, variables: Variables) -> list[str]:
@@ -166,8 +179,10 @@ def _value(shell: InteractiveShell, source: str, variables: Variables) -> Any:
 
 
 def _score(name: str, variables: Variables) -> Any:
-    """A function of the notebook that is called so, or the name of one of ours."""
-    found = variables.get(name.strip())
+    """One of ours by its name, or a function of the notebook."""
+    from llm_magics.benchmarking.quality.scorers import KNOWN
+
+    found = None if name.strip() in KNOWN else variables.get(name.strip())
     return found if callable(found) else name.strip()
 
 
