@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_magics.benchmarking import slips
 from llm_magics.benchmarking.costs import allow
-from llm_magics.benchmarking.keeping import partial_kept
+from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
 from llm_magics.benchmarking.loads.plan import Block, Plan
 from llm_magics.benchmarking.loads.steps import Arrival, Step, steps_of
 from llm_magics.benchmarking.measurements import Measurements

@@ -48,14 +48,20 @@ class OptionParser(argparse.ArgumentParser):
         if unrecognised:
             self._refuse(unrecognised[1])
         msg = f"{self.prog}: {message}."
-        raise UsageError(msg, hint=f"See {self.prog}?")
+        raise UsageError(msg, hint=self._where)
 
     def _refuse(self, word: str) -> NoReturn:
         if word.startswith("-"):
             msg = f"{self.prog} has no flag {word.partition('=')[0]}."
             raise UsageError(msg, hint=nearest(word.partition("=")[0], self.flags))
         msg = f'{self.prog} does not know what to do with "{word}".'
-        raise UsageError(msg, hint=f"See {self.prog}?")
+        raise UsageError(msg, hint=self._where)
+
+    @property
+    def _where(self) -> str:
+        """Where its flags are told of."""
+        magic, _, command = self.prog.partition(" ")
+        return f"See {magic} help {command}" if command else f"See {magic}?"
 
 
 def split(line: str) -> list[str]:

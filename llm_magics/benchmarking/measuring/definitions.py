@@ -13,6 +13,7 @@ last piece, and *n* the tokens written, thinking included:
 | ``tpot_ms`` | (t_end - t_first) / (n - 1) | vLLM's TPOT, where its first event has words |
 | ``e2e_s`` | t_end | guidellm's request latency |
 | ``tokens_per_s`` | (n - 1) / (t_last - t_first) | aiperf's tokens/s/user |
+| ``headers_s`` | to the head of the answer: where a service answers one at a time, the wait for one's turn is in it | - |
 | ``latency_s`` | queue_s + connect_s + e2e_s: from the moment at which it was meant to begin | wrk2's corrected latency |
 
 ITL and TPOT go by tokens and not by pieces, of which one may hold several tokens. They, and

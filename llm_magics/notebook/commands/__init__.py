@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook.commands import answers, measuring, media, models, money, settings
 from llm_magics.notebook.commands.registry import COMMANDS, USAGE, Variables, command, say
+from llm_magics.notebook.options import bench_parser, compare_parser
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -29,9 +30,25 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
     return COMMANDS[name](shell, rest.strip(), variables)
 
 
-@command("help")
+# Their flags are told of with their help.
+_PARSERS = {"bench": bench_parser, "compare": compare_parser}
+
+
+def _help_of(name: str) -> None:
+    if name not in COMMANDS:
+        msg = f'%llm has no subcommand "{name}".'
+        raise UsageError(msg, hint=nearest(name, COMMANDS))
+    say(f"%llm {USAGE[name]}\n\n{inspect.getdoc(COMMANDS[name])}")
+    if name in _PARSERS:
+        say(f"\n{_PARSERS[name]().format_help()}")
+
+
+@command("help [NAME]")
 def help_(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Show this."""
+    """Show this, or all there is to know of one subcommand."""
+    if rest:
+        _help_of(rest)
+        return
     lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
     width = max(map(len, USAGE.values()))
     helps = {name: (inspect.getdoc(COMMANDS[name]) or "").splitlines()[0] for name in COMMANDS}

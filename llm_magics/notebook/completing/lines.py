@@ -79,6 +79,8 @@ def _measuring(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
         return "flag", _MEASURING[words[0]]().flags
     if words[-1] in ("--prompts", "--expected"):
         return "variable", list(variables())
+    if words[-1] == "--arrival":
+        return "value", ["poisson", "constant"]
     if words[-1] == "--score":
         from llm_magics.benchmarking.quality.scorers import KNOWN
 
