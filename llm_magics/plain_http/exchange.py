@@ -97,7 +97,11 @@ class PlainHTTP:
             raise
         framing = _framing(request, head)
         kept_for = request.origin if framing and _keeps_alive(request, head) else None
-        body = Body(socket, parser.trailing_data[0], framing, waits.read, lambda is_whole: self._done(socket, kept_for if is_whole else None))  # fmt: skip
+
+        def done(is_whole: bool) -> None:
+            self._done(socket, kept_for if is_whole else None)
+
+        body = Body(socket, parser.trailing_data[0], framing, waits.read, done)
         return Answer(head.status_code, head.reason, head.headers.raw_items(), body, socket)
 
     def _one_kept(self, origin: tuple[bytes, int]) -> StampedSocket | None:

@@ -152,7 +152,7 @@ async def _open(
     jobs: Iterable[Job], record: Record, times: Iterator[float]
 ) -> AsyncGenerator[None, None]:
     began = time.perf_counter()
-    news: asyncio.Queue[None] = asyncio.Queue()
+    ended: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
     tasks: list[asyncio.Task[None]] = []
 
     async def begin(job: Job, at: float) -> None:
@@ -162,14 +162,11 @@ async def _open(
     try:
         for at, job in zip(times, jobs, strict=False):
             task = asyncio.create_task(begin(job, at))
-            task.add_done_callback(lambda _: news.put_nowait(None))
+            task.add_done_callback(ended.put_nowait)
             tasks.append(task)
         for _ in range(len(tasks)):
-            await news.get()
+            (await ended.get()).result()  # what is wrong with all of them ends it
             yield
-            for task in tasks:
-                if task.done():
-                    task.result()  # what is wrong with all of them ends it
     finally:
         for task in tasks:
             task.cancel()

@@ -94,7 +94,13 @@ def verdicts(
     pairs = _pairs(frame)
     rows = frame.to_dict("records")
     prompts = [
-        Prompt(_asked(rows, one, other, given), given.model, schema=_VERDICT, is_kept=True)
+        Prompt(
+            _asked(rows, one, other, given),
+            given.model,
+            parameters={"temperature": 0},  # the same verdict when it is asked for again
+            schema=_VERDICT,
+            is_kept=True,
+        )
         for pair in pairs
         for one, other in ((pair.one, pair.other), (pair.other, pair.one))
     ]
