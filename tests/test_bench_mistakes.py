@@ -95,6 +95,7 @@ def test_what_broke_off_is_not_fast(service: Service, server: Server) -> None:
     lm.config.retries = 0
     runs = lm.bench(["lab/good", "lab/cut"], repeat=8, warmup=0)
     assert runs.summary().failed.tolist()[1] == 8
+    assert set(runs[runs.asked == "lab/cut"].text) == {"one"}  # what had come is there
     row = runs.differences("e2e_s").iloc[0]
     assert row.n == 0
     assert row.verdict == "not compared: lab/cut answered nothing"
@@ -311,6 +312,15 @@ def test_a_task_that_is_cancelled_keeps_what_came(
     assert isinstance(partial, Measurements)
     assert (partial.text == "one two").sum() >= 2
     assert "It was stopped after" in partial.report()
+
+
+def test_a_parameter_of_a_service_is_no_slip(service: Service, server: Server) -> None:
+    """Though it looks like an argument of ours; a slip is none of a service."""
+    lm.compare("q", "lab/good", store=True, repeat_penalty=1.1)
+    assert server.asked[0].json()["store"] is True
+    for slip in ("scores", "model", "expectd", "concurency"):
+        with pytest.raises(UsageError, match=f"no argument {slip}"):
+            lm.compare("q", "lab/good", **{slip: 1})
 
 
 def test_scores_of_one_name_are_told_apart() -> None:

@@ -83,8 +83,8 @@ class Measurements(pd.DataFrame):
         One row a model, and a load where there were several.
 
         Of scores the mean with its interval (of right and wrong Wilson's, else by bootstrap over
-        prompts). Of times the median, its interval (``_low``, ``_high``, by bootstrap), and the 90th and
-        99th percentile (of tokens/s the 10th and 1st). Requests that failed are counted in
+        prompts). Of times the median, its interval (``_low``, ``_high``, by bootstrap), and the
+        90th and 99th percentile (of tokens/s the 10th and 1st). Requests that failed are counted in
         ``failed`` and have no times; those from a cache or a recording, in ``cached``, neither.
         ``client_cpu`` is the share of one core that this process was busy: near 1 it was
         measured itself, and not the service. Of fewer than 100 requests a 99th percentile is
@@ -105,8 +105,8 @@ class Measurements(pd.DataFrame):
             confidence: of the interval, and of the verdict.
 
         Returns:
-            For each pair, and each load where there are several: ``n`` prompts in common (of times: requests), both means, the
-            ``difference`` (other less model) with its interval by paired bootstrap, the test
+            For each pair, and each load where there are several: ``n`` prompts in common (of
+            times: requests), both means, the ``difference`` (other less model) with its interval by paired bootstrap, the test
             (McNemar where all is 0 or 1, else Wilcoxon) with its ``p`` and the one corrected
             for the number of pairs (Holm), how many prompts would be ``n_needed`` to tell
             (power 80 %), and a ``verdict`` in words.

@@ -72,7 +72,8 @@ class Answered:
         return {
             "provider": provider,
             "model": name,
-            "text": response.text if self.error is None else None,
+            # Of one that broke off, what had come; it is no answer, and its error says so.
+            "text": response.text or None if self.error else response.text,
             **asdict(times),
             "load_s": response.timing.load_s,
             "input_tokens": tokens.read,
