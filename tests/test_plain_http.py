@@ -751,3 +751,20 @@ def test_a_packet_waits_for_a_busy_loop_and_keeps_its_time() -> None:
 
     late, most = asyncio.run(read())
     assert late < most
+
+
+def test_systems_without_stamps_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a block came when it was read."""
+    monkeypatch.setattr(sockets, "_asks_for_stamps", lambda made: False)
+    before = time.perf_counter()
+    with serving(Says([b"one", b"two"], gap_s=0.1)) as server:
+
+        async def read() -> list[float]:
+            transport = Transport(server.url)
+            async with transport.stream("GET", "/") as stream:
+                times = [at async for at, _ in stream.blocks]
+            await transport.close()
+            return times
+
+        first, second = asyncio.run(read())
+    assert 0 <= first < second - 0.05 < time.perf_counter() - before
