@@ -171,9 +171,12 @@ def _vllm_code(source: Path) -> tuple[Any, Any]:
 
 
 def main(tools: list[str]) -> None:
-    """Fill the file in for the tools that are named."""
+    """Fill the file in for the tools that are named; or print what one says, after ``--print``."""
     told = json.loads(FILE.read_text("utf-8"))
     requests = [Request(**each) for each in told["requests"]]
+    if tools[0] == "--print":
+        sys.stdout.write(json.dumps(globals()[tools[1]](requests)) + "\n")
+        return
     for tool in tools:
         if tool in ("guidellm", "aiperf"):
             told[tool] = {"version": version(tool), "figures": globals()[tool](requests)}
