@@ -11,7 +11,6 @@ from llm_magics.benchmarking.measuring.counting import Counter, tokens_of
 from llm_magics.benchmarking.measuring.definitions import Latencies, latencies_of
 from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import INTERRUPTED
 from llm_magics.metering import Meter
 from llm_magics.secrets import scrub
 from llm_magics.types import StreamChunk
@@ -42,11 +41,6 @@ class Answered:
     meter: Meter = field(default_factory=Meter)
     began: float = 0.0
     intended: float = 0.0
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it was interrupted."""
-        return self.response.finish_reason == INTERRUPTED
 
     def row(self, zero: float, count: Counter | None = None) -> dict[str, Any]:
         """Its columns; times of the clock count from ``zero``."""

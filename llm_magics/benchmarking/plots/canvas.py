@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.errors import UsageError
+from llm_magics.frames.plots import canvas
+from llm_magics.frames.plots.canvas import GREY, empty_figure
 from llm_magics.frames.plots.marks import COLOURS, SHAPES
 
 if TYPE_CHECKING:
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Seen on white and on black.
-GREY = "#808080"
 
 _DASHES = ("-", "--", "-.", ":")
 
@@ -29,13 +26,7 @@ def empty(
     Raises:
         UsageError: matplotlib is not installed.
     """
-    if find_spec("matplotlib") is None:
-        msg = "matplotlib is not installed."
-        raise UsageError(msg, hint='pip install "llm-magics[plots]"')
-    from llm_magics.frames.plots.figures import ShownFigure
-
-    figure = ShownFigure(figsize=(width, height), layout="constrained")
-    figure.patch.set_alpha(0)
+    figure = empty_figure(width, height)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for ax in axes:
         _grey(ax)
@@ -74,14 +65,4 @@ def label(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 def legend(ax: Axes, names: Sequence[str], handles: Sequence[Any]) -> None:
     """Whose line is whose, beside the picture."""
-    made = ax.legend(
-        handles,
-        [f" {name}" for name in names],  # a name that begins with _ would be left out
-        frameon=False,
-        labelcolor=GREY,
-        fontsize="small",
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-    )
-    for text in made.get_texts():
-        text.set_parse_math(False)
+    canvas.legend(ax, names, handles, loc="upper left", anchor=(1.0, 1.0))

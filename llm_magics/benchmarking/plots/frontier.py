@@ -17,6 +17,7 @@ from llm_magics.benchmarking.results.differences import (
 )
 from llm_magics.benchmarking.results.stats import mean_interval
 from llm_magics.errors import UsageError
+from llm_magics.frames.plots.canvas import GREY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +76,7 @@ def figure(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figure
     good, dear = str(told.columns[0]), str(told.columns[3])
     drawn, (ax,) = canvas.empty()
     best = told[told["frontier"]].sort_values(dear)
-    ax.plot(best[dear], best[good], color=canvas.GREY, linewidth=1, linestyle="--", zorder=1)
+    ax.plot(best[dear], best[good], color=GREY, linewidth=1, linestyle="--", zorder=1)
     for number, (name, row) in enumerate(told.iterrows()):
         style = canvas.line_of(number)
         if not math.isnan(row["low"]):
@@ -96,7 +97,7 @@ def figure(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figure
             xytext=(-6 if is_right else 6, 4),
             textcoords="offset points",
             ha="right" if is_right else "left",
-            color=canvas.GREY,
+            color=GREY,
             fontsize="small",
             parse_math=False,
         )

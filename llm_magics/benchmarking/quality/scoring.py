@@ -70,9 +70,7 @@ def _of_two(function: Callable[..., Any]) -> scorers.Score:
     try:
         signature = inspect.signature(function)
         signature.bind("answer", "expected")
-    except TypeError:
-        return lambda answer, _: function(answer)
-    except ValueError:  # written in C, and tells nothing of itself
+    except (TypeError, ValueError):  # it takes one, or is written in C and tells nothing of itself
         return lambda answer, _: function(answer)
     return function
 

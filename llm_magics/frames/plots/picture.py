@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llm_magics.errors import UsageError
+from llm_magics.frames.plots.canvas import GREY, check_matplotlib, empty_figure, legend
 from llm_magics.frames.plots.hovering import page
 from llm_magics.frames.plots.marks import SHAPES, Marks, marks_of
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 # More points than these are not seen in a picture, and make a notebook slow.
 _MOST_SHOWN = 4000
-
-# Seen on white and on black.
-_GREY = "#808080"
 
 # So near to an edge, as a share of the width, a label goes inwards.
 _EDGE = 0.25
@@ -64,15 +61,9 @@ class VectorPlot:
         Raises:
             UsageError: matplotlib is not installed.
         """
-        if find_spec("matplotlib") is None:
-            msg = "matplotlib is not installed."
-            raise UsageError(msg, hint='pip install "llm-magics[plots]"')
+        check_matplotlib()
         if ax is None:
-            from llm_magics.frames.plots.figures import ShownFigure
-
-            made = ShownFigure(figsize=(7, 4.5), layout="constrained")
-            made.patch.set_alpha(0)
-            ax = made.subplots()
+            ax = empty_figure(7, 4.5).subplots()
         self._draw(ax)
         figure: Figure = ax.get_figure()  # type: ignore[assignment]
         return figure
@@ -119,28 +110,18 @@ class VectorPlot:
                 (x, y),
                 ha="left" if share < _EDGE else "right" if share > 1 - _EDGE else "center",
                 va="center",
-                color=_GREY,
+                color=GREY,
                 weight="bold",
                 parse_math=False,
             )
         if len(marks.names) > 1:
-            # A name that begins with _ would be left out, and dollars be taken for a formula.
-            legend = ax.legend(
-                ax.collections[-len(marks.names) :],
-                [f" {name}" for name in marks.names],
-                frameon=False,
-                labelcolor=_GREY,
-                fontsize="small",
-                loc="center left",
-                bbox_to_anchor=(1, 0.5),
-            )
-            for told in legend.get_texts():
-                told.set_parse_math(False)
-        ax.set_title(f"{self.title}{marks.told}", color=_GREY, fontsize="small", parse_math=False)
+            handles = ax.collections[-len(marks.names) :]
+            legend(ax, marks.names, handles, loc="center left", anchor=(1, 0.5))
+        ax.set_title(f"{self.title}{marks.told}", color=GREY, fontsize="small", parse_math=False)
         ax.set(xticks=[], yticks=[])
         ax.patch.set_alpha(0)
         for spine in ax.spines.values():
-            spine.set_color(_GREY)
+            spine.set_color(GREY)
 
     def _marks(self, frame: pd.DataFrame) -> Marks:
         by = "color" if "color" in frame else "cluster" if "cluster" in frame else None
