@@ -352,7 +352,8 @@ def test_one_tool_or_picture_needs_no_list() -> None:
         """Tell the time."""
         return "noon"
 
-    assert lm.ask("hi", model="echo/echo", tools=clock, images=b"\x89PNG\r\n\x1a\n1").text == "hi"
+    answer = lm.ask("hi", model="echo/echo", tools=clock, images=b"\x89PNG\r\n\x1a\n1")
+    assert answer.text == "hi\n[picture: image/png]"
 
 
 def test_reloading_keeps_what_was_set() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
+from llm_magics.media import Tool
 from llm_magics.providers import create_provider
 from llm_magics.providers.local import LocalConfig, LocalProvider
 from llm_magics.providers.local.engine import (
@@ -391,3 +392,18 @@ def test_weights_that_cannot_be_stored(tmp_path: Path) -> None:
     provider = LocalProvider(LocalConfig(weights_dir=tmp_path / "file" / "weights"))
     with pytest.raises(errors.WeightsError, match="could not be stored"):
         asyncio.run(provider.generate_embeddings(["a"], "minilm-l6-v2"))
+
+
+def test_a_model_whose_template_knows_no_tools_says_so(local: LocalProvider) -> None:
+    """llama.cpp drops them in silence, which would look like a model that wants none."""
+    tool = Tool("weather", "The weather in a city.")
+
+    async def ask(choice: str | None) -> object:
+        parameters = ModelParameters(tools=(tool,), tool_choice=choice, max_tokens=3)
+        return await local.generate_chat(HI, "smollm2-135m", parameters)
+
+    for choice in (None, "required"):
+        with pytest.raises(errors.UnsupportedError, match="cannot call tools") as caught:
+            asyncio.run(ask(choice))
+        assert "schema" in str(caught.value.hint)
+    asyncio.run(ask("none"))

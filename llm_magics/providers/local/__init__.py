@@ -182,6 +182,8 @@ class LocalProvider(StreamingProvider):
         self, path: str, body: dict[str, Any], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         engine = await self._ready(model, "chat")
+        if parameters.tools and parameters.tool_choice != "none":
+            await self._check_tools(engine, model)
         if parameters.seed is not None or parameters.temperature == 0:
             # A prompt half from the cache is computed in other batches, which moves the last
             # bits: who asks for the same answer twice must get it.
@@ -243,6 +245,14 @@ class LocalProvider(StreamingProvider):
             verb = "embed" if ability == "embeddings" else ability
             msg = f"local/{model} cannot {verb}; it is made for {' and '.join(starter.abilities)}."
             hint = f"Use {' or '.join(f'local/{name}' for name in can)}."
+            raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
+
+    async def _check_tools(self, engine: Engine, model: str) -> None:
+        """llama.cpp would drop tools in silence where the model's template has no place for them."""
+        reply = await engine.transport.send("GET", "/props")
+        if reply.ok and reply.json().get("chat_template_caps", {}).get("supports_tools") is False:
+            msg = f"local/{model} cannot call tools: its chat template has no place for them."
+            hint = "Use a model that was trained to, or ask for data with a schema."
             raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
 
     async def _explained(

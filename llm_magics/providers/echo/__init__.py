@@ -4,21 +4,24 @@ A provider that needs nothing and surprises nobody: for tests, tutorials and dry
 ``echo/echo`` answers with the last message; ``echo/lorem`` with text drawn from the prompt
 and the seed. Text, tokens, vectors and *times* depend on these alone: the clock is virtual,
 so that a table of its latencies is the same on every machine.
+
+``echo/echo`` calls a tool where the message has the call written in it, as in Python, and
+answers with what the tool gave; a picture is named by its type.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
 import random
-import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from llm_magics.errors import ModelNotFoundError, nearest
+from llm_magics.media import ToolCall
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
+from llm_magics.providers.echo.calls import calls_in
+from llm_magics.providers.echo.words import hashed_words, lorem, tokens_of
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -28,74 +31,10 @@ from llm_magics.types import (
     Usage,
 )
 
-MODELS = ("echo", "lorem")
+_TEXT = ("chat", "completion", "embeddings")
+_ABILITIES = {"echo": (*_TEXT, "tools", "vision"), "lorem": _TEXT}
+MODELS = tuple(_ABILITIES)
 _CONTEXT = 8192
-_LOREM_TOKENS = 60
-
-_WORDS = [
-    "lorem",
-    "ipsum",
-    "dolor",
-    "sit",
-    "amet",
-    "consectetur",
-    "adipiscing",
-    "elit",
-    "sed",
-    "do",
-    "eiusmod",
-    "tempor",
-    "incididunt",
-    "ut",
-    "labore",
-    "et",
-    "dolore",
-    "magna",
-    "aliqua",
-    "enim",
-    "ad",
-    "minim",
-    "veniam",
-    "quis",
-    "nostrud",
-    "exercitation",
-    "ullamco",
-    "laboris",
-    "nisi",
-    "aliquip",
-    "ex",
-    "ea",
-    "commodo",
-    "consequat",
-    "duis",
-    "aute",
-    "irure",
-    "in",
-    "reprehenderit",
-    "voluptate",
-    "velit",
-    "esse",
-    "cillum",
-    "fugiat",
-    "nulla",
-    "pariatur",
-    "excepteur",
-    "sint",
-    "occaecat",
-    "cupidatat",
-    "non",
-    "proident",
-    "sunt",
-    "culpa",
-    "qui",
-    "officia",
-    "deserunt",
-    "mollit",
-    "anim",
-    "id",
-    "est",
-    "laborum",
-]
 
 
 class EchoConfig(ProviderConfig):
@@ -136,9 +75,10 @@ class EchoProvider(StreamingProvider):
         return False
 
     async def describe_models(self) -> list[ModelInfo]:
-        abilities = ("chat", "completion", "embeddings")
         return [
-            ModelInfo(name, abilities, context=_CONTEXT, size_bytes=0, pulled=True, loaded=True)
+            ModelInfo(
+                name, _ABILITIES[name], context=_CONTEXT, size_bytes=0, pulled=True, loaded=True
+            )
             for name in await self.list_models()
         ]
 
@@ -158,15 +98,17 @@ class EchoProvider(StreamingProvider):
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         """Unit vectors of hashed words: texts that share words point the same way."""
         self._known(model)
-        vectors = (_hashed_words(text, self.config.dimensions) for text in texts)
+        vectors = (hashed_words(text, self.config.dimensions) for text in texts)
         return Embeddings(vectors, Usage(sum(len(tokens_of(text)) for text in texts), 0))
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        said = [message.content for message in messages if message.role == "user"]
         read = sum(len(tokens_of(message.content)) for message in messages)
-        return self._stream(said[-1] if said else "", read, model, parameters)
+        text = _last_said(messages)
+        may_call = self.bare(model) == "echo" and messages and messages[-1].role == "user"
+        calls = _calls(text, parameters) if may_call else ()
+        return self._stream(text, read, model, parameters, calls)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -174,17 +116,25 @@ class EchoProvider(StreamingProvider):
         return self._stream(prompt, len(tokens_of(prompt)), model, parameters)
 
     async def _stream(
-        self, prompt: str, input_tokens: int, model: str, parameters: ModelParameters
+        self,
+        prompt: str,
+        input_tokens: int,
+        model: str,
+        parameters: ModelParameters,
+        calls: tuple[ToolCall, ...] = (),
     ) -> AsyncGenerator[StreamChunk, None]:
         model = self._known(model)
         draw = random.Random(f"{model} {parameters.seed or 0} {prompt}")  # noqa: S311
-        text = prompt if model == "echo" else _lorem(draw, _LOREM_TOKENS)
+        text = "" if calls else prompt if model == "echo" else lorem(draw)
         tokens, finish_reason = _cut(text, parameters)
         clock = self.config.ttft_s + input_tokens / 1000
         for token in tokens:
             yield StreamChunk(token, elapsed_s=clock)
             clock += draw.uniform(0.75, 1.25) / self.config.tokens_per_s
-        usage = Usage(input_tokens, len(tokens))
+        if calls:
+            finish_reason = "tool_calls"
+            yield StreamChunk(elapsed_s=clock, tool_calls=calls)
+        usage = Usage(input_tokens, len(tokens) + len(calls))
         yield StreamChunk(elapsed_s=clock, finish_reason=finish_reason, usage=usage)
 
     def _known(self, model: str, of: Sequence[str] | None = None) -> str:
@@ -198,9 +148,27 @@ class EchoProvider(StreamingProvider):
         return model
 
 
-def tokens_of(text: str) -> list[str]:
-    """``text`` cut into what counts as tokens here: words with the space before them."""
-    return re.findall(r"\s*\S+|\s+$", text)
+def _last_said(messages: Sequence[ChatMessage]) -> str:
+    """The user's last message with its pictures named; after calls of tools, what they gave."""
+    results: list[str] = []
+    for message in reversed(messages):
+        if message.role == "tool":
+            results.append(message.content)
+        elif results:
+            return "\n".join(reversed(results))
+        elif message.role == "user":
+            pictures = (image.url or image.media_type for image in message.images)
+            return "\n".join([message.content, *(f"[picture: {each}]" for each in pictures)])
+    return "\n".join(reversed(results))
+
+
+def _calls(text: str, parameters: ModelParameters) -> tuple[ToolCall, ...]:
+    """The calls that ``text`` has written in it, as far as they may be chosen."""
+    choice = parameters.tool_choice
+    if choice == "none":
+        return ()
+    is_named = choice not in (None, "auto", "required")
+    return calls_in(text, [t for t in parameters.tools if not is_named or t.name == choice])
 
 
 def _cut(text: str, parameters: ModelParameters) -> tuple[list[str], str]:
@@ -210,22 +178,3 @@ def _cut(text: str, parameters: ModelParameters) -> tuple[list[str], str]:
     if parameters.max_tokens is not None and len(tokens) > parameters.max_tokens:
         return tokens[: parameters.max_tokens], "length"
     return tokens, "stop"
-
-
-def _lorem(draw: random.Random, count: int) -> str:
-    words: list[str] = []
-    while len(words) < count:
-        sentence = draw.choices(_WORDS, k=draw.randint(6, 12))
-        words += [sentence[0].capitalize(), *sentence[1:-1], sentence[-1] + "."]
-    return " ".join(words)
-
-
-def _hashed_words(text: str, dimensions: int) -> list[float]:
-    vector = [0.0] * dimensions
-    for word in re.findall(r"\w+", text.lower()) or [text]:
-        digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
-        vector[int.from_bytes(digest[:4], "little") % dimensions] += 1.0 if digest[4] & 1 else -1.0
-    norm = math.sqrt(sum(value * value for value in vector))
-    if not norm:  # words that cancel out
-        vector[0], norm = 1.0, 1.0
-    return [value / norm for value in vector]
