@@ -34,7 +34,7 @@ STOREYS = [
     ["media"],
     ["arrays"],
     ["errors"],
-    ["cells", "secrets", "writing"],
+    ["cells", "paths", "secrets", "writing"],
 ]
 FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 OUTSIDE = {"__init__", "_when_imported"}

@@ -77,11 +77,21 @@ def test_broken_json_is_an_error_and_not_repaired() -> None:
     ],
 )
 def test_a_table_becomes_a_frame(text: str) -> None:
-    """JSON rows or columns, CSV, TSV and Markdown: two columns, two rows."""
+    """JSON rows or columns, CSV, TSV and Markdown: two columns, two rows, and numbers are numbers."""
     frame = parsing.table(text)
     assert list(frame.columns) == ["a", "b"]
-    assert frame["a"].astype(int).tolist() == [1, 2]
+    assert frame["a"].sum() == 3
     assert frame["b"].tolist() == ["x", "y"]
+
+
+def test_cells_of_a_markdown_table_may_hold_anything() -> None:
+    """Commas, quotes and nothing at all; a number that is told in words stays a text."""
+    text = '| name | n | t |\n|---|---|---|\n| a, "b" | 1.5 | two |\n| c |  | 3 |'
+    frame = parsing.table(text)
+    assert frame["name"].tolist() == ['a, "b"', "c"]
+    assert frame["n"].tolist()[0] == 1.5
+    assert frame["n"].isna().tolist() == [False, True]
+    assert frame["t"].tolist() == ["two", "3"]
 
 
 def test_no_table_is_an_error() -> None:

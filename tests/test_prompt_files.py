@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
+from llm_magics.paths import shown
 from llm_magics.policies import prompt_files
 from llm_magics.policies.prompt_files import PromptFile
 from tests.serving import Says, chat_stream
@@ -245,3 +246,16 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         with pytest.raises(errors.TemplateError):
             prompt_files.save(name, PromptFile("x"), overwrite=name == "folder")
     assert (tmp_path / "prompts" / "bytes.md").read_bytes() == b"\xff\xfe"
+
+
+def test_paths_are_told_as_one_would_write_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the working folder, from home, else whole: an output is the same on every machine."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert shown(Path("prompts/a.md")) == "prompts/a.md"
+    assert shown(tmp_path / "work" / "prompts" / "a.md") == "prompts/a.md"
+    assert shown(tmp_path / "home" / "b.md") == "~/b.md"
+    assert shown(tmp_path / "c.md") == (tmp_path / "c.md").as_posix()

@@ -18,6 +18,7 @@ from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook import answering
 from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
 from llm_magics.notebook.tool_rounds import functions_named
+from llm_magics.paths import shown
 from llm_magics.policies import prompt_files
 from llm_magics.policies.budget import dollars
 from llm_magics.policies.prompt_files import PromptFile
@@ -118,7 +119,7 @@ def _save(options: argparse.Namespace, cell: str) -> None:
         defaults=pairs(options.param),
     )
     path = prompt_files.save(options.save, file, overwrite=options.yes)
-    sys.stdout.write(f"Kept as {path}; %%llm -t {options.save} asks it.\n")
+    sys.stdout.write(f"Kept as {shown(path)}; %%llm -t {options.save} asks it.\n")
 
 
 def _dry_run(call: ChatCall) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -165,8 +166,14 @@ def _table(text: str) -> DataFrame:
             return pd.read_csv(io.StringIO(block.code), sep=separator, skipinitialspace=True)
     rows = _markdown_rows(text)
     if rows:
-        return pd.DataFrame(rows[1:], columns=rows[0])
+        return pd.read_csv(io.StringIO(_as_csv(rows)))  # numbers are numbers, as in a fenced CSV
     return pd.DataFrame(_records(json_value(text)))
+
+
+def _as_csv(rows: list[list[str]]) -> str:
+    written = io.StringIO()
+    csv.writer(written).writerows(rows)
+    return written.getvalue()
 
 
 def _records(value: Any) -> Any:

@@ -150,6 +150,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
     import pandas as pd
 
     from llm_magics.errors import LLMError
+    from llm_magics.paths import shown
     from llm_magics.policies import prompt_files
     from llm_magics.policies.templates import names_in
 
@@ -158,10 +159,10 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
         try:
             file = prompt_files.read(path)
         except LLMError as error:  # one that is wrong hides no other
-            rows.append((name, f"({error})", None, "", str(path)))
+            rows.append((name, f"({error})", None, "", shown(path)))
             continue
         names = names_in(f"{file.text}{file.system or ''}") - {"input"}
-        rows.append((name, file.description, file.model, ", ".join(sorted(names)), str(path)))
+        rows.append((name, file.description, file.model, ", ".join(sorted(names)), shown(path)))
     return pd.DataFrame(rows, columns=["name", "description", "model", "variables", "path"])
 
 
