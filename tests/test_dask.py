@@ -246,6 +246,27 @@ def test_weights_are_loaded_once_a_worker(cluster: Any) -> None:
     np.testing.assert_allclose(lm.matrix(done["vector"]), expected, atol=1e-5)
 
 
+def threads() -> object:
+    """With how many a model computes on this worker."""
+    from llm_magics.settings.config import config
+
+    return config.get("providers.local.threads")
+
+
+def test_workers_share_the_cores(cluster: Any) -> None:
+    """A model on a worker computes with the threads that are the worker's, or as was said."""
+    lm.config.reset("cache_dir")
+    name = "providers.local.threads"
+    for said, expected in ((None, 1), (2, 2), (None, 1)):
+        if said is None:
+            lm.config.reset(name)
+        else:
+            lm.config.set(name, said)
+        frame_of(4, 2).llm.embed("text", model="local/minilm-l6-v2").compute()
+        told = cluster.run(threads)
+        assert set(told.values()) == {expected}
+
+
 def test_keys_do_not_travel() -> None:
     """Settings of the session do, without those that hold keys; errors do, without what was sent."""
     lm.config.providers = {

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from llm_magics.engine.embedding import EmbedOptions
     from llm_magics.frames.dask.shared_limit import SharedLimit
 
+_THREADS = "providers.local.threads"
+
 _lock = threading.Lock()
 _settled: set[str] = set()
 
@@ -54,12 +56,28 @@ class Orders:
         """Take on the settings, and no others that orders before had."""
         with _lock:
             known = config.set_here()
-            for key in _settled - set(self.settings):
+            settings = {**_share_of_cores(), **self.settings}
+            for key in _settled - set(settings):
                 config.reset(key)
-            for key, value in self.settings.items():
+            for key, value in settings.items():
                 if key not in known or known[key] != value:
                     config.set(key, value)
                     _settled.add(key)
+
+
+def _share_of_cores() -> dict[str, int]:
+    """
+    The threads that a model on this worker computes with, where nobody said how many.
+
+    All cores, as in a notebook, would be claimed by each of the workers of one machine.
+    """
+    is_said = "threads" in config.for_provider("local", ["threads"]) and _THREADS not in _settled
+    try:
+        from distributed import get_worker
+
+        return {} if is_said else {_THREADS: get_worker().state.nthreads}
+    except (ImportError, ValueError):  # no worker of a cluster
+        return {}
 
 
 @dataclass(frozen=True)
