@@ -7,10 +7,19 @@ from collections.abc import AsyncGenerator, Iterator
 from importlib import metadata
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
+import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, UnsupportedError
-from llm_magics.providers import BaseModelProvider, create_provider, get_available_providers
+from llm_magics.providers import (
+    BaseModelProvider,
+    built_in_providers,
+    create_provider,
+    get_available_providers,
+    provider_type,
+)
+from llm_magics.providers.base import ABILITIES
 from llm_magics.types import Progress
 from tests import fake_anthropic, fake_huggingface, fake_lmstudio, fake_ollama, fake_openai
 from tests.serving import Server, serving
@@ -231,6 +240,57 @@ def test_it_works_in_one_loop_after_another(provider: BaseModelProvider) -> None
     for _ in range(2):
         answer = asyncio.run(provider.generate_chat(MESSAGES, CHAT_MODELS[provider.name], SHORT))
         assert isinstance(answer, ModelResponse)
+
+
+# Which method stands behind an ability, where one does.
+METHODS = {
+    "images": "generate_image",
+    "transcription": "transcribe",
+    "pull": "pull_model",
+    "delete": "delete_model",
+}
+
+
+def own_methods(name: str) -> set[str]:
+    """The abilities for which a provider has a method of its own."""
+    kind = provider_type(name)
+    return {
+        ability
+        for ability, method in METHODS.items()
+        if getattr(kind, method) is not getattr(BaseModelProvider, method)
+    }
+
+
+@pytest.mark.parametrize("name", built_in_providers())
+def test_a_provider_tells_what_it_can(name: str) -> None:
+    """Of the words there are for it, in their order; what it refuses it does not tell of."""
+    told = provider_type(name).abilities
+    assert set(told) <= set(ABILITIES)
+    assert list(told) == [each for each in ABILITIES if each in told]
+    assert "chat" in told
+    refused = {"delete"} if name == "lmstudio" else set()  # it has an answer of its own to that
+    assert set(told) & set(METHODS) == own_methods(name) - refused
+    if name in CHAT_MODELS:
+        assert ("completion" in told) == (name in CONTINUE_TEXT)
+        assert ("embeddings" in told) == (name in EMBEDDING_MODELS)
+
+
+def test_providers_in_a_table(monkeypatch: pytest.MonkeyPatch, shell: InteractiveShell) -> None:
+    """Which there are, how one comes to each, and what it can; nobody is asked."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    lm.config.providers = {"lab": {"type": "openai", "base_url": "http://127.0.0.1:9"}}
+    table = shell.run_line_magic("llm", "providers").set_index("provider")
+    assert table.index.tolist() == sorted([*built_in_providers(), "lab"])
+    assert table.set_up[["anthropic", "echo", "lab", "openai"]].tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert table.key["openai"] == "OPENAI_API_KEY"
+    assert table.start["ollama"] == "ollama serve"
+    assert table.abilities["anthropic"] == "chat, vision, tools, schema, reasoning"
 
 
 def test_echo_answers_with_the_prompt_on_its_own_clock() -> None:

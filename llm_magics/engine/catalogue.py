@@ -62,6 +62,18 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     )
 
 
+def services(session: Session) -> DataFrame:
+    """One row a provider: how one comes to it, and what it can. Nobody is asked."""
+    import pandas as pd
+
+    rows = []
+    for name in session.providers.names():
+        provider = session.provider(name)
+        can = ", ".join(provider.abilities)
+        rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
+    return pd.DataFrame(rows, columns=["provider", "set_up", "key", "start", "abilities"])
+
+
 def _warn(session: Session, name: str, error: BaseException) -> None:
     """Of a provider that the user has set up, and that does not answer."""
     with suppress(LLMError):

@@ -85,6 +85,7 @@ class AnthropicProvider(LeavingOutProvider):
     name = "anthropic"
     writes_thinking = False  # its thinking comes in blocks of its own
     config_type = AnthropicConfig
+    abilities = ("chat", "vision", "tools", "schema", "reasoning")
     key_variable = "ANTHROPIC_API_KEY"
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _OWN

@@ -30,6 +30,21 @@ from llm_magics.types import (
 )
 from llm_magics.wire.thinking import ThinkTags
 
+# In the order in which people are told of them.
+ABILITIES = (
+    "chat",
+    "completion",
+    "embeddings",
+    "vision",
+    "tools",
+    "schema",
+    "reasoning",
+    "images",
+    "transcription",
+    "pull",
+    "delete",
+)
+
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
 
@@ -109,6 +124,10 @@ class BaseModelProvider(ABC):
     # A class's own; a provider that a settings file names has that name.
     name: str
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
+    # What it can do with some model of its, of `ABILITIES`; a model may do less.
+    abilities: ClassVar[tuple[str, ...]] = ()
+    # What its user does first, in a few words, besides setting a key; nothing where nothing.
+    start: ClassVar[str] = ""
     # The environment variable that holds the user's key, where there is one.
     key_variable: str = ""
     # So many texts in one request of vectors, and so many such requests at once.

@@ -58,11 +58,22 @@ class LMStudioProvider(OpenAILikeProvider):
 
     name = "lmstudio"
     config_type = LMStudioConfig
+    abilities = (
+        "chat",
+        "completion",
+        "embeddings",
+        "vision",
+        "tools",
+        "schema",
+        "reasoning",
+        "pull",
+    )
+    start = "lms server start"
     key_variable = "LM_API_TOKEN"
     environment = ("LM_API_TOKEN", "LMSTUDIO_BASE_URL")
     usual_address = _OWN
     pulls = True
-    start_hint = "Start it in LM Studio, or with: lms server start. LMSTUDIO_BASE_URL says where."
+    start_hint = f"Start it in LM Studio, or with: {start}. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
 
     def __init__(self, config: LMStudioConfig | None = None) -> None:

@@ -94,6 +94,17 @@ class OpenAIProvider(MediaProvider):
 
     name = "openai"
     config_type = OpenAIConfig
+    abilities = (
+        "chat",
+        "completion",
+        "embeddings",
+        "vision",
+        "tools",
+        "schema",
+        "reasoning",
+        "images",
+        "transcription",
+    )
     key_variable = "OPENAI_API_KEY"
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     usual_address = own_address = _OWN

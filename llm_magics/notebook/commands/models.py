@@ -64,6 +64,15 @@ def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     say(f"{model} is deleted.")
 
 
+@command("providers")
+def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """Which providers there are, how to come to each, and what it can, as a DataFrame."""
+    from llm_magics.engine.catalogue import services
+    from llm_magics.engine.session import session
+
+    return services(session)
+
+
 @command("health")
 def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Which providers can be used, and if not, why."""

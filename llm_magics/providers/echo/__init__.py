@@ -32,7 +32,7 @@ from llm_magics.types import (
 )
 
 _TEXT = ("chat", "completion", "embeddings")
-_ABILITIES = {"echo": (*_TEXT, "tools", "vision"), "lorem": _TEXT}
+_ABILITIES = {"echo": (*_TEXT, "vision", "tools"), "lorem": _TEXT}
 MODELS = tuple(_ABILITIES)
 _CONTEXT = 8192
 
@@ -54,6 +54,7 @@ class EchoProvider(StreamingProvider):
     """Answers from the prompt and the seed alone, on a virtual clock."""
 
     name = "echo"
+    abilities = ("chat", "completion", "embeddings", "vision", "tools", "pull", "delete")
     writes_thinking = False  # a prompt comes back as it is
     config_type = EchoConfig
     config: EchoConfig

@@ -49,6 +49,7 @@ class HuggingFaceProvider(OpenAILikeProvider):
 
     name = "huggingface"
     config_type = HuggingFaceConfig
+    abilities = ("chat", "embeddings", "vision", "tools", "schema", "reasoning")
     key_variable = "HF_TOKEN"
     environment = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HOME")
     usual_address = own_address = _OWN

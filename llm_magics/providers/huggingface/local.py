@@ -64,6 +64,8 @@ class HuggingFaceLocalProvider(StreamingProvider):
     """Models of Transformers, loaded when first used and kept until the provider is closed."""
 
     name = "huggingface-local"
+    abilities = ("chat", "completion", "embeddings", "reasoning", "pull", "delete")
+    start = 'pip install "llm-magics[hf]"'
     # Each batch is computed on all cores: two at once would only be in each other's way.
     embeds_at_once = 1
     config_type = HuggingFaceLocalConfig

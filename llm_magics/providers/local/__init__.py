@@ -64,6 +64,17 @@ class LocalProvider(StreamingProvider):
     """llama.cpp in a child process, one for each model in use."""
 
     name = "local"
+    abilities = (
+        "chat",
+        "completion",
+        "embeddings",
+        "tools",
+        "schema",
+        "reasoning",
+        "pull",
+        "delete",
+    )
+    start = 'pip install "llm-magics[local]"'
     # It computes one after the other: small portions, so that something is seen of it.
     texts_at_once = 64
     embeds_at_once = 1
@@ -75,8 +86,12 @@ class LocalProvider(StreamingProvider):
         self._weights = WeightsStore(self.config.weights_dir)
         self._engines = EnginePool()
 
-    async def initialize(self) -> bool:
+    @property
+    def is_set_up(self) -> bool:
         return find_spec("xllamacpp") is not None
+
+    async def initialize(self) -> bool:
+        return self.is_set_up
 
     async def list_models(self) -> list[str]:
         return list(STARTERS)

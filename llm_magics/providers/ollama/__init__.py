@@ -49,7 +49,11 @@ _IN_THE_CLOUD = (":cloud", "-cloud")
 # For so long a model is taken to be the same that was asked about.
 _DIGESTS_S = 30.0
 
-_ABILITIES = {"completion": ("chat", "completion"), "embedding": ("embeddings",)}
+_ABILITIES = {
+    "completion": ("chat", "completion"),
+    "embedding": ("embeddings",),
+    "thinking": ("reasoning",),
+}
 
 
 class OllamaConfig(RemoteConfig):
@@ -80,11 +84,23 @@ class OllamaProvider(RemoteProvider):
 
     name = "ollama"
     config_type = OllamaConfig
+    abilities = (
+        "chat",
+        "completion",
+        "embeddings",
+        "vision",
+        "tools",
+        "schema",
+        "reasoning",
+        "pull",
+        "delete",
+    )
+    start = "ollama serve"
     key_variable = "OLLAMA_API_KEY"
     environment = ("OLLAMA_API_KEY", "OLLAMA_HOST")
     usual_address = parse_host("")
     pulls = True
-    start_hint = "Start it with: ollama serve. OLLAMA_HOST says where it is."
+    start_hint = f"Start it with: {start}. OLLAMA_HOST says where it is."
     config: OllamaConfig
 
     def __init__(self, config: OllamaConfig | None = None) -> None:
