@@ -136,6 +136,8 @@ def test_groups_are_called_by_words_of_their_own() -> None:
     names = keywords.keywords(texts, numbers, 3)
     assert [name.split(",")[0] for name in names] == ["cat", "bank", "group 3"]
     assert "the" not in "".join(names)
+    texts = ["not with that cat", "very much that bank"]
+    assert keywords.keywords(texts, np.array([0, 1]), 2) == ["cat", "bank"]
 
 
 @pytest.mark.parametrize(
