@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -22,6 +25,7 @@ from llm_magics.providers import (
 from llm_magics.providers.base import ABILITIES
 from llm_magics.types import Progress
 from tests import fake_anthropic, fake_huggingface, fake_lmstudio, fake_ollama, fake_openai
+from tests.nested import plain_environment
 from tests.serving import Server, serving
 
 CHAT_MODELS = {
@@ -30,6 +34,7 @@ CHAT_MODELS = {
     "huggingface": fake_huggingface.CHAT,
     "lmstudio": fake_lmstudio.CHAT,
     "local": "smollm2-135m",
+    "markov": "sea",
     "ollama": fake_ollama.CHAT,
     "openai": "gpt-test",
 }
@@ -41,7 +46,8 @@ EMBEDDING_MODELS = {
     "ollama": fake_ollama.EMBED,
     "openai": "text-embedding-test",
 }
-CONTINUE_TEXT = {"echo", "lmstudio", "local", "ollama", "openai"}
+CONTINUE_TEXT = {"echo", "lmstudio", "local", "markov", "ollama", "openai"}
+MARKOV = metadata.EntryPoint("markov", "tests.markov:MarkovProvider", "llm_magics.providers")
 FAKES = {
     "anthropic": fake_anthropic.FakeAnthropic,
     "huggingface": fake_huggingface.FakeHuggingFace,
@@ -66,8 +72,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
 
 
 @pytest.fixture(params=sorted(CHAT_MODELS))
-def provider(request: pytest.FixtureRequest, server: Server | None) -> Iterator[BaseModelProvider]:
-    """Each of the providers, closed afterwards."""
+def provider(
+    request: pytest.FixtureRequest, server: Server | None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[BaseModelProvider]:
+    """Each of the providers, and the README's example of another's, closed afterwards."""
+    monkeypatch.setattr("llm_magics.providers.entry_points", lambda group: [MARKOV])
     if server is not None:
         yield create_provider(request.param, base_url=server.url, api_key=KEY)
         return
@@ -408,3 +417,27 @@ class SmallProvider(BaseModelProvider):
 
     async def health_check(self) -> dict[str, str]:
         return {"status": "ok", "detail": "small"}
+
+
+def test_one_file_and_one_line_make_a_provider(tmp_path: Path) -> None:
+    """The README's example, beside the package as pip would put it, answers in a cell."""
+    (tmp_path / "markov.py").write_bytes(Path(__file__).with_name("markov.py").read_bytes())
+    about = tmp_path / "markov-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: markov\nVersion: 1.0\n")
+    entry = "[llm_magics.providers]\nmarkov = markov:MarkovProvider\n"
+    (about / "entry_points.txt").write_text(entry)
+    script = (
+        "from IPython.testing.globalipapp import start_ipython\n"
+        "shell = start_ipython()\n"
+        "shell.run_line_magic('load_ext', 'llm_magics')\n"
+        "shell.run_cell_magic('llm', 'markov/sea --seed 1 --max-tokens 6 -o ans', 'Go on.')\n"
+        "print('tokens', shell.user_ns['ans'].usage.output_tokens)\n"
+        "print(shell.run_line_magic('llm', 'models markov').model.tolist())\n"
+    )
+    environment = plain_environment() | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "tokens 6" in done.stdout
+    assert "['markov/sea']" in done.stdout
