@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.media import Tool
 from llm_magics.providers import create_provider
@@ -27,6 +31,7 @@ from llm_magics.providers.local.engine import (
 from llm_magics.secrets import Secret
 from llm_magics.transport import Timeouts, Transport
 from tests.conftest import engines_of, eventually
+from tests.nested import plain_environment
 from tests.serving import Says, as_json, chat_event, chat_stream, serving
 
 HI = [ChatMessage("user", "hi")]
@@ -407,3 +412,23 @@ def test_a_model_whose_template_knows_no_tools_says_so(local: LocalProvider) -> 
             asyncio.run(ask(choice))
         assert "schema" in str(caught.value.hint)
     asyncio.run(ask("none"))
+
+
+def test_the_engine_finds_llama_where_the_notebook_does(tmp_path: Path) -> None:
+    """IPython adds the environment that is activated to its own path; the engine must know of it."""
+    spec = find_spec("xllamacpp")
+    assert spec is not None
+    where = Path(str(spec.origin)).parents[1]
+    script = (
+        "import sys\n"
+        f"sys.path.append({str(where)!r})\n"
+        "import llm_magics as lm\n"
+        "print(lm.ask('Say hello.', model='local/smollm2-135m', max_tokens=3).usage.output_tokens)\n"
+    )
+    bare = Path(sys.base_prefix) / "bin" / "python3"  # without any packages
+    environment = plain_environment() | {"PYTHONPATH": str(Path(lm.__file__).parents[1])}
+    command = [str(bare), "-c", script]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stdout.strip() == "3", done.stderr

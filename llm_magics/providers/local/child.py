@@ -46,6 +46,8 @@ def end_with(parent: int) -> None:
 def serve(spec: dict) -> str:  # type: ignore[type-arg]
     """Load the model and return the address it is served at."""
     global server  # noqa: PLW0603 (it must outlive this call)
+    if spec["packages"]:
+        sys.path.append(spec["packages"])
     import xllamacpp
 
     params = xllamacpp.CommonParams()

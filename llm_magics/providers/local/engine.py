@@ -20,6 +20,7 @@ import threading
 import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -98,6 +99,7 @@ class Engine:
             "threads": spec.threads,
             "verbosity": _ERRORS_ONLY,
             "key": key.reveal(),
+            "packages": _where_llama_is(),
         }
         try:
             stdin.write(json.dumps(order).encode() + b"\n")
@@ -137,6 +139,16 @@ class Engine:
     def stop(self) -> None:
         """End it at once; nothing is lost with it."""
         self._finalizer()
+
+
+def _where_llama_is() -> str:
+    """
+    The folder that the notebook would import llama.cpp from.
+
+    The interpreter alone may not know of it: IPython adds an activated environment to its own.
+    """
+    spec = find_spec("xllamacpp")
+    return str(Path(spec.origin).parents[1]) if spec is not None and spec.origin else ""
 
 
 def _stop(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:

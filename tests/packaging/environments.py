@@ -1,0 +1,90 @@
+"""Fresh virtual environments, as a stranger's machine would have them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.nested import plain_environment
+
+ROOT = Path(__file__).parents[2]
+# The PyPI packages of Torch for Linux bring a GPU's libraries, of gigabytes, but for this one.
+WITHOUT_GPU = "torch==2.13.0"
+
+
+def uv(*arguments: str | Path) -> None:
+    """Run uv; a failure is shown as it was told. No index, no test."""
+    program = shutil.which(
+        "uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    if program is None:
+        pytest.skip("uv is not installed")
+    environment = _without_environment() | {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    command = [program, *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False
+    )
+    if "Failed to fetch" in done.stderr or "dns error" in done.stderr:
+        pytest.skip(f"the package index cannot be reached: {done.stderr[:200]}")
+    assert done.returncode == 0, done.stderr
+
+
+def _without_environment() -> dict[str, str]:
+    """The variables of this process, but for those of the environment that it runs in."""
+    kept = plain_environment()
+    kept.pop("VIRTUAL_ENV", None)
+    return kept
+
+
+def made(folder: Path, *requirements: str | Path, python: str | Path = sys.executable) -> Path:
+    """The interpreter of a new environment in ``folder`` with ``requirements`` in it."""
+    uv("venv", "--python", python, folder)
+    interpreter = folder / "bin" / "python"
+    if requirements:
+        uv("pip", "install", "--python", interpreter, *requirements)
+    return interpreter
+
+
+def said(interpreter: Path, code: str, folder: Path, **environment: str) -> str:
+    """What ``code`` prints, run in ``folder``, where nothing of this checkout is to be found."""
+    return ran([interpreter, "-W", "error::SyntaxWarning", "-c", code], folder, **environment)
+
+
+def ran(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
+    """What a command prints; it must not fail."""
+    done = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**_without_environment(), **environment},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def packages(interpreter: Path, folder: Path) -> set[str]:
+    """The names of what is installed there."""
+    listed = "from importlib.metadata import distributions as d; print(*{x.name for x in d()})"
+    return set(said(interpreter, listed, folder).split())
+
+
+def interpreters() -> dict[str, Path]:
+    """Those that this machine has, by version, from the oldest that is supported."""
+    found: dict[str, Path] = {}
+    roots = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    places = [Path(sys.executable), *roots.glob("3.*/bin/python")]
+    named = (shutil.which(f"python3.{minor}") for minor in range(11, 20))
+    for place in [*places, *map(Path, filter(None, named))]:
+        asked = [str(place), "-c", "import sys, venv; print(*sys.version_info[:2], sep='.')"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and tuple(map(int, done.stdout.split("."))) >= (3, 11):
+            found.setdefault(done.stdout.strip(), place)
+    return dict(sorted(found.items()))

@@ -1,0 +1,73 @@
+"""Each extra, alone in a fresh environment: it brings what it is for."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.environments import ROOT, WITHOUT_GPU, made, ran, said
+
+EXTRAS = set(
+    tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+)
+
+VECTORS = 'import llm_magics as lm, pandas as pd\ndf = pd.DataFrame({"text": ["a b", "b c", "c d"] * 4})\n'
+USES = {
+    "local": """
+import llm_magics as lm
+assert lm.ask("Say hello.", model="local/smollm2-135m", max_tokens=3).usage.output_tokens == 3
+assert lm.embed(["a"], model="local/minilm-l6-v2").shape == (1, 384)
+""",
+    "lab": "import jupyterlab",
+    "hf": """
+from llm_magics.providers import create_provider
+import asyncio
+assert asyncio.run(create_provider("huggingface-local").initialize())
+import gguf, transformers
+""",
+    "prices": """
+from llm_magics.policies.prices import Seller, listed_cost_usd
+from llm_magics.types import Usage
+assert listed_cost_usd(Seller("openai"), "gpt-4o-mini", Usage(1000, 1000)) > 0
+""",
+    "plots": VECTORS
+    + 'df.llm.embed("text", model="echo/echo").llm.plot().figure().savefig("x.png")',
+    "bench": """
+import llm_magics as lm
+runs = lm.compare(["a", "b"] * 6, ["echo/echo", "echo/lorem"], expected=["a", "b"] * 6, score="exact")
+assert "better" in runs.differences().verdict.iloc[0]
+runs.plot_wins()
+runs.to_parquet("x.parquet")
+""",
+    "dask": """
+import dask.dataframe as dd, pandas as pd, llm_magics as lm
+frame = dd.from_pandas(pd.DataFrame({"text": ["a", "b"]}), npartitions=2)
+assert len(frame.llm.embed("text", model="echo/echo").compute(scheduler="threads")) == 2
+""",
+    "index": VECTORS
+    + 'assert len(lm.index(df.llm.embed("text", model="echo/echo").vector)) == 12',
+    "keyring": "import keyring, llm_magics.settings.keys",
+    "repair": """
+import llm_magics as lm, warnings
+warnings.simplefilter("ignore")
+assert lm.ask("{'a': 1,}", model="echo/echo").json(repair=True) == {"a": 1}
+""",
+    "notebooks": "import jupyterlab, matplotlib, scipy, dask.dataframe, xllamacpp, llm_magics",
+}
+
+
+def test_every_extra_is_tested() -> None:
+    """But for those of the tests themselves."""
+    assert set(USES) == EXTRAS - {"test", "peers"}
+
+
+@pytest.mark.parametrize("extra", sorted(USES))
+def test_an_extra_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
+    """What it is for works, and what it brought goes together."""
+    more = [WITHOUT_GPU] if extra == "hf" else []
+    python = made(tmp_path / "env", f"llm-magics[{extra}] @ {wheel.as_uri()}", *more)
+    said(python, USES[extra], tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config"))
+    if extra == "lab":
+        assert ran([python, "-m", "jupyterlab", "--version"], tmp_path)
