@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import llm_magics
 from llm_magics import providers
 
 PACKAGE = Path(llm_magics.__file__).parent
+ROOT = Path(__file__).parents[1]
 HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdown_it", "yaml"}
 
 # From the top of the house to its foundations; a room imports only what stands below it.
@@ -148,3 +152,31 @@ def test_every_test_says_what_it_specifies() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Every package that the code imports is a requirement, or belongs to an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
+    declared = {re.split(r"[^\w.-]", each)[0].lower().replace("_", "-") for each in wanted}
+    # They are one with what is declared: pydantic's engine, Transformers' tokenizers; umap is a choice.
+    declared |= {"pydantic-core", "tokenizers", "umap-learn", "umap", "distributed"}
+    known = packages_distributions()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            for name in _imported(node):
+                owners = {each.lower().replace("_", "-") for each in known.get(name, [name])}
+                assert owners & declared, f"{path.name} imports {name}"
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """The packages that a statement imports, but for ours and Python's own."""
+    if isinstance(node, ast.Import):
+        names = [each.name for each in node.names]
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        names = [node.module or ""]
+    else:
+        return []
+    tops = {name.partition(".")[0] for name in names}
+    return sorted(tops - sys.stdlib_module_names - {"llm_magics"})

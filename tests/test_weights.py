@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,24 @@ def test_pip_may_take_away_what_is_being_counted(tmp_path: Path) -> None:
         done.set()
         thread.join()
     assert counted <= {0, 5}
+
+
+def test_pythons_own_pip_where_the_environment_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environments of uv have no pip; the one that is packed with Python fetches as well."""
+    monkeypatch.setattr(
+        fetching, "find_spec", lambda name: None if name == "pip" else find_spec(name)
+    )
+    command = fetching._pip()
+    assert "-m" not in command
+    done = subprocess.run(
+        [*command, "download", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--require-hashes" in done.stdout
+
+
+def test_without_any_pip_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to run is in the hint."""
+    monkeypatch.setattr(fetching, "find_spec", lambda name: None)
+    assert fetching._pip() == [sys.executable, "-m", "pip"]
+    error = fetching._failure(MINILM, "/usr/bin/python: No module named pip")
+    assert "ensurepip" in str(error.hint)

@@ -70,6 +70,18 @@ def ran(command: Sequence[str | Path], folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+def checkout(folder: Path, *parts: str) -> Path:
+    """A copy of what is under version control, as it is now, or of these ``parts`` of it."""
+    target = folder / "checkout"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *parts], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name)
+    return target
+
+
 def packages(interpreter: Path, folder: Path) -> set[str]:
     """The names of what is installed there."""
     listed = "from importlib.metadata import distributions as d; print(*{x.name for x in d()})"

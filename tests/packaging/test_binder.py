@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import ROOT, interpreters, made, ran
+from tests.packaging.environments import ROOT, checkout, interpreters, made, ran
 
 BINDER = ROOT / "binder"
 
@@ -52,15 +51,3 @@ def test_the_steps_of_binder(tmp_path: Path) -> None:
     assert weights == {"smollm2-135m.gguf", "minilm-l6-v2.gguf"}
     command = [environment / "bin" / "jupyter", "execute", "notebooks/01-first-steps.ipynb"]
     ran(command, folder, PATH=path, PIP_NO_INDEX="1", **own)
-
-
-def checkout(folder: Path) -> Path:
-    """A copy of what is under version control, as it is now."""
-    target = folder / "checkout"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target / name)
-    return target

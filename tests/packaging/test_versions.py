@@ -1,0 +1,79 @@
+"""The oldest versions that are promised, and every Python that can be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.environments import checkout, interpreters, made, ran, said, uv
+from tests.packaging.test_extras import USES
+from tests.packaging.test_wheel import ALONE
+
+# Extras without a browser or a GPU's framework; those behind them come along as new as they are.
+LIGHT = ("local", "prices", "plots", "bench", "dask", "index", "keyring", "repair")
+TOOLS = ("hypothesis", "ipykernel", "nbclient", "nbformat", "nbval", "pip", "polars", "psutil")
+RUNNER = ("pytest", "pytest-xdist")
+# Where other packages are leaned on: their oldest versions must bear it.
+LEANING = (
+    "api",
+    "bench_pictures",
+    "capabilities",
+    "cell_outputs",
+    "config",
+    "dask",
+    "frames",
+    "inert",
+    "local",
+    "magics",
+    "parsing",
+    "plots",
+    "prompting_columns",
+    "schemas",
+    "search",
+    "statistics",
+    "templates",
+    "tools",
+    "transport",
+    "vectors",
+)
+
+
+def oldest(folder: Path, *extras: str) -> Path:
+    """An environment with the lowest version of each requirement that pyproject.toml allows."""
+    python = made(folder, python=next(iter(interpreters().values())))
+    wanted = [word for extra in extras for word in ("--extra", extra)]
+    lowest = ("--resolution", "lowest-direct", "-r", "pyproject.toml", *wanted)
+    uv("pip", "install", "--python", python, *lowest)
+    return python
+
+
+def test_the_oldest_versions_alone(wheel: Path, tmp_path: Path) -> None:
+    """Without extras nothing else raises a bound: each of ours is the true one."""
+    python = oldest(tmp_path / "env")
+    uv("pip", "install", "--python", python, "--no-deps", wheel)
+    said(python, ALONE, tmp_path)
+
+
+def test_the_oldest_versions(wheel: Path, tmp_path: Path) -> None:
+    """The tests pass on the lowest versions; what these warn of is theirs."""
+    python = oldest(tmp_path / "env", *LIGHT)
+    uv("pip", "install", "--python", python, "--no-deps", wheel)
+    uv("pip", "install", "--python", python, *RUNNER, *TOOLS)
+    folder = checkout(tmp_path, "tests", "pyproject.toml", "notebooks", "README.md")
+    chosen = [f"tests/test_{name}.py" for name in LEANING]
+    options = ("-n", "2", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default")
+    told = ran([python, "-m", "pytest", *options, *chosen], folder)
+    assert " passed" in told
+
+
+@pytest.mark.parametrize("version", interpreters())
+def test_every_python(wheel: Path, tmp_path: Path, version: str) -> None:
+    """The wheel works, alone and with models on this machine."""
+    python = made(
+        tmp_path / "env",
+        f"llm-magics[local,bench,dask] @ {wheel.as_uri()}",
+        python=interpreters()[version],
+    )
+    for code in (ALONE.partition("try:")[0], USES["local"], USES["bench"], USES["dask"]):
+        said(python, code, tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config"))
