@@ -12,11 +12,14 @@ import yaml
 
 import llm_magics
 from llm_magics.engine.session import Session
+from llm_magics.notebook.commands import COMMANDS
+from llm_magics.notebook.options import embed_parser, llm_cell_parser, split
 from llm_magics.providers import get_available_providers
 from llm_magics.providers.openai_like.quirks import PROFILES
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings
+from tests import reference
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -74,6 +77,57 @@ def test_the_readme_names_every_provider() -> None:
     """Each has a row in the table."""
     for name in get_available_providers():
         assert f"| `{name}` |" in README
+
+
+def test_what_the_readme_tells_of_the_code_is_made_from_it() -> None:
+    """Subcommands, flags, providers and the example of one; ``python -m tests.reference`` prints them."""
+    blocks = fenced("text")
+    assert reference.subcommands() in [block.strip() for block in blocks]
+    assert reference.flags() in [block.rstrip() for block in blocks]
+    for row in reference.provider_rows():
+        assert row in README
+    assert reference.example() in fenced("python")
+
+
+def test_the_readme_names_every_notebook() -> None:
+    """With a link that leads there; and every link to a file leads somewhere."""
+    links = set(re.findall(r"\]\(([^)#:]+)\)", README))
+    assert {f"notebooks/{path.name}" for path in NOTEBOOKS} <= links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def lines_of_magics() -> list[tuple[str, str]]:
+    """Every line of a magic in the README and in the notebooks, and where it stands."""
+    texts = [("README", block) for block in fenced("python")]
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        texts += [(path.stem, cell.source) for cell in cells if cell.cell_type == "code"]
+        spans = [re.findall(r"`(%[^`]+)`", c.source) for c in cells if c.cell_type == "markdown"]
+        texts += [(path.stem, span) for found in spans for span in found]
+    texts += [("README", span) for span in re.findall(r"`(%[^`]+)`", README)]
+    return [
+        (place, line.strip().removeprefix("runs = ").removeprefix("providers = "))
+        for place, text in texts
+        for line in text.splitlines()
+        if "%llm" in line or "%embed" in line
+    ]
+
+
+@pytest.mark.parametrize(("place", "line"), sorted(set(lines_of_magics())))
+def test_every_line_of_a_magic_is_one(place: str, line: str) -> None:
+    """Subcommands that exist, with flags that they have."""
+    magic, _, rest = line.partition(" ")
+    if magic.endswith("?") or not rest:
+        assert magic.rstrip("?") in ("%llm", "%%llm", "%embed", "%%embed")
+    elif magic == "%%llm":
+        llm_cell_parser().parse(rest.replace("…", ""))
+    elif magic in ("%embed", "%%embed"):
+        given = [word for word in split(rest) if word.startswith("-")]
+        assert set(given) <= set(embed_parser(magic).flags)
+    else:
+        assert magic == "%llm"
+        assert rest.split()[0] in COMMANDS
 
 
 def test_the_changelog_knows_this_version() -> None:
