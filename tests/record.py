@@ -11,14 +11,17 @@ request, and how long it was.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
+
+from llm_magics.secrets import is_secret_name, scrub
 
 # Of the answer's headers those that matter to a client; of the request's none is kept.
 KEPT = {"content-type", "content-length", "retry-after", "request-id", "x-request-id"}
@@ -28,12 +31,18 @@ _KINDS = {"text/event-stream": "sse", "application/x-ndjson": "ndjson", "applica
 
 def recorder(service: str, file: Path) -> ThreadingHTTPServer:
     """A proxy for ``service`` on a free loopback port that appends what it sees to ``file``."""
+    if urlsplit(service).password or urlsplit(service).query:
+        msg = "Give the address without a key in it; the client sends its own."
+        raise ValueError(msg)
     client = httpx.Client(base_url=service, timeout=600, follow_redirects=False)
 
     class Recorder(BaseHTTPRequestHandler):
         """One request passed on, and its answer passed back and kept."""
 
         def _pass_on(self) -> None:
+            if "content-length" not in self.headers and self.command == "POST":
+                self.send_error(411)  # a body in chunks is not passed on
+                return
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             sent = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_PASSED_ON}
             # As it is: packed pieces would have other boundaries than the service's own.
@@ -66,15 +75,28 @@ def recorder(service: str, file: Path) -> ThreadingHTTPServer:
                 "body": b"".join(pieces).decode("utf-8", "replace"),
                 "arrivals_ms_bytes": arrivals,
             }
+            told = json.dumps(line, ensure_ascii=False)
+            for secret in _secrets(self.path, sent, line["request"]):
+                told = told.replace(json.dumps(secret, ensure_ascii=False)[1:-1], "****")
             with file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                out.write(scrub(told) + "\n")
 
-        do_GET = do_POST = do_DELETE = _pass_on  # noqa: N815
+        do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = _pass_on  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             """Nothing: what was asked is in the file."""
 
     return ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
+
+
+def _secrets(path: str, headers: dict[str, str], request: Any) -> set[str]:
+    """The keys of a request, which its service may repeat."""
+    found = {value for _, value in parse_qsl(urlsplit(path).query)}
+    named = headers | (request if isinstance(request, dict) else {})
+    for name, value in named.items():
+        if name.lower() in ("authorization", "cookie") or is_secret_name(name):
+            found |= {str(value), *re.split(r"\s+", str(value))}
+    return {secret for secret in found if len(secret) >= 8}
 
 
 def _decoded(body: bytes) -> Any:

@@ -7,6 +7,7 @@ import pickle
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
+from llm_magics.engine.embedding import EmbedOptions
+from llm_magics.frames.dask import partitions
+from llm_magics.frames.dask.partitions import Embedding, Orders, embed_partition
 from llm_magics.settings.config import config
 from tests.conftest import eventually
 from tests.embedder import Embedder, vector_of
@@ -66,6 +70,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def own_folders(own_settings: None, tmp_path: Path) -> None:
     """Workers see the vectors and answers of the test, and no other's."""
     lm.config.vectors, lm.config.cache_dir = tmp_path / "kept", tmp_path / "cache"
+    partitions._settled.clear()
+    partitions._last.clear()
 
 
 @pytest.fixture
@@ -265,6 +271,45 @@ def test_workers_share_the_cores(cluster: Any) -> None:
         frame_of(4, 2).llm.embed("text", model="local/minilm-l6-v2").compute()
         told = cluster.run(threads)
         assert set(told.values()) == {expected}
+
+
+def test_plans_with_other_settings_wait_for_each_other() -> None:
+    """The threads of a worker share a session: each partition is worked on by its own plan's."""
+    width = "providers.echo.dimensions"
+    plans = {
+        size: Orders({width: size}, None, {}, home="a notebook elsewhere") for size in (8, 16)
+    }
+    how = Embedding("echo/echo", EmbedOptions(), "null", "v")
+
+    def work(number: int) -> tuple[int, int]:
+        size = (8, 16)[number % 2]
+        column = pd.Series([f"{number} {n}" for n in range(20)])
+        return size, len(embed_partition(column, plans[size], how).iloc[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(size == came for size, came in pool.map(work, range(24)))
+
+
+def test_the_notebooks_own_session_is_left_alone() -> None:
+    """Where its own process computes, nothing is set in it, and what was set since planning counts."""
+    lm.config.temperature = 0.2
+    planned = frame_of(4, 2).llm.embed("text", model="echo/echo")
+    lm.config.temperature = 0.9
+    planned.compute(scheduler="threads")
+    assert lm.config.temperature == 0.9
+    assert "set in this session" not in config.source("providers.local.threads")
+
+
+def test_a_workers_own_threads_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a plan that named others, those of its environment count again."""
+    monkeypatch.setenv("LLM_MAGICS_LOCAL_THREADS", "3")
+    name = "providers.local.threads"
+    for settings, expected in (({}, 3), ({name: 2}, 2), ({}, 3)):
+        with Orders(settings, None, {}, home="a notebook elsewhere").settled():
+            assert config.for_provider("local", ["threads"])["threads"] in (
+                expected,
+                str(expected),
+            )
 
 
 def test_keys_do_not_travel() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -42,10 +43,22 @@ def test_a_written_call_is_a_call(text: str, arguments: dict[str, object]) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["the weather (in Oslo)", "weather(city)", "weather(open('x'))", "weather(", "unweather('x')"],
+    [
+        "the weather (in Oslo)",
+        "weather(city)",
+        "weather(open('x'))",
+        "weather(",
+        "unweather('x')",
+        "the.weather('x')",
+        "weather(**{'city': 'x'})",
+        "weather('x', city='y')",
+        "weather('x', 1, 2)",
+        "weather(1e999)",
+        r"weather('\ud800')",
+    ],
 )
 def test_other_words_are_none(text: str) -> None:
-    """Names, other calls and half ones are not literals: nothing is called, or run."""
+    """Names, other calls and what Python would refuse: nothing is called, or run."""
     assert calls_in(text, [WEATHER]) == ()
 
 
@@ -61,6 +74,17 @@ def test_no_text_breaks_it(text: str) -> None:
     """Whatever is written, there are calls in it or none."""
     for call in calls_in(text, [WEATHER]):
         assert isinstance(call.arguments, dict)
+
+
+def test_a_long_row_of_brackets_takes_no_time() -> None:
+    """Four times the text takes no more than some ten times as long: nothing is read again."""
+    times = []
+    for size in (500, 2000):
+        began = time.perf_counter()
+        for _ in range(5):
+            calls_in("weather((" * size + ")" * size * 3, [WEATHER])
+        times.append(time.perf_counter() - began)
+    assert times[1] < 12 * times[0] + 0.5
 
 
 def test_it_calls_and_answers_with_what_came_of_it(shell: InteractiveShell) -> None:

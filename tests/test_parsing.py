@@ -94,6 +94,22 @@ def test_cells_of_a_markdown_table_may_hold_anything() -> None:
     assert frame["t"].tolist() == ["two", "3"]
 
 
+def test_what_may_be_a_code_stays_a_text() -> None:
+    """Numbers are plain ones; a post code, a country or an exponent is as it was written."""
+    rows = [("01234", "+47", "NA", "1e5", "9007199254740993"), ("00001", "-3", "null", "2", "")]
+    text = "| a | b | b |  | id |\n|---|---|---|---|---|\n" + "".join(
+        f"| {' | '.join(row)} |\n" for row in rows
+    )
+    frame = parsing.table(text)
+    assert list(frame.columns) == ["a", "b", "b", "", "id"]
+    assert [frame.iloc[:, n].tolist() for n in range(4)] == [
+        list(each) for each in zip(*rows, strict=True)
+    ][:4]
+    assert frame["id"].tolist()[0] == 9007199254740993
+    assert frame["id"].isna().tolist() == [False, True]
+    assert parsing.table("| a |\n|---|").empty
+
+
 def test_no_table_is_an_error() -> None:
     """Prose is no table."""
     with pytest.raises(ParseError, match="no table"):

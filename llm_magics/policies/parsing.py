@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
+import math
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,9 @@ from llm_magics.errors import ParseError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+
+# As it is written in a table of numbers; 18 digits are exact in 64 bits.
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d+)?")
 
 # So many braces and brackets in prose may begin a value.
 _MOST_STARTS = 200
@@ -166,14 +170,29 @@ def _table(text: str) -> DataFrame:
             return pd.read_csv(io.StringIO(block.code), sep=separator, skipinitialspace=True)
     rows = _markdown_rows(text)
     if rows:
-        return pd.read_csv(io.StringIO(_as_csv(rows)))  # numbers are numbers, as in a fenced CSV
+        header, *cells = rows
+        columns = dict(enumerate(map(_typed, zip(*cells, strict=True))))
+        frame = pd.DataFrame(columns, index=range(len(cells)), columns=range(len(header)))
+        return frame.set_axis(header, axis=1)
     return pd.DataFrame(_records(json_value(text)))
 
 
-def _as_csv(rows: list[list[str]]) -> str:
-    written = io.StringIO()
-    csv.writer(written).writerows(rows)
-    return written.getvalue()
+def _typed(cells: Sequence[str]) -> Any:
+    """
+    The cells of a column: as numbers where all are plain numbers, or empty.
+
+    What may be a code stays a text: 007, +47, 1e5, NA.
+    """
+    import pandas as pd
+
+    told = [cell for cell in cells if cell]
+    if not told or not all(map(_PLAIN_NUMBER.fullmatch, told)):
+        return list(cells)
+    if any("." in cell for cell in told):
+        return [float(cell) if cell else math.nan for cell in cells]
+    if len(told) == len(cells):
+        return [int(cell) for cell in cells]
+    return pd.array([int(cell) if cell else None for cell in cells], dtype="Int64")
 
 
 def _records(value: Any) -> Any:

