@@ -26,7 +26,7 @@ _OF_THE_USER = re.compile(
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Benchmarks and packaging run where they are asked for by name: they take long, and alone."""
     name = collection_path.name
-    is_asked_for = any(name in argument for argument in config.args)
+    is_asked_for = any(f"tests/{name}" in argument for argument in config.args)
     return True if name in ("benchmarks", "packaging") and not is_asked_for else None
 
 

@@ -38,7 +38,8 @@ class MarkovProvider(StreamingProvider):
             raise ModelNotFoundError(
                 f"There is no {model}.", hint=nearest(model, TEXTS), provider=self.name
             )
-        began, draw, words = time.perf_counter(), random.Random(parameters.seed), text.split()
+        began, words = time.perf_counter(), text.split()
+        draw = random.Random(f"{parameters.seed} {prompt}")  # the same prompt, the same answer
         pairs = list(pairwise([*words, words[0]]))
         word, most = draw.choice(words), parameters.max_tokens or 20
         for _ in range(most):

@@ -453,3 +453,14 @@ def test_thinking_is_the_first_token_and_not_the_answer() -> None:
     row = runs.iloc[0]
     assert row.ttft_answer_s - row.ttft_s > 0.08
     assert row.kinds.startswith("re")
+
+
+def test_a_virtual_clock_has_no_throughput() -> None:
+    """Its times are not those of the load: the rows say so, and what is over real time is missing."""
+    runs = lm.bench(
+        "echo/lorem", prompts=["a", "b"], concurrency=[1, 2], requests=4, max_tokens=20
+    )
+    assert runs.note.str.contains("clock of its own").all()
+    assert runs.summary().throughput_tokens_per_s.isna().all()
+    assert runs.summary().tokens_per_s.notna().all()
+    runs.plot_load()

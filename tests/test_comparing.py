@@ -151,3 +151,29 @@ def test_what_failed_stands_in_its_column() -> None:
     columns.close()
     assert "(Error: <b>no</b>)" in published[0]["data"]["text/plain"]
     assert "<em>Error: &lt;b&gt;no&lt;/b&gt;</em>" in published[0]["data"]["text/html"]
+
+
+def test_a_word_that_is_no_model_is_refused_before_any_is_asked(shell: InteractiveShell) -> None:
+    """It may be half of a text that wants quotes; a model that is not there stops no other."""
+    with pytest.raises(errors.ModelNotFoundError, match="are") as caught:
+        shell.run_cell_magic("llm", "echo/echo --system You are nice", "hi")
+    assert "quotes" in str(caught.value.hint)
+    assert lm.runs().empty
+    frame = shell.run_cell_magic("llm", "echo/echo echo/gone", "hi")
+    assert frame.error.isna().tolist() == [True, False]
+
+
+def test_a_schema_is_for_one_model(shell: InteractiveShell) -> None:
+    """It would not be checked for several, which is said instead."""
+    with pytest.raises(errors.UsageError, match="one model"):
+        shell.run_cell_magic("llm", 'echo/echo echo/lorem --schema "name"', "hi")
+    with pytest.raises(errors.UsageError, match="schema cannot be given here"):
+        lm.compare(["hi"], ["echo/echo"], schema="name")
+
+
+@pytest.mark.parametrize("name", ["timeout", "max_retries"])
+def test_what_other_libraries_call_otherwise(name: str) -> None:
+    """It would go to the service, which passes over it in silence."""
+    with pytest.raises(errors.UsageError, match=name) as caught:
+        lm.ask("hi", model="echo/echo", **{name: 3})
+    assert "%llm config" in str(caught.value.hint)

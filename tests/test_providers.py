@@ -300,6 +300,10 @@ def test_providers_in_a_table(monkeypatch: pytest.MonkeyPatch, shell: Interactiv
     assert table.key["openai"] == "OPENAI_API_KEY"
     assert table.start["ollama"] == "ollama serve"
     assert table.abilities["anthropic"] == "chat, vision, tools, schema, reasoning"
+    lm.config.providers = {"wrong": {"type": "openai"}}
+    table = shell.run_line_magic("llm", "providers").set_index("provider")
+    assert "Where wrong is has not been said" in table.start["wrong"]
+    assert table.set_up["echo"]
 
 
 def test_echo_answers_with_the_prompt_on_its_own_clock() -> None:

@@ -195,6 +195,8 @@ def test_a_key_is_of_all_that_decides_the_answer() -> None:
         key_of(chat_request("m", [hi], ModelParameters(max_tokens=3, extra_body={"top_k": 1}))),
     }
     assert len(keys) == 5
+    cell, python = (ModelParameters(temperature=number, max_tokens=3) for number in (0.0, 0))
+    assert key_of(chat_request("m", [hi], cell)) == key_of(chat_request("m", [hi], python))
     header = ModelParameters(max_tokens=3, extra_headers={"X": "y"}, stream=True)
     assert key_of(chat_request("m", [hi], header)) in keys
 

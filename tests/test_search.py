@@ -195,4 +195,4 @@ def test_without_the_library_an_index_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setattr("llm_magics.frames.index.find_spec", lambda name: None)
     with pytest.raises(errors.UsageError, match="not installed") as caught:
         lm.index([[1.0, 2.0]])
-    assert "llm-magics[index]" in str(caught.value.hint)
+    assert "pip install usearch" in str(caught.value.hint)

@@ -13,6 +13,7 @@ from llm_magics.engine import money
 from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError
 from llm_magics.providers.base import ModelInfo
+from llm_magics.secrets import scrub
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,11 +67,14 @@ def services(session: Session) -> DataFrame:
     """One row a provider: how one comes to it, and what it can. Nobody is asked."""
     import pandas as pd
 
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name in session.providers.names():
-        provider = session.provider(name)
-        can = ", ".join(provider.abilities)
-        rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
+        try:
+            provider = session.provider(name)
+            can = ", ".join(provider.abilities)
+            rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
+        except Exception as error:  # one that is wrong, or anybody's, hides no other
+            rows.append((name, False, "", f"mend it: {scrub(str(error))}", ""))
     return pd.DataFrame(rows, columns=["provider", "set_up", "key", "start", "abilities"])
 
 

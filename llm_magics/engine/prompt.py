@@ -129,6 +129,14 @@ def parameters_of(prompt: Prompt, session: Session, alias: Mapping[str, Any]) ->
     return ModelParameters(**given, stream=True, extra_body=asked, schema=schema, tools=tools)
 
 
+# What other libraries call what is set elsewhere here.
+_ELSEWHERE = {
+    "timeout": "Patience is a provider's: %llm config providers.NAME.total_s 30",
+    "max_retries": "Set it for all prompts: %llm config retries 3",
+    "messages": 'Give the prompt as text; thread="NAME" goes on with a conversation.',
+}
+
+
 def _refuse_slip(name: str) -> None:
     """What goes to the service as it is must be no slip, and must not undo what is ours."""
     if name in _OURS:
@@ -142,6 +150,12 @@ def _refuse_slip(name: str) -> None:
     if name in _FLAGS:
         msg = f"There is no parameter {name}: it is a flag of %%llm."
         raise UsageError(msg, hint=_FLAGS[name])
+    if name in _ARGUMENTS:
+        msg = f"{name} cannot be given here."
+        raise UsageError(msg, hint="It belongs to the prompt of lm.ask.")
+    if name in _ELSEWHERE:
+        msg = f"There is no parameter {name}."
+        raise UsageError(msg, hint=_ELSEWHERE[name])
     meant = get_close_matches(name, (*_SETTINGS, *_SHARED, *_ARGUMENTS), n=1, cutoff=0.75)
     if meant:
         msg = f"There is no parameter {name}."

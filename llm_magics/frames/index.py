@@ -116,4 +116,4 @@ def _rows_file(path: str | Path) -> Path:
 def _need_usearch() -> None:
     if find_spec("usearch") is None:
         msg = "An index needs usearch, which is not installed."
-        raise UsageError(msg, hint='pip install "llm-magics[index]"; without it search is exact.')
+        raise UsageError(msg, hint="pip install usearch; without it search is exact.")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.bridge import bridge
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
-from llm_magics.errors import Interrupted, LLMError, ParseError
+from llm_magics.errors import Interrupted, ParseError
 from llm_magics.notebook.displays import footer
 from llm_magics.notebook.displays.answers import answer_display
+from llm_magics.notebook.provenance import PROVENANCE, told_by
 from llm_magics.notebook.tool_rounds import ToolRounds
 from llm_magics.notebook.watching import rendering
 
@@ -42,7 +43,7 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
         _keep(shell, options.output, call.response())
     response = call.response()
     if form != "markdown":
-        _show_as(shell, form, response)
+        _show_as(shell, form, response, told_by(call))
     _tell(shell, response)
     response.check()
 
@@ -69,7 +70,7 @@ def _show(
         finally:
             # What an Interrupt found on its way here had come, and is in the answer too.
             display.write(call.response().text[written:])
-        display.tell(_provenance(call))
+        display.tell(told_by(call))
 
 
 def _tell(shell: InteractiveShell, response: Response) -> None:
@@ -82,14 +83,6 @@ def _tell(shell: InteractiveShell, response: Response) -> None:
     wanted = session.config.footer
     if wanted == "always" or (wanted == "auto" and rendering(shell) == "live"):
         footer.show(shell.display_pub.publish, response)
-
-
-def _provenance(call: CheckedCall) -> dict[str, Any]:
-    """Where the answer comes from; a service that does not say is no reason to lose it."""
-    try:
-        return bridge.run(call.provenance())
-    except LLMError:
-        return {}
 
 
 def _what_happened(response: Response) -> str:
@@ -105,26 +98,28 @@ def _what_happened(response: Response) -> str:
     return ", ".join(parts)
 
 
-def _show_as(shell: InteractiveShell, form: str, response: Response) -> None:
+def _show_as(
+    shell: InteractiveShell, form: str, response: Response, about: Mapping[str, Any]
+) -> None:
     try:
-        _show_value(form, response)
+        _show_value(form, response, {PROVENANCE: about} if about else {})
     except ParseError:  # what it does say is worth seeing
         with answer_display(shell, stream=False) as display:
             display.write(response.text)
         raise
 
 
-def _show_value(form: str, response: Response) -> None:
+def _show_value(form: str, response: Response, metadata: Mapping[str, Any]) -> None:
     from IPython.display import Code, display
 
     if form == "text":
         sys.stdout.write(response.text.rstrip("\n") + "\n")
     elif form == "code":
-        display(Code(response.code, language=_language(response)))
+        display(Code(response.code, language=_language(response)), metadata=dict(metadata))
     elif form == "json":
-        display(response.data)
+        display(response.data, metadata=dict(metadata))
     else:
-        display(response.df())
+        display(response.df(), metadata=dict(metadata))
 
 
 def _language(response: Response) -> str:

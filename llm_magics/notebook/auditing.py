@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError
-from llm_magics.notebook.displays.answers import PROVENANCE
+from llm_magics.notebook.provenance import PROVENANCE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -70,6 +70,7 @@ def _told(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any
         for output in cell["outputs"]:
             metadata = output.get("metadata") if isinstance(output, dict) else None
             told = metadata.get(PROVENANCE) if isinstance(metadata, dict) else None
-            if isinstance(told, dict):
-                known = {name: told[name] for name in _COLUMNS[1:-1] if name in told}
-                yield cell.get("execution_count"), text[:200], known
+            for each in told if isinstance(told, list) else [told]:  # several were asked at once
+                if isinstance(each, dict) and each:
+                    known = {name: each[name] for name in _COLUMNS[1:-1] if name in each}
+                    yield cell.get("execution_count"), text[:200], known

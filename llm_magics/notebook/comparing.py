@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,11 +13,13 @@ from llm_magics import progress
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.prompt import Prompt
+from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
 from llm_magics.engine.together import Together
-from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook import inert
 from llm_magics.notebook.displays.columns import Columns
+from llm_magics.notebook.provenance import told_by
 from llm_magics.notebook.watching import rendering
 from llm_magics.types import Progress
 
@@ -33,6 +36,7 @@ _ALONE = {
     "dry_run": "--dry-run shows what goes to one model",
     "thread": "A thread goes on with one answer",
     "tools": "Tools are called for one model",
+    "schema": "A schema binds the answer of one model",
 }
 
 
@@ -42,10 +46,11 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
         if getattr(options, flag):
             msg = f"{why}, and the cell names several."
             raise UsageError(msg, hint="Name one of them, or leave the flag out.")
+    _check_words(options.model)
     calls = [ChatCall(session, replace(prompt, model=model)) for model in options.model]
     together = Together(calls)
     try:
-        _show(shell, together, options)
+        _show(shell, together, options, calls)
     except KeyboardInterrupt:
         frame = _frame(prompt, options, calls, together)
         _keep(shell, options.output, frame)
@@ -63,7 +68,23 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     return shown
 
 
-def _show(shell: InteractiveShell, together: Together, options: argparse.Namespace) -> None:
+def _check_words(models: Sequence[str]) -> None:
+    """Refuse a word that names no model before any is asked: it may be half of a text."""
+    for word in models:
+        if "/" not in word:
+            try:
+                bridge.run(find_route(session, word))
+            except ModelNotFoundError as error:
+                hint = f"{error.hint or ''} A text of several words goes in quotes.".strip()
+                raise ModelNotFoundError(str(error), hint=hint) from None
+
+
+def _show(
+    shell: InteractiveShell,
+    together: Together,
+    options: argparse.Namespace,
+    calls: Sequence[ChatCall],
+) -> None:
     shown_in = rendering(shell)
     is_live = shown_in == "live" and not options.no_stream
     columns = Columns(shell.display_pub.publish, options.model, is_live=is_live)
@@ -85,7 +106,7 @@ def _show(shell: InteractiveShell, together: Together, options: argparse.Namespa
                 for number, error in enumerate(together.errors):
                     if error is not None:
                         columns.fail(number, f"{type(error).__name__}: {error}")
-                columns.close()
+                columns.close([told_by(call) for call in calls])
 
 
 def _print(names: list[str], texts: list[str]) -> None:

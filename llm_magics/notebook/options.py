@@ -137,7 +137,7 @@ def llm_cell_parser() -> OptionParser:
     add_parameters(parser)
     add("--fresh", action="store_true", help="ask anew, whatever the cache has")
     add("--save", metavar="NAME", help="keep the cell as prompts/NAME.md, and ask nobody")
-    add("--yes", action="store_true", help="do what would be asked about or refused")
+    add("--yes", action="store_true", help="allow what would be asked about")
     add("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     add("--no-stream", action="store_true", help="show the answer when it is whole")
     return parser

@@ -86,7 +86,7 @@ class Budget:
             )
             raise BudgetError(msg, hint=hint)
         if estimate_usd > left_usd:
-            msg = f"This may cost {dollars(estimate_usd)} with {model}, and {dollars(left_usd)} is left. Nothing was sent."
+            msg = f"This may cost {dollars(estimate_usd)} with {model}, and {dollars(left_usd)} is left. It was not sent."
             raise BudgetError(msg, hint=_CONTINUE)
 
 

@@ -111,7 +111,7 @@ def _repaired(text: str) -> Any:
         from json_repair import repair_json
     except ImportError:
         msg = "To repair JSON the package json-repair is needed."
-        raise ParseError(msg, hint='Run: pip install "llm-magics[repair]"') from None
+        raise ParseError(msg, hint="Run: pip install json-repair") from None
     blocks = _json_blocks(text)
     try:
         value = repair_json(blocks[0] if blocks else text, return_objects=True)

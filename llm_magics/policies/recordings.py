@@ -79,11 +79,13 @@ def key_of(request: Request) -> str:
 
 
 def _with_names(value: Any) -> Any:
-    """``value`` with texts for the names of all that is in it, so that they can be sorted."""
+    """``value`` with texts for all names in it, so that they can be sorted, and 0.0 as 0."""
     if isinstance(value, Mapping):
         return {str(name): _with_names(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_with_names(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # a cell's --temperature 0 and Python's are the same
     return value
 
 

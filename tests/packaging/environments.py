@@ -30,7 +30,8 @@ def uv(*arguments: str | Path) -> None:
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False
     )
-    if "Failed to fetch" in done.stderr or "dns error" in done.stderr:
+    is_offline = "error sending request" in done.stderr or "dns error" in done.stderr
+    if done.returncode and is_offline and "CI" not in os.environ:
         pytest.skip(f"the package index cannot be reached: {done.stderr[:200]}")
     assert done.returncode == 0, done.stderr
 
@@ -96,7 +97,10 @@ def interpreters() -> dict[str, Path]:
     named = (shutil.which(f"python3.{minor}") for minor in range(11, 20))
     for place in [*places, *map(Path, filter(None, named))]:
         asked = [str(place), "-c", "import sys, venv; print(*sys.version_info[:2], sep='.')"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        except OSError:  # it is there, and cannot be run
+            continue
         if done.returncode == 0 and tuple(map(int, done.stdout.split("."))) >= (3, 11):
             found.setdefault(done.stdout.strip(), place)
     return dict(sorted(found.items()))

@@ -111,6 +111,7 @@ class Record:
                 meter,
                 began,
                 began if intended is None else intended,
+                time.perf_counter(),
             )
             self.failed += error is not None
             self._rows[job.place] = {**job.columns, **answered.row(self.zero, self._count)}

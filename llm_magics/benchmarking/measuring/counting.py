@@ -78,7 +78,7 @@ def _loaded(name: str) -> Any:
         from tokenizers import Tokenizer
     except ImportError:
         msg = "tokenizers is not installed."
-        raise UsageError(msg, hint='pip install tokenizers, or "llm-magics[hf]"') from None
+        raise UsageError(msg, hint="pip install tokenizers") from None
     try:
         is_file = Path(name).is_file()
         return Tokenizer.from_file(name) if is_file else Tokenizer.from_pretrained(name)

@@ -16,6 +16,7 @@ from llm_magics.secrets import scrub
 from llm_magics.types import StreamChunk
 
 CACHED = "an earlier answer, given again: it has no times"
+VIRTUAL = "on a clock of its own: its times stand beside no others, and it has no throughput"
 BACKWARDS = "the clock went back while it came: it has no times"
 
 
@@ -32,6 +33,7 @@ class Answered:
         meter: what it took on the wire.
         began: when the call began, on the clock of `time.perf_counter`.
         intended: when it was meant to begin.
+        done: when it had ended, on that clock; nothing where that was not seen.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Answered:
     meter: Meter = field(default_factory=Meter)
     began: float = 0.0
     intended: float = 0.0
+    done: float | None = None
 
     def row(self, zero: float, count: Counter | None = None) -> dict[str, Any]:
         """Its columns; times of the clock count from ``zero``."""
@@ -103,7 +106,7 @@ class Answered:
             "latency_s": queue_s + meter.connect_s + e2e_s - self._load_within_s,
             "intended_s": self.intended - zero,
             "sent_s": sent - zero,
-            "ended_s": sent - zero + e2e_s,
+            "ended_s": math.nan if self._is_virtual(stamps) else sent - zero + e2e_s,
             "bytes_sent": meter.bytes_sent,
             "bytes_received": meter.bytes_received,
             "pieces": len(stamps.times_s),
@@ -118,7 +121,15 @@ class Answered:
     def _note(self, stamps: Stamps) -> str | None:
         if self.response.cached:
             return CACHED
+        if self._is_virtual(stamps):
+            return VIRTUAL
         return None if stamps.is_forward else BACKWARDS
+
+    def _is_virtual(self, stamps: Stamps) -> bool:
+        """Whether it says that it took longer than it did: no real clock does, but by a trifle."""
+        if self.done is None or not stamps.times_s:
+            return False
+        return stamps.times_s[-1] > 1.05 * (self.done - self.began) + 0.005
 
 
 def told(error: Exception | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from llm_magics.benchmarking.plots import canvas
@@ -33,7 +34,8 @@ def figure(summary: pd.DataFrame) -> Figure:
         handles += speed.plot(at, group["throughput_tokens_per_s"], **style)
         names.append(str(name))
     for ax in (first, speed):
-        ax.set_ylim(0, 1.08 * ax.dataLim.ymax or 1)
+        top = ax.dataLim.ymax  # infinite where nothing was drawn
+        ax.set_ylim(0, 1.08 * top if math.isfinite(top) and top > 0 else 1)
         ax.set_xticks(sorted({*summary.index.get_level_values(load).astype(float)}))
     canvas.label(first, x=_TOLD[load], y="seconds", title="time to first token: median, to the 90th percentile")  # fmt: skip
     canvas.label(speed, x=_TOLD[load], y="tokens/s", title="tokens a second, of all requests")

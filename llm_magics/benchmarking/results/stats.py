@@ -203,5 +203,5 @@ def _scipy() -> Any:
         from scipy import stats
     except ImportError:
         msg = "scipy is not installed: it has the tests of differences."
-        raise UsageError(msg, hint='pip install "llm-magics[bench]"') from None
+        raise UsageError(msg, hint="pip install scipy") from None
     return stats

@@ -55,6 +55,13 @@ class PromptReport:
         return sum(each is not None and not each.cached for each in self._call.responses)
 
     @property
+    def cached(self) -> int:
+        """How many rows have an answer that was given before, and cost nothing."""
+        answers = self._call.responses
+        kept = {number for number, each in enumerate(answers) if each is not None and each.cached}
+        return sum(code in kept for code in self._codes)
+
+    @property
     def cost_usd(self) -> float | None:
         """US dollars; ``None`` where they are not known of all."""
         costs = [each.cost_usd for each in self._call.responses if each is not None]

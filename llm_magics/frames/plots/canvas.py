@@ -26,7 +26,7 @@ def check_matplotlib() -> None:
     """
     if find_spec("matplotlib") is None:
         msg = "matplotlib is not installed."
-        raise UsageError(msg, hint='pip install "llm-magics[plots]"')
+        raise UsageError(msg, hint="pip install matplotlib")
 
 
 def empty_figure(width: float, height: float) -> Figure:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _WORDS_IN_A_NAME = 3
 
-# Words of English that stand in any text and name no group. In other languages rarity alone decides.
+# Words of English that stand in any text and name no group. They are passed over in other languages
+# too, where a few of them mean something; for the rest rarity decides.
 _NO_NAMES = frozenset(
     """
     about above after again all also although always and another any are aren because been before

@@ -20,16 +20,13 @@ from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.displays.pacing import Pacer
 from llm_magics.notebook.displays.segments import Segmenter
 from llm_magics.notebook.displays.thinking import Thinking
+from llm_magics.notebook.provenance import PROVENANCE
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import terminal_view
 from llm_magics.types import Progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
-
-
-# The name under which an output's metadata hold where it comes from.
-PROVENANCE = "llm_magics"
 
 
 class AnswerDisplay(Protocol):

@@ -6,12 +6,13 @@ import difflib
 import html
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llm_magics.notebook import inert
 from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.displays.pacing import Pacer
+from llm_magics.notebook.provenance import PROVENANCE
 
 _ROW = '<div style="display: flex; flex-wrap: wrap; gap: 1.5em">'
 _COLUMN = '<div style="flex: 1 1 16em; min-width: 0">'
@@ -57,14 +58,15 @@ class Columns:
         """One of the answers ended with an error."""
         self._failures[number] = why
 
-    def close(self) -> None:
-        """Show all of them, and where the others differ from the first."""
+    def close(self, about: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Show all of them, ``about`` telling where each comes from, and where they differ."""
+        metadata = {PROVENANCE: [dict(each) for each in about]} if any(about) else {}
         told = (self._names, self._texts, self._failures)
         shown = {"text/plain": _plain(*told), "text/html": _html(*told)}
         if self._is_live:
-            self._output.show(shown)
+            self._output.show(shown, metadata)
         else:
-            self._publish(data=shown, metadata={})
+            self._publish(data=shown, metadata=metadata)
         differing = differences(self._names, self._texts)
         if differing:
             self._publish(data=differing, metadata={})

@@ -65,7 +65,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
 
     name = "huggingface-local"
     abilities = ("chat", "completion", "embeddings", "reasoning", "pull", "delete")
-    start = 'pip install "llm-magics[hf]"'
+    start = "pip install torch transformers accelerate huggingface_hub gguf"
     # Each batch is computed on all cores: two at once would only be in each other's way.
     embeds_at_once = 1
     config_type = HuggingFaceLocalConfig

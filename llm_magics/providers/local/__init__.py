@@ -74,7 +74,7 @@ class LocalProvider(StreamingProvider):
         "pull",
         "delete",
     )
-    start = 'pip install "llm-magics[local]"'
+    start = "pip install xllamacpp gguf safetensors filelock"
     # It computes one after the other: small portions, so that something is seen of it.
     texts_at_once = 64
     embeds_at_once = 1
@@ -311,6 +311,6 @@ def _no_engine() -> ConfigurationError:
     msg = "Local models run on llama.cpp, whose package xllamacpp is not installed."
     return ConfigurationError(
         msg,
-        hint="Run: pip install xllamacpp gguf safetensors filelock",
+        hint=f"Run: {LocalProvider.start}",
         provider=LocalProvider.name,
     )

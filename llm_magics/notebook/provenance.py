@@ -1,0 +1,31 @@
+"""Where an answer comes from, as its output's metadata tell."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from llm_magics.bridge import bridge
+from llm_magics.errors import LLMError
+
+# The name under which an output's metadata hold it: of one answer, or a list of several.
+PROVENANCE = "llm_magics"
+
+
+class Call(Protocol):
+    """What was asked, of one model."""
+
+    def provenance(self) -> Awaitable[dict[str, Any]]:
+        """Where the answer comes from."""
+
+
+def told_by(call: Call) -> dict[str, Any]:
+    """Where the answer comes from; a service that does not say is no reason to lose it."""
+    try:
+        return bridge.run(_of(call))
+    except LLMError:
+        return {}
+
+
+async def _of(call: Call) -> dict[str, Any]:
+    return await call.provenance()
