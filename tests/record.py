@@ -11,7 +11,6 @@ request, and how long it was.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,14 +88,14 @@ def recorder(service: str, file: Path) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
 
 
-def _secrets(path: str, headers: dict[str, str], request: Any) -> set[str]:
+def _secrets(path: str, headers: dict[str, str], request: Any) -> list[str]:
     """The keys of a request, which its service may repeat."""
     found = {value for _, value in parse_qsl(urlsplit(path).query)}
     named = headers | (request if isinstance(request, dict) else {})
     for name, value in named.items():
         if name.lower() in ("authorization", "cookie") or is_secret_name(name):
-            found |= {str(value), *re.split(r"\s+", str(value))}
-    return {secret for secret in found if len(secret) >= 8}
+            found |= set(str(value).split()[-1:])  # behind the scheme
+    return sorted((secret for secret in found if len(secret) >= 8), key=len, reverse=True)
 
 
 def _decoded(body: bytes) -> Any:

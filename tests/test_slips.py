@@ -42,7 +42,7 @@ def test_a_slip_in_python_is_no_parameter(given: dict[str, Any], hint: str) -> N
         ("--schema Persn", "who?", "There is no Persn", "Did you mean Person?"),
         ("-t kept --save other", "apples", "does nothing there", "Save first"),
         ("--save other --thread", "apples", "does nothing there", "Save first"),
-        ("Explain the sky", "hi", "None of the 3 models", "lines below"),
+        ("Explain the sky", "hi", 'has a model "Explain"', "lines below"),
         ("-t missing.md", "x", 'no template "missing"', "prompts/NAME.md"),
     ],
 )

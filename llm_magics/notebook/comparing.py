@@ -75,7 +75,8 @@ def _check_words(models: Sequence[str]) -> None:
             try:
                 bridge.run(find_route(session, word))
             except ModelNotFoundError as error:
-                hint = f"{error.hint or ''} A text of several words goes in quotes.".strip()
+                prose = "The prompt goes into the lines below %%llm, and a text of several words in quotes."
+                hint = f"{error.hint or ''} {prose}".strip()
                 raise ModelNotFoundError(str(error), hint=hint) from None
 
 
