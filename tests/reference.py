@@ -15,11 +15,16 @@ from llm_magics.providers import built_in_providers, provider_type
 
 def subcommands() -> str:
     """What ``%llm help`` prints."""
+    InteractiveShell.clear_instance()
     shell = InteractiveShell.instance()
     shell.run_line_magic("load_ext", "llm_magics")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        shell.run_line_magic("llm", "help")
+    try:
+        with contextlib.redirect_stdout(printed):
+            shell.run_line_magic("llm", "help")
+    finally:  # it follows the settings as long as it is loaded
+        shell.run_line_magic("unload_ext", "llm_magics")
+        InteractiveShell.clear_instance()
     return printed.getvalue().strip()
 
 

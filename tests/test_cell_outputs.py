@@ -127,19 +127,22 @@ def test_a_notebook_says_where_its_answers_come_from(tmp_path: Path) -> None:
         "%llm replay tape.jsonl --strict",
         "%%llm --temperature 0\nhi",
         "print('no answer')",
+        "%llm replay off",
+        '%%llm -f json\n{"a": 1}',
+        "%%llm echo/echo echo/lorem --max-tokens 3\nhi",
     ]
     notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, sources)))
     client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})  # fmt: skip
     client.execute()
     nbformat.write(notebook, tmp_path / "n.ipynb")
     found = audit(tmp_path / "n.ipynb")
-    assert found.cell.tolist() == [2, 4, 6]
-    assert found.source.tolist() == ["live", "live", "kept"]
-    assert found.model.unique().tolist() == ["echo/echo"]
-    assert found.request.nunique() == 1
+    assert found.cell.tolist() == [2, 4, 6, 9, 10, 10]
+    assert found.source.tolist() == ["live", "live", "kept", "live", "live", "live"]
+    assert found.model.tolist() == ["echo/echo"] * 5 + ["echo/lorem"]
+    assert found.request[:3].nunique() == 1
     assert found.request[0] in (tmp_path / "tape.jsonl").read_text()
     assert found.parameters[0] == {"temperature": 0.0}
-    assert found.input_tokens.tolist() == [1, 1, 1]
+    assert found.input_tokens.tolist() == [1, 1, 1, 2, 1, 1]
     assert "_s" not in json.dumps(notebook.cells[1].outputs[0].metadata)
 
 

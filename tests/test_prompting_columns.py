@@ -86,7 +86,8 @@ def test_a_second_run_pays_nothing(service: Chatter) -> None:
     frame.llm.prompt("{{ text }}")
     more = pd.DataFrame({"text": ["b", "c", "a"]}).llm.prompt("{{ text }}")
     assert sorted(service.paid) == ["a", "b", "c"]
-    assert (more.llm.report.sent, more.llm.report.counts["ok"]) == (1, 3)
+    report = more.llm.report
+    assert (report.sent, report.cached, report.counts["ok"]) == (1, 2, 3)
     more.llm.prompt("{{ text }}", fresh=True)
     assert len(service.paid) == 6
 

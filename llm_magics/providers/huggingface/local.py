@@ -275,7 +275,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
     def _need_packages(self, model: str) -> None:
         lacking = missing()
         if lacking:
-            msg = f"{self.name} runs on Transformers, and {' and '.join(lacking)} is missing."
+            msg = f"{self.name} runs on Transformers, and {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
             hint = f"Run: pip install {' '.join(lacking)}"
             raise ConfigurationError(msg, hint=hint, provider=self.name, model=model)
 
