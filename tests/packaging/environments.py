@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,6 @@ import pytest
 from tests.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
-# The PyPI packages of Torch for Linux bring a GPU's libraries, of gigabytes, but for this one.
-WITHOUT_GPU = "torch==2.13.0"
 
 
 def uv(*arguments: str | Path) -> None:
@@ -48,8 +47,31 @@ def made(folder: Path, *requirements: str | Path, python: str | Path = sys.execu
     uv("venv", "--python", python, folder)
     interpreter = folder / "bin" / "python"
     if requirements:
-        uv("pip", "install", "--python", interpreter, *requirements)
+        beside = [word for place in find_links() for word in ("--find-links", place)]
+        uv("pip", "install", "--python", interpreter, *beside, *requirements)
     return interpreter
+
+
+def find_links() -> list[str]:
+    """The folders that pip is set to look for packages in, of which uv does not know."""
+    asked = [sys.executable, "-m", "pip", "config", "list"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    return sorted(
+        {each for each in re.findall(r"find-links='([^']+)'", told) if Path(each).is_dir()}
+    )
+
+
+def torch_without_gpu() -> str:
+    """
+    The requirement of a build of Torch for the processor alone, where one lies on this machine.
+
+    That of the index brings a GPU's libraries along, of some gigabytes.
+    """
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    for place in find_links():
+        for wheel in sorted(Path(place).glob(f"torch-*+cpu-{tag}-*.whl")):
+            return f"torch=={wheel.name.split('-')[1]}"
+    pytest.skip("there is no build of Torch without a GPU's libraries")
 
 
 def said(interpreter: Path, code: str, folder: Path, **environment: str) -> str:

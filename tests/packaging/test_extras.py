@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import ROOT, WITHOUT_GPU, made, ran, said
+from tests.packaging.environments import ROOT, made, ran, said, torch_without_gpu
 
 EXTRAS = set(
     tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
@@ -67,7 +67,7 @@ def test_every_extra_is_tested() -> None:
 @pytest.mark.parametrize("extra", sorted(USES))
 def test_an_extra_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
     """What it is for works, and what it brought goes together."""
-    more = [WITHOUT_GPU] if extra == "hf" else []
+    more = [torch_without_gpu()] if extra == "hf" else []
     python = made(tmp_path / "env", f"llm-magics[{extra}] @ {wheel.as_uri()}", *more)
     said(python, USES[extra], tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config"))
     if extra == "lab":
