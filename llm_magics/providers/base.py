@@ -30,20 +30,9 @@ from llm_magics.types import (
 )
 from llm_magics.wire.thinking import ThinkTags
 
-# In the order in which people are told of them.
-ABILITIES = (
-    "chat",
-    "completion",
-    "embeddings",
-    "vision",
-    "tools",
-    "schema",
-    "reasoning",
-    "images",
-    "transcription",
-    "pull",
-    "delete",
-)
+# What models that read and write text can do, and all abilities, as people are told of them.
+OF_TEXT = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
+ABILITIES = (*OF_TEXT, "images", "transcription", "pull", "delete")
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 

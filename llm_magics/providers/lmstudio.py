@@ -17,7 +17,7 @@ from urllib.parse import quote
 from pydantic import Field, field_validator
 
 from llm_magics.errors import ModelNotFoundError, ProviderError, nearest
-from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.secrets import Secret
@@ -58,21 +58,11 @@ class LMStudioProvider(OpenAILikeProvider):
 
     name = "lmstudio"
     config_type = LMStudioConfig
-    abilities = (
-        "chat",
-        "completion",
-        "embeddings",
-        "vision",
-        "tools",
-        "schema",
-        "reasoning",
-        "pull",
-    )
+    abilities = (*OF_TEXT, "pull")
     start = "lms server start"
     key_variable = "LM_API_TOKEN"
     environment = ("LM_API_TOKEN", "LMSTUDIO_BASE_URL")
     usual_address = _OWN
-    pulls = True
     start_hint = f"Start it in LM Studio, or with: {start}. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
 

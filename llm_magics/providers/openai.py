@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.providers import capabilities
-from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.openai_like import OpenAILikeConfig
 from llm_magics.providers.openai_like.media import MediaProvider
 from llm_magics.providers.openai_like.quirks import PROFILES, Quirks, profile_of
@@ -94,17 +94,7 @@ class OpenAIProvider(MediaProvider):
 
     name = "openai"
     config_type = OpenAIConfig
-    abilities = (
-        "chat",
-        "completion",
-        "embeddings",
-        "vision",
-        "tools",
-        "schema",
-        "reasoning",
-        "images",
-        "transcription",
-    )
+    abilities = (*OF_TEXT, "images", "transcription")
     key_variable = "OPENAI_API_KEY"
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     usual_address = own_address = _OWN

@@ -115,8 +115,6 @@ class RemoteProvider(StreamingProvider):
     own_address: ClassVar[str] = ""
     # What to do where nobody answers.
     start_hint: ClassVar[str] = ""
-    # Whether a model that it lacks can be fetched.
-    pulls: ClassVar[bool] = False
 
     def __init__(self, config: RemoteConfig | None = None) -> None:
         super().__init__(config)
@@ -283,7 +281,7 @@ class RemoteProvider(StreamingProvider):
         return error
 
     def _missing_hint(self, model: str, models: list[str]) -> str:
-        if not self.pulls:
+        if "pull" not in self.abilities:
             return nearest(model, models)
         guess = nearest(model, models, listed=False)
         return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()

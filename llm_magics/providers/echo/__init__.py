@@ -54,7 +54,7 @@ class EchoProvider(StreamingProvider):
     """Answers from the prompt and the seed alone, on a virtual clock."""
 
     name = "echo"
-    abilities = ("chat", "completion", "embeddings", "vision", "tools", "pull", "delete")
+    abilities = (*_ABILITIES["echo"], "pull", "delete")
     writes_thinking = False  # a prompt comes back as it is
     config_type = EchoConfig
     config: EchoConfig

@@ -252,7 +252,7 @@ class LocalProvider(StreamingProvider):
         return self._engines.running(self._spec(model, abilities[0])) is not None
 
     def _check(self, model: str, ability: str) -> None:
-        if find_spec("xllamacpp") is None:
+        if not self.is_set_up:
             raise _no_engine()
         starter = STARTERS.get(model)
         if starter is not None and ability not in starter.abilities:

@@ -21,7 +21,7 @@ from llm_magics.errors import (
     ProviderError,
     UnsupportedError,
 )
-from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
 from llm_magics.providers.ollama.host import parse_host
 from llm_magics.providers.ollama.options import check
@@ -84,22 +84,11 @@ class OllamaProvider(RemoteProvider):
 
     name = "ollama"
     config_type = OllamaConfig
-    abilities = (
-        "chat",
-        "completion",
-        "embeddings",
-        "vision",
-        "tools",
-        "schema",
-        "reasoning",
-        "pull",
-        "delete",
-    )
+    abilities = (*OF_TEXT, "pull", "delete")
     start = "ollama serve"
     key_variable = "OLLAMA_API_KEY"
     environment = ("OLLAMA_API_KEY", "OLLAMA_HOST")
     usual_address = parse_host("")
-    pulls = True
     start_hint = f"Start it with: {start}. OLLAMA_HOST says where it is."
     config: OllamaConfig
 
