@@ -70,8 +70,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def own_folders(own_settings: None, tmp_path: Path) -> None:
     """Workers see the vectors and answers of the test, and no other's."""
     lm.config.vectors, lm.config.cache_dir = tmp_path / "kept", tmp_path / "cache"
-    partitions._settled.clear()
-    partitions._last.clear()
+    partitions._worker.settings = ""
+    partitions._worker.settled.clear()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -36,10 +36,18 @@ _THREADS = "providers.local.threads"
 # Tells the process that planned from those that work for it.
 _HERE = uuid4().hex
 
+
+@dataclass
+class _Worker:
+    """By whose settings this process works, how many partitions at once, and what was set for them."""
+
+    settings: str = ""
+    at_work: int = 0
+    settled: set[str] = field(default_factory=set)
+
+
+_worker = _Worker()
 _changed = threading.Condition()
-_settled: set[str] = set()
-_running: dict[str, int] = {}
-_last: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -72,30 +80,28 @@ class Orders:
             return
         key = repr(sorted(self.settings.items()))
         with _changed:
-            _changed.wait_for(lambda: not set(_running) - {key})
-            if _last != [key]:  # or who works by the same would see them change
+            _changed.wait_for(lambda: _worker.settings == key or not _worker.at_work)
+            if _worker.settings != key:  # or who works by the same would see them change
                 self._settle()
-                _last[:] = [key]
-            _running[key] = _running.get(key, 0) + 1
+                _worker.settings = key
+            _worker.at_work += 1
         try:
             yield
         finally:
             with _changed:
-                _running[key] -= 1
-                if not _running[key]:
-                    del _running[key]
+                _worker.at_work -= 1
                 _changed.notify_all()
 
     def _settle(self) -> None:
         """Take on the settings, and no others that orders before had."""
-        for key in _settled - set(self.settings):
+        for key in _worker.settled - set(self.settings):
             config.reset(key)
-            _settled.discard(key)
+            _worker.settled.discard(key)
         known = config.set_here()
         for key, value in {**_share_of_cores(), **self.settings}.items():
             if key not in known or known[key] != value:
                 config.set(key, value)
-                _settled.add(key)
+                _worker.settled.add(key)
 
 
 def _share_of_cores() -> dict[str, int]:
