@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.checking import CheckedCall
@@ -43,7 +42,7 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
         _keep(shell, options.output, call.response())
     response = call.response()
     if form != "markdown":
-        _show_as(shell, form, response, told_by(call))
+        _show_as(shell, form, call)
     _tell(shell, response)
     response.check()
 
@@ -98,28 +97,28 @@ def _what_happened(response: Response) -> str:
     return ", ".join(parts)
 
 
-def _show_as(
-    shell: InteractiveShell, form: str, response: Response, about: Mapping[str, Any]
-) -> None:
+def _show_as(shell: InteractiveShell, form: str, call: CheckedCall) -> None:
     try:
-        _show_value(form, response, {PROVENANCE: about} if about else {})
+        _show_value(form, call)
     except ParseError:  # what it does say is worth seeing
         with answer_display(shell, stream=False) as display:
-            display.write(response.text)
+            display.write(call.response().text)
         raise
 
 
-def _show_value(form: str, response: Response, metadata: Mapping[str, Any]) -> None:
+def _show_value(form: str, call: CheckedCall) -> None:
     from IPython.display import Code, display
 
+    response = call.response()
     if form == "text":
         sys.stdout.write(response.text.rstrip("\n") + "\n")
-    elif form == "code":
-        display(Code(response.code, language=_language(response)), metadata=dict(metadata))
-    elif form == "json":
-        display(response.data, metadata=dict(metadata))
+        return
+    if form == "code":
+        value: Any = Code(response.code, language=_language(response))
     else:
-        display(response.df(), metadata=dict(metadata))
+        value = response.data if form == "json" else response.df()
+    about = told_by(call)
+    display(value, metadata={PROVENANCE: about} if about else {})
 
 
 def _language(response: Response) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from llm_magics.bridge import bridge
@@ -15,17 +14,13 @@ PROVENANCE = "llm_magics"
 class Call(Protocol):
     """What was asked, of one model."""
 
-    def provenance(self) -> Awaitable[dict[str, Any]]:
+    async def provenance(self) -> dict[str, Any]:
         """Where the answer comes from."""
 
 
 def told_by(call: Call) -> dict[str, Any]:
     """Where the answer comes from; a service that does not say is no reason to lose it."""
     try:
-        return bridge.run(_of(call))
+        return bridge.run(call.provenance())
     except LLMError:
         return {}
-
-
-async def _of(call: Call) -> dict[str, Any]:
-    return await call.provenance()
