@@ -94,11 +94,16 @@ def lab(folder: Path, cells: list[str], **environment: str) -> Iterator[Lab]:
         browser.close()
 
 
-@contextmanager
-def _serving(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+def free_port() -> int:
+    """A port that nobody has."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _serving(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    port = free_port()
     options = [f"--port={port}", "--no-browser", "--allow-root", "--ServerApp.port_retries=0"]
     options += ["--IdentityProvider.token=", "--ServerApp.password="]
     options += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder}"]

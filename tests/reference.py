@@ -7,24 +7,16 @@ import io
 from argparse import Action
 from pathlib import Path
 
-from IPython.core.interactiveshell import InteractiveShell
-
+from llm_magics.notebook.commands import COMMANDS
 from llm_magics.notebook.options import llm_cell_parser
 from llm_magics.providers import built_in_providers, provider_type
 
 
 def subcommands() -> str:
     """What ``%llm help`` prints."""
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
-    shell.run_line_magic("load_ext", "llm_magics")
     printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed):
-            shell.run_line_magic("llm", "help")
-    finally:  # it follows the settings as long as it is loaded
-        shell.run_line_magic("unload_ext", "llm_magics")
-        InteractiveShell.clear_instance()
+    with contextlib.redirect_stdout(printed):
+        COMMANDS["help"](None, "", {})  # type: ignore[arg-type]
     return printed.getvalue().strip()
 
 

@@ -114,7 +114,7 @@ def lines_of_magics() -> list[tuple[str, str]]:
         texts += [(path.stem, span) for found in spans for span in found]
     texts += [("README", span) for span in re.findall(r"`(%[^`]+)`", README)]
     return [
-        (place, line.strip().removeprefix("runs = ").removeprefix("providers = "))
+        (place, re.sub(r"^\w+ = (?=%)", "", line.strip()))
         for place, text in texts
         for line in text.splitlines()
         if "%llm" in line or "%embed" in line

@@ -19,6 +19,7 @@ from llm_magics.providers import create_provider
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.secrets import Secret
 from llm_magics.transport import Form, KeyHeader, Timeouts, Transport
+from tests.lab import free_port
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
 HI = [ChatMessage("user", "hi")]
@@ -51,11 +52,8 @@ def test_a_dead_host_is_given_up_soon() -> None:
 
 def test_a_closed_port_is_said_at_once() -> None:
     """The hint says what to do."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with pytest.raises(errors.ConnectionError, match="Nobody answers") as caught:
-        chatted(f"http://127.0.0.1:{port}")
+        chatted(f"http://127.0.0.1:{free_port()}")
     assert caught.value.hint
 
 

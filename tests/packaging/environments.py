@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def made(folder: Path, *requirements: str | Path, python: str | Path = sys.execu
     return interpreter
 
 
+@cache
 def find_links() -> list[str]:
     """The folders that pip is set to look for packages in, of which uv does not know."""
     asked = [sys.executable, "-m", "pip", "config", "list"]
@@ -111,6 +113,7 @@ def packages(interpreter: Path, folder: Path) -> set[str]:
     return set(said(interpreter, listed, folder).split())
 
 
+@cache
 def interpreters() -> dict[str, Path]:
     """Those that this machine has, by version, from the oldest that is supported."""
     found: dict[str, Path] = {}

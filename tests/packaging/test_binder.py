@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.lab import free_port
 from tests.packaging.environments import ROOT, checkout, interpreters, made, ran
 
 BINDER = ROOT / "binder"
@@ -81,10 +81,3 @@ def first_page(environment: Path, folder: Path, own: dict[str, str]) -> str:
     finally:
         lab.terminate()
         lab.wait()
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
