@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def _ask(  # noqa: PLR0913 (what can be asked)
     prompt: str = "",
-    *,
     model: str | None = None,
+    *,
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     images: Sequence[Any] = (),
@@ -95,8 +95,8 @@ aask = awaited("aask", _ask)
 
 def _chat_call(  # noqa: PLR0913 (as for ask)
     prompt: str = "",
-    *,
     model: str | None = None,
+    *,
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     images: Sequence[Any] = (),

@@ -245,7 +245,7 @@ def test_comparing_gives_a_row_for_each_prompt_and_model() -> None:
 
 def test_benchmarks_take_turns() -> None:
     """One row a request; the models interleaved, the columns those of runs."""
-    frame = lm.bench(["echo/echo", "echo/lorem"], prompts="a b c", repeat=2)
+    frame = lm.bench(models=["echo/echo", "echo/lorem"], prompts="a b c", repeat=2)
     assert frame.model.tolist() == ["echo", "lorem"] * 2
     assert frame["repeat"].tolist() == [0, 0, 1, 1]
     assert {"ttft_s", "itl_ms", "tokens_per_s", "finish_reason", "error"} <= set(frame.columns)

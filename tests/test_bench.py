@@ -70,7 +70,7 @@ def prompts_of(server: Server) -> list[str]:
 
 def test_a_row_a_request_with_what_was_seen(server: Server) -> None:
     """Times, tokens as the service counts them, bytes, and what it was asked."""
-    runs = lm.bench("lab/m", prompts=["a", "b"], repeat=2)
+    runs = lm.bench(models="lab/m", prompts=["a", "b"], repeat=2)
     assert runs.prompt.tolist() == ["a", "b", "a", "b"]
     assert runs["repeat"].tolist() == [0, 0, 1, 1]
     assert (runs.text == "one two three").all()
@@ -89,9 +89,9 @@ def test_a_row_a_request_with_what_was_seen(server: Server) -> None:
 
 def test_the_columns_of_runs_are_there(server: Server) -> None:
     """By the names that they have in ``lm.runs()``, of the types that they have there."""
-    lm.bench("lab/m", repeat=1)
+    lm.bench(models="lab/m", repeat=1)
     known = lm.runs()
-    runs = lm.bench("lab/m", repeat=1)
+    runs = lm.bench(models="lab/m", repeat=1)
     shared = set(known) - {"time", "kind", "cell"}
     assert shared <= set(runs)
     for name in ("ttft_s", "itl_ms", "e2e_s", "tokens_per_s", "input_tokens", "output_tokens"):
@@ -100,29 +100,29 @@ def test_the_columns_of_runs_are_there(server: Server) -> None:
 
 def test_warming_up_is_kept_apart(server: Server) -> None:
     """It is asked first, of each model, and counts nowhere."""
-    runs = lm.bench(["lab/m", "other/m"], prompts="a", repeat=1, warmup=2)
+    runs = lm.bench(models=["lab/m", "other/m"], prompts="a", repeat=1, warmup=2)
     assert len(runs) == 2
     assert len(server.asked) == 6
     assert runs.warm_up.asked.tolist() == ["lab/m", "other/m"] * 2
-    assert lm.bench("lab/m", repeat=1, warmup=0).warm_up.empty
+    assert lm.bench(models="lab/m", repeat=1, warmup=0).warm_up.empty
 
 
 def test_prompts_are_made_distinct(server: Server) -> None:
     """By a mark at the beginning, so that no cache of prompts answers sooner; or not, if asked."""
-    runs = lm.bench("lab/m", prompts=["same", "same too"], repeat=4)
+    runs = lm.bench(models="lab/m", prompts=["same", "same too"], repeat=4)
     sent = prompts_of(server)
     assert len({*sent}) == len(sent) == 9
     assert all(text.endswith(("] same", "] same too")) for text in sent)
     assert len({text[:10] for text in sent}) == 9
     assert set(runs.prompt) == {"same", "same too"}
-    lm.bench("lab/m", prompts="same", repeat=2, distinct=False, warmup=0)
+    lm.bench(models="lab/m", prompts="same", repeat=2, distinct=False, warmup=0)
     assert prompts_of(server)[-2:] == ["same", "same"]
 
 
 def test_marks_differ_between_runs_unless_drawn_alike(server: Server) -> None:
     """A second run must not find what the first one left in a cache."""
     for draw in (None, None, 5, 5):
-        lm.bench("lab/m", prompts="x", repeat=1, warmup=0, draw=draw)
+        lm.bench(models="lab/m", prompts="x", repeat=1, warmup=0, draw=draw)
     one, two, three, four = prompts_of(server)
     assert one != two
     assert three == four
@@ -131,7 +131,7 @@ def test_marks_differ_between_runs_unless_drawn_alike(server: Server) -> None:
 def test_models_take_turns(server: Server) -> None:
     """In each round all of them, in an order that is drawn."""
     models = ["lab/a", "lab/b", "lab/c"]
-    lm.bench(models, prompts="x", repeat=6, warmup=0)
+    lm.bench(models=models, prompts="x", repeat=6, warmup=0)
     asked = [each.json()["model"] for each in server.asked]
     rounds = [tuple(asked[at : at + 3]) for at in range(0, 18, 3)]
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
@@ -144,7 +144,7 @@ def test_a_closed_loop_has_so_many_under_way(
 ) -> None:
     """Never more, and as many most of the time."""
     service.delay_s = 0.05
-    runs = lm.bench("lab/m", concurrency=at_once, requests=4 * at_once, warmup=0)
+    runs = lm.bench(models="lab/m", concurrency=at_once, requests=4 * at_once, warmup=0)
     assert server.most_at_once == at_once
     assert len(runs) == 4 * at_once
     took = runs.ended_s.max() - runs.sent_s.min()
@@ -154,7 +154,7 @@ def test_a_closed_loop_has_so_many_under_way(
 def test_a_sweep_has_its_loads_one_after_the_other(service: Service, server: Server) -> None:
     """A row of the summary for each; enough requests to keep it full."""
     service.delay_s = 0.02
-    runs = lm.bench(["lab/a", "lab/b"], concurrency=[1, 4])
+    runs = lm.bench(models=["lab/a", "lab/b"], concurrency=[1, 4])
     told = runs.summary()
     assert told.index.tolist() == [("lab/a", 1), ("lab/b", 1), ("lab/a", 4), ("lab/b", 4)]
     assert told.requests.tolist() == [3, 3, 16, 16]
@@ -165,7 +165,7 @@ def test_a_sweep_has_its_loads_one_after_the_other(service: Service, server: Ser
 def test_an_open_loop_keeps_its_times(service: Service, server: Server) -> None:
     """Whether or not the service keeps up; latency counts from when it was meant to begin."""
     service.delay_s = 0.3
-    runs = lm.bench("lab/m", rate=20, arrival="constant", requests=10)
+    runs = lm.bench(models="lab/m", rate=20, arrival="constant", requests=10)
     gaps = [after - before for before, after in pairwise(service.times[1:])]
     assert server.most_at_once > 3
     assert sum(gaps) / len(gaps) == pytest.approx(0.05, rel=0.3)
@@ -189,7 +189,7 @@ def test_a_request_that_waits_is_late(service: Service) -> None:
                 "concurrency": 1,
             }
         }
-        runs = lm.bench("lab/m", rate=1000, arrival="constant", requests=4, warmup=0)
+        runs = lm.bench(models="lab/m", rate=1000, arrival="constant", requests=4, warmup=0)
     assert served.most_at_once == 1
     assert runs.queue_s.max() > 0.25
     assert runs.e2e_s.max() < 0.25
@@ -212,7 +212,7 @@ def test_so_many_seconds(service: Service, server: Server) -> None:
     """Each model at each load, as many requests as fit."""
     service.delay_s = 0.02
     began = time.perf_counter()
-    runs = lm.bench(["lab/a", "lab/b"], seconds=0.6, concurrency=2, warmup=0)
+    runs = lm.bench(models=["lab/a", "lab/b"], seconds=0.6, concurrency=2, warmup=0)
     assert 1.1 < time.perf_counter() - began < 5
     assert runs.groupby("asked").size().min() >= 8
     assert set(runs["round"]) == {0, 1, 2}
@@ -221,7 +221,7 @@ def test_so_many_seconds(service: Service, server: Server) -> None:
 def test_failures_are_counted_and_not_dropped(service: Service, server: Server) -> None:
     """A model that fails half its requests has half as many times, and the rest as failed."""
     service.fails = lambda number: number % 2 == 0
-    runs = lm.bench("lab/m", repeat=10, warmup=0)
+    runs = lm.bench(models="lab/m", repeat=10, warmup=0)
     told = runs.summary().iloc[0]
     assert (told.requests, told.failed) == (10, 5)
     assert runs.error.notna().sum() == 5
@@ -232,7 +232,7 @@ def test_failures_are_counted_and_not_dropped(service: Service, server: Server) 
 
 def test_a_model_that_is_not_there_stops_no_other(server: Server) -> None:
     """Its rows say why."""
-    runs = lm.bench(["nobody/m", "lab/m"], repeat=2)
+    runs = lm.bench(models=["nobody/m", "lab/m"], repeat=2)
     assert runs.error.notna().tolist() == [True, False, True, False]
     assert runs.summary().failed.tolist() == [2, 0]
 
@@ -240,10 +240,10 @@ def test_a_model_that_is_not_there_stops_no_other(server: Server) -> None:
 def test_a_service_without_usage(service: Service, server: Server) -> None:
     """Its tokens are counted by a tokenizer, or by pieces; the column and the report say so."""
     service.has_usage = False
-    by_pieces = lm.bench("lab/m", repeat=1)
+    by_pieces = lm.bench(models="lab/m", repeat=1)
     assert by_pieces.tokens_from.tolist() == ["pieces"]
     assert by_pieces.output_tokens.tolist() == [3]
-    by_words = lm.bench("lab/m", repeat=1, tokenizer=lambda text: len(text.split()) + 10)
+    by_words = lm.bench(models="lab/m", repeat=1, tokenizer=lambda text: len(text.split()) + 10)
     assert by_words.tokens_from.tolist() == ["tokenizer"]
     assert by_words.output_tokens.tolist() == [13]
     assert "counted by tokenizer" in by_words.report()
@@ -255,7 +255,7 @@ def test_answers_of_no_and_of_one_token(
 ) -> None:
     """They are answers: counted, timed as far as they can be, and no division by nothing."""
     service.tokens = tokens
-    runs = lm.bench("lab/m", repeat=3)
+    runs = lm.bench(models="lab/m", repeat=3)
     told = runs.summary().iloc[0]
     assert runs.output_tokens.tolist() == [written] * 3
     assert runs.error.isna().all()
@@ -277,7 +277,7 @@ def test_retries_are_counted(service: Service, server: Server) -> None:
 
     with serving(answer) as served:
         lm.config.providers = {"lab": {"type": "openai", "base_url": served.url, "api_key": "k"}}
-        runs = lm.bench("lab/m", repeat=1, warmup=0)
+        runs = lm.bench(models="lab/m", repeat=1, warmup=0)
     assert runs.retries.tolist() == [1]
     assert runs.queue_s.iloc[0] > 0.2
     assert runs.e2e_s.iloc[0] < 0.2
@@ -288,7 +288,7 @@ def test_an_interrupt_keeps_what_was_measured(service: Service, server: Server) 
     service.gap_s = 0.1
     threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(Interrupted) as caught:
-        lm.bench("lab/m", requests=100, concurrency=2, warmup=0)
+        lm.bench(models="lab/m", requests=100, concurrency=2, warmup=0)
     partial = caught.value.partial
     assert isinstance(partial, Measurements)
     assert 2 <= len(partial) < 100
@@ -304,7 +304,7 @@ def test_nothing_comes_from_the_cache(server: Server) -> None:
     """Also where answers are kept; but a recording is played, and then there are no times."""
     lm.config.cache = True
     lm.ask("x", model="lab/m")
-    runs = lm.bench("lab/m", prompts="x", repeat=2, distinct=False)
+    runs = lm.bench(models="lab/m", prompts="x", repeat=2, distinct=False)
     assert not runs.cached.any()
     assert len(server.asked) == 4
 
@@ -313,12 +313,12 @@ def test_what_is_replayed_has_no_times(server: Server, tmp_path: Path) -> None:
     """Whose would they be? The row, the summary and the report say so."""
     tape = str(tmp_path / "answers.jsonl")
     lm.config.record = tape
-    lm.bench("lab/m", prompts="x", repeat=2)
+    lm.bench(models="lab/m", prompts="x", repeat=2)
     lm.config.record = "off"
     lm.config.replay = tape
     lm.config.replay_strict = True
     count = len(server.asked)
-    runs = lm.bench("lab/m", prompts="x", repeat=2)
+    runs = lm.bench(models="lab/m", prompts="x", repeat=2)
     assert len(server.asked) == count
     assert runs.cached.all()
     assert runs.error.isna().all()
@@ -333,7 +333,9 @@ def test_it_can_be_awaited(server: Server) -> None:
     """In a loop that goes on turning; two at once."""
 
     async def both() -> list[Measurements]:
-        return await asyncio.gather(lm.abench("lab/a", repeat=1), lm.abench("lab/b", repeat=1))
+        return await asyncio.gather(
+            lm.abench(models="lab/a", repeat=1), lm.abench(models="lab/b", repeat=1)
+        )
 
     one, two = asyncio.run(both())
     assert (one.model.tolist(), two.model.tolist()) == (["a"], ["b"])
@@ -341,7 +343,7 @@ def test_it_can_be_awaited(server: Server) -> None:
 
 def test_measurements_are_a_frame(server: Server, tmp_path: Path) -> None:
     """Cut, joined, written and read again they can still be summed up, with what they were made on."""
-    runs = lm.bench(["lab/a", "lab/b"], repeat=3)
+    runs = lm.bench(models=["lab/a", "lab/b"], repeat=3)
     assert isinstance(runs, pd.DataFrame)
     assert type(runs.frame) is pd.DataFrame
     part = runs[runs.asked == "lab/b"]
@@ -364,7 +366,7 @@ def test_where_it_was_measured_is_kept(server: Server) -> None:
     lm.config.providers = {
         "lab": {"type": "openai", "api_key": "sk-secret", "base_url": server.url + "/v1"}
     }
-    runs = lm.bench("lab/m", repeat=1)
+    runs = lm.bench(models="lab/m", repeat=1)
     assert {"python", "llm_magics", "system", "cpus", "time", "libraries", "services"} <= {
         *runs.attrs
     }
@@ -403,27 +405,27 @@ def test_a_slip_is_told_of_before_anything_is_sent(
 ) -> None:
     """With what to write in its place."""
     with pytest.raises(UsageError, match=says) as caught:
-        lm.bench("lab/m", **options)
+        lm.bench(models="lab/m", **options)
     assert caught.value.hint
     assert not server.asked
 
 
 def test_no_model_is_a_slip() -> None:
     """An empty list measures nothing; a model is named once."""
-    for models, says in (([], "models has none"), (None, "cannot be a NoneType"), ([None], "else than texts")):  # fmt: skip
+    for models, says in (([], "models has none"), (None, "needs models="), ([None], "else than texts")):  # fmt: skip
         with pytest.raises(UsageError, match=says):
-            lm.bench(models)  # type: ignore[arg-type]
+            lm.bench(models=models)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="named twice"):
-        lm.bench(["echo/echo", "echo/echo"])
+        lm.bench(models=["echo/echo", "echo/echo"])
 
 
 def test_what_may_cost_much_is_asked_about(server: Server) -> None:
     """All requests together; where nobody is there it is refused, and nothing is sent."""
     lm.config.prices = {"lab/m": {"input_usd": 0.0, "output_usd": 1e6}}
     with pytest.raises(UsageError, match="may cost"):
-        lm.bench("lab/m", requests=100, max_tokens=10)
+        lm.bench(models="lab/m", requests=100, max_tokens=10)
     assert not server.asked
-    runs = lm.bench("lab/m", requests=3, max_tokens=10, yes=True)
+    runs = lm.bench(models="lab/m", requests=3, max_tokens=10, yes=True)
     assert runs.cost_usd.sum() == pytest.approx(9.0)
 
 
@@ -449,7 +451,7 @@ def test_thinking_is_the_first_token_and_not_the_answer() -> None:
     says = Says(pieces, gap_s=0.05)
     with serving(says) as served:
         lm.config.providers = {"lab": {"type": "openai", "base_url": served.url, "api_key": "k"}}
-        runs = lm.bench("lab/m", repeat=1, warmup=0)
+        runs = lm.bench(models="lab/m", repeat=1, warmup=0)
     row = runs.iloc[0]
     assert row.ttft_answer_s - row.ttft_s > 0.08
     assert row.kinds.startswith("re")
@@ -458,7 +460,7 @@ def test_thinking_is_the_first_token_and_not_the_answer() -> None:
 def test_a_virtual_clock_has_no_throughput() -> None:
     """Its times are not those of the load: the rows say so, and what is over real time is missing."""
     runs = lm.bench(
-        "echo/lorem", prompts=["a", "b"], concurrency=[1, 2], requests=4, max_tokens=20
+        models="echo/lorem", prompts=["a", "b"], concurrency=[1, 2], requests=4, max_tokens=20
     )
     assert runs.note.str.contains("clock of its own").all()
     assert runs.summary().throughput_tokens_per_s.isna().all()

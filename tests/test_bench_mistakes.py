@@ -93,7 +93,7 @@ def test_what_broke_off_is_not_fast(service: Service, server: Server) -> None:
     """It has no time, in no comparison, on no frontier, and in no other tool's figure."""
     service.models["cut"] = lambda n, _: Says(chat_stream("one", " two")[:2], cut=n % 2 == 0)
     lm.config.retries = 0
-    runs = lm.bench(["lab/good", "lab/cut"], repeat=8, warmup=0)
+    runs = lm.bench(models=["lab/good", "lab/cut"], repeat=8, warmup=0)
     assert runs.summary().failed.tolist()[1] == 8
     assert set(runs[runs.asked == "lab/cut"].text) == {"one"}  # what had come is there
     row = runs.differences("e2e_s").iloc[0]
@@ -159,7 +159,7 @@ def test_no_test_finds_anything_in_fewer_than_six(score: str) -> None:
 
 def test_loads_are_compared_each_for_itself(service: Service, server: Server) -> None:
     """And who wins is asked of one of them."""
-    runs = lm.bench(["echo/echo", "echo/lorem"], concurrency=[1, 2], requests=4)
+    runs = lm.bench(models=["echo/echo", "echo/lorem"], concurrency=[1, 2], requests=4)
     told = runs.differences("e2e_s")
     assert told.concurrency.tolist() == [1, 2]
     assert told.n.tolist() == [4, 4]
@@ -170,7 +170,7 @@ def test_loads_are_compared_each_for_itself(service: Service, server: Server) ->
 @pytest.mark.parametrize("column", ["output_tokens", "bytes_sent", "sent_s", "repeat", "cached"])
 def test_more_is_not_always_better_or_worse(column: str) -> None:
     """Of these it is neither."""
-    runs = lm.bench(["echo/echo", "echo/lorem"], repeat=2)
+    runs = lm.bench(models=["echo/echo", "echo/lorem"], repeat=2)
     with pytest.raises(UsageError, match="of which more, or less, is better"):
         runs.differences(column)
 
@@ -185,24 +185,26 @@ def test_an_open_loop_of_seconds_is_of_its_rate() -> None:
     """It does not begin anew with each round, nor with a request at once."""
     plan = Plan(["a"], ["x"], [Step(rate=5)], seconds=3)
     assert plan.rounds_at(plan.steps[0]) == 1
-    runs = lm.bench("echo/echo", rate=20, arrival="constant", seconds=0.5, warmup=0)
+    runs = lm.bench(models="echo/echo", rate=20, arrival="constant", seconds=0.5, warmup=0)
     assert len(runs) == 10
     assert runs.intended_s.max() - runs.intended_s.min() == pytest.approx(0.45)
 
 
 def test_no_prompt_is_left_out_where_time_ends(service: Service, server: Server) -> None:
     """Each round goes on where the last one ended."""
-    runs = lm.bench("lab/good", prompts=["a", "b"], seconds=0.9, warmup=0)
+    runs = lm.bench(models="lab/good", prompts=["a", "b"], seconds=0.9, warmup=0)
     assert runs.prompt.tolist() == ["a", "b"] * (len(runs) // 2) + ["a"] * (len(runs) % 2)
 
 
 def test_runs_put_together_are_no_faster(service: Service, server: Server) -> None:
     """Their times are those of two clocks."""
-    runs = [lm.bench("lab/good", concurrency=4, requests=16, warmup=0) for _ in range(2)]
+    runs = [lm.bench(models="lab/good", concurrency=4, requests=16, warmup=0) for _ in range(2)]
     alone = runs[0].summary().requests_per_s.iloc[0]
     both = pd.concat(runs, ignore_index=True).summary().requests_per_s.iloc[0]
     assert both == pytest.approx(alone, rel=0.3)
-    mixed = pd.concat([runs[0], lm.bench("lab/good", rate=30, requests=4)], ignore_index=True)
+    mixed = pd.concat(
+        [runs[0], lm.bench(models="lab/good", rate=30, requests=4)], ignore_index=True
+    )
     assert mixed.summary().requests.tolist() == [16, 4]
 
 
@@ -213,7 +215,7 @@ def test_all_at_once_has_no_time_between(service: Service, server: Server) -> No
         [chat_event("word " * 50) + chat_event(finish_reason="stop") + chat_event(choices=[], usage=usage)
          + b"data: [DONE]\n\n"]
     )  # fmt: skip
-    runs = lm.bench("lab/burst", repeat=2)
+    runs = lm.bench(models="lab/burst", repeat=2)
     assert runs.output_tokens.tolist() == [50, 50]
     assert runs[["itl_ms", "tpot_ms", "tokens_per_s"]].isna().all(axis=None)
 
@@ -226,7 +228,7 @@ def test_a_budget_that_ends_stops_and_loses_nothing(
     lm.config.prices = {"lab/good": {"input_usd": 0.0, "output_usd": 1e5}}
     lm.config.budget = 0.45 if call == "bench" else 0.46
     ask = {
-        "bench": lambda: lm.bench("lab/good", repeat=50, warmup=0, max_tokens=2),
+        "bench": lambda: lm.bench(models="lab/good", repeat=50, warmup=0, max_tokens=2),
         "compare": lambda: lm.compare([f"q{n}" for n in range(50)], "lab/good", max_tokens=2),
     }
     with pytest.raises(BudgetError) as caught:
@@ -274,14 +276,14 @@ def test_a_limit_of_this_side_is_told(service: Service) -> None:
         lm.config.providers = {
             "lab": {"type": "openai", "base_url": served.url, "api_key": "k", "concurrency": 2}
         }
-        runs = lm.bench("lab/good", concurrency=16, requests=32, warmup=0)
+        runs = lm.bench(models="lab/good", concurrency=16, requests=32, warmup=0)
     assert served.most_at_once == 2
     assert "a limit of this side" in " ".join(runs.report().split())
 
 
 def test_a_system_message_is_made_distinct_too(service: Service, server: Server) -> None:
     """It stands before the prompt, and a cache keeps beginnings."""
-    lm.bench("lab/good", prompts="x", repeat=3, system="be brief", warmup=0)
+    lm.bench(models="lab/good", prompts="x", repeat=3, system="be brief", warmup=0)
     systems = [each.json()["messages"][0]["content"] for each in server.asked]
     assert len({*systems}) == 3
     assert all(each.endswith("] be brief") for each in systems)
@@ -296,7 +298,7 @@ def test_a_task_that_is_cancelled_keeps_what_came(
     async def cancel() -> Any:
         prompts = [f"q{n}" for n in range(50)]
         work = (
-            lm.abench("lab/good", repeat=50, warmup=0)
+            lm.abench(models="lab/good", repeat=50, warmup=0)
             if call == "bench"
             else lm.acompare(prompts, "lab/good")
         )
@@ -351,7 +353,7 @@ def test_leave_to_spend_is_leave_for_the_judge_too(service: Service, server: Ser
     assert runs.score_judge.tolist() == [0.5, 0.5]
     lm.config.prices = {"lab/good": {"input_usd": 0.0, "output_usd": 1e5}}
     with pytest.raises(UsageError, match="may cost"):
-        lm.bench("lab/good", repeat=1, warmup=60, max_tokens=2)
+        lm.bench(models="lab/good", repeat=1, warmup=60, max_tokens=2)
 
 
 def test_an_answer_cannot_pass_for_another(service: Service, server: Server) -> None:
@@ -390,7 +392,7 @@ def test_a_scorer_that_ends_python_ends_itself() -> None:
 
 def test_many_rows_take_no_time() -> None:
     """To count, and to sum up."""
-    runs = lm.bench("echo/echo", prompts="a", requests=300, warmup=0)
+    runs = lm.bench(models="echo/echo", prompts="a", requests=300, warmup=0)
     many = pd.concat([runs] * 200, ignore_index=True)
     began = time.perf_counter()
     many.summary()
@@ -403,7 +405,7 @@ def test_many_rows_take_no_time() -> None:
 
 def test_csv_keeps_the_stamps(tmp_path: Any) -> None:
     """Though as texts."""
-    runs = lm.bench(["echo/echo", "echo/nope"], repeat=2)
+    runs = lm.bench(models=["echo/echo", "echo/nope"], repeat=2)
     runs.to_csv(tmp_path / "runs.csv", index=False)
     again = Measurements(pd.read_csv(tmp_path / "runs.csv"))
     pd.testing.assert_frame_equal(again.as_measured_by("vllm"), runs.as_measured_by("vllm"))
@@ -421,7 +423,7 @@ def test_csv_keeps_the_stamps(tmp_path: Any) -> None:
 def test_a_column_that_is_missing_is_named(use: Any, column: str) -> None:
     """Whatever needs it."""
     with pytest.raises(UsageError, match=f"The column {column} is missing"):
-        use(lm.bench("echo/echo", repeat=1))
+        use(lm.bench(models="echo/echo", repeat=1))
 
 
 def test_a_report_says_what_was_compared(tmp_path: Any) -> None:
@@ -441,9 +443,9 @@ def test_a_report_says_what_was_compared(tmp_path: Any) -> None:
     assert "- exact: echo/echo and echo/lorem: not resolved at n = 2" in text
     with pytest.raises(UsageError, match="is a folder"):
         runs.report(tmp_path)
-    assert "1 request, 1 prompt, 1 model" in lm.bench("echo/echo", repeat=1).report()
+    assert "1 request, 1 prompt, 1 model" in lm.bench(models="echo/echo", repeat=1).report()
 
 
 def test_a_model_that_is_asked_of_its_cache_is_told(service: Service, server: Server) -> None:
     """Of the prompts' tokens, how many came from there."""
-    assert "75% of the prompts' tokens came from" in lm.bench("lab/good", repeat=2).report()
+    assert "75% of the prompts' tokens came from" in lm.bench(models="lab/good", repeat=2).report()

@@ -113,7 +113,7 @@ def test_interrupted_it_keeps_what_had_come(
     """In the variable of -o, and the error says so."""
     from llm_magics import benchmarking
 
-    partial = lm.bench("echo/echo", repeat=1)
+    partial = lm.bench(models="echo/echo", repeat=1)
 
     def stopped(*_: Any, **__: Any) -> Measurements:
         raise Interrupted("Stopped; 1 answer had come.", partial=partial)

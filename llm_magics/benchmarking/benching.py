@@ -30,9 +30,9 @@ _PROMPTS = ("Write three sentences about the sea.",)
 
 
 def _bench(  # noqa: PLR0913 (what can be asked)
-    models: str | Iterable[str],
+    prompts: str | Iterable[str] | None = None,
+    models: str | Iterable[str] | None = None,
     *,
-    prompts: str | Iterable[str] = _PROMPTS,
     repeat: int | None = None,
     concurrency: int | Iterable[int] | None = None,
     rate: float | Iterable[float] | None = None,
@@ -48,13 +48,14 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     **parameters: Any,
 ) -> Work[Measurements]:
     """
-    Measure how fast each of ``models`` answers ``prompts``.
+    Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
     The models take turns, so that a machine that gets slower does so for all of them. What is
     measured is told in `llm_magics.benchmarking.measuring.definitions`. Nothing comes from the cache.
 
     Args:
-        models, prompts: one, or several.
+        prompts: one, or several; a short one is used if not given.
+        models: one, or several.
         repeat: how often each prompt is asked of each model at each load. If neither this,
             ``requests`` nor ``seconds`` is given, 3 times, or as often as it takes for four
             requests to each place of ``concurrency``.
@@ -86,6 +87,8 @@ def _bench(  # noqa: PLR0913 (what can be asked)
             `CancelledError` has it).
     """
     slips.refuse_slips(parameters, _bench)
+    if models is None:
+        raise _no_models(prompts)
     if seconds is not None and (requests is not None or repeat is not None):
         msg = "It is measured for so many seconds, or so many requests, and not both."
         raise UsageError(msg, hint="Leave seconds out, or requests and repeat.")
@@ -94,7 +97,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         raise UsageError(msg, hint="Leave requests out, or repeat.")
     plan = Plan(
         slips.models(models),
-        slips.texts("prompts", prompts),
+        slips.texts("prompts", _PROMPTS if prompts is None else prompts),
         steps_of(concurrency, rate, arrival),
         None if repeat is None else whole_number("repeat", repeat),
         None if requests is None else whole_number("requests", requests),
@@ -118,6 +121,19 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         return Interrupted(msg, hint=KEEP_THEM, partial=call.result(is_stopped=True))
 
     return Work(call, call.result, stopped)
+
+
+def _no_models(prompts: Any) -> UsageError:
+    """Return the error for a call without ``models``; a model may stand in the prompts' place."""
+    named = [prompts] if isinstance(prompts, str) else prompts
+    is_model = isinstance(named, list) and all(
+        isinstance(each, str) and "/" in each and len(each.split()) == 1 for each in named
+    )
+    if named and is_model:
+        msg = "lm.bench takes the prompts first and needs models= for the models."
+        return UsageError(msg, hint=f"Write lm.bench(models={prompts!r}).")
+    msg = "lm.bench needs models=."
+    return UsageError(msg, hint='Write lm.bench(prompts, models="provider/name").')
 
 
 bench = blocking("bench", _bench)

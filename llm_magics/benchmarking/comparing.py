@@ -22,14 +22,14 @@ from llm_magics.engine.crew import done_by
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.engine.twins import Work, awaited, blocking
-from llm_magics.errors import Interrupted
+from llm_magics.errors import Interrupted, UsageError
 from llm_magics.frames.arguments import whole_number
 from llm_magics.types import Progress
 
 
 def _compare(  # noqa: PLR0913 (what can be asked)
     prompts: str | Iterable[str],
-    models: str | Iterable[str],
+    models: str | Iterable[str] | None = None,
     *,
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
@@ -69,6 +69,11 @@ def _compare(  # noqa: PLR0913 (what can be asked)
             has it).
     """
     slips.refuse_slips(parameters, _compare)
+    if models is None:
+        msg = "lm.compare needs models to compare."
+        raise UsageError(
+            msg, hint='Write lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"]).'
+        )
     wanted, asked = slips.models(models), slips.texts("prompts", prompts)
     scoring.check(score, expected, len(wanted))
     right = None if expected is None else scoring.right_for(asked, expected)

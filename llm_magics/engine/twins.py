@@ -106,6 +106,8 @@ def _dressed(made: _F, name: str, prepare: Callable[..., Any], result: str = "")
     functools.update_wrapper(dressed, prepare)
     del dressed.__wrapped__  # its result is another
     dressed.__name__ = dressed.__qualname__ = name
+    if prepare.__qualname__.startswith("_"):  # Python's own errors then name what was called
+        prepare.__qualname__ = name
     signature = inspect.signature(prepare)
     told = result or str(signature.return_annotation).removeprefix("Work[").removesuffix("]")
     dressed.__signature__ = signature.replace(return_annotation=told)

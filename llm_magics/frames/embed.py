@@ -40,8 +40,8 @@ OnError = Literal["raise", "null"]
 
 def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
     texts: Iterable[str | None],
-    *,
     model: str | None = None,
+    *,
     batch_size: int | None = None,
     concurrency: int | None = None,
     too_long: TooLong = "error",

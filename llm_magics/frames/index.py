@@ -18,7 +18,7 @@ import numpy as np
 from llm_magics import progress
 from llm_magics.errors import UsageError
 from llm_magics.frames.makers import model_for
-from llm_magics.frames.rows import listed
+from llm_magics.frames.rows import one_column
 from llm_magics.frames.vectors import vectors_of
 from llm_magics.types import Progress
 
@@ -47,7 +47,7 @@ def index(column: Any, *, model: str | None = None) -> VectorIndex:
     _need_usearch()
     from usearch.index import Index
 
-    column = listed(column)
+    column = one_column(column)
     vectors = vectors_of(column, model_for(column, model))
     made = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     places = np.flatnonzero(~np.isnan(vectors).any(axis=1))

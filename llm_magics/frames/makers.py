@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _NOTE = "llm_magics_vectors"
 
+# Of which column of texts a column of vectors was made.
+_SOURCES = "llm_magics_sources"
+
 
 class Maker(NamedTuple):
     """A model's full name, and how many dimensions it was asked for, if that was said."""
@@ -44,6 +47,20 @@ def sign(of: Any, column: object, maker: Maker) -> None:
     told = of.attrs.get(_NOTE)
     known = told if isinstance(told, dict) else {}
     of.attrs[_NOTE] = {**known, str(column): list(maker)}
+
+
+def note_source(frame: Any, into: object, column: object) -> None:
+    """Note in ``frame`` that the vectors in ``into`` are those of the texts in ``column``."""
+    noted_before = frame.attrs.get(_SOURCES)
+    known = noted_before if isinstance(noted_before, dict) else {}
+    frame.attrs[_SOURCES] = {**known, str(into): str(column)}
+
+
+def source_of(frame: Any, vectors: object) -> Any:
+    """Return the name of the column that ``vectors`` were made of, or ``None``."""
+    noted_before = frame.attrs.get(_SOURCES)
+    source = noted_before.get(str(vectors)) if isinstance(noted_before, dict) else None
+    return next((name for name in frame.columns if str(name) == source), None)
 
 
 def noted(column: Any, frame: Any) -> Any:

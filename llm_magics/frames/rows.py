@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_magics.errors import UsageError
+from llm_magics.frames.makers import noted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +20,10 @@ MISSING, EMPTY, NO_TEXT = -1, -2, -3
 
 # Texts of the notebook's libraries: what has one of these methods is a column.
 _AS_LIST = ("to_pylist", "to_list", "tolist")
+
+
+# So many rows are enough to recognise a column of vectors.
+_LOOKED_AT = 100
 
 
 class Rows:
@@ -72,9 +77,62 @@ def values_of(given: Any) -> list[Any]:
     return list(given)
 
 
-def listed(column: Any) -> Any:
-    """``column`` as something that can be walked through more than once."""
-    return column if hasattr(column, "__len__") else list(column)
+def one_column(given: Any) -> Any:
+    """
+    Return ``given`` as a column that can be read more than once.
+
+    Of a DataFrame (pandas, polars) or a table (pyarrow) it is the only column of vectors.
+
+    Raises:
+        UsageError: the DataFrame has no column of vectors, or more than one.
+    """
+    if not _is_frame(given):
+        return given if hasattr(given, "__len__") else list(given)
+    name = only_vector_column(given)
+    return noted(given[name], given) if hasattr(given, "attrs") else given[name]
+
+
+def only_vector_column(frame: Any) -> Any:
+    """
+    Return the name of the only column of vectors in a DataFrame.
+
+    Raises:
+        UsageError: there is none, or more than one; the message names the columns.
+    """
+    names = _column_names(frame)
+    having = [name for name in names if has_vectors(frame[name])]
+    if len(having) == 1:
+        return having[0]
+    if having:
+        found = ", ".join(map(str, having))
+        msg = f"The DataFrame has {len(having)} columns of vectors: {found}."
+        raise UsageError(msg, hint=f'Choose one of them, for example df["{having[0]}"].')
+    shown = ", ".join(map(str, names)) or "none"
+    msg = f"The DataFrame has no column of vectors. Its columns: {shown}."
+    raise UsageError(msg, hint='Pass one column, or make vectors first: df.llm.embed("text").')
+
+
+def has_vectors(column: Any) -> bool:
+    """Return whether the first value of a column that is not missing is a list of numbers."""
+    if getattr(column, "ndim", 1) != 1:  # two columns of one name
+        return False
+    head = values_of(column[:_LOOKED_AT])
+    first = next((value for value in head if isinstance(value, list | tuple | np.ndarray)), None)
+    if first is None or any(isinstance(value, str) for value in head):
+        return False
+    try:
+        vector = np.asarray(first, np.float32)
+    except (TypeError, ValueError):
+        return False
+    return vector.ndim == 1 and vector.size > 0
+
+
+def _is_frame(given: Any) -> bool:
+    return hasattr(given, "columns") or hasattr(given, "column_names")
+
+
+def _column_names(frame: Any) -> list[Any]:
+    return list(getattr(frame, "column_names", None) or frame.columns)
 
 
 def _plain(values: list[Any]) -> tuple[list[str], NDArray[np.int64]] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_magics.errors import UsageError
+from llm_magics.frames.rows import one_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,7 @@ def matrix(column: Any) -> Vectors:
     Raises:
         UsageError: the vectors are not of one length, or are none.
     """
+    column = one_column(column)
     if isinstance(column, np.ndarray) and column.ndim == 2:
         return column.astype(np.float32, copy=False)
     if "pyarrow" in str(getattr(column, "dtype", "")):

@@ -17,7 +17,7 @@ from llm_magics.frames import search
 from llm_magics.frames.arguments import whole_number
 from llm_magics.frames.embed import embed
 from llm_magics.frames.makers import Maker, maker_of, model_for
-from llm_magics.frames.rows import is_text, listed
+from llm_magics.frames.rows import is_text, one_column
 from llm_magics.frames.vectors import index_of, vectors_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def nearest(  # noqa: PLR0913 (what can be asked)
     Exact, by a product of matrices, unless an ``index`` is given.
 
     Args:
-        column: vectors, or texts; a list, array (n, d), or column.
+        column: vectors, or texts; a list, array (n, d), or column; or a DataFrame with one
+            column of vectors.
         query: a text, which is embedded, or a vector of d numbers.
         k: how many.
         model: who embeds; the one that embedded the column, else the setting ``embedding_model``.
@@ -57,7 +58,7 @@ def nearest(  # noqa: PLR0913 (what can be asked)
     import pandas as pd
 
     k = whole_number("k", k)
-    column = listed(column)
+    column = one_column(column)
     maker = maker_of(column)
     model = model or (maker and maker.model)
     asked = _query(query, model, prefix, maker)
@@ -86,7 +87,8 @@ def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) ->
     Which rows to keep so that none says what one before it says: ``df[lm.dedupe(df["vector"])]``.
 
     Args:
-        column: vectors, or texts; a list, array (n, d), or column.
+        column: vectors, or texts; a list, array (n, d), or column; or a DataFrame with one
+            column of vectors.
         threshold: the cosine from which on two rows say the same.
         model: who embeds texts.
 
@@ -99,7 +101,7 @@ def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) ->
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         msg = f"threshold cannot be {threshold!r}."
         raise UsageError(msg, hint="Give it a cosine above 0 and at most 1, like 0.95.")
-    column = listed(column)
+    column = one_column(column)
     model = model_for(column, model)
     try:
         vectors = vectors_of(column, model)

@@ -42,7 +42,9 @@ def main(url: str) -> None:
     lm.config.providers = {"lab": {"type": "openai", "base_url": f"{url}/v1", "api_key": "k"}}
     told = {}
     for at_once, model in LOADS.items():
-        runs = lm.bench(f"lab/{model}", concurrency=at_once, requests=max(8, ANSWERS * at_once))
+        runs = lm.bench(
+            models=f"lab/{model}", concurrency=at_once, requests=max(8, ANSWERS * at_once)
+        )
         assert runs.error.isna().all()
         firsts, gaps = errors_of(runs)
         told[at_once] = {

@@ -31,7 +31,7 @@ def ours(url: str, requests: int) -> None:
     import llm_magics as lm
 
     lm.config.providers = {"lab": {"type": "openai", "base_url": f"{url}/v1", "api_key": "k"}}
-    runs = lm.bench(f"lab/{MODEL}", concurrency=AT_ONCE, requests=requests, warmup=0)
+    runs = lm.bench(models=f"lab/{MODEL}", concurrency=AT_ONCE, requests=requests, warmup=0)
     assert runs.error.isna().all()
     assert (runs.output_tokens == TOKENS).all()
 

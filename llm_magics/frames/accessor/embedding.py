@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import LLMError
 from llm_magics.frames.embed import Embedded, OnError, embedded
-from llm_magics.frames.makers import sign
+from llm_magics.frames.makers import note_source, sign
 from llm_magics.frames.reporting import keep_report
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def put_vectors(done: Embedded, frame: DataFrame, into: str, column: Series[Any]
     done.refuse_without_texts(column)
     frame[into] = done.column(column)
     sign(frame, into, done.maker)
+    if column.name is not None:
+        note_source(frame, into, column.name)
     return f"the column {into}"
 
 

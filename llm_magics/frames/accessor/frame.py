@@ -32,15 +32,13 @@ from llm_magics.frames.asking.wanted import (
 )
 from llm_magics.frames.makers import noted
 from llm_magics.frames.reporting import Reporting
+from llm_magics.frames.rows import only_vector_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
     from llm_magics.frames.index import VectorIndex
     from llm_magics.frames.plots import VectorPlot
-
-# So many rows tell whether a column is one of texts.
-_LOOKED_AT = 100
 
 
 @pd.api.extensions.register_dataframe_accessor("llm")
@@ -206,25 +204,21 @@ class FrameAccessor(Reporting):
 
         Args:
             on: the column of vectors, or of texts.
-            text: the column of what is shown; the first one of texts if not given.
+            text: the column of what is shown; the one that was embedded if not
+                given, else the first one of texts.
             given: ``color`` (the name of a column), ``clusters`` (how many), ``label``
                 (``True``, or who names them), ``method`` (``pca`` or ``umap``), ``model``:
                 see `llm_magics.plot`.
         """
         from llm_magics.frames.plots import plot
+        from llm_magics.frames.plots.drawing import texts_for
 
         column = self._vectors(on)
         if isinstance(color := given.get("color"), str):
             given["color"] = self._column(color)
-        shown = self._column(text) if text is not None else self._first_texts(on)
+        on = self._vectors_name(on)
+        shown = self._column(text) if text is not None else texts_for(self._frame, on)
         return plot(column, text=shown, **given)
-
-    def _first_texts(self, on: str) -> Series[Any] | None:
-        """What to show of each row: the column itself, or the first one of texts."""
-        if _has_texts(self._column(on)):
-            return None
-        columns = (column for name, column in self._frame.items() if name != on)
-        return next(filter(_has_texts, columns), None)
 
     def _ask(self, view: DataFrame, given: RowPrompts, into: str, read: Sequence[Hashable]) -> Any:
         """The frame with the answers to what is asked of the rows of ``view``."""
@@ -249,19 +243,15 @@ class FrameAccessor(Reporting):
 
     def _vectors(self, on: str) -> Series[Any]:
         """The column of vectors, with what is noted of it."""
-        if on == "vector" and on not in self._frame.columns:
-            msg = "The frame has no column of vectors called vector."
-            hint = (
-                'Make it: df.llm.embed("text"); or name another, of vectors or texts: on="text".'
-            )
-            raise UsageError(msg, hint=hint)
-        column: Series[Any] = noted(self._column(on), self._frame)
+        column: Series[Any] = noted(self._column(self._vectors_name(on)), self._frame)
         return column
+
+    def _vectors_name(self, on: str) -> Any:
+        """The column to look in; unless said otherwise, the only one of vectors."""
+        if on != "vector" or on in self._frame.columns:
+            return on
+        return only_vector_column(self._frame)
 
     def _column(self, name: str) -> Series[Any]:
         column: Series[Any] = column_of(self._frame, name)
         return column
-
-
-def _has_texts(column: Series[Any]) -> bool:
-    return any(isinstance(value, str) for value in column.head(_LOOKED_AT))

@@ -9,14 +9,17 @@ import pandas as pd
 
 from llm_magics.errors import UsageError
 from llm_magics.frames.arguments import whole_number
-from llm_magics.frames.makers import model_for
+from llm_magics.frames.makers import model_for, source_of
 from llm_magics.frames.plots.clusters import clustered
 from llm_magics.frames.plots.keywords import keywords
 from llm_magics.frames.plots.naming import Groups, named
 from llm_magics.frames.plots.picture import VectorPlot
 from llm_magics.frames.plots.projection import Method, projected
-from llm_magics.frames.rows import listed, values_of
+from llm_magics.frames.rows import one_column, values_of
 from llm_magics.frames.vectors import index_of, vectors_of
+
+# So many rows tell whether a column is one of texts.
+_LOOKED_AT = 100
 
 # So many groups where they are to be named and nobody said how many.
 _MOST_GROUPS = 8
@@ -36,7 +39,8 @@ def plot(  # noqa: PLR0913 (what a picture has)
     A picture of a column of vectors in two dimensions, with the texts where the mouse is.
 
     Args:
-        column: vectors, or texts, which are embedded; a list, array (n, d), or column.
+        column: vectors, or texts, which are embedded; a list, array (n, d), or column; or a
+            DataFrame with one column of vectors.
         text: what is shown of each point, as long as ``column``; texts show themselves.
         color: what colours the points: a column of numbers, or of groups; the clusters if
             there are some.
@@ -54,7 +58,9 @@ def plot(  # noqa: PLR0913 (what a picture has)
     Raises:
         UsageError: there are fewer than two vectors, or arguments do not fit.
     """
-    column = listed(column)
+    frame, column = column, one_column(column)
+    if text is None and frame is not column and hasattr(frame, "attrs"):
+        text = texts_for(frame, column.name)
     vectors = vectors_of(column, model_for(column, model))
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(vectors, axis=1)
@@ -84,6 +90,27 @@ def plot(  # noqa: PLR0913 (what a picture has)
         frame["color"] = colours.iloc[kept].set_axis(frame.index)
     missing = len(vectors) - len(rows)
     return VectorPlot(frame, _title(method, shares, len(rows), missing))
+
+
+def texts_for(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:
+    """
+    Return the column of texts that describes the points of the column ``on``.
+
+    That is the column that was embedded, else the first one of texts; ``None`` where ``on``
+    itself holds texts, or no column does.
+    """
+    if _has_texts(frame[on]):
+        return None
+    source = source_of(frame, on)
+    names = [source] if source is not None else [name for name in frame.columns if name != on]
+    columns = (frame[name] for name in names)
+    return next(filter(_has_texts, columns), None)
+
+
+def _has_texts(column: Any) -> bool:
+    return getattr(column, "ndim", 1) == 1 and any(
+        isinstance(value, str) for value in column.head(_LOOKED_AT)
+    )
 
 
 def _different(names: list[str]) -> list[str]:

@@ -44,7 +44,7 @@ def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
     }
     if given.prompts:
         options["prompts"] = _texts(shell, given.prompts, variables)
-    runs = _kept(shell, given, lambda: measure(_models(given), **options, **_asked(given)))
+    runs = _kept(shell, given, lambda: measure(models=_models(given), **options, **_asked(given)))
     return _shown(runs, _FAST)
 
 
