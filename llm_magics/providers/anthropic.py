@@ -24,6 +24,7 @@ from llm_magics.errors import (
 )
 from llm_magics.providers import capabilities, refusals
 from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.error_bodies import told_by
 from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret
@@ -41,7 +42,6 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
     "billing_error": RateLimitError,
     "exceed_context_size_error": ContextLengthError,  # llama.cpp's
     "not_found_error": ModelNotFoundError,
-    "overloaded_error": RateLimitError,
     "permission_error": AuthenticationError,
     "rate_limit_error": RateLimitError,
     "request_too_large": ContextLengthError,
@@ -51,7 +51,7 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
 _NOT_TAKEN = re.compile(r"Extra inputs are not permitted|deprecated|not supported (?:for|by|with)")
 
 # What an error inside a stream that began with 200 would have had for a status.
-_STATUS_OF = {"api_error": 500, "overloaded_error": 529, "timeout_error": 504}
+_STATUS_OF = {"api_error": 500, "timeout_error": 504}
 
 
 class AnthropicConfig(RemoteConfig):
@@ -177,7 +177,7 @@ class AnthropicProvider(LeavingOutProvider):
         """Anthropic names the parameter in words alone; a wrong value is the user's to mend."""
         if error.status != 400:
             return None
-        words = refusals.told_by(error.body).message
+        words = told_by(error.body).message
         if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
             return Refused("thinking", body["thinking"])
         if _NOT_TAKEN.search(words):

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pydantic import Field, field_validator
 
-from llm_magics.errors import ModelNotFoundError, ProviderError, nearest
+from llm_magics.errors import ContextLengthError, ModelNotFoundError, ProviderError, nearest
 from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
@@ -175,6 +175,9 @@ class LMStudioProvider(OpenAILikeProvider):
         error = super()._refused(said, status, headers, model)
         if "No models loaded" in str(error):
             error.hint = f"Load it in LM Studio, or with: lms load {model}"
+        if isinstance(error, ContextLengthError):
+            load = f"lms load {model} --context-length 16384"
+            error.hint = f"Shorten the prompt, or load the model with a longer context: {load}"
         return error
 
 

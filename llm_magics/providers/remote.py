@@ -26,6 +26,7 @@ from llm_magics.providers.streams import Decoder, stream_chunks
 from llm_magics.secrets import Hidden, Secret
 from llm_magics.transport import KeyHeader, Reply, Timeouts, Transport
 from llm_magics.types import StreamChunk
+from llm_magics.wire.errors import is_error
 
 # Settings by which an answer cannot differ.
 _NOT_OF_THE_ANSWER = {
@@ -206,6 +207,8 @@ class RemoteProvider(StreamingProvider):
         return await self._object_in(reply.json(), reply, model)
 
     async def _object_in(self, said: Any, reply: Reply, model: str) -> dict[str, Any]:
+        if isinstance(said, list) and is_error(said):  # Google's errors come in a list
+            raise await self._explained(self._error(said, None, reply.headers, model))
         if not isinstance(said, dict):
             raise self._foreign(said)
         if said.get("error"):  # status 200 does not make it an answer

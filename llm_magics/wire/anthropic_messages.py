@@ -14,7 +14,7 @@ from llm_magics.media import Image, ToolCall
 from llm_magics.schemas import closed
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.decoding import decoded
-from llm_magics.wire.errors import InStreamError
+from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.sse import ServerEvent
 
@@ -195,13 +195,16 @@ class ChunkDecoder(EventChunkDecoder):
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if not event.data.strip() or event.data.startswith(_DONE):  # of look-alikes
             return None
-        return self._chunk(decoded(event.data), elapsed_s)
+        body = decoded(event.data)
+        if not isinstance(body, dict) or ("type" not in body and is_error(body)):
+            raise InStreamError(body)
+        return self._chunk(body, elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")
         if kind == "content_block_delta":
             return self._delta(event, elapsed_s)
-        if kind == "error" or (kind is None and event.get("error")):
+        if kind == "error":
             raise InStreamError(event)
         if kind == "message_start":
             self._count(event["message"].get("usage"))

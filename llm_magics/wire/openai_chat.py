@@ -24,7 +24,7 @@ from llm_magics.types import (
     Usage,
 )
 from llm_magics.wire.decoding import decoded
-from llm_magics.wire.errors import InStreamError
+from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import ToolCallAssembler
@@ -141,10 +141,10 @@ class ChunkDecoder(EventChunkDecoder):
             self.finished = True
             return None
         body = decoded(event.data) if event.data.strip() else None
+        if is_error(body) or (event.name == b"error" and body):
+            raise InStreamError(body)
         if not isinstance(body, dict):
             return None
-        if body.get("error") or event.name == b"error":
-            raise InStreamError(body)
         return self._chunk(body, elapsed_s)
 
     def _add_calls(self, delta: Mapping[str, Any]) -> None:

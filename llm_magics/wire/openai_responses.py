@@ -13,7 +13,7 @@ from llm_magics.media import ToolCall
 from llm_magics.schemas import is_strict
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.decoding import decoded
-from llm_magics.wire.errors import InStreamError
+from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.sse import ServerEvent
 
@@ -109,7 +109,10 @@ class ChunkDecoder(EventChunkDecoder):
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if event.data == _DONE:
             return None
-        return self._chunk(decoded(event.data), elapsed_s)
+        body = decoded(event.data)
+        if not isinstance(body, dict) or ("type" not in body and is_error(body)):
+            raise InStreamError(body)
+        return self._chunk(body, elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")

@@ -32,12 +32,30 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "moderation_blocked": ContentFilterError,
     "not_found_error": ModelNotFoundError,
     "not_supported_error": UnsupportedError,
-    "overloaded": RateLimitError,
+    "max_tokens_per_request": ContextLengthError,
+    "model_max_prompt_tokens_exceeded": ContextLengthError,
+    "rate_limit_error": RateLimitError,
     "rate_limit_exceeded": RateLimitError,
+    "request_too_large": ContextLengthError,
+    "tokens_limit_reached": ContextLengthError,
+    "RESOURCE_EXHAUSTED": RateLimitError,  # Google's
 }
 
 # What an error inside a stream that began with 200 would have had for a status.
-_STATUS_OF = {"server_error": 500, "internal_server_error": 500, "overloaded": 529}
+_STATUS_OF = {
+    "INTERNAL": 500,
+    "InternalServerError": 500,
+    "UNAVAILABLE": 503,
+    "api_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "server_error": 500,
+    "service_unavailable": 503,
+    "service_unavailable_error": 503,
+    "timeout_error": 504,
+}
 
 # The first reasoning models knew no system message.
 _ROLE = re.compile(r"messages\[\d+\]\.role")

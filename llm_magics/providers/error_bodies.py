@@ -1,0 +1,206 @@
+"""
+Reading the body of an error: its message, code, type and status, in whatever shape they come.
+
+Services wrap an error in ``error``, ``errors``, ``detail`` or a list; gateways put the error of
+the service behind them, as JSON text, into their own message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+# An error within an error within …: more levels than this are not read.
+_MOST_LEVELS = 6
+
+# More of a text is not searched for JSON: it may be a whole web page.
+_MOST_READ = 100_000
+
+# What a validation error repeats of the request. It is left out, because it may say anything.
+_REPEATED = frozenset({"input", "ctx", "url"})
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a refusal says: in words, and by the service's own code and type."""
+
+    message: str
+    code: str | int | None = None
+    kind: str | None = None
+    status: int | None = None
+
+
+def told_by(body: Any) -> Told:
+    """Return what the body of an error says, whatever shape it has."""
+    return _told(body, 0)
+
+
+def _told(body: Any, level: int) -> Told:
+    if isinstance(body, str):
+        return _of_text(body, level)
+    body = _first_error(body)
+    if not isinstance(body, Mapping):
+        return Told(str(body))
+    error = body.get("error", body)
+    if not error and body.get("errors"):  # Cloudflare's
+        error = body["errors"]
+    if error is body and "message" not in body and "detail" not in body and body.get("errors"):
+        error = body["errors"]
+    if isinstance(error, str) and level < _MOST_LEVELS:
+        inner = _json_in(error)
+        if inner is not None:
+            return _beside(_told(inner, level + 1), body)
+    error = _first_error(error)
+    if not isinstance(error, Mapping):
+        return _of_words(error, body)
+    return _beside(_of_error(error, level), body if error is not body else {})
+
+
+def _of_error(error: Mapping[str, Any], level: int) -> Told:
+    """What an error object says; of a gateway's, what the service behind it said."""
+    said = next((error[name] for name in _MESSAGES if error.get(name)), error)
+    if level < _MOST_LEVELS:
+        behind = _behind(error, said)
+        if behind is not None:
+            told = _told(behind, level + 1)
+            own = (
+                said if isinstance(said, str) and said != behind and _json_in(said) is None else ""
+            )
+            message = f"{own}: {told.message}" if own else told.message
+            return _beside(replace(told, message=message), error)
+    code = error.get("code")
+    code = code if isinstance(code, str | int) else None
+    kind = error.get("type") or error.get("error_type")
+    if kind is None and isinstance(error.get("status"), str):
+        kind = error["status"]  # Google's: INVALID_ARGUMENT, UNAVAILABLE …
+    return Told(_words(said), code, str(kind) if kind else None, _status_of(error))
+
+
+_MESSAGES = ("message", "detail", "error_message", "error_description", "msg")
+
+
+def _behind(error: Mapping[str, Any], said: Any) -> Any:
+    """The error that a gateway passes on, if there is one."""
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None  # OpenRouter's
+    if raw:
+        return _json_in(raw) or raw if isinstance(raw, str) else raw
+    if isinstance(said, str):
+        return _json_in(said) or _json_in(said[max(0, said.find("{")) :], "error")
+    if isinstance(said, Mapping) and any(name in said for name in ("error", "message")):
+        return said
+    return None
+
+
+def _of_text(text: str, level: int) -> Told:
+    inner = _json_in(text) if level < _MOST_LEVELS else None
+    return Told(text) if inner is None else _told(inner, level + 1)
+
+
+def _of_words(error: Any, body: Mapping[str, Any]) -> Told:
+    """What a body says whose ``error`` is a text, a list or a flag."""
+    beside = body.get("message")
+    words = _words(error) if isinstance(error, str | list) else str(error)
+    if isinstance(beside, str):
+        words = beside if isinstance(error, bool) else f"{words}: {beside}"
+    code = body.get("code")
+    kind = body.get("error_type")
+    return Told(
+        words,
+        code if isinstance(code, str | int) and not isinstance(code, bool) else None,
+        str(kind) if kind else None,
+        _status_of(body),
+    )
+
+
+def _beside(told: Told, outer: Mapping[str, Any]) -> Told:
+    """``told``, completed by what stands next to it in the ``outer`` object."""
+    code = outer.get("code")
+    kind = outer.get("error_type")
+    return Told(
+        told.message,
+        told.code if told.code is not None or not isinstance(code, str | int) else code,
+        told.kind or (kind if isinstance(kind, str) else None),
+        told.status if told.status is not None else _status_of(outer),
+    )
+
+
+def _first_error(value: Any) -> Any:
+    """The first object of a list of them (Google sends its errors in one), or ``value``."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        objects = [each for each in value if isinstance(each, Mapping)]
+        if objects and "loc" not in objects[0]:
+            return objects[0]
+    return value
+
+
+def _before_json(text: str) -> str:
+    """What stands before the JSON object that ends ``text``: a gateway's own words."""
+    start = text.find("{", 0, _MOST_READ)
+    if start < 0 or _json_in(text[start:], "error") is None:
+        return "" if _json_in(text) is not None else text
+    return text[:start].strip(" -:\n") if start else ""
+
+
+def _json_in(text: str, needed: str = "") -> Any:
+    """The JSON object or list that ``text`` is, or ``None``; with the name ``needed`` in it."""
+    bare = text[:_MOST_READ].strip()
+    if not bare.startswith(("{", "[")):
+        return None
+    try:
+        found = json.loads(bare)
+    except (ValueError, RecursionError):
+        return None
+    is_error = isinstance(found, dict) or (
+        isinstance(found, list) and any(isinstance(each, dict) for each in found)
+    )
+    has_name = not needed or (isinstance(found, dict) and needed in found)
+    return found if found and is_error and has_name else None
+
+
+def _words(said: Any) -> str:
+    """A message as text; of a list of validation errors, where and what, not what was sent."""
+    if isinstance(said, str):
+        return said
+    if isinstance(said, Mapping) and set(said) == {"detail"} and _has_places(said["detail"]):
+        said = said["detail"]  # Mistral's
+    if _has_places(said):
+        return "; ".join(_place_and_words(each) for each in said)
+    if isinstance(said, list) and all(isinstance(each, str) for each in said):
+        return str(said)
+    return json.dumps(_without_input(said), default=str)
+
+
+def _has_places(said: Any) -> bool:
+    return (
+        isinstance(said, list)
+        and bool(said)
+        and all(isinstance(each, Mapping) and "loc" in each and "msg" in each for each in said)
+    )
+
+
+def _place_and_words(each: Mapping[str, Any]) -> str:
+    place = each["loc"]
+    where = ".".join(map(str, place)) if isinstance(place, list | tuple) else str(place)
+    return f"{where}: {each['msg']}"
+
+
+def _without_input(said: Any) -> Any:
+    if isinstance(said, list):
+        return [_without_input(each) for each in said]
+    if isinstance(said, Mapping) and "msg" in said:
+        return {name: value for name, value in said.items() if name not in _REPEATED}
+    return said
+
+
+def _status_of(error: Mapping[str, Any]) -> int | None:
+    """The HTTP status that an error names, as a number or as digits."""
+    for name in ("status_code", "code", "status"):
+        value = error.get(name)
+        if isinstance(value, str) and len(value) == 3 and value.isdecimal():
+            value = int(value)
+        if type(value) is int and 400 <= value < 600:
+            return value
+    return None
