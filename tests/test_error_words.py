@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, errors
@@ -248,6 +248,7 @@ def test_nested_errors_are_unwrapped(body: Any, message: str) -> None:
 TEXTS = st.sampled_from([body for _, _, body in TOO_LONG])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(TEXTS, st.integers(0, 4), st.booleans())
 def test_wrapping_an_error_does_not_hide_it(body: Any, levels: int, in_list: bool) -> None:
     """However many gateways put it into their own as JSON text."""

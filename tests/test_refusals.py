@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
@@ -148,6 +148,7 @@ def test_errors_of_every_shape_are_read(
     assert (told.message, told.code, told.kind, told.status) == (message, code, kind, status)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
