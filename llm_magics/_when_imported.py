@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -54,7 +53,9 @@ class _Watcher(MetaPathFinder):
         try:
             import_module(self._ours)
         except Exception as error:  # a fault of ours must not break the import of theirs
-            warnings.warn(f"{self._ours} could not be imported: {error}", stacklevel=2)
+            from llm_magics.user_code import warn
+
+            warn(f"{self._ours} could not be imported: {error}")
 
 
 class _ThenOurs(Loader):

@@ -19,6 +19,8 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar
 
+from llm_magics.user_code import note_caller
+
 T = TypeVar("T")
 
 # How long a cancelled call may take to close its connection before we stop waiting for it.
@@ -190,6 +192,7 @@ class Bridge:
             work.close()
             msg = "The bridge cannot wait for itself: await the coroutine instead."
             raise RuntimeError(msg)
+        note_caller()
         return _Task(self._running_loop(), work, items or queue.SimpleQueue())
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:

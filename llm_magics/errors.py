@@ -21,7 +21,7 @@ Everything llm_magics raises, as one tree.
 
     Interrupted                   the user stopped a cell (a KeyboardInterrupt); see ``partial``
 
-In a notebook each is shown as two to four lines; ``%llm config tracebacks full`` shows all.
+In a notebook each is shown as two to four lines, with the line of Python that it came from; ``%llm config tracebacks full`` shows all.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from llm_magics.secrets import scrub, scrubbed
+from llm_magics.user_code import place_in
 
 
 class _ShownShort:
@@ -50,6 +51,9 @@ class _ShownShort:
             return scrub("".join(traceback.format_exception(self))).splitlines()
         message = str(self).splitlines() or [""]
         lines = [f"{type(self).__name__}: {message[0]}", *message[1:3]]
+        place = place_in(self.__traceback__)
+        if place is not None:
+            lines.append(scrub(f"  {place}"))
         if self.hint:
             lines.append(f"→ {self.hint}")
         return lines

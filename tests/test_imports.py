@@ -38,7 +38,7 @@ STOREYS = [
     ["media"],
     ["arrays"],
     ["errors"],
-    ["cells", "paths", "secrets", "writing"],
+    ["cells", "paths", "secrets", "user_code", "writing"],
 ]
 FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 OUTSIDE = {"__init__", "_when_imported"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError
 from llm_magics.providers.base import ModelInfo
 from llm_magics.secrets import scrub
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -82,7 +82,7 @@ def _warn(session: Session, name: str, error: BaseException) -> None:
     """Of a provider that the user has set up, and that does not answer."""
     with suppress(LLMError):
         if session.provider(name).is_set_up:
-            warnings.warn(f"The models of {name} are missing: {error}", stacklevel=3)
+            warn(f"The models of {name} are missing: {error}")
 
 
 def priced(session: Session, provider: str, model: ModelInfo) -> ModelInfo:

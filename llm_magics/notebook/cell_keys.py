@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from llm_magics import cells
@@ -26,6 +28,17 @@ def unfollow(shell: InteractiveShell) -> None:
     if own is not None:
         shell.events.unregister("pre_run_cell", own.begin)
     cells.begin(Cell())
+
+
+def labeller(shell: InteractiveShell) -> Callable[[CodeType], str | None]:
+    """Return a function that names the cell of a code object as IPython's tracebacks do."""
+    name_of = getattr(shell.compile, "format_code_name", None)
+
+    def label(code: CodeType) -> str | None:
+        found = name_of(code.co_filename) if name_of else None
+        return " ".join(found) if found else None
+
+    return label
 
 
 class _Follower:

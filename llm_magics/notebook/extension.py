@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics import consent, errors, kernel_loop, progress
+from llm_magics import consent, errors, kernel_loop, progress, user_code
 from llm_magics.notebook import cell_keys, typed_keys
 from llm_magics.notebook.completing import complete
 from llm_magics.notebook.displays.bars import progress_view
@@ -29,6 +29,7 @@ def load(shell: InteractiveShell) -> None:
     errors.show_full_tracebacks_if(_wants_full_traceback)
     progress.show_in(lambda: progress_view(shell))
     consent.ask_by(asker(shell))
+    user_code.label_cells_by(cell_keys.labeller(shell))
     config.watch(kernel_loop.nest_if_wanted)
 
 
@@ -51,6 +52,7 @@ def unload(shell: InteractiveShell) -> None:
     errors.show_full_tracebacks_if(lambda: False)
     progress.show_in(progress.terminal_view)
     consent.ask_by(None)
+    user_code.label_cells_by(None)
     config.unwatch(kernel_loop.nest_if_wanted)
 
 

@@ -13,12 +13,13 @@ import os
 import sqlite3
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from llm_magics.user_code import warn
 
 _T = TypeVar("_T")
 
@@ -224,17 +225,16 @@ class Cache:
             return
         for ending in ("-wal", "-shm"):  # they belong to it, and would spoil the next
             self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
-        warnings.warn(
+        warn(
             f"The cache {self.path} is damaged ({error}). It was set aside as {aside.name}, "
-            "and a new one is begun.",
-            stacklevel=2,
+            "and a new one is begun."
         )
 
     def _do_without(self, error: Exception) -> None:
         self._rests_until = self._clock() + _REST_S
         if not self._is_off:  # said once
             self._is_off = True
-            warnings.warn(f"The cache {self.path} is not used: {error}.", stacklevel=2)
+            warn(f"The cache {self.path} is not used: {error}.")
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import io
 import json
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_magics.errors import ParseError
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -120,9 +120,7 @@ def _repaired(text: str) -> Any:
     if value in ("", [], {}):
         msg = f"The answer holds nothing that could be made JSON: {_beginning(text)}"
         raise ParseError(msg, hint="Read the answer from .text.")
-    warnings.warn(
-        "The JSON of the answer was not valid, and was repaired by a guess.", stacklevel=4
-    )
+    warn("The JSON of the answer was not valid, and was repaired by a guess.")
     return value
 
 

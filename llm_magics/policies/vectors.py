@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import warnings
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
+
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,7 @@ class VectorStore:
             except OSError as error:
                 self._is_broken = True
                 msg = f"Vectors cannot be kept in {self.folder}: {error.strerror}."
-                warnings.warn(msg, stacklevel=2)
+                warn(msg)
 
     def __len__(self) -> int:
         """How many texts have one."""

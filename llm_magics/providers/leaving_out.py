@@ -8,7 +8,6 @@ the matter.
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from llm_magics.errors import ProviderError
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.providers.streams import Decoder
 from llm_magics.types import StreamChunk
+from llm_magics.user_code import warn
 
 _ANY = object()
 
@@ -105,5 +105,5 @@ class LeavingOutProvider(RemoteProvider):
         self._leave_out(body, refused, known)
         if not self._is_silent(refused, known):
             msg = f"{self.name}/{model} does not take {refused}: it is left out from now on."
-            warnings.warn(msg, stacklevel=2)
+            warn(msg)
         return True

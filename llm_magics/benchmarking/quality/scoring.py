@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from llm_magics.benchmarking.quality.judging import Judge
 from llm_magics.benchmarking.quality.scorers import Scorer
 from llm_magics.benchmarking.results.differences import SCORE, scores_of
 from llm_magics.errors import LLMError, UsageError
+from llm_magics.user_code import warn
 
 
 def scorers_of(given: Any) -> list[Scorer | Judge]:
@@ -148,11 +148,11 @@ def _judged(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
         scores, agreed, silent = judging.verdicts(frame, judge, yes=yes)
     except LLMError as error:
         msg = f"The answers are there, and the judge could not be asked: {error} Try .scored(…)."
-        warnings.warn(msg, stacklevel=2)
+        warn(msg)
         return [math.nan] * len(frame)
     if silent:
         msg = f"The judge gave no verdict {silent:,} times; those pairs count for nobody."
-        warnings.warn(msg, stacklevel=2)
+        warn(msg)
     frame.attrs["judges"] = {**frame.attrs.get("judges", {}), judge.name: agreed}
     return scores
 
@@ -195,10 +195,10 @@ def _scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> list[fl
             f"The score {scorer.name} failed for {len(wrong):,} of {len(frame):,} answers"
             f" ({type(wrong[0]).__name__}: {wrong[0]}); it is missing there."
         )
-        warnings.warn(msg, stacklevel=3)
+        warn(msg)
     if unknown:
         msg = f"For {unknown:,} of {len(frame):,} answers nobody said what is right: {scorer.name} is missing there."
-        warnings.warn(msg, stacklevel=3)
+        warn(msg)
     return told
 
 

@@ -6,7 +6,6 @@ Only servers on one's own machine are asked, for whom one text more costs nothin
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 from llm_magics.engine.road import Route
 from llm_magics.engine.session import Session
 from llm_magics.errors import ProviderError
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from llm_magics.engine.embedding.landing import Floats
@@ -46,4 +46,4 @@ async def check(
             f"{route.name} gives a text another vector in a batch than alone (cosine {told:.3f}): "
             "its batches cannot be trusted. Embed with batch_size=1, or update the server."
         )
-        warnings.warn(msg, stacklevel=2)
+        warn(msg)

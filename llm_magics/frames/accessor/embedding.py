@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.embedding import EmbedOptions
@@ -10,6 +9,7 @@ from llm_magics.errors import LLMError
 from llm_magics.frames.embed import Embedded, OnError, embedded
 from llm_magics.frames.makers import note_source, sign
 from llm_magics.frames.reporting import keep_report
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -68,4 +68,4 @@ def _finish(done: Embedded, result: Any, where: str) -> None:
     if done.error is not None:
         raise done.error
     if done.report.counts["failed"] or done.report.counts["no text"]:
-        warnings.warn(f"{done.report}: see .llm.report.frame()", stacklevel=4)
+        warn(f"{done.report}: see .llm.report.frame()")

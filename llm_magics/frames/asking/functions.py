@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from llm_magics.frames.asking.prompted import Prompted
 from llm_magics.frames.asking.wanted import TEXT, RowPrompts
 from llm_magics.frames.reporting import keep_report
 from llm_magics.frames.rows import values_of
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -121,7 +121,7 @@ def ask_rows(view: DataFrame, given: RowPrompts, put: Put) -> Any:
     if error is not None:
         raise error
     if report.counts["failed"]:
-        warnings.warn(f"{report}: see .llm.report.frame()", stacklevel=4)
+        warn(f"{report}: see .llm.report.frame()")
     return result
 
 

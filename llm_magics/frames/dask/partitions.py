@@ -8,7 +8,6 @@ it had under way, and whoever does its work anew finds the rest.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -185,5 +184,5 @@ def _warn(told: str) -> None:
     try:
         from distributed.worker import warn
     except ImportError:
-        warn = warnings.warn
+        from llm_magics.user_code import warn
     warn(f"{told}; rows without a result are missing")

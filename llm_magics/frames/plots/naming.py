@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.frames.costs import allowed
 from llm_magics.frames.search import normalised
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def named(groups: Groups, model: str | None, otherwise: Sequence[str]) -> list[s
         unnamed += not name
     if unnamed:
         msg = f"{unnamed} of {len(asked)} groups are called by words of theirs: the model gave no short name."
-        warnings.warn(msg, stacklevel=4)
+        warn(msg)
     return names
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +36,7 @@ from llm_magics.types import (
     Progress,
     StreamChunk,
 )
+from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
 
@@ -238,7 +238,7 @@ class OllamaProvider(RemoteProvider):
         if "embeddings" not in (abilities := await self._abilities_of(model)) and abilities:
             # The server gives its hidden states all the same, which are like nothing much.
             msg = f"ollama/{model} is not made to embed: its vectors tell little of likeness."
-            warnings.warn(msg, stacklevel=2)
+            warn(msg)
         body = {**wire.embed_request(texts, model, dimensions), **self._kept()}
         reply = await self._object("POST", "/api/embed", body, model)
         with self._reading():
@@ -306,7 +306,7 @@ class OllamaProvider(RemoteProvider):
             )
         else:
             return
-        warnings.warn(msg, stacklevel=2)
+        warn(msg)
 
     async def _context(self, body: dict[str, Any], model: str) -> int | None:
         """The context that the model was loaded with, as asked for or as the server says."""
