@@ -11,8 +11,10 @@ Everything llm_magics raises, as one tree.
         ├── AuthenticationError   the key is missing, wrong or not allowed
         ├── ConfigurationError    a setting is missing, mistyped or impossible
         ├── ConnectionError       nobody answered (also a builtin ConnectionError)
-        ├── ContentFilterError    the service refuses to answer
+        ├── ContentFilterError    the service or the model refuses to answer; see ``partial``
         ├── ContextLengthError    the prompt is longer than the model can read
+        ├── IncompleteAnswerError the answer ended without being complete; see ``partial``
+        │   └── EmptyAnswerError  the answer has no text and no tool calls; see ``partial``
         ├── ModelNotFoundError    the service has no such model
         ├── RateLimitError        too much at once; see ``retry_after``
         ├── StreamInterrupted     the answer broke off; see ``partial``
@@ -117,9 +119,12 @@ class ProviderError(LLMError):
         retry_after: seconds to wait, where the service said so.
         retryable: whether the same request may succeed later.
         body: what the service sent, decoded where it was JSON.
+        partial: what came of the answer, where a request was sent: a `Response` if it was
+            asked by ``lm.ask`` and its kin, a `ModelResponse` from a provider itself.
     """
 
     retryable: bool = False
+    partial: Any = None
 
     def __init__(  # noqa: PLR0913 (each is an attribute)
         self,
@@ -162,11 +167,23 @@ class ConnectionError(ProviderError, builtins.ConnectionError):  # noqa: A001 (a
 
 
 class ContentFilterError(ProviderError):
-    """The service refuses to answer this."""
+    """The service or the model refuses to answer; ``partial`` has what came before."""
 
 
 class ContextLengthError(ProviderError):
     """The prompt is longer than the model can read."""
+
+
+class IncompleteAnswerError(ProviderError):
+    """
+    The answer ended without being complete: a failure, an unknown reason, or a limit of length.
+
+    ``partial`` has what came of it; ``code`` is the reason, in the words of the service.
+    """
+
+
+class EmptyAnswerError(IncompleteAnswerError):
+    """The answer has no text and no tool calls; ``partial`` has its thinking, if any."""
 
 
 class ModelNotFoundError(ProviderError):

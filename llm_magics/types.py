@@ -158,16 +158,18 @@ class Usage:
         output_tokens: of the answer, its thinking included.
         cached_tokens: those of the prompt that came from the service's cache.
         cache_write_tokens: those of the prompt that were put into it.
+        reasoning_tokens: those of the answer that are thinking, shown or not.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        """A service may send anything: what is no number of tokens counts as not told."""
-        for name in ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"):
+        """Drop what is not a number of tokens: a service may send anything."""
+        for name in self.__slots__:
             object.__setattr__(self, name, whole_number(getattr(self, name)))
 
     @property
@@ -209,6 +211,8 @@ class StreamChunk(NamedTuple):
         raw: what the service sent, decoded.
         tool_calls: calls that are whole with this piece.
         reasoning_blocks: what must go back with the answer in the next turn.
+        piece: ``tool_call`` for a piece of a call that is not whole yet, ``summary`` where
+            ``reasoning`` sums up thinking that the service does not show; else empty.
     """
 
     text: str = ""
@@ -220,6 +224,7 @@ class StreamChunk(NamedTuple):
     raw: Mapping[str, Any] | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
+    piece: str = ""
 
     @property
     def has_tokens(self) -> bool:

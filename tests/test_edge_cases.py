@@ -67,7 +67,7 @@ USED = {"prompt_tokens": 5, "completion_tokens": 2}
         ([delta(reasoning="hm"), delta("a", "stop")], "a", "hm", "stop"),
         ([delta(reasoning_details=[{"type": "reasoning.text", "text": "hm"}, {"type": "reasoning.encrypted", "data": "x"}]), delta("a", "stop")], "a", "hm", "stop"),
         ([delta([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]), delta([{"type": "text", "text": "a"}], "stop")], "a", "hm", "stop"),
-        ([delta(refusal="I cannot."), delta(finish="stop")], "I cannot.", "", "stop"),
+        ([delta(refusal="I cannot."), delta(finish="stop")], "I cannot.", "", "refusal"),
         ([{**delta("a", "stop"), "obfuscation": "Zk3"}], "a", "", "stop"),
         ([delta("line\u2028separator", "stop")], "line\u2028separator", "", "stop"),
         ([delta("", "content_filter")], "", "", "content_filter"),

@@ -34,7 +34,7 @@ STOREYS = [
     ["wire", "bridge", "progress", "consent", "kernel_loop"],
     ["settings"],
     ["tools", "tables"],
-    ["schemas", "types", "metering"],
+    ["schemas", "types", "metering", "completeness"],
     ["media"],
     ["arrays"],
     ["errors"],

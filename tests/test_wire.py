@@ -75,6 +75,7 @@ def plain_chat(record: dict[str, Any]) -> tuple[str, set[str]]:
             text += content
             for call in delta.get("tool_calls") or []:
                 names |= {call.get("function", {}).get("name") or ""} - {""}
+            names |= {(delta.get("function_call") or {}).get("name") or ""} - {""}
     return text, names
 
 

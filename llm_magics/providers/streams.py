@@ -87,6 +87,8 @@ async def _decoded(
         body = _object(await stream.reply(), refused)
         for chunk in decoder.whole(body, stream.elapsed_s):
             yield chunk
+        if (failure := getattr(decoder, "failure", None)) is not None:
+            raise InStreamError(failure)
         return
     is_hurried = False
     async for elapsed_s, block in stream.blocks:

@@ -12,10 +12,11 @@ from typing import Any
 
 from llm_magics.media import Image, ToolCall
 from llm_magics.schemas import closed
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage, whole_number
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.openai_chat import reasoning_tokens_of
 from llm_magics.wire.sse import ServerEvent
 
 # The API wants a bound, and has no default; every current model can write this much.
@@ -177,7 +178,7 @@ class ChunkDecoder(EventChunkDecoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._usage: dict[str, int] = {}
+        self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._finish_reason: str | None = None
 
@@ -187,9 +188,9 @@ class ChunkDecoder(EventChunkDecoder):
             raise InStreamError(body)
         self.finished = True
         chunks = [_whole_block(block, body, elapsed_s) for block in body.get("content") or ()]
-        usage = {name: n for name, n in (body.get("usage") or {}).items() if isinstance(n, int)}
+        self._count(body.get("usage"))
         finish_reason = finish_of(body.get("stop_reason"))
-        last = StreamChunk("", "", elapsed_s, finish_reason, usage_of(usage), None, body)
+        last = StreamChunk("", "", elapsed_s, finish_reason, usage_of(self._usage), None, body)
         return [*chunks, last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
@@ -209,7 +210,9 @@ class ChunkDecoder(EventChunkDecoder):
         if kind == "message_start":
             self._count(event["message"].get("usage"))
         elif kind == "content_block_start":
-            self._blocks[event["index"]] = {**event["content_block"], "json": ""}
+            block = self._blocks[event["index"]] = {**event["content_block"], "json": ""}
+            if block.get("type") == "tool_use":
+                return StreamChunk("", "", elapsed_s, raw=event, piece="tool_call")
         elif kind == "content_block_stop":
             return self._stop(event, elapsed_s)
         elif kind == "message_delta":
@@ -236,6 +239,8 @@ class ChunkDecoder(EventChunkDecoder):
             block["signature"] = block.get("signature", "") + delta["signature"]
         elif kind == "input_json_delta":
             block["json"] += delta.get("partial_json") or ""
+            if delta.get("partial_json") and block.get("type") == "tool_use":
+                return StreamChunk("", "", elapsed_s, raw=event, piece="tool_call")
         return None
 
     def _stop(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
@@ -249,7 +254,8 @@ class ChunkDecoder(EventChunkDecoder):
         return None
 
     def _count(self, usage: Mapping[str, Any] | None) -> None:
-        self._usage |= {name: n for name, n in (usage or {}).items() if isinstance(n, int)}
+        counted = (int, Mapping)  # of the thinking there is a mapping of details
+        self._usage |= {name: n for name, n in (usage or {}).items() if isinstance(n, counted)}
 
 
 def _whole_block(block: Mapping[str, Any], body: dict[str, Any], elapsed_s: float) -> StreamChunk:
@@ -268,10 +274,11 @@ def finish_of(stop_reason: str | None) -> str | None:
     return _FINISHED.get(stop_reason, stop_reason) if stop_reason else None
 
 
-def usage_of(usage: Mapping[str, int]) -> Usage:
+def usage_of(usage: Mapping[str, Any]) -> Usage:
     """The tokens of a call, those in the cache counted as read."""
-    cached = usage.get("cache_read_input_tokens", 0)
-    written = usage.get("cache_creation_input_tokens", 0)
-    read = usage.get("input_tokens")
+    cached = whole_number(usage.get("cache_read_input_tokens")) or 0
+    written = whole_number(usage.get("cache_creation_input_tokens")) or 0
+    read = whole_number(usage.get("input_tokens"))
     total = None if read is None else read + cached + written
-    return Usage(total, usage.get("output_tokens"), cached, written or None)
+    thought = reasoning_tokens_of(usage)
+    return Usage(total, usage.get("output_tokens"), cached, written or None, thought)

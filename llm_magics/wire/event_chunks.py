@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from llm_magics.types import StreamChunk
+from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.sse import EventDecoder, ServerEvent
 
 
@@ -15,6 +17,8 @@ class EventChunkDecoder(ABC):
     def __init__(self) -> None:
         self._events = EventDecoder()
         self.finished = False
+        # An error that came in one event with a piece of the answer, which is handed out first.
+        self.failure: Mapping[str, Any] | None = None
 
     def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
         """The chunks that ``data``, read at ``elapsed_s``, completes."""
@@ -29,6 +33,8 @@ class EventChunkDecoder(ABC):
             chunk = self._read(event, elapsed_s)
             if chunk is not None:
                 yield chunk
+            if self.failure is not None:
+                raise InStreamError(self.failure)
 
     @abstractmethod
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:

@@ -22,6 +22,7 @@ from llm_magics.types import (
     PackedVectors,
     StreamChunk,
     Usage,
+    whole_number,
 )
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
@@ -118,6 +119,7 @@ class ChunkDecoder(EventChunkDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._calls = ToolCallAssembler()
+        self._is_refused = False
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
@@ -132,9 +134,11 @@ class ChunkDecoder(EventChunkDecoder):
         return [self._chunk(body, elapsed_s), *self._left_over(elapsed_s)]
 
     def _left_over(self, elapsed_s: float) -> list[StreamChunk]:
-        """Tool calls of services that give no finish reason."""
-        calls = self._calls.take()
-        return [StreamChunk("", "", elapsed_s, tool_calls=calls)] if calls else []
+        """Tool calls, and the mark of a refusal, of services that give no finish reason."""
+        calls, reason = self._calls.take(), "refusal" if self._is_refused else None
+        if not calls and not reason:
+            return []
+        return [StreamChunk("", "", elapsed_s, reason, tool_calls=calls)]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if event.data.startswith(_DONE):
@@ -147,30 +151,46 @@ class ChunkDecoder(EventChunkDecoder):
             return None
         return self._chunk(body, elapsed_s)
 
-    def _add_calls(self, delta: Mapping[str, Any]) -> None:
-        for call in delta.get("tool_calls") or ():
+    def _fail(self, error: Any) -> None:
+        """Note the error of a choice, as OpenRouter sends it: raised behind what it came with."""
+        self.finished = True
+        self.failure = {"error": error}
+
+    def _add_calls(self, delta: Mapping[str, Any]) -> bool:
+        """Add the pieces of tool calls in ``delta``; whether there are any."""
+        pieces = list(delta.get("tool_calls") or ())
+        if old := delta.get("function_call"):  # what came before tool calls
+            pieces += [{"function": old}] if old.get("name") or old.get("arguments") else []
+        for call in pieces:
             function = call.get("function") or {}
             self._calls.add(
                 call.get("index"), call.get("id"), function.get("name"), function.get("arguments")
             )
+        return bool(pieces)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk:
-        text = reasoning = ""
+        text = reasoning = piece = ""
         finish_reason = None
         for choice in event.get("choices") or ():
             if choice.get("index"):  # a second answer to the same prompt, which nobody asked for
                 continue
             delta = choice.get("delta") or choice.get("message") or choice
             text, thought = _content(delta.get("content") or delta.get("text") or "")
-            text = text or delta.get("refusal") or ""
+            if refusal := delta.get("refusal"):
+                self._is_refused, text = True, text or refusal
             reasoning = delta.get("reasoning_content") or delta.get("reasoning") or thought
             if not reasoning and delta.get("reasoning_details"):
-                reasoning = _details(delta["reasoning_details"])
+                reasoning, piece = _details(delta["reasoning_details"])
             finish_reason = choice.get("finish_reason")
-            if delta.get("tool_calls"):
-                self._add_calls(delta)
+            has_calls = delta.get("tool_calls") or delta.get("function_call")
+            if has_calls and self._add_calls(delta):
+                piece = "tool_call"
+            if choice.get("error"):
+                self._fail(choice["error"])
         if finish_reason:
             self.finished = True
+            if self._is_refused:
+                finish_reason, self._is_refused = "refusal", False
         usage = event.get("usage")
         timings = event.get("timings") or event.get("stats")
         return StreamChunk(
@@ -182,6 +202,8 @@ class ChunkDecoder(EventChunkDecoder):
             _timings(timings) if timings else None,
             event,
             self._calls.take() if finish_reason else (),
+            (),
+            piece,
         )
 
 
@@ -195,15 +217,37 @@ def _content(content: str | list[dict[str, Any]]) -> tuple[str, str]:
     return text, thinking
 
 
-def _details(details: Sequence[Mapping[str, Any]]) -> str:
-    """OpenRouter's list of thoughts; those that are encrypted have no words."""
-    return "".join(each.get("text") or each.get("summary") or "" for each in details)
+def _details(details: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """
+    OpenRouter's list of thoughts, and ``summary`` if it only sums them up.
+
+    Encrypted thoughts have no words.
+    """
+    texts = [each.get("text") or "" for each in details]
+    summaries = [each.get("summary") or "" for each in details]
+    told = "".join(text or summary for text, summary in zip(texts, summaries, strict=True))
+    return told, "summary" if any(summaries) and not any(texts) else ""
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))  # DeepSeek's
-    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), cached)
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    thought = reasoning_tokens_of(usage)
+    if thought and usage.get("total_tokens") == (read or 0) + (written or 0) + thought:
+        written = (written or 0) + thought  # xAI counts them beside the answer's own
+    return Usage(read, written, cached, None, thought)
+
+
+def reasoning_tokens_of(usage: Mapping[str, Any]) -> int | None:
+    """The tokens of the thinking, wherever a service counts them."""
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        details = usage.get(name)
+        if isinstance(details, Mapping):
+            for kind in ("reasoning_tokens", "thinking_tokens"):
+                if (count := whole_number(details.get(kind))) is not None:
+                    return count
+    return whole_number(usage.get("reasoning_tokens"))
 
 
 def _timings(timings: Mapping[str, Any]) -> EngineTimings:

@@ -15,12 +15,15 @@ from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.openai_chat import reasoning_tokens_of
 from llm_magics.wire.sse import ServerEvent
 
 _DONE = b"[DONE]"
 
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
-_THINKING = frozenset({"response.reasoning_text.delta", "response.reasoning_summary_text.delta"})
+_SUMMARY = "response.reasoning_summary_text.delta"
+_THINKING = frozenset({"response.reasoning_text.delta", _SUMMARY})
+_CALL_PIECES = frozenset({"response.function_call_arguments.delta", "response.output_item.added"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -119,7 +122,10 @@ class ChunkDecoder(EventChunkDecoder):
         if kind in _TEXT:
             return StreamChunk(event["delta"], "", elapsed_s, None, None, None, event)
         if kind in _THINKING:
-            return StreamChunk("", event["delta"], elapsed_s, None, None, None, event)
+            piece = "summary" if kind == _SUMMARY else ""
+            return StreamChunk("", event["delta"], elapsed_s, raw=event, piece=piece)
+        if kind in _CALL_PIECES and _is_of_call(event):
+            return StreamChunk("", "", elapsed_s, raw=event, piece="tool_call")
         if kind == "response.output_item.done":
             return _item(event["item"], event, elapsed_s)
         if kind == "error":
@@ -128,6 +134,12 @@ class ChunkDecoder(EventChunkDecoder):
             self.finished = True
             return _last(event["response"], event, elapsed_s)
         return None
+
+
+def _is_of_call(event: Mapping[str, Any]) -> bool:
+    """Whether an event begins a call of a function, or adds to its arguments."""
+    item = event.get("item")
+    return item is None or item.get("type") == "function_call"
 
 
 def _item(item: Mapping[str, Any], event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
@@ -170,14 +182,24 @@ def _last(response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float) 
 
 def finish_of(response: Mapping[str, Any]) -> str:
     """Why it ended, in the words of chat completions."""
-    if response.get("status") == "incomplete":
-        why = (response.get("incomplete_details") or {}).get("reason") or "incomplete"
+    status = response.get("status") or "completed"
+    if status == "incomplete":
+        why = (response.get("incomplete_details") or {}).get("reason") or status
         return {"max_output_tokens": "length"}.get(why, why)
-    calls = any(item.get("type") == "function_call" for item in response.get("output") or ())
-    return "tool_calls" if calls else "stop"
+    items = response.get("output") or ()
+    if any(_is_refusal(part) for item in items for part in item.get("content") or ()):
+        return "refusal"
+    if status != "completed":
+        return str(status)
+    return "tool_calls" if any(item.get("type") == "function_call" for item in items) else "stop"
+
+
+def _is_refusal(part: Mapping[str, Any]) -> bool:
+    return part.get("type") == "refusal" or bool(part.get("refusal"))
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """The tokens of a response."""
     cached = (usage.get("input_tokens_details") or {}).get("cached_tokens")
-    return Usage(usage.get("input_tokens"), usage.get("output_tokens"), cached)
+    thought = reasoning_tokens_of(usage)
+    return Usage(usage.get("input_tokens"), usage.get("output_tokens"), cached, None, thought)

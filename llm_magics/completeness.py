@@ -1,0 +1,200 @@
+"""
+Whether an answer is complete: the one place that decides it, for every service and every caller.
+
+A service says in a word why an answer ended. Only a word that is known to mean success makes an
+answer complete; a word that is not known does not. The words, and where they are documented:
+
+| service | words |
+|---|---|
+| OpenAI chat, completions | stop, length, tool_calls, function_call, content_filter (https://platform.openai.com/docs/api-reference/chat/object) |
+| OpenAI Responses | status completed, incomplete (max_output_tokens, content_filter), failed (https://platform.openai.com/docs/api-reference/responses/object) |
+| Anthropic | end_turn, stop_sequence, tool_use, max_tokens, pause_turn, refusal, model_context_window_exceeded (https://platform.claude.com/docs/build-with-claude/handling-stop-reasons) |
+| Ollama | stop, length; load and unload come without an answer (ollama's ``llm/server.go``) |
+| Gemini, Vertex | STOP, MAX_TOKENS, SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII, IMAGE_SAFETY, OTHER … (https://ai.google.dev/api/generate-content#FinishReason) |
+| Text Generation Inference | eos_token, stop_sequence, length (its ``router/src/lib.rs``) |
+| LM Studio | eosFound, stopStringFound, toolCalls, maxPredictedTokensReached, contextLengthReached, userStopped, modelUnloaded, failed (https://lmstudio.ai/docs/typescript/api-reference/llm-prediction-stop-reason) |
+| Together | eos, stop, length, tool_calls, function_call |
+| Mistral | stop, length, model_length, error, tool_calls |
+| DeepSeek | stop, length, content_filter, tool_calls, insufficient_system_resource |
+| Cohere | COMPLETE, STOP_SEQUENCE, TOOL_CALL, MAX_TOKENS, ERROR, ERROR_TOXIC, ERROR_LIMIT |
+| Bedrock | end_turn, tool_use, stop_sequence, max_tokens, guardrail_intervened, content_filtered |
+| watsonx | stop, eos_token, stop_sequence, max_tokens, token_limit, time_limit, cancelled, error |
+| Zhipu | stop, tool_calls, length, sensitive, network_error |
+| vLLM, SGLang | stop, length, tool_calls, abort |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """How an answer ended; the values are the names that reports use."""
+
+    OK = "ok"
+    CUT = "cut"
+    REFUSED = "refused"
+    EMPTY = "empty"
+    FAILED = "failed"
+
+
+# Written without case and separators, since services differ in these: `MAX_TOKENS`, `maxTokens`.
+_COMPLETE = frozenset(
+    {
+        "complete",
+        "completed",
+        "done",
+        "endturn",
+        "eos",
+        "eosfound",
+        "eostoken",
+        "functioncall",
+        "normal",
+        "stop",
+        "stopsequence",
+        "stopstringfound",
+        "toolcall",
+        "toolcalls",
+        "tooluse",
+    }
+)
+_CUT = frozenset(
+    {
+        "contextlengthreached",
+        "errorlimit",
+        "length",
+        "limit",
+        "maxcompletiontokens",
+        "maxlength",
+        "maxnewtokens",
+        "maxoutputtokens",
+        "maxpredictedtokensreached",
+        "maxtokens",
+        "modelcontextwindowexceeded",
+        "modellength",
+        "pauseturn",  # the service wants to be asked to go on
+        "timelimit",
+        "tokenlimit",
+    }
+)
+_REFUSED = frozenset(
+    {
+        "blocklist",
+        "contentfilter",
+        "contentfiltered",
+        "contentpolicyviolation",
+        "errortoxic",
+        "guardrail",
+        "guardrails",
+        "guardrailintervened",
+        "imageprohibitedcontent",
+        "imagerecitation",
+        "imagesafety",
+        "modelarmor",
+        "moderation",
+        "prohibitedcontent",
+        "recitation",
+        "refusal",
+        "refused",
+        "safety",
+        "sensitive",
+        "spii",
+    }
+)
+# Failures of the service that may pass. Every other unknown word is a failure too.
+_PASSING = frozenset(
+    {
+        "abort",
+        "aborted",
+        "error",
+        "failed",
+        "insufficientsystemresource",
+        "modelunloaded",
+        "networkerror",
+        "servererror",
+        "timeout",
+    }
+)
+# Written where there is no reason at all.
+_NO_REASON = frozenset({"", "finishreasonunspecified", "none", "null", "unspecified"})
+
+
+def outcome_of(
+    finish_reason: str | None, *, has_text: bool, has_tool_calls: bool = False
+) -> Outcome:
+    """
+    How an answer ended that came to its regular end.
+
+    Args:
+        finish_reason: why it ended, in the words of the service; ``None`` if it gave no reason.
+        has_text: whether there is text beside the thinking.
+        has_tool_calls: whether there are tool calls.
+    """
+    reason = _plain(finish_reason)
+    if reason in _REFUSED:
+        return Outcome.REFUSED
+    has_answer = has_text or has_tool_calls
+    if reason in _CUT:
+        return Outcome.CUT if has_answer else Outcome.EMPTY
+    if reason in _COMPLETE or reason in _NO_REASON:
+        return Outcome.OK if has_answer else Outcome.EMPTY
+    # Ollama's `load` and `unload`: no answer was asked for.
+    if reason in ("load", "unload") and not has_answer:
+        return Outcome.EMPTY
+    return Outcome.FAILED
+
+
+def is_cut(finish_reason: str | None) -> bool:
+    """Whether ``finish_reason`` means that the answer reached a limit of length."""
+    return _plain(finish_reason) in _CUT
+
+
+def is_refusal(finish_reason: str | None) -> bool:
+    """Whether ``finish_reason`` means that the service or the model refused."""
+    return _plain(finish_reason) in _REFUSED
+
+
+def may_pass(finish_reason: str | None) -> bool:
+    """Whether a failure of this name may not happen again."""
+    return _plain(finish_reason) in _PASSING
+
+
+def _plain(finish_reason: str | None) -> str:
+    """``FinishReason.MAX_TOKENS``, ``maxTokens`` and ``max-tokens`` as ``maxtokens``."""
+    last = str(finish_reason or "").rpartition(".")[2]
+    return "".join(filter(str.isalnum, last)).casefold()
+
+
+# What services call the longest answer, beside our own `max_tokens`.
+_LIMITS = frozenset(
+    {
+        "maxcompletiontokens",
+        "maxlength",
+        "maxnewtokens",
+        "maxoutputtokens",
+        "maxtokens",
+        "maxtokenstosample",
+        "npredict",
+        "numpredict",
+    }
+)
+# Where services nest their parameters.
+_NESTED = frozenset({"generationconfig", "inferenceconfig", "options", "parameters"})
+
+
+def has_limit(max_tokens: int | None, extra_body: Mapping[str, Any]) -> bool:
+    """Whether the user limited the length of the answer, by whatever name."""
+    return max_tokens is not None or _limits(extra_body)
+
+
+def _limits(given: Mapping[str, Any]) -> bool:
+    for name, value in given.items():
+        plain = _plain(str(name))
+        if plain in _LIMITS and isinstance(value, int) and not isinstance(value, bool):
+            if value > 0:  # Ollama's -1 and -2 mean that there is no limit
+                return True
+        elif plain in _NESTED and isinstance(value, Mapping) and _limits(value):
+            return True
+    return False
