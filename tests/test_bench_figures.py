@@ -76,7 +76,7 @@ def test_what_cannot_be_measured_is_not_told(
 
 @given(
     st.lists(st.floats(0, 1e6), max_size=30),
-    st.text("artue", max_size=30),
+    st.text("artsue", max_size=30),
     st.none() | st.integers(0, 10**6),
 )
 def test_no_figure_is_below_nothing(times: list[float], kinds: str, tokens: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics.completeness import Outcome, has_limit, is_cut, is_refusal, outcome_of
+from llm_magics.types import ModelResponse
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from tests.recorded import needs_recordings
-from tests.test_wire import answer, good, holds_error
+from tests.test_wire import good, holds_error
 
 COMPLETE = (
     "stop STOP eos eos_token stop_sequence STOP_SEQUENCE end_turn tool_use tool_calls tool-calls "
@@ -117,6 +119,16 @@ RECORDED: list[tuple[Any, tuple[str, ...], str]] = [
 ]
 
 
+def answer(codec: Any, record: dict[str, Any]) -> ModelResponse:
+    """What a codec makes of a recorded answer that comes in one piece."""
+    decoder = codec.ChunkDecoder()
+    if record["kind"] == "json":
+        return ModelResponse.of(decoder.whole(json.loads(record["body"]), 1.0))
+    chunks = [*decoder.feed(record["body"].encode(), 1.0), *decoder.flush(1.0)]
+    assert decoder.finished
+    return ModelResponse.of(chunks)
+
+
 @needs_recordings
 @pytest.mark.parametrize(("codec", "names", "endpoint"), RECORDED)
 def test_every_recorded_answer_is_judged_rightly(
@@ -130,7 +142,7 @@ def test_every_recorded_answer_is_judged_rightly(
     for record in found:
         if codec is openai_chat and holds_error(record):
             continue
-        told = answer(codec, record, 0)
+        told = answer(codec, record)
         outcome = outcome_of(
             told.finish_reason, has_text=bool(told.text), has_tool_calls=bool(told.tool_calls)
         )

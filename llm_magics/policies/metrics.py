@@ -3,20 +3,22 @@ What a call took, in the words of the serving field.
 
 | name | definition |
 |---|---|
-| TTFT | from sending the request to reading the first token, thinking included, off the socket; without the load time that the engine reports |
-| ITL | between two tokens after the first: the engine's own generation time, else from the first to the last token read, over the output tokens less one |
+| TTFT | from sending the request to reading the first token off the socket, be it of thinking or of a tool call; without the load time that the engine reports |
+| ITL | between two tokens after the first: the engine's own generation time over the output tokens less one, else from the first to the last token streamed, over the tokens streamed less one |
 | E2E | from sending the request to the last byte read |
 | load | loading a model into memory before the request could be sent, or as the engine reports it |
 | tokens/s | output tokens over the engine's own generation time, else the inverse of ITL |
 
-Tokens are counted by the service. ITL and tokens/s need at least two of them. Sources:
-vLLM's ``benchmark_serving`` (TTFT, ITL), guidellm (ITL over tokens, not chunks).
+Tokens are counted by the service. ITL and tokens/s need at least two of them. Thinking that a
+service counts but does not stream, or only sums up, is not among the tokens streamed; where it
+does not say how many they are, ITL and tokens/s are unknown. Sources: vLLM's
+``benchmark_serving`` (TTFT, ITL), guidellm (ITL over tokens, not chunks).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from statistics import median
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 # Enough for a long day; a notebook must not grow for ever.
 _KEPT_RUNS = 100_000
+
+# What a chunk of a stream is a piece of.
+ANSWER, THINKING, SUMMARY, TOOL, EMPTY, COUNT = "a", "r", "s", "t", "e", "u"
+# What a model has written, of whichever kind.
+WRITTEN = frozenset({ANSWER, THINKING, SUMMARY, TOOL})
 
 # So many of a model's last runs say how fast it is.
 _SPEED_RUNS = 20
@@ -162,22 +169,65 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def kinds_of(chunks: Iterable[StreamChunk]) -> Iterator[str]:
+    """
+    What each chunk is a piece of: a letter, as told in `llm_magics.benchmarking`'s stamps.
+
+    A tool call that came in pieces was written by these, not by the chunk that has it whole.
+    """
+    comes_in_pieces = False
+    for chunk in chunks:
+        if chunk.piece == "tool_call":
+            comes_in_pieces = True
+        if chunk.text:
+            yield ANSWER
+        elif chunk.reasoning:
+            yield SUMMARY if chunk.piece == "summary" else THINKING
+        elif chunk.piece == "tool_call" or (chunk.tool_calls and not comes_in_pieces):
+            yield TOOL
+        elif chunk.usage is None or chunk.finish_reason or (chunk.raw or {}).get("choices"):
+            yield EMPTY
+        else:  # OpenAI's format gives the usage in an event without any choice of an answer
+            yield COUNT
+
+
+def hidden_tokens(chunks: Iterable[StreamChunk], usage: Usage | None) -> int | None:
+    """
+    How many output tokens were counted and not streamed; ``None`` if there are some, uncounted.
+
+    Thinking may be kept back, encrypted, or streamed as a summary, which has other tokens.
+    """
+    is_hidden = False
+    for chunk in chunks:
+        if chunk.reasoning and chunk.piece != "summary":
+            return 0
+        is_hidden = is_hidden or bool(chunk.reasoning or chunk.reasoning_blocks)
+    thought = usage.reasoning_tokens if usage else None
+    if thought is not None:
+        return min(thought, (usage and usage.output_tokens) or 0)
+    return None if is_hidden else 0
+
+
 def measure(chunks: Sequence[StreamChunk], usage: Usage | None, load_s: float = 0.0) -> Timing:
     """What the call that gave ``chunks`` took, after ``load_s`` of loading."""
     if not chunks:
         return Timing(load_s=load_s)
-    spoken = [chunk.elapsed_s or 0.0 for chunk in chunks if chunk.has_tokens]
+    pieces = list(zip(chunks, kinds_of(chunks), strict=True))
+    spoken = [chunk.elapsed_s or 0.0 for chunk, kind in pieces if kind in WRITTEN]
     timings = next((chunk.timings for chunk in reversed(chunks) if chunk.timings), None)
     engine_load_s = (timings.load_s if timings else None) or 0.0
     output_tokens = (usage.output_tokens if usage else None) or 0
+    generation_s = timings.generation_s if timings else None
     itl_s = tokens_per_s = None
-    if output_tokens > 1:
-        generation_s = timings.generation_s if timings else None
-        if generation_s:
-            itl_s = generation_s / (output_tokens - 1)
-            tokens_per_s = output_tokens / generation_s
-        elif spoken and spoken[-1] > spoken[0]:
-            itl_s = (spoken[-1] - spoken[0]) / (output_tokens - 1)
+    if generation_s and output_tokens > 1:
+        itl_s = generation_s / (output_tokens - 1)
+        tokens_per_s = output_tokens / generation_s
+    elif (hidden := hidden_tokens(chunks, usage)) is not None:
+        counted = WRITTEN - {SUMMARY} if hidden else WRITTEN
+        streamed = [chunk.elapsed_s or 0.0 for chunk, kind in pieces if kind in counted]
+        gaps = output_tokens - hidden - 1
+        if gaps > 0 and streamed and streamed[-1] > streamed[0]:
+            itl_s = (streamed[-1] - streamed[0]) / gaps
             tokens_per_s = 1 / itl_s
     return Timing(
         ttft_s=spoken[0] - engine_load_s if spoken else None,

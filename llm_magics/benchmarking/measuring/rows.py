@@ -12,6 +12,7 @@ from llm_magics.benchmarking.measuring.definitions import Latencies, latencies_o
 from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
 from llm_magics.engine.response import Response
 from llm_magics.metering import Meter
+from llm_magics.policies.metrics import hidden_tokens
 from llm_magics.secrets import scrub
 from llm_magics.types import StreamChunk
 
@@ -65,7 +66,10 @@ class Answered:
         tokens = tokens_of(response, stamps, count)
         times = Latencies()
         if not response.cached:
-            times = latencies_of(stamps, tokens.written, self._load_within_s)
+            # What was counted here is what was streamed.
+            is_told = tokens.source == "service"
+            hidden = hidden_tokens(self.chunks, response.usage) if is_told else 0
+            times = latencies_of(stamps, tokens.written, self._load_within_s, hidden)
         return {
             "provider": provider,
             "model": name,
@@ -76,6 +80,7 @@ class Answered:
             "input_tokens": tokens.read,
             "cached_tokens": response.usage.cached_tokens,
             "output_tokens": tokens.written,
+            "reasoning_tokens": response.usage.reasoning_tokens,
             "tokens_from": tokens.source,
             "cost_usd": response.cost_usd,
             "cached": response.cached,
@@ -158,5 +163,8 @@ COLUMN_TYPES: dict[str, str] = {
         ],
         "float64",
     ),
-    **dict.fromkeys(["input_tokens", "cached_tokens", "output_tokens", "concurrency"], "Int64"),
+    **dict.fromkeys(
+        ["input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "concurrency"],
+        "Int64",
+    ),
 }

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from llm_magics.policies.metrics import ANSWER, COUNT, SUMMARY, TOOL, WRITTEN, kinds_of
 from llm_magics.types import StreamChunk
 
-ANSWER, THINKING, TOOL, EMPTY, COUNT = "a", "r", "t", "e", "u"
-# What a model has written, of whichever kind.
-WRITTEN = frozenset({ANSWER, THINKING, TOOL})
+__all__ = ["ANSWER", "COUNT", "SUMMARY", "TOOL", "WRITTEN", "Stamps", "stamps_of"]
 
 
 class Stamps(NamedTuple):
@@ -21,8 +20,9 @@ class Stamps(NamedTuple):
     Attributes:
         times_s: of each piece, in seconds since the request was sent.
         kinds: a letter for each: ``a`` words of the answer, ``r`` of the thinking
-            ("reasoning"), ``t`` a tool call, ``u`` nothing but a count of tokens ("usage"),
-            ``e`` empty, such as the one that only names the role.
+            ("reasoning"), ``s`` of a summary of thinking, ``t`` a tool call or a piece of one,
+            ``u`` nothing but a count of tokens ("usage"), ``e`` empty, such as the one that
+            only names the role.
     """
 
     times_s: tuple[float, ...] = ()
@@ -47,17 +47,11 @@ class Stamps(NamedTuple):
 
 def stamps_of(chunks: Iterable[StreamChunk]) -> Stamps:
     """The stamps of ``chunks``, all of which have one."""
-    told = [(chunk.elapsed_s, _kind(chunk)) for chunk in chunks if chunk.elapsed_s is not None]
-    return Stamps(tuple(at for at, _ in told), "".join(kind for _, kind in told))
+    told = [(chunk, kind) for chunk, kind in _with_kinds(chunks) if chunk.elapsed_s is not None]
+    times = tuple(chunk.elapsed_s or 0.0 for chunk, _ in told)
+    return Stamps(times, "".join(kind for _, kind in told))
 
 
-def _kind(chunk: StreamChunk) -> str:
-    if chunk.text:
-        return ANSWER
-    if chunk.reasoning:
-        return THINKING
-    if chunk.tool_calls:
-        return TOOL
-    # OpenAI's format tells the usage in an event without any choice of an answer.
-    is_count = chunk.usage is not None and not (chunk.raw or {}).get("choices")
-    return COUNT if is_count and not chunk.finish_reason else EMPTY
+def _with_kinds(chunks: Iterable[StreamChunk]) -> Iterable[tuple[StreamChunk, str]]:
+    chunks = list(chunks)
+    return zip(chunks, kinds_of(chunks), strict=True)
