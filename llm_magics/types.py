@@ -8,11 +8,12 @@ All are immutable and know nothing of any service, notebook or file.
 from __future__ import annotations
 
 import math
+import struct
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 from llm_magics.errors import ConfigurationError
@@ -283,12 +284,23 @@ class Embeddings(list[list[float]]):
         super().__init__(vectors)
         self.usage = usage
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[object], usage: Usage | None = None) -> Embeddings:
+        """Take vectors as a service sent them; what is not a list of numbers becomes NaN."""
+        vectors = [
+            row if isinstance(row, list) and float32_bytes(row) is not None else None
+            for row in rows
+        ]
+        width = max((len(row) for row in vectors if row), default=1)
+        return cls((row or [math.nan] * width for row in vectors), usage)
+
 
 class PackedVectors(NamedTuple):
     """
     Vectors as bytes: float32, little-endian, one row of ``dimensions`` after the other.
 
-    ``usage`` has the tokens they took where the service tells.
+    A row of NaN stands for a vector that could not be read. ``usage`` has the tokens they took
+    where the service tells.
     """
 
     data: bytes
@@ -297,16 +309,44 @@ class PackedVectors(NamedTuple):
 
     @classmethod
     def of(cls, vectors: Sequence[Sequence[float]]) -> PackedVectors:
-        """``vectors``, which are all of one length."""
-        widths = {len(vector) for vector in vectors}
-        if len(widths) > 1:
-            msg = f"vectors of {', '.join(map(str, sorted(widths)))} dimensions in one answer"
-            raise ValueError(msg)
-        packed = array("f", chain.from_iterable(vectors))
-        if sys.byteorder == "big":
-            packed.byteswap()
+        """Pack ``vectors``; one that is not a list of numbers, or is too short, becomes NaN."""
         usage = vectors.usage if isinstance(vectors, Embeddings) else None
-        return cls(packed.tobytes(), widths.pop() if widths else 0, usage)
+        return cls.of_rows([float32_bytes(vector) for vector in vectors], usage)
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[bytes | None], usage: Usage | None = None) -> PackedVectors:
+        """
+        Join ``rows`` of float32; one that is missing or not as long as most becomes NaN.
+
+        Where no length is that of most rows, all of them become NaN: nothing tells which of
+        them are right.
+        """
+        counts = Counter(len(row) for row in rows if row)
+        common = counts.most_common(2)
+        is_tie = len(common) == 2 and common[0][1] == common[1][1]
+        size = common[0][0] if common and not is_tie else 4
+        if is_tie or len(common) > 1 or not all(rows):
+            hole = _NAN * (size // 4)
+            rows = [hole if is_tie or row is None or len(row) != size else row for row in rows]
+        return cls(b"".join(row or b"" for row in rows), size // 4 if rows else 0, usage)
+
+
+_NAN = struct.pack("<f", math.nan)
+
+
+def float32_bytes(vector: Any) -> bytes | None:
+    """Return ``vector`` as little-endian float32; ``None`` where it is not a list of numbers."""
+    if isinstance(vector, str | bytes | bytearray | Mapping):
+        return None
+    if isinstance(vector, list) and bool in set(map(type, vector)):
+        return None
+    try:
+        packed = array("f", vector)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes() or None
 
 
 @dataclass(frozen=True, slots=True)

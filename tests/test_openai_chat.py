@@ -206,7 +206,7 @@ def test_vectors_set_apart_are_the_same(
         vector = np.array(data.draw(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)))
         packed = base64.b64encode(vector.astype("<f4").tobytes()).decode()
         row["embedding"] = packed if is_base64 else vector.tolist()
-        row["index"] = len(rows) - number
+        row["index"] = len(rows) - 1 - number
     reply = {"data": rows, "usage": {"prompt_tokens": 3}, "model": 'an "embedding":"AAAA" one'}
     body = json.dumps(reply, indent=indent)
     body = body.replace("/", "\\/") if escapes else body

@@ -127,12 +127,17 @@ class Embedded:
 
     @property
     def vectors(self) -> list[Vectors | None]:
-        """One a row; ``None`` where there is none. Rows of one text share one vector."""
+        """
+        One a row; ``None`` where there is none.
+
+        Rows of one text share one vector, which therefore can only be read: a change to it
+        would change the others.
+        """
         landed = self.call.landed
+        matrix = landed.matrix.view()
+        matrix.flags.writeable = False
         has_one = np.isin(landed.outcomes, (OK, TRUNCATED, AVERAGED))
-        of_texts = [
-            vector if has else None for vector, has in zip(landed.matrix, has_one, strict=True)
-        ]
+        of_texts = [vector if has else None for vector, has in zip(matrix, has_one, strict=True)]
         return [of_texts[code] if code >= 0 else None for code in self.rows.codes.tolist()]
 
     def column(self, like: Series[Any]) -> Series[Any]:

@@ -35,12 +35,23 @@ def matrix(column: Any) -> Vectors:
     """
     A column of vectors as an array of shape (n, d), float32; a row of NaN where one is missing.
 
-    No copy is made of rows that lie one after the other, as those do that were embedded together.
+    No copy is made of rows that lie one after the other, as those do that were embedded together:
+    the array can only be read, for a change to it would change the column. To change it, copy it.
 
     Raises:
         UsageError: the vectors are not of one length, or are none.
     """
     column = one_column(column)
+    return _read_only(_matrix(column))
+
+
+def _read_only(array: Vectors) -> Vectors:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _matrix(column: Any) -> Vectors:
     if isinstance(column, np.ndarray) and column.ndim == 2:
         return column.astype(np.float32, copy=False)
     if "pyarrow" in str(getattr(column, "dtype", "")):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
     """What ``%embed`` does with its line; ``variables`` are those of the caller."""
     from llm_magics.frames.accessor.embedding import put_vectors
+    from llm_magics.frames.arguments import refuse_losing_texts, refuse_overwriting
     from llm_magics.frames.embed import embedded
 
     parser = embed_parser("%embed")
@@ -34,6 +35,9 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
         raise UsageError(msg, hint="Write %embed df.text --into vector.")
     frame = _frame_of(shell, source, variables) if options.into else None
     texts = _value(shell, source, variables)
+    if frame is not None:
+        refuse_overwriting([getattr(texts, "name", None)], [options.into], "vectors")
+        refuse_losing_texts(frame, options.into)
     if options.dry_run:
         _say_what_it_takes(texts, options)
         return None
@@ -59,7 +63,8 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
 
     options = embed_parser("%%embed").parse(line)
     check_name(options.output)
-    texts = [text.strip() for text in cell.splitlines() if text.strip()]
+    # Not splitlines(): a text may hold U+2028 and its like.
+    texts = [text.strip() for text in cell.split("\n") if text.strip()]
     if not texts:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write one text a line below %%embed.")

@@ -146,6 +146,14 @@ def unpacked(text: str) -> list[float]:
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
+def vector_in(answer: Mapping[str, Any]) -> list[float] | None:
+    """The vector of a kept answer; ``None`` where there is none that can be read."""
+    try:
+        return unpacked(answer["vector"]) or None
+    except (KeyError, TypeError, ValueError, struct.error):
+        return None
+
+
 @dataclass
 class Tape:
     """

@@ -170,5 +170,14 @@ def _timings(event: Mapping[str, Any]) -> EngineTimings:
 
 
 def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:
-    """The vectors of an answer."""
-    return Embeddings(reply.get("embeddings") or [], Usage(reply.get("prompt_eval_count")))
+    """
+    The vectors of an answer; one that cannot be read becomes NaN.
+
+    Raises:
+        ValueError: there is no list of vectors.
+    """
+    vectors = reply.get("embeddings") or []
+    if not isinstance(vectors, list):
+        msg = "an answer without a list of vectors"
+        raise ValueError(msg)  # noqa: TRY004 (of what was sent, not of an argument)
+    return Embeddings.of_rows(vectors, Usage(reply.get("prompt_eval_count")))

@@ -7,7 +7,6 @@ Source: https://platform.openai.com/docs/api-reference/chat, and llama.cpp's ``t
 from __future__ import annotations
 
 import array
-import base64
 import binascii
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from llm_magics.types import (
     PackedVectors,
     StreamChunk,
     Usage,
+    float32_bytes,
     whole_number,
 )
 from llm_magics.wire.decoding import decoded
@@ -276,17 +276,52 @@ def embedding_request(
 
 
 def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:
-    """The vectors of an answer, in the order of the texts sent, from base64 or numbers."""
-    rows = sorted(reply["data"], key=lambda row: row.get("index", 0))
-    return Embeddings((_vector(row["embedding"]) for row in rows), _read_by(reply))
+    """
+    The vectors of an answer, in the order of the texts sent, from base64 or numbers.
+
+    A vector that cannot be read becomes NaN.
+
+    Raises:
+        ValueError: it is not clear which vector belongs to which text.
+    """
+    return Embeddings.of_rows([_vector(each) for each in _in_order(reply)], read_tokens(reply))
+
+
+def _in_order(reply: Mapping[str, Any]) -> list[Any]:
+    """
+    The vectors of an answer as they came, in the order of the texts sent.
+
+    Raises:
+        ValueError: their indexes are not the numbers from 0 on, each once.
+    """
+    data = reply.get("data") if isinstance(reply, Mapping) else None
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        msg = "an answer without a list of vectors"
+        raise ValueError(msg)
+    indexes = [row.get("index") for row in data]
+    vectors = [row.get("embedding") for row in data]
+    if indexes == [None] * len(data):
+        return vectors
+    # ``1.0`` and ``True`` equal 1, hence the comparison of types.
+    if set(map(type, indexes)) != {int} or sorted(indexes) != list(range(len(data))):
+        told = ", ".join(repr(index) for index in indexes[:8])
+        msg = f"vectors whose indexes are not the numbers from 0 to {len(data) - 1}, each once: {told:.80}"
+        raise ValueError(msg)
+    return [vector for _, vector in sorted(zip(indexes, vectors, strict=True), key=_by_index)]
+
+
+def _by_index(row: tuple[int, Any]) -> int:
+    return row[0]
 
 
 _VECTOR = b'"embedding":'
+# Stands before the number of a vector that was set apart; base64 has no such character.
+_MARK = "#"
 
 
 def vectors_apart(body: bytes) -> tuple[bytes, list[memoryview]]:
     """
-    An answer with a number in place of each vector that came in base64, and these vectors.
+    An answer with a mark in place of each vector that came in base64, and these vectors.
 
     So they are never made into text: to take them out of JSON would cost as much as to decode
     them. Within a string a key has backslashes before its quotes, and is not found.
@@ -304,37 +339,62 @@ def vectors_apart(body: bytes) -> tuple[bytes, list[memoryview]]:
             told.append(view[done:start])  # numbers, or text with something to undo in it
             done = start
             continue
-        told += [view[done:start], b"%d" % len(vectors)]
+        told += [view[done:start], b'"#%d"' % len(vectors)]
         vectors.append(view[start + 1 : end])
         done = end + 1
     return b"".join([*told, view[done:]]), vectors
 
 
+def packed_rows_of(
+    reply: Mapping[str, Any], vectors: Sequence[bytes | memoryview] = ()
+) -> list[bytes | None]:
+    """
+    The vectors of an answer as float32, little-endian; ``None`` for one that cannot be read.
+
+    What came in base64 is not taken apart; ``vectors`` are those set apart.
+
+    Raises:
+        ValueError: it is not clear which vector belongs to which text.
+    """
+    return [_float32(each, vectors) for each in _in_order(reply)]
+
+
 def packed_of(
     reply: Mapping[str, Any], vectors: Sequence[bytes | memoryview] = ()
 ) -> PackedVectors:
-    """The same, packed: what came in base64 is not taken apart; ``vectors`` are those set apart."""
-    rows = sorted(reply["data"], key=lambda row: row.get("index", 0))
-    if not rows or isinstance(rows[0]["embedding"], list):
-        return PackedVectors.of(embeddings_of(reply))
-    texts = (row["embedding"] for row in rows)
-    parts = [binascii.a2b_base64(vectors[each] if type(each) is int else each) for each in texts]
-    widths = {len(part) for part in parts}
-    if len(widths) > 1 or any(width % 4 for width in widths):
-        msg = "vectors of different lengths in one answer, or cut within a number"
-        raise ValueError(msg)
-    return PackedVectors(b"".join(parts), widths.pop() // 4, _read_by(reply))
+    """The same, packed; a vector that cannot be read becomes NaN."""
+    return PackedVectors.of_rows(packed_rows_of(reply, vectors), read_tokens(reply))
 
 
-def _read_by(reply: Mapping[str, Any]) -> Usage:
+def read_tokens(reply: Mapping[str, Any]) -> Usage:
+    """How many tokens the texts had."""
     usage = reply.get("usage") or {}
     return Usage(usage.get("prompt_tokens", usage.get("total_tokens")))  # Voyage's: all is read
 
 
-def _vector(embedding: str | list[float]) -> list[float]:
+def _float32(embedding: Any, vectors: Sequence[bytes | memoryview]) -> bytes | None:
+    """The bytes of one vector, from base64, numbers, or the mark of one that was set apart."""
     if not isinstance(embedding, str):
+        return float32_bytes(embedding)
+    packed: str | bytes | memoryview = embedding
+    if embedding.startswith(_MARK) and embedding[1:].isdecimal():
+        number = int(embedding[1:])
+        packed = vectors[number] if number < len(vectors) else b""
+    elif "\n" in embedding:  # lines, as MIME has them
+        packed = "".join(embedding.split())
+    try:  # without strictness, whatever is not base64 would be passed over
+        data = binascii.a2b_base64(packed, strict_mode=True)
+    except ValueError:
+        return None
+    return data if data and len(data) % 4 == 0 else None
+
+
+def _vector(embedding: Any) -> Any:
+    """The numbers of a vector in base64; anything else as it is."""
+    packed = _float32(embedding, ()) if isinstance(embedding, str) else None
+    if packed is None:
         return embedding
-    floats = array.array("f", base64.b64decode(embedding))
+    floats = array.array("f", packed)
     if sys.byteorder == "big":
         floats.byteswap()
     return floats.tolist()

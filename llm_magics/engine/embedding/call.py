@@ -13,11 +13,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from llm_magics.engine import money
 from llm_magics.engine.crew import done_by
 from llm_magics.engine.embedding import alone
 from llm_magics.engine.embedding.keeping import Keeping
-from llm_magics.engine.embedding.landing import FAILED, PENDING, Landed
+from llm_magics.engine.embedding.landing import FAILED, OK, PENDING, Landed, is_usable
 from llm_magics.engine.embedding.long_texts import mean_of_parts, truncated
 from llm_magics.engine.embedding.options import EmbedOptions
 from llm_magics.engine.embedding.sending import Sender
@@ -88,7 +90,7 @@ class EmbeddingCall:
         self._pace: Pace | None = None
         self._cpu_s = self._sending_s = 0.0
         self._elapsed_s: float | None = None
-        self.landed = Landed(len(texts))
+        self.landed = Landed(len(texts), self._texts)
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """Walk the road, yielding how far it has come; where there is no text, nowhere."""
@@ -166,13 +168,52 @@ class EmbeddingCall:
             if len(places) == 1:
                 await self._treat(places[0], error)
                 return
-            middle = len(places) // 2
-            await self._embed(places[:middle])
-            await self._embed(places[middle:])
+            await self._embed_halves(places)
+            return
+        if len(places) > 1 and not is_usable(rows).any():  # one text may spoil its whole batch
+            await self._embed_halves(places)
             return
         self._pace.landed(len(rows))
-        await self._keeping.keep(places, rows)
+        await self._keep(places, rows)
         await self._check_alone(places, rows)
+
+    async def _embed_halves(self, places: list[int]) -> None:
+        middle = len(places) // 2
+        await self._embed(places[:middle])
+        await self._embed(places[middle:])
+
+    async def _keep(self, places: list[int], rows: Floats) -> None:
+        """
+        Keep what has come.
+
+        Raises:
+            ProviderError: they are of another length than those before, or none could be used.
+        """
+        assert self._keeping is not None
+        landed = self.landed
+        if len(places) == 1 and is_usable(rows).all() and await self._is_odd(rows):
+            text = self._texts[places[0]]
+            msg = (
+                f"The service gave {text[:60]!r} a vector of {rows.shape[1]} dimensions, and "
+                f"other texts vectors of {landed.dimensions}."
+            )
+            landed.fail(places[0], ProviderError(msg))
+            return
+        await self._keeping.keep(places, rows)
+        if len(landed.errors) >= _HOPELESS and not landed.dimensions:
+            raise landed.errors[min(landed.errors)]
+
+    async def _is_odd(self, rows: Floats) -> bool:
+        """Whether one vector is of another length, and the model still gives those of before."""
+        assert self._sender is not None
+        landed = self.landed
+        if landed.dimensions in (0, rows.shape[1]):
+            return False
+        known = np.flatnonzero(np.isin(landed.outcomes, (OK,)))
+        if len(known) < 2:  # nothing tells which of them is the odd one
+            return False
+        again = await self._sender.send_again([self._texts[int(known[0])]])
+        return bool(is_usable(again).all()) and again.shape[1] == landed.dimensions
 
     async def _check_alone(self, places: list[int], rows: Floats) -> None:
         if self._route is not None and self._sender is not None:

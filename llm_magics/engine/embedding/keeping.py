@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics.engine.embedding.landing import AVERAGED, OK, TRUNCATED, Landed
+from llm_magics.engine.embedding.landing import AVERAGED, OK, TRUNCATED, Landed, is_usable
 from llm_magics.engine.embedding.options import EmbedOptions
 from llm_magics.engine.road import Route
 from llm_magics.engine.session import Session
@@ -105,9 +105,12 @@ class Keeping:
             return
         for place, text in enumerate(self._texts):
             found = tape.find(self._request(text))
-            if found:
-                vector = np.asarray(recordings.unpacked(found["vector"]), np.float32)
-                self._landed.land([place], vector[None, :])
+            vector = recordings.vector_in(found) if found else None
+            if vector is None or self._options.dimensions not in (None, len(vector)):
+                continue
+            rows = np.asarray(vector, np.float32)[None, :]
+            if is_usable(rows).all():
+                self._landed.land([place], rows)
                 self._landed.kept[place] = True
 
     def _record(self, places: Iterable[int]) -> None:

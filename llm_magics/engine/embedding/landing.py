@@ -28,7 +28,8 @@ class Landed:
     ``kept`` marks those that were there before, and cost nothing.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, texts: Sequence[str] = ()) -> None:
+        self._texts = texts
         self.outcomes = np.full(count, PENDING, np.uint8)
         self.kept = np.zeros(count, bool)
         self.matrix: Floats = np.empty((count, 0), np.float32)
@@ -63,22 +64,38 @@ class Landed:
         Raises:
             ProviderError: they are of another length than those before.
         """
+        good = is_usable(rows)
+        for place in np.asarray(places)[~good].tolist():
+            self.fail(place, self._unusable(place))
+        if not good.any():
+            return []
         if not self.dimensions:
             self.matrix = np.full((len(self.outcomes), rows.shape[1]), np.nan, np.float32)
         if rows.shape[1] != self.dimensions:
             msg = f"Vectors of {rows.shape[1]} dimensions came, and those before had {self.dimensions}."
             hint = "Another model may stand behind that name now. What came is kept: run it again."
             raise ProviderError(msg, hint=hint)
-        norms = np.linalg.norm(rows, axis=1)
-        good = np.isfinite(norms) & (norms > 0)
-        landed = np.asarray(places)
-        self.matrix[landed[good]] = rows[good]
-        self.outcomes[landed[good]] = outcome
-        for place in landed[~good].tolist():
-            self.fail(place, ProviderError("The service gave a vector that is no direction."))
-        return [int(place) for place in landed[good]]
+        landed = np.asarray(places)[good]
+        self.matrix[landed] = rows[good]
+        self.outcomes[landed] = outcome
+        return [int(place) for place in landed]
+
+    def _unusable(self, place: int) -> ProviderError:
+        text = self._texts[place] if place < len(self._texts) else ""
+        of = f" for {text[:60]!r}{'…' if len(text) > 60 else ''}" if text else ""
+        msg = (
+            f"The service gave no usable vector{of}: not a list of finite numbers, all zeros, "
+            "or not as long as the others."
+        )
+        hint = "The other texts have theirs. Run it again to ask once more for this one."
+        return ProviderError(msg, hint=hint)
 
     def fail(self, place: int, error: LLMError) -> None:
         """A text for which there is no vector."""
         self.outcomes[place] = FAILED
         self.errors[place] = error
+
+
+def is_usable(rows: Floats) -> NDArray[np.bool_]:
+    """Which ``rows`` have a direction: all numbers finite, and not all of them zero."""
+    return np.asarray(np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1), np.bool_)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_magics.engine import money
+from llm_magics.engine.embedding.landing import is_usable
 from llm_magics.engine.road import Route, patience_of
 from llm_magics.engine.session import Session
-from llm_magics.errors import ProviderError
+from llm_magics.errors import ProviderError, UnsupportedError
 from llm_magics.policies.retrying import Retries
 from llm_magics.types import PackedVectors, Usage
 
@@ -51,7 +52,15 @@ class Sender:
             msg = f"{name} gave {count} vectors for {len(texts)} texts."
             hint = "They were not kept, for it is unclear whose they are."
             raise ProviderError(msg, hint=hint, provider=provider, model=model)
-        return np.frombuffer(packed.data, "<f4").reshape(count, packed.dimensions)
+        rows = np.frombuffer(packed.data, "<f4").reshape(count, packed.dimensions)
+        if self._dimensions not in (None, packed.dimensions) and is_usable(rows).any():
+            msg = (
+                f"{name} gave vectors of {packed.dimensions} dimensions, and {self._dimensions} "
+                "were asked for. They were not kept."
+            )
+            hint = "The model cannot shorten its vectors to that: leave dimensions out."
+            raise UnsupportedError(msg, hint=hint, provider=provider, model=model)
+        return rows
 
     async def send_again(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The same, of texts that are counted already."""

@@ -13,7 +13,7 @@ from llm_magics.engine.embedding.options import TooLong
 from llm_magics.errors import UsageError
 from llm_magics.frames import similar
 from llm_magics.frames.accessor.embedding import embed_into
-from llm_magics.frames.arguments import column_of, refuse_overwriting
+from llm_magics.frames.arguments import column_of, refuse_losing_texts, refuse_overwriting
 from llm_magics.frames.asking.answers import (
     ANSWER,
     fields_of,
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
     from llm_magics.frames.index import VectorIndex
     from llm_magics.frames.plots import VectorPlot
+
+
+# Columns that answers go into where the caller named none: they overwrite nothing of the user's.
+_NOT_CHOSEN = {ANSWER, "label"}
 
 
 @pd.api.extensions.register_dataframe_accessor("llm")
@@ -71,12 +75,14 @@ class FrameAccessor(Reporting):
 
         Args:
             column: the column of texts.
-            into: the column of vectors, made or overwritten.
+            into: the column of vectors, made or overwritten; never one of texts.
             model, batch_size, concurrency, too_long, on_error, dimensions, prefix, yes: as for
                 a series.
         """
         options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
         texts = self._column(column)
+        refuse_overwriting([column], [into], "vectors")
+        refuse_losing_texts(self._frame, into)
         how = {"model": model, "options": options, "on_error": on_error, "yes": yes}
         return embed_into(self._frame, into, texts, **how)
 
@@ -123,6 +129,8 @@ class FrameAccessor(Reporting):
         given = RowPrompts(
             prompt, model, system, schema, parameters, concurrency, on_error, fresh, dry_run, yes
         )
+        if into is None and not fields_of(schema):
+            refuse_taking(self._frame, [ANSWER], "The column of answers")
         return self._ask(self._frame, given, into or ANSWER, columns_in(self._frame, given))
 
     def extract(self, column: str, schema: Any, **given: Any) -> Any:
@@ -227,6 +235,8 @@ class FrameAccessor(Reporting):
         refuse_overwriting(read, written)
         if fields != [into]:
             refuse_taking(self._frame, fields)
+        elif into in _NOT_CHOSEN:
+            refuse_taking(self._frame, [into], "The column of answers")
         put = partial(self._put, dict(zip(fields or [ANSWER], written, strict=True)))
         return ask_rows(view, given, put)
 

@@ -66,9 +66,11 @@ def _noted(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in note] if isinstance(note, list) else []
 
 
-def refuse_taking(frame: pd.DataFrame, fields: Sequence[str]) -> None:
+def refuse_taking(
+    frame: pd.DataFrame, fields: Sequence[str], what: str = "The schema's field"
+) -> None:
     """
-    The fields of a schema take no place of columns that were there before.
+    Refuse to put answers into columns that were there before and are not answers.
 
     Raises:
         UsageError: one would.
@@ -76,8 +78,8 @@ def refuse_taking(frame: pd.DataFrame, fields: Sequence[str]) -> None:
     taken = [name for name in fields if name in frame.columns]
     foreign = sorted({*taken} - {*_noted(frame)})
     if foreign:
-        msg = f"The schema's field {foreign[0]} would take the place of a column of the frame."
-        hint = f"Call the field otherwise, or drop the column: df.pop({foreign[0]!r})."
+        msg = f"{what} {foreign[0]} would take the place of a column of the frame."
+        hint = f"Give it another name, or drop the column: df.pop({foreign[0]!r})."
         raise UsageError(msg, hint=hint)
 
 

@@ -21,9 +21,15 @@ from llm_magics.engine.embedding.options import TooLong
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
 from llm_magics.errors import UsageError
-from llm_magics.frames.arguments import check_on_error, column_of, whole_number
+from llm_magics.frames.arguments import (
+    check_on_error,
+    column_of,
+    refuse_overwriting,
+    whole_number,
+)
 from llm_magics.frames.arrow_vectors import VECTOR_TYPE
 from llm_magics.frames.asking.answers import ANSWER, fields_of, labels_of
+from llm_magics.frames.asking.prompted import columns_in
 from llm_magics.frames.asking.wanted import (
     TEXT,
     OnError,
@@ -118,7 +124,9 @@ class DaskFrameAccessor:
             into: the column of vectors.
             given: as for a column.
         """
-        vectors = DaskSeriesAccessor(self._column(column)).embed(**given)
+        texts = self._column(column)
+        refuse_overwriting([column], [into], "vectors")
+        vectors = DaskSeriesAccessor(texts).embed(**given)
         return self._frame.assign(**{into: vectors})
 
     def prompt(
@@ -133,11 +141,15 @@ class DaskFrameAccessor:
             schema: each of its fields becomes a column of a type by the schema.
             given: as for pandas; ``concurrency`` is of all workers together.
         """
-        return self._with(_asked(self._frame, prompts(prompt, schema, given)), into)
+        wanted = prompts(prompt, schema, given)
+        written = list(fields_of(schema)) or [into or ANSWER]
+        refuse_overwriting(columns_in(self._frame, wanted), written)
+        return self._with(_asked(self._frame, wanted), into)
 
     def extract(self, column: str, schema: Any, **given: Any) -> Any:
         """The frame, with what ``schema`` asks for taken out of the texts of ``column``."""
         view = self._column(column).to_frame(TEXT)
+        refuse_overwriting([column], fields_of(schema))
         return self._with(_asked(view, extraction(schema, given)), None)
 
     def classify(
@@ -145,6 +157,7 @@ class DaskFrameAccessor:
     ) -> Any:
         """The frame, with the one of ``labels`` that fits each text of ``column`` best."""
         view = self._column(column).to_frame(TEXT)
+        refuse_overwriting([column], [into])
         return self._with(_asked(view, classification(labels, into, given)), None)
 
     def nearest(

@@ -76,20 +76,27 @@ class HuggingFaceProvider(OpenAILikeProvider):
         model = self.bare(model)
         repository = model.partition(":")[0]
         path = f"/hf-inference/models/{repository}/pipeline/feature-extraction"
-        vectors = Embeddings()
+        vectors: list[object] = []
         for batch in batches(texts, _MOST_TEXTS):
             body = {"inputs": batch, "normalize": True}
             said = (await self._send("POST", path, body, model)).json()
             if not isinstance(said, list) or len(said) != len(batch):
                 msg = f"{self.name}/{model} did not give a vector for each of {len(batch)} texts."
                 raise ProviderError(msg, provider=self.name, model=model, body=said)
-            with self._reading():
-                vectors += [pooled(each) for each in said]
-        return vectors
+            vectors += [_pooled(each) for each in said]
+        return Embeddings.of_rows(vectors)
 
     # Its vectors come by a road of its own, and not by that of its kin.
     generate_packed = BaseModelProvider.generate_packed
     generate_shortened = BaseModelProvider.generate_shortened
+
+
+def _pooled(given: Any) -> object:
+    """The vector of a text, ``None`` where it cannot be read."""
+    try:
+        return pooled(given)
+    except (TypeError, ValueError, OverflowError, LookupError):
+        return None
 
 
 def _described(model: dict[str, Any]) -> ModelInfo:

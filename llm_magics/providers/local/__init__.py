@@ -163,12 +163,24 @@ class LocalProvider(StreamingProvider):
         model = self.bare(model)
         if not texts:
             return []
-        return openai_chat.embeddings_of((await self._embedded(texts, model)).json())
+        reply = await self._embedded(texts, model)
+        try:
+            return openai_chat.embeddings_of(reply.json())
+        except ValueError as error:
+            raise self._unreadable(error, model) from error
 
     async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
-        reply = await self._embedded(texts, self.bare(model))
+        model = self.bare(model)
+        reply = await self._embedded(texts, model)
         rest, apart = openai_chat.vectors_apart(reply.body)
-        return openai_chat.packed_of(json.loads(rest), apart)
+        try:
+            return openai_chat.packed_of(json.loads(rest), apart)
+        except ValueError as error:
+            raise self._unreadable(error, model) from error
+
+    def _unreadable(self, error: ValueError, model: str) -> ProviderError:
+        msg = f"{self.name}/{model} sent vectors that cannot be read: {error}."
+        return ProviderError(msg, provider=self.name, model=model)
 
     async def _embedded(self, texts: Sequence[str], model: str) -> Reply:
         engine = await self._ready(model, "embeddings")

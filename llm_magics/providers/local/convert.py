@@ -29,7 +29,8 @@ def convert_bert(source: Path, target: Path) -> None:
     import gguf
 
     config = json.loads((source / "config.json").read_text("utf-8"))
-    vocabulary = (source / "vocab.txt").read_text("utf-8").splitlines()
+    # Not splitlines(): U+2028 and its like are tokens of some vocabularies.
+    vocabulary = (source / "vocab.txt").read_text("utf-8").removesuffix("\n").split("\n")
     part = target.with_suffix(".part")
     writer = gguf.GGUFWriter(part, "bert")
     _add_architecture(writer, config)

@@ -115,19 +115,18 @@ class OpenAILikeProvider(LeavingOutProvider):
     async def _packed(
         self, texts: Sequence[str], model: str, shortened: int | None = None
     ) -> PackedVectors:
-        parts, tokens, dimensions = [], 0, 0
+        rows: list[bytes | None] = []
+        tokens = 0
         for batch in batches(texts):
             reply = await self._embedded(batch, model, shortened)
             rest, apart = openai_chat.vectors_apart(reply.body)
             told = await self._object_in(replace(reply, body=rest).json(), reply, model)
             with self._reading():
-                came = openai_chat.packed_of(told, apart)
-            row_bytes = 4 * came.dimensions
-            self._check_count(len(came.data) // row_bytes if row_bytes else 0, len(batch), model)
-            parts.append(came.data)
-            dimensions = came.dimensions
-            tokens += (came.usage.input_tokens if came.usage else None) or 0
-        return PackedVectors(b"".join(parts), dimensions, Usage(tokens or None))
+                came = openai_chat.packed_rows_of(told, apart)
+                tokens += openai_chat.read_tokens(told).input_tokens or 0
+            self._check_count(len(came), len(batch), model)
+            rows += came
+        return PackedVectors.of_rows(rows, Usage(tokens or None))
 
     async def _embedded(
         self, batch: Sequence[str], model: str, dimensions: int | None = None
