@@ -19,7 +19,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.bridge import bridge
 from llm_magics.engine.session import session
-from llm_magics.plain_http import exchange
+from llm_magics.http import timing
 from llm_magics.policies.cooldown import Cooldowns
 from tests.conftest import eventually
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
@@ -237,16 +237,16 @@ def test_a_server_with_too_many_at_its_door_is_tried_again(
 ) -> None:
     """It has answered before, and takes no connection in time: that passes, unlike one that is gone."""
     left: list[int] = []
-    connected = exchange.connected
+    connect = timing._connect
 
-    async def crowded(host: bytes, port: int, wait_s: float | None) -> Any:
+    async def crowded(host: str, port: int) -> Any:
         if left:
             left.pop()
             raise TimeoutError
-        return await connected(host, port, wait_s)
+        return await connect(host, port)
 
     with one(GOOD):
         assert lm.ask("first").retries == 0
         left[:] = [0]
-        monkeypatch.setattr(exchange, "connected", crowded)
+        monkeypatch.setattr(timing, "_connect", crowded)
         assert lm.ask("hi").retries == 1

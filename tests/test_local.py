@@ -19,6 +19,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
+from llm_magics.http import Timeouts, Transport
 from llm_magics.media import Tool
 from llm_magics.providers import create_provider
 from llm_magics.providers.local import LocalConfig, LocalProvider
@@ -29,7 +30,6 @@ from llm_magics.providers.local.engine import (
     engine_transport,
 )
 from llm_magics.secrets import Secret
-from llm_magics.transport import Timeouts, Transport
 from tests.conftest import engines_of, eventually
 from tests.nested import plain_environment
 from tests.serving import Says, as_json, chat_event, chat_stream, serving
@@ -312,7 +312,9 @@ def test_each_error_has_its_class(
 def test_nobody_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection says where nobody answered."""
     provider = answered_by("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(errors.ConnectionError, match=r"Nobody answers at http://127\.0\.0\.1:9"):
+    with pytest.raises(
+        errors.ConnectionError, match=r"Could not connect to http://127\.0\.0\.1:9"
+    ):
         asyncio.run(provider.generate_chat(HI, "m", ModelParameters()))
 
 

@@ -310,7 +310,7 @@ def test_nobody_at_home() -> None:
 
     health = asked_once("127.0.0.1:9", use)
     assert health["status"] == "unavailable"
-    assert "Nobody answers" in health["detail"]
+    assert "Could not connect to" in health["detail"]
 
 
 def test_a_server_that_answers_whole_when_asked_to_stream() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
+from llm_magics.http import Form, KeyHeader, Timeouts, Transport
 from llm_magics.providers import create_provider
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.secrets import Secret
-from llm_magics.transport import Form, KeyHeader, Timeouts, Transport
 from tests.lab import free_port
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
@@ -42,17 +42,17 @@ def chatted(url: str, **settings: object) -> ModelResponse:
 def test_a_dead_host_is_given_up_soon() -> None:
     """An address that swallows everything: an answer within the two seconds, not a minute."""
     started = time.monotonic()
-    with pytest.raises(errors.ConnectionError, match="Nobody answers") as caught:
+    with pytest.raises(errors.ConnectionError, match="Could not connect to") as caught:
         chatted("http://192.0.2.1/v1")  # reserved for documentation: nobody is there
     assert time.monotonic() - started < 10  # far from the minute that a socket would wait
-    assert Timeouts().connect == 2.0
+    assert Timeouts().connect is None
     assert caught.value.retryable
     assert caught.value.provider == "openai"
 
 
 def test_a_closed_port_is_said_at_once() -> None:
     """The hint says what to do."""
-    with pytest.raises(errors.ConnectionError, match="Nobody answers") as caught:
+    with pytest.raises(errors.ConnectionError, match="Could not connect to") as caught:
         chatted(f"http://127.0.0.1:{free_port()}")
     assert caught.value.hint
 
@@ -94,7 +94,7 @@ def test_a_certificate_that_cannot_be_trusted(tmp_path: Path) -> None:
     """Said to be that, and not that nobody is there."""
     with tls_server(tmp_path) as port, pytest.raises(errors.ConnectionError) as caught:
         chatted(f"https://localhost:{port}/v1")
-    assert "No safe connection" in str(caught.value)
+    assert "Could not make a secure connection" in str(caught.value)
     assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value)
     assert "SSL_CERT_FILE" in str(caught.value.hint)
 
@@ -170,7 +170,7 @@ def test_silence_is_given_up() -> None:
     """After ``idle_s`` without a byte; what had come is kept."""
     with (
         serving(Says([chat_event("a")], hang=True)) as server,
-        pytest.raises(errors.StreamInterrupted, match="fell silent") as caught,
+        pytest.raises(errors.StreamInterrupted, match="sent nothing for") as caught,
     ):
         chatted(server.url, idle_s=0.2)
     assert caught.value.partial.text == "a"
@@ -180,13 +180,15 @@ def test_the_whole_answer_has_a_bound_too() -> None:
     """A service that drips for ever is left after ``total_s``, and sees it."""
     drip = [chat_event("a")] * 200
     with serving(Says(drip, gap_s=0.05)) as server:
-        with pytest.raises(errors.StreamInterrupted, match="not done within") as caught:
+        with pytest.raises(
+            errors.StreamInterrupted, match="did not finish its answer within"
+        ) as caught:
             chatted(server.url, total_s=0.4)
         assert server.hung_up.wait(5)
     assert caught.value.partial.text.startswith("a")
     with (
         serving(Says([], hang=True, delay_s=5)) as server,
-        pytest.raises(errors.ConnectionError, match="not done within"),
+        pytest.raises(errors.ConnectionError, match="did not finish its answer within"),
     ):
         chatted(server.url, total_s=0.2)
 
@@ -197,64 +199,6 @@ def test_a_connection_left_open_after_the_end() -> None:
     with serving(Says(chat_stream("hi"), hang=True)) as server:
         assert chatted(server.url).text == "hi"
     assert time.monotonic() - started < 20
-
-
-@contextmanager
-def forgetful_server() -> Iterator[tuple[str, list[int]]]:
-    """A server that keeps a connection after an answer, and drops it at the next request."""
-    requests: list[int] = []
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def answer_one(connection: socket.socket) -> None:
-        for n in range(2):
-            told = b""
-            while not (told.startswith(b"POST") and told.endswith(b"}")):
-                piece = connection.recv(65536)
-                if not piece:
-                    return
-                told += piece
-            requests.append(n)
-            if n == 0:
-                body = b"".join(chat_stream("hi"))
-                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
-                connection.sendall(head % len(body) + body)
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:  # it was closed: the test is over
-                return
-            with connection:
-                answer_one(connection)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", requests
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-        thread.join(5)
-
-
-def test_a_kept_connection_that_died_is_made_anew() -> None:
-    """What nobody read is sent once more; llama.cpp's server needs it."""
-
-    async def use(url: str) -> list[str]:
-        config = OpenAIConfig(base_url=url, api_key="a-key-of-the-test")  # type: ignore[arg-type]
-        provider = OpenAIProvider(config)
-        texts = []
-        for _ in range(3):
-            answer = await provider.generate_chat(HI, "m", ModelParameters())
-            assert isinstance(answer, ModelResponse)
-            texts.append(answer.text)
-        await provider.close()
-        return texts
-
-    with forgetful_server() as (url, requests):
-        assert asyncio.run(use(url)) == ["hi"] * 3
-    assert requests == [0, 1, 0, 1, 0]
 
 
 def test_what_somebody_may_have_read_is_not_sent_twice() -> None:

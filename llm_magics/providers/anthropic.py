@@ -22,13 +22,13 @@ from llm_magics.errors import (
     ProviderError,
     RateLimitError,
 )
+from llm_magics.http import KeyHeader
 from llm_magics.providers import capabilities, refusals
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import told_by
 from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret
-from llm_magics.transport import KeyHeader
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import anthropic_messages as wire
 

@@ -21,10 +21,10 @@ from llm_magics.errors import (
     ProviderError,
     nearest,
 )
+from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import ProviderConfig, StreamingProvider
 from llm_magics.providers.streams import Decoder, stream_chunks
 from llm_magics.secrets import Hidden, Secret
-from llm_magics.transport import KeyHeader, Reply, Timeouts, Transport
 from llm_magics.types import StreamChunk
 from llm_magics.wire.errors import is_error
 
@@ -34,6 +34,8 @@ _NOT_OF_THE_ANSWER = {
     "concurrency",
     "connect_s",
     "idle_s",
+    "max_line_mb",
+    "max_response_mb",
     "requests_per_minute",
     "tokens_per_minute",
     "total_s",
@@ -45,8 +47,11 @@ class RemoteConfig(ProviderConfig):
     Attributes:
         base_url: the service's address.
         api_key: the key it wants, if it wants one.
-        connect_s, idle_s, total_s: seconds to wait for a connection, for the next byte, and
-            for the whole answer (no bound unless given).
+        connect_s, idle_s, total_s: seconds to wait for a connection (2 for a server on this
+            machine and 10 for any other unless given), for the next byte, and for the whole
+            answer (no limit unless given).
+        max_line_mb, max_response_mb: how long a line of a stream, and a whole answer, may be,
+            in millions of bytes after decompression.
         extra_headers: sent with every request.
     """
 
@@ -56,9 +61,11 @@ class RemoteConfig(ProviderConfig):
 
     base_url: str
     api_key: Secret | None = None
-    connect_s: float = Field(2.0, gt=0)
+    connect_s: float | None = Field(None, gt=0)
     idle_s: float = Field(300.0, gt=0)
     total_s: float | None = Field(None, gt=0)
+    max_line_mb: float = Field(16.0, gt=0)
+    max_response_mb: float = Field(512.0, gt=0)
     extra_headers: dict[str, str] = Field(default_factory=dict, repr=False)
 
     @field_validator("api_key", mode="before")
@@ -105,6 +112,11 @@ class RemoteConfig(ProviderConfig):
         """How long to wait."""
         return Timeouts(self.connect_s, self.idle_s, self.total_s)
 
+    @property
+    def limits(self) -> BodyLimits:
+        """How large an answer may be."""
+        return BodyLimits(int(self.max_line_mb * 1e6), int(self.max_response_mb * 1e6))
+
 
 class RemoteProvider(StreamingProvider):
     """A provider over HTTP: it sends, reads, and calls errors by their names."""
@@ -127,6 +139,7 @@ class RemoteProvider(StreamingProvider):
             self.config.timeouts,
             self._key_header(),
             {**dict(parse_qsl(query)), **self._query()},
+            self.config.limits,
         )
 
     @property

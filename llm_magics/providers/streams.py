@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
-from llm_magics.transport import ByteStream, Reply, Transport
+from llm_magics.http import ByteStream, Reply, Transport
 from llm_magics.types import StreamChunk
 from llm_magics.wire.errors import InStreamError
 

@@ -12,8 +12,8 @@ import time
 import numpy as np
 
 import llm_magics as lm
+from llm_magics.http import Transport
 from llm_magics.policies.vectors import keys_of
-from llm_magics.transport import Transport
 
 ROWS, UNIQUE, BATCH, WIDTH = 1_000_000, 100_000, 256, 384
 

@@ -23,6 +23,7 @@ LEANING = (
     "config",
     "dask",
     "frames",
+    "http",
     "inert",
     "local",
     "magics",

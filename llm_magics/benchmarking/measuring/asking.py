@@ -17,7 +17,7 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
 from llm_magics.errors import BudgetError, LLMError
-from llm_magics.metering import METER, Meter
+from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Record:
 
     async def ask(self, job: Job, intended: float | None = None) -> None:
         """Ask, and keep the row; ``intended`` is when it should have begun, else now."""
-        meter, began = Meter(), time.perf_counter()
-        METER.set(meter)
+        timing, began = RequestTiming(), time.perf_counter()
+        REQUEST_TIMING.set(timing)
         error: LLMError | None = None
         call: ChatCall | None = None
         is_stopped = False
@@ -101,14 +101,14 @@ class Record:
             is_stopped = True
             raise
         finally:
-            METER.set(None)
+            REQUEST_TIMING.set(None)
             response = call.response() if call else Response("", job.model)
             answered = Answered(
                 job.model,
                 replace(response, finish_reason=INTERRUPTED) if is_stopped else response,
                 tuple(call.chunks) if call else (),
                 error,
-                meter,
+                timing,
                 began,
                 began if intended is None else intended,
                 time.perf_counter(),

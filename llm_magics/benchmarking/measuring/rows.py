@@ -11,7 +11,7 @@ from llm_magics.benchmarking.measuring.counting import Counter, tokens_of
 from llm_magics.benchmarking.measuring.definitions import Latencies, latencies_of
 from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
 from llm_magics.engine.response import Response
-from llm_magics.metering import Meter
+from llm_magics.http.timing import RequestTiming
 from llm_magics.policies.metrics import hidden_tokens
 from llm_magics.secrets import scrub
 from llm_magics.types import StreamChunk
@@ -31,7 +31,7 @@ class Answered:
         response: the answer, or as much of it as came.
         chunks: its pieces.
         error: why it failed, if it did.
-        meter: what it took on the wire.
+        timing: what it took on the network.
         began: when the call began, on the clock of `time.perf_counter`.
         intended: when it was meant to begin.
         done: when it had ended, on that clock; nothing where that was not seen.
@@ -41,7 +41,7 @@ class Answered:
     response: Response
     chunks: Sequence[StreamChunk]
     error: Exception | None = None
-    meter: Meter = field(default_factory=Meter)
+    timing: RequestTiming = field(default_factory=RequestTiming)
     began: float = 0.0
     intended: float = 0.0
     done: float | None = None
@@ -97,23 +97,23 @@ class Answered:
 
         Where nothing goes over the network it is sent when its call begins.
         """
-        meter = self.meter
+        timing = self.timing
         nothing = math.nan if self.response.cached else 0.0
-        sent = meter.sent_at if meter.sent_at is not None else self.began
+        sent = timing.sent_at if timing.sent_at is not None else self.began
         load_before_s = self.response.timing.load_s - self._load_within_s
-        queue_s = max(0.0, sent - meter.connect_s - load_before_s - self.intended) + nothing
+        queue_s = max(0.0, sent - timing.connect_s - load_before_s - self.intended) + nothing
         is_timed = bool(stamps.times_s) and stamps.is_forward
         e2e_s = stamps.times_s[-1] + nothing if is_timed else math.nan
         return {
             "queue_s": queue_s,
-            "connect_s": meter.connect_s + nothing,
-            "headers_s": meter.headers_s,
-            "latency_s": queue_s + meter.connect_s + e2e_s - self._load_within_s,
+            "connect_s": timing.connect_s + nothing,
+            "headers_s": timing.headers_s,
+            "latency_s": queue_s + timing.connect_s + e2e_s - self._load_within_s,
             "intended_s": self.intended - zero,
             "sent_s": sent - zero,
             "ended_s": math.nan if self._is_virtual(stamps) else sent - zero + e2e_s,
-            "bytes_sent": meter.bytes_sent,
-            "bytes_received": meter.bytes_received,
+            "bytes_sent": timing.bytes_sent,
+            "bytes_received": timing.bytes_received,
             "pieces": len(stamps.times_s),
         }
 

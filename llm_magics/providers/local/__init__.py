@@ -26,6 +26,7 @@ from llm_magics.errors import (
     ProviderError,
     UnsupportedError,
 )
+from llm_magics.http import Reply
 from llm_magics.providers import loading
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
 from llm_magics.providers.local.catalog import STARTERS
@@ -34,7 +35,6 @@ from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.providers.openai_like.refusals import classified, error_of
 from llm_magics.providers.streams import stream_chunks
 from llm_magics.settings.folders import cache_folder
-from llm_magics.transport import Reply
 from llm_magics.types import ChatMessage, ModelParameters, PackedVectors, Progress, StreamChunk
 from llm_magics.wire import openai_chat
 

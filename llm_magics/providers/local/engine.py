@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import IO
 
 from llm_magics.errors import WeightsError
+from llm_magics.http import Timeouts, Transport
 from llm_magics.secrets import Secret
-from llm_magics.transport import Timeouts, Transport
 
 # llama.cpp's level: with more, its log would grow by each request for as long as it runs.
 _ERRORS_ONLY = 1

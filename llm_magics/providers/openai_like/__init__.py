@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from llm_magics.errors import ProviderError
+from llm_magics.http import KeyHeader, Reply
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.openai_like.batches import batches
@@ -20,7 +21,6 @@ from llm_magics.providers.openai_like.listing import described
 from llm_magics.providers.openai_like.quirks import Quirks
 from llm_magics.providers.openai_like.refusals import NoSystem, classified, refused_parameter
 from llm_magics.providers.remote import RemoteConfig
-from llm_magics.transport import KeyHeader, Reply
 from llm_magics.types import (
     ChatMessage,
     Embeddings,

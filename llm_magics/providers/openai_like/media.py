@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llm_magics.errors import ProviderError
+from llm_magics.http import Form, Transport
 from llm_magics.media import Sound, Transcript
 from llm_magics.providers.openai_like import OpenAILikeProvider
-from llm_magics.transport import Form, Transport
 from llm_magics.wire import openai_media as wire
 
 
@@ -41,9 +41,12 @@ class MediaProvider(OpenAILikeProvider):
         if not url.startswith("https://"):
             msg = f"The service sent an address that is not safe: {url[:80]}"
             raise ProviderError(msg, provider=self.name)
-        elsewhere = Transport("", timeouts=self.config.timeouts)
+        address, _, query = url.partition("#")[0].partition("?")
+        elsewhere = Transport(
+            address, timeouts=self.config.timeouts, query=query, limits=self.config.limits
+        )
         try:
-            reply = await elsewhere.send("GET", url)
+            reply = await elsewhere.send("GET", "")
         finally:
             await elsewhere.close()
         if not reply.ok:

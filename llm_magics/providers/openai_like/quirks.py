@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from llm_magics.transport import KeyHeader
+from llm_magics.http import KeyHeader
 
 _BEARER = KeyHeader()
 

@@ -16,9 +16,9 @@ from llm_magics.errors import (
     RateLimitError,
     UnsupportedError,
 )
+from llm_magics.http import Reply
 from llm_magics.providers import refusals
 from llm_magics.providers.leaving_out import Refused
-from llm_magics.transport import Reply
 
 _BY_CODE: dict[str, type[ProviderError]] = {
     "DeploymentNotFound": ModelNotFoundError,

@@ -1,0 +1,497 @@
+"""
+When the bytes of an answer arrived: measurements of a request, and the sockets that take them.
+
+An event loop that is busy with other answers reads a socket late, and the time of reading would
+be the time of its own delay. Linux notes when it received a packet (``SO_TIMESTAMPNS``), and the
+streams here take that time; elsewhere it is the moment at which the loop reads. They are used
+through httpcore's interface for network backends, for ``http`` and for ``https``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import ssl
+import struct
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpcore
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class RequestTiming:
+    """
+    What one call took on the network; after a retry, the times are those of the last request.
+
+    Attributes:
+        sent_at: when the request was handed to the socket, on the clock of `time.perf_counter`;
+            ``None`` if nothing was sent over the network.
+        connect_s: seconds that a new connection took (name, TCP, TLS) before that; 0 if an open
+            connection was used.
+        headers_s: seconds from sending to the headers of the answer.
+        bytes_sent: the size of the request bodies.
+        bytes_received: the size of the answers' bodies, decompressed.
+    """
+
+    sent_at: float | None = None
+    connect_s: float = 0.0
+    headers_s: float | None = None
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+# Set by the caller who measures, in the context (task) that makes the call.
+REQUEST_TIMING: ContextVar[RequestTiming | None] = ContextVar("REQUEST_TIMING", default=None)
+
+# <asm-generic/socket.h>: each block comes with the time at which its last packet arrived.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@qq")
+_ANCILLARY_SIZE = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0
+# If the clocks drift apart by more than this between two reads, one of them has been set.
+_CLOCK_STEP_NS = 2_000_000
+
+# The next address of a host is tried this long after the one before (RFC 8305).
+_NEXT_ADDRESS_S = 0.25
+
+# How much is read ahead of the consumer before the sender has to wait.
+_MAX_READ_AHEAD = 256 * 1024
+_BLOCK_SIZE = 64 * 1024
+
+
+def is_available() -> bool:
+    """Return whether the event loops of this system can watch sockets (not Windows' usual one)."""
+    return sys.platform != "win32"
+
+
+class NothingSentError(httpcore.WriteError):
+    """The connection was closed before it took the first byte of a request."""
+
+
+class TimestampBackend(httpcore.AsyncNetworkBackend):
+    """Makes connections whose streams know when the bytes that were read had arrived."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> TimestampStream:
+        try:
+            async with asyncio.timeout(timeout):
+                connection = await _connect(host, port)
+        except TimeoutError as error:
+            msg = f"no connection within {timeout:g} s" if timeout else str(error)
+            raise httpcore.ConnectTimeout(msg) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in socket_options or ():
+            connection.setsockopt(*option)
+        return TimestampStream(connection)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """
+    Connect to the first address of ``host`` that accepts.
+
+    Each address is tried a moment after the one before, or when that has failed, so that one
+    which drops packets does not hold up the others (RFC 8305).
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        # As bytes: the name is in ASCII already, and Python would encode it by another standard.
+        found = await loop.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        msg = f"{host!r} is not a valid host name"
+        raise OSError(msg) from error
+    first_error: OSError | None = None
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    remaining = list(found)
+    try:
+        while remaining or attempts:
+            if remaining:
+                attempts.add(asyncio.create_task(_connect_to(remaining.pop(0))))
+            done, attempts = await asyncio.wait(
+                attempts,
+                timeout=_NEXT_ADDRESS_S if remaining else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for each in done:
+                failure = each.exception()
+                if failure is None:
+                    attempts |= done - {each}
+                    return each.result()
+                first_error = first_error or _as_os_error(failure)
+    finally:
+        for each in attempts:
+            each.cancel()
+            each.add_done_callback(_close_connected)
+    raise first_error or OSError(f"{host!r} has no address")
+
+
+def _as_os_error(error: BaseException) -> OSError:
+    return error if isinstance(error, OSError) else OSError(str(error))
+
+
+async def _connect_to(address_info: Any) -> socket.socket:
+    family, kind, protocol, _, address = address_info
+    connection = socket.socket(family, kind, protocol)
+    try:
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _close_connected(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+class _PacketClock:
+    """
+    Converts the times of packets, from a clock that can be set, to `time.perf_counter`.
+
+    While both clocks advance together the age of a packet is trusted; when one was set, the
+    packet counts as received when it was read.
+    """
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.perf_counter_ns()
+
+    def perf_counter(self, stamp_ns: int) -> float:
+        """Return ``stamp_ns`` of the system's clock by `time.perf_counter`; never after now."""
+        now_ns = time.perf_counter_ns()
+        offset_ns = time.time_ns() - now_ns
+        was_set = abs(offset_ns - self._offset_ns) > _CLOCK_STEP_NS
+        self._offset_ns = offset_ns
+        return (now_ns if was_set else min(stamp_ns - offset_ns, now_ns)) / 1e9
+
+
+class TimestampStream(httpcore.AsyncNetworkStream):
+    """
+    A TCP connection.
+
+    The event loop reads ahead of the consumer, up to a limit, so that each block has its own
+    time. The loop holds the stream weakly: a connection that is dropped is closed.
+
+    Attributes:
+        received_at: when the block read last arrived, by `time.perf_counter`.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.received_at = time.perf_counter()
+        self._socket = connection
+        self._loop = weakref.ref(asyncio.get_running_loop())
+        self._blocks: deque[tuple[float, bytes]] = deque()
+        self._ahead = 0
+        self._waiting: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._has_ended = False
+        self._is_watched = False
+        self._has_sent = False  # since it was last read from, which is before each request
+        self._clock = _PacketClock() if _enable_timestamps(connection) else None
+        weakref.finalize(self, _discard, self._loop, connection).atexit = False
+        self._watch()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """
+        Return the next block; empty at the end.
+
+        Raises:
+            httpcore.ReadTimeout: nothing arrived within ``timeout`` seconds.
+            httpcore.ReadError: the connection broke.
+        """
+        self._has_sent = False
+        while not self._blocks:
+            if self._error is not None:
+                raise httpcore.ReadError(str(self._error)) from self._error
+            if self._has_ended:
+                return b""
+            self._watch()
+            await self._wait(timeout)
+        stamp, block = self._blocks.popleft()
+        if len(block) > max_bytes:
+            self._blocks.appendleft((stamp, block[max_bytes:]))
+            block = block[:max_bytes]
+        self._ahead -= len(block)
+        self._watch()
+        self.received_at = max(self.received_at, stamp)
+        return block
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """
+        Send all of ``buffer``.
+
+        Raises:
+            NothingSentError: the connection took none of a request, and is of no more use.
+            httpcore.WriteTimeout: it was not taken within ``timeout`` seconds.
+            httpcore.WriteError: the connection broke.
+        """
+        if not buffer:
+            return
+        try:
+            sent = self._send_now(buffer)
+        except OSError as error:
+            if self._has_sent:
+                raise httpcore.WriteError(str(error)) from error
+            self._fail(error)
+            raise NothingSentError(str(error)) from error
+        self._has_sent = self._has_sent or sent > 0
+        if sent == len(buffer):
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                rest = memoryview(buffer)[sent:]
+                await asyncio.get_running_loop().sock_sendall(self._socket, rest)
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    def _send_now(self, buffer: bytes) -> int:
+        """Send what the socket takes at once, and return how much that was."""
+        try:
+            return self._socket.send(buffer)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def aclose(self) -> None:
+        """Close the connection; a task that reads from it gets an error."""
+        self._fail(ConnectionAbortedError("the connection was closed"))
+        self._socket.close()
+
+    def _fail(self, error: Exception) -> None:
+        """End the connection; a task that reads from it gets ``error``."""
+        self._unwatch()
+        if not self._has_ended:
+            self._has_ended = True
+            self._error = error
+            self._blocks.clear()
+        self._wake()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> TLSTimestampStream:
+        """Return this connection with TLS over it."""
+        stream = TLSTimestampStream(self, ssl_context, server_hostname)
+        try:
+            async with asyncio.timeout(timeout):
+                await stream.handshake()
+        except TimeoutError as error:
+            await self.aclose()
+            msg = f"no TLS handshake within {timeout:g} s"
+            raise httpcore.ConnectTimeout(msg) from error
+        except (ssl.SSLError, OSError, httpcore.NetworkError) as error:
+            await self.aclose()
+            raise httpcore.ConnectError(str(error)) from error
+        except BaseException:
+            await self.aclose()
+            raise
+        return stream
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":
+            return self._has_ended or bool(self._blocks) or _is_readable(self._socket)
+        if info == "socket":
+            return self._socket
+        if info == "client_addr":
+            return self._socket.getsockname()
+        if info == "server_addr":
+            return self._socket.getpeername()
+        return None
+
+    def _watch(self) -> None:
+        """Have the loop read what arrives."""
+        loop = self._loop()
+        if loop is None or self._is_watched or self._has_ended or self._ahead >= _MAX_READ_AHEAD:
+            return
+        loop.add_reader(self._socket, _on_readable, weakref.ref(self))
+        self._is_watched = True
+
+    def _unwatch(self) -> None:
+        loop = self._loop()
+        if self._is_watched and loop is not None and not loop.is_closed():
+            loop.remove_reader(self._socket)
+        self._is_watched = False
+
+    def on_readable(self) -> None:
+        """Read one block; called by the loop."""
+        try:
+            stamp, block = self._receive()
+        except (BlockingIOError, InterruptedError):
+            return
+        except Exception as error:  # of any kind: the task that reads must see it
+            self._error = error
+            stamp, block = 0.0, b""
+        if block:
+            self._blocks.append((stamp, block))
+            self._ahead += len(block)
+        else:
+            self._has_ended = True
+        if self._has_ended or self._ahead >= _MAX_READ_AHEAD:
+            self._unwatch()
+        self._wake()
+
+    def _receive(self) -> tuple[float, bytes]:
+        if self._clock is None:
+            block = self._socket.recv(_BLOCK_SIZE)
+            return time.perf_counter(), block
+        block, ancillary, _, _ = self._socket.recvmsg(_BLOCK_SIZE, _ANCILLARY_SIZE)
+        for level, kind, data in ancillary:
+            is_stamp = level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS
+            if is_stamp and len(data) == _TIMESPEC.size:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                return self._clock.perf_counter(seconds * 1_000_000_000 + nanoseconds), block
+        return time.perf_counter(), block
+
+    async def _wait(self, timeout: float | None) -> None:
+        """Wait for the loop; a timer costs less than a cancel scope for each block."""
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting = loop.create_future()
+        timer = loop.call_later(timeout, _time_out, waiting) if timeout is not None else None
+        try:
+            await waiting
+        finally:
+            self._waiting = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
+class TLSTimestampStream(httpcore.AsyncNetworkStream):
+    """TLS over a `TimestampStream`; a decrypted block has the time of its last packet."""
+
+    def __init__(
+        self, stream: TimestampStream, context: ssl.SSLContext, server_hostname: str | None
+    ) -> None:
+        self._stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_hostname
+        )
+
+    @property
+    def received_at(self) -> float:
+        """When the last packet that was read arrived, by `time.perf_counter`."""
+        return self._stream.received_at
+
+    async def handshake(self) -> None:
+        """Agree on keys with the server, and check its certificate."""
+        await self._run(self._ssl.do_handshake)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return await self._run(lambda: self._ssl.read(max_bytes), timeout)
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+        except ssl.SSLError as error:
+            raise httpcore.ReadError(str(error)) from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return
+        try:
+            await self._run(lambda: self._ssl.write(buffer), timeout)
+        except ssl.SSLError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._ssl if info == "ssl_object" else self._stream.get_extra_info(info)
+
+    async def _run(self, operation: Callable[[], _T], timeout: float | None = None) -> _T:
+        """Run ``operation``, moving bytes between it and the connection as it asks for them."""
+        while True:
+            try:
+                result = operation()
+            except ssl.SSLWantReadError:
+                await self._flush(timeout)
+                block = await self._stream.read(_BLOCK_SIZE, timeout)
+                if block:
+                    self._incoming.write(block)
+                else:
+                    self._incoming.write_eof()
+            else:
+                await self._flush(timeout)
+                return result
+
+    async def _flush(self, timeout: float | None) -> None:
+        if self._outgoing.pending:
+            await self._stream.write(self._outgoing.read(), timeout)
+
+
+def _on_readable(stream: weakref.ref[TimestampStream]) -> None:
+    found = stream()
+    if found is not None:
+        found.on_readable()
+
+
+def _discard(loop: weakref.ref[asyncio.AbstractEventLoop], connection: socket.socket) -> None:
+    """Close the connection of a stream that is no longer used, in whichever thread that is seen."""
+    running = loop()
+    if connection.fileno() < 0:
+        return
+    if running is None or running.is_closed():
+        connection.close()
+    elif running.is_running():
+        with suppress(RuntimeError):  # it was closed in the meantime
+            running.call_soon_threadsafe(_remove, running, connection)
+    else:
+        _remove(running, connection)
+
+
+def _remove(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    if connection.fileno() >= 0:
+        loop.remove_reader(connection)
+        connection.close()
+
+
+def _enable_timestamps(connection: socket.socket) -> bool:
+    """Have the system note when packets arrive, where it can."""
+    if not sys.platform.startswith("linux") or not _ANCILLARY_SIZE:
+        return False
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
+    return True
+
+
+def _time_out(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_exception(httpcore.ReadTimeout("nothing arrived in time"))
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    if connection.fileno() < 0:
+        return True
+    poll: Any = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
