@@ -2,7 +2,8 @@
 What an answer must look like: a JSON schema, however a user writes it, and the check of it.
 
 A schema is given as a pydantic class (or anything pydantic knows: a dataclass, a TypedDict,
-``list[int]``), as a JSON schema, or in short: ``"name, age int, tags list[str]"``.
+``list[int]``), as a JSON schema, or in short: ``"name, age int?, tags list[str]"``, where ``?``
+marks a field that may be missing or null.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from llm_magics.errors import ConfigurationError, ParseError, nearest
@@ -28,13 +31,16 @@ _TYPES: dict[str, dict[str, Any]] = {
 # So many places where an answer does not fit are told of.
 _MOST_MISFITS = 3
 
+# So many references are followed from one to the next: more lead in a circle.
+_MOST_REFERENCES = 20
+
 # One of these at least stands in every JSON schema that says anything.
 _KEYWORDS = frozenset(
     ["type", "properties", "items", "enum", "const", "anyOf", "oneOf", "allOf", "not", "$ref"]
 )
 
 _FIELD = re.compile(
-    r"(?P<name>\w+)(?:\s+(?P<type>[^:?]+?))?(?P<optional>\?)?(?:\s*:\s*(?P<about>.+))?"
+    r"(?P<name>\w+)(?P<early>\?)?(?:\s+(?P<type>[^:\s][^:]*?))?(?:\s*:\s*(?P<about>.+))?"
 )
 
 
@@ -110,12 +116,14 @@ def _short(text: str) -> dict[str, Any]:
         if found is None:
             msg = f'"{part}" is no field of a schema.'
             raise ConfigurationError(msg, hint='Write it like "name, age int, tags list[str]".')
-        kind, about = found["type"], (found["about"] or "").strip()
-        if kind is None and about in _TYPES:  # "age: int", as Python writes it
+        kind, about = (found["type"] or "").strip(), (found["about"] or "").strip()
+        if not kind and about.removesuffix("?").strip() in _TYPES:  # "age: int", as in Python
             kind, about = about, ""
         described = {"description": about} if about else {}
-        properties[found["name"]] = {**_type(kind or "str", part), **described}
-        if not found["optional"]:
+        is_optional = bool(found["early"]) or kind.endswith("?")
+        made = _type(kind.removesuffix("?").strip() or "str", part)
+        properties[found["name"]] = {**(_or_null(made) if is_optional else made), **described}
+        if not is_optional:
             required.append(found["name"])
     if not properties:
         msg = "The schema names no field."
@@ -140,8 +148,17 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema``, accepting null too."""
+    kinds = schema.get("anyOf", [schema])
+    nothing = {"type": "null"}
+    return {"anyOf": kinds if nothing in kinds else [*kinds, nothing]}
+
+
 def _type(name: str, part: str) -> dict[str, Any]:
     name = name.strip()
+    if name.endswith("?"):
+        return _or_null(_type(name[:-1], part))
     if name.startswith("list[") and name.endswith("]"):
         return {"type": "array", "items": _type(name[5:-1], part)}
     if name == "list":
@@ -191,37 +208,164 @@ def is_strict(schema: Any) -> bool:
     return all(is_strict(each) for each in schema.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    """
+    What a schema was written as, ready to check many answers.
+
+    Attributes:
+        schema: as a JSON schema.
+        accept: returns what a value becomes, or raises the `ParseError` that says where it does
+            not fit.
+    """
+
+    schema: Mapping[str, Any]
+    accept: Callable[[Any], Any]
+
+
 def validated(value: Any, spec: Any) -> Any:
     """
-    ``value``, which fits ``spec``: an instance of it where that is a class.
+    Return ``value``, which fits ``spec``: an instance of it where that is a class.
+
+    A null in a field that may be left out counts as left out: services that must name every
+    field send one.
 
     Raises:
         ParseError: it does not fit; the message says where.
     """
-    if isinstance(spec, Mapping | str):
-        _fits(value, schema_of(spec))
+    return _fitting(value, _checker_of(spec))[1]
+
+
+def fitted(value: Any, spec: Any) -> Any:
+    """
+    Return the JSON value itself, as it fits ``spec``.
+
+    Raises:
+        ParseError: it does not fit.
+    """
+    return _fitting(value, _checker_of(spec))[0]
+
+
+def _fitting(value: Any, checker: _Checker) -> tuple[Any, Any]:
+    """The value that fits, and what it becomes."""
+    try:
+        return value, checker.accept(value)
+    except ParseError:
+        pruned = without_nulls(value, checker.schema)
+        if pruned == value:
+            raise
+        return pruned, checker.accept(pruned)
+
+
+def _checker_of(spec: Any) -> _Checker:
+    if isinstance(spec, Mapping):
+        return _written(json.dumps(dict(spec), default=str))
+    if isinstance(spec, str):
+        return _written(spec)
+    try:
+        return _of_class(spec)
+    except TypeError:  # what cannot be hashed
+        return _of_class.__wrapped__(spec)
+
+
+@lru_cache(maxsize=64)
+def _written(text: str) -> _Checker:
+    from jsonschema import Draft202012Validator, FormatChecker
+
+    schema = schema_of(text)
+    validator = Draft202012Validator(schema, format_checker=FormatChecker())
+
+    def accept(value: Any) -> Any:
+        _fits(value, validator)
         return value
+
+    return _Checker(schema, accept)
+
+
+@lru_cache(maxsize=64)
+def _of_class(spec: Any) -> _Checker:
     from pydantic import TypeAdapter, ValidationError
 
-    try:
-        return TypeAdapter(spec).validate_python(value, strict=False)
-    except ValidationError as error:
-        found = [(each["loc"], each["msg"]) for each in error.errors()]
-        raise _misfit(found) from None
+    schema = schema_of(spec)
+    adapter = TypeAdapter(spec)
+
+    def accept(value: Any) -> Any:
+        try:
+            return adapter.validate_python(value, strict=False)
+        except ValidationError as error:
+            found = [(each["loc"], each["msg"]) for each in error.errors()]
+            raise _misfit(found) from None
+
+    return _Checker(schema, accept)
 
 
-def _fits(value: Any, schema: dict[str, Any]) -> None:
-    from jsonschema import Draft202012Validator, FormatChecker
+def _fits(value: Any, validator: Any) -> None:
     from referencing.exceptions import Unresolvable
 
-    checker = Draft202012Validator(schema, format_checker=FormatChecker())
     try:
-        errors = sorted(checker.iter_errors(value), key=lambda each: len(each.path))
+        errors = sorted(validator.iter_errors(value), key=lambda each: len(each.path))
     except (Unresolvable, RecursionError) as problem:
         msg = f"The schema refers to what is not there, or to itself: {str(problem)[:200]}"
         raise ConfigurationError(msg, hint="Check its $ref.") from None
     if errors:
         raise _misfit([(each.absolute_path, each.message) for each in errors])
+
+
+def without_nulls(value: Any, schema: Any, root: Any = None) -> Any:
+    """Return ``value`` without the nulls of fields that may be left out and accept none."""
+    root = schema if root is None else root
+    for _ in range(_MOST_REFERENCES):
+        if not isinstance(schema, Mapping) or "$ref" not in schema:
+            break
+        schema = _referred(root, schema["$ref"])
+    if not isinstance(schema, Mapping):
+        return value
+    for part in schema.get("allOf") or ():
+        value = without_nulls(value, part, root)
+    for branch in schema.get("anyOf") or schema.get("oneOf") or ():
+        pruned = without_nulls(value, branch, root)
+        if pruned != value and _accepts(branch, pruned, root):
+            return pruned
+    if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+        return [without_nulls(each, schema["items"], root) for each in value]
+    return _with_fields(value, schema, root) if isinstance(value, dict) else value
+
+
+def _with_fields(value: dict[str, Any], schema: Mapping[str, Any], root: Any) -> dict[str, Any]:
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return value
+    required = schema.get("required") or ()
+    return {
+        name: without_nulls(each, properties.get(name), root)
+        for name, each in value.items()
+        if each is not None
+        or name in required
+        or name not in properties
+        or _accepts(properties[name], None, root)
+    }
+
+
+def _accepts(schema: Any, value: Any, root: Mapping[str, Any]) -> bool:
+    from jsonschema import Draft202012Validator
+    from referencing.exceptions import Unresolvable
+
+    if not isinstance(schema, Mapping):
+        return bool(schema)
+    named = {name: root[name] for name in ("$defs", "definitions") if name in root}
+    try:
+        return bool(Draft202012Validator({**named, **schema}).is_valid(value))
+    except (Unresolvable, RecursionError):
+        return False
+
+
+def _referred(root: Any, reference: Any) -> Any:
+    """What a local reference leads to; nothing where it leads nowhere."""
+    found = root
+    for part in str(reference).removeprefix("#").strip("/").split("/"):
+        if part:
+            found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _misfit(found: Sequence[tuple[Iterable[Any], str]]) -> ParseError:

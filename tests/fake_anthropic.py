@@ -10,6 +10,7 @@ import json
 import random
 from typing import Any
 
+from tests.schema_rules import sample, wrong_for_claude
 from tests.serving import Asked, Says, as_json
 
 CHAT = "claude-sonnet-test"
@@ -85,6 +86,10 @@ class FakeAnthropic:
                 return f"{name}: Extra inputs are not permitted"
             if name in body and name in self.refuses:
                 return f"`{name}` is deprecated for this model."
+        if format_ := body.get("output_config", {}).get("format"):
+            wrong = wrong_for_claude(format_["schema"])
+            if wrong:
+                return wrong
         return self.wrong_thinking(body)
 
     def wrong_thinking(self, body: dict[str, Any]) -> str | None:
@@ -107,6 +112,9 @@ class FakeAnthropic:
             for _ in range(30 if longest >= 4096 else min(longest, 300))
         ]
         stop = "max_tokens" if longest < 300 else "end_turn"
+        if format_ := body.get("output_config", {}).get("format"):
+            text = json.dumps(sample(format_["schema"]))
+            words, stop = [text[at : at + 3] for at in range(0, len(text), 3)], "end_turn"
         usage = {"input_tokens": 7, "cache_read_input_tokens": 3, "output_tokens": 1}
         delta = [
             event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})

@@ -7,10 +7,12 @@ Its refusals are the recorded ones; its text is made up from the prompt and the 
 from __future__ import annotations
 
 import base64
+import json
 import random
 import struct
 from typing import Any
 
+from tests.schema_rules import sample, wrong_for_openai
 from tests.serving import Asked, Says, as_json, chat_event
 
 MODELS = ("gpt-test", "text-embedding-test")
@@ -43,9 +45,32 @@ class FakeOpenAI:
             if name in body:
                 message = f"Unsupported parameter: '{name}' is not supported with this model."
                 return refusal("unsupported_parameter", message, 400, name)
-        if asked.path == "/embeddings":
-            return self.embeddings(body)
+        return self.embeddings(body) if asked.path == "/embeddings" else self.chat(body)
+
+    def chat(self, body: dict[str, Any]) -> Says:
+        if "response_format" in body:
+            return self.wrong_format(body["response_format"]) or self.fitting(body)
         return self.words(body)
+
+    def wrong_format(self, given: dict[str, Any]) -> Says | None:
+        """What OpenAI refuses of a format: a schema beyond its strict mode, most of all."""
+        if given["type"] != "json_schema":
+            return None
+        told = given["json_schema"]
+        wrong = wrong_for_openai(told["schema"], strict=bool(told.get("strict")))
+        message = f"Invalid schema for response_format '{told['name']}': {wrong}"
+        return refusal(None, message, 400, "response_format") if wrong else None
+
+    # Whether an answer is null wherever the schema allows it.
+    answers_null = False
+
+    def fitting(self, body: dict[str, Any]) -> Says:
+        """An answer that fits the schema, in pieces of a few characters."""
+        schema = body["response_format"].get("json_schema", {}).get("schema", {"type": "object"})
+        text = json.dumps(sample(schema, null=self.answers_null))
+        pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
+        events = [chat_event(piece) for piece in pieces]
+        return Says([*events, chat_event(finish_reason="stop"), b"data: [DONE]\n\n"])
 
     def counted(self, data: list[Any]) -> int:
         return len(data)

@@ -46,7 +46,10 @@ def test_the_short_form() -> None:
         "age": {"type": "integer"},
         "tags": {"type": "array", "items": {"type": "string"}},
         "size": {"enum": ["small", "large"]},
-        "born": {"type": "string", "format": "date", "description": "if known"},
+        "born": {
+            "anyOf": [{"type": "string", "format": "date"}, {"type": "null"}],
+            "description": "if known",
+        },
     }
     assert schema["required"] == ["name", "age", "tags", "size"]
     assert schema["additionalProperties"] is False

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llm_magics.engine.thoughts import fitting_json
 from llm_magics.errors import ParseError
 from llm_magics.media import ToolCall
 from llm_magics.policies import parsing
@@ -107,7 +108,9 @@ class Response:
 
     def json(self, *, partial: bool = False, repair: bool = False) -> Any:
         """
-        The JSON value in it; a `ParseError` where there is none.
+        Return the JSON value in it; a `ParseError` where there is none.
+
+        Of several values it is the last one that fits the schema; without a schema, the longest.
 
         Args:
             partial: of a text that is not whole yet, the value as far as it has come.
@@ -115,6 +118,10 @@ class Response:
         """
         if partial:
             return parsing.partial_json(self.text)
+        if self.schema is not None:
+            found = fitting_json(self.text, self.schema)
+            if found is not None:
+                return found.value
         return parsing.json_value(self.text, repair=repair)
 
     def df(self) -> DataFrame:

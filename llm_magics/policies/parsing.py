@@ -80,28 +80,61 @@ def json_value(text: str, *, repair: bool = False) -> Any:
             continue
     found = _json_in_prose(text)
     if found:
-        return max(found, key=lambda each: each[1])[0]
+        return max(found, key=lambda each: each.end - each.start).value
     if repair:
         return _repaired(text)
     msg = f"The answer holds no valid JSON: {_beginning(text)}"
     raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
 
 
-def _json_in_prose(text: str) -> list[tuple[Any, int]]:
-    """The values in a text with their lengths: ``[1]`` may be a citation before the object."""
-    decoder = json.JSONDecoder()
-    found: list[tuple[Any, int]] = []
-    past = tries = 0
-    for begins in re.finditer(r"[{[]", text):
-        start = begins.start()
-        if start < past:
-            continue
-        tries += 1
-        if tries > _MOST_STARTS:
-            break
+class FoundJSON(NamedTuple):
+    """A JSON value in a text, and where it stands."""
+
+    value: Any
+    start: int
+    end: int
+
+
+def json_values(text: str) -> list[FoundJSON]:
+    """
+    Return the JSON values in a text, the last one first.
+
+    Where the whole text is one value, it is the only one. Values inside values do not count.
+    """
+    with suppress(ValueError, RecursionError):
+        return [FoundJSON(json.loads(text), 0, len(text))]
+    found = _json_in_prose(text)
+    places = {(each.start, each.end) for each in found}
+    for block in _json_blocks(text):  # a fenced number or text is a value too
+        start = text.rfind(block)
         with suppress(ValueError, RecursionError):
-            value, past = decoder.raw_decode(text, start)
-            found.append((value, past - start))
+            value = json.loads(block)
+            length = len(block.rstrip())
+            if not any(begin >= start and end <= start + length for begin, end in places):
+                found.append(FoundJSON(value, start, start + length))
+    return sorted(found, key=lambda each: each.start, reverse=True)
+
+
+def _json_in_prose(text: str) -> list[FoundJSON]:
+    """The values in a text: ``[1]`` may be a citation before the object."""
+    starts = [each.start() for each in re.finditer(r"[{[]", text)]
+    found = _values_at(text, starts[:_MOST_STARTS])
+    if len(starts) > _MOST_STARTS:  # of long thoughts the end counts most
+        past = found[-1].end if found else 0
+        last = [start for start in starts[-_MOST_STARTS:] if start >= past]
+        found += _values_at(text, [each for each in last if each not in starts[:_MOST_STARTS]])
+    return found
+
+
+def _values_at(text: str, starts: Sequence[int]) -> list[FoundJSON]:
+    decoder = json.JSONDecoder()
+    found: list[FoundJSON] = []
+    past = 0
+    for start in starts:
+        if start >= past:
+            with suppress(ValueError, RecursionError):
+                value, past = decoder.raw_decode(text, start)
+                found.append(FoundJSON(value, start, past))
     return found
 
 
@@ -131,7 +164,7 @@ def partial_json(text: str) -> Any:
     Raises:
         ParseError: none has begun, or it is none.
     """
-    whole = _json_in_prose(text)
+    whole = [(each.value, each.end - each.start) for each in _json_in_prose(text)]
     begun = [_begun_at(text, begins.start()) for begins in islice(re.finditer(r"[{[]", text), 20)]
     found = [each for each in (*whole, *begun) if each is not None]
     if found:

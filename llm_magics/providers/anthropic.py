@@ -31,6 +31,7 @@ from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import anthropic_messages as wire
+from llm_magics.wire.schema_dialects import ANTHROPIC
 
 _OWN = "https://api.anthropic.com"
 
@@ -148,9 +149,11 @@ class AnthropicProvider(LeavingOutProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        body = wire.messages_request(messages, model, parameters, cache=self.config.cache_prompts)
-        headers = parameters.extra_headers
-        return self._asked("/v1/messages", body, model, wire.ChunkDecoder, headers)
+        def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
+            return wire.messages_request(said, model, given, cache=self.config.cache_prompts)
+
+        path, decoder = "/v1/messages", wire.ChunkDecoder
+        return self._answered(path, messages, model, parameters, ANTHROPIC, build, decoder)
 
     def stream_completion(self, prompt: str, model: str, parameters: ModelParameters) -> NoReturn:
         self._cannot("continue raw text", "local, ollama, openai, lmstudio")

@@ -9,17 +9,27 @@ the matter.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llm_magics.errors import ProviderError
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
+from llm_magics.providers.schema_binding import (
+    SchemaBindings,
+    refuses_schema,
+    stated,
+    unwrapping,
+)
 from llm_magics.providers.streams import Decoder
-from llm_magics.types import StreamChunk
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.user_code import warn
+from llm_magics.wire.schema_dialects import JSON_OBJECT, Dialect, compiled
 
 _ANY = object()
+
+# Makes the body of a request.
+Build = Callable[[Sequence[ChatMessage], ModelParameters], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class LeavingOutProvider(RemoteProvider):
         super().__init__(config)
         # By address and model: another interface may take what this one does not.
         self._not_taken: dict[tuple[str, str], list[Refused]] = {}
+        self._bindings = SchemaBindings()
 
     @abstractmethod
     def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
@@ -62,15 +73,50 @@ class LeavingOutProvider(RemoteProvider):
         """Whether the user need not hear of it."""
         return refused.name in self.silently
 
-    async def _asked(
+    def _answered(  # noqa: PLR0913, PLR0917 (a conversation, and how it is sent)
+        self,
+        path: str,
+        messages: Sequence[ChatMessage],
+        model: str,
+        parameters: ModelParameters,
+        dialect: Dialect,
+        build: Build,
+        decoder: Callable[[], Decoder],
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Yield an answer; it is bound to the schema where the service takes it."""
+        headers, schema = parameters.extra_headers, parameters.schema
+        if schema is None:
+            return self._asked(path, build(messages, parameters), model, decoder, headers)
+        made = compiled(schema, dialect)
+
+        def bound() -> AsyncGenerator[StreamChunk, None]:
+            assert made is not None
+            said = stated(messages, made.schema) if dialect is JSON_OBJECT else messages
+            body = build(said, parameters)
+            chunks = self._asked(path, body, model, decoder, headers, is_bound=True)
+            return unwrapping(chunks) if made.is_wrapped else chunks
+
+        def unbound() -> AsyncGenerator[StreamChunk, None]:
+            body = build(stated(messages, schema), replace(parameters, schema=None))
+            return self._asked(path, body, model, decoder, headers)
+
+        return self._bindings.answered((path, model), schema, bound if made else None, unbound)
+
+    async def _asked(  # noqa: PLR0913 (one request)
         self,
         path: str,
         body: dict[str, Any],
         model: str,
         decoder: Callable[[], Decoder],
         headers: Mapping[str, str],
+        *,
+        is_bound: bool = False,
     ) -> AsyncGenerator[StreamChunk, None]:
-        """The answer to ``POST body``, as it comes."""
+        """
+        Yield the answer to ``POST body``, as it comes.
+
+        A refusal of the schema that the answer is bound to is the caller's to deal with.
+        """
         self._without_known(path, body, model)
         while True:
             chunks = self._chunks(path, body, model, decoder(), headers)
@@ -81,7 +127,9 @@ class LeavingOutProvider(RemoteProvider):
                     yield chunk
                 return
             except ProviderError as error:
-                if has_begun or not self._has_learned(error, path, body, model):
+                if has_begun or (is_bound and refuses_schema(error)):
+                    raise
+                if not self._has_learned(error, path, body, model):
                     raise
             finally:
                 await chunks.aclose()

@@ -20,8 +20,10 @@ from llm_magics.errors import ContextLengthError, ModelNotFoundError, ProviderEr
 from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
+from llm_magics.providers.openai_like.quirks import Quirks
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, Progress, Usage
+from llm_magics.wire.schema_dialects import GRAMMAR
 
 _OWN = "http://127.0.0.1:1234"
 
@@ -77,6 +79,10 @@ class LMStudioProvider(OpenAILikeProvider):
 
     async def _size_and_place(self, model: str) -> ModelInfo | None:
         return next((each for each in await self.describe_models() if each.name == model), None)
+
+    @property
+    def quirks(self) -> Quirks:
+        return Quirks(dialect=GRAMMAR)
 
     def _path(self, path: str, model: str) -> str:
         native = self.config.chat_api == "v0" and path != "/embeddings"

@@ -150,6 +150,9 @@ class OpenAIProvider(MediaProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         if self.config.api == "chat":
             return super().stream_chat(messages, model, parameters)
-        body = openai_responses.responses_request(messages, model, parameters)
-        decoder, headers = openai_responses.ChunkDecoder, parameters.extra_headers
-        return self._asked("/responses", body, model, decoder, headers)
+        dialect, decoder = self.quirks.dialect, openai_responses.ChunkDecoder
+
+        def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
+            return openai_responses.responses_request(said, model, given, dialect)
+
+        return self._answered("/responses", messages, model, parameters, dialect, build, decoder)

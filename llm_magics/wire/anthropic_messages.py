@@ -17,6 +17,7 @@ from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.openai_chat import reasoning_tokens_of
+from llm_magics.wire.schema_dialects import ANTHROPIC, compiled, tool_parameters
 from llm_magics.wire.sse import ServerEvent
 
 # The API wants a bound, and has no default; every current model can write this much.
@@ -70,9 +71,9 @@ def messages_request(
         body["stop_sequences"] = list(parameters.stop)
     body |= _tools(parameters) | _thinking(parameters, body["max_tokens"])
     if parameters.schema is not None:
-        body["output_config"] = {
-            "format": {"type": "json_schema", "schema": closed(dict(parameters.schema))}
-        }
+        made = compiled(parameters.schema, ANTHROPIC)
+        schema = made.schema if made else closed(dict(parameters.schema))
+        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     if cache:
         _mark(body)
     return {**body, **parameters.extra_body}
@@ -122,7 +123,11 @@ def _tools(parameters: ModelParameters) -> dict[str, Any]:
     if not parameters.tools:
         return {}
     tools = [
-        {"name": tool.name, "description": tool.description, "input_schema": dict(tool.parameters)}
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "input_schema": tool_parameters(tool.parameters),
+        }
         for tool in parameters.tools
     ]
     choice = parameters.tool_choice

@@ -22,6 +22,7 @@ from llm_magics.types import (
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.lines import NewlineSplitter
+from llm_magics.wire.schema_dialects import GRAMMAR, compiled, tool_parameters
 
 # Ours to Ollama's names; they go into "options".
 _OPTIONS = {
@@ -75,9 +76,11 @@ def _message(message: ChatMessage, names: Mapping[str, str]) -> dict[str, Any]:
 def _tools(parameters: ModelParameters) -> dict[str, Any]:
     if not parameters.tools:
         return {}
-    return {
-        "tools": [{"type": "function", "function": tool.as_dict()} for tool in parameters.tools]
-    }
+    functions = [
+        {**tool.as_dict(), "parameters": tool_parameters(tool.parameters)}
+        for tool in parameters.tools
+    ]
+    return {"tools": [{"type": "function", "function": each} for each in functions]}
 
 
 def _common(parameters: ModelParameters) -> dict[str, Any]:
@@ -92,7 +95,8 @@ def _common(parameters: ModelParameters) -> dict[str, Any]:
     options |= extra.pop("options", {})
     body: dict[str, Any] = {"stream": True, **({"options": options} if options else {})}
     if parameters.schema is not None:
-        body["format"] = dict(parameters.schema)
+        made = compiled(parameters.schema, GRAMMAR)
+        body["format"] = made.schema if made else dict(parameters.schema)
     if parameters.reasoning is not None:
         body["think"] = parameters.reasoning
     return {**body, **extra}

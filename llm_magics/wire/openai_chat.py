@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import array
 import binascii
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics.schemas import is_strict
+from llm_magics.media import Tool
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -27,6 +28,7 @@ from llm_magics.types import (
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.schema_dialects import OPENAI, Dialect, compiled, tool_parameters
 from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import ToolCallAssembler
 
@@ -34,13 +36,16 @@ _DONE = b"[DONE]"
 
 
 def chat_request(
-    messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    messages: Sequence[ChatMessage],
+    model: str,
+    parameters: ModelParameters,
+    dialect: Dialect = OPENAI,
 ) -> dict[str, Any]:
-    """The body of ``POST /chat/completions``."""
+    """Return the body of ``POST /chat/completions``, with the schema in the service's dialect."""
     return {
         "model": model,
         "messages": [_message(message) for message in messages],
-        **_chat_only(parameters),
+        **_chat_only(parameters, dialect),
         **_common(parameters),
     }
 
@@ -67,21 +72,31 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     return made
 
 
-def _chat_only(parameters: ModelParameters) -> dict[str, Any]:
+def schema_format(schema: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """Return the name, the schema and ``strict`` of an answer's format."""
+    made = compiled(schema, dialect)
+    told: dict[str, Any] = {"name": "answer", "schema": made.schema if made else dict(schema)}
+    return {**told, "strict": True} if made and made.is_strict else told
+
+
+def function_of(tool: Tool) -> dict[str, Any]:
+    """Return a tool as its function is described, with its schema as services accept it."""
+    return {**tool.as_dict(), "parameters": tool_parameters(tool.parameters)}
+
+
+def _chat_only(parameters: ModelParameters, dialect: Dialect) -> dict[str, Any]:
     given: dict[str, Any] = {}
     if parameters.tools:
         given["tools"] = [
-            {"type": "function", "function": tool.as_dict()} for tool in parameters.tools
+            {"type": "function", "function": function_of(tool)} for tool in parameters.tools
         ]
     choice = parameters.tool_choice
     if choice:
         named = {"type": "function", "function": {"name": choice}}
         given["tool_choice"] = choice if choice in ("auto", "none", "required") else named
     if parameters.schema is not None:
-        schema: dict[str, Any] = {"name": "answer", "schema": dict(parameters.schema)}
-        if is_strict(parameters.schema):
-            schema["strict"] = True
-        given["response_format"] = {"type": "json_schema", "json_schema": schema}
+        told = schema_format(parameters.schema, dialect)
+        given["response_format"] = {"type": "json_schema", "json_schema": told}
     if parameters.reasoning:
         effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"
         given["reasoning_effort"] = effort
@@ -175,7 +190,8 @@ class ChunkDecoder(EventChunkDecoder):
             if choice.get("index"):  # a second answer to the same prompt, which nobody asked for
                 continue
             delta = choice.get("delta") or choice.get("message") or choice
-            text, thought = _content(delta.get("content") or delta.get("text") or "")
+            text, thought = _content(delta.get("content"))
+            text = text or delta.get("text") or ""
             if refusal := delta.get("refusal"):
                 self._is_refused, text = True, text or refusal
             reasoning = delta.get("reasoning_content") or delta.get("reasoning") or thought
@@ -207,14 +223,36 @@ class ChunkDecoder(EventChunkDecoder):
         )
 
 
-def _content(content: str | list[dict[str, Any]]) -> tuple[str, str]:
-    """The text and the thinking in a delta; Mistral sends a list of both."""
+# The parts of a content that is a list; any other list is an answer in JSON.
+_PARTS = frozenset(
+    ["text", "output_text", "thinking", "refusal", "reference", "tool_reference", "image_url",
+     "document_url", "input_audio", "file"]
+)  # fmt: skip
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """
+    The text and the thinking in a delta or message.
+
+    Mistral sends a list of both; Cloudflare sends an answer that is bound to a schema as the
+    JSON value itself.
+    """
     if isinstance(content, str):
         return content, ""
-    text = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+    if content is None or content == []:
+        return "", ""
+    if not isinstance(content, list) or not all(map(_is_part, content)):
+        return json.dumps(content, ensure_ascii=False), ""
+    text = "".join(
+        part.get("text") or "" for part in content if part.get("type") in ("text", "output_text")
+    )
     thoughts = [part.get("thinking") or [] for part in content if part.get("type") == "thinking"]
     thinking = "".join(each.get("text") or "" for thought in thoughts for each in thought)
     return text, thinking
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in _PARTS
 
 
 def _details(details: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

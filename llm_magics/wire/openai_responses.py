@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import ToolCall
-from llm_magics.schemas import is_strict
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
-from llm_magics.wire.openai_chat import reasoning_tokens_of
+from llm_magics.wire.openai_chat import function_of, reasoning_tokens_of, schema_format
+from llm_magics.wire.schema_dialects import OPENAI, Dialect
 from llm_magics.wire.sse import ServerEvent
 
 _DONE = b"[DONE]"
@@ -28,7 +28,10 @@ _LAST = frozenset({"response.completed", "response.incomplete", "response.failed
 
 
 def responses_request(
-    messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    messages: Sequence[ChatMessage],
+    model: str,
+    parameters: ModelParameters,
+    dialect: Dialect = OPENAI,
 ) -> dict[str, Any]:
     """The body of ``POST /responses``. Nothing is kept at the service."""
     system = "\n\n".join(each.content for each in messages if each.role == "system")
@@ -46,18 +49,12 @@ def responses_request(
     }
     body |= {name: value for name, value in given.items() if value is not None}
     if parameters.tools:
-        body["tools"] = [{"type": "function", **tool.as_dict()} for tool in parameters.tools]
+        body["tools"] = [{"type": "function", **function_of(tool)} for tool in parameters.tools]
     if parameters.tool_choice:
         body["tool_choice"] = _choice(parameters.tool_choice)
     if parameters.schema is not None:
-        schema: dict[str, Any] = {
-            "type": "json_schema",
-            "name": "answer",
-            "schema": dict(parameters.schema),
-        }
-        if is_strict(parameters.schema):
-            schema["strict"] = True
-        body["text"] = {"format": schema}
+        told = schema_format(parameters.schema, dialect)
+        body["text"] = {"format": {"type": "json_schema", **told}}
     if parameters.reasoning:
         effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"
         body["reasoning"] = {"effort": effort, "summary": "auto"}

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -27,6 +28,7 @@ from llm_magics.providers.ollama.options import check
 from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
+from llm_magics.providers.schema_binding import SchemaBindings, stated
 from llm_magics.secrets import Secret
 from llm_magics.types import (
     ChatMessage,
@@ -39,6 +41,7 @@ from llm_magics.types import (
 from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
+from llm_magics.wire.schema_dialects import GRAMMAR, compiled
 
 # Contexts are powers of two or nearly so: only then is it worth asking what the context is.
 _CONTEXT_STEP = 64
@@ -97,6 +100,7 @@ class OllamaProvider(RemoteProvider):
         self._abilities: dict[str, tuple[str, ...]] = {}
         self._digests: tuple[float, dict[str, str]] = (0.0, {})
         self._loading = Loading(self._size_and_place)
+        self._bindings = SchemaBindings()
 
     async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
         """Say that the server loads ``model``, which its answer waits for."""
@@ -254,9 +258,23 @@ class OllamaProvider(RemoteProvider):
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         has_images = any(message.images for message in messages)
-        body = wire.chat_request(messages, model, parameters)
-        headers = parameters.extra_headers
-        return self._stream("/api/chat", body, model, headers, needs_vision=has_images)
+        path, headers = "/api/chat", parameters.extra_headers
+
+        def ask(
+            said: Sequence[ChatMessage], given: ModelParameters
+        ) -> AsyncGenerator[StreamChunk, None]:
+            body = wire.chat_request(said, model, given)
+            return self._stream(path, body, model, headers, needs_vision=has_images)
+
+        schema = parameters.schema
+        if schema is None:
+            return ask(messages, parameters)
+        return self._bindings.answered(
+            (path, model),
+            schema,
+            (lambda: ask(messages, parameters)) if compiled(schema, GRAMMAR) else None,
+            lambda: ask(stated(messages, schema), replace(parameters, schema=None)),
+        )
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters

@@ -143,9 +143,13 @@ class OpenAILikeProvider(LeavingOutProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        body = self.quirks.adapt(openai_chat.chat_request(messages, model, parameters))
-        path, headers = self._path("/chat/completions", model), parameters.extra_headers
-        return self._asked(path, body, model, openai_chat.ChunkDecoder, headers)
+        quirks = self.quirks
+
+        def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
+            return quirks.adapt(openai_chat.chat_request(said, model, given, quirks.dialect))
+
+        path, decoder = self._path("/chat/completions", model), openai_chat.ChunkDecoder
+        return self._answered(path, messages, model, parameters, quirks.dialect, build, decoder)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters

@@ -9,6 +9,14 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from llm_magics.http import KeyHeader
+from llm_magics.wire.schema_dialects import (
+    CEREBRAS,
+    GRAMMAR,
+    JSON_OBJECT,
+    OPENAI,
+    PLAIN,
+    Dialect,
+)
 
 _BEARER = KeyHeader()
 
@@ -27,6 +35,9 @@ class Quirks:
         encoding_format: how vectors are asked for; strangers do not all know base64.
         schema: ``json_schema``, or ``json_object`` where a schema is beyond it: the answer is
             then JSON, and only the check on this side tells whether it fits.
+        dialect: the subset of JSON schemas that it accepts.
+        strict_models: parts of the names of models that can be told to follow a schema
+            strictly; ``None`` where all can.
         reasoning: the parameter that says how much to think, and how it is written.
     """
 
@@ -37,6 +48,8 @@ class Quirks:
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     encoding_format: str = "float"
     schema: Literal["json_schema", "json_object"] = "json_schema"
+    dialect: Dialect = PLAIN
+    strict_models: tuple[str, ...] | None = None
     reasoning: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
 
     def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -48,9 +61,19 @@ class Quirks:
                 made[own] = value
         if self.schema == "json_object" and "response_format" in made:
             made["response_format"] = {"type": "json_object"}
+        self._loosen(made)
         if self.reasoning == "reasoning" and "reasoning_effort" in made:
             made["reasoning"] = {"effort": made.pop("reasoning_effort")}
         return made
+
+    def _loosen(self, body: dict[str, Any]) -> None:
+        """Leave ``strict`` out where the model has no strict mode."""
+        told = (body.get("response_format") or {}).get("json_schema")
+        if self.strict_models is None or not isinstance(told, dict):
+            return
+        if not any(part in str(body.get("model")) for part in self.strict_models):
+            kept = {name: value for name, value in told.items() if name != "strict"}
+            body["response_format"] = {"type": "json_schema", "json_schema": kept}
 
 
 _NEWER_NAMES = MappingProxyType({"max_tokens": "max_completion_tokens"})
@@ -61,6 +84,7 @@ PROFILES: Mapping[str, Quirks] = {
         ("api.openai.com",),
         "OPENAI_API_KEY",
         names=_NEWER_NAMES,
+        dialect=OPENAI,
         encoding_format="base64",
     ),
     "azure": Quirks(
@@ -70,15 +94,23 @@ PROFILES: Mapping[str, Quirks] = {
         names=_NEWER_NAMES,
         encoding_format="base64",
     ),
-    "cerebras": Quirks("https://api.cerebras.ai/v1", ("api.cerebras.ai",), "CEREBRAS_API_KEY"),
+    "cerebras": Quirks(
+        "https://api.cerebras.ai/v1", ("api.cerebras.ai",), "CEREBRAS_API_KEY", dialect=CEREBRAS
+    ),
     "deepseek": Quirks(
         "https://api.deepseek.com/v1",
         ("api.deepseek.com",),
         "DEEPSEEK_API_KEY",
         schema="json_object",
+        dialect=JSON_OBJECT,
     ),
-    "groq": Quirks("https://api.groq.com/openai/v1", ("api.groq.com",), "GROQ_API_KEY"),
-    "llamacpp": Quirks("http://127.0.0.1:8080/v1", key_variable="LLAMA_API_KEY"),
+    "groq": Quirks(
+        "https://api.groq.com/openai/v1",
+        ("api.groq.com",),
+        "GROQ_API_KEY",
+        strict_models=("gpt-oss",),
+    ),
+    "llamacpp": Quirks("http://127.0.0.1:8080/v1", key_variable="LLAMA_API_KEY", dialect=GRAMMAR),
     "mistral": Quirks(
         "https://api.mistral.ai/v1",
         ("api.mistral.ai",),
@@ -92,7 +124,7 @@ PROFILES: Mapping[str, Quirks] = {
         reasoning="reasoning",
     ),
     "together": Quirks("https://api.together.xyz/v1", ("api.together.xyz",), "TOGETHER_API_KEY"),
-    "vllm": Quirks("http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY"),
+    "vllm": Quirks("http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY", dialect=GRAMMAR),
     "other": Quirks(),
 }
 

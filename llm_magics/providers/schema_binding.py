@@ -1,0 +1,235 @@
+"""
+Binding an answer to a schema where the service can do it, and stating it in the prompt where not.
+
+Which model takes which schema is found out by asking: a request that is refused because of its
+schema is repeated once without it, with the schema in the prompt. The refusal is remembered, for
+the model where it takes no schemas, else for this schema alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from llm_magics.errors import (
+    AuthenticationError,
+    ConnectionError,
+    ContentFilterError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+)
+from llm_magics.providers.error_bodies import told_by
+from llm_magics.types import ChatMessage, StreamChunk
+from llm_magics.wire.schema_dialects import WRAPPER
+
+Chunks = AsyncGenerator[StreamChunk, None]
+
+# What services say of a schema, or of an answer's format, that they do not take.
+_ABOUT_SCHEMAS = re.compile(
+    r"response[_ ]?format|json[_ ]?schema|structured[_ ]outputs?|output_config|output_format"
+    r"|text\.format|guided|grammar|invalid schema|schema (?:is )?too|failed_generation"
+    r"|json_validate_failed",
+    re.IGNORECASE,
+)
+# The words that blame the schema itself: another one may be taken.
+_THIS_SCHEMA = re.compile(
+    r"invalid (?:json )?schema|in context=|propert(?:y|ies)\b|\.schema\b|schema error"
+    r"|conversion failed|too (?:complex|many|large|deep)|nesting|recursi|\$ref|grammar",
+    re.IGNORECASE,
+)
+# The model's own failure to write what fits: the next answer may be bound again.
+_OF_THE_ANSWER = re.compile(r"json_validate_failed|failed_generation", re.IGNORECASE)
+
+_ABOUT_ELSE = (
+    AuthenticationError,
+    ConnectionError,
+    ContentFilterError,
+    ContextLengthError,
+    ModelNotFoundError,
+    RateLimitError,
+)
+# With these a service blames the request; Ollama does it with 500 too.
+_STATUSES = frozenset({None, 400, 422, 500, 501})
+
+_ANY_SCHEMA = ""
+
+
+def stated(messages: Sequence[ChatMessage], schema: Mapping[str, Any]) -> list[ChatMessage]:
+    """Return ``messages`` with the schema at the end of the last one of the user's."""
+    told = (
+        "Answer with JSON alone, and nothing before or after it, that fits this JSON schema:\n"
+        f"{json.dumps(dict(schema), ensure_ascii=False)}"
+    )
+    made = list(messages)
+    for place in range(len(made) - 1, -1, -1):
+        if made[place].role == "user":
+            content = f"{made[place].content}\n\n{told}".lstrip()
+            made[place] = replace(made[place], content=content)
+            return made
+    return [*made, ChatMessage("user", told)]
+
+
+def refuses_schema(error: ProviderError) -> bool:
+    """Whether a service refuses a request because of the schema of its answer."""
+    if isinstance(error, _ABOUT_ELSE) or error.status not in _STATUSES:
+        return False
+    return bool(_ABOUT_SCHEMAS.search(_words(error)))
+
+
+def _words(error: ProviderError) -> str:
+    told = told_by(error.body)
+    body = error.body.get("error") if isinstance(error.body, Mapping) else None
+    parameter = body.get("param") if isinstance(body, Mapping) else None
+    return " ".join(
+        str(each) for each in (told.message[:2000], told.code, parameter, error) if each
+    )
+
+
+class SchemaBindings:
+    """What the models of a provider were found not to take."""
+
+    def __init__(self) -> None:
+        self._refused: set[tuple[str, str, str]] = set()
+
+    async def answered(
+        self,
+        model: tuple[str, str],
+        schema: Mapping[str, Any],
+        bound: Callable[[], Chunks] | None,
+        unbound: Callable[[], Chunks],
+    ) -> Chunks:
+        """
+        Yield the answer of ``bound``, or of ``unbound`` where the service refuses the schema.
+
+        Args:
+            model: the address and the model.
+            schema: of the answer, as the user wrote it.
+            bound: asks with the schema; ``None`` where it has no form for this service.
+            unbound: asks with the schema in the prompt.
+        """
+        key = _digest(schema)
+        if bound is not None and not self._is_known(model, key):
+            has_begun = False
+            chunks = bound()
+            try:
+                async for chunk in chunks:
+                    has_begun = True
+                    yield chunk
+                return
+            except ProviderError as error:
+                if has_begun or not refuses_schema(error):
+                    raise
+                noted = self._note(model, key, error)
+            finally:
+                await chunks.aclose()
+        else:
+            noted = None
+        chunks = unbound()
+        has_begun = False
+        try:
+            async for chunk in chunks:
+                has_begun = True
+                yield chunk
+        except ProviderError:
+            if noted is not None and not has_begun:  # the schema was not to blame
+                self._refused.discard(noted)
+            raise
+        finally:
+            await chunks.aclose()
+
+    def _is_known(self, model: tuple[str, str], key: str) -> bool:
+        return any((*model, each) in self._refused for each in (_ANY_SCHEMA, key))
+
+    def _note(
+        self, model: tuple[str, str], key: str, error: ProviderError
+    ) -> tuple[str, str, str] | None:
+        words = _words(error)
+        if _OF_THE_ANSWER.search(words):
+            return None
+        noted = (*model, key if _THIS_SCHEMA.search(words) else _ANY_SCHEMA)
+        self._refused.add(noted)
+        return noted
+
+
+def _digest(schema: Mapping[str, Any]) -> str:
+    text = json.dumps(dict(schema), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# The beginning of an answer inside the object that was put around its schema, and parts of it.
+_BEGINNING = re.compile(rf'\s*\{{\s*"{WRAPPER}"\s*:\s*')
+_BEGUN = re.compile(
+    r"\s*(?:\{\s*(?:"
+    + "|".join(re.escape(f'"{WRAPPER}"'[:length]) for length in range(len(WRAPPER) + 2, 0, -1))
+    + rf'|"{WRAPPER}"\s*)?)?'
+)
+_END = re.compile(r"\s*\}\s*")
+
+
+class Unwrapping:
+    """
+    Takes the object off an answer that was wrapped in one, while it comes.
+
+    An answer that is not wrapped passes unchanged. At the end the last ``}`` is held back, for it
+    may be the wrapper's.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._is_wrapped: bool | None = None
+
+    def take(self, chunk: StreamChunk) -> StreamChunk:
+        """Return ``chunk`` with as much of the answer as is certain."""
+        text = self._held + chunk.text
+        self._held = ""
+        if self._is_wrapped is None and text.strip():
+            text = self._begun(text)
+        elif self._is_wrapped is None:
+            self._held, text = text, ""
+        if self._is_wrapped:
+            text = self._without_end(text)
+        if chunk.finish_reason:
+            text += self.flush()
+        return chunk._replace(text=text) if text != chunk.text else chunk
+
+    def _begun(self, text: str) -> str:
+        found = _BEGINNING.match(text)
+        # The white space after the colon may go on in the next chunk.
+        if found is not None and found.end() < len(text):
+            self._is_wrapped = True
+            return text[found.end() :]
+        if found is not None or _BEGUN.fullmatch(text):
+            self._held = text
+            return ""
+        self._is_wrapped = False
+        return text
+
+    def _without_end(self, text: str) -> str:
+        end = len(text.rstrip().removesuffix("}").rstrip())
+        self._held = text[end:]
+        return text[:end]
+
+    def flush(self) -> str:
+        """Return what was held back and is part of the answer."""
+        held, self._held = self._held, ""
+        if self._is_wrapped:
+            return "" if _END.fullmatch(held) else held
+        return held
+
+
+async def unwrapping(chunks: Chunks) -> Chunks:
+    """Yield ``chunks`` without the object around the answer."""
+    work = Unwrapping()
+    try:
+        async for chunk in chunks:
+            yield work.take(chunk)
+        if rest := work.flush():
+            yield StreamChunk(rest)
+    finally:
+        await chunks.aclose()

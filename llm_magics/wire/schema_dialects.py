@@ -1,0 +1,381 @@
+"""
+JSON schemas in the subset that each service accepts.
+
+A schema may say more than a service understands. `compiled` rewrites it: references are inlined,
+``allOf`` is merged, ``oneOf`` becomes ``anyOf``, values without a type get one, a root that is
+not an object is wrapped, and limits that the service refuses move into the description. The
+result accepts every value that the original accepts (with nulls for fields that may be left
+out), so an answer is always validated against the original afterwards.
+
+Sources: OpenAI's guide to structured outputs and ``openai.lib._pydantic``; Anthropic's guide and
+``anthropic.transform_schema``; Groq's and Cerebras's documentation; llama.cpp's
+``json-schema-to-grammar``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_magics.schemas import is_strict
+from llm_magics.wire.schema_forms import Flat, Inexpressible, JSONSchema, flattened, type_of
+
+# The field that holds an answer whose schema is not one of an object.
+WRAPPER = "answer"
+
+_FORMATS = frozenset(
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"]
+)
+_NUMBERS = frozenset(["multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
+
+# Keywords that say nothing about the value, or that the compiler itself has dealt with.
+_SILENT = frozenset(
+    ["$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "examples", "deprecated",
+     "readOnly", "writeOnly"]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """
+    What one service accepts.
+
+    Attributes:
+        is_strict: every object is closed and requires all of its properties.
+        requires_all: a property that may be left out is required, and may be null.
+        keywords: limits that it understands; any other becomes a part of the description.
+        formats: of strings.
+        most_min_items: the largest ``minItems`` that it takes, if it takes any.
+        has_recursion: whether a schema may refer to itself.
+        wraps: whether the root must be an object.
+        types_enums: whether ``enum`` needs a ``type`` beside it.
+        falls_back: what it cannot express may be sent as it is, without a guarantee.
+        most_properties, most_levels, most_values, most_characters: the bounds of a schema.
+    """
+
+    is_strict: bool = True
+    requires_all: bool = True
+    keywords: frozenset[str] = frozenset()
+    formats: frozenset[str] = frozenset()
+    most_min_items: int | None = None
+    has_recursion: bool = True
+    wraps: bool = True
+    types_enums: bool = True
+    falls_back: bool = True
+    most_properties: int = 5000
+    most_levels: int = 10
+    most_values: int = 1000
+    most_characters: int = 120_000
+
+
+OPENAI = Dialect(
+    keywords=_NUMBERS | {"pattern", "format", "minItems", "maxItems"}, formats=_FORMATS
+)
+# Azure's own documentation lists every limit as unsupported; so do services that pass a schema on.
+PLAIN = Dialect()
+ANTHROPIC = Dialect(
+    requires_all=False,
+    keywords=frozenset({"format", "minItems"}),
+    formats=_FORMATS | {"uri"},
+    most_min_items=1,
+    has_recursion=False,
+    types_enums=False,
+    falls_back=False,
+)
+CEREBRAS = Dialect(
+    has_recursion=False, falls_back=False, most_properties=500, most_values=500,
+    most_characters=5000,
+)  # fmt: skip
+# Engines that turn the schema into a grammar take nearly all of it, and any root.
+GRAMMAR = Dialect(
+    is_strict=False,
+    requires_all=False,
+    keywords=_NUMBERS | {"pattern", "format", "minItems", "maxItems", "minLength", "maxLength"},
+    formats=_FORMATS | {"uri"},
+    wraps=False,
+    most_levels=100,
+)
+# A service that only promises some JSON object: the schema itself stands in the prompt.
+JSON_OBJECT = Dialect(is_strict=False, requires_all=False)
+
+# Repetitions beyond this make a grammar that llama.cpp refuses or reads for minutes.
+_MOST_REPETITIONS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """
+    A schema for one service.
+
+    Attributes:
+        schema: as it is sent.
+        is_strict: whether the service may be told to follow it strictly.
+        is_wrapped: whether the answer comes in the field ``WRAPPER`` of an object.
+    """
+
+    schema: JSONSchema
+    is_strict: bool
+    is_wrapped: bool
+
+
+def compiled(schema: Mapping[str, Any], dialect: Dialect) -> Compiled | None:
+    """
+    Return ``schema`` in ``dialect``; ``None`` where the service cannot be bound to it.
+
+    >>> compiled({"enum": ["a", "b"]}, OPENAI).schema["properties"]["answer"]
+    {'enum': ['a', 'b'], 'type': 'string'}
+    """
+    try:
+        flat = flattened(schema)
+    except Inexpressible:
+        return None
+    if flat.definitions and not dialect.has_recursion:
+        return None
+    compiler = _Compiler(dialect)
+    try:
+        body = compiler.compile(_root_of(flat))
+        definitions = {name: compiler.compile(each) for name, each in flat.definitions.items()}
+    except Inexpressible:
+        if not dialect.falls_back:
+            return None
+        body, definitions, may_be_strict = _root_of(flat), dict(flat.definitions), False
+    else:
+        may_be_strict = dialect.is_strict or is_strict([body, definitions])
+    is_wrapped = dialect.wraps and not _is_object(body)
+    if is_wrapped:
+        body = _wrapped(body)
+    if definitions:
+        body = {**body, "$defs": definitions}
+    return Compiled(body, may_be_strict, is_wrapped) if _fits(body, dialect) else None
+
+
+def _root_of(flat: Flat) -> JSONSchema:
+    """The schema itself, also where it is one of its own definitions."""
+    reference = str(flat.schema.get("$ref", ""))
+    return flat.definitions.get(reference.removeprefix("#/$defs/"), flat.schema)
+
+
+def tool_parameters(schema: Mapping[str, Any]) -> JSONSchema:
+    """
+    Return the schema of a tool's arguments as services accept it.
+
+    References are inlined and ``allOf`` and ``oneOf`` rewritten; the root is an object. A schema
+    that cannot be rewritten is sent as it is.
+    """
+    try:
+        flat = flattened(schema)
+    except Inexpressible:
+        return dict(schema)
+    body = _root_of(flat)
+    body = body if _is_object(body) else {**body, "type": "object"}
+    return {**body, "$defs": dict(flat.definitions)} if flat.definitions else body
+
+
+def unwrapped(value: Any) -> Any:
+    """Return the value inside the object that `compiled` wrapped around it, if it is wrapped."""
+    return value[WRAPPER] if isinstance(value, dict) and set(value) == {WRAPPER} else value
+
+
+def _wrapped(body: JSONSchema) -> JSONSchema:
+    return {
+        "type": "object",
+        "properties": {WRAPPER: body},
+        "required": [WRAPPER],
+        "additionalProperties": False,
+    }
+
+
+def _is_object(body: Mapping[str, Any]) -> bool:
+    return body.get("type") == "object" and "anyOf" not in body and "$ref" not in body
+
+
+class _Compiler:
+    """Rewrites flattened schemas for one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    def compile(self, schema: JSONSchema) -> JSONSchema:  # noqa: PLR0911 (one case each)
+        """Return ``schema`` in the dialect; raise `Inexpressible` where it has no such form."""
+        if "$ref" in schema:  # a recursive one; all others are inlined
+            return {"$ref": schema["$ref"]}
+        if "anyOf" in schema:
+            branches = [self.compile(each) for each in schema["anyOf"]]
+            made: JSONSchema = {
+                "anyOf": [b for n, b in enumerate(branches) if b not in branches[:n]]
+            }
+            return _described(made, schema, {"anyOf"})
+        if "enum" in schema:
+            return self._values(schema)
+        kind = schema.get("type")
+        if kind == "object":
+            return self._object(schema)
+        if kind == "array":
+            return self._array(schema)
+        if not isinstance(kind, str):
+            if self._dialect.is_strict:
+                raise Inexpressible
+            return self._with_limits({}, schema, set())
+        return self._with_limits({"type": kind}, schema, {"type"})
+
+    def _values(self, schema: JSONSchema) -> JSONSchema:
+        values = schema["enum"]
+        if any(isinstance(each, dict | list) for each in values) and self._dialect.is_strict:
+            raise Inexpressible
+        made: JSONSchema = {"enum": list(values)}
+        kinds = list(dict.fromkeys(map(type_of, values)))
+        if self._dialect.types_enums and kinds:
+            made["type"] = kinds[0] if len(kinds) == 1 else kinds
+        return _described(made, schema, {"enum", "type"})
+
+    def _object(self, schema: JSONSchema) -> JSONSchema:
+        dialect = self._dialect
+        properties = schema.get("properties") or {}
+        more = schema.get("additionalProperties")
+        is_open = bool(more) or "patternProperties" in schema or (not properties and more is None)
+        done = {"type", "properties", "required", "additionalProperties"}
+        if not dialect.is_strict:
+            kept = {name: schema[name] for name in done if name in schema}
+            if properties:
+                kept["properties"] = {
+                    name: self.compile(each) for name, each in properties.items()
+                }
+            if isinstance(more, dict):
+                kept["additionalProperties"] = self.compile(more)
+            if "patternProperties" in schema:  # a grammar knows none, and must leave room for them
+                kept.pop("additionalProperties", None)
+            return self._with_limits(kept, schema, done)
+        if is_open:
+            raise Inexpressible
+        required = schema.get("required") or []
+        made: JSONSchema = {
+            "type": "object",
+            "properties": {
+                name: self._property(each, is_optional=name not in required)
+                for name, each in properties.items()
+            },
+            "required": list(properties) if dialect.requires_all else list(required),
+            "additionalProperties": False,
+        }
+        if not dialect.requires_all and "required" not in schema:
+            del made["required"]
+        return self._with_limits(made, schema, done)
+
+    def _property(self, schema: JSONSchema, *, is_optional: bool) -> JSONSchema:
+        made = self.compile(schema)
+        return nullable(made) if is_optional and self._dialect.requires_all else made
+
+    def _array(self, schema: JSONSchema) -> JSONSchema:
+        items, first = schema.get("items"), schema.get("prefixItems")
+        made: JSONSchema = {"type": "array"}
+        done = {"type", "items"}
+        if first and not self._dialect.is_strict:
+            made["prefixItems"] = [self.compile(each) for each in first]
+            done.add("prefixItems")
+        elif first:  # a tuple, as a list of whatever stands in it
+            kinds = [self.compile(each) for each in first]
+            kinds += [self.compile(items)] if isinstance(items, dict) and items else []
+            kinds = [each for number, each in enumerate(kinds) if each not in kinds[:number]]
+            made["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+            done.add("prefixItems")
+        if isinstance(items, dict) and "items" not in made:
+            made["items"] = self.compile(items)
+        if "items" not in made and self._dialect.is_strict:
+            raise Inexpressible
+        return self._with_limits(made, schema, done)
+
+    def _with_limits(self, made: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
+        """``made`` with the limits of ``schema`` that are understood; the rest is described."""
+        taken = {name: value for name, value in schema.items() if self._takes(name, value)}
+        return _described({**made, **taken}, schema, done | set(taken))
+
+    def _takes(self, name: str, value: Any) -> bool:
+        dialect = self._dialect
+        if name not in dialect.keywords:
+            return False
+        if name == "format":
+            return value in dialect.formats
+        if name == "minItems" and dialect.most_min_items is not None:
+            return bool(value <= dialect.most_min_items)
+        if dialect.is_strict:
+            return True
+        if name == "pattern":  # a grammar matches the whole text
+            return str(value).startswith("^") and str(value).endswith("$")
+        return name in _NUMBERS or value <= _MOST_REPETITIONS
+
+
+def nullable(schema: JSONSchema) -> JSONSchema:
+    """Return ``schema``, accepting null too."""
+    if schema.get("type") == "null" or None in schema.get("enum", ()):
+        return schema
+    branches = schema.get("anyOf", [schema])
+    if any(each.get("type") == "null" or None in each.get("enum", ()) for each in branches):
+        return schema
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*branches, {"type": "null"}]}
+    about: JSONSchema = {n: schema[n] for n in ("description", "title") if n in schema}
+    inner = {name: value for name, value in schema.items() if name not in about}
+    return {"anyOf": [inner, {"type": "null"}], **about}
+
+
+def _described(made: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
+    """``made`` with title and description of ``schema``, and its other keywords in words."""
+    for name in ("description", "title"):
+        if name in schema:
+            made[name] = schema[name]
+    left = {
+        name: value
+        for name, value in schema.items()
+        if name not in done | _SILENT | {"description", "title"}
+    }
+    if left.get("default", 0) is None:
+        del left["default"]
+    if left:
+        told = ", ".join(f"{name}: {_text(value)}" for name, value in left.items())
+        before = f"{made['description']}\n\n" if made.get("description") else ""
+        made["description"] = f"{before}{{{told}}}"
+    return made
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+
+
+def _walk(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _walk(each)
+    elif isinstance(schema, dict):
+        yield schema
+        for each in schema.values():
+            yield from _walk(each)
+
+
+def _fits(body: JSONSchema, dialect: Dialect) -> bool:
+    """Whether a schema stays within the service's bounds."""
+    properties = values = characters = 0
+    for each in _walk(body):
+        if isinstance(named := each.get("properties"), dict):
+            properties += len(named)
+            characters += sum(map(len, named))
+        if isinstance(listed := each.get("enum"), list):
+            values += len(listed)
+            characters += sum(len(str(value)) for value in listed)
+    return (
+        properties <= dialect.most_properties
+        and values <= dialect.most_values
+        and characters <= dialect.most_characters
+        and _levels(body) <= dialect.most_levels
+    )
+
+
+def _levels(schema: Any) -> int:
+    """How deep objects are nested in ``schema``."""
+    if isinstance(schema, list):
+        return max(map(_levels, schema), default=0)
+    if not isinstance(schema, dict):
+        return 0
+    inside = max(map(_levels, schema.values()), default=0)
+    return inside + (schema.get("type") == "object")

@@ -1,0 +1,312 @@
+"""
+JSON schemas in one form: without references, ``allOf``, ``oneOf`` and lists of types.
+
+What is left of the ways to say the same is ``type``, ``enum``, ``anyOf`` and the limits; only a
+schema that refers to itself keeps its references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+JSONSchema = dict[str, Any]
+
+# Schemas inside a schema: one under the name, by name, and in a list.
+_ONE = ("items", "additionalProperties")
+_BY_NAME = ("properties", "patternProperties")
+_LISTED = ("anyOf", "prefixItems")
+
+# By which type a keyword is about, to part a schema of several types.
+_ABOUT = {
+    "object": frozenset(
+        ["properties", "required", "additionalProperties", "patternProperties", "propertyNames",
+         "minProperties", "maxProperties"]
+    ),
+    "array": frozenset(
+        ["items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"]
+    ),
+    "string": frozenset(["minLength", "maxLength", "pattern", "format"]),
+    "number": frozenset(
+        ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]
+    ),
+}  # fmt: skip
+_ABOUT["integer"] = _ABOUT["number"]
+_ANNOTATIONS = ("description", "title", "default", "examples")
+
+# Definitions are inlined, and a discriminator only repeats what the branches say.
+_BESIDE = frozenset(["$defs", "definitions", "discriminator"])
+
+# The inlined schema may grow with each reference to what itself refers; more is not sent.
+_MOST_SCHEMAS = 20_000
+
+
+class Inexpressible(Exception):  # noqa: N818 (it never leaves the compiler)
+    """A schema has no form in a dialect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A schema in one form; ``definitions`` are those that refer to themselves."""
+
+    schema: JSONSchema
+    definitions: Mapping[str, JSONSchema]
+
+
+def flattened(schema: Mapping[str, Any]) -> Flat:
+    """
+    Return ``schema`` in one form.
+
+    Raises:
+        Inexpressible: it refers to nothing, to another document, or contradicts itself.
+    """
+    work = _Flattener(schema)
+    body = work.flat(dict(schema), ())
+    return Flat(body, work.definitions)
+
+
+def type_of(value: Any) -> str:
+    """Return the JSON type of a value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    kinds = ((int, "integer"), (float, "number"), (str, "string"), (list, "array"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "object")
+
+
+class _Flattener:
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._recursive = _recursive_in(root)
+        self._names: dict[str, str] = {}
+        self._seen = 0
+        self.definitions: dict[str, JSONSchema] = {}
+
+    def flat(self, schema: Any, within: tuple[str, ...]) -> JSONSchema:
+        """Return ``schema`` in one form; ``within`` are the references that led to it."""
+        self._seen += 1
+        if self._seen > _MOST_SCHEMAS:
+            raise Inexpressible
+        if schema is True:
+            return {}
+        if not isinstance(schema, Mapping):
+            raise Inexpressible
+        made = {name: value for name, value in schema.items() if name not in _BESIDE}
+        reference = made.pop("$ref", None)
+        if reference is not None:
+            return self._referred(reference, made, within)
+        parts = made.pop("allOf", None) or ()
+        if (either := made.pop("oneOf", None)) is not None:
+            parts = [*parts, {"anyOf": either}]
+        for part in parts:
+            made = merged(made, self.flat(part, within))
+        made = self._inside(made, within)
+        return _parted(_valued(made))
+
+    def _referred(self, reference: Any, beside: JSONSchema, within: tuple[str, ...]) -> JSONSchema:
+        """Return what a reference leads to, with what stands beside it."""
+        if reference not in self._recursive:
+            found = self.flat(resolved(self._root, reference), (*within, reference))
+            return merged(found, self.flat(beside, within)) if beside else found
+        if any(name not in _ANNOTATIONS for name in beside):
+            raise Inexpressible
+        if reference not in self._names:
+            last = unquote(str(reference).rpartition("/")[2]).strip("#") or "root"
+            name = last if last not in self._names.values() else f"{last}_{len(self._names)}"
+            self._names[reference] = name
+            found = dict(resolved(self._root, reference))
+            definition = self.flat(found, (reference,))
+            if "$ref" in definition:  # a reference to itself alone says nothing
+                raise Inexpressible
+            self.definitions[name] = definition
+        return {"$ref": f"#/$defs/{self._names[reference]}"}
+
+    def _inside(self, schema: JSONSchema, within: tuple[str, ...]) -> JSONSchema:
+        made = dict(schema)
+        for name in _ONE:
+            if isinstance(made.get(name), Mapping):
+                made[name] = self.flat(made[name], within)
+            elif name == "items" and made.get(name) is True:
+                made[name] = {}
+        for name in _BY_NAME:
+            if isinstance(made.get(name), Mapping):
+                made[name] = {key: self.flat(each, within) for key, each in made[name].items()}
+        for name in _LISTED:
+            if isinstance(made.get(name), list):
+                made[name] = [self.flat(each, within) for each in made[name]]
+        return made
+
+
+def resolved(root: Mapping[str, Any], reference: Any) -> Any:
+    """
+    Return the part of ``root`` that a local reference names.
+
+    Raises:
+        Inexpressible: there is none.
+    """
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        raise Inexpressible
+    found: Any = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if key == "":
+            continue
+        if isinstance(found, list) and key.isdigit() and int(key) < len(found):
+            found = found[int(key)]
+        elif isinstance(found, Mapping) and key in found:
+            found = found[key]
+        else:
+            raise Inexpressible
+    if not isinstance(found, Mapping):
+        raise Inexpressible
+    return found
+
+
+def _recursive_in(root: Mapping[str, Any]) -> set[str]:
+    """The references that lead back to themselves."""
+    leads: dict[str, set[str]] = {}
+    waiting = list(_references(root))
+    while waiting:
+        reference = waiting.pop()
+        if reference in leads:
+            continue
+        leads[reference] = set(_references(resolved(root, reference)))
+        waiting += leads[reference]
+    return {each for each in leads if each in _reachable(each, leads)}
+
+
+def _reachable(start: str, leads: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [*leads[start]]
+    while waiting:
+        each = waiting.pop()
+        if each not in seen:
+            seen.add(each)
+            waiting += leads[each]
+    return seen
+
+
+def _references(schema: Any) -> list[str]:
+    """The references in ``schema``, but for those in definitions that nothing refers to."""
+    if isinstance(schema, list):
+        return [found for each in schema for found in _references(each)]
+    if not isinstance(schema, Mapping):
+        return []
+    found = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
+    for name, each in schema.items():
+        if name not in ("$defs", "definitions", "enum", "const", "default", "examples"):
+            found += _references(each)
+    return found
+
+
+def merged(one: JSONSchema, other: JSONSchema) -> JSONSchema:
+    """
+    Return a schema for what fits both.
+
+    Raises:
+        Inexpressible: nothing does, or it cannot be said in one.
+    """
+    if "$ref" in one or "$ref" in other:
+        if not other or not one:
+            return one or other
+        raise Inexpressible
+    made = dict(one)
+    for name, value in other.items():
+        made[name] = value if name not in made else _both(name, made[name], value)
+    if (kinds := _kinds(made)) is not None and not kinds:
+        raise Inexpressible
+    return made
+
+
+def _kinds(schema: JSONSchema) -> list[str] | None:
+    kind = schema.get("type")
+    return None if kind is None else kind if isinstance(kind, list) else [kind]
+
+
+def _both(name: str, one: Any, other: Any) -> Any:  # noqa: PLR0911 (one case each)
+    """The value of a keyword that two schemas have."""
+    if one == other or name in ("title", "description", "default", "examples"):
+        return other
+    if name in ("properties", "patternProperties"):
+        both = {key: merged(one[key], other[key]) for key in one if key in other}
+        return {**one, **other, **both}
+    if name == "required":
+        return [*one, *(each for each in other if each not in one)]
+    if name in ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"):
+        return max(one, other)
+    if name in ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"):
+        return min(one, other)
+    if name == "enum":
+        return [each for each in one if each in other]
+    if name == "type":
+        return _common_type(one, other)
+    if name == "items":
+        return merged(one, other)
+    if name == "additionalProperties" and False in (one, other):
+        return False
+    raise Inexpressible
+
+
+def _common_type(one: Any, other: Any) -> Any:
+    ones = one if isinstance(one, list) else [one]
+    others = other if isinstance(other, list) else [other]
+    both = [each for each in ones if each in others]
+    if "number" in ones and "integer" in others:
+        both.append("integer")
+    if "integer" in ones and "number" in others:
+        both.append("integer")
+    return both[0] if len(both) == 1 else both
+
+
+def _valued(schema: JSONSchema) -> JSONSchema:
+    """``schema`` with ``enum`` in place of ``const``, and the type that its keywords imply."""
+    made = dict(schema)
+    if "const" in made:
+        value = made.pop("const")
+        made["enum"] = _both("enum", made["enum"], [value]) if "enum" in made else [value]
+    if "type" not in made and not {"enum", "anyOf", "$ref"} & set(made):
+        for kind, names in _ABOUT.items():
+            if names & set(made):
+                made["type"] = kind
+                break
+    return made
+
+
+def _parted(schema: JSONSchema) -> JSONSchema:
+    """``schema`` with ``anyOf`` in place of a list of types, and nothing else beside ``anyOf``."""
+    about = {name: schema[name] for name in _ANNOTATIONS if name in schema}
+    kinds = _kinds(schema)
+    if "enum" in schema:
+        values = [each for each in schema["enum"] if kinds is None or _is_of(each, kinds)]
+        made: JSONSchema = {"enum": values, **about}
+        if len(types := {type_of(each) for each in values}) == 1:
+            made["type"] = types.pop()
+        return made
+    if isinstance(schema.get("type"), list):
+        rest = {name: value for name, value in schema.items() if name not in about}
+        branches = [_only(kind, rest) for kind in schema["type"]]
+        return {"anyOf": branches, **about} if len(branches) > 1 else {**branches[0], **about}
+    if "anyOf" in schema:
+        beside = {n: v for n, v in schema.items() if n not in about and n != "anyOf"}
+        branches = [_parted(merged(beside, each)) if beside else each for each in schema["anyOf"]]
+        opened = [
+            inner
+            for each in branches
+            for inner in (each["anyOf"] if set(each) == {"anyOf"} else [each])
+        ]
+        return {"anyOf": opened, **about} if len(opened) > 1 else {**opened[0], **about}
+    return schema
+
+
+def _is_of(value: Any, kinds: list[str]) -> bool:
+    kind = type_of(value)
+    return kind in kinds or (kind == "integer" and "number" in kinds)
+
+
+def _only(kind: str, schema: JSONSchema) -> JSONSchema:
+    """The part of a schema of several types that is about one of them."""
+    others = frozenset().union(*_ABOUT.values()) - _ABOUT.get(kind, frozenset())
+    return {**{n: v for n, v in schema.items() if n not in others}, "type": kind}
