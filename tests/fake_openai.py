@@ -65,12 +65,17 @@ class FakeOpenAI:
     answers_null = False
 
     def fitting(self, body: dict[str, Any]) -> Says:
-        """An answer that fits the schema, in pieces of a few characters."""
+        """An answer that fits the schema, a character at a time."""
         schema = body["response_format"].get("json_schema", {}).get("schema", {"type": "object"})
         text = json.dumps(sample(schema, null=self.answers_null))
-        pieces = [text[at : at + 3] for at in range(0, len(text), 3)]
-        events = [chat_event(piece) for piece in pieces]
-        return Says([*events, chat_event(finish_reason="stop"), b"data: [DONE]\n\n"])
+        longest = body.get("max_completion_tokens") or body.get("max_tokens") or len(text)
+        pieces = list(text)
+        finish = "length" if longest < len(pieces) else "stop"
+        events = [chat_event(piece) for piece in pieces[:longest]]
+        events.append(chat_event(finish_reason=finish))
+        if body.get("stream_options", {}).get("include_usage"):
+            events.append(chat_event(choices=[], **self.usage(len(pieces[:longest]))))
+        return Says([*events, b"data: [DONE]\n\n"])
 
     def counted(self, data: list[Any]) -> int:
         return len(data)
