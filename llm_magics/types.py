@@ -155,7 +155,8 @@ class Usage:
     Tokens read and written, as the service counts them; ``None`` where it does not say.
 
     Attributes:
-        input_tokens: of the prompt, whether from the service's cache or not.
+        input_tokens: of the prompt, whether from the service's cache or not. (Ollama from 0.30 on
+            counts only what was not in its cache: it is not the length of the prompt there.)
         output_tokens: of the answer, its thinking included.
         cached_tokens: those of the prompt that came from the service's cache.
         cache_write_tokens: those of the prompt that were put into it.

@@ -1,5 +1,5 @@
 """
-An Ollama server without models: it follows the recorded traffic of a real 0.24 server.
+An Ollama server without models: it follows the recorded traffic of real 0.24 and 0.30 servers.
 
 It checks what it is sent as the real one does, and answers in the same shapes; its text is
 made up from the prompt and the seed.
@@ -19,13 +19,33 @@ from tests.serving import Asked, Says, as_json
 CHAT, EMBED = "smollm2:135m", "all-minilm:latest"
 CAPABILITIES = {CHAT: ["completion", "tools"], EMBED: ["embedding"], "seeing:1b": ["completion", "vision"]}  # fmt: skip
 
+TOO_LONG = "the input length exceeds the context length"
+
 
 class FakeOllama:
-    """Call it with a request; ``models`` are those it has, ``loaded`` those in memory."""
+    """
+    Call it with a request.
 
-    def __init__(self) -> None:
+    Attributes:
+        models: those it has.
+        loaded: those in memory.
+        version: the release that it behaves as.
+        context: how many words a chat model reads, where the request does not say.
+        embed_context: how many words of a text are embedded.
+    """
+
+    def __init__(self, version: str = "0.24.0") -> None:
         self.models = dict(CAPABILITIES)
         self.loaded: set[str] = set()
+        self.version = version
+        self.context, self.embed_context = 2048, 256
+        self._contexts: dict[str, int] = {}
+        self._read: dict[str, str] = {}
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The version as numbers."""
+        return tuple(map(int, self.version.split(".")))
 
     def __call__(self, asked: Asked) -> Says:
         route = self.routes.get((asked.method, asked.path))
@@ -33,15 +53,22 @@ class FakeOllama:
             return Says([b"404 page not found"], 404, "text/plain")
         return route(self, asked.json() if asked.body else {})
 
-    def version(self, body: dict[str, Any]) -> Says:
-        return as_json({"version": "0.24.0"})
+    def say_version(self, body: dict[str, Any]) -> Says:
+        return as_json({"version": self.version})
 
     def tags(self, body: dict[str, Any]) -> Says:
         models = [{"name": name, "model": name, "size": 98363587, "digest": name * 2, "details": {}} for name in self.models]  # fmt: skip
+        if self.release >= (0, 30):
+            for model in models:
+                able = self.models[model["name"]]
+                embeds = able == ["embedding"]  # which the list has wrong
+                model["details"] = {"family": "bert" if embeds else "llama", "context_length": 512 if embeds else 8192}  # fmt: skip
+                model["capabilities"] = ["completion"] if embeds else able
         return as_json({"models": models})
 
     def ps(self, body: dict[str, Any]) -> Says:
-        return as_json({"models": [{"name": name, "model": name} for name in self.loaded]})
+        models = [{"name": name, "model": name, "context_length": self._contexts.get(name, self.context)} for name in self.loaded]  # fmt: skip
+        return as_json({"models": models})
 
     def show(self, body: dict[str, Any]) -> Says:
         found = self._found(body)
@@ -49,7 +76,7 @@ class FakeOllama:
             return found
         return as_json({"capabilities": self.models[found], "model_info": {}, "details": {}})
 
-    def chat(self, body: dict[str, Any]) -> Says:
+    def chat(self, body: dict[str, Any]) -> Says:  # noqa: PLR0911 (a refusal each)
         found = self._found(body)
         if isinstance(found, Says):
             return found
@@ -64,15 +91,21 @@ class FakeOllama:
             (self.loaded.discard if unload else self.loaded.add)(found)
             return as_json({"done": True, "done_reason": "unload" if unload else "load", "message": {"role": "assistant", "content": ""}})  # fmt: skip
         self.loaded.add(found)
-        prompt = body["messages"][-1]["content"]
-        return self._words(body, prompt, lambda text: {"message": {"role": "assistant", "content": text}})  # fmt: skip
+        texts = [message["content"] for message in body["messages"]]
+        kept = self._fitting(body, found, texts)
+        if isinstance(kept, Says):
+            return kept
+        return self._words(body, found, texts[-1], kept, lambda text: {"message": {"role": "assistant", "content": text}})  # fmt: skip
 
     def generate(self, body: dict[str, Any]) -> Says:
         found = self._found(body)
         if isinstance(found, Says):
             return found
         assert body["raw"] is True
-        return self._words(body, body["prompt"], lambda text: {"response": text})
+        kept = self._fitting(body, found, [body["prompt"]])
+        if isinstance(kept, Says):
+            return kept
+        return self._words(body, found, body["prompt"], kept, lambda text: {"response": text})
 
     def embed(self, body: dict[str, Any]) -> Says:
         found = self._found(body)
@@ -81,6 +114,13 @@ class FakeOllama:
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         if not all(isinstance(text, str) for text in texts):
             return as_json({"error": "invalid input type"}, 400)
+        if self.release >= (0, 30) and self.models[found] != ["embedding"]:
+            return as_json({"error": "This server does not support embeddings. Start it with `--embeddings`"}, 501)  # fmt: skip
+        texts = [" ".join(words) for text in texts if (words := text.split())]
+        cut = [" ".join(text.split()[: self.embed_context]) for text in texts]
+        if cut != texts and body.get("truncate") is False:
+            return as_json({"error": TOO_LONG}, 400)
+        texts = cut
         return as_json({"model": found, "embeddings": [_unit(text) for text in texts], "prompt_eval_count": 3 * len(texts)})  # fmt: skip
 
     def pull(self, body: dict[str, Any]) -> Says:
@@ -106,10 +146,32 @@ class FakeOllama:
             full if full in self.models else as_json({"error": f"model '{name}' not found"}, 404)
         )
 
+    def _fitting(self, body: dict[str, Any], model: str, texts: list[str]) -> str | Says:
+        """What the model reads of a prompt: all of it, unless it may be cut."""
+        for name in ("truncate", "shift"):
+            if not isinstance(body.get(name, False), bool):
+                return as_json({"error": f"json: cannot unmarshal string into Go struct field ChatRequest.{name} of type bool"}, 400)  # fmt: skip
+        self._contexts[model] = context = body.get("options", {}).get("num_ctx", self.context)
+        words = " ".join(texts).split()
+        refuses = body.get("truncate") is False and self.release >= (0, 12, 6)
+        if len(words) <= context or not refuses:
+            return " ".join(words[-context:])
+        if self.release < (0, 30):
+            return as_json({"error": TOO_LONG}, 400)
+        told = {"code": 400, "message": f"request ({len(words)} tokens) exceeds the available context size ({context} tokens), try increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": len(words), "n_ctx": context}  # fmt: skip
+        return as_json({"error": json.dumps({"error": told})}, 400)
+
     def _words(
-        self, body: dict[str, Any], prompt: str, piece: Callable[[str], dict[str, Any]]
+        self,
+        body: dict[str, Any],
+        model: str,
+        prompt: str,
+        kept: str,
+        piece: Callable[[str], dict[str, Any]],
     ) -> Says:
         assert body["stream"] is True
+        is_cached = self.release >= (0, 30) and self._read.get(model) == kept
+        self._read[model] = kept
         options = body.get("options", {})
         draw = random.Random(f"{options.get('seed')} {prompt}")
         words = [
@@ -123,7 +185,7 @@ class FakeOllama:
             "done_reason": "length" if longest and longest < 300 else "stop",
             "total_duration": 900_000_000,
             "load_duration": 20_000_000,
-            "prompt_eval_count": 12,
+            "prompt_eval_count": 1 if is_cached else len(kept.split()) + 11,
             "prompt_eval_duration": 100_000_000,
             "eval_count": len(words),
             "eval_duration": 500_000_000,
@@ -133,7 +195,7 @@ class FakeOllama:
         return replace(says, gap_s=0.01) if len(words) > 100 else says
 
     routes: ClassVar[dict[tuple[str, str], Any]] = {
-        ("GET", "/api/version"): version,
+        ("GET", "/api/version"): say_version,
         ("GET", "/api/tags"): tags,
         ("GET", "/api/ps"): ps,
         ("POST", "/api/show"): show,

@@ -6,16 +6,21 @@ import asyncio
 import doctest
 import json
 import os
+import warnings
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.media import Image
-from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, host
+from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, host, old_servers
 from llm_magics.types import Progress, StreamChunk
 from tests.fake_ollama import CHAT, EMBED, FakeOllama
 from tests.recorded import needs_recordings, records
@@ -49,9 +54,9 @@ async def chatted(provider: OllamaProvider, **parameters: Any) -> ModelResponse:
     return answer
 
 
-def recorded(name: str) -> Says:
+def recorded(name: str, server: str = "ollama_server") -> Says:
     """An answer of the real server."""
-    (record,) = [each for each in records("ollama_server") if each["name"] == name]
+    (record,) = [each for each in records(server) if each["name"] == name]
     content_type = record["headers"].get("content-type", "application/json")
     return Says([record["body"].encode()], record["status"], content_type)
 
@@ -59,6 +64,7 @@ def recorded(name: str) -> Says:
 def test_where_the_server_is() -> None:
     """Every form of OLLAMA_HOST, as Ollama itself reads it."""
     assert doctest.testmod(host).failed == 0
+    assert doctest.testmod(old_servers).failed == 0
     assert host.parse_host(" example.com:80 ") == "http://example.com:80"
     assert host.parse_host("[::1]:9") == "http://[::1]:9"
     assert host.parse_host("::1" if False else "http://0.0.0.0:1") == "http://127.0.0.1:1"
@@ -206,19 +212,24 @@ REFUSALS = {
 
 
 @needs_recordings
+@pytest.mark.parametrize("server", ["ollama_server", "ollama_server_0.30"])
 @pytest.mark.parametrize("name", REFUSALS)
-def test_every_recorded_refusal_has_its_class(name: str) -> None:
+def test_every_recorded_refusal_has_its_class(name: str, server: str) -> None:
     """By the server's words where they tell more than its status; retried only where it helps."""
     expected, retryable = REFUSALS[name]
 
     def answers(asked: Asked) -> Says:
-        return recorded(name) if asked.path == "/api/chat" else as_json({"models": []})
+        return recorded(name, server) if asked.path == "/api/chat" else as_json({"models": []})
 
     with serving(answers) as running, pytest.raises(expected) as caught:
         asked_once(running.url, chatted)
     assert type(caught.value) is expected
     assert caught.value.retryable is retryable
     assert "registry.ollama.ai" not in str(caught.value)
+    assert "{" not in str(caught.value)  # the words, not the JSON around them
+    if expected is errors.ContextLengthError:
+        assert "-p num_ctx=8192" in str(caught.value.hint)
+        assert ("6010" in str(caught.value)) == (server == "ollama_server_0.30")
 
 
 @needs_recordings
@@ -230,12 +241,135 @@ def test_a_model_process_that_is_killed_keeps_what_came() -> None:
     assert caught.value.partial.text
 
 
-@needs_recordings
-def test_an_answer_of_nothing_is_warned_of() -> None:
-    """A prompt far over the context is cut in silence, and the answer is empty."""
-    warned = pytest.warns(UserWarning, match="raise num_ctx")
-    with serving(recorded("chat context overflow")) as running, warned:
-        asked_once(running.url, chatted)
+VERSIONS = pytest.mark.parametrize("version", ["0.24.0", "0.30.0"])
+LONG_TALK = [ChatMessage("user", "one two " * 900), ChatMessage("assistant", "ok " * 400), ChatMessage("user", "go on")]  # fmt: skip
+
+
+@VERSIONS
+@pytest.mark.parametrize("prompt", ["chat", "conversation", "completion"])
+def test_a_prompt_longer_than_the_context_is_refused(version: str, prompt: str) -> None:
+    """With how to raise it; the same prompt is read by a larger context, or cut on request."""
+
+    async def use(provider: OllamaProvider) -> None:
+        async def ask(**extra: Any) -> ModelResponse:
+            parameters = ModelParameters(extra_body=extra, max_tokens=2)
+            if prompt == "completion":
+                answer = await provider.generate_completion("word " * 2100, CHAT, parameters)
+            else:
+                talk = (
+                    LONG_TALK if prompt == "conversation" else [ChatMessage("user", "x " * 2100)]
+                )
+                answer = await provider.generate_chat(talk, CHAT, parameters)
+            assert isinstance(answer, ModelResponse)
+            return answer
+
+        with pytest.raises(errors.ContextLengthError) as caught:
+            await ask()
+        assert caught.value.retryable is False
+        assert "num_ctx=" in str(caught.value.hint)
+        assert "truncate=True" in str(caught.value.hint)
+        if version == "0.30.0":
+            assert "2048" in str(caught.value)
+        assert (await ask(num_ctx=8192)).text
+        assert (await ask(options={"num_ctx": 8192})).text
+        assert (await ask(truncate=True)).text
+
+    with serving(FakeOllama(version)) as running:
+        asked_once(running.url, use)
+        sent = [asked.json() for asked in running.asked if asked.body]
+    assert [(body.get("truncate"), body.get("shift")) for body in sent] == [
+        *[(False, False)] * 3,
+        (True, None),
+    ]
+    assert [body["options"].get("num_ctx") for body in sent] == [None, 8192, 8192, None]
+
+
+@VERSIONS
+@pytest.mark.parametrize("prompts", ["ask", "cell", "column", "compare"])
+def test_a_long_prompt_is_refused_everywhere(
+    version: str, prompts: str, shell: InteractiveShell
+) -> None:
+    """In a cell, a column and a comparison too; ``-p truncate=true`` has it cut."""
+    long, model = "word " * 2100, f"ollama/{CHAT}"
+    with serving(FakeOllama(version)) as running:
+        lm.config.set("providers.ollama.base_url", running.url)
+        if prompts == "ask":
+            with pytest.raises(errors.ContextLengthError):
+                lm.ask(long, model=model)
+            assert lm.ask(long, model=model, truncate=True).text
+        elif prompts == "cell":
+            shell.run_cell_magic("llm", f"{model} -p truncate=true --max-tokens 2", long)
+            with pytest.raises(errors.ContextLengthError):
+                shell.run_cell_magic("llm", model, long)
+            shell.run_cell_magic("llm", f"{model} -p num_ctx=4096 --max-tokens 2", long)
+        elif prompts == "column":
+            frame = pd.DataFrame({"text": ["short", long]})
+            with pytest.warns(UserWarning, match="1 failed"):
+                done = frame.llm.prompt("{{ text }}", into="said", model=model)
+            assert done.said.isna().tolist() == [False, True]
+        else:
+            table = lm.compare([long], [model])
+            assert "ContextLengthError" in str(table.error.iloc[0])
+
+
+def test_a_slip_in_truncate_is_refused_here(server: Server) -> None:
+    """The server would answer with words about Go."""
+
+    async def use(provider: OllamaProvider) -> None:
+        await chatted(provider, extra_body={"truncate": "never"})
+
+    with pytest.raises(errors.UsageError, match="truncate cannot be 'never'"):
+        asked_once(server.url, use)
+
+
+@pytest.mark.parametrize("version", ["0.11.4", "0.24.0"])
+def test_an_old_server_cannot_refuse(version: str) -> None:
+    """It cuts, and answers with nothing: a warning is all there is."""
+    last = {
+        "message": {"content": ""},
+        "done": True,
+        "done_reason": "stop",
+        "prompt_eval_count": 9,
+    }
+
+    def answers(asked: Asked) -> Says:
+        if asked.path == "/api/version":
+            return as_json({"version": version})
+        return Says([json.dumps(last).encode() + b"\n"], content_type="application/x-ndjson")
+
+    with serving(answers) as running, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with suppress(errors.ProviderError):  # an empty answer is none
+            asked_once(running.url, chatted)
+    assert any("raise num_ctx" in str(each.message) for each in told) == (version == "0.11.4")
+
+
+@VERSIONS
+@pytest.mark.parametrize("too_long", ["error", "truncate", "chunk-mean"])
+def test_a_text_that_is_too_long_to_embed(version: str, too_long: str) -> None:
+    """Refused, cut by the server in one request, or embedded in parts; never cut in silence."""
+    long, model = "word " * 700, f"ollama/{EMBED}"
+    frame = pd.DataFrame({"text": ["cat", long, "dog"]})
+    with serving(FakeOllama(version)) as running:
+        lm.config.set("providers.ollama.base_url", running.url)
+        told = (
+            pytest.warns(UserWarning, match="1 failed") if too_long == "error" else nullcontext()
+        )
+        with told:
+            done = frame.llm.embed("text", model=model, too_long=too_long)
+        outcome = {"error": "failed", "truncate": "truncated", "chunk-mean": "averaged"}[too_long]
+        assert done.llm.report.counts[outcome] == 1
+        assert done.vector.isna().tolist() == [False, too_long == "error", False]
+        bodies = [each.json() for each in running.asked if each.path == "/api/embed"]
+        if too_long == "error":
+            with pytest.raises(errors.ContextLengthError) as caught:
+                lm.embed([long], model=model, too_long="error")
+            assert 'too_long="truncate"' in str(caught.value.hint)
+        elif too_long == "truncate":
+            cut = lm.embed(["word " * 256], model=model)
+            np.testing.assert_allclose(done.vector.iloc[1], cut[0], atol=1e-6)
+    cuts = [len(body["input"]) for body in bodies if body["truncate"] is not False]
+    assert cuts == ([1] if too_long == "truncate" else [])
 
 
 def test_a_missing_model_names_the_nearest(server: Server) -> None:
@@ -376,20 +510,22 @@ def test_a_model_that_is_not_made_to_embed_is_warned_of(server: Server) -> None:
         asked_once(server.url, lambda p: p.generate_embeddings(["a"], CHAT))
 
 
-@pytest.mark.parametrize("how", ["asked for", "told by the server", "by chance"])
-def test_a_prompt_that_fills_the_context_is_warned_of(how: str) -> None:
+@pytest.mark.parametrize("how", ["asked for", "told by the server", "by chance", "newer"])
+def test_a_prompt_that_fills_the_context_of_an_old_server(how: str) -> None:
     """An answer came, but of a prompt that was cut: the count meets the context exactly."""
     last = {"message": {"content": "hm"}, "done": True, "prompt_eval_count": 4096, "eval_count": 1}
     context = 8192 if how == "by chance" else 4096
 
     def answers(asked: Asked) -> Says:
+        if asked.path == "/api/version":
+            return as_json({"version": "0.12.6" if how == "newer" else "0.12.5"})
         if asked.path == "/api/ps":
             return as_json({"models": [{"name": CHAT, "context_length": context}]})
         return Says([json.dumps(last).encode() + b"\n"], content_type="application/x-ndjson")
 
     with serving(answers) as running:
         settings = {"num_ctx": 4096} if how == "asked for" else {}
-        if how == "by chance":
+        if how in ("by chance", "newer"):
             assert asked_once(running.url, chatted).text == "hm"
             return
         with pytest.warns(UserWarning, match="all that it can"):
@@ -450,14 +586,39 @@ def test_an_error_line_of_a_newer_server_bears_a_status() -> None:
         asked_once(running.url, chatted)
 
 
-def test_a_newer_servers_list_tells_all_there_is() -> None:
-    """Capabilities and context stand in the list: no page is asked for."""
-    tag = {"name": "m:1b", "size": 9, "digest": "d", "capabilities": ["completion", "tools"], "details": {"context_length": 4096}}  # fmt: skip
-    answers = {"/api/tags": as_json({"models": [tag]}), "/api/ps": as_json({"models": []})}
-    with serving(lambda asked: answers[asked.path]) as running:
-        (info,) = asked_once(running.url, lambda p: p.describe_models())
-    assert info.abilities == ("chat", "completion", "tools")
-    assert info.context == 4096
+def test_a_newer_servers_list_is_wrong_about_embedding() -> None:
+    """Each model's own page counts, and is asked for once for each digest; a lost one is survived."""
+    fake = FakeOllama("0.30.0")
+    fake.models |= {f"m{number}:1b": ["completion"] for number in range(100)}
+    lost = "m7:1b"
+
+    def answers(asked: Asked) -> Says:
+        if asked.path == "/api/show" and asked.json()["model"] == lost:
+            return as_json({"error": "unreadable"}, 500)
+        return fake(asked)
+
+    async def use(provider: OllamaProvider) -> None:
+        for _ in range(3):
+            infos = {info.name: info for info in await provider.describe_models()}
+        assert infos[EMBED].abilities == ("embeddings",)
+        assert infos[EMBED].context == 512
+        assert infos[CHAT].abilities == ("chat", "completion", "tools")
+        assert infos[lost].abilities == ("chat", "completion")
+        await provider.generate_embeddings(["a"], EMBED)  # without a warning
+
+    with serving(answers) as running:
+        asked_once(running.url, use)
+        pages = [asked.json()["model"] for asked in running.asked if asked.path == "/api/show"]
+    assert pages.count(lost) == 3
+    assert len(pages) == len(fake.models) + 2
+
+
+@needs_recordings
+def test_a_cached_prompts_count_is_not_its_length() -> None:
+    """From 0.30 on: 1 for a prompt of 12 tokens, as the service counts; nothing warns of it."""
+    with serving(recorded("chat whole", "ollama_server_0.30")) as running:
+        answer = asked_once(running.url, chatted)
+    assert answer.usage.input_tokens == 1
 
 
 def test_models_are_loaded_and_unloaded(server: Server) -> None:

@@ -385,6 +385,10 @@ def test_anthropic_counts_tokens() -> None:
     assert count == counted.input_tokens
 
 
+# The official client cannot say that a long prompt is to be refused.
+REFUSING = {"truncate": False, "shift": False}
+
+
 @pytest.fixture
 def fake_ollama_server() -> Iterator[Server]:
     """A server of Ollama's own API."""
@@ -421,7 +425,7 @@ def test_ollama_chat(fake_ollama_server: Server) -> None:
         "ollama", url, lambda p: p.generate_chat(TEXT_TALK, fake_ollama.CHAT, parameters)
     )
     one, other = bodies(fake_ollama_server)
-    assert one == other
+    assert one | REFUSING == other
     assert last is not None
     assert (answer.text, answer.finish_reason) == (text, last.done_reason)
     assert answer.usage.input_tokens == last.prompt_eval_count
@@ -442,9 +446,9 @@ def test_ollama_generate_and_embed(fake_ollama_server: Server) -> None:
         "ollama", url, lambda p: p.generate_completion("Once", fake_ollama.CHAT, parameters)
     )
     one, other = bodies(fake_ollama_server)
-    assert one == other
+    assert one | REFUSING == other
     assert answer.text == text
-    theirs = client.embed(fake_ollama.EMBED, ["a", "b"])
+    theirs = client.embed(fake_ollama.EMBED, ["a", "b"], truncate=False)
     vectors = ours("ollama", url, lambda p: p.generate_embeddings(["a", "b"], fake_ollama.EMBED))
     one, other = bodies(fake_ollama_server)
     assert one == other

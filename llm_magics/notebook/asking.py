@@ -16,7 +16,14 @@ from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook import answering
-from llm_magics.notebook.options import check_name, pairs, parameters_of, thread_or_model
+from llm_magics.notebook.options import (
+    SERVICE_PARAMETERS,
+    check_name,
+    pairs,
+    parameters_of,
+    service_value,
+    thread_or_model,
+)
 from llm_magics.notebook.tool_rounds import functions_named
 from llm_magics.paths import shown
 from llm_magics.policies import prompt_files
@@ -77,28 +84,44 @@ def _refuse_slips(options: argparse.Namespace, cell: str, variables: Mapping[str
         _refuse_unused(given, options, cell)
 
 
-def _refuse_unused(given: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
+def _used(options: argparse.Namespace, cell: str) -> set[str]:
+    """Return the names in the prompt, its system message, and its template."""
     text = f"{cell} {options.system or ''}"
     if options.template:
         file = prompt_files.load(options.template)
         text += f" {file.text} {file.system or ''}"
-    used = names_in(text)
+    return set(names_in(text))
+
+
+def _refuse_unused(given: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
+    used = _used(options, cell)
     for name in given:
         if options.template and name == "input":
             msg = "{{ input }} is the cell."
             raise UsageError(msg, hint="Write it in the lines below.")
-        if name not in used:
+        if name not in used and name not in SERVICE_PARAMETERS:
             msg = f"-p {name}: the prompt has no {{{{ {name} }}}}."
             raise UsageError(msg, hint=nearest(name, used))
 
 
+def _given(options: argparse.Namespace, cell: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return what ``-p`` fills into the prompt, and what it tells the service."""
+    given = pairs(options.param)
+    if not SERVICE_PARAMETERS.intersection(given):
+        return given, {}
+    used = _used(options, cell)
+    told = {name: given.pop(name) for name in SERVICE_PARAMETERS.intersection(given) - set(used)}
+    return given, {name: service_value(value) for name, value in told.items()}
+
+
 def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> Prompt:
+    given, told = _given(options, cell)
     return Prompt(
         cell.rstrip("\n"),
         model=options.model[0] if options.model else None,
         system=options.system,
-        parameters=parameters_of(options),
-        variables={**variables, **pairs(options.param)},
+        parameters={**parameters_of(options), **told},
+        variables={**variables, **given},
         images=[variables.get(word, word) for word in options.image],
         schema=options.schema and variables.get(options.schema, options.schema),
         tools=functions_named(options.tools or "", variables),
@@ -110,13 +133,14 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
 
 def _save(options: argparse.Namespace, cell: str) -> None:
     """The cell as a template; what belongs to one run of it alone is not kept."""
+    given, told = _given(options, cell)
     file = PromptFile(
         cell.strip("\n"),
         system=options.system,
         model=next(iter(options.model), None),
-        parameters=dict(parameters_of(options)),
+        parameters={**parameters_of(options), **told},
         schema=options.schema,
-        defaults=pairs(options.param),
+        defaults=given,
     )
     path = prompt_files.save(options.save, file, overwrite=options.yes)
     sys.stdout.write(f"Kept as {shown(path)}; %%llm -t {options.save} asks it.\n")

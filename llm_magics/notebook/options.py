@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,28 @@ from llm_magics.errors import UsageError, nearest
 
 # The thread of those who name none.
 THREAD = "main"
+
+# What services take beside the flags; ``-p`` passes them on where the prompt has no such name.
+SERVICE_PARAMETERS = frozenset(
+    {
+        "frequency_penalty",
+        "keep_alive",
+        "min_p",
+        "num_ctx",
+        "num_gpu",
+        "num_keep",
+        "num_thread",
+        "presence_penalty",
+        "repeat_last_n",
+        "repeat_penalty",
+        "service_tier",
+        "shift",
+        "top_k",
+        "truncate",
+        "truncation",
+        "typical_p",
+    }
+)
 
 FORMATS = ("markdown", "text", "code", "json", "df")
 
@@ -85,6 +108,19 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def service_value(text: str) -> Any:
+    """
+    Return the value that ``text`` stands for: a number, true or false, else the text itself.
+
+    >>> service_value("8192"), service_value("true"), service_value("5m")
+    (8192, True, '5m')
+    """
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false", "null") else text)
+    except ValueError:
+        return text
+
+
 def check_name(name: str | None) -> None:
     """Refuse a name for -o that no variable can have."""
     if name is not None and (not name.isidentifier() or iskeyword(name)):
@@ -119,7 +155,7 @@ def llm_cell_parser() -> OptionParser:
         help="the prompt in prompts/NAME.md; the cell is {{ input }}",
     )
     add("-p", "--param", action="append", default=[], metavar="KEY=VALUE",
-        help="what {{ KEY }} in the prompt stands for")  # fmt: skip
+        help="what {{ KEY }} in the prompt stands for, or a parameter: num_ctx=8192")  # fmt: skip
     add(
         "--schema",
         metavar="FIELDS",

@@ -122,6 +122,8 @@ class BaseModelProvider(ABC):
     # So many texts in one request of vectors, and so many such requests at once.
     texts_at_once: ClassVar[int] = 256
     embeds_at_once: ClassVar[int] = 4
+    # Whether the service itself can embed the beginning of a text that is too long.
+    truncates_texts: ClassVar[bool] = False
     # All variables that its settings may come from: when one changes, it is made anew.
     environment: ClassVar[tuple[str, ...]] = ()
 
@@ -201,6 +203,12 @@ class BaseModelProvider(ABC):
     ) -> PackedVectors:
         """The same as `generate_packed`, of vectors that the service itself shortens."""
         self._cannot("give vectors of fewer dimensions", "openai, ollama")
+
+    async def generate_truncated(
+        self, texts: Sequence[str], model: str, dimensions: int | None = None
+    ) -> PackedVectors:
+        """The same as `generate_packed`, of the beginning of texts that are too long."""
+        self._cannot("cut long texts itself", "ollama")
 
     @abstractmethod
     async def health_check(self) -> dict[str, Any]:

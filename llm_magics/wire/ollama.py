@@ -52,10 +52,14 @@ def generate_request(prompt: str, model: str, parameters: ModelParameters) -> di
 
 
 def embed_request(
-    texts: Sequence[str], model: str, dimensions: int | None = None
+    texts: Sequence[str], model: str, dimensions: int | None = None, *, truncate: bool = False
 ) -> dict[str, Any]:
-    """The body of ``POST /api/embed``."""
-    body = {"model": model, "input": list(texts)}
+    """
+    Return the body of ``POST /api/embed``.
+
+    The server refuses a text that is longer than the model reads, unless ``truncate``.
+    """
+    body = {"model": model, "input": list(texts), "truncate": truncate}
     return body if dimensions is None else {**body, "dimensions": dimensions}
 
 
@@ -94,12 +98,25 @@ def _common(parameters: ModelParameters) -> dict[str, Any]:
         options["stop"] = list(parameters.stop)
     options |= extra.pop("options", {})
     body: dict[str, Any] = {"stream": True, **({"options": options} if options else {})}
+    body |= _within_context(extra)
     if parameters.schema is not None:
         made = compiled(parameters.schema, GRAMMAR)
         body["format"] = made.schema if made else dict(parameters.schema)
     if parameters.reasoning is not None:
         body["think"] = parameters.reasoning
     return {**body, **extra}
+
+
+def _within_context(extra: Mapping[str, Any]) -> dict[str, bool]:
+    """
+    Refuse what does not fit into the context, unless ``extra`` asks for a cut.
+
+    By default the server drops the oldest messages or the end of a prompt (``truncate``), and
+    the oldest tokens while it generates (``shift``), without saying so.
+    """
+    if extra.get("truncate"):
+        return {}
+    return {"truncate": False, "shift": False}
 
 
 class ChunkDecoder:
@@ -157,7 +174,8 @@ class ChunkDecoder:
 
 
 def _usage(event: Mapping[str, Any]) -> Usage:
-    # A prompt that was wholly cached has no count: unknown, not nought.
+    # Not the length of the prompt: from 0.30 on the count leaves out what came from the server's
+    # cache, and older servers leave the count out where the whole prompt was cached.
     return Usage(event.get("prompt_eval_count"), event.get("eval_count"))
 
 

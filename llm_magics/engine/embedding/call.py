@@ -20,7 +20,7 @@ from llm_magics.engine.crew import done_by
 from llm_magics.engine.embedding import alone
 from llm_magics.engine.embedding.keeping import Keeping
 from llm_magics.engine.embedding.landing import FAILED, OK, PENDING, Landed, is_usable
-from llm_magics.engine.embedding.long_texts import mean_of_parts, truncated
+from llm_magics.engine.embedding.long_texts import Send, mean_of_parts, truncated
 from llm_magics.engine.embedding.options import EmbedOptions
 from llm_magics.engine.embedding.sending import Sender
 from llm_magics.engine.embedding.speed import Speed
@@ -226,7 +226,7 @@ class EmbeddingCall:
         assert self._keeping is not None
         text, policy = self._texts[place], self._options.too_long
         if isinstance(error, ContextLengthError) and policy != "error":
-            treat = truncated if policy == "truncate" else mean_of_parts
+            treat = self._truncated if policy == "truncate" else mean_of_parts
             try:
                 rows = await treat(text, error, self._sender.send)
             except ContextLengthError as again:
@@ -237,6 +237,14 @@ class EmbeddingCall:
         self.landed.fail(place, error)
         if len(self.landed.errors) >= _HOPELESS and not self._sender.sent:
             raise error
+
+    async def _truncated(self, text: str, error: ContextLengthError, send: Send) -> Floats:
+        """The vector of the beginning of ``text``, cut by the service where it can."""
+        assert self._sender is not None
+        assert self._route is not None
+        if self._route.provider.truncates_texts:
+            return await self._sender.send([text], truncate=True)
+        return await truncated(text, error, send)
 
     # What is told of it.
 

@@ -38,14 +38,17 @@ class Sender:
         known = [usd for usd in self._costs_usd if usd is not None]
         return sum(known) if len(known) == len(self._costs_usd) else None
 
-    async def send(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    async def send(self, texts: Sequence[str], *, truncate: bool = False) -> NDArray[np.float32]:
         """
         Their vectors, of shape (n, d).
+
+        Args:
+            truncate: have the provider itself cut texts that are too long, which it can.
 
         Raises:
             ProviderError: the provider refused them, or gave another number of vectors.
         """
-        packed = await self._asked(texts)
+        packed = await self._asked(texts, truncate)
         name, provider, model = self._route.name, self._route.provider.name, self._route.model
         count = len(packed.data) // (4 * packed.dimensions) if packed.dimensions else 0
         if count != len(texts):
@@ -68,12 +71,12 @@ class Sender:
         self.sent -= len(texts)
         return rows
 
-    async def _asked(self, texts: Sequence[str]) -> PackedVectors:
+    async def _asked(self, texts: Sequence[str], truncate: bool) -> PackedVectors:
         """Asked for again where that may help; another model's would not do."""
         retries = Retries(patience_of(self._session.config))
         while True:
             try:
-                return await self._attempt(texts)
+                return await self._attempt(texts, truncate)
             except ProviderError as error:
                 wait_s = retries.wait_s(error)
                 if wait_s is None:
@@ -81,14 +84,14 @@ class Sender:
                 self.retries += 1
                 await asyncio.sleep(wait_s)
 
-    async def _attempt(self, texts: Sequence[str]) -> PackedVectors:
+    async def _attempt(self, texts: Sequence[str], truncate: bool) -> PackedVectors:
         """Ask once, when it is this call's turn, and within the budget."""
         session, provider, model = self._session, self._route.provider, self._route.model
         estimate = money.embedding_estimate(session, provider, model, texts)
         async with session.limiter(provider).place(lambda: estimate.input_tokens):
             with session.budget.held(self._route.name, estimate.cost_usd) as hold:
                 try:
-                    packed = await self._packed(texts)
+                    packed = await self._packed(texts, truncate)
                 except ProviderError:
                     hold.spent_usd = 0.0
                     raise
@@ -100,9 +103,11 @@ class Sender:
                     self.tokens = (self.tokens or 0) + used.input_tokens
                 return packed
 
-    async def _packed(self, texts: Sequence[str]) -> PackedVectors:
+    async def _packed(self, texts: Sequence[str], truncate: bool) -> PackedVectors:
         try:
             provider, model = self._route.provider, self._route.model
+            if truncate:
+                return await provider.generate_truncated(texts, model, self._dimensions)
             if self._dimensions is None:
                 return await provider.generate_packed(texts, model)
             return await provider.generate_shortened(texts, model, self._dimensions)

@@ -57,6 +57,7 @@ def serve(spec: dict) -> str:  # type: ignore[type-arg]
     params.api_keys = [spec["key"]]
     params.n_ctx = spec["context"]
     params.n_parallel = 1
+    params.ctx_shift = False  # what is longer than the context is refused, not cut
     params.embedding = spec["embeddings"]
     params.cpuparams.n_threads = spec["threads"]
     params.cpuparams_batch.n_threads = spec["threads"]

@@ -2,7 +2,7 @@
 Ollama, by its own API: on this machine, on another, or at ollama.com.
 
 ``OLLAMA_HOST`` says where, in all the forms that Ollama itself takes; ``OLLAMA_API_KEY`` is
-sent where one is needed. Source: ``docs/api.md`` of ollama, and traffic of a 0.24 server.
+sent where one is needed. Source: ``docs/api.md`` of ollama, and traffic of 0.24 and 0.30 servers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +19,16 @@ from pydantic import Field, field_validator
 
 from llm_magics.errors import (
     ConnectionError,
+    ContextLengthError,
     ProviderError,
     UnsupportedError,
 )
 from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
+from llm_magics.providers.ollama.abilities import Abilities
 from llm_magics.providers.ollama.host import parse_host
-from llm_magics.providers.ollama.options import check
+from llm_magics.providers.ollama.old_servers import cuts_silently, may_be_full
+from llm_magics.providers.ollama.options import check, with_options
 from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
@@ -43,20 +47,16 @@ from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
 from llm_magics.wire.schema_dialects import GRAMMAR, compiled
 
-# Contexts are powers of two or nearly so: only then is it worth asking what the context is.
-_CONTEXT_STEP = 64
+_HOW_TO_EMBED_LONG_TEXTS = (
+    'Embed its beginning with too_long="truncate", or the mean of its parts with '
+    'too_long="chunk-mean"; or use a model with a longer context.'
+)
 
 # What they are called that Ollama's own computers run, and bill.
 _IN_THE_CLOUD = (":cloud", "-cloud")
 
 # For so long a model is taken to be the same that was asked about.
 _DIGESTS_S = 30.0
-
-_ABILITIES = {
-    "completion": ("chat", "completion"),
-    "embedding": ("embeddings",),
-    "thinking": ("reasoning",),
-}
 
 
 class OllamaConfig(RemoteConfig):
@@ -88,6 +88,7 @@ class OllamaProvider(RemoteProvider):
     name = "ollama"
     config_type = OllamaConfig
     abilities = (*OF_TEXT, "pull", "delete")
+    truncates_texts = True
     start = "ollama serve"
     key_variable = "OLLAMA_API_KEY"
     environment = ("OLLAMA_API_KEY", "OLLAMA_HOST")
@@ -97,8 +98,9 @@ class OllamaProvider(RemoteProvider):
 
     def __init__(self, config: OllamaConfig | None = None) -> None:
         super().__init__(config)
-        self._abilities: dict[str, tuple[str, ...]] = {}
+        self._abilities = Abilities(self.show_model)
         self._digests: tuple[float, dict[str, str]] = (0.0, {})
+        self._version = ""
         self._loading = Loading(self._size_and_place)
         self._bindings = SchemaBindings()
 
@@ -135,26 +137,24 @@ class OllamaProvider(RemoteProvider):
         name = model if ":" in model else f"{model}:latest"
         read_at, digests = self._digests
         if time.monotonic() - read_at > _DIGESTS_S or name not in digests:
-            tags = await self._tags()
-            digests = {tag["name"]: str(tag.get("digest") or "") for tag in tags}
-            self._digests = (time.monotonic(), digests)
+            await self._tags()
+            _, digests = self._digests
         return digests.get(name, "")
 
     async def describe_models(self) -> list[ModelInfo]:
         tags, loaded = await asyncio.gather(self._tags(), self.running_models())
-        with self._reading():
-            in_memory = {model["name"] for model in loaded}
-            names = [tag["name"] for tag in tags]
+        abilities = await self._abilities.of_all(tags)
+        in_memory = {model["name"] for model in loaded}
         return [
             ModelInfo(
-                name,
-                await self._known_abilities(tag),
+                tag["name"],
+                able,
                 (tag.get("details") or {}).get("context_length"),
                 tag.get("size"),
                 pulled=True,
-                loaded=name in in_memory,
+                loaded=tag["name"] in in_memory,
             )
-            for name, tag in zip(names, tags, strict=True)
+            for tag, able in zip(tags, abilities, strict=True)
         ]
 
     async def _health(self) -> dict[str, Any]:
@@ -233,8 +233,18 @@ class OllamaProvider(RemoteProvider):
     ) -> PackedVectors:
         return PackedVectors.of(await self._embedded(texts, model, dimensions))
 
-    async def _embedded(
+    async def generate_truncated(
         self, texts: Sequence[str], model: str, dimensions: int | None = None
+    ) -> PackedVectors:
+        return PackedVectors.of(await self._embedded(texts, model, dimensions, truncate=True))
+
+    async def _embedded(
+        self,
+        texts: Sequence[str],
+        model: str,
+        dimensions: int | None = None,
+        *,
+        truncate: bool = False,
     ) -> list[list[float]]:
         model = self.bare(model)
         if not texts:
@@ -243,8 +253,18 @@ class OllamaProvider(RemoteProvider):
             # The server gives its hidden states all the same, which are like nothing much.
             msg = f"ollama/{model} is not made to embed: its vectors tell little of likeness."
             warn(msg)
-        body = {**wire.embed_request(texts, model, dimensions), **self._kept()}
-        reply = await self._object("POST", "/api/embed", body, model)
+        body = {**wire.embed_request(texts, model, dimensions, truncate=truncate), **self._kept()}
+        try:
+            reply = await self._object("POST", "/api/embed", body, model)
+        except ContextLengthError as error:  # num_ctx does not help: the model reads no more
+            raise ContextLengthError(
+                str(error),
+                hint=_HOW_TO_EMBED_LONG_TEXTS,
+                provider=self.name,
+                model=model,
+                status=error.status,
+                body=error.body,
+            ) from None
         with self._reading():
             vectors: Embeddings = wire.embeddings_of(reply)
         if len(vectors) != len(texts):  # it leaves out what it finds empty
@@ -310,21 +330,32 @@ class OllamaProvider(RemoteProvider):
     async def _warn_of_cut(
         self, body: dict[str, Any], model: str, last: StreamChunk, has_answered: bool
     ) -> None:
-        """A prompt longer than the context is cut in silence: say so where it seems to be."""
+        """Warn where an old server, which cannot refuse, seems to have cut the prompt."""
         read = last.usage.input_tokens if last.usage else None
+        if body.get("truncate") is not False or (has_answered and not may_be_full(read)):
+            return
+        if not cuts_silently(await self._known_version()):
+            return
         if not has_answered:
             msg = (
                 f"ollama/{model} answered with nothing after reading {read} tokens. If the prompt "
-                "was longer, the server cut it to fit: raise num_ctx."
+                "was longer, the server cut it to fit: raise num_ctx, or update Ollama."
             )
-        elif read and read % _CONTEXT_STEP == 0 and read == await self._context(body, model):
+        elif read == await self._context(body, model):
             msg = (
                 f"ollama/{model} read {read} tokens, which is all that it can: what was longer "
-                "was cut by the server. Raise num_ctx."
+                "was cut by the server. Raise num_ctx, or update Ollama."
             )
         else:
             return
         warn(msg)
+
+    async def _known_version(self) -> str:
+        """The server's version, asked once; nothing where it does not say."""
+        if not self._version:
+            with suppress(ProviderError):
+                self._version = await self.version()
+        return self._version
 
     async def _context(self, body: dict[str, Any], model: str) -> int | None:
         """The context that the model was loaded with, as asked for or as the server says."""
@@ -339,6 +370,7 @@ class OllamaProvider(RemoteProvider):
         return next((each.get("context_length") for each in loaded if each["name"] == full), None)
 
     def _with_settings(self, body: dict[str, Any]) -> dict[str, Any]:
+        body = with_options(body)
         options = {"num_ctx": self.config.num_ctx} if self.config.num_ctx else {}
         options |= body.get("options", {})
         check(options)
@@ -349,22 +381,13 @@ class OllamaProvider(RemoteProvider):
         return {} if keep_alive is None else {"keep_alive": keep_alive}
 
     async def _abilities_of(self, model: str) -> tuple[str, ...]:
-        return await self._known_abilities({"name": model})
-
-    async def _known_abilities(self, tag: dict[str, Any]) -> tuple[str, ...]:
-        """From the list where the server tells there, from the model's own page where not."""
-        name, digest = tag["name"], tag.get("digest") or tag["name"]
-        if digest not in self._abilities:
-            told = tag.get("capabilities")
-            if told is None:
-                told = (await self.show_model(name)).get("capabilities") or []
-            self._abilities[digest] = tuple(
-                ability for each in told for ability in _ABILITIES.get(each, (each,))
-            )
-        return self._abilities[digest]
+        return await self._abilities.of(model, await self.digest(model))
 
     async def _tags(self) -> list[dict[str, Any]]:
-        return await self._models("/api/tags")
+        tags = await self._models("/api/tags")
+        digests = {tag["name"]: str(tag.get("digest") or "") for tag in tags}
+        self._digests = (time.monotonic(), digests)
+        return tags
 
     async def _models(self, path: str) -> list[dict[str, Any]]:
         said = await self._object("GET", path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from llm_magics.errors import UsageError, nearest
 
@@ -43,6 +44,26 @@ _OPTIONS = frozenset(
         "f16_kv",
     ]
 )
+
+
+def with_options(body: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return ``body`` with the runner's options where the server reads them.
+
+    It ignores them beside ``model``, where a parameter such as ``num_ctx`` would arrive.
+
+    Raises:
+        UsageError: ``truncate`` or ``shift`` is neither true nor false.
+    """
+    for name in ("truncate", "shift"):
+        if not isinstance(body.get(name, False), bool):
+            msg = f"{name} cannot be {body[name]!r}."
+            raise UsageError(msg, hint="Give it true or false.")
+    beside = {name: body[name] for name in body if name in _OPTIONS}
+    if not beside:
+        return body
+    rest = {name: value for name, value in body.items() if name not in beside}
+    return {**rest, "options": {**beside, **body.get("options", {})}}
 
 
 def check(names: Iterable[str]) -> None:
