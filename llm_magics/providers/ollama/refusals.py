@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from llm_magics.errors import (
     UnsupportedError,
 )
 from llm_magics.providers import refusals
+from llm_magics.providers.error_bodies import told_by
 from llm_magics.secrets import scrub
 from llm_magics.wire.retry_after import retry_after_s
 
@@ -23,6 +23,8 @@ from llm_magics.wire.retry_after import retry_after_s
 _TOO_LONG = re.compile(
     r"exceeds the (?:context length|available context size)|input .{0,40}too large to process"
 )
+
+_TOKENS = re.compile(r"\((\d{1,9}) tokens\)")
 
 # A suggested context has room for an answer, and is no larger than any model's.
 _ROOM_FOR_ANSWER = 512
@@ -40,14 +42,13 @@ def classified(
         return refusals.classified(
             said, status, headers, provider=provider, model=model, by_code={}
         )
-    error, inside = _unwrapped(said)
+    told = told_by(said)  # from 0.30 on a JSON string inside ``error``
     if status is None:  # in a stream, of newer servers
-        status = inside
-    text = error.get("message", error) if isinstance(error, dict) else error
-    words = scrub(str(text)).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
+        status = told.status
+    words = scrub(told.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
     made, hint = _kind(words.lower(), status)
     if made is ContextLengthError:
-        hint = _context_hint(error, provider)
+        hint = _context_hint(words, provider)
     callers_fault = any(part in words.lower() for part in _CALLERS_FAULT)
     retryable = made.retryable or (
         (status is None or status >= 500 or status == 408) and not callers_fault
@@ -64,34 +65,11 @@ def classified(
     )
 
 
-def _unwrapped(said: Any) -> tuple[Any, int | None]:
-    """
-    Return what an error body holds, and the status that it names.
-
-    From 0.30 on the error of the model's own server is a JSON string inside ``error``.
-    """
-    status = None
-    for _ in range(3):  # a proxy may have wrapped it once more
-        if isinstance(said, str) and said.lstrip().startswith("{"):
-            try:
-                said = json.loads(said)
-            except (ValueError, RecursionError):
-                break
-        if not isinstance(said, dict):
-            break
-        named = next((said[key] for key in ("status", "code") if type(said.get(key)) is int), None)
-        status = status or named
-        if "error" not in said:
-            break
-        said = said["error"]
-    return said, status
-
-
-def _context_hint(error: Any, provider: str) -> str:
-    """Return how to make room for a prompt; ``error`` may say how long it is."""
-    length = error.get("n_prompt_tokens") if isinstance(error, dict) else None
+def _context_hint(words: str, provider: str) -> str:
+    """Return how to make room for a prompt; ``words`` may say how long it is."""
+    length = max(map(int, _TOKENS.findall(words)), default=0)
     size = 8192
-    while type(length) is int and size < length + _ROOM_FOR_ANSWER and size < _LARGEST:
+    while size < length + _ROOM_FOR_ANSWER and size < _LARGEST:
         size *= 2
     return (
         f"Raise the context: -p num_ctx={size} in a cell, lm.ask(…, num_ctx={size}), or "
