@@ -215,6 +215,8 @@ class StreamChunk(NamedTuple):
         reasoning_blocks: what must go back with the answer in the next turn.
         piece: ``tool_call`` for a piece of a call that is not whole yet, ``summary`` where
             ``reasoning`` sums up thinking that the service does not show; else empty.
+        ends_reasoning: whether all text before this piece turns out to be thinking, because the
+            model closed it without having opened it.
     """
 
     text: str = ""
@@ -227,6 +229,7 @@ class StreamChunk(NamedTuple):
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
     piece: str = ""
+    ends_reasoning: bool = False
 
     @property
     def has_tokens(self) -> bool:
@@ -257,7 +260,7 @@ class ModelResponse:
         cls, chunks: Iterable[StreamChunk], *, model: str = "", provider: str = ""
     ) -> ModelResponse:
         """The answer that ``chunks`` add up to. The last word on usage and finish wins."""
-        chunks = list(chunks)
+        chunks = settled(list(chunks))
         told = {name: _last(chunks, name) for name in ("finish_reason", "usage", "timings", "raw")}
         last: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         return cls(
@@ -269,6 +272,17 @@ class ModelResponse:
             provider=provider,
             **last,
         )
+
+
+def settled(chunks: Sequence[StreamChunk]) -> Sequence[StreamChunk]:
+    """Return ``chunks`` with the text that turned out to be thinking as their reasoning."""
+    last = max((place for place, each in enumerate(chunks) if each.ends_reasoning), default=0)
+    if not last:
+        return chunks
+    thoughts = [
+        each._replace(text="", reasoning=each.reasoning + each.text) for each in chunks[:last]
+    ]
+    return [*thoughts, *chunks[last:]]
 
 
 def _last(chunks: Sequence[StreamChunk], name: str) -> Any:

@@ -58,3 +58,36 @@ def test_half_tags_and_tags_in_passing(text: str, expected: tuple[str, str]) -> 
     """What is no thinking stays; thinking that is cut off stays thinking."""
     response = apart(list(text))
     assert (response.reasoning, response.text) == expected
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="<`")),
+    st.text(st.characters(codec="utf-8", exclude_characters="<")).map(lambda t: t.lstrip("\n")),
+    st.lists(st.integers(0)),
+    st.sampled_from(["stop", None]),
+)
+def test_a_lone_closing_tag_ends_the_thinking(
+    thought: str, answer: str, cuts: list[int], finish_reason: str | None
+) -> None:
+    """The prompt ended with the opening one; what was handed out before is thinking after all."""
+    thought = f"{thought}\n"
+    whole = f"{thought}</think>\n\n{answer}"
+    pieces: list[str] = cut_anyhow(whole, cuts)  # type: ignore[arg-type, assignment]
+    response = apart(pieces, finish_reason)
+    assert (response.reasoning, response.text) == (thought, answer)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the tag `</think>` closes it",
+        'he wrote "</think>" there',
+        "```\n</think>\n```\nso",
+        "<b>bold</b> and <think> opens, </think> closes",
+        "nothing </thin",
+    ],
+)
+def test_a_tag_that_is_spoken_of_is_text(text: str) -> None:
+    """In quotes, in code, and with its opening one before it."""
+    response = apart(list(text))
+    assert (response.reasoning, response.text) == ("", text)

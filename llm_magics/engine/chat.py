@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from llm_magics.engine.road import (
 )
 from llm_magics.engine.session import Session
 from llm_magics.engine.stamping import stamped
+from llm_magics.engine.thoughts import answer_in_thoughts
 from llm_magics.errors import ProviderError, ReplayMissError, UsageError, short
 from llm_magics.policies import metrics, recordings
 from llm_magics.policies.retrying import Retries, may_fall_back
@@ -95,9 +97,22 @@ class ChatCall:
         """The pieces of the answer, as far as it has come."""
         return self._chunks
 
-    def again(self, more: Sequence[ChatMessage], *, is_mending: bool = False) -> ChatCall:
-        """The same call with ``more`` said after the prompt; in a thread it takes its place."""
+    def again(
+        self,
+        more: Sequence[ChatMessage],
+        *,
+        is_mending: bool = False,
+        reasoning: bool | None = None,
+    ) -> ChatCall:
+        """
+        Return the same call with ``more`` said after the prompt; in a thread it takes its place.
+
+        With ``reasoning`` the model is told to think or not, whatever the prompt says.
+        """
         other = copy(self)
+        if reasoning is not None:
+            told = {**self._prompt.parameters, "reasoning": reasoning}
+            other._prompt = replace(self._prompt, parameters=told)
         other.messages = (*self.messages, *more)
         other._mended = self._mended + is_mending
         other._begin()
@@ -299,7 +314,7 @@ class ChatCall:
         """Make the answer, or what came of it, a turn of its thread."""
         if self._prompt.thread is None or not self._has_begun:
             return
-        answer, response = ModelResponse.of(self._chunks), self.response()
+        answer, response = self._answer(self._chunks), self.response()
         said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
         is_whole = response.finish_reason not in (None, INTERRUPTED)
         turn = Turn(
@@ -316,7 +331,8 @@ class ChatCall:
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
         """The answer, or as much of it as has come, or what ``so_far`` makes of it."""
         chunks = self._chunks if so_far is None else so_far
-        answer = ModelResponse.of(chunks)
+        # While it comes, thoughts may hold drafts of the answer.
+        answer = ModelResponse.of(chunks) if so_far is not None else self._answer(chunks)
         route = self._route
         timing = metrics.measure(chunks, answer.usage, route.load_s if route else 0.0)
         return Response(
@@ -337,6 +353,10 @@ class ChatCall:
             mended=self._mended,
             dropped=self._dropped,
         )
+
+    def _answer(self, chunks: Sequence[StreamChunk]) -> ModelResponse:
+        """The answer in ``chunks``; the JSON of its thoughts where it is nothing else."""
+        return answer_in_thoughts(ModelResponse.of(chunks), self._prompt.schema)
 
     def _cost_usd(self, answer: ModelResponse) -> float | None:
         """What it cost; not known of an answer that broke off, whose count had not ended."""

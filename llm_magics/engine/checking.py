@@ -10,7 +10,8 @@ from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
-from llm_magics.errors import ParseError
+from llm_magics.engine.thoughts import is_thought_only
+from llm_magics.errors import EmptyAnswerError, ParseError
 from llm_magics.schemas import schema_of
 from llm_magics.types import ChatMessage, Progress, StreamChunk
 
@@ -39,17 +40,28 @@ class CheckedCall:
     async def _checked(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         while True:
             events = self._call.events()
+            empty: EmptyAnswerError | None = None
             try:
                 async for event in events:
                     yield event
+            except EmptyAnswerError as error:
+                if not self._left or not is_thought_only(self.response()):
+                    raise
+                empty = error
             finally:
                 await events.aclose()
-            misfit = self.response().misfit()
-            if misfit is None or not self._left or self.response().finish_reason == "length":
+            response = self.response()
+            misfit = response.misfit()
+            if misfit is None or not self._left:
                 return
+            if response.finish_reason == "length" and not is_thought_only(response):
+                return  # it would be cut again
             self._left -= 1
-            yield Progress(f"asking {self.response().model} again: {misfit}")
-            self._call = self._call.again(self._complaint(misfit), is_mending=True)
+            yield Progress(f"asking {response.model} again: {empty or misfit}")
+            if is_thought_only(response):  # it may never come to an end of its thoughts
+                self._call = self._call.again((), is_mending=True, reasoning=False)
+            else:
+                self._call = self._call.again(self._complaint(misfit), is_mending=True)
 
     def _complaint(self, misfit: ParseError) -> tuple[ChatMessage, ChatMessage]:
         """The answer that does not fit, and what is wrong with it."""

@@ -13,7 +13,7 @@ from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError
 from llm_magics.policies import recordings
 from llm_magics.secrets import scrubbed
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, settled
 
 
 class KeptAnswers:
@@ -78,7 +78,7 @@ class KeptAnswers:
 def _says_the_same(told: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
     """Whether what is kept is the answer, and not one from which a key was taken out."""
     text = "".join(piece[1] for piece in told["chunks"])
-    return text == "".join(chunk.text for chunk in chunks)
+    return text == "".join(chunk.text for chunk in settled(chunks))
 
 
 def _answer_in(found: bytes | None) -> Mapping[str, Any] | None:

@@ -16,11 +16,12 @@ class _SoFar:
     def __init__(self, call: ChatCall) -> None:
         self._call = call
         self._seen: list[StreamChunk] = []
+        self._is_whole = False
 
     @property
     def response(self) -> Response:
         """The answer, or as much of it as has been taken."""
-        return self._call.response(self._seen)
+        return self._call.response(None if self._is_whole else self._seen)
 
     @property
     def data(self) -> Any:
@@ -51,7 +52,11 @@ class Stream(_SoFar):
         return self
 
     def __next__(self) -> StreamChunk:
-        chunk = next(self._chunks)
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            self._is_whole = True
+            raise
         self._seen.append(chunk)
         return chunk
 
@@ -77,7 +82,11 @@ class AsyncStream(_SoFar):
         return self
 
     async def __anext__(self) -> StreamChunk:
-        chunk = await anext(self._chunks)
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._is_whole = True
+            raise
         self._seen.append(chunk)
         return chunk
 

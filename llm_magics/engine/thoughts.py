@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ParseError
 from llm_magics.policies.parsing import FoundJSON, json_values
 from llm_magics.schemas import fitted
 from llm_magics.types import ModelResponse
 from llm_magics.wire.schema_dialects import unwrapped
+
+if TYPE_CHECKING:
+    from llm_magics.engine.response import Response
+
+
+def is_thought_only(answer: ModelResponse | Response) -> bool:
+    """Whether the model thought, and answered with nothing."""
+    return bool(answer.reasoning.strip()) and not answer.text.strip() and not answer.tool_calls
 
 
 def fitting_json(text: str, schema: Any) -> FoundJSON | None:
@@ -33,8 +41,7 @@ def answer_in_thoughts(answer: ModelResponse, schema: Any) -> ModelResponse:
     Some servers put the whole output of a thinking model into its thoughts when the answer is
     bound to a schema. What does not fit the schema stays a thought.
     """
-    is_empty = not answer.text.strip() and not answer.tool_calls
-    if schema is None or not is_empty or not answer.reasoning.strip():
+    if schema is None or not is_thought_only(answer):
         return answer
     found = fitting_json(answer.reasoning, schema)
     if found is None:

@@ -61,6 +61,9 @@ def _show(
         try:
             with Exchange(call, display.show_progress, display.catch_up) as exchange:
                 for chunk in exchange:
+                    if chunk.ends_reasoning:
+                        display.rethink()
+                        written = 0
                     if chunk.reasoning:
                         display.think(chunk.reasoning)
                     if chunk.text:

@@ -96,7 +96,10 @@ def _show(
             for number, event in events:
                 if isinstance(event, Progress):
                     show_progress(event)
-                elif event.text:
+                else:
+                    if event.ends_reasoning:
+                        texts[number] = ""
+                        columns.rethink(number)
                     texts[number] += event.text
                     columns.write(number, event.text)
         finally:

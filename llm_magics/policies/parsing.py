@@ -164,9 +164,14 @@ def partial_json(text: str) -> Any:
     Raises:
         ParseError: none has begun, or it is none.
     """
-    whole = [(each.value, each.end - each.start) for each in _json_in_prose(text)]
-    begun = [_begun_at(text, begins.start()) for begins in islice(re.finditer(r"[{[]", text), 20)]
-    found = [each for each in (*whole, *begun) if each is not None]
+    whole = _json_in_prose(text)
+    begun = [
+        _begun_at(text, begins.start())
+        for begins in islice(re.finditer(r"[{[]", text), 20)
+        if not any(each.start < begins.start() < each.end for each in whole)
+    ]
+    lengths = [(each.value, each.end - each.start) for each in whole]
+    found = [each for each in (*lengths, *begun) if each is not None]
     if found:
         return max(found, key=lambda each: each[1])[0]
     msg = f"No JSON has begun in the answer: {_beginning(text)}"

@@ -23,7 +23,14 @@ from typing import Any
 from llm_magics.errors import ConfigurationError, ReplayMissError
 from llm_magics.media import ToolCall
 from llm_magics.secrets import scrub, scrubbed
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage, whole_text
+from llm_magics.types import (
+    ChatMessage,
+    ModelParameters,
+    StreamChunk,
+    Usage,
+    settled,
+    whole_text,
+)
 from llm_magics.writing import write_whole
 
 Request = dict[str, Any]
@@ -91,6 +98,7 @@ def _with_names(value: Any) -> Any:
 
 def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
     """An answer as it is kept: its pieces with their times, and how it ended."""
+    chunks = settled(chunks)
     pieces = [
         [round(chunk.elapsed_s or 0.0, 4), chunk.text, *([chunk.reasoning] if chunk.reasoning else [])]
         for chunk in chunks

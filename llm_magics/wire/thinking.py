@@ -9,10 +9,13 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 class ThinkTags:
     """
-    Puts what stands between ``<think>`` and ``</think>`` at the start of an answer apart.
+    Puts the thinking at the start of an answer apart from it.
 
     Servers that know a model's manner do this themselves; others hand its words on as they
-    are. Anywhere but at the start the tags are text: an answer may be about them.
+    are. Thinking stands between ``<think>`` and ``</think>`` at the start, or, where the prompt
+    itself ended with the opening tag, before a lone ``</think>``. What was handed out as text
+    before a lone tag is known to be thinking only then: the piece with the tag is marked with
+    ``ends_reasoning``. Anywhere else the tags are text: an answer may be about them.
     """
 
     def __init__(self) -> None:
@@ -20,33 +23,40 @@ class ThinkTags:
         self._held = ""
         self._is_thinking = False
         self._is_after = False
+        self._is_plain = False
+        self._said: list[str] = []
 
     def split(self, chunk: StreamChunk) -> StreamChunk:
-        """``chunk`` with thinking in ``reasoning``; what may be half a tag is held back."""
+        """Return ``chunk`` with thinking in ``reasoning``; what may be half a tag is held back."""
         if self.is_past or not (chunk.text or chunk.finish_reason):
             return chunk
+        was_plain = self._is_plain
         text, reasoning = self._split(chunk.text)
+        ends_reasoning = was_plain and not self._is_plain
         if chunk.finish_reason:
             rest = self.flush()
             text, reasoning = text + rest.text, reasoning + rest.reasoning
-        return chunk._replace(text=text, reasoning=chunk.reasoning + reasoning)
+        reasoning = chunk.reasoning + reasoning
+        return chunk._replace(text=text, reasoning=reasoning, ends_reasoning=ends_reasoning)
 
     def flush(self) -> StreamChunk:
-        """What is still held back when the answer ends."""
+        """Return what is still held back when the answer ends."""
         held, self._held = self._held, ""
         return StreamChunk("", held) if self._is_thinking else StreamChunk(held)
 
     def _split(self, text: str) -> tuple[str, str]:
         text, self._held = self._held + text, ""
         reasoning = ""
+        if self._is_plain:
+            return self._until_lone_tag(text)
         if not self._is_thinking and not self._is_after:
             start = text.lstrip()
             if _OPEN.startswith(start[: len(_OPEN)]) and len(start) < len(_OPEN):
                 self._held = text
                 return "", ""
             if not start.startswith(_OPEN):
-                self.is_past = True
-                return text, ""
+                self._is_plain = True
+                return self._until_lone_tag(text)
             self._is_thinking, text = True, start[len(_OPEN) :]
         if self._is_thinking:
             reasoning, closed, text = text.partition(_CLOSE)
@@ -55,9 +65,36 @@ class ThinkTags:
                 self._held = reasoning[len(reasoning) - keep :]
                 return "", reasoning[: len(reasoning) - keep]
             self._is_thinking, self._is_after = False, True
+        return self._after(text), reasoning
+
+    def _after(self, text: str) -> str:
         text = text.lstrip("\n")  # the lines that part the answer from the thinking
         self.is_past = bool(text)
-        return text, reasoning
+        return text
+
+    def _until_lone_tag(self, text: str) -> tuple[str, str]:
+        """The text as it is; where a closing tag ends the thinking, what follows it."""
+        place = text.find(_CLOSE)
+        while place >= 0:
+            if _may_end_thinking("".join([*self._said, text[:place]])):
+                self._is_plain, self._is_after = False, True
+                return self._after(text[place + len(_CLOSE) :]), text[:place]
+            place = text.find(_CLOSE, place + 1)
+        keep = _half_of_close(text) if "<" in text[1 - len(_CLOSE) :] else 0
+        text, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        self._said.append(text)
+        return text, ""
+
+
+def _may_end_thinking(before: str) -> bool:
+    """
+    Whether a closing tag after ``before`` is one, and not a word about tags.
+
+    It is not where an opening tag stands before it, and not in quotes or code.
+    """
+    line = before.rpartition("\n")[2]
+    is_quoted = before.endswith(("`", '"', "'", "“", "‘", "«")) or line.count("`") % 2 == 1
+    return _OPEN not in before and not is_quoted and before.count("```") % 2 == 0
 
 
 def _half_of_close(text: str) -> int:

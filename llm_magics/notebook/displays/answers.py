@@ -38,6 +38,9 @@ class AnswerDisplay(Protocol):
     def think(self, text: str) -> None:
         """More of the model's thinking, which comes before the answer."""
 
+    def rethink(self) -> None:
+        """Count all that was written so far as thinking: the answer begins only now."""
+
     def tell(self, about: Mapping[str, Any]) -> None:
         """Where the answer comes from: kept with it in the notebook, and not shown."""
 
@@ -109,6 +112,12 @@ class TextDisplay(_Displaying):
         sys.stdout.write(inert.plain(text))
         sys.stdout.flush()
 
+    def rethink(self) -> None:
+        """Print a line between the thinking, which cannot be taken back, and the answer."""
+        if self._wrote:
+            sys.stdout.write("\n(so far the model was thinking)\n\n")
+            self._wrote = "\n"
+
     def close(self) -> None:
         if self._wrote and not self._wrote.endswith("\n"):
             sys.stdout.write("\n")
@@ -125,6 +134,11 @@ class StaticDisplay(_Displaying):
 
     def think(self, text: str) -> None:
         self._thoughts += text
+
+    def rethink(self) -> None:
+        """Move all segments to the thoughts."""
+        self._thoughts += "\n\n".join([*self._segments, self._segmenter.open])
+        self._segmenter, self._segments = Segmenter(), []
 
     def show_progress(self, progress: Progress | None) -> None:
         """Nobody watches."""
@@ -155,6 +169,7 @@ class LiveDisplay(_Displaying):
         self._segmenter = Segmenter()
         self._pacer = Pacer(clock)
         self._output = Output(publish)
+        self._written: list[tuple[Output, str]] = []  # whole segments
         self._bar: Bar | None = Bar(self._output, clock)  # until there is an answer to show
         self._clock = clock
         self._thinking: Thinking | None = None
@@ -177,8 +192,22 @@ class LiveDisplay(_Displaying):
         self._pacer.grew(len(text))
         for segment in self._segmenter.feed(text):
             self._show(segment, _bundle)
+            self._written.append((self._output, segment))
             self._output = Output(self._publish)
         self.catch_up()
+
+    def rethink(self) -> None:
+        """Fold all segments away as thoughts, in the place of the first one."""
+        outputs = [*self._written, (self._output, self._segmenter.open)]
+        thoughts = "\n\n".join(segment for _, segment in outputs)
+        if not thoughts.strip():
+            return
+        first, *others = (output for output, _ in outputs)
+        first.show(thinking.bundle(thoughts))
+        for output in others:
+            output.clear()
+        self._segmenter, self._written = Segmenter(), []
+        self._output = Output(self._publish)
 
     def catch_up(self) -> None:
         if self._pacer.is_due(self._segmenter.open_length):

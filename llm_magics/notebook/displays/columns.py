@@ -47,6 +47,10 @@ class Columns:
         self._pacer.grew(len(text))
         self.catch_up()
 
+    def rethink(self, number: int) -> None:
+        """Drop what was written of one of the answers: it was thinking."""
+        self._texts[number] = ""
+
     def catch_up(self) -> None:
         """Show what was kept back, if it is time."""
         if self._is_live and self._pacer.is_due(sum(map(len, self._texts))):
