@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import NoReturn
@@ -29,6 +30,20 @@ def _may_be_key(name: str, value: str) -> bool:
     return _KEY_HEADERS.search(name) is not None or not re.fullmatch(r"[A-Za-z_.\s-]*", value)
 
 
+def stripped(value: str | None) -> str:
+    """
+    Return ``value`` without white space around it: files and ``$(cat …)`` end in a newline.
+
+    The mark of the byte order, with which some editors begin a file, counts as white space.
+    """
+    return (value or "").strip().strip("\ufeff\u200b").strip()
+
+
+def environment_value(name: str) -> str:
+    """Return the environment variable ``name`` stripped; empty if it is unset or blank."""
+    return stripped(os.environ.get(name)) if name else ""
+
+
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name may hold a key."""
     return _KEY_NAMES.search(name) is not None
@@ -50,7 +65,8 @@ class Secret:
 
     @classmethod
     def of(cls, value: str | None) -> Secret | None:
-        """``value`` wrapped, or ``None`` where there is none."""
+        """``value`` wrapped, without white space around it; ``None`` if there is nothing else."""
+        value = stripped(value)
         return cls(value) if value else None
 
     def reveal(self) -> str:

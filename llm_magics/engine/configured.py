@@ -14,7 +14,7 @@ from llm_magics.providers import (
     provider_type,
 )
 from llm_magics.providers.base import BaseModelProvider
-from llm_magics.secrets import Secret, Unseen
+from llm_magics.secrets import Secret, Unseen, environment_value, stripped
 from llm_magics.settings import keys, trust
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
@@ -32,6 +32,11 @@ class ConfiguredProviders:
         self._refuse_unknown_settings()
         made = provider_type(self._type_of(name))
         settings = self.config.for_provider(name, made.config_type.model_fields)
+        if isinstance(key := settings.get("api_key"), str) and not stripped(key):
+            del settings["api_key"]  # a blank key counts as unset
+        for limit in ("max_line_mb", "max_response_mb"):
+            if limit in made.config_type.model_fields:
+                settings.setdefault(limit, self.config.get(limit))
         own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
         if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
             settings |= self._key_of_the_keyring(name, made, settings)
@@ -104,7 +109,7 @@ class ConfiguredProviders:
         variable = made.config_type.namesake_key_variable(name, settings)
         # A well-known service at its own address is where its key belongs.
         is_own_place = "base_url" not in settings
-        return variable if os.environ.get(variable) and not is_own_place else ""
+        return variable if environment_value(variable) and not is_own_place else ""
 
     def _created(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
         try:
@@ -120,7 +125,7 @@ class ConfiguredProviders:
         self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
     ) -> dict[str, Any]:
         """The key that the user's system keeps, where neither settings nor environment have one."""
-        if os.environ.get(made.config_type.namesake_key_variable(name, settings)):
+        if environment_value(made.config_type.namesake_key_variable(name, settings)):
             return {}
         if self._type_of(name) == name and made.own_key_source():
             return {}

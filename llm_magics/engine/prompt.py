@@ -27,7 +27,18 @@ _THEIRS = frozenset(
 )
 # Settings of providers: sent along they would do nothing, or show a key.
 _OF_PROVIDERS = frozenset(
-    {"api", "api_key", "api_version", "base_url", "connect_s", "idle_s", "profile", "total_s"}
+    {
+        "api",
+        "api_key",
+        "api_version",
+        "base_url",
+        "connect_s",
+        "idle_s",
+        "max_line_mb",
+        "max_response_mb",
+        "profile",
+        "total_s",
+    }
 )
 # The arguments of lm.ask itself.
 _ARGUMENTS = ("fresh", "images", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.secrets import is_secret_name
+from llm_magics.secrets import is_secret_name, stripped
 
 if TYPE_CHECKING:
     from llm_magics.providers.base import BaseModelProvider, ProviderConfig
@@ -67,6 +67,8 @@ def create_provider(
         settings = {**config.model_dump(), **settings}
     elif config:
         settings = {**config, **settings}
+    if isinstance(key := settings.get("api_key"), str) and not stripped(key):
+        del settings["api_key"]  # a blank key counts as unset
     kind = settings.pop("type", None) or name
     made = provider_type(kind)
     if kind == name:

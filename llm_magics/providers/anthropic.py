@@ -7,7 +7,6 @@ Source: https://docs.anthropic.com/en/api.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -28,7 +27,7 @@ from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import told_by
 from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
-from llm_magics.secrets import Secret
+from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.schema_dialects import ANTHROPIC
@@ -67,9 +66,9 @@ class AnthropicConfig(RemoteConfig):
             makes the next turn cheaper and this one a little dearer.
     """
 
-    base_url: str = Field(default_factory=lambda: os.environ.get("ANTHROPIC_BASE_URL") or _OWN)
+    base_url: str = Field(default_factory=lambda: environment_value("ANTHROPIC_BASE_URL") or _OWN)
     api_key: Secret | None = Field(
-        default_factory=lambda: Secret.of(os.environ.get("ANTHROPIC_API_KEY"))
+        default_factory=lambda: Secret.of(environment_value("ANTHROPIC_API_KEY"))
     )
     api_version: str = "2023-06-01"
     cache_prompts: bool = False

@@ -8,7 +8,6 @@ and makes whole answers out of them.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.media import Transcript
+from llm_magics.secrets import environment_value
 from llm_magics.types import (
     ChatMessage,
     ModelParameters,
@@ -133,7 +133,7 @@ class BaseModelProvider(ABC):
     @classmethod
     def own_key_source(cls) -> str:
         """Where the user's key would be taken from, in words; nothing where there is none."""
-        return cls.key_variable if os.environ.get(cls.key_variable) else ""
+        return cls.key_variable if environment_value(cls.key_variable) else ""
 
     @property
     def address(self) -> str:

@@ -8,7 +8,6 @@ Source: https://lmstudio.ai/docs/developer/rest (``/api/v1``, and ``/api/v0`` be
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.providers.openai_like.quirks import Quirks
-from llm_magics.secrets import Secret
+from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import Embeddings, Progress, Usage
 from llm_magics.wire.schema_dialects import GRAMMAR
 
@@ -42,9 +41,9 @@ class LMStudioConfig(OpenAILikeConfig):
             which adds the time to first token and the speed that it measured itself.
     """
 
-    base_url: str = Field(default_factory=lambda: os.environ.get("LMSTUDIO_BASE_URL") or _OWN)
+    base_url: str = Field(default_factory=lambda: environment_value("LMSTUDIO_BASE_URL") or _OWN)
     api_key: Secret | None = Field(
-        default_factory=lambda: Secret.of(os.environ.get("LM_API_TOKEN"))
+        default_factory=lambda: Secret.of(environment_value("LM_API_TOKEN"))
     )
     chat_api: Literal["v1", "v0"] = "v1"
     idle_s: float = Field(600.0, gt=0)  # a large model may take minutes to load
@@ -118,7 +117,7 @@ class LMStudioProvider(OpenAILikeProvider):
     async def _health(self) -> dict[str, Any]:
         models = await self.describe_models()
         loaded = [model.name for model in models if model.loaded]
-        detail = f"LM Studio at {self.config.base_url}: {len(models)} models, {len(loaded)} loaded"
+        detail = f"LM Studio at {self.address}: {len(models)} models, {len(loaded)} loaded"
         return {"detail": detail, "models": [model.name for model in models], "loaded": loaded}
 
     async def load_model(self, model: str, **settings: Any) -> dict[str, Any]:

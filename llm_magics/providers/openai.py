@@ -7,7 +7,6 @@ Source: https://platform.openai.com/docs/api-reference.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.openai_like import OpenAILikeConfig
 from llm_magics.providers.openai_like.media import MediaProvider
 from llm_magics.providers.openai_like.quirks import PROFILES, Quirks, profile_of
-from llm_magics.secrets import Secret
+from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import openai_responses
 
@@ -39,12 +38,16 @@ class OpenAIConfig(OpenAILikeConfig):
         api_version: of Azure's older interface, with an address for each deployment.
     """
 
-    base_url: str = Field(default_factory=lambda: os.environ.get("OPENAI_BASE_URL") or _OWN)
+    base_url: str = Field(default_factory=lambda: environment_value("OPENAI_BASE_URL") or _OWN)
     api_key: Secret | None = Field(
-        default_factory=lambda: Secret.of(os.environ.get("OPENAI_API_KEY"))
+        default_factory=lambda: Secret.of(environment_value("OPENAI_API_KEY"))
     )
-    organization: str | None = Field(default_factory=lambda: os.environ.get("OPENAI_ORG_ID"))
-    project: str | None = Field(default_factory=lambda: os.environ.get("OPENAI_PROJECT_ID"))
+    organization: str | None = Field(
+        default_factory=lambda: environment_value("OPENAI_ORG_ID") or None
+    )
+    project: str | None = Field(
+        default_factory=lambda: environment_value("OPENAI_PROJECT_ID") or None
+    )
     api: Literal["chat", "responses"] = "chat"
     profile: str | None = None
     api_version: str | None = None
@@ -68,7 +71,7 @@ class OpenAIConfig(OpenAILikeConfig):
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
         return {
             "profile": profile,
-            "api_key": os.environ.get(cls.namesake_key_variable(name, settings)),
+            "api_key": environment_value(cls.namesake_key_variable(name, settings)),
             "organization": None,
             "project": None,
             **settings,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -24,7 +23,7 @@ from llm_magics.errors import (
 from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import ProviderConfig, StreamingProvider
 from llm_magics.providers.streams import Decoder, stream_chunks
-from llm_magics.secrets import Hidden, Secret
+from llm_magics.secrets import Hidden, Secret, environment_value, stripped
 from llm_magics.types import StreamChunk
 from llm_magics.wire.errors import is_error
 
@@ -71,12 +70,18 @@ class RemoteConfig(ProviderConfig):
     @field_validator("api_key", mode="before")
     @classmethod
     def _wrapped(cls, value: object) -> object:
-        if not isinstance(value, str):
+        key = value.reveal() if isinstance(value, Secret) else value
+        if not isinstance(key, str):
             return value
-        if not value.strip().isprintable():
+        if not stripped(key).isprintable():
             msg = "It holds characters that no key has."
             raise ValueError(msg)
-        return Secret.of(value.strip())  # files and $(cat …) end in a newline
+        return Secret.of(key)
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _stripped(cls, value: object) -> object:
+        return stripped(value) if isinstance(value, str) else value
 
     @field_validator("base_url", mode="after")
     @classmethod
@@ -100,7 +105,7 @@ class RemoteConfig(ProviderConfig):
             msg = f"Where {name} is has not been said."
             hint = f"Set providers.{name}.base_url to its address."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
-        key = os.environ.get(cls.namesake_key_variable(name, settings))
+        key = environment_value(cls.namesake_key_variable(name, settings))
         return {"api_key": key, **settings}
 
     @classmethod
@@ -190,7 +195,7 @@ class RemoteProvider(StreamingProvider):
     async def _health(self) -> dict[str, Any]:
         """What there is to say of a service that answers: ``detail`` in words, and more."""
         models = await self.list_models()
-        detail = f"{len(models)} models at {self.config.base_url}"
+        detail = f"{len(models)} models at {self.address}"
         return {"detail": detail, "models": models}
 
     async def _send(
@@ -307,7 +312,7 @@ class RemoteProvider(StreamingProvider):
         return ConnectionError(str(error), hint=hint, provider=self.name, code=error.code)
 
     def _foreign(self, said: Any) -> ConfigurationError:
-        msg = f"What answers at {self.config.base_url} is not {self.name}: {str(said)[:60]!r}"
+        msg = f"What answers at {self.address} is not {self.name}: {str(said)[:60]!r}"
         hint = f"Check providers.{self.name}.base_url; perhaps a proxy answered in its place."
         return ConfigurationError(msg, hint=hint, provider=self.name, body=said)
 

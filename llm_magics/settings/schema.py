@@ -104,6 +104,12 @@ class Settings(BaseModel):
     replay_speed: float = Field(
         0, ge=0, allow_inf_nan=False, description="1: as fast as it was recorded; 0: at once"
     )
+    max_line_mb: float = Field(
+        16.0, gt=0, allow_inf_nan=False, description="longest line of a streamed answer, in MB"
+    )
+    max_response_mb: float = Field(
+        512.0, gt=0, allow_inf_nan=False, description="longest answer, decompressed, in MB"
+    )
     render: Literal["auto", "live", "static", "text"] = Field(
         "auto", description="how answers are shown; auto: live where somebody watches"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from llm_magics.secrets import environment_value, stripped
+
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
@@ -15,12 +17,12 @@ def token() -> tuple[str, str]:
     Like ``huggingface_hub``: the environment first, then the file that ``hf auth login`` writes.
     """
     for name in _VARIABLES:
-        if value := os.environ.get(name, "").strip():
+        if value := environment_value(name):
             return value, name
     path = _file()
     try:
-        value = path.read_text("utf-8").strip()
-    except OSError:
+        value = stripped(path.read_text("utf-8"))
+    except (OSError, ValueError):  # there is none, or it is not text
         return "", ""
     return (value, f"file {path}") if value else ("", "")
 

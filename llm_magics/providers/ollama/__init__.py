@@ -8,7 +8,6 @@ sent where one is needed. Source: ``docs/api.md`` of ollama, and traffic of 0.24
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +32,7 @@ from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.providers.schema_binding import SchemaBindings, stated
-from llm_magics.secrets import Secret
+from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -68,9 +67,9 @@ class OllamaConfig(RemoteConfig):
         num_ctx: the longest prompt and answer together, in tokens; the server's own unless given.
     """
 
-    base_url: str = Field(default_factory=lambda: os.environ.get("OLLAMA_HOST", ""))
+    base_url: str = Field(default_factory=lambda: environment_value("OLLAMA_HOST"))
     api_key: Secret | None = Field(
-        default_factory=lambda: Secret.of(os.environ.get("OLLAMA_API_KEY"))
+        default_factory=lambda: Secret.of(environment_value("OLLAMA_API_KEY"))
     )
     keep_alive: str | int | None = None
     num_ctx: int | None = Field(None, ge=1)
@@ -162,7 +161,7 @@ class OllamaProvider(RemoteProvider):
         models = await self.running_models()
         with self._reading():
             loaded = [model["name"] for model in models]
-        detail = f"Ollama {version} at {self.config.base_url}"
+        detail = f"Ollama {version} at {self.address}"
         return {"detail": detail, "version": version, "loaded": loaded}
 
     async def version(self) -> str:
