@@ -69,14 +69,14 @@ def image_of(given: Any) -> Image:
     if isinstance(given, Image):
         return given
     if isinstance(given, bytes | bytearray):
-        return Image(bytes(given))
+        return _from_bytes(bytes(given), "The picture")
     return _named(given) if isinstance(given, str | Path) else _drawn(given)
 
 
 def _named(given: str | Path) -> Image:
     """The picture at a path or an address, or within one."""
     if isinstance(given, str) and given.startswith("data:"):
-        return Image(_decoded(given.partition(",")[2]))
+        return _from_bytes(_decoded(given.partition(",")[2]), "The picture in the data URL")
     if isinstance(given, str) and given.startswith(("https://", "http://")):
         return Image(url=given)
     return _read(given)
@@ -85,7 +85,9 @@ def _named(given: str | Path) -> Image:
 def _drawn(given: Any) -> Image:
     """The picture that an object of some library is."""
     if isinstance(getattr(given, "data", None), bytes):  # IPython
-        return Image(given.data)
+        return _from_bytes(given.data, "The picture")
+    if hasattr(given, "convert") and getattr(given, "mode", None) not in _PNG_MODES:  # PIL
+        given = given.convert("RGB")
     for way in ("save", "savefig"):  # PIL, matplotlib
         if hasattr(given, way):
             return Image(_saved(getattr(given, way)))
@@ -120,12 +122,49 @@ def _saved(save: Callable[..., Any]) -> bytes:
 
 def _read(given: str | Path) -> Image:
     try:
-        path = Path(given).expanduser()
-        return Image(path.read_bytes())
+        data = Path(given).expanduser().read_bytes()
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
         msg = f"The picture {given} cannot be read: {why}."
         raise ConfigurationError(msg, hint="Check the path.") from None
+    return _from_bytes(data, f"The picture {given}")
+
+
+def _from_bytes(data: bytes, what: str) -> Image:
+    """Return the picture in the bytes of a file; printers' colours are converted to RGB."""
+    if not data:
+        msg = f"{what} is empty (0 bytes)."
+        raise ConfigurationError(msg, hint="Check how the file was written.")
+    return Image(_converted(data) if _is_cmyk(data) else data)
+
+
+# What PIL writes into a PNG file as it is; the rest (CMYK, YCbCr, LAB …) becomes RGB.
+_PNG_MODES = frozenset({"1", "I", "I;16", "L", "LA", "P", "PA", "RGB", "RGBA"})
+
+# JPEG's markers of a frame, which tell how many colours a pixel has (ITU-T T.81, table B.1).
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+
+
+def _is_cmyk(data: bytes) -> bool:
+    """Return whether the bytes are a JPEG file with four colours a pixel, as printers use."""
+    at = 2
+    while data.startswith(b"\xff\xd8\xff") and at + 9 < len(data) and data[at] == 0xFF:
+        if data[at + 1] in _FRAMES:
+            return data[at + 9] == 4
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
+def _converted(data: bytes) -> bytes:
+    """Return a picture with printers' colours as PNG in RGB: the services misread the others."""
+    from PIL import Image as PILImage
+
+    try:
+        with PILImage.open(io.BytesIO(data)) as picture:
+            return _saved(picture.convert("RGB").save)
+    except (OSError, ValueError) as error:
+        msg = f"The picture has CMYK colours and could not be converted: {error}"
+        raise ConfigurationError(msg, hint="Save it as an RGB picture.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +224,11 @@ class Sound:
     """A recording, by its bytes."""
 
     data: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            msg = "The recording is empty (0 bytes)."
+            raise ConfigurationError(msg, hint="Check how the file was written.")
 
     @property
     def _kind(self) -> tuple[str, str]:

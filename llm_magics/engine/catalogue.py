@@ -65,7 +65,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
 
 def services(session: Session) -> DataFrame:
     """One row a provider: how one comes to it, and what it can. Nobody is asked."""
-    import pandas as pd
+    from llm_magics.wide_frames import WideFrame
 
     rows: list[tuple[object, ...]] = []
     for name in session.providers.names():
@@ -75,7 +75,7 @@ def services(session: Session) -> DataFrame:
             rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
         except Exception as error:  # one that is wrong, or anybody's, hides no other
             rows.append((name, False, "", f"mend it: {scrub(str(error))}", ""))
-    return pd.DataFrame(rows, columns=["provider", "set_up", "key", "start", "abilities"])
+    return WideFrame(rows, columns=["provider", "set_up", "key", "start", "abilities"])
 
 
 def _warn(session: Session, name: str, error: BaseException) -> None:

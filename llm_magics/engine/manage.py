@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.road import find_route
@@ -36,14 +36,14 @@ async def delete_model(session: Session, model: str) -> None:
     session.listings.forget(route.provider.name)
 
 
-async def health(session: Session) -> DataFrame:
-    """One row a provider: its status, and in words what is so or what is missing."""
-    import pandas as pd
+async def health(session: Session, names: Sequence[str] | None = None) -> DataFrame:
+    """Return one row a provider, of all or of ``names``: its status, and the reason in words."""
+    from llm_magics.wide_frames import WideFrame
 
-    names = session.providers.names()
+    names = names or session.providers.names()
     found = await session.ask_all(names, lambda provider: provider.health_check())
     rows = [(name, *_status(result)) for name, result in zip(names, found, strict=True)]
-    return pd.DataFrame(rows, columns=["provider", "status", "detail"])
+    return WideFrame(rows, columns=["provider", "status", "detail"])
 
 
 def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:

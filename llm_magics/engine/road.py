@@ -22,6 +22,7 @@ from llm_magics.policies import metrics, routing
 from llm_magics.policies.retrying import Patience
 from llm_magics.policies.routing import Candidate
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.providers.capabilities import providers_of
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.types import Progress
@@ -90,11 +91,21 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
     name, model = routing.split(candidate.model)
     if name is None:
         short_names = [*session.config.aliases, *session.config.routes]
-        name = routing.find_bare(candidate.model, await session.model_names(), short_names)
+        listings = await session.model_names()
+        elsewhere = [_how_to_write(session, each, model) for each in providers_of(model)]
+        name = routing.find_bare(candidate.model, listings, short_names, elsewhere)
     if not model:
         msg = f'"{candidate.model}" names no model.'
         raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")
     return Route(session.provider(name), model, parameters=candidate.parameters)
+
+
+def _how_to_write(session: Session, name: str, model: str) -> str:
+    """Return what to write for ``model`` of the provider ``name``, and the key that is missing."""
+    provider = session.provider(name)
+    if provider.is_set_up or not provider.key_variable:
+        return f"Write {name}/{model}."
+    return f"Write {name}/{model}; it needs {provider.key_variable} (or: %llm key {name})."
 
 
 async def made_ready(route: Route, ability: str) -> AsyncGenerator[Progress, None]:

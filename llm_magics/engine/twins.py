@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from llm_magics.engine.exchange import Call, Exchange, walked
+from llm_magics.errors import Interrupted
 from llm_magics.types import Progress, StreamChunk
 
 P = ParamSpec("P")
@@ -37,7 +38,7 @@ class Work(Generic[T]):
 
     call: Call[Progress | StreamChunk]
     result: Callable[[], T]
-    stopped: Callable[[], BaseException] = KeyboardInterrupt
+    stopped: Callable[[], BaseException] = lambda: Interrupted("Stopped.")
 
 
 class Waiting(Generic[T]):

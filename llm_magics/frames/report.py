@@ -66,12 +66,14 @@ class EmbeddingReport:
         """The rows that did not go plainly: their ``outcome``, ``error`` and ``text``, by index."""
         import pandas as pd
 
+        from llm_magics.wide_frames import WideFrame
+
         codes, landed = self._rows.codes, self._call.landed
         outcomes = outcomes_of(self._rows, self._call)
         odd = np.flatnonzero(outcomes != "ok")
         errors = [landed.errors.get(int(codes[row])) for row in odd]
         index = self._index if self._index is not None else pd.RangeIndex(len(codes))
-        return pd.DataFrame(
+        return WideFrame(
             {
                 "outcome": outcomes[odd],
                 "error": [error and f"{type(error).__name__}: {error}" for error in errors],

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 LAST = "_llm"
 
 
-def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> None:
-    """Show the answer as it comes; whatever came of it is kept, however it ends."""
+def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> Response:
+    """Show the answer as it comes and return it; what came is kept, however it ends."""
     call = CheckedCall(session, prompt)
     form = options.format or ("markdown" if call.schema is None else "json")
     rounds = ToolRounds(shell, prompt.tools, is_allowed=options.yes)
@@ -45,6 +45,7 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
         _show_as(shell, form, call)
     _tell(shell, response)
     response.check()
+    return response
 
 
 def _show(

@@ -13,12 +13,14 @@ from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
+from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook import answering
 from llm_magics.notebook.options import (
     SERVICE_PARAMETERS,
     check_name,
+    llm_cell_parser,
     pairs,
     parameters_of,
     service_value,
@@ -65,6 +67,17 @@ def answer_cell(
     session.threads.leave(cells.running().key, but=options.thread)
     answering.answer(shell, options, prompt)
     return None
+
+
+def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]) -> Response:
+    """Ask the prompt on the line of ``%llm ask`` and return the answer, which is shown."""
+    if not text.strip():
+        msg = "%llm ask takes a prompt."
+        raise UsageError(msg, hint="Write %llm ask Why is the sky blue?")
+    kernel_loop.nest_if_wanted()
+    options = llm_cell_parser().parse("")
+    session.threads.leave(cells.running().key, but=None)
+    return answering.answer(shell, options, _prompt(options, text, variables))
 
 
 def _refuse_slips(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> None:

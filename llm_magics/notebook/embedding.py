@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.notebook.options import check_name, embed_parser
+from llm_magics.notebook.options import check_name, embed_parser, without_comment
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,7 +27,7 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     from llm_magics.frames.embed import embedded
 
     parser = embed_parser("%embed")
-    source, flags = _cut_at_flags(line, parser.flags)
+    source, flags = _cut_at_flags(without_comment(line), parser.flags)
     options = parser.parse(flags)
     check_name(options.output)
     if not source:

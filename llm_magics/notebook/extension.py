@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llm_magics import consent, errors, kernel_loop, progress, user_code
-from llm_magics.notebook import cell_keys, typed_keys
+from llm_magics.notebook import cell_keys, lines_of_prose, typed_keys
 from llm_magics.notebook.completing import complete
 from llm_magics.notebook.displays.bars import progress_view
 from llm_magics.notebook.magics import LLMMagics
@@ -21,7 +22,7 @@ _RESPONSE = ("llm_magics.engine.response", "Response")
 def load(shell: InteractiveShell) -> None:
     """Register the magics, Tab completion, and how answers, errors and progress are shown."""
     shell.register_magics(LLMMagics)
-    shell.input_transformers_cleanup.extend([typed_keys.hide, keep_empty_cell])
+    shell.input_transformers_cleanup.extend(_transformers())
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
@@ -39,9 +40,7 @@ def unload(shell: InteractiveShell) -> None:
         for name in names:
             shell.magics_manager.magics[kind].pop(name, None)
     shell.input_transformers_cleanup[:] = [
-        each
-        for each in shell.input_transformers_cleanup
-        if each not in (keep_empty_cell, typed_keys.hide)
+        each for each in shell.input_transformers_cleanup if each not in _transformers()
     ]
     if shell.Completer is not None:
         shell.Completer.custom_matchers[:] = [
@@ -54,6 +53,11 @@ def unload(shell: InteractiveShell) -> None:
     consent.ask_by(None)
     user_code.label_cells_by(None)
     config.unwatch(kernel_loop.nest_if_wanted)
+
+
+def _transformers() -> list[Callable[[list[str]], list[str]]]:
+    """Return what changes a cell's lines before IPython reads them, in order."""
+    return [typed_keys.hide, keep_empty_cell, lines_of_prose.call_magics]
 
 
 def keep_empty_cell(lines: list[str]) -> list[str]:

@@ -55,6 +55,10 @@ class OptionParser(argparse.ArgumentParser):
 
     def parse(self, line: str) -> argparse.Namespace:
         """The options on ``line``."""
+        return self.parse_prose(without_comment(line))
+
+    def parse_prose(self, line: str) -> argparse.Namespace:
+        """The options on a line of prose, in which a ``#`` begins no comment."""
         options, unknown = self.parse_known_intermixed_args(split(line))
         if unknown:
             self._refuse(unknown[0])
@@ -85,6 +89,32 @@ class OptionParser(argparse.ArgumentParser):
         """Where its flags are told of."""
         magic, _, command = self.prog.partition(" ")
         return f"See {magic} help {command}" if command else f"See {magic}?"
+
+
+def without_comment(line: str) -> str:
+    """
+    Return ``line`` without a comment at its end.
+
+    A comment begins with a ``#`` at the start of a word, outside of quotes.
+    """
+    quote = before = ""
+    for at, character in enumerate(line):
+        if quote:
+            quote = "" if character == quote and before != "\\" else quote
+        elif character in "\"'":
+            quote = character
+        elif character == "#" and (not before or before.isspace()):
+            return line[:at].rstrip()
+        before = character
+    return line
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+def unescaped(text: str) -> str:
+    """Return ``text`` with backslash escapes of newline, tab and backslash replaced."""
+    return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
 
 
 def split(line: str) -> list[str]:
@@ -186,7 +216,13 @@ def add_parameters(parser: OptionParser) -> None:
     add("--max-tokens", type=int, metavar="N", help="the longest answer")
     add("--top-p", type=float, metavar="P", help="the share of probability drawn from")
     add("--seed", type=int, metavar="N", help="the same seed asks for the same draw")
-    add("--stop", action="append", metavar="TEXT", help="end the answer before this")
+    add(
+        "--stop",
+        action="append",
+        type=unescaped,
+        metavar="TEXT",
+        help="end the answer before this; \\n is a newline",
+    )
 
 
 def parameters_of(options: argparse.Namespace) -> Mapping[str, Any]:

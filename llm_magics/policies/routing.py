@@ -108,10 +108,15 @@ def split(model: str) -> tuple[str | None, str]:
 
 
 def find_bare(
-    name: str, listings: Mapping[str, Sequence[str]], short_names: Iterable[str] = ()
+    name: str,
+    listings: Mapping[str, Sequence[str]],
+    short_names: Iterable[str] = (),
+    elsewhere: Iterable[str] = (),
 ) -> str:
     """
     The one provider that lists ``name``; an error names the nearest, ``short_names`` among them.
+
+    ``elsewhere``: what to write for models of that name at services that listed none, in words.
 
     Raises:
         ModelNotFoundError: none does, or several do.
@@ -127,6 +132,9 @@ def find_bare(
     if having:
         msg = f'Several providers have a model "{name}".'
         hint = f"Say which: {' or '.join(f'{provider}/{name}' for provider in having)}."
+    elif instructions := " ".join(elsewhere):
+        msg = f'The model "{name}" needs the name of its provider.'
+        hint = instructions
     else:
         msg = f'No provider has a model "{name}".'
         by_name = {model.partition("/")[2]: model for model in known}

@@ -146,10 +146,10 @@ class Config:
 
     def frame(self) -> DataFrame:
         """Every setting with its value and its source."""
-        import pandas as pd
+        from llm_magics.wide_frames import WideFrame
 
         rows = [(key, shown(value), source) for key, value, source in self.items()]
-        return pd.DataFrame(rows, columns=["key", "value", "source"]).set_index("key")
+        return WideFrame(rows, columns=["key", "value", "source"]).set_index("key")
 
     def _look_up(self, key: str) -> Sourced:
         layers: list[dict[str, Sourced]] = [

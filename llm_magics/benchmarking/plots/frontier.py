@@ -15,6 +15,7 @@ from llm_magics.benchmarking.results.differences import (
     scores_of,
     values_of,
 )
+from llm_magics.benchmarking.results.items import items
 from llm_magics.benchmarking.results.stats import mean_interval
 from llm_magics.errors import UsageError
 from llm_magics.frames.plots.canvas import GREY
@@ -37,7 +38,7 @@ def points(frame: pd.DataFrame, quality: str | None, cost: str | None) -> pd.Dat
     dear = column_to_compare(frame, cost or _known_cost(frame))
     rows = []
     for name, group in frame.groupby("asked", sort=False):
-        by_prompt = values_of(group, good).groupby(group["prompt"]).mean()
+        by_prompt = values_of(group, good).groupby(items(group)).mean()
         interval = mean_interval(by_prompt)
         rows.append((name, _mean(by_prompt), *interval, _mean(values_of(group, dear))))
     told = pd.DataFrame(rows, columns=["model", good, "low", "high", dear]).set_index("model")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from llm_magics.benchmarking.results.items import items
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
@@ -126,7 +127,7 @@ def _pairs(frame: pd.DataFrame) -> list[_Pair]:
 def _all_pairs(frame: pd.DataFrame) -> list[_Pair]:
     """The same, with those that failed."""
     told = frame.reset_index(drop=True)
-    keys = [name for name in ("prompt", "repeat") if name in told]
+    keys: list[Any] = [items(told), *(told[name] for name in ("repeat",) if name in told)]
     models = told["asked"].tolist()
     return [
         _Pair(one, other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from llm_magics.benchmarking.quality import judging, scorers
 from llm_magics.benchmarking.quality.judging import Judge
 from llm_magics.benchmarking.quality.scorers import Scorer
 from llm_magics.benchmarking.results.differences import SCORE, scores_of
+from llm_magics.benchmarking.results.items import occurrences
 from llm_magics.errors import LLMError, UsageError
 from llm_magics.user_code import warn
 
@@ -85,6 +87,14 @@ def expected_of(frame: pd.DataFrame, expected: Any) -> list[Any]:
     if expected is None:
         return frame["expected"].tolist() if "expected" in frame else [None] * len(frame)
     prompts = list(dict.fromkeys(frame["prompt"]))
+    rows = occurrences(frame)
+    asked = list(dict.fromkeys(rows))
+    is_list = isinstance(expected, Iterable) and not isinstance(
+        expected, str | Mapping | AbstractSet
+    )
+    if is_list and len(prompts) < len(asked) == len(given := list(expected)):
+        by_row = dict(zip(asked, given, strict=True))  # a prompt was asked more than once
+        return [by_row[row] for row in rows]
     by_prompt = dict(zip(prompts, right_for(prompts, expected), strict=True))
     return [by_prompt[prompt] for prompt in frame["prompt"]]
 

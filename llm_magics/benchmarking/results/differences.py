@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from llm_magics.benchmarking.results.items import items
 from llm_magics.benchmarking.results.stats import gap_interval, holm, paired_test
 from llm_magics.benchmarking.results.whole import is_whole, several_loads
 from llm_magics.errors import UsageError, nearest
@@ -74,10 +75,8 @@ def table_of(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     Of scores that is a prompt, for asked again it tells nothing new of what a model knows: its
     repeats are averaged. Of times it is a request, for each is another draw.
     """
-    keys = (
-        ["prompt"] if column.startswith(SCORE) or "repeat" not in frame else ["prompt", "repeat"]
-    )
-    values = frame.assign(_value=values_of(frame, column))
+    keys = ["_item"] if column.startswith(SCORE) or "repeat" not in frame else ["_item", "repeat"]
+    values = frame.assign(_value=values_of(frame, column), _item=items(frame))
     table = values.pivot_table(index=keys, columns="asked", values="_value", aggfunc="mean")
     return table.reindex(columns=list(dict.fromkeys(frame["asked"])))
 

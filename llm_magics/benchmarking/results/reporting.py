@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from llm_magics.benchmarking.results.differences import SCORE, scores_of
+from llm_magics.benchmarking.results.items import items
 from llm_magics.errors import UsageError
 
 # Of the many columns of a summary, those that a report shows.
@@ -88,7 +89,7 @@ _DEFINITIONS = (
 def _count(runs: pd.DataFrame, about: Mapping[Any, Any]) -> str:
     told = [
         _many(len(runs), "request"),
-        _many(runs["prompt"].nunique(), "prompt"),
+        _many(items(runs).nunique(), "prompt"),
         _many(runs["asked"].nunique(), "model"),
     ]
     stopped = f" It was stopped {about['stopped']}." if about.get("stopped") else ""

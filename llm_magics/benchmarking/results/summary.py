@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from llm_magics.benchmarking.results.differences import scores_of
+from llm_magics.benchmarking.results.items import items
 from llm_magics.benchmarking.results.stats import bootstrap, mean_interval
 from llm_magics.benchmarking.results.whole import LOAD, is_whole, several_loads
 from llm_magics.engine.road import INTERRUPTED
@@ -39,7 +40,7 @@ def _row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     told |= {"stopped": stopped} if stopped else {}
     for name in scores_of(group):
         # Asked again a prompt tells nothing new of what a model knows.
-        by_prompt = group.groupby("prompt", sort=False)[name].mean()
+        by_prompt = group[name].groupby(items(group), sort=False).mean()
         low, high = mean_interval(by_prompt, confidence)
         told |= {name: _mean(by_prompt), f"{name}_low": low, f"{name}_high": high}
     whole = group[is_whole(group)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.errors import UsageError, nearest
+from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.commands import answers, measuring, media, models, money, settings
-from llm_magics.notebook.commands.registry import COMMANDS, USAGE, Variables, command, say
-from llm_magics.notebook.options import bench_parser, compare_parser
+from llm_magics.notebook.commands.registry import COMMANDS, PROSE, USAGE, Variables, command, say
+from llm_magics.notebook.options import bench_parser, compare_parser, without_comment
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -19,15 +19,23 @@ __all__ = ["COMMANDS", "answers", "measuring", "media", "models", "money", "run"
 def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
     """What ``%llm`` does with its line."""
     name, _, rest = line.strip().partition(" ")
-    if not name:
-        name = "help"
+    if not name or name.startswith("#"):
+        name, rest = "help", ""
     if name not in COMMANDS:
         msg = f'%llm has no subcommand "{name}".'
         raise UsageError(msg, hint=nearest(name, COMMANDS))
+    if name not in PROSE:
+        rest = without_comment(rest)
     if rest.strip() and USAGE[name] == name:
         msg = f"%llm {name} takes nothing more, and was given {rest.strip()!r}."
         raise UsageError(msg, hint=f"Write %llm {name}.")
-    return COMMANDS[name](shell, rest.strip(), variables)
+    try:
+        return COMMANDS[name](shell, rest.strip(), variables)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        msg = f"Stopped %llm {name}."
+        raise Interrupted(msg) from None
 
 
 # Their flags are told of with their help.

@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
+    from llm_magics.engine.response import Response
 
-@command("ask TEXT")
-def ask(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Ask the model of the settings; {{ names }} as in %%llm."""
-    from llm_magics.notebook.asking import answer_cell
-    from llm_magics.notebook.options import llm_cell_parser
 
-    answer_cell(shell, llm_cell_parser().parse(""), rest, variables)
+@command("ask TEXT", is_prose=True)
+def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
+    """Ask the model of the settings; {{ names }} as in %%llm. ``a = %llm ask …`` is the answer."""
+    from llm_magics.notebook.asking import answer_line
+
+    return answer_line(shell, rest, variables)
 
 
 @command("explain [MODEL]")
-def explain(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
     """Have the last error explained; what is sent is shown before."""
     from llm_magics.engine.prompt import Prompt
     from llm_magics.notebook.answering import answer
@@ -34,7 +35,7 @@ def explain(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     model = one_word("explain", rest, "a model") if rest else None
     told = material()
     show(shell, told)
-    answer(shell, llm_cell_parser().parse(""), Prompt(told, model))
+    return answer(shell, llm_cell_parser().parse(""), Prompt(told, model))
 
 
 @command("record [FILE|off]")
@@ -147,12 +148,11 @@ def _clear_vectors() -> str:
 @command("templates")
 def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """The prompts in files that -t can name, as a DataFrame."""
-    import pandas as pd
-
     from llm_magics.errors import LLMError
     from llm_magics.paths import shown
     from llm_magics.policies import prompt_files
     from llm_magics.policies.templates import names_in
+    from llm_magics.wide_frames import WideFrame
 
     rows: list[tuple[str, str, str | None, str, str]] = []
     for name, path in sorted(prompt_files.names().items()):
@@ -163,7 +163,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
             continue
         names = names_in(f"{file.text}{file.system or ''}") - {"input"}
         rows.append((name, file.description, file.model, ", ".join(sorted(names)), shown(path)))
-    return pd.DataFrame(rows, columns=["name", "description", "model", "variables", "path"])
+    return WideFrame(rows, columns=["name", "description", "model", "variables", "path"])
 
 
 @command("threads [NAME|clear [NAME]]")

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from llm_magics.engine.media_calls import MediaCall
 
 
-@command("image TEXT [-o NAME] [--model M] [--size S]")
-def image(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Make a picture; -o keeps the bytes of its file."""
+@command("image TEXT [-o NAME] [--model M] [--size S]", is_prose=True)
+def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
+    """Make a picture; -o keeps the bytes of its file, and so does ``a = %llm image …``."""
     from IPython.display import Image, display
 
     from llm_magics.engine.media_calls import image_call
@@ -26,7 +26,7 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     parser = _parser("%llm image", "Make a picture.")
     parser.add_argument("--size", metavar="S")
-    given = parser.parse(rest)
+    given = parser.parse_prose(rest)
     prompt = render(" ".join(given.words), variables)
     if not prompt.strip():
         msg = "%llm image takes a text that says what is to be seen."
@@ -36,7 +36,9 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     pictures = _finished(image_call(session, prompt, model, options))
     for picture in pictures:
         display(Image(data=picture))
-    _keep(shell, given.output, pictures[0] if len(pictures) == 1 else pictures)
+    made = pictures[0] if len(pictures) == 1 else pictures
+    _keep(shell, given.output, made)
+    return made
 
 
 @command("transcribe FILE [-o NAME] [--model M]")
@@ -77,10 +79,14 @@ def _finished(call: MediaCall[Any]) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}."
         raise UsageError(msg, hint="Name a file with a recording in it.") from None
+    if not data:
+        msg = f"The recording {path} is empty (0 bytes)."
+        raise UsageError(msg, hint="Check how the file was written.")
+    return data
 
 
 def _keep(shell: InteractiveShell, name: str | None, value: Any) -> None:

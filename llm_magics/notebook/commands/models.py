@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics.errors import nearest
+from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word, say
+from llm_magics.notebook.options import split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -29,14 +30,30 @@ def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """What models there are, as a DataFrame."""
     from llm_magics.api import models as listed
+    from llm_magics.engine.session import session
     from llm_magics.errors import ModelNotFoundError
 
     frame = listed(rest)
     if rest and frame.empty:
+        if rest.rstrip("/") in session.providers.names():
+            say(no_models(rest.rstrip("/")))
+            return frame
         known = listed()
         msg = f'There is no model or provider like "{rest}".'
         raise ModelNotFoundError(msg, hint=nearest(rest, {*known.provider, *known.model}))
     return frame
+
+
+def no_models(name: str) -> str:
+    """Return what to tell of a provider that lists no models."""
+    from llm_magics.engine.session import session
+
+    provider = session.provider(name)
+    where = f" at {provider.address}" if provider.address else ""
+    text = f"{name}{where} has no models."
+    if "pull" in provider.abilities:
+        text = f"{text} Pull one with: %llm pull {name}/NAME"
+    return text
 
 
 @command("pull MODEL")
@@ -47,8 +64,13 @@ def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     from llm_magics.engine.session import session
 
     model = one_word("pull", rest, "a model")
-    with Exchange(PullCall(session, model)) as exchange:
-        exchange.finish()
+    try:
+        with Exchange(PullCall(session, model)) as exchange:
+            exchange.finish()
+    except KeyboardInterrupt:
+        msg = f"Stopped; {model} was not pulled completely."
+        hint = f"What was downloaded is not lost. Continue with: %llm pull {model}"
+        raise Interrupted(msg, hint=hint) from None
     say(f"{model} is here.")
 
 
@@ -73,14 +95,20 @@ def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
     return services(session)
 
 
-@command("health")
+@command("health [PROVIDER …]")
 def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """Which providers can be used, and if not, why."""
+    """Which providers can be used, and if not, why; of all, or of those named."""
     from llm_magics.bridge import bridge
     from llm_magics.engine.manage import health as checked
     from llm_magics.engine.session import session
 
-    return bridge.run(checked(session))
+    names = split(rest)
+    known = session.providers.names()
+    for name in names:
+        if name not in known:
+            msg = f'There is no provider "{name}".'
+            raise UsageError(msg, hint=nearest(name, known))
+    return bridge.run(checked(session, names or None))
 
 
 @command("pick")

@@ -18,14 +18,23 @@ Command = Callable[["InteractiveShell", str, Variables], Any]
 COMMANDS: dict[str, Command] = {}
 USAGE: dict[str, str] = {}
 
+# Subcommands whose line is prose, in which a # begins no comment.
+PROSE: set[str] = set()
 
-def command(usage: str) -> Callable[[Command], Command]:
-    """Make a function a subcommand: ``usage`` begins with its name, its docstring is its help."""
+
+def command(usage: str, *, is_prose: bool = False) -> Callable[[Command], Command]:
+    """
+    Make a function a subcommand: ``usage`` begins with its name, its docstring is its help.
+
+    ``is_prose``: its line is a text for a model, and a ``#`` in it begins no comment.
+    """
     name = usage.partition(" ")[0]
 
     def register(function: Command) -> Command:
         COMMANDS[name] = function
         USAGE[name] = usage
+        if is_prose:
+            PROSE.add(name)
         return function
 
     return register

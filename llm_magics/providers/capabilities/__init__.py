@@ -32,6 +32,25 @@ def as_of() -> str:
     return str(_table()["as_of"])
 
 
+def providers_of(model: str) -> list[str]:
+    """
+    Return the cloud providers in the table that have ``model``, or others of its family.
+
+    A model that is newer than the table is recognised by the beginning of its name (``gpt-``).
+    """
+    tables: dict[str, dict[str, Any]] = _table()["models"]
+    bare = _DATE.sub("", model)
+    having = [name for name, known in tables.items() if model in known or bare in known]
+    family = model.partition("-")[0]
+    if having or not re.fullmatch(r"[a-z]{3,}|o\d", family):
+        return having
+    return [
+        name
+        for name, known in tables.items()
+        if any(each.startswith(f"{family}-") for each in known)
+    ]
+
+
 def completed(provider: str, told: ModelInfo) -> ModelInfo:
     """``told`` by the service, and what it left open from the table."""
     known = _table()["models"].get(provider, {})

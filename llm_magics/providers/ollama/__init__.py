@@ -194,7 +194,7 @@ class OllamaProvider(RemoteProvider):
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch ``model``; cut off, the next pull goes on where it stopped."""
         model = self.bare(model)
-        lines, sizes = NewlineSplitter(), PullSizes(model)
+        lines, sizes = NewlineSplitter(), PullSizes(self.name, model)
         try:
             async with self._transport.stream("POST", "/api/pull", {"model": model}) as stream:
                 if not stream.ok:
@@ -250,7 +250,7 @@ class OllamaProvider(RemoteProvider):
             return []
         if "embeddings" not in (abilities := await self._abilities_of(model)) and abilities:
             # The server gives its hidden states all the same, which are like nothing much.
-            msg = f"ollama/{model} is not made to embed: its vectors tell little of likeness."
+            msg = f"{self.name}/{model} is not made to embed: its vectors tell little of likeness."
             warn(msg)
         body = {**wire.embed_request(texts, model, dimensions, truncate=truncate), **self._kept()}
         try:
@@ -267,7 +267,7 @@ class OllamaProvider(RemoteProvider):
         with self._reading():
             vectors: Embeddings = wire.embeddings_of(reply)
         if len(vectors) != len(texts):  # it leaves out what it finds empty
-            msg = f"ollama/{model} gave {len(vectors)} vectors for {len(texts)} texts."
+            msg = f"{self.name}/{model} gave {len(vectors)} vectors for {len(texts)} texts."
             raise ProviderError(
                 msg, hint="Leave out empty texts.", provider=self.name, model=model
             )
@@ -313,7 +313,7 @@ class OllamaProvider(RemoteProvider):
         body = self._with_settings(body)
         if needs_vision and "vision" not in await self._abilities_of(model):
             # The server would leave the picture out in silence, and an answer be made up.
-            msg = f"ollama/{model} cannot see pictures."
+            msg = f"{self.name}/{model} cannot see pictures."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
         chunks = self._chunks(path, body, model, wire.ChunkDecoder(), headers)
         has_answered = False
@@ -337,12 +337,12 @@ class OllamaProvider(RemoteProvider):
             return
         if not has_answered:
             msg = (
-                f"ollama/{model} answered with nothing after reading {read} tokens. If the prompt "
+                f"{self.name}/{model} answered with nothing after reading {read} tokens. If the prompt "
                 "was longer, the server cut it to fit: raise num_ctx, or update Ollama."
             )
         elif read == await self._context(body, model):
             msg = (
-                f"ollama/{model} read {read} tokens, which is all that it can: what was longer "
+                f"{self.name}/{model} read {read} tokens, which is all that it can: what was longer "
                 "was cut by the server. Raise num_ctx, or update Ollama."
             )
         else:

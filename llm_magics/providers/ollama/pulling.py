@@ -11,7 +11,8 @@ from llm_magics.types import Progress
 class PullSizes:
     """Adds up the layers of a pull: their lines repeat, and come in any order."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider = provider
         self._model = model
         self._done: dict[str, int] = {}
         self._total: dict[str, int] = {}
@@ -24,7 +25,7 @@ class PullSizes:
             msg = f"a line that is no object: {line[:40]!r}"
             raise TypeError(msg)
         if "error" in told:
-            raise classified(told, None, {}, "ollama", self._model)
+            raise classified(told, None, {}, self._provider, self._model)
         self.succeeded = self.succeeded or told.get("status") == "success"
         digest = told.get("digest")
         if digest:
