@@ -72,8 +72,8 @@ def answer_cell(
 def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]) -> Response:
     """Ask the prompt on the line of ``%llm ask`` and return the answer, which is shown."""
     if not text.strip():
-        msg = "%llm ask takes a prompt."
-        raise UsageError(msg, hint="Write %llm ask Why is the sky blue?")
+        msg = "The prompt is empty."
+        raise UsageError(msg, hint="Write the prompt on the line: %llm ask Why is the sky blue?")
     kernel_loop.nest_if_wanted()
     options = llm_cell_parser().parse("")
     session.threads.leave(cells.running().key, but=None)

@@ -118,6 +118,33 @@ def names_in(text: str, *, with_functions: bool = False) -> set[str]:
         return set()
 
 
+def keys_of(text: str, name: str) -> set[str] | None:
+    """
+    Return the keys by which ``text`` reads the mapping ``name``: ``row["a b"]``, ``row.a``.
+
+    ``None`` where it reads the mapping in another way, and may need all of its keys.
+    """
+    import jinja2
+    from jinja2 import nodes
+
+    try:
+        tree = _environment().parse(text)
+    except jinja2.TemplateSyntaxError:
+        return set()
+    reads = sum(node.name == name for node in tree.find_all(nodes.Name))
+    keys: list[Any] = []
+    for node in tree.find_all(nodes.Expr):
+        if not isinstance(node, nodes.Getitem | nodes.Getattr):
+            continue
+        if not isinstance(node.node, nodes.Name) or node.node.name != name:
+            continue
+        if isinstance(node, nodes.Getattr):
+            keys.append(node.attr)
+        elif isinstance(node.arg, nodes.Const):
+            keys.append(node.arg.value)
+    return set(keys) if len(keys) == reads else None
+
+
 def filters() -> list[str]:
     """What can stand behind a bar in an expression."""
     return list(_environment().filters)

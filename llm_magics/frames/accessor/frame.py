@@ -108,8 +108,8 @@ class FrameAccessor(Reporting):
         after an interrupt or a crash the same call goes on where it was.
 
         Args:
-            prompt: with ``{{ column }}`` in it. Rows in which all of these are missing are not
-                asked.
+            prompt: with ``{{ column }}`` in it, or ``{{ row["a column"] }}`` for a name with
+                spaces. Rows in which all of these are missing are not asked.
             into: the column of answers; ``answer`` if not given.
             schema: what an answer must look like, as for `llm_magics.ask`. Each of its fields
                 becomes a column, and ``into`` is not used.

@@ -50,8 +50,9 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
 
     Args:
         rows: a frame; or a list, array, or column of pandas, polars or pyarrow.
-        prompt: with ``{{ column }}`` in it; of a lone column, ``{{ text }}``. Rows in which all
-            of these are missing are not asked.
+        prompt: with ``{{ column }}`` in it, or ``{{ row["a column"] }}`` for a name with spaces;
+            of a lone column, ``{{ text }}``. Rows in which all of these are missing are not
+            asked.
         schema: what an answer must look like, as for `llm_magics.ask`.
         model, system, parameters: as for `llm_magics.ask`, the same for all rows.
         concurrency: prompts at once.

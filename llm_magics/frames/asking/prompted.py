@@ -7,7 +7,8 @@ the same call asks only what it has not asked before.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import re
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from llm_magics.frames.asking.wanted import RowPrompts
+
+
+# What a prompt calls the whole row: {{ row["a column"] }}.
+ROW = "row"
 
 
 class Prompted:
@@ -68,6 +73,7 @@ class Prompted:
         if row and all(_is_missing(value) for value in row.values()):
             return -1
         told = {name: "" if _is_missing(value) else value for name, value in row.items()}
+        told = {ROW: told, **told}
         text = templates.render(self._wanted.text, told)
         return numbers.setdefault(text, len(numbers)) if text.strip() else -1
 
@@ -151,14 +157,36 @@ class Prompted:
 
 
 def columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:
-    """The columns that the prompt names; one that is called like a function is meant."""
+    """
+    Return the columns that the prompt names, as ``{{ text }}`` or ``{{ row["a text"] }}``.
+
+    A column that is called like one of Jinja's functions, or ``row``, counts as a column.
+
+    Raises:
+        UsageError: the prompt names a column that the DataFrame does not have.
+    """
     known = {str(name): name for name in frame.columns}
+    _refuse_spaces(wanted.text, known)
     named = templates.names_in(wanted.text, with_functions=True) & set(known)
-    unknown = sorted(templates.names_in(wanted.text) - set(known))
+    unknown = templates.names_in(wanted.text) - set(known)
+    if ROW in unknown:
+        keys = templates.keys_of(wanted.text, ROW)
+        in_row = set(known) if keys is None else {str(key) for key in keys}
+        unknown = (unknown - {ROW}) | (in_row - set(known))
+        named |= in_row & set(known)
     if unknown:
-        msg = f"The prompt names {{{{ {unknown[0]} }}}}, and the frame has no such column."
-        raise UsageError(msg, hint=nearest(unknown[0], known))
+        first = min(unknown)
+        msg = f'The prompt names "{first}", and the DataFrame has no such column.'
+        raise UsageError(msg, hint=nearest(first, known))
     return [known[name] for name in sorted(named)]
+
+
+def _refuse_spaces(text: str, names: Iterable[str]) -> None:
+    """Refuse ``{{ a text }}``: a name with a space needs ``{{ row["a text"] }}``."""
+    for name in names:
+        if not name.isidentifier() and re.search(r"\{\{\s*" + re.escape(name) + r"\s*[|}]", text):
+            msg = f'The column "{name}" cannot be written as {{{{ {name} }}}}.'
+            raise UsageError(msg, hint=f'Write {{{{ row["{name}"] }}}}.')
 
 
 def _is_missing(value: Any) -> bool:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @command("ask TEXT", is_prose=True)
 def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
-    """Ask the model of the settings; {{ names }} as in %%llm. ``a = %llm ask …`` is the answer."""
+    """
+    Ask the model of the settings; {{ names }} as in %%llm.
+
+    ``answer = %llm ask TEXT`` assigns the answer.
+    """
     from llm_magics.notebook.asking import answer_line
 
     return answer_line(shell, rest, variables)

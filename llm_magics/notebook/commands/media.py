@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @command("image TEXT [-o NAME] [--model M] [--size S]", is_prose=True)
 def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
-    """Make a picture; -o keeps the bytes of its file, and so does ``a = %llm image …``."""
+    """
+    Make a picture; -o keeps the bytes of its file.
+
+    ``picture = %llm image TEXT`` assigns them.
+    """
     from IPython.display import Image, display
 
     from llm_magics.engine.media_calls import image_call

@@ -41,13 +41,13 @@ def providers_of(model: str) -> list[str]:
     tables: dict[str, dict[str, Any]] = _table()["models"]
     bare = _DATE.sub("", model)
     having = [name for name, known in tables.items() if model in known or bare in known]
-    family = model.partition("-")[0]
-    if having or not re.fullmatch(r"[a-z]{3,}|o\d", family):
+    family = re.match(r"(?:[a-z]{3,}|o\d)(?=-)", model)
+    if having or family is None:
         return having
     return [
         name
         for name, known in tables.items()
-        if any(each.startswith(f"{family}-") for each in known)
+        if any(each.startswith(f"{family[0]}-") for each in known)
     ]
 
 
