@@ -1,14 +1,106 @@
-"""Files written whole, or not at all."""
+"""Files written whole, or not at all; and by one process at a time."""
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
+
+# The first and the longest wait between two tries to get a lock.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.002, 0.05
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Put ``text`` into ``path``; whoever reads it meanwhile reads what was there before."""
+    """
+    Put ``text`` into ``path``; whoever reads it meanwhile reads what was there before.
+
+    Raises:
+        OSError: it cannot be written; ``path`` is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f"{path.name}.{os.getpid()}.part")
-    half.write_text(text, "utf-8")
-    os.replace(half, path)
+    half = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.part")
+    try:
+        half.write_text(text, "utf-8", newline="\n")
+        os.replace(half, path)
+    except BaseException:
+        with suppress(OSError):
+            half.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
+    """
+    Let no other process or thread that asks for it write to ``path`` while the block runs.
+
+    The lock is on the folder of ``path``, which stays while files in it are replaced, and leaves
+    nothing behind. On Windows, where folders cannot be locked, it is on a file beside ``path``.
+
+    Yields:
+        Whether there is a lock: not after ``timeout_s``, nor on a file system without locks.
+    """
+    lock = _lock_file(path)
+    if lock is None:
+        yield False
+        return
+    try:
+        is_locked = _wait_for(lock, timeout_s)
+        try:
+            yield is_locked
+        finally:
+            if is_locked:
+                _unlock(lock)
+    finally:
+        os.close(lock)
+
+
+def _wait_for(lock: int, timeout_s: float) -> bool:
+    end, wait_s = time.monotonic() + timeout_s, _FIRST_WAIT_S
+    while True:
+        try:
+            _lock(lock)
+        except OSError as error:
+            is_taken = error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+            if not is_taken or time.monotonic() > end:
+                return False
+        else:
+            return True
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_file(path: Path) -> int | None:
+        try:
+            return os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return None
+
+    def _lock(lock: int) -> None:
+        msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+
+    def _unlock(lock: int) -> None:
+        os.lseek(lock, 0, os.SEEK_SET)
+        msvcrt.locking(lock, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_file(path: Path) -> int | None:
+        try:
+            return os.open(path.parent, os.O_RDONLY)
+        except OSError:
+            return None
+
+    def _lock(lock: int) -> None:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(lock: int) -> None:
+        fcntl.flock(lock, fcntl.LOCK_UN)

@@ -115,7 +115,7 @@ def test_damage_costs_what_is_damaged_and_no_more(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         VectorStore(Path(folder), SPACE).put(keys_of(texts), rows)
         written = 0
-        for pattern, width in (("*.keys", 16), ("*.rows", 12)):
+        for pattern, width in (("*.keys", 32), ("*.rows", 12)):
             (path,) = Path(folder).glob(f"*/{pattern}")
             size = data.draw(st.integers(written * width, 20 * width))
             whole = path.read_bytes()
@@ -178,7 +178,7 @@ def test_all_can_be_counted_and_forgotten(tmp_path: Path) -> None:
     store = VectorStore(tmp_path, SPACE)
     store.put(keys_of(["a", "b"]), rows_for(["a", "b"]))
     assert store.find(keys_of(["a"]))[0].all()
-    assert size_of(tmp_path) == (2, 2 * (16 + 12))
+    assert size_of(tmp_path) == (2, 2 * (32 + 12))
     forget_all(tmp_path)
     assert not store.find(keys_of(["a"]))[0].any()
     assert size_of(tmp_path) == (0, 0)

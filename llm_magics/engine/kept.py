@@ -12,6 +12,8 @@ from llm_magics.engine.road import Route
 from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError
 from llm_magics.policies import recordings
+from llm_magics.policies.cache import Cache
+from llm_magics.providers.identity import headers_without_credentials
 from llm_magics.secrets import scrubbed
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, settled
 
@@ -41,6 +43,7 @@ class KeptAnswers:
         self._headers = dict(parameters.extra_headers)
         self._is_fresh = is_fresh
         self._key = b""
+        self._former_key = b""
 
     async def find(self) -> Mapping[str, Any] | None:
         """The kept answer; a strict recording without it raises `ReplayMissError`."""
@@ -48,17 +51,33 @@ class KeptAnswers:
         if kept is not None or self._cache is None:
             return kept
         try:
-            self._key = await self._cache_key()
+            await self._find_keys()
         except (
             LLMError
         ):  # which weights would answer cannot be told: nothing is looked for, or kept
             return None
-        return None if self._is_fresh else _answer_in(self._cache.get(self._key))
+        return None if self._is_fresh else self._cached(self._cache)
 
-    async def _cache_key(self) -> bytes:
-        """A digest of all that decides the answer, and of whose answer it is."""
-        identity = await self._route.provider.identity(self._route.model)
-        told = [recordings.key_of(self._request), identity, sorted(self._headers.items())]
+    def _cached(self, cache: Cache) -> Mapping[str, Any] | None:
+        found = cache.get_all([self._key, self._former_key])
+        answer = _answer_in(found.get(self._key))
+        if answer is None:
+            former = found.get(self._former_key)
+            answer = _answer_in(former)
+            if answer is not None and former is not None:
+                cache.put(self._key, former)
+        return answer
+
+    async def _find_keys(self) -> None:
+        """Digests of all that decides the answer, and of whose answer it is; credentials do not."""
+        provider, model = self._route.provider, self._route.model
+        identity, former = await provider.identity(model), await provider.former_identity(model)
+        headers = headers_without_credentials(self._headers)
+        self._key = self._digest(identity, headers)
+        self._former_key = self._digest(former, self._headers)
+
+    def _digest(self, identity: str, headers: Mapping[str, str]) -> bytes:
+        told = [recordings.key_of(self._request), identity, sorted(headers.items())]
         return hashlib.sha256(json.dumps(told).encode()).digest()
 
     async def keep(self, chunks: Sequence[StreamChunk]) -> None:

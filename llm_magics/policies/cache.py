@@ -4,7 +4,8 @@ Values kept in a file of the user's cache, by a digest of all that decides them.
 The file is SQLite with a write-ahead log: several kernels read and write it at once, and one
 that is killed in the middle of a write leaves it whole. Values are bytes, never pickles. When
 it grows over its bound the values that were used least recently go. A cache must never be the
-reason why a call fails: a damaged file is set aside, a busy or full disk is done without.
+reason why a call fails: a damaged file is set aside, a busy or full disk is done without. Each
+value is stored with a checksum over its key and itself: a damaged one is dropped.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +51,19 @@ CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON kept BEGIN
 CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON kept BEGIN
     UPDATE total SET size = size - OLD.size; END;
 """
+
+_FROM_THE_START = "SELECT key, used, value FROM kept ORDER BY rowid"
+_FROM_THE_END = f"{_FROM_THE_START} DESC"
+_COUNT_ANEW = "UPDATE kept SET size = length(value) + ? WHERE size IS NOT length(value) + ?"
+
+# What a stored value begins with, and the size of the checksum behind it.
+_SEAL, _SUM_BYTES = b"\x02", 8
+
+# The version of the format: values of the first one, 0, have no checksums.
+_VERSION = 2
+
+# Values of the first version that are brought to this one in one transaction.
+_STEP = 500
 
 # Of a file that is no database, or is damaged. Others pass: locked, full, read-only.
 _DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column")
@@ -98,7 +113,7 @@ class Cache:
     def put_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
         """Keep several values at once: all of them, or none."""
         now = self._clock()
-        rows = [(key, now, len(value) + _ROW_BYTES, value) for key, value in values]
+        rows = [(key, now, len(value) + _ROW_BYTES, _sealed(key, value)) for key, value in values]
 
         def put(connection: sqlite3.Connection) -> None:
             with _writing(connection):
@@ -137,6 +152,12 @@ class Cache:
         size = connection.execute("SELECT size FROM total").fetchone()[0]
         if size <= self._bound_bytes:
             return
+        # The count itself may be damaged, and would have everything deleted.
+        connection.execute(_COUNT_ANEW, (_ROW_BYTES, _ROW_BYTES))
+        connection.execute("UPDATE total SET size = (SELECT ifnull(sum(size), 0) FROM kept)")
+        size = connection.execute("SELECT size FROM total").fetchone()[0]
+        if size <= self._bound_bytes:
+            return
         surplus = size - int(self._bound_bytes * _SLACK)
         oldest = connection.execute("SELECT rowid, size FROM kept ORDER BY used")
         going = []
@@ -162,15 +183,43 @@ class Cache:
     def _found(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         stale: list[bytes] = []
+        damaged: list[bytes] = []
         now = self._clock()
         for key in keys:
             row = connection.execute("SELECT value, used FROM kept WHERE key = ?", (key,))
-            for value, used in row:
+            for sealed, used in row.fetchall():
+                value = _unsealed(key, sealed)
+                if value is None:
+                    if _is_damaged_value(key, sealed):
+                        damaged.append(key)
+                    continue
                 found[key] = value
-                if now - used > _USED_STEP_S:
+                if not isinstance(used, float) or not 0 <= now - used <= _USED_STEP_S:
                     stale.append(key)
+        if damaged:
+            found |= self._dropped(connection, damaged)
         if stale:
             self._note_use(connection, stale, now)
+        return found
+
+    def _dropped(self, connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, bytes]:
+        """Delete damaged values; those of them that only their index had lost."""
+        found: dict[bytes, bytes] = {}
+        with _writing(connection):
+            connection.execute("REINDEX kept")
+            for key in keys:
+                row = connection.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
+                value = _unsealed(key, row[0]) if row else None
+                if value is None:
+                    connection.execute("DELETE FROM kept WHERE key = ?", (key,))
+                else:
+                    found[key] = value
+        lost = len(keys) - len(found)
+        if lost:
+            warn(
+                f"{lost:,} cached answers in {self.path} were damaged. They were dropped, and "
+                "are asked for again."
+            )
         return found
 
     def _with(
@@ -192,6 +241,7 @@ class Cache:
                 elif is_mine:  # else another kernel has begun a new one already
                     self._set_aside(error)
             except OSError as error:
+                self._let_go()
                 self._do_without(error)
         finally:
             self._lock.release()
@@ -205,11 +255,13 @@ class Cache:
             )
             self._connection, self._process = connection, os.getpid()
             self._file = _file_id(self.path)
+            _refuse_foreign(connection)
             self.path.chmod(0o600)  # what one asks is one's own
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA journal_size_limit = 8000000")
             connection.executescript(_SCHEMA)
+            _migrate(connection)
         return self._connection
 
     def _let_go(self) -> None:
@@ -224,11 +276,37 @@ class Cache:
         except OSError:  # another kernel was quicker
             return
         for ending in ("-wal", "-shm"):  # they belong to it, and would spoil the next
-            self.path.with_name(f"{self.path.name}{ending}").unlink(missing_ok=True)
+            beside = self.path.with_name(f"{self.path.name}{ending}")
+            with suppress(OSError):
+                os.replace(beside, aside.with_name(f"{aside.name}{ending}"))
+        saved = self._save_from(aside)
         warn(
             f"The cache {self.path} is damaged ({error}). It was set aside as {aside.name}, "
-            "and a new one is begun."
+            f"and a new one is begun{f' with the {saved:,} answers in it that were whole' if saved else ''}."
         )
+
+    def _save_from(self, aside: Path) -> int:
+        """Take over the values of a damaged file whose checksums are right; how many."""
+        whole: dict[bytes, tuple[float, bytes]] = {}
+        with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(aside)) as damaged:
+            for query in (_FROM_THE_START, _FROM_THE_END):  # up to the damage
+                with suppress(sqlite3.Error):
+                    for key, used, sealed in damaged.execute(query):
+                        if _unsealed(key, sealed) is not None:
+                            whole[key] = (used, sealed)
+        saved = [
+            (key, used, len(sealed) + _ROW_BYTES, sealed) for key, (used, sealed) in whole.items()
+        ]
+        if not saved:
+            return 0
+        try:
+            connection = self._opened(_BUSY_S)
+            with _writing(connection):
+                connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?)", saved)
+        except (sqlite3.Error, OSError):
+            self._let_go()
+            return 0
+        return len(saved)
 
     def _do_without(self, error: Exception) -> None:
         self._rests_until = self._clock() + _REST_S
@@ -260,3 +338,70 @@ def _file_id(path: Path) -> tuple[int, int] | None:
 
 def _is_damaged(error: sqlite3.DatabaseError) -> bool:
     return any(words in str(error) for words in _DAMAGED)
+
+
+def _sum(key: bytes, value: bytes) -> bytes:
+    return blake2b(
+        value, digest_size=_SUM_BYTES, key=blake2b(key, digest_size=32).digest()
+    ).digest()
+
+
+def _sealed(key: bytes, value: bytes) -> bytes:
+    """``value`` as it is stored, with its checksum."""
+    return _SEAL + _sum(key, value) + value
+
+
+def _unsealed(key: object, sealed: object) -> bytes | None:
+    """The value in ``sealed``; ``None`` where it is not what was stored under ``key``."""
+    if not isinstance(key, bytes) or not isinstance(sealed, bytes):
+        return None
+    start = len(_SEAL) + _SUM_BYTES
+    value = sealed[start:]
+    return value if sealed[:start] == _SEAL + _sum(key, value) else None
+
+
+def _is_damaged_value(key: bytes, sealed: object) -> bool:
+    """Whether a value was stored here and has changed; what another program put there has not."""
+    if not isinstance(sealed, bytes):
+        return False
+    return sealed.startswith(_SEAL) or _unsealed(key, _SEAL + sealed[1:]) is not None
+
+
+def _refuse_foreign(connection: sqlite3.Connection) -> None:
+    """
+    Leave a database alone that another program made.
+
+    Raises:
+        OSError: it is one.
+    """
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if names and "kept" not in names:
+        msg = "it is the database of another program"
+        raise OSError(msg)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Give the values of the first version their checksums."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
+        return
+    last = -1
+    while True:
+        with _writing(connection):
+            rows = connection.execute(
+                "SELECT rowid, key, value FROM kept WHERE rowid > ? ORDER BY rowid LIMIT ?",
+                (last, _STEP),
+            ).fetchall()
+            if not rows:
+                connection.execute(
+                    "UPDATE total SET size = (SELECT ifnull(sum(size), 0) FROM kept)"
+                )
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                return
+            # Another kernel may have begun with it.
+            old = [
+                (_sealed(key, value), len(value) + len(_SEAL) + _SUM_BYTES + _ROW_BYTES, row)
+                for row, key, value in rows
+                if isinstance(value, bytes) and _unsealed(key, value) is None
+            ]
+            connection.executemany("UPDATE kept SET value = ?, size = ? WHERE rowid = ?", old)
+            last = rows[-1][0]

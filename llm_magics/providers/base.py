@@ -165,6 +165,10 @@ class BaseModelProvider(ABC):
         """What tells ``model`` from another of its name: where it is, and which weights."""
         return self.address
 
+    async def former_identity(self, model: str) -> str:
+        """What `identity` was in versions before, whose answers are still found."""
+        return await self.identity(model)
+
     @property
     def is_set_up(self) -> bool:
         """Whether the user has said where it is or with what key, or need not."""

@@ -22,6 +22,7 @@ from llm_magics.errors import (
 )
 from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import ProviderConfig, StreamingProvider
+from llm_magics.providers.identity import identity_of
 from llm_magics.providers.streams import Decoder, stream_chunks
 from llm_magics.secrets import Hidden, Secret, environment_value, stripped
 from llm_magics.types import StreamChunk
@@ -153,9 +154,14 @@ class RemoteProvider(StreamingProvider):
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
     async def identity(self, model: str) -> str:
-        """All that its settings say, but for the key and for how long is waited."""
-        told = self.config.model_dump(mode="json", exclude=_NOT_OF_THE_ANSWER)
-        return json.dumps(told, sort_keys=True)
+        """Return a digest of the settings that decide the answer; credentials are not among them."""
+        return identity_of(self._answer_settings())
+
+    async def former_identity(self, model: str) -> str:
+        return json.dumps(self._answer_settings(), sort_keys=True)
+
+    def _answer_settings(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json", exclude=_NOT_OF_THE_ANSWER)
 
     def _headers(self) -> Mapping[str, str]:
         """What every request says of itself."""

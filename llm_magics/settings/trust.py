@@ -15,12 +15,16 @@ from typing import Any
 
 from platformdirs import user_config_path
 
+from llm_magics.errors import ConfigurationError
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
 from llm_magics.writing import write_whole
 
 # The settings of a provider that decide where it is.
 PLACES = ("base_url", "profile", "type")
+
+# The settings that name a folder in which %llm cache clear deletes.
+_FOLDERS = ("cache_dir", "vectors")
 
 
 def project_file(config: Config) -> tuple[Path, dict[str, Any]] | None:
@@ -41,6 +45,27 @@ def places(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         if isinstance(own, dict)
     }
     return {name: own for name, own in found.items() if own}
+
+
+def folders(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Where a settings file has things stored, which can be cleared."""
+    return {key: str(settings[key]) for key in _FOLDERS if settings.get(key) is not None}
+
+
+def refuse_clearing(config: Config, key: str) -> None:
+    """
+    Refuse to delete anything in a folder that a project chose and the user has not confirmed.
+
+    Raises:
+        ConfigurationError: the setting ``key`` is from such a project's file.
+    """
+    source = config.source(key)
+    if is_project_file(source) and not is_trusted(config):
+        msg = f"Nothing was deleted: {key} is {config.get(key)}, as {source} has it, and you have not trusted that file."
+        hint = (
+            f"If the folder is right, run %llm trust, or set it yourself: %llm config {key} FOLDER"
+        )
+        raise ConfigurationError(msg, hint=hint)
 
 
 def is_trusted(config: Config) -> bool:
@@ -73,7 +98,10 @@ def stamp() -> tuple[int, int]:
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
-    told = json.dumps(places(settings), sort_keys=True)
+    where: Any = places(settings)
+    if folders(settings):
+        where = [where, folders(settings)]
+    told = json.dumps(where, sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -106,8 +106,10 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     Vectors are kept always, and shared by all notebooks: clear vectors forgets them.
     """
     from llm_magics.engine.session import session
+    from llm_magics.settings.trust import refuse_clearing
 
     if rest == "clear":
+        refuse_clearing(session.config, "cache_dir")
         gone = session.answer_cache.clear()
         say(f"{gone.entries:,} answers are forgotten.")
         return
@@ -140,10 +142,12 @@ def _kept_vectors() -> str:
 def _clear_vectors() -> str:
     from llm_magics.engine.session import session
     from llm_magics.policies.vectors import forget_all, size_of
+    from llm_magics.settings.trust import refuse_clearing
 
     folder = session.vectors_folder
     if folder is None:
         return _kept_vectors()
+    refuse_clearing(session.config, "vectors" if session.config.vectors else "cache_dir")
     count, _ = size_of(folder)
     size = forget_all(folder)
     return f"{count:,} vectors are forgotten, {size / 1e6:.1f} MB."

@@ -140,4 +140,8 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         f"  {name}: {', '.join(f'{key} {value}' for key, value in own.items())}"
         for name, own in trusted.places(settings).items()
     ]
+    told += [
+        f"  {key}: {folder} (stored vectors and answers may be cleared there)"
+        for key, folder in trusted.folders(settings).items()
+    ]
     say("\n".join([f"Your keys may be sent to where {path} says, until that changes:", *told]))

@@ -132,6 +132,9 @@ class OllamaProvider(RemoteProvider):
     async def identity(self, model: str) -> str:
         return f"{await super().identity(model)} {await self.digest(model)}"
 
+    async def former_identity(self, model: str) -> str:
+        return f"{await super().former_identity(model)} {await self.digest(model)}"
+
     async def digest(self, model: str) -> str:
         name = model if ":" in model else f"{model}:latest"
         read_at, digests = self._digests

@@ -1,0 +1,83 @@
+"""What tells one service and its settings from another, without the credentials in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+_CREDENTIAL_NAME = re.compile(
+    r"auth|key|token|secret|pass|pwd|cookie|session|credential|sign|jwt|bearer", re.IGNORECASE
+)
+
+# A run of letters and digits that no word or date has.
+_CREDENTIAL_VALUE = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_]{20,}")
+
+
+def identity_of(settings: Mapping[str, Any]) -> str:
+    """
+    Return a digest of ``settings``, which is the same for every key and password.
+
+    What is not set is left out, so that a setting that is new in a version changes nothing.
+    """
+    told = json.dumps(_without_credentials(settings), sort_keys=True, default=str)
+    return blake2b(told.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def identity_of_former(identity: str) -> str:
+    """Return the identity of today for one that was written out, as stores of before have it."""
+    if not identity.startswith("{"):
+        return identity
+    try:
+        settings, end = json.JSONDecoder().raw_decode(identity)
+    except ValueError:
+        return identity
+    return identity_of(settings) + identity[end:]
+
+
+def headers_without_credentials(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Return those of ``headers`` that cannot hold a key."""
+    return {
+        str(name): str(value)
+        for name, value in headers.items()
+        if not _may_be_credential(str(name), str(value))
+    }
+
+
+def _without_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:
+    told = {
+        name: value
+        for name, value in settings.items()
+        if value not in (None, "", {}, [])
+        and not re.search(r"(?:^|_)(?:api_?key|token|secret|password)$", name)
+    }
+    if isinstance(told.get("base_url"), str):
+        told["base_url"] = _address(told["base_url"])
+    if isinstance(told.get("extra_headers"), Mapping):
+        told["extra_headers"] = headers_without_credentials(told["extra_headers"])
+        if not told["extra_headers"]:
+            del told["extra_headers"]
+    return told
+
+
+def _address(address: str) -> str:
+    """An address without its user, its password and the keys in its query."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address.rpartition("@")[2]
+    query = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if not _may_be_credential(name, value)
+    ]
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, urlencode(query), ""))
+
+
+def _may_be_credential(name: str, value: str) -> bool:
+    is_named = _CREDENTIAL_NAME.search(name) is not None
+    return is_named or _CREDENTIAL_VALUE.search(value) is not None
