@@ -15,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics.engine import manage
 from llm_magics.engine.response import Response
+from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook.options import split, unescaped, without_comment
 from llm_magics.providers.capabilities import providers_of
@@ -133,6 +134,9 @@ def test_stop_takes_a_newline(shell: InteractiveShell, capsys: pytest.CaptureFix
     capsys.readouterr()
     run(shell, '%%llm echo/echo --stop "\\n"\nfirst\nsecond')
     assert capsys.readouterr().out == "first\n"
+    run(shell, r'%llm config stop "\n"')
+    assert session.config.stop == ("\n",)
+    session.config.reset("stop")
     assert split(r'--stop "\n"') == ["--stop", r"\n"]
 
 
@@ -182,8 +186,6 @@ def test_models_of_a_provider_without_any(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Such a provider exists; the way to a model is said."""
-    from llm_magics.engine.session import session
-
     provider = session.provider("echo")
 
     async def none() -> list[Any]:

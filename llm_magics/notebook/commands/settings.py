@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word, say
-from llm_magics.notebook.options import split
+from llm_magics.notebook.options import split, unescaped
 from llm_magics.secrets import Secret
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if not key:
         return settings.frame()
     if value.strip():
-        settings.set(key, _parsed(value.strip()))
+        parsed = _parsed(value.strip())
+        if key == "stop" and isinstance(parsed, str):
+            parsed = unescaped(parsed)
+        settings.set(key, parsed)
         _take_back_if_refused(key)
     say(f"{key} = {shown(settings.get(key))!r}  ({settings.source(key)})")
     return None
