@@ -35,6 +35,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.secrets import scrub, scrubbed
 from llm_magics.user_code import place_in
 
@@ -74,8 +75,8 @@ class LLMError(_ShownShort, Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(scrub(message))
-        self.hint = scrub(hint) if hint else None
+        super().__init__(replace_lone_surrogates(scrub(message)))
+        self.hint = replace_lone_surrogates(scrub(hint)) if hint else None
         if self.hint:
             self.add_note(f"→ {self.hint}")  # tracebacks of plain scripts end with it
 
@@ -144,12 +145,20 @@ class ProviderError(LLMError):
         self.provider = provider
         self.model = model
         self.status = status
-        self.code = code
-        self.request_id = request_id
+        # What a service sends may be of any type.
+        self.code = code if code is None or type(code) is int else _as_text(code)
+        self.request_id = None if request_id is None else _as_text(request_id)
         self.retry_after = retry_after
-        self.body = scrubbed(body)
+        try:
+            self.body = scrubbed(body)
+        except RecursionError:  # nested too deeply
+            self.body = None
         if retryable is not None:
             self.retryable = retryable
+
+
+def _as_text(value: object) -> str:
+    return replace_lone_surrogates(str(value))
 
 
 class AuthenticationError(ProviderError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.arrays import png_of
 from llm_magics.errors import ConfigurationError, ParseError
 
@@ -193,6 +194,17 @@ class ToolCall:
     id: str
     name: str
     arguments_text: str = ""
+
+    def __post_init__(self) -> None:
+        """A service may send anything: what is not a text is refused."""
+        for name in ("id", "name", "arguments_text"):
+            value = getattr(self, name)
+            if type(value) is int and name == "id":
+                value = str(value)
+            if not isinstance(value, str):
+                msg = f"a tool call whose {name} is of the type {type(value).__name__}"
+                raise TypeError(msg)
+            object.__setattr__(self, name, replace_lone_surrogates(value))
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.errors import ConfigurationError
 from llm_magics.media import Image, Tool, ToolCall
 
@@ -194,7 +195,7 @@ class EngineTimings:
         """What is no number of seconds counts as not told: a service may send anything."""
         for name in ("load_s", "prompt_s", "generation_s"):
             value = getattr(self, name)
-            is_time = type(value) in (int, float) and 0 <= value < math.inf
+            is_time = type(value) in (int, float) and 0 <= value < 2**63
             object.__setattr__(self, name, value if is_time else None)
 
 
@@ -401,6 +402,12 @@ class Progress:
     is_load: bool = False
     before: int = 0
 
+    def __post_init__(self) -> None:
+        """A service may send anything: a size that is none counts as unknown."""
+        object.__setattr__(self, "task", replace_lone_surrogates(self.task))
+        object.__setattr__(self, "done", whole_number(self.done) or 0)
+        object.__setattr__(self, "total", whole_number(self.total))
+
     @property
     def fraction(self) -> float | None:
         """From 0 to 1, or ``None`` where the total is unknown."""
@@ -453,10 +460,17 @@ def whole_number(value: object) -> int | None:
     return value
 
 
-def whole_text(text: str) -> str:
-    """``text`` as it can be sent: halves of a character are joined, or replaced if alone."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def model_name(value: object) -> str:
+    """
+    Return ``value`` as the name of a model.
+
+    Raises:
+        TypeError: it is not a text, or an empty one.
+    """
+    if not isinstance(value, str) or not value:
+        msg = f"a model whose name is {value!r:.60}"
+        raise TypeError(msg)
+    return replace_lone_surrogates(value)
+
+
+whole_text = replace_lone_surrogates

@@ -36,7 +36,7 @@ STOREYS = [
     ["media"],
     ["arrays", "http"],
     ["errors"],
-    ["cells", "paths", "secrets", "user_code", "wide_frames", "writing"],
+    ["_util", "cells", "paths", "secrets", "user_code", "wide_frames", "writing"],
 ]
 FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 OUTSIDE = {"__init__", "_when_imported"}

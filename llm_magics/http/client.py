@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import ssl
 import threading
 import time
@@ -28,6 +27,7 @@ from urllib.parse import urlencode
 import httpcore
 import httpx
 
+from llm_magics._util.json_bytes import read_json
 from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
 from llm_magics.http import addresses, timing
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
@@ -40,7 +40,7 @@ _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keep
 
 # Decoded block by block, each to at most a thousand times its size. Brotli, zstd and encodings
 # within encodings have no such limit, and nobody asked for them.
-_ENCODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
+_ENCODINGS = {"", "identity", "gzip", "deflate"}
 
 _LOCAL_CONNECT_S, _REMOTE_CONNECT_S = 2.0, 10.0
 
@@ -114,8 +114,8 @@ class Reply:
     def json(self) -> Any:
         """Return the body decoded, or as text if it is not JSON: proxies answer in HTML."""
         try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
+            return read_json(self.body)
+        except ValueError:
             return self.body.decode("utf-8", "replace")
 
 

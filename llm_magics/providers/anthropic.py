@@ -28,7 +28,7 @@ from llm_magics.providers.error_bodies import told_by
 from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret, environment_value
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, model_name
 from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.schema_dialects import ANTHROPIC
 
@@ -101,7 +101,7 @@ class AnthropicProvider(LeavingOutProvider):
     async def list_models(self) -> list[str]:
         listing = await self._listing()
         with self._reading():
-            return [model["id"] for model in listing]
+            return [model_name(model["id"]) for model in listing]
 
     async def describe_models(self) -> list[ModelInfo]:
         listing = await self._listing()

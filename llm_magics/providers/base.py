@@ -8,6 +8,7 @@ and makes whole answers out of them.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from llm_magics.types import (
     PackedVectors,
     Progress,
     StreamChunk,
+    model_name,
     whole_number,
     whole_text,
 )
@@ -102,9 +104,11 @@ class ModelInfo:
             object.__setattr__(self, name, whole_number(getattr(self, name)))
         for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
             value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            object.__setattr__(self, name, float(value) if is_number else None)
-        object.__setattr__(self, "name", str(self.name))
+            is_price = type(value) in (int, float) and 0 <= value < 2**63
+            object.__setattr__(self, name, float(value) if is_price else None)
+        object.__setattr__(self, "name", model_name(self.name))
+        told = [each for each in self.abilities if isinstance(each, str)]
+        object.__setattr__(self, "abilities", tuple(map(whole_text, told)))
 
 
 class BaseModelProvider(ABC):
@@ -314,22 +318,24 @@ class StreamingProvider(BaseModelProvider):
             [chunk async for chunk in guarded], model=model, provider=self.name
         )
 
-    async def _guarded(
+    async def _guarded(  # noqa: C901 (one generator, since each chunk passes it)
         self, chunks: AsyncGenerator[StreamChunk, None], model: str, thinking: ThinkTags | None
     ) -> AsyncGenerator[StreamChunk, None]:
         """``chunks``; whatever breaks them after the first token, what had come is kept."""
         came: list[StreamChunk] = []
-        half = ""
+        halves = ("", "")
         try:
             async for chunk in chunks:
                 if type(chunk.text) is not str or type(chunk.reasoning) is not str:
                     raise _no_text(chunk)
+                if chunk.finish_reason is not None or chunk.reasoning_blocks:
+                    chunk = _checked(chunk)
                 if thinking is not None:
                     chunk = thinking.split(chunk)
                     if thinking.is_past:
                         thinking = None
-                if half or "\ud800" <= chunk.text[-1:] <= "\udbff":
-                    chunk, half = _whole_characters(chunk, half)
+                if any(halves) or not (chunk.text.isascii() and chunk.reasoning.isascii()):
+                    chunk, halves = _whole_characters(chunk, halves)
                 came.append(chunk)
                 yield chunk
             if thinking is not None and (rest := thinking.flush()).has_tokens:
@@ -366,11 +372,38 @@ def _no_text(chunk: StreamChunk) -> ProviderError:
     return ProviderError(msg, hint="Run the cell again.", body=chunk.raw)
 
 
-def _whole_characters(chunk: StreamChunk, half: str) -> tuple[StreamChunk, str]:
-    """A chunk in which no character is cut in two; the half to be held back for the next."""
-    text = half + chunk.text
-    if not chunk.finish_reason and "\ud800" <= text[-1:] <= "\udbff":
-        text, half = text[:-1], text[-1]
-    else:
-        half = ""
-    return chunk._replace(text=whole_text(text)), half
+def _checked(chunk: StreamChunk) -> StreamChunk:
+    """The chunk, if what it has besides text is of the promised types."""
+    reason = chunk.finish_reason
+    if reason is not None and not isinstance(reason, str):
+        msg = f"The service sent {type(reason).__name__} as the reason why the answer ended."
+        raise ProviderError(msg, hint="Run the cell again.", retryable=True, body=chunk.raw)
+    if not all(isinstance(each, Mapping) for each in chunk.reasoning_blocks):
+        msg = "The service sent a block of reasoning that is not an object."
+        raise ProviderError(msg, hint="Run the cell again.", retryable=True, body=chunk.raw)
+    return chunk._replace(finish_reason=whole_text(reason)) if reason else chunk
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _whole_characters(
+    chunk: StreamChunk, halves: tuple[str, str]
+) -> tuple[StreamChunk, tuple[str, str]]:
+    """
+    A chunk in which no character is cut in two, of ``halves`` that were held back and its own.
+
+    Returns:
+        The chunk, and the halves of its text and of its thinking to be held back for the next.
+    """
+    texts = halves[0] + chunk.text, halves[1] + chunk.reasoning
+    if not any(map(_SURROGATE.search, texts)):
+        return chunk, ("", "")
+    is_last = bool(chunk.finish_reason)
+    (text, half), (reasoning, other) = (_without_half(each, is_last) for each in texts)
+    return chunk._replace(text=text, reasoning=reasoning), (half, other)
+
+
+def _without_half(text: str, is_last: bool) -> tuple[str, str]:
+    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not is_last else ""
+    return whole_text(text.removesuffix(half)), half

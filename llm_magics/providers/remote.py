@@ -26,7 +26,7 @@ from llm_magics.providers.identity import identity_of
 from llm_magics.providers.streams import Decoder, stream_chunks
 from llm_magics.secrets import Hidden, Secret, environment_value, stripped
 from llm_magics.types import StreamChunk
-from llm_magics.wire.errors import is_error
+from llm_magics.wire.errors import UNREADABLE, is_error
 
 # Settings by which an answer cannot differ.
 _NOT_OF_THE_ANSWER = {
@@ -244,7 +244,7 @@ class RemoteProvider(StreamingProvider):
         """Whatever is odd in what the service sent becomes an error that says so."""
         try:
             yield
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except UNREADABLE as error:
             msg = f"{self.name} sent what cannot be read: {type(error).__name__}: {error}"
             raise ProviderError(
                 msg, hint="Check the provider's base_url.", provider=self.name

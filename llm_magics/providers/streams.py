@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from llm_magics._util.json_bytes import read_json
 from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
 from llm_magics.http import ByteStream, Reply, Transport
 from llm_magics.types import StreamChunk
-from llm_magics.wire.errors import InStreamError
+from llm_magics.wire.errors import UNREADABLE, InStreamError
 
 
 class Decoder(Protocol):
@@ -68,7 +68,7 @@ async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchang
     except ConnectionError:
         if not decoder.finished:  # some servers drop the connection after the last word
             raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         msg = f"The service sent what cannot be read: {type(error).__name__}: {error}"
         raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
     if not decoder.finished:
@@ -111,7 +111,7 @@ def _web_page(reply: Reply) -> ConfigurationError:
 
 
 def _object(reply: Reply, refused: Refusal) -> dict[str, Any]:
-    body = json.loads(reply.body)
+    body = read_json(reply.body)
     if not isinstance(body, dict) or body.get("error"):  # status 200 does not make it an answer
         raise refused(body, None, reply.headers)
     return body

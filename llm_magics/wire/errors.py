@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+# What the code that reads an answer raises if the service sent something else than was agreed.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 class InStreamError(Exception):
     """The service sent an error inside a stream that had begun with status 200."""

@@ -7,10 +7,10 @@ Source: https://platform.openai.com/docs/api-reference/images and /audio.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from llm_magics._util.json_bytes import read_json
 from llm_magics.errors import ConfigurationError, ProviderError, nearest
 from llm_magics.media import Sound, Transcript
 
@@ -72,9 +72,12 @@ def transcript_of(body: bytes, wanted: str) -> Transcript:
     """What was said. Some servers send JSON whatever was asked for, others text."""
     text = body.decode("utf-8", "replace")
     try:
-        said = json.loads(text) if wanted.endswith("json") or text.startswith("{") else None
+        said = read_json(body) if wanted.endswith("json") or text.startswith("{") else None
     except ValueError:
         said = None
     if isinstance(said, dict) and "text" in said:
-        return Transcript(str(said["text"]), said)
+        if not isinstance(said["text"], str):
+            msg = f"text of the type {type(said['text']).__name__}"
+            raise TypeError(msg)
+        return Transcript(said["text"], said)
     return Transcript(text if wanted in ("srt", "vtt") else text.strip())

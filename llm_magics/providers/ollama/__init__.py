@@ -22,6 +22,7 @@ from llm_magics.errors import (
     ProviderError,
     UnsupportedError,
 )
+from llm_magics.http import BodyLimits
 from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
 from llm_magics.providers.ollama.abilities import Abilities
@@ -199,7 +200,9 @@ class OllamaProvider(RemoteProvider):
         model = self.bare(model)
         lines, sizes = NewlineSplitter(), PullSizes(self.name, model)
         try:
-            async with self._transport.stream("POST", "/api/pull", {"model": model}) as stream:
+            limits = BodyLimits(total=None)  # a download may take as long as it takes
+            asked = {"model": model}
+            async with self._transport.stream("POST", "/api/pull", asked, limits=limits) as stream:
                 if not stream.ok:
                     reply = await stream.reply()
                     error = self._error(reply.json(), reply.status, reply.headers, model)
@@ -406,4 +409,4 @@ class OllamaProvider(RemoteProvider):
 
 def _is_named(model: Any) -> bool:
     """Whether an entry of a list is one of a model."""
-    return isinstance(model, dict) and isinstance(model.get("name"), str)
+    return isinstance(model, dict) and isinstance(model.get("name"), str) and model["name"] != ""

@@ -62,4 +62,5 @@ class Abilities:
 def _renamed(capabilities: object) -> tuple[str, ...]:
     if not isinstance(capabilities, list):
         return ()
-    return tuple(name for each in capabilities for name in _NAMES.get(each, (str(each),)))
+    told = [each for each in capabilities if isinstance(each, str)]
+    return tuple(name for each in told for name in _NAMES.get(each, (each,)))

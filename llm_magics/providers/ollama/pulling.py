@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from llm_magics._util.json_bytes import read_json
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.types import Progress
 
@@ -20,7 +19,7 @@ class PullSizes:
 
     def after(self, line: bytes, elapsed_s: float) -> Progress:
         """How far the pull has come with this line."""
-        told = json.loads(line)
+        told = read_json(line)
         if not isinstance(told, dict):
             msg = f"a line that is no object: {line[:40]!r}"
             raise TypeError(msg)

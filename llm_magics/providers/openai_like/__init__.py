@@ -28,6 +28,7 @@ from llm_magics.types import (
     PackedVectors,
     StreamChunk,
     Usage,
+    model_name,
 )
 from llm_magics.wire import openai_chat
 
@@ -76,7 +77,7 @@ class OpenAILikeProvider(LeavingOutProvider):
     async def list_models(self) -> list[str]:
         listing = await self._listing()
         with self._reading():
-            return sorted(model["id"] for model in listing)
+            return sorted(model_name(model["id"]) for model in listing)
 
     async def describe_models(self) -> list[ModelInfo]:
         listing = await self._listing()

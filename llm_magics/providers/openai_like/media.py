@@ -74,4 +74,5 @@ class MediaProvider(OpenAILikeProvider):
         said = reply.json() if reply.body.startswith(b"{") else None
         if isinstance(said, dict) and said.get("error"):  # status 200 does not make it an answer
             raise self._error(said, None, reply.headers, model)
-        return wire.transcript_of(reply.body, wanted)
+        with self._reading():
+            return wire.transcript_of(reply.body, wanted)
