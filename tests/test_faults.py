@@ -20,7 +20,7 @@ from llm_magics import errors
 from llm_magics.bridge import bridge
 from llm_magics.engine.session import session
 from llm_magics.http import timing
-from llm_magics.policies.cooldown import Cooldowns
+from llm_magics.runtime.policies.retry import CircuitBreakers
 from tests.conftest import eventually
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 from tests.test_routing import servers
@@ -152,12 +152,12 @@ def test_a_server_that_is_gone_for_a_while() -> None:
             "two": {"type": "openai", "base_url": running["two"].url, "api_key": "a-test-key"},
         }
         lm.config.routes = {"both": ["one/m", "two/m"]}
-        session.cooldowns = Cooldowns(clock=lambda: now[0])
+        session.circuit_breakers = CircuitBreakers(clock=lambda: now[0])
         assert [lm.ask("hi", model="both").model for _ in range(4)] == ["two/m"] * 4
-        assert "it rests" in lm.runs().fallback_from.tolist()[3]
+        assert "skipped" in lm.runs().fallback_from.tolist()[3]
         now[0] = 31
         assert lm.ask("hi", model="both").fallback_from == ("one/m (ConnectionError)",)
-        assert "it rests" in lm.ask("hi", model="both").fallback_from[0]
+        assert "skipped" in lm.ask("hi", model="both").fallback_from[0]
         with serving(GOOD) as back:
             lm.config.set("providers.one.base_url", back.url)
             now[0] = 62

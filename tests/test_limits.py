@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics.engine.session import session
-from llm_magics.errors import RateLimitError
-from llm_magics.policies.limits import Bucket, Gate, Limiter
+from llm_magics.runtime.policies.rate_limit import (
+    AdaptiveSemaphore,
+    RateLimiter,
+    TokenBucket,
+)
 from tests.serving import Asked, Says, chat_stream, serving
 from tests.test_routing import BUSY, servers
 
@@ -27,18 +30,18 @@ def test_never_more_than_the_limit_and_nobody_forgotten(steps: list[str]) -> Non
     """Whatever happens in whatever order: places are neither lost nor given twice."""
 
     async def play() -> None:
-        gate = Gate(3)
+        gate = AdaptiveSemaphore(3)
         inside, waiting = [], []
         for step in steps:
             if step == "enter":
-                waiting.append(asyncio.create_task(gate.enter()))
+                waiting.append(asyncio.create_task(gate.acquire()))
             elif step == "leave" and inside:
                 inside.pop()
-                gate.leave()
+                gate.release()
             elif step == "refuse" and inside:
                 gate.refused(inside[-1])
             elif step == "answer":
-                gate.answered()
+                gate.succeeded()
             elif step == "cancel" and waiting:
                 waiting.pop(len(waiting) // 2).cancel()
             await asyncio.sleep(0)
@@ -52,7 +55,7 @@ def test_never_more_than_the_limit_and_nobody_forgotten(steps: list[str]) -> Non
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         for _ in inside:
-            gate.leave()
+            gate.release()
         assert gate.running == 0
 
     asyncio.run(play())
@@ -62,12 +65,12 @@ def test_a_place_given_and_left_in_the_same_moment() -> None:
     """Goes to the next."""
 
     async def play() -> None:
-        gate = Gate(1)
-        await gate.enter()
-        first = asyncio.create_task(gate.enter())
-        second = asyncio.create_task(gate.enter())
+        gate = AdaptiveSemaphore(1)
+        await gate.acquire()
+        first = asyncio.create_task(gate.acquire())
+        second = asyncio.create_task(gate.acquire())
         await asyncio.sleep(0)
-        gate.leave()
+        gate.release()
         first.cancel()
         await asyncio.wait_for(second, 5)
         assert gate.running == 1
@@ -79,21 +82,21 @@ def test_a_refusal_halves_and_answers_raise_again() -> None:
     """One burst of refusals counts once; from eight to four, and back by one a round."""
 
     async def play() -> None:
-        gate = Gate()
-        numbers = [await gate.enter() for _ in range(8)]
+        gate = AdaptiveSemaphore()
+        numbers = [await gate.acquire() for _ in range(8)]
         for number in numbers:
             gate.refused(number)
         assert gate.limit == 4
         for _ in range(8):
-            gate.leave()
-        later = await gate.enter()
+            gate.release()
+        later = await gate.acquire()
         for _ in range(5):
-            gate.answered()
+            gate.succeeded()
         assert 5 <= gate.limit < 5.2
         gate.refused(later)
         assert gate.limit == 1
         for _ in range(400):
-            gate.answered()
+            gate.succeeded()
         assert gate.limit == float("inf")
 
     asyncio.run(play())
@@ -103,7 +106,7 @@ def test_a_refusal_halves_and_answers_raise_again() -> None:
 def test_no_more_than_the_bucket_pours(takes: list[tuple[float, float]]) -> None:
     """What has begun by any moment is at most a minute's worth and what came since."""
     now = [0.0]
-    bucket = Bucket(60, lambda: now[0])
+    bucket = TokenBucket(60, lambda: now[0])
     begun: list[tuple[float, float]] = []
     for pause_s, amount in takes:
         now[0] += pause_s
@@ -114,43 +117,24 @@ def test_no_more_than_the_bucket_pours(takes: list[tuple[float, float]]) -> None
 
 def test_a_call_larger_than_a_minutes_worth_is_not_refused_for_ever() -> None:
     """It takes all there is, and goes."""
-    assert Bucket(60, lambda: 0.0).take(1000) == 0
+    assert TokenBucket(60, lambda: 0.0).take(1000) == 0
 
 
 def test_what_was_taken_and_not_used_is_given_back() -> None:
     """A call that is cancelled while it waits takes nobody's turn."""
 
     async def play() -> float:
-        limiter = Limiter(requests_per_minute=1)
-        async with limiter.place(lambda: 0):
-            pass
-
-        async def wait() -> None:
-            async with limiter.place(lambda: 0):
-                pass
-
-        waiting = asyncio.create_task(wait())
+        limiter = RateLimiter(requests_per_minute=1)
+        await (await limiter.acquire(lambda: 0)).release()
+        waiting = asyncio.create_task(limiter.acquire(lambda: 0))
         await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert limiter._requests
-        assert limiter.gate.running == 0
+        assert limiter.semaphore.running == 0
         return limiter._requests.take(0)
 
     assert asyncio.run(play()) == pytest.approx(0, abs=1)
-
-
-def test_a_refusal_is_learned_from_and_handed_on() -> None:
-    """The error stays what it is."""
-
-    async def play() -> float:
-        limiter = Limiter(8)
-        with pytest.raises(RateLimitError):
-            async with limiter.place(lambda: 0):
-                raise RateLimitError("busy")
-        return limiter.gate.limit
-
-    assert asyncio.run(play()) == 1
 
 
 def all_of(calls: list[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -208,7 +192,7 @@ def test_a_storm_of_refusals_is_survived() -> None:
         answers = all_of([lm.aask(f"{number}", model="one/m") for number in range(40)])
         assert [answer.text for answer in answers] == ["ok"] * 40
         assert refusals[0]
-        assert session.limiter(session.provider("one")).gate.limit < 40
+        assert session.limiter(session.provider("one")).semaphore.limit < 40
 
 
 def test_requests_a_minute() -> None:
@@ -225,7 +209,7 @@ def test_requests_a_minute() -> None:
 
 def test_what_is_given_back_is_no_more_than_what_was_taken() -> None:
     """A call larger than a minute's worth, cancelled, does not pay the debts of others."""
-    bucket = Bucket(1000, lambda: 0.0)
+    bucket = TokenBucket(1000, lambda: 0.0)
     bucket.take(1000)
     bucket.take(1000)
     assert bucket.take(50_000) == pytest.approx(120)
@@ -237,10 +221,10 @@ def test_a_fork_begins_with_all_places_free() -> None:
     """Those of the parent's calls are left by nobody there."""
     lm.config.providers = {"echo": {"concurrency": 1}}
     limiter = session.limiter(session.provider("echo"))
-    limiter.gate.running = 1
+    limiter.semaphore.running = 1
     child = os.fork()
     if child == 0:
-        is_free = session.limiter(session.provider("echo")).gate.running == 0
+        is_free = session.limiter(session.provider("echo")).semaphore.running == 0
         os._exit(0 if is_free else 1)
     assert os.waitpid(child, 0)[1] == 0
-    limiter.gate.running = 0
+    limiter.semaphore.running = 0

@@ -17,9 +17,13 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.engine.session import session
-from llm_magics.policies.cooldown import Cooldowns
-from llm_magics.policies.retrying import Patience, Retries, may_fall_back
-from llm_magics.policies.routing import Candidate, candidates, ordered
+from llm_magics.runtime.policies.retry import (
+    CircuitBreakers,
+    RetryPolicy,
+    RetryState,
+    may_fall_back,
+)
+from llm_magics.runtime.routing import Candidate, candidates, ordered
 from tests.fake_openai import FakeOpenAI, refusal
 from tests.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 
@@ -69,9 +73,9 @@ def error_of(made: type[errors.ProviderError] = errors.RateLimitError, **more: A
 @given(st.integers(0, 5), st.floats(0, 60), st.integers())
 def test_waits_are_bounded(retries: int, longest_wait_s: float, seed: int) -> None:
     """Each by the longest, all by the number, whatever is drawn."""
-    tried = Retries(Patience(retries, longest_wait_s), random.Random(seed))
+    tried = RetryState(RetryPolicy(retries, longest_wait_s), random.Random(seed))
     waits = []
-    while (wait_s := tried.wait_s(error_of())) is not None:
+    while (wait_s := tried.delay_s(error_of())) is not None:
         waits.append(wait_s)
     assert len(waits) == tried.count == retries
     assert all(0 <= wait_s <= min(longest_wait_s, 0.5 * 2**n) for n, wait_s in enumerate(waits))
@@ -79,14 +83,14 @@ def test_waits_are_bounded(retries: int, longest_wait_s: float, seed: int) -> No
 
 def test_what_the_service_says_of_the_wait_is_obeyed() -> None:
     """Up to the longest; a wait beyond it is not begun, nor one that would end after the deadline of the call."""
-    assert Retries(Patience()).wait_s(error_of(retry_after=7)) == 7
-    assert Retries(Patience()).wait_s(error_of(retry_after=0)) == 0
-    assert Retries(Patience()).wait_s(error_of(retry_after=31)) is None
+    assert RetryState(RetryPolicy()).delay_s(error_of(retry_after=7)) == 7
+    assert RetryState(RetryPolicy()).delay_s(error_of(retry_after=0)) == 0
+    assert RetryState(RetryPolicy()).delay_s(error_of(retry_after=31)) is None
     now = [0.0]
-    tried = Retries(Patience(9, 30, 50), clock=lambda: now[0])
+    tried = RetryState(RetryPolicy(9, 30, 50), clock=lambda: now[0])
     for began_s, expected in ((1, 20), (25, 20), (31, None)):
         now[0] = began_s
-        assert tried.wait_s(error_of(retry_after=20)) == expected
+        assert tried.delay_s(error_of(retry_after=20)) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,14 +114,14 @@ def test_what_is_asked_again_and_what_elsewhere(
     error: errors.ProviderError, again: bool, elsewhere: bool
 ) -> None:
     """Never a bad request, a wrong key, or half an answer."""
-    assert (Retries(Patience()).wait_s(error) is not None) is again
+    assert (RetryState(RetryPolicy()).delay_s(error) is not None) is again
     assert may_fall_back(error) is elsewhere
 
 
 def test_who_fails_rests_and_is_tried_by_one() -> None:
     """After three failures; when it has rested one call tries it, and its success ends the rest."""
     now = [0.0]
-    rests = Cooldowns(after=3, rest_s=30, clock=lambda: now[0])
+    rests = CircuitBreakers(after=3, open_s=30, clock=lambda: now[0])
     for _ in range(2):
         rests.failed("a")
     assert rests.may_try("a")
@@ -130,7 +134,7 @@ def test_who_fails_rests_and_is_tried_by_one() -> None:
     assert not rests.may_try("a")
     now[0] = 62
     assert rests.may_try("a")
-    rests.answered("a")
+    rests.succeeded("a")
     assert [rests.may_try("a"), rests.may_try("a")] == [True, True]
 
 
@@ -143,7 +147,7 @@ def servers(**answers: Callable[[Asked], Says] | Says) -> Iterator[dict[str, Ser
             name: {"type": "openai", "base_url": server.url, "api_key": "a-key-of-the-test"}
             for name, server in running.items()
         }
-        session.cooldowns = Cooldowns()
+        session.circuit_breakers = CircuitBreakers()
         yield running
 
 
@@ -226,7 +230,7 @@ def test_who_keeps_failing_is_left_alone() -> None:
         for _ in range(5):
             answer = lm.ask("x", model="fast")
         assert len(running["one"].asked) == 3
-        assert "rests" in answer.fallback_from[0]
+        assert "skipped" in answer.fallback_from[0]
 
 
 def test_a_missing_model_and_a_dead_host_fall_back_at_once() -> None:

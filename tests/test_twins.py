@@ -170,5 +170,5 @@ def test_a_stream_that_nobody_holds_is_stopped() -> None:
         del stream
         gc.collect()
         assert running["one"].hung_up.wait(5)
-        gate = session.limiter(session.provider("one")).gate
+        gate = session.limiter(session.provider("one")).semaphore
         assert eventually(lambda: gate.running == 0, 5)

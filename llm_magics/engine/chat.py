@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -17,24 +17,16 @@ from llm_magics.engine.kept import KeptAnswers
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt, messages_of, parameters_of, with_template
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import (
-    INTERRUPTED,
-    Route,
-    find_candidates,
-    logged,
-    made_ready,
-    patience_of,
-    route_to,
-)
+from llm_magics.engine.road import INTERRUPTED, find_candidates, logged, route_to
 from llm_magics.engine.session import Session
 from llm_magics.engine.stamping import stamped
 from llm_magics.engine.thoughts import answer_in_thoughts
 from llm_magics.errors import ProviderError, ReplayMissError, UsageError, short
 from llm_magics.policies import metrics, recordings
-from llm_magics.policies.retrying import Retries, may_fall_back
-from llm_magics.policies.routing import Candidate
 from llm_magics.policies.templates import Filled
 from llm_magics.policies.threads import Turn
+from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
+from llm_magics.runtime.routing import Candidate, Route
 from llm_magics.types import (
     ChatMessage,
     ModelParameters,
@@ -64,9 +56,14 @@ class ChatCall:
     loaded, `StreamChunk` while it answers.
     """
 
-    def __init__(self, session: Session, prompt: Prompt) -> None:
-        """Fill in the prompt; in this thread, for its expressions are the user's own code."""
+    def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:
+        """
+        Fill in the prompt, in this thread, for its expressions are the user's own code.
+
+        ``batch`` is what the call is a part of.
+        """
         self._session = session
+        self._batch = batch
         self._prompt = prompt = with_template(prompt, session)
         self._cell = cells.running()  # another one may be running when the answer has come
         self._turn_key = uuid4().hex
@@ -83,8 +80,8 @@ class ChatCall:
         self._chunks: list[StreamChunk] = []
         self._interrupted = False
         self._is_replayed = False
-        self._retries = 0
-        self._failed: list[str] = []
+        self._attempts: Attempts | None = None
+        self._kept: KeptAnswers | None = None
         self._is_sent = False
 
     @property
@@ -138,11 +135,11 @@ class ChatCall:
 
     async def _is_kept(self, route: Route, parameters: ModelParameters) -> bool:
         try:
-            return await self._kept(route, parameters).find() is not None
+            return await self._kept_answers(route, parameters).find() is not None
         except ReplayMissError:
             return False
 
-    def _kept(self, route: Route, parameters: ModelParameters) -> KeptAnswers:
+    def _kept_answers(self, route: Route, parameters: ModelParameters) -> KeptAnswers:
         return KeptAnswers(
             self._session,
             route,
@@ -159,68 +156,83 @@ class ChatCall:
     def _parameters(self, route: Route) -> ModelParameters:
         return parameters_of(self._prompt, self._session, route.parameters)
 
+    def _estimate_of(self, route: Route) -> Estimate:
+        return self._estimate(route, self._parameters(route))
+
     def _estimate(self, route: Route, parameters: ModelParameters) -> Estimate:
         return money.chat_estimate(
             self._session, route.provider, route.model, self.messages, parameters
         )
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Walk the road. Closing the generator, or cancelling, stops the model at once."""
+        """Ask. Closing the generator, or cancelling, stops the model at once."""
         found = await find_candidates(self._session, self._wanted)
-        # A slip in the only name ends the call before it is one, and is in no log.
+        # A mistake in the only name ends the call before it begins, and is in no log.
         only = await route_to(self._session, found[0]) if len(found) == 1 else None
         self._route = only
+
+        async def resolve(candidate: Candidate) -> Route:
+            return only or await route_to(self._session, candidate)
+
+        self._attempts = attempts(
+            self._session,
+            found,
+            resolve,
+            ability="chat",
+            tokens=lambda route: self._estimate_of(route).input_tokens,
+            estimate_usd=lambda route: self._estimate_of(route).cost_usd,
+            batch=self._batch,
+        )
         try:
             with logged(self._session, "chat", lambda: self._route, self.response):
-                async with aclosing(self._first_that_answers(found, only)) as events:
-                    async for event in events:
-                        yield event
+                async for attempt in self._attempts:
+                    self._route = attempt.route
+                    async with attempt, aclosing(self._answered(attempt)) as events:
+                        async for event in events:
+                            yield event
+                if not self._is_replayed and self._kept is not None:
+                    await self._kept.keep(self._chunks)
         except (asyncio.CancelledError, GeneratorExit):
             self._interrupted = True
             raise
         finally:
             self._remember()
 
-    async def _first_that_answers(
-        self, found: Sequence[Candidate], only: Route | None
-    ) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Try one model after the other, until one has begun to answer."""
-        for place, candidate in enumerate(found, 1):
-            is_last = place == len(found)
-            try:
-                self._route = only or await route_to(self._session, candidate)
-                if not is_last and not self._session.cooldowns.may_try(self._route.provider.name):
-                    self._failed.append(f"{candidate.model} (it rests after failures)")
-                    continue
-                async with aclosing(self._asked(self._route)) as events:
-                    async for event in events:
-                        yield event
+    async def _answered(self, attempt: Attempt) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Yield the stored answer, or else that of one request."""
+        route, parameters = attempt.route, self._parameters(attempt.route)
+        if attempt.is_first:
+            self._kept = self._kept_answers(route, parameters)
+            found = await self._kept.find()
+            if found is not None:
+                self._is_replayed = True
+                async for chunk in self._again(recordings.chunks_of(found)):
+                    yield chunk
                 return
-            except ProviderError as error:
-                if is_last or self._has_begun or not may_fall_back(error):
-                    if self._failed:
-                        before = f"Before it failed: {', '.join(self._failed)}."
-                        error.hint = f"{error.hint or ''} {before}".strip()
-                    raise
-                self._failed.append(f"{candidate.model} ({type(error).__name__})")
-
-    async def _asked(self, route: Route) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """What one model answers, now or before; whether it answered is remembered."""
-        parameters = self._parameters(route)
-        kept = self._kept(route, parameters)
-        found = await kept.find()
-        if found is not None:
-            self._is_replayed = True
-            async for chunk in self._again(recordings.chunks_of(found)):
+        self._chunks.clear()
+        async with aclosing(attempt.ready()) as steps:
+            async for progress in steps:
+                yield progress
+        keep, self._is_sent = self._chunks.append, True
+        answer = stamped(route, self.messages, parameters)
+        try:
+            async for chunk in answer:
+                keep(chunk)
+                attempt.is_billed = True
+                if chunk.has_tokens or chunk.tool_calls:
+                    attempt.is_committed = True
                 yield chunk
-            return
-        async with aclosing(self._patiently(route, parameters)) as events:
-            async for event in events:
-                yield event
-        await kept.keep(self._chunks)
+        except ProviderError:
+            self._is_sent = attempt.is_billed  # a refused request costs nothing
+            raise
+        finally:
+            await answer.aclose()
+        # A finished answer is checked here: what a check raises ends the attempt, so that the
+        # answer does not count as a success and is not stored.
+        attempt.cost_usd = self.response().cost_usd
 
     async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
-        """A kept answer: at once, or as fast as it came."""
+        """Yield a stored answer: at once, or as fast as it came."""
         speed = self._session.config.replay_speed
         past_s = 0.0
         for chunk in chunks:
@@ -229,62 +241,6 @@ class ChatCall:
                 past_s = chunk.elapsed_s
             self._chunks.append(chunk)
             yield chunk
-
-    async def _patiently(
-        self, route: Route, parameters: ModelParameters
-    ) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Ask one model, and again where that may help."""
-        retries, cooldowns = Retries(patience_of(self._session.config)), self._session.cooldowns
-        while True:
-            self._chunks.clear()
-            try:
-                async with aclosing(self._attempt(route, parameters)) as events:
-                    async for event in events:
-                        yield event
-                cooldowns.answered(route.provider.name)
-                return
-            except ProviderError as error:
-                wait_s = None if self._has_begun else retries.wait_s(error)
-                if wait_s is None:
-                    note = cooldowns.failed if may_fall_back(error) else cooldowns.answered
-                    note(route.provider.name)
-                    raise
-                self._retries += 1
-                yield Progress(f"asking {route.name} again in {wait_s:.0f} s: {error}")
-                await asyncio.sleep(wait_s)
-
-    async def _attempt(
-        self, route: Route, parameters: ModelParameters
-    ) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Ask once, when it is this call's turn."""
-        limiter = self._session.limiter(route.provider)
-        async with limiter.place(lambda: self._estimate(route, parameters).input_tokens):
-            async for progress in made_ready(route, "chat"):
-                yield progress
-            with self._paid(route, parameters):
-                answer = stamped(route, self.messages, parameters)
-                keep, self._is_sent = self._chunks.append, True
-                try:
-                    async for chunk in answer:
-                        keep(chunk)
-                        yield chunk
-                finally:
-                    await answer.aclose()
-
-    @contextmanager
-    def _paid(self, route: Route, parameters: ModelParameters) -> Generator[None, None, None]:
-        """Within the budget, if there is one: by the estimate before, by the cost afterwards."""
-        budget = self._session.budget
-        has_limit = budget.limit_usd is not None
-        estimate = self._estimate(route, parameters).cost_usd if has_limit else None
-        with budget.held(route.name, estimate) as hold:
-            try:
-                yield
-            except ProviderError:
-                if not self._chunks:  # refused: nobody bills for that
-                    hold.spent_usd, self._is_sent = 0.0, False
-                raise
-            hold.spent_usd = self.response().cost_usd
 
     async def provenance(self) -> dict[str, Any]:
         """Where the answer comes from, as it is kept with it: nothing of it differs between runs."""
@@ -348,8 +304,8 @@ class ChatCall:
             raw=answer.raw,
             tool_calls=answer.tool_calls,
             schema=self._prompt.schema,
-            retries=self._retries,
-            fallback_from=tuple(self._failed),
+            retries=self._attempts.retries if self._attempts else 0,
+            fallback_from=tuple(self._attempts.failed) if self._attempts else (),
             mended=self._mended,
             dropped=self._dropped,
         )

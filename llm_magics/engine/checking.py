@@ -12,6 +12,7 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.engine.thoughts import is_thought_only
 from llm_magics.errors import EmptyAnswerError, ParseError
+from llm_magics.runtime.attempts import Batch
 from llm_magics.schemas import schema_of
 from llm_magics.types import ChatMessage, Progress, StreamChunk
 
@@ -19,10 +20,10 @@ from llm_magics.types import ChatMessage, Progress, StreamChunk
 class CheckedCall:
     """A prompt on its way, as a `ChatCall`; its answer is checked before the call ends."""
 
-    def __init__(self, session: Session, prompt: Prompt) -> None:
-        """Fill in the prompt."""
+    def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:
+        """Fill in the prompt; ``batch`` is what the call is a part of."""
         self._left = session.config.schema_retries
-        self._call = ChatCall(session, prompt)
+        self._call = ChatCall(session, prompt, batch)
 
     @property
     def schema(self) -> Any:

@@ -10,16 +10,19 @@ _T = TypeVar("_T")
 
 
 async def done_by(
-    at_once: int | Callable[[], int], do: Callable[[_T], Awaitable[None]], todo: Iterable[_T]
+    at_once: int | Callable[[], int],
+    do: Callable[[_T], Awaitable[None]],
+    todo: Iterable[_T],
+    news: asyncio.Queue[None] | None = None,
 ) -> AsyncGenerator[None, None]:
     """
     ``do`` each piece of ``todo``, ``at_once`` of them at a time; yields when one is done.
 
-    How many may change on the way. When one fails no other is begun; those under way may be
+    How many may change on the way. Whoever puts something on ``news`` makes it yield, too. When one fails no other is begun; those under way may be
     paid, and are waited for before its error is raised. Closing the generator stops them at once.
     """
     wanted = at_once if callable(at_once) else lambda: at_once
-    crew = _Crew(wanted, do, todo)
+    crew = _Crew(wanted, do, todo, news)
     try:
         crew.hire()
         while crew.is_at_work:
@@ -36,14 +39,18 @@ class _Crew(Generic[_T]):
     """Those at work, and ``news`` of each piece that is done and of each one who leaves."""
 
     def __init__(
-        self, wanted: Callable[[], int], do: Callable[[_T], Awaitable[None]], todo: Iterable[_T]
+        self,
+        wanted: Callable[[], int],
+        do: Callable[[_T], Awaitable[None]],
+        todo: Iterable[_T],
+        news: asyncio.Queue[None] | None,
     ) -> None:
         self._wanted = wanted
         self._do = do
         self._pieces = iter(todo)
         self._workers: set[asyncio.Task[None]] = set()
         self.failures: list[Exception] = []
-        self.news: asyncio.Queue[None] = asyncio.Queue()
+        self.news: asyncio.Queue[None] = asyncio.Queue() if news is None else news
 
     @property
     def is_at_work(self) -> bool:

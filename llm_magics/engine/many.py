@@ -1,9 +1,10 @@
-"""Many prompts to one model, some at a time; each answer is kept when it has come."""
+"""Many prompts to one model, some at a time; each answer is stored as it comes."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from llm_magics.engine import money
@@ -13,38 +14,43 @@ from llm_magics.engine.crew import done_by
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import Route, find_candidates, find_route, route_to
+from llm_magics.engine.road import find_candidates, find_route, route_to
 from llm_magics.engine.session import Session
 from llm_magics.errors import (
     AuthenticationError,
     BudgetError,
     ConfigurationError,
-    ConnectionError,
     LLMError,
     ModelNotFoundError,
+    ProviderError,
     UsageError,
 )
+from llm_magics.runtime.attempts import Batch, waiting_text
+from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
+from llm_magics.runtime.policies.retry import is_service_failure, with_hint
+from llm_magics.runtime.routing import Route
 from llm_magics.types import Progress
 
-# These are about all prompts alike.
+# These concern all prompts alike.
 _OF_ALL = (
     AuthenticationError,
     BudgetError,
     ConfigurationError,
-    ConnectionError,
     ModelNotFoundError,
     UsageError,
 )
 
-_AT_ONCE = 8
-_AT_ONCE_HERE = 1  # one's own machine answers none sooner for being asked several
+# Requests at once to begin with. A server of the user's own is crowded sooner than a service.
+_START = 8
+_START_OF_OWN = 2
 
 
 class ManyCall:
     """
-    Prompts on their way; afterwards ``responses`` and ``errors`` have what came of each.
+    Many prompts; afterwards ``responses`` and ``errors`` have what came of each.
 
-    A prompt that fails for itself has its error there, and stops no other.
+    A prompt that fails for a reason of its own has its error there, and stops no other. After
+    some failures of the service in a row the call ends, and the rest stays unanswered.
     """
 
     def __init__(
@@ -53,20 +59,66 @@ class ManyCall:
         self._session = session
         self._prompts = prompts
         self._concurrency = concurrency
+        self._batch: Batch | None = None
+        self._waiting: Callable[[], str] = str
+        self._failed_in_row: list[int] = []
         self.responses: list[Response | None] = [None] * len(prompts)
         self.errors: dict[int, LLMError] = {}
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether failures of the service have ended it."""
+        return self._batch is not None and self._batch.breaker.is_open
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """Ask all of them, yielding how far it has come."""
         if not self._prompts:
             return
         wanted = self._wanted
-        at_once = self._at_once(await find_route(self._session, wanted))
+        route = await find_route(self._session, wanted)
+        limiter = self._session.limiter(route.provider)
+        tuner = self._tuner(route, limiter)
+        self._batch = Batch(tuner)
+        self._waiting = lambda: waiting_text(route.provider.name, limiter)
         began = time.perf_counter()
+        news: asyncio.Queue[None] = asyncio.Queue()
+        forget = limiter.on_pause(lambda: news.put_nowait(None))
         numbers = range(len(self._prompts))
-        async with aclosing(done_by(at_once, self._ask, numbers)) as walked:
-            async for _ in walked:
-                yield self._progress(wanted, time.perf_counter() - began)
+        try:
+            async with aclosing(done_by(lambda: tuner.level, self._ask, numbers, news)) as walked:
+                async for _ in walked:
+                    yield self._progress(wanted, time.perf_counter() - began)
+        except ProviderError as error:
+            if is_service_failure(error):
+                raise self._broken_off(error) from error
+            raise
+        finally:
+            forget()
+
+    def _broken_off(self, error: ProviderError) -> ProviderError:
+        """Return ``error`` with what is done, and how to go on."""
+        for number in self._failed_in_row:  # they are not at fault, and are asked again
+            self.errors.pop(number, None)
+            self.responses[number] = None
+        done = sum(
+            each is not None and number not in self.errors
+            for number, each in enumerate(self.responses)
+        )
+        hint = (
+            f"{done:,} of {len(self._prompts):,} prompts are answered and kept. "
+            "Run it again to send the others."
+        )
+        failures = self._batch.breaker.failures if self._batch and self.is_broken_off else 0
+        return with_hint(error, failures, hint)
+
+    def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
+        """Return how many prompts to ask at once: as many as given, or as bring the most."""
+        if self._concurrency is not None:
+            return limiter.fixed_tuner(self._concurrency)
+        if route.provider.embeds_at_once == 1:  # it computes in this process, one at a time
+            return limiter.fixed_tuner(1)
+        is_own = route.provider.is_free(route.model)
+        return limiter.tuner(f"chat {route.model}", _START_OF_OWN if is_own else _START)
 
     async def to_send(self) -> list[Estimate]:
         """What each of those may take that were not answered before; nothing is sent."""
@@ -97,11 +149,10 @@ class ManyCall:
         return self._prompts[0].model or str(self._session.config.model)
 
     def _at_once(self, route: Route) -> int:
-        is_here = route.provider.is_free(route.model)
-        return self._concurrency or (_AT_ONCE_HERE if is_here else _AT_ONCE)
+        return self._tuner(route, self._session.limiter(route.provider)).level
 
     async def _ask(self, number: int) -> None:
-        call = CheckedCall(self._session, self._prompts[number])
+        call = CheckedCall(self._session, self._prompts[number], self._batch)
         try:
             async with aclosing(call.events()) as events:
                 async for _ in events:
@@ -110,7 +161,13 @@ class ManyCall:
         except _OF_ALL:
             raise
         except LLMError as error:
+            if self.is_broken_off or _is_unreachable(error):
+                raise
             self.errors[number] = error
+            if isinstance(error, ProviderError) and is_service_failure(error):
+                self._failed_in_row.append(number)
+        else:
+            self._failed_in_row.clear()
         self.responses[number] = call.response()
 
     def _progress(self, model: str, elapsed_s: float) -> Progress:
@@ -118,9 +175,11 @@ class ManyCall:
         answered = [each for each in self.responses if each is not None]
         cached = sum(each.cached for each in answered)
         cost = sum(each.cost_usd or 0.0 for each in answered)
+        waiting = self._waiting()
         told += [f"{cached:,} cached"] if cached else []
         told += [f"{len(self.errors):,} failed"] if self.errors else []
         told += [f"${cost:.2g}"] if cost else []
+        told += [waiting] if waiting else []
         return Progress(
             " · ".join(told),
             len(answered),
@@ -129,3 +188,8 @@ class ManyCall:
             elapsed_s,
             before=cached,
         )
+
+
+def _is_unreachable(error: LLMError) -> bool:
+    """Return whether nothing listens at the address: no other prompt would be answered."""
+    return isinstance(error, ProviderError) and error.code == "unreachable"

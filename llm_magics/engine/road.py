@@ -1,55 +1,28 @@
-"""
-The road that every call takes: route → model made ready → … → measurements in the log.
-
-What is particular to a kind of call stands beside it, in `chat` and `embedding`.
-"""
+"""Where a call goes, and its line in the log: what all kinds of calls share."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 from llm_magics import cells
 from llm_magics.engine import money
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.errors import ModelNotFoundError
-from llm_magics.policies import metrics, routing
-from llm_magics.policies.retrying import Patience
-from llm_magics.policies.routing import Candidate
-from llm_magics.providers.base import BaseModelProvider
+from llm_magics.policies import metrics
 from llm_magics.providers.capabilities import providers_of
+from llm_magics.runtime import routing
+from llm_magics.runtime.routing import Candidate, Route
 from llm_magics.secrets import scrub
-from llm_magics.settings.config import Config
-from llm_magics.types import Progress
+
+__all__ = ["INTERRUPTED", "Route", "find_candidates", "find_route", "logged", "route_to"]
 
 INTERRUPTED = "interrupted"
 
 # A service's prices do not change by the minute.
 _PRICES_LAST_S = 3600.0
-
-
-@dataclass
-class Route:
-    """
-    Where a call goes: the provider, the model's name there, and the time to load it.
-
-    ``parameters`` are those of the alias that led here.
-    """
-
-    provider: BaseModelProvider
-    model: str
-    load_s: float = 0.0
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The model's full name."""
-        return f"{self.provider.name}/{self.model}"
 
 
 async def find_candidates(session: Session, wanted: str) -> list[Candidate]:
@@ -106,22 +79,6 @@ def _how_to_write(session: Session, name: str, model: str) -> str:
     if provider.is_set_up or not provider.key_variable:
         return f"Write {name}/{model}."
     return f"Write {name}/{model}; it needs {provider.key_variable} (or: %llm key {name})."
-
-
-async def made_ready(route: Route, ability: str) -> AsyncGenerator[Progress, None]:
-    """Have the model fetched and loaded, with its progress; loading time is kept apart."""
-    loading_since: float | None = None
-    async for progress in route.provider.prepare(route.model, ability):
-        if progress.is_load and loading_since is None:
-            loading_since = time.perf_counter()
-        yield progress
-    if loading_since is not None:
-        route.load_s = time.perf_counter() - loading_since
-
-
-def patience_of(config: Config) -> Patience:
-    """How hard to try, by the settings."""
-    return Patience(config.retries, config.longest_wait_s, config.retries_end_s)
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from llm_magics.engine.listings import Listings
 from llm_magics.errors import ConfigurationError
 from llm_magics.policies.budget import Budget
 from llm_magics.policies.cache import Cache
-from llm_magics.policies.cooldown import Cooldowns
-from llm_magics.policies.limits import Limiter
 from llm_magics.policies.metrics import RunLog
 from llm_magics.policies.recordings import Tape
 from llm_magics.policies.threads import Threads
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.policies.rate_limit import RateLimiter
+from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.settings.config import Config, config
 from llm_magics.settings.files import is_project_file
 from llm_magics.settings.folders import cache_folder
@@ -37,12 +37,12 @@ class Session:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.runs = RunLog()
-        self.cooldowns = Cooldowns()
+        self.circuit_breakers = CircuitBreakers()
         self.threads = Threads()
         self.listings = Listings(self.provider)
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
-        self._limiters: dict[str, tuple[BaseModelProvider, int, Limiter]] = {}
+        self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
         self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
         self._vectors: dict[str, VectorStore] = {}
         self._turns: dict[str, int] = {}
@@ -54,13 +54,13 @@ class Session:
         """The provider called ``name``, set up by the settings."""
         return self.providers.get(name)
 
-    def limiter(self, provider: BaseModelProvider) -> Limiter:
-        """What bounds the calls of ``provider``; begun anew where its settings change."""
+    def limiter(self, provider: BaseModelProvider) -> RateLimiter:
+        """Return the limits of ``provider``; new ones after its settings have changed."""
         known = self._limiters.get(provider.name)
-        process = os.getpid()  # in a fork nobody leaves the places that the parent's calls hold
+        process = os.getpid()  # a fork never releases the permits of its parent
         if known is None or known[:2] != (provider, process):
             own = provider.config
-            limiter = Limiter(own.concurrency, own.requests_per_minute, own.tokens_per_minute)
+            limiter = RateLimiter(own.concurrency, own.requests_per_minute, own.tokens_per_minute)
             known = self._limiters[provider.name] = (provider, process, limiter)
         return known[2]
 

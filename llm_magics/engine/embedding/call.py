@@ -1,15 +1,18 @@
 """
 Many texts on their way to vectors, batch by batch.
 
-What was paid for before is not sent; what lands is kept at once, so that a call that ends in
+What was paid for before is not sent; what comes is stored at once, so that a call that ends in
 any way has lost nothing. A batch that the service refuses for what is in it is halved until the
-guilty texts are found; whatever else goes wrong ends the call.
+texts at fault are found; any other error that remains after the retries ends the call.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -23,10 +26,10 @@ from llm_magics.engine.embedding.landing import FAILED, OK, PENDING, Landed, is_
 from llm_magics.engine.embedding.long_texts import Send, mean_of_parts, truncated
 from llm_magics.engine.embedding.options import EmbedOptions
 from llm_magics.engine.embedding.sending import Sender
-from llm_magics.engine.embedding.speed import Speed
+from llm_magics.engine.embedding.speed import Speed, SpeedMeter
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import Route, find_route, logged, made_ready
+from llm_magics.engine.road import find_route, logged
 from llm_magics.engine.session import Session
 from llm_magics.errors import (
     AuthenticationError,
@@ -40,7 +43,10 @@ from llm_magics.errors import (
 )
 from llm_magics.policies import metrics
 from llm_magics.policies.batching import Bounds, batches
-from llm_magics.policies.pacing import Pace
+from llm_magics.runtime.attempts import Batch, loaded, retry_policy, waiting_text
+from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
+from llm_magics.runtime.policies.retry import is_service_failure, with_hint
+from llm_magics.runtime.routing import Route
 from llm_magics.types import Progress, StreamChunk, Usage, whole_text
 
 if TYPE_CHECKING:
@@ -56,11 +62,11 @@ _OF_THE_CALL = (
     UnsupportedError,
 )
 
-# Beyond this no service is faster, and many refuse.
-_MOST_AT_ONCE = 32
-
 # If so many texts were refused and none was taken, it is not the texts.
 _HOPELESS = 8
+
+# Between two batches that failed, one after the other, no longer than this.
+_MOST_BETWEEN_S = 2.0
 
 
 class EmbeddingCall:
@@ -87,26 +93,33 @@ class EmbeddingCall:
         self._route: Route | None = None
         self._sender: Sender | None = None
         self._keeping: Keeping | None = None
-        self._pace: Pace | None = None
+        self._batch: Batch | None = None
+        self._meter = SpeedMeter()
+        self._waiting: Callable[[], str] = str
         self._cpu_s = self._sending_s = 0.0
         self._elapsed_s: float | None = None
         self.landed = Landed(len(texts), self._texts)
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Walk the road, yielding how far it has come; where there is no text, nowhere."""
+        """Embed the texts, yielding how far it has come."""
         if not self._texts:
             return
         self._route = route = await find_route(self._session, self._model)
-        self._sender = Sender(self._session, route, self._options.dimensions)
+        limiter = self._session.limiter(route.provider)
+        self._batch = Batch(self._tuner(route, limiter))
+        self._waiting = lambda: waiting_text(route.provider.name, limiter)
+        self._sender = Sender(self._session, route, self._options.dimensions, self._batch)
         with logged(self._session, "embedding", lambda: route, self.response):
             began = time.perf_counter()
             await self._find_kept(route)
             if (self.landed.outcomes == PENDING).any():
-                async for progress in made_ready(route, "embeddings"):
-                    yield progress
-                async for _ in self._walked(route):
-                    self._elapsed_s = time.perf_counter() - began
-                    yield self._progress(route)
+                async with aclosing(loaded(route, "embeddings")) as loading:
+                    async for progress in loading:
+                        yield progress
+                async with aclosing(self._sent(route, limiter, self._batch)) as steps:
+                    async for _ in steps:
+                        self._elapsed_s = time.perf_counter() - began
+                        yield self._progress(route)
             self._elapsed_s = time.perf_counter() - began
 
     async def most_usd(self) -> float | None:
@@ -133,54 +146,87 @@ class EmbeddingCall:
 
     # What is sent.
 
-    async def _walked(self, route: Route) -> AsyncGenerator[None, None]:
-        """Send all batches, several at once, yielding whenever one has ended."""
+    async def _sent(
+        self, route: Route, limiter: RateLimiter, batch: Batch
+    ) -> AsyncGenerator[None, None]:
+        """Send all batches, several at once, yielding whenever one has ended or must wait."""
         left = self.landed.pending
         lengths = [len(self._texts[place].encode()) for place in left]
         bounds = Bounds(self._options.batch_size or route.provider.texts_at_once)
         todo = ([left[number] for number in batch] for batch in batches(lengths, bounds))
-        self._pace = pace = self._new_pace(route)
         began, cpu_s = time.perf_counter(), time.process_time()
-        async with aclosing(done_by(lambda: pace.at_once, self._embed, todo)) as walked:
-            async for _ in walked:
-                self._sending_s = time.perf_counter() - began
-                self._cpu_s = time.process_time() - cpu_s
-                yield
+        news: asyncio.Queue[None] = asyncio.Queue()
+        forget = limiter.on_pause(lambda: news.put_nowait(None))
+        try:
+            async with aclosing(
+                done_by(lambda: batch.tuner.level, self._embed, todo, news)
+            ) as steps:
+                async for _ in steps:
+                    self._sending_s = time.perf_counter() - began
+                    self._cpu_s = time.process_time() - cpu_s
+                    yield
+        except ProviderError as error:
+            if is_service_failure(error):
+                raise self._broken_off(error, batch) from error
+            raise
+        finally:
+            forget()
 
-    def _new_pace(self, route: Route) -> Pace:
-        """As many at once as is said; else as many as a service of others' is faster for."""
-        wanted = self._options.concurrency
-        if wanted is not None or route.provider.is_free(route.model):
-            at_once = wanted or route.provider.embeds_at_once
-            return Pace(at_once, at_once)
-        return Pace(route.provider.embeds_at_once, _MOST_AT_ONCE)
+    def _broken_off(self, error: ProviderError, batch: Batch) -> ProviderError:
+        """Return ``error`` with what is done, and how to go on."""
+        done = len(self._texts) - self.landed.count(PENDING, FAILED)
+        more = f"{done:,} of {len(self._texts):,} texts are embedded"
+        if self._session.vectors_folder is not None:
+            more += " and kept. Run it again to send the others."
+        return with_hint(error, batch.breaker.failures if batch.breaker.is_open else 0, more)
+
+    def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
+        """Return how many batches to send at once: as many as given, or as bring the most."""
+        if self._options.concurrency is not None:
+            return limiter.fixed_tuner(self._options.concurrency)
+        usual = route.provider.embeds_at_once
+        if usual == 1:  # it computes in this process, one batch at a time
+            return limiter.fixed_tuner(1)
+        return limiter.tuner(f"embeddings {route.model}", usual)
 
     async def _embed(self, places: list[int]) -> None:
-        """Embed a batch, or the halves of it that are not refused."""
+        """
+        Embed a batch; if it is refused for its texts, embed its halves.
+
+        After a failure of the service both halves are sent before one of them is split: a text
+        at fault must not look like a service that fails all the time.
+        """
         assert self._sender is not None
         assert self._keeping is not None
-        assert self._pace is not None
-        try:
-            rows = await self._sender.send([self._texts[place] for place in places])
-        except ProviderError as error:
-            if not _is_about_texts(error):
-                raise
-            if len(places) == 1:
-                await self._treat(places[0], error)
-                return
-            await self._embed_halves(places)
-            return
-        if len(places) > 1 and not is_usable(rows).any():  # one text may spoil its whole batch
-            await self._embed_halves(places)
-            return
-        self._pace.landed(len(rows))
-        await self._keep(places, rows)
-        await self._check_alone(places, rows)
+        assert self._batch is not None
+        todo = deque([places])
+        while todo:
+            part = todo.popleft()
+            try:
+                rows = await self._sender.send([self._texts[place] for place in part])
+            except ProviderError as error:
+                if self._batch.breaker.is_open or not _is_about_texts(error):
+                    raise
+                if len(part) == 1:
+                    await self._treat(part[0], error)
+                    continue
+                next_one = [todo.popleft()] if todo and is_service_failure(error) else []
+                todo.extendleft(reversed([*next_one, *_halves(part)]))
+                await self._back_off(self._batch)
+                continue
+            if len(part) > 1 and not is_usable(rows).any():  # one text may spoil its whole batch
+                todo.extendleft(reversed(_halves(part)))
+                continue
+            self._meter.landed(len(rows), self._batch.tuner.running)
+            await self._keep(part, rows)
+            await self._check_alone(part, rows)
 
-    async def _embed_halves(self, places: list[int]) -> None:
-        middle = len(places) // 2
-        await self._embed(places[:middle])
-        await self._embed(places[middle:])
+    async def _back_off(self, batch: Batch) -> None:
+        """Wait a little if failures of the service follow one another."""
+        again = batch.breaker.failures - 2
+        if again >= 0:
+            widest_s = min(retry_policy(self._session.config).backoff_s(again), _MOST_BETWEEN_S)
+            await batch.breaker.sleep(random.uniform(0, widest_s))  # noqa: S311
 
     async def _keep(self, places: list[int], rows: Floats) -> None:
         """
@@ -260,6 +306,8 @@ class EmbeddingCall:
             told.append(f"${self._sender.cost_usd:.2g}")
         if self._sender is not None and self._sender.tokens:
             told.insert(1, f"{self._sender.tokens:,} tokens")
+        if waiting := self._waiting():
+            told.append(waiting)
         done = len(self._texts) - self.landed.count(PENDING)
         return Progress(
             " · ".join(told),
@@ -273,11 +321,11 @@ class EmbeddingCall:
     @property
     def speed(self) -> Speed | None:
         """How fast it went, where enough was sent to tell."""
-        pace = self._pace
-        if pace is None or not pace.fastest or not self._sending_s:
+        meter = self._meter
+        if not meter.fastest or not self._sending_s:
             return None
         rows_per_s, cpu_share = self.sent / self._sending_s, self._cpu_s / self._sending_s
-        return Speed(rows_per_s, pace.fastest, pace.at_once, cpu_share)
+        return Speed(rows_per_s, meter.fastest, meter.at_once, cpu_share)
 
     @property
     def asked_dimensions(self) -> int | None:
@@ -313,3 +361,8 @@ def _is_about_texts(error: ProviderError) -> bool:
     if isinstance(error, _OF_THE_CALL) or error.status is None:
         return False
     return (400 <= error.status < 500 and error.status != 402) or error.status == 500
+
+
+def _halves(places: list[int]) -> tuple[list[int], list[int]]:
+    middle = len(places) // 2
+    return places[:middle], places[middle:]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+
+# So many answers and so much time show how fast it goes; of fewer a lucky one would decide.
+_ANSWERS, _SECONDS = 8, 0.25
 
 # Who uses so much of one core has no time left to ask for more.
 _BUSY = 0.85
@@ -39,3 +44,37 @@ class Speed:
             f"{self.rows_per_s:,.0f} rows/s, {self.share:.0%} of {whose} limit"
             f" ({self.at_once} requests at once)"
         )
+
+
+class SpeedMeter:
+    """
+    Measures how fast answers come.
+
+    Attributes:
+        fastest: the most in a second over some answers; 0 before there were enough.
+        at_once: how many requests at once that took.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.fastest = 0.0
+        self.at_once = 0
+        self._clock = clock
+        self._since: float | None = None  # the first answer also waited for a connection
+        self._answers = self._amount = self._most_at_once = 0
+
+    def landed(self, amount: int, at_once: int) -> None:
+        """Count an answer that holds ``amount``, one of ``at_once`` that were under way."""
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+        if now == self._since:  # the rest of a burst belongs to the time before
+            return
+        self._most_at_once = max(self._most_at_once, at_once)
+        self._answers += 1
+        self._amount += amount
+        took_s = now - self._since
+        if self._answers < max(_ANSWERS, 2 * self._most_at_once) or took_s < _SECONDS:
+            return
+        if self._amount / took_s > self.fastest:
+            self.fastest, self.at_once = self._amount / took_s, self._most_at_once
+        self._since, self._answers, self._amount, self._most_at_once = now, 0, 0, 0

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.policies.limits import beyond
+from llm_magics.runtime.policies.rate_limit import cluster_limit
 
 if TYPE_CHECKING:
     from distributed import Semaphore
@@ -45,11 +45,11 @@ class SharedLimit:
         """All calls that are begun inside, in a thread of a worker's, keep it."""
         semaphore = _semaphore(f"llm_magics {self.name} {self.most}", self.most)
         place = _InProcess(self._in_this_process()) if semaphore is None else _InCluster(semaphore)
-        token = beyond.set(place)
+        token = cluster_limit.set(place)
         try:
             yield
         finally:
-            beyond.reset(token)
+            cluster_limit.reset(token)
 
     def _in_this_process(self) -> asyncio.Semaphore:
         with _lock:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, nearest
+from llm_magics.providers.base import BaseModelProvider
 
 Policy = Literal["order", "cheapest", "fastest", "round-robin"]
 
@@ -22,6 +23,25 @@ class Candidate:
 
     model: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Route:
+    """
+    Where a request goes: the provider, the model's name there, and the time to load it.
+
+    ``parameters`` are those of the alias that led here.
+    """
+
+    provider: BaseModelProvider
+    model: str
+    load_s: float = 0.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The model's full name."""
+        return f"{self.provider.name}/{self.model}"
 
 
 def candidates(

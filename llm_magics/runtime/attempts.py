@@ -1,0 +1,373 @@
+"""
+The pipeline that every paid request goes through: candidates, retries, limits, budget.
+
+It has the shape of stamina (https://stamina.hynek.me)::
+
+    async for attempt in attempts(session, candidates, resolve, ability="chat"):
+        async with attempt:
+            async for progress in attempt.ready():
+                yield progress
+            ...  # send the request to attempt.route, and hand out what comes
+
+`Attempt.ready` waits for the attempt's turn, loads the model and reserves the budget. An error
+inside the block ends the attempt; if another one may follow, the block swallows it. Nothing is
+repeated after ``attempt.is_committed`` is set. No other place retries a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from llm_magics.errors import ProviderError
+from llm_magics.policies.budget import Budget, Hold
+from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, Permit, RateLimiter
+from llm_magics.runtime.policies.retry import (
+    BatchBreaker,
+    CircuitBreakers,
+    RetryPolicy,
+    RetryState,
+    is_overload,
+    may_fall_back,
+)
+from llm_magics.runtime.routing import Candidate, Route
+from llm_magics.settings.config import Config
+from llm_magics.types import Progress
+
+
+class Services(Protocol):
+    """What attempts need of a session."""
+
+    config: Config
+    circuit_breakers: CircuitBreakers
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent."""
+
+    def limiter(self, provider: BaseModelProvider) -> RateLimiter:
+        """Return the limits of ``provider``."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    Requests that belong together, such as those for the rows of a column.
+
+    Attributes:
+        tuner: how many of them run at once.
+        breaker: ends all of them after some failures in a row.
+    """
+
+    tuner: ConcurrencyTuner
+    breaker: BatchBreaker = field(default_factory=BatchBreaker)
+
+
+def retry_policy(config: Config) -> RetryPolicy:
+    """Return the retry policy of the settings."""
+    return RetryPolicy(config.retries, config.longest_wait_s, config.retries_end_s)
+
+
+def waiting_text(provider: str, limiter: RateLimiter) -> str:
+    """Return what to show while a provider is paused, or nothing if it is not."""
+    seconds = math.ceil(limiter.pause_s)
+    return f"{provider} asks to wait {seconds:,} s (rate limit)" if seconds else ""
+
+
+def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it needs)
+    services: Services,
+    candidates: Sequence[Candidate],
+    resolve: Callable[[Candidate], Awaitable[Route]],
+    *,
+    ability: str | None = None,
+    tokens: Callable[[Route], int] = lambda route: 0,
+    estimate_usd: Callable[[Route], float | None] = lambda route: None,
+    batch: Batch | None = None,
+    is_final: Callable[[ProviderError], bool] = lambda error: False,
+) -> Attempts:
+    """
+    Try ``candidates`` in their order, each as often as the retry policy allows.
+
+    Args:
+        services: the session.
+        candidates: the models that may answer.
+        resolve: finds the provider of a candidate.
+        ability: what the model is loaded for; it is not loaded without one.
+        tokens: about how many tokens the request has.
+        estimate_usd: what it may cost; ``None`` where that is unknown.
+        batch: what the request is a part of.
+        is_final: errors that are not retried here, for the caller deals with them.
+
+    Raises:
+        ProviderError: the last candidate has failed, or another one would not do better.
+        BudgetError: the request may cost more than is left.
+    """
+    return Attempts(services, candidates, resolve, ability, tokens, estimate_usd, batch, is_final)
+
+
+class Attempts:
+    """
+    The attempts of one request.
+
+    Attributes:
+        retries: how many requests were repeated.
+        failed: the candidates that failed, each with the reason.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 (made by `attempts` alone)
+        self,
+        services: Services,
+        candidates: Sequence[Candidate],
+        resolve: Callable[[Candidate], Awaitable[Route]],
+        ability: str | None,
+        tokens: Callable[[Route], int],
+        estimate_usd: Callable[[Route], float | None],
+        batch: Batch | None,
+        is_final: Callable[[ProviderError], bool],
+    ) -> None:
+        self.services = services
+        self.ability = ability
+        self.tokens = tokens
+        self.estimate_usd = estimate_usd
+        self.retries = 0
+        self.failed: list[str] = []
+        self._candidates = candidates
+        self._resolve = resolve
+        self._batch = batch
+        self._is_final = is_final
+        self._place = 0
+        self._route: Route | None = None
+        self._retry = RetryState(RetryPolicy())
+        self._successes = 0
+        self._delay_s = 0.0
+        self._error: ProviderError | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Attempt:
+        if self._is_over:
+            raise StopAsyncIteration
+        is_first = self._route is None
+        route = self._route or await self._next_route()
+        return Attempt(self, route, is_first=is_first, delay_s=self._delay_s, error=self._error)
+
+    @property
+    def batch(self) -> Batch | None:
+        """The batch, while the last candidate is tried: a failure before is not its end."""
+        return self._batch if self._is_last else None
+
+    @property
+    def _is_last(self) -> bool:
+        return self._place == len(self._candidates) - 1
+
+    async def _next_route(self) -> Route:
+        """Find the provider of the next candidate that may be tried."""
+        breakers = self.services.circuit_breakers
+        while True:
+            candidate = self._candidates[self._place]
+            try:
+                route = await self._resolve(candidate)
+            except ProviderError as error:
+                if not self._falls_back(error):
+                    raise
+                continue
+            if self._is_last or breakers.may_try(route.provider.name):
+                break
+            self.failed.append(f"{candidate.model} (skipped after repeated failures)")
+            self._place += 1
+        policy = retry_policy(self.services.config)
+        self._retry = RetryState(policy, clock=asyncio.get_running_loop().time)
+        self._successes = self.services.limiter(route.provider).successes
+        self._route, self._delay_s, self._error = route, 0.0, None
+        return route
+
+    def _falls_back(self, error: ProviderError) -> bool:
+        """Go on to the next candidate, if there is one that may do better."""
+        if self._is_last or not may_fall_back(error):
+            if self.failed:
+                error.hint = f"{error.hint or ''} Failed before: {', '.join(self.failed)}.".strip()
+            return False
+        self.failed.append(f"{self._candidates[self._place].model} ({type(error).__name__})")
+        self._place += 1
+        self._route = None
+        return True
+
+    def over(self) -> None:
+        """No further attempt follows."""
+        self._is_over = True
+
+    def goes_on_after(self, error: ProviderError, attempt: Attempt) -> bool:
+        """Return whether another attempt follows one that ended in ``error``."""
+        delay_s = self._delay_after(error, attempt)
+        if delay_s is not None:
+            self.retries += 1
+            self._delay_s, self._error = delay_s, error
+            return True
+        breakers, name = self.services.circuit_breakers, attempt.route.provider.name
+        (breakers.failed if may_fall_back(error) else breakers.succeeded)(name)
+        return not attempt.is_committed and self._falls_back(error)
+
+    def _delay_after(self, error: ProviderError, attempt: Attempt) -> float | None:
+        """Return the seconds until the same candidate is tried again, or ``None``."""
+        limiter = self.services.limiter(attempt.route.provider)
+        overloaded, breaker = is_overload(error), self.batch.breaker if self.batch else None
+        pause_s = self._refused(error, attempt, limiter) if overloaded else 0.0
+        if attempt.is_committed or self._is_final(error):
+            delay_s = None
+        elif overloaded:
+            if limiter.successes != self._successes:
+                self._successes = limiter.successes
+                self._retry.progressed(limiter.last_success)
+            is_moving = breaker is not None and breaker.successes > 0
+            delay_s = self._retry.shared_delay_s(error, pause_s, is_batch_moving=is_moving)
+        else:
+            delay_s = self._retry.delay_s(error)
+        if breaker is not None and (delay_s is None or not overloaded):
+            breaker.failed(error)
+            if breaker.is_open:
+                return None
+        # The pause is waited for by `RateLimiter.acquire`, together with all other requests.
+        return 0.0 if overloaded and delay_s is not None else delay_s
+
+    def _refused(self, error: ProviderError, attempt: Attempt, limiter: RateLimiter) -> float:
+        if attempt.number is None:
+            return limiter.pause_s
+        policy = retry_policy(self.services.config)
+        if self.batch is not None:
+            self.batch.tuner.refused()
+        return limiter.refused(
+            attempt.number, error.retry_after, policy.backoff_s, policy.max_delay_s
+        )
+
+
+class Attempt:
+    """
+    One request to one model.
+
+    Attributes:
+        route: the provider and the model to ask.
+        is_first: whether this model is asked for the first time.
+        is_committed: set it when a part of the answer was handed out: nothing is repeated then.
+        is_billed: set it when an answer has begun, which costs something even if it fails.
+        cost_usd: set it to what the answer has cost; unless it is known the estimate counts.
+        amount: set it to how much the answer holds, in what a batch counts.
+        number: that of the request among all of its provider, once it was admitted.
+    """
+
+    def __init__(
+        self,
+        run: Attempts,
+        route: Route,
+        *,
+        is_first: bool,
+        delay_s: float,
+        error: ProviderError | None,
+    ) -> None:
+        self.route = route
+        self.is_first = is_first
+        self.is_committed = False
+        self.is_billed = False
+        self.cost_usd: float | None = None
+        self.amount = 1
+        self.number: int | None = None
+        self._run = run
+        self._batch = run.batch
+        self._delay_s = delay_s
+        self._error = error
+        self._permit: Permit | None = None
+        self._hold: Hold | None = None
+        self._resources = ExitStack()
+        self._started_at: float | None = None
+
+    async def ready(self) -> AsyncGenerator[Progress, None]:
+        """Wait until the request may be sent, and load the model, yielding the progress."""
+        run, route, batch = self._run, self.route, self._batch
+        limiter = run.services.limiter(route.provider)
+        if self._delay_s or (self._error is not None and not limiter.pause_s):
+            yield Progress(f"retrying {route.name} in {self._delay_s:.0f} s: {self._error}")
+        if self._delay_s:
+            sleep = batch.breaker.sleep if batch is not None else asyncio.sleep
+            await sleep(self._delay_s)
+        if waiting := waiting_text(route.provider.name, limiter):
+            yield Progress(waiting)
+        self._permit = await limiter.acquire(lambda: run.tokens(route))
+        if batch is not None:
+            batch.breaker.check()
+        self.number = self._permit.number
+        if run.ability is not None:
+            async with aclosing(loaded(route, run.ability)) as loading:
+                async for progress in loading:
+                    yield progress
+        budget = run.services.budget
+        estimate = run.estimate_usd(route) if budget.limit_usd is not None else None
+        self._hold = self._resources.enter_context(budget.held(route.name, estimate))
+        if batch is not None:
+            self._started_at = batch.tuner.started()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        run = self._run
+        try:
+            if error is None:
+                run.over()
+                self._succeeded()
+            elif isinstance(error, ProviderError):
+                if self._hold is not None and not self.is_billed:
+                    self._hold.spent_usd = 0.0
+                return self._is_swallowed(error)
+            else:
+                run.over()
+                run.services.circuit_breakers.abandoned(self.route.provider.name)
+        finally:
+            if self._batch is not None and self._started_at is not None:
+                amount = self.amount if error is None else 0
+                self._batch.tuner.finished(self._started_at, amount)
+            self._resources.close()
+            if self._permit is not None:
+                await self._permit.release()
+        return False
+
+    def _succeeded(self) -> None:
+        run, provider = self._run, self.route.provider
+        if self._hold is None or self.number is None:  # an answer was found without a request
+            run.services.circuit_breakers.abandoned(provider.name)
+            return
+        self._hold.spent_usd = self.cost_usd
+        run.services.limiter(provider).succeeded(self.number)
+        run.services.circuit_breakers.succeeded(provider.name)
+        if self._batch is not None:
+            self._batch.breaker.succeeded()
+
+    def _is_swallowed(self, error: ProviderError) -> bool:
+        goes_on = self._run.goes_on_after(error, self)
+        if not goes_on:
+            self._run.over()
+        return goes_on
+
+
+async def loaded(route: Route, ability: str) -> AsyncGenerator[Progress, None]:
+    """Have the model fetched and loaded, and note the time that loading takes."""
+    loading_since: float | None = None
+    async with aclosing(route.provider.prepare(route.model, ability)) as steps:
+        async for progress in steps:
+            if progress.is_load and loading_since is None:
+                loading_since = time.perf_counter()
+            yield progress
+    if loading_since is not None:
+        route.load_s = time.perf_counter() - loading_since

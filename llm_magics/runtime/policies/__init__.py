@@ -1,0 +1,1 @@
+"""Policies of the request pipeline. Each is a file of its own, and none imports another."""

@@ -1,0 +1,475 @@
+"""
+Rate limits of one provider: requests at once, requests and tokens a minute, pauses.
+
+Without a setting, the number of requests at once is found. A refusal (429) halves it and answers
+raise it again by one a round ("additive increase, multiplicative decrease",
+https://en.wikipedia.org/wiki/Additive_increase/multiplicative_decrease). Within that limit the
+`ConcurrencyTuner` of a batch looks for the number that brings the most answers a second.
+
+A service that asks to wait pauses all requests to it: those that wait share one pause.
+All of this lives on one event loop and needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Protocol
+
+# Requests at once that a batch tries at most; beyond this most services refuse.
+MAX_CONCURRENCY = 64
+
+# The first two rounds are this many requests together: more rounds would cost a short batch
+# of a fast service too much, more requests would crowd a slow server.
+_FIRST_ROUNDS = 40
+
+# A step up must not make an answer take longer than this, even if it brings nothing.
+_MAX_LATENCY_S = 60.0
+
+# Fewer requests at once are preferred while they bring this share of the most answers a second.
+_AS_GOOD = 0.97
+
+# Answers needed to judge a number of requests at once, and to try the next number again; of
+# fewer than the last a lucky one would decide.
+_ENOUGH, _TRY_AGAIN, _FEW = 24, 300, 8
+
+# After so long without a request what was measured before says nothing any more.
+_IDLE_S = 1.0
+
+# A service that keeps refusing after the pause that it named is paused this share of the back-off.
+_NAMED_SHARE = 1 / 20
+
+
+def _now() -> float:
+    """Return the time of the running event loop, which tests may replace."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
+
+
+class AdaptiveSemaphore:
+    """Admits a limited number of requests at once, in the order in which they came."""
+
+    def __init__(self, maximum: int | None = None) -> None:
+        """Admit at most ``maximum``; without one, as many as come until a refusal."""
+        self._maximum = float(maximum or math.inf)
+        self.limit = self._maximum
+        self.running = 0
+        self._lowered_at = 0  # the last request admitted before the limit was lowered
+        self._admitted = 0
+        self._recovered_at = math.inf
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._paused_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until requests are admitted again; 0 if they are."""
+        return max(0.0, self._paused_until - _now()) if self._paused_until else 0.0
+
+    @property
+    def _has_room(self) -> bool:
+        return self.running < max(1, int(min(self.limit, 1e9))) and not self._paused_until
+
+    async def acquire(self) -> int:
+        """Wait to be admitted and return the request's number, for `refused`."""
+        if self._waiting or not self._has_room:
+            await self._queue()
+        else:
+            self.running += 1
+        self._admitted += 1
+        return self._admitted
+
+    async def _queue(self) -> None:
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # admitted and cancelled at once
+                self.release()
+            else:
+                self._waiting.remove(place)
+            raise
+
+    def release(self) -> None:
+        """Let the next request in."""
+        self.running -= 1
+        self._admit()
+
+    def refused(self, number: int) -> bool:
+        """Halve the limit, once for each burst; return whether this refusal is its first."""
+        if number <= self._lowered_at:
+            return False
+        self._lowered_at = self._admitted
+        at_once = min(self.limit, self.running)
+        self._recovered_at = at_once * 2
+        self.limit = max(1.0, at_once / 2)
+        return True
+
+    def succeeded(self) -> None:
+        """Raise the limit, by one for each round of answers."""
+        if self.limit >= self._maximum:
+            return
+        self.limit = min(self._maximum, self.limit + 1 / self.limit)
+        if self.limit > self._recovered_at:
+            self.limit = self._maximum
+        self._admit()
+
+    def is_after_refusal(self, number: int) -> bool:
+        """Return whether request ``number`` was sent after the last refusal."""
+        return number > self._lowered_at
+
+    def pause(self, seconds: float) -> None:
+        """Admit nobody for so long, or longer if a pause is set that ends later."""
+        until = _now() + seconds
+        if seconds <= 0 or until <= self._paused_until:
+            return
+        self._paused_until = until
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._paused_until, self._timer = 0.0, None
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._has_room:
+            place = self._waiting.popleft()
+            if not place.done():
+                self.running += 1
+                place.set_result(None)
+
+
+class TokenBucket:
+    """So much in a minute, and at most one minute's worth at once."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = _now) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._level = per_minute
+        self._filled_at = clock()
+
+    def take(self, amount: float) -> float:
+        """Take ``amount`` and return the seconds to wait until it is there."""
+        now = self._clock()
+        refill = (now - self._filled_at) * self._per_minute / 60
+        self._level = min(self._per_minute, self._level + refill) - min(amount, self._per_minute)
+        self._filled_at = now
+        return max(0.0, -self._level * 60 / self._per_minute)
+
+    def give_back(self, amount: float) -> None:
+        """Put back what was taken and not used."""
+        self._level = min(self._per_minute, self._level + min(amount, self._per_minute))
+
+
+class ConcurrencyTuner:
+    """
+    Finds the number of requests at once that brings the most answers a second.
+
+    It measures one number after the other, each for one round of answers or a little more: up
+    while that brings more, then down, and stays at the lowest that is as good as the best.
+    Now and then it tries the next higher or lower number again, for services change.
+
+    Attributes:
+        running: requests under way.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        maximum: int = MAX_CONCURRENCY,
+        semaphore: AdaptiveSemaphore | None = None,
+        clock: Callable[[], float] = _now,
+    ) -> None:
+        """Start with ``start``; if that is ``maximum`` it is fixed."""
+        self.running = 0
+        self._level = min(start, maximum)
+        self._maximum = maximum
+        self._is_fixed = start >= maximum
+        self._semaphore = semaphore
+        self._clock = clock
+        self._is_settled = self._is_fixed
+        self._rates: dict[int, float] = {}
+        self._counts: dict[int, int] = {}
+        self._has_stepped = False
+        self._ended_at = -math.inf
+        self._tries_lower = False
+        self._since: float | None = None  # None until requests of the last number have ended
+        self._left_over = 0
+        self._answers = self._amount = 0
+        self._latency_s = math.inf
+
+    @property
+    def level(self) -> int:
+        """The number of requests at once, within what the service admits."""
+        admitted = self._semaphore.limit if self._semaphore is not None else math.inf
+        return max(1, int(min(self._level, admitted)))
+
+    def started(self) -> float:
+        """Count a request that is sent now, and return the time."""
+        now = self._clock()
+        if not self.running and now - self._ended_at > _IDLE_S:
+            self._measure_from(now)
+        self.running += 1
+        return now
+
+    def finished(self, started_at: float, amount: int) -> None:
+        """Count a request that ended, with ``amount`` of results; 0 if it failed."""
+        now = self._ended_at = self._clock()
+        self.running -= 1
+        if self._is_fixed or not amount:
+            return
+        if self._since is None:
+            # Those that were sent before have a part of their work behind them.
+            self._left_over -= self.running < self._level
+            if self._left_over <= 0:
+                self._measure_from(now)
+            return
+        self._answers += 1
+        self._amount += amount
+        self._latency_s = min(self._latency_s, now - started_at)
+        if self._answers < self._enough or now <= self._since:
+            return
+        rate = self._amount / (now - self._since)
+        if self._is_settled:
+            self._try_again(rate)
+        else:
+            self._rates[self._level] = rate
+        self._counts[self._level] = self._answers
+        self._go_to(self._next_level(), now)
+
+    def refused(self) -> None:
+        """Stop climbing: the service said that it is too much."""
+        if not self._is_fixed:
+            self._level, self._is_settled = self.level, True
+            self._since = None
+
+    @property
+    def _enough(self) -> int:
+        if self._is_settled:
+            return max(_TRY_AGAIN, 20 * self._level)
+        is_first = not self._rates or self._level > max(self._rates)
+        # Whole rounds, for answers may come in bursts.
+        return self._level * (1 if is_first else math.ceil(_ENOUGH / self._level))
+
+    def _measure_from(self, now: float | None) -> None:
+        self._since = now
+        self._answers = self._amount = 0
+        self._latency_s = math.inf
+
+    def _go_to(self, level: int | None, now: float) -> None:
+        if level is None:
+            level, self._is_settled = self._best, True
+        is_down = level < self._level
+        self._level = self._left_over = level
+        self._measure_from(None if is_down else now)
+
+    def _try_again(self, rate: float) -> None:
+        """Measure the next higher number, and the next time the next lower one."""
+        level = self._level
+        not_now = level * 2 if self._tries_lower else max(1, level // 2)
+        self._rates, self._counts = {not_now: 0.0, level: rate}, {not_now: _ENOUGH}
+        self._is_settled, self._tries_lower = False, not self._tries_lower
+
+    @property
+    def _best(self) -> int:
+        most = max(self._rates.values())
+        return min(level for level, rate in self._rates.items() if rate >= _AS_GOOD * most)
+
+    def _next_level(self) -> int | None:
+        """Return the next number to measure, or ``None`` if the best is known."""
+        best, known = self._best, sorted(self._rates)
+        if best == known[-1] and (above := self._above(best)) is not None:
+            return above
+        if best > 1 and not any(best // 2 <= level < best for level in known):
+            return best // 2
+        if best < known[-1] and not any(best < level <= best * 2 for level in known):
+            return best * 2
+        # A few answers may have been slow by chance: measure again what may be better.
+        rivals = [level for level in known if self._rates[level] * 2 >= self._rates[best]]
+        return next((level for level in rivals if self._counts.get(level, 0) < _FEW), None)
+
+    def _above(self, best: int) -> int | None:
+        """Return the next higher number, if it cannot make answers much too slow."""
+        first = 0 if self._has_stepped else _FIRST_ROUNDS - best
+        self._has_stepped = True
+        for level in (first, best * 2):
+            level = min(level, self._maximum)
+            if level > best and self._latency_s * level / best <= _MAX_LATENCY_S:
+                return level
+        return None
+
+
+class Slot(Protocol):
+    """A slot of a limit that several processes share."""
+
+    async def take(self) -> None:
+        """Wait for it."""
+
+    async def give_back(self) -> None:
+        """Let another process have it."""
+
+
+# Where requests are made as a part of something larger, such as a cluster: its limit for them.
+cluster_limit: ContextVar[Slot | None] = ContextVar("cluster_limit", default=None)
+
+
+class Permit:
+    """A request that is admitted; `release` it when the request has ended."""
+
+    def __init__(self, limiter: RateLimiter, number: int, slot: Slot | None) -> None:
+        self.number = number
+        self._limiter = limiter
+        self._slot = slot
+
+    async def release(self) -> None:
+        """Let the next request in."""
+        self._limiter.semaphore.release()
+        if self._slot is not None:
+            await self._slot.give_back()
+
+
+class RateLimiter:
+    """
+    All limits of one provider.
+
+    Attributes:
+        successes: requests that were answered.
+        last_success: when the last one was answered, on the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        concurrency: int | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Callable[[], float] = _now,
+    ) -> None:
+        self.semaphore = AdaptiveSemaphore(concurrency)
+        self.successes = 0
+        self.last_success = 0.0
+        self._concurrency = concurrency
+        self._requests = TokenBucket(requests_per_minute, clock) if requests_per_minute else None
+        self._tokens = TokenBucket(tokens_per_minute, clock) if tokens_per_minute else None
+        self._tuners: dict[str, ConcurrencyTuner] = {}
+        self._refusals = 0  # bursts of refusals since a request succeeded
+        self._draw = random.Random()  # noqa: S311 (not for cryptography)
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the service may be asked again; 0 if it may be."""
+        return self.semaphore.pause_s
+
+    def tuner(self, kind: str, start: int) -> ConcurrencyTuner:
+        """Return the tuner for batches of this kind, with what earlier ones have found."""
+        if self._concurrency is not None:
+            return self.fixed_tuner(self._concurrency)
+        if cluster_limit.get() is not None:  # the number is given for the cluster as a whole
+            return self.fixed_tuner(start)
+        if kind not in self._tuners:
+            self._tuners[kind] = ConcurrencyTuner(start, semaphore=self.semaphore)
+        return self._tuners[kind]
+
+    def fixed_tuner(self, concurrency: int) -> ConcurrencyTuner:
+        """Return a tuner that stays at ``concurrency``."""
+        return ConcurrencyTuner(concurrency, concurrency, self.semaphore)
+
+    def on_pause(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` whenever a pause begins, until what is returned is called."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def acquire(self, tokens: Callable[[], int]) -> Permit:
+        """Wait until a request of about ``tokens()`` may be sent."""
+        while True:
+            number = await self.semaphore.acquire()
+            slot = cluster_limit.get()
+            taken: list[tuple[TokenBucket, float]] = []
+            is_slot_taken = False
+            try:
+                if slot is not None:
+                    await slot.take()
+                    is_slot_taken = True
+                taken = self._take(tokens)
+                await self._wait_for(taken)
+            except BaseException:
+                await Permit(self, number, slot if is_slot_taken else None).release()
+                raise
+            permit = Permit(self, number, slot)
+            if not self.semaphore.pause_s:
+                return permit
+            # A pause has begun meanwhile: wait with the others.
+            _give_back(taken)
+            await permit.release()
+
+    def _take(self, tokens: Callable[[], int]) -> list[tuple[TokenBucket, float]]:
+        amounts: Sequence[tuple[TokenBucket | None, float]] = (
+            (self._requests, 1),
+            (self._tokens, tokens() if self._tokens else 0),
+        )
+        return [(bucket, amount) for bucket, amount in amounts if bucket is not None]
+
+    @staticmethod
+    async def _wait_for(taken: Sequence[tuple[TokenBucket, float]]) -> None:
+        wait_s = max((bucket.take(amount) for bucket, amount in taken), default=0.0)
+        if wait_s:
+            try:
+                await asyncio.sleep(wait_s)
+            except asyncio.CancelledError:
+                _give_back(taken)
+                raise
+
+    def succeeded(self, number: int) -> None:
+        """Learn that request ``number`` was answered."""
+        self.successes += 1
+        self.last_success = _now()
+        if self.semaphore.is_after_refusal(number):
+            self._refusals = 0
+        self.semaphore.succeeded()
+
+    def refused(
+        self,
+        number: int,
+        retry_after_s: float | None,
+        backoff_s: Callable[[int], float],
+        max_delay_s: float,
+    ) -> float:
+        """
+        Learn that request ``number`` was too much, and pause all of them.
+
+        The pause is what the service asks for; without that it is random and grows by
+        ``backoff_s``. What is longer than ``max_delay_s`` is not waited, and pauses nobody.
+
+        Returns:
+            The seconds until requests are admitted again.
+        """
+        is_first = self.semaphore.refused(number)
+        self._refusals += is_first
+        if retry_after_s is None:
+            widest_s = backoff_s(self._refusals - 1) if is_first else 0.0
+            wait_s = self._draw.uniform(widest_s / 2, widest_s)
+        elif retry_after_s > max_delay_s:
+            wait_s = 0.0
+        else:
+            least_s = backoff_s(self._refusals - 1) * _NAMED_SHARE if self._refusals > 1 else 0.0
+            wait_s = max(retry_after_s, least_s)
+        was_paused = self.semaphore.pause_s > 0
+        self.semaphore.pause(wait_s)
+        if self.semaphore.pause_s and not was_paused:
+            for listener in [*self._listeners]:
+                listener()
+        return self.semaphore.pause_s
+
+
+def _give_back(taken: Sequence[tuple[TokenBucket, float]]) -> None:
+    for bucket, amount in taken:
+        bucket.give_back(amount)
