@@ -33,6 +33,36 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def append_lines(path: Path, lines: bytes, *, is_locked: bool) -> None:
+    """
+    Put whole ``lines`` at the end of ``path``; one before them that was cut is ended first.
+
+    With ``is_locked`` nobody else writes to it, and a part that was written can be taken back.
+
+    Raises:
+        OSError: they cannot be written; the file is as it was.
+    """
+    how = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    file = os.open(path, how, 0o666)
+    try:
+        size = os.fstat(file).st_size
+        if size:
+            os.lseek(file, size - 1, os.SEEK_SET)
+            if os.read(file, 1) != b"\n":
+                lines = b"\n" + lines
+        try:
+            left = memoryview(lines)
+            while left:
+                left = left[os.write(file, left) :]
+        except OSError:
+            if is_locked:
+                with suppress(OSError):
+                    os.ftruncate(file, size)
+            raise
+    finally:
+        os.close(file)
+
+
 @contextmanager
 def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
     """

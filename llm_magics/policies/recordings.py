@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,18 @@ from llm_magics.types import (
     settled,
     whole_text,
 )
-from llm_magics.writing import write_whole
+from llm_magics.user_code import warn
+from llm_magics.writing import append_lines, locked, write_whole
 
 Request = dict[str, Any]
+
+# Ends of lines for Python and for some editors, and not for JSON: they may stand in its texts.
+_ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
+
+_RESTORE = "Take it back from version control, or record it anew."
+
+# How long another kernel's writing is waited for; a write takes a few milliseconds.
+_PATIENCE_S = 2.0
 
 # A file up to this size is written anew with every answer, so that it is sorted at every moment.
 _REWRITTEN_BYTES = 2_000_000
@@ -162,6 +171,32 @@ def vector_in(answer: Mapping[str, Any]) -> list[float] | None:
         return None
 
 
+def _entry_in(line: bytes) -> dict[str, Any] | None:
+    """The entry in a line; ``None`` where it is not one."""
+    try:
+        entry = json.loads(line)
+        if not isinstance(entry["key"], str) or not isinstance(entry["request"], dict):
+            return None
+        return entry if isinstance(entry["answer"], dict) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _is_answer(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer is one that can be played."""
+    if "vector" in answer:
+        return vector_in(answer) is not None
+    if "chunks" not in answer:
+        return True  # of another kind of call
+    try:
+        chunks = list(chunks_of(answer))
+        "".join([chunk.text + chunk.reasoning for chunk in chunks])
+        sum(chunk.elapsed_s or 0.0 for chunk in chunks)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    return True
+
+
 @dataclass
 class Tape:
     """
@@ -181,12 +216,21 @@ class Tape:
     _entries: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _is_sorted: bool = field(default=True, repr=False)
     _file: Path = field(init=False, repr=False)
+    # Answers of this session, and those of them that are not in the file for certain.
+    _own: set[str] = field(default_factory=set, repr=False)
+    _unsaved: list[str] = field(default_factory=list, repr=False)
+    # The lines that cannot be read, for the backup that is made before the file is rewritten.
+    _damaged: list[bytes] = field(default_factory=list, repr=False)
+    _state: tuple[int, ...] | None = field(default=None, repr=False)
+    _has_warned: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         """Read the file; one that is to be played must be there."""
         self._file = self.path.expanduser().absolute()  # the same one from any folder
         if self._file.is_file():
-            self._entries = {entry["key"]: entry for entry in self._read()}
+            self._state = self._state_now()
+            self._entries = self._read()
+            self._is_sorted = list(self._entries) == sorted(self._entries)
         elif self.plays and not self.records:
             msg = f"There is no recording at {self.path}."
             raise ConfigurationError(msg, hint=f"Make one with: %llm record {self.path}")
@@ -203,28 +247,54 @@ class Tape:
             msg = f"Nothing can be recorded in {self.path}: it {what}."
             raise ConfigurationError(msg, hint="Make the folder, or name another file.")
 
-    def _lines(self) -> list[str]:
-        try:
-            return self._file.read_text("utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            msg = f"{self.path} cannot be read: {error}."
-            hint = "Take it back from version control, or record it anew."
-            raise ConfigurationError(msg, hint=hint) from None
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """
+        Read the answers in the file by key; lines that are not answers are set aside.
 
-    def _read(self) -> list[dict[str, Any]]:
-        entries = []
-        for number, line in enumerate(self._lines(), 1):
-            try:
-                entry = json.loads(line)
-                assert isinstance(entry["key"], str)
-                assert isinstance(entry["request"], dict)
-                assert isinstance(entry["answer"], dict)
-                entries.append(entry)
-            except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
-                msg = f"{self.path}, line {number}, is no recorded answer."
-                hint = "Take it back from version control, or record it anew."
-                raise ConfigurationError(msg, hint=hint) from None
+        Only a newline ends a line: a text in them may hold U+2028 and its like.
+
+        Raises:
+            ConfigurationError: it cannot be read, or is not a recording.
+        """
+        try:
+            lines = self._file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        except OSError as error:
+            msg = f"{self.path} cannot be read: {error}."
+            raise ConfigurationError(msg, hint=_RESTORE) from None
+        entries: dict[str, dict[str, Any]] = {}
+        numbers: list[int] = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            entry = _entry_in(line)
+            if entry is not None:
+                entries[entry["key"]] = entry
+                continue
+            numbers.append(number)
+            if line not in self._damaged:
+                self._damaged.append(line)
+        # Where nothing in it is an answer it is some other file, which must not be overwritten.
+        is_torn = numbers == [len(lines)] and lines[-1].startswith(b'{"')
+        if numbers and not entries and not is_torn:
+            msg = f"{self.path}, line {numbers[0]}, is no recorded answer."
+            raise ConfigurationError(msg, hint=_RESTORE)
+        if numbers:
+            told = ", ".join(map(str, numbers[:5])) + (" …" if len(numbers) > 5 else "")
+            warn(
+                f"{self.path}: line{'s' * (len(numbers) > 1)} {told} "
+                f"cannot be read (an interrupted write, or marks of a merge), and "
+                f"{'are' if len(numbers) > 1 else 'is'} left out. The other {len(entries):,} "
+                "answers are used."
+            )
         return entries
+
+    def _state_now(self) -> tuple[int, ...] | None:
+        """Tells whether the file is as this session left it."""
+        try:
+            told = self._file.stat()
+        except OSError:
+            return None
+        return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
 
     def find(self, request: Request) -> dict[str, Any] | None:
         """
@@ -236,6 +306,11 @@ class Tape:
         if not self.plays:
             return None
         entry = self._entries.get(key_of(request))
+        if entry is not None and not _is_answer(entry["answer"]):
+            warn(f"{self.path}: the answer {entry['key']} cannot be read, and is left out.")
+            self._damaged.append(self._line(entry["key"]).rstrip("\n").encode())
+            self._entries.pop(entry["key"])
+            entry = None
         if entry is None and self.strict:
             raise self._missed(request)
         return entry["answer"] if entry else None
@@ -248,33 +323,82 @@ class Tape:
         """The same of many at once, with one writing of the file."""
         if not self.records:
             return
-        added = []
         for request, answer in answers:
             key = key_of(request)
             self._entries[key] = {"key": key, "request": request, "answer": dict(answer)}
-            added.append(self._line(key))
-        if not self._file.is_file() or self._file.stat().st_size < _REWRITTEN_BYTES:
-            self._save()
-        else:  # to put each in its place would take longer with each
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write("".join(added))
-            self._is_sorted = False
+            self._own.add(key)
+            self._unsaved.append(key)
+        self._try_to(self._write)
 
     def tidy(self) -> None:
         """Put what was added at the end of a long file in its place."""
-        if self.records and not self._is_sorted:
-            self._save()
+        if self.records and (self._unsaved or not self._is_sorted):
+            self._try_to(self._save_with_others)
+
+    def _try_to(self, write: Callable[[], None]) -> None:
+        """Call ``write``; where it fails, warn: the answers are paid for, and are returned."""
+        try:
+            write()
+        except (OSError, ConfigurationError) as error:
+            if not self._has_warned:
+                self._has_warned = True
+                why = getattr(error, "strerror", None) or error
+                warn(
+                    f"Answers were not recorded in {self.path}: {why}. They are returned, and are "
+                    "written with the next one for which there is room."
+                )
+        else:
+            self._has_warned = False
+
+    def _write(self) -> None:
+        """
+        Write what is not in the file yet.
+
+        Raises:
+            OSError: there is no room for it, say; the file is as it was.
+        """
+        with locked(self._file, _PATIENCE_S) as is_locked:
+            state = self._state_now()
+            if is_locked and (state is None or state[2] < _REWRITTEN_BYTES):
+                self._merge_and_save()
+            else:  # to put each in its place would take longer with each
+                lines = "".join(self._line(key) for key in self._unsaved)
+                append_lines(self._file, lines.encode(), is_locked=is_locked)
+                self._is_sorted = False
+                if is_locked:  # else another kernel may rewrite the file at this moment
+                    self._unsaved.clear()
+
+    def _save_with_others(self) -> None:
+        with locked(self._file, _PATIENCE_S) as is_locked:
+            if is_locked:
+                self._merge_and_save()
+
+    def _merge_and_save(self) -> None:
+        """Write the file anew, with the answers that other kernels have put into it meanwhile."""
+        state = self._state_now()
+        if state is not None and state != self._state:
+            others = self._read()
+            own = {key: self._entries[key] for key in self._own if key in self._entries}
+            self._entries = {**self._entries, **others, **own}
+        if self._damaged:
+            beside = self._file.with_name(f"{self._file.name}.damaged")
+            append_lines(beside, b"\n".join([*self._damaged, b""]), is_locked=True)
+            self._damaged.clear()
+        self._save()
 
     def _line(self, key: str) -> str:
         entry = self._entries[key]
         plain = scrubbed(_with_names(entry))  # before quotes in a key become other characters
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
-        return f"{whole_text(text)}\n"
+        # Other programs, and versions before this one, take these for ends of lines.
+        return f"{whole_text(text).translate(_ESCAPED)}\n"
 
     def _save(self) -> None:
         """Write the file anew, whole; whoever reads it meanwhile reads the old one."""
         lines = [self._line(key) for key in sorted(self._entries)]
         write_whole(self._file, "".join(lines))
+        self._state = self._state_now()
+        self._unsaved.clear()
         self._is_sorted = True
 
     def _missed(self, request: Request) -> ReplayMissError:
