@@ -249,19 +249,28 @@ def test_a_service_without_usage(service: Service, server: Server) -> None:
     assert "counted by tokenizer" in by_words.report()
 
 
-@pytest.mark.parametrize(("tokens", "written"), [((), 0), (("one",), 1)])
-def test_answers_of_no_and_of_one_token(
-    tokens: tuple[str, ...], written: int, service: Service, server: Server
-) -> None:
-    """They are answers: counted, timed as far as they can be, and no division by nothing."""
-    service.tokens = tokens
+def test_an_answer_of_one_token(service: Service, server: Server) -> None:
+    """It is counted, timed as far as it can be, and nothing is divided by nothing."""
+    service.tokens = ("one",)
     runs = lm.bench(models="lab/m", repeat=3)
     told = runs.summary().iloc[0]
-    assert runs.output_tokens.tolist() == [written] * 3
+    assert runs.output_tokens.tolist() == [1] * 3
     assert runs.error.isna().all()
-    assert runs.ttft_s.notna().all() == bool(tokens)
+    assert runs.ttft_s.notna().all()
     assert runs.itl_ms.isna().all()
     assert told.e2e_s > 0
+    assert runs.report()
+
+
+def test_an_empty_answer_is_a_request_that_failed(service: Service, server: Server) -> None:
+    """A service that answers nothing is not the fastest of all."""
+    service.tokens = ()
+    runs = lm.bench(models="lab/m", repeat=3)
+    assert runs.error.str.startswith("EmptyAnswerError").all()
+    assert runs.output_tokens.tolist() == [0] * 3
+    assert runs.itl_ms.isna().all()
+    told = runs.summary().iloc[0]
+    assert (told.failed, bool(pd.isna(told.e2e_s))) == (3, True)
     assert runs.report()
 
 

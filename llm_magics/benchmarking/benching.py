@@ -200,7 +200,9 @@ class BenchCall:
             "draw": plan.seed,
             **environment.asked(plan.system, plan.parameters),
         }
-        if is_stopped:
+        if not is_stopped:
+            self.record.warn_of_cut()
+        else:
             about["stopped"] = f"after {len(self.record):,} of {plan.total or 'many'} requests"
         return Measurements.of(self.record.rows, about, self._before.rows)
 

@@ -144,7 +144,9 @@ class CompareCall:
         """What had come; where that is not all, it is noted."""
         rows = self.record.answered if is_stopped else self.record.rows
         about = dict(self._about)
-        if is_stopped:
+        if not is_stopped:
+            self.record.warn_of_cut()
+        else:
             about["stopped"] = f"after {len(rows):,} of {len(self._jobs):,} requests"
         return Measurements.of(rows, about)
 

@@ -12,7 +12,9 @@ from uuid import uuid4
 
 from llm_magics import cells
 from llm_magics.cells import Cell
+from llm_magics.completeness import Outcome, has_limit
 from llm_magics.engine import money
+from llm_magics.engine.incomplete import cut_warning, error_of, outcome
 from llm_magics.engine.kept import KeptAnswers
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt, messages_of, parameters_of, with_template
@@ -36,6 +38,7 @@ from llm_magics.types import (
     Timing,
     Usage,
 )
+from llm_magics.user_code import warn
 
 
 def _before(session: Session, prompt: Prompt, cell: Cell) -> list[ChatMessage]:
@@ -53,7 +56,11 @@ class ChatCall:
     A prompt on its way.
 
     ``events`` yields what happens as it happens: `Progress` while the model is fetched and
-    loaded, `StreamChunk` while it answers.
+    loaded, `StreamChunk` while it answers. An answer that is refused, empty or otherwise not
+    complete is an error at its end, with what came in ``partial``.
+
+    Attributes:
+        warns_of_cut: whether to warn of an answer that was cut at no limit of the user's.
     """
 
     def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:
@@ -64,6 +71,7 @@ class ChatCall:
         """
         self._session = session
         self._batch = batch
+        self.warns_of_cut = batch is None
         self._prompt = prompt = with_template(prompt, session)
         self._cell = cells.running()  # another one may be running when the answer has come
         self._turn_key = uuid4().hex
@@ -83,6 +91,7 @@ class ChatCall:
         self._attempts: Attempts | None = None
         self._kept: KeptAnswers | None = None
         self._is_sent = False
+        self._is_incomplete = False
 
     @property
     def schema(self) -> Any:
@@ -147,6 +156,7 @@ class ChatCall:
             parameters,
             is_fresh=self._prompt.is_fresh,
             is_kept=self._prompt.is_kept,
+            schema=self._prompt.schema,
         )
 
     @property
@@ -192,11 +202,18 @@ class ChatCall:
                             yield event
                 if not self._is_replayed and self._kept is not None:
                     await self._kept.keep(self._chunks)
+        except ProviderError as error:
+            if error.partial is None:
+                error.partial = self.response()
+            raise
         except (asyncio.CancelledError, GeneratorExit):
             self._interrupted = True
             raise
         finally:
             self._remember()
+        # An answer that does not fit its schema is an error, which says that it was cut.
+        if self.warns_of_cut and self.is_cut_unasked and self.response().misfit() is None:
+            warn(cut_warning(self.response().model))
 
     async def _answered(self, attempt: Attempt) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Yield the stored answer, or else that of one request."""
@@ -208,6 +225,7 @@ class ChatCall:
                 self._is_replayed = True
                 async for chunk in self._again(recordings.chunks_of(found)):
                     yield chunk
+                self._check()
                 return
         self._chunks.clear()
         async with aclosing(attempt.ready()) as steps:
@@ -227,9 +245,30 @@ class ChatCall:
             raise
         finally:
             await answer.aclose()
-        # A finished answer is checked here: what a check raises ends the attempt, so that the
-        # answer does not count as a success and is not stored.
         attempt.cost_usd = self.response().cost_usd
+        # What this raises ends the attempt: the answer is no success, and is not stored.
+        self._check()
+
+    def _check(self) -> None:
+        """Raise an error unless the answer is complete, or was cut at a limit of length."""
+        error = error_of(self.response())
+        if error is not None:
+            self._is_incomplete = True
+            raise error
+
+    @property
+    def is_cut_unasked(self) -> bool:
+        """Whether the answer was cut, and not at a limit that the user set."""
+        if self._route is None or outcome(self.response()) is not Outcome.CUT:
+            return False
+        parameters = self._parameters(self._route)
+        return not has_limit(parameters.max_tokens, parameters.extra_body)
+
+    async def store_for(self, other: ChatCall) -> None:
+        """Put this answer into the cache for ``other``, which was asked first and in its place."""
+        is_same_model = self._route and other._route and self._route.name == other._route.name
+        if is_same_model and other._kept is not None and not self._is_replayed:
+            await other._kept.keep_in_cache(self._chunks)
 
     async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
         """Yield a stored answer: at once, or as fast as it came."""
@@ -268,7 +307,7 @@ class ChatCall:
 
     def _remember(self) -> None:
         """Make the answer, or what came of it, a turn of its thread."""
-        if self._prompt.thread is None or not self._has_begun:
+        if self._prompt.thread is None or not self._has_begun or self._is_incomplete:
             return
         answer, response = self._answer(self._chunks), self.response()
         said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)

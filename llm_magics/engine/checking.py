@@ -6,12 +6,13 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from llm_magics.completeness import is_cut
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.engine.thoughts import is_thought_only
-from llm_magics.errors import EmptyAnswerError, ParseError
+from llm_magics.errors import EmptyAnswerError, LLMError
 from llm_magics.runtime.attempts import Batch
 from llm_magics.schemas import schema_of
 from llm_magics.types import ChatMessage, Progress, StreamChunk
@@ -39,6 +40,7 @@ class CheckedCall:
         return self._call.events() if self.schema is None else self._checked()
 
     async def _checked(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        first = self._call
         while True:
             events = self._call.events()
             empty: EmptyAnswerError | None = None
@@ -46,25 +48,35 @@ class CheckedCall:
                 async for event in events:
                     yield event
             except EmptyAnswerError as error:
-                if not self._left or not is_thought_only(self.response()):
+                is_thought = is_thought_only(self.response())
+                if not self._left or (is_cut(self.response().finish_reason) and not is_thought):
                     raise
                 empty = error
             finally:
                 await events.aclose()
             response = self.response()
-            misfit = response.misfit()
-            if misfit is None or not self._left:
+            misfit: LLMError | None = empty or response.misfit()
+            if misfit is None:
+                if self._call is not first:  # so that the same prompt has it at once next time
+                    await self._call.store_for(first)
                 return
-            if response.finish_reason == "length" and not is_thought_only(response):
+            if not self._left:
+                return
+            if is_cut(response.finish_reason) and not is_thought_only(response):
                 return  # it would be cut again
             self._left -= 1
-            yield Progress(f"asking {response.model} again: {empty or misfit}")
+            yield Progress(f"asking {response.model} again: {misfit}")
             if is_thought_only(response):  # it may never come to an end of its thoughts
                 self._call = self._call.again((), is_mending=True, reasoning=False)
             else:
                 self._call = self._call.again(self._complaint(misfit), is_mending=True)
 
-    def _complaint(self, misfit: ParseError) -> tuple[ChatMessage, ChatMessage]:
+    @property
+    def is_cut_unasked(self) -> bool:
+        """Whether the last answer was cut, and not at a limit that the user set."""
+        return self._call.is_cut_unasked
+
+    def _complaint(self, misfit: LLMError) -> tuple[ChatMessage, ChatMessage]:
         """The answer that does not fit, and what is wrong with it."""
         schema = json.dumps(schema_of(self._call.schema), ensure_ascii=False)
         told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"

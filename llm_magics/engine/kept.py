@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llm_magics.engine.road import Route
+from llm_magics.completeness import Outcome
+from llm_magics.engine.incomplete import outcome
+from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
+from llm_magics.engine.thoughts import answer_in_thoughts
 from llm_magics.errors import LLMError
 from llm_magics.policies import recordings
 from llm_magics.policies.cache import Cache
 from llm_magics.providers.identity import headers_without_credentials
+from llm_magics.runtime.routing import Route
 from llm_magics.secrets import scrubbed
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, settled
+from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk, settled
 
 
 class KeptAnswers:
@@ -23,7 +27,8 @@ class KeptAnswers:
     Where the answer to one chat may be, and where a new one is put.
 
     A recording counts before the cache. ``is_fresh``: the cache is not asked, only told;
-    ``is_kept``: there is one, whatever the settings say.
+    ``is_kept``: there is one, whatever the settings say. The cache holds complete answers that
+    fit ``schema``, and a recording also those that were cut or do not fit, which are replayed.
     """
 
     def __init__(  # noqa: PLR0913 (what decides about an answer)
@@ -35,6 +40,7 @@ class KeptAnswers:
         *,
         is_fresh: bool,
         is_kept: bool = False,
+        schema: Any = None,
     ) -> None:
         self._tape = session.tape
         self._cache = session.answer_cache if is_kept else session.cache
@@ -42,6 +48,7 @@ class KeptAnswers:
         self._request = recordings.chat_request(route.name, messages, parameters)
         self._headers = dict(parameters.extra_headers)
         self._is_fresh = is_fresh
+        self._schema = schema
         self._key = b""
         self._former_key = b""
 
@@ -60,13 +67,19 @@ class KeptAnswers:
 
     def _cached(self, cache: Cache) -> Mapping[str, Any] | None:
         found = cache.get_all([self._key, self._former_key])
-        answer = _answer_in(found.get(self._key))
+        answer = self._good_answer_in(found.get(self._key))
         if answer is None:
             former = found.get(self._former_key)
-            answer = _answer_in(former)
+            answer = self._good_answer_in(former)
             if answer is not None and former is not None:
                 cache.put(self._key, former)
         return answer
+
+    def _good_answer_in(self, found: bytes | None) -> Mapping[str, Any] | None:
+        """Return the answer unless it is cut, empty or invalid: earlier versions stored these."""
+        answer = _answer_in(found)
+        is_good = answer is not None and self._is_good(recordings.chunks_of(answer))
+        return answer if is_good else None
 
     async def _find_keys(self) -> None:
         """Digests of all that decides the answer, and of whose answer it is; credentials do not."""
@@ -81,17 +94,36 @@ class KeptAnswers:
         return hashlib.sha256(json.dumps(told).encode()).digest()
 
     async def keep(self, chunks: Sequence[StreamChunk]) -> None:
-        """Keep a whole answer."""
-        if self._tape is None and not self._key:
+        """Store an answer that came to its end, wherever it may be stored."""
+        if self._tape and outcome(self._response(chunks)) in (Outcome.OK, Outcome.CUT):
+            self._tape.keep(self._request, recordings.told_by(chunks))
+        await self.keep_in_cache(chunks)
+
+    async def keep_in_cache(self, chunks: Sequence[StreamChunk]) -> None:
+        """Store an answer in the cache, if there is one and the answer is good."""
+        if not self._cache or not self._key or not self._is_good(chunks):
             return
         told = recordings.told_by(chunks)
-        if self._tape:
-            self._tape.keep(self._request, told)
-        if self._cache and self._key and scrubbed(told) == told and _says_the_same(told, chunks):
+        if scrubbed(told) == told and _says_the_same(told, chunks):
             # Another kernel may be writing: not on the loop that all streams run on.
             await asyncio.to_thread(
                 self._cache.put, self._key, json.dumps(told, default=str).encode()
             )
+
+    def _is_good(self, chunks: Iterable[StreamChunk]) -> bool:
+        """Return whether an answer is complete and fits the schema, and may be given again."""
+        response = self._response(chunks)
+        return outcome(response) is Outcome.OK and response.misfit() is None
+
+    def _response(self, chunks: Iterable[StreamChunk]) -> Response:
+        answer = answer_in_thoughts(ModelResponse.of(chunks), self._schema)
+        return Response(
+            text=answer.text,
+            reasoning=answer.reasoning,
+            finish_reason=answer.finish_reason,
+            tool_calls=answer.tool_calls,
+            schema=self._schema,
+        )
 
 
 def _says_the_same(told: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:

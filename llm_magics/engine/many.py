@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from llm_magics.completeness import Outcome
 from llm_magics.engine import money
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.crew import done_by
+from llm_magics.engine.incomplete import cut_error, outcome, outcome_of_error
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
@@ -40,6 +43,8 @@ _OF_ALL = (
     UsageError,
 )
 
+_BAD = tuple(each for each in Outcome if each is not Outcome.OK)
+
 # Requests at once to begin with. A server of the user's own is crowded sooner than a service.
 _START = 8
 _START_OF_OWN = 2
@@ -64,6 +69,7 @@ class ManyCall:
         self._failed_in_row: list[int] = []
         self.responses: list[Response | None] = [None] * len(prompts)
         self.errors: dict[int, LLMError] = {}
+        self._counts: Counter[Outcome | None] = Counter()
 
     @property
     def is_broken_off(self) -> bool:
@@ -98,6 +104,7 @@ class ManyCall:
     def _broken_off(self, error: ProviderError) -> ProviderError:
         """Return ``error`` with what is done, and how to go on."""
         for number in self._failed_in_row:  # they are not at fault, and are asked again
+            self._counts[self.outcome(number)] -= 1
             self.errors.pop(number, None)
             self.responses[number] = None
         done = sum(
@@ -158,6 +165,8 @@ class ManyCall:
                 async for _ in events:
                     pass
             call.response().check()
+            if call.is_cut_unasked:  # half an answer, which nobody wanted to be one
+                raise cut_error(call.response())
         except _OF_ALL:
             raise
         except LLMError as error:
@@ -169,6 +178,14 @@ class ManyCall:
         else:
             self._failed_in_row.clear()
         self.responses[number] = call.response()
+        self._counts[self.outcome(number)] += 1
+
+    def outcome(self, number: int) -> Outcome | None:
+        """Return how the answer to a prompt ended; ``None`` where there is none yet."""
+        if number in self.errors:
+            return outcome_of_error(self.errors[number])
+        response = self.responses[number]
+        return None if response is None else outcome(response)
 
     def _progress(self, model: str, elapsed_s: float) -> Progress:
         told = [f"asking {model}"]
@@ -177,7 +194,7 @@ class ManyCall:
         cost = sum(each.cost_usd or 0.0 for each in answered)
         waiting = self._waiting()
         told += [f"{cached:,} cached"] if cached else []
-        told += [f"{len(self.errors):,} failed"] if self.errors else []
+        told += [f"{self._counts[each]:,} {each}" for each in _BAD if self._counts[each]]
         told += [f"${cost:.2g}"] if cost else []
         told += [waiting] if waiting else []
         return Progress(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llm_magics.completeness import is_cut
 from llm_magics.engine.thoughts import fitting_json
 from llm_magics.errors import ParseError
 from llm_magics.media import ToolCall
@@ -86,7 +87,7 @@ class Response:
         return None
 
     def _told(self, misfit: ParseError) -> ParseError:
-        if self.finish_reason == "length":
+        if is_cut(self.finish_reason):
             msg = "The answer was cut off at its longest, before it was whole."
             misfit = ParseError(msg, hint="Raise max_tokens.")
         misfit.partial = self

@@ -10,7 +10,6 @@ from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
-from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, ParseError
 from llm_magics.notebook.displays import footer
@@ -131,8 +130,8 @@ def _language(response: Response) -> str:
 
 
 def _keep(shell: InteractiveShell, name: str | None, response: Response) -> None:
-    if not response.text and response.finish_reason in (None, INTERRUPTED):
-        return  # nothing had come: an earlier answer is worth more than none
+    if not response.text and not response.tool_calls:
+        return  # an earlier answer is worth more than none
     shell.user_ns[LAST] = response
     if name:
         shell.user_ns[name] = response

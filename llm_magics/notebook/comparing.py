@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from llm_magics import progress
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
+from llm_magics.engine.incomplete import cut_warning
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
@@ -22,6 +23,7 @@ from llm_magics.notebook.displays.columns import Columns
 from llm_magics.notebook.provenance import told_by
 from llm_magics.notebook.watching import rendering
 from llm_magics.types import Progress
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -48,6 +50,8 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
             raise UsageError(msg, hint="Name one of them, or leave the flag out.")
     _check_words(options.model)
     calls = [ChatCall(session, replace(prompt, model=model)) for model in options.model]
+    for call in calls:
+        call.warns_of_cut = False  # one warning for all of them
     together = Together(calls)
     try:
         _show(shell, together, options, calls)
@@ -64,6 +68,9 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
         is_prose = frame["error"].str.startswith("ModelNotFoundError").all()
         prose = "Is that the prompt? It goes into the lines below %%llm."
         raise LLMError(msg, hint=prose if is_prose else "Ask one of them alone to see more.")
+    cut = sum(call.is_cut_unasked for call in calls)
+    if cut:
+        warn(cut_warning("", cut, len(calls)))
     shown: DataFrame = frame.frame[_SHOWN]
     return shown
 

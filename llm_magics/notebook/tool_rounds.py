@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics import kernel_loop
+from llm_magics.completeness import is_cut
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
@@ -72,6 +73,10 @@ class ToolRounds:
             response = call.response()
             if not self._toolbox.tools or not response.tool_calls:
                 return
+            if is_cut(response.finish_reason):
+                msg = f"{response.model} was cut in the middle of its calls; none was run."
+                error = LLMError(msg, hint="Raise max_tokens.")
+                raise error
             yield self.messages(response)
         if call.response().tool_calls:
             msg = f"{call.response().model} still calls tools after {most} rounds of them."

@@ -328,8 +328,8 @@ class Attempt:
                 run.over()
                 self._succeeded()
             elif isinstance(error, ProviderError):
-                if self._hold is not None and not self.is_billed:
-                    self._hold.spent_usd = 0.0
+                if self._hold is not None:
+                    self._hold.spent_usd = self.cost_usd if self.is_billed else 0.0
                 return self._is_swallowed(error)
             else:
                 run.over()

@@ -11,13 +11,16 @@ from typing import Any
 
 from llm_magics.benchmarking.measuring.counting import Counter
 from llm_magics.benchmarking.measuring.rows import Answered
+from llm_magics.completeness import is_cut
 from llm_magics.engine.chat import ChatCall
+from llm_magics.engine.incomplete import cut_warning
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.engine.session import session
-from llm_magics.errors import BudgetError, LLMError
+from llm_magics.errors import BudgetError, EmptyAnswerError, LLMError
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
+from llm_magics.user_code import warn
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ class Record:
         self._count = count
         self._rows: dict[tuple[int, ...], dict[str, Any]] = {}
         self.failed = 0  # how many have an error
+        self._cut = 0  # how many were cut at no limit of the user's
+
+    def warn_of_cut(self) -> None:
+        """Warn once of answers that were cut though the user set no limit."""
+        if self._cut:
+            warn(cut_warning("", self._cut, len(self)))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -89,12 +98,18 @@ class Record:
         is_stopped = False
         try:
             call = job.call or ChatCall(session, job.prompt)
+            call.warns_of_cut = False  # one warning for all of them
             async with aclosing(call.events()) as events:
                 async for _ in events:
                     pass
         except BudgetError as failure:  # of this one and of all that come
             error = failure
             raise
+        except EmptyAnswerError as failure:
+            # A model that thinks up to its limit is measured like one that writes up to it.
+            response = call.response() if call else None
+            is_measured = response and response.reasoning and is_cut(response.finish_reason)
+            error = None if is_measured else failure
         except LLMError as failure:
             error = failure
         except asyncio.CancelledError:
@@ -114,6 +129,7 @@ class Record:
                 time.perf_counter(),
             )
             self.failed += error is not None
+            self._cut += error is None and call is not None and call.is_cut_unasked
             self._rows[job.place] = {**job.columns, **answered.row(self.zero, self._count)}
 
 

@@ -103,11 +103,13 @@ def error_of(
     prompted: Prompted, ended_by: BaseException | None, partial: Any, where: str
 ) -> BaseException | None:
     """What is to be raised: what ended it; where that is wanted or nothing came, the first failure."""
-    counts = prompted.counts()
     if isinstance(ended_by, KeyboardInterrupt):
-        done = counts["ok"]
+        done = sum(each is not None for each in prompted.answered)
         msg = f"Stopped; {done:,} of {len(prompted.codes):,} rows were answered."
         hint = f"They are kept in {where}, and are not asked again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
-    is_lost = counts["failed"] and not counts["ok"]
+    counts = prompted.counts()
+    is_lost = counts["failed"] + counts["refused"] + counts["empty"] > 0 and not any(
+        counts[each] for each in ("ok", "cut")
+    )
     return ended_by or (prompted.first_error if prompted.raises or is_lost else None)

@@ -113,7 +113,7 @@ def ask_rows(view: DataFrame, given: RowPrompts, put: Put) -> Any:
         return prompted.estimate()
     prompted.obtain_consent()
     ended_by = prompted.ask()
-    if isinstance(ended_by, LLMError) and not prompted.counts()["ok"]:
+    if isinstance(ended_by, LLMError) and not any(prompted.answered):
         raise ended_by  # and whatever was there stays as it was
     result, where = put(columns_of(prompted), prompted.is_open)
     report = prompted.report()
@@ -121,7 +121,7 @@ def ask_rows(view: DataFrame, given: RowPrompts, put: Put) -> Any:
     error = error_of(prompted, ended_by, result, where)
     if error is not None:
         raise error
-    if report.counts["failed"]:
+    if prompted.has_failed:
         warn(f"{report}: see .llm.report.frame()")
     return result
 

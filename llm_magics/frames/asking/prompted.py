@@ -8,12 +8,14 @@ the same call asks only what it has not asked before.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from llm_magics.bridge import bridge
+from llm_magics.completeness import Outcome
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
@@ -124,7 +126,7 @@ class Prompted:
 
     @property
     def answered(self) -> list[Any]:
-        """For each row its `Response`, ``None`` where there is none or it failed."""
+        """For each row the `Response` that fills its cell, ``None`` where there is none."""
         errors, responses = self.call.errors, self.call.responses
         good = [None if number in errors else each for number, each in enumerate(responses)]
         return [good[code] if code >= 0 else None for code in self.codes]
@@ -144,15 +146,22 @@ class Prompted:
         return errors[min(errors)] if errors else None
 
     def counts(self) -> dict[str, int]:
-        """Rows by what came of them."""
-        failed = sum(code in self.call.errors for code in self.codes)
-        missing = self.codes.count(-1)
-        good = sum(each is not None for each in self.answered)
-        told = {"ok": good, "failed": failed, "missing": missing}
-        return {**told, "pending": len(self.codes) - good - failed - missing}
+        """Return how many rows ended in which way."""
+        by_prompt = [self.call.outcome(number) for number in range(len(self._texts))]
+        rows = Counter(by_prompt[code] if code >= 0 else "missing" for code in self.codes)
+        return {
+            **{str(each): rows[each] for each in Outcome},
+            "missing": rows["missing"],
+            "pending": rows[None],
+        }
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a row that was asked has no answer for its cell."""
+        return bool(self.call.errors)
 
     def report(self) -> PromptReport:
-        """How it went."""
+        """Return the report of this run."""
         return PromptReport(self.counts(), self.call, self.codes, self._texts, self._frame.index)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from llm_magics.completeness import Outcome
+from llm_magics.engine.incomplete import cut_error
 from llm_magics.policies.budget import dollars
 
 if TYPE_CHECKING:
@@ -41,7 +43,14 @@ def _minutes(seconds: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PromptReport:
-    """How asking went: ``counts`` of rows, and `frame` for those that did not go well."""
+    """
+    The report of one run over rows.
+
+    Attributes:
+        counts: rows by outcome: ``ok``, ``cut`` (at a limit of length), ``refused``, ``empty``
+            (no text, or thinking alone), ``failed``, ``missing`` and ``pending``. `frame` has
+            those that are not ``ok``.
+    """
 
     counts: dict[str, int]
     _call: ManyCall
@@ -74,14 +83,37 @@ class PromptReport:
     __repr__ = __str__
 
     def frame(self) -> pd.DataFrame:
-        """The rows that failed: their ``error`` and ``prompt``, by index."""
-        errors = self._call.errors
-        odd = [row for row, code in enumerate(self._codes) if code in errors]
-        told = [errors[self._codes[row]] for row in odd]
+        """
+        Return the rows that were asked and are not ``ok``, by index.
+
+        Columns: ``error``, ``prompt``, ``outcome`` (as in ``counts``) and ``text``, what came of
+        the answer.
+        """
+        bad = {
+            number: outcome
+            for number in range(len(self._texts))
+            if (outcome := self._call.outcome(number)) not in (None, Outcome.OK)
+        }
+        rows = [row for row, code in enumerate(self._codes) if code in bad]
+        codes = [self._codes[row] for row in rows]
         return pd.DataFrame(
             {
-                "error": [f"{type(error).__name__}: {error}" for error in told],
-                "prompt": [self._texts[self._codes[row]] for row in odd],
+                "error": [self._error(code) for code in codes],
+                "prompt": [self._texts[code] for code in codes],
+                "outcome": [str(bad[code]) for code in codes],
+                "text": [self._text(code) for code in codes],
             },
-            index=self._index[odd],
+            index=self._index[rows],
         )
+
+    def _error(self, number: int) -> str:
+        error, response = self._call.errors.get(number), self._call.responses[number]
+        if error is None:  # the answer fills its cell, cut at the limit that the user set
+            assert response is not None
+            error = cut_error(response)
+        return f"{type(error).__name__}: {error}"
+
+    def _text(self, number: int) -> str | None:
+        """Return what came of an answer: its text, or else its thinking."""
+        response = self._call.responses[number]
+        return None if response is None else response.text or response.reasoning or None

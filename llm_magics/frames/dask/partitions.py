@@ -149,7 +149,7 @@ def ask_partition(view: pd.DataFrame, orders: Orders, given: RowPrompts) -> pd.D
     error = error_of(prompted, ended_by, None, "the cache")
     if error is not None:
         raise _portable(error)
-    if prompted.counts()["failed"]:
+    if prompted.has_failed:
         _warn(str(prompted.report()))
     return columns
 

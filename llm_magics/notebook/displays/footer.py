@@ -11,6 +11,7 @@ import html
 from collections.abc import Callable
 from typing import Any
 
+from llm_magics.completeness import is_cut
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.notebook import inert
@@ -56,7 +57,7 @@ def _ending(response: Response) -> list[str]:
         parts.append("given before")
     elif response.cost_usd:
         parts.append(dollars(response.cost_usd))
-    if response.finish_reason == "length":
+    if is_cut(response.finish_reason):
         parts.append("cut at max_tokens")
     if response.finish_reason == INTERRUPTED:
         parts.append("interrupted")

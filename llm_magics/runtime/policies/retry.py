@@ -164,8 +164,7 @@ def with_hint(error: ProviderError, failures: int, more: str) -> ProviderError:
         retryable=error.retryable,
         body=error.body,
     )
-    if isinstance(error, StreamInterrupted) and isinstance(made, StreamInterrupted):
-        made.partial = error.partial
+    made.partial = error.partial
     return made
 
 
