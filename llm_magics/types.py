@@ -13,7 +13,8 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 from llm_magics._util.text import replace_lone_surrogates
@@ -52,9 +53,17 @@ class ChatMessage:
         object.__setattr__(self, "content", whole_text(self.content))
 
     @classmethod
-    def of(cls, message: ChatMessage | Mapping[str, str]) -> ChatMessage:
+    def of(cls, message: ChatMessage | Mapping[str, Any]) -> ChatMessage:
         """``message`` itself, or one made from ``{"role": …, "content": …}``."""
-        return message if isinstance(message, ChatMessage) else cls(**message)  # type: ignore[arg-type]
+        if isinstance(message, ChatMessage):
+            return message
+        if isinstance(message, Mapping):
+            known = {each.name for each in fields(cls)}
+            is_text = isinstance(message.get("content"), str)
+            if set(message) <= known and "role" in message and is_text:
+                return cls(**message)
+        msg = "A message is not one."  # its values are not shown: they may be long
+        raise ConfigurationError(msg, hint='Write {"role": "user", "content": "…"}.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,35 @@ class ModelParameters:
         _check("max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", whole=True)
         _check("seed", self.seed, None, None, "a whole number", whole=True)
 
+    @classmethod
+    def of(cls, parameters: ModelParameters | Mapping[str, Any] | None) -> ModelParameters:
+        """
+        Return ``parameters`` itself, or one made from a mapping, or all defaults for ``None``.
+
+        Names that are not among the attributes go into ``extra_body``.
+
+        Raises:
+            ConfigurationError: a name is a slip, or a value is impossible.
+        """
+        if isinstance(parameters, ModelParameters):
+            return parameters
+        if parameters is None:
+            return cls()
+        if not isinstance(parameters, Mapping):
+            msg = f"The parameters cannot be {type(parameters).__name__}."
+            raise ConfigurationError(msg, hint="Give a dictionary, ModelParameters, or None.")
+        known = [each.name for each in fields(cls)]
+        given = {name: value for name, value in parameters.items() if name in known}
+        beside = {name: value for name, value in parameters.items() if name not in known}
+        for name in beside:
+            _refuse_slip(name, known)
+        if beside:
+            _check_mapping("extra_body", given.get("extra_body", {}), object)
+            given["extra_body"] = {**beside, **given.get("extra_body", {})}
+        if isinstance(given.get("tools"), Iterable):
+            given["tools"] = tuple(given["tools"])
+        return cls(**given)
+
     def with_stream(self, stream: bool = True) -> ModelParameters:
         """These parameters, asking for a stream or not."""
         return replace(self, stream=stream)
@@ -106,6 +144,22 @@ class ModelParameters:
     def with_bound(self, max_tokens: int) -> ModelParameters:
         """These parameters, with an answer of ``max_tokens`` at most."""
         return replace(self, max_tokens=max_tokens)
+
+
+# Parameters that services have, and that look like slips for ours.
+_THEIRS = frozenset({"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids"})
+# What the arguments of a call say.
+_OF_THE_CALL = frozenset({"input", "messages", "model", "prompt"})
+
+
+def _refuse_slip(name: object, known: Sequence[str]) -> None:
+    if not isinstance(name, str) or name in _OF_THE_CALL:
+        msg = f"{name!r} cannot be given as a parameter."
+        raise ConfigurationError(msg, hint="It is an argument of the call itself.")
+    meant = [] if name in _THEIRS else get_close_matches(name, known, n=1, cutoff=0.75)
+    if meant:
+        msg = f"There is no parameter {name}."
+        raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
 
 
 def _check_mapping(name: str, value: object, values: type) -> None:
@@ -448,7 +502,7 @@ def _quantity(amount: float, unit: str) -> str:
     return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:,.0f} {unit}"
 
 
-def messages_of(messages: Sequence[ChatMessage | Mapping[str, str]]) -> list[ChatMessage]:
+def messages_of(messages: Sequence[ChatMessage | Mapping[str, Any]]) -> list[ChatMessage]:
     """``messages`` as `ChatMessage`, whichever way they were written."""
     return [ChatMessage.of(message) for message in messages]
 

@@ -23,6 +23,7 @@ from llm_magics.providers import (
     provider_type,
 )
 from llm_magics.providers.base import ABILITIES
+from llm_magics.secrets import Secret
 from llm_magics.types import Progress
 from tests import fake_anthropic, fake_huggingface, fake_lmstudio, fake_ollama, fake_openai
 from tests.nested import plain_environment
@@ -58,6 +59,8 @@ FAKES = {
 MESSAGES = [ChatMessage("user", "Write a sentence about the sea.")]
 SHORT = ModelParameters(max_tokens=8, temperature=0, seed=1)
 KEY = "a-key-of-the-test"
+# Without a bound they write on for a while.
+SLOW = {"local"}
 
 
 @pytest.fixture
@@ -237,11 +240,114 @@ def test_messages_may_be_plain_mappings(provider: BaseModelProvider) -> None:
     """``{"role": …, "content": …}`` is a message too."""
     plain = [{"role": "user", "content": "Write a sentence about the sea."}]
     model = CHAT_MODELS[provider.name]
-    one = asyncio.run(provider.generate_chat(plain, model, SHORT))  # type: ignore[arg-type]
+    one = asyncio.run(provider.generate_chat(plain, model, SHORT))
     other = asyncio.run(provider.generate_chat(MESSAGES, model, SHORT))
     assert isinstance(one, ModelResponse)
     assert isinstance(other, ModelResponse)
     assert one.text == other.text
+
+
+def test_the_quick_start_runs(
+    provider: BaseModelProvider, server: Server | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config as an object, a mapping or nothing; parameters as an object, a mapping or nothing."""
+    made, name, model = type(provider), provider.name, CHAT_MODELS[provider.name]
+    settings = {} if server is None else {"base_url": server.url, "api_key": KEY}
+    config = made.config_type(**settings)
+    told = config.to_dict()
+    assert made.config_type(**told) == config
+    assert KEY not in f"{told} {told!r} {config!r}"
+    assert name in get_available_providers()
+    assert made(None).config == made().config == made({}).config
+
+    async def use() -> None:
+        for ready in (made(config), made(told), made(settings), create_provider(name, config), create_provider(name, told)):  # fmt: skip
+            assert ready.config == config
+            async with ready as each:
+                assert await each.initialize() is True
+                assert model in await each.list_models()
+        async with made(told) as each:
+            plain = [{"role": "user", "content": "Write a sentence about the sea."}]
+            short = {"max_tokens": 8, "temperature": 0, "seed": 1}
+            whole = await each.generate_chat(MESSAGES, model, SHORT)
+            assert isinstance(whole, ModelResponse)
+            same = await each.generate_chat(plain, model, short)
+            assert isinstance(same, ModelResponse)
+            assert same.text == whole.text
+            named = await each.generate_chat(messages=plain, model=model, parameters=short)
+            assert isinstance(named, ModelResponse)
+            assert named.text == whole.text
+            streamed = await each.generate_chat(plain, model, {**short, "stream": True})
+            assert ModelResponse.of(await chunks_of(streamed)).text == whole.text
+            if name not in SLOW:
+                for nothing in ((), (None,)):
+                    answer = await each.generate_chat(plain, model, *nothing)
+                    assert isinstance(answer, ModelResponse)
+            if name in CONTINUE_TEXT:
+                went_on = await each.generate_completion("Once upon", model, short)
+                assert isinstance(went_on, ModelResponse)
+                pieces = await each.generate_completion(
+                    prompt="Once upon", model=model, parameters={**short, "stream": True}
+                )
+                assert ModelResponse.of(await chunks_of(pieces)).text == went_on.text
+            with pytest.raises(ConfigurationError, match="no parameter temperatur"):
+                await each.generate_chat(plain, model, {"temperatur": 1})
+            with pytest.raises(ConfigurationError, match="max_tokens cannot be"):
+                await each.generate_chat(plain, model, {"max_tokens": "8"})
+            with pytest.raises(ConfigurationError, match="A message is not one"):
+                await each.generate_chat([{"user": "hi"}], model)
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("name", built_in_providers())
+def test_every_config_goes_round_as_a_mapping(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key included, which stays wrapped; a wrong one is refused by its name."""
+    made = provider_type(name)
+    key = {"api_key": KEY} if "api_key" in made.config_type.model_fields else {}
+    address = {"base_url": f"http://me:{KEY}@127.0.0.1:9/v1"} if "base_url" in made.config_type.model_fields else {}  # fmt: skip
+    config = made.config_type(concurrency=3, **key, **address)
+    told = config.to_dict()
+    assert isinstance(told, dict)
+    assert told["concurrency"] == 3
+    assert KEY not in repr(told)
+    if key:
+        assert isinstance(told["api_key"], Secret)
+    provider = made(told)
+    assert provider.config == config
+    assert create_provider(name, config).config == config
+    with pytest.raises(ConfigurationError, match='no setting "concurency"'):
+        made({"concurency": 3})
+    with pytest.raises(ConfigurationError, match="cannot be configured by str"):
+        made("http://localhost:1")  # type: ignore[arg-type]
+
+
+def test_unknown_names_of_parameters_go_to_the_service() -> None:
+    """As in the rest of the library; beside those of ``extra_body``."""
+    made = ModelParameters.of({"top_k": 5, "extra_body": {"user": "me"}, "stop": "X", "tools": []})
+    assert made.extra_body == {"top_k": 5, "user": "me"}
+    assert (made.stop, made.tools) == (("X",), ())
+    assert ModelParameters.of(made) is made
+    assert ModelParameters.of(None) == ModelParameters()
+    for wrong in ({"messages": []}, {1: 2}, [1], {"extra_body": 3, "x": 1}):
+        with pytest.raises(ConfigurationError):
+            ModelParameters.of(wrong)  # type: ignore[arg-type]
+
+
+def test_a_small_provider_of_others_takes_all_forms() -> None:
+    """A third party's methods see messages and parameters as they are documented."""
+
+    async def use() -> None:
+        async with SmallProvider({"concurrency": 2}) as small:
+            assert small.config.to_dict()["concurrency"] == 2
+            answer = await small.generate_chat([{"role": "user", "content": "hi"}], "small")
+            assert isinstance(answer, ModelResponse)
+            assert answer.text == "HI"
+            answer = await small.generate_completion("hi", model="small", parameters={"seed": 1})
+            assert isinstance(answer, ModelResponse)
+            assert answer.text == "HI"
+
+    asyncio.run(use())
 
 
 def test_it_works_in_one_loop_after_another(provider: BaseModelProvider) -> None:

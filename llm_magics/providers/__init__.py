@@ -13,7 +13,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.secrets import is_secret_name, stripped
+from llm_magics.providers.configs import checked, refuse_unknown
+from llm_magics.secrets import stripped
 
 if TYPE_CHECKING:
     from llm_magics.providers.base import BaseModelProvider, ProviderConfig
@@ -64,7 +65,8 @@ def create_provider(
         ConfigurationError: there is no such provider, or no such setting.
     """
     if config is not None and not isinstance(config, Mapping):
-        settings = {**config.model_dump(), **settings}
+        told = config.to_dict() if hasattr(config, "to_dict") else config.model_dump()
+        settings = {**told, **settings}
     elif config:
         settings = {**config, **settings}
     if isinstance(key := settings.get("api_key"), str) and not stripped(key):
@@ -72,11 +74,11 @@ def create_provider(
     kind = settings.pop("type", None) or name
     made = provider_type(kind)
     if kind == name:
-        return made(_checked(name, made.config_type, settings))
-    _refuse_unknown(name, made.config_type, settings)  # a slip, before what is missing for it
+        return made(checked(name, made.config_type, settings))
+    refuse_unknown(name, made.config_type, settings)  # a slip, before what is missing for it
     variable = made.config_type.namesake_key_variable(name, settings)
     settings = made.config_type.for_namesake(name, settings)
-    provider = made(_checked(name, made.config_type, settings))
+    provider = made(checked(name, made.config_type, settings))
     provider.name, provider.key_variable = name, variable
     return provider
 
@@ -106,34 +108,6 @@ def _load(entry: EntryPoint) -> type[BaseModelProvider]:
 
 def _registered() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=_GROUP)}
-
-
-def _refuse_unknown(
-    name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
-) -> None:
-    for key in settings:
-        if key not in config_type.model_fields:
-            msg = f'The provider {name} has no setting "{key}".'
-            hint = nearest(key, config_type.model_fields)
-            raise ConfigurationError(msg, hint=hint, provider=name, code=key)
-
-
-def _checked(
-    name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
-) -> ProviderConfig:
-    from pydantic import ValidationError
-
-    try:
-        return config_type(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        _refuse_unknown(name, config_type, settings)
-        # What may be a key is not shown, whatever it looks like.
-        given = "what it is" if is_secret_name(key) else repr(first["input"])
-        msg = f"{name}: {key} cannot be {given}."
-        hint = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
-        raise ConfigurationError(msg, hint=hint, provider=name, code=key) from None
 
 
 def __getattr__(name: str) -> Any:

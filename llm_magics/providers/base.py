@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from inspect import isawaitable
 from typing import Any, ClassVar, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.media import Transcript
+from llm_magics.providers.configs import SettingsDict, config_of
 from llm_magics.secrets import environment_value
 from llm_magics.types import (
     ChatMessage,
@@ -27,6 +30,7 @@ from llm_magics.types import (
     Progress,
     StreamChunk,
     model_name,
+    messages_of,
     whole_number,
     whole_text,
 )
@@ -53,6 +57,14 @@ class ProviderConfig(BaseModel):
     concurrency: int | None = Field(default=None, ge=1)
     requests_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_minute: float | None = Field(default=None, gt=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Return its settings by name: ``type(config)(**config.to_dict())`` equals ``config``.
+
+        A key stays wrapped in its `Secret`.
+        """
+        return SettingsDict({name: getattr(self, name) for name in type(self).model_fields})
 
     @classmethod
     def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +123,25 @@ class ModelInfo:
         object.__setattr__(self, "abilities", tuple(map(whole_text, told)))
 
 
+def _lenient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``method`` with messages as mappings, and parameters as one or left out, too."""
+
+    @wraps(method)
+    async def generate(
+        self: BaseModelProvider, asked: Any = None, /, *given: Any, **named: Any
+    ) -> Any:
+        if asked is None:
+            asked = named.pop("messages") if "messages" in named else named.pop("prompt")
+        model, *rest = (*given, named.pop("model")) if "model" in named else given
+        parameters = ModelParameters.of(rest[0] if rest else named.pop("parameters", None))
+        if not isinstance(asked, str):
+            asked = messages_of(asked)
+        answer = method(self, asked, model, parameters, *rest[1:], **named)
+        return await answer if isawaitable(answer) else answer
+
+    return generate
+
+
 class BaseModelProvider(ABC):
     """One service that models are asked through."""
 
@@ -131,8 +162,15 @@ class BaseModelProvider(ABC):
     # All variables that its settings may come from: when one changes, it is made anew.
     environment: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: ProviderConfig | None = None) -> None:
-        self.config = config if config is not None else self.config_type()
+    def __init__(self, config: ProviderConfig | Mapping[str, Any] | None = None) -> None:
+        self.config = config_of(self.name, self.config_type, config)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have every provider take messages and parameters in all their forms."""
+        super().__init_subclass__(**options)
+        for name in ("generate_chat", "generate_completion"):
+            if name in vars(cls):
+                setattr(cls, name, _lenient(vars(cls)[name]))
 
     @classmethod
     def own_key_source(cls) -> str:
@@ -188,13 +226,19 @@ class BaseModelProvider(ABC):
 
     @abstractmethod
     async def generate_chat(
-        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+        self,
+        messages: Sequence[ChatMessage | Mapping[str, Any]],
+        model: str,
+        parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
         """The answer to a conversation: whole, or as it comes where ``parameters.stream``."""
 
     @abstractmethod
     async def generate_completion(
-        self, prompt: str, model: str, parameters: ModelParameters
+        self,
+        prompt: str,
+        model: str,
+        parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
         """The continuation of a raw text: whole, or as it comes where ``parameters.stream``."""
 
@@ -290,17 +334,22 @@ class StreamingProvider(BaseModelProvider):
         """The continuation of a raw text as it comes."""
 
     async def generate_chat(
-        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+        self,
+        messages: Sequence[ChatMessage | Mapping[str, Any]],
+        model: str,
+        parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
-        model = self.bare(model)
-        messages = [ChatMessage.of(message) for message in messages]
-        chunks = self.stream_chat(messages, model, parameters)
+        model, parameters = self.bare(model), ModelParameters.of(parameters)
+        chunks = self.stream_chat(messages_of(messages), model, parameters)
         return await self._answer(chunks, model, parameters, self.writes_thinking)
 
     async def generate_completion(
-        self, prompt: str, model: str, parameters: ModelParameters
+        self,
+        prompt: str,
+        model: str,
+        parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
-        model = self.bare(model)
+        model, parameters = self.bare(model), ModelParameters.of(parameters)
         chunks = self.stream_completion(prompt, model, parameters)
         return await self._answer(chunks, model, parameters)
 

@@ -55,7 +55,7 @@ class LeavingOutProvider(RemoteProvider):
     # What a request cannot be without.
     needed: ClassVar[frozenset[str]] = frozenset({"model", "messages", "input", "prompt"})
 
-    def __init__(self, config: RemoteConfig | None = None) -> None:
+    def __init__(self, config: RemoteConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         # By address and model: another interface may take what this one does not.
         self._not_taken: dict[tuple[str, str], list[Refused]] = {}

@@ -67,7 +67,7 @@ class LMStudioProvider(OpenAILikeProvider):
     start_hint = f"Start it in LM Studio, or with: {start}. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
 
-    def __init__(self, config: LMStudioConfig | None = None) -> None:
+    def __init__(self, config: LMStudioConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self._loading = Loading(self._size_and_place)
 

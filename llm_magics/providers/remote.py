@@ -135,7 +135,7 @@ class RemoteProvider(StreamingProvider):
     # What to do where nobody answers.
     start_hint: ClassVar[str] = ""
 
-    def __init__(self, config: RemoteConfig | None = None) -> None:
+    def __init__(self, config: RemoteConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         address, _, query = self.config.base_url.partition("?")
         self._transport = Transport(

@@ -12,7 +12,7 @@ answers with what the tool gave; a picture is named by its type.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -59,7 +59,7 @@ class EchoProvider(StreamingProvider):
     config_type = EchoConfig
     config: EchoConfig
 
-    def __init__(self, config: EchoConfig | None = None) -> None:
+    def __init__(self, config: EchoConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self._deleted: set[str] = set()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -71,7 +71,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
     config_type = HuggingFaceLocalConfig
     config: HuggingFaceLocalConfig
 
-    def __init__(self, config: HuggingFaceLocalConfig | None = None) -> None:
+    def __init__(self, config: HuggingFaceLocalConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self._loaded: dict[tuple[str, str], Any] = {}
         self._loading = threading.Lock()

@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,7 +81,7 @@ class LocalProvider(StreamingProvider):
     config_type = LocalConfig
     config: LocalConfig
 
-    def __init__(self, config: LocalConfig | None = None) -> None:
+    def __init__(self, config: LocalConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self._weights = WeightsStore(self.config.weights_dir)
         self._engines = EnginePool()

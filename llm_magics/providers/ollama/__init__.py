@@ -96,7 +96,7 @@ class OllamaProvider(RemoteProvider):
     start_hint = f"Start it with: {start}. OLLAMA_HOST says where it is."
     config: OllamaConfig
 
-    def __init__(self, config: OllamaConfig | None = None) -> None:
+    def __init__(self, config: OllamaConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self._abilities = Abilities(self.show_model)
         self._digests: tuple[float, dict[str, str]] = (0.0, {})
