@@ -29,8 +29,8 @@ from llm_magics.types import (
     PackedVectors,
     Progress,
     StreamChunk,
-    model_name,
     messages_of,
+    model_name,
     whole_number,
     whole_text,
 )
