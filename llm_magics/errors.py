@@ -36,8 +36,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from llm_magics._util.text import replace_lone_surrogates
-from llm_magics.secrets import scrub, scrubbed
+from llm_magics.secrets import redact, redacted
+from llm_magics.terminal import plain
 from llm_magics.user_code import place_in
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` without keys, and without what could change a terminal."""
+    return redact(plain(replace_lone_surrogates(text)))
 
 
 class _ShownShort:
@@ -51,15 +57,23 @@ class _ShownShort:
     def _render_traceback_(self) -> list[str]:
         assert isinstance(self, BaseException)
         if _ShownShort.wants_full_traceback():
-            return scrub("".join(traceback.format_exception(self))).splitlines()
+            return _shown("".join(traceback.format_exception(self))).splitlines()
         message = str(self).splitlines() or [""]
         lines = [f"{type(self).__name__}: {message[0]}", *message[1:3]]
         place = place_in(self.__traceback__)
         if place is not None:
-            lines.append(scrub(f"  {place}"))
+            lines.append(_shown(f"  {place}"))
         if self.hint:
             lines.append(f"→ {self.hint}")
         return lines
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute without the keys in it: a service may repeat one anywhere."""
+        if name in ("body", "code", "request_id"):
+            value = redacted(value)
+        if isinstance(value, str):
+            value = _shown(value)
+        super().__setattr__(name, value)
 
 
 def show_full_tracebacks_if(wanted: Callable[[], bool]) -> None:
@@ -75,8 +89,8 @@ class LLMError(_ShownShort, Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(replace_lone_surrogates(scrub(message)))
-        self.hint = replace_lone_surrogates(scrub(hint)) if hint else None
+        super().__init__(_shown(message))
+        self.hint = hint or None
         if self.hint:
             self.add_note(f"→ {self.hint}")  # tracebacks of plain scripts end with it
 
@@ -149,10 +163,7 @@ class ProviderError(LLMError):
         self.code = code if code is None or type(code) is int else _as_text(code)
         self.request_id = None if request_id is None else _as_text(request_id)
         self.retry_after = retry_after
-        try:
-            self.body = scrubbed(body)
-        except RecursionError:  # nested too deeply
-            self.body = None
+        self.body = body
         if retryable is not None:
             self.retryable = retryable
 
@@ -237,14 +248,14 @@ class Interrupted(_ShownShort, KeyboardInterrupt):
     """
 
     def __init__(self, message: str, *, hint: str | None = None, partial: Any = None) -> None:
-        super().__init__(message)
+        super().__init__(_shown(message))
         self.hint = hint
         self.partial = partial
 
 
 def short(value: object) -> str:
     """``value`` as it is shown in an error: one line, and never as long as it may be."""
-    return _SHORT.repr(value)
+    return _shown(" ".join(_SHORT.repr(value).splitlines()))
 
 
 _SHORT = reprlib.Repr()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 _HIDDEN = "****"
 
@@ -18,11 +22,27 @@ _KEY_NAMES = re.compile(
     r"(?:^|[_.])(?:api_?key|key|token|secret|password|extra_headers)s?(?:$|\.)", re.IGNORECASE
 )
 
+# Keys of this length or more are replaced wherever they are shown. Shorter ones would blank out
+# ordinary words, and are replaced only in the places where a key stands.
+_LONG = 8
+
 _known: set[str] = set()
+_short: set[str] = set()
 
 _KEY_HEADERS = re.compile(
     r"auth|key|token|secret|passw|cookie|session|credential|sign", re.IGNORECASE
 )
+
+# The part of an address before its host, and what stands in its query.
+_USER = re.compile(r"(?<=://)[^/\s\"'<>]+@")
+_QUERY_KEY = re.compile(
+    r"(?<=[?&])([\w.-]*(?:key|token|secret|passw|auth|sig|credential)[\w.-]*=)[^&#\s\"'<>]+",
+    re.IGNORECASE,
+)
+
+# Words after which a short secret may stand in a message, and how near.
+_ABOUT_KEYS = r"(?:key|token|secret|passw\w*|credential\w*|authorization|bearer|basic)"
+_NEAR = 40
 
 
 def _may_be_key(name: str, value: str) -> bool:
@@ -60,8 +80,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        if len(value) >= 8:  # shorter ones would blank out ordinary words
-            _known.add(value)
+        remember(value)
 
     @classmethod
     def of(cls, value: str | None) -> Secret | None:
@@ -103,10 +122,7 @@ class Hidden:
 
     def __init__(self, value: object) -> None:
         self._value = value
-        within = value if isinstance(value, Mapping) else {"key": value}
-        for name, each in within.items():
-            if _may_be_key(str(name), str(each)):
-                Secret(str(each))  # known from now on, and taken out of what is shown
+        remember_headers(value if isinstance(value, Mapping) else {"key": value})
 
     def reveal(self) -> object:
         """The value itself."""
@@ -136,10 +152,94 @@ class Unseen:
         return f"Unseen('{_HIDDEN}')"
 
 
+class Address(str):
+    """An address whose ``repr`` leaves out the user, the password and the keys in it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = address_shown(str(self))
+        # An address may lack its scheme, as that of Ollama may.
+        return repr(shown if "://" in shown else shown.rpartition("@")[2])
+
+
+class KeyHeaders(dict[str, str]):
+    """Headers by name, whose ``repr`` shows the names alone: a value may be a key."""
+
+    def __repr__(self) -> str:
+        return repr(dict.fromkeys(self, _HIDDEN))
+
+
+def remember(value: str) -> None:
+    """Take ``value``, a key, out of what is shown from now on, however it is encoded."""
+    if len(value) < _LONG:
+        if value:
+            _short.add(value)
+        return
+    _known.update(_forms(value))
+
+
+def _forms(value: str) -> Iterator[str]:
+    """``value`` as it may stand in an address, in JSON, in HTML and in a header."""
+    yield value
+    yield quote(value, safe="", errors="surrogatepass")
+    yield quote_plus(value, errors="surrogatepass")
+    yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield escape(value)
+    yield repr(value)[1:-1]
+    raw = value.encode("utf-8", "surrogatepass")
+    for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
+        yield encoded.decode().rstrip("=")
+
+
+def remember_headers(headers: Mapping[Any, Any]) -> None:
+    """Take the keys among ``headers`` out of what is shown; the words before them stay."""
+    for name, value in headers.items():
+        text = str(value)
+        if not _may_be_key(str(name), text):
+            continue
+        remember(text)
+        for part in re.split(r"[\s;,=\"]+", text):
+            is_word = re.fullmatch(r"[A-Za-z_-]{0,15}", part) is not None
+            if len(part) >= _LONG and not is_word:
+                remember(part)
+
+
+def remember_address(address: str) -> None:
+    """Take the user, the password and the keys in ``address`` out of what is shown."""
+    try:
+        parts = urlsplit(address)
+        password, user = parts.password or "", parts.username or ""
+    except ValueError:
+        return
+    for word in (password, user if not password else ""):
+        remember(word)
+        remember(unquote(word))
+    if password:
+        remember_headers({"user": user})
+        for pair in (f"{user}:{password}", f"{unquote(user)}:{unquote(password)}"):
+            remember(pair)
+            remember(base64.b64encode(pair.encode("utf-8", "replace")).decode())
+    for name, value in parse_qsl(parts.query):
+        if _KEY_HEADERS.search(name):
+            remember(value)
+
+
 def address_shown(address: str) -> str:
     """An address without what may be a key in it: the user before its host, values of its query."""
-    address = re.sub(r"(?<=://)[^/@\s]+@", f"{_HIDDEN}@", address)
+    address = _USER.sub(f"{_HIDDEN}@", address)
     return re.sub(r"(?<==)[^&#\s]+", _HIDDEN, address)
+
+
+def without_credentials(address: str) -> str:
+    """Return ``address`` without a user, a password and the keys in its query."""
+    scheme, mark, rest = address.rpartition("://")
+    bare, found, query = rest.partition("?")
+    host, slash, path = bare.partition("/")
+    host = host.rpartition("@")[2]
+    kept = [part for part in query.split("&") if part and not _KEY_HEADERS.search(part)]
+    return f"{scheme}{mark}{host}{slash}{path}{found if kept else ''}{'&'.join(kept)}"
 
 
 def scrub(text: str) -> str:
@@ -150,11 +250,80 @@ def scrub(text: str) -> str:
 
 
 def scrubbed(value: object) -> object:
-    """The same for decoded JSON."""
+    """The same for decoded JSON; what is nested too deeply to be read is left out."""
+    try:
+        return _scrubbed(value)
+    except RecursionError:
+        return _HIDDEN
+
+
+def _scrubbed(value: object) -> object:
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
-        return {scrubbed(key): scrubbed(each) for key, each in value.items()}
+        return {_scrubbed(key): _scrubbed(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [scrubbed(each) for each in value]
+        return [_scrubbed(each) for each in value]
+    return value
+
+
+def redact(message: str) -> str:
+    """
+    Return ``message``, a text about a request, without anything that is or may be a key.
+
+    Beyond `scrub` it takes the credentials out of every address, and short keys out of the
+    places where a key stands. It is for errors, logs and tables; the texts of prompts and
+    answers are only scrubbed.
+    """
+    message = _unwrapped(scrub(message))
+    if "://" in message:
+        message = _USER.sub(f"{_HIDDEN}@", message)
+        message = _QUERY_KEY.sub(rf"\1{_HIDDEN}", message)
+    for value in sorted(_short.copy(), key=len, reverse=True):
+        if value in message:
+            message = _short_key(value).sub(rf"\1{_HIDDEN}", message)
+    return message
+
+
+def _short_key(value: str) -> re.Pattern[str]:
+    """``value`` shortly after a word such as "key", behind a colon, a space or a quote."""
+    return re.compile(
+        rf"({_ABOUT_KEYS}[^\n]{{0,{_NEAR}}}?[\s:=\"'`(])(?<![\w]){re.escape(value)}(?!\w)",
+        re.IGNORECASE,
+    )
+
+
+def _unwrapped(text: str) -> str:
+    """``text`` without the keys that a line break or a space has split."""
+    if not any(each.isspace() for each in text):
+        return text
+    bare = "".join(text.split())
+    for value in _known.copy():
+        if len(value) >= 2 * _LONG and value in bare:
+            text = re.sub(r"\s*".join(map(re.escape, value)), _HIDDEN, text)
+    return text
+
+
+def redacted(value: object) -> object:
+    """
+    The same for decoded JSON that a service sent with an error.
+
+    A field that consists of a key is replaced as a whole, however short the key is. What is
+    nested too deeply to be read is left out.
+    """
+    try:
+        return _redacted(value)
+    except RecursionError:
+        return _HIDDEN
+
+
+def _redacted(value: object) -> object:
+    if isinstance(value, str):
+        return _HIDDEN if value.strip().removeprefix("Bearer ") in _short else redact(value)
+    if isinstance(value, bytes):
+        return redact(value.decode("utf-8", "replace")).encode()
+    if isinstance(value, Mapping):
+        return {_redacted(key): _redacted(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(each) for each in value]
     return value

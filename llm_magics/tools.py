@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.media import Tool, ToolCall
 from llm_magics.schemas import closed
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -138,7 +138,7 @@ class Toolbox:
                 self._wait_for(_of(result)) if inspect.isawaitable(result) else result
             )
         except Exception as error:  # the function is the user's own
-            return scrub(f"Error: {type(error).__name__}: {error}")[:2000]
+            return redact(f"Error: {type(error).__name__}: {error}")[:2000]
 
 
 def result_text(result: Any) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.errors import ConfigurationError
 from llm_magics.media import Image, Tool, ToolCall
+from llm_magics.secrets import KeyHeaders, remember_headers, scrubbed
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -103,6 +104,9 @@ class ModelParameters:
         object.__setattr__(self, "stop", _stops(self.stop))
         for name, values in (("extra_body", object), ("extra_headers", str)):
             _check_mapping(name, getattr(self, name), values)
+        if self.extra_headers:
+            remember_headers(self.extra_headers)
+            object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
         _check("temperature", self.temperature, 0, None, "a number, 0 or more")
         _check("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
         _check("max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", whole=True)
@@ -318,6 +322,8 @@ class ModelResponse:
         chunks = settled(list(chunks))
         told = {name: _last(chunks, name) for name in ("finish_reason", "usage", "timings", "raw")}
         last: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        if "raw" in last:
+            last["raw"] = scrubbed(last["raw"])
         return cls(
             text="".join([chunk.text for chunk in chunks]),
             reasoning="".join([chunk.reasoning for chunk in chunks]),

@@ -22,6 +22,7 @@ from llm_magics import errors
 from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.frames.dask import partitions
 from llm_magics.frames.dask.partitions import Embedding, Orders, embed_partition
+from llm_magics.frames.dask.sealed import Sealed
 from llm_magics.settings.config import config
 from tests.conftest import eventually
 from tests.embedder import Embedder, vector_of
@@ -324,6 +325,41 @@ def test_keys_do_not_travel() -> None:
     assert "s3cret-key" not in str(pickle.dumps(told))
     planned = frame_of(4).llm.embed("text", model="lab/m")
     assert b"s3cret-key" not in pickle.dumps(planned)
+
+
+def test_credentials_reach_the_workers_outside_the_graph(cluster: Any) -> None:
+    """A password in an address and a header of the call are sent by them, and are not pickled."""
+
+    def refused_without(asked: Asked) -> Says:
+        known = asked.headers.get("authorization"), asked.headers.get("x-gateway")
+        return (
+            Says(chat_stream("ok"))
+            if known == ("Basic Ym9iOnB3NCE=", "a-gate-key-77")
+            else Says(status=401)
+        )
+
+    with serving(refused_without) as server:
+        url = server.url.replace("://", "://bob:pw4!@")
+        lm.config.providers = {"lab": {"type": "openai", "base_url": url}}
+        headers = {"X-Gateway": "a-gate-key-77"}
+        frame = frame_of(4, partitions=2)
+        planned = frame.llm.prompt("{{ text }}", model="lab/m", extra_headers=headers, yes=True)
+        told = pickle.dumps(planned)
+        assert planned.compute()["answer"].tolist() == ["ok"] * 4
+    assert b"pw4!" not in told
+    assert b"a-gate-key-77" not in told
+
+
+def test_sealed_values_are_opened_where_the_cluster_is(cluster: Any) -> None:
+    """In another process by its client, and nowhere without one."""
+    values = {"headers": {"X-Key": "a-gate-key-78"}}
+    sealed = Sealed(values)
+    assert cluster.submit(lambda: dict(sealed.open()), pure=False).result() == values
+    assert b"a-gate-key-78" not in pickle.dumps(sealed)
+    stray = pickle.loads(pickle.dumps(Sealed(values)))
+    stray.name = "llm_magics-elsewhere"
+    with pytest.raises(errors.ConfigurationError, match="not known on this worker"):
+        cluster.submit(lambda: dict(stray.open()), pure=False).result()
 
 
 def test_a_cluster_asks_nobody(service: Embedder) -> None:

@@ -12,7 +12,7 @@ from llm_magics.engine import money
 from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError
 from llm_magics.providers.base import ModelInfo
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def services(session: Session) -> DataFrame:
             can = ", ".join(provider.abilities)
             rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
         except Exception as error:  # one that is wrong, or anybody's, hides no other
-            rows.append((name, False, "", f"mend it: {scrub(str(error))}", ""))
+            rows.append((name, False, "", f"mend it: {redact(str(error))}", ""))
     return WideFrame(rows, columns=["provider", "set_up", "key", "start", "abilities"])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from llm_magics.engine.session import Session
 from llm_magics.errors import UnsupportedError
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.types import ChatMessage, ModelParameters, ModelResponse
 
 # Enough for a word, and for a model that thinks before it writes one.
@@ -70,7 +70,7 @@ async def _diagnosis(session: Session, name: str, is_asked_for: bool) -> Diagnos
     if health.get("status") != "ok":
         is_expected = is_asked_for or provider.is_set_up
         state = _FAILED if is_expected else "not set up"
-        return Diagnosis(name, state, detail=scrub(str(health.get("detail", ""))))
+        return Diagnosis(name, state, detail=redact(str(health.get("detail", ""))))
     try:
         models = await provider.describe_models()
     except Exception as error:
@@ -144,4 +144,4 @@ async def _embed(provider: BaseModelProvider, model: str) -> None:
 
 def _told(error: BaseException) -> str:
     hint = getattr(error, "hint", None)
-    return scrub(f"{error} {hint or ''}".strip()) or type(error).__name__
+    return redact(f"{error} {hint or ''}".strip()) or type(error).__name__

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import Session
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.types import Progress
 
 if TYPE_CHECKING:
@@ -48,5 +48,5 @@ async def health(session: Session, names: Sequence[str] | None = None) -> DataFr
 
 def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:
     if isinstance(result, BaseException):
-        return "unavailable", scrub(f"{type(result).__name__}: {result}")
-    return str(result.get("status", "")), str(result.get("detail", ""))
+        return "unavailable", redact(f"{type(result).__name__}: {result}")
+    return redact(str(result.get("status", ""))), redact(str(result.get("detail", "")))

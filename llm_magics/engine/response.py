@@ -12,6 +12,7 @@ from llm_magics.errors import ParseError
 from llm_magics.media import ToolCall
 from llm_magics.policies import parsing
 from llm_magics.schemas import validated
+from llm_magics.secrets import scrub
 from llm_magics.types import ChatMessage, Timing, Usage
 
 if TYPE_CHECKING:
@@ -139,4 +140,4 @@ class Response:
             facts.append(f"output_tokens={self.usage.output_tokens}")
         if self.finish_reason not in (None, "stop"):
             facts.append(f"finish_reason={self.finish_reason!r}")
-        return f"Response({shown!r}, {', '.join(facts)})"
+        return scrub(f"Response({shown!r}, {', '.join(facts)})")

@@ -15,7 +15,7 @@ from llm_magics.policies import metrics
 from llm_magics.providers.capabilities import providers_of
 from llm_magics.runtime import routing
 from llm_magics.runtime.routing import Candidate, Route
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 
 __all__ = ["INTERRUPTED", "Route", "find_candidates", "find_route", "logged", "route_to"]
 
@@ -97,7 +97,7 @@ def logged(
         ending = {"finish_reason": INTERRUPTED}
         raise
     except Exception as error:
-        ending = {"finish_reason": "error", "error": scrub(f"{type(error).__name__}: {error}")}
+        ending = {"finish_reason": "error", "error": redact(f"{type(error).__name__}: {error}")}
         raise
     finally:
         answer, taken = response(), route()

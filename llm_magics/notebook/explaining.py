@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llm_magics.errors import UsageError
 from llm_magics.notebook import inert
 from llm_magics.notebook.watching import rendering
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -42,7 +42,7 @@ def material() -> str:
     frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_ones_own(each)]
     told = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
     parts = [_ASKED, f"```\n{told[-_LONGEST:].strip()}\n```", *_sources(frames)]
-    return scrub("\n\n".join(parts))
+    return redact("\n\n".join(parts))
 
 
 def _is_ones_own(frame: traceback.FrameSummary) -> bool:

@@ -14,7 +14,9 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from llm_magics import terminal
 from llm_magics.notebook.highlighting import highlighted
+from llm_magics.secrets import scrub
 from llm_magics.types import whole_text
 
 if TYPE_CHECKING:
@@ -30,13 +32,10 @@ _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
 
 _LINKS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
-# All controls but tab and newline: an escape sequence could rewrite a terminal.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
 
 def plain(text: str) -> str:
-    """``text`` without control characters."""
-    return _CONTROLS.sub("", whole_text(text))
+    """Return ``text`` without control characters and without keys."""
+    return scrub(terminal.plain(whole_text(text)))
 
 
 def html(text: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from inspect import isawaitable
 from typing import Any, ClassVar, NoReturn, Self
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.media import Transcript
 from llm_magics.providers.configs import SettingsDict, config_of
-from llm_magics.secrets import environment_value
+from llm_magics.secrets import environment_value, scrub
 from llm_magics.types import (
     ChatMessage,
     ModelParameters,
@@ -52,7 +52,8 @@ class ProviderConfig(BaseModel):
         requests_per_minute, tokens_per_minute: no more than these; no bound unless given.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An error of pydantic's would show what was given, a key among it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     concurrency: int | None = Field(default=None, ge=1)
     requests_per_minute: float | None = Field(default=None, gt=0)
@@ -118,7 +119,7 @@ class ModelInfo:
             value = getattr(self, name)
             is_price = type(value) in (int, float) and 0 <= value < 2**63
             object.__setattr__(self, name, float(value) if is_price else None)
-        object.__setattr__(self, "name", model_name(self.name))
+        object.__setattr__(self, "name", scrub(model_name(self.name)))
         told = [each for each in self.abilities if isinstance(each, str)]
         object.__setattr__(self, "abilities", tuple(map(whole_text, told)))
 
@@ -375,9 +376,8 @@ class StreamingProvider(BaseModelProvider):
         halves = ("", "")
         try:
             async for chunk in chunks:
-                if type(chunk.text) is not str or type(chunk.reasoning) is not str:
-                    raise _no_text(chunk)
-                if chunk.finish_reason is not None or chunk.reasoning_blocks:
+                _check_text(chunk)
+                if chunk.finish_reason is not None or chunk.reasoning_blocks or chunk.tool_calls:
                     chunk = _checked(chunk)
                 if thinking is not None:
                     chunk = thinking.split(chunk)
@@ -415,14 +415,20 @@ class StreamingProvider(BaseModelProvider):
         )
 
 
-def _no_text(chunk: StreamChunk) -> ProviderError:
+def _check_text(chunk: StreamChunk) -> None:
+    if type(chunk.text) is str and type(chunk.reasoning) is str:
+        return
     sent = chunk.text if type(chunk.text) is not str else chunk.reasoning
     msg = f"The service sent {type(sent).__name__} where a text should be."
-    return ProviderError(msg, hint="Run the cell again.", body=chunk.raw)
+    raise ProviderError(msg, hint="Run the cell again.", body=chunk.raw)
 
 
 def _checked(chunk: StreamChunk) -> StreamChunk:
-    """The chunk, if what it has besides text is of the promised types."""
+    """
+    Return the chunk, if what it has besides text is of the promised types.
+
+    A key that the service repeats in its reason, or in the id of a call, is masked.
+    """
     reason = chunk.finish_reason
     if reason is not None and not isinstance(reason, str):
         msg = f"The service sent {type(reason).__name__} as the reason why the answer ended."
@@ -430,7 +436,11 @@ def _checked(chunk: StreamChunk) -> StreamChunk:
     if not all(isinstance(each, Mapping) for each in chunk.reasoning_blocks):
         msg = "The service sent a block of reasoning that is not an object."
         raise ProviderError(msg, hint="Run the cell again.", retryable=True, body=chunk.raw)
-    return chunk._replace(finish_reason=whole_text(reason)) if reason else chunk
+    calls = tuple(
+        replace(call, id=scrub(call.id), name=scrub(call.name)) for call in chunk.tool_calls
+    )
+    reason = scrub(whole_text(reason)) if reason else reason
+    return chunk._replace(finish_reason=reason, tool_calls=calls)
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.secrets import address_shown, is_secret_name, scrub, stripped
+from llm_magics.secrets import address_shown, is_secret_name, redact, scrub, stripped
 
 if TYPE_CHECKING:
     from llm_magics.providers.base import ProviderConfig
@@ -65,7 +65,7 @@ def checked(
         key = ".".join(str(part) for part in first["loc"])
         refuse_unknown(name, config_type, settings)
         # What may be a key is not shown, whatever it looks like.
-        given = "what it is" if is_secret_name(key) else repr(first["input"])
+        given = "what it is" if is_secret_name(key) else redact(repr(first["input"]))
         msg = f"{name}: {key} cannot be {given}."
         hint = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
         raise ConfigurationError(msg, hint=hint, provider=name, code=key) from None

@@ -29,7 +29,7 @@ from llm_magics.providers.error_words import (
     is_too_large_for_tier,
     is_too_long,
 )
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.wire.retry_after import retry_after_s
 
 _BY_STATUS: dict[int, type[ProviderError]] = {
@@ -158,7 +158,7 @@ def _words(told: Told, status: int | None, headers: Mapping[str, str]) -> str:
         return f"the address redirects to {headers.get('location', 'another')}"
     text = told.message[:MOST_READ]
     text = re.sub(r"<[^>]*>", " ", text) if text.lstrip().startswith("<") else text
-    return scrub(" ".join(text.split())).rstrip(".")[:300] or f"status {status}"
+    return redact(" ".join(text.split())).rstrip(".")[:300] or f"status {status}"
 
 
 def _is_forbidden(headers: Mapping[str, str]) -> bool:

@@ -24,7 +24,15 @@ from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import ProviderConfig, StreamingProvider
 from llm_magics.providers.identity import identity_of
 from llm_magics.providers.streams import Decoder, stream_chunks
-from llm_magics.secrets import Hidden, Secret, environment_value, stripped
+from llm_magics.secrets import (
+    Address,
+    KeyHeaders,
+    Secret,
+    environment_value,
+    remember_address,
+    remember_headers,
+    stripped,
+)
 from llm_magics.types import StreamChunk
 from llm_magics.wire.errors import UNREADABLE, is_error
 
@@ -95,10 +103,22 @@ class RemoteConfig(ProviderConfig):
         if not is_one or not value.isprintable() or " " in value:
             msg = "An address begins with http:// or https://"
             raise ValueError(msg)
-        # Known from now on, and taken out of what is shown.
-        Hidden({"key": parts.password or "", "token": parts.username or ""})
-        Hidden(dict(parse_qsl(parts.query)))
         return value
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Wrap what may hold a key, so that it is neither shown by ``repr`` nor repeated."""
+        remember_address(self.base_url)
+        remember_headers(self.extra_headers)
+        self.__dict__["base_url"] = Address(self.base_url)
+        self.__dict__["extra_headers"] = KeyHeaders(self.extra_headers)
+
+    def model_dump(self, **how: Any) -> dict[str, Any]:
+        """Return the settings by name; those that may hold a key stay wrapped."""
+        dumped = super().model_dump(**how)
+        for name, kind in (("base_url", Address), ("extra_headers", KeyHeaders)):
+            if name in dumped:
+                dumped[name] = kind(dumped[name])
+        return dumped
 
     @classmethod
     def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_magics.errors import ConfigurationError, nearest, short
-from llm_magics.secrets import Hidden, Secret, address_shown, is_secret_name
+from llm_magics.secrets import (
+    Address,
+    Hidden,
+    Secret,
+    address_shown,
+    is_secret_name,
+    remember_address,
+    without_credentials,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -23,6 +31,9 @@ if TYPE_CHECKING:
     from llm_magics.settings.schema import Settings
 
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
+
+# Settings of a provider that are addresses, and may hold a user, a password or a key.
+_ADDRESSES = frozenset({"base_url", "proxy"})
 
 
 class Sourced(NamedTuple):
@@ -123,14 +134,23 @@ class Config:
 
     def set_here(self) -> dict[str, Any]:
         """
-        What was `set` in this session, for another process to set too; keys are not among it.
+        Return what was `set` in this session, for another process to set too, without keys.
 
-        Paths are whole, for the other may stand in another folder.
+        Paths are absolute, for the other process may stand in another folder. Addresses are
+        without a user, a password and keys; see `credentials_here`.
         """
         return {
-            key: value.expanduser().absolute() if isinstance(value, Path) else value
+            key: _portable(value)
             for key, (value, _) in self._direct.items()
             if not isinstance(value, Hidden | Secret)
+        }
+
+    def credentials_here(self) -> dict[str, str]:
+        """Return the addresses set in this session that hold credentials, which `set_here` cuts."""
+        return {
+            key: str(value)
+            for key, (value, _) in self._direct.items()
+            if isinstance(value, Address) and without_credentials(value) != value
         }
 
     def files(self) -> list[tuple[Path, dict[str, Any]]]:
@@ -249,8 +269,14 @@ class Config:
 
 
 def shown(value: Any) -> Any:
-    """A setting as it is shown: an address without what may be a key in it."""
+    """Return a setting as it is shown: an address without what may be a key in it."""
     return address_shown(value) if isinstance(value, str) and "://" in value else value
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.expanduser().absolute()
+    return without_credentials(value) if isinstance(value, Address) else value
 
 
 def _schema() -> type[Settings]:
@@ -327,7 +353,10 @@ def _flat(settings: Mapping[str, Any], source: str) -> dict[str, Sourced]:
 
 
 def _hidden(name: str, value: Any) -> Any:
-    """A key among the settings is wrapped: they are shown, and saved with the notebook."""
+    """Wrap a key among the settings: they are shown, and saved with the notebook."""
+    if isinstance(value, str) and name in _ADDRESSES:
+        remember_address(value if "://" in value else f"http://{value}")
+        return Address(value)
     if value is None or isinstance(value, Hidden | Secret) or not is_secret_name(name):
         return value
     return Secret(value) if isinstance(value, str) else Hidden(value)

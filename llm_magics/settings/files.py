@@ -11,7 +11,7 @@ from typing import Any
 from platformdirs import user_config_path
 
 from llm_magics.errors import ConfigurationError
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.settings.yamls import decoded
 
 _TABLE = "[tool.llm_magics"
@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigurationError:
-    why = " ".join(scrub(str(error)).replace("^", "").split())[:200].rstrip(".")
+    why = " ".join(redact(str(error)).replace("^", "").split())[:200].rstrip(".")
     msg = f"{path} cannot be read: {why}"
     return ConfigurationError(msg, hint="Mend the file, or move it away.")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from llm_magics.secrets import is_secret_name, remember_headers
 
 
 def _listed(value: Any) -> Any:
@@ -19,6 +22,16 @@ class _Alias(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the keys among its headers out of what is shown."""
+        headers = (self.model_extra or {}).get("extra_headers")
+        if isinstance(headers, Mapping):
+            remember_headers(headers)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, "****" if name and is_secret_name(name) else value
 
 
 class _Route(BaseModel):

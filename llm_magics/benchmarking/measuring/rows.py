@@ -13,7 +13,7 @@ from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
 from llm_magics.engine.response import Response
 from llm_magics.http.timing import RequestTiming
 from llm_magics.policies.metrics import hidden_tokens
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.types import StreamChunk
 
 CACHED = "an earlier answer, given again: it has no times"
@@ -139,7 +139,7 @@ class Answered:
 
 def told(error: Exception | None) -> str | None:
     """An error as it stands in a row."""
-    return None if error is None else scrub(f"{type(error).__name__}: {error}")
+    return None if error is None else redact(f"{type(error).__name__}: {error}")
 
 
 # The types that columns have also where all their values are missing.

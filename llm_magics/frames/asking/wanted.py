@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from llm_magics.errors import UsageError
 from llm_magics.frames.arguments import check_on_error, whole_number
+from llm_magics.secrets import KeyHeaders, remember_headers
 
 OnError = Literal["null", "raise"]
 
@@ -50,6 +51,11 @@ class RowPrompts:
             whole_number("concurrency", self.concurrency)
         for name in self.parameters:
             _refuse_slip(name)
+        headers = self.parameters.get("extra_headers")
+        if isinstance(headers, Mapping):  # anything else is refused when it is sent
+            remember_headers(headers)
+            shown = {**self.parameters, "extra_headers": KeyHeaders(headers)}
+            object.__setattr__(self, "parameters", shown)
         check_on_error(self.on_error)
 
 

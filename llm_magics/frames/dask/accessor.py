@@ -8,6 +8,7 @@ its workers, or where frames are larger than one machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class DaskSeriesAccessor:
         options = EmbedOptions(batch_size, at_once, too_long, dimensions, prefix)
         how = Embedding(name, options, on_error, f"{self._series.name}_vector")
         meta = pd.Series([], dtype=VECTOR_TYPE, name=how.name)
-        orders = Orders(session.config.set_here(), limit, {})
+        orders = Orders.of_session(limit, {})
         return self._series.map_partitions(embed_partition, orders, how, meta=meta)
 
     def prompt(self, prompt: str, *, schema: Any = None, **given: Any) -> Any:
@@ -213,7 +214,9 @@ def _asked(view: Any, given: RowPrompts) -> Any:
     dtypes = _dtypes(given.schema)
     meta = pd.DataFrame({each: pd.Series([], dtype=dtype) for each, dtype in dtypes.items()})
     meta.index = view._meta.index
-    orders = Orders(session.config.set_here(), limit, dtypes)
+    orders = Orders.of_session(limit, dtypes, given.parameters.get("extra_headers"))
+    parameters = {name: each for name, each in given.parameters.items() if name != "extra_headers"}
+    given = replace(given, parameters=parameters)
     return view.map_partitions(ask_partition, orders, given, meta=meta)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from llm_magics.frames.arrow_vectors import arrow_column
 from llm_magics.frames.asking.answers import columns_of, error_of
 from llm_magics.frames.asking.prompted import Prompted
 from llm_magics.frames.asking.wanted import RowPrompts
+from llm_magics.frames.dask.sealed import Sealed
 from llm_magics.frames.embed import OnError, embedded
 from llm_magics.frames.similar import nearest
 from llm_magics.settings.config import config
@@ -59,13 +60,36 @@ class Orders:
             from their own environment or keyring.
         limit: of requests at once, for the whole cluster.
         dtypes: of the columns that are made, for they must be the same in all partitions.
+        credentials: the addresses among the settings with their passwords, and the headers of
+            the call, which are not in the graph.
         home: the process that planned, whose session is nobody's to change.
     """
 
     settings: Mapping[str, Any]
     limit: SharedLimit | None
     dtypes: Mapping[str, Any]
+    credentials: Sealed = field(default_factory=lambda: Sealed({}))
     home: str = _HERE
+
+    @classmethod
+    def of_session(
+        cls,
+        limit: SharedLimit | None,
+        dtypes: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+    ) -> Orders:
+        """Make the orders of the session here, with ``headers`` for each request."""
+        sealed = {"settings": config.credentials_here(), "headers": dict(headers or {})}
+        return cls(
+            config.set_here(), limit, dtypes, Sealed(sealed if any(sealed.values()) else {})
+        )
+
+    def complete(self, given: RowPrompts) -> RowPrompts:
+        """Return ``given`` with the headers that did not travel in the graph."""
+        headers = self.credentials.open().get("headers")
+        if not headers:
+            return given
+        return replace(given, parameters={**given.parameters, "extra_headers": headers})
 
     @contextmanager
     def settled(self) -> Iterator[None]:
@@ -77,7 +101,7 @@ class Orders:
         if self.home == _HERE:
             yield
             return
-        key = repr(sorted(self.settings.items()))
+        key = repr((sorted(self.settings.items()), self.credentials.name))
         with _changed:
             _changed.wait_for(lambda: _worker.settings == key or not _worker.at_work)
             if _worker.settings != key:  # or who works by the same would see them change
@@ -96,8 +120,9 @@ class Orders:
         for key in _worker.settled - set(self.settings):
             config.reset(key)
             _worker.settled.discard(key)
-        known = config.set_here()
-        for key, value in {**_share_of_cores(), **self.settings}.items():
+        known = {**config.set_here(), **config.credentials_here()}
+        credentials = self.credentials.open().get("settings", {})
+        for key, value in {**_share_of_cores(), **self.settings, **credentials}.items():
             if key not in known or known[key] != value:
                 config.set(key, value)
                 _worker.settled.add(key)
@@ -143,7 +168,7 @@ def embed_partition(column: pd.Series[Any], orders: Orders, how: Embedding) -> p
 def ask_partition(view: pd.DataFrame, orders: Orders, given: RowPrompts) -> pd.DataFrame:
     """The answers to what is asked of a partition's rows."""
     with orders.settled(), _limited(orders):
-        prompted = Prompted(view, given)
+        prompted = Prompted(view, orders.complete(given))
         ended_by = prompted.ask()
     columns = columns_of(prompted).astype(dict(orders.dtypes))
     error = error_of(prompted, ended_by, None, "the cache")

@@ -11,7 +11,7 @@ from llm_magics.bridge import bridge
 from llm_magics.engine.catalogue import priced
 from llm_magics.engine.session import Session
 from llm_magics.providers.base import ModelInfo
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 
 # What was told is asked for again when it is older, and looked at.
 _FRESH_S = 10.0
@@ -97,5 +97,5 @@ class Offers:
         except TimeoutError:
             return Health("unavailable", f"no answer within {_HEALTH_S:.0f} s")
         except Exception as error:  # of a provider of anybody's
-            return Health("unavailable", scrub(f"{error} {getattr(error, 'hint', None) or ''}"))
-        return Health(str(told.get("status", "")), scrub(str(told.get("detail", ""))))
+            return Health("unavailable", redact(f"{error} {getattr(error, 'hint', None) or ''}"))
+        return Health(str(told.get("status", "")), redact(str(told.get("detail", ""))))

@@ -10,7 +10,7 @@ from typing import Any
 from llm_magics.bridge import bridge
 from llm_magics.engine.manage import PullCall, delete_model
 from llm_magics.engine.session import Session
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.types import Progress
 
 
@@ -55,7 +55,7 @@ class Work:
         except asyncio.CancelledError:
             self.said = "Stopped."
         except Exception as error:  # whatever it is, it is told of in the panel
-            self.said = scrub(f"{error} {getattr(error, 'hint', None) or ''}".strip())
+            self.said = redact(f"{error} {getattr(error, 'hint', None) or ''}".strip())
         finally:
             self.is_going_on, self.progress = False, None
             self._changed()

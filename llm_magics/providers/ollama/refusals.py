@@ -16,7 +16,7 @@ from llm_magics.errors import (
 )
 from llm_magics.providers import refusals
 from llm_magics.providers.error_bodies import told_by
-from llm_magics.secrets import scrub
+from llm_magics.secrets import redact
 from llm_magics.wire.retry_after import retry_after_s
 
 # What 0.24 says, what the llama-server of 0.30 says, and what it says of a text to embed.
@@ -45,7 +45,7 @@ def classified(
     told = told_by(said)  # from 0.30 on a JSON string inside ``error``
     if status is None:  # in a stream, of newer servers
         status = told.status
-    words = scrub(told.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
+    words = redact(told.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
     made, hint = _kind(words.lower(), status)
     if made is ContextLengthError:
         hint = _context_hint(words, provider)
