@@ -140,6 +140,7 @@ def _register_accessor() -> None:
     from llm_magics._when_imported import when_imported
 
     when_imported("pandas", "llm_magics.frames.accessor")
+    when_imported("pandas", "llm_magics.notebook.frames_shown")
     when_imported("dask.dataframe", "llm_magics.frames.dask")
 
 

@@ -15,12 +15,12 @@ def when_imported(package: str, ours: str) -> None:
     """Import ``ours`` once ``package`` has been imported by anybody."""
     if package in sys.modules:
         import_module(ours)
-    elif not any(_watches(finder, package) for finder in sys.meta_path):
+    elif not any(_watches(finder, package, ours) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watcher(package, ours))
 
 
-def _watches(finder: object, package: str) -> bool:
-    return isinstance(finder, _Watcher) and finder.package == package
+def _watches(finder: object, package: str, ours: str) -> bool:
+    return isinstance(finder, _Watcher) and (finder.package, finder.ours) == (package, ours)
 
 
 class _Watcher(MetaPathFinder):
@@ -28,7 +28,7 @@ class _Watcher(MetaPathFinder):
 
     def __init__(self, package: str, ours: str) -> None:
         self.package = package
-        self._ours = ours
+        self.ours = ours
         self._is_asking = False
 
     def find_spec(
@@ -51,11 +51,11 @@ class _Watcher(MetaPathFinder):
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         try:
-            import_module(self._ours)
+            import_module(self.ours)
         except Exception as error:  # a fault of ours must not break the import of theirs
             from llm_magics.user_code import warn
 
-            warn(f"{self._ours} could not be imported: {error}")
+            warn(f"{self.ours} could not be imported: {error}")
 
 
 class _ThenOurs(Loader):

@@ -35,9 +35,9 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from llm_magics._util.terminal import plain
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.secrets import redact, redacted
-from llm_magics.terminal import plain
 from llm_magics.user_code import place_in
 
 

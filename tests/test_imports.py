@@ -37,7 +37,7 @@ STOREYS = [
     ["media"],
     ["arrays", "http"],
     ["errors"],
-    ["_util", "cells", "paths", "secrets", "terminal", "user_code", "wide_frames", "writing"],
+    ["_util", "cells", "paths", "secrets", "user_code", "wide_frames", "writing"],
 ]
 FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 OUTSIDE = {"__init__", "_when_imported"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
+import sys
 from html import unescape
 from html.parser import HTMLParser
 
@@ -10,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_magics._util import typesetting
+from llm_magics._util.tex_commands import DRAWING
 from llm_magics.notebook import inert
 from llm_magics.notebook.highlighting import highlighted
+from tests.kernels import Kernel
 
 TAGS = {
     "p",
@@ -175,6 +181,155 @@ def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
     """It may link, fetch, style or define: it is not typeset."""
     for text in (f"${formula}$", f"$$\n{formula}\n$$", f"\\({formula}\\)"):
         assert "mathjax_process" not in inert.html(text)
+
+
+DEFINING = [
+    "\\def\\alpha{\\beta}", "\\gdef\\alpha{\\beta}", "\\let\\alpha=\\beta", "\\let\\alpha\\beta",
+    "\\newcommand{\\alpha}{\\beta}", "\\renewcommand\\alpha{\\beta}", "\\newcommand*{\\alpha}{\\beta}",
+    "\\newenvironment{x}{a}{b}", "\\renewenvironment{matrix}{a}{b}", "\\DeclareMathOperator{\\alpha}{b}",
+    "\\DeclarePairedDelimiter\\abs{|}{|}", "\\Newextarrow{\\a}{1,1}{0x2192}", "\\require{physics}",
+    "\\setOptions{x=1}", "\\mathtoolsset{x=1}", "\\newtagform{a}{(}{)}", "\\definecolor{red}{rgb}{0,0,1}",
+    "\\unicode[x]{65}", "\\label{a}", "\\ref{a}", "\\texttip{a}{b}", "\\toggle{a}{b}\\endtoggle",
+    "\\bbox[1px]{x}", "\\cssId{a}{b}", "\\enclose{circle}{x}", "\\somethingNew{x}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", DEFINING)
+@pytest.mark.parametrize(
+    "written",
+    ["\\\\({}\\\\)", "\\({}\\)", "\\\\[{}\\\\]", "${}$", "$$\n{}\n$$", "\\begin{{matrix}}{}\\end{{matrix}}",
+     "$x \\\\ {}$", "$\\\\{}$", "$\\text{{$ {} $}}$", "$$a$ {} $b$$", "&#92;({}&#92;)", "$a \\\\$ {} $b$"],
+)  # fmt: skip
+def test_no_text_defines_or_loads_anything(command: str, written: str) -> None:
+    """Between whatever delimiters, escaped by Markdown or not: MathJax is told to leave it alone."""
+    text, name = written.format(command), re.split(r"[^A-Za-z]", command[1:])[0]
+    for shown in (inert.html(text), inert.escaped(text), typesetting.table(f"<td>{text}</td>")):
+        assert f"\\{name}" not in _typeset(shown), shown
+
+
+def _typeset(shown: str) -> str:
+    """What MathJax would read of ``shown``."""
+    if "mathjax_ignore" not in shown:
+        return shown if typesetting.is_possible(shown) else ""
+    assert shown.startswith(('<div class="mathjax_ignore">', '<span class="mathjax_ignore">'))
+    return " ".join(re.findall(r'class="mathjax_process">(.*?)</(?:span|div)>', shown, re.DOTALL))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *DEFINING,
+                "$",
+                "$$",
+                "\\",
+                "\\(",
+                "\\)",
+                "\\\\",
+                "{",
+                "}",
+                "\\text{",
+                "x",
+                " ",
+                "\n",
+                "%",
+                "`",
+                "\\begin{cases}",
+                "\\frac",
+            ]
+        )
+    )
+)
+def test_however_it_is_put_together(parts: list[str]) -> None:
+    """What is left to be typeset holds drawing commands alone, and no dollar that would end it."""
+    text = "".join(parts)
+    for shown in (inert.html(text), typesetting.table(f"<td>{text}</td>")):
+        for _, formula in re.findall(
+            r'class="mathjax_process">(\$\$?)(.*?)\1</', shown, re.DOTALL
+        ):
+            formula = unescape(formula)
+            tokens = re.findall(r"\\(?:[A-Za-z]+|.|$)|\$", formula, re.DOTALL)
+            assert "$" not in tokens
+            assert "\\" not in tokens
+            assert {each[1:] for each in tokens if each[1:].isalpha()} <= DRAWING
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["\\frac{a}{b} \\le \\sum_{i=1}^n x_i", "\\begin{pmatrix}a&b\\\\c&d\\end{pmatrix}", "\\mathbb{R} \\to \\infty",
+     "\\color{red}{x}", "\\ce{H2O}", "\\text{if } x \\ne 0", "\\operatorname{softmax}(x)", "a \\quad b \\tag{1}",
+     "\\left\\lfloor x \\right\\rfloor", "\\underbrace{a}_{b}", "50\\%", "\\{x\\}", "\\textcolor{blue}{y}"],
+)  # fmt: skip
+def test_formulas_of_answers_are_typeset(formula: str) -> None:
+    """The commands that answers are written in, in all delimiters and in the cells of a table."""
+    for text in (f"${formula}$", f"\\({formula}\\)", f"\\[{formula}\\]", f"$$\n{formula}\n$$"):
+        assert typesetting.PROCESS in inert.html(text)
+    assert typesetting.PROCESS in typesetting.table(f"<td>so ${formula}$ is</td>")
+
+
+@pytest.mark.parametrize(
+    "text", ["costs $5 and $6", "$5-$6", "a$ and b$", "US$ 5 or US$ 6", "`$x$`"]
+)
+def test_prices_in_tables_are_no_formulas(text: str) -> None:
+    """As in answers."""
+    shown = typesetting.table(f"<table><td>{text}</td></table>")
+    assert shown.startswith('<div class="mathjax_ignore">')
+    assert text == "`$x$`" or typesetting.PROCESS not in shown
+
+
+def test_a_table_without_formulas_stays_as_it_is() -> None:
+    """Nor is an attribute ever taken for text."""
+    assert typesetting.table("<td>a & b</td>") == "<td>a & b</td>"
+    assert 'title="$x$"' in typesetting.table('<td title="$x$">$y$</td>')
+
+
+TEXT = r"costs $5 and $6 \\(\def\alpha{\beta}\\) and $x^2$"
+
+
+def assert_guarded(html: str) -> None:
+    """No more of `TEXT` than its harmless formula is typeset."""
+    assert html.startswith('<div class="mathjax_ignore">')
+    assert set(re.findall(r'mathjax_process">(.*?)</span>', html)) <= {"$x^2$"}
+    assert "$5 and $6" in html
+
+
+def test_frames_are_shown_without_definitions(kernel: Kernel) -> None:
+    """Of pandas and polars, styled, in whatever cell; and as before once it is unloaded."""
+    kernel.run(f"import pandas; text = {TEXT!r}; df = pandas.DataFrame({{text: [text]}})")
+    for code in (
+        "df",
+        "df.head()",
+        "df.style",
+        "display(df)",
+        "import llm_magics as lm\nlm.runs(); df",
+    ):
+        shown = kernel.run(code)
+        assert_guarded(shown.outputs[-1]["data"]["text/html"])
+    if importlib.util.find_spec("polars") is not None:
+        shown = kernel.run("import polars\npolars.DataFrame({'a': [text]})")
+        assert_guarded(shown.outputs[-1]["data"]["text/html"])
+    kernel.run("%unload_ext llm_magics")
+    assert "mathjax" not in kernel.run("df").outputs[-1]["data"]["text/html"]
+
+
+@pytest.mark.parametrize("first", ["llm_magics, pandas", "pandas, llm_magics"])
+def test_frames_are_guarded_without_the_extension(first: str) -> None:
+    """As soon as both are imported, in either order; a printer of the user's own stays."""
+    script = f"""
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+import {first}
+print(shell.display_formatter.format(pandas.DataFrame({{"a": [{TEXT!r}]}}))[0]["text/html"])
+html = shell.display_formatter.formatters["text/html"]
+html.for_type(pandas.DataFrame, lambda frame: "mine")
+shell.run_line_magic("load_ext", "llm_magics")
+print(shell.display_formatter.format(pandas.DataFrame())[0]["text/html"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert_guarded(done.stdout)
+    assert done.stdout.endswith("mine\n")
 
 
 def test_code_has_the_colours_of_the_page() -> None:

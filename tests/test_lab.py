@@ -114,6 +114,49 @@ def test_formulas_are_typeset_and_prices_are_not(tmp_path: Path) -> None:
     assert_passes_nbval(page.path, 2)
 
 
+# The letters of the formulas in a cell's output: MathJax names each by its code point.
+LETTERS = """(cell) => [...document.querySelectorAll(".jp-CodeCell")][cell]
+    .querySelector(".jp-OutputArea").querySelectorAll("mjx-container mjx-c").values()
+    .map((each) => [...each.classList].find((name) => name.startsWith("mjx-c"))).toArray()"""
+
+
+def test_no_text_of_a_model_changes_a_formula_of_another_cell(tmp_path: Path) -> None:
+    """Neither in an answer nor in a frame, a comparison or a picker: alpha stays alpha."""
+    alpha = "from IPython.display import HTML\nHTML(r'<p>$\\alpha$ \\(\\alpha\\) $x$</p>')"
+    attacks = [
+        "\\\\(\\def\\alpha{\\beta}\\\\)", "\\(\\gdef\\alpha{\\beta}\\)", "$\\let\\alpha=\\beta$",
+        "\\\\[\\newcommand{\\alpha}{\\beta}\\\\]", "$$\\renewcommand{\\alpha}{\\beta}$$",
+        "\\begin{matrix}\\def\\alpha{\\beta}\\end{matrix}", "$\\DeclareMathOperator{\\alpha}{\\beta}$",
+        "$a \\\\$ \\(\\def\\alpha{\\beta}\\)", "$\\text{$\\def\\alpha{\\beta}$}$", "$\\require{physics}$",
+    ]  # fmt: skip
+    (tmp_path / "texts.json").write_text(json.dumps(attacks))
+    cells = [
+        "%load_ext llm_magics\nimport json, pandas as pd, llm_magics as lm",
+        "texts = json.load(open('texts.json')); part = '\\n\\n'.join(texts)",
+        "%%llm echo/echo\n{{ part }}",
+        "%%llm echo/echo echo/lorem\n{{ part }}",
+        "pd.DataFrame({part: texts, 'price': 'costs $5 and $6', 'formula': '$y_1$'}).style",
+        "pd.DataFrame({'text': texts, 'price': 'costs $5 and $6', 'formula': '$y_1$'})",
+        "pd.DataFrame({'text': texts}).llm.prompt('{{ text }}', model='echo/echo')",
+        "lm.compare(texts, models=['echo/echo'])[['prompt', 'text']]",
+        "lm.runs()",
+        alpha,
+    ]
+    with lab(tmp_path, cells) as page:
+        page.page.evaluate(SHOW_ALL)
+        page.run_all()
+        page.outputs(len(cells) - 1).locator("mjx-container").nth(2).wait_for(timeout=20_000)
+        page.page.wait_for_timeout(1000)
+        letters = page.page.evaluate(LETTERS, len(cells) - 1)
+        prices = page.outputs(5).inner_text()
+        typeset = [page.outputs(n).locator("mjx-container").count() for n in range(len(cells))]
+        for number in range(len(cells) - 1):
+            assert not page.outputs(number).locator("pre:has-text('Error')").count()
+    assert letters == ["mjx-c1D6FC", "mjx-c1D6FC", "mjx-c1D465"]
+    assert "costs $5 and $6" in prices
+    assert typeset[5] == len(attacks) + 1  # the harmless formulas alone, and $a \\\\$
+
+
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     """Seventy that are known and a thousand made from their parts: none runs or fetches."""
     texts = [*KNOWN, *fuzzed(1000)]

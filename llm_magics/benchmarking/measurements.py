@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from llm_magics._util import typesetting
 from llm_magics.benchmarking.measuring.rows import COLUMN_TYPES
 from llm_magics.benchmarking.quality import scoring
 from llm_magics.benchmarking.results import differences, presets, reporting
@@ -204,7 +205,8 @@ class Measurements(pd.DataFrame):
         return self.frame
 
     def _repr_html_(self) -> str | None:
-        return self._shown()._repr_html_()  # type: ignore[operator, no-any-return]
+        html = self._shown()._repr_html_()  # type: ignore[operator]
+        return None if html is None else typesetting.table(html)
 
     def __repr__(self) -> str:
         return repr(self._shown())

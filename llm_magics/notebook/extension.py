@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llm_magics import consent, errors, kernel_loop, progress, user_code
-from llm_magics.notebook import cell_keys, lines_of_prose, tracebacks, typed_keys
+from llm_magics.notebook import (
+    cell_keys,
+    frames_shown,
+    lines_of_prose,
+    tracebacks,
+    typed_keys,
+)
 from llm_magics.notebook.completing import complete
 from llm_magics.notebook.displays.bars import progress_view
 from llm_magics.notebook.magics import LLMMagics
@@ -28,6 +34,7 @@ def load(shell: InteractiveShell) -> None:
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
     cell_keys.follow(shell)
     tracebacks.guard(shell)
+    frames_shown.guard(shell)
     errors.show_full_tracebacks_if(_wants_full_traceback)
     progress.show_in(lambda: progress_view(shell))
     consent.ask_by(asker(shell))
@@ -50,6 +57,7 @@ def unload(shell: InteractiveShell) -> None:
     shell.display_formatter.formatters["text/html"].pop(".".join(_RESPONSE), None)
     cell_keys.unfollow(shell)
     tracebacks.unguard(shell)
+    frames_shown.unguard(shell)
     errors.show_full_tracebacks_if(lambda: False)
     progress.show_in(progress.terminal_view)
     consent.ask_by(None)

@@ -14,7 +14,7 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from llm_magics import terminal
+from llm_magics._util import terminal, typesetting
 from llm_magics.notebook.highlighting import highlighted
 from llm_magics.secrets import scrub
 from llm_magics.types import whole_text
@@ -22,13 +22,6 @@ from llm_magics.types import whole_text
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
-
-# What a formula could link, fetch, style or define by: such a one is shown as it is written.
-_NO_FORMULA = re.compile(
-    r"\\\\?\s*(?:bbox|catcode|class|csname|cssId|data|def|enclose|gdef|edef|xdef|href|html\w*|include\w*|input"
-    r"|let|mmlToken|newcommand|newenvironment|renewcommand|renewenvironment|require|style|url)(?![A-Za-z])"
-)
-_BARE_DOLLAR = re.compile(r"(?<!\\)\$")
 
 _LINKS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
@@ -42,11 +35,16 @@ def html(text: str) -> str:
     """
     ``text``, read as Markdown with TeX, as HTML that is safe in a trusted cell.
 
-    Frontends typeset what stands between dollars in HTML. So formulas are marked as such, and
-    the rest as not: two prices in a sentence are no formula.
+    Frontends typeset what stands between dollars or TeX's brackets in HTML. So formulas that
+    only draw are marked as such, and the rest as not: two prices in a sentence are no formula.
     """
     rendered: str = _renderer().render(plain(text))
-    return f'<div class="mathjax_ignore">{rendered}</div>' if "$" in rendered else rendered
+    return typesetting.ignored(rendered)
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` as HTML in which nothing is marked up, and nothing is typeset."""
+    return typesetting.ignored(escape(plain(text)), "span")
 
 
 @cache
@@ -72,13 +70,14 @@ def _renderer() -> MarkdownIt:
 def _formula(
     self: Any, tokens: Sequence[Token], index: int, options: Any, env: MutableMapping[str, Any]
 ) -> str:
-    """A formula as it was written, for the frontend to typeset."""
+    """Return a formula as it was written, for the frontend to typeset if it only draws."""
     is_inline = tokens[index].type == "math_inline"
     tag, mark = ("span", "$") if is_inline else ("div", "$$")
-    # A dollar within would end it, and what follows would be read as something else.
-    content = escape(_BARE_DOLLAR.sub(r"\\$", tokens[index].content.strip()))
-    kind = "ignore" if _NO_FORMULA.search(content) else "process"
-    return f'<{tag} class="mathjax_{kind}">{mark}{content}{mark}</{tag}>'
+    content = tokens[index].content.strip()
+    formula = typesetting.drawn(content)
+    kind = typesetting.IGNORE if formula is None else typesetting.PROCESS
+    shown = escape(content if formula is None else formula)
+    return f'<{tag} class="{kind}">{mark}{shown}{mark}</{tag}>'
 
 
 def _fence(

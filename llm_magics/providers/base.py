@@ -368,7 +368,7 @@ class StreamingProvider(BaseModelProvider):
             [chunk async for chunk in guarded], model=model, provider=self.name
         )
 
-    async def _guarded(  # noqa: C901 (one generator, since each chunk passes it)
+    async def _guarded(
         self, chunks: AsyncGenerator[StreamChunk, None], model: str, thinking: ThinkTags | None
     ) -> AsyncGenerator[StreamChunk, None]:
         """``chunks``; whatever breaks them after the first token, what had come is kept."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llm_magics.notebook import inert
 from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import View, terminal_view
@@ -47,8 +48,9 @@ class Bar:
 def _bundle(progress: Progress) -> Bundle:
     fraction = progress.fraction
     value = f' value="{fraction:.3f}"' if fraction is not None else ""
-    words = html.escape(str(progress))
+    told = inert.plain(str(progress))
+    words = html.escape(told)
     return {
-        "text/plain": str(progress),
+        "text/plain": told,
         "text/html": f'<progress{value} style="width: 14em"></progress> <code>{words}</code>',
     }

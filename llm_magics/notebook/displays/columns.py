@@ -86,8 +86,7 @@ def _plain(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) 
 
 def _html(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) -> str:
     columns = "".join(
-        f"{_COLUMN}<strong>{html.escape(inert.plain(name))}</strong>{inert.html(text)}"
-        f"{_failed(why)}</div>"
+        f"{_COLUMN}<strong>{inert.escaped(name)}</strong>{inert.html(text)}{_failed(why)}</div>"
         for name, text, why in zip(names, texts, failures, strict=True)
     )
     return f"{_ROW}{columns}</div>"

@@ -66,7 +66,7 @@ def totals(told: Totals, left_usd: float | None) -> str:
 
 def copied_line(lines: Sequence[str]) -> str:
     """The lines that do the same, and a button that copies them."""
-    text = _safe("\n".join(lines))
+    text = html.escape(inert.plain("\n".join(lines)), quote=True)
     return (
         f'<div style="display: flex; gap: 6px; align-items: start">'
         f'<code class="llm-line">{text}</code>'
@@ -82,4 +82,4 @@ def said(text: str, *, is_wrong: bool) -> str:
 
 
 def _safe(text: str) -> str:
-    return html.escape(inert.plain(text), quote=True)
+    return inert.escaped(text)

@@ -1,0 +1,75 @@
+"""
+What MathJax may typeset of text that is not trusted.
+
+JupyterLab typesets every HTML output, a table of pandas too. A definition in one formula counts
+in the whole window, in other notebooks as well. So HTML with text of others is marked to be
+left alone, but for the formulas in it that only draw.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llm_magics._util.tex_commands import DRAWING
+
+IGNORE, PROCESS = "mathjax_ignore", "mathjax_process"
+
+_TOKENS = re.compile(r"\\(?:([A-Za-z]+)|.|$)|\$", re.DOTALL)
+
+# Named after any backslash, also one that seems to be escaped: a second line of defence.
+_NEVER = re.compile(
+    r"\\\s*(?:\w*(?:def|declare|newcommand|newenvironment|newtagform|require|setoptions)|let|futurelet"
+    r"|global|csname|catcode|newextarrow|bbox|class|cssid|data|enclose|href|html\w*|include\w*"
+    r"|input|label|mmltoken|style|unicode|url|mathtip|texttip|toggle)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+
+_TEXT = re.compile(r"(<[^>]*>)")
+
+# As in Markdown: no space inside the dollars, and no letter or digit beside them.
+_INLINE = re.compile(
+    r"(?<![\\$\w])\$(?![\s$])((?:\\.|[^$\\\n]){1,500}?)(?<![\s\\])\$(?![\w$])|\\\(((?:\\.|[^\\\n]){1,500}?)\\\)"
+)
+
+
+def is_possible(html: str) -> bool:
+    """Whether MathJax could find a formula in ``html``."""
+    return "$" in html or "\\" in html
+
+
+def drawn(formula: str) -> str | None:
+    """
+    Return ``formula`` if all that it can do is draw, with the dollars in it escaped.
+
+    ``None`` stands for one that could define, load, link, label or style something, or that is
+    cut off.
+    """
+    if _NEVER.search(formula):
+        return None
+    parts, at = [], 0
+    for token in _TOKENS.finditer(formula):
+        name, whole = token[1], token[0]
+        if whole == "\\" or (name and name not in DRAWING):
+            return None
+        parts += [formula[at : token.start()], r"\$" if whole == "$" else whole]
+        at = token.end()
+    return "".join([*parts, formula[at:]])
+
+
+def ignored(html: str, tag: str = "div") -> str:
+    """Return ``html``, marked to be left alone where MathJax could find a formula in it."""
+    return f'<{tag} class="{IGNORE}">{html}</{tag}>' if is_possible(html) else html
+
+
+def table(html: str) -> str:
+    """Return a table in HTML, in which only the formulas that do no more than draw are typeset."""
+    if not is_possible(html):
+        return html
+    parts = _TEXT.split(html)
+    parts[::2] = [_INLINE.sub(_marked, part) if is_possible(part) else part for part in parts[::2]]
+    return ignored("".join(parts))
+
+
+def _marked(found: re.Match[str]) -> str:
+    formula = drawn(found[1] or found[2])
+    return found[0] if formula is None else f'<span class="{PROCESS}">${formula}$</span>'

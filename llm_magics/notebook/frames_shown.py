@@ -1,0 +1,65 @@
+"""
+Frames in a notebook's outputs: their texts may be of models, and are typeset as answers are.
+
+A frame does not tell where its texts come from. So all that IPython shows as HTML, of pandas
+and polars, are read over, from the moment that pandas and this package are both imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llm_magics._util import typesetting
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+# By module and name: pandas calls its frame one or the other, by its version.
+_KINDS = (
+    ("pandas", "DataFrame"),
+    ("pandas.core.frame", "DataFrame"),
+    ("pandas.io.formats.style", "Styler"),
+    ("polars.dataframe.frame", "DataFrame"),
+    ("polars.series.series", "Series"),
+)
+
+
+def guard(shell: InteractiveShell) -> None:
+    """Have frames shown without the formulas in them that could do more than draw."""
+    formatter = shell.display_formatter.formatters["text/html"]
+    for kind in _KINDS:
+        # A way that the user, or another package, has set up stays.
+        if kind not in formatter.deferred_printers and not _is_set_up(formatter, kind):
+            formatter.for_type_by_name(*kind, _html)
+
+
+def unguard(shell: InteractiveShell) -> None:
+    """Take that back."""
+    formatter = shell.display_formatter.formatters["text/html"]
+    for kind in _KINDS:
+        if formatter.deferred_printers.get(kind) is _html:
+            del formatter.deferred_printers[kind]
+    for kind, made in list(formatter.type_printers.items()):
+        if made is _html:
+            formatter.pop(kind)
+
+
+def _is_set_up(formatter: Any, kind: tuple[str, str]) -> bool:
+    return any((each.__module__, each.__name__) == kind for each in formatter.type_printers)
+
+
+def _html(frame: Any) -> str | None:
+    html = frame._repr_html_()
+    return None if html is None else typesetting.table(html)
+
+
+def _guard_the_running_one() -> None:
+    """Without ``%load_ext`` too: ``lm.compare(…)`` in a notebook gives a frame."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None:
+        guard(shell)
+
+
+_guard_the_running_one()
