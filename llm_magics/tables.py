@@ -14,6 +14,8 @@ _BUDGET_TOKENS = 1000
 _CHARACTERS_A_TOKEN = 4
 _MOST_ROWS = 20
 _LONGEST_CELL = 200
+# Whole numbers below this are exact as floats.
+_MOST_EXACT = 2**53
 
 
 def is_table(value: object) -> bool:
@@ -77,11 +79,17 @@ def _markdown(frame: DataFrame) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _number(value: float) -> str:
+    """Six digits; a whole number has all of them, for it may be one that names something."""
+    is_whole = value.is_integer() and abs(value) < _MOST_EXACT
+    return str(int(value)) if is_whole else f"{value:.6g}"
+
+
 def _cell(value: Any) -> str:
     """One value on one line; a bar in it would end its cell."""
     missing = value is None or value != value  # noqa: PLR0124 (what is not itself is not a number)
-    if missing if isinstance(missing, bool) else False:
+    if missing is True or type(value).__name__ in ("NAType", "NaTType"):
         return ""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = _number(value) if isinstance(value, float) else str(value)
     text = " ".join(text.split()).replace("|", "\\|")
     return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -220,6 +221,36 @@ def test_rows_are_asked_about_by_the_workers(cluster: Any) -> None:
         assert frame["text"].llm.prompt("{{ text }}").compute().iloc[0] == "said: text 0"
         with pytest.raises(errors.UsageError, match="before it is computed"):
             frame.llm.prompt("{{ text }}", dry_run=True)
+
+
+IDS = (1234567890123456789, 1234567890123456791)
+
+
+def typed(asked: Asked) -> Says:
+    """Digits, days, and a null now and then."""
+    number = int(asked.json()["messages"][-1]["content"].rsplit(maxsplit=1)[-1])
+    told = {"id": IDS[number % 2], "d": "2026-01-02", "size": "small", "tags": ["a"]}
+    told |= {"n": None if number % 3 else 2.5, "at": "2026-01-02T03:04:05Z", "ok": True}
+    return Says(chat_stream(json.dumps(told)))
+
+
+def test_what_was_planned_is_what_comes(cluster: Any) -> None:
+    """The dtypes of the plan are those of each partition and of the result, and digits stay."""
+    with serving(typed) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        lm.config.model = "lab/m"
+        fields = "id int, d date, at datetime, size small|large, n float?, ok bool, tags list[str]"
+        planned = frame_of(12, 4).llm.extract("text", fields)
+        done = planned.compute()
+        assert done["id"].tolist() == [IDS[number % 2] for number in range(12)]
+        names = ["id", "d", "at", "size", "n", "ok", "tags"]
+        dtypes = {name: str(planned.dtypes[name]) for name in names}
+        assert dtypes["id"] == "Int64"
+        assert dtypes["at"] == "datetime64[ns, UTC]"
+        for part in [done, *(planned.partitions[n].compute() for n in range(4))]:
+            assert {name: str(part.dtypes[name]) for name in names} == dtypes
+        by_pandas = planned.head(3, npartitions=1)[["text"]].llm.extract("text", fields)
+        assert {name: str(by_pandas.dtypes[name]) for name in names} == dtypes
 
 
 def test_without_a_cluster(service: Embedder) -> None:

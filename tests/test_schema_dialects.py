@@ -29,6 +29,7 @@ from llm_magics.wire.schema_dialects import (
     GRAMMAR,
     OPENAI,
     PLAIN,
+    UNKNOWN,
     Dialect,
     compiled,
     tool_parameters,
@@ -157,7 +158,7 @@ def test_claude_takes_what_is_compiled_for_it(spec: Any) -> None:
 @pytest.mark.parametrize("null", [False, True])
 def test_what_fits_the_compiled_schema_fits_the_original(spec: Any, null: bool) -> None:
     """Without the object around it, and without nulls for what may be left out."""
-    for dialect in (OPENAI, PLAIN, ANTHROPIC, GRAMMAR):
+    for dialect in (OPENAI, PLAIN, UNKNOWN, ANTHROPIC, GRAMMAR):
         made = compiled(schema_of(spec), dialect)
         if made is None:
             continue
@@ -261,6 +262,17 @@ def test_a_schema_beyond_strict_mode_is_sent_without_it() -> None:
         assert made is not None
         assert not made.is_strict
         assert wrong_for_openai(made.schema, strict=False) is None
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=named)
+def test_an_unknown_server_may_be_openai_and_may_not(spec: Any) -> None:
+    """Strict only where no field would have to be null; what may be left out stays so."""
+    made = compiled(schema_of(spec), UNKNOWN)
+    assert made is not None
+    assert wrong_for_openai(made.schema, strict=made.is_strict) is None
+    optional = compiled(schema_of("name, age int?, size small|large?"), UNKNOWN)
+    assert optional is not None
+    assert (optional.is_strict, optional.schema["required"]) == (False, ["name"])
 
 
 def test_a_deep_schema_is_not_bound() -> None:

@@ -14,6 +14,7 @@ from llm_magics.frames.makers import noted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pandas import DataFrame
 
 # In place of the number of a text: why a row has none.
 MISSING, EMPTY, NO_TEXT = -1, -2, -3
@@ -75,6 +76,28 @@ def values_of(given: Any) -> list[Any]:
             values: list[Any] = getattr(given, way)()
             return values
     return list(given)
+
+
+def frame_of_columns(given: Any) -> DataFrame:
+    """
+    Return a DataFrame of polars or a table of pyarrow as one of pandas, with its values as they are.
+
+    Its columns hold Python objects: pandas itself has no integers beside missing values.
+    """
+    import pandas as pd
+
+    if not hasattr(given, "column_names") and not hasattr(given, "get_columns"):
+        frame: DataFrame = given.to_pandas()
+        return frame
+    if hasattr(given, "get_columns"):
+        columns = given.get_columns()
+        names = list(given.columns)
+    else:
+        columns, names = list(given.columns), list(given.column_names)
+    values = {
+        place: pd.Series(values_of(column), dtype=object) for place, column in enumerate(columns)
+    }
+    return pd.DataFrame(values).set_axis(names, axis=1)
 
 
 def one_column(given: Any) -> Any:

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-# As it is written in a table of numbers; 18 digits are exact in 64 bits.
-_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d+)?")
+# As it is written in a table of numbers. With a leading zero it is a code, and a text.
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
+_CODE = re.compile(r"[-+]?0\d+")
+_DIGITS = re.compile(r"[-+]?\d+")
+
+# An integer within 64 bits, and one that a float holds exactly.
+_MOST_INTEGER = 2**63
+_MOST_EXACT = 2**53
 
 # So many braces and brackets in prose may begin a value.
 _MOST_STARTS = 200
@@ -202,22 +208,79 @@ def _table(text: str) -> DataFrame:
 
     for block in code_blocks(text):
         if block.language in {"csv", "tsv"}:
-            separator = "," if block.language == "csv" else "\t"
-            return pd.read_csv(io.StringIO(block.code), sep=separator, skipinitialspace=True)
+            return _separated(block.code, "," if block.language == "csv" else "\t")
     rows = _markdown_rows(text)
     if rows:
         header, *cells = rows
         columns = dict(enumerate(map(_typed, zip(*cells, strict=True))))
         frame = pd.DataFrame(columns, index=range(len(cells)), columns=range(len(header)))
         return frame.set_axis(header, axis=1)
-    return pd.DataFrame(_records(json_value(text)))
+    return _frame_of(_records(json_value(text)))
+
+
+def _separated(text: str, separator: str) -> DataFrame:
+    """A CSV or TSV; where pandas would lose digits, the cells count as they are written."""
+    import pandas as pd
+
+    read: dict[str, Any] = {"sep": separator, "skipinitialspace": True}
+    frame: DataFrame = pd.read_csv(io.StringIO(text), **read)
+    written = pd.read_csv(io.StringIO(text), dtype=str, **read)
+    if not frame.columns.equals(written.columns) or not frame.index.equals(written.index):
+        return frame
+    for place, name in enumerate(frame.columns):
+        cells = [None if pd.isna(cell) else str(cell).strip() for cell in written.iloc[:, place]]
+        told = [cell for cell in cells if cell is not None]
+        if any(map(_CODE.fullmatch, told)):
+            frame[name] = pd.Series(cells, index=frame.index, dtype=object)
+        elif told and all(map(_DIGITS.fullmatch, told)):
+            frame[name] = _integers([None if cell is None else int(cell) for cell in cells], frame)
+        elif frame.dtypes.iloc[place].kind == "f" and any(map(_is_beyond_floats, told)):
+            frame[name] = pd.Series(cells, index=frame.index, dtype=object)
+    return frame
+
+
+def _is_beyond_floats(cell: str) -> bool:
+    return bool(_DIGITS.fullmatch(cell)) and abs(int(cell)) > _MOST_EXACT
+
+
+def _integers(values: list[int | None], like: DataFrame) -> Any:
+    """Integers as int64, with gaps as Int64; as Python's own where they are beyond 64 bits."""
+    import pandas as pd
+
+    told = [each for each in values if each is not None]
+    if any(not -_MOST_INTEGER <= each < _MOST_INTEGER for each in told):
+        return pd.Series(values, index=like.index, dtype=object)
+    return pd.Series(values, index=like.index, dtype="int64" if told == values else "Int64")
+
+
+def _frame_of(records: Any) -> DataFrame:
+    """JSON rows or columns; integers beside nulls stay integers."""
+    import pandas as pd
+
+    frame = pd.DataFrame(records)
+    exact = pd.DataFrame(records, dtype=object)
+    for place, name in enumerate(frame.columns):
+        if frame.dtypes.iloc[place].kind not in "fiu" or not frame.columns.is_unique:
+            continue
+        values = [None if _is_missing(each) else each for each in exact.iloc[:, place]]
+        told = [each for each in values if each is not None]
+        if told and all(type(each) is int for each in told):
+            frame[name] = _integers(values, frame)
+        elif any(type(each) is int and abs(each) > _MOST_EXACT for each in told):
+            frame[name] = pd.Series(values, index=frame.index, dtype=object)
+    return frame
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _typed(cells: Sequence[str]) -> Any:
     """
     The cells of a column: as numbers where all are plain numbers, or empty.
 
-    What may be a code stays a text: 007, +47, 1e5, NA.
+    What may be a code stays a text: 007, +47, 1e5, NA. So does a column of numbers that cannot
+    be exact.
     """
     import pandas as pd
 
@@ -225,7 +288,11 @@ def _typed(cells: Sequence[str]) -> Any:
     if not told or not all(map(_PLAIN_NUMBER.fullmatch, told)):
         return list(cells)
     if any("." in cell for cell in told):
+        if any(map(_is_beyond_floats, told)):
+            return list(cells)
         return [float(cell) if cell else math.nan for cell in cells]
+    if any(not -_MOST_INTEGER <= int(cell) < _MOST_INTEGER for cell in told):
+        return list(cells)
     if len(told) == len(cells):
         return [int(cell) for cell in cells]
     return pd.array([int(cell) if cell else None for cell in cells], dtype="Int64")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_magics.schemas import is_strict
@@ -75,6 +75,9 @@ OPENAI = Dialect(
 )
 # Azure's own documentation lists every limit as unsupported; so do services that pass a schema on.
 PLAIN = Dialect()
+# Servers that nothing is known of: strictly as OpenAI where no field may be left out, since a
+# null for such a field is a habit of OpenAI's, and else without a guarantee.
+UNKNOWN = replace(OPENAI, is_strict=False, requires_all=False)
 ANTHROPIC = Dialect(
     requires_all=False,
     keywords=frozenset({"format", "minItems"}),
@@ -133,6 +136,8 @@ def compiled(schema: Mapping[str, Any], dialect: Dialect) -> Compiled | None:
         return None
     if flat.definitions and not dialect.has_recursion:
         return None
+    if dialect is UNKNOWN and _requires_all([flat.schema, *flat.definitions.values()]):
+        dialect = OPENAI
     compiler = _Compiler(dialect)
     try:
         body = compiler.compile(_root_of(flat))
@@ -142,13 +147,23 @@ def compiled(schema: Mapping[str, Any], dialect: Dialect) -> Compiled | None:
             return None
         body, definitions, may_be_strict = _root_of(flat), dict(flat.definitions), False
     else:
-        may_be_strict = dialect.is_strict or is_strict([body, definitions])
+        is_closed = dialect is not UNKNOWN and is_strict([body, definitions])
+        may_be_strict = dialect.is_strict or is_closed
     is_wrapped = dialect.wraps and not _is_object(body)
     if is_wrapped:
         body = _wrapped(body)
     if definitions:
         body = {**body, "$defs": definitions}
     return Compiled(body, may_be_strict, is_wrapped) if _fits(body, dialect) else None
+
+
+def _requires_all(schema: Any) -> bool:
+    """Whether no object in ``schema`` has a property that may be left out."""
+    return all(
+        set(each.get("properties") or ()) <= set(each.get("required") or ())
+        for each in _walk(schema)
+        if each.get("type") == "object"
+    )
 
 
 def _root_of(flat: Flat) -> JSONSchema:

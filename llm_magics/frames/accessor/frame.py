@@ -16,11 +16,11 @@ from llm_magics.frames.accessor.embedding import embed_into
 from llm_magics.frames.arguments import column_of, refuse_losing_texts, refuse_overwriting
 from llm_magics.frames.asking.answers import (
     ANSWER,
-    fields_of,
     merged,
     note_answers,
     refuse_taking,
 )
+from llm_magics.frames.asking.columns import fields_of
 from llm_magics.frames.asking.functions import ask_rows
 from llm_magics.frames.asking.prompted import columns_in
 from llm_magics.frames.asking.wanted import (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from llm_magics.errors import Interrupted, UsageError
-from llm_magics.schemas import schema_of
+from llm_magics.frames.asking.columns import dtypes_of, fields_of, typed
 
 if TYPE_CHECKING:
     from llm_magics.frames.asking.prompted import Prompted
@@ -16,40 +16,23 @@ if TYPE_CHECKING:
 ANSWER = "answer"
 
 
-def fields_of(schema: Any) -> dict[str, Any]:
-    """What ``schema`` asks for, by name; nothing where an answer is one text."""
-    return {} if schema is None else dict(schema_of(schema).get("properties", {}))
-
-
 def columns_of(prompted: Prompted) -> pd.DataFrame:
     """
     The answers on the index of the rows: as ``answer``, or one column for each field of the schema.
 
-    Fields have the type that fits their values; one of a few labels is categorical.
+    Their dtypes follow from the schema: see `llm_magics.frames.asking.columns`.
     """
     fields, answered, index = fields_of(prompted.schema), prompted.answered, prompted.index
     if not fields:
         texts = [None if each is None else each.text for each in answered]
         return pd.DataFrame({ANSWER: pd.Series(texts, index=index, dtype="object")})
-    records = []
-    for each in answered:
-        value = None if each is None else each.json()
-        told = value if isinstance(value, dict) else {}
-        records.append([told.get(name) for name in fields])
-    columns = pd.DataFrame(records, columns=list(fields), index=index).convert_dtypes()
-    for name, labels in labels_of(fields).items():
-        columns[name] = pd.Categorical(columns[name], categories=labels)
-    return columns
-
-
-def labels_of(fields: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Of the fields that are one of a few texts: which."""
-    enums = {name: told.get("enum") for name, told in fields.items() if isinstance(told, dict)}
-    return {
-        name: list(dict.fromkeys(labels))
-        for name, labels in enums.items()
-        if isinstance(labels, list) and labels and all(isinstance(each, str) for each in labels)
+    dtypes = dtypes_of(fields)
+    values = [None if each is None else each.json() for each in answered]
+    told = [value if isinstance(value, dict) else {} for value in values]
+    columns = {
+        name: typed([each.get(name) for each in told], dtypes[name], index) for name in fields
     }
+    return pd.DataFrame(columns, index=index, columns=list(fields))
 
 
 _NOTE = "llm_magics_answers"

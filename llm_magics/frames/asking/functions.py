@@ -9,11 +9,12 @@ import pandas as pd
 
 from llm_magics.errors import LLMError
 from llm_magics.frames.asking import wanted as asking
-from llm_magics.frames.asking.answers import columns_of, error_of, fields_of
+from llm_magics.frames.asking.answers import columns_of, error_of
+from llm_magics.frames.asking.columns import fields_of
 from llm_magics.frames.asking.prompted import Prompted
 from llm_magics.frames.asking.wanted import TEXT, RowPrompts
 from llm_magics.frames.reporting import keep_report
-from llm_magics.frames.rows import values_of
+from llm_magics.frames.rows import frame_of_columns, values_of
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
@@ -127,14 +128,15 @@ def ask_rows(view: DataFrame, given: RowPrompts, put: Put) -> Any:
 
 
 def frame_of(rows: Any) -> DataFrame:
-    """Rows as a frame; a lone column is called ``text``."""
+    """Return rows as a frame of pandas; a lone column is called ``text``."""
     if isinstance(rows, pd.DataFrame):
         return rows
     if isinstance(rows, pd.Series):
         return rows.to_frame(TEXT)
-    if hasattr(rows, "to_pandas") and hasattr(rows, "columns"):  # of polars or pyarrow
-        frame: DataFrame = rows.to_pandas()
-        return frame
+    if hasattr(rows, "to_pandas") and hasattr(
+        rows, "columns"
+    ):  # of polars or pyarrow: integers with nulls stay integers
+        return frame_of_columns(rows)
     return pd.DataFrame({TEXT: pd.Series(values_of(rows), dtype=object)})
 
 

@@ -29,7 +29,8 @@ from llm_magics.frames.arguments import (
     whole_number,
 )
 from llm_magics.frames.arrow_vectors import VECTOR_TYPE
-from llm_magics.frames.asking.answers import ANSWER, fields_of, labels_of
+from llm_magics.frames.asking.answers import ANSWER
+from llm_magics.frames.asking.columns import dtypes_of, fields_of
 from llm_magics.frames.asking.prompted import columns_in
 from llm_magics.frames.asking.wanted import (
     TEXT,
@@ -48,9 +49,6 @@ from llm_magics.frames.dask.partitions import (
 )
 from llm_magics.frames.dask.shared_limit import SharedLimit
 from llm_magics.frames.embed import embed
-
-# What a JSON type becomes in pandas, whatever values there are.
-_DTYPES = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
 
 # Prompts at once, of all workers together.
 _PROMPTS_AT_ONCE = 8
@@ -237,19 +235,7 @@ def _ordered(
 
 
 def _dtypes(schema: Any) -> Mapping[str, Any]:
-    fields = fields_of(schema)
-    if not fields:
-        return {ANSWER: "string"}
-    labels = labels_of(fields)
-    return {
-        name: pd.CategoricalDtype(labels[name]) if name in labels else _dtype(told)
-        for name, told in fields.items()
-    }
-
-
-def _dtype(field: Any) -> str:
-    kind = field.get("type") if isinstance(field, dict) else None
-    return _DTYPES.get(kind, "object") if isinstance(kind, str) else "object"
+    return dtypes_of(fields_of(schema)) or {ANSWER: "string"}
 
 
 def _best(frame: pd.DataFrame, k: int) -> pd.DataFrame:

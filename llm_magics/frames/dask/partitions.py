@@ -19,7 +19,7 @@ import pandas as pd
 
 from llm_magics.errors import LLMError
 from llm_magics.frames.arrow_vectors import arrow_column
-from llm_magics.frames.asking.answers import columns_of, error_of
+from llm_magics.frames.asking.answers import ANSWER, columns_of, error_of
 from llm_magics.frames.asking.prompted import Prompted
 from llm_magics.frames.asking.wanted import RowPrompts
 from llm_magics.frames.dask.sealed import Sealed
@@ -170,7 +170,10 @@ def ask_partition(view: pd.DataFrame, orders: Orders, given: RowPrompts) -> pd.D
     with orders.settled(), _limited(orders):
         prompted = Prompted(view, orders.complete(given))
         ended_by = prompted.ask()
-    columns = columns_of(prompted).astype(dict(orders.dtypes))
+    columns = columns_of(prompted)
+    if dict(orders.dtypes) == {ANSWER: "string"}:
+        columns = columns.astype(dict(orders.dtypes))
+    _warn_of_objects(columns, orders.dtypes)
     error = error_of(prompted, ended_by, None, "the cache")
     if error is not None:
         raise _portable(error)
@@ -190,6 +193,14 @@ def nearest_in_partition(
     return frame.iloc[found.index].assign(cosine=found.to_numpy(np.float32))
 
 
+def _warn_of_objects(columns: pd.DataFrame, dtypes: Mapping[str, Any]) -> None:
+    """Say which columns differ from what was planned: to convert them would lose digits."""
+    odd = [name for name, dtype in dtypes.items() if columns[name].dtype != dtype]
+    if odd:
+        told = f"The dtype {dtypes[odd[0]]} cannot hold all values of the column {odd[0]}"
+        _warn(f"{told}: this partition has Python objects there", "")
+
+
 def _limited(orders: Orders) -> AbstractContextManager[None]:
     return orders.limit.kept() if orders.limit is not None else nullcontext()
 
@@ -204,10 +215,10 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def _warn(told: str) -> None:
+def _warn(told: str, then: str = "; rows without a result are missing") -> None:
     """In the notebook too, where the work was ordered by a cluster's client."""
     try:
         from distributed.worker import warn
     except ImportError:
         from llm_magics.user_code import warn
-    warn(f"{told}; rows without a result are missing")
+    warn(f"{told}{then}")

@@ -15,6 +15,7 @@ from llm_magics.wire.schema_dialects import (
     JSON_OBJECT,
     OPENAI,
     PLAIN,
+    UNKNOWN,
     Dialect,
 )
 
@@ -125,7 +126,7 @@ PROFILES: Mapping[str, Quirks] = {
     ),
     "together": Quirks("https://api.together.xyz/v1", ("api.together.xyz",), "TOGETHER_API_KEY"),
     "vllm": Quirks("http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY", dialect=GRAMMAR),
-    "other": Quirks(),
+    "other": Quirks(dialect=UNKNOWN),
 }
 
 

@@ -1,0 +1,170 @@
+"""
+Answers as columns whose dtype follows from the schema, and never from the values.
+
+| JSON schema | dtype |
+|---|---|
+| ``integer`` | ``Int64`` |
+| ``number`` | ``Float64`` |
+| ``string`` | ``string`` |
+| ``boolean`` | ``boolean`` |
+| ``string`` of the format ``date`` | ``datetime64[ns]`` |
+| ``string`` of the format ``date-time`` | ``datetime64[ns, UTC]``; a time without an offset counts as UTC |
+| ``enum`` of texts | ``category`` of these |
+| everything else: lists, objects, unions of several types | ``object`` |
+
+A field that may be null has the same dtype, and so has a column without any value. Values that
+the dtype cannot hold exactly (an integer beyond 64 bits, a year beyond 2262) are kept as Python
+objects in a column of dtype ``object``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from llm_magics.schemas import schema_of
+from llm_magics.wire.schema_forms import Inexpressible, flattened
+
+_PLAIN = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
+_DATE, _DATE_TIME = "datetime64[ns]", "datetime64[ns, UTC]"
+_FORMATS = {"date": _DATE, "date-time": _DATE_TIME}
+
+
+def fields_of(schema: Any) -> dict[str, Any]:
+    """
+    Return what ``schema`` asks for, by name; nothing where an answer is one text.
+
+    References, ``allOf`` and the like are resolved.
+    """
+    if schema is None:
+        return {}
+    plain = schema_of(schema)
+    try:
+        flat = flattened(plain)
+    except Inexpressible:
+        return dict(plain.get("properties", {}))
+    root = flat.schema
+    name = str(root.get("$ref", "")).removeprefix("#/$defs/")
+    return dict(flat.definitions.get(name, root).get("properties", {}))
+
+
+def dtype_of(field: Any) -> Any:
+    """Return the dtype of a field's column."""
+    field = _without_null(field)
+    labels = field.get("enum")
+    if labels is not None:
+        return _dtype_of_values([each for each in labels if each is not None])
+    branches = field.get("anyOf")
+    if branches:
+        kinds = {str(dtype_of(each)): dtype_of(each) for each in branches}
+        if len(kinds) == 1:
+            return next(iter(kinds.values()))
+        return "Float64" if set(kinds) == {"Int64", "Float64"} else "object"
+    kind = field.get("type")
+    if kind == "string" and field.get("format") in _FORMATS:
+        return _FORMATS[field["format"]]
+    return _PLAIN.get(kind, "object") if isinstance(kind, str) else "object"
+
+
+def _without_null(field: Any) -> Mapping[str, Any]:
+    """The field as it is when it has a value."""
+    if not isinstance(field, Mapping):
+        return {}
+    branches = [each for each in field.get("anyOf", ()) if each.get("type") != "null"]
+    if "anyOf" not in field:
+        return field
+    return _without_null(branches[0]) if len(branches) == 1 else {"anyOf": branches}
+
+
+def _dtype_of_values(values: Sequence[Any]) -> Any:
+    kinds = {type(each) for each in values}
+    if kinds == {str}:
+        return pd.CategoricalDtype(list(dict.fromkeys(values)))
+    names = {
+        frozenset([bool]): "boolean",
+        frozenset([int]): "Int64",
+        frozenset([float]): "Float64",
+    }
+    return names.get(frozenset(kinds), "Float64" if kinds == {int, float} else "object")
+
+
+def dtypes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dtype of each field's column."""
+    return {name: dtype_of(field) for name, field in fields.items()}
+
+
+def typed(values: Iterable[Any], dtype: Any, index: pd.Index[Any]) -> pd.Series[Any]:
+    """
+    Return ``values`` as a column of ``dtype``; of objects where it cannot hold them exactly.
+
+    ``None`` is missing.
+    """
+    values = list(values)
+    convert = _CONVERT.get(str(dtype), _as_it_is)
+    try:
+        converted = [None if each is None else convert(each) for each in values]
+        return pd.Series(_array(converted, dtype), index=index)
+    except (TypeError, ValueError, OverflowError):
+        return pd.Series(values, index=index, dtype=object)
+
+
+def _array(values: list[Any], dtype: Any) -> Any:
+    if str(dtype) in (_DATE, _DATE_TIME):
+        return pd.DatetimeIndex(values, dtype=dtype)
+    if isinstance(dtype, pd.CategoricalDtype):
+        if not {*values} - {None} <= {*dtype.categories}:
+            raise ValueError
+        return pd.Categorical(values, dtype=dtype)
+    if dtype == "object":
+        return pd.Series(values, dtype=object).array
+    return pd.array(values, dtype=dtype)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _integer(value: Any) -> int:
+    """A JSON integer, also where it is written 3.0, or as a text that a class accepts."""
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(value)
+    return number
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, int) and int(number) != value:
+        raise ValueError(value)  # more digits than a float has
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _date(value: Any) -> pd.Timestamp:
+    return _in_bounds(pd.Timestamp(dt.date.fromisoformat(str(value)[:10])))
+
+
+def _moment(value: Any) -> pd.Timestamp:
+    moment = pd.Timestamp(str(value))
+    return _in_bounds(moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC"))
+
+
+def _in_bounds(moment: pd.Timestamp) -> pd.Timestamp:
+    return moment.as_unit("ns")  # raises where the year is beyond it
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "Int64": _integer,
+    "Float64": _number,
+    "string": _text,
+    _DATE: _date,
+    _DATE_TIME: _moment,
+}
