@@ -219,6 +219,45 @@ class ToolCall:
         return arguments
 
 
+class ReasoningBlock(dict[str, Any]):
+    """
+    A part of an answer that its service wants back with it, unchanged.
+
+    Attributes:
+        origin: the service that made it, and its model where no other can read it; empty where
+            unknown.
+        at: where it stood in the answer, as the number of characters of text and of tool calls
+            before it.
+    """
+
+    origin: str
+    at: tuple[int, int]
+
+    def __init__(
+        self, block: Mapping[str, Any], origin: str = "", at: tuple[int, int] = (0, 0)
+    ) -> None:
+        super().__init__(block)
+        self.origin = origin
+        self.at = at
+
+    @classmethod
+    def of(cls, block: Mapping[str, Any]) -> Self:
+        """Return ``block`` itself, or one made from a plain mapping."""
+        return block if isinstance(block, cls) else cls(block)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it is recorded."""
+        return {"block": dict(self), "origin": self.origin, "at": list(self.at)}
+
+    @classmethod
+    def from_dict(cls, recorded: Mapping[str, Any]) -> Self:
+        """Return the block that was recorded; older recordings have it without its origin."""
+        block, at = recorded.get("block"), recorded.get("at")
+        if not isinstance(block, Mapping) or not isinstance(at, list) or len(at) != 2:
+            return cls(recorded)
+        return cls(block, str(recorded.get("origin") or ""), (at[0], at[1]))
+
+
 # Where in a file its format is written, how, and what that makes of it.
 _SOUNDS = (
     (0, b"ID3", "mp3", "audio/mpeg"),

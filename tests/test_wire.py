@@ -260,7 +260,6 @@ def test_responses_requests_hold_pictures_tools_and_schema() -> None:
     assert body["instructions"] == "be brief"
     assert [item.get("type") or item["role"] for item in body["input"]] == [
         "user",
-        "thinking",
         "function_call",
         "function_call_output",
     ]

@@ -342,6 +342,7 @@ class ChatCall:
             reasoning=answer.reasoning,
             raw=answer.raw,
             tool_calls=answer.tool_calls,
+            reasoning_blocks=answer.reasoning_blocks,
             schema=self._prompt.schema,
             retries=self._attempts.retries if self._attempts else 0,
             fallback_from=tuple(self._attempts.failed) if self._attempts else (),

@@ -80,7 +80,9 @@ class CheckedCall:
         """The answer that does not fit, and what is wrong with it."""
         schema = json.dumps(schema_of(self._call.schema), ensure_ascii=False)
         told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
-        return ChatMessage("assistant", self.response().text), ChatMessage("user", told)
+        answer = self.response()
+        said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
+        return said, ChatMessage("user", told)
 
     def go_on(self, more: Sequence[ChatMessage]) -> None:
         """Ask again, with ``more`` said after the prompt: what came of the calls of tools."""

@@ -41,6 +41,7 @@ class Response:
         mended: how often it was asked for again because it did not fit the schema.
         dropped: how many later turns of its thread hung on the answer that it took the place of.
         raw: the last thing the service sent, decoded.
+        reasoning_blocks: what the service wants back with this answer, as it came.
     """
 
     text: str
@@ -59,6 +60,7 @@ class Response:
     fallback_from: tuple[str, ...] = ()
     mended: int = 0
     dropped: int = 0
+    reasoning_blocks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     @property
     def data(self) -> Any:

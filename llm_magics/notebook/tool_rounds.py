@@ -84,7 +84,12 @@ class ToolRounds:
 
     def messages(self, response: Response) -> list[ChatMessage]:
         """What the model wanted, and what came of each of its calls."""
-        wanted = ChatMessage("assistant", response.text, tool_calls=response.tool_calls)
+        wanted = ChatMessage(
+            "assistant",
+            response.text,
+            tool_calls=response.tool_calls,
+            reasoning_blocks=response.reasoning_blocks,
+        )
         results = [
             ChatMessage("tool", self._run(call), tool_call_id=call.id)
             for call in response.tool_calls

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_magics.errors import ConfigurationError, ReplayMissError
-from llm_magics.media import ToolCall
+from llm_magics.media import ReasoningBlock, ToolCall
 from llm_magics.secrets import scrub, scrubbed
 from llm_magics.types import (
     ChatMessage,
@@ -123,7 +123,8 @@ def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
         if chunk.tool_calls:
             told.setdefault("tool_calls", []).extend(asdict(call) for call in chunk.tool_calls)
         if chunk.reasoning_blocks:
-            told.setdefault("reasoning_blocks", []).extend(map(dict, chunk.reasoning_blocks))
+            blocks = map(ReasoningBlock.of, chunk.reasoning_blocks)
+            told.setdefault("reasoning_blocks", []).extend(each.as_dict() for each in blocks)
     return told
 
 
@@ -148,7 +149,7 @@ def chunks_of(told: Mapping[str, Any]) -> Iterator[StreamChunk]:
         finish_reason=told.get("finish_reason"),
         usage=Usage(**usage) if usage else None,
         tool_calls=tuple(ToolCall(**call) for call in told.get("tool_calls", ())),
-        reasoning_blocks=tuple(told.get("reasoning_blocks", ())),
+        reasoning_blocks=tuple(map(ReasoningBlock.from_dict, told.get("reasoning_blocks", ()))),
     )
 
 

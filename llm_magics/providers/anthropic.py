@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NoReturn
 from urllib.parse import quote
 
 from pydantic import Field, field_validator
@@ -27,10 +29,12 @@ from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import told_by
 from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
+from llm_magics.providers.returning import without_foreign
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, model_name
 from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.schema_dialects import ANTHROPIC
+from llm_magics.wire.tool_calls import ids_of
 
 _OWN = "https://api.anthropic.com"
 
@@ -50,8 +54,22 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
 # The words for a parameter that a model does not know, and not for a value that is wrong.
 _NOT_TAKEN = re.compile(r"Extra inputs are not permitted|deprecated|not supported (?:for|by|with)")
 
+# A signature that was made for another account, or does not belong to its thinking.
+_NOT_VERIFIED = re.compile(r"Invalid .?signature.? in .?thinking.? block", re.IGNORECASE)
+
 # What an error inside a stream that began with 200 would have had for a status.
 _STATUS_OF = {"api_error": 500, "timeout_error": 504}
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignThinking(Refused):
+    """Thinking in a conversation that the service cannot verify, so that it refuses it."""
+
+    name: str = "thinking of another account"
+    is_lasting: ClassVar[bool] = False
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        return wire.has_thinking(body)
 
 
 class AnthropicConfig(RemoteConfig):
@@ -90,7 +108,7 @@ class AnthropicProvider(LeavingOutProvider):
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _OWN
     config: AnthropicConfig
-    silently = frozenset({"thinking"})
+    silently = frozenset({"thinking", ForeignThinking().name})
 
     def _headers(self) -> Mapping[str, str]:
         return {"anthropic-version": self.config.api_version}
@@ -140,6 +158,7 @@ class AnthropicProvider(LeavingOutProvider):
     ) -> int:
         """How many tokens ``messages`` are to ``model``, tools and system message included."""
         model = self.bare(model)
+        messages = without_foreign(messages, f"messages {self.address}")
         body = wire.count_request(messages, model, parameters or ModelParameters())
         counted = await self._object("POST", "/v1/messages/count_tokens", body, model)
         with self._reading():
@@ -148,10 +167,13 @@ class AnthropicProvider(LeavingOutProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
+        origin = f"messages {self.address}"  # its models read each other's thinking
+        messages = without_foreign(messages, origin)
+
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
             return wire.messages_request(said, model, given, cache=self.config.cache_prompts)
 
-        path, decoder = "/v1/messages", wire.ChunkDecoder
+        path, decoder = "/v1/messages", partial(wire.ChunkDecoder, ids_of(messages), origin)
         return self._answered(path, messages, model, parameters, ANTHROPIC, build, decoder)
 
     def stream_completion(self, prompt: str, model: str, parameters: ModelParameters) -> NoReturn:
@@ -180,6 +202,8 @@ class AnthropicProvider(LeavingOutProvider):
         if error.status != 400:
             return None
         words = told_by(error.body).message
+        if _NOT_VERIFIED.search(words) and ForeignThinking().is_in(body):
+            return ForeignThinking()
         if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
             return Refused("thinking", body["thinking"])
         if _NOT_TAKEN.search(words):
@@ -189,7 +213,9 @@ class AnthropicProvider(LeavingOutProvider):
         return None
 
     def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
-        if refused.name != "thinking":
+        if isinstance(refused, ForeignThinking):
+            wire.leave_out_thinking(body)
+        elif refused.name != "thinking":
             super()._leave_out(body, refused, known)
         elif "budget_tokens" in body.get("thinking", {}):
             wire.think_adaptively(body)

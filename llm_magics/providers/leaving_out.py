@@ -38,6 +38,8 @@ class Refused:
 
     name: str
     value: Any = _ANY
+    # Whether it holds for other requests to the model too, and not only for this conversation.
+    is_lasting: ClassVar[bool] = True
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         """Whether ``body`` asks for it."""
@@ -149,8 +151,11 @@ class LeavingOutProvider(RemoteProvider):
         known = self._not_taken.setdefault((path, model), [])
         if refused is None or refused.name in self.needed or refused in known:
             return False
-        known.append(refused)
+        if refused.is_lasting:
+            known.append(refused)
         self._leave_out(body, refused, known)
+        if refused.is_in(body):
+            return False  # it cannot be left out
         if not self._is_silent(refused, known):
             msg = f"{self.name}/{model} does not take {refused}: it is left out from now on."
             warn(msg)

@@ -8,6 +8,7 @@ Source: https://platform.openai.com/docs/api-reference.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -18,9 +19,11 @@ from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.openai_like import OpenAILikeConfig
 from llm_magics.providers.openai_like.media import MediaProvider
 from llm_magics.providers.openai_like.quirks import PROFILES, Quirks, profile_of
+from llm_magics.providers.returning import without_foreign
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import openai_responses
+from llm_magics.wire.tool_calls import ids_of
 
 _OWN = PROFILES["openai"].base_url
 _CLOUDS = {quirks.base_url for quirks in PROFILES.values() if quirks.hosts}
@@ -153,9 +156,14 @@ class OpenAIProvider(MediaProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         if self.config.api == "chat":
             return super().stream_chat(messages, model, parameters)
-        dialect, decoder = self.quirks.dialect, openai_responses.ChunkDecoder
+        origin = f"responses {self.address} {model}"
+        messages = without_foreign(messages, origin)
+        known = self.known(model).abilities if self._is_openai_itself else ()
+        reasons = not known or "reasoning" in known
+        dialect = self.quirks.dialect
 
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
-            return openai_responses.responses_request(said, model, given, dialect)
+            return openai_responses.responses_request(said, model, given, dialect, reasons=reasons)
 
+        decoder = partial(openai_responses.ChunkDecoder, ids_of(messages), origin)
         return self._answered("/responses", messages, model, parameters, dialect, build, decoder)

@@ -6,19 +6,20 @@ Source: https://docs.anthropic.com/en/api/messages and /messages-streaming.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llm_magics.media import Image, ToolCall
+from llm_magics.media import ReasoningBlock, ToolCall
 from llm_magics.schemas import closed
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage, whole_number
+from llm_magics.wire.anthropic_turns import THINKING, is_returned, lacks_thinking, turns_of
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.openai_chat import reasoning_tokens_of
 from llm_magics.wire.schema_dialects import ANTHROPIC, compiled, tool_parameters
 from llm_magics.wire.sse import ServerEvent
+from llm_magics.wire.tool_calls import CallIds, text_of
 
 # The API wants a bound, and has no default; every current model can write this much.
 DEFAULT_MAX_TOKENS = 4096
@@ -54,8 +55,10 @@ def messages_request(
     With ``cache`` the tools, the system message and the conversation so far are marked to
     be cached: three marks of the four that a request may hold.
     """
-    system = "\n\n".join(each.content for each in messages if each.role == "system")
-    turns = _turns([each for each in messages if each.role != "system"])
+    system = "\n\n".join(
+        each.content for each in messages if each.role == "system" and each.content.strip()
+    )
+    turns = turns_of([each for each in messages if each.role != "system"])
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": parameters.max_tokens or DEFAULT_MAX_TOKENS,
@@ -69,7 +72,9 @@ def messages_request(
             body[name] = value
     if parameters.stop:
         body["stop_sequences"] = list(parameters.stop)
-    body |= _tools(parameters) | _thinking(parameters, body["max_tokens"])
+    body |= _tools(parameters)
+    if not (parameters.reasoning and lacks_thinking(turns)):
+        body |= _thinking(parameters, body["max_tokens"])
     if parameters.schema is not None:
         made = compiled(parameters.schema, ANTHROPIC)
         schema = made.schema if made else closed(dict(parameters.schema))
@@ -77,46 +82,6 @@ def messages_request(
     if cache:
         _mark(body)
     return {**body, **parameters.extra_body}
-
-
-def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """User and assistant in turn: what follows on one another of one role becomes one turn."""
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(message)
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
-    return turns
-
-
-def _blocks(message: ChatMessage) -> list[dict[str, Any]]:
-    if message.role == "tool":
-        return [
-            {
-                "type": "tool_result",
-                "tool_use_id": message.tool_call_id,
-                "content": message.content,
-            }
-        ]
-    blocks = [dict(block) for block in message.reasoning_blocks]
-    blocks += [_image(image) for image in message.images]
-    if message.content:
-        blocks.append({"type": "text", "text": message.content})
-    blocks += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
-        for call in message.tool_calls
-    ]
-    return blocks
-
-
-def _image(image: Image) -> dict[str, Any]:
-    if image.url:
-        return {"type": "image", "source": {"type": "url", "url": image.url}}
-    source = {"type": "base64", "media_type": image.media_type, "data": image.base64}
-    return {"type": "image", "source": source}
 
 
 def _tools(parameters: ModelParameters) -> dict[str, Any]:
@@ -158,6 +123,19 @@ def think_adaptively(body: dict[str, Any]) -> None:
     body["output_config"] = {**body.get("output_config", {}), "effort": effort}
 
 
+def has_thinking(body: Mapping[str, Any]) -> bool:
+    """Return whether a request sends thinking back."""
+    return any(block["type"] in THINKING for turn in body["messages"] for block in turn["content"])
+
+
+def leave_out_thinking(body: dict[str, Any]) -> None:
+    """Send no thinking back; in the middle of a turn none can be asked for then."""
+    for turn in body["messages"]:
+        turn["content"] = [block for block in turn["content"] if block["type"] not in THINKING]
+    if lacks_thinking(body["messages"]):
+        body.pop("thinking", None)
+
+
 def count_request(
     messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
@@ -168,9 +146,10 @@ def count_request(
 
 
 def _mark(body: dict[str, Any]) -> None:
-    for blocks in (body.get("tools"), body.get("system"), body["messages"][-1]["content"]):
+    last = body["messages"][-1]["content"] if body["messages"] else None
+    for blocks in (body.get("tools"), body.get("system"), last):
         if blocks:
-            blocks[-1] |= _CACHED
+            blocks[-1] = {**blocks[-1], **_CACHED}
 
 
 class ChunkDecoder(EventChunkDecoder):
@@ -181,8 +160,18 @@ class ChunkDecoder(EventChunkDecoder):
     leave out what was read from or written to the cache, which is added here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Iterable[str] = (), origin: str = "") -> None:
+        """
+        Prepare for one answer.
+
+        Args:
+            taken: the ids of earlier calls of the conversation.
+            origin: the service, by which reasoning blocks are marked.
+        """
         super().__init__()
+        self._origin = origin
+        self._ids = CallIds(taken)
+        self._at = (0, 0)  # characters of text and tool calls so far
         self._usage: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._finish_reason: str | None = None
@@ -192,7 +181,7 @@ class ChunkDecoder(EventChunkDecoder):
         if not isinstance(body.get("content"), list):
             raise InStreamError(body)
         self.finished = True
-        chunks = [_whole_block(block, body, elapsed_s) for block in body.get("content") or ()]
+        chunks = [self._whole_block(block, body, elapsed_s) for block in body["content"]]
         self._count(body.get("usage"))
         finish_reason = finish_of(body.get("stop_reason"))
         last = StreamChunk("", "", elapsed_s, finish_reason, usage_of(self._usage), None, body)
@@ -215,9 +204,12 @@ class ChunkDecoder(EventChunkDecoder):
         if kind == "message_start":
             self._count(event["message"].get("usage"))
         elif kind == "content_block_start":
+            unfinished = self._stop(event, elapsed_s)  # some number all blocks 0
             block = self._blocks[event["index"]] = {**event["content_block"], "json": ""}
-            if block.get("type") == "tool_use":
-                return StreamChunk("", "", elapsed_s, raw=event, piece="tool_call")
+            if block.get("type") != "tool_use":
+                return unfinished
+            begun = unfinished or StreamChunk("", "", elapsed_s, raw=event)
+            return begun._replace(piece="tool_call")
         elif kind == "content_block_stop":
             return self._stop(event, elapsed_s)
         elif kind == "message_delta":
@@ -228,13 +220,21 @@ class ChunkDecoder(EventChunkDecoder):
         elif kind == "message_stop":
             self.finished = True
             usage = usage_of(self._usage)
-            return StreamChunk("", "", elapsed_s, self._finish_reason, usage, None, event)
+            last = StreamChunk("", "", elapsed_s, self._finish_reason, usage, None, event)
+            return self._with_unfinished(last, elapsed_s)
         return None
+
+    def _with_unfinished(self, last: StreamChunk, elapsed_s: float) -> StreamChunk:
+        """``last`` with the calls whose blocks were not closed."""
+        left = [self._stop({"index": index}, elapsed_s) for index in list(self._blocks)]
+        calls = tuple(call for chunk in left if chunk for call in chunk.tool_calls)
+        return last._replace(tool_calls=calls) if calls else last
 
     def _delta(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         delta = event["delta"]
         kind = delta.get("type")
         if kind == "text_delta":
+            self._at = (self._at[0] + len(delta["text"]), self._at[1])
             return StreamChunk(delta["text"], "", elapsed_s, None, None, None, event)
         block = self._blocks.setdefault(event["index"], {"json": ""})
         if kind == "thinking_delta":
@@ -252,26 +252,35 @@ class ChunkDecoder(EventChunkDecoder):
         block = self._blocks.pop(event["index"], {})
         written = block.pop("json", "")
         if block.get("type") == "tool_use":
-            call = ToolCall(block["id"], block["name"], written or json.dumps(block.get("input")))
-            return StreamChunk("", "", elapsed_s, None, None, None, event, (call,))
-        if block.get("type") in ("thinking", "redacted_thinking"):
-            return StreamChunk("", "", elapsed_s, raw=event, reasoning_blocks=(block,))
-        return None
+            text = written or text_of(block.get("input"))
+            return StreamChunk("", "", elapsed_s, raw=event, tool_calls=(self._call(block, text),))
+        if not is_returned(block):
+            return None
+        if written:
+            block["input"] = decoded(written.encode())
+        made = ReasoningBlock(block, self._origin, self._at)
+        return StreamChunk("", "", elapsed_s, raw=event, reasoning_blocks=(made,))
+
+    def _call(self, block: Mapping[str, Any], text: str) -> ToolCall:
+        self._at = (self._at[0], self._at[1] + 1)
+        return ToolCall(self._ids.of(block.get("id") or ""), block.get("name") or "", text)
+
+    def _whole_block(
+        self, block: Mapping[str, Any], body: dict[str, Any], elapsed_s: float
+    ) -> StreamChunk:
+        kind = block.get("type")
+        if kind == "tool_use":
+            call = self._call(block, text_of(block.get("input")) or "{}")
+            return StreamChunk("", "", elapsed_s, raw=body, tool_calls=(call,))
+        returned = (ReasoningBlock(block, self._origin, self._at),) if is_returned(block) else ()
+        text = block.get("text") or "" if kind == "text" else ""
+        self._at = (self._at[0] + len(text), self._at[1])
+        thinking = block.get("thinking") or ""
+        return StreamChunk(text, thinking, elapsed_s, raw=body, reasoning_blocks=returned)
 
     def _count(self, usage: Mapping[str, Any] | None) -> None:
         counted = (int, Mapping)  # of the thinking there is a mapping of details
         self._usage |= {name: n for name, n in (usage or {}).items() if isinstance(n, counted)}
-
-
-def _whole_block(block: Mapping[str, Any], body: dict[str, Any], elapsed_s: float) -> StreamChunk:
-    kind = block.get("type")
-    if kind == "tool_use":
-        call = ToolCall(block["id"], block["name"], json.dumps(block.get("input") or {}))
-        return StreamChunk("", "", elapsed_s, raw=body, tool_calls=(call,))
-    thoughts = (block,) if kind in ("thinking", "redacted_thinking") else ()
-    text = block.get("text") or "" if kind == "text" else ""
-    thinking = block.get("thinking") or ""
-    return StreamChunk(text, thinking, elapsed_s, raw=body, reasoning_blocks=thoughts)
 
 
 def finish_of(stop_reason: str | None) -> str | None:

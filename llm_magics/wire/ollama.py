@@ -6,11 +6,11 @@ Source: ``api/types.go`` and ``docs/api.md`` of ollama, and traffic of a 0.24 se
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics.media import ToolCall
+from llm_magics.errors import ParseError
+from llm_magics.media import ReasoningBlock, ToolCall
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -23,6 +23,8 @@ from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.lines import NewlineSplitter
 from llm_magics.wire.schema_dialects import GRAMMAR, compiled, tool_parameters
+from llm_magics.wire.tool_calls import CallIds, text_of
+from llm_magics.wire.turns import in_tool_turns
 
 # Ours to Ollama's names; they go into "options".
 _OPTIONS = {
@@ -37,10 +39,14 @@ def chat_request(
     messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
     """The body of ``POST /api/chat``."""
-    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    names: dict[str, str] = {}
+    made = []
+    for message, uses_tools in zip(messages, in_tool_turns(messages), strict=True):
+        names |= {call.id: call.name for call in message.tool_calls}  # an id may be used again
+        made.append(_message(message, names, uses_tools=uses_tools))
     return {
         "model": model,
-        "messages": [_message(message, names) for message in messages],
+        "messages": made,
         **_tools(parameters),
         **_common(parameters),
     }
@@ -63,18 +69,30 @@ def embed_request(
     return body if dimensions is None else {**body, "dimensions": dimensions}
 
 
-def _message(message: ChatMessage, names: Mapping[str, str]) -> dict[str, Any]:
+def _message(
+    message: ChatMessage, names: Mapping[str, str], *, uses_tools: bool = False
+) -> dict[str, Any]:
     made: dict[str, Any] = {"role": message.role, "content": message.content}
+    if uses_tools:  # the thinking that led to a call
+        for block in message.reasoning_blocks:
+            made |= block if set(block) == {"thinking"} else {}
     if message.images:
         made["images"] = [image.base64 for image in message.images]
     if message.tool_calls:
         made["tool_calls"] = [
-            {"function": {"name": call.name, "arguments": call.arguments}}
+            {"function": {"name": call.name, "arguments": _arguments(call)}}
             for call in message.tool_calls
         ]
     if message.tool_call_id:
         made["tool_name"] = names.get(message.tool_call_id, message.tool_call_id)
     return made
+
+
+def _arguments(call: ToolCall) -> dict[str, Any]:
+    try:
+        return call.arguments
+    except ParseError:  # the server wants an object; the tool's result says what was wrong
+        return {"invalid_json": call.arguments_text}
 
 
 def _tools(parameters: ModelParameters) -> dict[str, Any]:
@@ -122,9 +140,22 @@ def _within_context(extra: Mapping[str, Any]) -> dict[str, bool]:
 class ChunkDecoder:
     """The bytes of a streamed answer into chunks, of chat and generate alike."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, taken: Iterable[str] = (), origin: str = "", *, has_tools: bool = False
+    ) -> None:
+        """
+        Prepare for one answer.
+
+        Args:
+            taken: the ids of earlier calls of the conversation.
+            origin: the server and model, by which reasoning blocks are marked.
+            has_tools: keep the thinking also of an answer without calls.
+        """
+        self._origin = origin
+        self._thoughts: list[str] = []
+        self._wants_thoughts = has_tools
         self._lines = NewlineSplitter()
-        self._calls = 0
+        self._ids = CallIds(taken)
         self.finished = False
 
     def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
@@ -150,26 +181,38 @@ class ChunkDecoder:
         message = event.get("message") or event
         done = bool(event.get("done"))
         self.finished = self.finished or done
+        calls = tuple(self._call(call) for call in message.get("tool_calls") or ())
+        thinking = message.get("thinking") or ""
+        if thinking:
+            self._thoughts.append(thinking)
         return StreamChunk(
             message.get("content") or message.get("response") or "",
-            message.get("thinking") or "",
+            thinking,
             elapsed_s,
             (event.get("done_reason") or "stop") if done else None,
             _usage(event) if done else None,
             _timings(event) if done else None,
             event,
-            tuple(self._call(call) for call in message.get("tool_calls") or ()),
+            calls,
+            self._returned(has_calls=bool(calls), done=done) if self._thoughts else (),
         )
+
+    def _returned(self, *, has_calls: bool, done: bool) -> tuple[ReasoningBlock, ...]:
+        """The thinking, with the calls that it led to or at the end of an answer with tools."""
+        if not has_calls and not (done and self._wants_thoughts):
+            return ()
+        block = ReasoningBlock({"thinking": "".join(self._thoughts)}, self._origin)
+        self._thoughts = []
+        return (block,)
 
     def _call(self, call: Mapping[str, Any]) -> ToolCall:
         """A call always comes whole; old servers give it no id."""
         function = call.get("function") or {}
-        self._calls += 1
         arguments = function.get("arguments")
         return ToolCall(
-            call.get("id") or f"call_{self._calls}",
+            self._ids.of(call.get("id") or ""),
             function.get("name") or "",
-            arguments if isinstance(arguments, str) else json.dumps(arguments or {}),
+            text_of(arguments) or "{}",
         )
 
 

@@ -10,7 +10,7 @@ import array
 import binascii
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics.media import Tool
@@ -25,12 +25,14 @@ from llm_magics.types import (
     float32_bytes,
     whole_number,
 )
+from llm_magics.wire import openai_reasoning
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, compiled, tool_parameters
 from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import ToolCallAssembler
+from llm_magics.wire.turns import in_tool_turns
 
 _DONE = b"[DONE]"
 
@@ -44,26 +46,44 @@ def chat_request(
     """Return the body of ``POST /chat/completions``, with the schema in the service's dialect."""
     return {
         "model": model,
-        "messages": [_message(message) for message in messages],
+        "messages": _messages(messages),
         **_chat_only(parameters, dialect),
         **_common(parameters),
     }
 
 
-def _message(message: ChatMessage) -> dict[str, Any]:
+def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """The messages; pictures of a tool's result follow it as the user's, as tools have no own."""
+    made: list[dict[str, Any]] = []
+    pictures: list[dict[str, Any]] = []
+    for message, uses_tools in zip(messages, in_tool_turns(messages), strict=True):
+        if message.role != "tool" and pictures:
+            made.append({"role": "user", "content": pictures})
+            pictures = []
+        made.append(_message(message, uses_tools=uses_tools))
+        if message.role == "tool":
+            pictures = pictures + _pictures(message)
+    return [*made, {"role": "user", "content": pictures}] if pictures else made
+
+
+def _pictures(message: ChatMessage) -> list[dict[str, Any]]:
+    return [{"type": "image_url", "image_url": {"url": image.as_url}} for image in message.images]
+
+
+def _message(message: ChatMessage, *, uses_tools: bool = False) -> dict[str, Any]:
     made: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.images:
+    if message.images and message.role != "tool":
         text = [{"type": "text", "text": message.content}] if message.content else []
-        pictures = [
-            {"type": "image_url", "image_url": {"url": image.as_url}} for image in message.images
-        ]
-        made["content"] = [*text, *pictures]
+        made["content"] = [*text, *_pictures(message)]
+    if message.reasoning_blocks:
+        made |= openai_reasoning.fields_of(message, uses_tools=uses_tools)
     if message.tool_calls:
         made["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments_text or "{}"},
+                **openai_reasoning.beside_call(message, call.id),
             }
             for call in message.tool_calls
         ]
@@ -131,9 +151,20 @@ class ChunkDecoder(EventChunkDecoder):
     ``finished`` tells whether the service said that the answer is whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, names: Collection[str] = (), taken: Iterable[str] = (), origin: str = ""
+    ) -> None:
+        """
+        Prepare for one answer.
+
+        Args:
+            names: the tools that it may call.
+            taken: the ids of earlier calls of the conversation.
+            origin: the service and model, by which reasoning blocks are marked.
+        """
         super().__init__()
-        self._calls = ToolCallAssembler()
+        self._calls = ToolCallAssembler(names, taken)
+        self._thoughts = openai_reasoning.Thoughts(origin, wanted=bool(names))
         self._is_refused = False
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
@@ -149,11 +180,12 @@ class ChunkDecoder(EventChunkDecoder):
         return [self._chunk(body, elapsed_s), *self._left_over(elapsed_s)]
 
     def _left_over(self, elapsed_s: float) -> list[StreamChunk]:
-        """Tool calls, and the mark of a refusal, of services that give no finish reason."""
+        """What is left of services that give no finish reason: calls, the mark of a refusal."""
         calls, reason = self._calls.take(), "refusal" if self._is_refused else None
-        if not calls and not reason:
+        blocks = self._thoughts.take(self._calls.extras)
+        if not calls and not reason and not blocks:
             return []
-        return [StreamChunk("", "", elapsed_s, reason, tool_calls=calls)]
+        return [StreamChunk("", "", elapsed_s, reason, None, None, None, calls, blocks)]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if event.data.startswith(_DONE):
@@ -177,10 +209,10 @@ class ChunkDecoder(EventChunkDecoder):
         if old := delta.get("function_call"):  # what came before tool calls
             pieces += [{"function": old}] if old.get("name") or old.get("arguments") else []
         for call in pieces:
-            function = call.get("function") or {}
-            self._calls.add(
-                call.get("index"), call.get("id"), function.get("name"), function.get("arguments")
-            )
+            function = call.get("function") or call
+            index, call_id = call.get("index"), call.get("id")
+            name, arguments = function.get("name"), function.get("arguments")
+            self._calls.add(index, call_id, name, arguments, openai_reasoning.beside(call))
         return bool(pieces)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk:
@@ -197,6 +229,8 @@ class ChunkDecoder(EventChunkDecoder):
             reasoning = delta.get("reasoning_content") or delta.get("reasoning") or thought
             if not reasoning and delta.get("reasoning_details"):
                 reasoning, piece = _details(delta["reasoning_details"])
+            if not self._thoughts.known.isdisjoint(delta):
+                self._thoughts.add(delta, is_whole="message" in choice)
             finish_reason = choice.get("finish_reason")
             has_calls = delta.get("tool_calls") or delta.get("function_call")
             if has_calls and self._add_calls(delta):
@@ -209,6 +243,7 @@ class ChunkDecoder(EventChunkDecoder):
                 finish_reason, self._is_refused = "refusal", False
         usage = event.get("usage")
         timings = event.get("timings") or event.get("stats")
+        calls = self._calls.take() if finish_reason else ()
         return StreamChunk(
             text,
             reasoning,
@@ -217,8 +252,8 @@ class ChunkDecoder(EventChunkDecoder):
             _usage(usage) if usage else None,
             _timings(timings) if timings else None,
             event,
-            self._calls.take() if finish_reason else (),
-            (),
+            calls,
+            self._thoughts.take(self._calls.extras) if finish_reason else (),
             piece,
         )
 

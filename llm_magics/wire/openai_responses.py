@@ -6,17 +6,23 @@ Source: https://platform.openai.com/docs/api-reference/responses and /responses-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from llm_magics.media import ToolCall
+from llm_magics.media import ReasoningBlock, ToolCall
 from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
 from llm_magics.wire.openai_chat import function_of, reasoning_tokens_of, schema_format
+from llm_magics.wire.responses_items import items_of
 from llm_magics.wire.schema_dialects import OPENAI, Dialect
 from llm_magics.wire.sse import ServerEvent
+from llm_magics.wire.tool_calls import CallIds, text_of
+
+# What is asked for beyond the answer, so that it can be sent back without being stored there.
+ENCRYPTED = "reasoning.encrypted_content"
 
 _DONE = b"[DONE]"
 
@@ -32,15 +38,30 @@ def responses_request(
     model: str,
     parameters: ModelParameters,
     dialect: Dialect = OPENAI,
+    *,
+    reasons: bool = True,
 ) -> dict[str, Any]:
-    """The body of ``POST /responses``. Nothing is kept at the service."""
+    """
+    The body of ``POST /responses``. Nothing is kept at the service.
+
+    Its thinking is asked for in encrypted form, to be sent back with the answer, unless the
+    model is known not to reason.
+    """
+    is_stored = bool(parameters.extra_body.get("store"))
     system = "\n\n".join(each.content for each in messages if each.role == "system")
     body: dict[str, Any] = {
         "model": model,
-        "input": [item for each in messages if each.role != "system" for item in _items(each)],
+        "input": [
+            item
+            for each in messages
+            if each.role != "system"
+            for item in items_of(each, is_stored=is_stored)
+        ],
         "stream": True,
         "store": False,
     }
+    if reasons:
+        body["include"] = [ENCRYPTED]
     given = {
         "instructions": system or None,
         "temperature": parameters.temperature,
@@ -58,7 +79,6 @@ def responses_request(
     if parameters.reasoning:
         effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"
         body["reasoning"] = {"effort": effort, "summary": "auto"}
-        body["include"] = ["reasoning.encrypted_content"]
     return {**body, **parameters.extra_body}
 
 
@@ -68,43 +88,31 @@ def _choice(choice: str) -> Any:
     return {"type": "function", "name": choice}
 
 
-def _items(message: ChatMessage) -> list[dict[str, Any]]:
-    if message.role == "tool":
-        return [
-            {
-                "type": "function_call_output",
-                "call_id": message.tool_call_id,
-                "output": message.content,
-            }
-        ]
-    items = [dict(block) for block in message.reasoning_blocks]
-    kind = "output_text" if message.role == "assistant" else "input_text"
-    content = [{"type": kind, "text": message.content}] if message.content else []
-    content += [{"type": "input_image", "image_url": image.as_url} for image in message.images]
-    if content:
-        items.append({"role": message.role, "content": content})
-    items += [
-        {
-            "type": "function_call",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": call.arguments_text,
-        }
-        for call in message.tool_calls
-    ]
-    return items
-
-
 class ChunkDecoder(EventChunkDecoder):
     """The named events of a streamed response into chunks; unknown ones are passed over."""
+
+    def __init__(self, taken: Iterable[str] = (), origin: str = "") -> None:
+        """
+        Prepare for one answer.
+
+        Args:
+            taken: the ids of earlier calls of the conversation.
+            origin: the service and model, by which reasoning blocks are marked.
+        """
+        super().__init__()
+        self._origin = origin
+        self._ids = CallIds(taken)
+        self._has_reasoned = False
+        self._calls = 0
 
     def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """The chunks of a response that came as one JSON body."""
         if not isinstance(body.get("output"), list):
             raise InStreamError(body)
         self.finished = True
-        chunks = [_whole_item(item, body, elapsed_s) for item in body.get("output") or ()]
-        return [*(chunk for chunk in chunks if chunk is not None), _last(body, body, elapsed_s)]
+        chunks = [self._whole_item(item, body, elapsed_s) for item in body["output"]]
+        last = self._last(body, body, elapsed_s)
+        return [*(chunk for chunk in chunks if chunk is not None), last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if event.data == _DONE:
@@ -124,13 +132,56 @@ class ChunkDecoder(EventChunkDecoder):
         if kind in _CALL_PIECES and _is_of_call(event):
             return StreamChunk("", "", elapsed_s, raw=event, piece="tool_call")
         if kind == "response.output_item.done":
-            return _item(event["item"], event, elapsed_s)
+            return self._item(event["item"], event, elapsed_s)
         if kind == "error":
             raise InStreamError({"error": event.get("error") or event})
         if kind in _LAST:
             self.finished = True
-            return _last(event["response"], event, elapsed_s)
+            return self._last(event["response"], event, elapsed_s)
         return None
+
+    def _item(
+        self, item: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
+    ) -> StreamChunk | None:
+        """What a whole item holds: from the first reasoning on, all items go back as they are."""
+        kind = item.get("type")
+        self._has_reasoned = self._has_reasoned or kind == "reasoning"
+        blocks = (ReasoningBlock(item, self._origin),) if self._has_reasoned else ()
+        calls = (self._call(item),) if kind == "function_call" else ()
+        if not blocks and not calls:
+            return None
+        return StreamChunk("", "", elapsed_s, None, None, None, event, calls, blocks)
+
+    def _call(self, item: Mapping[str, Any]) -> ToolCall:
+        self._calls += 1
+        call = call_of(item)
+        return replace(call, id=self._ids.of(call.id))
+
+    def _whole_item(
+        self, item: Mapping[str, Any], body: dict[str, Any], elapsed_s: float
+    ) -> StreamChunk | None:
+        """An output item that came at once: of a message its text, of thinking its words too."""
+        parts = item.get("content") or ()
+        chunk = self._item(item, body, elapsed_s)
+        if item.get("type") == "message":
+            text = "".join(part.get("text") or part.get("refusal") or "" for part in parts)
+            chunk = chunk or StreamChunk("", "", elapsed_s, None, None, None, body)
+            return chunk._replace(text=text)
+        if chunk is None or item.get("type") != "reasoning":
+            return chunk
+        thoughts = [*parts, *(item.get("summary") or ())]
+        return chunk._replace(reasoning="".join(part.get("text") or "" for part in thoughts))
+
+    def _last(
+        self, response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
+    ) -> StreamChunk:
+        """The end; some servers tell of calls only there."""
+        last = _last(response, event, elapsed_s)
+        output = response.get("output")
+        items = output if isinstance(output, list) else []
+        calls = [item for item in items if item.get("type") == "function_call"]
+        left = tuple(self._call(item) for item in calls[self._calls :])
+        return last._replace(tool_calls=left) if left else last
 
 
 def _is_of_call(event: Mapping[str, Any]) -> bool:
@@ -139,32 +190,10 @@ def _is_of_call(event: Mapping[str, Any]) -> bool:
     return item is None or item.get("type") == "function_call"
 
 
-def _item(item: Mapping[str, Any], event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
-    if item.get("type") == "function_call":
-        return StreamChunk("", "", elapsed_s, raw=event, tool_calls=(call_of(item),))
-    if item.get("type") == "reasoning":
-        return StreamChunk("", "", elapsed_s, raw=event, reasoning_blocks=(item,))
-    return None
-
-
-def _whole_item(
-    item: Mapping[str, Any], body: dict[str, Any], elapsed_s: float
-) -> StreamChunk | None:
-    """An output item that came at once: of a message its text, of thinking its words too."""
-    parts = item.get("content") or ()
-    if item.get("type") == "message":
-        text = "".join(part.get("text") or part.get("refusal") or "" for part in parts)
-        return StreamChunk(text, "", elapsed_s, None, None, None, body)
-    chunk = _item(item, body, elapsed_s)
-    if chunk is None or item.get("type") != "reasoning":
-        return chunk
-    thoughts = [*parts, *(item.get("summary") or ())]
-    return chunk._replace(reasoning="".join(part.get("text") or "" for part in thoughts))
-
-
 def call_of(item: Mapping[str, Any]) -> ToolCall:
     """The call in an output item."""
-    return ToolCall(item.get("call_id") or "", item.get("name") or "", item.get("arguments") or "")
+    arguments = text_of(item.get("arguments"))
+    return ToolCall(item.get("call_id") or "", item.get("name") or "", arguments)
 
 
 def _last(response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float) -> StreamChunk:

@@ -3,61 +3,285 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from llm_magics.media import ToolCall
+from llm_magics.types import ChatMessage
+
+
+class CallIds:
+    """
+    Makes ids for calls that came without one.
+
+    They are the same whenever the same answer is read, and differ from all others in the
+    conversation. Nine letters and digits are what the strictest service (Mistral) takes.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+        self._given: set[str] = set()
+        self._number = len(self._taken)
+
+    def reserve(self, ids: Iterable[str]) -> None:
+        """Make none of ``ids``."""
+        self._taken.update(ids)
+
+    def of(self, call_id: str) -> str:
+        """Return ``call_id``, or a new one where it is empty or another call's of this answer."""
+        made = call_id
+        while not made or made in self._given or (made != call_id and made in self._taken):
+            self._number += 1
+            made = f"call{self._number:05d}"
+        self._given.add(made)
+        return made
+
+
+def text_of(arguments: Any) -> str:
+    """Return the arguments of a call as JSON text: some services send the object itself."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class _Scan:
+    """How far the pieces of a text have been read for the end of the object that it is."""
+
+    read: int = 0
+    depth: int = 0
+    in_string: bool = False
+    is_escaped: bool = False
+
+    def is_balanced(self, pieces: Sequence[str]) -> bool:
+        """Whether all brackets and quotes are closed; reads only what is new."""
+        for piece in pieces[self.read :]:
+            self._take(piece)
+        self.read = len(pieces)
+        return self.depth <= 0 and not self.in_string
+
+    def _take(self, piece: str) -> None:
+        for letter in piece:
+            if self.is_escaped:
+                self.is_escaped = False
+            elif self.in_string:
+                self.is_escaped = letter == "\\"
+                self.in_string = letter != '"'
+            elif letter == '"':
+                self.in_string = True
+            elif letter in "{[":
+                self.depth += 1
+            elif letter in "}]":
+                self.depth -= 1
 
 
 @dataclass(slots=True)
 class _Call:
+    """
+    A call as far as it has come.
+
+    Attributes:
+        pieces: its arguments as they came.
+        snapshot: the last piece, while each began with the one before: some services send
+            all of the arguments again with each piece.
+        named: how many pieces brought the name.
+        is_doubtful: whether it may be only a repetition of the name of the one before.
+        has_arguments: whether any came that are not blank.
+        is_broken: whether all brackets were closed, and it was not JSON.
+    """
+
     index: int | None
     id: str
     name: str = ""
-    arguments: str = ""
+    pieces: list[str] = field(default_factory=list)
+    snapshot: str | None = None
+    named: int = 0
+    is_doubtful: bool = False
+    has_arguments: bool = False
+    is_broken: bool = False
+    scan: _Scan = field(default_factory=_Scan)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, text: str) -> None:
+        if not text:
+            return
+        if not self.pieces:
+            self.snapshot = text
+        elif self.snapshot is not None:
+            self.snapshot = text if text.startswith(self.snapshot) else None
+        self.pieces.append(text)
+        self.has_arguments = self.has_arguments or bool(text.strip())
+
+    @property
+    def text(self) -> str:
+        """The arguments, by whichever way of sending them makes them JSON."""
+        joined = "".join(self.pieces)
+        if len(self.pieces) < 2 or self.snapshot is None or _is_json(joined):
+            return joined
+        return self.snapshot if _is_json(self.snapshot) else joined
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether each piece has all of the arguments so far."""
+        return len(self.pieces) > 1 and self.snapshot is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arguments are JSON already."""
+        if self.is_growing and _is_json(self.snapshot or ""):
+            return True
+        if self.is_broken or not self.has_arguments or not self.scan.is_balanced(self.pieces):
+            return False
+        self.is_broken = not _is_json("".join(self.pieces))
+        return not self.is_broken
 
 
 class ToolCallAssembler:
     """
     Takes pieces in the order they come; gives the calls when they are whole.
 
-    An index names a call — unless another id comes at a used index, which is another call
-    (Ollama, several look-alikes). Without index and id a piece belongs to the latest call.
+    A piece belongs to the call with its id, else to that at its index, else to the latest. A
+    piece with a name begins a new call where its id or its name differs, or where the arguments
+    so far are complete: some services number all calls 0, leave out ids and indexes, or repeat
+    the name in each piece.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Collection[str] = (), taken: Iterable[str] = ()) -> None:
+        """
+        Prepare for one answer.
+
+        Args:
+            names: the tools that may be called, by which a name that comes in pieces is known.
+            taken: the ids of earlier calls of the conversation.
+        """
+        self._names = frozenset(names)
+        self._ids = CallIds(taken)
         self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._by_id: dict[str, _Call] = {}
+        self._latest: _Call | None = None
+        self.extras: dict[str, Mapping[str, Any]] = {}
 
     def add(
         self,
-        index: int | None,
-        call_id: str | None,
-        name: str | None,
-        arguments: str | Mapping[str, Any] | None,
+        index: Any,
+        call_id: Any,
+        name: Any,
+        arguments: Any,
+        extra: Mapping[str, Any] = _NOTHING,
     ) -> None:
-        """One piece; any part of it may be missing."""
-        call = self._find(index, call_id)
-        if call and name and call.name and call.arguments and index is None and not call_id:
-            call = None  # without index or id, a name says that another call begins
-        if call is None:
-            call = _Call(index, call_id or "")
-            self._calls.append(call)
-        call.name = name or call.name  # later pieces may repeat it as ""
-        if isinstance(arguments, Mapping):
-            call.arguments = json.dumps(arguments)
-        else:
-            call.arguments += arguments or ""
+        """
+        Take one piece, any part of which may be missing.
 
-    def _find(self, index: int | None, call_id: str | None) -> _Call | None:
-        for call in reversed(self._calls):
-            same_place = index is None or call.index == index
-            if same_place and (not call_id or call.id in ("", call_id)):
-                call.id = call.id or call_id or ""
-                return call
-        return None
+        ``extra`` goes back with the call, and is found in ``extras`` when the calls are taken.
+        """
+        index = _index_of(index)
+        call_id = str(call_id) if call_id is not None else ""
+        name = name if isinstance(name, str) else ""
+        text = text_of(arguments)
+        is_whole = isinstance(arguments, Mapping)
+        call = self._find(index, call_id, name)
+        is_doubtful = False
+        if call is not None and self._begins(call, call_id, name, text, is_whole=is_whole):
+            is_doubtful = name == call.name and not call_id and not text.strip()
+            call = None
+        if call is None:
+            call = _Call(index, call_id, is_doubtful=is_doubtful)
+            self._calls.append(call)
+        self._latest = call
+        call.id = call.id or call_id
+        if call.id:
+            self._by_id[call.id] = call
+        if index is not None:
+            self._by_index[index] = call
+        call.named += bool(name)
+        call.name = self._name(call.name, name)
+        if not (name and _is_repeated(call, text, is_same=bool(call_id))):
+            call.add(text)
+        if extra:
+            call.extra |= extra
+
+    def _find(self, index: int | None, call_id: str, name: str) -> _Call | None:
+        """The call that a piece may belong to."""
+        there = self._by_index.get(index) if index is not None else None
+        known = self._by_id.get(call_id) if call_id else None
+        if there is not None and (known is None or there.id in ("", call_id)):
+            return there
+        if known is not None and (None in (index, known.index) or not known.is_complete):
+            return known
+        if index is None:
+            return self._latest
+        return there if there or name or call_id else self._latest
+
+    def _begins(self, call: _Call, call_id: str, name: str, text: str, *, is_whole: bool) -> bool:
+        """Whether a piece that may belong to ``call`` begins another one."""
+        is_other_id = bool(call_id and call.id and call_id != call.id)
+        if not name:
+            return is_other_id and bool(text.strip()) and call.is_complete
+        if is_other_id:
+            return True
+        if call.name and name != call.name:
+            return bool(call.pieces) or not self._is_part(call.name, name)
+        is_repeated = bool(call_id) and call_id == call.id and not text.strip()
+        if is_repeated or _is_repeated(call, text, is_same=bool(call_id)):
+            return False
+        return (is_whole and call.has_arguments) or call.is_complete
+
+    def _is_part(self, before: str, name: str) -> bool:
+        """Whether ``name`` goes on with the name that ``before`` begins."""
+        if before in self._names and name in self._names:
+            return False
+        longer = (before + name, name if name.startswith(before) else before + name)
+        return any(known.startswith(longer) for known in self._names)
+
+    def _name(self, before: str, name: str) -> str:
+        """The name after another piece of it; later pieces may repeat it, or be empty."""
+        if not name or name == before:
+            return before
+        return name if not before or name.startswith(before) else before + name
 
     def take(self) -> tuple[ToolCall, ...]:
-        """The calls so far, which are now given away."""
-        calls, self._calls = self._calls, []
-        return tuple(ToolCall(call.id, call.name, call.arguments) for call in calls)
+        """Return the calls so far, which are now given away."""
+        calls, self._calls, self._latest = self._calls, [], None
+        self._by_index, self._by_id = {}, {}
+        kept: list[_Call] = []
+        for call in calls:
+            # A name without arguments after a call that had its name repeated all the time.
+            if call.is_doubtful and not call.pieces and kept and kept[-1].named > 1:
+                continue
+            kept.append(call)
+        self._ids.reserve(each.id for each in kept)
+        made = tuple(ToolCall(self._ids.of(each.id), each.name, each.text) for each in kept)
+        self.extras = {call.id: each.extra for call, each in zip(made, kept, strict=True)}
+        return made
+
+
+def _is_repeated(call: _Call, text: str, *, is_same: bool) -> bool:
+    """Whether ``text`` is all of the arguments once more, of a call that ``is_same`` by its id."""
+    if not text.strip() or not (is_same or call.is_growing):
+        return False
+    return (call.snapshot in (None, text)) and call.is_complete and text == call.text
+
+
+def _index_of(index: Any) -> int | None:
+    if isinstance(index, str) and index.isdecimal() and len(index) < 10:
+        return int(index)
+    return index if type(index) is int else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def ids_of(messages: Sequence[ChatMessage]) -> list[str]:
+    """Return the ids of all calls in a conversation."""
+    return [call.id for message in messages for call in message.tool_calls]

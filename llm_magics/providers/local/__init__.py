@@ -33,10 +33,12 @@ from llm_magics.providers.local.catalog import STARTERS
 from llm_magics.providers.local.engine import Engine, EnginePool, EngineSpec, default_threads
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.providers.openai_like.refusals import classified, error_of
+from llm_magics.providers.returning import without_foreign
 from llm_magics.providers.streams import stream_chunks
 from llm_magics.settings.folders import cache_folder
 from llm_magics.types import ChatMessage, ModelParameters, PackedVectors, Progress, StreamChunk
 from llm_magics.wire import openai_chat
+from llm_magics.wire.tool_calls import ids_of
 
 # A long context costs memory whether used or not; a model of 128k would take gigabytes.
 _LONGEST_CONTEXT = 8192
@@ -196,8 +198,12 @@ class LocalProvider(StreamingProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
+        origin = f"chat {self.name} {model}"
+        messages = without_foreign(messages, origin)
         body = openai_chat.chat_request(messages, model, parameters)
-        return self._stream("/v1/chat/completions", body, model, parameters)
+        names = [tool.name for tool in parameters.tools]
+        decoder = openai_chat.ChunkDecoder(names, ids_of(messages), origin)
+        return self._stream("/v1/chat/completions", body, model, parameters, decoder)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -206,7 +212,12 @@ class LocalProvider(StreamingProvider):
         return self._stream("/v1/completions", body, model, parameters)
 
     async def _stream(
-        self, path: str, body: dict[str, Any], model: str, parameters: ModelParameters
+        self,
+        path: str,
+        body: dict[str, Any],
+        model: str,
+        parameters: ModelParameters,
+        decoder: openai_chat.ChunkDecoder | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         engine = await self._ready(model, "chat")
         if parameters.tools and parameters.tool_choice != "none":
@@ -220,7 +231,7 @@ class LocalProvider(StreamingProvider):
             engine.transport,
             path,
             body,
-            openai_chat.ChunkDecoder(),
+            decoder or openai_chat.ChunkDecoder(),
             lambda said, status, headers: classified(said, status, self.name, model, headers),
         )
         try:

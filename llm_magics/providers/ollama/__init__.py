@@ -32,6 +32,7 @@ from llm_magics.providers.ollama.options import check, with_options
 from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
+from llm_magics.providers.returning import without_foreign
 from llm_magics.providers.schema_binding import SchemaBindings, stated
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import (
@@ -46,6 +47,7 @@ from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
 from llm_magics.wire.schema_dialects import GRAMMAR, compiled
+from llm_magics.wire.tool_calls import ids_of
 
 _HOW_TO_EMBED_LONG_TEXTS = (
     'Embed its beginning with too_long="truncate", or the mean of its parts with '
@@ -284,12 +286,18 @@ class OllamaProvider(RemoteProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         has_images = any(message.images for message in messages)
         path, headers = "/api/chat", parameters.extra_headers
+        origin = f"ollama {self.address} {model}"
+        messages = without_foreign(messages, origin)
+        has_tools = bool(parameters.tools)
 
         def ask(
             said: Sequence[ChatMessage], given: ModelParameters
         ) -> AsyncGenerator[StreamChunk, None]:
             body = wire.chat_request(said, model, given)
-            return self._stream(path, body, model, headers, needs_vision=has_images)
+            decoder = wire.ChunkDecoder(ids_of(said), origin, has_tools=has_tools)
+            return self._stream(
+                path, body, model, headers, needs_vision=has_images, decoder=decoder
+            )
 
         schema = parameters.schema
         if schema is None:
@@ -307,7 +315,7 @@ class OllamaProvider(RemoteProvider):
         body = wire.generate_request(prompt, model, parameters)
         return self._stream("/api/generate", body, model, parameters.extra_headers)
 
-    async def _stream(
+    async def _stream(  # noqa: PLR0913 (a request, and how it is read)
         self,
         path: str,
         body: dict[str, Any],
@@ -315,13 +323,14 @@ class OllamaProvider(RemoteProvider):
         headers: Mapping[str, str],
         *,
         needs_vision: bool = False,
+        decoder: wire.ChunkDecoder | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         body = self._with_settings(body)
         if needs_vision and "vision" not in await self._abilities_of(model):
             # The server would leave the picture out in silence, and an answer be made up.
             msg = f"{self.name}/{model} cannot see pictures."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
-        chunks = self._chunks(path, body, model, wire.ChunkDecoder(), headers)
+        chunks = self._chunks(path, body, model, decoder or wire.ChunkDecoder(), headers)
         has_answered = False
         try:
             async for chunk in chunks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -19,8 +20,14 @@ from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.openai_like.batches import batches
 from llm_magics.providers.openai_like.listing import described
 from llm_magics.providers.openai_like.quirks import Quirks
-from llm_magics.providers.openai_like.refusals import NoSystem, classified, refused_parameter
+from llm_magics.providers.openai_like.refusals import (
+    Adapted,
+    NoSystem,
+    classified,
+    refused_parameter,
+)
 from llm_magics.providers.remote import RemoteConfig
+from llm_magics.providers.returning import without_foreign
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -31,6 +38,7 @@ from llm_magics.types import (
     model_name,
 )
 from llm_magics.wire import openai_chat
+from llm_magics.wire.tool_calls import ids_of
 
 # A refused parameter and what takes its place.
 _REPLACED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -144,12 +152,15 @@ class OpenAILikeProvider(LeavingOutProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        quirks = self.quirks
+        origin = f"chat {self.address} {model}"
+        messages, quirks = without_foreign(messages, origin), self.quirks
 
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
             return quirks.adapt(openai_chat.chat_request(said, model, given, quirks.dialect))
 
-        path, decoder = self._path("/chat/completions", model), openai_chat.ChunkDecoder
+        names = [tool.name for tool in parameters.tools]
+        decoder = partial(openai_chat.ChunkDecoder, names, ids_of(messages), origin)
+        path = self._path("/chat/completions", model)
         return self._answered(path, messages, model, parameters, quirks.dialect, build, decoder)
 
     def stream_completion(
@@ -168,12 +179,17 @@ class OpenAILikeProvider(LeavingOutProvider):
         if isinstance(refused, NoSystem):
             body["messages"] = [_as_user(message) for message in body["messages"]]
             return
+        if isinstance(refused, Adapted):
+            refused.leave_out(body)
+            return
         value = body.pop(refused.name, None)
         other = _REPLACED.get(refused.name)
         if other is not None and Refused(other) not in known:
             body[other] = value
 
     def _is_silent(self, refused: Refused, known: list[Refused]) -> bool:
+        if isinstance(refused, Adapted):
+            return True
         other = _REPLACED.get(refused.name)
         has_substitute = other is None or Refused(other) not in known
         return refused.name in self.silently and has_substitute

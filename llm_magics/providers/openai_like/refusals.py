@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_magics.errors import (
     AuthenticationError,
@@ -18,7 +18,10 @@ from llm_magics.errors import (
 )
 from llm_magics.http import Reply
 from llm_magics.providers import refusals
+from llm_magics.providers.error_bodies import told_by
 from llm_magics.providers.leaving_out import Refused
+from llm_magics.wire import openai_reasoning
+from llm_magics.wire.openai_responses import ENCRYPTED
 
 _BY_CODE: dict[str, type[ProviderError]] = {
     "DeploymentNotFound": ModelNotFoundError,
@@ -71,6 +74,115 @@ class NoSystem(Refused):
         return any(message.get("role") == "system" for message in body.get("messages") or ())
 
 
+@dataclass(frozen=True, slots=True)
+class NoEncrypted(Refused):
+    """The encrypted thinking that is asked for, of a model that does not reason."""
+
+    name: str = "encrypted thinking"
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        return ENCRYPTED in (body.get("include") or ())
+
+    def leave_out(self, body: dict[str, Any]) -> None:
+        """Ask for the rest only."""
+        body["include"] = [each for each in body["include"] if each != ENCRYPTED]
+        if not body["include"]:
+            del body["include"]
+
+
+@dataclass(frozen=True, slots=True)
+class NoReturned(Refused):
+    """Thinking that is sent back in a chat, to a server that does not take it."""
+
+    name: str = "its thinking back"
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        messages = body.get("messages") or []
+        return openai_reasoning.without_reasoning(messages) != messages
+
+    def leave_out(self, body: dict[str, Any]) -> None:
+        """Send the answers alone."""
+        body["messages"] = openai_reasoning.without_reasoning(body["messages"])
+
+
+@dataclass(frozen=True, slots=True)
+class NoEncryptedItems(Refused):
+    """Encrypted thinking in a conversation, which another account's key cannot open."""
+
+    name: str = "encrypted thinking of another account"
+    is_lasting: ClassVar[bool] = False
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        return any(item.get("type") == "reasoning" for item in body.get("input") or ())
+
+    def leave_out(self, body: dict[str, Any]) -> None:
+        """Send the rest without the names of its items, which belong to the thinking."""
+        body["input"] = [
+            {name: value for name, value in item.items() if name not in ("id", "status", "phase")}
+            for item in body["input"]
+            if item.get("type") != "reasoning"
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingThoughts(Refused):
+    """Thinking that must stand with calls, of calls that another model made."""
+
+    name: str = "calls without thinking"
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        messages = body.get("messages") or []
+        return openai_reasoning.with_empty_reasoning(messages) != messages
+
+    def leave_out(self, body: dict[str, Any]) -> None:
+        """Say of these calls that there was none."""
+        body["messages"] = openai_reasoning.with_empty_reasoning(body["messages"])
+
+
+@dataclass(frozen=True, slots=True)
+class MissingSignatures(Refused):
+    """Signatures that must stand with calls, of calls that another model made."""
+
+    name: str = "calls without a signature"
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        messages = body.get("messages") or []
+        return openai_reasoning.with_no_signature(messages) != messages
+
+    def leave_out(self, body: dict[str, Any]) -> None:
+        """Say of these calls that they come from elsewhere, in Google's words for it."""
+        body["messages"] = openai_reasoning.with_no_signature(body["messages"])
+
+
+Adapted = NoEncrypted | NoReturned | NoEncryptedItems | MissingThoughts | MissingSignatures
+
+_IS_MISSING = re.compile(
+    r"missing|must be (?:passed|provided|included)|is required", re.IGNORECASE
+)
+_FIELD = re.compile(
+    r"\b(?:reasoning_content|reasoning_details|extra_content)\b|message.{0,80}\breasoning\b",
+    re.DOTALL,
+)
+
+
+def adapted_conversation(error: ProviderError, body: Mapping[str, Any]) -> Adapted | None:
+    """Return what must change in how thinking is asked for or sent back, if ``error`` says so."""
+    words = told_by(error.body).message
+    found: Adapted | None = None
+    if "encrypted content" in words.lower():
+        is_foreign = error.code == "invalid_encrypted_content" or "verified" in words
+        found = NoEncryptedItems() if is_foreign else NoEncrypted()
+    elif re.search(r"\binclude\b", words):
+        found = NoEncrypted()
+    elif "thought_signature" in words and _IS_MISSING.search(words):
+        found = MissingSignatures()
+    elif "reasoning_content" in words and _IS_MISSING.search(words):
+        found = MissingThoughts()
+    elif _FIELD.search(words):
+        found = NoReturned()
+    return found if found is not None and found.is_in(body) else None
+
+
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
 
@@ -103,6 +215,9 @@ def refused_parameter(error: ProviderError, body: Mapping[str, Any]) -> Refused 
     """What of ``body`` the service says it does not take, if that is the matter."""
     if error.status not in (400, 422):
         return None
+    adapted = adapted_conversation(error, body)
+    if adapted is not None:
+        return adapted
     told = error.body.get("error") if isinstance(error.body, dict) else None
     param = told.get("param") if isinstance(told, dict) else None
     if isinstance(param, str) and _ROLE.fullmatch(param) and NoSystem().is_in(body):

@@ -1,0 +1,174 @@
+"""
+Thinking that services with OpenAI's chat format want back with an answer.
+
+DeepSeek, Moonshot and Z.ai want ``reasoning_content``, newer vLLM servers and Cerebras
+``reasoning``, OpenRouter and MiniMax ``reasoning_details``, and Google the ``extra_content`` of a
+tool call or of the message, with its signature.
+
+Sources: https://api-docs.deepseek.com/guides/thinking_mode,
+https://openrouter.ai/docs/use-cases/reasoning-tokens and
+https://ai.google.dev/gemini-api/docs/thought-signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llm_magics.media import ReasoningBlock
+from llm_magics.types import ChatMessage
+
+# Fields with the text of the thinking.
+_TEXTS = ("reasoning_content", "reasoning")
+
+# Fields of a message that are sent back; those of thinking in words only with tool calls.
+FIELDS = (*_TEXTS, "reasoning_details", "extra_content")
+
+# Fields beside the function of a tool call that are sent back.
+_BESIDE = ("extra_content", "thought_signature")
+
+# What Google takes for the signature of a call that one of its models did not make.
+_NOT_SIGNED = "skip_thought_signature_validator"
+
+# Fields of a detail that come in pieces.
+_IN_PIECES = ("text", "summary", "data", "signature")
+
+
+def fields_of(message: ChatMessage, *, uses_tools: bool) -> dict[str, Any]:
+    """Return the fields of ``message`` that its service wants back."""
+    made: dict[str, Any] = {}
+    for block in message.reasoning_blocks:
+        for name in FIELDS:
+            is_wanted = uses_tools or name not in _TEXTS
+            if name in block and is_wanted and "tool_call_id" not in block and "type" not in block:
+                made[name] = block[name]
+    return made
+
+
+def beside_call(message: ChatMessage, call_id: str) -> dict[str, Any]:
+    """Return what stands beside the function of a call of ``message``, such as a signature."""
+    found: dict[str, Any] = {}
+    for block in message.reasoning_blocks:
+        if block.get("tool_call_id") == call_id and "type" not in block:
+            found |= {name: block[name] for name in _BESIDE if name in block}
+    return found
+
+
+def beside(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a piece of a call has beside its function, and must go back with it."""
+    return {name: call[name] for name in _BESIDE if call.get(name)}
+
+
+class Thoughts:
+    """Collects what must go back with an answer, as its pieces come."""
+
+    known = frozenset(FIELDS)
+
+    def __init__(self, origin: str, *, wanted: bool) -> None:
+        """Keep thinking in words also of an answer without tool calls if it is ``wanted``."""
+        self._origin = origin
+        self._is_wanted = wanted
+        self._texts: dict[str, list[str]] = {}
+        self._details: list[Any] = []
+        self._extra: dict[str, Any] = {}
+
+    def add(self, delta: Mapping[str, Any], *, is_whole: bool = False) -> None:
+        """Take what ``delta`` has; one that ``is_whole`` is a message, and no piece of one."""
+        for name in _TEXTS:
+            if isinstance(text := delta.get(name), str):
+                self._texts.setdefault(name, []).append(text)
+        if isinstance(extra := delta.get("extra_content"), Mapping):
+            self._extra |= extra
+        details = delta.get("reasoning_details")
+        for each in details if isinstance(details, list) else ():
+            if isinstance(each, Mapping):
+                self._add_detail(each, is_whole=is_whole)
+
+    def _add_detail(self, detail: Mapping[str, Any], *, is_whole: bool) -> None:
+        """Join ``detail`` to the one that it goes on with."""
+        last = self._details[-1] if self._details else None
+        same = ("type", "index", "id")
+        is_rest = last is not None and all(
+            name not in detail or detail[name] is None or last.get(name) in (None, detail[name])
+            for name in same
+        )
+        is_single = is_whole or "index" not in detail
+        if last is None or not is_rest or is_single or "data" in last:
+            self._details.append(dict(detail))
+        else:
+            _join(last, detail)
+
+    def take(self, calls: Mapping[str, Mapping[str, Any]]) -> tuple[ReasoningBlock, ...]:
+        """
+        Return what must go back, once the answer is whole.
+
+        Args:
+            calls: of each call by its id, what stands beside its function.
+        """
+        blocks = tuple(ReasoningBlock(each, self._origin) for each in self._blocks(calls))
+        self._texts, self._details, self._extra = {}, [], {}
+        return blocks
+
+    def _blocks(self, calls: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        if self._details:
+            yield {"reasoning_details": self._details}
+        elif self._texts and (calls or self._is_wanted):
+            yield {name: "".join(pieces) for name, pieces in self._texts.items()}
+        if self._extra:
+            yield {"extra_content": self._extra}
+        for call_id, extra in calls.items():
+            if extra:
+                yield {"tool_call_id": call_id, **extra}
+
+
+def _join(last: dict[str, Any], detail: Mapping[str, Any]) -> None:
+    for name, value in detail.items():
+        if name in _IN_PIECES and isinstance(value, str) and isinstance(last.get(name), str):
+            last[name] += value
+        elif value is not None or name not in last:
+            last[name] = value
+
+
+def without_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages of a request without what was sent back of the thinking."""
+    made = []
+    for message in messages:
+        if message.get("role") != "assistant":
+            made.append(dict(message))
+            continue
+        kept = {name: value for name, value in message.items() if name not in FIELDS}
+        if "tool_calls" in kept:
+            calls = kept["tool_calls"]
+            kept["tool_calls"] = [
+                {name: value for name, value in call.items() if name not in _BESIDE}
+                for call in calls
+            ]
+        made.append(kept)
+    return made
+
+
+def with_empty_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages of a request, with empty thinking where calls have none."""
+    return [
+        {**message, "reasoning_content": ""}
+        if message.get("tool_calls") and "reasoning_content" not in message
+        else dict(message)
+        for message in messages
+    ]
+
+
+def with_no_signature(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Return the messages of a request, the first call of each marked where it has no signature.
+
+    The mark is Google's own for calls that another model made.
+    """
+    made = []
+    for message in messages:
+        calls = message.get("tool_calls")
+        if calls and not any(call.get("extra_content") for call in calls):
+            first = {**calls[0], "extra_content": {"google": {"thought_signature": _NOT_SIGNED}}}
+            made.append({**message, "tool_calls": [first, *calls[1:]]})
+        else:
+            made.append(dict(message))
+    return made
