@@ -240,6 +240,7 @@ def test_openai_responses() -> None:
                 max_output_tokens=9,
                 stream=True,
                 store=False,
+                include=["reasoning.encrypted_content"],
             )  # fmt: skip
             text = "".join(
                 event.delta for event in events if event.type == "response.output_text.delta"

@@ -57,6 +57,12 @@ _NOT_TAKEN = re.compile(r"Extra inputs are not permitted|deprecated|not supporte
 # A signature that was made for another account, or does not belong to its thinking.
 _NOT_VERIFIED = re.compile(r"Invalid .?signature.? in .?thinking.? block", re.IGNORECASE)
 
+# Calls in a turn that has no thinking, though thinking is asked for.
+_BEGAN_WITHOUT = re.compile(
+    r"Expected .?thinking.? or .?redacted_thinking.?,? but found|must start with a thinking block",
+    re.IGNORECASE,
+)
+
 # What an error inside a stream that began with 200 would have had for a status.
 _STATUS_OF = {"api_error": 500, "timeout_error": 504}
 
@@ -70,6 +76,17 @@ class ForeignThinking(Refused):
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         return wire.has_thinking(body)
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingTooLate(Refused):
+    """Thinking in the middle of a turn that began without: its calls are another model's."""
+
+    name: str = "thinking in the middle of a turn"
+    is_lasting: ClassVar[bool] = False
+
+    def is_in(self, body: Mapping[str, Any]) -> bool:
+        return "thinking" in body
 
 
 class AnthropicConfig(RemoteConfig):
@@ -108,7 +125,7 @@ class AnthropicProvider(LeavingOutProvider):
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _OWN
     config: AnthropicConfig
-    silently = frozenset({"thinking", ForeignThinking().name})
+    silently = frozenset({"thinking", ForeignThinking().name, ThinkingTooLate().name})
 
     def _headers(self) -> Mapping[str, str]:
         return {"anthropic-version": self.config.api_version}
@@ -204,6 +221,8 @@ class AnthropicProvider(LeavingOutProvider):
         words = told_by(error.body).message
         if _NOT_VERIFIED.search(words) and ForeignThinking().is_in(body):
             return ForeignThinking()
+        if _BEGAN_WITHOUT.search(words) and ThinkingTooLate().is_in(body):
+            return ThinkingTooLate()
         if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
             return Refused("thinking", body["thinking"])
         if _NOT_TAKEN.search(words):
@@ -215,6 +234,8 @@ class AnthropicProvider(LeavingOutProvider):
     def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
         if isinstance(refused, ForeignThinking):
             wire.leave_out_thinking(body)
+        elif isinstance(refused, ThinkingTooLate):
+            del body["thinking"]
         elif refused.name != "thinking":
             super()._leave_out(body, refused, known)
         elif "budget_tokens" in body.get("thinking", {}):

@@ -72,9 +72,7 @@ def messages_request(
             body[name] = value
     if parameters.stop:
         body["stop_sequences"] = list(parameters.stop)
-    body |= _tools(parameters)
-    if not (parameters.reasoning and lacks_thinking(turns)):
-        body |= _thinking(parameters, body["max_tokens"])
+    body |= _tools(parameters) | _thinking(parameters, body["max_tokens"])
     if parameters.schema is not None:
         made = compiled(parameters.schema, ANTHROPIC)
         schema = made.schema if made else closed(dict(parameters.schema))
