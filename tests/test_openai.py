@@ -254,15 +254,49 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
         ({"retry-after": "-1"}, None),
         ({"retry-after": "inf"}, None),
         ({}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s"}, 1.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+        ({"x-ratelimit-remaining-tokens": "9", "x-ratelimit-reset-tokens": "6m0s"}, None),
+        (
+            {
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "7.66s",
+                "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-tokens": "1m2s",
+            },
+            62.0,
+        ),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "10"}, 10.0),
+        (
+            {
+                "x-ratelimit-remaining": "0",
+                "x-ratelimit-reset": f"{(NOW + timedelta(seconds=30)).timestamp() * 1000:.0f}",
+            },
+            30.0,
+        ),
+        (
+            {
+                "retry-after": "3",
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "60s",
+            },
+            3.0,
+        ),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, None),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s!"}, None),
+        ({"x-ratelimit-reset-requests": "1s"}, None),
     ],
 )
 def test_how_long_to_wait(headers: dict[str, str], expected: float | None) -> None:
-    """Milliseconds, seconds or a date; nonsense is nothing."""
+    """Milliseconds, seconds, a date, or the reset of a used-up limit; nonsense is nothing."""
     assert retry_after_s(headers, NOW) == expected
 
 
 @given(st.text())
 def test_no_header_breaks_the_clock(value: str) -> None:
     """Servers may send what they like."""
-    waited = retry_after_s({"retry-after": value}, NOW)
-    assert waited is None or waited >= 0
+    used_up = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": value}
+    for headers in ({"retry-after": value}, {"retry-after-ms": value}, used_up):
+        waited = retry_after_s(headers, NOW)
+        assert waited is None or waited >= 0

@@ -67,6 +67,7 @@ class ManyCall:
         self._batch: Batch | None = None
         self._waiting: Callable[[], str] = str
         self._failed_in_row: list[int] = []
+        self.done: Callable[[], str] = self._done
         self.responses: list[Response | None] = [None] * len(prompts)
         self.errors: dict[int, LLMError] = {}
         self._counts: Counter[Outcome | None] = Counter()
@@ -107,16 +108,15 @@ class ManyCall:
             self._counts[self.outcome(number)] -= 1
             self.errors.pop(number, None)
             self.responses[number] = None
-        done = sum(
-            each is not None and number not in self.errors
-            for number, each in enumerate(self.responses)
-        )
-        hint = (
-            f"{done:,} of {len(self._prompts):,} prompts are answered and kept. "
-            "Run it again to send the others."
-        )
+        hint = f"{self.done()} are answered and kept. Run it again to send the others."
         failures = self._batch.breaker.failures if self._batch and self.is_broken_off else 0
         return with_hint(error, failures, hint)
+
+    def _done(self) -> str:
+        """Return how much is answered, in words; a column counts its rows instead."""
+        good = [number for number, each in enumerate(self.responses) if each is not None]
+        done = len(set(good) - set(self.errors))
+        return f"{done:,} of {len(self._prompts):,} prompts"
 
     def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
         """Return how many prompts to ask at once: as many as given, or as bring the most."""
@@ -175,6 +175,8 @@ class ManyCall:
             self.errors[number] = error
             if isinstance(error, ProviderError) and is_service_failure(error):
                 self._failed_in_row.append(number)
+            else:
+                self._failed_in_row.clear()
         else:
             self._failed_in_row.clear()
         self.responses[number] = call.response()

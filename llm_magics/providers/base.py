@@ -393,7 +393,9 @@ class StreamingProvider(BaseModelProvider):
             if thinking is not None:
                 came.append(thinking.flush())
             partial = ModelResponse.of(came, model=model, provider=self.name)
-            if isinstance(error, StreamInterrupted) or not (partial.text or partial.reasoning):
+            if isinstance(error, StreamInterrupted) or not (
+                partial.text or partial.reasoning or partial.tool_calls
+            ):
                 raise
             raise self._broken_off(error, partial) from error
         finally:

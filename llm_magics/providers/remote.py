@@ -260,14 +260,17 @@ class RemoteProvider(StreamingProvider):
         return said
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Whatever is odd in what the service sent becomes an error that says so."""
+    def _reading(self, *, retryable: bool = False) -> Iterator[None]:
+        """Turn any error in reading what the service sent into one that says so."""
         try:
             yield
         except UNREADABLE as error:
             msg = f"{self.name} sent what cannot be read: {type(error).__name__}: {error}"
             raise ProviderError(
-                msg, hint="Check the provider's base_url.", provider=self.name
+                msg,
+                hint="Check the provider's base_url.",
+                provider=self.name,
+                retryable=retryable,
             ) from error
 
     async def _chunks(
@@ -340,7 +343,14 @@ class RemoteProvider(StreamingProvider):
     def _foreign(self, said: Any) -> ConfigurationError:
         msg = f"What answers at {self.address} is not {self.name}: {str(said)[:60]!r}"
         hint = f"Check providers.{self.name}.base_url; perhaps a proxy answered in its place."
-        return ConfigurationError(msg, hint=hint, provider=self.name, body=said)
+        return ConfigurationError(
+            # A proxy that answers once in place of the service does so in passing.
+            msg,
+            hint=hint,
+            provider=self.name,
+            body=said,
+            retryable=True,
+        )
 
     async def close(self) -> None:
         await self._transport.close()

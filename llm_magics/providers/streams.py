@@ -107,7 +107,7 @@ def _web_page(reply: Reply) -> ConfigurationError:
     text = re.sub(r"<[^>]*>", " ", reply.body[:4000].decode("utf-8", "replace"))
     msg = f"A web page came in place of an answer: {' '.join(text.split())[:80]!r}"
     hint = "Check the provider's base_url; perhaps a proxy answered in its place."
-    return ConfigurationError(msg, hint=hint, status=reply.status)
+    return ConfigurationError(msg, hint=hint, status=reply.status, retryable=True)
 
 
 def _object(reply: Reply, refused: Refusal) -> dict[str, Any]:

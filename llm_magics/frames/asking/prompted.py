@@ -60,7 +60,11 @@ class Prompted:
         self.codes = [self._code(row, numbers) for row in self._rows()]
         prompts = [self._prompt(text) for text in numbers]
         self.call = ManyCall(session, prompts, wanted.concurrency)
+        self.call.done = self._done
         self._texts = list(numbers)
+
+    def _done(self) -> str:
+        return f"{self.counts()['ok']:,} of {len(self.codes):,} rows"
 
     def _rows(self) -> list[dict[str, Any]]:
         if not self._columns:

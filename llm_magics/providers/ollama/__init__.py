@@ -272,12 +272,16 @@ class OllamaProvider(RemoteProvider):
                 status=error.status,
                 body=error.body,
             ) from None
-        with self._reading():
+        with self._reading(retryable=True):
             vectors: Embeddings = wire.embeddings_of(reply)
         if len(vectors) != len(texts):  # it leaves out what it finds empty
             msg = f"{self.name}/{model} gave {len(vectors)} vectors for {len(texts)} texts."
             raise ProviderError(
-                msg, hint="Leave out empty texts.", provider=self.name, model=model
+                msg,
+                hint="Leave out empty texts.",
+                provider=self.name,
+                model=model,
+                retryable=True,
             )
         return vectors
 

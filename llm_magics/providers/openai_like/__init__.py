@@ -105,7 +105,7 @@ class OpenAILikeProvider(LeavingOutProvider):
         for batch in batches(texts):
             reply = await self._embedded(batch, model)
             told = await self._object_in(reply.json(), reply, model)
-            with self._reading():
+            with self._reading(retryable=True):
                 came = openai_chat.embeddings_of(told)
             self._check_count(len(came), len(batch), model)
             vectors += came
@@ -130,7 +130,7 @@ class OpenAILikeProvider(LeavingOutProvider):
             reply = await self._embedded(batch, model, shortened)
             rest, apart = openai_chat.vectors_apart(reply.body)
             told = await self._object_in(replace(reply, body=rest).json(), reply, model)
-            with self._reading():
+            with self._reading(retryable=True):
                 came = openai_chat.packed_rows_of(told, apart)
                 tokens += openai_chat.read_tokens(told).input_tokens or 0
             self._check_count(len(came), len(batch), model)
@@ -147,7 +147,7 @@ class OpenAILikeProvider(LeavingOutProvider):
     def _check_count(self, came: int, wanted: int, model: str) -> None:
         if came != wanted:
             msg = f"{self.name}/{self.bare(model)} gave {came} vectors for {wanted} texts."
-            raise ProviderError(msg, provider=self.name, model=model)
+            raise ProviderError(msg, provider=self.name, model=model, retryable=True)
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters

@@ -47,12 +47,18 @@ class MediaProvider(OpenAILikeProvider):
         )
         try:
             reply = await elsewhere.send("GET", "")
+        except ConnectionError as error:
+            raise self._not_fetched(url, str(error)) from error
         finally:
             await elsewhere.close()
         if not reply.ok:
-            msg = f"The picture could not be fetched (status {reply.status})."
-            raise ProviderError(msg, provider=self.name, status=reply.status, retryable=True)
+            raise self._not_fetched(url, f"status {reply.status}")
         return reply.body
+
+    def _not_fetched(self, url: str, why: str) -> ProviderError:
+        """Return an error that is not retried: that would pay for another image."""
+        msg = f"The image was made and could not be fetched ({why})."
+        return ProviderError(msg, hint=f"Fetch it yourself: {url}", provider=self.name)
 
     async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
         """

@@ -197,8 +197,10 @@ class BatchBreaker:
         if not is_service_failure(error):
             self.failures = 0
             return
+        if self.is_open:  # those that were under way
+            return
         self.failures += 1
-        if self.failures >= self._after and not self.is_open:
+        if self.failures >= self._after:
             self.error = error
             self._opened.set()
 
