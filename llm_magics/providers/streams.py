@@ -87,7 +87,8 @@ async def _decoded(
         body = _object(await stream.reply(), refused)
         for chunk in decoder.whole(body, stream.elapsed_s):
             yield chunk
-        if (failure := getattr(decoder, "failure", None)) is not None:
+        failure = body if body.get("error") else getattr(decoder, "failure", None)
+        if failure is not None:
             raise InStreamError(failure)
         return
     is_hurried = False
@@ -112,6 +113,7 @@ def _web_page(reply: Reply) -> ConfigurationError:
 
 def _object(reply: Reply, refused: Refusal) -> dict[str, Any]:
     body = read_json(reply.body)
-    if not isinstance(body, dict) or body.get("error"):  # status 200 does not make it an answer
+    # Status 200 does not make it an answer. What comes beside an error is handed out before it.
+    if not isinstance(body, dict) or (body.get("error") and not body.get("choices")):
         raise refused(body, None, reply.headers)
     return body

@@ -193,7 +193,11 @@ class ChunkDecoder(EventChunkDecoder):
             return None
         body = decoded(event.data) if event.data.strip() else None
         if is_error(body) or (event.name == b"error" and body):
-            raise InStreamError(body)
+            if not isinstance(body, dict) or not body.get("choices"):
+                raise InStreamError(body)
+            chunk = self._chunk(body, elapsed_s)  # a last piece of the answer, beside the error
+            self.finished, self.failure = True, body
+            return chunk
         if not isinstance(body, dict):
             return None
         return self._chunk(body, elapsed_s)
@@ -235,8 +239,9 @@ class ChunkDecoder(EventChunkDecoder):
             has_calls = delta.get("tool_calls") or delta.get("function_call")
             if has_calls and self._add_calls(delta):
                 piece = "tool_call"
-            if choice.get("error"):
-                self._fail(choice["error"])
+            error = choice.get("error") or (finish_reason == "error" and delta.get("error"))
+            if error:
+                self._fail(error)
         if finish_reason:
             self.finished = True
             if self._is_refused:
