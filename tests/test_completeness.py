@@ -156,3 +156,21 @@ def test_every_recorded_answer_is_judged_rightly(
         elif '"status": "queued"' in record["body"]:  # a response that had not begun
             expected = {Outcome.FAILED}
         assert outcome in expected, (record.get("name"), record.get("path"), told.finish_reason)
+
+
+@pytest.mark.parametrize(
+    ("limit", "written", "reason"),
+    [
+        (30, 30, "length"),
+        (30, 29, "stop"),
+        (None, 30, "stop"),
+        ("30", 30, "stop"),
+        (30, None, "stop"),
+    ],
+)
+def test_a_response_as_long_as_it_may_be_was_cut(
+    limit: object, written: object, reason: str
+) -> None:
+    """Ollama 0.30 calls it completed all the same."""
+    usage = {"usage": {"output_tokens": written}, "max_output_tokens": limit}
+    assert openai_responses.finish_of({"status": "completed", "output": [], **usage}) == reason

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from llm_magics.media import ReasoningBlock, ToolCall
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage, whole_number
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
@@ -217,7 +217,16 @@ def finish_of(response: Mapping[str, Any]) -> str:
         return "refusal"
     if status != "completed":
         return str(status)
-    return "tool_calls" if any(item.get("type") == "function_call" for item in items) else "stop"
+    if any(item.get("type") == "function_call" for item in items):
+        return "tool_calls"
+    return "length" if _has_reached_limit(response) else "stop"
+
+
+def _has_reached_limit(response: Mapping[str, Any]) -> bool:
+    """Whether it is as long as it may be: Ollama 0.30 says ``completed`` of what it cut, too."""
+    limit = whole_number(response.get("max_output_tokens"))
+    written = whole_number((response.get("usage") or {}).get("output_tokens"))
+    return limit is not None and written is not None and written >= limit
 
 
 def _is_refusal(part: Mapping[str, Any]) -> bool:
