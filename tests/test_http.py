@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
+import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpcore
@@ -690,3 +693,72 @@ def test_an_error_while_reading_reaches_the_caller(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(TimestampStream, "_receive", wrong)
         with pytest.raises(errors.ConnectionError, match="odd"):
             asyncio.run(fetch(url_of(listening)))
+
+
+@contextmanager
+def tls_server(folder: Path) -> Iterator[tuple[str, str, list[int]]]:
+    """A server over TLS: its address, the file that certifies it, and its connections."""
+    pem, key = folder / "server.pem", folder / "server.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", pem],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    connections: list[int] = []
+
+    def answer(made: socket.socket) -> None:
+        with context.wrap_socket(made, server_side=True) as secure:
+            connections.append(1)
+            while True:
+                size = len(read_request(secure))
+                body = b"%d " % size + b"x" * 300_000
+                secure.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body))
+                secure.sendall(body)
+
+    with raw_server(answer) as listening:
+        yield f"https://localhost:{listening.getsockname()[1]}", str(pem), connections
+
+
+def test_https_goes_over_the_same_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large bodies both ways, on one connection, with its times; a stranger is not trusted."""
+
+    async def use(url: str) -> list[tuple[int, float, float]]:
+        transport, seen = Transport(url), []
+        for _ in range(3):
+            REQUEST_TIMING.set(request_timing := RequestTiming())
+            async with transport.stream("POST", "/", {"text": "x" * 1_000_000}) as stream:
+                blocks = [(at, block) async for at, block in stream.blocks]
+            network: Any = stream._response.extensions["network_stream"]
+            assert isinstance(network, timing.TLSTimestampStream)
+            assert network.get_extra_info("ssl_object").version() >= "TLSv1.2"
+            stamps = [at for at, _ in blocks]
+            assert stamps == sorted(stamps)
+            body = b"".join(block for _, block in blocks)
+            assert int(body.split()[0]) > 1_000_000
+            seen.append((len(body), stamps[0], request_timing.connect_s))
+        await transport.close()
+        return seen
+
+    with tls_server(tmp_path) as (url, certificate, connections):
+        with pytest.raises(errors.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+            asyncio.run(fetch(url))
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        seen = asyncio.run(use(url))
+    assert len(connections) == 1
+    assert all(size > 300_000 and at >= 0 for size, at, _ in seen)
+    assert seen[0][2] > 0
+    assert seen[1][2] == seen[2][2] == 0
+
+
+def test_a_handshake_that_does_not_end_is_given_up() -> None:
+    """After the time for a connection; one that ends halfway is an error at once."""
+    with raw_server(lambda made: made.recv(1) and time.sleep(2)) as listening:  # type: ignore[func-returns-value]
+        url = url_of(listening).replace("http:", "https:")
+        with pytest.raises(errors.ConnectionError, match="TLS handshake"):
+            asyncio.run(fetch(url, wait_s=0.2))
+    with raw_server(lambda made: made.close()) as listening:
+        url = url_of(listening).replace("http:", "https:")
+        with pytest.raises(errors.ConnectionError):
+            asyncio.run(fetch(url))

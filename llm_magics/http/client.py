@@ -348,10 +348,14 @@ class Transport:
                 extensions["target"] = self._target(request.url)
                 request.extensions["target"] = extensions["target"]
             try:
-                return await client.send(request, stream=True), trace
+                response = await client.send(request, stream=True)
             except (httpx.RemoteProtocolError, httpx.NetworkError):
                 if trace.is_new or not trace.nothing_sent:
                     raise
+            else:
+                network = response.extensions.get("network_stream")
+                trace.sent_at = getattr(network, "sent_at", trace.sent_at)
+                return response, trace
 
     def _target(self, url: httpx.URL) -> bytes:
         """

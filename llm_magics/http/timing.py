@@ -195,10 +195,11 @@ class TimestampStream(httpcore.AsyncNetworkStream):
 
     Attributes:
         received_at: when the block read last arrived, by `time.perf_counter`.
+        sent_at: when the first byte of the last request was handed to the system.
     """
 
     def __init__(self, connection: socket.socket) -> None:
-        self.received_at = time.perf_counter()
+        self.received_at = self.sent_at = time.perf_counter()
         self._socket = connection
         self._loop = weakref.ref(asyncio.get_running_loop())
         self._blocks: deque[tuple[float, bytes]] = deque()
@@ -248,6 +249,8 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         """
         if not buffer:
             return
+        if not self._has_sent:
+            self.sent_at = time.perf_counter()
         try:
             sent = self._send_now(buffer)
         except OSError as error:
@@ -399,6 +402,11 @@ class TLSTimestampStream(httpcore.AsyncNetworkStream):
     def received_at(self) -> float:
         """When the last packet that was read arrived, by `time.perf_counter`."""
         return self._stream.received_at
+
+    @property
+    def sent_at(self) -> float:
+        """When the first byte of the last request was handed to the system."""
+        return self._stream.sent_at
 
     async def handshake(self) -> None:
         """Agree on keys with the server, and check its certificate."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import sys
 import time
 
@@ -56,8 +57,16 @@ async def answer(writer: asyncio.StreamWriter, came: float, tokens: int, gap_s: 
     await writer.drain()
 
 
-async def serve() -> None:
-    """Print the port, and answer until killed; the model's name is ``TOKENS-MILLISECONDS``."""
+async def serve(certificate: str = "", key: str = "") -> None:
+    """
+    Print the port, and answer until killed; the model's name is ``TOKENS-MILLISECONDS``.
+
+    With a certificate and its key, over TLS.
+    """
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -80,11 +89,11 @@ async def serve() -> None:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(quietly, "127.0.0.1", 0, backlog=1000)
+    server = await asyncio.start_server(quietly, "127.0.0.1", 0, backlog=1000, ssl=context)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(*sys.argv[1:]))
