@@ -70,7 +70,10 @@ class ManyCall:
         self.done: Callable[[], str] = self._done
         self.responses: list[Response | None] = [None] * len(prompts)
         self.errors: dict[int, LLMError] = {}
+        # Totals for the progress: summing them up at each step would take quadratic time.
         self._counts: Counter[Outcome | None] = Counter()
+        self._cached = 0
+        self._cost_usd = 0.0
 
     @property
     def is_broken_off(self) -> bool:
@@ -179,8 +182,10 @@ class ManyCall:
                 self._failed_in_row.clear()
         else:
             self._failed_in_row.clear()
-        self.responses[number] = call.response()
+        response = self.responses[number] = call.response()
         self._counts[self.outcome(number)] += 1
+        self._cached += response.cached
+        self._cost_usd += response.cost_usd or 0.0
 
     def outcome(self, number: int) -> Outcome | None:
         """Return how the answer to a prompt ended; ``None`` where there is none yet."""
@@ -191,21 +196,18 @@ class ManyCall:
 
     def _progress(self, model: str, elapsed_s: float) -> Progress:
         told = [f"asking {model}"]
-        answered = [each for each in self.responses if each is not None]
-        cached = sum(each.cached for each in answered)
-        cost = sum(each.cost_usd or 0.0 for each in answered)
         waiting = self._waiting()
-        told += [f"{cached:,} cached"] if cached else []
+        told += [f"{self._cached:,} cached"] if self._cached else []
         told += [f"{self._counts[each]:,} {each}" for each in _BAD if self._counts[each]]
-        told += [f"${cost:.2g}"] if cost else []
+        told += [f"${self._cost_usd:.2g}"] if self._cost_usd else []
         told += [waiting] if waiting else []
         return Progress(
             " · ".join(told),
-            len(answered),
+            self._counts.total(),
             len(self._prompts),
             "prompts",
             elapsed_s,
-            before=cached,
+            before=self._cached,
         )
 
 
