@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.media import Image, Tool
+from llm_magics.media import Image, Tool, ToolCall
 from llm_magics.providers.anthropic import AnthropicConfig, AnthropicProvider
 from llm_magics.types import Usage
-from tests.fake_anthropic import CHAT, MODELS, FakeAnthropic, event
+from llm_magics.wire.anthropic_messages import messages_request
+from tests.fake_anthropic import CHAT, MODELS, FakeAnthropic, event, signature, wrong_turns
 from tests.recorded import events, needs_recordings, records
 from tests.serving import Says, serving
 
@@ -294,3 +298,63 @@ def test_every_recorded_refusal_is_told() -> None:
         assert str(error) != f"anthropic/m: status {record['status']}."
         if record["status"] == 404:
             assert isinstance(error, errors.ModelNotFoundError)
+
+
+BLANK = ["", " ", "\n\t "]
+
+
+@pytest.mark.parametrize("blank", BLANK)
+def test_blank_turns_are_left_out(blank: str) -> None:
+    """Of assistant, user and system; calls keep no blank text, and roles stay in turn."""
+    call = ToolCall("t1", "f", "{}")
+    thought = {"type": "thinking", "thinking": "hm", "signature": signature("hm")}
+
+    def said(role: Any, text: str, **more: Any) -> ChatMessage:
+        return ChatMessage(role, text, **more)
+
+    talks = [
+        [said("user", "a"), said("assistant", blank), said("user", "b")],
+        [said("system", blank), said("user", "a"), said("assistant", f"b{blank}")],
+        [said("user", "a"), said("user", blank), said("assistant", "b"), said("user", "c")],
+        [said("user", blank), said("assistant", "a"), said("user", "b")],
+        [said("user", "a"), said("assistant", blank, reasoning_blocks=(thought,)), said("user", "b")],
+        [said("user", "a"), said("assistant", blank, tool_calls=(call,)), said("tool", blank, tool_call_id="t1")],
+        [said("user", "a"), said("assistant", blank, tool_calls=(call,)), said("tool", "x", tool_call_id="t1"), said("user", "c")],
+    ]  # fmt: skip
+    with serving(FakeAnthropic()) as server:
+        for talk in talks:
+            used(server.url, lambda p, talk=talk: p.generate_chat(talk, CHAT, ModelParameters()))
+        bodies = [asked.json() for asked in server.asked]
+    assert len(bodies) == len(talks)
+    assert [[turn["role"] for turn in body["messages"]] for body in bodies] == [
+        ["user"],
+        ["user", "assistant"],
+        ["user", "assistant", "user"],
+        ["user", "assistant", "user"],
+        ["user"],
+        ["user", "assistant", "user"],
+        ["user", "assistant", "user"],
+    ]
+    assert all("system" not in body for body in bodies)
+    assert [block["type"] for block in bodies[6]["messages"][1]["content"]] == ["tool_use"]
+    assert [block["type"] for block in bodies[6]["messages"][2]["content"]] == [
+        "tool_result",
+        "text",
+    ]
+
+
+TEXTS = st.sampled_from(["", " ", "a", "b \n"])
+TALK = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), TEXTS), max_size=8)
+
+
+@given(TALK)
+def test_every_conversation_has_a_form_that_is_taken(talk: list[tuple[Any, str]]) -> None:
+    """Whatever is blank in it, the turns are such as the service takes."""
+    messages = [ChatMessage(role, text) for role, text in [*talk, ("user", "x")]]
+    body = messages_request(messages, CHAT, ModelParameters())
+    assert wrong_turns(body["messages"]) is None
+    roles = [turn["role"] for turn in body["messages"]]
+    assert all(one != other for one, other in pairwise(roles))
+    kept = "".join(text for role, text in talk if role != "system" and text.strip())
+    sent = "".join(b["text"] for turn in body["messages"] for b in turn["content"])
+    assert sent.removeprefix("(blank)") == f"{kept}x"

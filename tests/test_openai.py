@@ -60,6 +60,25 @@ def test_the_environment_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (headers["openai-organization"], headers["openai-project"]) == ("org", "proj")
 
 
+def test_the_organisation_of_the_environment_is_for_openai_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another address learns it only where it was set for this provider."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj")
+    with serving(FakeOpenAI()) as server:
+        for given in ({}, {"organization": "own"}, {"project": "mine"}):
+            config = OpenAIConfig(base_url=server.url, api_key=KEY, **given)
+            asyncio.run(OpenAIProvider(config).list_models())
+    sent = [
+        (asked.headers.get("openai-organization"), asked.headers.get("openai-project"))
+        for asked in server.asked
+    ]
+    assert sent == [(None, None), ("own", None), (None, "mine")]
+    assert (OpenAIConfig().organization, OpenAIConfig().project) == ("org", "proj")
+    assert OpenAIConfig(organization=None).organization is None
+
+
 def test_without_a_key_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenAI itself needs one; a server of one's own may not."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -41,6 +42,7 @@ TALK = [
     ChatMessage("assistant", "", tool_calls=(CALL,)),
     ChatMessage("tool", "sunny", tool_call_id="c1"),
 ]
+THOUGHT = {"type": "thinking", "thinking": "hm", "signature": fake_anthropic.signature("hm")}
 TEXT_TALK = [ChatMessage("system", "be brief"), ChatMessage("user", "hi")]
 
 
@@ -321,12 +323,13 @@ def test_anthropic_messages() -> None:
                     {
                         "role": "assistant",
                         "content": [
+                            THOUGHT,  # type: ignore[list-item]
                             {
                                 "type": "tool_use",
                                 "id": "c1",
                                 "name": "weather",
                                 "input": {"city": "Paris"},
-                            }
+                            },
                         ],
                     },
                     {
@@ -352,10 +355,14 @@ def test_anthropic_messages() -> None:
         parameters = ModelParameters(
             max_tokens=2000, stop=("X",), tools=(TOOL,), tool_choice="auto", reasoning="low"
         )
+        talk = [
+            replace(each, reasoning_blocks=(THOUGHT,)) if each.tool_calls else each
+            for each in TALK
+        ]
         answer = ours(
             "anthropic",
             server.url,
-            lambda p: p.generate_chat(TALK, fake_anthropic.CHAT, parameters),
+            lambda p: p.generate_chat(talk, fake_anthropic.CHAT, parameters),
         )
         assert ours("anthropic", server.url, lambda p: p.list_models()) == names
         one, other = bodies(server)

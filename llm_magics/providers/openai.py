@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.providers import capabilities
@@ -25,6 +25,7 @@ from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
 from llm_magics.wire import openai_responses
 from llm_magics.wire.tool_calls import ids_of
 
+_FROM_ENVIRONMENT = {"organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
 _OWN = PROFILES["openai"].base_url
 _CLOUDS = {quirks.base_url for quirks in PROFILES.values() if quirks.hosts}
 
@@ -34,7 +35,9 @@ class OpenAIConfig(OpenAILikeConfig):
     Attributes:
         base_url: the service's address, up to ``/v1``.
         api_key: the key; ``OPENAI_API_KEY`` unless given. A server of your own may need none.
-        organization, project: sent along where given.
+        organization, project: sent along where given. ``OPENAI_ORG_ID`` and
+            ``OPENAI_PROJECT_ID`` count at OpenAI itself and at ``OPENAI_BASE_URL``: they are
+            the user's, and no other address learns them.
         api: which of OpenAI's two interfaces a chat goes through.
         profile: whose manners the service has, if its address does not tell: ``groq``,
             ``mistral``, ``vllm`` …
@@ -45,15 +48,20 @@ class OpenAIConfig(OpenAILikeConfig):
     api_key: Secret | None = Field(
         default_factory=lambda: Secret.of(environment_value("OPENAI_API_KEY"))
     )
-    organization: str | None = Field(
-        default_factory=lambda: environment_value("OPENAI_ORG_ID") or None
-    )
-    project: str | None = Field(
-        default_factory=lambda: environment_value("OPENAI_PROJECT_ID") or None
-    )
+    organization: str | None = None
+    project: str | None = None
     api: Literal["chat", "responses"] = "chat"
     profile: str | None = None
     api_version: str | None = None
+
+    @model_validator(mode="after")
+    def _of_the_environment(self) -> Self:
+        if self.base_url in (_OWN, environment_value("OPENAI_BASE_URL").rstrip("/")):
+            for name, variable in _FROM_ENVIRONMENT.items():
+                value = environment_value(variable)
+                if value and name not in self.model_fields_set:
+                    object.__setattr__(self, name, value)
+        return self
 
     @field_validator("profile", mode="after")
     @classmethod
