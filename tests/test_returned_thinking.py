@@ -141,7 +141,7 @@ def test_a_round_by_the_provider_alone(name: str) -> None:
     assert all(block.origin for block in map(ReasoningBlock.of, first.reasoning_blocks))
 
 
-@pytest.mark.parametrize(("one", "two"), permutations(NAMES, 2))
+@pytest.mark.parametrize(("one", "two"), list(permutations(NAMES, 2)))
 def test_a_thread_goes_on_at_another_service(one: str, two: str) -> None:
     """What one made never reaches the other, whose fake refuses foreign fields and items."""
     with running(one, two) as made:
