@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from llm_magics.completeness import Outcome
 from llm_magics.engine.incomplete import cut_error
 from llm_magics.policies.budget import dollars
+from llm_magics.wide_frames import WideFrame
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from llm_magics.engine.many import ManyCall
 
 
@@ -82,7 +83,7 @@ class PromptReport:
 
     __repr__ = __str__
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> DataFrame:
         """
         Return the rows that were asked and are not ``ok``, by index.
 
@@ -96,7 +97,7 @@ class PromptReport:
         }
         rows = [row for row, code in enumerate(self._codes) if code in bad]
         codes = [self._codes[row] for row in rows]
-        return pd.DataFrame(
+        return WideFrame(
             {
                 "error": [self._error(code) for code in codes],
                 "prompt": [self._texts[code] for code in codes],
