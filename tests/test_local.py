@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import struct
 import subprocess
@@ -414,6 +415,20 @@ def test_a_model_whose_template_knows_no_tools_says_so(local: LocalProvider) -> 
             asyncio.run(ask(choice))
         assert "schema" in str(caught.value.hint)
     asyncio.run(ask("none"))
+
+
+def test_an_answer_is_bound_to_a_schema_of_any_root(local: LocalProvider) -> None:
+    """The engine's grammar needs no object around a list; what it cannot read is told in words."""
+
+    def asked(schema: Any) -> str:
+        parameters = ModelParameters(schema=schema, max_tokens=40, temperature=0)
+        answer = asyncio.run(local.generate_chat(HI, "smollm2-135m", parameters))
+        assert isinstance(answer, ModelResponse)
+        return answer.text
+
+    assert isinstance(json.loads(asked({"type": "array", "items": {"type": "integer"}})), list)
+    assert json.loads(asked({"enum": ["a", "b"]})) in ("a", "b")
+    assert asked({"type": "object", "properties": {"a": {"$ref": "https://elsewhere.example"}}})
 
 
 def test_the_engine_finds_llama_where_the_notebook_does(tmp_path: Path) -> None:

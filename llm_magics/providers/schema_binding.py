@@ -25,8 +25,8 @@ from llm_magics.errors import (
     RateLimitError,
 )
 from llm_magics.providers.error_bodies import told_by
-from llm_magics.types import ChatMessage, StreamChunk
-from llm_magics.wire.schema_dialects import WRAPPER
+from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
+from llm_magics.wire.schema_dialects import WRAPPER, Dialect, compiled
 
 Chunks = AsyncGenerator[StreamChunk, None]
 
@@ -96,6 +96,30 @@ class SchemaBindings:
 
     def __init__(self) -> None:
         self._refused: set[tuple[str, str, str]] = set()
+
+    def asked(
+        self,
+        model: tuple[str, str],
+        messages: Sequence[ChatMessage],
+        parameters: ModelParameters,
+        dialect: Dialect,
+        ask: Callable[[Sequence[ChatMessage], ModelParameters], Chunks],
+    ) -> Chunks:
+        """
+        Return the answer of ``ask``, bound to the schema of ``parameters`` if there is one.
+
+        For providers whose dialect wraps nothing.
+        """
+        schema = parameters.schema
+        if schema is None:
+            return ask(messages, parameters)
+        has_form = compiled(schema, dialect) is not None
+        return self.answered(
+            model,
+            schema,
+            (lambda: ask(messages, parameters)) if has_form else None,
+            lambda: ask(stated(messages, schema), replace(parameters, schema=None)),
+        )
 
     async def answered(
         self,

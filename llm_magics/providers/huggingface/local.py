@@ -11,6 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -28,6 +29,7 @@ from llm_magics.errors import (
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
 from llm_magics.providers.huggingface import hub_cache
 from llm_magics.providers.huggingface.places import config_of, is_path, missing, on_disk
+from llm_magics.providers.schema_binding import stated
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -187,7 +189,9 @@ class HuggingFaceLocalProvider(StreamingProvider):
         if any(message.images for message in messages):
             msg = f"{self.name}/{model} is asked in text alone."
             raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
-        said = openai_chat.chat_request(messages, model, parameters)
+        if parameters.schema is not None:  # nothing here can bind an answer to it
+            messages = stated(messages, parameters.schema)
+        said = openai_chat.chat_request(messages, model, replace(parameters, schema=None))
         return self._stream(
             model,
             parameters,

@@ -34,10 +34,12 @@ from llm_magics.providers.local.engine import Engine, EnginePool, EngineSpec, de
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.providers.openai_like.refusals import classified, error_of
 from llm_magics.providers.returning import without_foreign
+from llm_magics.providers.schema_binding import SchemaBindings
 from llm_magics.providers.streams import stream_chunks
 from llm_magics.settings.folders import cache_folder
 from llm_magics.types import ChatMessage, ModelParameters, PackedVectors, Progress, StreamChunk
 from llm_magics.wire import openai_chat
+from llm_magics.wire.schema_dialects import GRAMMAR
 from llm_magics.wire.tool_calls import ids_of
 
 # A long context costs memory whether used or not; a model of 128k would take gigabytes.
@@ -87,6 +89,7 @@ class LocalProvider(StreamingProvider):
         super().__init__(config)
         self._weights = WeightsStore(self.config.weights_dir)
         self._engines = EnginePool()
+        self._bindings = SchemaBindings()
 
     @property
     def is_set_up(self) -> bool:
@@ -198,12 +201,18 @@ class LocalProvider(StreamingProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        origin = f"chat {self.name} {model}"
+        path, origin = "/v1/chat/completions", f"chat {self.name} {model}"
         messages = without_foreign(messages, origin)
-        body = openai_chat.chat_request(messages, model, parameters)
         names = [tool.name for tool in parameters.tools]
-        decoder = openai_chat.ChunkDecoder(names, ids_of(messages), origin)
-        return self._stream("/v1/chat/completions", body, model, parameters, decoder)
+
+        def ask(
+            said: Sequence[ChatMessage], given: ModelParameters
+        ) -> AsyncGenerator[StreamChunk, None]:
+            body = openai_chat.chat_request(said, model, given, GRAMMAR)
+            decoder = openai_chat.ChunkDecoder(names, ids_of(said), origin)
+            return self._stream(path, body, model, given, decoder)
+
+        return self._bindings.asked((path, model), messages, parameters, GRAMMAR, ask)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters

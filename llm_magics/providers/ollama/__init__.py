@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -33,7 +32,7 @@ from llm_magics.providers.ollama.pulling import PullSizes
 from llm_magics.providers.ollama.refusals import classified
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.providers.returning import without_foreign
-from llm_magics.providers.schema_binding import SchemaBindings, stated
+from llm_magics.providers.schema_binding import SchemaBindings
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import (
     ChatMessage,
@@ -46,7 +45,7 @@ from llm_magics.types import (
 from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter
-from llm_magics.wire.schema_dialects import GRAMMAR, compiled
+from llm_magics.wire.schema_dialects import GRAMMAR
 from llm_magics.wire.tool_calls import ids_of
 
 _HOW_TO_EMBED_LONG_TEXTS = (
@@ -303,15 +302,7 @@ class OllamaProvider(RemoteProvider):
                 path, body, model, headers, needs_vision=has_images, decoder=decoder
             )
 
-        schema = parameters.schema
-        if schema is None:
-            return ask(messages, parameters)
-        return self._bindings.answered(
-            (path, model),
-            schema,
-            (lambda: ask(messages, parameters)) if compiled(schema, GRAMMAR) else None,
-            lambda: ask(stated(messages, schema), replace(parameters, schema=None)),
-        )
+        return self._bindings.asked((path, model), messages, parameters, GRAMMAR, ask)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
