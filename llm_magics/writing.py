@@ -17,10 +17,10 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.002, 0.05
 
 def write_whole(path: Path, text: str) -> None:
     """
-    Put ``text`` into ``path``; whoever reads it meanwhile reads what was there before.
+    Write ``text`` to ``path``, all at once: a reader sees the old content or the new.
 
     Raises:
-        OSError: it cannot be written; ``path`` is as it was.
+        OSError: it cannot be written; ``path`` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.part")
@@ -35,12 +35,12 @@ def write_whole(path: Path, text: str) -> None:
 
 def append_lines(path: Path, lines: bytes, *, is_locked: bool) -> None:
     """
-    Put whole ``lines`` at the end of ``path``; one before them that was cut is ended first.
+    Append whole ``lines`` to ``path``; a last line without a newline gets one first.
 
-    With ``is_locked`` nobody else writes to it, and a part that was written can be taken back.
+    With ``is_locked`` no other process writes to it, so that a partial write can be undone.
 
     Raises:
-        OSError: they cannot be written; the file is as it was.
+        OSError: they cannot be written; the file is unchanged.
     """
     how = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     file = os.open(path, how, 0o666)
@@ -66,13 +66,13 @@ def append_lines(path: Path, lines: bytes, *, is_locked: bool) -> None:
 @contextmanager
 def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
     """
-    Let no other process or thread that asks for it write to ``path`` while the block runs.
+    Hold an advisory lock for ``path``, which excludes other processes and threads that ask for it.
 
-    The lock is on the folder of ``path``, which stays while files in it are replaced, and leaves
-    nothing behind. On Windows, where folders cannot be locked, it is on a file beside ``path``.
+    The lock is on the folder of ``path``, because ``path`` itself may be replaced; it leaves no
+    file behind. On Windows, which cannot lock folders, it is on the file ``<path>.lock``.
 
     Yields:
-        Whether there is a lock: not after ``timeout_s``, nor on a file system without locks.
+        Whether the lock is held: ``False`` after ``timeout_s``, or if the file system has no locks.
     """
     lock = _lock_file(path)
     if lock is None:

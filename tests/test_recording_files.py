@@ -8,6 +8,8 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -300,3 +302,31 @@ def test_recorded_vectors_that_cannot_be_read_are_asked_for() -> None:
             assert (lm.embed(["a"], model="echo/echo") == live).all()
         lm.config.replay = None
         assert session.tape is None
+
+
+def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that has none: appended, and put in order at the end."""
+
+    @contextmanager
+    def no_lock(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
+        yield False
+
+    monkeypatch.setattr(recordings, "locked", no_lock)
+    tapes = [Tape(FILE, records=True) for _ in range(2)]
+    prompts = [f"prompt {number}" for number in range(12)]
+    for number, prompt in enumerate(prompts):
+        tapes[number % 2].keep(request(prompt), answer("a"))
+    assert FILE.read_text().count("\n") == 12
+    for tape in tapes:
+        tape.tidy()
+    assert FILE.read_text().count("\n") == 12
+    assert texts_in(Tape(FILE), prompts) == ["a"] * 12
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="there are no devices")
+def test_a_device_is_not_replaced_by_a_recording() -> None:
+    """Nor is a folder."""
+    for path in ("/dev/null", "."):
+        with pytest.raises(errors.ConfigurationError, match="Nothing can be recorded"):
+            Tape(Path(path), records=True)
+    assert Path("/dev/null").is_char_device()

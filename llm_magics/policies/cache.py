@@ -347,7 +347,7 @@ def _sum(key: bytes, value: bytes) -> bytes:
 
 
 def _sealed(key: bytes, value: bytes) -> bytes:
-    """``value`` as it is stored, with its checksum."""
+    """Return ``value`` in the form in which it is stored, behind its checksum."""
     return _SEAL + _sum(key, value) + value
 
 

@@ -39,7 +39,7 @@ Request = dict[str, Any]
 # Ends of lines for Python and for some editors, and not for JSON: they may stand in its texts.
 _ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 
-_RESTORE = "Take it back from version control, or record it anew."
+_RESTORE = "Restore it from version control, or record it again."
 
 # How long another kernel's writing is waited for; a write takes a few milliseconds.
 _PATIENCE_S = 2.0
@@ -173,7 +173,7 @@ def vector_in(answer: Mapping[str, Any]) -> list[float] | None:
 
 
 def _entry_in(line: bytes) -> dict[str, Any] | None:
-    """The entry in a line; ``None`` where it is not one."""
+    """Return the entry in a line, ``None`` where the line has none."""
     try:
         entry = json.loads(line)
         if not isinstance(entry["key"], str) or not isinstance(entry["request"], dict):
@@ -184,7 +184,7 @@ def _entry_in(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_answer(answer: Mapping[str, Any]) -> bool:
-    """Whether an answer is one that can be played."""
+    """Return whether an answer can be played."""
     if "vector" in answer:
         return vector_in(answer) is not None
     if "chunks" not in answer:
@@ -241,10 +241,11 @@ class Tape:
     def _refuse_where_nothing_can_be_written(self) -> None:
         """Before an answer is paid for that could not be kept."""
         folder = self._file.parent
-        if self._file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            what = (
-                "is a folder" if self._file.is_dir() else "is in no folder that can be written to"
-            )
+        is_other = self._file.exists() and not self._file.is_file()
+        if is_other or not folder.is_dir() or not os.access(folder, os.W_OK):
+            what = "is in no folder that can be written to"
+            if is_other:
+                what = "is a folder" if self._file.is_dir() else "is a device, and not a file"
             msg = f"Nothing can be recorded in {self.path}: it {what}."
             raise ConfigurationError(msg, hint="Make the folder, or name another file.")
 
@@ -346,7 +347,7 @@ class Tape:
                 why = getattr(error, "strerror", None) or error
                 warn(
                     f"Answers were not recorded in {self.path}: {why}. They are returned, and are "
-                    "written with the next one for which there is room."
+                    "written with the next answer that can be."
                 )
         else:
             self._has_warned = False
@@ -356,7 +357,7 @@ class Tape:
         Write what is not in the file yet.
 
         Raises:
-            OSError: there is no room for it, say; the file is as it was.
+            OSError: the disk is full, for example; the file is unchanged.
         """
         with locked(self._file, _PATIENCE_S) as is_locked:
             state = self._state_now()
@@ -365,17 +366,17 @@ class Tape:
             else:  # to put each in its place would take longer with each
                 lines = "".join(self._line(key) for key in self._unsaved)
                 append_lines(self._file, lines.encode(), is_locked=is_locked)
+                # Without a lock another kernel may rewrite the file at this moment: `tidy` puts in
+                # what is missing then.
+                self._unsaved.clear()
                 self._is_sorted = False
-                if is_locked:  # else another kernel may rewrite the file at this moment
-                    self._unsaved.clear()
 
     def _save_with_others(self) -> None:
-        with locked(self._file, _PATIENCE_S) as is_locked:
-            if is_locked:
-                self._merge_and_save()
+        with locked(self._file):  # where there are no locks, all the same
+            self._merge_and_save()
 
     def _merge_and_save(self) -> None:
-        """Write the file anew, with the answers that other kernels have put into it meanwhile."""
+        """Rewrite the file, with the answers that other kernels have added to it since."""
         state = self._state_now()
         if state is not None and state != self._state:
             others = self._read()

@@ -28,7 +28,7 @@ def identity_of(settings: Mapping[str, Any]) -> str:
 
 
 def identity_of_former(identity: str) -> str:
-    """Return the identity of today for one that was written out, as stores of before have it."""
+    """Convert an identity written out as JSON, as earlier versions stored it, to a digest."""
     if not identity.startswith("{"):
         return identity
     try:

@@ -35,7 +35,7 @@ FLOAT_BYTES = 4
 
 ENTRY = np.dtype([("key", "<u8", 2), ("row", "<u8"), ("sum", "<u8")])
 
-# The row of an entry that stands for nothing: it was damaged, and was taken out.
+# The row number of a tombstone: an entry that was damaged and has been removed.
 _NO_ROW = np.uint64(2**64 - 1)
 
 _NAME = re.compile(r"[0-9a-f]{32}\.([1-9]\d{0,6})(\.v2)?\.keys")
@@ -50,7 +50,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 @dataclass(frozen=True)
 class Segment:
     """
-    One pair of files as it was found.
+    One pair of files, with the sizes it had when it was listed.
 
     Attributes:
         keys: the file of the entries; ``rows`` is that of the rows.
@@ -224,7 +224,7 @@ def void(segment: Segment, numbers: NDArray[np.int64]) -> None:
 
 
 def is_void(entries: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which entries stand for nothing."""
+    """Return which entries are tombstones."""
     return np.asarray(entries["row"] == _NO_ROW, np.bool_)
 
 

@@ -2,7 +2,7 @@
 The vectors of one space: found by the texts they are of, added as they come.
 
 A *space* is all that makes vectors comparable: where the model is, which weights, how long
-texts are treated. Each process that adds to a space writes a pair of files of its own, so that
+texts are treated. Each process appends to its own pair of files, so that
 no lock is needed and a process may die at any moment. Every row that is read is compared with
 its checksum; a damaged one is as good as not there.
 """
@@ -85,7 +85,7 @@ class VectorStore:
     """The vectors of one space; safe with several threads, and with several processes."""
 
     def __init__(self, folder: Path, space: Mapping[str, Any]) -> None:
-        """In a folder of its own within ``folder``; nothing is read or made yet."""
+        """Use the subfolder of ``folder`` for this space; nothing is read or created yet."""
         self._label = spaces.label_of(space)
         self._home = folder
         self.folder = folder / spaces.name_of(self._label)
@@ -184,7 +184,7 @@ class VectorStore:
             warn(msg)
 
     def put(self, keys: Keys, rows: Floats) -> None:
-        """Store ``rows``; where nothing can be written they are not, and one warning says so."""
+        """Store ``rows``; if they cannot be written, warn once and go on without."""
         if not len(keys):
             return
         keys = np.ascontiguousarray(keys, "<u8")
