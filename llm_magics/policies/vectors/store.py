@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # How often files are begun that another process clears in the same moment.
-_TRIES = 20
+_TRIES = 50
 
 
 def keys_of(texts: Iterable[str]) -> Keys:
@@ -213,7 +213,7 @@ class VectorStore:
                     return
                 # Cleared, cut or replaced by another process: its files are not continued.
                 del self._writers[wide]
-            except FileNotFoundError:  # the folder was cleared in this moment
+            except (FileNotFoundError, FileExistsError):  # it was cleared in this moment
                 if is_last:
                     raise
 
