@@ -221,7 +221,7 @@ class ToolCall:
 
 class ReasoningBlock(dict[str, Any]):
     """
-    A part of an answer that its service wants back with it, unchanged.
+    A part of an answer that must be sent back to its service unchanged.
 
     Attributes:
         origin: the service that made it, and its model where no other can read it; empty where

@@ -257,3 +257,22 @@ def test_wrapping_an_error_does_not_hide_it(body: Any, levels: int, in_list: boo
         body = {"error": text} if level % 2 else {"error": {"message": text, "code": 400}}
     error = classified([body] if in_list and isinstance(body, dict) else body, 400, "o", "m", {})
     assert type(error) is errors.ContextLengthError
+
+
+@pytest.mark.parametrize("provider", ["lmstudio", "openai", "huggingface"])
+@pytest.mark.parametrize("status", [200, 400])
+def test_embeddings_read_errors_in_the_same_way(provider: str, status: int) -> None:
+    """A list, with the status of an error or of an answer, and LM Studio's words."""
+    for body in ([{"error": {"code": 400, "message": KEPT}}], {"error": KEPT}):
+
+        async def use(url: str) -> None:
+            made = create_provider(provider, base_url=url, api_key="a-key-of-the-test")
+            try:
+                await made.generate_embeddings(["long"], "some-model")
+            finally:
+                await made.close()
+
+        says = as_json(body, status)
+        with serving(says) as server, pytest.raises(errors.ContextLengthError) as caught:
+            asyncio.run(use(server.url))
+        assert not caught.value.retryable

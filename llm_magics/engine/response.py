@@ -41,7 +41,7 @@ class Response:
         mended: how often it was asked for again because it did not fit the schema.
         dropped: how many later turns of its thread hung on the answer that it took the place of.
         raw: the last thing the service sent, decoded.
-        reasoning_blocks: what the service wants back with this answer, as it came.
+        reasoning_blocks: what the service requires to be sent back with this answer.
     """
 
     text: str

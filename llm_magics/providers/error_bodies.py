@@ -116,7 +116,7 @@ def _of_words(error: Any, body: Mapping[str, Any]) -> Told:
 
 
 def _beside(told: Told, outer: Mapping[str, Any]) -> Told:
-    """``told``, completed by what stands next to it in the ``outer`` object."""
+    """Complete ``told`` with the code, type and status of the ``outer`` object."""
     code = outer.get("code")
     kind = outer.get("error_type")
     return Told(

@@ -110,7 +110,7 @@ def is_too_long(message: str, status: int | None) -> bool:
 
 
 def is_missing_model(message: str, status: int | None) -> bool:
-    """Return whether ``message`` says that there is no such model."""
+    """Return whether ``message`` says that the model does not exist."""
     blames = status is not None and status in _BLAMES_THE_REQUEST
     return blames and bool(_NO_SUCH_MODEL.search(message[:MOST_READ]))
 

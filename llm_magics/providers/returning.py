@@ -1,4 +1,4 @@
-"""What a service wants back with its answers is sent to no other."""
+"""Keep reasoning blocks of one service out of the requests to another."""
 
 from __future__ import annotations
 

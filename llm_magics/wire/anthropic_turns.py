@@ -102,7 +102,7 @@ def _text(text: str) -> list[dict[str, Any]]:
 def _call(call: ToolCall) -> dict[str, Any]:
     try:
         given: dict[str, Any] = call.arguments
-    except ParseError:  # the service wants an object; its tool's result says what was wrong
+    except ParseError:  # the service requires an object; the tool result reports the error
         given = {"invalid_json": call.arguments_text}
     return {"type": "tool_use", "id": _id(call.id), "name": call.name, "input": given}
 

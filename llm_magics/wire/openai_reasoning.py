@@ -1,7 +1,7 @@
 """
-Thinking that services with OpenAI's chat format want back with an answer.
+Reasoning that services with OpenAI's chat format require to be sent back.
 
-DeepSeek, Moonshot and Z.ai want ``reasoning_content``, newer vLLM servers and Cerebras
+DeepSeek, Moonshot and Z.ai require ``reasoning_content``, newer vLLM servers and Cerebras
 ``reasoning``, OpenRouter and MiniMax ``reasoning_details``, and Google the ``extra_content`` of a
 tool call or of the message, with its signature.
 
@@ -24,7 +24,7 @@ _TEXTS = ("reasoning_content", "reasoning")
 # Fields of a message that are sent back; those of thinking in words only with tool calls.
 FIELDS = (*_TEXTS, "reasoning_details", "extra_content")
 
-# Fields beside the function of a tool call that are sent back.
+# Fields of a tool call that are sent back.
 _BESIDE = ("extra_content", "thought_signature")
 
 # What Google takes for the signature of a call that one of its models did not make.
@@ -35,7 +35,7 @@ _IN_PIECES = ("text", "summary", "data", "signature")
 
 
 def fields_of(message: ChatMessage, *, uses_tools: bool) -> dict[str, Any]:
-    """Return the fields of ``message`` that its service wants back."""
+    """Return the fields of ``message`` that its service requires."""
     made: dict[str, Any] = {}
     for block in message.reasoning_blocks:
         for name in FIELDS:
@@ -46,7 +46,7 @@ def fields_of(message: ChatMessage, *, uses_tools: bool) -> dict[str, Any]:
 
 
 def beside_call(message: ChatMessage, call_id: str) -> dict[str, Any]:
-    """Return what stands beside the function of a call of ``message``, such as a signature."""
+    """Return the extra fields of a call of ``message``, such as a signature."""
     found: dict[str, Any] = {}
     for block in message.reasoning_blocks:
         if block.get("tool_call_id") == call_id and "type" not in block:
@@ -55,7 +55,7 @@ def beside_call(message: ChatMessage, call_id: str) -> dict[str, Any]:
 
 
 def beside(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a piece of a call has beside its function, and must go back with it."""
+    """Return the extra fields of a call that must be sent back with it."""
     return {name: call[name] for name in _BESIDE if call.get(name)}
 
 
@@ -103,7 +103,7 @@ class Thoughts:
         Return what must go back, once the answer is whole.
 
         Args:
-            calls: of each call by its id, what stands beside its function.
+            calls: the extra fields of each call, by its id.
         """
         blocks = tuple(ReasoningBlock(each, self._origin) for each in self._blocks(calls))
         self._texts, self._details, self._extra = {}, [], {}

@@ -83,7 +83,7 @@ class _Scan:
 @dataclass(slots=True)
 class _Call:
     """
-    A call as far as it has come.
+    A call that may not be complete yet.
 
     Attributes:
         pieces: its arguments as they came.

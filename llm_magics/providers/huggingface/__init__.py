@@ -21,6 +21,7 @@ from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvide
 from llm_magics.providers.openai_like.batches import batches
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, ModelParameters, StreamChunk
+from llm_magics.wire.errors import is_error
 
 _OWN = "https://router.huggingface.co"
 
@@ -79,7 +80,10 @@ class HuggingFaceProvider(OpenAILikeProvider):
         vectors: list[object] = []
         for batch in batches(texts, _MOST_TEXTS):
             body = {"inputs": batch, "normalize": True}
-            said = (await self._send("POST", path, body, model)).json()
+            reply = await self._send("POST", path, body, model)
+            said = reply.json()
+            if is_error(said):
+                raise await self._explained(self._error(said, None, reply.headers, model))
             if not isinstance(said, list) or len(said) != len(batch):
                 msg = f"{self.name}/{model} did not give a vector for each of {len(batch)} texts."
                 raise ProviderError(msg, provider=self.name, model=model, body=said)
