@@ -54,12 +54,15 @@ class _ShownShort:
 
     hint: str | None
 
+    # The lines of a message that are shown; an error about a decision shows all.
+    lines_shown: int = 3
+
     def _render_traceback_(self) -> list[str]:
         assert isinstance(self, BaseException)
         if _ShownShort.wants_full_traceback():
             return _shown("".join(traceback.format_exception(self))).splitlines()
         message = str(self).splitlines() or [""]
-        lines = [f"{type(self).__name__}: {message[0]}", *message[1:3]]
+        lines = [f"{type(self).__name__}: {message[0]}", *message[1 : self.lines_shown]]
         place = place_in(self.__traceback__)
         if place is not None:
             lines.append(_shown(f"  {place}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -85,7 +86,8 @@ def test_nothing_runs_where_nobody_can_allow_it(kernel: Kernel) -> None:
         kernel.run(f"import llm_magics as lm; lm.config.providers = {settings}")
         told = kernel.run("%%llm one/m --tools weather\nHow is it?")
         assert told.status == "error"
-        assert "nobody is there to allow it" in told.error
+        assert "Nobody is there to allow it" in told.error
+        assert 'city: "<b>Oslo"' in told.error
         assert "--yes" in told.error
         assert kernel.run("print(seen)").text == "[]"
         shown = kernel.run("%%llm one/m --tools weather --yes\nHow is it?")
@@ -127,9 +129,106 @@ def test_who_sits_there_is_asked(
     calls = tuple(ToolCall(name, "note", json.dumps({"text": name})) for name in "ab")
     messages = rounds.messages(Response("", tool_calls=calls))
     assert seen == ran
-    assert 'note(text="a")' in asked[0]
+    assert asked[0] == 'The model wants to call note:\n    text: "a"\nRun it? [y/N/all] '
     refused = [message.content for message in messages[1:] if "does not allow" in message.content]
     assert len(refused) == 2 - len(ran)
+
+
+HIDING = {
+    "note": "harmless " + "x" * 5000,
+    "mark\u202e": 'a\u202eb\u200bc\ue000d\U000e0041e\x1b]52;c;x\x07\ufe0f\u3164\nnext: "fake"',
+    "nested": {"deep": ["\u2066x\u2069"]},
+    "cmd": "rm -rf ~",
+}
+
+
+def test_all_arguments_are_asked_about(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is cut, each has a line of its own, and what cannot be seen is spelled out."""
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return "n"
+
+    def run(**given: Any) -> None:
+        """Run it."""
+
+    run.__signature__ = inspect.signature(lambda note, cmd: None)  # type: ignore[attr-defined]
+    calls = (
+        ToolCall("c", "run", json.dumps(HIDING)),
+        ToolCall("d", "run", "[\u202e1]"),
+        ToolCall("e", "run", ""),
+    )
+    monkeypatch.setattr(tool_rounds, "rendering", lambda shell: "live")
+    ToolRounds(shell, [run], is_allowed=False, ask=ask).messages(Response("", tool_calls=calls))
+    lines = asked[0].splitlines()
+    assert len(lines) == len(HIDING) + 2
+    assert lines[1] == f'    note: "{HIDING["note"]}"'
+    assert lines[4] == '    cmd: "rm -rf ~"'
+    assert lines[2].startswith(r"    mark\u202e: ")
+    for character in [
+        r"\u202e",
+        r"\u200b",
+        r"\ue000",
+        r"\U000e0041",
+        r"\u001b",
+        r"\ufe0f",
+        r"\u3164",
+        r"\u2066",
+        r"\u2069",
+    ]:
+        assert character in asked[0]
+    assert all(each.isprintable() for each in lines)
+    assert "no JSON object" in asked[1]
+    assert r"[\u202e1]" in asked[1]
+    assert "without arguments" in asked[2]
+    monkeypatch.setattr(tool_rounds, "rendering", lambda shell: "static")
+    with pytest.raises(errors.UsageError) as caught:
+        ToolRounds(shell, [run], is_allowed=False).messages(Response("", tool_calls=calls))
+    shown = "\n".join(caught.value._render_traceback_())
+    assert all(line in shown for line in lines[:-1])
+
+
+def test_a_shown_call_hides_nothing_either(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --yes nobody is asked, and the call that ran is shown with all its arguments."""
+
+    def run(note: str, cmd: str) -> str:
+        """Run it."""
+        return "done\u202e\x1b[2J"
+
+    call = ToolCall("c", "run", json.dumps({"note": "x" * 400, "cmd": "rm\u200b"}))
+    ToolRounds(shell, [run], is_allowed=True).messages(Response("", tool_calls=(call,)))
+    told = capsys.readouterr().out
+    assert r'cmd: "rm\u200b"' in told
+    assert r"done\u202e\u001b[2J" in told
+
+
+def test_calls_and_results_are_bounded(shell: InteractiveShell) -> None:
+    """Those beyond the limit are not run, a long result is cut, and the model is told both."""
+    ran: list[int] = []
+
+    def big(number: int) -> str:
+        """Give much."""
+        ran.append(number)
+        return "é" * 101_234
+
+    lm.config.tool_calls_max = 3
+    calls = tuple(ToolCall(f"c{n}", "big", json.dumps({"number": n})) for n in range(5))
+    rounds = ToolRounds(shell, [big], is_allowed=True)
+    _, *results = rounds.messages(Response("", tool_calls=calls))
+    assert ran == [0, 1, 2]
+    assert [each.tool_call_id for each in results] == [call.id for call in calls]
+    for each in results[:3]:
+        assert each.content == "é" * 20_000 + "\n[… 81,234 more characters left out]"
+    assert all("At most 3 calls" in each.content for each in results[3:])
+    lm.config.tool_result_max_chars = 100
+    assert (
+        "101,134 more characters" in rounds.messages(Response("", tool_calls=calls[:1]))[1].content
+    )
 
 
 def test_rounds_are_bounded(shell: InteractiveShell) -> None:

@@ -26,16 +26,16 @@ def one_line(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
-def visible(text: str) -> str:
+def visible(text: str, kept: str = "") -> str:
     r"""
-    Return ``text`` on one line, with all characters that cannot be seen as ``\uXXXX``.
+    Return ``text`` with all characters that cannot be seen as ``\uXXXX``, but for those ``kept``.
 
     Among them are controls, line breaks, zero-width characters, those that turn the direction
     of writing, private-use characters and tags.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(each) for each in text)
+    return "".join(each if each in kept else _escaped(each) for each in text)
 
 
 def _escaped(character: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics import kernel_loop
+from llm_magics._util.terminal import visible
 from llm_magics.completeness import is_cut
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.response import Response
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _LONGEST_SHOWN = 4000
+_LONGEST_LINE = 300
 
 
 def functions_named(names: str, variables: Mapping[str, Any]) -> list[Callable[..., Any]]:
@@ -90,9 +92,14 @@ class ToolRounds:
             tool_calls=response.tool_calls,
             reasoning_blocks=response.reasoning_blocks,
         )
+        most = session.config.tool_calls_max
         results = [
-            ChatMessage("tool", self._run(call), tool_call_id=call.id)
-            for call in response.tool_calls
+            ChatMessage(
+                "tool",
+                self._run(call) if number < most else self._left_out(call, most),
+                tool_call_id=call.id,
+            )
+            for number, call in enumerate(response.tool_calls)
         ]
         return [wanted, *results]
 
@@ -100,50 +107,93 @@ class ToolRounds:
         if call.name in self._toolbox and not self._may_run(call):
             result = "Error: the user does not allow this call."
         else:
-            result = self._toolbox.call(call)
+            result = cut(self._toolbox.call(call), session.config.tool_result_max_chars)
+        self._show(call, result)
+        return result
+
+    def _left_out(self, call: ToolCall, most: int) -> str:
+        result = f"Error: this call was not run. At most {most} calls are run at once."
         self._show(call, result)
         return result
 
     def _may_run(self, call: ToolCall) -> bool:
         if self._is_allowed:
             return True
+        wanted = f"The model wants to call {listed(call)}"
         if rendering(self._shell) != "live":
-            msg = f"The model wants to call {_written(call)}, and nobody is there to allow it."
-            raise UsageError(msg, hint="Write --yes to allow the calls of this cell.")
-        answer = self._ask(f"The model wants to call {_written(call)}. Run it? [y/N/all] ")
+            error = UsageError(
+                f"{wanted}\nNobody is there to allow it.",
+                hint="Write --yes to allow the calls of this cell.",
+            )
+            error.lines_shown = len(str(error).splitlines())
+            raise error
+        answer = self._ask(f"{wanted}\nRun it? [y/N/all] ")
         self._is_allowed = answer.strip().lower() in ("a", "all")
         return self._is_allowed or answer.strip().lower() in ("y", "yes")
 
     def _show(self, call: ToolCall, result: str) -> None:
-        """The call and its result, folded."""
+        """Show the call and its result: the beginning on one line, and all of it folded."""
         line = f"{_written(call)} → {_beginning(result)}"
         if rendering(self._shell) == "text":
             sys.stdout.write(f"{inert.plain(line)}\n")
             return
-        told = html.escape(inert.plain(result[:_LONGEST_SHOWN]))
+        told = visible(cut(result, _LONGEST_SHOWN), kept="\n\t")
+        if "\n" in line:
+            told = f"{listed(call)}\n\n{told}"
+        summary = line.partition("\n")[0]
         self._shell.display_pub.publish(
             data={
                 "text/plain": inert.plain(line),
                 "text/html": (
                     '<details class="mathjax_ignore"><summary><code>'
-                    f"{html.escape(inert.plain(line))}</code></summary>"
-                    f'<pre style="white-space: pre-wrap">{told}</pre></details>'
+                    f"{html.escape(inert.plain(summary))}</code></summary>"
+                    '<pre style="white-space: pre-wrap">'
+                    f"{html.escape(inert.plain(told))}</pre></details>"
                 ),
             },
             metadata={},
         )
 
 
+def listed(call: ToolCall) -> str:
+    """
+    Return the call with all its arguments, one a line, as a question shows it.
+
+    Nothing is left out, and nothing in it is invisible or in another order than it is run in.
+    """
+    name = visible(call.name)
+    try:
+        arguments = call.arguments
+    except LLMError:
+        return (
+            f"{name}, with arguments that are no JSON object:\n    {visible(call.arguments_text)}"
+        )
+    if not arguments:
+        return f"{name}, without arguments."
+    lines = [f"    {visible(each)}: {_json(value)}" for each, value in arguments.items()]
+    return "\n".join([f"{name}:", *lines])
+
+
+def cut(text: str, most: int) -> str:
+    """Return the first ``most`` characters of ``text``, and how many more there are."""
+    left = len(text) - most
+    return text if left <= 0 else f"{text[:most]}\n[… {left:,} more characters left out]"
+
+
 def _written(call: ToolCall) -> str:
-    """A call as it would be written in Python."""
+    """Return a call as it would be written in Python; with long arguments, one a line."""
     try:
         given = call.arguments.items()
     except LLMError:
-        return f"{call.name}({call.arguments_text[:200]})"
-    told = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given)
-    return f"{call.name}({_beginning(told, 300)})"
+        return listed(call)
+    told = ", ".join(f"{visible(name)}={_json(value)}" for name, value in given)
+    return f"{visible(call.name)}({told})" if len(told) <= _LONGEST_LINE else listed(call)
+
+
+def _json(value: Any) -> str:
+    return visible(json.dumps(value, ensure_ascii=False))
 
 
 def _beginning(text: str, length: int = 80) -> str:
-    flat = " ".join(text.split())
+    flat = visible(" ".join(text.split()))
     return flat if len(flat) <= length else f"{flat[: length - 1]}…"

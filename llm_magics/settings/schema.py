@@ -92,6 +92,12 @@ class Settings(BaseModel):
     tool_rounds: int = Field(
         8, ge=1, le=100, description="how often a model may call tools before it must answer"
     )
+    tool_calls_max: int = Field(
+        20, ge=1, le=1000, description="so many calls of tools at once are run, and no more"
+    )
+    tool_result_max_chars: int = Field(
+        20_000, ge=100, description="a longer result of a tool is cut for the model, and says so"
+    )
     longest_wait_s: float = Field(
         30.0, ge=0, description="a longer wait before a retry is not waited"
     )
