@@ -280,7 +280,7 @@ def test_silence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stops in mid-answer and keeps the line open is given up."""
     with serving(Says([chat_event("a")], hang=True)) as server:
         provider = answered_by(server.url, monkeypatch, idle=0.2)
-        with pytest.raises(errors.StreamInterrupted, match="silent"):
+        with pytest.raises(errors.StreamInterrupted, match="sent nothing"):
             asyncio.run(provider.generate_chat(HI, "m", ModelParameters()))
 
 
@@ -442,9 +442,9 @@ def test_the_engine_finds_llama_where_the_notebook_does(tmp_path: Path) -> None:
         "import llm_magics as lm\n"
         "print(lm.ask('Say hello.', model='local/smollm2-135m', max_tokens=3).usage.output_tokens)\n"
     )
-    bare = Path(sys.base_prefix) / "bin" / "python3"  # without any packages
+    bare = Path(sys.base_prefix) / "bin" / "python3"  # with -S: without any packages
     environment = plain_environment() | {"PYTHONPATH": str(Path(lm.__file__).parents[1])}
-    command = [str(bare), "-c", script]
+    command = [str(bare), "-S", "-c", script]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
     )

@@ -44,6 +44,9 @@ _ENCODINGS = {"", "identity", "gzip", "deflate"}
 
 _LOCAL_CONNECT_S, _REMOTE_CONNECT_S = 2.0, 10.0
 
+# llama.cpp's server closes a connection after a stream without saying so in a header.
+_CLOSING_SERVERS = {"llama.cpp"}
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -316,6 +319,8 @@ class Transport:
                 )
             finally:
                 await response.aclose()
+                if response.headers.get("server") in _CLOSING_SERVERS:
+                    await response.extensions["network_stream"].aclose()
         except httpx.HTTPError as error:
             raise self._map_transport_error(error) from None
         except _DeadlineError:

@@ -82,7 +82,7 @@ class OpenAIConfig(OpenAILikeConfig):
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
         return {
             "profile": profile,
-            "api_key": environment_value(cls.namesake_key_variable(name, settings)),
+            "api_key": environment_value(cls.namesake_key_variable(name, settings)) or None,
             "organization": None,
             "project": None,
             **settings,

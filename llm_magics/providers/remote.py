@@ -126,7 +126,7 @@ class RemoteConfig(ProviderConfig):
             msg = f"Where {name} is has not been said."
             hint = f"Set providers.{name}.base_url to its address."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
-        key = environment_value(cls.namesake_key_variable(name, settings))
+        key = environment_value(cls.namesake_key_variable(name, settings)) or None
         return {"api_key": key, **settings}
 
     @classmethod
