@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
 
-from llm_magics.policies.metrics import RunLog, measure
+from llm_magics.policies.metrics import Run, RunLog, measure
 from llm_magics.types import EngineTimings, StreamChunk, Usage
 
 COLUMNS = [
@@ -81,3 +84,20 @@ def test_an_empty_log_is_a_frame_with_all_its_columns() -> None:
     assert list(frame.columns) == COLUMNS
     assert frame.empty
     assert str(frame["output_tokens"].dtype) == "Int64"
+
+
+def test_an_estimate_reads_no_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked before each call is kept by model: no run is looked at twice."""
+    log = RunLog()
+    empty: dict[str, Any] = dict.fromkeys(field.name for field in fields(Run))
+    for number in range(300):
+        told = {"provider": "p", "model": f"m{number % 2}", "cached": number == 299}
+        times = {"output_tokens": number, "e2e_s": float(number), "tokens_per_s": float(number)}
+        log.add(Run(**{**empty, **told, **times}))
+    monkeypatch.setattr(log, "_runs", None)
+    assert (log.longest_answer("p", "m0"), log.longest_answer("p", "m1")) == (298, 299)
+    assert log.longest_answer("p", "other") == 0
+    assert log.usual_seconds("p", "m0") == 279  # the median of the last twenty
+    assert log.usual_seconds("p", "m1") == 278  # the last of it was given before
+    assert log.usual_seconds("p", "other") is None
+    assert log.speeds() == {"p/m0": 279, "p/m1": 278}

@@ -196,3 +196,41 @@ def test_without_the_library_an_index_says_what_to_do(monkeypatch: pytest.Monkey
     with pytest.raises(errors.UsageError, match="not installed") as caught:
         lm.index([[1.0, 2.0]])
     assert "pip install usearch" in str(caught.value.hint)
+
+
+def one_by_one(vectors: Any, threshold: float) -> list[int]:
+    """What `search.groups` gives, by comparing each row with each that was kept before it."""
+    normed = search.normalised(vectors)
+    first, kept = list(range(len(normed))), list[int]()
+    for row, vector in enumerate(normed):
+        same = (head for head in kept if normed[head] @ vector >= threshold - 1e-6)
+        first[row] = next(same, row)
+        if first[row] == row:
+            kept.append(row)
+    return first
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(0, 60),
+    dimensions=st.integers(1, 6),
+    threshold=st.sampled_from([0.3, 0.7, 0.95, 0.999, 1.0]),
+    at_once=st.integers(1, 20),
+)
+def test_dedupe_in_blocks_is_dedupe_row_by_row(
+    seed: int, rows: int, dimensions: int, threshold: float, at_once: int
+) -> None:
+    """Whatever the size of a block; repeated, missing and zero rows among them."""
+    draw = np.random.default_rng(seed)
+    vectors = draw.normal(size=(rows, dimensions)).astype(np.float32)
+    for place in range(rows):
+        kind = draw.integers(6)
+        if kind == 0:
+            vectors[place] = 3 * vectors[draw.integers(rows)]
+        elif kind == 1:
+            vectors[place] = draw.choice([np.nan, 0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_ROWS", at_once)
+        patch.setattr(search, "_BLOCK", 7 * at_once)
+        found = search.groups(vectors, threshold)
+    assert found.tolist() == one_by_one(vectors, threshold)

@@ -27,6 +27,10 @@ _ROUNDING = 1e-6
 _BLOCK = 16_000_000
 
 
+# So many rows are compared with all before them at once.
+_ROWS = 512
+
+
 class NoVectorsError(UsageError):
     """Every row of a column is missing."""
 
@@ -109,17 +113,56 @@ def groups(vectors: Vectors, threshold: float) -> NDArray[np.int64]:
     """
     normed = normalised(vectors)
     first = np.arange(len(normed))
+    there = np.flatnonzero(np.isfinite(normed).all(axis=1))  # the others are like nothing
+    limit = threshold - _ROUNDING
+    heads = np.empty((len(there), normed.shape[1]), np.float32)
     kept: list[int] = []
-    heads = np.empty_like(normed)
-    for row, vector in enumerate(normed):
-        if kept:
-            same = np.flatnonzero(heads[: len(kept)] @ vector >= threshold - _ROUNDING)
-            if len(same):
-                first[row] = kept[same[0]]
-                continue
-        heads[len(kept)] = vector
-        kept.append(row)
+    for start in range(0, len(there), _ROWS):
+        rows = there[start : start + _ROWS]
+        rows = _without_like(normed, rows, heads[: len(kept)], kept, limit, first)
+        new = _heads_within(normed[rows], rows, limit, first)
+        heads[len(kept) : len(kept) + len(new)] = normed[new]
+        kept.extend(new)
     return first
+
+
+def _without_like(  # noqa: PLR0913, PLR0917 (the state of a search)
+    normed: Vectors,
+    rows: NDArray[np.int64],
+    heads: Vectors,
+    kept: Sequence[int],
+    limit: float,
+    first: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Note in ``first`` which of ``rows`` are like one of ``heads``, and return the others."""
+    step = max(1, _BLOCK // _ROWS)
+    for start in range(0, len(heads), step):
+        cosines = normed[rows] @ heads[start : start + step].T
+        like = np.flatnonzero(cosines.max(axis=1) >= limit)
+        if not len(like):
+            continue
+        heads_of = start + np.argmax(cosines[like] >= limit, axis=1)
+        first[rows[like]] = [kept[head] for head in heads_of]
+        rows = np.delete(rows, like)
+        if not len(rows):
+            break
+    return rows
+
+
+def _heads_within(
+    normed: Vectors, rows: NDArray[np.int64], limit: float, first: NDArray[np.int64]
+) -> list[int]:
+    """Note in ``first`` which of ``rows`` are like one before them, and return the others."""
+    like = np.tril(normed @ normed.T >= limit, -1)
+    is_head = ~like.any(axis=1)
+    for row in np.flatnonzero(~is_head):
+        same = np.flatnonzero(like[row] & is_head)
+        same = same[same < row]
+        if len(same):
+            first[rows[row]] = rows[same[0]]
+        else:
+            is_head[row] = True
+    return [int(row) for row in rows[is_head]]
 
 
 def normalised(vectors: Vectors) -> Vectors:

@@ -96,15 +96,40 @@ _COLUMN_TYPES = {
 }
 
 
+class _ModelRuns:
+    """What is asked of the runs of one model: its longest answer, and its last times."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+        self.seconds: deque[float] = deque(maxlen=_SPEED_RUNS)
+        self.tokens_per_s: deque[float] = deque(maxlen=_SPEED_RUNS)
+
+    def add(self, run: Run) -> None:
+        """Count ``run``."""
+        self.longest = max(self.longest, run.output_tokens or 0)
+        if run.cached:
+            return
+        if run.e2e_s is not None:
+            self.seconds.append(run.e2e_s)
+        if run.tokens_per_s is not None:
+            self.tokens_per_s.append(run.tokens_per_s)
+
+
 class RunLog:
-    """The calls of this session, oldest first."""
+    """
+    The calls of this session, oldest first.
+
+    What is asked before each call is kept by model, so that it takes no longer as calls add up.
+    """
 
     def __init__(self) -> None:
         self._runs: deque[Run] = deque(maxlen=_KEPT_RUNS)
+        self._models: dict[tuple[str, str], _ModelRuns] = {}
 
     def add(self, run: Run) -> None:
         """Remember ``run``."""
         self._runs.append(run)
+        self._models.setdefault((run.provider, run.model), _ModelRuns()).add(run)
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -115,6 +140,7 @@ class RunLog:
     def clear(self) -> None:
         """Forget all of them."""
         self._runs.clear()
+        self._models.clear()
 
     def totals(self) -> Totals:
         """What all of them together took."""
@@ -129,31 +155,21 @@ class RunLog:
 
     def speeds(self) -> dict[str, float]:
         """Tokens a second of each model, the median over its last runs."""
-        told: dict[str, list[float]] = {}
-        for run in reversed(self._runs.copy()):
-            if run.tokens_per_s is not None and not run.cached:
-                told.setdefault(f"{run.provider}/{run.model}", []).append(run.tokens_per_s)
-        return {model: median(each[:_SPEED_RUNS]) for model, each in told.items()}
+        return {
+            f"{provider}/{model}": median(list(runs.tokens_per_s))
+            for (provider, model), runs in self._models.copy().items()
+            if runs.tokens_per_s
+        }
 
     def usual_seconds(self, provider: str, model: str) -> float | None:
         """How long an answer of a model took, the median over its last runs, if it gave any."""
-        told = [
-            run.e2e_s
-            for run in reversed(self._runs.copy())
-            if (run.provider, run.model) == (provider, model)
-            and run.e2e_s is not None
-            and not run.cached
-        ]
-        return median(told[:_SPEED_RUNS]) if told else None
+        runs = self._models.get((provider, model))
+        return median(list(runs.seconds)) if runs and runs.seconds else None
 
     def longest_answer(self, provider: str, model: str) -> int:
         """The most tokens that an answer of a model had; 0 where it has given none."""
-        told = (
-            run.output_tokens or 0
-            for run in self._runs.copy()
-            if (run.provider, run.model) == (provider, model)
-        )
-        return max(told, default=0)
+        runs = self._models.get((provider, model))
+        return runs.longest if runs else 0
 
     def frame(self) -> DataFrame:
         """One row per call; times in UTC, durations in the unit their column names."""
