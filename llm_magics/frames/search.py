@@ -154,7 +154,7 @@ def _heads_within(
 ) -> list[int]:
     """Note in ``first`` which of ``rows`` are like one before them, and return the others."""
     like = np.tril(normed @ normed.T >= limit, -1)
-    is_head = ~like.any(axis=1)
+    is_head: NDArray[np.bool_] = np.logical_not(like.any(axis=1))
     for row in np.flatnonzero(~is_head):
         same = np.flatnonzero(like[row] & is_head)
         same = same[same < row]
