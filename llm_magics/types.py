@@ -220,6 +220,7 @@ class Usage:
         cached_tokens: those of the prompt that came from the service's cache.
         cache_write_tokens: those of the prompt that were put into it.
         reasoning_tokens: those of the answer that are thinking, shown or not.
+        service_tier: by which tier the service bills the call (``flex``, ``priority`` …).
     """
 
     input_tokens: int | None = None
@@ -227,11 +228,20 @@ class Usage:
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    service_tier: str | None = None
 
     def __post_init__(self) -> None:
-        """Drop what is not a number of tokens: a service may send anything."""
-        for name in self.__slots__:
+        """Drop what is not a number of tokens, or not a name: a service may send anything."""
+        for name in self.__slots__[:-1]:
             object.__setattr__(self, name, whole_number(getattr(self, name)))
+        if not isinstance(self.service_tier, str) or not self.service_tier.isprintable():
+            object.__setattr__(self, "service_tier", None)
+
+    def __repr__(self) -> str:
+        """Return what is known of it."""
+        values = ((name, getattr(self, name)) for name in self.__slots__)
+        known = ", ".join(f"{name}={value!r}" for name, value in values if value is not None)
+        return f"Usage({known})"
 
     @property
     def total_tokens(self) -> int | None:

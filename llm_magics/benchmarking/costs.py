@@ -10,7 +10,7 @@ from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.errors import LLMError
-from llm_magics.frames.costs import ask_if_much
+from llm_magics.frames.costs import ask_if_much, total_usd
 
 
 def allow(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
@@ -36,7 +36,7 @@ async def _usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
         try:
             if await ManyCall(session, [Prompt("", model)]).may_cost():
                 told = [await call.to_send() for call in of_model]
-                usd += sum(each.cost_usd or 0.0 for each in told if each is not None)
+                usd += total_usd(each for each in told if each is not None)
         except LLMError:  # it is told of in the rows of this model, and stops no other
             continue
     return usd

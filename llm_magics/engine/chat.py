@@ -356,9 +356,12 @@ class ChatCall:
 
     def _cost_usd(self, answer: ModelResponse) -> float | None:
         """What it cost; not known of an answer that broke off, whose count had not ended."""
-        if self._is_replayed or not self._is_sent:
+        if self._is_replayed:
             return 0.0
         if self._route is None:
             return None
+        provider, model = self._route.provider, self._route.model
+        if not self._is_sent:  # a refusal costs nothing, of a model whose price is known
+            return 0.0 if money.has_known_price(self._session, provider, model) else None
         usage = answer.usage if answer.finish_reason and answer.usage else Usage()
-        return money.cost_usd(self._session, self._route.provider, self._route.model, usage)
+        return money.cost_usd(self._session, provider, model, usage)

@@ -74,6 +74,7 @@ class ManyCall:
         self._counts: Counter[Outcome | None] = Counter()
         self._cached = 0
         self._cost_usd = 0.0
+        self._has_unknown_cost = False
 
     @property
     def is_broken_off(self) -> bool:
@@ -186,6 +187,7 @@ class ManyCall:
         self._counts[self.outcome(number)] += 1
         self._cached += response.cached
         self._cost_usd += response.cost_usd or 0.0
+        self._has_unknown_cost |= response.cost_usd is None
 
     def outcome(self, number: int) -> Outcome | None:
         """Return how the answer to a prompt ended; ``None`` where there is none yet."""
@@ -199,7 +201,8 @@ class ManyCall:
         waiting = self._waiting()
         told += [f"{self._cached:,} cached"] if self._cached else []
         told += [f"{self._counts[each]:,} {each}" for each in _BAD if self._counts[each]]
-        told += [f"${self._cost_usd:.2g}"] if self._cost_usd else []
+        at_least = "at least " if self._has_unknown_cost else ""
+        told += [f"{at_least}${self._cost_usd:.2g}"] if self._cost_usd else []
         told += [waiting] if waiting else []
         return Progress(
             " · ".join(told),

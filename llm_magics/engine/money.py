@@ -44,7 +44,15 @@ def cost_usd(
         return listed
     known = provider.known(model)
     price = Price(known.input_usd, known.output_usd, known.cached_usd, known.written_usd)
-    return price.of(usage)
+    return prices.of_tier(price.of(usage), seller, usage.service_tier)
+
+
+def has_known_price(session: Session, provider: BaseModelProvider, model: str) -> bool:
+    """Return whether the price of ``model`` is known, be it nothing."""
+    return any(
+        cost_usd(session, provider, model, usage) is not None
+        for usage in (_A_MILLION_IN, A_MILLION_EACH)
+    )
 
 
 def has_price(session: Session, provider: BaseModelProvider, model: str) -> bool:
@@ -84,10 +92,25 @@ def chat_estimate(
     """Of a prompt; its answer is taken to be as long as it may be, or as the longest before."""
     read = tokens.of_messages(messages, parameters)
     written = _longest_answer(parameters)
-    if written is None:
+    bound = _bound_by_schema(provider, model, parameters)
+    if bound is not None:
+        written = bound if written is None else min(bound, written)
+    elif written is None:
         longest = session.runs.longest_answer(provider.name, model)
         written = max(_USUAL_ANSWER, longest)
     return _priced(session, provider, model, read, written)
+
+
+def _bound_by_schema(
+    provider: BaseModelProvider, model: str, parameters: ModelParameters
+) -> int | None:
+    """Return about how long an answer can be that fits the schema, thinking included."""
+    bound = None if parameters.schema is None else tokens.of_answer_to(parameters.schema)
+    if bound is None:
+        return None
+    can_think = "reasoning" in provider.known(model).abilities
+    thinks = parameters.reasoning if parameters.reasoning is not None else can_think
+    return (bound + (_USUAL_ANSWER if thinks else 0)) * _answers(parameters)
 
 
 def _longest_answer(parameters: ModelParameters) -> int | None:
@@ -95,9 +118,14 @@ def _longest_answer(parameters: ModelParameters) -> int | None:
     beside = parameters.extra_body
     told = [parameters.max_tokens, *(beside.get(name) for name in _LONGEST)]
     bounds = [bound for bound in told if type(bound) is int]
-    choices = [beside.get(name) for name in ("n", "best_of")]
-    times = max([1, *(each for each in choices if type(each) is int)])
+    times = _answers(parameters)
     return max(bounds) * times if bounds else None if times == 1 else _USUAL_ANSWER * times
+
+
+def _answers(parameters: ModelParameters) -> int:
+    """Return how many answers are asked for."""
+    choices = [parameters.extra_body.get(name) for name in ("n", "best_of")]
+    return max([1, *(each for each in choices if type(each) is int)])
 
 
 def embedding_estimate(

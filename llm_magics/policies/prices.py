@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 from llm_magics.types import Usage
 
@@ -64,14 +65,50 @@ class Seller:
     address: str = ""
 
 
+# What services call the tier that their usual prices are for, in the answer to a call.
+_USUAL_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
+
+# The share of the usual price by seller and tier: the same for all models of the seller.
+# Source: https://platform.openai.com/docs/guides/flex-processing (November 2026).
+_SHARES = {("openai", "flex"): 0.5}
+
+
+def has_usual_price(tier: str | None) -> bool:
+    """Return whether calls of a tier are billed by the usual prices."""
+    return tier is None or tier.lower() in _USUAL_TIERS
+
+
+def of_tier(usd: float | None, seller: Seller, tier: str | None) -> float | None:
+    """Return a usual price ``usd`` as it is in ``tier``; ``None`` where that is not known."""
+    if usd in (None, 0.0) or has_usual_price(tier):
+        return usd
+    share = _SHARES.get((seller.price_list, str(tier).lower()))
+    return None if share is None else usd * share
+
+
 def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
-    """The cost by the list of ``genai-prices``; ``None`` where it, or the model in it, is missing."""
+    """
+    Return the cost by the list of ``genai-prices``, by the tier that the answer names.
+
+    ``None`` where the list, the model in it, or a price of that tier is missing.
+    """
+    usual = _listed_usd(seller, model, usage, None)
+    tier = usage.service_tier
+    if not usual or has_usual_price(tier):
+        return usual
+    # The list gives the usual price for a tier that it does not have.
+    listed = _listed_usd(seller, model, usage, str(tier).lower())
+    return listed if listed != usual else of_tier(usual, seller, tier)
+
+
+def _listed_usd(seller: Seller, model: str, usage: Usage, tier: str | None) -> float | None:
     is_counted = usage.input_tokens is not None and usage.output_tokens is not None
     if not is_counted or not _has_list() or not (seller.price_list or seller.address):
         return None
     from genai_prices import Usage as Used
     from genai_prices import calc_price
 
+    context: Any = {"service_tier": tier} if tier else None
     used = Used(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens or 0,
@@ -80,9 +117,9 @@ def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
     )
     try:
         if seller.price_list:
-            found = calc_price(used, model, provider_id=seller.price_list)
+            found = calc_price(used, model, provider_id=seller.price_list, price_context=context)
         else:
-            found = calc_price(used, model, provider_api_url=seller.address)
+            found = calc_price(used, model, provider_api_url=seller.address, price_context=context)
     except (LookupError, ValueError):
         return None
     if found.model_price.input_mtok is None:  # it bills hours or pictures: tokens are not free

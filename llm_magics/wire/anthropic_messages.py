@@ -278,7 +278,10 @@ class ChunkDecoder(EventChunkDecoder):
 
     def _count(self, usage: Mapping[str, Any] | None) -> None:
         counted = (int, Mapping)  # of the thinking there is a mapping of details
-        self._usage |= {name: n for name, n in (usage or {}).items() if isinstance(n, counted)}
+        usage = usage or {}
+        self._usage |= {name: n for name, n in usage.items() if isinstance(n, counted)}
+        if isinstance(tier := usage.get("service_tier"), str):
+            self._usage["service_tier"] = tier
 
 
 def finish_of(stop_reason: str | None) -> str | None:
@@ -293,4 +296,5 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     read = whole_number(usage.get("input_tokens"))
     total = None if read is None else read + cached + written
     thought = reasoning_tokens_of(usage)
-    return Usage(total, usage.get("output_tokens"), cached, written or None, thought)
+    tier = usage.get("service_tier")
+    return Usage(total, usage.get("output_tokens"), cached, written or None, thought, tier)

@@ -166,6 +166,7 @@ class ChunkDecoder(EventChunkDecoder):
         self._calls = ToolCallAssembler(names, taken)
         self._thoughts = openai_reasoning.Thoughts(origin, wanted=bool(names))
         self._is_refused = False
+        self._tier: str | None = None
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
@@ -247,6 +248,7 @@ class ChunkDecoder(EventChunkDecoder):
             if self._is_refused:
                 finish_reason, self._is_refused = "refusal", False
         usage = event.get("usage")
+        self._tier = event.get("service_tier") or self._tier
         timings = event.get("timings") or event.get("stats")
         calls = self._calls.take() if finish_reason else ()
         return StreamChunk(
@@ -254,7 +256,7 @@ class ChunkDecoder(EventChunkDecoder):
             reasoning,
             elapsed_s,
             finish_reason,
-            _usage(usage) if usage else None,
+            _usage(usage, self._tier) if usage else None,
             _timings(timings) if timings else None,
             event,
             calls,
@@ -307,14 +309,14 @@ def _details(details: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return told, "summary" if any(summaries) and not any(texts) else ""
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
+def _usage(usage: Mapping[str, Any], tier: str | None) -> Usage:
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))  # DeepSeek's
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
     thought = reasoning_tokens_of(usage)
     if thought and usage.get("total_tokens") == (read or 0) + (written or 0) + thought:
         written = (written or 0) + thought  # xAI counts them beside the answer's own
-    return Usage(read, written, cached, None, thought)
+    return Usage(read, written, cached, None, thought, tier)
 
 
 def reasoning_tokens_of(usage: Mapping[str, Any]) -> int | None:

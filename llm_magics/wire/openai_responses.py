@@ -202,7 +202,13 @@ def _last(response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float) 
     usage = response.get("usage")
     finish_reason = finish_of(response)
     return StreamChunk(
-        "", "", elapsed_s, finish_reason, usage_of(usage) if usage else None, None, event
+        "",
+        "",
+        elapsed_s,
+        finish_reason,
+        usage_of(usage, response.get("service_tier")) if usage else None,
+        None,
+        event,
     )
 
 
@@ -233,8 +239,9 @@ def _is_refusal(part: Mapping[str, Any]) -> bool:
     return part.get("type") == "refusal" or bool(part.get("refusal"))
 
 
-def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """The tokens of a response."""
+def usage_of(usage: Mapping[str, Any], tier: str | None = None) -> Usage:
+    """Return the tokens of a response, and the tier by which they are billed."""
     cached = (usage.get("input_tokens_details") or {}).get("cached_tokens")
     thought = reasoning_tokens_of(usage)
-    return Usage(usage.get("input_tokens"), usage.get("output_tokens"), cached, None, thought)
+    read, written = usage.get("input_tokens"), usage.get("output_tokens")
+    return Usage(read, written, cached, None, thought, tier)

@@ -40,7 +40,7 @@ def points(frame: pd.DataFrame, quality: str | None, cost: str | None) -> pd.Dat
     for name, group in frame.groupby("asked", sort=False):
         by_prompt = values_of(group, good).groupby(items(group)).mean()
         interval = mean_interval(by_prompt)
-        rows.append((name, _mean(by_prompt), *interval, _mean(values_of(group, dear))))
+        rows.append((name, _mean(by_prompt), *interval, _mean_cost(group, dear)))
     told = pd.DataFrame(rows, columns=["model", good, "low", "high", dear]).set_index("model")
     told["frontier"] = [_is_best(told, name, good, dear) for name in told.index]
     return told
@@ -54,6 +54,12 @@ def _known_cost(frame: pd.DataFrame) -> str:
 def _mean(values: Any) -> float:
     known = pd.to_numeric(values).astype("float64").dropna()
     return float(known.mean()) if len(known) else math.nan
+
+
+def _mean_cost(group: pd.DataFrame, dear: str) -> float:
+    """Return the mean of what an answer takes; unknown where the cost of one is not known."""
+    values = values_of(group, dear)
+    return math.nan if dear == "cost_usd" and values.isna().any() else _mean(values)
 
 
 def _is_best(told: pd.DataFrame, name: Any, good: str, dear: str) -> bool:

@@ -52,7 +52,7 @@ def _row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     if "queue_s" in group:
         told["queue_s"] = float(whole["queue_s"].median())
     told["retries"] = int(group["retries"].sum())
-    told["cost_usd"] = float(group["cost_usd"].sum(min_count=1))
+    told["cost_usd"] = float(group["cost_usd"].sum(min_count=1, skipna=False))
     if "client_cpu" in group:
         told["client_cpu"] = float(group["client_cpu"].max())
     return told

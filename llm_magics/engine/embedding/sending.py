@@ -40,10 +40,15 @@ class Sender:
         self.tokens: int | None = None
         self.retries = 0
         self.sent = 0
+        self._has_tried = False
 
     @property
     def cost_usd(self) -> float | None:
         """Return the cost of all that was sent; ``None`` if it is unknown of a part."""
+        if not self._costs_usd and self._has_tried:  # refused, which costs nothing if it is priced
+            route = self._route
+            is_known = money.has_known_price(self._session, route.provider, route.model)
+            return 0.0 if is_known else None
         known = [usd for usd in self._costs_usd if usd is not None]
         return sum(known) if len(known) == len(self._costs_usd) else None
 
@@ -75,6 +80,7 @@ class Sender:
             is_final=splits,
         )
         rows = np.empty((0, 0), np.float32)
+        self._has_tried = True
         try:
             async for attempt in run:
                 async with attempt, aclosing(attempt.ready()) as steps:
