@@ -59,6 +59,15 @@ def test_a_question_is_asked(
     assert capsys.readouterr().out == "Why is the sky blue?\n"
 
 
+def test_a_prompt_may_speak_of_the_magic(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The body of a cell magic is sent as it is."""
+    capsys.readouterr()
+    run(shell, "\n%%llm echo/echo\nWhat does this do:\n%llm ask Why?")
+    assert capsys.readouterr().out == "What does this do:\n%llm ask Why?\n"
+
+
 @pytest.mark.parametrize("cell", ['s = """\n%llm ask what?\n"""', "# %llm ask what?"])
 def test_a_question_in_a_text_or_a_comment_stays_there(
     cell: str, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]

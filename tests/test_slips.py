@@ -62,7 +62,7 @@ def test_a_slip_in_a_cell(
     ("line", "message"),
     [
         ("runs 3", "takes nothing more"),
-        ("health x", "takes nothing more"),
+        ("health x", 'no provider "x"'),
         ("threads clear a b", "the name of one thread"),
         ("models ecoh", 'no model or provider like "ecoh"'),
         ("use", "takes a model."),
@@ -95,7 +95,7 @@ def test_what_is_recorded_can_be_asked(
     assert lm.ask("hi").cached
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe", b'{"key": "k"}', b"[1]", b"[" * 100_000])
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"[1]", b"[" * 100_000])
 def test_a_recording_that_is_none(shell: InteractiveShell, damage: bytes) -> None:
     """Is refused when it is named, and answers stay live."""
     Path("odd.jsonl").write_bytes(damage)
@@ -143,7 +143,7 @@ def test_a_route_goes_past_who_has_no_key() -> None:
     lm.config.routes = {"fast": ["ollama/nobody", "openai/gpt-5-mini"]}
     with pytest.raises(errors.AuthenticationError) as caught:
         lm.ask("hi", model="fast")
-    assert "Before it failed: ollama/nobody (ConnectionError)" in str(caught.value.hint)
+    assert "Failed before: ollama/nobody (ConnectionError)" in str(caught.value.hint)
     with pytest.raises(errors.ModelNotFoundError) as missing:
         lm.ask("hi", model="fsat")
     assert "Did you mean fast?" in str(missing.value.hint)

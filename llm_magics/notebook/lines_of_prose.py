@@ -23,6 +23,9 @@ _LAYOUT = frozenset({COMMENT, DEDENT, ENCODING, INDENT, NEWLINE, NL})
 
 def call_magics(lines: list[str]) -> list[str]:
     """Return a cell's lines with such lines of ``%llm`` turned into calls."""
+    first = next((line for line in lines if line.strip()), "")
+    if first.startswith("%%"):  # its body is not Python, or is transformed when it is run
+        return lines
     called = {number: call for number, line in enumerate(lines) if (call := _call(line))}
     starts = _starts_of_statements(lines) if called else set()
     return [
@@ -45,7 +48,7 @@ def _call(line: str) -> str | None:
     text = f"{name}{rest}"
     if rest in ("?", "??"):
         text = f"help {name}"
-    end = "" if target or name not in _SHOWN else ";"  # which keeps IPython from showing it
+    end = "" if target or name not in _SHOWN else " and None"  # so that it is not shown again
     return f"{found['space']}{target}get_ipython().run_line_magic('llm', {text!r}){end}\n"
 
 
