@@ -41,9 +41,8 @@ def _most(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
         return None
     if isinstance(ref := schema.get("$ref"), str):
         return _most(_pointed_at(root, ref), root, depth - 1)
-    enum = schema.get("enum")
-    if "const" in schema or (isinstance(enum, list) and enum):
-        values = [schema["const"]] if "const" in schema else enum
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list) and values:
         return max(of_text(json.dumps(value, ensure_ascii=False, default=str)) for value in values)
     add, parts = _parts(schema)
     if parts:
