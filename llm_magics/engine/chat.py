@@ -86,6 +86,7 @@ class ChatCall:
     def _begin(self) -> None:
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
+        self._measured: tuple[int, float, ModelResponse, Timing] | None = None
         self._interrupted = False
         self._is_replayed = False
         self._attempts: Attempts | None = None
@@ -228,6 +229,7 @@ class ChatCall:
                 self._check()
                 return
         self._chunks.clear()
+        self._measured = None
         async with aclosing(attempt.ready()) as steps:
             async for progress in steps:
                 yield progress
@@ -325,11 +327,14 @@ class ChatCall:
 
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
         """The answer, or as much of it as has come, or what ``so_far`` makes of it."""
-        chunks = self._chunks if so_far is None else so_far
-        # While it comes, thoughts may hold drafts of the answer.
-        answer = ModelResponse.of(chunks) if so_far is not None else self._answer(chunks)
         route = self._route
-        timing = metrics.measure(chunks, answer.usage, route.load_s if route else 0.0)
+        load_s = route.load_s if route else 0.0
+        if so_far is None:
+            answer, timing = self._measure(load_s)
+        else:
+            # While it comes, thoughts may hold drafts of the answer.
+            answer = ModelResponse.of(so_far)
+            timing = metrics.measure(so_far, answer.usage, load_s)
         return Response(
             text=answer.text,
             model=route.name if route else "",
@@ -349,6 +354,16 @@ class ChatCall:
             mended=self._mended,
             dropped=self._dropped,
         )
+
+    def _measure(self, load_s: float) -> tuple[ModelResponse, Timing]:
+        """The answer as far as it has come, and its times; both are asked for several times."""
+        size, known = len(self._chunks), self._measured
+        if known is not None and known[:2] == (size, load_s):
+            return known[2:]
+        answer = self._answer(self._chunks)
+        timing = metrics.measure(self._chunks, answer.usage, load_s)
+        self._measured = size, load_s, answer, timing
+        return answer, timing
 
     def _answer(self, chunks: Sequence[StreamChunk]) -> ModelResponse:
         """The answer in ``chunks``; the JSON of its thoughts where it is nothing else."""

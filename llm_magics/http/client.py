@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
-import httpcore
 import httpx
 
 from llm_magics._util.json_bytes import read_json
 from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
 from llm_magics.http import addresses, timing
+from llm_magics.http.connections import JoiningConnectionPool
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
 from llm_magics.secrets import Hidden, Secret
 
@@ -443,7 +443,7 @@ class _TimestampTransport(httpx.AsyncHTTPTransport):
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
+        self._pool = JoiningConnectionPool(
             ssl_context=ssl_context,
             max_connections=_LIMITS.max_connections,
             max_keepalive_connections=_LIMITS.max_keepalive_connections,

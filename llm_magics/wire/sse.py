@@ -48,6 +48,9 @@ class EventDecoder:
                     self._data = []
                 self._name = b"message"
                 continue
+            if line.startswith(b"data: "):
+                self._data.append(line[6:])
+                continue
             field, _, value = line.partition(b":")
             if field == b"data":
                 self._data.append(value.removeprefix(b" "))

@@ -30,6 +30,9 @@ class ThinkTags:
         """Return ``chunk`` with thinking in ``reasoning``; what may be half a tag is held back."""
         if self.is_past or not (chunk.text or chunk.finish_reason):
             return chunk
+        if self._is_plain and not self._held and "<" not in chunk.text and not chunk.finish_reason:
+            self._said.append(chunk.text)  # as nearly all pieces are
+            return chunk
         was_plain = self._is_plain
         text, reasoning = self._split(chunk.text)
         ends_reasoning = was_plain and not self._is_plain
