@@ -35,7 +35,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from llm_magics._util.terminal import plain
+from llm_magics._util.terminal import name as name_shown
+from llm_magics._util.terminal import plain, visible
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.secrets import redact, redacted
 from llm_magics.user_code import place_in
@@ -158,6 +159,8 @@ class ProviderError(LLMError):
         retryable: bool | None = None,
         body: Any = None,
     ) -> None:
+        if model and (spelled := visible(model)) != model:  # nothing of a name begins a line
+            message, hint = message.replace(model, spelled), hint and hint.replace(model, spelled)
         super().__init__(message, hint=hint)
         self.provider = provider
         self.model = model
@@ -280,10 +283,10 @@ def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     if close:
         best = _likeness(name, close[0])
         close = [each for each in close if _likeness(name, each) > best - 0.1]
-        return f"Did you mean {' or '.join(close)}?"
+        return f"Did you mean {' or '.join(map(name_shown, close))}?"
     if not listed:
         return ""
     if not known:
         return "There are none."
-    shown = ", ".join(known[:8])
+    shown = ", ".join(map(name_shown, known[:8]))
     return f"There are: {shown}{' …' if len(known) > 8 else ''}."

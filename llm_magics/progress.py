@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from llm_magics._util.terminal import name
 from llm_magics.types import Progress
 
 # Shows how far some work has come; told ``None``, the work has ended and the view goes away.
@@ -18,7 +19,9 @@ def terminal_view() -> View:
         return lambda progress: None
 
     def show(progress: Progress | None) -> None:
-        stream.write(f"\r\x1b[K{progress or ''}")
+        # A service names the steps and the files in it.
+        shown = name(str(progress)) if progress else ""
+        stream.write(f"\r\x1b[K{shown}")
         stream.flush()
 
     return show

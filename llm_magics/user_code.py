@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
+from llm_magics._util.terminal import escaped
+
 # Frames of these packages stand between the user's code and ours, or below ours.
 _LIBRARIES = frozenset(
     {
@@ -76,6 +78,7 @@ def label_cells_by(label: Callable[[CodeType], str | None] | None) -> None:
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Issue a warning that points to the user's line, also from the event loop's thread."""
+    message = escaped(message)  # it may quote a service
     place = _place_of_caller() or _called_from.get()
     if place is None:
         warnings.warn(message, category, stacklevel=2)

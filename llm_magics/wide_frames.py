@@ -1,4 +1,4 @@
-"""DataFrames whose texts are shown whole: explanations and hints are there to be read."""
+"""DataFrames of texts that services sent, and those whose texts are shown whole."""
 
 from __future__ import annotations
 
@@ -6,10 +6,27 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from llm_magics._util.terminal import escaped
+
 _WHOLE = ("display.max_colwidth", None, "display.max_columns", None)
 
 
-class WideFrame(pd.DataFrame):
+class SafeFrame(pd.DataFrame):
+    """A DataFrame that shows control and deceptive characters of its texts escaped; it holds them as they are."""
+
+    @property
+    def _constructor(self) -> Callable[..., pd.DataFrame]:
+        return SafeFrame
+
+    def __repr__(self) -> str:
+        return escaped(super().__repr__())
+
+    def _repr_html_(self) -> str | None:
+        html: str | None = super()._repr_html_()  # type: ignore[misc]
+        return html and escaped(html)
+
+
+class WideFrame(SafeFrame):
     """A DataFrame that shows the texts in its cells whole, where pandas cuts them at 50 characters."""
 
     @property
@@ -22,5 +39,4 @@ class WideFrame(pd.DataFrame):
 
     def _repr_html_(self) -> str | None:
         with pd.option_context(*_WHOLE):
-            html: str | None = super()._repr_html_()  # type: ignore[misc]
-            return html
+            return super()._repr_html_()

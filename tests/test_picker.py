@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from html import unescape
 
 import pytest
 from hypothesis import given
@@ -318,3 +320,27 @@ def test_long_lists_are_cut_in_what_is_saved() -> None:
     lines = rows.as_text(made, "x/499").splitlines()
     assert lines[1].startswith("→  x/499")
     assert lines[-1] == "and 460 more"
+
+
+def test_a_name_with_a_line_break_is_shown_escaped_and_not_picked(
+    shell: InteractiveShell, ollama: FakeOllama
+) -> None:
+    """It puts no line of code on the copied line, and stays on its line of list and table."""
+    evil = "evil\nimport os; os.system('x')  # \x1b]0;t\x07"
+    ollama.models |= {evil: ["completion"], "it's # mine": ["completion"]}
+    panel = Picker(session, PATIENCE_S)
+    label = next(label for label, name in panel.list.options if name == f"ollama/{evil}")
+    assert label.startswith("ollama/evil\\u000aimport")
+    panel.list.value = f"ollama/{evil}"
+    assert lm.config.model == "echo/echo"
+    assert "cannot be picked" in panel.said.value
+    panel.list.value = "ollama/it's # mine"
+    assert lm.config.model == "ollama/it's # mine"
+    assert "%llm use 'ollama/it'\"'\"'s # mine'" in unescape(panel.line.value)
+    lm.config.model = f"ollama/{evil}"
+    table = panel.table()
+    written = f"{panel.line.value}{panel.asked.value}{panel.delete.description}{table['text/plain']}{table['text/html']}"
+    assert "evil\\u000aimport" in panel.line.value
+    assert "%llm use" not in panel.line.value
+    assert not re.search(r"\n *import|[\x07\x1b]", written)
+    panel.close()

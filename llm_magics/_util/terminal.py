@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 # All controls but tab and newline. An escape sequence could set a terminal's title, write to its
 # clipboard or overwrite what stands there; backspaces and carriage returns overwrite too.
@@ -14,6 +15,17 @@ _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
+
+
+# Characters that hide, reorder or join what stands beside them: overrides of the direction of
+# writing, zero-width spaces, and joiners, selectors and tags that no emoji or script needs there.
+_DECEPTIVE = re.compile(
+    "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+    "|(?<=[\x20-\x7f])[\u200c\u200d\U000e0000-\U000e007f]+"
+    "|(?<=[A-Za-z._:/-])[\ufe00-\ufe0f]"
+)
+
+_LONGEST_NAME = 200
 
 
 def plain(text: str) -> str:
@@ -38,8 +50,41 @@ def visible(text: str, kept: str = "") -> str:
     return "".join(each if each in kept else _escaped(each) for each in text)
 
 
+def escaped(text: str) -> str:
+    r"""
+    Return prose with control and deceptive characters as ``\uXXXX``; breaks and tabs stay.
+
+    Emoji and scripts that need joiners are left alone; see `visible` for names.
+    """
+    return _DECEPTIVE.sub(
+        _escaped_all, _SURROGATES.sub(_escaped_all, _CONTROLS.sub(_escaped_all, text))
+    )
+
+
+def name(text: str) -> str:
+    """Return the name of a model, a file or the like as messages show it: visible, on one line."""
+    shown = visible(text)
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+
+
+def word(text: str) -> str | None:
+    """
+    Return ``text`` as one word of a magic's line, in quotes where it needs them.
+
+    ``None`` where no line can hold it, or where the line would not look like what it is.
+    """
+    return None if visible(text) != text else shlex.quote(text)
+
+
+def _escaped_all(found: re.Match[str]) -> str:
+    return "".join(map(_code, found[0]))
+
+
 def _escaped(character: str) -> str:
-    if character.isprintable() and not _INVISIBLE.match(character):
-        return character
+    shows = character.isprintable() and not _INVISIBLE.match(character)
+    return character if shows else _code(character)
+
+
+def _code(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llm_magics._util import typesetting
+from llm_magics._util.terminal import escaped
 from llm_magics.benchmarking.measuring.rows import COLUMN_TYPES
 from llm_magics.benchmarking.quality import scoring
 from llm_magics.benchmarking.results import differences, presets, reporting
@@ -206,10 +207,10 @@ class Measurements(pd.DataFrame):
 
     def _repr_html_(self) -> str | None:
         html = self._shown()._repr_html_()  # type: ignore[operator]
-        return None if html is None else typesetting.table(html)
+        return None if html is None else typesetting.table(escaped(html))
 
     def __repr__(self) -> str:
-        return repr(self._shown())
+        return escaped(repr(self._shown()))
 
     def _shown(self) -> pd.DataFrame:
         return self.frame.drop(columns=[name for name in _STAMPS if name in self])

@@ -38,7 +38,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     A provider that does not answer is left out — unless it is the one asked for, or was set up
     by the user, who is warned.
     """
-    import pandas as pd
+    from llm_magics.wide_frames import SafeFrame
 
     names = session.providers.names()
     asked = pattern.partition("/")[0]
@@ -57,7 +57,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
         for model in models
         if _matches(f"{name}/{model.name}", pattern, names)
     ]
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    frame = SafeFrame(rows, columns=_COLUMNS)
     return frame.astype(
         {"context": "Int64", "size_mb": "Float64", "input_usd": "Float64", "output_usd": "Float64"}
     )

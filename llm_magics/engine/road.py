@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from llm_magics import cells
+from llm_magics._util.terminal import visible
 from llm_magics.engine import money
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
@@ -76,6 +77,7 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
 def _how_to_write(session: Session, name: str, model: str) -> str:
     """Return what to write for ``model`` of the provider ``name``, and the key that is missing."""
     provider = session.provider(name)
+    model = visible(model)
     if provider.is_set_up or not provider.key_variable:
         return f"Write {name}/{model}."
     return f"Write {name}/{model}; it needs {provider.key_variable} (or: %llm key {name})."

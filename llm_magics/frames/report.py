@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_magics._util.terminal import name
 from llm_magics.engine.embedding.landing import FAILED, OUTCOMES, PENDING
 from llm_magics.frames.rows import EMPTY, MISSING, NO_TEXT, Rows
 
@@ -58,7 +59,7 @@ class EmbeddingReport:
         parts = [f"{count:,} {name}" for name, count in self.counts.items() if count]
         if self.dimensions:
             parts.append(f"{self.dimensions} dimensions")
-        return " · ".join(filter(None, [*(parts or ["0 rows"]), self.model]))
+        return " · ".join(filter(None, [*(parts or ["0 rows"]), self.model and name(self.model)]))
 
     __repr__ = __str__
 

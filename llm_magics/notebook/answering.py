@@ -6,14 +6,17 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._util.terminal import name
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, ParseError
+from llm_magics.notebook import inert
 from llm_magics.notebook.displays import footer
 from llm_magics.notebook.displays.answers import answer_display
+from llm_magics.notebook.printing import say
 from llm_magics.notebook.provenance import PROVENANCE, told_by
 from llm_magics.notebook.tool_rounds import ToolRounds
 from llm_magics.notebook.watching import rendering
@@ -78,7 +81,7 @@ def _show(
 def _tell(shell: InteractiveShell, response: Response) -> None:
     """What it took, in a line or two."""
     if response.retries or response.fallback_from or response.mended:
-        sys.stdout.write(f"{_what_happened(response)}\n")
+        say(_what_happened(response))
     if response.dropped:
         turns = "A later turn" if response.dropped == 1 else f"{response.dropped} later turns"
         sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
@@ -89,9 +92,9 @@ def _tell(shell: InteractiveShell, response: Response) -> None:
 
 def _what_happened(response: Response) -> str:
     """In one line, what it took to get the answer."""
-    parts = [f"answered by {response.model}"]
+    parts = [f"answered by {name(response.model)}"]
     if response.fallback_from:
-        parts.append(f"in place of {', '.join(response.fallback_from)}")
+        parts.append(f"in place of {', '.join(map(name, response.fallback_from))}")
     if response.retries:
         times = "once" if response.retries == 1 else f"{response.retries} times"
         parts.append(f"asked again {times}")
@@ -114,7 +117,7 @@ def _show_value(form: str, call: CheckedCall) -> None:
 
     response = call.response()
     if form == "text":
-        sys.stdout.write(response.text.rstrip("\n") + "\n")
+        sys.stdout.write(inert.plain(response.text).rstrip("\n") + "\n")
         return
     if form == "code":
         value: Any = Code(response.code, language=_language(response))

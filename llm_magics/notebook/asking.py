@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics import cells, kernel_loop
+from llm_magics._util.terminal import name
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.money import Estimate
@@ -26,6 +26,7 @@ from llm_magics.notebook.options import (
     service_value,
     thread_or_model,
 )
+from llm_magics.notebook.printing import say
 from llm_magics.notebook.tool_rounds import functions_named
 from llm_magics.paths import shown
 from llm_magics.policies import prompt_files
@@ -108,13 +109,13 @@ def _used(options: argparse.Namespace, cell: str) -> set[str]:
 
 def _refuse_unused(given: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
     used = _used(options, cell)
-    for name in given:
-        if options.template and name == "input":
+    for each in given:
+        if options.template and each == "input":
             msg = "{{ input }} is the cell."
             raise UsageError(msg, hint="Write it in the lines below.")
-        if name not in used and name not in SERVICE_PARAMETERS:
-            msg = f"-p {name}: the prompt has no {{{{ {name} }}}}."
-            raise UsageError(msg, hint=nearest(name, used))
+        if each not in used and each not in SERVICE_PARAMETERS:
+            msg = f"-p {each}: the prompt has no {{{{ {each} }}}}."
+            raise UsageError(msg, hint=nearest(each, used))
 
 
 def _given(options: argparse.Namespace, cell: str) -> tuple[dict[str, str], dict[str, Any]]:
@@ -156,14 +157,14 @@ def _save(options: argparse.Namespace, cell: str) -> None:
         defaults=given,
     )
     path = prompt_files.save(options.save, file, overwrite=options.yes)
-    sys.stdout.write(f"Kept as {shown(path)}; %%llm -t {options.save} asks it.\n")
+    say(f"Kept as {shown(path)}; %%llm -t {options.save} asks it.")
 
 
 def _dry_run(call: ChatCall) -> None:
     route, others, estimate = bridge.run(call.plan())
-    lines = [f"to {route.name}; nothing was sent"]
+    lines = [f"to {name(route.name)}; nothing was sent"]
     if others:
-        lines.append(f"where that fails: {', then '.join(others)}")
+        lines.append(f"where that fails: {', then '.join(map(name, others))}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
     lines += [f"[picture] {image!r}" for image in call.messages[-1].images]
     if call.schema is not None:
@@ -171,7 +172,7 @@ def _dry_run(call: ChatCall) -> None:
     if call.filled:
         lines += ["", "filled in:", *map(_filled, call.filled)]
     lines += ["", _told(estimate)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    say("\n".join(lines))
 
 
 def _filled(filled: Filled) -> str:

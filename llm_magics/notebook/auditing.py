@@ -40,8 +40,10 @@ def audit(path: Path) -> DataFrame:
     """
     import pandas as pd
 
+    from llm_magics.wide_frames import SafeFrame
+
     rows = [{"cell": cell, "prompt": prompt, **told} for cell, prompt, told in _told(_read(path))]
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
+    frame = SafeFrame(rows, columns=_COLUMNS)
     numbers = dict.fromkeys(("cell", "input_tokens", "output_tokens"), "Int64")
     return frame.assign(
         **{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers}

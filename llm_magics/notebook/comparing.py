@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm_magics import progress
+from llm_magics._util.terminal import name as shown_name
 from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.incomplete import cut_warning
@@ -123,7 +124,7 @@ def _show(
 def _print(names: list[str], texts: list[str]) -> None:
     for name, text in zip(names, texts, strict=True):
         if text:
-            sys.stdout.write(inert.plain(f"{name}:\n{text.strip()}\n\n"))
+            sys.stdout.write(inert.plain(f"{shown_name(name)}:\n{text.strip()}\n\n"))
 
 
 def _frame(

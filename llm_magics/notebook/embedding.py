@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook.options import check_name, embed_parser, without_comment
+from llm_magics.notebook.printing import say
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -83,7 +83,7 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
 def _say_what_it_takes(texts: Any, options: argparse.Namespace) -> None:
     from llm_magics.frames.embed import estimated
 
-    sys.stdout.write(f"{estimated(texts, options.model, _options(options))}; nothing was sent\n")
+    say(f"{estimated(texts, options.model, _options(options))}; nothing was sent")
 
 
 def _options(given: argparse.Namespace) -> EmbedOptions:
@@ -103,9 +103,9 @@ def _told(done: Embedded, places: list[str], value: Any) -> Any:
         raise done.error
     if not places:
         if done.report.counts["failed"] or done.report.counts["no text"]:
-            sys.stdout.write(f"{done.report}\n")
+            say(str(done.report))
         return value
-    sys.stdout.write(f"{done.report} → {where}\n")
+    say(f"{done.report} → {where}")
     return None
 
 

@@ -8,9 +8,11 @@ and polars, are read over, from the moment that pandas and this package are both
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._util import typesetting
+from llm_magics._util.terminal import escaped
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,22 +29,31 @@ _KINDS = (
 
 def guard(shell: InteractiveShell) -> None:
     """Have frames shown without the formulas in them that could do more than draw."""
-    formatter = shell.display_formatter.formatters["text/html"]
+    for formatter, printed in _printers(shell):
+        _guard(formatter, printed)
+
+
+def _guard(formatter: Any, printed: Callable[..., Any]) -> None:
     for kind in _KINDS:
         # A way that the user, or another package, has set up stays.
         if kind not in formatter.deferred_printers and not _is_set_up(formatter, kind):
-            formatter.for_type_by_name(*kind, _html)
+            formatter.for_type_by_name(*kind, printed)
 
 
 def unguard(shell: InteractiveShell) -> None:
     """Take that back."""
-    formatter = shell.display_formatter.formatters["text/html"]
-    for kind in _KINDS:
-        if formatter.deferred_printers.get(kind) is _html:
-            del formatter.deferred_printers[kind]
-    for kind, made in list(formatter.type_printers.items()):
-        if made is _html:
-            formatter.pop(kind)
+    for formatter, printed in _printers(shell):
+        for kind in _KINDS:
+            if formatter.deferred_printers.get(kind) is printed:
+                del formatter.deferred_printers[kind]
+        for kind, made in list(formatter.type_printers.items()):
+            if made is printed:
+                formatter.pop(kind)
+
+
+def _printers(shell: InteractiveShell) -> list[tuple[Any, Callable[..., Any]]]:
+    formatters = shell.display_formatter.formatters
+    return [(formatters["text/html"], _html), (formatters["text/plain"], _text)]
 
 
 def _is_set_up(formatter: Any, kind: tuple[str, str]) -> bool:
@@ -52,6 +63,14 @@ def _is_set_up(formatter: Any, kind: tuple[str, str]) -> bool:
 def _html(frame: Any) -> str | None:
     html = frame._repr_html_()
     return None if html is None else typesetting.table(html)
+
+
+def _text(frame: Any, printer: Any, cycle: bool) -> None:
+    """Print the text of a frame without what could change a terminal."""
+    for number, line in enumerate(escaped(repr(frame)).split("\n")):
+        if number:
+            printer.break_()
+        printer.text(line)
 
 
 def _guard_the_running_one() -> None:

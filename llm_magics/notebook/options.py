@@ -95,12 +95,18 @@ def without_comment(line: str) -> str:
     """
     Return ``line`` without a comment at its end.
 
-    A comment begins with a ``#`` at the start of a word, outside of quotes.
+    A comment begins with a ``#`` at the start of a word, outside of quotes, which are read as
+    `split` reads them: a backslash escapes a character, but not within single quotes.
     """
     quote = before = ""
+    is_escaped = False
     for at, character in enumerate(line):
-        if quote:
-            quote = "" if character == quote and before != "\\" else quote
+        if is_escaped:
+            is_escaped = False
+        elif character == "\\" and quote != "'":
+            is_escaped = True
+        elif quote:
+            quote = "" if character == quote else quote
         elif character in "\"'":
             quote = character
         elif character == "#" and (not before or before.isspace()):

@@ -173,10 +173,10 @@ class RunLog:
 
     def frame(self) -> DataFrame:
         """One row per call; times in UTC, durations in the unit their column names."""
-        import pandas as pd
+        from llm_magics.wide_frames import SafeFrame
 
         columns = [field.name for field in fields(Run)]
-        frame = pd.DataFrame([astuple(run) for run in self._runs.copy()], columns=columns)
+        frame = SafeFrame([astuple(run) for run in self._runs.copy()], columns=columns)
         return frame.astype(_COLUMN_TYPES)
 
 

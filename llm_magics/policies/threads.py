@@ -104,7 +104,7 @@ class Threads:
         Columns: ``thread``, ``turn`` (from 1), ``role``, ``content``, ``model``, ``whole``
         (false where the answer was broken off).
         """
-        import pandas as pd
+        from llm_magics.wide_frames import SafeFrame
 
         rows = [
             (thread, number, message.role, message.content, turn.model, turn.is_whole)
@@ -113,4 +113,4 @@ class Threads:
             for number, turn in enumerate(self._turns[thread], 1)
             for message in (turn.asked, turn.answered)
         ]
-        return pd.DataFrame(rows, columns=["thread", "turn", "role", "content", "model", "whole"])
+        return SafeFrame(rows, columns=["thread", "turn", "role", "content", "model", "whole"])

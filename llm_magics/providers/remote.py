@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ConfigDict, Field, field_validator
 
+from llm_magics._util.terminal import word
 from llm_magics.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -334,7 +335,8 @@ class RemoteProvider(StreamingProvider):
         if "pull" not in self.abilities:
             return nearest(model, models)
         guess = nearest(model, models, listed=False)
-        return f"{guess} Fetch it with: %llm pull {self.name}/{model}".strip()
+        spelled = word(f"{self.name}/{model}")
+        return f"{guess} Fetch it with: %llm pull {spelled}".strip() if spelled else guess
 
     def _unreachable(self, error: ConnectionError) -> ConnectionError:
         hint = self.start_hint if error.code == "unreachable" and self.start_hint else error.hint

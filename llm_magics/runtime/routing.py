@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llm_magics._util.terminal import visible
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, nearest
 from llm_magics.providers.base import BaseModelProvider
 
@@ -151,7 +152,7 @@ def find_bare(
     known = [f"{provider}/{model}" for provider, models in listings.items() for model in models]
     if having:
         msg = f'Several providers have a model "{name}".'
-        hint = f"Say which: {' or '.join(f'{provider}/{name}' for provider in having)}."
+        hint = f"Say which: {' or '.join(f'{provider}/{visible(name)}' for provider in having)}."
     elif instructions := " ".join(elsewhere):
         msg = f'The model "{name}" needs the name of its provider.'
         hint = instructions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llm_magics._util.terminal import name, word
 from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word, say
 from llm_magics.notebook.options import split
@@ -22,8 +23,8 @@ def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     names = bridge.run(choose(session, one_word("use", rest, "a model")))
     chosen = session.config.model
-    told = "" if names == [chosen] else f": {', then '.join(names)}"
-    say(f"Asking {chosen} from now on{told}.")
+    told = "" if names == [chosen] else f": {', then '.join(map(name, names))}"
+    say(f"Asking {name(chosen)} from now on{told}.")
 
 
 @command("models [PATTERN]")
@@ -44,15 +45,15 @@ def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     return frame
 
 
-def no_models(name: str) -> str:
+def no_models(provider_name: str) -> str:
     """Return what to tell of a provider that lists no models."""
     from llm_magics.engine.session import session
 
-    provider = session.provider(name)
+    provider = session.provider(provider_name)
     where = f" at {provider.address}" if provider.address else ""
-    text = f"{name}{where} has no models."
+    text = f"{provider_name}{where} has no models."
     if "pull" in provider.abilities:
-        text = f"{text} Pull one with: %llm pull {name}/NAME"
+        text = f"{text} Pull one with: %llm pull {provider_name}/NAME"
     return text
 
 
@@ -68,10 +69,12 @@ def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         with Exchange(PullCall(session, model)) as exchange:
             exchange.finish()
     except KeyboardInterrupt:
-        msg = f"Stopped; {model} was not pulled completely."
-        hint = f"What was downloaded is not lost. Continue with: %llm pull {model}"
+        msg = f"Stopped; {name(model)} was not pulled completely."
+        hint = (
+            f"What was downloaded is not lost. Continue with: %llm pull {word(model) or 'MODEL'}"
+        )
         raise Interrupted(msg, hint=hint) from None
-    say(f"{model} is here.")
+    say(f"{name(model)} is here.")
 
 
 @command("delete MODEL")
@@ -83,7 +86,7 @@ def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     model = one_word("delete", rest, "a model")
     bridge.run(delete_model(session, model))
-    say(f"{model} is deleted.")
+    say(f"{name(model)} is deleted.")
 
 
 @command("providers")
@@ -104,10 +107,10 @@ def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
 
     names = split(rest)
     known = session.providers.names()
-    for name in names:
-        if name not in known:
-            msg = f'There is no provider "{name}".'
-            raise UsageError(msg, hint=nearest(name, known))
+    for each in names:
+        if each not in known:
+            msg = f'There is no provider "{name(each)}".'
+            raise UsageError(msg, hint=nearest(each, known))
     return bridge.run(checked(session, names or None))
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError
 from llm_magics.notebook.options import split
+from llm_magics.notebook.printing import say
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 Variables = Mapping[str, Any]
 Command = Callable[["InteractiveShell", str, Variables], Any]
+
+__all__ = [
+    "COMMANDS",
+    "PROSE",
+    "USAGE",
+    "Command",
+    "Variables",
+    "command",
+    "on_or_off",
+    "one_word",
+    "say",
+]
 
 COMMANDS: dict[str, Command] = {}
 USAGE: dict[str, str] = {}
@@ -56,8 +68,3 @@ def on_or_off(name: str, rest: str) -> bool:
         msg = f"%llm {name} takes on or off, and was given {rest!r}."
         raise UsageError(msg, hint=f"Write %llm {name} on.")
     return rest == "on"
-
-
-def say(text: str) -> None:
-    """Print a line."""
-    sys.stdout.write(f"{text}\n")

@@ -23,16 +23,16 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if not key:
         return settings.frame()
     if value.strip():
-        parsed = _parsed(value.strip())
-        if key == "stop" and isinstance(parsed, str):
-            parsed = unescaped(parsed)
-        settings.set(key, parsed)
+        wanted = parsed(value.strip())
+        if key == "stop" and isinstance(wanted, str):
+            wanted = unescaped(wanted)
+        settings.set(key, wanted)
         _take_back_if_refused(key)
     say(f"{key} = {shown(settings.get(key))!r}  ({settings.source(key)})")
     return None
 
 
-def _parsed(value: str) -> Any:
+def parsed(value: str) -> Any:
     """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
     from llm_magics.settings.yamls import decoded
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import SimpleCompletion, context_matcher
 
+from llm_magics._util.terminal import word
 from llm_magics.notebook.completing import lines, prompts
 from llm_magics.notebook.completing.lines import Offer
 
@@ -25,12 +26,22 @@ def complete(context: CompletionContext) -> dict[str, Any]:
     )
     if offer is None:
         return {"completions": []}
-    matching = [name for name in offer.names if name.startswith(offer.fragment)]
+    matching = [text for name in offer.names if (text := _written(name, offer))]
     return {
         "completions": [SimpleCompletion(text=name, type=offer.kind) for name in sorted(matching)],
         "matched_fragment": offer.fragment,
         "suppress": bool(matching),
     }
+
+
+def _written(name: str, offer: Offer) -> str | None:
+    """Return what to write for ``name``, if ``offer.fragment`` begins it and a line can hold it."""
+    spelled = word(name) if offer.kind == "model" else name
+    return (
+        spelled
+        if spelled and (name.startswith(offer.fragment) or spelled.startswith(offer.fragment))
+        else None
+    )
 
 
 def _of_line(before: str, cursor_line: int) -> Offer | None:

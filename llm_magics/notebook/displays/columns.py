@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llm_magics._util.terminal import name as shown_name
 from llm_magics.notebook import inert
 from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.displays.pacing import Pacer
@@ -35,7 +36,7 @@ class Columns:
     ) -> None:
         self._output = Output(publish)
         self._publish = publish
-        self._names = names
+        self._names = [shown_name(each) for each in names]
         self._texts = [""] * len(names)
         self._failures = [""] * len(names)
         self._is_live = is_live

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from llm_magics._util.terminal import escaped, visible
 from llm_magics.notebook import inert
 from llm_magics.notebook.picker.offers import Health
 from llm_magics.policies.budget import dollars
@@ -50,7 +51,7 @@ def health(name: str, told: Health) -> str:
 
 def asked(model: str) -> str:
     """Which model is asked now."""
-    return f"asking <b>{_safe(model)}</b>"
+    return f"asking <b>{_name(model)}</b>"
 
 
 def totals(told: Totals, left_usd: float | None) -> str:
@@ -82,4 +83,9 @@ def said(text: str, *, is_wrong: bool) -> str:
 
 
 def _safe(text: str) -> str:
-    return inert.escaped(text)
+    # Last, for what this adds is no TeX: only text that had a backslash before needs marking.
+    return escaped(inert.escaped(text))
+
+
+def _name(text: str) -> str:
+    return visible(inert.escaped(text))

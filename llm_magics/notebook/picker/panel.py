@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from llm_magics._util.terminal import name as shown_name
 from llm_magics.engine.choosing import refuse_mute
 from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError
@@ -136,11 +137,13 @@ class Picker:
         progress, is_busy = self._work.progress, self._work.is_going_on
         wanted, chosen = self._wanted(), self._chosen()
         self.pull.disabled = is_busy or not wanted
-        self.pull.description = f"pull {wanted}" if wanted else "pull"
+        self.pull.description = f"pull {shown_name(wanted)}" if wanted else "pull"
         can_go = chosen is not None and chosen.info.pulled is True
         self.delete.disabled = is_busy or not can_go
         is_sure = chosen is not None and chosen.name == self._deleting
-        self.delete.description = f"delete {self._deleting}: sure?" if is_sure else "delete"
+        self.delete.description = (
+            f"delete {shown_name(self._deleting)}: sure?" if is_sure else "delete"
+        )
         self.delete.button_style = "danger" if is_sure else ""
         for widget in (self.stop, self.bar, self.progress):
             widget.layout.display = None if is_busy else "none"
@@ -220,6 +223,7 @@ class Picker:
         def pick() -> None:
             info = next((row.info for row in self._shown if row.name == name), None)
             if info is not None:
+                fields.refuse_unprintable(name)
                 refuse_mute(name, info.abilities)
                 self._session.config.model = name
 

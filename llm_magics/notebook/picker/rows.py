@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from llm_magics._util.terminal import name as shown_name
 from llm_magics.notebook import inert
 from llm_magics.providers.base import ModelInfo
 
@@ -33,11 +34,11 @@ class Row:
         """Its line, a text a column."""
         info = self.info
         told = (
-            self.name,
+            shown_name(self.name),
             _size(info.size_bytes),
             _context(info.context),
             _price(info.input_usd, info.output_usd),
-            ", ".join(info.abilities),
+            shown_name(", ".join(info.abilities)),
             _state(info),
         )
         return tuple(inert.plain(text) for text in told)
