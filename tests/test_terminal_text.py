@@ -233,6 +233,7 @@ def test_any_frame_is_safe_in_a_terminal(shell: InteractiveShell, attack: str) -
     shell.run_line_magic("llm", "models echo")
     for value in (
         pd.DataFrame({"answer": [attack]}),
+        pd.Series([attack]),
         polars.DataFrame({"answer": [attack]}),
         lm.runs(),
     ):

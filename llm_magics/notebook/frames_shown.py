@@ -25,25 +25,23 @@ _KINDS = (
     ("polars.dataframe.frame", "DataFrame"),
     ("polars.series.series", "Series"),
 )
+# These have no HTML of their own.
+_KINDS_OF_TEXT = (*_KINDS, ("pandas", "Series"), ("pandas.core.series", "Series"))
 
 
 def guard(shell: InteractiveShell) -> None:
     """Have frames shown without the formulas in them that could do more than draw."""
-    for formatter, printed in _printers(shell):
-        _guard(formatter, printed)
-
-
-def _guard(formatter: Any, printed: Callable[..., Any]) -> None:
-    for kind in _KINDS:
-        # A way that the user, or another package, has set up stays.
-        if kind not in formatter.deferred_printers and not _is_set_up(formatter, kind):
-            formatter.for_type_by_name(*kind, printed)
+    for formatter, printed, kinds in _printers(shell):
+        for kind in kinds:
+            # A way that the user, or another package, has set up stays.
+            if kind not in formatter.deferred_printers and not _is_set_up(formatter, kind):
+                formatter.for_type_by_name(*kind, printed)
 
 
 def unguard(shell: InteractiveShell) -> None:
     """Take that back."""
-    for formatter, printed in _printers(shell):
-        for kind in _KINDS:
+    for formatter, printed, kinds in _printers(shell):
+        for kind in kinds:
             if formatter.deferred_printers.get(kind) is printed:
                 del formatter.deferred_printers[kind]
         for kind, made in list(formatter.type_printers.items()):
@@ -51,9 +49,14 @@ def unguard(shell: InteractiveShell) -> None:
                 formatter.pop(kind)
 
 
-def _printers(shell: InteractiveShell) -> list[tuple[Any, Callable[..., Any]]]:
+def _printers(
+    shell: InteractiveShell,
+) -> list[tuple[Any, Callable[..., Any], tuple[tuple[str, str], ...]]]:
     formatters = shell.display_formatter.formatters
-    return [(formatters["text/html"], _html), (formatters["text/plain"], _text)]
+    return [
+        (formatters["text/html"], _html, _KINDS),
+        (formatters["text/plain"], _text, _KINDS_OF_TEXT),
+    ]
 
 
 def _is_set_up(formatter: Any, kind: tuple[str, str]) -> bool:

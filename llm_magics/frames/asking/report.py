@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from llm_magics.completeness import Outcome
 from llm_magics.engine.incomplete import cut_error
 from llm_magics.policies.budget import dollars
-from llm_magics.wide_frames import WideFrame
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -90,6 +89,9 @@ class PromptReport:
         Columns: ``error``, ``prompt``, ``outcome`` (as in ``counts``) and ``text``, what came of
         the answer.
         """
+        # Not above: this module is imported when pandas is, by whichever module needs it first.
+        from llm_magics.wide_frames import WideFrame
+
         bad = {
             number: outcome
             for number in range(len(self._texts))
