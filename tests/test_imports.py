@@ -37,7 +37,8 @@ STOREYS = [
     ["media"],
     ["arrays", "http"],
     ["errors"],
-    ["_util", "cells", "paths", "secrets", "user_code", "wide_frames", "writing"],
+    ["cells", "paths", "secrets", "user_code", "wide_frames", "writing"],
+    ["_util"],
 ]
 FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 OUTSIDE = {"__init__", "_when_imported"}
