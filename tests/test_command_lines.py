@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -189,6 +191,15 @@ def test_hints_are_shown_whole() -> None:
     assert "unavailable" in repr(frame)
     assert "..." not in str(frame._repr_html_())
     assert type(frame[["a"]]) is WideFrame
+
+
+def test_wide_frames_can_be_what_imports_pandas() -> None:
+    """The accessors are imported with pandas, and must not need what imports it."""
+    code = "import llm_magics, llm_magics.wide_frames, pandas; print(pandas.DataFrame().llm)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_models_of_a_provider_without_any(
