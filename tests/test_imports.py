@@ -31,7 +31,7 @@ STOREYS = [
     ["policies"],
     ["providers"],
     ["wire", "bridge", "progress", "consent", "kernel_loop"],
-    ["settings"],
+    ["settings", "sandbox"],
     ["tools", "tables"],
     ["schemas", "types", "completeness"],
     ["media"],

@@ -29,6 +29,7 @@ from llm_magics.policies.templates import Filled
 from llm_magics.policies.threads import Turn
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
 from llm_magics.runtime.routing import Candidate, Route
+from llm_magics.settings.files import is_project_file
 from llm_magics.types import (
     ChatMessage,
     ModelParameters,
@@ -77,7 +78,13 @@ class ChatCall:
         self._turn_key = uuid4().hex
         self.filled: list[Filled] = []
         before = _before(session, prompt, self._cell)
-        self.messages = messages_of(prompt, session.config.system, before, self.filled.append)
+        self.messages = messages_of(
+            prompt,
+            session.config.system,
+            before,
+            self.filled.append,
+            is_default_foreign=is_project_file(session.config.source("system")),
+        )
         parameters_of(prompt, session, {})  # a slip is told of at once, and in the cell's thread
         self._asked_in_thread = self.messages[-1]
         self._mended = self._dropped = 0

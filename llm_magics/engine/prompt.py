@@ -12,6 +12,7 @@ from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError, TemplateError, UsageError
 from llm_magics.media import image_of
 from llm_magics.policies import prompt_files, templates
+from llm_magics.sandbox.copies import users_own
 from llm_magics.schemas import schema_of
 from llm_magics.secrets import Hidden
 from llm_magics.tools import tool_of
@@ -117,7 +118,7 @@ def with_template(prompt: Prompt, session: Session) -> Prompt:
         system=file.system if prompt.system is None else prompt.system,
         parameters={**file.parameters, **_told(prompt.parameters)},
         schema=file.schema if prompt.schema is None else prompt.schema,
-        variables={**file.defaults, **(prompt.variables or {}), **given},
+        variables={**file.defaults, **users_own(prompt.variables or {}), **given},
     )
 
 
@@ -178,8 +179,15 @@ def messages_of(
     default_system: str | None,
     before: Sequence[ChatMessage] = (),
     note: Callable[[templates.Filled], None] | None = None,
+    *,
+    is_default_foreign: bool = False,
 ) -> tuple[ChatMessage, ...]:
-    """The system message and the prompt, filled in; between them what was said ``before``."""
+    """
+    Return the system message and the prompt, filled in; between them what was said ``before``.
+
+    With ``is_default_foreign`` the default system message is from a file of the project, and is
+    rendered as a prompt file is.
+    """
     for what, value in (("prompt", prompt.text), ("model", prompt.model)):
         if not isinstance(value, str | None) or (what == "prompt" and value is None):
             msg = f"A {what} is a text, and this is {type(value).__name__}."
@@ -187,11 +195,12 @@ def messages_of(
     system = prompt.system if prompt.system is not None else default_system
     text = prompt.text
     if prompt.variables is not None:
-        fill = partial(
-            templates.render, variables=prompt.variables, note=note, is_foreign=prompt.is_foreign
-        )
-        text = fill(text)
-        system = system and fill(system)
+        fill = partial(templates.render, variables=prompt.variables, note=note)
+        text = fill(text, is_foreign=prompt.is_foreign)
+        is_default = prompt.system is None and is_default_foreign
+        if is_default:
+            fill = partial(fill, variables=users_own(prompt.variables))
+        system = system and fill(system, is_foreign=prompt.is_foreign or is_default)
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write what to ask.")

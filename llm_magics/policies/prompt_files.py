@@ -35,6 +35,7 @@ from llm_magics.writing import write_whole
 _FOLDER = "prompts"
 _HEAD = re.compile(r"\A---[ \t]*\r?\n(?:(.*?)\r?\n)?---[ \t]*(?:\r?\n|\Z)(.*)\Z", re.DOTALL)
 _NAME = re.compile(r"\w[\w.-]*")
+_MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def folders() -> Iterator[Path]:
     """Where prompts are looked for: ``prompts`` here or in a folder above, then the user's own."""
     here = Path.cwd()
     yield from (folder / _FOLDER for folder in (here, *here.parents))
-    yield user_config_path("llm_magics", appauthor=False) / _FOLDER
+    yield _users_folder()
 
 
 def names() -> dict[str, Path]:
@@ -111,8 +112,17 @@ def load(name: str) -> PromptFile:
 
 
 def read(path: Path) -> PromptFile:
-    """The prompt in the file ``path``."""
+    """
+    Return the prompt in the file ``path``.
+
+    Raises:
+        TemplateError: it is not a file in its folder, too large, or not as it should be.
+    """
     try:
+        _refuse_links(path)
+        if path.stat().st_size > _MOST_BYTES:
+            msg = f"{path} has more than {_MOST_BYTES:,} bytes."
+            raise TemplateError(msg, hint="Name long texts in it: {{ text }}.")
         text = path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         msg = f"{path} cannot be read: {error}"
@@ -125,6 +135,25 @@ def read(path: Path) -> PromptFile:
         return PromptFile(text.strip("\n"))
     told = _checked(path, _decoded(path, head[1] or ""))
     return PromptFile(head[2].strip("\n"), **told)
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse a link out of the folder of prompts, and such a folder of a project itself."""
+    real, folder = path.resolve(), path.parent.resolve()
+    is_users = path.parent == _users_folder()
+    if not real.is_relative_to(folder):
+        msg = f"{path} is a link to {real}, outside of its folder."
+        raise TemplateError(msg, hint="Copy the file into the folder.")
+    if not is_users and not folder.is_relative_to(path.parent.parent.resolve()):
+        msg = f"{path.parent} is a link to {folder}, outside of its project."
+        raise TemplateError(msg, hint="Copy the folder into the project.")
+    if path.exists() and not real.is_file():
+        msg = f"{path} is not a file."
+        raise TemplateError(msg, hint="Save the prompt as a text file.")
+
+
+def _users_folder() -> Path:
+    return user_config_path("llm_magics", appauthor=False) / _FOLDER
 
 
 def _decoded(path: Path, head: str) -> Any:
@@ -170,6 +199,7 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
     path = Path.cwd() / _FOLDER / f"{name}.md"
     text = scrub(_written(prompt))
     try:
+        _refuse_links(path)
         is_another = path.exists() and path.read_bytes() != text.encode()
         if is_another and not overwrite:
             msg = f"There is another template {path}."

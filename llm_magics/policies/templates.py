@@ -31,13 +31,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     for function in (len, str, int, float, round, sorted, sum, min, max, abs, list, repr, zip)
 }
 
-# What an expression in a file may look into, and call the methods of.
-_PLAIN = (str, int, float, bool, list, tuple, dict, set, frozenset, type(None))
-
-# Data that belongs to a library: it may be looked into, and its methods may not be called.
-_DATA_MODULES = frozenset({"pandas", "numpy", "datetime", "decimal", "polars", "pyarrow"})
-
 _NOTE = "_llm_magics_note"
+
+# Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
+_SYNTAX: dict[str, Any] = {"comment_start_string": "{{#", "comment_end_string": "#}}"}
 
 _RAW_HINT = "To send braces as they are, put them between {% raw %} and {% endraw %}."
 
@@ -65,26 +62,26 @@ def render(
         text: the prompt.
         variables: what the names in it stand for.
         note: told of each that was filled in.
-        is_foreign: it came in a file, perhaps somebody else's: it sees data alone, and calls
-            nothing of the notebook's.
+        is_foreign: it came in a file, perhaps somebody else's: it reads copies of the data that
+            it names, calls nothing of the notebook's, and has limits of size and time.
 
     Raises:
-        TemplateError: a name is not defined, an expression fails, or braces do not match.
+        TemplateError: a name is not defined, an expression fails, braces do not match, or a
+            template of a file names what is no data, or is beyond its limits.
     """
     if "{{" not in text and "{%" not in text:
         return text
     import jinja2
 
     try:
-        if note is None and not is_foreign:
-            return _compiled(text).render(variables)
-        environment = _environment(is_foreign)
-        tree = environment.parse(text)
         if is_foreign:
-            variables = _data_among(variables, names_in(text))
-        if note is not None:
-            _have_noted(tree)
-            environment.globals[_NOTE] = _noting(note)
+            return _render_foreign(text, variables, note)
+        if note is None:
+            return _compiled(text).render(variables)
+        environment = _environment()
+        tree = environment.parse(text)
+        _have_noted(tree)
+        environment.globals[_NOTE] = _noting(note, _shown)
         return environment.from_string(tree).render(variables)
     except jinja2.TemplateSyntaxError as error:
         msg = f"Line {error.lineno} of the prompt: {str(error.message).rstrip('.')}."
@@ -96,6 +93,21 @@ def render(
     except Exception as error:
         msg = f"An expression in the prompt failed: {type(error).__name__}: {error}"
         raise TemplateError(msg, hint="Try the expression in a cell of its own.") from error
+
+
+def _render_foreign(
+    text: str, variables: Mapping[str, Any], note: Callable[[Filled], None] | None
+) -> str:
+    from llm_magics.sandbox.copies import data_named
+    from llm_magics.sandbox.environment import Sandbox
+
+    sandbox = Sandbox(_FUNCTIONS, **_SYNTAX)
+    tree = sandbox.parse(text)
+    data = data_named(names_in(text), variables)
+    if note is not None:
+        _have_noted(tree)
+        sandbox.add_function(_NOTE, _noting(note, sandbox.shown))
+    return sandbox.fill_in(text, tree, data)
 
 
 @lru_cache(maxsize=16)
@@ -110,6 +122,9 @@ def names_in(text: str, *, with_functions: bool = False) -> set[str]:
     from jinja2 import meta
 
     environment = _environment()
+    # Jinja would evaluate constants here, for as long as they take: {{ 10 ** 10 ** 10 }}.
+    environment.optimized = False
+    environment.finalize = jinja2.pass_context(lambda _, value: value)
     if with_functions:  # else Jinja leaves them out
         environment.globals.clear()
     try:
@@ -150,45 +165,15 @@ def filters() -> list[str]:
     return list(_environment().filters)
 
 
-def _data_among(variables: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    """Those of ``names`` that are data; one that is not is an error."""
-    found = {name: variables[name] for name in names if name in variables}
-    for name, value in found.items():
-        if not _is_data(value):
-            msg = f"The template names {{{{ {name} }}}}, and {name} is a {type(value).__name__}."
-            hint = "A file may be somebody else's: it is given texts, numbers, lists and tables."
-            raise TemplateError(msg, hint=hint)
-    return found
-
-
-def _is_data(value: Any) -> bool:
-    is_library = type(value).__module__.partition(".")[0] in _DATA_MODULES
-    return type(value) in _PLAIN or (is_library and not callable(value))
-
-
-def _environment(is_foreign: bool = False) -> SandboxedEnvironment:
+def _environment() -> SandboxedEnvironment:
     import jinja2
     from jinja2.sandbox import SandboxedEnvironment
 
-    class DataOnly(SandboxedEnvironment):
-        """A sandbox for expressions of others."""
-
-        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-            return _is_data(obj) and super().is_safe_attribute(obj, attr, value)
-
-        def is_safe_callable(self, obj: Any) -> bool:
-            owner = getattr(obj, "__self__", None)
-            is_of_plain_value = owner is not None and type(owner) in _PLAIN
-            return obj in self.globals.values() or is_of_plain_value
-
-    made = DataOnly if is_foreign else SandboxedEnvironment
-    environment = made(
+    environment = SandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
-        # Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
-        comment_start_string="{{#",
-        comment_end_string="#}}",
         finalize=_shown,
+        **_SYNTAX,
     )
     environment.filters |= {"table": tables.table, "describe": tables.describe}
     environment.globals |= _FUNCTIONS
@@ -216,9 +201,11 @@ def _have_noted(tree: Template) -> None:
             output.nodes[place] = call
 
 
-def _noting(note: Callable[[Filled], None]) -> Callable[[tuple[str, ...], Any], Any]:
+def _noting(
+    note: Callable[[Filled], None], shown: Callable[[Any], Any]
+) -> Callable[[tuple[str, ...], Any], Any]:
     def noted(names: tuple[str, ...], value: Any) -> Any:
-        note(Filled(names, _kind(value), len(str(_shown(value)))))
+        note(Filled(names, _kind(value), len(str(shown(value)))))
         return value
 
     return noted

@@ -1,0 +1,131 @@
+"""Limits of one rendering: time, work, the size of a value, and the size of the text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
+
+from llm_magics.errors import TemplateError
+
+# The rendered text, and any value made on the way to it, in characters or items.
+MOST_CHARACTERS = 10_000_000
+# Seconds for one rendering.
+MOST_SECONDS = 10.0
+# Characters and items over the whole rendering, so that many values below the limit add up.
+_MOST_WORK = 200_000_000
+# What one step of a loop or one call counts.
+_STEP = 20
+_MOST_BITS = 20_000
+
+_HINT = "A prompt file may make 10,000,000 characters in 10 seconds. A cell has no such limit."
+
+
+class Budget:
+    """What one rendering has used so far, and the weights of the values that it has seen."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + MOST_SECONDS
+        self._work = 0
+        # By identity; the value is held so that its identity is not used again.
+        self._weights: dict[int, tuple[Any, int]] = {}
+
+    def spend(self, amount: int) -> None:
+        """
+        Count ``amount`` characters or items.
+
+        Raises:
+            TemplateError: a value is too large, all values are, or the time is over.
+        """
+        if amount > MOST_CHARACTERS:
+            refuse("makes a value that is too large")
+        self._work += amount + _STEP
+        if self._work > _MOST_WORK or time.monotonic() > self._deadline:
+            refuse("takes too long")
+
+    def weigh(self, value: Any) -> int:
+        """
+        Return the characters and items in ``value``, with all that it holds, however often.
+
+        Containers cannot change while a template is rendered, so that each is counted once.
+        """
+        if isinstance(value, str):
+            return len(value)
+        if isinstance(value, int):
+            if value.bit_length() > _MOST_BITS:
+                refuse("makes a number that is too large")
+            return 1
+        if isinstance(value, range):
+            return len(value)
+        if not isinstance(value, dict | list | tuple | set | frozenset):
+            return 1
+        known = self._weights.get(id(value))
+        if known is not None:
+            return known[1]
+        weight = 1 + len(value)
+        parts: Iterable[Any] = value
+        if isinstance(value, dict):
+            parts = (part for pair in value.items() for part in pair)
+        for part in parts:
+            self._refuse_no_data(part)
+            weight += self.weigh(part)
+            if weight > MOST_CHARACTERS:
+                refuse("makes a value that is too large")
+        self.spend(len(value))
+        self._weights[id(value)] = (value, weight)
+        return weight
+
+    def _refuse_no_data(self, part: Any) -> None:
+        if type(part).__module__.startswith("jinja2.") and not hasattr(part, "_fail_with_undefined_error"):  # fmt: skip
+            msg = f"The template puts a {type(part).__name__} into a list."
+            raise TemplateError(msg, hint="Lists hold texts, numbers, lists and tables.")
+
+    def check(self, value: Any) -> Any:
+        """Return ``value``, weighed and paid for."""
+        self.spend(self.weigh(value))
+        return value
+
+    def steps(self, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield ``values``, each a step."""
+        for value in values:
+            self.spend(0)
+            yield value
+
+    def whole(self, value: Any) -> Any:
+        """Return ``value``; as a list where it can be read only once."""
+        if hasattr(type(value), "__next__") and hasattr(type(value), "__iter__"):
+            return list(self.steps(value))
+        return value
+
+    def join(self, texts: Iterable[str]) -> str:
+        """Return the parts of a text as one, if that is not too long."""
+        parts = list(texts)
+        self.spend(sum(map(len, parts)))
+        return "".join(parts)
+
+
+class Steps:
+    """What a loop runs over, counted step by step; it has the length of what it stands for."""
+
+    def __init__(self, budget: Budget, values: Any) -> None:
+        self._budget = budget
+        self._values = values
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the values."""
+        return self._budget.steps(self._values)
+
+    def __len__(self) -> int:
+        """Return the number of values, where it is known before."""
+        return len(self._values)
+
+
+def refuse(what: str) -> NoReturn:
+    """
+    Stop a template that is beyond its limits.
+
+    Raises:
+        TemplateError: always.
+    """
+    msg = f"The template {what}."
+    raise TemplateError(msg, hint=_HINT)

@@ -1,0 +1,474 @@
+"""What stands in front of DataFrames, columns and arrays in a template: they can only be read."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from llm_magics import tables
+from llm_magics.errors import TemplateError
+
+# Cells that one call may turn into text or lists.
+_MOST_CELLS = 1_000_000
+_KINDS = {
+    "pandas": ("DataFrame", "Series", "Index"),
+    "polars": ("DataFrame", "Series"),
+    "pyarrow": ("Table", "RecordBatch", "ChunkedArray", "Array"),
+    "numpy": ("ndarray",),
+}
+_SIMPLE = (str, int, float, bool, type(None))
+
+
+def facade(value: Any) -> Facade | None:
+    """Return what a template sees of a table, a column or an array; ``None`` for other values."""
+    for library, names in _KINDS.items():
+        module = sys.modules.get(library)
+        for name in names:
+            kind = getattr(module, name, None)
+            if isinstance(kind, type) and isinstance(value, kind):
+                is_table = name in ("DataFrame", "Table", "RecordBatch")
+                return Table(value, library) if is_table else Column(value, library)
+    return None
+
+
+def raw(value: Any) -> Any:
+    """Return the table or column behind a `Facade`; any other value as it is."""
+    return value._raw if isinstance(value, Facade) else value
+
+
+def _seen(value: Any) -> Any:
+    from llm_magics.sandbox.copies import _NoDataError, copied
+
+    try:
+        return copied(value)
+    except _NoDataError as error:
+        msg = f"The table holds a {error}."
+        raise TemplateError(msg, hint="A prompt file sees texts, numbers and lists.") from None
+
+
+def _key(key: Any) -> Any:
+    """Return a key for the library: plain values alone, for it would call a function."""
+    if isinstance(key, Column):
+        return key._raw
+    if isinstance(key, slice):
+        return slice(_key(key.start), _key(key.stop), _key(key.step))
+    if isinstance(key, list | tuple):
+        return type(key)(_key(part) for part in key)
+    if isinstance(key, _SIMPLE) or hasattr(key, "isoformat"):
+        return key
+    msg = f"A table cannot be read by a {type(key).__name__}."
+    raise TemplateError(msg, hint='Use the name of a column: {{ df["name"] }}.')
+
+
+class Facade:
+    """A table or a column that a template may read; the sandbox hides ``_raw``."""
+
+    def __init__(self, value: Any, library: str) -> None:
+        self._raw = value
+        self._library = library
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._raw)
+
+    def __str__(self) -> str:
+        """Return what the prompt gets."""
+        return tables.summary(self._raw) if tables.is_table(self._raw) else str(self._raw)
+
+    __repr__ = __str__
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a column, a part, or a value."""
+        try:
+            return _seen(self._raw[_key(key)])
+        except TemplateError:
+            raise
+        except Exception as error:  # each library has its own errors for a name that is not there
+            raise KeyError(key) from error
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and of columns."""
+        shape = getattr(self._raw, "shape", None)
+        return (len(self),) if shape is None else tuple(shape)
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no value."""
+        return self.size == 0
+
+    @property
+    def loc(self) -> Places:
+        """Rows and columns by their labels (pandas)."""
+        return Places(self._raw.loc)
+
+    @property
+    def iloc(self) -> Places:
+        """Rows and columns by their positions (pandas)."""
+        return Places(self._raw.iloc)
+
+    @property
+    def index(self) -> Any:
+        """The labels of the rows (pandas)."""
+        return _seen(self._raw.index)
+
+    @property
+    def values(self) -> list[Any]:
+        """The values as lists."""
+        return self._rows() if isinstance(self, Table) else self._list()
+
+    def head(self, n: int = 5) -> Any:
+        """Return the first rows."""
+        return self._part(slice(None, n))
+
+    def tail(self, n: int = 5) -> Any:
+        """Return the last rows."""
+        return self._part(slice(-n if n > 0 else len(self), None))
+
+    def sample(self, n: int = 5) -> Any:
+        """Return ``n`` rows from all over the table, the same ones each time."""
+        return self._part(slice(None, None, max(1, len(self) // max(1, n)))).head(n)
+
+    def describe(self) -> Any:
+        """Return counts, means and quartiles."""
+        return _seen(self._raw.describe())
+
+    def _part(self, rows: slice) -> Any:
+        if self._library == "pyarrow":
+            start, stop, step = rows.indices(len(self))
+            return _seen(self._raw.take(list(range(start, stop, step))))
+        has_places = self._library == "pandas" and hasattr(self._raw, "iloc")
+        return _seen(self._raw.iloc[rows] if has_places else self._raw[rows])
+
+    def _bounded(self) -> Any:
+        if self.size > _MOST_CELLS:
+            msg = f"A table of {self.size:,} values is too large to be written out."
+            raise TemplateError(msg, hint="Take a part of it: {{ df.head(20) }}.")
+        return self._raw
+
+    def _list(self) -> list[Any]:
+        return [_seen(value) for value in _listed(self._bounded())]
+
+    def _rows(self) -> list[Any]:
+        names = list(_names(self._raw))
+        columns = [_listed(_column(self._bounded(), place)) for place in range(len(names))]
+        return [[_seen(value) for value in row] for row in zip(*columns, strict=True)]
+
+
+class Table(Facade):
+    """A DataFrame, or a table of pyarrow."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a column by its name: ``{{ df.stars }}``."""
+        if name.startswith("_") or name not in _names(self._raw):
+            raise AttributeError(name)
+        return _seen(self._raw[name])
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the names of the columns; over the columns as polars and pyarrow do."""
+        for name in _names(self._raw):
+            yield name if self._library == "pandas" else _seen(self._raw[name])
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a column."""
+        return name in list(_names(self._raw))
+
+    @property
+    def columns(self) -> list[Any]:
+        """The names of the columns; the columns themselves as pyarrow does."""
+        return [_seen(name) for name in _names(self._raw)]
+
+    @property
+    def dtypes(self) -> dict[Any, str]:
+        """The type of each column by its name."""
+        kinds = self._raw.schema.types if self._library == "pyarrow" else self._raw.dtypes
+        return dict(zip(self.columns, map(str, kinds), strict=True))
+
+    def keys(self) -> list[Any]:
+        """Return the names of the columns."""
+        return self.columns
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield each column with its name."""
+        for place, name in enumerate(self.columns):
+            yield name, _seen(_column(self._raw, place))
+
+    def itertuples(self, index: bool = True) -> Iterator[Row]:
+        """Yield the rows, with the label of each unless ``index`` is false (pandas)."""
+        for label, row in self._labelled():
+            yield Row(["Index", *row.keys()], [label, *row.values()]) if index else row
+
+    def iterrows(self) -> Iterator[tuple[Any, Row]]:
+        """Yield the label of each row, and the row."""
+        yield from self._labelled()
+
+    def iter_rows(self, named: bool = False) -> Iterator[Any]:
+        """Yield the rows as tuples, or by the names of the columns (polars)."""
+        for _, row in self._labelled():
+            yield row.to_dict() if named else tuple(row.values())
+
+    def rows(self, named: bool = False) -> list[Any]:
+        """Return the rows as tuples, or by the names of the columns (polars)."""
+        self._bounded()
+        return list(self.iter_rows(named))
+
+    def to_dict(self, orient: str = "dict") -> Any:
+        """Return the table as lists and mappings: ``dict``, ``list`` or ``records``."""
+        self._bounded()
+        if orient == "records":
+            return [row.to_dict() for _, row in self._labelled()]
+        listed = {name: column._list() for name, column in self.items()}
+        if orient == "list" or (orient == "dict" and self._library != "pandas"):
+            return listed
+        if orient == "dict":
+            labels = _seen(self._raw.index)._list()
+            return {name: dict(zip(labels, each, strict=True)) for name, each in listed.items()}
+        msg = f'to_dict("{orient}") is not for prompt files.'
+        raise TemplateError(msg, hint="Use dict, list or records.")
+
+    def to_dicts(self) -> Any:
+        """Return the rows by the names of the columns (polars)."""
+        return self.to_dict("records")
+
+    def to_pylist(self) -> Any:
+        """Return the rows by the names of the columns (pyarrow)."""
+        return self.to_dict("records")
+
+    def to_markdown(self) -> str:
+        """Return all rows as a Markdown table."""
+        frame = self._pandas()
+        return tables.table(frame, len(frame))
+
+    def to_string(self, index: bool = True) -> str:
+        """Return all rows as plain text."""
+        text: str = self._pandas().to_string(index=bool(index))
+        return text
+
+    def to_json(self, orient: str = "records") -> str:
+        """Return all rows as JSON."""
+        text: str = self._pandas().to_json(orient=str(orient))
+        return text
+
+    def to_csv(self, index: bool = True) -> str:
+        """Return all rows as CSV."""
+        text: str = self._pandas().to_csv(index=bool(index))
+        return text
+
+    def sort_values(self, by: Any, ascending: bool = True) -> Any:
+        """Return the rows in the order of a column."""
+        if self._library == "polars":
+            return _seen(self._raw.sort(_key(by), descending=not ascending))
+        if self._library == "pyarrow":
+            order = "ascending" if ascending else "descending"
+            return _seen(self._raw.sort_by([(_key(by), order)]))
+        return _seen(self._raw.sort_values(_key(by), ascending=bool(ascending)))
+
+    def _pandas(self) -> Any:
+        frame = self._bounded()
+        return frame if self._library == "pandas" else frame.to_pandas()
+
+    def _labelled(self) -> Iterator[tuple[Any, Row]]:
+        names = self.columns
+        labels = self._raw.index if self._library == "pandas" else range(len(self))
+        frame = self._raw
+        if self._library == "pandas":
+            records = frame.itertuples(index=False, name=None)
+        elif self._library == "polars":
+            records = frame.iter_rows()
+        else:
+            records = zip(*(_listed(each) for each in frame.columns), strict=True)
+        for label, record in zip(labels, records, strict=False):
+            yield _seen(label), Row(names, [_seen(value) for value in record])
+
+
+class Column(Facade):
+    """A column, an index, or an array."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the values."""
+        return (_seen(value) for value in self._raw)
+
+    def __contains__(self, value: object) -> bool:
+        """Whether it is one of the values, or of the labels as pandas has it."""
+        return any(value == each for each in self)
+
+    @property
+    def name(self) -> Any:
+        """The name of the column."""
+        return _seen(getattr(self._raw, "name", None))
+
+    @property
+    def dtype(self) -> str:
+        """The type of its values."""
+        return str(self._raw.type if self._library == "pyarrow" else self._raw.dtype)
+
+    def tolist(self) -> list[Any]:
+        """Return the values."""
+        return self._list()
+
+    to_list = to_pylist = tolist
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield each value with its label."""
+        labels = self._raw.index if hasattr(self._raw, "loc") else range(len(self))
+        for label, value in zip(labels, self._raw, strict=True):
+            yield _seen(label), _seen(value)
+
+    def to_dict(self) -> dict[Any, Any]:
+        """Return the values by their labels."""
+        self._bounded()
+        return dict(self.items())
+
+    def unique(self) -> list[Any]:
+        """Return the values without repetitions."""
+        return _listed_seen(self._raw.unique())
+
+    def value_counts(self) -> Any:
+        """Return how often each value occurs."""
+        return _seen(self._raw.value_counts())
+
+    def _figure(self, name: str) -> Any:
+        source = self._raw
+        if self._library == "pyarrow":
+            source = source.to_pandas()
+        return _seen(getattr(source, name)())
+
+    def _with(self, how: Callable[[Any, Any], Any], other: Any) -> Any:
+        if not isinstance(other, Column | str | int | float) and not hasattr(other, "isoformat"):
+            return NotImplemented
+        return _seen(how(self._raw, raw(other)))
+
+    def _reckoned(self, how: Callable[[Any, Any], Any], other: Any) -> Any:
+        """Texts and lists would grow without a limit."""
+        kinds = [self, *([other] if isinstance(other, Column) else [])]
+        are_numbers = all(_is_numeric(each.dtype) for each in kinds)
+        if not are_numbers or not isinstance(other, Column | int | float):
+            return NotImplemented
+        return self._with(how, other)
+
+
+def _is_numeric(dtype: str) -> bool:
+    return dtype.lower().lstrip("u").startswith(("int", "float", "double", "bool"))
+
+
+def _figure(name: str) -> Callable[[Column], Any]:
+    def figure(self: Column) -> Any:
+        return self._figure(name)
+
+    figure.__name__ = name
+    return figure
+
+
+def _operator(name: str, way: str) -> Callable[[Column, Any], Any]:
+    how: Callable[[Any, Any], Any] = getattr(operator, name)
+
+    def operate(self: Column, other: Any) -> Any:
+        result: Any = getattr(self, way)(how, other)
+        return result
+
+    return operate
+
+
+for _name in ("count", "sum", "mean", "median", "min", "max", "std", "nunique"):
+    setattr(Column, _name, _figure(_name))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    setattr(Column, f"__{_name}__", _operator(_name, "_with"))
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod"):
+    setattr(Column, f"__{_name}__", _operator(_name, "_reckoned"))
+
+
+class Row:
+    """A row: its values by position, and by the names of the columns."""
+
+    def __init__(self, names: Sequence[Any], values: Sequence[Any]) -> None:
+        self._names = list(names)
+        self._values = list(values)
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the values."""
+        return iter(self._values)
+
+    def __str__(self) -> str:
+        """Return the values by their names."""
+        return str(self.to_dict())
+
+    __repr__ = __str__
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the value at a position, or of a column."""
+        if key in self._names:
+            return self._values[self._names.index(key)]
+        if isinstance(key, int | slice):
+            return self._values[key]
+        raise KeyError(key)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the value of a column."""
+        if name.startswith("_") or name not in self._names:
+            raise AttributeError(name)
+        return self[name]
+
+    def keys(self) -> list[Any]:
+        """Return the names of the columns."""
+        return list(self._names)
+
+    def values(self) -> list[Any]:
+        """Return the values."""
+        return list(self._values)
+
+    def items(self) -> list[tuple[Any, Any]]:
+        """Return the values with their names."""
+        return list(zip(self._names, self._values, strict=True))
+
+    def to_dict(self) -> dict[Any, Any]:
+        """Return the values by their names."""
+        return dict(self.items())
+
+
+class Places:
+    """``df.loc`` and ``df.iloc``, to read by."""
+
+    def __init__(self, places: Any) -> None:
+        self._places = places
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a part of the table, or a value."""
+        try:
+            return _seen(self._places[_key(key)])
+        except (ValueError, TypeError) as error:
+            raise KeyError(key) from error
+
+
+def _names(frame: Any) -> Any:
+    return frame.schema.names if type(frame).__module__.startswith("pyarrow") else frame.columns
+
+
+def _column(frame: Any, place: int) -> Any:
+    if hasattr(frame, "iloc"):
+        return frame.iloc[:, place]
+    return frame.column(place) if hasattr(frame, "column") else frame.to_series(place)
+
+
+def _listed(column: Any) -> list[Any]:
+    has_own = hasattr(column, "to_pylist")  # of pyarrow
+    values: list[Any] = column.to_pylist() if has_own else column.to_list() if hasattr(column, "to_list") else column.tolist()  # fmt: skip
+    return values
+
+
+def _listed_seen(values: Any) -> list[Any]:
+    has_list = any(hasattr(values, name) for name in ("to_pylist", "to_list", "tolist"))
+    return [_seen(value) for value in (_listed(values) if has_list else values)]
