@@ -122,14 +122,17 @@ def names_in(text: str, *, with_functions: bool = False) -> set[str]:
     from jinja2 import meta
 
     environment = _environment()
-    # Jinja would evaluate constants here, for as long as they take: {{ 10 ** 10 ** 10 }}.
-    environment.optimized = False
     environment.finalize = jinja2.pass_context(lambda _, value: value)
     if with_functions:  # else Jinja leaves them out
         environment.globals.clear()
     try:
-        return meta.find_undeclared_variables(environment.parse(text)) - set(environment.globals)
-    except jinja2.TemplateSyntaxError:
+        tree = environment.parse(text)
+        search = meta.TrackingCodeGenerator(environment)
+        # It would evaluate constants, for as long as they take: {{ 10 ** 10 ** 10 }}.
+        search.optimizer = None
+        search.visit(tree)
+        return search.undeclared_identifiers - set(environment.globals)
+    except (jinja2.TemplateSyntaxError, RecursionError):
         return set()
 
 

@@ -249,17 +249,17 @@ class Table(Facade):
         frame = self._pandas()
         return tables.table(frame, len(frame))
 
-    def to_string(self, index: bool = True) -> str:
+    def to_string(self, *, index: bool = True) -> str:
         """Return all rows as plain text."""
         text: str = self._pandas().to_string(index=bool(index))
         return text
 
-    def to_json(self, orient: str = "records") -> str:
+    def to_json(self, *, orient: str = "records") -> str:
         """Return all rows as JSON."""
         text: str = self._pandas().to_json(orient=str(orient))
         return text
 
-    def to_csv(self, index: bool = True) -> str:
+    def to_csv(self, *, index: bool = True) -> str:
         """Return all rows as CSV."""
         text: str = self._pandas().to_csv(index=bool(index))
         return text
