@@ -202,7 +202,9 @@ def test_a_service_that_is_far_away_is_asked_more_at_once() -> None:
     service = Embedder()
     service.delay_s = 0.2  # far more than what a slow machine takes for a request
     with serving(service) as server:
-        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url, "api_key": "k"}}
+        lm.config.providers = {
+            "lab": {"type": "openai", "base_url": server.url, "api_key": "k", "connect_s": 60}
+        }
         lm.config.embedding_model = "lab/m"
         import pandas as pd
 

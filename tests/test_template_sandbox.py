@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import copy
 import os
@@ -256,8 +257,11 @@ def test_no_expression_changes_the_data(first: str, ends: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["In", "Out", "_", "__", "_i", "_i1", "_oh", "_ih", "_dh", "get_ipython", "exit", "quit", "open"])  # fmt: skip
-def test_a_file_sees_nothing_of_ipythons(name: str, shell: InteractiveShell) -> None:
+def test_a_file_sees_nothing_of_ipythons(
+    name: str, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither history nor outputs nor functions; the cell below it may show them."""
+    monkeypatch.delattr(builtins, "_", raising=False)  # with which IPython keeps no _ of its own
     shell.run_cell("'the-secret-output'", store_history=True)
     shell.run_cell("'the-secret-output'", store_history=True)
     assert name in shell.user_ns

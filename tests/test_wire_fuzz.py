@@ -710,8 +710,10 @@ def check(value: Any) -> None:  # noqa: C901 (a table)
         assert is_text(value.reasoning), value
         assert value.finish_reason is None or is_text(value.finish_reason), value
         assert value.usage is None or isinstance(value.usage, Usage)
-        for name in Usage.__slots__ if value.usage else ():
+        for name in Usage.__slots__[:-1] if value.usage else ():
             assert is_count(getattr(value.usage, name)), value
+        tier = value.usage.service_tier if value.usage else None
+        assert tier is None or is_text(tier), value
         assert value.timings is None or isinstance(value.timings, EngineTimings)
         for name in EngineTimings.__slots__ if value.timings else ():
             assert getattr(value.timings, name) is None or is_number(getattr(value.timings, name))

@@ -42,6 +42,10 @@ def keys_of(texts: Iterable[str]) -> Keys:
     return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
 
+# How often a folder is listed, while another process gives its files new names.
+_LOOKS = 3
+
+
 class _Index:
     """The entries of all segments, in the order of their keys, the newest of each key first."""
 
@@ -244,12 +248,17 @@ class VectorStore:
         self._index = _Index(list(news.values())) if news else None
 
     def _segments(self) -> list[Segment]:
-        """The segments of this space."""
-        try:
-            names = [path for path in self.folder.iterdir() if path.suffix == ".keys"]
-        except OSError:
-            return []
-        found = map(segments.segment_at, names)
+        """Return the segments of this space."""
+        found: list[Segment | None] = []
+        for _ in range(_LOOKS):
+            try:
+                names = [path for path in self.folder.iterdir() if path.suffix == ".keys"]
+            except OSError:
+                return []
+            found = [segments.segment_at(name) for name in names]
+            # Files that vanish while they are looked at have a new name that was not listed yet.
+            if all(found):
+                break
         return [
             each
             for each in found
