@@ -7,6 +7,7 @@ A process of its own, so that neither a test runner nor a coverage tracer is mea
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from llm_magics import ChatMessage, ModelParameters
 from llm_magics.bridge import bridge
 from llm_magics.engine.session import session
 from llm_magics.errors import StreamInterrupted
-from llm_magics.policies.cache import Cache
+from llm_magics.policies.cache import Cache, _sealed
 from llm_magics.policies.recordings import Tape, chat_request, key_of
 from tests.benchmarks.rounds import best_of
 from tests.benchmarks.stream_server import CHUNKS, SLOWLY
@@ -106,10 +107,11 @@ def look_up_s(entries: int, folder: Path) -> dict[str, float]:
     cache = Cache(folder / f"{entries}.sqlite", 10**12)
     cache.put(b"first", b"")
     connection = cache._opened(5.0)
-    connection.execute(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
-        "INSERT INTO kept SELECT randomblob(32), ?, 720, randomblob(600) FROM n",
-        (entries, time.time()),
+    draw, now = random.Random(0), time.time()
+    drawn = ((draw.randbytes(32), draw.randbytes(600)) for _ in range(entries))
+    connection.executemany(
+        "INSERT INTO kept VALUES (?, ?, 720, ?)",
+        ((key, now, _sealed(key, value)) for key, value in drawn),
     )
     keys = [row[0] for row in connection.execute(
         "SELECT key FROM kept WHERE rowid % ? = 0 LIMIT 1000", (max(1, entries // 1000),)
