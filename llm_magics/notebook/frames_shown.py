@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util import typesetting
 from llm_magics._util.terminal import escaped
 
 if TYPE_CHECKING:
@@ -65,6 +64,8 @@ def _is_set_up(formatter: Any, kind: tuple[str, str]) -> bool:
 
 def _html(frame: Any) -> str | None:
     html = frame._repr_html_()
+    from llm_magics._util import typesetting  # loading the extension should not import it
+
     return None if html is None else typesetting.table(html)
 
 

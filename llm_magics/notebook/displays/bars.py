@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llm_magics.notebook import inert
 from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import View, terminal_view
@@ -46,6 +45,8 @@ class Bar:
 
 
 def _bundle(progress: Progress) -> Bundle:
+    from llm_magics.notebook import inert  # loading the extension should not import it
+
     fraction = progress.fraction
     value = f' value="{fraction:.3f}"' if fraction is not None else ""
     told = inert.plain(str(progress))
