@@ -77,7 +77,7 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     """
     More tokens/s per core than the openai client and guidellm; 3 and 2.5 times are the targets.
 
-    Measured: 3.1 to 4.6 and 1.7 to 2.8 times, by the load of the machine. Over httpx a token takes
+    Measured: 3.1 to 5.1 and 1.7 to 2.9 times, by the load of the machine. Over httpx a token takes
     14 to 24 us; h11's parsing of its HTTP chunk is 5 of them.
     """
     clients = [name for name in driving.DRIVERS if driving.is_there(name)]
@@ -87,4 +87,4 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     for name in set(clients) - {"ours"}:
         ratio, target = cost[name] / cost["ours"], {"guidellm": 2.5}.get(name, 3)
         record(f"  {name} / ours", f"{ratio:.1f}", f"at least {target}")
-        assert ratio >= {"guidellm": 1.2}.get(name, 2.5)
+        assert ratio >= {"guidellm": 1.2}.get(name, 3)

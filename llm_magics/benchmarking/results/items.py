@@ -24,7 +24,7 @@ def items(frame: pd.DataFrame) -> pd.Series[Any]:
 
 
 def occurrences(frame: pd.DataFrame) -> list[tuple[str, int]]:
-    """Return each row's prompt, and how often it occurred before for the same model and load."""
+    """Return each row's prompt and its number of earlier occurrences for the same model and load."""
     repeats = [name for name in ("repeat",) if name in frame]
     keys = ["asked", "prompt", *repeats, *several_loads(frame)]
     counts = frame.groupby(keys, dropna=False, sort=False).cumcount()
