@@ -33,7 +33,8 @@ class Says:
     ``pieces`` are written one by one, ``gap_s`` apart. With ``cut`` the connection ends
     without the end of the body; with ``hang`` it stays open and silent. With ``drop`` it
     ends before a byte was sent, and with ``delay_s`` the first byte comes late. With
-    ``times_s`` each piece is written at its time.
+    ``once`` it comes when that returns true. With ``times_s`` each piece is written at
+    its time.
     """
 
     pieces: Sequence[bytes] = ()
@@ -44,6 +45,7 @@ class Says:
     hang: bool = False
     drop: bool = False
     delay_s: float = 0.0
+    once: Callable[[], bool] | None = None
     times_s: Sequence[float] = ()
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -135,6 +137,8 @@ async def _write(
     if says.drop:
         return
     await asyncio.sleep(says.delay_s)
+    while says.once is not None and not says.once():  # noqa: ASYNC110 - any state may decide
+        await asyncio.sleep(0.002)
     head = f"HTTP/1.1 {says.status} OK\r\nContent-Type: {says.content_type}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in says.headers.items())
     head += "Connection: close\r\n"  # so that no test leaves an idle connection behind

@@ -178,8 +178,8 @@ def test_progress_is_shown_and_loading_told_apart(shown: list[Progress | None]) 
     assert [told.task for told in shown if told] == ["fetching x", "loading x"]
     assert shown[-1] is None
     (run,) = lm.runs().itertuples()
-    assert 0.1 <= run.load_s < 1
-    assert run.ttft_s < 0.1
+    assert run.load_s >= 0.1
+    assert run.ttft_s < run.load_s
 
 
 @pytest.mark.usefixtures("more_providers")

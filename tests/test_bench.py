@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Service:
         self.gap_s = 0.0
         self.fails = lambda number: False
         self.has_usage = True
+        self.once: Callable[[int], Callable[[], bool]] = lambda number: lambda: True
 
     def __call__(self, asked: Asked) -> Says:
         self.times.append(time.perf_counter())
@@ -43,7 +44,8 @@ class Service:
         pieces = chat_stream(*self.tokens)
         if not self.has_usage:
             pieces = [piece for piece in pieces if b'"usage"' not in piece]
-        return Says(pieces, delay_s=self.delay_s, gap_s=self.gap_s)
+        once = self.once(len(self.times))
+        return Says(pieces, delay_s=self.delay_s, gap_s=self.gap_s, once=once)
 
 
 @pytest.fixture
@@ -142,18 +144,22 @@ def test_models_take_turns(server: Server) -> None:
 def test_a_closed_loop_has_so_many_under_way(
     at_once: int, service: Service, server: Server
 ) -> None:
-    """Never more, and as many most of the time."""
-    service.delay_s = 0.05
-    runs = lm.bench(models="lab/m", concurrency=at_once, requests=4 * at_once, warmup=0)
+    """Never more, and never fewer: a request is answered once the others have arrived."""
+    total = 4 * at_once
+
+    def once_full(number: int) -> Callable[[], bool]:
+        return lambda: len(service.times) >= min(number + at_once - 1, total)
+
+    service.once = once_full
+    runs = lm.bench(models="lab/m", concurrency=at_once, requests=total, warmup=0)
+    assert runs.error.isna().all()
     assert server.most_at_once == at_once
-    assert len(runs) == 4 * at_once
-    took = runs.ended_s.max() - runs.sent_s.min()
-    assert runs.e2e_s.sum() / took > 0.6 * at_once
+    assert len(runs) == total
 
 
 def test_a_sweep_has_its_loads_one_after_the_other(service: Service, server: Server) -> None:
     """A row of the summary for each; enough requests to keep it full."""
-    service.delay_s = 0.02
+    service.delay_s = 0.1
     runs = lm.bench(models=["lab/a", "lab/b"], concurrency=[1, 4])
     told = runs.summary()
     assert told.index.tolist() == [("lab/a", 1), ("lab/b", 1), ("lab/a", 4), ("lab/b", 4)]
@@ -192,7 +198,7 @@ def test_a_request_that_waits_is_late(service: Service) -> None:
         runs = lm.bench(models="lab/m", rate=1000, arrival="constant", requests=4, warmup=0)
     assert served.most_at_once == 1
     assert runs.queue_s.max() > 0.25
-    assert runs.e2e_s.max() < 0.25
+    assert (runs.e2e_s + runs.queue_s <= runs.latency_s + 0.02).all()
     assert runs.latency_s.max() > 0.35
 
 
@@ -213,7 +219,7 @@ def test_so_many_seconds(service: Service, server: Server) -> None:
     service.delay_s = 0.02
     began = time.perf_counter()
     runs = lm.bench(models=["lab/a", "lab/b"], seconds=0.6, concurrency=2, warmup=0)
-    assert 1.1 < time.perf_counter() - began < 5
+    assert time.perf_counter() - began > 1.1
     assert runs.groupby("asked").size().min() >= 8
     assert set(runs["round"]) == {0, 1, 2}
 
@@ -289,7 +295,7 @@ def test_retries_are_counted(service: Service, server: Server) -> None:
         runs = lm.bench(models="lab/m", repeat=1, warmup=0)
     assert runs.retries.tolist() == [1]
     assert runs.queue_s.iloc[0] > 0.2
-    assert runs.e2e_s.iloc[0] < 0.2
+    assert runs.e2e_s.iloc[0] < runs.latency_s.iloc[0] - 0.2
 
 
 def test_an_interrupt_keeps_what_was_measured(service: Service, server: Server) -> None:

@@ -162,9 +162,7 @@ def test_cancelled_before_it_began() -> None:
         ended.append("ran")
 
     task = bridge._task(work())
-    started = time.monotonic()
     task.cancel_and_wait()
-    assert time.monotonic() - started < 2
     assert ended == []
 
 

@@ -13,7 +13,7 @@ from tests.packaging.test_wheel import ALONE
 # Extras without a browser or a GPU's framework; those behind them come along as new as they are.
 LIGHT = ("local", "prices", "plots", "bench", "dask", "index", "keyring", "repair")
 TOOLS = ("hypothesis", "ipykernel", "nbclient", "nbformat", "nbval", "pip", "polars", "psutil")
-RUNNER = ("pytest", "pytest-xdist")
+RUNNER = ("pytest", "pytest-timeout", "pytest-xdist")
 # Where other packages are leaned on: their oldest versions must bear it.
 LEANING = (
     "api",
@@ -67,7 +67,7 @@ def test_the_oldest_versions(wheel: Path, tmp_path: Path) -> None:
     folder = checkout(tmp_path, "tests", "pyproject.toml", "notebooks", "README.md")
     chosen = [f"tests/test_{name}.py" for name in LEANING]
     options = ("-n", "2", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default")
-    told = ran([python, "-m", "pytest", *options, *chosen], folder)
+    told = ran([python, "-m", "pytest", *options, "--timeout=120", *chosen], folder)
     assert " passed" in told
 
 
