@@ -109,7 +109,15 @@ def test_the_newest_python_too(tmp_path: Path) -> None:
         pytest.skip("there is no newer Python on this machine")
     environment = tmp_path / "newest"
     subprocess.run([python, "-m", "venv", environment], check=True)
-    wanted = ["ipykernel", "pytest", "pytest-cov", "pytest-xdist", "hypothesis", "psutil"]
+    wanted = [
+        "ipykernel",
+        "pytest",
+        "pytest-cov",
+        "pytest-timeout",
+        "pytest-xdist",
+        "hypothesis",
+        "psutil",
+    ]
     install = [environment / "bin" / "pip", "install", "-q", "-e", ROOT, *wanted]
     subprocess.run(install, check=True)
     command = [environment / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov"]  # fmt: skip
