@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from llm_magics.frames.plots import plot
     from llm_magics.frames.search import matrix
     from llm_magics.frames.similar import dedupe, nearest
+    from llm_magics.parameters import ModelParameters
     from llm_magics.settings.config import config
-    from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
+    from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
 
 __version__ = "0.1.0"
 
@@ -137,7 +138,7 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
 
 def _register_accessor() -> None:
     """``df.llm`` is there once pandas (or Dask) and this are both imported, in either order."""
-    from llm_magics._when_imported import when_imported
+    from llm_magics._util.import_hooks import when_imported
 
     when_imported("pandas", "llm_magics.frames.accessor")
     when_imported("pandas", "llm_magics.notebook.frames_shown")

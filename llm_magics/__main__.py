@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _doctor(names: list[str]) -> int:
-    from llm_magics.bridge import bridge
+    from llm_magics._async.bridge import bridge
     from llm_magics.engine.doctor import diagnoses, table
     from llm_magics.engine.session import session
     from llm_magics.errors import nearest

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._async.sync import Waiting, Work, awaited, blocking, made_of
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.engine.streams import AsyncStream, Stream
-from llm_magics.engine.twins import Waiting, Work, awaited, blocking, made_of
 from llm_magics.errors import Interrupted
 
 if TYPE_CHECKING:

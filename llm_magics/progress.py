@@ -1,41 +1,76 @@
-"""Where progress is shown: a line in the terminal, until a notebook puts a better view there."""
+"""How far a download, a load or a column has come."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 
-from llm_magics._util.terminal import name
-from llm_magics.types import Progress
-
-# Shows how far some work has come; told ``None``, the work has ended and the view goes away.
-View = Callable[[Progress | None], None]
+from llm_magics._util.text import replace_lone_surrogates
+from llm_magics._util.validation import count_or_none
 
 
-def terminal_view() -> View:
-    """One line on the terminal, rewritten in place; nothing where there is no terminal."""
-    stream = sys.stderr
-    if not stream.isatty():
-        return lambda progress: None
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """
+    How far some long work has come.
 
-    def show(progress: Progress | None) -> None:
-        # A service names the steps and the files in it.
-        shown = name(str(progress)) if progress else ""
-        stream.write(f"\r\x1b[K{shown}")
-        stream.flush()
+    Attributes:
+        task: what is being done, for people ("fetching smollm2-135m").
+        done, total: how much of it, in ``unit``; ``total`` is ``None`` where unknown.
+        unit: ``"B"`` for bytes, else a word for the things counted.
+        elapsed_s: seconds since the work began.
+        before: how much of ``done`` was there then, and took no time.
+        is_load: whether this is loading a model, which is told apart from answering.
+    """
 
-    return show
+    task: str
+    done: int = 0
+    total: int | None = None
+    unit: str = "B"
+    elapsed_s: float = 0.0
+    is_load: bool = False
+    before: int = 0
+
+    def __post_init__(self) -> None:
+        """A service may send anything: a size that is none counts as unknown."""
+        object.__setattr__(self, "task", replace_lone_surrogates(self.task))
+        object.__setattr__(self, "done", count_or_none(self.done) or 0)
+        object.__setattr__(self, "total", count_or_none(self.total))
+
+    @property
+    def fraction(self) -> float | None:
+        """From 0 to 1, or ``None`` where the total is unknown."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at the speed so far, or ``None`` while that is unknown."""
+        if not self.total or not self.speed:
+            return None
+        return max(0.0, (self.total - self.done) / self.speed)
+
+    @property
+    def speed(self) -> float | None:
+        """So much a second, or ``None`` while that is unknown."""
+        since = self.done - self.before
+        return since / self.elapsed_s if since > 0 and self.elapsed_s else None
+
+    def __str__(self) -> str:
+        parts = [self.task]
+        if self.total:
+            parts.append(f"{_amount(self.done, self.unit, self.total)}")
+            parts.append(f"{self.fraction:.0%}")
+        if self.speed is not None:
+            parts.append(f"{_quantity(self.speed, self.unit)}/s")
+        if self.eta_s is not None and self.fraction != 1:
+            parts.append(f"ETA {self.eta_s:.0f} s")
+        return "  ".join(parts)
 
 
-_make_view: Callable[[], View] = terminal_view
+def _amount(done: int, unit: str, total: int) -> str:
+    if unit == "B":
+        return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB"
+    return f"{done:,}/{total:,} {unit}"
 
 
-def new_view() -> View:
-    """A view for one piece of work."""
-    return _make_view()
-
-
-def show_in(make_view: Callable[[], View]) -> None:
-    """Show the progress of all work from now on in views that ``make_view`` makes."""
-    global _make_view  # noqa: PLW0603 (one place a process, like sys.displayhook)
-    _make_view = make_view
+def _quantity(amount: float, unit: str) -> str:
+    return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:,.0f} {unit}"

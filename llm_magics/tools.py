@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.media import Tool, ToolCall
+from llm_magics.parameters import Tool
 from llm_magics.schemas import closed
 from llm_magics.secrets import redact
+from llm_magics.types import ToolCall
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

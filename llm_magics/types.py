@@ -1,26 +1,51 @@
 """
-The values that travel between the rooms.
+Values that go to a provider and come back: messages, tool calls, chunks, responses, vectors.
 
-Messages and parameters go down to a provider; chunks, progress and responses come up.
-All are immutable and know nothing of any service, notebook or file.
+All are immutable and independent of any service, notebook or file. Parameters, tools and
+progress have modules of their own and can be imported from here as well.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from llm_magics._util.text import replace_lone_surrogates
-from llm_magics.errors import ConfigurationError
-from llm_magics.media import Image, Tool, ToolCall
-from llm_magics.secrets import KeyHeaders, remember_headers, scrubbed
+from llm_magics._util.validation import count_or_none
+from llm_magics.attachments import Image
+from llm_magics.errors import ConfigurationError, ParseError
+from llm_magics.parameters import ModelParameters, Tool
+from llm_magics.progress import Progress
+from llm_magics.secrets import scrubbed
+
+__all__ = [
+    "ROLES",
+    "ChatMessage",
+    "Embeddings",
+    "EngineTimings",
+    "Image",
+    "ModelParameters",
+    "ModelResponse",
+    "PackedVectors",
+    "Progress",
+    "Role",
+    "StreamChunk",
+    "Timing",
+    "Tool",
+    "ToolCall",
+    "Usage",
+    "float32_bytes",
+    "messages_of",
+    "model_name",
+    "settled",
+]
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -51,7 +76,7 @@ class ChatMessage:
         if self.role not in ROLES:
             msg = f'A message cannot have the role "{self.role}".'
             raise ConfigurationError(msg, hint=f"Use one of {', '.join(ROLES)}.")
-        object.__setattr__(self, "content", whole_text(self.content))
+        object.__setattr__(self, "content", replace_lone_surrogates(self.content))
 
     @classmethod
     def of(cls, message: ChatMessage | Mapping[str, Any]) -> ChatMessage:
@@ -65,147 +90,6 @@ class ChatMessage:
                 return cls(**message)
         msg = "A message is not one."  # its values are not shown: they may be long
         raise ConfigurationError(msg, hint='Write {"role": "user", "content": "…"}.')
-
-
-@dataclass(frozen=True, slots=True)
-class ModelParameters:
-    """
-    How to answer. What is ``None`` is left to the model's own default.
-
-    Attributes:
-        temperature: 0 (the likeliest token each time) or more.
-        max_tokens: the longest answer, in tokens; 1 or more.
-        top_p: the share of probability drawn from; above 0, at most 1.
-        seed: the same seed asks for the same draw.
-        stop: the answer ends before any of these.
-        tools: what the model may call.
-        tool_choice: ``auto``, ``none``, ``required``, or the name of the tool to call.
-        schema: the JSON schema that the answer must fit.
-        reasoning: think or not, or how much: ``low``, ``medium``, ``high``.
-        stream: ask for a generator of `StreamChunk` instead of a `ModelResponse`.
-        extra_body: sent along as it is, for what a service has beyond these.
-        extra_headers: the same for the request's headers.
-    """
-
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    stream: bool = False
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
-    tools: tuple[Tool, ...] = ()
-    tool_choice: str | None = None
-    schema: Mapping[str, Any] | None = None
-    reasoning: bool | str | None = None
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", _stops(self.stop))
-        for name, values in (("extra_body", object), ("extra_headers", str)):
-            _check_mapping(name, getattr(self, name), values)
-        if self.extra_headers:
-            remember_headers(self.extra_headers)
-            object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
-        _check("temperature", self.temperature, 0, None, "a number, 0 or more")
-        _check("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
-        _check("max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", whole=True)
-        _check("seed", self.seed, None, None, "a whole number", whole=True)
-
-    @classmethod
-    def of(cls, parameters: ModelParameters | Mapping[str, Any] | None) -> ModelParameters:
-        """
-        Return ``parameters`` itself, or one made from a mapping, or all defaults for ``None``.
-
-        Names that are not among the attributes go into ``extra_body``.
-
-        Raises:
-            ConfigurationError: a name is a slip, or a value is impossible.
-        """
-        if isinstance(parameters, ModelParameters):
-            return parameters
-        if parameters is None:
-            return cls()
-        if not isinstance(parameters, Mapping):
-            msg = f"The parameters cannot be {type(parameters).__name__}."
-            raise ConfigurationError(msg, hint="Give a dictionary, ModelParameters, or None.")
-        known = [each.name for each in fields(cls)]
-        given = {name: value for name, value in parameters.items() if name in known}
-        beside = {name: value for name, value in parameters.items() if name not in known}
-        for name in beside:
-            _refuse_slip(name, known)
-        if beside:
-            _check_mapping("extra_body", given.get("extra_body", {}), object)
-            given["extra_body"] = {**beside, **given.get("extra_body", {})}
-        if isinstance(given.get("tools"), Iterable):
-            given["tools"] = tuple(given["tools"])
-        return cls(**given)
-
-    def with_stream(self, stream: bool = True) -> ModelParameters:
-        """These parameters, asking for a stream or not."""
-        return replace(self, stream=stream)
-
-    def with_bound(self, max_tokens: int) -> ModelParameters:
-        """These parameters, with an answer of ``max_tokens`` at most."""
-        return replace(self, max_tokens=max_tokens)
-
-
-# Parameters that services have, and that look like slips for ours.
-_THEIRS = frozenset({"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids"})
-# What the arguments of a call say.
-_OF_THE_CALL = frozenset({"input", "messages", "model", "prompt"})
-
-
-def _refuse_slip(name: object, known: Sequence[str]) -> None:
-    if not isinstance(name, str) or name in _OF_THE_CALL:
-        msg = f"{name!r} cannot be given as a parameter."
-        raise ConfigurationError(msg, hint="It is an argument of the call itself.")
-    meant = [] if name in _THEIRS else get_close_matches(name, known, n=1, cutoff=0.75)
-    if meant:
-        msg = f"There is no parameter {name}."
-        raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
-
-
-def _check_mapping(name: str, value: object, values: type) -> None:
-    if isinstance(value, Mapping) and all(
-        isinstance(key, str) and isinstance(each, values) for key, each in value.items()
-    ):
-        return
-    msg = f"{name} cannot be what it is."  # not shown: it may hold a key
-    kind = "texts" if values is str else "values"
-    raise ConfigurationError(msg, hint=f"Give it a dictionary of {kind} by name.")
-
-
-def _stops(stop: str | Iterable[str]) -> tuple[str, ...]:
-    stops = (
-        (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else stop
-    )
-    if not isinstance(stops, tuple) or not all(isinstance(each, str) for each in stops):
-        msg = f"stop cannot be {stop!r}."
-        raise ConfigurationError(msg, hint="Give it a text, or a list of texts.")
-    return stops
-
-
-def _check(  # noqa: PLR0913 (a row of a table)
-    name: str,
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    allowed: str,
-    *,
-    whole: bool = False,
-) -> None:
-    if value is None:
-        return
-    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if (
-        not is_number
-        or not math.isfinite(value)
-        or (low is not None and value < low)
-        or (high is not None and value > high)
-    ):
-        msg = f"{name} cannot be {value!r}."
-        raise ConfigurationError(msg, hint=f"Give it {allowed}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +117,7 @@ class Usage:
     def __post_init__(self) -> None:
         """Drop what is not a number of tokens, or not a name: a service may send anything."""
         for name in self.__slots__[:-1]:
-            object.__setattr__(self, name, whole_number(getattr(self, name)))
+            object.__setattr__(self, name, count_or_none(getattr(self, name)))
         if not isinstance(self.service_tier, str) or not self.service_tier.isprintable():
             object.__setattr__(self, "service_tier", None)
 
@@ -450,84 +334,9 @@ class Timing:
     tokens_per_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """
-    How far some long work has come.
-
-    Attributes:
-        task: what is being done, for people ("fetching smollm2-135m").
-        done, total: how much of it, in ``unit``; ``total`` is ``None`` where unknown.
-        unit: ``"B"`` for bytes, else a word for the things counted.
-        elapsed_s: seconds since the work began.
-        before: how much of ``done`` was there then, and took no time.
-        is_load: whether this is loading a model, which is told apart from answering.
-    """
-
-    task: str
-    done: int = 0
-    total: int | None = None
-    unit: str = "B"
-    elapsed_s: float = 0.0
-    is_load: bool = False
-    before: int = 0
-
-    def __post_init__(self) -> None:
-        """A service may send anything: a size that is none counts as unknown."""
-        object.__setattr__(self, "task", replace_lone_surrogates(self.task))
-        object.__setattr__(self, "done", whole_number(self.done) or 0)
-        object.__setattr__(self, "total", whole_number(self.total))
-
-    @property
-    def fraction(self) -> float | None:
-        """From 0 to 1, or ``None`` where the total is unknown."""
-        return min(1.0, self.done / self.total) if self.total else None
-
-    @property
-    def eta_s(self) -> float | None:
-        """Seconds to go at the speed so far, or ``None`` while that is unknown."""
-        if not self.total or not self.speed:
-            return None
-        return max(0.0, (self.total - self.done) / self.speed)
-
-    @property
-    def speed(self) -> float | None:
-        """So much a second, or ``None`` while that is unknown."""
-        since = self.done - self.before
-        return since / self.elapsed_s if since > 0 and self.elapsed_s else None
-
-    def __str__(self) -> str:
-        parts = [self.task]
-        if self.total:
-            parts.append(f"{_amount(self.done, self.unit, self.total)}")
-            parts.append(f"{self.fraction:.0%}")
-        if self.speed is not None:
-            parts.append(f"{_quantity(self.speed, self.unit)}/s")
-        if self.eta_s is not None and self.fraction != 1:
-            parts.append(f"ETA {self.eta_s:.0f} s")
-        return "  ".join(parts)
-
-
-def _amount(done: int, unit: str, total: int) -> str:
-    if unit == "B":
-        return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB"
-    return f"{done:,}/{total:,} {unit}"
-
-
-def _quantity(amount: float, unit: str) -> str:
-    return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:,.0f} {unit}"
-
-
 def messages_of(messages: Sequence[ChatMessage | Mapping[str, Any]]) -> list[ChatMessage]:
     """``messages`` as `ChatMessage`, whichever way they were written."""
     return [ChatMessage.of(message) for message in messages]
-
-
-def whole_number(value: object) -> int | None:
-    """``value`` if it is a number of things that a machine can count to, else ``None``."""
-    if type(value) is not int or not 0 <= value < 2**63:
-        return None
-    return value
 
 
 def model_name(value: object) -> str:
@@ -543,4 +352,33 @@ def model_name(value: object) -> str:
     return replace_lone_surrogates(value)
 
 
-whole_text = replace_lone_surrogates
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to call a tool: which, and with what, as it wrote it."""
+
+    id: str
+    name: str
+    arguments_text: str = ""
+
+    def __post_init__(self) -> None:
+        """A service may send anything: what is not a text is refused."""
+        for name in ("id", "name", "arguments_text"):
+            value = getattr(self, name)
+            if type(value) is int and name == "id":
+                value = str(value)
+            if not isinstance(value, str):
+                msg = f"a tool call whose {name} is of the type {type(value).__name__}"
+                raise TypeError(msg)
+            object.__setattr__(self, name, replace_lone_surrogates(value))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it wants to call it with; nothing written means nothing given."""
+        try:
+            arguments = json.loads(self.arguments_text or "{}")
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            msg = f"The arguments of {self.name} are no JSON object: {self.arguments_text[:80]}"
+            raise ParseError(msg, hint="Read them as written from .arguments_text.")
+        return arguments

@@ -300,7 +300,7 @@ def values() -> dict[str, Any]:
         if dataclasses.is_dataclass(kind)
         else sorted(own_members(kind))
         for name, kind in inspect.getmembers(types, inspect.isclass)
-        if _is_ours(kind) and name[0] != "_" and not issubclass(kind, BaseException)
+        if name in types.__all__
     }
 
 

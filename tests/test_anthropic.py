@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.media import Image, Tool, ToolCall
+from llm_magics.attachments import Image
+from llm_magics.parameters import Tool
 from llm_magics.providers.anthropic import AnthropicConfig, AnthropicProvider
-from llm_magics.types import Usage
+from llm_magics.types import ToolCall, Usage
 from llm_magics.wire.anthropic_messages import messages_request
 from tests.fake_anthropic import CHAT, MODELS, FakeAnthropic, event, signature, wrong_turns
 from tests.recorded import events, needs_recordings, records

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics import progress
+from llm_magics import host
 from llm_magics.engine.session import session
 from llm_magics.errors import (
     ConfigurationError,
@@ -24,9 +24,11 @@ from llm_magics.errors import (
     ParseError,
     UsageError,
 )
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.echo import EchoProvider
-from llm_magics.types import ModelParameters, Progress, StreamChunk
+from llm_magics.types import StreamChunk
 from tests.test_metrics import COLUMNS
 from tests.test_providers import SmallProvider
 
@@ -81,9 +83,9 @@ def more_providers(monkeypatch: pytest.MonkeyPatch) -> None:
 def shown() -> Iterator[list[Progress | None]]:
     """The progress that was shown."""
     told: list[Progress | None] = []
-    progress.show_in(lambda: told.append)
+    host.show_in(lambda: told.append)
     yield told
-    progress.show_in(progress.terminal_view)
+    host.show_in(host.terminal_view)
 
 
 def test_an_answer_is_a_value() -> None:

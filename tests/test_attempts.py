@@ -13,7 +13,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.engine.many import ManyCall
@@ -21,7 +21,7 @@ from llm_magics.engine.media_calls import MediaCall, image_call, transcription_c
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
 from llm_magics.errors import ConnectionError, ProviderError, RateLimitError
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 from tests import virtual_time
 from tests.embedder import Embedder, vector_of
 from tests.serving import Asked, Says, as_json, chat_stream, serving

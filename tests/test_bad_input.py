@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from llm_magics.settings.folders import cache_folder
+from llm_magics.settings.config import cache_folder
 from tests.kernels import Kernel, Result
 from tests.nested import nbval
 

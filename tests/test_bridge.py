@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from llm_magics.bridge import Bridge, bridge
+from llm_magics._async.bridge import Bridge, bridge
 
 
 async def count(up_to: int, ended: list[str], gap_s: float = 0.0) -> AsyncGenerator[int, None]:

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
+from llm_magics._util.tables import WideFrame
 from llm_magics.engine import manage
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook.options import split, unescaped, without_comment
 from llm_magics.providers.capabilities import providers_of
-from llm_magics.wide_frames import WideFrame
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_hints_are_shown_whole() -> None:
 
 def test_wide_frames_can_be_what_imports_pandas() -> None:
     """The accessors are imported with pandas, and must not need what imports it."""
-    code = "import llm_magics, llm_magics.wide_frames, pandas; print(pandas.DataFrame().llm)"
+    code = "import llm_magics, llm_magics._util.tables, pandas; print(pandas.DataFrame().llm)"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )

@@ -14,10 +14,11 @@ import llm_magics as lm
 from llm_magics.engine import money
 from llm_magics.engine.session import session
 from llm_magics.errors import LLMError
+from llm_magics.parameters import ModelParameters
 from llm_magics.policies import prices, tokens
 from llm_magics.policies.prices import Seller
 from llm_magics.providers.openai import OpenAIProvider
-from llm_magics.types import ModelParameters, Usage
+from llm_magics.types import Usage
 from llm_magics.wire import anthropic_messages, openai_chat, openai_responses
 from tests.serving import Says, as_json, serving
 

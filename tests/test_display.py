@@ -14,7 +14,7 @@ from llm_magics.notebook.displays.answers import LiveDisplay, StaticDisplay, Tex
 from llm_magics.notebook.displays.bars import Bar
 from llm_magics.notebook.displays.outputs import Output
 from llm_magics.notebook.displays.segments import Segmenter
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 
 
 class Clock:

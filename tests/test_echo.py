@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
-from llm_magics.media import Tool
+from llm_magics.parameters import Tool
 from llm_magics.providers.echo.calls import calls_in
 
 

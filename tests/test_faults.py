@@ -17,7 +17,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.engine.session import session
 from llm_magics.http import timing
 from llm_magics.runtime.policies.retry import CircuitBreakers

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.media import Image
+from llm_magics.attachments import Image
 from llm_magics.providers import create_provider
 from llm_magics.providers.huggingface import hub_cache
 from llm_magics.providers.huggingface.local import HuggingFaceLocalProvider

@@ -20,8 +20,9 @@ PACKAGE = Path(llm_magics.__file__).parent
 ROOT = Path(__file__).parents[1]
 HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdown_it", "yaml"}
 
-# From the top of the house to its foundations; a room imports only what stands below it.
-STOREYS = [
+# From the top to the foundations: a module imports only from rows below its own, or from the
+# same entry. The longest entry that a module's name begins with is the one that counts.
+ORDER = [
     ["notebook", "__main__"],
     ["benchmarking"],
     ["frames"],
@@ -30,18 +31,21 @@ STOREYS = [
     ["runtime"],
     ["policies"],
     ["providers"],
-    ["wire", "bridge", "progress", "consent", "kernel_loop"],
+    ["_async"],
+    ["host", "wire", "kernel_loop"],
     ["settings", "sandbox"],
     ["tools", "tables"],
     ["schemas", "types", "completeness"],
-    ["media"],
-    ["arrays", "http"],
-    ["errors"],
-    ["cells", "paths", "secrets", "user_code", "wide_frames", "writing"],
+    ["parameters", "progress"],
+    ["attachments", "http"],
     ["_util"],
+    ["errors"],
+    ["secrets", "user_code"],
+    ["_util.terminal", "_util.text"],
 ]
-FLOOR = {room: -floor for floor, rooms in enumerate(STOREYS) for room in rooms}
-OUTSIDE = {"__init__", "_when_imported"}
+RANK = {entry: -row for row, entries in enumerate(ORDER) for entry in entries}
+# They import on first use what is above them.
+OUTSIDE = {"", "_util.import_hooks"}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -82,29 +86,41 @@ def test_a_provider_is_imported_when_used_and_no_other(name: str) -> None:
     assert not {"torch", "transformers", "huggingface_hub", "openai", "anthropic"} & loaded
 
 
+def name_of(path: Path) -> str:
+    """Return the name of a module of the package without that of the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
 def imports_of(path: Path) -> set[str]:
-    """The rooms that a module imports, also inside functions."""
+    """Return the modules of the package that a module imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llm_magics"):
-            parts = (node.module or "").split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return found
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = (name.partition(".")[2] for name in found if name.startswith("llm_magics."))
+    return {name if name in MODULES else name.rpartition(".")[0] for name in ours}
 
 
-def room_of(path: Path) -> str:
-    """The room that a module stands in."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def entry_of(module: str) -> str:
+    """Return the entry of `ORDER` that a module belongs to."""
+    while module not in RANK:
+        module = module.rpartition(".")[0]
+    return module
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
-def test_no_room_looks_up(path: Path) -> None:
-    """A room imports itself and what stands below it, never what stands above or beside it."""
-    room = room_of(path)
-    if room in OUTSIDE:
-        return
-    for imported in imports_of(path) - {room}:
-        assert FLOOR[imported] < FLOOR[room], f"{room} imports {imported}"
+@pytest.mark.parametrize("module", sorted(set(MODULES) - OUTSIDE))
+def test_imports_go_one_way(module: str) -> None:
+    """A module imports from the rows below it and from its own entry."""
+    entry = entry_of(module)
+    for imported in imports_of(MODULES[module]) - {""}:
+        below = entry_of(imported)
+        assert below == entry or RANK[below] < RANK[entry], f"{module} imports {imported}"
 
 
 def test_no_policy_knows_another() -> None:

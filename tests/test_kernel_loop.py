@@ -22,7 +22,7 @@ import asyncio
 import llm_magics as lm
 from llm_magics import kernel_loop
 from llm_magics.tools import Toolbox
-from llm_magics.media import ToolCall
+from llm_magics.attachments import ToolCall
 loop_of_the_kernel = asyncio.get_running_loop()
 async def where() -> str:
     "Say on which loop it runs."

@@ -21,7 +21,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.http import Timeouts, Transport
-from llm_magics.media import Tool
+from llm_magics.parameters import Tool
 from llm_magics.providers import create_provider
 from llm_magics.providers.local import LocalConfig, LocalProvider
 from llm_magics.providers.local.engine import (

@@ -19,9 +19,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.media import Image
+from llm_magics.attachments import Image
+from llm_magics.progress import Progress
 from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, host, old_servers
-from llm_magics.types import Progress, StreamChunk
+from llm_magics.types import StreamChunk
 from tests.fake_ollama import CHAT, EMBED, FakeOllama
 from tests.recorded import needs_recordings, records
 from tests.serving import Asked, Says, Server, as_json, serving

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
+from llm_magics._util.text import batches_in_order
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.providers.openai_like import classified
-from llm_magics.providers.openai_like.batches import batches
 from llm_magics.providers.openai_like.quirks import PROFILES
 from llm_magics.wire.retry_after import retry_after_s
 from tests.fake_openai import FakeOpenAI, refusal
@@ -241,7 +241,7 @@ def test_recorded_streams_come_through_the_whole_provider() -> None:
 @given(st.lists(st.text(min_size=1, max_size=2000), max_size=200))
 def test_batches_keep_all_texts_in_order(texts: list[str]) -> None:
     """Nothing lost, nothing moved, none over the service's bounds."""
-    made = list(batches(texts * 3))
+    made = list(batches_in_order(texts * 3))
     assert [text for batch in made for text in batch] == texts * 3
     assert all(0 < len(batch) <= 2048 for batch in made)
 

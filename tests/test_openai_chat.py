@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
+from llm_magics.parameters import ModelParameters
+from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
 from llm_magics.wire import openai_chat
 from llm_magics.wire.errors import InStreamError
 from tests.serving import chat_event, chat_stream

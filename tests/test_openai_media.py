@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm_magics import errors
-from llm_magics.media import Sound, Transcript
+from llm_magics.attachments import Sound, Transcript
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.wire import openai_media
 from tests.fake_openai import refusal

@@ -20,9 +20,10 @@ import openai
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
-from llm_magics.media import Image, Tool, ToolCall
+from llm_magics.attachments import Image
+from llm_magics.parameters import Tool
 from llm_magics.providers import create_provider
-from llm_magics.types import Embeddings
+from llm_magics.types import Embeddings, ToolCall
 from tests import fake_anthropic, fake_ollama
 from tests.fake_anthropic import FakeAnthropic
 from tests.fake_ollama import FakeOllama

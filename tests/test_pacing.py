@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_magics as lm
-from llm_magics.engine.crew import done_by
+from llm_magics._async.concurrency import done_by
 from llm_magics.engine.embedding.speed import Speed, SpeedMeter
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
+from llm_magics.progress import Progress
 from llm_magics.runtime.policies.rate_limit import AdaptiveSemaphore, ConcurrencyTuner
-from llm_magics.types import Progress
 from tests import virtual_time
 from tests.embedder import Embedder
 from tests.serving import serving

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.engine.session import session
 from llm_magics.notebook.picker import markup, rows
 from llm_magics.notebook.picker.offers import Health

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics import errors
-from llm_magics.media import image_of
+from llm_magics.attachments import image_of
 from tests.fake_ollama import FakeOllama
 from tests.serving import serving
 

@@ -13,7 +13,8 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.frames.plots import clusters, keywords, marks, naming, projection
+from llm_magics._util import plotting
+from llm_magics.frames.plots import clusters, keywords, naming, projection
 from llm_magics.providers.echo import EchoProvider
 
 ECHO = {"model": "echo/echo"}
@@ -89,12 +90,12 @@ def test_colours_tell_groups_and_numbers(frame: pd.DataFrame) -> None:
     by_kind = lm.plot(frame["vector"], color=kinds, text=frame["text"])
     assert ">red</" not in by_kind._repr_mimebundle_()["text/html"]
     assert "red" in by_kind._repr_mimebundle_()["text/html"]
-    many = marks.marks_of([f"k{n % 20}" for n in range(100)] + [None], 101)
+    many = plotting.marks_of([f"k{n % 20}" for n in range(100)] + [None], 101)
     assert len(many.names) == 8
     assert many.names[-1] == "others"
     assert many.numbers.max() == 7
-    assert marks.marks_of([1.0, float("nan"), 3.0], 3).colours[1] == marks.COLOURS[-1]
-    assert marks.marks_of([None, None], 2).numbers.tolist() == [0, 0]
+    assert plotting.marks_of([1.0, float("nan"), 3.0], 3).colours[1] == plotting.COLOURS[-1]
+    assert plotting.marks_of([None, None], 2).numbers.tolist() == [0, 0]
     for wrong in ({"color": [1, 2]}, {"text": ["a"]}):
         with pytest.raises(errors.UsageError, match="values, and there are"):
             lm.plot(frame["vector"], **wrong)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics import consent, errors
+from llm_magics import errors, host
 from tests.conftest import eventually
 from tests.kernels import Kernel
 from tests.nested import plain_environment
@@ -318,9 +318,9 @@ class Asker:
 def asker() -> Iterator[Asker]:
     """Somebody who answers as he is told to."""
     made = Asker("y")
-    consent.ask_by(made)
+    host.ask_by(made)
     yield made
-    consent.ask_by(None)
+    host.ask_by(None)
 
 
 def test_what_may_cost_much_is_asked_about(service: Chatter, asker: Asker) -> None:

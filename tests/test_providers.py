@@ -15,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, UnsupportedError
+from llm_magics.progress import Progress
 from llm_magics.providers import (
     BaseModelProvider,
     built_in_providers,
@@ -24,7 +25,6 @@ from llm_magics.providers import (
 )
 from llm_magics.providers.base import ABILITIES
 from llm_magics.secrets import Secret
-from llm_magics.types import Progress
 from tests import fake_anthropic, fake_huggingface, fake_lmstudio, fake_ollama, fake_openai
 from tests.nested import plain_environment
 from tests.serving import Server, serving

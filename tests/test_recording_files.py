@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.engine.session import session
+from llm_magics.parameters import ModelParameters
 from llm_magics.policies import recordings
 from llm_magics.policies.recordings import Tape, chat_request
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
+from llm_magics.types import ChatMessage, StreamChunk
 from tests.nested import plain_environment
 
 FILE = Path("tape.jsonl")

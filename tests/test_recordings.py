@@ -15,11 +15,11 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics.attachments import Image
 from llm_magics.engine.session import session
-from llm_magics.media import Image, ToolCall
 from llm_magics.policies import recordings
 from llm_magics.policies.recordings import Tape, chat_request, key_of
-from llm_magics.types import ModelResponse, StreamChunk, Usage
+from llm_magics.types import ModelResponse, StreamChunk, ToolCall, Usage
 from tests.fake_openai import FakeOpenAI
 from tests.serving import Says, chat_stream
 from tests.test_routing import servers

@@ -19,12 +19,13 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
+from llm_magics.attachments import Image, ReasoningBlock
 from llm_magics.engine.session import session
-from llm_magics.media import Image, ReasoningBlock, Tool, ToolCall
+from llm_magics.parameters import Tool
 from llm_magics.policies import recordings
 from llm_magics.providers import create_provider
 from llm_magics.runtime.policies.retry import CircuitBreakers
-from llm_magics.types import StreamChunk
+from llm_magics.types import StreamChunk, ToolCall
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from llm_magics.wire.turns import in_tool_turns
 from tests.fake_anthropic import CHAT, FakeAnthropic

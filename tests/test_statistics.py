@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_magics._util.statistics import bootstrap, holm, paired_test
 from llm_magics.benchmarking import Measurements
 from llm_magics.benchmarking.results.differences import _rounded
-from llm_magics.benchmarking.results.stats import bootstrap, holm, paired_test
 from llm_magics.errors import UsageError
 
 pytest.importorskip("scipy")

@@ -553,7 +553,8 @@ def test_an_answer_of_the_version_before_is_found_by_its_key_now(tmp_path: Path)
     lm.config.set("providers.lab.extra_headers", {"X-Api-Key": "abc"})
     from llm_magics.engine.kept import KeptAnswers
     from llm_magics.engine.road import Route
-    from llm_magics.types import ChatMessage, ModelParameters
+    from llm_magics.parameters import ModelParameters
+    from llm_magics.types import ChatMessage
 
     provider = session.provider("lab")
     route = Route(provider, "m")

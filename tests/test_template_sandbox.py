@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
+from llm_magics._util.filesystem import decoded
 from llm_magics.errors import LLMError, TemplateError
 from llm_magics.policies import prompt_files
 from llm_magics.policies.templates import names_in, render
 from llm_magics.sandbox import budget
-from llm_magics.settings.yamls import decoded
 
 
 def foreign(text: str, **variables: Any) -> str:

@@ -20,17 +20,17 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import user_code
 from llm_magics._util import terminal
+from llm_magics._util.tables import SafeFrame, WideFrame
 from llm_magics.engine.choosing import refuse_mute
 from llm_magics.engine.response import Response
 from llm_magics.errors import ModelNotFoundError, UnsupportedError, nearest
+from llm_magics.host import terminal_view
 from llm_magics.notebook.commands.settings import parsed
 from llm_magics.notebook.options import split, without_comment
 from llm_magics.notebook.picker import fields
 from llm_magics.notebook.printing import say
-from llm_magics.progress import terminal_view
+from llm_magics.progress import Progress
 from llm_magics.settings.config import config
-from llm_magics.types import Progress
-from llm_magics.wide_frames import SafeFrame, WideFrame
 from tests.fake_ollama import CHAT, FakeOllama
 from tests.serving import serving
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_magics.media import ToolCall
-from llm_magics.types import ModelResponse
+from llm_magics.types import ModelResponse, ToolCall
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from llm_magics.wire.tool_calls import ToolCallAssembler
 

@@ -13,8 +13,9 @@ import pytest
 from pydantic import Field
 
 from llm_magics import errors
-from llm_magics.media import Tool, ToolCall
+from llm_magics.parameters import Tool
 from llm_magics.tools import Toolbox, result_text, tool_of
+from llm_magics.types import ToolCall
 
 
 def weather(city: str, days: int = 1, unit: Literal["C", "F"] = "C") -> dict[str, Any]:

@@ -20,7 +20,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.engine.session import session
 from llm_magics.secrets import Secret
-from llm_magics.settings import keys, trust
+from llm_magics.settings import credentials
 from tests.fake_openai import FakeOpenAI
 from tests.kernels import Kernel
 from tests.serving import Says, chat_stream, serving
@@ -94,7 +94,7 @@ def test_without_a_keyring_it_is_kept_for_the_session(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And that is said, with why."""
-    monkeypatch.setattr(keys, "find_spec", lambda name: None)
+    monkeypatch.setattr(credentials, "find_spec", lambda name: None)
     types(monkeypatch, CANARY)
     shell.run_line_magic("llm", "key openai")
     assert "for this session. The package keyring is not installed" in capsys.readouterr().out
@@ -184,7 +184,7 @@ def test_there_may_be_nothing_to_trust(
     for damage in ("", "[]", "{", '{"a": 1}'):
         trusted.parent.mkdir(parents=True, exist_ok=True)
         trusted.write_text(damage)
-        assert not trust.is_trusted(lm.config)
+        assert not credentials.is_trusted(lm.config)
 
 
 def told_everywhere(shell: InteractiveShell, error: BaseException) -> str:
@@ -304,7 +304,7 @@ def test_an_empty_key_of_the_projects_is_none(
     empty: str, own_keyring: Memory, tmp_path: Path
 ) -> None:
     """It does not make the user's own the project's."""
-    keys.store("openai", Secret(CANARY))
+    credentials.store("openai", Secret(CANARY))
     with serving(FakeOpenAI()) as thief:
         (tmp_path / "llm_magics.yaml").write_text(
             f"providers: {{openai: {{base_url: '{thief.url}', api_key: {empty}}}}}"

@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import user_code
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.errors import LLMError
 
 PACKAGE = str(Path(lm.__file__).parent)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk, errors
+from llm_magics.attachments import Image, image_of
 from llm_magics.errors import ConfigurationError, LLMError, ProviderError, nearest
-from llm_magics.media import Image, image_of
+from llm_magics.progress import Progress
 from llm_magics.secrets import Secret, scrub
-from llm_magics.types import Progress, Usage
+from llm_magics.types import Usage
 
 CANARY = "canary-4f1f2c0a9d"
 

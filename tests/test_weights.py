@@ -18,11 +18,11 @@ import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError
+from llm_magics.progress import Progress
 from llm_magics.providers.local import LocalConfig, LocalProvider, fetching
 from llm_magics.providers.local.catalog import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
-from llm_magics.settings.folders import cache_folder
-from llm_magics.types import Progress
+from llm_magics.settings.config import cache_folder
 
 MINILM = STARTERS["minilm-l6-v2"]
 REFUSED = "http://127.0.0.1:9/simple"

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
+from llm_magics.attachments import Image
 from llm_magics.errors import ConfigurationError, ParseError
-from llm_magics.media import Image, Tool, ToolCall
-from llm_magics.types import Usage
+from llm_magics.parameters import Tool
+from llm_magics.types import ToolCall, Usage
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.tool_calls import ToolCallAssembler

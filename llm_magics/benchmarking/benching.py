@@ -11,7 +11,9 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from llm_magics.benchmarking import slips
+from llm_magics._async.sync import Work, awaited, blocking
+from llm_magics._util import validation
+from llm_magics._util.validation import whole_number
 from llm_magics.benchmarking.costs import allow
 from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
 from llm_magics.benchmarking.loads.plan import Block, Plan
@@ -21,10 +23,8 @@ from llm_magics.benchmarking.measuring import environment
 from llm_magics.benchmarking.measuring.asking import Job, Record
 from llm_magics.benchmarking.measuring.counting import counter_of
 from llm_magics.engine.session import session
-from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, UsageError
-from llm_magics.frames.arguments import whole_number
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 
 _PROMPTS = ("Write three sentences about the sea.",)
 
@@ -86,7 +86,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         Interrupted: with what was measured in ``partial`` (of ``lm.abench`` the
             `CancelledError` has it).
     """
-    slips.refuse_slips(parameters, _bench)
+    validation.refuse_slips(parameters, _bench)
     if models is None:
         raise _no_models(prompts)
     if seconds is not None and (requests is not None or repeat is not None):
@@ -96,12 +96,12 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         msg = "There are so many requests, or each prompt is asked so often, and not both."
         raise UsageError(msg, hint="Leave requests out, or repeat.")
     plan = Plan(
-        slips.models(models),
-        slips.texts("prompts", _PROMPTS if prompts is None else prompts),
+        validation.models(models),
+        validation.texts("prompts", _PROMPTS if prompts is None else prompts),
         steps_of(concurrency, rate, arrival),
         None if repeat is None else whole_number("repeat", repeat),
         None if requests is None else whole_number("requests", requests),
-        None if seconds is None else slips.number("seconds", seconds, "seconds"),
+        None if seconds is None else validation.number("seconds", seconds, "seconds"),
         bool(distinct),
         # A recording is found again by what was sent.
         draw if draw is not None else 0 if session.tape else secrets.randbits(32),

@@ -9,7 +9,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from llm_magics.benchmarking import slips
+from llm_magics._async.concurrency import done_by
+from llm_magics._async.sync import Work, awaited, blocking
+from llm_magics._util import validation
+from llm_magics._util.validation import whole_number
 from llm_magics.benchmarking.costs import allow
 from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
 from llm_magics.benchmarking.measurements import Measurements
@@ -18,13 +21,10 @@ from llm_magics.benchmarking.measuring.asking import Job, Record, merged
 from llm_magics.benchmarking.measuring.counting import counter_of
 from llm_magics.benchmarking.quality import scoring
 from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.crew import done_by
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session
-from llm_magics.engine.twins import Work, awaited, blocking
 from llm_magics.errors import Interrupted, UsageError
-from llm_magics.frames.arguments import whole_number
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 
 
 def _compare(  # noqa: PLR0913 (what can be asked)
@@ -68,13 +68,13 @@ def _compare(  # noqa: PLR0913 (what can be asked)
         Interrupted: with what had come in ``partial`` (of ``lm.acompare`` the `CancelledError`
             has it).
     """
-    slips.refuse_slips(parameters, _compare)
+    validation.refuse_slips(parameters, _compare)
     if models is None:
         msg = "lm.compare needs models to compare."
         raise UsageError(
             msg, hint='Write lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"]).'
         )
-    wanted, asked = slips.models(models), slips.texts("prompts", prompts)
+    wanted, asked = validation.models(models), validation.texts("prompts", prompts)
     scoring.check(score, expected, len(wanted))
     right = None if expected is None else scoring.right_for(asked, expected)
     times = whole_number("repeat", repeat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt

@@ -38,7 +38,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     A provider that does not answer is left out — unless it is the one asked for, or was set up
     by the user, who is warned.
     """
-    from llm_magics.wide_frames import SafeFrame
+    from llm_magics._util.tables import SafeFrame
 
     names = session.providers.names()
     asked = pattern.partition("/")[0]
@@ -65,7 +65,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
 
 def services(session: Session) -> DataFrame:
     """One row a provider: how one comes to it, and what it can. Nobody is asked."""
-    from llm_magics.wide_frames import WideFrame
+    from llm_magics._util.tables import WideFrame
 
     rows: list[tuple[object, ...]] = []
     for name in session.providers.names():

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from llm_magics import cells
-from llm_magics.cells import Cell
+from llm_magics import host
 from llm_magics.completeness import Outcome, has_limit
 from llm_magics.engine import money
 from llm_magics.engine.incomplete import cut_warning, error_of, outcome
@@ -24,21 +23,16 @@ from llm_magics.engine.session import Session
 from llm_magics.engine.stamping import stamped
 from llm_magics.engine.thoughts import answer_in_thoughts
 from llm_magics.errors import ProviderError, ReplayMissError, UsageError, short
+from llm_magics.host import Cell
+from llm_magics.parameters import ModelParameters
 from llm_magics.policies import metrics, recordings
 from llm_magics.policies.templates import Filled
 from llm_magics.policies.threads import Turn
+from llm_magics.progress import Progress
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
 from llm_magics.runtime.routing import Candidate, Route
 from llm_magics.settings.files import is_project_file
-from llm_magics.types import (
-    ChatMessage,
-    ModelParameters,
-    ModelResponse,
-    Progress,
-    StreamChunk,
-    Timing,
-    Usage,
-)
+from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
 from llm_magics.user_code import warn
 
 
@@ -74,7 +68,7 @@ class ChatCall:
         self._batch = batch
         self.warns_of_cut = batch is None
         self._prompt = prompt = with_template(prompt, session)
-        self._cell = cells.running()  # another one may be running when the answer has come
+        self._cell = host.running()  # another one may be running when the answer has come
         self._turn_key = uuid4().hex
         self.filled: list[Filled] = []
         before = _before(session, prompt, self._cell)

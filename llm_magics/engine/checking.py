@@ -13,9 +13,10 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.engine.thoughts import is_thought_only
 from llm_magics.errors import EmptyAnswerError, LLMError
+from llm_magics.progress import Progress
 from llm_magics.runtime.attempts import Batch
 from llm_magics.schemas import schema_of
-from llm_magics.types import ChatMessage, Progress, StreamChunk
+from llm_magics.types import ChatMessage, StreamChunk
 
 
 class CheckedCall:

@@ -15,7 +15,7 @@ from llm_magics.providers import (
 )
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.secrets import Secret, Unseen, environment_value, stripped
-from llm_magics.settings import keys, trust
+from llm_magics.settings import credentials
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
 
@@ -41,7 +41,7 @@ class ConfiguredProviders:
         if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
             settings |= self._key_of_the_keyring(name, made, settings)
         of_environment = [os.environ.get(variable) for variable in own]
-        told = Unseen((settings, of_environment, trust.stamp()))
+        told = Unseen((settings, of_environment, credentials.stamp()))
         known = self._providers.get(name)
         if known is None or known[0] != told:
             self._keep_key_from_strangers(name, made, settings)
@@ -72,7 +72,7 @@ class ConfiguredProviders:
     ) -> None:
         """A project's file may say where to ask, but not have the user's own key sent there."""
         where, source = self._chosen_by_a_project(name)
-        if not source or trust.is_trusted(self.config):
+        if not source or credentials.is_trusted(self.config):
             return
         secret_source = self._secret_source(name, made, settings, source)
         if not secret_source:
@@ -84,7 +84,7 @@ class ConfiguredProviders:
 
     def _chosen_by_a_project(self, name: str) -> tuple[str, str]:
         """The setting by which a project's file decides where ``name`` is, and that file."""
-        for key in trust.PLACES:
+        for key in credentials.PLACES:
             source = self.config.source(f"providers.{name}.{key}")
             if is_project_file(source):
                 return key, source
@@ -129,7 +129,7 @@ class ConfiguredProviders:
             return {}
         if self._type_of(name) == name and made.own_key_source():
             return {}
-        key = keys.stored(name)
+        key = credentials.stored(name)
         return {"api_key": key} if key else {}
 
     def _refuse_unknown_settings(self) -> None:

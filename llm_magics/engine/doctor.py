@@ -10,9 +10,10 @@ from typing import Any
 
 from llm_magics.engine.session import Session
 from llm_magics.errors import UnsupportedError
+from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.secrets import redact
-from llm_magics.types import ChatMessage, ModelParameters, ModelResponse
+from llm_magics.types import ChatMessage, ModelResponse
 
 # Enough for a word, and for a model that thinks before it writes one.
 _TINY = ModelParameters(max_tokens=64, temperature=0)

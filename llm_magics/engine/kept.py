@@ -14,12 +14,13 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.engine.thoughts import answer_in_thoughts
 from llm_magics.errors import LLMError
+from llm_magics.parameters import ModelParameters
 from llm_magics.policies import recordings
 from llm_magics.policies.cache import Cache
 from llm_magics.providers.identity import headers_without_credentials
 from llm_magics.runtime.routing import Route
 from llm_magics.secrets import scrubbed
-from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk, settled
+from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, settled
 
 
 class KeptAnswers:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import Session
+from llm_magics.progress import Progress
 from llm_magics.secrets import redact
-from llm_magics.types import Progress
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,7 +38,7 @@ async def delete_model(session: Session, model: str) -> None:
 
 async def health(session: Session, names: Sequence[str] | None = None) -> DataFrame:
     """Return one row a provider, of all or of ``names``: its status, and the reason in words."""
-    from llm_magics.wide_frames import WideFrame
+    from llm_magics._util.tables import WideFrame
 
     names = names or session.providers.names()
     found = await session.ask_all(names, lambda provider: provider.health_check())

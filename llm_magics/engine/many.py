@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from llm_magics._async.concurrency import done_by
 from llm_magics.completeness import Outcome
 from llm_magics.engine import money
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.checking import CheckedCall
-from llm_magics.engine.crew import done_by
 from llm_magics.engine.incomplete import cut_error, outcome, outcome_of_error
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
@@ -28,11 +28,11 @@ from llm_magics.errors import (
     ProviderError,
     UsageError,
 )
+from llm_magics.progress import Progress
 from llm_magics.runtime.attempts import Batch, waiting_text
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
 from llm_magics.runtime.policies.retry import is_service_failure, with_hint
 from llm_magics.runtime.routing import Route
-from llm_magics.types import Progress
 
 # These concern all prompts alike.
 _OF_ALL = (

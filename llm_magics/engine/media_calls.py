@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
+from llm_magics.attachments import Transcript
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import find_candidates, logged, route_to
 from llm_magics.engine.session import Session
-from llm_magics.media import Transcript
+from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.attempts import Attempt, Attempts, attempts
 from llm_magics.runtime.routing import Candidate, Route
-from llm_magics.types import Progress, Timing
+from llm_magics.types import Timing
 
 _T = TypeVar("_T")
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from llm_magics.engine.session import Session
+from llm_magics.parameters import ModelParameters
 from llm_magics.policies import prices, tokens
 from llm_magics.policies.prices import Price, Seller
 from llm_magics.providers.base import BaseModelProvider
-from llm_magics.types import ChatMessage, ModelParameters, Usage
+from llm_magics.types import ChatMessage, Usage
 
 # For telling of prices: a million tokens read, and as many written.
 A_MILLION_EACH = Usage(1_000_000, 1_000_000)

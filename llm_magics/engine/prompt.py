@@ -8,15 +8,16 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+from llm_magics.attachments import image_of
 from llm_magics.engine.session import Session
 from llm_magics.errors import LLMError, TemplateError, UsageError
-from llm_magics.media import image_of
+from llm_magics.parameters import ModelParameters
 from llm_magics.policies import prompt_files, templates
 from llm_magics.sandbox.copies import users_own
 from llm_magics.schemas import schema_of
 from llm_magics.secrets import Hidden
 from llm_magics.tools import tool_of
-from llm_magics.types import ChatMessage, ModelParameters
+from llm_magics.types import ChatMessage
 
 # The parameters that are settings too; any other goes to the service as it is.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")

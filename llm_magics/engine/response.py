@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from llm_magics.completeness import is_cut
 from llm_magics.engine.thoughts import fitting_json
 from llm_magics.errors import ParseError
-from llm_magics.media import ToolCall
 from llm_magics.policies import parsing
 from llm_magics.schemas import validated
 from llm_magics.secrets import scrub
-from llm_magics.types import ChatMessage, Timing, Usage
+from llm_magics.types import ChatMessage, Timing, ToolCall, Usage
 
 if TYPE_CHECKING:
     from pandas import DataFrame

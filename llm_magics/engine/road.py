@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
-from llm_magics import cells
+from llm_magics import host
 from llm_magics._util.terminal import visible
 from llm_magics.engine import money
 from llm_magics.engine.response import Response
@@ -122,6 +122,6 @@ def logged(
                 fallback_from=", ".join(answer.fallback_from) or None,
                 finish_reason=ending.get("finish_reason", answer.finish_reason),
                 error=ending.get("error"),
-                cell=cells.running().number,
+                cell=host.running().number,
             )
         )

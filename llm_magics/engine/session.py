@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.engine.configured import ConfiguredProviders
 from llm_magics.engine.listings import Listings
 from llm_magics.errors import ConfigurationError
@@ -21,9 +21,8 @@ from llm_magics.policies.threads import Threads
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.policies.rate_limit import RateLimiter
 from llm_magics.runtime.policies.retry import CircuitBreakers
-from llm_magics.settings.config import Config, config
+from llm_magics.settings.config import Config, cache_folder, config
 from llm_magics.settings.files import is_project_file
-from llm_magics.settings.folders import cache_folder
 
 if TYPE_CHECKING:
     from llm_magics.policies.vectors import VectorStore

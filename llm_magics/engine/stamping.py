@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncGenerator
 
 from llm_magics.engine.road import Route
-from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk
+from llm_magics.parameters import ModelParameters
+from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
 
 
 async def stamped(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, Self
 
+from llm_magics._async.sync import Exchange, walked
 from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.exchange import Exchange, walked
 from llm_magics.engine.response import Response
 from llm_magics.errors import ParseError
 from llm_magics.types import StreamChunk

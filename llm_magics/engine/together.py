@@ -8,7 +8,8 @@ from contextlib import aclosing
 
 from llm_magics.engine.chat import ChatCall
 from llm_magics.errors import LLMError
-from llm_magics.types import Progress, StreamChunk
+from llm_magics.progress import Progress
+from llm_magics.types import StreamChunk
 
 Event = Progress | StreamChunk
 

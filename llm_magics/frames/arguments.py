@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 from llm_magics.errors import UsageError, nearest
-
-
-def whole_number(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
-    """``value`` as a number of things, of whatever kind of integer it is."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    is_bool = isinstance(value, bool)
-    if is_bool or number < least or (most is not None and number > most):
-        bounds = f"{least:,} or more" if most is None else f"from {least:,} to {most:,}"
-        msg = f"{name} cannot be {value!r:.60}."
-        raise UsageError(msg, hint=f"Give it a whole number, {bounds}.")
-    return number
-
-
-def check_on_error(value: Any) -> None:
-    """``null`` or ``raise``."""
-    if value not in ("null", "raise"):
-        msg = f"on_error cannot be {value!r:.60}."
-        raise UsageError(msg, hint='Give it "null" or "raise".')
 
 
 def column_of(frame: Any, name: Any) -> Any:

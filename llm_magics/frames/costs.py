@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llm_magics import consent
-from llm_magics.bridge import bridge
+from llm_magics import host
+from llm_magics._async.bridge import bridge
+from llm_magics._util.text import dollars
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.session import session
-from llm_magics.policies.budget import dollars
 
 
 def allowed(call: ManyCall) -> None:
@@ -52,4 +52,4 @@ def ask_if_much(
     if usd is not None and usd > limit:
         at_least = "at least " if is_partial else ""
         what = f"This may cost {at_least}{dollars(usd)} ({of_what}), and the setting ask_above_usd is {dollars(limit)}."
-        consent.obtain(what, how_to_allow)
+        host.obtain(what, how_to_allow)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics import progress
+from llm_magics import host
 from llm_magics.errors import UsageError
 from llm_magics.frames.makers import model_for
 from llm_magics.frames.rows import one_column
 from llm_magics.frames.vectors import vectors_of
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def index(column: Any, *, model: str | None = None) -> VectorIndex:
     vectors = vectors_of(column, model_for(column, model))
     made = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     places = np.flatnonzero(~np.isnan(vectors).any(axis=1))
-    show, began = progress.new_view(), time.perf_counter()
+    show, began = host.new_view(), time.perf_counter()
     try:
         for start in range(0, len(places), _STEP):
             some = places[start : start + _STEP]

@@ -67,7 +67,7 @@ class EmbeddingReport:
         """The rows that did not go plainly: their ``outcome``, ``error`` and ``text``, by index."""
         import pandas as pd
 
-        from llm_magics.wide_frames import WideFrame
+        from llm_magics._util.tables import WideFrame
 
         codes, landed = self._rows.codes, self._call.landed
         outcomes = outcomes_of(self._rows, self._call)

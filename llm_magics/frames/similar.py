@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_magics._util.validation import whole_number
 from llm_magics.errors import UsageError
 from llm_magics.frames import search
-from llm_magics.frames.arguments import whole_number
 from llm_magics.frames.embed import embed
 from llm_magics.frames.makers import Maker, maker_of, model_for
 from llm_magics.frames.rows import is_text, one_column

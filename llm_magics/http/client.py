@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from llm_magics._util.json_bytes import read_json
+from llm_magics._util.text import read_json
 from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
 from llm_magics.http import addresses, timing
 from llm_magics.http.connections import JoiningConnectionPool

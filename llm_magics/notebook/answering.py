@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._async.sync import Exchange
 from llm_magics._util.terminal import name
 from llm_magics.engine.checking import CheckedCall
-from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session

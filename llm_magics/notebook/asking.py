@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_magics import cells, kernel_loop
+from llm_magics import host, kernel_loop
+from llm_magics._async.bridge import bridge
+from llm_magics._util.filesystem import shown
 from llm_magics._util.terminal import name
-from llm_magics.bridge import bridge
+from llm_magics._util.text import dollars
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.money import Estimate
 from llm_magics.engine.prompt import Prompt
@@ -28,9 +30,7 @@ from llm_magics.notebook.options import (
 )
 from llm_magics.notebook.printing import say
 from llm_magics.notebook.tool_rounds import functions_named
-from llm_magics.paths import shown
 from llm_magics.policies import prompt_files
-from llm_magics.policies.budget import dollars
 from llm_magics.policies.prompt_files import PromptFile
 from llm_magics.policies.templates import Filled, names_in
 from llm_magics.schemas import schema_of
@@ -65,7 +65,7 @@ def answer_cell(
     prompt = _prompt(options, cell, variables)
     if options.dry_run:
         return _dry_run(ChatCall(session, prompt))
-    session.threads.leave(cells.running().key, but=options.thread)
+    session.threads.leave(host.running().key, but=options.thread)
     answering.answer(shell, options, prompt)
     return None
 
@@ -77,7 +77,7 @@ def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]
         raise UsageError(msg, hint="Write the prompt on the line: %llm ask Why is the sky blue?")
     kernel_loop.nest_if_wanted()
     options = llm_cell_parser().parse("")
-    session.threads.leave(cells.running().key, but=None)
+    session.threads.leave(host.running().key, but=None)
     return answering.answer(shell, options, _prompt(options, text, variables))
 
 

@@ -40,7 +40,7 @@ def audit(path: Path) -> DataFrame:
     """
     import pandas as pd
 
-    from llm_magics.wide_frames import SafeFrame
+    from llm_magics._util.tables import SafeFrame
 
     rows = [{"cell": cell, "prompt": prompt, **told} for cell, prompt, told in _told(_read(path))]
     frame = SafeFrame(rows, columns=_COLUMNS)

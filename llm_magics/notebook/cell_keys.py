@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from llm_magics import cells
-from llm_magics.cells import Cell
+from llm_magics import host
+from llm_magics.host import Cell
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
@@ -19,7 +19,7 @@ def follow(shell: InteractiveShell) -> None:
     own = _Follower(shell)
     shell.events.register("pre_run_cell", own.begin)
     shell.llm_magics_follower = own
-    cells.begin(Cell(_in_metadata(shell), _stored(shell) - 1))  # the cell that is running
+    host.begin(Cell(_in_metadata(shell), _stored(shell) - 1))  # the cell that is running
 
 
 def unfollow(shell: InteractiveShell) -> None:
@@ -27,7 +27,7 @@ def unfollow(shell: InteractiveShell) -> None:
     own = shell.__dict__.pop("llm_magics_follower", None)
     if own is not None:
         shell.events.unregister("pre_run_cell", own.begin)
-    cells.begin(Cell())
+    host.begin(Cell())
 
 
 def labeller(shell: InteractiveShell) -> Callable[[CodeType], str | None]:
@@ -50,7 +50,7 @@ class _Follower:
         if info.silent:
             return
         key = info.cell_id or _in_metadata(self._shell) or self._by_text(info.raw_cell)
-        cells.begin(Cell(str(key), _stored(self._shell)))
+        host.begin(Cell(str(key), _stored(self._shell)))
 
     def _by_text(self, text: str) -> str:
         """

@@ -9,9 +9,9 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llm_magics import progress
+from llm_magics import host
+from llm_magics._async.bridge import bridge
 from llm_magics._util.terminal import name as shown_name
-from llm_magics.bridge import bridge
 from llm_magics.engine.chat import ChatCall
 from llm_magics.engine.incomplete import cut_warning
 from llm_magics.engine.prompt import Prompt
@@ -23,7 +23,7 @@ from llm_magics.notebook import inert
 from llm_magics.notebook.displays.columns import Columns
 from llm_magics.notebook.provenance import told_by
 from llm_magics.notebook.watching import rendering
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _show(
     is_live = shown_in == "live" and not options.no_stream
     columns = Columns(shell.display_pub.publish, options.model, is_live=is_live)
     texts = [""] * len(options.model)
-    show_progress = progress.new_view()
+    show_progress = host.new_view()
     with closing(bridge.iterate(together.events(), columns.catch_up)) as events:
         try:
             for number, event in events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llm_magics import consent, errors, kernel_loop, progress, user_code
+from llm_magics import errors, host, kernel_loop, user_code
 from llm_magics.notebook import (
     cell_keys,
     frames_shown,
@@ -36,8 +36,8 @@ def load(shell: InteractiveShell) -> None:
     tracebacks.guard(shell)
     frames_shown.guard(shell)
     errors.show_full_tracebacks_if(_wants_full_traceback)
-    progress.show_in(lambda: progress_view(shell))
-    consent.ask_by(asker(shell))
+    host.show_in(lambda: progress_view(shell))
+    host.ask_by(asker(shell))
     user_code.label_cells_by(cell_keys.labeller(shell))
     config.watch(kernel_loop.nest_if_wanted)
 
@@ -59,8 +59,8 @@ def unload(shell: InteractiveShell) -> None:
     tracebacks.unguard(shell)
     frames_shown.unguard(shell)
     errors.show_full_tracebacks_if(lambda: False)
-    progress.show_in(progress.terminal_view)
-    consent.ask_by(None)
+    host.show_in(host.terminal_view)
+    host.ask_by(None)
     user_code.label_cells_by(None)
     config.unwatch(kernel_loop.nest_if_wanted)
 

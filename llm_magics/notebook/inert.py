@@ -15,9 +15,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._util import terminal, typesetting
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.notebook.highlighting import highlighted
 from llm_magics.secrets import scrub
-from llm_magics.types import whole_text
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -28,7 +28,7 @@ _LINKS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
 def plain(text: str) -> str:
     """Return ``text`` without control characters and without keys."""
-    return scrub(terminal.plain(whole_text(text)))
+    return scrub(terminal.plain(replace_lone_surrogates(text)))
 
 
 def html(text: str) -> str:

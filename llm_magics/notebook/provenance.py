@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.errors import LLMError
 
 # The name under which an output's metadata hold it: of one answer, or a list of several.

@@ -15,11 +15,10 @@ from llm_magics.engine.checking import CheckedCall
 from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import LLMError, UsageError, nearest
-from llm_magics.media import ToolCall
 from llm_magics.notebook import inert
 from llm_magics.notebook.watching import rendering
 from llm_magics.tools import Toolbox
-from llm_magics.types import ChatMessage
+from llm_magics.types import ChatMessage, ToolCall
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

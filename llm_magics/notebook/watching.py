@@ -10,7 +10,7 @@ from llm_magics.settings.config import config
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from llm_magics.consent import Asker
+    from llm_magics.host import Asker
 
 Rendering = Literal["live", "static", "text"]
 

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from llm_magics._util.text import dollars
 from llm_magics.errors import BudgetError
 
 _CONTINUE = "Raise it with %llm budget USD, or end it with %llm budget off."
@@ -88,10 +89,3 @@ class Budget:
         if estimate_usd > left_usd:
             msg = f"This may cost {dollars(estimate_usd)} with {model}, and {dollars(left_usd)} is left. It was not sent."
             raise BudgetError(msg, hint=_CONTINUE)
-
-
-def dollars(usd: float | None) -> str:
-    """An amount as people read it: cents, or as many digits as tell it from nothing."""
-    if usd is None:
-        return "an unknown amount"
-    return f"${usd:.2f}" if usd == 0 or usd >= 0.995 else f"${usd:.2g}"

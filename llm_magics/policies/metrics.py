@@ -173,7 +173,7 @@ class RunLog:
 
     def frame(self) -> DataFrame:
         """One row per call; times in UTC, durations in the unit their column names."""
-        from llm_magics.wide_frames import SafeFrame
+        from llm_magics._util.tables import SafeFrame
 
         columns = [field.name for field in fields(Run)]
         frame = SafeFrame([astuple(run) for run in self._runs.copy()], columns=columns)

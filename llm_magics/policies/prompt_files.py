@@ -26,11 +26,10 @@ from typing import Any
 
 from platformdirs import user_config_path
 
+from llm_magics._util.filesystem import decoded, write_whole
 from llm_magics.errors import LLMError, TemplateError, nearest, short
 from llm_magics.schemas import schema_of
 from llm_magics.secrets import scrub
-from llm_magics.settings.yamls import decoded
-from llm_magics.writing import write_whole
 
 _FOLDER = "prompts"
 _HEAD = re.compile(r"\A---[ \t]*\r?\n(?:(.*?)\r?\n)?---[ \t]*(?:\r?\n|\Z)(.*)\Z", re.DOTALL)

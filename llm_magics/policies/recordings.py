@@ -20,19 +20,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_magics._util.filesystem import append_lines, locked, write_whole
+from llm_magics._util.text import replace_lone_surrogates
+from llm_magics.attachments import ReasoningBlock
 from llm_magics.errors import ConfigurationError, ReplayMissError
-from llm_magics.media import ReasoningBlock, ToolCall
+from llm_magics.parameters import ModelParameters
 from llm_magics.secrets import scrub, scrubbed
-from llm_magics.types import (
-    ChatMessage,
-    ModelParameters,
-    StreamChunk,
-    Usage,
-    settled,
-    whole_text,
-)
+from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage, settled
 from llm_magics.user_code import warn
-from llm_magics.writing import append_lines, locked, write_whole
 
 Request = dict[str, Any]
 
@@ -393,7 +388,7 @@ class Tape:
         plain = scrubbed(_with_names(entry))  # before quotes in a key become other characters
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
         # Other programs, and versions before this one, take these for ends of lines.
-        return f"{whole_text(text).translate(_ESCAPED)}\n"
+        return f"{replace_lone_surrogates(text).translate(_ESCAPED)}\n"
 
     def _save(self) -> None:
         """Write the file anew, whole; whoever reads it meanwhile reads the old one."""

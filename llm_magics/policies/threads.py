@@ -104,7 +104,7 @@ class Threads:
         Columns: ``thread``, ``turn`` (from 1), ``role``, ``content``, ``model``, ``whole``
         (false where the answer was broken off).
         """
-        from llm_magics.wide_frames import SafeFrame
+        from llm_magics._util.tables import SafeFrame
 
         rows = [
             (thread, number, message.role, message.content, turn.model, turn.is_whole)

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from llm_magics.types import ChatMessage, ModelParameters
+from llm_magics.parameters import ModelParameters
+from llm_magics.types import ChatMessage
 
 _BYTES_A_TOKEN = 3
 _Add = Callable[[Iterable[int]], int]

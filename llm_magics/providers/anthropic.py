@@ -24,6 +24,7 @@ from llm_magics.errors import (
     RateLimitError,
 )
 from llm_magics.http import KeyHeader
+from llm_magics.parameters import ModelParameters
 from llm_magics.providers import capabilities, refusals
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import told_by
@@ -31,7 +32,7 @@ from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.providers.returning import without_foreign
 from llm_magics.secrets import Secret, environment_value
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, model_name
+from llm_magics.types import ChatMessage, StreamChunk, model_name
 from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.schema_dialects import ANTHROPIC
 from llm_magics.wire.tool_calls import ids_of

@@ -18,21 +18,21 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llm_magics._util.text import replace_lone_surrogates
+from llm_magics._util.validation import count_or_none
+from llm_magics.attachments import Transcript
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
-from llm_magics.media import Transcript
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
 from llm_magics.providers.configs import SettingsDict, config_of
 from llm_magics.secrets import environment_value, scrub
 from llm_magics.types import (
     ChatMessage,
-    ModelParameters,
     ModelResponse,
     PackedVectors,
-    Progress,
     StreamChunk,
     messages_of,
     model_name,
-    whole_number,
-    whole_text,
 )
 from llm_magics.wire.thinking import ThinkTags
 
@@ -114,14 +114,14 @@ class ModelInfo:
     def __post_init__(self) -> None:
         """What a service sends may be anything: a number that is none counts as not told."""
         for name in ("context", "size_bytes", "longest_answer"):
-            object.__setattr__(self, name, whole_number(getattr(self, name)))
+            object.__setattr__(self, name, count_or_none(getattr(self, name)))
         for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
             value = getattr(self, name)
             is_price = type(value) in (int, float) and 0 <= value < 2**63
             object.__setattr__(self, name, float(value) if is_price else None)
         object.__setattr__(self, "name", scrub(model_name(self.name)))
         told = [each for each in self.abilities if isinstance(each, str)]
-        object.__setattr__(self, "abilities", tuple(map(whole_text, told)))
+        object.__setattr__(self, "abilities", tuple(map(replace_lone_surrogates, told)))
 
 
 def _lenient(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -441,7 +441,7 @@ def _checked(chunk: StreamChunk) -> StreamChunk:
     calls = tuple(
         replace(call, id=scrub(call.id), name=scrub(call.name)) for call in chunk.tool_calls
     )
-    reason = scrub(whole_text(reason)) if reason else reason
+    reason = scrub(replace_lone_surrogates(reason)) if reason else reason
     return chunk._replace(finish_reason=reason, tool_calls=calls)
 
 
@@ -467,4 +467,4 @@ def _whole_characters(
 
 def _without_half(text: str, is_last: bool) -> tuple[str, str]:
     half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not is_last else ""
-    return whole_text(text.removesuffix(half)), half
+    return replace_lone_surrogates(text.removesuffix(half)), half

@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from llm_magics.errors import LLMError
+from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo
-from llm_magics.types import Progress
 
 # Servers keep a model for minutes after a call; so long it is not asked about again.
 _SURELY_LOADED_S = 60.0

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.parameters import ModelParameters
 from llm_magics.providers import capabilities
 from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.openai_like import OpenAILikeConfig
@@ -21,7 +22,7 @@ from llm_magics.providers.openai_like.media import MediaProvider
 from llm_magics.providers.openai_like.quirks import PROFILES, Quirks, profile_of
 from llm_magics.providers.returning import without_foreign
 from llm_magics.secrets import Secret, environment_value
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
+from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire import openai_responses
 from llm_magics.wire.tool_calls import ids_of
 

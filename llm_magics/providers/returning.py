@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llm_magics.media import ReasoningBlock
+from llm_magics.attachments import ReasoningBlock
 from llm_magics.types import ChatMessage
 
 

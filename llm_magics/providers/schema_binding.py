@@ -24,8 +24,9 @@ from llm_magics.errors import (
     ProviderError,
     RateLimitError,
 )
+from llm_magics.parameters import ModelParameters
 from llm_magics.providers.error_bodies import told_by
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk
+from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.schema_dialects import WRAPPER, Dialect, compiled
 
 Chunks = AsyncGenerator[StreamChunk, None]

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from llm_magics._util.json_bytes import read_json
+from llm_magics._util.text import read_json
 from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
 from llm_magics.http import ByteStream, Reply, Transport
 from llm_magics.types import StreamChunk

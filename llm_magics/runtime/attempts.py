@@ -27,6 +27,7 @@ from typing import Protocol, Self
 
 from llm_magics.errors import ProviderError
 from llm_magics.policies.budget import Budget, Hold
+from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, Permit, RateLimiter
 from llm_magics.runtime.policies.retry import (
@@ -39,7 +40,6 @@ from llm_magics.runtime.policies.retry import (
 )
 from llm_magics.runtime.routing import Candidate, Route
 from llm_magics.settings.config import Config
-from llm_magics.types import Progress
 
 
 class Services(Protocol):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from llm_magics.settings.schema import Settings
 
+
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 
 # Settings of a provider that are addresses, and may hold a user, a password or a key.
@@ -166,7 +167,7 @@ class Config:
 
     def frame(self) -> DataFrame:
         """Every setting with its value and its source."""
-        from llm_magics.wide_frames import WideFrame
+        from llm_magics._util.tables import WideFrame
 
         rows = [(key, shown(value), source) for key, value, source in self.items()]
         return WideFrame(rows, columns=["key", "value", "source"]).set_index("key")
@@ -367,3 +368,9 @@ def _revealed(value: Any) -> Any:
 
 
 config = Config()
+
+
+def cache_folder() -> Path:
+    """What can be fetched or computed again is kept here."""
+    folder: Path = config.cache_dir
+    return folder.expanduser().absolute()  # or another folder would be meant after a chdir

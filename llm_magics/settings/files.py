@@ -10,9 +10,9 @@ from typing import Any
 
 from platformdirs import user_config_path
 
+from llm_magics._util.filesystem import decoded
 from llm_magics.errors import ConfigurationError
 from llm_magics.secrets import redact
-from llm_magics.settings.yamls import decoded
 
 _TABLE = "[tool.llm_magics"
 _NAMES = ("llm_magics.yaml", "llm_magics.yml", "llm_magics.json", "pyproject.toml")

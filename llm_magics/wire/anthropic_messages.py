@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llm_magics.media import ReasoningBlock, ToolCall
+from llm_magics._util.validation import count_or_none
+from llm_magics.attachments import ReasoningBlock
+from llm_magics.parameters import ModelParameters
 from llm_magics.schemas import closed
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage, whole_number
+from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
 from llm_magics.wire.anthropic_turns import THINKING, is_returned, lacks_thinking, turns_of
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
@@ -291,9 +293,9 @@ def finish_of(stop_reason: str | None) -> str | None:
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """The tokens of a call, those in the cache counted as read."""
-    cached = whole_number(usage.get("cache_read_input_tokens")) or 0
-    written = whole_number(usage.get("cache_creation_input_tokens")) or 0
-    read = whole_number(usage.get("input_tokens"))
+    cached = count_or_none(usage.get("cache_read_input_tokens")) or 0
+    written = count_or_none(usage.get("cache_creation_input_tokens")) or 0
+    read = count_or_none(usage.get("input_tokens"))
     total = None if read is None else read + cached + written
     thought = reasoning_tokens_of(usage)
     tier = usage.get("service_tier")

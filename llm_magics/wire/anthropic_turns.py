@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from llm_magics.attachments import Image, ReasoningBlock
 from llm_magics.errors import ParseError
-from llm_magics.media import Image, ReasoningBlock, ToolCall
-from llm_magics.types import ChatMessage
+from llm_magics.types import ChatMessage, ToolCall
 from llm_magics.wire.turns import is_current
 
 THINKING = frozenset({"thinking", "redacted_thinking"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_magics._util.json_bytes import read_json
+from llm_magics._util.text import read_json
 
 
 def decoded(data: bytes) -> Any:

@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from llm_magics.attachments import ReasoningBlock
 from llm_magics.errors import ParseError
-from llm_magics.media import ReasoningBlock, ToolCall
-from llm_magics.types import (
-    ChatMessage,
-    Embeddings,
-    EngineTimings,
-    ModelParameters,
-    StreamChunk,
-    Usage,
-)
+from llm_magics.parameters import ModelParameters
+from llm_magics.types import ChatMessage, Embeddings, EngineTimings, StreamChunk, ToolCall, Usage
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError
 from llm_magics.wire.lines import NewlineSplitter

@@ -13,17 +13,16 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics.media import Tool
+from llm_magics._util.validation import count_or_none
+from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
     EngineTimings,
-    ModelParameters,
     PackedVectors,
     StreamChunk,
     Usage,
     float32_bytes,
-    whole_number,
 )
 from llm_magics.wire import openai_reasoning
 from llm_magics.wire.decoding import decoded
@@ -340,9 +339,9 @@ def reasoning_tokens_of(usage: Mapping[str, Any]) -> int | None:
         details = usage.get(name)
         if isinstance(details, Mapping):
             for kind in ("reasoning_tokens", "thinking_tokens"):
-                if (count := whole_number(details.get(kind))) is not None:
+                if (count := count_or_none(details.get(kind))) is not None:
                     return count
-    return whole_number(usage.get("reasoning_tokens"))
+    return count_or_none(usage.get("reasoning_tokens"))
 
 
 def _timings(timings: Mapping[str, Any]) -> EngineTimings:

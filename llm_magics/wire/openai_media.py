@@ -10,9 +10,9 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from llm_magics._util.json_bytes import read_json
+from llm_magics._util.text import read_json
+from llm_magics.attachments import Sound, Transcript
 from llm_magics.errors import ConfigurationError, ProviderError, nearest
-from llm_magics.media import Sound, Transcript
 
 # The service takes no larger file.
 MOST_AUDIO_BYTES = 25 * 1024 * 1024

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics.media import ReasoningBlock
+from llm_magics.attachments import ReasoningBlock
 from llm_magics.types import ChatMessage
 
 # Fields with the text of the thinking.

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llm_magics.media import ReasoningBlock, ToolCall
-from llm_magics.types import ChatMessage, ModelParameters, StreamChunk, Usage, whole_number
+from llm_magics._util.validation import count_or_none
+from llm_magics.attachments import ReasoningBlock
+from llm_magics.parameters import ModelParameters
+from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
 from llm_magics.wire.decoding import decoded
 from llm_magics.wire.errors import InStreamError, is_error
 from llm_magics.wire.event_chunks import EventChunkDecoder
@@ -230,8 +232,8 @@ def finish_of(response: Mapping[str, Any]) -> str:
 
 def _has_reached_limit(response: Mapping[str, Any]) -> bool:
     """Whether it is as long as it may be: Ollama 0.30 says ``completed`` of what it cut, too."""
-    limit = whole_number(response.get("max_output_tokens"))
-    written = whole_number((response.get("usage") or {}).get("output_tokens"))
+    limit = count_or_none(response.get("max_output_tokens"))
+    written = count_or_none((response.get("usage") or {}).get("output_tokens"))
     return limit is not None and written is not None and written >= limit
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from llm_magics.media import ToolCall
-from llm_magics.types import ChatMessage
+from llm_magics.types import ChatMessage, ToolCall
 
 
 class CallIds:

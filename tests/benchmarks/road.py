@@ -19,7 +19,7 @@ from typing import Any
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.engine.session import session
 from llm_magics.errors import StreamInterrupted
 from llm_magics.policies.cache import Cache, _sealed

@@ -49,7 +49,7 @@ assert len(frame.llm.embed("text", model="echo/echo").compute(scheduler="threads
 """,
     "index": VECTORS
     + 'assert len(lm.index(df.llm.embed("text", model="echo/echo").vector)) == 12',
-    "keyring": "import keyring, llm_magics.settings.keys",
+    "keyring": "import keyring, llm_magics.settings.credentials",
     "repair": """
 import llm_magics as lm, warnings
 warnings.simplefilter("ignore")

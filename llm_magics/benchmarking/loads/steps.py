@@ -19,11 +19,10 @@ from itertools import count as counted
 from itertools import takewhile
 from typing import Any, Literal, get_args
 
+from llm_magics._async.concurrency import done_by
+from llm_magics._util.validation import number, whole_number
 from llm_magics.benchmarking.measuring.asking import Job, Record
-from llm_magics.benchmarking.slips import number
-from llm_magics.engine.crew import done_by
 from llm_magics.errors import UsageError
-from llm_magics.frames.arguments import whole_number
 
 Arrival = Literal["constant", "poisson"]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.frames.plots import canvas
-from llm_magics.frames.plots.canvas import GREY, empty_figure
-from llm_magics.frames.plots.marks import COLOURS, SHAPES
+from llm_magics._util import plotting
+from llm_magics._util.plotting import COLOURS, GREY, SHAPES, empty_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,4 +64,4 @@ def label(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 def legend(ax: Axes, names: Sequence[str], handles: Sequence[Any]) -> None:
     """Whose line is whose, beside the picture."""
-    canvas.legend(ax, names, handles, loc="upper left", anchor=(1.0, 1.0))
+    plotting.legend(ax, names, handles, loc="upper left", anchor=(1.0, 1.0))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from llm_magics._util.plotting import GREY
+from llm_magics._util.statistics import mean_interval
 from llm_magics.benchmarking.plots import canvas
 from llm_magics.benchmarking.results.differences import (
     SCORE,
@@ -16,9 +18,7 @@ from llm_magics.benchmarking.results.differences import (
     values_of,
 )
 from llm_magics.benchmarking.results.items import items
-from llm_magics.benchmarking.results.stats import mean_interval
 from llm_magics.errors import UsageError
-from llm_magics.frames.plots.canvas import GREY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

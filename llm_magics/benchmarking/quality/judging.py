@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from llm_magics._async.sync import Exchange
 from llm_magics.benchmarking.results.items import items
-from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session

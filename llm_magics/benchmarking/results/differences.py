@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from llm_magics._util.statistics import gap_interval, holm, paired_test
 from llm_magics.benchmarking.results.items import items
-from llm_magics.benchmarking.results.stats import gap_interval, holm, paired_test
 from llm_magics.benchmarking.results.whole import is_whole, several_loads
 from llm_magics.errors import UsageError, nearest
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from llm_magics._util.statistics import bootstrap, mean_interval
 from llm_magics.benchmarking.results.differences import scores_of
 from llm_magics.benchmarking.results.items import items
-from llm_magics.benchmarking.results.stats import bootstrap, mean_interval
 from llm_magics.benchmarking.results.whole import LOAD, is_whole, several_loads
 from llm_magics.engine.road import INTERRUPTED
 

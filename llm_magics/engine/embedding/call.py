@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llm_magics._async.concurrency import done_by
+from llm_magics._util.text import Bounds, batches, replace_lone_surrogates
 from llm_magics.engine import money
-from llm_magics.engine.crew import done_by
 from llm_magics.engine.embedding import alone
 from llm_magics.engine.embedding.keeping import Keeping
 from llm_magics.engine.embedding.landing import FAILED, OK, PENDING, Landed, is_usable
@@ -42,12 +43,12 @@ from llm_magics.errors import (
     UnsupportedError,
 )
 from llm_magics.policies import metrics
-from llm_magics.policies.batching import Bounds, batches
+from llm_magics.progress import Progress
 from llm_magics.runtime.attempts import Batch, loaded, retry_policy, waiting_text
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
 from llm_magics.runtime.policies.retry import is_service_failure, with_hint
 from llm_magics.runtime.routing import Route
-from llm_magics.types import Progress, StreamChunk, Usage, whole_text
+from llm_magics.types import StreamChunk, Usage
 
 if TYPE_CHECKING:
     from llm_magics.engine.embedding.landing import Floats
@@ -85,9 +86,9 @@ class EmbeddingCall:
     ) -> None:
         self._session = session
         self._options = options = options or EmbedOptions()
-        self._texts = [text if text.isascii() else whole_text(text) for text in texts]
+        self._texts = [text if text.isascii() else replace_lone_surrogates(text) for text in texts]
         if options.prefix:
-            prefix = whole_text(options.prefix)
+            prefix = replace_lone_surrogates(options.prefix)
             self._texts = [f"{prefix}{text}" for text in self._texts]
         self._model = model or session.config.embedding_model
         self._route: Route | None = None

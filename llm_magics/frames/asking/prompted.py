@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
+from llm_magics._async.sync import Exchange
 from llm_magics.completeness import Outcome
-from llm_magics.engine.exchange import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session

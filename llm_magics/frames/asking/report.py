@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._util.text import dollars
 from llm_magics.completeness import Outcome
 from llm_magics.engine.incomplete import cut_error
-from llm_magics.policies.budget import dollars
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -90,7 +90,7 @@ class PromptReport:
         the answer.
         """
         # Not above: this module is imported when pandas is, by whichever module needs it first.
-        from llm_magics.wide_frames import WideFrame
+        from llm_magics._util.tables import WideFrame
 
         bad = {
             number: outcome

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from llm_magics._util.validation import check_on_error, whole_number
 from llm_magics.errors import UsageError
-from llm_magics.frames.arguments import check_on_error, whole_number
 from llm_magics.secrets import KeyHeaders, remember_headers
 
 OnError = Literal["null", "raise"]

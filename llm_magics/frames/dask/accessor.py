@@ -15,19 +15,15 @@ import numpy as np
 import pandas as pd
 from dask.dataframe.extensions import register_dataframe_accessor, register_series_accessor
 
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
+from llm_magics._util.validation import check_on_error, whole_number
 from llm_magics.engine import money
 from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.engine.embedding.options import TooLong
 from llm_magics.engine.road import find_route
 from llm_magics.engine.session import session
 from llm_magics.errors import UsageError
-from llm_magics.frames.arguments import (
-    check_on_error,
-    column_of,
-    refuse_overwriting,
-    whole_number,
-)
+from llm_magics.frames.arguments import column_of, refuse_overwriting
 from llm_magics.frames.arrow_vectors import VECTOR_TYPE
 from llm_magics.frames.asking.answers import ANSWER
 from llm_magics.frames.asking.columns import dtypes_of, fields_of

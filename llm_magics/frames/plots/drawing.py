@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from llm_magics._util.validation import whole_number
 from llm_magics.errors import UsageError
-from llm_magics.frames.arguments import whole_number
 from llm_magics.frames.makers import model_for, source_of
 from llm_magics.frames.plots.clusters import clustered
 from llm_magics.frames.plots.keywords import keywords

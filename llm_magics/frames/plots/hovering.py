@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics.frames.plots.marks import COLOURS, Marks
+from llm_magics._util.plotting import COLOURS, Marks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

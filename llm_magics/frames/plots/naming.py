@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics.engine.exchange import Exchange
+from llm_magics._async.sync import Exchange
 from llm_magics.engine.many import ManyCall
 from llm_magics.engine.prompt import Prompt
 from llm_magics.engine.session import session

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from llm_magics._util.plotting import (
+    GREY,
+    SHAPES,
+    Marks,
+    check_matplotlib,
+    empty_figure,
+    legend,
+    marks_of,
+)
 from llm_magics.errors import UsageError
-from llm_magics.frames.plots.canvas import GREY, check_matplotlib, empty_figure, legend
 from llm_magics.frames.plots.hovering import page
-from llm_magics.frames.plots.marks import SHAPES, Marks, marks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

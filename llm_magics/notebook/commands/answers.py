@@ -106,7 +106,7 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     Vectors are kept always, and shared by all notebooks: clear vectors forgets them.
     """
     from llm_magics.engine.session import session
-    from llm_magics.settings.trust import refuse_clearing
+    from llm_magics.settings.credentials import refuse_clearing
 
     if rest == "clear":
         refuse_clearing(session.config, "cache_dir")
@@ -142,7 +142,7 @@ def _kept_vectors() -> str:
 def _clear_vectors() -> str:
     from llm_magics.engine.session import session
     from llm_magics.policies.vectors import forget_all, size_of
-    from llm_magics.settings.trust import refuse_clearing
+    from llm_magics.settings.credentials import refuse_clearing
 
     folder = session.vectors_folder
     if folder is None:
@@ -156,11 +156,11 @@ def _clear_vectors() -> str:
 @command("templates")
 def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """The prompts in files that -t can name, as a DataFrame."""
+    from llm_magics._util.filesystem import shown
+    from llm_magics._util.tables import WideFrame
     from llm_magics.errors import LLMError
-    from llm_magics.paths import shown
     from llm_magics.policies import prompt_files
     from llm_magics.policies.templates import names_in
-    from llm_magics.wide_frames import WideFrame
 
     rows: list[tuple[str, str, str | None, str, str]] = []
     for name, path in sorted(prompt_files.names().items()):

@@ -74,7 +74,7 @@ def _parser(magic: str, about: str) -> OptionParser:
 
 
 def _finished(call: MediaCall[Any]) -> Any:
-    from llm_magics.engine.exchange import Exchange
+    from llm_magics._async.sync import Exchange
 
     with Exchange(call) as exchange:
         exchange.finish()

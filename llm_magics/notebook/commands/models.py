@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @command("use MODEL")
 def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Ask this model from now on."""
-    from llm_magics.bridge import bridge
+    from llm_magics._async.bridge import bridge
     from llm_magics.engine.choosing import choose
     from llm_magics.engine.session import session
 
@@ -60,7 +60,7 @@ def no_models(provider_name: str) -> str:
 @command("pull MODEL")
 def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Fetch a model, so that it can be used."""
-    from llm_magics.engine.exchange import Exchange
+    from llm_magics._async.sync import Exchange
     from llm_magics.engine.manage import PullCall
     from llm_magics.engine.session import session
 
@@ -80,7 +80,7 @@ def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 @command("delete MODEL")
 def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Delete a model's weights."""
-    from llm_magics.bridge import bridge
+    from llm_magics._async.bridge import bridge
     from llm_magics.engine.manage import delete_model
     from llm_magics.engine.session import session
 
@@ -101,7 +101,7 @@ def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
 @command("health [PROVIDER …]")
 def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Which providers can be used, and if not, why; of all, or of those named."""
-    from llm_magics.bridge import bridge
+    from llm_magics._async.bridge import bridge
     from llm_magics.engine.manage import health as checked
     from llm_magics.engine.session import session
 

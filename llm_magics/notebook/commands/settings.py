@@ -34,7 +34,7 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
 
 def parsed(value: str) -> Any:
     """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
-    from llm_magics.settings.yamls import decoded
+    from llm_magics._util.filesystem import decoded
 
     if value.lower() in ("none", "null"):
         return None
@@ -66,7 +66,7 @@ def _take_back_if_refused(key: str) -> None:
 def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Type a provider's key unseen; kept in the system's keyring, or for the session."""
     from llm_magics.engine.session import session
-    from llm_magics.settings import keys
+    from llm_magics.settings import credentials
 
     words = split(rest)
     forgets = "--forget" in words
@@ -77,12 +77,12 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if forgets:
         had_one = session.config.get(f"providers.{name}.api_key") is not None
         session.config.reset(f"providers.{name}.api_key")
-        was_kept = keys.forget(name) or had_one
+        was_kept = credentials.forget(name) or had_one
         say(f"The key of {name} is forgotten." if was_kept else f"No key of {name} was kept.")
         return
     secret = _typed_key(name)
     session.config.set(f"providers.{name}.api_key", secret)
-    why = keys.store(name, secret)
+    why = credentials.store(name, secret)
     kept = f"for this session. {why}." if why else "in your system's keyring."
     say(f"The key of {name} is kept {kept}")
 
@@ -119,7 +119,7 @@ def _typed_key(name: str) -> Secret:
 @command("trust [off]")
 def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Let this project's settings say where your own keys are sent."""
-    from llm_magics.settings import trust as trusted
+    from llm_magics.settings import credentials as trusted
     from llm_magics.settings.config import config as settings_now
 
     if rest not in ("", "off"):

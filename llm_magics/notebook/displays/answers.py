@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from llm_magics.host import terminal_view
 from llm_magics.notebook import inert
 from llm_magics.notebook.displays import thinking
 from llm_magics.notebook.displays.bars import Bar
@@ -22,8 +23,7 @@ from llm_magics.notebook.displays.segments import Segmenter
 from llm_magics.notebook.displays.thinking import Thinking
 from llm_magics.notebook.provenance import PROVENANCE
 from llm_magics.notebook.watching import rendering
-from llm_magics.progress import terminal_view
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llm_magics.host import View, terminal_view
 from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.watching import rendering
-from llm_magics.progress import View, terminal_view
-from llm_magics.types import Progress
+from llm_magics.progress import Progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from llm_magics._util.terminal import name
+from llm_magics._util.text import dollars
 from llm_magics.completeness import is_cut
 from llm_magics.engine.response import Response
 from llm_magics.engine.road import INTERRUPTED
 from llm_magics.notebook import inert
-from llm_magics.policies.budget import dollars
 
 
 def show(publish: Callable[..., Any], response: Response) -> None:

@@ -6,9 +6,9 @@ import html
 from collections.abc import Sequence
 
 from llm_magics._util.terminal import escaped, visible
+from llm_magics._util.text import dollars
 from llm_magics.notebook import inert
 from llm_magics.notebook.picker.offers import Health
-from llm_magics.policies.budget import dollars
 from llm_magics.policies.metrics import Totals
 
 STYLE = """<style>

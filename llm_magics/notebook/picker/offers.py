@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from llm_magics.bridge import bridge
+from llm_magics._async.bridge import bridge
 from llm_magics.engine.catalogue import priced
 from llm_magics.engine.session import Session
 from llm_magics.providers.base import ModelInfo

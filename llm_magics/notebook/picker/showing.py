@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from llm_magics import cells
+from llm_magics import host
 from llm_magics.engine.session import session
 from llm_magics.notebook.watching import rendering
 
@@ -31,7 +31,7 @@ def pick(shell: InteractiveShell) -> None:
     """Show a panel, and a plain table for whoever opens the file; unattended, that alone."""
     from llm_magics.notebook.picker.panel import Picker
 
-    key = cells.running().key
+    key = host.running().key
     _forget(shell, key)
     shown_in = rendering(shell)
     panel = Picker(session, _WATCHED_S if shown_in == "live" else _UNATTENDED_S)

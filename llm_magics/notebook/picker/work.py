@@ -7,12 +7,12 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
+from llm_magics._async.bridge import bridge
 from llm_magics._util.terminal import name
-from llm_magics.bridge import bridge
 from llm_magics.engine.manage import PullCall, delete_model
 from llm_magics.engine.session import Session
+from llm_magics.progress import Progress
 from llm_magics.secrets import redact
-from llm_magics.types import Progress
 
 
 class Work:

@@ -17,8 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from llm_magics._util.filesystem import locked, write_whole
 from llm_magics.providers.identity import identity_of_former
-from llm_magics.writing import locked, write_whole
 
 _LABEL = "space.json"
 

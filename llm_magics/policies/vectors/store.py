@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_magics._util.filesystem import locked
 from llm_magics.policies.vectors import segments, spaces
 from llm_magics.policies.vectors.segments import Segment, Writer
 from llm_magics.user_code import warn
-from llm_magics.writing import locked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,18 +18,12 @@ from typing import Any
 from pydantic import Field
 
 from llm_magics.errors import ModelNotFoundError, nearest
-from llm_magics.media import ToolCall
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
 from llm_magics.providers.echo.calls import calls_in
 from llm_magics.providers.echo.words import hashed_words, lorem, tokens_of
-from llm_magics.types import (
-    ChatMessage,
-    Embeddings,
-    ModelParameters,
-    Progress,
-    StreamChunk,
-    Usage,
-)
+from llm_magics.types import ChatMessage, Embeddings, StreamChunk, ToolCall, Usage
 
 _TEXT = ("chat", "completion", "embeddings")
 _ABILITIES = {"echo": (*_TEXT, "vision", "tools"), "lorem": _TEXT}

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from llm_magics.media import Tool, ToolCall
+from llm_magics.parameters import Tool
+from llm_magics.types import ToolCall
 
 _LONGEST_CALL = 2000
 _MOST_CALLS, _MOST_PLACES = 20, 200

@@ -13,14 +13,15 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from llm_magics._util.text import batches_in_order
 from llm_magics.errors import ProviderError
+from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.providers.huggingface.pooling import pooled
 from llm_magics.providers.huggingface.token import token
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
-from llm_magics.providers.openai_like.batches import batches
 from llm_magics.secrets import Secret
-from llm_magics.types import Embeddings, ModelParameters, StreamChunk
+from llm_magics.types import Embeddings, StreamChunk
 from llm_magics.wire.errors import is_error
 
 _OWN = "https://router.huggingface.co"
@@ -78,7 +79,7 @@ class HuggingFaceProvider(OpenAILikeProvider):
         repository = model.partition(":")[0]
         path = f"/hf-inference/models/{repository}/pipeline/feature-extraction"
         vectors: list[object] = []
-        for batch in batches(texts, _MOST_TEXTS):
+        for batch in batches_in_order(texts, _MOST_TEXTS):
             body = {"inputs": batch, "normalize": True}
             reply = await self._send("POST", path, body, model)
             said = reply.json()

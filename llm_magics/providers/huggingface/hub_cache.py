@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from llm_magics._async.concurrency import waiting_for
 from llm_magics.errors import ModelNotFoundError, WeightsError, nearest
-from llm_magics.providers.waiting import waiting_for
+from llm_magics.progress import Progress
 from llm_magics.secrets import scrub
-from llm_magics.types import Progress
 
 # Weights in safetensors alone where there are such: the older format can hold code.
 _DOWNLOAD = """

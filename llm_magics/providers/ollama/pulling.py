@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from llm_magics._util.json_bytes import read_json
+from llm_magics._util.text import read_json
+from llm_magics.progress import Progress
 from llm_magics.providers.ollama.refusals import classified
-from llm_magics.types import Progress
 
 
 class PullSizes:

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from llm_magics._util.text import batches_in_order
 from llm_magics.errors import ProviderError
 from llm_magics.http import KeyHeader, Reply
+from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
-from llm_magics.providers.openai_like.batches import batches
 from llm_magics.providers.openai_like.listing import described
 from llm_magics.providers.openai_like.quirks import Quirks
 from llm_magics.providers.openai_like.refusals import (
@@ -28,15 +29,7 @@ from llm_magics.providers.openai_like.refusals import (
 )
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.providers.returning import without_foreign
-from llm_magics.types import (
-    ChatMessage,
-    Embeddings,
-    ModelParameters,
-    PackedVectors,
-    StreamChunk,
-    Usage,
-    model_name,
-)
+from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage, model_name
 from llm_magics.wire import openai_chat
 from llm_magics.wire.tool_calls import ids_of
 
@@ -102,7 +95,7 @@ class OpenAILikeProvider(LeavingOutProvider):
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         vectors, tokens = Embeddings(), 0
-        for batch in batches(texts):
+        for batch in batches_in_order(texts):
             reply = await self._embedded(batch, model)
             told = await self._object_in(reply.json(), reply, model)
             with self._reading(retryable=True):
@@ -126,7 +119,7 @@ class OpenAILikeProvider(LeavingOutProvider):
     ) -> PackedVectors:
         rows: list[bytes | None] = []
         tokens = 0
-        for batch in batches(texts):
+        for batch in batches_in_order(texts):
             reply = await self._embedded(batch, model, shortened)
             rest, apart = openai_chat.vectors_apart(reply.body)
             told = await self._object_in(replace(reply, body=rest).json(), reply, model)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from llm_magics.attachments import Sound, Transcript
 from llm_magics.errors import ProviderError
 from llm_magics.http import Form, Transport
-from llm_magics.media import Sound, Transcript
 from llm_magics.providers.openai_like import OpenAILikeProvider
 from llm_magics.wire import openai_media as wire
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Real
@@ -75,3 +76,31 @@ def refuse_slips(parameters: Iterable[str], function: Callable[..., Any]) -> Non
         if meant:
             msg = f"There is no argument {name}."
             raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
+
+
+def whole_number(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
+    """``value`` as a number of things, of whatever kind of integer it is."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    is_bool = isinstance(value, bool)
+    if is_bool or number < least or (most is not None and number > most):
+        bounds = f"{least:,} or more" if most is None else f"from {least:,} to {most:,}"
+        msg = f"{name} cannot be {value!r:.60}."
+        raise UsageError(msg, hint=f"Give it a whole number, {bounds}.")
+    return number
+
+
+def check_on_error(value: Any) -> None:
+    """``null`` or ``raise``."""
+    if value not in ("null", "raise"):
+        msg = f"on_error cannot be {value!r:.60}."
+        raise UsageError(msg, hint='Give it "null" or "raise".')
+
+
+def count_or_none(value: object) -> int | None:
+    """``value`` if it is a number of things that a machine can count to, else ``None``."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        return None
+    return value

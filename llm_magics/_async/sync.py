@@ -11,13 +11,92 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
-from llm_magics.engine.exchange import Call, Exchange, walked
+from llm_magics import host
+from llm_magics._async.bridge import bridge
 from llm_magics.errors import Interrupted
-from llm_magics.types import Progress, StreamChunk
+from llm_magics.progress import Progress
+from llm_magics.types import StreamChunk
+
+Event_co = TypeVar("Event_co", bound=Progress | StreamChunk, covariant=True)
+
+
+class Call(Protocol[Event_co]):
+    """A call on the road, of whatever kind."""
+
+    def events(self) -> AsyncGenerator[Event_co, None]:
+        """What happens, as it happens."""
+
+
+class Exchange(Generic[Event_co]):
+    """
+    Walks a call from a thread without a loop. Use it in a ``with`` block, and iterate once.
+
+    However the block is left, the call has ended when it is: the connection is closed and
+    the engine stands still. Progress is shown as it comes; the rest is handed out.
+    """
+
+    def __init__(
+        self,
+        call: Call[Event_co],
+        show_progress: host.View | None = None,
+        idle: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Walk ``call``, showing its progress in a view of its own or by ``show_progress``.
+
+        ``idle`` is called now and then while nothing happens.
+        """
+        self._events: Generator[Event_co, None, None] = bridge.iterate(call.events(), idle)
+        self._show_progress = show_progress or host.new_view()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
+    ) -> None:
+        self._events.close()
+        self._show_progress(None)
+
+    def __iter__(self) -> Iterator[StreamChunk]:
+        for event in self._events:
+            if isinstance(event, Progress):
+                self._show_progress(event)
+            else:
+                yield event
+
+    def finish(self) -> None:
+        """Walk to the end, handing nothing out."""
+        for _ in self:
+            pass
+
+
+async def walked(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, None]:
+    """
+    The same for a caller who has a loop of his own.
+
+    When the generator is closed, or its task is cancelled, the call ends before it does.
+    """
+    show = host.new_view()
+    events = bridge.aiterate(call.events())
+    try:
+        async for event in events:
+            if isinstance(event, Progress):
+                show(event)
+            else:
+                yield event
+    finally:
+        show(None)
+        await events.aclose()
+
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -92,3 +94,19 @@ class _Crew(Generic[_T]):
             return
         except Exception as error:
             self.failures.append(error)
+
+
+_POLL_S = 0.1
+
+
+async def waiting_for(process: subprocess.Popen[bytes]) -> AsyncGenerator[float, None]:
+    """Yield the seconds so far until ``process`` has ended; left early, it is killed."""
+    started = time.monotonic()
+    try:
+        while process.poll() is None:
+            yield time.monotonic() - started
+            await asyncio.sleep(_POLL_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+
+from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
+
 
 # Okabe and Ito's colours, as far as they show on white and on black alike.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
@@ -93,3 +100,59 @@ def _on_ramp(share: float) -> str:
         for one, other in zip(_RAMP[left], _RAMP[left + 1], strict=True)
     )
     return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+# Seen on white and on black.
+GREY = "#808080"
+
+
+def check_matplotlib() -> None:
+    """
+    Raise where there is nothing to draw with.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        msg = "matplotlib is not installed."
+        raise UsageError(msg, hint="pip install matplotlib")
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """A figure that shows itself in a notebook and lets the page through."""
+    check_matplotlib()
+
+    made = ShownFigure(figsize=(width, height), layout="constrained")
+    made.patch.set_alpha(0)
+    return made
+
+
+def legend(
+    ax: Axes,
+    names: Sequence[str],
+    handles: Sequence[Any],
+    *,
+    loc: Literal["upper left", "center left"],
+    anchor: tuple[float, float],
+) -> None:
+    """What is whose, beside the picture; a name is taken as it is, and is no formula."""
+    made = ax.legend(
+        handles,
+        [f" {name}" for name in names],  # a name that begins with _ would be left out
+        frameon=False,
+        labelcolor=GREY,
+        fontsize="small",
+        loc=loc,
+        bbox_to_anchor=anchor,
+    )
+    for text in made.get_texts():
+        text.set_parse_math(False)
+
+
+class ShownFigure(Figure):
+    """pyplot, which keeps figures until they are closed, has no part in it."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=110)
+        return file.getvalue()

@@ -4,15 +4,67 @@ from __future__ import annotations
 
 import base64
 import io
-import json
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from llm_magics._util.text import replace_lone_surrogates
-from llm_magics.arrays import png_of
-from llm_magics.errors import ConfigurationError, ParseError
+from llm_magics.errors import ConfigurationError
+
+# PNG's word for a pixel of so many values.
+_KINDS = {1: 0, 3: 2, 4: 6}
+
+_SHAPES = (
+    "Give it the shape (height, width), or with 3 or 4 colours behind; 0 to 255, or 0.0 to 1.0."
+)
+
+
+def png_of(array: Any) -> bytes:
+    """
+    The PNG file (W3C, 3rd edition) of an array of numpy's kind.
+
+    Args:
+        array: of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): grey, RGB or RGBA; of whole
+            numbers from 0 to 255, of fractions from 0 to 1, or of truth values.
+
+    Raises:
+        ConfigurationError: it is no picture.
+    """
+    import numpy as np
+
+    pixels = np.asarray(array)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in _KINDS or not pixels.size:
+        msg = f"An array of shape {np.shape(array)} is no picture."
+        raise ConfigurationError(msg, hint=_SHAPES)
+    if pixels.dtype.kind in "fb":
+        pixels = pixels * 255.0
+    if pixels.dtype.kind not in "fiu" or not _fits(pixels):
+        msg = f"The values of the array ({pixels.dtype}) are no colours."
+        raise ConfigurationError(msg, hint=_SHAPES)
+    return _file(np.rint(pixels).astype(np.uint8))
+
+
+def _fits(pixels: Any) -> bool:
+    """Whether all values are colours; those that are no number are not."""
+    return bool(pixels.min() >= 0 and pixels.max() <= 255)
+
+
+def _file(pixels: Any) -> bytes:
+    height, width, values = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 8, _KINDS[values], 0, 0, 0)
+    # Each line begins with the number of its filter, and 0 is none.
+    lines = b"".join(b"\0" + line.tobytes() for line in pixels)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_part(*part) for part in parts)
+
+
+def _part(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
 
 # The first bytes of the formats that the services take.
 _SIGNATURES = {
@@ -166,57 +218,6 @@ def _converted(data: bytes) -> bytes:
     except (OSError, ValueError) as error:
         msg = f"The picture has CMYK colours and could not be converted: {error}"
         raise ConfigurationError(msg, hint="Save it as an RGB picture.") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """Something a model may call. ``parameters`` is a JSON schema of an object."""
-
-    name: str
-    description: str = ""
-    parameters: Mapping[str, Any] = field(
-        default_factory=lambda: {"type": "object", "properties": {}}
-    )
-
-    def as_dict(self) -> dict[str, Any]:
-        """As most services write it."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "parameters": dict(self.parameters),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A model's wish to call a tool: which, and with what, as it wrote it."""
-
-    id: str
-    name: str
-    arguments_text: str = ""
-
-    def __post_init__(self) -> None:
-        """A service may send anything: what is not a text is refused."""
-        for name in ("id", "name", "arguments_text"):
-            value = getattr(self, name)
-            if type(value) is int and name == "id":
-                value = str(value)
-            if not isinstance(value, str):
-                msg = f"a tool call whose {name} is of the type {type(value).__name__}"
-                raise TypeError(msg)
-            object.__setattr__(self, name, replace_lone_surrogates(value))
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What it wants to call it with; nothing written means nothing given."""
-        try:
-            arguments = json.loads(self.arguments_text or "{}")
-        except ValueError:
-            arguments = None
-        if not isinstance(arguments, dict):
-            msg = f"The arguments of {self.name} are no JSON object: {self.arguments_text[:80]}"
-            raise ParseError(msg, hint="Read them as written from .arguments_text.")
-        return arguments
 
 
 class ReasoningBlock(dict[str, Any]):

@@ -1,0 +1,1 @@
+"""Waiting for asynchronous work from ordinary functions, and running several tasks at once."""

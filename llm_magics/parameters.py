@@ -1,0 +1,174 @@
+"""Parameters of a call: how a model answers, and which tools it may call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from llm_magics.errors import ConfigurationError
+from llm_magics.secrets import KeyHeaders, remember_headers
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something a model may call. ``parameters`` is a JSON schema of an object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(
+        default_factory=lambda: {"type": "object", "properties": {}}
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As most services write it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "parameters": dict(self.parameters),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParameters:
+    """
+    How to answer. What is ``None`` is left to the model's own default.
+
+    Attributes:
+        temperature: 0 (the likeliest token each time) or more.
+        max_tokens: the longest answer, in tokens; 1 or more.
+        top_p: the share of probability drawn from; above 0, at most 1.
+        seed: the same seed asks for the same draw.
+        stop: the answer ends before any of these.
+        tools: what the model may call.
+        tool_choice: ``auto``, ``none``, ``required``, or the name of the tool to call.
+        schema: the JSON schema that the answer must fit.
+        reasoning: think or not, or how much: ``low``, ``medium``, ``high``.
+        stream: ask for a generator of `StreamChunk` instead of a `ModelResponse`.
+        extra_body: sent along as it is, for what a service has beyond these.
+        extra_headers: the same for the request's headers.
+    """
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | None = None
+    schema: Mapping[str, Any] | None = None
+    reasoning: bool | str | None = None
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", _stops(self.stop))
+        for name, values in (("extra_body", object), ("extra_headers", str)):
+            _check_mapping(name, getattr(self, name), values)
+        if self.extra_headers:
+            remember_headers(self.extra_headers)
+            object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
+        _check("temperature", self.temperature, 0, None, "a number, 0 or more")
+        _check("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
+        _check("max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", whole=True)
+        _check("seed", self.seed, None, None, "a whole number", whole=True)
+
+    @classmethod
+    def of(cls, parameters: ModelParameters | Mapping[str, Any] | None) -> ModelParameters:
+        """
+        Return ``parameters`` itself, or one made from a mapping, or all defaults for ``None``.
+
+        Names that are not among the attributes go into ``extra_body``.
+
+        Raises:
+            ConfigurationError: a name is a slip, or a value is impossible.
+        """
+        if isinstance(parameters, ModelParameters):
+            return parameters
+        if parameters is None:
+            return cls()
+        if not isinstance(parameters, Mapping):
+            msg = f"The parameters cannot be {type(parameters).__name__}."
+            raise ConfigurationError(msg, hint="Give a dictionary, ModelParameters, or None.")
+        known = [each.name for each in fields(cls)]
+        given = {name: value for name, value in parameters.items() if name in known}
+        beside = {name: value for name, value in parameters.items() if name not in known}
+        for name in beside:
+            _refuse_slip(name, known)
+        if beside:
+            _check_mapping("extra_body", given.get("extra_body", {}), object)
+            given["extra_body"] = {**beside, **given.get("extra_body", {})}
+        if isinstance(given.get("tools"), Iterable):
+            given["tools"] = tuple(given["tools"])
+        return cls(**given)
+
+    def with_stream(self, stream: bool = True) -> ModelParameters:
+        """These parameters, asking for a stream or not."""
+        return replace(self, stream=stream)
+
+    def with_bound(self, max_tokens: int) -> ModelParameters:
+        """These parameters, with an answer of ``max_tokens`` at most."""
+        return replace(self, max_tokens=max_tokens)
+
+
+# Parameters that services have, and that look like slips for ours.
+_THEIRS = frozenset({"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids"})
+
+
+# What the arguments of a call say.
+_OF_THE_CALL = frozenset({"input", "messages", "model", "prompt"})
+
+
+def _refuse_slip(name: object, known: Sequence[str]) -> None:
+    if not isinstance(name, str) or name in _OF_THE_CALL:
+        msg = f"{name!r} cannot be given as a parameter."
+        raise ConfigurationError(msg, hint="It is an argument of the call itself.")
+    meant = [] if name in _THEIRS else get_close_matches(name, known, n=1, cutoff=0.75)
+    if meant:
+        msg = f"There is no parameter {name}."
+        raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
+
+
+def _check_mapping(name: str, value: object, values: type) -> None:
+    if isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(each, values) for key, each in value.items()
+    ):
+        return
+    msg = f"{name} cannot be what it is."  # not shown: it may hold a key
+    kind = "texts" if values is str else "values"
+    raise ConfigurationError(msg, hint=f"Give it a dictionary of {kind} by name.")
+
+
+def _stops(stop: str | Iterable[str]) -> tuple[str, ...]:
+    stops = (
+        (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else stop
+    )
+    if not isinstance(stops, tuple) or not all(isinstance(each, str) for each in stops):
+        msg = f"stop cannot be {stop!r}."
+        raise ConfigurationError(msg, hint="Give it a text, or a list of texts.")
+    return stops
+
+
+def _check(  # noqa: PLR0913 (a row of a table)
+    name: str,
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    allowed: str,
+    *,
+    whole: bool = False,
+) -> None:
+    if value is None:
+        return
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if (
+        not is_number
+        or not math.isfinite(value)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
+        msg = f"{name} cannot be {value!r}."
+        raise ConfigurationError(msg, hint=f"Give it {allowed}.")
