@@ -23,7 +23,7 @@ from llm_magics.engine.session import session
 from llm_magics.http import BodyLimits, Transport, client
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider
-from llm_magics.wire.lines import LineSplitter, NewlineSplitter
+from llm_magics.wire.sse import LineSplitter, NewlineSplitter
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
 HI = [ChatMessage("user", "hi")]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.wire.lines import LineSplitter
+from llm_magics.wire.sse import LineSplitter
 
 
 def cut_anyhow(data: bytes, cuts: list[int]) -> list[bytes]:

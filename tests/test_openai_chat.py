@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
 from llm_magics.wire import openai_chat
-from llm_magics.wire.errors import InStreamError
+from llm_magics.wire.decoders import InStreamError
 from tests.serving import chat_event, chat_stream
 from tests.test_lines import cut_anyhow
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics.types import ModelResponse, StreamChunk
-from llm_magics.wire.thinking import ThinkTags
+from llm_magics.wire.decoders import ThinkTags
 from tests.test_lines import cut_anyhow
 
 

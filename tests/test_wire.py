@@ -15,7 +15,7 @@ from llm_magics.errors import ConfigurationError, ParseError
 from llm_magics.parameters import Tool
 from llm_magics.types import ToolCall, Usage
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
-from llm_magics.wire.errors import InStreamError
+from llm_magics.wire.decoders import InStreamError
 from llm_magics.wire.tool_calls import ToolCallAssembler
 from tests.recorded import events, needs_recordings, records
 

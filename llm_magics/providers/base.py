@@ -34,7 +34,7 @@ from llm_magics.types import (
     messages_of,
     model_name,
 )
-from llm_magics.wire.thinking import ThinkTags
+from llm_magics.wire.decoders import ThinkTags
 
 # What models that read and write text can do, and all abilities, as people are told of them.
 OF_TEXT = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")

@@ -35,7 +35,7 @@ from llm_magics.secrets import (
     stripped,
 )
 from llm_magics.types import StreamChunk
-from llm_magics.wire.errors import UNREADABLE, is_error
+from llm_magics.wire.decoders import UNREADABLE, is_error
 
 # Settings by which an answer cannot differ.
 _NOT_OF_THE_ANSWER = {

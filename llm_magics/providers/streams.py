@@ -10,7 +10,7 @@ from llm_magics._util.text import read_json
 from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
 from llm_magics.http import ByteStream, Reply, Transport
 from llm_magics.types import StreamChunk
-from llm_magics.wire.errors import UNREADABLE, InStreamError
+from llm_magics.wire.decoders import UNREADABLE, InStreamError
 
 
 class Decoder(Protocol):

@@ -15,9 +15,7 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.schemas import closed
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
 from llm_magics.wire.anthropic_turns import THINKING, is_returned, lacks_thinking, turns_of
-from llm_magics.wire.decoding import decoded
-from llm_magics.wire.errors import InStreamError, is_error
-from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.decoders import EventChunkDecoder, InStreamError, decoded, is_error
 from llm_magics.wire.openai_chat import reasoning_tokens_of
 from llm_magics.wire.schema_dialects import ANTHROPIC, compiled, tool_parameters
 from llm_magics.wire.sse import ServerEvent

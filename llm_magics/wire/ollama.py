@@ -13,10 +13,9 @@ from llm_magics.attachments import ReasoningBlock
 from llm_magics.errors import ParseError
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, Embeddings, EngineTimings, StreamChunk, ToolCall, Usage
-from llm_magics.wire.decoding import decoded
-from llm_magics.wire.errors import InStreamError
-from llm_magics.wire.lines import NewlineSplitter
+from llm_magics.wire.decoders import InStreamError, decoded
 from llm_magics.wire.schema_dialects import GRAMMAR, compiled, tool_parameters
+from llm_magics.wire.sse import NewlineSplitter
 from llm_magics.wire.tool_calls import CallIds, text_of
 from llm_magics.wire.turns import in_tool_turns
 

@@ -25,9 +25,7 @@ from llm_magics.types import (
     float32_bytes,
 )
 from llm_magics.wire import openai_reasoning
-from llm_magics.wire.decoding import decoded
-from llm_magics.wire.errors import InStreamError, is_error
-from llm_magics.wire.event_chunks import EventChunkDecoder
+from llm_magics.wire.decoders import EventChunkDecoder, InStreamError, decoded, is_error
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, compiled, tool_parameters
 from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import ToolCallAssembler

@@ -22,7 +22,7 @@ from llm_magics.providers.huggingface.token import token
 from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, StreamChunk
-from llm_magics.wire.errors import is_error
+from llm_magics.wire.decoders import is_error
 
 _OWN = "https://router.huggingface.co"
 

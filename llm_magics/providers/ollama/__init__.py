@@ -39,8 +39,8 @@ from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk
 from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
-from llm_magics.wire.lines import NewlineSplitter
 from llm_magics.wire.schema_dialects import GRAMMAR
+from llm_magics.wire.sse import NewlineSplitter
 from llm_magics.wire.tool_calls import ids_of
 
 _HOW_TO_EMBED_LONG_TEXTS = (

@@ -1,8 +1,14 @@
-"""Thinking that a model wrote into its answer, taken out of it."""
+"""What all decoders share: events as JSON, chunks from events, <think> tags, stream errors."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llm_magics._util.text import read_json
 from llm_magics.types import StreamChunk
+from llm_magics.wire.sse import EventDecoder, ServerEvent
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
@@ -106,3 +112,90 @@ def _half_of_close(text: str) -> int:
         if _CLOSE.startswith(text[-length:]):
             return length
     return 0
+
+
+def decoded(data: bytes) -> Any:
+    """
+    Return the value in ``data``; halves of a character stay, for the other may be in the next.
+
+    Raises:
+        ValueError: it is not JSON, or it is nested too deeply.
+    """
+    return read_json(data, whole_characters=False)
+
+
+# What the code that reads an answer raises if the service sent something else than was agreed.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class InStreamError(Exception):
+    """The service sent an error inside a stream that had begun with status 200."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__(str(body))
+        self.body = body
+
+
+def is_error(body: Any) -> bool:
+    """
+    Return whether ``body``, an event of a stream or a whole answer, is an error.
+
+    Google sends its errors in a list, old vLLM servers as ``{"object": "error", …}``, gateways
+    as ``{"detail": …}`` or ``{"message": …}``.
+    """
+    if isinstance(body, list):
+        return any(is_error(each) for each in body)
+    if not isinstance(body, dict):
+        return False
+    if body.get("error"):
+        return True
+    if "choices" in body:
+        return False
+    says = body.get("message") or body.get("detail")
+    if body.get("object") == "error" or body.get("type") == "error":
+        return bool(says)
+    return bool(body.get("errors")) or bool(body.get("detail")) or _is_bare(body)
+
+
+def _is_bare(body: dict[str, Any]) -> bool:
+    """Whether it is a message with a code or status, and nothing else that an answer has."""
+    named = {"code", "status", "status_code", "type", "statusCode"}
+    has_name = any(body.get(name) is not None for name in named)
+    return isinstance(body.get("message"), str) and has_name
+
+
+class EventChunkDecoder(ABC):
+    """Feeds on bytes, yields the chunks that `_read` makes of the events in them."""
+
+    def __init__(self) -> None:
+        self._events = EventDecoder()
+        self.finished = False
+        # An error that came in one event with a piece of the answer, which is handed out first.
+        self.failure: Mapping[str, Any] | None = None
+
+    def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
+        """The chunks that ``data``, read at ``elapsed_s``, completes."""
+        return self._chunks(self._events.feed(data), elapsed_s)
+
+    def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
+        """What is left when the stream has ended."""
+        return self._chunks(self._events.flush(), elapsed_s)
+
+    def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
+        for event in events:
+            chunk = self._read(event, elapsed_s)
+            if chunk is not None:
+                yield chunk
+            if self.failure is not None:
+                raise InStreamError(self.failure)
+
+    @abstractmethod
+    def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
+        """The chunk in an event, if there is one."""
