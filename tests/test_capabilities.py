@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from llm_magics.providers import capabilities, create_provider
+from llm_magics.providers import create_provider, model_catalog
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.capabilities.renew import table_of
+from llm_magics.providers.model_catalog import table_of
 from tests.fake_anthropic import FakeAnthropic
 from tests.serving import Asked, Says, as_json, serving
 
 
 def test_the_table_bears_its_date_and_source() -> None:
     """And knows the models that people ask for, with abilities that the project has words for."""
-    assert date.fromisoformat(capabilities.as_of()) >= date(2026, 11, 1)
-    text = files("llm_magics.providers.capabilities").joinpath("models.json").read_text("utf-8")
+    assert date.fromisoformat(model_catalog.as_of()) >= date(2026, 11, 1)
+    text = files("llm_magics.providers").joinpath("models.json").read_text("utf-8")
     table = json.loads(text)
     assert table["source"].startswith("litellm")
     assert table["licence"] == "MIT"
@@ -33,17 +33,17 @@ def test_the_table_bears_its_date_and_source() -> None:
 
 def test_what_the_service_tells_counts_more() -> None:
     """The table fills in only what was left open; a dated name has its family's row."""
-    mini = capabilities.completed("openai", ModelInfo("gpt-4o-mini"))
+    mini = model_catalog.completed("openai", ModelInfo("gpt-4o-mini"))
     assert {"chat", "vision", "tools", "schema"} <= set(mini.abilities)
     assert mini.context == 128_000
     assert mini.input_usd == 0.15
-    assert capabilities.completed("openai", ModelInfo("gpt-4o-mini", context=5)).context == 5
-    small = capabilities.completed("openai", ModelInfo("text-embedding-3-small"))
+    assert model_catalog.completed("openai", ModelInfo("gpt-4o-mini", context=5)).context == 5
+    small = model_catalog.completed("openai", ModelInfo("text-embedding-3-small"))
     assert small.abilities == ("embeddings",)
-    dated = capabilities.completed("anthropic", ModelInfo("claude-haiku-4-5-20991231"))
+    dated = model_catalog.completed("anthropic", ModelInfo("claude-haiku-4-5-20991231"))
     assert dated.context == 200_000
-    assert capabilities.completed("openai", ModelInfo("nobody")) == ModelInfo("nobody")
-    assert capabilities.completed("nobody", ModelInfo("x")) == ModelInfo("x")
+    assert model_catalog.completed("openai", ModelInfo("nobody")) == ModelInfo("nobody")
+    assert model_catalog.completed("nobody", ModelInfo("x")) == ModelInfo("x")
 
 
 def test_the_providers_use_it() -> None:

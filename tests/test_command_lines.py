@@ -21,7 +21,7 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook.options import split, unescaped, without_comment
-from llm_magics.providers.capabilities import providers_of
+from llm_magics.providers.model_catalog import providers_of
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from llm_magics.notebook.options import (
     split,
 )
 from llm_magics.providers import get_available_providers
-from llm_magics.providers.openai_like.quirks import PROFILES
+from llm_magics.providers.profiles import PROFILES
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings

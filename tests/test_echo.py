@@ -12,7 +12,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics.parameters import Tool
-from llm_magics.providers.echo.calls import calls_in
+from llm_magics.providers.echo import calls_in
 
 
 def weather(city: str, days: int = 1) -> str:

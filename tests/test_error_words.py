@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.providers import create_provider
 from llm_magics.providers.error_bodies import told_by
-from llm_magics.providers.openai_like.refusals import classified
+from llm_magics.providers.openai_errors import classified
 from tests.serving import Asked, Says, as_json, serving
 
 HI = [ChatMessage("user", "hi")]

@@ -11,9 +11,8 @@ import pytest
 
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.huggingface import HuggingFaceConfig, HuggingFaceProvider
-from llm_magics.providers.huggingface.pooling import pooled
-from llm_magics.providers.huggingface.token import token
+from llm_magics.providers.hf_hub import token
+from llm_magics.providers.huggingface import HuggingFaceConfig, HuggingFaceProvider, pooled
 from tests.fake_huggingface import CHAT, EMBED, FakeHuggingFace
 from tests.fake_openai import unit
 from tests.serving import Says, as_json, serving

@@ -13,8 +13,7 @@ import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.attachments import Image
-from llm_magics.providers import create_provider
-from llm_magics.providers.huggingface import hub_cache
+from llm_magics.providers import create_provider, hf_hub
 from llm_magics.providers.huggingface.local import HuggingFaceLocalProvider
 from llm_magics.providers.local import LocalProvider
 from tests import published
@@ -211,7 +210,7 @@ def test_the_hubs_cache_is_listed_and_deleted_from(cache: Path) -> None:
     assert "someone/tiny" in str(caught.value.hint)
     asyncio.run(provider.delete_model("huggingface-local/someone/tiny"))
     assert asyncio.run(provider.list_models()) == []
-    assert hub_cache.cached_folder("someone/tiny") is None
+    assert hf_hub.cached_folder("someone/tiny") is None
 
 
 def test_a_damaged_model_is_said_to_be_one(cache: Path) -> None:
@@ -235,7 +234,7 @@ def test_what_is_not_there(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the packages; nothing else of the project suffers."""
-    monkeypatch.setattr("llm_magics.providers.huggingface.places.find_spec", lambda name: None)
+    monkeypatch.setattr("llm_magics.providers.huggingface.local.find_spec", lambda name: None)
     provider = create_provider("huggingface-local")
     assert asyncio.run(provider.initialize()) is False
     health = asyncio.run(provider.health_check())

@@ -19,7 +19,7 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.session import session
 from llm_magics.providers import create_provider
 from llm_magics.providers.local import LocalProvider
-from llm_magics.providers.local.engine import Engine
+from llm_magics.providers.local.process import Engine
 
 TALK = [ChatMessage("system", "Be brief."), ChatMessage("user", "Name a colour.")]
 SHORT = ModelParameters(max_tokens=5, temperature=0)

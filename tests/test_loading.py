@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.loading import told
 from llm_magics.providers.ollama import OllamaConfig, OllamaProvider
+from llm_magics.providers.streaming import told
 from tests.fake_ollama import CHAT, FakeOllama
 from tests.kernels import Kernel
 from tests.serving import Asked, Says, Server, serving

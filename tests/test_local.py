@@ -24,7 +24,7 @@ from llm_magics.http import Timeouts, Transport
 from llm_magics.parameters import Tool
 from llm_magics.providers import create_provider
 from llm_magics.providers.local import LocalConfig, LocalProvider
-from llm_magics.providers.local.engine import (
+from llm_magics.providers.local.process import (
     Engine,
     EngineSpec,
     default_threads,

@@ -21,7 +21,7 @@ import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.attachments import Image
 from llm_magics.progress import Progress
-from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, host, old_servers
+from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, dialect
 from llm_magics.types import StreamChunk
 from tests.fake_ollama import CHAT, EMBED, FakeOllama
 from tests.recorded import needs_recordings, records
@@ -64,11 +64,11 @@ def recorded(name: str, server: str = "ollama_server") -> Says:
 
 def test_where_the_server_is() -> None:
     """Every form of OLLAMA_HOST, as Ollama itself reads it."""
-    assert doctest.testmod(host).failed == 0
-    assert doctest.testmod(old_servers).failed == 0
-    assert host.parse_host(" example.com:80 ") == "http://example.com:80"
-    assert host.parse_host("[::1]:9") == "http://[::1]:9"
-    assert host.parse_host("::1" if False else "http://0.0.0.0:1") == "http://127.0.0.1:1"
+    assert doctest.testmod(dialect).failed == 0
+    assert doctest.testmod(dialect).failed == 0
+    assert dialect.parse_host(" example.com:80 ") == "http://example.com:80"
+    assert dialect.parse_host("[::1]:9") == "http://[::1]:9"
+    assert dialect.parse_host("::1" if False else "http://0.0.0.0:1") == "http://127.0.0.1:1"
 
 
 def test_the_environment_says_where_and_with_what_key(

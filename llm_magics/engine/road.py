@@ -13,7 +13,7 @@ from llm_magics.engine.response import Response
 from llm_magics.engine.session import Session
 from llm_magics.errors import ModelNotFoundError
 from llm_magics.policies import metrics
-from llm_magics.providers.capabilities import providers_of
+from llm_magics.providers.model_catalog import providers_of
 from llm_magics.runtime import routing
 from llm_magics.runtime.routing import Candidate, Route
 from llm_magics.secrets import redact

@@ -25,12 +25,12 @@ from llm_magics.errors import (
 )
 from llm_magics.http import KeyHeader
 from llm_magics.parameters import ModelParameters
-from llm_magics.providers import capabilities, refusals
+from llm_magics.providers import error_mapping, model_catalog
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import told_by
-from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
+from llm_magics.providers.identity import without_foreign
+from llm_magics.providers.parameter_fallback import LeavingOutProvider, Refused
 from llm_magics.providers.remote import RemoteConfig
-from llm_magics.providers.returning import without_foreign
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, model_name
 from llm_magics.wire import anthropic_messages as wire
@@ -142,7 +142,7 @@ class AnthropicProvider(LeavingOutProvider):
     async def describe_models(self) -> list[ModelInfo]:
         listing = await self._listing()
         with self._reading():
-            return [capabilities.completed("anthropic", _described(model)) for model in listing]
+            return [model_catalog.completed("anthropic", _described(model)) for model in listing]
 
     @property
     def price_list(self) -> str:
@@ -150,7 +150,7 @@ class AnthropicProvider(LeavingOutProvider):
 
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)
-        return capabilities.completed("anthropic", info) if self.price_list else info
+        return model_catalog.completed("anthropic", info) if self.price_list else info
 
     async def _listing(self) -> list[dict[str, Any]]:
         """All pages of the list."""
@@ -203,7 +203,7 @@ class AnthropicProvider(LeavingOutProvider):
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        return refusals.classified(
+        return error_mapping.classified(
             said,
             status,
             headers,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from llm_magics.attachments import ReasoningBlock
+from llm_magics.types import ChatMessage
 
 _CREDENTIAL_NAME = re.compile(
     r"auth|key|token|secret|pass|pwd|cookie|session|credential|sign|jwt|bearer", re.IGNORECASE
@@ -81,3 +85,20 @@ def _address(address: str) -> str:
 def _may_be_credential(name: str, value: str) -> bool:
     is_named = _CREDENTIAL_NAME.search(name) is not None
     return is_named or _CREDENTIAL_VALUE.search(value) is not None
+
+
+def without_foreign(messages: Sequence[ChatMessage], origin: str) -> list[ChatMessage]:
+    """
+    Return ``messages`` without the reasoning blocks that another service or model made.
+
+    Blocks of unknown origin stay: a wire format sends only those that have its shape.
+    """
+    return [_own(message, origin) for message in messages]
+
+
+def _own(message: ChatMessage, origin: str) -> ChatMessage:
+    if not message.reasoning_blocks:
+        return message
+    blocks = map(ReasoningBlock.of, message.reasoning_blocks)
+    own = tuple(block for block in blocks if block.origin in ("", origin))
+    return replace(message, reasoning_blocks=own)

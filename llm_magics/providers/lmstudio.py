@@ -18,9 +18,9 @@ from pydantic import Field, field_validator
 from llm_magics.errors import ContextLengthError, ModelNotFoundError, ProviderError, nearest
 from llm_magics.progress import Progress
 from llm_magics.providers.base import OF_TEXT, ModelInfo
-from llm_magics.providers.loading import Loading
-from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
-from llm_magics.providers.openai_like.quirks import Quirks
+from llm_magics.providers.openai_compatible import OpenAILikeConfig, OpenAILikeProvider
+from llm_magics.providers.profiles import Quirks
+from llm_magics.providers.streaming import Loading
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import Embeddings, Usage
 from llm_magics.wire.schema_dialects import GRAMMAR

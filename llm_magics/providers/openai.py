@@ -15,12 +15,11 @@ from pydantic import Field, field_validator, model_validator
 
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.parameters import ModelParameters
-from llm_magics.providers import capabilities
+from llm_magics.providers import model_catalog
 from llm_magics.providers.base import OF_TEXT, ModelInfo
-from llm_magics.providers.openai_like import OpenAILikeConfig
-from llm_magics.providers.openai_like.media import MediaProvider
-from llm_magics.providers.openai_like.quirks import PROFILES, Quirks, profile_of
-from llm_magics.providers.returning import without_foreign
+from llm_magics.providers.identity import without_foreign
+from llm_magics.providers.openai_compatible import MediaProvider, OpenAILikeConfig
+from llm_magics.providers.profiles import PROFILES, Quirks, profile_of
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire import openai_responses
@@ -145,7 +144,7 @@ class OpenAIProvider(MediaProvider):
     async def describe_models(self) -> list[ModelInfo]:
         infos = await super().describe_models()
         if self._is_openai_itself:
-            return [capabilities.completed("openai", info) for info in infos]
+            return [model_catalog.completed("openai", info) for info in infos]
         return infos
 
     @property
@@ -154,7 +153,7 @@ class OpenAIProvider(MediaProvider):
 
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)
-        return capabilities.completed("openai", info) if self._is_openai_itself else info
+        return model_catalog.completed("openai", info) if self._is_openai_itself else info
 
     @property
     def _is_openai_itself(self) -> bool:

@@ -24,7 +24,7 @@ from llm_magics.errors import (
 from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import ProviderConfig, StreamingProvider
 from llm_magics.providers.identity import identity_of
-from llm_magics.providers.streams import Decoder, stream_chunks
+from llm_magics.providers.streaming import Decoder, stream_chunks
 from llm_magics.secrets import (
     Address,
     KeyHeaders,

@@ -170,7 +170,7 @@ def _models() -> list[str]:
     """The models known without asking: those built in, those in use, those listed before."""
     from llm_magics.engine.session import session
     from llm_magics.providers.echo import MODELS
-    from llm_magics.providers.local.catalog import STARTERS
+    from llm_magics.providers.local.starters import STARTERS
     from llm_magics.settings.config import config
 
     built_in = [f"echo/{name}" for name in MODELS] + [f"local/{name}" for name in STARTERS]

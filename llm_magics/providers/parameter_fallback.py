@@ -16,13 +16,8 @@ from typing import Any, ClassVar
 from llm_magics.errors import ProviderError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
-from llm_magics.providers.schema_binding import (
-    SchemaBindings,
-    refuses_schema,
-    stated,
-    unwrapping,
-)
-from llm_magics.providers.streams import Decoder
+from llm_magics.providers.schema_fallback import SchemaBindings, refuses_schema, stated, unwrapping
+from llm_magics.providers.streaming import Decoder
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.user_code import warn
 from llm_magics.wire.schema_dialects import JSON_OBJECT, Dialect, compiled

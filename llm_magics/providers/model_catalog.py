@@ -1,17 +1,24 @@
 """
-Makes ``models.json`` anew, from the table that the project litellm keeps (MIT licence).
+What models can do, read and cost, where the service itself does not say.
 
-``pip download --no-deps litellm``, then
-``python -m llm_magics.providers.capabilities.renew WHEEL YYYY-MM-DD``.
+The table in ``models.json`` has its date and source. What a service reports counts more. Make
+the table again with ``pip download --no-deps litellm`` (MIT licence), then
+``python -m llm_magics.providers.model_catalog WHEEL YYYY-MM-DD``.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zipfile
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from llm_magics.providers.base import ModelInfo
 
 _MEMBER = "litellm/model_prices_and_context_window_backup.json"
 _PROVIDERS = ("anthropic", "openai")
@@ -70,6 +77,53 @@ def main(wheel: str, day: str) -> None:
     table = table_of(entries, Path(wheel).name.split("-cp")[0], day)
     text = json.dumps(table, indent=0, ensure_ascii=False)
     Path(__file__).with_name("models.json").write_text(f"{text}\n", "utf-8")
+
+
+# The date that services put behind the name of a model's version.
+_DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = files(__package__).joinpath("models.json").read_text("utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
+
+
+def as_of() -> str:
+    """The day of the table, as ``YYYY-MM-DD``."""
+    return str(_table()["as_of"])
+
+
+def providers_of(model: str) -> list[str]:
+    """
+    Return the cloud providers in the table that have ``model``, or others of its family.
+
+    A model that is newer than the table is recognised by the beginning of its name (``gpt-``).
+    """
+    tables: dict[str, dict[str, Any]] = _table()["models"]
+    bare = _DATE.sub("", model)
+    having = [name for name, known in tables.items() if model in known or bare in known]
+    family = re.match(r"(?:[a-z]{3,}|o\d)(?=-)", model)
+    if having or family is None:
+        return having
+    return [
+        name
+        for name, known in tables.items()
+        if any(each.startswith(f"{family[0]}-") for each in known)
+    ]
+
+
+def completed(provider: str, told: ModelInfo) -> ModelInfo:
+    """``told`` by the service, and what it left open from the table."""
+    known = _table()["models"].get(provider, {})
+    row = known.get(told.name) or known.get(_DATE.sub("", told.name)) or {}
+    missing: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in row.items()
+        if not getattr(told, name)
+    }
+    return replace(told, **missing)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,127 @@ answers with what the tool gave; a picture is named by its type.
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
+import math
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import re
+import warnings
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from pydantic import Field
 
 from llm_magics.errors import ModelNotFoundError, nearest
-from llm_magics.parameters import ModelParameters
+from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
-from llm_magics.providers.echo.calls import calls_in
-from llm_magics.providers.echo.words import hashed_words, lorem, tokens_of
 from llm_magics.types import ChatMessage, Embeddings, StreamChunk, ToolCall, Usage
+
+_LONGEST_CALL = 2000
+_MOST_CALLS, _MOST_PLACES = 20, 200
+# A text in quotes, or one sign; only brackets outside of quotes count.
+_PART = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|.""", re.DOTALL)
+
+
+def calls_in(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
+    """
+    The calls of ``tools`` in ``text``, such as ``weather("Oslo")``, in their order.
+
+    Arguments are literals, by place or by name; what Python would not call so is no call.
+    """
+    by_name = {tool.name: tool for tool in tools}
+    found: list[ToolCall] = []
+    for name, written in _written(text, list(by_name)):
+        arguments = _arguments(written, by_name[name])
+        if arguments is not None and len(found) < _MOST_CALLS:
+            found.append(ToolCall(f"call_{len(found)}", name, arguments))
+    return tuple(found)
+
+
+def _written(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each place where one of ``names`` is called in ``text``, up to its closing bracket."""
+    if not names:
+        return
+    end = 0
+    places = re.finditer(rf"(?<![\w.])({'|'.join(map(re.escape, names))})\(", text)
+    for place in islice(places, _MOST_PLACES):
+        if place.start() < end:  # within the call before
+            continue
+        length = _length(text[place.end() : place.end() + _LONGEST_CALL])
+        end = place.end() + max(0, length)
+        if length >= 0:
+            yield place[1], f"f({text[place.end() : end]}"
+
+
+def _length(text: str) -> int:
+    """How much of ``text`` there is to the bracket that closes what it begins in; -1 for none."""
+    depth = 1
+    for part in _PART.finditer(text):
+        depth += {"(": 1, ")": -1}.get(part[0], 0)
+        if not depth:
+            return part.end()
+    return -1
+
+
+def _arguments(written: str, tool: Tool) -> str | None:
+    """The arguments of a call as JSON; ``None`` where it cannot be made."""
+    names = list(tool.parameters.get("properties", {}))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of backslashes, which are the user's
+            node = ast.parse(written, mode="eval").body
+        if not isinstance(node, ast.Call) or len(node.args) > len(names):
+            return None
+        given: dict[str, Any] = dict(zip(names, map(ast.literal_eval, node.args), strict=False))
+        for each in node.keywords:
+            if each.arg is None or each.arg in given:
+                return None
+            given[each.arg] = ast.literal_eval(each.value)
+        arguments = json.dumps(given, ensure_ascii=False, allow_nan=False)
+        arguments.encode("utf-8")
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+    return arguments
+
+
+LOREM_TOKENS = 60
+_WORDS = (  # noqa: SIM905 (a list of them would be a page long)
+    "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor "
+    "incididunt ut labore et dolore magna aliqua enim ad minim veniam quis nostrud "
+    "exercitation ullamco laboris nisi aliquip ex ea commodo consequat duis aute irure in "
+    "reprehenderit voluptate velit esse cillum fugiat nulla pariatur excepteur sint "
+    "occaecat cupidatat non proident sunt culpa qui officia deserunt mollit anim id est "
+    "laborum "
+).split()
+
+
+def tokens_of(text: str) -> list[str]:
+    """``text`` cut into what counts as tokens here: words with the space before them."""
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+def lorem(draw: random.Random, count: int = LOREM_TOKENS) -> str:
+    """So many words and a few more, in sentences."""
+    words: list[str] = []
+    while len(words) < count:
+        sentence = draw.choices(_WORDS, k=draw.randint(6, 12))
+        words += [sentence[0].capitalize(), *sentence[1:-1], sentence[-1] + "."]
+    return " ".join(words)
+
+
+def hashed_words(text: str, dimensions: int) -> list[float]:
+    """A unit vector: each word adds to one of its numbers, or takes away."""
+    vector = [0.0] * dimensions
+    for word in re.findall(r"\w+", text.lower()) or [text]:
+        digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+        vector[int.from_bytes(digest[:4], "little") % dimensions] += 1.0 if digest[4] & 1 else -1.0
+    norm = math.sqrt(sum(value * value for value in vector))
+    if not norm:  # words that cancel out
+        vector[0], norm = 1.0, 1.0
+    return [value / norm for value in vector]
+
 
 _TEXT = ("chat", "completion", "embeddings")
 _ABILITIES = {"echo": (*_TEXT, "vision", "tools"), "lorem": _TEXT}

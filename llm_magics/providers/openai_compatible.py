@@ -14,23 +14,19 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from llm_magics._util.text import batches_in_order
+from llm_magics.attachments import Sound, Transcript
 from llm_magics.errors import ProviderError
-from llm_magics.http import KeyHeader, Reply
+from llm_magics.http import Form, KeyHeader, Reply, Transport
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.leaving_out import LeavingOutProvider, Refused
-from llm_magics.providers.openai_like.listing import described
-from llm_magics.providers.openai_like.quirks import Quirks
-from llm_magics.providers.openai_like.refusals import (
-    Adapted,
-    NoSystem,
-    classified,
-    refused_parameter,
-)
+from llm_magics.providers.identity import without_foreign
+from llm_magics.providers.openai_errors import Adapted, NoSystem, classified, refused_parameter
+from llm_magics.providers.parameter_fallback import LeavingOutProvider, Refused
+from llm_magics.providers.profiles import Quirks, described
 from llm_magics.providers.remote import RemoteConfig
-from llm_magics.providers.returning import without_foreign
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage, model_name
 from llm_magics.wire import openai_chat
+from llm_magics.wire import openai_media as wire
 from llm_magics.wire.tool_calls import ids_of
 
 # A refused parameter and what takes its place.
@@ -191,3 +187,76 @@ class OpenAILikeProvider(LeavingOutProvider):
 def _as_user(message: dict[str, Any]) -> dict[str, Any]:
     """A system message as the user's own words, which every model reads."""
     return {**message, "role": "user"} if message["role"] == "system" else message
+
+
+class MediaProvider(OpenAILikeProvider):
+    """A service that paints and listens too."""
+
+    async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
+        """
+        Pictures of ``prompt``, each as the bytes of a file.
+
+        Args:
+            options: ``n``, ``size``, ``quality``, ``background`` … as the service has them.
+        """
+        model = self.bare(model)
+        body = wire.image_request(prompt, model, options)
+        path = self._path("/images/generations", model)
+        self._without_known(path, body, model)
+        while True:
+            try:
+                reply = await self._object("POST", path, body, model)
+                break
+            except ProviderError as error:
+                if not self._has_learned(error, path, body, model):
+                    raise
+        with self._reading():
+            made = wire.images_of(reply)
+        return [await self._fetched(each) if isinstance(each, str) else each for each in made]
+
+    async def _fetched(self, url: str) -> bytes:
+        """The picture at ``url``. The key is not sent there: it lies with somebody else."""
+        if not url.startswith("https://"):
+            msg = f"The service sent an address that is not safe: {url[:80]}"
+            raise ProviderError(msg, provider=self.name)
+        address, _, query = url.partition("#")[0].partition("?")
+        elsewhere = Transport(
+            address, timeouts=self.config.timeouts, query=query, limits=self.config.limits
+        )
+        try:
+            reply = await elsewhere.send("GET", "")
+        except ConnectionError as error:
+            raise self._not_fetched(url, str(error)) from error
+        finally:
+            await elsewhere.close()
+        if not reply.ok:
+            raise self._not_fetched(url, f"status {reply.status}")
+        return reply.body
+
+    def _not_fetched(self, url: str, why: str) -> ProviderError:
+        """Return an error that is not retried: that would pay for another image."""
+        msg = f"The image was made and could not be fetched ({why})."
+        return ProviderError(msg, hint=f"Fetch it yourself: {url}", provider=self.name)
+
+    async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
+        """
+        What is said in ``audio``, the bytes of a file.
+
+        Args:
+            options: ``format`` (``json``, ``text``, ``srt``, ``vtt``, ``verbose_json``,
+                ``diarized_json``), ``language``, ``prompt``, ``temperature``,
+                ``timestamp_granularities`` … as the service has them.
+        """
+        model = self.bare(model)
+        sound = Sound(audio)
+        wire.check_size(sound)
+        fields, wanted = wire.transcription_fields(model, options)
+        file = (sound.file_name, sound.data, sound.media_type)
+        form = Form(fields, {"file": file})
+        path = self._path("/audio/transcriptions", model)
+        reply = await self._send("POST", path, form, model)
+        said = reply.json() if reply.body.startswith(b"{") else None
+        if isinstance(said, dict) and said.get("error"):  # status 200 does not make it an answer
+            raise self._error(said, None, reply.headers, model)
+        with self._reading():
+            return wire.transcript_of(reply.body, wanted)

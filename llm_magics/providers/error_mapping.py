@@ -1,0 +1,360 @@
+"""
+What a refusal over HTTP means, whoever refuses: the part that all services have in common.
+
+A service's own type and code count first. Statuses lie: a missing model is 404 in one of
+OpenAI's interfaces and 400 in another.
+
+Error messages that mean something where no code says it, in the words of each service.
+
+A message may quote the prompt, and a prompt may say anything: what stands in quotes does not
+count, and most words count only with a status that blames the request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Any
+
+from llm_magics.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ContentFilterError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnsupportedError,
+)
+from llm_magics.providers.error_bodies import Told, told_by
+from llm_magics.secrets import redact
+
+# Durations as OpenAI and Groq write them: "20ms", "7.66s", "6m0s", "1h2m3s".
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
+
+# A larger number is no duration but a moment, in seconds or milliseconds since 1970.
+_MOMENT_S, _MOMENT_MS = 1e9, 1e11
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """
+    Return the seconds to wait, or ``None`` if the service does not say.
+
+    Read are ``retry-after-ms``, ``retry-after`` in seconds or as a date (RFC 9110, section
+    10.2.3), and ``x-ratelimit-reset-…`` of a limit of which nothing remains. They count only
+    with errors; some services send them with success.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    now = now or datetime.now(UTC)
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    return _until(value, now) if value else _reset_s(headers, now)
+
+
+def _until(text: str, now: datetime) -> float | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - now).total_seconds())
+
+
+def _reset_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return when the last of the used-up limits is reset."""
+    names = ["", *(f"-{limit}" for limit in _LIMITS)]
+    resets = [
+        _duration(headers.get(f"x-ratelimit-reset{name}"), now)
+        for name in names
+        if _number(headers.get(f"x-ratelimit-remaining{name}")) == 0
+    ]
+    return max((seconds for seconds in resets if seconds is not None), default=None)
+
+
+def _duration(text: str | None, now: datetime) -> float | None:
+    number = _number(text)
+    if number is not None:
+        if number < _MOMENT_S:
+            return number
+        moment = number / 1000 if number > _MOMENT_MS else number
+        return max(0.0, moment - now.timestamp())
+    compact = (text or "").replace(" ", "")
+    parts = _PART.findall(compact)
+    if not parts or "".join(amount + unit for amount, unit in parts) != compact:
+        return None
+    return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        return None
+    return number if number is not None and 0 <= number < float("inf") else None
+
+
+# More of an error's text is not read: it may be a whole web page, or worse.
+MOST_READ = 4000
+
+# Statuses that blame the request. An error inside a stream has none, and may blame it too.
+_BLAMES_THE_REQUEST = frozenset({None, 400, 404, 413, 422})
+
+# Statuses that say what is wrong, whatever the words.
+_SAYS_IT_ALL = frozenset({401, 402, 403, 429, 529})
+
+_N = r"\(?[\d,._]+\)?"
+
+# Local servers report with status 500, or inside a stream, that the context is full.
+_FULL_CONTEXT = re.compile(
+    r"trying to keep the first \d+ tokens"  # LM Studio
+    r"|tokens to keep from the initial prompt is greater than the context length"  # LM Studio
+    r"|cannot truncate prompt with n_keep"  # LM Studio
+    r"|context size has been exceeded"  # llama.cpp and LM Studio, in the middle of an answer
+    r"|exceeds? the available context size"  # llama.cpp
+    rf"|input {_N} tokens\)? is (?:larger than the max context size|too large)"  # llama.cpp
+    r"|input .{0,30}too large to process"  # llama.cpp's embeddings
+    r"|prompt too long; exceeded max context length"  # Ollama
+    r"|the (?:input length|prompt) exceeds the context length",  # Ollama
+    re.IGNORECASE,
+)
+
+_TOO_LONG = re.compile(
+    # OpenAI, Azure, vLLM, DeepSeek, OpenRouter, Mistral, SGLang, Fireworks
+    r"maximum context length"
+    r"|context length exceeded|exceed\w* (?:the |this |its |your )?(?:model'?s? )?context length"
+    r"|context window|exceeds? the (?:available )?context"
+    r"|(?:longer|larger|greater) than the (?:model'?s? )?(?:context|maximum (?:model|context|input)) length"
+    r"|exceeds? (?:the )?(?:model'?s? )?max(?:imum)?[ _](?:model|context|input|prompt|sequence)[ _]len"
+    r"|maximum prompt length is"  # xAI
+    r"|maximum allowed input length"
+    r"|input tokens exceed the configured limit"  # OpenAI, Azure
+    # OpenAI's embeddings
+    rf"|requested {_N} tokens, max {_N} tokens per request"
+    # Anthropic
+    r"|(?:prompt|input|request) is too long|exceed context limit"
+    # Google
+    r"|input token count.{0,40}(?:exceeds? the maximum|but (?:the )?model supports)"
+    # Groq, Cerebras
+    r"|reduce the length of (?:the|your) (?:messages|prompt|input)"
+    # TGI, TEI, Together
+    r"|inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than"
+    # Mistral's embeddings, Voyage
+    rf"|has {_N} tokens, exceeding|max allowed tokens per submitted batch"
+    # Cohere, Bedrock
+    r"|too many (?:input )?tokens(?!.{0,40}(?:wait|per (?:minute|day)|try again))"
+    # Cloudflare, Copilot, Moonshot, watsonx, DashScope
+    r"|exceeded this model context window"
+    r"|prompt token count of|exceeded model token limit|token limit exceeded"
+    r"|cannot exceed the total tokens limit|range of input length should be"
+    # look-alikes
+    r"|exceeds? the max(?:imum)? (?:number of )?(?:input |prompt |context )?tokens?\b"
+    r"|prompt too long",
+    re.IGNORECASE,
+)
+
+_NO_SUCH_MODEL = re.compile(
+    r"model\b.{0,80}\b(?:does not exist|not found|is not supported by any provider)"
+    r"|not a valid model",
+    re.IGNORECASE,
+)
+
+# One request that is larger than what the account may send in a minute, or not in its tier.
+_TOO_LARGE_FOR_TIER = re.compile(
+    r"^\W*request too large for .{0,300}\b(?:tokens|requests) per|^\W*request too large for model"
+    r"|long context beta is not yet available|usage is required for long context",
+    re.IGNORECASE | re.DOTALL,
+)
+_LIMIT_AND_REQUESTED = re.compile(
+    r"\bper (?:min|day|hour|minute)\b.{0,40}\blimit:? ([\d,]+).{0,60}?\brequested:? ([\d,]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_QUOTED = re.compile(
+    r"```.*?```|“[^”]*”|«[^»]*»"
+    r'|(?<!\w)"[^"]*\s[^"]*"(?!\w)'
+    r"|(?<!\w)'[^']*\s[^']*'(?!\w)"
+    r"|(?<!\w)`[^`]*\s[^`]*`(?!\w)",
+    re.DOTALL,
+)
+
+
+def unquoted(message: str) -> str:
+    """Return the beginning of ``message`` without the phrases that it quotes."""
+    return _QUOTED.sub(" … ", message[:MOST_READ])
+
+
+def is_too_long(message: str, status: int | None) -> bool:
+    """Return whether ``message`` says that the prompt is longer than the model can read."""
+    if status in _SAYS_IT_ALL:
+        return False
+    words = unquoted(message)
+    if _FULL_CONTEXT.search(words):
+        return True
+    return status in _BLAMES_THE_REQUEST and bool(_TOO_LONG.search(words))
+
+
+def is_missing_model(message: str, status: int | None) -> bool:
+    """Return whether ``message`` says that the model does not exist."""
+    blames = status is not None and status in _BLAMES_THE_REQUEST
+    return blames and bool(_NO_SUCH_MODEL.search(message[:MOST_READ]))
+
+
+def is_too_large_for_tier(message: str, status: int | None) -> bool:
+    """
+    Return whether one request is larger than the account may send in a minute.
+
+    That is a rate limit, and no waiting helps.
+    """
+    if status not in {*_BLAMES_THE_REQUEST, 429}:
+        return False
+    words = unquoted(message)
+    if _TOO_LARGE_FOR_TIER.search(words):
+        return True
+    found = _LIMIT_AND_REQUESTED.search(words)
+    if found is None:
+        return False
+    limit, requested = (int(each.replace(",", "") or 0) for each in found.groups())
+    return requested > limit > 0
+
+
+_BY_STATUS: dict[int, type[ProviderError]] = {
+    401: AuthenticationError,
+    402: RateLimitError,
+    403: AuthenticationError,
+    404: ModelNotFoundError,
+    413: ContextLengthError,
+    429: RateLimitError,
+    501: UnsupportedError,
+    529: RateLimitError,
+}
+
+_HINTS: dict[type[ProviderError], str] = {
+    AuthenticationError: "Check the provider's key.",
+    ConfigurationError: "Check the provider's base_url.",
+    ContentFilterError: "Word it differently; the service will not answer this.",
+    ContextLengthError: "Shorten the prompt, or use a model with a longer context.",
+    ModelNotFoundError: "List what there is with %llm models.",
+    RateLimitError: "Wait a little and run the cell again.",
+    UnsupportedError: "Use another model; %llm models shows what each can do.",
+}
+
+# llama.cpp says so where a model was given no eyes.
+_CANNOT_SEE = "image input is not supported"
+
+# Codes and types by which services say that they have too much to do, with whatever status.
+_OVERLOADED = frozenset(
+    {
+        "engine_overloaded",
+        "engine_overloaded_error",
+        "overloaded",
+        "overloaded_error",
+        "server_is_overloaded",
+        "server_overloaded",
+        "slow_down",
+    }
+)
+_STATUS_OVERLOADED = 529
+
+_NO_STATUSES: Mapping[str, int] = MappingProxyType({})
+
+_SPENT_HINT = "Fill up the account; asking again does not help."
+_TOO_LARGE_HINT = (
+    "Shorten the prompt or lower max_tokens, or raise the account's limit; "
+    "asking again does not help."
+)
+
+# Asking again later may help, though the caller need not change anything.
+_PASSING = frozenset({408, 409, 425, 529})
+
+
+def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
+    body: Any,
+    status: int | None,
+    headers: Mapping[str, str],
+    *,
+    provider: str,
+    model: str,
+    by_code: Mapping[str, type[ProviderError]],
+    statuses: Mapping[str, int] = _NO_STATUSES,
+    spent: frozenset[str] = frozenset(),
+    request_id: str = "x-request-id",
+) -> ProviderError:
+    """
+    The error that a refusal stands for.
+
+    Args:
+        by_code: what the service's own codes and types mean.
+        statuses: the status that an error inside a stream would have had, by its type.
+        spent: those that mean an empty account, where asking again is of no use.
+        request_id: the header that names the request.
+    """
+    told = told_by(body)
+    names = (str(told.kind), str(told.code))
+    meant = (
+        status or told.status or next((statuses[each] for each in names if each in statuses), None)
+    )
+    if meant is None and not _OVERLOADED.isdisjoint(names):
+        meant = _STATUS_OVERLOADED
+    is_spent = meant == 402 or bool(spent & {str(told.code), str(told.kind)})
+    is_too_large = not is_spent and is_too_large_for_tier(told.message, meant)
+    made = RateLimitError if is_spent or is_too_large else _kind(told, body, meant, by_code)
+    retryable = made.retryable or (meant or 0) >= 500 or meant in _PASSING
+    if meant == 501 or made in (ContextLengthError, ModelNotFoundError, UnsupportedError):
+        retryable = False
+    hint = _SPENT_HINT if is_spent else _TOO_LARGE_HINT if is_too_large else _HINTS.get(made)
+    return made(
+        f"{provider}{f'/{model}' if model else ''}: {_words(told, meant, headers)}.",
+        hint=hint,
+        provider=provider,
+        model=model,
+        status=meant,
+        code=told.code if told.code is not None else told.kind,
+        request_id=headers.get(request_id),
+        # Some send it with success too, and an error inside a stream is one of those.
+        retry_after=retry_after_s(headers) if status else None,
+        retryable=retryable and not is_spent and not is_too_large and not _is_forbidden(headers),
+        body=body,
+    )
+
+
+def _kind(
+    told: Told, body: Any, status: int | None, by_code: Mapping[str, type[ProviderError]]
+) -> type[ProviderError]:
+    for name in (told.code, told.kind):
+        if str(name) in by_code:
+            return by_code[str(name)]
+        if str(name) in _OVERLOADED:
+            return RateLimitError
+    if status is not None and (300 <= status < 400 or (status == 404 and isinstance(body, str))):
+        return ConfigurationError  # another server's page, or nobody's
+    return _by_words(told.message, status) or _BY_STATUS.get(status or 0, ProviderError)
+
+
+def _by_words(message: str, status: int | None) -> type[ProviderError] | None:
+    if is_too_long(message, status):
+        return ContextLengthError
+    if message.startswith(_CANNOT_SEE):
+        return UnsupportedError
+    return ModelNotFoundError if is_missing_model(message, status) else None
+
+
+def _words(told: Told, status: int | None, headers: Mapping[str, str]) -> str:
+    if status is not None and 300 <= status < 400:
+        return f"the address redirects to {headers.get('location', 'another')}"
+    text = told.message[:MOST_READ]
+    text = re.sub(r"<[^>]*>", " ", text) if text.lstrip().startswith("<") else text
+    return redact(" ".join(text.split())).rstrip(".")[:300] or f"status {status}"
+
+
+def _is_forbidden(headers: Mapping[str, str]) -> bool:
+    """Whether the service itself says that asking again is of no use."""
+    return headers.get("x-should-retry", "").lower() == "false"

@@ -1,0 +1,333 @@
+"""What an Ollama server's errors mean: by its words where they tell more than the status."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from llm_magics._util.text import read_json
+from llm_magics.errors import (
+    AuthenticationError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnsupportedError,
+    UsageError,
+    nearest,
+)
+from llm_magics.progress import Progress
+from llm_magics.providers import error_mapping
+from llm_magics.providers.error_bodies import told_by
+from llm_magics.providers.error_mapping import retry_after_s
+from llm_magics.secrets import redact, stripped
+
+# What 0.24 says, what the llama-server of 0.30 says, and what it says of a text to embed.
+_TOO_LONG = re.compile(
+    r"exceeds the (?:context length|available context size)|input .{0,40}too large to process"
+)
+
+_TOKENS = re.compile(r"\((\d{1,9}) tokens\)")
+
+# A suggested context has room for an answer, and is no larger than any model's.
+_ROOM_FOR_ANSWER = 512
+_LARGEST = 2**20
+
+# Parts of what the server says with status 500 when the caller is at fault.
+_CALLERS_FAULT = ("option ", "invalid format", "invalid json schema", "must be of type")
+
+
+def classified(
+    said: Any, status: int | None, headers: Mapping[str, str], provider: str, model: str
+) -> ProviderError:
+    """The error that the server's words and status stand for."""
+    if isinstance(said, str) and said.lstrip().startswith("<"):  # no word of Ollama's
+        return error_mapping.classified(
+            said, status, headers, provider=provider, model=model, by_code={}
+        )
+    told = told_by(said)  # from 0.30 on a JSON string inside ``error``
+    if status is None:  # in a stream, of newer servers
+        status = told.status
+    words = redact(told.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
+    made, hint = _kind(words.lower(), status)
+    if made is ContextLengthError:
+        hint = _context_hint(words, provider)
+    callers_fault = any(part in words.lower() for part in _CALLERS_FAULT)
+    retryable = made.retryable or (
+        (status is None or status >= 500 or status == 408) and not callers_fault
+    )
+    return made(
+        f"{provider}{f'/{model}' if model else ''}: {words[:300] or f'status {status}'}.",
+        hint=hint,
+        provider=provider,
+        model=model,
+        status=status,
+        retry_after=retry_after_s(headers),
+        retryable=retryable and made not in (ModelNotFoundError, ContextLengthError),
+        body=said,
+    )
+
+
+def _context_hint(words: str, provider: str) -> str:
+    """Return how to make room for a prompt; ``words`` may say how long it is."""
+    length = max(map(int, _TOKENS.findall(words)), default=0)
+    size = 8192
+    while size < length + _ROOM_FOR_ANSWER and size < _LARGEST:
+        size *= 2
+    return (
+        f"Raise the context: -p num_ctx={size} in a cell, lm.ask(…, num_ctx={size}), or "
+        f"%llm config providers.{provider}.num_ctx {size}. "
+        "Or shorten the prompt, or let the server cut it with truncate=True."
+    )
+
+
+def _kind(words: str, status: int | None) -> tuple[type[ProviderError], str | None]:
+    if "does not support" in words:
+        return UnsupportedError, "Use another model; %llm models shows what each can do."
+    if _TOO_LONG.search(words):
+        return ContextLengthError, None
+    if status in (401, 403):
+        return AuthenticationError, "Set OLLAMA_API_KEY."
+    if status == 404 or "file does not exist" in words:
+        return ModelNotFoundError, None
+    if status in (429, 503):
+        return RateLimitError, "Wait a little and run the cell again."
+    return ProviderError, None
+
+
+_PORT = 11434
+
+# The paths of Ollama's own interface and of its look-alike of OpenAI's, which requests add.
+_INTERFACE = re.compile(
+    r"(?:/(?:api|v1)(?:/(?:chat(?:/completions)?|completions|embed(?:dings)?|generate|models|tags))?)$"
+)
+
+
+def parse_host(host: str) -> str:
+    """
+    The address that a value of ``OLLAMA_HOST`` stands for.
+
+    >>> parse_host("")
+    'http://127.0.0.1:11434'
+    >>> parse_host("example.com:8000")
+    'http://example.com:8000'
+    >>> parse_host("https://ollama.com")
+    'https://ollama.com:443'
+    >>> parse_host("0.0.0.0")
+    'http://127.0.0.1:11434'
+    >>> parse_host(":8000")
+    'http://127.0.0.1:8000'
+    >>> parse_host("[::1]")
+    'http://[::1]:11434'
+    >>> parse_host("http://example.com/path/")
+    'http://example.com:80/path'
+
+    What an address for another client ends with is left out, and credentials stay:
+
+    >>> parse_host("http://localhost:11434/v1/")
+    'http://localhost:11434'
+    >>> parse_host("https://ada:secret@example.com/ollama/api")
+    'https://ada:secret@example.com:443/ollama'
+
+    Raises:
+        ValueError: it is not an address.
+    """
+    host = stripped(host)
+    scheme, separator, _ = host.partition("://")
+    parts = urlsplit(host if separator else f"http://{host}")
+    ports = {"http": 80, "https": 443} if separator else {}
+    port = parts.port or ports.get(scheme, _PORT)
+    name = parts.hostname or "127.0.0.1"
+    if name in ("0.0.0.0", "::"):  # noqa: S104 (where a server listens is not where one asks)
+        name = "127.0.0.1"
+    shown = f"[{name}]" if ":" in name else name
+    user, at, _ = parts.netloc.rpartition("@")
+    path = _INTERFACE.sub("", parts.path.rstrip("/"))
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{user}{at}{shown}:{port}{path}{query}"
+
+
+# api/types.go, Options and Runner.
+_OPTIONS = frozenset(
+    [
+        "num_keep",
+        "seed",
+        "num_predict",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "repeat_last_n",
+        "temperature",
+        "repeat_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "stop",
+        "num_ctx",
+        "num_batch",
+        "num_gpu",
+        "main_gpu",
+        "use_mmap",
+        "num_thread",
+        "draft_num_predict",
+        "numa",
+        "low_vram",
+        "use_mlock",
+        "vocab_only",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "penalize_newline",
+        "tfs_z",
+        "logits_all",
+        "embedding_only",
+        "f16_kv",
+    ]
+)
+
+
+def with_options(body: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return ``body`` with the runner's options where the server reads them.
+
+    It ignores them beside ``model``, where a parameter such as ``num_ctx`` would arrive.
+
+    Raises:
+        UsageError: ``truncate`` or ``shift`` is neither true nor false.
+    """
+    for name in ("truncate", "shift"):
+        if not isinstance(body.get(name, False), bool):
+            msg = f"{name} cannot be {body[name]!r}."
+            raise UsageError(msg, hint="Give it true or false.")
+    beside = {name: body[name] for name in body if name in _OPTIONS}
+    if not beside:
+        return body
+    rest = {name: value for name, value in body.items() if name not in beside}
+    return {**rest, "options": {**beside, **body.get("options", {})}}
+
+
+def check(names: Iterable[str]) -> None:
+    """Refuse an option that there is not: a slip would go unnoticed."""
+    for name in names:
+        if name not in _OPTIONS:
+            msg = f'Ollama has no option "{name}".'
+            raise UsageError(msg, hint=nearest(name, _OPTIONS))
+
+
+class PullSizes:
+    """Adds up the layers of a pull: their lines repeat, and come in any order."""
+
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider = provider
+        self._model = model
+        self._done: dict[str, int] = {}
+        self._total: dict[str, int] = {}
+        self.succeeded = False
+
+    def after(self, line: bytes, elapsed_s: float) -> Progress:
+        """How far the pull has come with this line."""
+        told = read_json(line)
+        if not isinstance(told, dict):
+            msg = f"a line that is no object: {line[:40]!r}"
+            raise TypeError(msg)
+        if "error" in told:
+            raise classified(told, None, {}, self._provider, self._model)
+        self.succeeded = self.succeeded or told.get("status") == "success"
+        digest = told.get("digest")
+        if digest:
+            self._total[digest] = int(told.get("total") or self._total.get(digest, 0))
+            self._done[digest] = int(told.get("completed") or self._done.get(digest, 0))
+        done, total = sum(self._done.values()), sum(self._total.values())
+        task = f"fetching {self._model}"
+        if not total:
+            return Progress(f"{task}: {told.get('status', '')}", elapsed_s=elapsed_s)
+        return Progress(task, total if self.succeeded else done, total, elapsed_s=elapsed_s)
+
+
+# The first version that refuses on request what does not fit (ollama/ollama#12582).
+_REFUSES = (0, 12, 6)
+
+# Contexts are powers of two or nearly so: any other count cannot be that of a full one.
+_CONTEXT_STEP = 64
+
+
+def cuts_silently(version: str) -> bool:
+    """
+    Whether a server of ``version`` ignores ``truncate`` in chat and completion.
+
+    >>> cuts_silently("0.11.4"), cuts_silently("0.12.6-rc0"), cuts_silently("0.30.0")
+    (True, False, False)
+    >>> cuts_silently("0.0.0"), cuts_silently("unknown")
+    (False, False)
+    """
+    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
+    if numbers is None:
+        return False
+    parts = tuple(map(int, numbers.groups()))
+    return any(parts) and parts < _REFUSES  # 0.0.0 is a build from source
+
+
+def may_be_full(tokens_read: int | None) -> bool:
+    """Whether a prompt of so many tokens may have filled the context."""
+    return bool(tokens_read) and tokens_read % _CONTEXT_STEP == 0  # type: ignore[operator]
+
+
+# Ollama's names to ours; others stay as they are.
+_NAMES = {
+    "completion": ("chat", "completion"),
+    "embedding": ("embeddings",),
+    "thinking": ("reasoning",),
+}
+
+# So many pages are read at once.
+_AT_ONCE = 8
+
+
+class Abilities:
+    """
+    The abilities of models, from ``/api/show``.
+
+    The list of models is no substitute: 0.24 has no abilities there, and 0.30 calls embedding
+    models ``completion``.
+    """
+
+    def __init__(self, show: Callable[[str], Awaitable[Mapping[str, Any]]]) -> None:
+        self._show = show
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    async def of(self, model: str, digest: str) -> tuple[str, ...]:
+        """
+        Return the abilities of ``model``, whose weights have ``digest``.
+
+        Raises:
+            ProviderError: its page cannot be read.
+        """
+        if digest and digest in self._known:
+            return self._known[digest]
+        abilities = _renamed((await self._show(model)).get("capabilities"))
+        if digest:
+            self._known[digest] = abilities
+        return abilities
+
+    async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+        """Return those of all models of a list; what the list says where a page cannot be read."""
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def of_one(tag: Mapping[str, Any]) -> tuple[str, ...]:
+            async with free:
+                try:
+                    return await self.of(tag["name"], str(tag.get("digest") or ""))
+                except ProviderError:
+                    return _renamed(tag.get("capabilities"))
+
+        return await asyncio.gather(*map(of_one, tags))
+
+
+def _renamed(capabilities: object) -> tuple[str, ...]:
+    if not isinstance(capabilities, list):
+        return ()
+    told = [each for each in capabilities if isinstance(each, str)]
+    return tuple(name for each in told for name in _NAMES.get(each, (each,)))

@@ -1,0 +1,415 @@
+"""
+Ollama, by its own API: on this machine, on another, or at ollama.com.
+
+``OLLAMA_HOST`` says where, in all the forms that Ollama itself takes; ``OLLAMA_API_KEY`` is
+sent where one is needed. Source: ``docs/api.md`` of ollama, and traffic of 0.24 and 0.30 servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from llm_magics.errors import (
+    ConnectionError,
+    ContextLengthError,
+    ProviderError,
+    UnsupportedError,
+)
+from llm_magics.http import BodyLimits
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
+from llm_magics.providers.base import OF_TEXT, ModelInfo
+from llm_magics.providers.identity import without_foreign
+from llm_magics.providers.ollama.dialect import (
+    Abilities,
+    PullSizes,
+    check,
+    classified,
+    cuts_silently,
+    may_be_full,
+    parse_host,
+    with_options,
+)
+from llm_magics.providers.remote import RemoteConfig, RemoteProvider
+from llm_magics.providers.schema_fallback import SchemaBindings
+from llm_magics.providers.streaming import Loading
+from llm_magics.secrets import Secret, environment_value
+from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk
+from llm_magics.user_code import warn
+from llm_magics.wire import ollama as wire
+from llm_magics.wire.schema_dialects import GRAMMAR
+from llm_magics.wire.sse import NewlineSplitter
+from llm_magics.wire.tool_calls import ids_of
+
+_HOW_TO_EMBED_LONG_TEXTS = (
+    'Embed its beginning with too_long="truncate", or the mean of its parts with '
+    'too_long="chunk-mean"; or use a model with a longer context.'
+)
+
+# What they are called that Ollama's own computers run, and bill.
+_IN_THE_CLOUD = (":cloud", "-cloud")
+
+# For so long a model is taken to be the same that was asked about.
+_DIGESTS_S = 30.0
+
+
+class OllamaConfig(RemoteConfig):
+    """
+    Attributes:
+        base_url: where the server is; ``OLLAMA_HOST`` unless given.
+        api_key: for a server that wants one; ``OLLAMA_API_KEY`` unless given.
+        keep_alive: how long a model stays loaded after a call, as Ollama writes it ("5m").
+        num_ctx: the longest prompt and answer together, in tokens; the server's own unless given.
+    """
+
+    base_url: str = Field(default_factory=lambda: environment_value("OLLAMA_HOST"))
+    api_key: Secret | None = Field(
+        default_factory=lambda: Secret.of(environment_value("OLLAMA_API_KEY"))
+    )
+    keep_alive: str | int | None = None
+    num_ctx: int | None = Field(None, ge=1)
+    idle_s: float = Field(600.0, gt=0)  # a large model may take minutes to load
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _address(cls, value: object) -> object:
+        return parse_host(value) if isinstance(value, str) else value
+
+
+class OllamaProvider(RemoteProvider):
+    """An Ollama server."""
+
+    name = "ollama"
+    config_type = OllamaConfig
+    abilities = (*OF_TEXT, "pull", "delete")
+    truncates_texts = True
+    start = "ollama serve"
+    key_variable = "OLLAMA_API_KEY"
+    environment = ("OLLAMA_API_KEY", "OLLAMA_HOST")
+    usual_address = parse_host("")
+    start_hint = f"Start it with: {start}. OLLAMA_HOST says where it is."
+    config: OllamaConfig
+
+    def __init__(self, config: OllamaConfig | Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        self._abilities = Abilities(self.show_model)
+        self._digests: tuple[float, dict[str, str]] = (0.0, {})
+        self._version = ""
+        self._loading = Loading(self._size_and_place)
+        self._bindings = SchemaBindings()
+
+    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+        """Say that the server loads ``model``, which its answer waits for."""
+        if (progress := await self._loading.of(self.bare(model))) is not None:
+            yield progress
+
+    async def _size_and_place(self, model: str) -> ModelInfo | None:
+        tags, loaded = await asyncio.gather(self._tags(), self.running_models())
+        name = model if ":" in model else f"{model}:latest"
+        tag = next((each for each in tags if each["name"] == name), None)
+        if tag is None or model.endswith(_IN_THE_CLOUD):
+            return None
+        in_memory = any(each["name"] == name for each in loaded)
+        return ModelInfo(model, size_bytes=tag.get("size"), loaded=in_memory)
+
+    async def initialize(self) -> bool:
+        return bool((await self.health_check())["status"] == "ok")
+
+    async def list_models(self) -> list[str]:
+        tags = await self._tags()
+        with self._reading():
+            return [tag["name"] for tag in tags]
+
+    def is_free(self, model: str) -> bool:
+        is_ones_own = self.config.api_key is None
+        return is_ones_own and not model.endswith(_IN_THE_CLOUD)
+
+    async def identity(self, model: str) -> str:
+        return f"{await super().identity(model)} {await self.digest(model)}"
+
+    async def former_identity(self, model: str) -> str:
+        return f"{await super().former_identity(model)} {await self.digest(model)}"
+
+    async def digest(self, model: str) -> str:
+        name = model if ":" in model else f"{model}:latest"
+        read_at, digests = self._digests
+        if time.monotonic() - read_at > _DIGESTS_S or name not in digests:
+            await self._tags()
+            _, digests = self._digests
+        return digests.get(name, "")
+
+    async def describe_models(self) -> list[ModelInfo]:
+        tags, loaded = await asyncio.gather(self._tags(), self.running_models())
+        abilities = await self._abilities.of_all(tags)
+        in_memory = {model["name"] for model in loaded}
+        return [
+            ModelInfo(
+                tag["name"],
+                able,
+                (tag.get("details") or {}).get("context_length"),
+                tag.get("size"),
+                pulled=True,
+                loaded=tag["name"] in in_memory,
+            )
+            for tag, able in zip(tags, abilities, strict=True)
+        ]
+
+    async def _health(self) -> dict[str, Any]:
+        version = await self.version()
+        models = await self.running_models()
+        with self._reading():
+            loaded = [model["name"] for model in models]
+        detail = f"Ollama {version} at {self.address}"
+        return {"detail": detail, "version": version, "loaded": loaded}
+
+    async def version(self) -> str:
+        """The server's version."""
+        return str(
+            (await self._object("GET", "/api/version")).get("version", "of no known version")
+        )
+
+    async def running_models(self) -> list[dict[str, Any]]:
+        """The models in memory, as the server describes them."""
+        return await self._models("/api/ps")
+
+    async def show_model(self, model: str) -> dict[str, Any]:
+        """All that the server knows of ``model``."""
+        model = self.bare(model)
+        return await self._object("POST", "/api/show", {"model": model}, model)
+
+    async def load_model(self, model: str) -> None:
+        """Have ``model`` in memory."""
+        model = self.bare(model)
+        body = {"model": model, "messages": [], "stream": False, **self._kept()}
+        await self._object("POST", "/api/chat", body, model)
+
+    async def unload_model(self, model: str) -> None:
+        """Take ``model`` out of memory."""
+        model = self.bare(model)
+        body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
+        await self._object("POST", "/api/chat", body, model)
+
+    async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Fetch ``model``; cut off, the next pull goes on where it stopped."""
+        model = self.bare(model)
+        lines, sizes = NewlineSplitter(), PullSizes(self.name, model)
+        try:
+            limits = BodyLimits(total=None)  # a download may take as long as it takes
+            asked = {"model": model}
+            async with self._transport.stream("POST", "/api/pull", asked, limits=limits) as stream:
+                if not stream.ok:
+                    reply = await stream.reply()
+                    error = self._error(reply.json(), reply.status, reply.headers, model)
+                    raise await self._explained(error)
+                elapsed_s = 0.0
+                async for elapsed_s, block in stream.blocks:
+                    for progress in self._progress(sizes, lines.feed(block), elapsed_s):
+                        yield progress
+                for progress in self._progress(sizes, lines.flush(), elapsed_s):
+                    yield progress
+        except ConnectionError as error:
+            raise self._unreachable(error) from None
+        if not sizes.succeeded:
+            msg = f"The server stopped sending {model} before it was whole."
+            raise ConnectionError(
+                msg, hint="Pull it again: it goes on where it stopped.", provider=self.name
+            )
+
+    def _progress(self, sizes: PullSizes, lines: list[bytes], elapsed_s: float) -> list[Progress]:
+        with self._reading():
+            return [sizes.after(line, elapsed_s) for line in lines if line.strip()]
+
+    async def delete_model(self, model: str) -> None:
+        """Delete ``model`` from the server."""
+        model = self.bare(model)
+        await self._send("DELETE", "/api/delete", {"model": model}, model)
+
+    async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        return await self._embedded(texts, model)
+
+    async def generate_shortened(
+        self, texts: Sequence[str], model: str, dimensions: int
+    ) -> PackedVectors:
+        return PackedVectors.of(await self._embedded(texts, model, dimensions))
+
+    async def generate_truncated(
+        self, texts: Sequence[str], model: str, dimensions: int | None = None
+    ) -> PackedVectors:
+        return PackedVectors.of(await self._embedded(texts, model, dimensions, truncate=True))
+
+    async def _embedded(
+        self,
+        texts: Sequence[str],
+        model: str,
+        dimensions: int | None = None,
+        *,
+        truncate: bool = False,
+    ) -> list[list[float]]:
+        model = self.bare(model)
+        if not texts:
+            return []
+        if "embeddings" not in (abilities := await self._abilities_of(model)) and abilities:
+            # The server gives its hidden states all the same, which are like nothing much.
+            msg = f"{self.name}/{model} is not made to embed: its vectors tell little of likeness."
+            warn(msg)
+        body = {**wire.embed_request(texts, model, dimensions, truncate=truncate), **self._kept()}
+        try:
+            reply = await self._object("POST", "/api/embed", body, model)
+        except ContextLengthError as error:  # num_ctx does not help: the model reads no more
+            raise ContextLengthError(
+                str(error),
+                hint=_HOW_TO_EMBED_LONG_TEXTS,
+                provider=self.name,
+                model=model,
+                status=error.status,
+                body=error.body,
+            ) from None
+        with self._reading(retryable=True):
+            vectors: Embeddings = wire.embeddings_of(reply)
+        if len(vectors) != len(texts):  # it leaves out what it finds empty
+            msg = f"{self.name}/{model} gave {len(vectors)} vectors for {len(texts)} texts."
+            raise ProviderError(
+                msg,
+                hint="Leave out empty texts.",
+                provider=self.name,
+                model=model,
+                retryable=True,
+            )
+        return vectors
+
+    def stream_chat(
+        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        has_images = any(message.images for message in messages)
+        path, headers = "/api/chat", parameters.extra_headers
+        origin = f"ollama {self.address} {model}"
+        messages = without_foreign(messages, origin)
+        has_tools = bool(parameters.tools)
+
+        def ask(
+            said: Sequence[ChatMessage], given: ModelParameters
+        ) -> AsyncGenerator[StreamChunk, None]:
+            body = wire.chat_request(said, model, given)
+            decoder = wire.ChunkDecoder(ids_of(said), origin, has_tools=has_tools)
+            return self._stream(
+                path, body, model, headers, needs_vision=has_images, decoder=decoder
+            )
+
+        return self._bindings.asked((path, model), messages, parameters, GRAMMAR, ask)
+
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = wire.generate_request(prompt, model, parameters)
+        return self._stream("/api/generate", body, model, parameters.extra_headers)
+
+    async def _stream(  # noqa: PLR0913 (a request, and how it is read)
+        self,
+        path: str,
+        body: dict[str, Any],
+        model: str,
+        headers: Mapping[str, str],
+        *,
+        needs_vision: bool = False,
+        decoder: wire.ChunkDecoder | None = None,
+    ) -> AsyncGenerator[StreamChunk, None]:
+        body = self._with_settings(body)
+        if needs_vision and "vision" not in await self._abilities_of(model):
+            # The server would leave the picture out in silence, and an answer be made up.
+            msg = f"{self.name}/{model} cannot see pictures."
+            raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
+        chunks = self._chunks(path, body, model, decoder or wire.ChunkDecoder(), headers)
+        has_answered = False
+        try:
+            async for chunk in chunks:
+                has_answered = has_answered or chunk.has_tokens or bool(chunk.tool_calls)
+                yield chunk
+                if chunk.finish_reason:
+                    await self._warn_of_cut(body, model, chunk, has_answered)
+        finally:
+            await chunks.aclose()
+
+    async def _warn_of_cut(
+        self, body: dict[str, Any], model: str, last: StreamChunk, has_answered: bool
+    ) -> None:
+        """Warn where an old server, which cannot refuse, seems to have cut the prompt."""
+        read = last.usage.input_tokens if last.usage else None
+        if body.get("truncate") is not False or (has_answered and not may_be_full(read)):
+            return
+        if not cuts_silently(await self._known_version()):
+            return
+        if not has_answered:
+            msg = (
+                f"{self.name}/{model} answered with nothing after reading {read} tokens. If the prompt "
+                "was longer, the server cut it to fit: raise num_ctx, or update Ollama."
+            )
+        elif read == await self._context(body, model):
+            msg = (
+                f"{self.name}/{model} read {read} tokens, which is all that it can: what was longer "
+                "was cut by the server. Raise num_ctx, or update Ollama."
+            )
+        else:
+            return
+        warn(msg)
+
+    async def _known_version(self) -> str:
+        """The server's version, asked once; nothing where it does not say."""
+        if not self._version:
+            with suppress(ProviderError):
+                self._version = await self.version()
+        return self._version
+
+    async def _context(self, body: dict[str, Any], model: str) -> int | None:
+        """The context that the model was loaded with, as asked for or as the server says."""
+        asked = body.get("options", {}).get("num_ctx")
+        if asked is not None:
+            return int(asked)
+        try:
+            loaded = await self.running_models()
+        except ProviderError:
+            return None
+        full = model if ":" in model else f"{model}:latest"
+        return next((each.get("context_length") for each in loaded if each["name"] == full), None)
+
+    def _with_settings(self, body: dict[str, Any]) -> dict[str, Any]:
+        body = with_options(body)
+        options = {"num_ctx": self.config.num_ctx} if self.config.num_ctx else {}
+        options |= body.get("options", {})
+        check(options)
+        return {**self._kept(), **body, **({"options": options} if options else {})}
+
+    def _kept(self) -> dict[str, Any]:
+        keep_alive = self.config.keep_alive
+        return {} if keep_alive is None else {"keep_alive": keep_alive}
+
+    async def _abilities_of(self, model: str) -> tuple[str, ...]:
+        return await self._abilities.of(model, await self.digest(model))
+
+    async def _tags(self) -> list[dict[str, Any]]:
+        tags = await self._models("/api/tags")
+        digests = {tag["name"]: str(tag.get("digest") or "") for tag in tags}
+        self._digests = (time.monotonic(), digests)
+        return tags
+
+    async def _models(self, path: str) -> list[dict[str, Any]]:
+        said = await self._object("GET", path)
+        models = said.get("models") or []
+        if not isinstance(models, list) or not all(map(_is_named, models)):
+            raise self._foreign(said)
+        return models
+
+    def _refused(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        return classified(said, status, headers, self.name, model)
+
+
+def _is_named(model: Any) -> bool:
+    """Whether an entry of a list is one of a model."""
+    return isinstance(model, dict) and isinstance(model.get("name"), str) and model["name"] != ""
