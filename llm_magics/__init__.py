@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         compare,
         scorers,
     )
-    from llm_magics.engine.response import Response
     from llm_magics.frames.asking import classify, extract, prompt
     from llm_magics.frames.embed import aembed, embed
     from llm_magics.frames.index import index
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from llm_magics.frames.search import matrix
     from llm_magics.frames.similar import dedupe, nearest
     from llm_magics.parameters import ModelParameters
+    from llm_magics.runtime.response import Response
     from llm_magics.settings.config import config
     from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
 
@@ -82,7 +82,7 @@ _HOMES = {
     "Measurements": "benchmarking",
     "ModelParameters": "types",
     "ModelResponse": "types",
-    "Response": "engine.response",
+    "Response": "runtime.response",
     "StreamChunk": "types",
     "aask": "api",
     "abench": "benchmarking",

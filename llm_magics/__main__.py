@@ -20,9 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _doctor(names: list[str]) -> int:
     from llm_magics._async.bridge import bridge
-    from llm_magics.engine.doctor import diagnoses, table
-    from llm_magics.engine.session import session
     from llm_magics.errors import nearest
+    from llm_magics.runtime.doctor import diagnoses, table
+    from llm_magics.runtime.session import session
 
     known = session.providers.names()
     for name in names:

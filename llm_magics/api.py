@@ -7,20 +7,109 @@ awaited.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
-from llm_magics._async.sync import Waiting, Work, awaited, blocking, made_of
-from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.checking import CheckedCall
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
-from llm_magics.engine.streams import AsyncStream, Stream
-from llm_magics.errors import Interrupted
+from llm_magics._async.sync import Exchange, Waiting, Work, awaited, blocking, made_of, walked
+from llm_magics.errors import Interrupted, ParseError
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
+from llm_magics.runtime.structured import CheckedCall
+from llm_magics.types import StreamChunk
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+class _SoFar:
+    def __init__(self, call: ChatCall) -> None:
+        self._call = call
+        self._seen: list[StreamChunk] = []
+        self._is_whole = False
+
+    @property
+    def response(self) -> Response:
+        """The answer, or as much of it as has been taken."""
+        return self._call.response(None if self._is_whole else self._seen)
+
+    @property
+    def data(self) -> Any:
+        """The JSON value in it, as far as it has come; ``None`` before there is any."""
+        try:
+            return self.response.json(partial=True)
+        except ParseError:
+            return None
+
+
+class Stream(_SoFar):
+    """
+    Iterate it for the pieces of the answer (`StreamChunk`). Leaving early stops the model.
+
+    At every moment ``response`` is the answer so far, and ``data`` the JSON value so far.
+    """
+
+    def __init__(self, call: ChatCall) -> None:
+        super().__init__(call)
+        self._chunks = self._walked(call)
+
+    @staticmethod
+    def _walked(call: ChatCall) -> Generator[StreamChunk, None, None]:
+        with Exchange(call) as exchange:
+            yield from exchange
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StreamChunk:
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            self._is_whole = True
+            raise
+        self._seen.append(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Stop the model, and wait until it has stopped."""
+        self._chunks.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncStream(_SoFar):
+    """The same for ``async for``."""
+
+    def __init__(self, call: ChatCall) -> None:
+        super().__init__(call)
+        self._chunks: AsyncGenerator[StreamChunk, None] = walked(call)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamChunk:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._is_whole = True
+            raise
+        self._seen.append(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Stop the model, and wait until it has stopped."""
+        await self._chunks.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 def _ask(  # noqa: PLR0913 (what can be asked)
@@ -140,7 +229,7 @@ def _runs() -> Work[DataFrame]:
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
     ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
-    number of its run). Their definitions: `llm_magics.policies.metrics`.
+    number of its run). Their definitions: `llm_magics.runtime.storage.run_log`.
     """
     return Work(Waiting(_nothing), session.runs.frame)
 
@@ -165,7 +254,7 @@ def _models(pattern: str = "") -> Work[DataFrame]:
         pattern: keep those of the provider of that name, or whose full name contains it, or
             matches it with ``*`` and ``?``.
     """
-    from llm_magics.engine.catalogue import catalogue
+    from llm_magics.runtime.models import catalogue
 
     call = Waiting(lambda: catalogue(session, pattern))
     return Work(call, call.result)

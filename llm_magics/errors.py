@@ -35,8 +35,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from llm_magics._util.terminal import name as name_shown
-from llm_magics._util.terminal import plain, visible
+from llm_magics._util.terminal import plain, shown_name, visible
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.secrets import redact, redacted
 from llm_magics.user_code import place_in
@@ -283,10 +282,10 @@ def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     if close:
         best = _likeness(name, close[0])
         close = [each for each in close if _likeness(name, each) > best - 0.1]
-        return f"Did you mean {' or '.join(map(name_shown, close))}?"
+        return f"Did you mean {' or '.join(map(shown_name, close))}?"
     if not listed:
         return ""
     if not known:
         return "There are none."
-    shown = ", ".join(map(name_shown, known[:8]))
+    shown = ", ".join(map(shown_name, known[:8]))
     return f"There are: {shown}{' …' if len(known) > 8 else ''}."

@@ -322,7 +322,7 @@ def float32_bytes(vector: Any) -> bytes | None:
 @dataclass(frozen=True, slots=True)
 class Timing:
     """
-    What one call took; the definitions stand in `llm_magics.policies.metrics`.
+    What one call took; the definitions stand in `llm_magics.runtime.storage.run_log`.
 
     ``ttft_s``, ``e2e_s`` and ``load_s`` are seconds, ``itl_ms`` milliseconds.
     """

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 from tests.kernels import Kernel
 

@@ -254,7 +254,7 @@ def _dtype(dtype: Any) -> str:
 
 def formats(folder: Path) -> dict[str, Any]:
     """The files that are written: recordings, caches, vectors, and what is left in a notebook."""
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     recording, texts = folder / "recording.jsonl", ["a", "b"]
     lm.config.record, lm.config.vectors = recording, folder / "store"

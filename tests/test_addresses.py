@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
-from llm_magics.engine.session import session
 from llm_magics.http import Timeouts, Transport, addresses
 from llm_magics.http.addresses import is_loopback, proxy_for, split_credentials
 from llm_magics.providers import create_provider
 from llm_magics.providers.ollama.dialect import parse_host
+from llm_magics.runtime.session import session
 from llm_magics.secrets import Secret
 from llm_magics.settings import credentials as keys
 from tests.serving import Asked, Says, as_json, chat_stream, serving

@@ -15,7 +15,6 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import host
-from llm_magics.engine.session import session
 from llm_magics.errors import (
     ConfigurationError,
     ConnectionError,
@@ -28,6 +27,7 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.echo import EchoProvider
+from llm_magics.runtime.session import session
 from llm_magics.types import StreamChunk
 from tests.test_metrics import COLUMNS
 from tests.test_providers import SmallProvider

@@ -14,14 +14,14 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
-from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.embedding import EmbeddingCall, EmbedOptions
-from llm_magics.engine.many import ManyCall
-from llm_magics.engine.media_calls import MediaCall, image_call, transcription_call
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.session import session
 from llm_magics.errors import ConnectionError, ProviderError, RateLimitError
 from llm_magics.progress import Progress
+from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
+from llm_magics.runtime.media_calls import MediaCall, image_call, transcription_call
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.session import session
 from tests import virtual_time
 from tests.embedder import Embedder, vector_of
 from tests.serving import Asked, Says, as_json, chat_stream, serving

@@ -21,8 +21,8 @@ from llm_magics.benchmarking.measuring.definitions import latencies_of
 from llm_magics.benchmarking.measuring.rows import BACKWARDS, Answered
 from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
 from llm_magics.benchmarking.results import presets
-from llm_magics.engine.response import Response
 from llm_magics.errors import UsageError
+from llm_magics.runtime.response import Response
 from llm_magics.types import EngineTimings, StreamChunk, Timing, Usage
 from tests import peers_figures
 from tests.nested import plain_environment

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics._util.text import read_json
-from llm_magics.engine.session import session
 from llm_magics.http import BodyLimits, Transport, client
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.session import session
 from llm_magics.wire.sse import LineSplitter, NewlineSplitter
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
-from llm_magics.engine.session import session
-from llm_magics.policies.cache import Cache, CacheSize
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.answer_cache import Cache, CacheSize
 from tests.fake_openai import FakeOpenAI
 from tests.serving import Asked, Says, chat_event, chat_stream, serving
 from tests.test_routing import servers
@@ -112,7 +112,7 @@ def test_several_kernels_write_at_once(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from llm_magics.policies.cache import Cache
+from llm_magics.runtime.storage.answer_cache import Cache
 cache = Cache(Path(sys.argv[1]), 10**9)
 print("ready", flush=True)
 number = 0

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
-from llm_magics.policies import parsing
+from llm_magics.runtime import parsing
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
 from tests.serving import Asked, Says, chat_event, chat_stream
 from tests.test_routing import servers
 

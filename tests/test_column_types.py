@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import llm_magics as lm
-from llm_magics import tables
+from llm_magics._util import table_text
 from llm_magics.frames.asking.columns import dtypes_of, fields_of, typed
-from llm_magics.policies.parsing import table
+from llm_magics.runtime.parsing import table
 from tests.serving import Asked, Says, as_json, chat_stream, serving
 
 BIG, BIGGER = 1234567890123456789, 1234567890123456791
@@ -310,6 +310,6 @@ def test_tables_beyond_64_bits() -> None:
 def test_tables_shown_to_models_keep_digits() -> None:
     """Whole numbers have all of theirs, and what is missing is empty."""
     frame = pd.DataFrame({"id": pd.array([BIG, None], dtype="Int64"), "n": [1234567.0, None]})
-    shown = tables.table(frame)
+    shown = table_text.table(frame)
     assert f"| {BIG} | 1234567 |" in shown
     assert "|  |  |" in shown

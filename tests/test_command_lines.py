@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics._util.tables import WideFrame
-from llm_magics.engine import manage
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook.options import split, unescaped, without_comment
 from llm_magics.providers.model_catalog import providers_of
+from llm_magics.runtime import models
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_an_interrupted_pull_says_how_to_go_on(
         await asyncio.sleep(60)
         yield
 
-    monkeypatch.setattr(manage.PullCall, "events", events)
+    monkeypatch.setattr(models.PullCall, "events", events)
 
     def interrupt() -> None:
         began.wait()

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llm_magics as lm
-from llm_magics.engine import money
-from llm_magics.engine.session import session
 from llm_magics.errors import LLMError
 from llm_magics.parameters import ModelParameters
-from llm_magics.policies import prices, tokens
-from llm_magics.policies.prices import Seller
 from llm_magics.providers.openai import OpenAIProvider
+from llm_magics.runtime import pricing
+from llm_magics.runtime.pricing import Seller
+from llm_magics.runtime.session import session
 from llm_magics.types import Usage
 from llm_magics.wire import anthropic_messages, openai_chat, openai_responses
 from tests.serving import Says, as_json, serving
@@ -34,23 +33,23 @@ def in_tier(tier: str | None) -> Usage:
 @pytest.mark.parametrize("tier", [None, "default", "auto", "on_demand", "standard"])
 def test_usual_tiers_have_the_usual_price(tier: str | None) -> None:
     """Whatever a service calls them."""
-    usual = prices.listed_cost_usd(OPENAI, "gpt-5", MILLION)
-    assert usual == prices.listed_cost_usd(OPENAI, "gpt-5", in_tier(tier)) == 11.25
+    usual = pricing.listed_cost_usd(OPENAI, "gpt-5", MILLION)
+    assert usual == pricing.listed_cost_usd(OPENAI, "gpt-5", in_tier(tier)) == 11.25
 
 
 def test_flex_is_half_the_price_and_priority_more() -> None:
     """Also of a model that the list has no price of that tier for, where one rule holds for all."""
-    assert prices.listed_cost_usd(OPENAI, "gpt-5", in_tier("flex")) == 5.625
-    assert prices.listed_cost_usd(OPENAI, "gpt-5", in_tier("priority")) == 22.5
-    assert prices.listed_cost_usd(OPENAI, "gpt-4.1", in_tier("flex")) == 5.0
+    assert pricing.listed_cost_usd(OPENAI, "gpt-5", in_tier("flex")) == 5.625
+    assert pricing.listed_cost_usd(OPENAI, "gpt-5", in_tier("priority")) == 22.5
+    assert pricing.listed_cost_usd(OPENAI, "gpt-4.1", in_tier("flex")) == 5.0
 
 
 @pytest.mark.parametrize("tier", ["scale", "batch", "provisioned", "nonsense"])
 def test_an_unknown_tier_has_an_unknown_price(tier: str) -> None:
     """The list would give the usual one."""
-    assert prices.listed_cost_usd(OPENAI, "gpt-5", in_tier(tier)) is None
-    assert prices.of_tier(1.0, OPENAI, tier) is None
-    assert prices.of_tier(0.0, OPENAI, tier) == 0.0
+    assert pricing.listed_cost_usd(OPENAI, "gpt-5", in_tier(tier)) is None
+    assert pricing.of_tier(1.0, OPENAI, tier) is None
+    assert pricing.of_tier(0.0, OPENAI, tier) == 0.0
 
 
 def chat_event(**more: Any) -> dict[str, Any]:
@@ -189,14 +188,14 @@ def test_the_estimate_of_labels_is_that_of_a_label() -> None:
 )
 def test_the_most_tokens_of_a_schema(schema: dict[str, Any], most: int | None) -> None:
     """What may be anything has no bound."""
-    assert tokens.of_answer_to(schema) == most
+    assert pricing.of_answer_to(schema) == most
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text(max_size=4) | st.integers(), lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(["type", "enum", "anyOf", "properties", "items", "$ref", "allOf", "const"]), each, max_size=3), max_leaves=8))  # fmt: skip
 def test_any_schema_has_a_bound_or_none(schema: Any) -> None:
     """However wrong it is."""
     if isinstance(schema, dict):
-        most = tokens.of_answer_to(schema)
+        most = pricing.of_answer_to(schema)
         assert most is None or most >= 0
 
 
@@ -207,7 +206,9 @@ def test_a_limit_that_the_user_set_counts_where_it_is_lower() -> None:
 
     def written(**how: Any) -> int:
         parameters = ModelParameters(schema=schema, **how)
-        return money.chat_estimate(session, provider, "echo", [], parameters).output_tokens
+        return pricing.chat_estimate(
+            session.config, session.runs, provider, "echo", messages=[], parameters=parameters
+        ).output_tokens
 
     assert written() == 120
     assert written(max_tokens=7) == 7

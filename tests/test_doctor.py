@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine.doctor import diagnoses, table
-from llm_magics.engine.session import Session
+from llm_magics.runtime.doctor import diagnoses, table
+from llm_magics.runtime.session import Session
 from llm_magics.settings.config import Config
 from tests.fake_openai import FakeOpenAI
 from tests.nested import plain_environment

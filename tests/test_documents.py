@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 import llm_magics
-from llm_magics.engine.session import Session
 from llm_magics.notebook.commands import COMMANDS, USAGE
 from llm_magics.notebook.options import (
     bench_parser,
@@ -22,6 +21,7 @@ from llm_magics.notebook.options import (
 )
 from llm_magics.providers import get_available_providers
 from llm_magics.providers.profiles import PROFILES
+from llm_magics.runtime.session import Session
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings

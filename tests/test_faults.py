@@ -18,9 +18,9 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
-from llm_magics.engine.session import session
 from llm_magics.http import timing
 from llm_magics.runtime.policies.retry import CircuitBreakers
+from llm_magics.runtime.session import session
 from tests.conftest import eventually
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 from tests.test_routing import servers

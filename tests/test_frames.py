@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import ProviderError, UsageError
 from llm_magics.providers.echo import EchoProvider
+from llm_magics.runtime.embedding import EmbedOptions
 
 ECHO = {"model": "echo/echo"}
 

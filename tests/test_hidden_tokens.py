@@ -10,8 +10,8 @@ import pytest
 
 from llm_magics.benchmarking.measuring.rows import Answered
 from llm_magics.benchmarking.measuring.stamps import stamps_of
-from llm_magics.engine.response import Response
-from llm_magics.policies.metrics import hidden_tokens, measure
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.storage.run_log import hidden_tokens, measure
 from llm_magics.types import EngineTimings, ModelResponse, StreamChunk, ToolCall, Usage
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 

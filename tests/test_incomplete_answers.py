@@ -16,8 +16,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
 DONE = b"data: [DONE]\n\n"

@@ -13,8 +13,8 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
-from llm_magics.engine.session import Session
 from llm_magics.providers import create_provider
+from llm_magics.runtime.session import Session
 from llm_magics.settings.config import Config
 from tests.fake_openai import FakeOpenAI
 from tests.serving import Asked, Says, as_json, chat_stream, serving

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_magics as lm
-from llm_magics.engine.session import session
 from llm_magics.runtime.policies.rate_limit import (
     AdaptiveSemaphore,
     RateLimiter,
     TokenBucket,
 )
+from llm_magics.runtime.session import session
 from tests.serving import Asked, Says, chat_stream, serving
 from tests.test_routing import BUSY, servers
 

@@ -10,8 +10,8 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine import listings
-from llm_magics.engine.session import session
+from llm_magics.runtime import provider_pool
+from llm_magics.runtime.session import session
 from tests.conftest import eventually
 from tests.serving import Asked, Says
 from tests.test_routing import servers
@@ -26,8 +26,8 @@ def listing(*names: str, delay_s: float = 0) -> Says:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is slow is waited for a moment only."""
-    monkeypatch.setattr(listings, "_PATIENT_S", 1.0)
-    monkeypatch.setattr(listings, "_IMPATIENT_S", 0.1)
+    monkeypatch.setattr(provider_pool, "_PATIENT_S", 1.0)
+    monkeypatch.setattr(provider_pool, "_IMPATIENT_S", 0.1)
 
 
 def growing(answers: threading.Event) -> Callable[[Asked], Says]:

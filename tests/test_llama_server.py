@@ -15,11 +15,11 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
 from llm_magics.providers import create_provider
 from llm_magics.providers.local import LocalProvider
 from llm_magics.providers.local.process import Engine
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
 
 TALK = [ChatMessage("system", "Be brief."), ChatMessage("user", "Name a colour.")]
 SHORT = ModelParameters(max_tokens=5, temperature=0)

@@ -11,11 +11,11 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.engine.session import Session, session
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.providers.profiles import PROFILES, described, profile_of
+from llm_magics.runtime.session import Session, session
 from llm_magics.settings.config import Config
 from tests.fake_openai import FakeOpenAI
 from tests.serving import Asked, Says, as_json, chat_stream, serving

@@ -14,12 +14,12 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics
 from llm_magics import ChatMessage
-from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook import options
 from llm_magics.notebook.commands import COMMANDS
 from llm_magics.notebook.completing import prompts
-from llm_magics.policies.threads import Turn
+from llm_magics.runtime.prompts.conversations import Turn
+from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 from llm_magics.types import StreamChunk
 from tests.serving import as_json, serving

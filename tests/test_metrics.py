@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_magics.policies.metrics import Run, RunLog, measure
+from llm_magics.runtime.storage.run_log import Run, RunLog, measure
 from llm_magics.types import EngineTimings, StreamChunk, Usage
 
 COLUMNS = [

@@ -15,13 +15,12 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
-from llm_magics.engine import money
-from llm_magics.engine.session import session
-from llm_magics.policies import prices, tokens
-from llm_magics.policies.budget import Budget
-from llm_magics.policies.prices import Price, Seller, listed_cost_usd
 from llm_magics.providers.anthropic import AnthropicProvider
 from llm_magics.providers.openai import OpenAIProvider
+from llm_magics.runtime import pricing
+from llm_magics.runtime.policies.budget import Budget
+from llm_magics.runtime.pricing import Price, Seller, listed_cost_usd
+from llm_magics.runtime.session import session
 from llm_magics.types import Usage
 from llm_magics.wire import anthropic_messages
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
@@ -83,11 +82,11 @@ def test_the_list_and_the_table_agree(
     provider = made()
     model = {"openai": "gpt-5-mini", "anthropic": "claude-haiku-4-5"}[provider.name]
     used = Usage(1000, 100)
-    listed = money.cost_usd(session, provider, model, used)
-    monkeypatch.setattr(prices, "_has_list", lambda: False)
-    assert money.cost_usd(session, provider, model, used) == pytest.approx(listed)
+    listed = pricing.cost_usd(session.config, provider, model, used)
+    monkeypatch.setattr(pricing, "_has_list", lambda: False)
+    assert pricing.cost_usd(session.config, provider, model, used) == pytest.approx(listed)
     assert listed
-    assert money.cost_usd(session, provider, "no-such-model", used) is None
+    assert pricing.cost_usd(session.config, provider, "no-such-model", used) is None
 
 
 @pytest.mark.parametrize(
@@ -215,9 +214,9 @@ def test_calls_at_once_do_not_pass_it_together() -> None:
 @given(st.text(max_size=400))
 def test_tokens_are_rather_too_many_than_too_few(text: str) -> None:
     """As many as there are characters of scripts that take one each, at least a third of bytes."""
-    assert tokens.of_text(text) >= len(text.encode("utf-8", "replace")) / 3
+    assert pricing.of_text(text) >= len(text.encode("utf-8", "replace")) / 3
     asked = [ChatMessage("user", text)]
-    assert tokens.of_messages(asked, ModelParameters()) > tokens.of_text(text)
+    assert pricing.of_messages(asked, ModelParameters()) > pricing.of_text(text)
 
 
 def test_an_estimate_is_of_the_longest_answer_so_far() -> None:
@@ -228,9 +227,23 @@ def test_an_estimate_is_of_the_longest_answer_so_far() -> None:
     with servers(one=Says(long)):
         provider = session.provider("one")
         asked = [ChatMessage("user", "hi")]
-        before = money.chat_estimate(session, provider, "m", asked, ModelParameters())
+        before = pricing.chat_estimate(
+            session.config,
+            session.runs,
+            provider,
+            "m",
+            messages=asked,
+            parameters=ModelParameters(),
+        )
         lm.ask("hi", model="one/m")
-        after = money.chat_estimate(session, provider, "m", asked, ModelParameters())
+        after = pricing.chat_estimate(
+            session.config,
+            session.runs,
+            provider,
+            "m",
+            messages=asked,
+            parameters=ModelParameters(),
+        )
         assert (before.output_tokens, after.output_tokens) == (1000, 5000)
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics._async.concurrency import done_by
-from llm_magics.engine.embedding.speed import Speed, SpeedMeter
-from llm_magics.engine.many import ManyCall
-from llm_magics.engine.prompt import Prompt
 from llm_magics.progress import Progress
+from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.embedding.results import Speed, SpeedMeter
 from llm_magics.runtime.policies.rate_limit import AdaptiveSemaphore, ConcurrencyTuner
+from llm_magics.runtime.prompts.prompt import Prompt
 from tests import virtual_time
 from tests.embedder import Embedder
 from tests.serving import serving

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics.errors import ParseError
-from llm_magics.policies import parsing
+from llm_magics.runtime import parsing
 
 CHATTY = """Sure! Here you are:
 

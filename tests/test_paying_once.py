@@ -19,7 +19,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 from tests.conftest import eventually
 from tests.embedder import WIDTH, Embedder, vector_of
 from tests.fake_ollama import EMBED, FakeOllama

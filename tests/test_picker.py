@@ -13,13 +13,13 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics._async.bridge import bridge
-from llm_magics.engine.session import session
 from llm_magics.notebook.picker import markup, rows
 from llm_magics.notebook.picker.offers import Health
 from llm_magics.notebook.picker.panel import Picker
 from llm_magics.notebook.picker.rows import Row
-from llm_magics.policies.metrics import Totals
 from llm_magics.providers.base import ModelInfo
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.run_log import Totals
 from tests.conftest import eventually
 from tests.fake_ollama import CHAT, EMBED, FakeOllama
 from tests.kernels import Kernel

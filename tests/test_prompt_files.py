@@ -14,8 +14,8 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics._util.filesystem import shown
-from llm_magics.policies import prompt_files
-from llm_magics.policies.prompt_files import PromptFile
+from llm_magics.runtime.prompts import prompt_files
+from llm_magics.runtime.prompts.prompt_files import PromptFile
 from tests.serving import Says, chat_stream
 from tests.test_routing import servers
 

@@ -18,10 +18,17 @@ from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.session import session
 from llm_magics.parameters import ModelParameters
-from llm_magics.policies import recordings
-from llm_magics.policies.recordings import Tape, chat_request
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage import recordings
+from llm_magics.runtime.storage.recordings import Tape
+from llm_magics.runtime.storage.serialization import (
+    Request,
+    chat_request,
+    chunks_of,
+    key_of,
+    told_by,
+)
 from llm_magics.types import ChatMessage, StreamChunk
 from tests.nested import plain_environment
 
@@ -34,23 +41,21 @@ ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 texts = st.text(st.sampled_from(ENDS) | st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
-def request(text: str) -> recordings.Request:
+def request(text: str) -> Request:
     """A prompt that is recorded."""
     return chat_request("m/m", [ChatMessage("user", text)], ModelParameters())
 
 
 def answer(text: str) -> dict[str, object]:
     """An answer as it is recorded."""
-    return recordings.told_by(
-        [StreamChunk(text, elapsed_s=0.1), StreamChunk(finish_reason="stop")]
-    )
+    return told_by([StreamChunk(text, elapsed_s=0.1), StreamChunk(finish_reason="stop")])
 
 
 def texts_in(tape: Tape, prompts: list[str]) -> list[str | None]:
     """What is played for each of ``prompts``."""
     found = [tape.find(request(prompt)) for prompt in prompts]
     return [
-        None if told is None else "".join(chunk.text for chunk in recordings.chunks_of(told))
+        None if told is None else "".join(chunk.text for chunk in chunks_of(told))
         for told in found
     ]
 
@@ -91,7 +96,7 @@ KERNEL = """
 import sys, warnings
 warnings.simplefilter("error")
 import llm_magics as lm
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 from llm_magics.policies import recordings
 recordings._REWRITTEN_BYTES = int(sys.argv[2])
 lm.config.model, lm.config.record = "echo/echo", "tape.jsonl"
@@ -160,7 +165,7 @@ def test_many_threads_record_into_one_file(tmp_path: Path) -> None:
 FULL = """
 import resource, signal, warnings
 import llm_magics as lm
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 from llm_magics.policies import recordings
 recordings._REWRITTEN_BYTES = {rewritten}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -272,7 +277,7 @@ def test_a_file_that_became_another_meanwhile_is_not_overwritten() -> None:
 @pytest.mark.parametrize("chunks", [3, [["x", "a"]], [[0, 5]], [[0]]])
 def test_an_answer_that_cannot_be_played_is_a_miss(chunks: object) -> None:
     """With a warning, and not a raw exception."""
-    told = {"key": recordings.key_of(request("a")), "request": request("a")}
+    told = {"key": key_of(request("a")), "request": request("a")}
     FILE.write_text(json.dumps({**told, "answer": {"chunks": chunks}}) + "\n")
     tape = Tape(FILE, strict=True)
     with (

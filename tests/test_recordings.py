@@ -16,9 +16,17 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.attachments import Image
-from llm_magics.engine.session import session
-from llm_magics.policies import recordings
-from llm_magics.policies.recordings import Tape, chat_request, key_of
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage import recordings
+from llm_magics.runtime.storage.recordings import Tape
+from llm_magics.runtime.storage.serialization import (
+    chat_request,
+    chunks_of,
+    key_of,
+    packed,
+    told_by,
+    unpacked,
+)
 from llm_magics.types import ModelResponse, StreamChunk, ToolCall, Usage
 from tests.fake_openai import FakeOpenAI
 from tests.serving import Says, chat_stream
@@ -171,8 +179,8 @@ def test_an_answer_comes_back_as_it_was(pieces: list[tuple[str, str]], used: int
     chunks = [StreamChunk(text, thought, n / 10) for n, (text, thought) in enumerate(pieces)]
     call = ToolCall("c", "f", '{"x": 1}')
     last = StreamChunk(finish_reason="stop", usage=Usage(used, 2), tool_calls=(call,))
-    told = json.loads(json.dumps(recordings.told_by([*chunks, last])))
-    before, after = ModelResponse.of([*chunks, last]), ModelResponse.of(recordings.chunks_of(told))
+    told = json.loads(json.dumps(told_by([*chunks, last])))
+    before, after = ModelResponse.of([*chunks, last]), ModelResponse.of(chunks_of(told))
     for name in ("text", "reasoning", "usage", "finish_reason", "tool_calls"):
         assert getattr(before, name) == getattr(after, name)
 
@@ -180,7 +188,7 @@ def test_an_answer_comes_back_as_it_was(pieces: list[tuple[str, str]], used: int
 @given(st.lists(st.floats(width=32, allow_nan=False)))
 def test_a_vector_comes_back_as_it_was(vector: list[float]) -> None:
     """Every bit of its float32 numbers."""
-    assert recordings.unpacked(recordings.packed(vector)) == vector
+    assert unpacked(packed(vector)) == vector
 
 
 def test_a_key_is_of_all_that_decides_the_answer() -> None:

@@ -20,11 +20,11 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.attachments import Image, ReasoningBlock
-from llm_magics.engine.session import session
 from llm_magics.parameters import Tool
-from llm_magics.policies import recordings
 from llm_magics.providers import create_provider
 from llm_magics.runtime.policies.retry import CircuitBreakers
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.serialization import chunks_of, told_by
 from llm_magics.types import StreamChunk, ToolCall
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from llm_magics.wire.turns import in_tool_turns
@@ -303,8 +303,8 @@ def test_thinking_stands_where_it_stood() -> None:
     talk = [ChatMessage("user", "x"), said, *told]
     body = anthropic_messages.messages_request(talk, "m", ModelParameters())
     assert body["messages"][1]["content"] == blocks
-    recorded = json.loads(json.dumps(recordings.told_by([whole_chunk(answer)])))
-    (again,) = [c for c in recordings.chunks_of(recorded) if c.reasoning_blocks]
+    recorded = json.loads(json.dumps(told_by([whole_chunk(answer)])))
+    (again,) = [c for c in chunks_of(recorded) if c.reasoning_blocks]
     said = ChatMessage("assistant", answer.text, (), again.tool_calls, "", again.reasoning_blocks)
     body = anthropic_messages.messages_request([talk[0], said, *told], "m", ModelParameters())
     assert body["messages"][1]["content"] == blocks

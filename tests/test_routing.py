@@ -16,7 +16,6 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.session import session
 from llm_magics.runtime.policies.retry import (
     CircuitBreakers,
     RetryPolicy,
@@ -24,6 +23,7 @@ from llm_magics.runtime.policies.retry import (
     may_fall_back,
 )
 from llm_magics.runtime.routing import Candidate, candidates, ordered
+from llm_magics.runtime.session import session
 from tests.fake_openai import FakeOpenAI, refusal
 from tests.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 

@@ -25,11 +25,11 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.session import session
-from llm_magics.policies.cache import Cache
-from llm_magics.policies.vectors import VectorStore, forget_all, keys_of, size_of
 from llm_magics.providers import create_provider
 from llm_magics.providers.identity import headers_without_credentials, identity_of
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.answer_cache import Cache
+from llm_magics.runtime.storage.vector_store import VectorStore, forget_all, keys_of, size_of
 from tests.embedder import Embedder
 from tests.nested import plain_environment
 from tests.serving import serving
@@ -162,7 +162,7 @@ def test_files_that_changed_under_a_running_session_are_not_continued(
 CLEARER = """
 import sys
 from pathlib import Path
-from llm_magics.policies.vectors import forget_all
+from llm_magics.runtime.storage.vector_store import forget_all
 print("ready", flush=True)
 while True:
     forget_all(Path(sys.argv[1]))
@@ -225,7 +225,7 @@ FULL = """
 import resource, signal, sys, warnings
 import numpy as np
 from pathlib import Path
-from llm_magics.policies.vectors import VectorStore, keys_of
+from llm_magics.runtime.storage.vector_store import VectorStore, keys_of
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = VectorStore(Path(sys.argv[1]), {"model": "m"})
 store.put(keys_of(["a"]), np.ones((1, 64), np.float32))
@@ -551,9 +551,9 @@ def test_an_answer_of_the_version_before_is_found_by_its_key_now(tmp_path: Path)
     lm.config.set("providers.lab.type", "openai")
     lm.config.set("providers.lab.base_url", "http://127.0.0.1:9/v1")
     lm.config.set("providers.lab.extra_headers", {"X-Api-Key": "abc"})
-    from llm_magics.engine.kept import KeptAnswers
-    from llm_magics.engine.road import Route
     from llm_magics.parameters import ModelParameters
+    from llm_magics.runtime.answer_lookup import KeptAnswers
+    from llm_magics.runtime.routing import Route
     from llm_magics.types import ChatMessage
 
     provider = session.provider("lab")

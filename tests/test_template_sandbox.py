@@ -20,8 +20,8 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics._util.filesystem import decoded
 from llm_magics.errors import LLMError, TemplateError
-from llm_magics.policies import prompt_files
-from llm_magics.policies.templates import names_in, render
+from llm_magics.runtime.prompts import prompt_files
+from llm_magics.runtime.prompts.templates import names_in, render
 from llm_magics.sandbox import budget
 
 

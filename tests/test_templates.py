@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics.errors import TemplateError
-from llm_magics.policies.templates import render
+from llm_magics.runtime.prompts.templates import render
 
 
 @given(st.text().filter(lambda text: "{{" not in text and "{%" not in text))

@@ -21,8 +21,6 @@ import llm_magics as lm
 from llm_magics import user_code
 from llm_magics._util import terminal
 from llm_magics._util.tables import SafeFrame, WideFrame
-from llm_magics.engine.choosing import refuse_mute
-from llm_magics.engine.response import Response
 from llm_magics.errors import ModelNotFoundError, UnsupportedError, nearest
 from llm_magics.host import terminal_view
 from llm_magics.notebook.commands.settings import parsed
@@ -30,6 +28,8 @@ from llm_magics.notebook.options import split, without_comment
 from llm_magics.notebook.picker import fields
 from llm_magics.notebook.printing import say
 from llm_magics.progress import Progress
+from llm_magics.runtime.models import refuse_mute
+from llm_magics.runtime.response import Response
 from llm_magics.settings.config import config
 from tests.fake_ollama import CHAT, FakeOllama
 from tests.serving import serving
@@ -146,8 +146,8 @@ def test_a_word_is_one_word_or_nothing(text: str) -> None:
 @given(st.text())
 def test_names_and_prose_hide_nothing(text: str) -> None:
     """A name is printable and short, prose keeps its line breaks and tabs."""
-    assert terminal.name(text).isprintable()
-    assert len(terminal.name(text)) <= 200
+    assert terminal.shown_name(text).isprintable()
+    assert len(terminal.shown_name(text)) <= 200
     prose = terminal.escaped(text)
     assert not HIDDEN.difference("\u200d").intersection(prose)
     assert prose.count("\n") == text.count("\n")

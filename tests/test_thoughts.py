@@ -13,11 +13,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
-from llm_magics.engine.thoughts import answer_in_thoughts
 from llm_magics.notebook.displays.answers import LiveDisplay, StaticDisplay, TextDisplay
-from llm_magics.policies.parsing import json_values
+from llm_magics.runtime.parsing import answer_in_thoughts, json_values
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
 from llm_magics.types import ModelResponse
 from tests.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 from tests.test_routing import servers

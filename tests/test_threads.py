@@ -11,8 +11,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, errors
-from llm_magics.engine.session import session
-from llm_magics.policies.threads import Threads, Turn
+from llm_magics.runtime.prompts.conversations import Threads, Turn
+from llm_magics.runtime.session import session
 from tests.kernels import Kernel
 from tests.serving import Asked, Says, chat_stream
 from tests.test_routing import servers

@@ -11,9 +11,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.response import Response
 from llm_magics.notebook import answering, tool_rounds
 from llm_magics.notebook.tool_rounds import ToolRounds
+from llm_magics.runtime.response import Response
 from llm_magics.types import ToolCall
 from tests.kernels import Kernel
 from tests.serving import Says, chat_event, chat_stream

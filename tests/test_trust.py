@@ -18,7 +18,7 @@ from keyring.backend import KeyringBackend
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 from llm_magics.secrets import Secret
 from llm_magics.settings import credentials
 from tests.fake_openai import FakeOpenAI

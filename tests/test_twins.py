@@ -14,7 +14,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 from tests.conftest import eventually
 from tests.kernels import Kernel
 from tests.serving import Says, chat_stream

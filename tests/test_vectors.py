@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from IPython.core.interactiveshell import InteractiveShell
 
-from llm_magics.policies.vectors import VectorStore, forget_all, keys_of, size_of
+from llm_magics.runtime.storage.vector_store import VectorStore, forget_all, keys_of, size_of
 from llm_magics.settings.config import config
 from tests.nested import plain_environment
 
@@ -135,7 +135,7 @@ def test_damage_costs_what_is_damaged_and_no_more(data: st.DataObject) -> None:
 WRITER = """
 import sys, itertools, numpy as np
 from pathlib import Path
-from llm_magics.policies.vectors import VectorStore, keys_of
+from llm_magics.runtime.storage.vector_store import VectorStore, keys_of
 store = VectorStore(Path(sys.argv[1]), {"model": "m"})
 for n in itertools.count():
     texts = [f"{sys.argv[2]} {n} {k}" for k in range(50)]

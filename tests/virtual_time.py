@@ -7,9 +7,9 @@ import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from llm_magics.engine.session import Session
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import Answer, BaseModelProvider, ProviderConfig
+from llm_magics.runtime.session import Session
 from llm_magics.settings.config import config
 from llm_magics.types import ChatMessage, ModelResponse, PackedVectors, Usage
 

@@ -61,7 +61,7 @@ def escaped(text: str) -> str:
     )
 
 
-def name(text: str) -> str:
+def shown_name(text: str) -> str:
     """Return the name of a model, a file or the like as messages show it: visible, on one line."""
     shown = visible(text)
     return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"

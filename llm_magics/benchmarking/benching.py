@@ -14,7 +14,6 @@ from typing import Any
 from llm_magics._async.sync import Work, awaited, blocking
 from llm_magics._util import validation
 from llm_magics._util.validation import whole_number
-from llm_magics.benchmarking.costs import allow
 from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
 from llm_magics.benchmarking.loads.plan import Block, Plan
 from llm_magics.benchmarking.loads.steps import Arrival, Step, steps_of
@@ -22,9 +21,10 @@ from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.measuring import environment
 from llm_magics.benchmarking.measuring.asking import Job, Record
 from llm_magics.benchmarking.measuring.counting import counter_of
-from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
+from llm_magics.runtime.confirm import allow
+from llm_magics.runtime.session import session
 
 _PROMPTS = ("Write three sentences about the sea.",)
 

@@ -13,18 +13,18 @@ from llm_magics._async.concurrency import done_by
 from llm_magics._async.sync import Work, awaited, blocking
 from llm_magics._util import validation
 from llm_magics._util.validation import whole_number
-from llm_magics.benchmarking.costs import allow
 from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.measuring import environment
 from llm_magics.benchmarking.measuring.asking import Job, Record, merged
 from llm_magics.benchmarking.measuring.counting import counter_of
 from llm_magics.benchmarking.quality import scoring
-from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.confirm import allow
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.session import session
 
 
 def _compare(  # noqa: PLR0913 (what can be asked)

@@ -18,15 +18,14 @@ from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import Exchange, Work, awaited, blocking
 from llm_magics._util.text import dollars
 from llm_magics._util.validation import check_on_error
-from llm_magics.engine.embedding import EmbeddingCall, EmbedOptions
-from llm_magics.engine.embedding.landing import AVERAGED, OK, TRUNCATED
-from llm_magics.engine.embedding.options import TooLong
-from llm_magics.engine.session import session
 from llm_magics.errors import Interrupted, LLMError, UsageError
-from llm_magics.frames.costs import ask_if_much
 from llm_magics.frames.makers import Maker, sign_array
 from llm_magics.frames.report import EmbeddingReport, lost, report_of
 from llm_magics.frames.rows import NO_TEXT, Rows
+from llm_magics.runtime.confirm import ask_if_much
+from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
+from llm_magics.runtime.embedding.results import AVERAGED, OK, TRUNCATED, TooLong
+from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

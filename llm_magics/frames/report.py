@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics._util.terminal import name
-from llm_magics.engine.embedding.landing import FAILED, OUTCOMES, PENDING
+from llm_magics._util.terminal import shown_name
 from llm_magics.frames.rows import EMPTY, MISSING, NO_TEXT, Rows
+from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame, Index
 
-    from llm_magics.engine.embedding import EmbeddingCall
-    from llm_magics.engine.embedding.speed import Speed
+    from llm_magics.runtime.embedding import EmbeddingCall
+    from llm_magics.runtime.embedding.results import Speed
 
 _WHY = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
 
@@ -59,7 +59,9 @@ class EmbeddingReport:
         parts = [f"{count:,} {name}" for name, count in self.counts.items() if count]
         if self.dimensions:
             parts.append(f"{self.dimensions} dimensions")
-        return " · ".join(filter(None, [*(parts or ["0 rows"]), self.model and name(self.model)]))
+        return " · ".join(
+            filter(None, [*(parts or ["0 rows"]), self.model and shown_name(self.model)])
+        )
 
     __repr__ = __str__
 

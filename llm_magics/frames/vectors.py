@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import UsageError
 from llm_magics.frames import search
 from llm_magics.frames.embed import embedded
 from llm_magics.frames.rows import is_text, values_of
+from llm_magics.runtime.embedding import EmbedOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

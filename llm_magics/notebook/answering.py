@@ -7,11 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._async.sync import Exchange
-from llm_magics._util.terminal import name
-from llm_magics.engine.checking import CheckedCall
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
+from llm_magics._util.terminal import shown_name
 from llm_magics.errors import Interrupted, ParseError
 from llm_magics.notebook import inert
 from llm_magics.notebook.displays import footer
@@ -20,6 +16,10 @@ from llm_magics.notebook.printing import say
 from llm_magics.notebook.provenance import PROVENANCE, told_by
 from llm_magics.notebook.tool_rounds import ToolRounds
 from llm_magics.notebook.watching import rendering
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
+from llm_magics.runtime.structured import CheckedCall
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -92,9 +92,9 @@ def _tell(shell: InteractiveShell, response: Response) -> None:
 
 def _what_happened(response: Response) -> str:
     """In one line, what it took to get the answer."""
-    parts = [f"answered by {name(response.model)}"]
+    parts = [f"answered by {shown_name(response.model)}"]
     if response.fallback_from:
-        parts.append(f"in place of {', '.join(map(name, response.fallback_from))}")
+        parts.append(f"in place of {', '.join(map(shown_name, response.fallback_from))}")
     if response.retries:
         times = "once" if response.retries == 1 else f"{response.retries} times"
         parts.append(f"asked again {times}")

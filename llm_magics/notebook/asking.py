@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llm_magics import host, kernel_loop
 from llm_magics._async.bridge import bridge
 from llm_magics._util.filesystem import shown
-from llm_magics._util.terminal import name
+from llm_magics._util.terminal import shown_name
 from llm_magics._util.text import dollars
-from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.money import Estimate
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook import answering
 from llm_magics.notebook.options import (
@@ -30,9 +25,14 @@ from llm_magics.notebook.options import (
 )
 from llm_magics.notebook.printing import say
 from llm_magics.notebook.tool_rounds import functions_named
-from llm_magics.policies import prompt_files
-from llm_magics.policies.prompt_files import PromptFile
-from llm_magics.policies.templates import Filled, names_in
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.pricing import Estimate
+from llm_magics.runtime.prompts import prompt_files
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.prompts.prompt_files import PromptFile
+from llm_magics.runtime.prompts.templates import Filled, names_in
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
 from llm_magics.schemas import schema_of
 
 if TYPE_CHECKING:
@@ -162,9 +162,9 @@ def _save(options: argparse.Namespace, cell: str) -> None:
 
 def _dry_run(call: ChatCall) -> None:
     route, others, estimate = bridge.run(call.plan())
-    lines = [f"to {name(route.name)}; nothing was sent"]
+    lines = [f"to {shown_name(route.name)}; nothing was sent"]
     if others:
-        lines.append(f"where that fails: {', then '.join(map(name, others))}")
+        lines.append(f"where that fails: {', then '.join(map(shown_name, others))}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
     lines += [f"[picture] {image!r}" for image in call.messages[-1].images]
     if call.schema is not None:

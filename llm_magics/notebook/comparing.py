@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 from llm_magics import host
 from llm_magics._async.bridge import bridge
-from llm_magics._util.terminal import name as shown_name
-from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.incomplete import cut_warning
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.road import find_route
-from llm_magics.engine.session import session
-from llm_magics.engine.together import Together
+from llm_magics._util.terminal import shown_name
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook import inert
 from llm_magics.notebook.displays.columns import Columns
 from llm_magics.notebook.provenance import told_by
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import Progress
+from llm_magics.runtime.batch import Together
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.incomplete import cut_warning
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.routing import find_route
+from llm_magics.runtime.session import session
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:

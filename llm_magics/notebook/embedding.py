@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.engine.embedding import EmbedOptions
     from llm_magics.frames.embed import Embedded
+    from llm_magics.runtime.embedding import EmbedOptions
 
 
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
@@ -87,7 +87,7 @@ def _say_what_it_takes(texts: Any, options: argparse.Namespace) -> None:
 
 
 def _options(given: argparse.Namespace) -> EmbedOptions:
-    from llm_magics.engine.embedding import EmbedOptions
+    from llm_magics.runtime.embedding import EmbedOptions
 
     return EmbedOptions(
         given.batch_size, given.concurrency, given.too_long, given.dimensions, given.prefix

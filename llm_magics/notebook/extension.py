@@ -22,7 +22,7 @@ from llm_magics.settings.config import config
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-_RESPONSE = ("llm_magics.engine.response", "Response")
+_RESPONSE = ("llm_magics.runtime.response", "Response")
 
 
 def load(shell: InteractiveShell) -> None:

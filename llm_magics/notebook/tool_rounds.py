@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from llm_magics import kernel_loop
 from llm_magics._util.terminal import visible
 from llm_magics.completeness import is_cut
-from llm_magics.engine.checking import CheckedCall
-from llm_magics.engine.response import Response
-from llm_magics.engine.session import session
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.notebook import inert
 from llm_magics.notebook.watching import rendering
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
+from llm_magics.runtime.structured import CheckedCall
 from llm_magics.tools import Toolbox
 from llm_magics.types import ChatMessage, ToolCall
 

@@ -1,1 +1,6 @@
-"""The calls that the public functions and magics make, and what they share."""
+"""
+Calls from the prompt to the answer.
+
+Prompt → candidates (`routing`) → stored answer (`storage.lookup`) → attempts (`attempts`:
+retries, limits, budget, log) → provider → response. `session` holds what one notebook shares.
+"""

@@ -26,9 +26,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from llm_magics.errors import ProviderError
-from llm_magics.policies.budget import Budget, Hold
 from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.policies.budget import Budget, Hold
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, Permit, RateLimiter
 from llm_magics.runtime.policies.retry import (
     BatchBreaker,

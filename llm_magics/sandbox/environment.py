@@ -15,7 +15,7 @@ from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import SandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Cycler, Joiner, Namespace
 
-from llm_magics import tables
+from llm_magics._util.table_text import describe, is_table, table
 from llm_magics.errors import TemplateError
 from llm_magics.sandbox.budget import MOST_CHARACTERS, Budget, Steps, refuse
 from llm_magics.sandbox.frames import Facade, Places, Row, raw
@@ -176,8 +176,8 @@ class Sandbox(SandboxedEnvironment):
         filters: dict[str, Callable[..., Any]] = {
             **self.filters,
             "sum": _sum,
-            "table": lambda value, rows=20: tables.table(raw(value), rows),
-            "describe": lambda value: tables.describe(raw(value)),
+            "table": lambda value, rows=20: table(raw(value), rows),
+            "describe": lambda value: describe(raw(value)),
         }
         self.filters = {name: self._limited(name, each) for name, each in filters.items()}
         self.tests = {name: self._limited(name, each) for name, each in self.tests.items()}
@@ -216,7 +216,7 @@ class Sandbox(SandboxedEnvironment):
         self._checked(value)
         text = str(value)
         # Its own lines: what follows a table on its last one would be read as a part of it.
-        text = f"{text}\n" if isinstance(value, Facade) and tables.is_table(raw(value)) else text
+        text = f"{text}\n" if isinstance(value, Facade) and is_table(raw(value)) else text
         self.budget.spend(len(text))
         return text
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from llm_magics import tables
+from llm_magics._util.table_text import is_table, summary, table
 from llm_magics.errors import TemplateError
 
 # Cells that one call may turn into text or lists.
@@ -75,7 +75,7 @@ class Facade:
 
     def __str__(self) -> str:
         """Return what the prompt gets."""
-        return tables.summary(self._raw) if tables.is_table(self._raw) else str(self._raw)
+        return summary(self._raw) if is_table(self._raw) else str(self._raw)
 
     __repr__ = __str__
 
@@ -247,7 +247,7 @@ class Table(Facade):
     def to_markdown(self) -> str:
         """Return all rows as a Markdown table."""
         frame = self._pandas()
-        return tables.table(frame, len(frame))
+        return table(frame, len(frame))
 
     def to_string(self, *, index: bool = True) -> str:
         """Return all rows as plain text."""

@@ -21,8 +21,8 @@ import numpy as np
 import openai
 
 import llm_magics as lm
-from llm_magics.engine.session import session
-from llm_magics.policies.vectors import keys_of
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.vector_store import keys_of
 from tests.benchmarks.embed_server import BASE_S, ROW_S
 from tests.benchmarks.rounds import best_of
 

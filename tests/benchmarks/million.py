@@ -13,7 +13,7 @@ import numpy as np
 
 import llm_magics as lm
 from llm_magics.http import Transport
-from llm_magics.policies.vectors import keys_of
+from llm_magics.runtime.storage.vector_store import keys_of
 
 ROWS, UNIQUE, BATCH, WIDTH = 1_000_000, 100_000, 256, 384
 
@@ -49,7 +49,7 @@ def kept_rows_per_s() -> float:
     """Rows a second that come back where all million were paid for before."""
     from pathlib import Path
 
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     texts = [f"a third text, and its number is {number}" for number in range(ROWS)]
     with tempfile.TemporaryDirectory() as folder:

@@ -20,10 +20,11 @@ from typing import Any
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters
 from llm_magics._async.bridge import bridge
-from llm_magics.engine.session import session
 from llm_magics.errors import StreamInterrupted
-from llm_magics.policies.cache import Cache, _sealed
-from llm_magics.policies.recordings import Tape, chat_request, key_of
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.answer_cache import Cache, _sealed
+from llm_magics.runtime.storage.recordings import Tape
+from llm_magics.runtime.storage.serialization import chat_request, key_of
 from tests.benchmarks.rounds import best_of
 from tests.benchmarks.stream_server import CHUNKS, SLOWLY
 from tests.benchmarks.streaming import ask_the_server

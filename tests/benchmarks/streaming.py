@@ -17,9 +17,9 @@ import httpx
 import openai
 
 import llm_magics as lm
-from llm_magics.engine.session import session
 from llm_magics.providers.local import LocalProvider
 from llm_magics.providers.local.process import engine_transport
+from llm_magics.runtime.session import session
 from llm_magics.secrets import Secret
 from tests.benchmarks.rounds import best_of
 from tests.benchmarks.stream_server import CHUNKS

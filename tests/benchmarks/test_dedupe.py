@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 import llm_magics as lm
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 from tests.benchmarks.conftest import Record
 
 ROWS, WIDTH, BLOCK = 20_000, 384, 2_000

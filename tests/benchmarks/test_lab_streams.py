@@ -110,7 +110,7 @@ def test_the_stop_button_ends_the_cell_at_once(
 TELL = """
     window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code: `
 import json
-from llm_magics.engine.session import session
+from llm_magics.runtime.session import session
 told = [ans.finish_reason, len(ans.text), len(session.threads.before("main", "", "")[-1].content)]
 open("told.json", "w").write(json.dumps(told))
     `}).done.then(() => 1)

@@ -11,9 +11,9 @@ from typing import Any
 from llm_magics.benchmarking.loads.marks import mark_of, marked
 from llm_magics.benchmarking.loads.steps import Step
 from llm_magics.benchmarking.measuring.asking import Job
-from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.session import session
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.session import session
 
 # So often each prompt is asked, where nobody said how often.
 _REPEAT = 3

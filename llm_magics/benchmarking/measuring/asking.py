@@ -12,14 +12,13 @@ from typing import Any
 from llm_magics.benchmarking.measuring.counting import Counter
 from llm_magics.benchmarking.measuring.rows import Answered
 from llm_magics.completeness import is_cut
-from llm_magics.engine.chat import ChatCall
-from llm_magics.engine.incomplete import cut_warning
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.response import Response
-from llm_magics.engine.road import INTERRUPTED
-from llm_magics.engine.session import session
 from llm_magics.errors import BudgetError, EmptyAnswerError, LLMError
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.incomplete import cut_warning
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import INTERRUPTED, Response
+from llm_magics.runtime.session import session
 from llm_magics.user_code import warn
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_magics.benchmarking.measuring.stamps import WRITTEN, Stamps
-from llm_magics.engine.response import Response
 from llm_magics.errors import UsageError
+from llm_magics.runtime.response import Response
 
 # How many tokens a text has.
 Counter = Callable[[str], int]

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm_magics.engine.session import session
 from llm_magics.errors import LLMError
+from llm_magics.runtime.session import session
 
 # What answers are read with, and what runs models here.
 _LIBRARIES = ("httpx", "pandas", "xllamacpp", "torch", "transformers")

@@ -10,9 +10,9 @@ from typing import Any
 from llm_magics.benchmarking.measuring.counting import Counter, tokens_of
 from llm_magics.benchmarking.measuring.definitions import Latencies, latencies_of
 from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
-from llm_magics.engine.response import Response
 from llm_magics.http.timing import RequestTiming
-from llm_magics.policies.metrics import hidden_tokens
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.storage.run_log import hidden_tokens
 from llm_magics.secrets import redact
 from llm_magics.types import StreamChunk
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from llm_magics.policies.metrics import ANSWER, COUNT, SUMMARY, TOOL, WRITTEN, kinds_of
+from llm_magics.runtime.storage.run_log import ANSWER, COUNT, SUMMARY, TOOL, WRITTEN, kinds_of
 from llm_magics.types import StreamChunk
 
 __all__ = ["ANSWER", "COUNT", "SUMMARY", "TOOL", "WRITTEN", "Stamps", "stamps_of"]

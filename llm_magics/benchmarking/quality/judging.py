@@ -13,11 +13,11 @@ import pandas as pd
 
 from llm_magics._async.sync import Exchange
 from llm_magics.benchmarking.results.items import items
-from llm_magics.engine.many import ManyCall
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.session import session
 from llm_magics.errors import LLMError
-from llm_magics.frames.costs import allowed
+from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.confirm import allowed
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.session import session
 
 _CRITERIA = "Which answer is more correct, complete and helpful?"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from llm_magics.benchmarking.quality.judging import judge
 from llm_magics.errors import ParseError, UsageError, nearest
-from llm_magics.policies.parsing import json_value
+from llm_magics.runtime.parsing import json_value
 from llm_magics.schemas import schema_of, validated
 
 # Of an answer, and of what was expected.

@@ -12,7 +12,7 @@ from llm_magics._util.statistics import bootstrap, mean_interval
 from llm_magics.benchmarking.results.differences import scores_of
 from llm_magics.benchmarking.results.items import items
 from llm_magics.benchmarking.results.whole import LOAD, is_whole, several_loads
-from llm_magics.engine.road import INTERRUPTED
+from llm_magics.runtime.response import INTERRUPTED
 
 # What has a distribution that people ask about.
 _SPREAD = ("ttft_s", "ttft_answer_s", "itl_ms", "tpot_ms", "e2e_s", "latency_s", "tokens_per_s")

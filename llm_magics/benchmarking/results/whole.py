@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from llm_magics.engine.road import INTERRUPTED
+from llm_magics.runtime.response import INTERRUPTED
 
 # What tells one load from another.
 LOAD = ("concurrency", "rate")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.engine.embedding import EmbedOptions
 from llm_magics.errors import LLMError
 from llm_magics.frames.embed import Embedded, OnError, embedded
 from llm_magics.frames.makers import note_source, sign
 from llm_magics.frames.reporting import keep_report
+from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:

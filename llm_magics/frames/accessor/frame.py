@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.engine.embedding import EmbedOptions
-from llm_magics.engine.embedding.options import TooLong
 from llm_magics.errors import UsageError
 from llm_magics.frames import similar
 from llm_magics.frames.accessor.embedding import embed_into
@@ -33,6 +31,8 @@ from llm_magics.frames.asking.wanted import (
 from llm_magics.frames.makers import noted
 from llm_magics.frames.reporting import Reporting
 from llm_magics.frames.rows import only_vector_column
+from llm_magics.runtime.embedding import EmbedOptions
+from llm_magics.runtime.embedding.results import TooLong
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.engine.embedding import EmbedOptions
-from llm_magics.engine.embedding.options import TooLong
 from llm_magics.frames import asking, similar
 from llm_magics.frames.accessor.embedding import embed_column
 from llm_magics.frames.embed import OnError
 from llm_magics.frames.reporting import Reporting, keep_report
+from llm_magics.runtime.embedding import EmbedOptions
+from llm_magics.runtime.embedding.results import TooLong
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

@@ -17,14 +17,14 @@ import pandas as pd
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import Exchange
 from llm_magics.completeness import Outcome
-from llm_magics.engine.many import ManyCall
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.session import session
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.frames.arguments import column_of
 from llm_magics.frames.asking.report import PromptReport, RowsEstimate
-from llm_magics.frames.costs import allowed
-from llm_magics.policies import templates
+from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.confirm import allowed
+from llm_magics.runtime.prompts import templates
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
     from pandas import DataFrame

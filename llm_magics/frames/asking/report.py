@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics._util.text import dollars
 from llm_magics.completeness import Outcome
-from llm_magics.engine.incomplete import cut_error
+from llm_magics.runtime.incomplete import cut_error
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from llm_magics.engine.many import ManyCall
+    from llm_magics.runtime.batch import ManyCall
 
 
 @dataclass(frozen=True, slots=True)

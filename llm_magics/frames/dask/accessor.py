@@ -17,11 +17,6 @@ from dask.dataframe.extensions import register_dataframe_accessor, register_seri
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.validation import check_on_error, whole_number
-from llm_magics.engine import money
-from llm_magics.engine.embedding import EmbedOptions
-from llm_magics.engine.embedding.options import TooLong
-from llm_magics.engine.road import find_route
-from llm_magics.engine.session import session
 from llm_magics.errors import UsageError
 from llm_magics.frames.arguments import column_of, refuse_overwriting
 from llm_magics.frames.arrow_vectors import VECTOR_TYPE
@@ -45,6 +40,11 @@ from llm_magics.frames.dask.partitions import (
 )
 from llm_magics.frames.dask.shared_limit import SharedLimit
 from llm_magics.frames.embed import embed
+from llm_magics.runtime import pricing
+from llm_magics.runtime.embedding import EmbedOptions
+from llm_magics.runtime.embedding.results import TooLong
+from llm_magics.runtime.routing import find_route
+from llm_magics.runtime.session import session
 
 # Prompts at once, of all workers together.
 _PROMPTS_AT_ONCE = 8
@@ -221,7 +221,7 @@ def _ordered(
     if concurrency is not None:
         concurrency = whole_number("concurrency", concurrency)
     route = bridge.run(find_route(session, model))
-    if not yes and money.has_price(session, route.provider, route.model):
+    if not yes and pricing.has_price(session.config, route.provider, route.model):
         msg = f"{route.name} costs what it costs for all rows, and a cluster asks nobody."
         raise UsageError(msg, hint="Try it on df.head() first; then allow it with yes=True.")
     if route.provider.is_free(route.model) and concurrency is None:

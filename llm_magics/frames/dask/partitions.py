@@ -28,8 +28,8 @@ from llm_magics.frames.similar import nearest
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:
-    from llm_magics.engine.embedding import EmbedOptions
     from llm_magics.frames.dask.shared_limit import SharedLimit
+    from llm_magics.runtime.embedding import EmbedOptions
 
 _THREADS = "providers.local.threads"
 

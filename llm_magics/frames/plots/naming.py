@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_magics._async.sync import Exchange
-from llm_magics.engine.many import ManyCall
-from llm_magics.engine.prompt import Prompt
-from llm_magics.engine.session import session
-from llm_magics.frames.costs import allowed
 from llm_magics.frames.search import normalised
+from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.confirm import allowed
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.session import session
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.engine.response import Response
+    from llm_magics.runtime.response import Response
 
 
 @command("ask TEXT", is_prose=True)
@@ -31,10 +31,10 @@ def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
 @command("explain [MODEL]")
 def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
     """Have the last error explained; what is sent is shown before."""
-    from llm_magics.engine.prompt import Prompt
     from llm_magics.notebook.answering import answer
     from llm_magics.notebook.explaining import material, show
     from llm_magics.notebook.options import llm_cell_parser
+    from llm_magics.runtime.prompts.prompt import Prompt
 
     model = one_word("explain", rest, "a model") if rest else None
     told = material()
@@ -45,8 +45,8 @@ def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Respons
 @command("record [FILE|off]")
 def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Keep every answer from now on in a file, for replay."""
-    from llm_magics.engine.session import session
     from llm_magics.errors import ConfigurationError
+    from llm_magics.runtime.session import session
 
     if not rest:
         tape = session.tape
@@ -70,8 +70,8 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 @command("replay [FILE [--strict] [--speed X]|off]")
 def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Take answers from a recording; with --strict, from nowhere else."""
-    from llm_magics.engine.session import session
     from llm_magics.errors import ConfigurationError
+    from llm_magics.runtime.session import session
 
     given = _replay_parser().parse(rest)
     if not rest:
@@ -105,7 +105,7 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     Vectors are kept always, and shared by all notebooks: clear vectors forgets them.
     """
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
     from llm_magics.settings.credentials import refuse_clearing
 
     if rest == "clear":
@@ -129,8 +129,8 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
 
 def _kept_vectors() -> str:
-    from llm_magics.engine.session import session
-    from llm_magics.policies.vectors import size_of
+    from llm_magics.runtime.session import session
+    from llm_magics.runtime.storage.vector_store import size_of
 
     folder = session.vectors_folder
     if folder is None:
@@ -140,8 +140,8 @@ def _kept_vectors() -> str:
 
 
 def _clear_vectors() -> str:
-    from llm_magics.engine.session import session
-    from llm_magics.policies.vectors import forget_all, size_of
+    from llm_magics.runtime.session import session
+    from llm_magics.runtime.storage.vector_store import forget_all, size_of
     from llm_magics.settings.credentials import refuse_clearing
 
     folder = session.vectors_folder
@@ -159,8 +159,8 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
     from llm_magics._util.filesystem import shown
     from llm_magics._util.tables import WideFrame
     from llm_magics.errors import LLMError
-    from llm_magics.policies import prompt_files
-    from llm_magics.policies.templates import names_in
+    from llm_magics.runtime.prompts import prompt_files
+    from llm_magics.runtime.prompts.templates import names_in
 
     rows: list[tuple[str, str, str | None, str, str]] = []
     for name, path in sorted(prompt_files.names().items()):
@@ -177,7 +177,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
 @command("threads [NAME|clear [NAME]]")
 def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """What the next prompt of each --thread will carry, as a DataFrame."""
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     words = split(rest)
     known = session.threads.names()

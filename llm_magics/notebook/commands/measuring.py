@@ -90,7 +90,7 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
 
 
 def _models(given: argparse.Namespace) -> list[str]:
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     return given.models or [str(session.config.model)]
 

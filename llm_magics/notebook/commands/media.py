@@ -12,7 +12,7 @@ from llm_magics.notebook.options import OptionParser, check_name, pairs
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from llm_magics.engine.media_calls import MediaCall
+    from llm_magics.runtime.media_calls import MediaCall
 
 
 @command("image TEXT [-o NAME] [--model M] [--size S]", is_prose=True)
@@ -24,9 +24,9 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """
     from IPython.display import Image, display
 
-    from llm_magics.engine.media_calls import image_call
-    from llm_magics.engine.session import session
-    from llm_magics.policies.templates import render
+    from llm_magics.runtime.media_calls import image_call
+    from llm_magics.runtime.prompts.templates import render
+    from llm_magics.runtime.session import session
 
     parser = _parser("%llm image", "Make a picture.")
     parser.add_argument("--size", metavar="S")
@@ -48,8 +48,8 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
 @command("transcribe FILE [-o NAME] [--model M]")
 def transcribe(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """Write down what is said in a recording; -o keeps the text."""
-    from llm_magics.engine.media_calls import transcription_call
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.media_calls import transcription_call
+    from llm_magics.runtime.session import session
 
     given = _parser("%llm transcribe", "Write down what is said.").parse(rest)
     if len(given.words) != 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics._util.terminal import name, word
+from llm_magics._util.terminal import shown_name, word
 from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word, say
 from llm_magics.notebook.options import split
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Ask this model from now on."""
     from llm_magics._async.bridge import bridge
-    from llm_magics.engine.choosing import choose
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.models import choose
+    from llm_magics.runtime.session import session
 
     names = bridge.run(choose(session, one_word("use", rest, "a model")))
     chosen = session.config.model
-    told = "" if names == [chosen] else f": {', then '.join(map(name, names))}"
-    say(f"Asking {name(chosen)} from now on{told}.")
+    told = "" if names == [chosen] else f": {', then '.join(map(shown_name, names))}"
+    say(f"Asking {shown_name(chosen)} from now on{told}.")
 
 
 @command("models [PATTERN]")
 def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """What models there are, as a DataFrame."""
     from llm_magics.api import models as listed
-    from llm_magics.engine.session import session
     from llm_magics.errors import ModelNotFoundError
+    from llm_magics.runtime.session import session
 
     frame = listed(rest)
     if rest and frame.empty:
@@ -47,7 +47,7 @@ def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
 
 def no_models(provider_name: str) -> str:
     """Return what to tell of a provider that lists no models."""
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     provider = session.provider(provider_name)
     where = f" at {provider.address}" if provider.address else ""
@@ -61,39 +61,39 @@ def no_models(provider_name: str) -> str:
 def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Fetch a model, so that it can be used."""
     from llm_magics._async.sync import Exchange
-    from llm_magics.engine.manage import PullCall
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.models import PullCall
+    from llm_magics.runtime.session import session
 
     model = one_word("pull", rest, "a model")
     try:
         with Exchange(PullCall(session, model)) as exchange:
             exchange.finish()
     except KeyboardInterrupt:
-        msg = f"Stopped; {name(model)} was not pulled completely."
+        msg = f"Stopped; {shown_name(model)} was not pulled completely."
         hint = (
             f"What was downloaded is not lost. Continue with: %llm pull {word(model) or 'MODEL'}"
         )
         raise Interrupted(msg, hint=hint) from None
-    say(f"{name(model)} is here.")
+    say(f"{shown_name(model)} is here.")
 
 
 @command("delete MODEL")
 def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Delete a model's weights."""
     from llm_magics._async.bridge import bridge
-    from llm_magics.engine.manage import delete_model
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.models import delete_model
+    from llm_magics.runtime.session import session
 
     model = one_word("delete", rest, "a model")
     bridge.run(delete_model(session, model))
-    say(f"{name(model)} is deleted.")
+    say(f"{shown_name(model)} is deleted.")
 
 
 @command("providers")
 def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Which providers there are, how to come to each, and what it can, as a DataFrame."""
-    from llm_magics.engine.catalogue import services
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.models import services
+    from llm_magics.runtime.session import session
 
     return services(session)
 
@@ -102,14 +102,14 @@ def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
 def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Which providers can be used, and if not, why; of all, or of those named."""
     from llm_magics._async.bridge import bridge
-    from llm_magics.engine.manage import health as checked
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.doctor import health as checked
+    from llm_magics.runtime.session import session
 
     names = split(rest)
     known = session.providers.names()
     for each in names:
         if each not in known:
-            msg = f'There is no provider "{name(each)}".'
+            msg = f'There is no provider "{shown_name(each)}".'
             raise UsageError(msg, hint=nearest(each, known))
     return bridge.run(checked(session, names or None))
 

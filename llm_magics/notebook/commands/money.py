@@ -54,7 +54,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
 def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Refuse, before it is sent, what may cost more than is left of so many dollars."""
     from llm_magics._util.text import dollars
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     if rest == "off":
         session.config.budget = None

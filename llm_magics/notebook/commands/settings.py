@@ -48,8 +48,8 @@ def parsed(value: str) -> Any:
 
 def _take_back_if_refused(key: str) -> None:
     """A setting that its provider refuses must not stay, and spoil every call after it."""
-    from llm_magics.engine.session import session
     from llm_magics.errors import ConfigurationError
+    from llm_magics.runtime.session import session
 
     if not key.startswith("providers."):
         return
@@ -65,7 +65,7 @@ def _take_back_if_refused(key: str) -> None:
 @command("key PROVIDER [--forget]")
 def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Type a provider's key unseen; kept in the system's keyring, or for the session."""
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
     from llm_magics.settings import credentials
 
     words = split(rest)
@@ -88,7 +88,7 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
 
 def _refuse_keyless(name: str) -> None:
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     names = session.providers.names()
     if name not in names:

@@ -90,7 +90,7 @@ def _measuring(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
 
 def _first_of(command: str) -> tuple[str, Iterable[str]]:
     """What a subcommand can be given first."""
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     if command in _MODEL_COMMANDS:
         return "model", _models()
@@ -119,13 +119,13 @@ def _values_of(setting: str) -> tuple[str, Iterable[str]]:
 
 
 def _templates() -> tuple[str, list[str]]:
-    from llm_magics.policies import prompt_files
+    from llm_magics.runtime.prompts import prompt_files
 
     return "template", list(prompt_files.names())
 
 
 def _threads() -> tuple[str, list[str]]:
-    from llm_magics.engine.session import session
+    from llm_magics.runtime.session import session
 
     return "thread", session.threads.names()
 
@@ -168,9 +168,9 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
 
 def _models() -> list[str]:
     """The models known without asking: those built in, those in use, those listed before."""
-    from llm_magics.engine.session import session
     from llm_magics.providers.echo import MODELS
     from llm_magics.providers.local.starters import STARTERS
+    from llm_magics.runtime.session import session
     from llm_magics.settings.config import config
 
     built_in = [f"echo/{name}" for name in MODELS] + [f"local/{name}" for name in STARTERS]

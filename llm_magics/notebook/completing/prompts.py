@@ -28,6 +28,6 @@ def offer(text: str, cursor_line: int, before: str) -> Offer | None:
 
 
 def _filters() -> Iterable[str]:
-    from llm_magics.policies.templates import filters
+    from llm_magics.runtime.prompts.templates import filters
 
     return filters()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.terminal import name as shown_name
+from llm_magics._util.terminal import shown_name
 from llm_magics.notebook import inert
 from llm_magics.notebook.displays.outputs import Bundle, Output
 from llm_magics.notebook.displays.pacing import Pacer

@@ -11,12 +11,11 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from llm_magics._util.terminal import name
+from llm_magics._util.terminal import shown_name
 from llm_magics._util.text import dollars
 from llm_magics.completeness import is_cut
-from llm_magics.engine.response import Response
-from llm_magics.engine.road import INTERRUPTED
 from llm_magics.notebook import inert
+from llm_magics.runtime.response import INTERRUPTED, Response
 
 
 def show(publish: Callable[..., Any], response: Response) -> None:
@@ -28,7 +27,7 @@ def show(publish: Callable[..., Any], response: Response) -> None:
 
 def line(response: Response) -> str:
     """The footer of ``response`` in words."""
-    parts = [name(response.model), *_tokens(response), *_times(response), *_ending(response)]
+    parts = [shown_name(response.model), *_tokens(response), *_times(response), *_ending(response)]
     return inert.plain(" · ".join(part for part in parts if part))
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
-from llm_magics._util.terminal import name, plain, visible, word
+from llm_magics._util.terminal import plain, shown_name, visible, word
 from llm_magics.errors import UsageError
 from llm_magics.notebook.commands.settings import parsed as read
 from llm_magics.notebook.options import without_comment
@@ -69,14 +69,14 @@ def lines(config: Config) -> list[str]:
 def refuse_unprintable(model: str) -> None:
     """Refuse a model whose name has controls or line breaks: no magic could name it."""
     if plain(model) != model or len(model.splitlines()) > 1 or "\t" in model:
-        msg = f"{name(model)} has control characters in its name, and cannot be picked."
+        msg = f"{shown_name(model)} has control characters in its name, and cannot be picked."
         raise UsageError(msg, hint="Give the model another name at its service.")
 
 
 def _use(model: str) -> str:
     spelled = word(model)
     if spelled is None:
-        return f"# The name {name(model)} has characters that cannot be shown on a line."
+        return f"# The name {shown_name(model)} has characters that cannot be shown on a line."
     return f"%llm use {spelled}"
 
 

@@ -9,7 +9,7 @@ from llm_magics._util.terminal import escaped, visible
 from llm_magics._util.text import dollars
 from llm_magics.notebook import inert
 from llm_magics.notebook.picker.offers import Health
-from llm_magics.policies.metrics import Totals
+from llm_magics.runtime.storage.run_log import Totals
 
 STYLE = """<style>
 .llm-pick select { font-family: var(--jp-code-font-family, monospace); font-size: 12px; }

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from llm_magics._async.bridge import bridge
-from llm_magics.engine.catalogue import priced
-from llm_magics.engine.session import Session
 from llm_magics.providers.base import ModelInfo
+from llm_magics.runtime.models import priced
+from llm_magics.runtime.session import Session
 from llm_magics.secrets import redact
 
 # What was told is asked for again when it is older, and looked at.

@@ -8,15 +8,15 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from llm_magics._util.terminal import name as shown_name
-from llm_magics.engine.choosing import refuse_mute
-from llm_magics.engine.session import Session
+from llm_magics._util.terminal import shown_name
 from llm_magics.errors import LLMError
 from llm_magics.notebook.picker import fields, markup, rows
 from llm_magics.notebook.picker.offers import ASKING, Offers
 from llm_magics.notebook.picker.rows import Row
 from llm_magics.notebook.picker.work import Work
 from llm_magics.providers.base import ModelInfo
+from llm_magics.runtime.models import refuse_mute
+from llm_magics.runtime.session import Session
 
 ALL = "all"
 SHORT_NAMES = "short names"

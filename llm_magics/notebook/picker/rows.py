@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from llm_magics._util.terminal import name as shown_name
+from llm_magics._util.terminal import shown_name
 from llm_magics.notebook import inert
 from llm_magics.providers.base import ModelInfo
 

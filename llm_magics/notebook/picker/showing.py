@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from llm_magics import host
-from llm_magics.engine.session import session
 from llm_magics.notebook.watching import rendering
+from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from typing import Any
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.terminal import name
-from llm_magics.engine.manage import PullCall, delete_model
-from llm_magics.engine.session import Session
+from llm_magics._util.terminal import shown_name
 from llm_magics.progress import Progress
+from llm_magics.runtime.models import PullCall, delete_model
+from llm_magics.runtime.session import Session
 from llm_magics.secrets import redact
 
 
@@ -34,11 +34,11 @@ class Work:
 
     def pull(self, model: str) -> None:
         """Fetch ``model``."""
-        self._begin(self._pulled(model), f"{name(model)} is here.")
+        self._begin(self._pulled(model), f"{shown_name(model)} is here.")
 
     def delete(self, model: str) -> None:
         """Delete the weights of ``model``."""
-        self._begin(delete_model(self._session, model), f"{name(model)} is deleted.")
+        self._begin(delete_model(self._session, model), f"{shown_name(model)} is deleted.")
 
     def stop(self) -> None:
         """End it."""

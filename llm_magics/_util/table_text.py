@@ -1,0 +1,103 @@
+"""DataFrames as a model reads them: what is in them first, then rows as far as there is room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import TemplateError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+# Room for one table in a prompt; a token is about four characters of such text.
+_BUDGET_TOKENS = 1000
+
+
+_CHARACTERS_A_TOKEN = 4
+
+
+_MOST_ROWS = 20
+
+
+_LONGEST_CELL = 200
+
+
+# Whole numbers below this are exact as floats.
+_MOST_EXACT = 2**53
+
+
+def is_table(value: object) -> bool:
+    """Whether ``value`` is a DataFrame or a Series, told without importing pandas."""
+    kind = type(value)
+    is_theirs = kind.__module__.partition(".")[0] == "pandas"
+    return is_theirs and kind.__name__ in ("DataFrame", "Series")
+
+
+def summary(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS) -> str:
+    """
+    What ``value`` holds, in about ``tokens`` tokens: its size, columns, types, and first rows.
+
+    What was left out is said, so that the model does not take the part for the whole.
+    """
+    frame = _frame(value)
+    lines = [f"{len(frame):,} rows x {frame.shape[1]} columns", f"columns: {_columns(frame)}"]
+    room = tokens * _CHARACTERS_A_TOKEN - sum(map(len, lines))
+    shown = min(_MOST_ROWS, len(frame))
+    while shown > 1 and len(_markdown(frame.head(shown))) > room:
+        shown //= 2
+    lines.append(_markdown(frame.head(shown)))
+    if shown < len(frame):
+        lines.append(f"({len(frame) - shown:,} more rows are not shown)")
+    return "\n".join(lines)
+
+
+def table(value: DataFrame | Series[Any], rows: int = _MOST_ROWS) -> str:
+    """The first ``rows`` rows as a Markdown table; what is left out is said."""
+    frame = _frame(value)
+    text = _markdown(frame.head(rows))
+    left = len(frame) - rows
+    return f"{text}\n({left:,} more rows are not shown)" if left > 0 else text
+
+
+def describe(value: DataFrame | Series[Any]) -> str:
+    """Counts, means and quartiles of every column, as a Markdown table."""
+    told = _frame(value).describe(include="all").reset_index(names="")
+    return _markdown(told)
+
+
+def _frame(value: DataFrame | Series[Any]) -> DataFrame:
+    if not is_table(value):
+        msg = f"A {type(value).__name__} is no table."
+        raise TemplateError(msg, hint="table and describe take a DataFrame or one of its columns.")
+    return value.to_frame() if type(value).__name__ == "Series" else value  # type: ignore[operator, return-value]
+
+
+def _columns(frame: DataFrame) -> str:
+    missing = frame.isna().sum().tolist()
+    told = []
+    for name, kind, lacking in zip(frame.columns, frame.dtypes, missing, strict=True):
+        lacks = f", {lacking:,} missing" if lacking else ""
+        told.append(f"{name} ({kind}{lacks})")
+    return ", ".join(told)
+
+
+def _markdown(frame: DataFrame) -> str:
+    rows = [[_cell(name) for name in frame.columns], ["---"] * frame.shape[1]]
+    rows += [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _number(value: float) -> str:
+    """Six digits; a whole number has all of them, for it may be one that names something."""
+    is_whole = value.is_integer() and abs(value) < _MOST_EXACT
+    return str(int(value)) if is_whole else f"{value:.6g}"
+
+
+def _cell(value: Any) -> str:
+    """One value on one line; a bar in it would end its cell."""
+    missing = value is None or value != value  # noqa: PLR0124 (what is not itself is not a number)
+    if missing is True or type(value).__name__ in ("NAType", "NaTType"):
+        return ""
+    text = _number(value) if isinstance(value, float) else str(value)
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"

@@ -1,0 +1,147 @@
+"""Answers that were given before: those of a recording, and those of the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llm_magics.completeness import Outcome
+from llm_magics.errors import LLMError
+from llm_magics.parameters import ModelParameters
+from llm_magics.providers.identity import headers_without_credentials
+from llm_magics.runtime.incomplete import outcome
+from llm_magics.runtime.parsing import answer_in_thoughts
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.routing import Route
+from llm_magics.runtime.session import Session
+from llm_magics.runtime.storage.answer_cache import Cache
+from llm_magics.runtime.storage.serialization import chat_request, chunks_of, key_of, told_by
+from llm_magics.secrets import scrubbed
+from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, settled
+
+
+class KeptAnswers:
+    """
+    Where the answer to one chat may be, and where a new one is put.
+
+    A recording counts before the cache. ``is_fresh``: the cache is not asked, only told;
+    ``is_kept``: there is one, whatever the settings say. The cache holds complete answers that
+    fit ``schema``, and a recording also those that were cut or do not fit, which are replayed.
+    """
+
+    def __init__(  # noqa: PLR0913 (what decides about an answer)
+        self,
+        session: Session,
+        route: Route,
+        messages: Sequence[ChatMessage],
+        parameters: ModelParameters,
+        *,
+        is_fresh: bool,
+        is_kept: bool = False,
+        schema: Any = None,
+    ) -> None:
+        self._tape = session.tape
+        self._cache = session.answer_cache if is_kept else session.cache
+        self._route = route
+        self._request = chat_request(route.name, messages, parameters)
+        self._headers = dict(parameters.extra_headers)
+        self._is_fresh = is_fresh
+        self._schema = schema
+        self._key = b""
+        self._former_key = b""
+
+    async def find(self) -> Mapping[str, Any] | None:
+        """The kept answer; a strict recording without it raises `ReplayMissError`."""
+        kept = self._tape.find(self._request) if self._tape else None
+        if kept is not None or self._cache is None:
+            return kept
+        try:
+            await self._find_keys()
+        except (
+            LLMError
+        ):  # which weights would answer cannot be told: nothing is looked for, or kept
+            return None
+        return None if self._is_fresh else self._cached(self._cache)
+
+    def _cached(self, cache: Cache) -> Mapping[str, Any] | None:
+        found = cache.get_all([self._key, self._former_key])
+        answer = self._good_answer_in(found.get(self._key))
+        if answer is None:
+            former = found.get(self._former_key)
+            answer = self._good_answer_in(former)
+            if answer is not None and former is not None:
+                cache.put(self._key, former)
+        return answer
+
+    def _good_answer_in(self, found: bytes | None) -> Mapping[str, Any] | None:
+        """Return the answer unless it is cut, empty or invalid: earlier versions stored these."""
+        answer = _answer_in(found)
+        is_good = answer is not None and self._is_good(chunks_of(answer))
+        return answer if is_good else None
+
+    async def _find_keys(self) -> None:
+        """Digests of all that decides the answer, and of whose answer it is; credentials do not."""
+        provider, model = self._route.provider, self._route.model
+        identity, former = await provider.identity(model), await provider.former_identity(model)
+        headers = headers_without_credentials(self._headers)
+        self._key = self._digest(identity, headers)
+        self._former_key = self._digest(former, self._headers)
+
+    def _digest(self, identity: str, headers: Mapping[str, str]) -> bytes:
+        told = [key_of(self._request), identity, sorted(headers.items())]
+        return hashlib.sha256(json.dumps(told).encode()).digest()
+
+    async def keep(self, chunks: Sequence[StreamChunk]) -> None:
+        """Store an answer that came to its end, wherever it may be stored."""
+        if self._tape and outcome(self._response(chunks)) in (Outcome.OK, Outcome.CUT):
+            self._tape.keep(self._request, told_by(chunks))
+        await self.keep_in_cache(chunks)
+
+    async def keep_in_cache(self, chunks: Sequence[StreamChunk]) -> None:
+        """Store an answer in the cache, if there is one and the answer is good."""
+        if not self._cache or not self._key or not self._is_good(chunks):
+            return
+        told = told_by(chunks)
+        if scrubbed(told) == told and _says_the_same(told, chunks):
+            # Another kernel may be writing: not on the loop that all streams run on.
+            await asyncio.to_thread(
+                self._cache.put, self._key, json.dumps(told, default=str).encode()
+            )
+
+    def _is_good(self, chunks: Iterable[StreamChunk]) -> bool:
+        """Return whether an answer is complete and fits the schema, and may be given again."""
+        response = self._response(chunks)
+        return outcome(response) is Outcome.OK and response.misfit() is None
+
+    def _response(self, chunks: Iterable[StreamChunk]) -> Response:
+        answer = answer_in_thoughts(ModelResponse.of(chunks), self._schema)
+        return Response(
+            text=answer.text,
+            reasoning=answer.reasoning,
+            finish_reason=answer.finish_reason,
+            tool_calls=answer.tool_calls,
+            schema=self._schema,
+        )
+
+
+def _says_the_same(told: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
+    """Whether what is kept is the answer, and not one from which a key was taken out."""
+    text = "".join(piece[1] for piece in told["chunks"])
+    return text == "".join(chunk.text for chunk in settled(chunks))
+
+
+def _answer_in(found: bytes | None) -> Mapping[str, Any] | None:
+    """The answer; what somebody else has put there is none."""
+    if found is None:
+        return None
+    try:
+        told = json.loads(found)
+        chunks = list(chunks_of(told))
+        "".join([chunk.text + chunk.reasoning for chunk in chunks])
+        sum(chunk.elapsed_s or 0.0 for chunk in chunks)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return dict(told)

@@ -1,0 +1,267 @@
+"""Many prompts to one model, some at a time; each answer is stored as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from llm_magics._async.concurrency import done_by
+from llm_magics.completeness import Outcome
+from llm_magics.errors import (
+    AuthenticationError,
+    BudgetError,
+    ConfigurationError,
+    LLMError,
+    ModelNotFoundError,
+    ProviderError,
+    UsageError,
+)
+from llm_magics.progress import Progress
+from llm_magics.runtime import pricing
+from llm_magics.runtime.attempts import Batch, waiting_text
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.incomplete import cut_error, outcome, outcome_of_error
+from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
+from llm_magics.runtime.policies.retry import is_service_failure, with_hint
+from llm_magics.runtime.pricing import Estimate
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.routing import Route, find_candidates, find_route, route_to
+from llm_magics.runtime.session import Session
+from llm_magics.runtime.structured import CheckedCall
+from llm_magics.types import StreamChunk
+
+# These concern all prompts alike.
+_OF_ALL = (
+    AuthenticationError,
+    BudgetError,
+    ConfigurationError,
+    ModelNotFoundError,
+    UsageError,
+)
+
+_BAD = tuple(each for each in Outcome if each is not Outcome.OK)
+
+# Requests at once to begin with. A server of the user's own is crowded sooner than a service.
+_START = 8
+_START_OF_OWN = 2
+
+
+class ManyCall:
+    """
+    Many prompts; afterwards ``responses`` and ``errors`` have what came of each.
+
+    A prompt that fails for a reason of its own has its error there, and stops no other. After
+    some failures of the service in a row the call ends, and the rest stays unanswered.
+    """
+
+    def __init__(
+        self, session: Session, prompts: Sequence[Prompt], concurrency: int | None = None
+    ) -> None:
+        self._session = session
+        self._prompts = prompts
+        self._concurrency = concurrency
+        self._batch: Batch | None = None
+        self._waiting: Callable[[], str] = str
+        self._failed_in_row: list[int] = []
+        self.done: Callable[[], str] = self._done
+        self.responses: list[Response | None] = [None] * len(prompts)
+        self.errors: dict[int, LLMError] = {}
+        # Totals for the progress: summing them up at each step would take quadratic time.
+        self._counts: Counter[Outcome | None] = Counter()
+        self._cached = 0
+        self._cost_usd = 0.0
+        self._has_unknown_cost = False
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether failures of the service have ended it."""
+        return self._batch is not None and self._batch.breaker.is_open
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Ask all of them, yielding how far it has come."""
+        if not self._prompts:
+            return
+        wanted = self._wanted
+        route = await find_route(self._session, wanted)
+        limiter = self._session.limiter(route.provider)
+        tuner = self._tuner(route, limiter)
+        self._batch = Batch(tuner)
+        self._waiting = lambda: waiting_text(route.provider.name, limiter)
+        began = time.perf_counter()
+        news: asyncio.Queue[None] = asyncio.Queue()
+        forget = limiter.on_pause(lambda: news.put_nowait(None))
+        numbers = range(len(self._prompts))
+        try:
+            async with aclosing(done_by(lambda: tuner.level, self._ask, numbers, news)) as walked:
+                async for _ in walked:
+                    yield self._progress(wanted, time.perf_counter() - began)
+        except ProviderError as error:
+            if is_service_failure(error):
+                raise self._broken_off(error) from error
+            raise
+        finally:
+            forget()
+
+    def _broken_off(self, error: ProviderError) -> ProviderError:
+        """Return ``error`` with what is done, and how to go on."""
+        for number in self._failed_in_row:  # they are not at fault, and are asked again
+            self._counts[self.outcome(number)] -= 1
+            self.errors.pop(number, None)
+            self.responses[number] = None
+        hint = f"{self.done()} are answered and kept. Run it again to send the others."
+        failures = self._batch.breaker.failures if self._batch and self.is_broken_off else 0
+        return with_hint(error, failures, hint)
+
+    def _done(self) -> str:
+        """Return how much is answered, in words; a column counts its rows instead."""
+        good = [number for number, each in enumerate(self.responses) if each is not None]
+        done = len(set(good) - set(self.errors))
+        return f"{done:,} of {len(self._prompts):,} prompts"
+
+    def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
+        """Return how many prompts to ask at once: as many as given, or as bring the most."""
+        if self._concurrency is not None:
+            return limiter.fixed_tuner(self._concurrency)
+        if route.provider.embeds_at_once == 1:  # it computes in this process, one at a time
+            return limiter.fixed_tuner(1)
+        is_own = route.provider.is_free(route.model)
+        return limiter.tuner(f"chat {route.model}", _START_OF_OWN if is_own else _START)
+
+    async def to_send(self) -> list[Estimate]:
+        """What each of those may take that were not answered before; nothing is sent."""
+        calls = [ChatCall(self._session, prompt) for prompt in self._prompts]
+        told = [await call.to_send() for call in calls]
+        return [each for each in told if each is not None]
+
+    async def may_cost(self) -> bool:
+        """Whether any model that may answer has a price, as far as that is known."""
+        if not self._prompts:
+            return False
+        for each in await find_candidates(self._session, self._wanted):
+            route = await route_to(self._session, each)
+            if pricing.has_price(self._session.config, route.provider, route.model):
+                return True
+        return False
+
+    async def seconds(self, count: int) -> float | None:
+        """How long ``count`` prompts may take, going by answers that came before."""
+        if not self._prompts:
+            return 0.0
+        route = await find_route(self._session, self._wanted)
+        each_s = self._session.runs.usual_seconds(route.provider.name, route.model)
+        return None if each_s is None else each_s * count / self._at_once(route)
+
+    @property
+    def _wanted(self) -> str:
+        return self._prompts[0].model or str(self._session.config.model)
+
+    def _at_once(self, route: Route) -> int:
+        return self._tuner(route, self._session.limiter(route.provider)).level
+
+    async def _ask(self, number: int) -> None:
+        call = CheckedCall(self._session, self._prompts[number], self._batch)
+        try:
+            async with aclosing(call.events()) as events:
+                async for _ in events:
+                    pass
+            call.response().check()
+            if call.is_cut_unasked:  # half an answer, which nobody wanted to be one
+                raise cut_error(call.response())
+        except _OF_ALL:
+            raise
+        except LLMError as error:
+            if self.is_broken_off or _is_unreachable(error):
+                raise
+            self.errors[number] = error
+            if isinstance(error, ProviderError) and is_service_failure(error):
+                self._failed_in_row.append(number)
+            else:
+                self._failed_in_row.clear()
+        else:
+            self._failed_in_row.clear()
+        response = self.responses[number] = call.response()
+        self._counts[self.outcome(number)] += 1
+        self._cached += response.cached
+        self._cost_usd += response.cost_usd or 0.0
+        self._has_unknown_cost |= response.cost_usd is None
+
+    def outcome(self, number: int) -> Outcome | None:
+        """Return how the answer to a prompt ended; ``None`` where there is none yet."""
+        if number in self.errors:
+            return outcome_of_error(self.errors[number])
+        response = self.responses[number]
+        return None if response is None else outcome(response)
+
+    def _progress(self, model: str, elapsed_s: float) -> Progress:
+        told = [f"asking {model}"]
+        waiting = self._waiting()
+        told += [f"{self._cached:,} cached"] if self._cached else []
+        told += [f"{self._counts[each]:,} {each}" for each in _BAD if self._counts[each]]
+        at_least = "at least " if self._has_unknown_cost else ""
+        told += [f"{at_least}${self._cost_usd:.2g}"] if self._cost_usd else []
+        told += [waiting] if waiting else []
+        return Progress(
+            " · ".join(told),
+            self._counts.total(),
+            len(self._prompts),
+            "prompts",
+            elapsed_s,
+            before=self._cached,
+        )
+
+
+def _is_unreachable(error: LLMError) -> bool:
+    """Return whether nothing listens at the address: no other prompt would be answered."""
+    return isinstance(error, ProviderError) and error.code == "unreachable"
+
+
+Event = Progress | StreamChunk
+
+
+class Together:
+    """
+    Walks ``calls`` side by side; one that fails stops no other.
+
+    ``errors`` has the error of each, ``None`` where there was none.
+    """
+
+    def __init__(self, calls: Sequence[ChatCall]) -> None:
+        self._calls = calls
+        self.errors: list[LLMError | None] = [None] * len(calls)
+
+    async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
+        """Which call it is of, and what happened. Closing the generator stops all of them."""
+        happened: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
+        tasks = [
+            asyncio.create_task(self._walk(number, call, happened))
+            for number, call in enumerate(self._calls)
+        ]
+        left = len(tasks)
+        try:
+            while left:
+                number, event = await happened.get()
+                if event is None:
+                    left -= 1
+                else:
+                    yield number, event
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _walk(
+        self, number: int, call: ChatCall, happened: asyncio.Queue[tuple[int, Event | None]]
+    ) -> None:
+        try:
+            async with aclosing(call.events()) as events:
+                async for event in events:
+                    happened.put_nowait((number, event))
+        except LLMError as error:
+            self.errors[number] = error
+        finally:
+            happened.put_nowait((number, None))

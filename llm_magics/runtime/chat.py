@@ -1,0 +1,417 @@
+"""One prompt: filled in, sent, and at every moment worth what has come of it so far."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from copy import copy
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from llm_magics import host
+from llm_magics.completeness import Outcome, has_limit
+from llm_magics.errors import ProviderError, ReplayMissError
+from llm_magics.parameters import ModelParameters
+from llm_magics.progress import Progress
+from llm_magics.runtime import pricing
+from llm_magics.runtime.answer_lookup import KeptAnswers
+from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
+from llm_magics.runtime.incomplete import cut_warning, error_of, outcome
+from llm_magics.runtime.parsing import answer_in_thoughts
+from llm_magics.runtime.pricing import Estimate
+from llm_magics.runtime.prompts.conversations import Turn
+from llm_magics.runtime.prompts.prompt import (
+    Prompt,
+    messages_before,
+    messages_of,
+    parameters_of,
+    with_template,
+)
+from llm_magics.runtime.prompts.templates import Filled
+from llm_magics.runtime.response import INTERRUPTED, Response
+from llm_magics.runtime.routing import Candidate, Route, find_candidates, logged, route_to
+from llm_magics.runtime.session import Session
+from llm_magics.runtime.storage import run_log
+from llm_magics.runtime.storage.serialization import chat_request, chunks_of, key_of
+from llm_magics.settings.files import is_project_file
+from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
+from llm_magics.user_code import warn
+
+
+async def stamped(
+    route: Route, messages: tuple[ChatMessage, ...], parameters: ModelParameters
+) -> AsyncGenerator[StreamChunk, None]:
+    """The provider's chunks, each with a time: its own stamp, or that of its arrival here."""
+    sent = time.perf_counter()
+    answer = await route.provider.generate_chat(messages, route.model, parameters)
+    if isinstance(answer, ModelResponse):
+        yield _whole(answer)._replace(elapsed_s=time.perf_counter() - sent)
+        return
+    try:
+        async for chunk in answer:
+            if chunk.elapsed_s is None:
+                chunk = chunk._replace(elapsed_s=time.perf_counter() - sent)
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+def _whole(answer: ModelResponse) -> StreamChunk:
+    """A whole answer, from a provider that cannot stream, as the only chunk of a stream."""
+    return StreamChunk(
+        answer.text,
+        answer.reasoning,
+        finish_reason=answer.finish_reason or "stop",
+        usage=answer.usage,
+        timings=answer.timings,
+        raw=answer.raw,
+        tool_calls=answer.tool_calls,
+        reasoning_blocks=answer.reasoning_blocks,
+    )
+
+
+class ChatCall:
+    """
+    A prompt on its way.
+
+    ``events`` yields what happens as it happens: `Progress` while the model is fetched and
+    loaded, `StreamChunk` while it answers. An answer that is refused, empty or otherwise not
+    complete is an error at its end, with what came in ``partial``.
+
+    Attributes:
+        warns_of_cut: whether to warn of an answer that was cut at no limit of the user's.
+    """
+
+    def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:
+        """
+        Fill in the prompt, in this thread, for its expressions are the user's own code.
+
+        ``batch`` is what the call is a part of.
+        """
+        self._session = session
+        self._batch = batch
+        self.warns_of_cut = batch is None
+        self._prompt = prompt = with_template(prompt, session.config)
+        self._cell = host.running()  # another one may be running when the answer has come
+        self._turn_key = uuid4().hex
+        self.filled: list[Filled] = []
+        before = messages_before(session.threads, prompt, self._cell)
+        self.messages = messages_of(
+            prompt,
+            session.config.system,
+            before,
+            self.filled.append,
+            is_default_foreign=is_project_file(session.config.source("system")),
+        )
+        parameters_of(
+            prompt, session.config, {}
+        )  # a slip is told of at once, and in the cell's thread
+        self._asked_in_thread = self.messages[-1]
+        self._mended = self._dropped = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._route: Route | None = None
+        self._chunks: list[StreamChunk] = []
+        self._measured: tuple[int, float, ModelResponse, Timing] | None = None
+        self._interrupted = False
+        self._is_replayed = False
+        self._attempts: Attempts | None = None
+        self._kept: KeptAnswers | None = None
+        self._is_sent = False
+        self._is_incomplete = False
+
+    @property
+    def schema(self) -> Any:
+        """What the answer was asked to look like, if that was said."""
+        return self._prompt.schema
+
+    @property
+    def chunks(self) -> Sequence[StreamChunk]:
+        """The pieces of the answer, as far as it has come."""
+        return self._chunks
+
+    def again(
+        self,
+        more: Sequence[ChatMessage],
+        *,
+        is_mending: bool = False,
+        reasoning: bool | None = None,
+    ) -> ChatCall:
+        """
+        Return the same call with ``more`` said after the prompt; in a thread it takes its place.
+
+        With ``reasoning`` the model is told to think or not, whatever the prompt says.
+        """
+        other = copy(self)
+        if reasoning is not None:
+            told = {**self._prompt.parameters, "reasoning": reasoning}
+            other._prompt = replace(self._prompt, parameters=told)
+        other.messages = (*self.messages, *more)
+        other._mended = self._mended + is_mending
+        other._begin()
+        return other
+
+    async def plan(self) -> tuple[Route, list[str], Estimate]:
+        """Whom it would ask, whom in their place, and what it may take; nothing is sent."""
+        first, *others = await find_candidates(self._session, self._wanted)
+        self._route = route = await route_to(self._session, first)
+        names = [each.model for each in others]
+        return route, names, self._estimate(route, self._parameters(route))
+
+    async def to_send(self) -> Estimate | None:
+        """What it may take, of several models by the dearest; nothing where the answer is kept."""
+        estimates: list[Estimate] = []
+        for each in await find_candidates(self._session, self._wanted):
+            route = await route_to(self._session, each)
+            parameters = self._parameters(route)
+            if not estimates and await self._is_kept(route, parameters):
+                return None
+            estimates.append(self._estimate(route, parameters))
+        return max(estimates, key=lambda estimate: estimate.cost_usd or 0.0)
+
+    async def _is_kept(self, route: Route, parameters: ModelParameters) -> bool:
+        try:
+            return await self._kept_answers(route, parameters).find() is not None
+        except ReplayMissError:
+            return False
+
+    def _kept_answers(self, route: Route, parameters: ModelParameters) -> KeptAnswers:
+        return KeptAnswers(
+            self._session,
+            route,
+            self.messages,
+            parameters,
+            is_fresh=self._prompt.is_fresh,
+            is_kept=self._prompt.is_kept,
+            schema=self._prompt.schema,
+        )
+
+    @property
+    def _wanted(self) -> str:
+        return self._prompt.model or str(self._session.config.model)
+
+    def _parameters(self, route: Route) -> ModelParameters:
+        return parameters_of(self._prompt, self._session.config, route.parameters)
+
+    def _estimate_of(self, route: Route) -> Estimate:
+        return self._estimate(route, self._parameters(route))
+
+    def _estimate(self, route: Route, parameters: ModelParameters) -> Estimate:
+        return pricing.chat_estimate(
+            self._session.config,
+            self._session.runs,
+            route.provider,
+            route.model,
+            messages=self.messages,
+            parameters=parameters,
+        )
+
+    async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Ask. Closing the generator, or cancelling, stops the model at once."""
+        found = await find_candidates(self._session, self._wanted)
+        # A mistake in the only name ends the call before it begins, and is in no log.
+        only = await route_to(self._session, found[0]) if len(found) == 1 else None
+        self._route = only
+
+        async def resolve(candidate: Candidate) -> Route:
+            return only or await route_to(self._session, candidate)
+
+        self._attempts = attempts(
+            self._session,
+            found,
+            resolve,
+            ability="chat",
+            tokens=lambda route: self._estimate_of(route).input_tokens,
+            estimate_usd=lambda route: self._estimate_of(route).cost_usd,
+            batch=self._batch,
+        )
+        try:
+            with logged(self._session, "chat", lambda: self._route, self.response):
+                async for attempt in self._attempts:
+                    self._route = attempt.route
+                    async with attempt, aclosing(self._answered(attempt)) as events:
+                        async for event in events:
+                            yield event
+                if not self._is_replayed and self._kept is not None:
+                    await self._kept.keep(self._chunks)
+        except ProviderError as error:
+            if error.partial is None:
+                error.partial = self.response()
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self._interrupted = True
+            raise
+        finally:
+            self._remember()
+        # An answer that does not fit its schema is an error, which says that it was cut.
+        if self.warns_of_cut and self.is_cut_unasked and self.response().misfit() is None:
+            warn(cut_warning(self.response().model))
+
+    async def _answered(self, attempt: Attempt) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Yield the stored answer, or else that of one request."""
+        route, parameters = attempt.route, self._parameters(attempt.route)
+        if attempt.is_first:
+            self._kept = self._kept_answers(route, parameters)
+            found = await self._kept.find()
+            if found is not None:
+                self._is_replayed = True
+                async for chunk in self._again(chunks_of(found)):
+                    yield chunk
+                self._check()
+                return
+        self._chunks.clear()
+        self._measured = None
+        async with aclosing(attempt.ready()) as steps:
+            async for progress in steps:
+                yield progress
+        keep, self._is_sent = self._chunks.append, True
+        answer = stamped(route, self.messages, parameters)
+        try:
+            async for chunk in answer:
+                keep(chunk)
+                attempt.is_billed = True
+                if chunk.has_tokens or chunk.tool_calls:
+                    attempt.is_committed = True
+                yield chunk
+        except ProviderError:
+            self._is_sent = attempt.is_billed  # a refused request costs nothing
+            raise
+        finally:
+            await answer.aclose()
+        attempt.cost_usd = self.response().cost_usd
+        # What this raises ends the attempt: the answer is no success, and is not stored.
+        self._check()
+
+    def _check(self) -> None:
+        """Raise an error unless the answer is complete, or was cut at a limit of length."""
+        error = error_of(self.response())
+        if error is not None:
+            self._is_incomplete = True
+            raise error
+
+    @property
+    def is_cut_unasked(self) -> bool:
+        """Whether the answer was cut, and not at a limit that the user set."""
+        if self._route is None or outcome(self.response()) is not Outcome.CUT:
+            return False
+        parameters = self._parameters(self._route)
+        return not has_limit(parameters.max_tokens, parameters.extra_body)
+
+    async def store_for(self, other: ChatCall) -> None:
+        """Put this answer into the cache for ``other``, which was asked first and in its place."""
+        is_same_model = self._route and other._route and self._route.name == other._route.name
+        if is_same_model and other._kept is not None and not self._is_replayed:
+            await other._kept.keep_in_cache(self._chunks)
+
+    async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
+        """Yield a stored answer: at once, or as fast as it came."""
+        speed = self._session.config.replay_speed
+        past_s = 0.0
+        for chunk in chunks:
+            if speed and chunk.elapsed_s:
+                await asyncio.sleep((chunk.elapsed_s - past_s) / speed)
+                past_s = chunk.elapsed_s
+            self._chunks.append(chunk)
+            yield chunk
+
+    async def provenance(self) -> dict[str, Any]:
+        """Where the answer comes from, as it is kept with it: nothing of it differs between runs."""
+        if self._route is None:
+            return {}
+        route, parameters = self._route, self._parameters(self._route)
+        request = chat_request(route.name, self.messages, parameters)
+        response = self.response()
+        told = {
+            "model": route.name,
+            "digest": await route.provider.digest(route.model),
+            "parameters": request["parameters"],
+            "request": key_of(request),
+            "input_tokens": response.usage.input_tokens,
+            "output_tokens": response.usage.output_tokens,
+            "finish_reason": response.finish_reason,
+            "source": "kept" if response.cached else "live",
+        }
+        return {name: value for name, value in told.items() if value not in (None, "", {})}
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether words have been handed out, which cannot be taken back."""
+        return any(chunk.has_tokens for chunk in self._chunks)
+
+    def _remember(self) -> None:
+        """Make the answer, or what came of it, a turn of its thread."""
+        if self._prompt.thread is None or not self._has_begun or self._is_incomplete:
+            return
+        answer, response = self._answer(self._chunks), self.response()
+        said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
+        is_whole = response.finish_reason not in (None, INTERRUPTED)
+        turn = Turn(
+            key=self._turn_key,
+            cell=self._cell.key,
+            run=self._cell.run,
+            asked=self._asked_in_thread,
+            answered=said,
+            model=response.model,
+            is_whole=is_whole,
+        )
+        self._dropped += self._session.threads.add(self._prompt.thread, turn)
+
+    def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
+        """The answer, or as much of it as has come, or what ``so_far`` makes of it."""
+        route = self._route
+        load_s = route.load_s if route else 0.0
+        if so_far is None:
+            answer, timing = self._measure(load_s)
+        else:
+            # While it comes, thoughts may hold drafts of the answer.
+            answer = ModelResponse.of(so_far)
+            timing = run_log.measure(so_far, answer.usage, load_s)
+        return Response(
+            text=answer.text,
+            model=route.name if route else "",
+            finish_reason=INTERRUPTED if self._interrupted else answer.finish_reason,
+            usage=answer.usage or Usage(),
+            timing=Timing() if self._is_replayed else timing,  # whose times they would be
+            cost_usd=self._cost_usd(answer),
+            cached=self._is_replayed,
+            messages=self.messages,
+            reasoning=answer.reasoning,
+            raw=answer.raw,
+            tool_calls=answer.tool_calls,
+            reasoning_blocks=answer.reasoning_blocks,
+            schema=self._prompt.schema,
+            retries=self._attempts.retries if self._attempts else 0,
+            fallback_from=tuple(self._attempts.failed) if self._attempts else (),
+            mended=self._mended,
+            dropped=self._dropped,
+        )
+
+    def _measure(self, load_s: float) -> tuple[ModelResponse, Timing]:
+        """The answer as far as it has come, and its times; both are asked for several times."""
+        size, known = len(self._chunks), self._measured
+        if known is not None and known[:2] == (size, load_s):
+            return known[2:]
+        answer = self._answer(self._chunks)
+        timing = run_log.measure(self._chunks, answer.usage, load_s)
+        self._measured = size, load_s, answer, timing
+        return answer, timing
+
+    def _answer(self, chunks: Sequence[StreamChunk]) -> ModelResponse:
+        """The answer in ``chunks``; the JSON of its thoughts where it is nothing else."""
+        return answer_in_thoughts(ModelResponse.of(chunks), self._prompt.schema)
+
+    def _cost_usd(self, answer: ModelResponse) -> float | None:
+        """What it cost; not known of an answer that broke off, whose count had not ended."""
+        if self._is_replayed:
+            return 0.0
+        if self._route is None:
+            return None
+        provider, model = self._route.provider, self._route.model
+        if not self._is_sent:  # a refusal costs nothing, of a model whose price is known
+            return 0.0 if pricing.has_known_price(self._session.config, provider, model) else None
+        usage = answer.usage if answer.finish_reason and answer.usage else Usage()
+        return pricing.cost_usd(self._session.config, provider, model, usage)

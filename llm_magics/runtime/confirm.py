@@ -1,0 +1,87 @@
+"""What may cost much is asked about before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from llm_magics import host
+from llm_magics._async.bridge import bridge
+from llm_magics._util.text import dollars
+from llm_magics.errors import LLMError
+from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.pricing import Estimate
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.session import session
+
+
+def allowed(call: ManyCall) -> None:
+    """
+    Have whoever sits there allow what may cost more than the setting ``ask_above_usd``.
+
+    With a budget nothing is asked: so much is allowed.
+
+    Raises:
+        UsageError: it was not allowed, or nobody is there.
+    """
+    if session.config.budget is not None or not bridge.run(call.may_cost()):
+        return
+    left = bridge.run(call.to_send())
+    ask_if_much(
+        total_usd(left),
+        f"{len(left):,} prompts",
+        "Give it yes=True, or raise it: %llm config ask_above_usd 20",
+        is_partial=any(each.cost_usd is None for each in left),
+    )
+
+
+def total_usd(estimates: Iterable[Estimate]) -> float:
+    """Return what calls may cost together, of those whose price is known."""
+    return sum(each.cost_usd for each in estimates if each.cost_usd is not None)
+
+
+def ask_if_much(
+    usd: float | None, of_what: str, how_to_allow: str, *, is_partial: bool = False
+) -> None:
+    """
+    Have what may cost ``usd`` allowed, if that is more than the setting ``ask_above_usd``.
+
+    ``is_partial``: there are calls beside whose price is not known.
+
+    Raises:
+        UsageError: it was not allowed, or nobody is there.
+    """
+    limit = session.config.ask_above_usd
+    if usd is not None and usd > limit:
+        at_least = "at least " if is_partial else ""
+        what = f"This may cost {at_least}{dollars(usd)} ({of_what}), and the setting ask_above_usd is {dollars(limit)}."
+        host.obtain(what, how_to_allow)
+
+
+def allow(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
+    """
+    Have whoever sits there allow what each model's ``calls``, so many ``times``, may cost.
+
+    With a budget nothing is asked: so much is allowed.
+
+    Raises:
+        UsageError: it was not allowed, or nobody is there.
+    """
+    if session.config.budget is not None:
+        return
+    usd = bridge.run(_usd(calls)) * times
+    count = round(sum(map(len, calls.values())) * times)
+    how = "Give it yes=True, or raise it: %llm config ask_above_usd 20"
+    ask_if_much(usd, f"{count:,} requests", how)
+
+
+async def _usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
+    usd = 0.0
+    for model, of_model in calls.items():
+        try:
+            if await ManyCall(session, [Prompt("", model)]).may_cost():
+                told = [await call.to_send() for call in of_model]
+                usd += total_usd(each for each in told if each is not None)
+        except LLMError:  # it is told of in the rows of this model, and stops no other
+            continue
+    return usd

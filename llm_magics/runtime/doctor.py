@@ -1,0 +1,167 @@
+"""What works and what does not: every provider asked for its health, its models, two answers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import UnsupportedError
+from llm_magics.parameters import ModelParameters
+from llm_magics.providers.base import BaseModelProvider, ModelInfo
+from llm_magics.runtime.session import Session
+from llm_magics.secrets import redact
+from llm_magics.types import ChatMessage, ModelResponse
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Enough for a word, and for a model that thinks before it writes one.
+_TINY = ModelParameters(max_tokens=64, temperature=0)
+
+_OK, _FAILED, _NOTHING = "ok", "failed", "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """
+    What one provider could do.
+
+    ``health``, ``models``, ``chat`` and ``embedding`` are ``ok``, ``failed``, or ``–`` where
+    there was nothing to try; ``detail`` says which models were asked, or what went wrong.
+    """
+
+    provider: str
+    health: str
+    models: str = _NOTHING
+    chat: str = _NOTHING
+    embedding: str = _NOTHING
+    detail: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether anything that was tried did not work."""
+        return _FAILED in (self.health, self.models, self.chat, self.embedding)
+
+
+async def diagnoses(session: Session, names: Sequence[str] = ()) -> list[Diagnosis]:
+    """
+    Try the providers called ``names``, or all that are set up.
+
+    One that nobody has set up, and that does not answer, has not failed.
+    """
+    asked = names or session.providers.names()
+    return list(await asyncio.gather(*(_diagnosis(session, name, bool(names)) for name in asked)))
+
+
+def table(found: Sequence[Diagnosis]) -> str:
+    """One line a provider, below a heading."""
+    columns = [each.name for each in fields(Diagnosis)]
+    rows = [columns, *([str(getattr(each, name)) for name in columns] for each in found)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(columns) - 1)]
+    padded = [[*map(str.ljust, row[:-1], widths), row[-1]] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in padded)
+
+
+async def _diagnosis(session: Session, name: str, is_asked_for: bool) -> Diagnosis:
+    try:
+        provider = session.provider(name)
+        health = await provider.health_check()
+    except Exception as error:  # a provider may be anybody's
+        return Diagnosis(name, _FAILED, detail=_told(error))
+    if health.get("status") != "ok":
+        is_expected = is_asked_for or provider.is_set_up
+        state = _FAILED if is_expected else "not set up"
+        return Diagnosis(name, state, detail=redact(str(health.get("detail", ""))))
+    try:
+        models = await provider.describe_models()
+    except Exception as error:
+        return Diagnosis(name, _OK, _FAILED, detail=_told(error))
+    chat, said = await _tried(provider, models, ("chat", session.config.model), _chat)
+    embedding, told = await _tried(
+        provider, models, ("embeddings", session.config.embedding_model), _embed
+    )
+    listed = f"{len(models)}" if models else "none"
+    return Diagnosis(name, _OK, listed, chat, embedding, "; ".join(filter(None, (said, told))))
+
+
+async def _tried(
+    provider: BaseModelProvider,
+    models: Sequence[ModelInfo],
+    what: tuple[str, str],
+    attempt: Callable[[BaseModelProvider, str], Awaitable[Any]],
+) -> tuple[str, str]:
+    ability, preferred = what
+    model = _cheapest(provider, models, ability, preferred)
+    if model is None:
+        return _NOTHING, ""
+    try:
+        await attempt(provider, model)
+    except UnsupportedError:
+        return _NOTHING, ""
+    except Exception as error:
+        return _FAILED, f"{model}: {_told(error)}"
+    return _OK, model
+
+
+def _cheapest(
+    provider: BaseModelProvider, models: Sequence[ModelInfo], ability: str, preferred: str
+) -> str | None:
+    """The user's own choice, or the model that costs least: in memory, by price, by size."""
+    able = [model for model in models if ability in (model.abilities or _guessed(model.name))]
+    chosen = preferred.removeprefix(f"{provider.name}/")
+    if any(model.name == chosen for model in able) and chosen != preferred:
+        return chosen
+    unknown = math.inf
+    able.sort(
+        key=lambda model: (
+            not model.loaded,
+            unknown if model.input_usd is None else model.input_usd,
+            unknown if model.size_bytes is None else model.size_bytes,
+            model.name,
+        )
+    )
+    return able[0].name if able else None
+
+
+def _guessed(name: str) -> tuple[str, ...]:
+    """What a model of which nothing is told can do, by the custom of names."""
+    return ("embeddings",) if "embed" in name.lower() else ("chat",)
+
+
+async def _chat(provider: BaseModelProvider, model: str) -> None:
+    answer = await provider.generate_chat([ChatMessage("user", "Say hi.")], model, _TINY)
+    assert isinstance(answer, ModelResponse)
+    if not (answer.text or answer.reasoning):
+        msg = "the answer was empty"
+        raise ValueError(msg)
+
+
+async def _embed(provider: BaseModelProvider, model: str) -> None:
+    vectors = await provider.generate_embeddings(["hi"], model)
+    if len(vectors) != 1 or not vectors[0]:
+        msg = "there was no vector"
+        raise ValueError(msg)
+
+
+def _told(error: BaseException) -> str:
+    hint = getattr(error, "hint", None)
+    return redact(f"{error} {hint or ''}".strip()) or type(error).__name__
+
+
+async def health(session: Session, names: Sequence[str] | None = None) -> DataFrame:
+    """Return one row a provider, of all or of ``names``: its status, and the reason in words."""
+    from llm_magics._util.tables import WideFrame
+
+    names = names or session.providers.names()
+    found = await session.ask_all(names, lambda provider: provider.health_check())
+    rows = [(name, *_status(result)) for name, result in zip(names, found, strict=True)]
+    return WideFrame(rows, columns=["provider", "status", "detail"])
+
+
+def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:
+    if isinstance(result, BaseException):
+        return "unavailable", redact(f"{type(result).__name__}: {result}")
+    return redact(str(result.get("status", ""))), redact(str(result.get("detail", "")))

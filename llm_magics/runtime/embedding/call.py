@@ -1,0 +1,376 @@
+"""
+Many texts on their way to vectors, batch by batch.
+
+What was paid for before is not sent; what comes is stored at once, so that a call that ends in
+any way has lost nothing. A batch that the service refuses for what is in it is halved until the
+texts at fault are found; any other error that remains after the retries ends the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_magics._async.concurrency import done_by
+from llm_magics._util.text import Bounds, batches, replace_lone_surrogates
+from llm_magics.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+    UnsupportedError,
+)
+from llm_magics.progress import Progress
+from llm_magics.runtime import pricing
+from llm_magics.runtime.attempts import Batch, loaded, retry_policy, waiting_text
+from llm_magics.runtime.embedding import request
+from llm_magics.runtime.embedding.request import Send, Sender, mean_of_parts, truncated
+from llm_magics.runtime.embedding.results import (
+    FAILED,
+    OK,
+    PENDING,
+    EmbedOptions,
+    Landed,
+    Speed,
+    SpeedMeter,
+    is_usable,
+)
+from llm_magics.runtime.embedding.vector_cache import Keeping
+from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
+from llm_magics.runtime.policies.retry import is_service_failure, with_hint
+from llm_magics.runtime.pricing import Estimate
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.routing import Route, find_route, logged
+from llm_magics.runtime.session import Session
+from llm_magics.runtime.storage import run_log
+from llm_magics.types import StreamChunk, Usage
+
+if TYPE_CHECKING:
+    from llm_magics.runtime.embedding.results import Floats
+
+# These are about the call, whatever texts are in it.
+_OF_THE_CALL = (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionError,
+    ModelNotFoundError,
+    RateLimitError,
+    UnsupportedError,
+)
+
+# If so many texts were refused and none was taken, it is not the texts.
+_HOPELESS = 8
+
+# Between two batches that failed, one after the other, no longer than this.
+_MOST_BETWEEN_S = 2.0
+
+
+class EmbeddingCall:
+    """
+    Texts on their way, each of them another; afterwards ``landed`` has what came of each.
+
+    ``texts`` are not empty: what is has no meaning to embed.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        texts: Sequence[str],
+        model: str | None = None,
+        options: EmbedOptions | None = None,
+    ) -> None:
+        self._session = session
+        self._options = options = options or EmbedOptions()
+        self._texts = [text if text.isascii() else replace_lone_surrogates(text) for text in texts]
+        if options.prefix:
+            prefix = replace_lone_surrogates(options.prefix)
+            self._texts = [f"{prefix}{text}" for text in self._texts]
+        self._model = model or session.config.embedding_model
+        self._route: Route | None = None
+        self._sender: Sender | None = None
+        self._keeping: Keeping | None = None
+        self._batch: Batch | None = None
+        self._meter = SpeedMeter()
+        self._waiting: Callable[[], str] = str
+        self._cpu_s = self._sending_s = 0.0
+        self._elapsed_s: float | None = None
+        self.landed = Landed(len(texts), self._texts)
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Embed the texts, yielding how far it has come."""
+        if not self._texts:
+            return
+        self._route = route = await find_route(self._session, self._model)
+        limiter = self._session.limiter(route.provider)
+        self._batch = Batch(self._tuner(route, limiter))
+        self._waiting = lambda: waiting_text(route.provider.name, limiter)
+        self._sender = Sender(self._session, route, self._options.dimensions, self._batch)
+        with logged(self._session, "embedding", lambda: route, self.response):
+            began = time.perf_counter()
+            await self._find_kept(route)
+            if (self.landed.outcomes == PENDING).any():
+                async with aclosing(loaded(route, "embeddings")) as loading:
+                    async for progress in loading:
+                        yield progress
+                async with aclosing(self._sent(route, limiter, self._batch)) as steps:
+                    async for _ in steps:
+                        self._elapsed_s = time.perf_counter() - began
+                        yield self._progress(route)
+            self._elapsed_s = time.perf_counter() - began
+
+    async def most_usd(self) -> float | None:
+        """What all of them may cost, were none kept, where prices are known."""
+        if not self._texts:
+            return 0.0
+        route = await find_route(self._session, self._model)
+        if not pricing.has_price(self._session.config, route.provider, route.model):
+            return None
+        told = pricing.embedding_estimate(
+            self._session.config, route.provider, route.model, self._texts
+        )
+        return told.cost_usd
+
+    async def estimate(self) -> tuple[str, int, Estimate]:
+        """Who would embed, how many texts would be sent, and what that may take; nothing is."""
+        self._route = route = await find_route(self._session, self._model)
+        await self._find_kept(route)
+        left = [self._texts[place] for place in self.landed.pending]
+        told = pricing.embedding_estimate(self._session.config, route.provider, route.model, left)
+        return route.name, len(left), told
+
+    async def _find_kept(self, route: Route) -> None:
+        self._keeping = Keeping(self._session, route, self._texts, self._options, self.landed)
+        await self._keeping.find()
+
+    # What is sent.
+
+    async def _sent(
+        self, route: Route, limiter: RateLimiter, batch: Batch
+    ) -> AsyncGenerator[None, None]:
+        """Send all batches, several at once, yielding whenever one has ended or must wait."""
+        left = self.landed.pending
+        lengths = [len(self._texts[place].encode()) for place in left]
+        bounds = Bounds(self._options.batch_size or route.provider.texts_at_once)
+        todo = ([left[number] for number in batch] for batch in batches(lengths, bounds))
+        began, cpu_s = time.perf_counter(), time.process_time()
+        news: asyncio.Queue[None] = asyncio.Queue()
+        forget = limiter.on_pause(lambda: news.put_nowait(None))
+        try:
+            async with aclosing(
+                done_by(lambda: batch.tuner.level, self._embed, todo, news)
+            ) as steps:
+                async for _ in steps:
+                    self._sending_s = time.perf_counter() - began
+                    self._cpu_s = time.process_time() - cpu_s
+                    yield
+        except ProviderError as error:
+            if is_service_failure(error):
+                raise self._broken_off(error, batch) from error
+            raise
+        finally:
+            forget()
+
+    def _broken_off(self, error: ProviderError, batch: Batch) -> ProviderError:
+        """Return ``error`` with what is done, and how to go on."""
+        done = len(self._texts) - self.landed.count(PENDING, FAILED)
+        more = f"{done:,} of {len(self._texts):,} texts are embedded"
+        if self._session.vectors_folder is not None:
+            more += " and kept. Run it again to send the others."
+        return with_hint(error, batch.breaker.failures if batch.breaker.is_open else 0, more)
+
+    def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
+        """Return how many batches to send at once: as many as given, or as bring the most."""
+        if self._options.concurrency is not None:
+            return limiter.fixed_tuner(self._options.concurrency)
+        usual = route.provider.embeds_at_once
+        if usual == 1:  # it computes in this process, one batch at a time
+            return limiter.fixed_tuner(1)
+        return limiter.tuner(f"embeddings {route.model}", usual)
+
+    async def _embed(self, places: list[int]) -> None:
+        """
+        Embed a batch; if it is refused for its texts, embed its halves.
+
+        After a failure of the service both halves are sent before one of them is split: a text
+        at fault must not look like a service that fails all the time.
+        """
+        assert self._sender is not None
+        assert self._keeping is not None
+        assert self._batch is not None
+        todo = deque([places])
+        while todo:
+            part = todo.popleft()
+            try:
+                rows = await self._sender.send([self._texts[place] for place in part])
+            except ProviderError as error:
+                if self._batch.breaker.is_open or not _is_about_texts(error):
+                    raise
+                if len(part) == 1:
+                    await self._treat(part[0], error)
+                    continue
+                next_one = [todo.popleft()] if todo and is_service_failure(error) else []
+                todo.extendleft(reversed([*next_one, *_halves(part)]))
+                await self._back_off(self._batch)
+                continue
+            if len(part) > 1 and not is_usable(rows).any():  # one text may spoil its whole batch
+                todo.extendleft(reversed(_halves(part)))
+                continue
+            self._meter.landed(len(rows), self._batch.tuner.running)
+            await self._keep(part, rows)
+            await self._check_alone(part, rows)
+
+    async def _back_off(self, batch: Batch) -> None:
+        """Wait a little if failures of the service follow one another."""
+        again = batch.breaker.failures - 2
+        if again >= 0:
+            widest_s = min(retry_policy(self._session.config).backoff_s(again), _MOST_BETWEEN_S)
+            await batch.breaker.sleep(random.uniform(0, widest_s))  # noqa: S311
+
+    async def _keep(self, places: list[int], rows: Floats) -> None:
+        """
+        Keep what has come.
+
+        Raises:
+            ProviderError: they are of another length than those before, or none could be used.
+        """
+        assert self._keeping is not None
+        landed = self.landed
+        if len(places) == 1 and is_usable(rows).all() and await self._is_odd(rows):
+            text = self._texts[places[0]]
+            msg = (
+                f"The service gave {text[:60]!r} a vector of {rows.shape[1]} dimensions, and "
+                f"other texts vectors of {landed.dimensions}."
+            )
+            landed.fail(places[0], ProviderError(msg))
+            return
+        await self._keeping.keep(places, rows)
+        if len(landed.errors) >= _HOPELESS and not landed.dimensions:
+            raise landed.errors[min(landed.errors)]
+
+    async def _is_odd(self, rows: Floats) -> bool:
+        """Whether one vector is of another length, and the model still gives those of before."""
+        assert self._sender is not None
+        landed = self.landed
+        if landed.dimensions in (0, rows.shape[1]):
+            return False
+        known = np.flatnonzero(np.isin(landed.outcomes, (OK,)))
+        if len(known) < 2:  # nothing tells which of them is the odd one
+            return False
+        again = await self._sender.send_again([self._texts[int(known[0])]])
+        return bool(is_usable(again).all()) and again.shape[1] == landed.dimensions
+
+    async def _check_alone(self, places: list[int], rows: Floats) -> None:
+        if self._route is not None and self._sender is not None:
+            batch = [self._texts[place] for place in places], rows
+            await request.check(self._session, self._route, self._sender.send_again, batch)
+
+    async def _treat(self, place: int, error: ProviderError) -> None:
+        """A text that is refused for itself: treated where it is too long, else failed."""
+        assert self._sender is not None
+        assert self._keeping is not None
+        text, policy = self._texts[place], self._options.too_long
+        if isinstance(error, ContextLengthError) and policy != "error":
+            treat = self._truncated if policy == "truncate" else mean_of_parts
+            try:
+                rows = await treat(text, error, self._sender.send)
+            except ContextLengthError as again:
+                error = again
+            else:
+                await self._keeping.keep([place], rows, self._keeping.treatment)
+                return
+        self.landed.fail(place, error)
+        if len(self.landed.errors) >= _HOPELESS and not self._sender.sent:
+            raise error
+
+    async def _truncated(self, text: str, error: ContextLengthError, send: Send) -> Floats:
+        """The vector of the beginning of ``text``, cut by the service where it can."""
+        assert self._sender is not None
+        assert self._route is not None
+        if self._route.provider.truncates_texts:
+            return await self._sender.send([text], truncate=True)
+        return await truncated(text, error, send)
+
+    # What is told of it.
+
+    def _progress(self, route: Route) -> Progress:
+        told = [f"embedding with {route.name}"]
+        for count, word in (
+            (int(self.landed.kept.sum()), "cached"),
+            (self.landed.count(FAILED), "failed"),
+        ):
+            if count:
+                told.append(f"{count:,} {word}")
+        if self._sender is not None and self._sender.cost_usd:
+            told.append(f"${self._sender.cost_usd:.2g}")
+        if self._sender is not None and self._sender.tokens:
+            told.insert(1, f"{self._sender.tokens:,} tokens")
+        if waiting := self._waiting():
+            told.append(waiting)
+        done = len(self._texts) - self.landed.count(PENDING)
+        return Progress(
+            " · ".join(told),
+            done=done,
+            total=len(self._texts),
+            unit="rows",
+            elapsed_s=self._elapsed_s or 0.0,
+            before=int(self.landed.kept.sum()),
+        )
+
+    @property
+    def speed(self) -> Speed | None:
+        """How fast it went, where enough was sent to tell."""
+        meter = self._meter
+        if not meter.fastest or not self._sending_s:
+            return None
+        rows_per_s, cpu_share = self.sent / self._sending_s, self._cpu_s / self._sending_s
+        return Speed(rows_per_s, meter.fastest, meter.at_once, cpu_share)
+
+    @property
+    def asked_dimensions(self) -> int | None:
+        """How many dimensions were asked for, if that was said."""
+        return self._options.dimensions
+
+    @property
+    def sent(self) -> int:
+        """How many texts were sent and answered."""
+        return self._sender.sent if self._sender else 0
+
+    def response(self) -> Response:
+        """The measurements of the call, as a response without text."""
+        route, sender = self._route, self._sender
+        usage = Usage(sender.tokens if sender else None)
+        chunks = [StreamChunk(elapsed_s=self._elapsed_s)] if self._elapsed_s else []
+        return Response(
+            text="",
+            model=route.name if route else "",
+            finish_reason="stop",
+            usage=usage,
+            timing=run_log.measure(chunks, usage, route.load_s if route else 0.0),
+            cost_usd=sender.cost_usd if sender else None,
+            retries=sender.retries if sender else 0,
+            cached=not self.sent and bool(self.landed.kept.any()),
+        )
+
+
+def _is_about_texts(error: ProviderError) -> bool:
+    """Whether other texts might be taken: a 500 too, which is how some say that one is odd."""
+    if isinstance(error, ContextLengthError):
+        return True
+    if isinstance(error, _OF_THE_CALL) or error.status is None:
+        return False
+    return (400 <= error.status < 500 and error.status != 402) or error.status == 500
+
+
+def _halves(places: list[int]) -> tuple[list[int], list[int]]:
+    middle = len(places) // 2
+    return places[:middle], places[middle:]

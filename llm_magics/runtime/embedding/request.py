@@ -1,0 +1,260 @@
+"""
+One batch of texts sent to a provider, its vectors checked, and texts that are too long.
+
+Some servers gave a text another vector in a batch than alone (ollama/ollama#6262). Servers on
+the user's own machine are tested for it, where one more text costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_magics.errors import ContextLengthError, ProviderError, UnsupportedError
+from llm_magics.runtime import pricing
+from llm_magics.runtime.attempts import Batch, attempts
+from llm_magics.runtime.embedding.results import is_usable
+from llm_magics.runtime.routing import Candidate, Route
+from llm_magics.runtime.session import Session
+from llm_magics.types import PackedVectors, Usage
+from llm_magics.user_code import warn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from llm_magics.runtime.pricing import Estimate
+
+    Floats = NDArray[np.float32]
+
+
+class Sender:
+    """Sends batches, and counts what they took: ``sent`` texts, ``tokens``, ``retries``, dollars."""
+
+    def __init__(
+        self,
+        session: Session,
+        route: Route,
+        dimensions: int | None = None,
+        batch: Batch | None = None,
+    ) -> None:
+        self._session = session
+        self._route = route
+        self._dimensions = dimensions
+        self._batch = batch
+        self._costs_usd: list[float | None] = []
+        self.tokens: int | None = None
+        self.retries = 0
+        self.sent = 0
+        self._has_tried = False
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Return the cost of all that was sent; ``None`` if it is unknown of a part."""
+        if not self._costs_usd and self._has_tried:  # refused, which costs nothing if it is priced
+            route = self._route
+            is_known = pricing.has_known_price(self._session.config, route.provider, route.model)
+            return 0.0 if is_known else None
+        known = [usd for usd in self._costs_usd if usd is not None]
+        return sum(known) if len(known) == len(self._costs_usd) else None
+
+    async def send(self, texts: Sequence[str], *, truncate: bool = False) -> NDArray[np.float32]:
+        """
+        Return their vectors, of shape (n, d). Another model's would not do: nothing falls back.
+
+        Args:
+            truncate: have the provider itself cut texts that are too long, which it can.
+
+        Raises:
+            ProviderError: the provider refused them, or gave another number of vectors.
+        """
+
+        async def resolve(candidate: Candidate) -> Route:
+            return self._route
+
+        def splits(error: ProviderError) -> bool:
+            """Whether the caller sends the halves instead: a 500 may be about one odd text."""
+            return error.status == 500 and len(texts) > 1
+
+        run = attempts(
+            self._session,
+            [Candidate(self._route.name)],
+            resolve,
+            tokens=lambda route: self._estimate(texts).input_tokens,
+            estimate_usd=lambda route: self._estimate(texts).cost_usd,
+            batch=self._batch,
+            is_final=splits,
+        )
+        rows = np.empty((0, 0), np.float32)
+        self._has_tried = True
+        try:
+            async for attempt in run:
+                async with attempt, aclosing(attempt.ready()) as steps:
+                    async for _ in steps:
+                        pass
+                    packed = await self._packed(texts, truncate)
+                    attempt.is_billed = True
+                    attempt.cost_usd = self._count(packed)
+                    attempt.amount = len(texts)
+                    rows = self._checked(packed, len(texts))
+        finally:
+            self.retries += run.retries
+        self.sent += len(texts)
+        return rows
+
+    async def send_again(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Do the same with texts that are counted already."""
+        rows = await self.send(texts)
+        self.sent -= len(texts)
+        return rows
+
+    def _estimate(self, texts: Sequence[str]) -> Estimate:
+        route = self._route
+        return pricing.embedding_estimate(self._session.config, route.provider, route.model, texts)
+
+    def _count(self, packed: PackedVectors) -> float | None:
+        """Add up what an answer took, and return its cost."""
+        used = Usage(packed.usage.input_tokens if packed.usage else None, 0)
+        route = self._route
+        cost_usd = pricing.cost_usd(self._session.config, route.provider, route.model, used)
+        self._costs_usd.append(cost_usd)
+        if used.input_tokens is not None:
+            self.tokens = (self.tokens or 0) + used.input_tokens
+        return cost_usd
+
+    def _checked(self, packed: PackedVectors, expected: int) -> NDArray[np.float32]:
+        route = self._route
+        count = len(packed.data) // (4 * packed.dimensions) if packed.dimensions else 0
+        if count != expected:
+            raise ProviderError(
+                f"{route.name} gave {count} vectors for {expected} texts.",
+                hint="They were not kept, for it is unclear whose they are.",
+                provider=route.provider.name,
+                model=route.model,
+                retryable=True,
+            )
+        rows = np.frombuffer(packed.data, "<f4").reshape(count, packed.dimensions)
+        if self._dimensions not in (None, packed.dimensions) and is_usable(rows).any():
+            msg = (
+                f"{route.name} gave vectors of {packed.dimensions} dimensions, and "
+                f"{self._dimensions} were asked for. They were not kept."
+            )
+            hint = "The model cannot shorten its vectors to that: leave dimensions out."
+            raise UnsupportedError(msg, hint=hint, provider=route.provider.name, model=route.model)
+        return rows
+
+    async def _packed(self, texts: Sequence[str], truncate: bool) -> PackedVectors:
+        try:
+            provider, model = self._route.provider, self._route.model
+            if truncate:
+                return await provider.generate_truncated(texts, model, self._dimensions)
+            if self._dimensions is None:
+                return await provider.generate_packed(texts, model)
+            return await provider.generate_shortened(texts, model, self._dimensions)
+        except ValueError as error:  # vectors of several lengths
+            msg = f"{self._route.name} sent what cannot be vectors: {error}."
+            raise ProviderError(msg, provider=self._route.provider.name, retryable=True) from error
+
+
+# Rounding in another order moves a vector by far less than this.
+_ALIKE = 0.99
+
+
+async def check(
+    session: Session,
+    route: Route,
+    send: Callable[[Sequence[str]], Awaitable[Floats]],
+    batch: tuple[Sequence[str], Floats],
+) -> None:
+    """Warn, once for a model, where a text of ``batch`` gets another vector when it is alone."""
+    texts, rows = batch
+    is_known = route.name in session.checked_batches
+    if is_known or len(texts) < 2 or not route.provider.batches_may_differ(route.model):
+        return
+    session.checked_batches.add(route.name)
+    try:
+        (alone,) = await send(texts[-1:])
+    except ProviderError:  # the batch itself has come, and that is what was asked for
+        return
+    lengths = float(np.linalg.norm(alone) * np.linalg.norm(rows[-1]))
+    if alone.shape == rows[-1].shape and float(alone @ rows[-1]) < _ALIKE * lengths:
+        told = float(alone @ rows[-1]) / lengths
+        msg = (
+            f"{route.name} gives a text another vector in a batch than alone (cosine {told:.3f}): "
+            "its batches cannot be trusted. Embed with batch_size=1, or update the server."
+        )
+        warn(msg)
+
+
+Send = Callable[[Sequence[str]], Awaitable["Floats"]]
+
+# Where a service says how long the text is and how long it may be: so much of it surely fits.
+_SAYS = re.compile(r"(\d+) tokens\D+?(\d+)")
+_MARGIN = 0.9
+
+_MOST_TRIES = 12
+
+
+async def truncated(text: str, error: ContextLengthError, send: Send) -> Floats:
+    """
+    The vector of as much of its beginning as the model reads, of shape (1, d).
+
+    Raises:
+        ContextLengthError: even a little of it is refused.
+    """
+    for _ in range(_MOST_TRIES):
+        text = text[: int(len(text) * _share(error))]
+        if not text.strip():
+            break
+        try:
+            return await send([text])
+        except ContextLengthError as again:
+            error = again
+    raise error
+
+
+async def mean_of_parts(text: str, error: ContextLengthError, send: Send) -> Floats:
+    """
+    The mean of its parts, weighted by their lengths and brought to length 1, of shape (1, d).
+
+    Raises:
+        ContextLengthError: even small parts are refused.
+    """
+    size = len(text)
+    for _ in range(_MOST_TRIES):
+        size = int(size * _share(error))
+        parts = _parts(text, size)
+        if not parts:
+            break
+        try:
+            rows = await send(parts)
+        except ContextLengthError as again:
+            error = again
+            continue
+        mean = np.average(rows, axis=0, weights=[len(part) for part in parts])
+        return (mean / np.linalg.norm(mean)).astype(np.float32)[None, :]
+    raise error
+
+
+def _share(error: ContextLengthError) -> float:
+    """How much of what was sent is worth a try."""
+    said = _SAYS.search(str(error))
+    if said:
+        longer, longest = sorted(map(int, said.groups()), reverse=True)
+        if 0 < longest < longer:
+            return longest / longer * _MARGIN
+    return 0.5
+
+
+def _parts(text: str, size: int) -> list[str]:
+    """Pieces of at most ``size`` characters, cut between words where there are some."""
+    parts: list[str] = []
+    while text and size > 0:
+        is_last = len(text) <= size
+        cut = size if is_last else text.rfind(" ", size // 2, size) + 1 or size
+        parts.append(text[:cut])
+        text = text[cut:]
+    return [part for part in parts if part.strip()]

@@ -1,0 +1,172 @@
+"""What models there are, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING
+
+from llm_magics._util.terminal import shown_name
+from llm_magics.errors import LLMError, ModelNotFoundError, UnsupportedError, nearest
+from llm_magics.progress import Progress
+from llm_magics.providers.base import ModelInfo
+from llm_magics.runtime import pricing
+from llm_magics.runtime.routing import find_candidates, find_route
+from llm_magics.runtime.session import Session
+from llm_magics.secrets import redact
+from llm_magics.user_code import warn
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+_COLUMNS = [
+    "provider",
+    "model",
+    "abilities",
+    "context",
+    "size_mb",
+    "input_usd",
+    "output_usd",
+    "pulled",
+    "loaded",
+]
+
+
+async def catalogue(session: Session, pattern: str = "") -> DataFrame:
+    """
+    One row for each model of each provider whose name matches ``pattern``.
+
+    A provider that does not answer is left out — unless it is the one asked for, or was set up
+    by the user, who is warned.
+    """
+    from llm_magics._util.tables import SafeFrame
+
+    names = session.providers.names()
+    asked = pattern.partition("/")[0]
+    names = [asked] if asked in names else names
+    found = await session.listings.of(names)
+    for name, models in zip(names, found, strict=True):
+        if isinstance(models, BaseException):
+            if pattern.rstrip("/") == name:
+                raise models
+            if not pattern:
+                _warn(session, name, models)
+    rows = [
+        _row(name, priced(session, name, model))
+        for name, models in zip(names, found, strict=True)
+        if not isinstance(models, BaseException)
+        for model in models
+        if _matches(f"{name}/{model.name}", pattern, names)
+    ]
+    frame = SafeFrame(rows, columns=_COLUMNS)
+    return frame.astype(
+        {"context": "Int64", "size_mb": "Float64", "input_usd": "Float64", "output_usd": "Float64"}
+    )
+
+
+def services(session: Session) -> DataFrame:
+    """One row a provider: how one comes to it, and what it can. Nobody is asked."""
+    from llm_magics._util.tables import WideFrame
+
+    rows: list[tuple[object, ...]] = []
+    for name in session.providers.names():
+        try:
+            provider = session.provider(name)
+            can = ", ".join(provider.abilities)
+            rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
+        except Exception as error:  # one that is wrong, or anybody's, hides no other
+            rows.append((name, False, "", f"mend it: {redact(str(error))}", ""))
+    return WideFrame(rows, columns=["provider", "set_up", "key", "start", "abilities"])
+
+
+def _warn(session: Session, name: str, error: BaseException) -> None:
+    """Of a provider that the user has set up, and that does not answer."""
+    with suppress(LLMError):
+        if session.provider(name).is_set_up:
+            warn(f"The models of {name} are missing: {error}")
+
+
+def priced(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
+    """``model`` with the price that its calls are counted by, where that is not the service's own."""
+    own = pricing.own_price(session.config, f"{provider}/{model.name}")
+    if own is not None:
+        return replace(model, input_usd=own.input_usd, output_usd=own.output_usd)
+    if session.provider(provider).is_free(model.name):
+        return replace(model, input_usd=0.0, output_usd=0.0)
+    return model
+
+
+def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
+    return (
+        provider,
+        f"{provider}/{model.name}",
+        ", ".join(model.abilities),
+        model.context,
+        round(model.size_bytes / 1e6, 1) if model.size_bytes is not None else None,
+        model.input_usd,
+        model.output_usd,
+        model.pulled,
+        model.loaded,
+    )
+
+
+def _matches(name: str, pattern: str, providers: Sequence[str]) -> bool:
+    provider, _, bare = name.partition("/")
+    if pattern.rstrip("/") in providers:  # "local" is not meant to find "huggingface-local/…"
+        return provider == pattern.rstrip("/")
+    return pattern in name or fnmatch(name, pattern) or fnmatch(bare, pattern)
+
+
+async def choose(session: Session, wanted: str) -> list[str]:
+    """
+    Ask ``wanted`` — a model, an alias or a route — from now on; the models it stands for.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        UnsupportedError: it cannot chat.
+    """
+    if wanted in {*session.config.aliases, *session.config.routes}:
+        names = [each.model for each in await find_candidates(session, wanted)]
+        session.config.model = wanted
+        return names
+    route = await find_route(session, wanted)
+    listed = {info.name: info for info in await route.provider.describe_models()}
+    if route.model not in listed and not route.model.endswith(".gguf"):
+        msg = f'{route.provider.name} has no model "{shown_name(route.model)}".'
+        raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
+    refuse_mute(route.name, listed[route.model].abilities if route.model in listed else ())
+    session.config.model = route.name
+    return [route.name]
+
+
+def refuse_mute(model: str, abilities: Sequence[str]) -> None:
+    """Refuse a model of which it is known that it cannot chat."""
+    if abilities and "chat" not in abilities:
+        msg = f"{shown_name(model)} cannot chat; it is made for {shown_name(' and '.join(abilities))}."
+        hint = f"For embeddings write: %llm config embedding_model {shown_name(model)}"
+        raise UnsupportedError(msg, hint=hint)
+
+
+class PullCall:
+    """A model on its way to this machine."""
+
+    def __init__(self, session: Session, model: str) -> None:
+        self._session = session
+        self._model = model
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """Fetch it, yielding how far that has come."""
+        route = await find_route(self._session, self._model)
+        async for progress in route.provider.pull_model(route.model):
+            yield progress
+        self._session.listings.forget(route.provider.name)
+
+
+async def delete_model(session: Session, model: str) -> None:
+    """Delete the weights of ``model``."""
+    route = await find_route(session, model)
+    await route.provider.delete_model(route.model)
+    session.listings.forget(route.provider.name)

@@ -1,0 +1,396 @@
+"""Values out of an answer's text: code, JSON and tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from llm_magics.errors import ParseError
+from llm_magics.schemas import fitted
+from llm_magics.types import ModelResponse
+from llm_magics.user_code import warn
+from llm_magics.wire.schema_dialects import unwrapped
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+# As it is written in a table of numbers. With a leading zero it is a code, and a text.
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
+_CODE = re.compile(r"[-+]?0\d+")
+_DIGITS = re.compile(r"[-+]?\d+")
+
+# An integer within 64 bits, and one that a float holds exactly.
+_MOST_INTEGER = 2**63
+_MOST_EXACT = 2**53
+
+# So many braces and brackets in prose may begin a value.
+_MOST_STARTS = 200
+
+
+class CodeBlock(NamedTuple):
+    """A fenced block: the language it names (or ``""``), and what is in it."""
+
+    language: str
+    code: str
+
+
+def code_blocks(text: str) -> list[CodeBlock]:
+    """The fenced blocks of a Markdown text, in order."""
+    from markdown_it import MarkdownIt
+
+    return [
+        CodeBlock((token.info.split() or [""])[0].lower(), token.content)
+        for token in MarkdownIt().parse(text)
+        if token.type == "fence"
+    ]
+
+
+def code(text: str, language: str | None = None) -> str:
+    """
+    The code of an answer: its first fenced block, in ``language`` if given.
+
+    A text without any fence is taken to be code as a whole: so do models answer that were
+    asked for nothing but code.
+
+    Raises:
+        ParseError: there are fenced blocks, but none in ``language``.
+    """
+    blocks = code_blocks(text)
+    for block in blocks:
+        if language is None or block.language == language.lower():
+            return block.code.rstrip("\n")
+    if blocks:
+        found = ", ".join(sorted({block.language or "no language" for block in blocks}))
+        msg = f"The answer has no {language} code; its blocks are marked: {found}."
+        raise ParseError(msg, hint="Read them all from .code_blocks.")
+    return text.strip()
+
+
+def json_value(text: str, *, repair: bool = False) -> Any:
+    """
+    The JSON in an answer: all of it, else a fenced block, else the first value in its prose.
+
+    Nothing is repaired unless ``repair``, and then with a warning.
+
+    Raises:
+        ParseError: there is no valid JSON in it.
+    """
+    for candidate in (text, *_json_blocks(text)):
+        try:
+            return json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+    found = _json_in_prose(text)
+    if found:
+        return max(found, key=lambda each: each.end - each.start).value
+    if repair:
+        return _repaired(text)
+    msg = f"The answer holds no valid JSON: {_beginning(text)}"
+    raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
+
+
+class FoundJSON(NamedTuple):
+    """A JSON value in a text, and where it stands."""
+
+    value: Any
+    start: int
+    end: int
+
+
+def json_values(text: str) -> list[FoundJSON]:
+    """
+    Return the JSON values in a text, the last one first.
+
+    Where the whole text is one value, it is the only one. Values inside values do not count.
+    """
+    with suppress(ValueError, RecursionError):
+        return [FoundJSON(json.loads(text), 0, len(text))]
+    found = _json_in_prose(text)
+    places = {(each.start, each.end) for each in found}
+    for block in _json_blocks(text):  # a fenced number or text is a value too
+        start = text.rfind(block)
+        with suppress(ValueError, RecursionError):
+            value = json.loads(block)
+            length = len(block.rstrip())
+            if not any(begin >= start and end <= start + length for begin, end in places):
+                found.append(FoundJSON(value, start, start + length))
+    return sorted(found, key=lambda each: each.start, reverse=True)
+
+
+def _json_in_prose(text: str) -> list[FoundJSON]:
+    """The values in a text: ``[1]`` may be a citation before the object."""
+    starts = [each.start() for each in re.finditer(r"[{[]", text)]
+    found = _values_at(text, starts[:_MOST_STARTS])
+    if len(starts) > _MOST_STARTS:  # of long thoughts the end counts most
+        past = found[-1].end if found else 0
+        last = [start for start in starts[-_MOST_STARTS:] if start >= past]
+        found += _values_at(text, [each for each in last if each not in starts[:_MOST_STARTS]])
+    return found
+
+
+def _values_at(text: str, starts: Sequence[int]) -> list[FoundJSON]:
+    decoder = json.JSONDecoder()
+    found: list[FoundJSON] = []
+    past = 0
+    for start in starts:
+        if start >= past:
+            with suppress(ValueError, RecursionError):
+                value, past = decoder.raw_decode(text, start)
+                found.append(FoundJSON(value, start, past))
+    return found
+
+
+def _repaired(text: str) -> Any:
+    """What was probably meant. It may be wrong, and the user hears of it."""
+    try:
+        from json_repair import repair_json
+    except ImportError:
+        msg = "To repair JSON the package json-repair is needed."
+        raise ParseError(msg, hint="Run: pip install json-repair") from None
+    blocks = _json_blocks(text)
+    try:
+        value = repair_json(blocks[0] if blocks else text, return_objects=True)
+    except (ValueError, RecursionError):
+        value = ""
+    if value in ("", [], {}):
+        msg = f"The answer holds nothing that could be made JSON: {_beginning(text)}"
+        raise ParseError(msg, hint="Read the answer from .text.")
+    warn("The JSON of the answer was not valid, and was repaired by a guess.")
+    return value
+
+
+def partial_json(text: str) -> Any:
+    """
+    The JSON value in a text that is still being written, as far as it has come.
+
+    Raises:
+        ParseError: none has begun, or it is none.
+    """
+    whole = _json_in_prose(text)
+    begun = [
+        _begun_at(text, begins.start())
+        for begins in islice(re.finditer(r"[{[]", text), 20)
+        if not any(each.start < begins.start() < each.end for each in whole)
+    ]
+    lengths = [(each.value, each.end - each.start) for each in whole]
+    found = [each for each in (*lengths, *begun) if each is not None]
+    if found:
+        return max(found, key=lambda each: each[1])[0]
+    msg = f"No JSON has begun in the answer: {_beginning(text)}"
+    raise ParseError(msg, hint="Wait for more of it.")
+
+
+def _json_blocks(text: str) -> list[str]:
+    return [block.code for block in code_blocks(text) if block.language in {"json", "", "jsonc"}]
+
+
+def table(text: str) -> DataFrame:
+    """
+    The table in an answer: JSON rows, a fenced CSV or TSV, or a Markdown table.
+
+    Raises:
+        ParseError: there is none of these in it.
+    """
+    try:
+        return _table(text)
+    except (ParseError, ValueError, TypeError):  # pandas has its own words for a bad table
+        msg = f"The answer holds no table: {_beginning(text)}"
+        hint = "Ask for a JSON list of objects, CSV in a fence, or a Markdown table."
+        raise ParseError(msg, hint=hint) from None
+
+
+def _table(text: str) -> DataFrame:
+    import pandas as pd
+
+    for block in code_blocks(text):
+        if block.language in {"csv", "tsv"}:
+            return _separated(block.code, "," if block.language == "csv" else "\t")
+    rows = _markdown_rows(text)
+    if rows:
+        header, *cells = rows
+        columns = dict(enumerate(map(_typed, zip(*cells, strict=True))))
+        frame = pd.DataFrame(columns, index=range(len(cells)), columns=range(len(header)))
+        return frame.set_axis(header, axis=1)
+    return _frame_of(_records(json_value(text)))
+
+
+def _separated(text: str, separator: str) -> DataFrame:
+    """A CSV or TSV; where pandas would lose digits, the cells count as they are written."""
+    import pandas as pd
+
+    read: dict[str, Any] = {"sep": separator, "skipinitialspace": True}
+    frame: DataFrame = pd.read_csv(io.StringIO(text), **read)
+    written = pd.read_csv(io.StringIO(text), dtype=str, **read)
+    if not frame.columns.equals(written.columns) or not frame.index.equals(written.index):
+        return frame
+    for place, name in enumerate(frame.columns):
+        cells = [None if pd.isna(cell) else str(cell).strip() for cell in written.iloc[:, place]]
+        told = [cell for cell in cells if cell is not None]
+        if any(map(_CODE.fullmatch, told)):
+            frame[name] = pd.Series(cells, index=frame.index, dtype=object)
+        elif told and all(map(_DIGITS.fullmatch, told)):
+            frame[name] = _integers([None if cell is None else int(cell) for cell in cells], frame)
+        elif frame.dtypes.iloc[place].kind == "f" and any(map(_is_beyond_floats, told)):
+            frame[name] = pd.Series(cells, index=frame.index, dtype=object)
+    return frame
+
+
+def _is_beyond_floats(cell: str) -> bool:
+    return bool(_DIGITS.fullmatch(cell)) and abs(int(cell)) > _MOST_EXACT
+
+
+def _integers(values: list[int | None], like: DataFrame) -> Any:
+    """Integers as int64, with gaps as Int64; as Python's own where they are beyond 64 bits."""
+    import pandas as pd
+
+    told = [each for each in values if each is not None]
+    if any(not -_MOST_INTEGER <= each < _MOST_INTEGER for each in told):
+        return pd.Series(values, index=like.index, dtype=object)
+    return pd.Series(values, index=like.index, dtype="int64" if told == values else "Int64")
+
+
+def _frame_of(records: Any) -> DataFrame:
+    """JSON rows or columns; integers beside nulls stay integers."""
+    import pandas as pd
+
+    frame = pd.DataFrame(records)
+    exact = pd.DataFrame(records, dtype=object)
+    for place, name in enumerate(frame.columns):
+        if frame.dtypes.iloc[place].kind not in "fiu" or not frame.columns.is_unique:
+            continue
+        values = [None if _is_missing(each) else each for each in exact.iloc[:, place]]
+        told = [each for each in values if each is not None]
+        if told and all(type(each) is int for each in told):
+            frame[name] = _integers(values, frame)
+        elif any(type(each) is int and abs(each) > _MOST_EXACT for each in told):
+            frame[name] = pd.Series(values, index=frame.index, dtype=object)
+    return frame
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _typed(cells: Sequence[str]) -> Any:
+    """
+    The cells of a column: as numbers where all are plain numbers, or empty.
+
+    What may be a code stays a text: 007, +47, 1e5, NA. So does a column of numbers that cannot
+    be exact.
+    """
+    import pandas as pd
+
+    told = [cell for cell in cells if cell]
+    if not told or not all(map(_PLAIN_NUMBER.fullmatch, told)):
+        return list(cells)
+    if any("." in cell for cell in told):
+        if any(map(_is_beyond_floats, told)):
+            return list(cells)
+        return [float(cell) if cell else math.nan for cell in cells]
+    if any(not -_MOST_INTEGER <= int(cell) < _MOST_INTEGER for cell in told):
+        return list(cells)
+    if len(told) == len(cells):
+        return [int(cell) for cell in cells]
+    return pd.array([int(cell) if cell else None for cell in cells], dtype="Int64")
+
+
+def _records(value: Any) -> Any:
+    """The rows in a JSON value, also where it wraps them: ``{"rows": [{…}, …]}``."""
+    if isinstance(value, dict):
+        inner = list(value.values())
+        if len(inner) == 1 and isinstance(inner[0], list):
+            return inner[0]
+        return value if all(isinstance(each, list) for each in inner) else [value]
+    return value
+
+
+def _markdown_rows(text: str) -> list[list[str]]:
+    """The cells of the first Markdown table, its header first."""
+    from markdown_it import MarkdownIt
+
+    rows: list[list[str]] = []
+    inside = False
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    for before, token in pairwise(tokens):
+        if token.type == "table_close":
+            break
+        if token.type == "tr_open":
+            rows.append([])
+        inside = before.type in {"th_open", "td_open"}
+        if inside and rows:
+            rows[-1].append(token.content)
+    return rows
+
+
+def _beginning(text: str) -> str:
+    flat = " ".join(text.split())
+    return f'it begins "{flat[:60]}".' if flat else "it is empty."
+
+
+def _begun_at(text: str, start: int) -> tuple[Any, int] | None:
+    """The value that begins at ``start`` and is not whole, with the length of what there is."""
+    from pydantic_core import from_json
+
+    body = text[start:]
+    with suppress(ValueError, RecursionError):
+        json.JSONDecoder().raw_decode(body)
+        return None  # it is whole, and what follows is something else
+    fence = body.rfind("```")
+    for part in (body, body[: fence if fence >= 0 else len(body)]):
+        with suppress(ValueError):
+            return from_json(part, allow_partial="trailing-strings"), len(part)
+    return None
+
+
+class _Answer(Protocol):
+    @property
+    def text(self) -> str: ...
+    @property
+    def reasoning(self) -> str: ...
+    @property
+    def tool_calls(self) -> Sequence[Any]: ...
+
+
+def is_thought_only(answer: _Answer) -> bool:
+    """Whether the model thought, and answered with nothing."""
+    return bool(answer.reasoning.strip()) and not answer.text.strip() and not answer.tool_calls
+
+
+def fitting_json(text: str, schema: Any) -> FoundJSON | None:
+    """Return the last JSON value in ``text`` that fits ``schema``, as it fits, if any does."""
+    for found in json_values(text):
+        values = [found.value]
+        if (inner := unwrapped(found.value)) is not found.value:
+            values.append(inner)
+        for value in values:
+            try:
+                return found._replace(value=fitted(value, schema))
+            except ParseError:
+                continue
+    return None
+
+
+def answer_in_thoughts(answer: ModelResponse, schema: Any) -> ModelResponse:
+    """
+    Return ``answer`` with the JSON of its thoughts as its text, where it has no other.
+
+    Some servers put the whole output of a thinking model into its thoughts when the answer is
+    bound to a schema. What does not fit the schema stays a thought.
+    """
+    if schema is None or not is_thought_only(answer):
+        return answer
+    found = fitting_json(answer.reasoning, schema)
+    if found is None:
+        return answer
+    thoughts = answer.reasoning
+    text = thoughts[found.start : found.end].strip()
+    rest = f"{thoughts[: found.start]}{thoughts[found.end :]}"
+    return replace(answer, text=text, reasoning=rest.strip())

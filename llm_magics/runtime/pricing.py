@@ -1,0 +1,368 @@
+"""What calls cost: of one that was made, and of one before it is.
+
+What a call costs. Where no price is known there is none: unknown is never shown as free.
+
+A price of the user's own counts first, then the list that pydantic keeps (``genai-prices``, the
+extra ``prices``; with tiers and dates), then what is known of the model otherwise.
+
+About how many tokens a prompt takes, without the tokenizer of its model.
+
+Rather too many than too few: it is used for what may be spent. English has four letters to a
+token, most other scripts one to two; in bytes of UTF-8 that is three for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from llm_magics.parameters import ModelParameters
+from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.storage.run_log import RunLog
+from llm_magics.settings.config import Config
+from llm_magics.types import ChatMessage, Usage
+
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """
+    US dollars for a million tokens; ``None`` where it is not known.
+
+    Attributes:
+        input_usd, output_usd: of the prompt and of the answer.
+        cached_usd: of what the service had read before; as any other input where not known.
+        written_usd: of what it keeps to read again; the same.
+    """
+
+    input_usd: float | None = None
+    output_usd: float | None = None
+    cached_usd: float | None = None
+    written_usd: float | None = None
+
+    def of(self, usage: Usage) -> float | None:
+        """What ``usage`` costs in US dollars, or ``None`` where a part of it is not known."""
+        if self.input_usd is None or usage.input_tokens is None:
+            return None
+        if usage.output_tokens is None and self.output_usd != 0:
+            return None
+        written_to = usage.output_tokens or 0
+        if written_to and self.output_usd is None:
+            return None
+        cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+        plain = max(0, usage.input_tokens - cached - written)
+        parts = (
+            plain * self.input_usd,
+            cached * _first(self.cached_usd, self.input_usd),
+            written * _first(self.written_usd, self.input_usd),
+            written_to * (self.output_usd or 0.0),
+        )
+        return sum(parts) / _MILLION
+
+
+def _first(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """Who is paid: the name of a price list, or else the address that is asked."""
+
+    price_list: str = ""
+    address: str = ""
+
+
+# What services call the tier that their usual prices are for, in the answer to a call.
+_USUAL_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
+
+# The share of the usual price by seller and tier: the same for all models of the seller.
+# Source: https://platform.openai.com/docs/guides/flex-processing (November 2026).
+_SHARES = {("openai", "flex"): 0.5}
+
+
+def has_usual_price(tier: str | None) -> bool:
+    """Return whether calls of a tier are billed by the usual prices."""
+    return tier is None or tier.lower() in _USUAL_TIERS
+
+
+def of_tier(usd: float | None, seller: Seller, tier: str | None) -> float | None:
+    """Return a usual price ``usd`` as it is in ``tier``; ``None`` where that is not known."""
+    if usd in (None, 0.0) or has_usual_price(tier):
+        return usd
+    share = _SHARES.get((seller.price_list, str(tier).lower()))
+    return None if share is None else usd * share
+
+
+def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
+    """
+    Return the cost by the list of ``genai-prices``, by the tier that the answer names.
+
+    ``None`` where the list, the model in it, or a price of that tier is missing.
+    """
+    usual = _listed_usd(seller, model, usage, None)
+    tier = usage.service_tier
+    if not usual or has_usual_price(tier):
+        return usual
+    # The list gives the usual price for a tier that it does not have.
+    listed = _listed_usd(seller, model, usage, str(tier).lower())
+    return listed if listed != usual else of_tier(usual, seller, tier)
+
+
+def _listed_usd(seller: Seller, model: str, usage: Usage, tier: str | None) -> float | None:
+    is_counted = usage.input_tokens is not None and usage.output_tokens is not None
+    if not is_counted or not _has_list() or not (seller.price_list or seller.address):
+        return None
+    from genai_prices import Usage as Used
+    from genai_prices import calc_price
+
+    context: Any = {"service_tier": tier} if tier else None
+    used = Used(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens or 0,
+        cache_read_tokens=min(usage.cached_tokens or 0, usage.input_tokens or 0),
+        cache_write_tokens=usage.cache_write_tokens or 0,
+    )
+    try:
+        if seller.price_list:
+            found = calc_price(used, model, provider_id=seller.price_list, price_context=context)
+        else:
+            found = calc_price(used, model, provider_api_url=seller.address, price_context=context)
+    except (LookupError, ValueError):
+        return None
+    if found.model_price.input_mtok is None:  # it bills hours or pictures: tokens are not free
+        return None
+    return float(found.total_price)
+
+
+@cache
+def _has_list() -> bool:
+    return find_spec("genai_prices") is not None
+
+
+_BYTES_A_TOKEN = 3
+_Add = Callable[[Iterable[int]], int]
+
+# What stands around a message.
+_A_MESSAGE = 4
+# What values of a schema take at most; a string is taken to be a short paragraph.
+_SIMPLE = {"boolean": 2, "null": 2, "integer": 8, "number": 8}
+_A_STRING, _USUAL_ITEMS, _MAX_DEPTH = 120, 10, 12
+# A picture of the size that the services scale to.
+_A_PICTURE = 1500
+
+
+def of_text(text: str) -> int:
+    """Of one text."""
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TOKEN)
+
+
+def of_answer_to(schema: Mapping[str, Any]) -> int | None:
+    """Return about the most tokens of an answer that fits a JSON schema, if that is bounded."""
+    return _most(schema, schema, _MAX_DEPTH)
+
+
+def _most(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
+    """Return the bound of one part of a schema; ``None`` where it may be anything."""
+    if not isinstance(schema, Mapping) or not depth:
+        return None
+    if isinstance(ref := schema.get("$ref"), str):
+        return _most(_pointed_at(root, ref), root, depth - 1)
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list) and values:
+        return max(of_text(json.dumps(value, ensure_ascii=False, default=str)) for value in values)
+    add, parts = _parts(schema)
+    if parts:
+        return _together(add, (_most(each, root, depth - 1) for each in parts))
+    return _most_of_kind(schema.get("type"), schema, root, depth)
+
+
+def _parts(schema: Mapping[str, Any]) -> tuple[_Add, list[Any]]:
+    """Return the schemas that one is made of, and how their bounds add up."""
+    for name, add in (("anyOf", max), ("oneOf", max), ("allOf", sum)):
+        if isinstance(parts := schema.get(name), list):
+            return add, parts
+    kinds = schema.get("type")
+    return max, [{**schema, "type": kind} for kind in kinds] if isinstance(kinds, list) else []
+
+
+def _most_of_kind(
+    kind: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int
+) -> int | None:
+    if isinstance(kind, str) and kind in _SIMPLE:
+        return _SIMPLE[kind]
+    if kind == "string":
+        longest = schema.get("maxLength")
+        return min(_A_STRING, longest) if type(longest) is int else _A_STRING
+    if kind == "array":
+        items = schema.get("maxItems")
+        count = items if type(items) is int else _USUAL_ITEMS
+        item = _most(schema.get("items"), root, depth - 1)
+        return None if item is None else count * (item + 1) + 2
+    if kind == "object" and isinstance(schema.get("properties"), Mapping):
+        fields = schema["properties"].items()
+        names = sum(of_text(str(name)) + 2 for name, _ in fields)
+        values = _together(sum, (_most(each, root, depth - 1) for _, each in fields))
+        return None if values is None else names + values + 2
+    return None
+
+
+def _together(add: _Add, bounds: Iterable[int | None]) -> int | None:
+    found = list(bounds)
+    known = [bound for bound in found if bound is not None]
+    return add(known) if known and len(known) == len(found) else None
+
+
+def _pointed_at(root: Mapping[str, Any], ref: str) -> Any:
+    found: Any = root
+    for part in ref.removeprefix("#").strip("/").split("/"):
+        found = found.get(part) if isinstance(found, Mapping) and part else found
+    return found
+
+
+def of_messages(messages: Iterable[ChatMessage], parameters: ModelParameters) -> int:
+    """Of a conversation with its pictures, its schema and its tools."""
+    tokens = sum(
+        of_text(message.content) + _A_MESSAGE + len(message.images) * _A_PICTURE
+        for message in messages
+    )
+    beside = [parameters.schema] if parameters.schema else []
+    beside += [tool.as_dict() for tool in parameters.tools]
+    return tokens + sum(of_text(json.dumps(each, default=str)) for each in beside)
+
+
+# For telling of prices: a million tokens read, and as many written.
+A_MILLION_EACH = Usage(1_000_000, 1_000_000)
+_A_MILLION_IN = Usage(1_000_000, 0)
+
+# So long an answer is expected where its bound is not said, and none of the model's was longer.
+_USUAL_ANSWER = 1000
+
+# What services call the bound of an answer.
+_LONGEST = (
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "num_predict",
+    "n_predict",
+)
+
+
+def cost_usd(
+    config: Config, provider: BaseModelProvider, model: str, usage: Usage
+) -> float | None:
+    """The price of a call of ``usage`` in US dollars, or ``None`` where it is not known."""
+    own = own_price(config, f"{provider.name}/{model}")
+    if own is not None:
+        return own.of(usage)
+    if provider.is_free(model):
+        return 0.0
+    seller = Seller(provider.price_list, provider.address)
+    listed = listed_cost_usd(seller, model, usage)
+    if listed is not None:
+        return listed
+    known = provider.known(model)
+    price = Price(known.input_usd, known.output_usd, known.cached_usd, known.written_usd)
+    return of_tier(price.of(usage), seller, usage.service_tier)
+
+
+def has_known_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
+    """Return whether the price of ``model`` is known, be it nothing."""
+    return any(
+        cost_usd(config, provider, model, usage) is not None
+        for usage in (_A_MILLION_IN, A_MILLION_EACH)
+    )
+
+
+def has_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
+    """Whether asking ``model`` costs something, as far as that is known; vectors have no output."""
+    return any(
+        cost_usd(config, provider, model, usage) for usage in (_A_MILLION_IN, A_MILLION_EACH)
+    )
+
+
+def own_price(config: Config, model: str) -> Price | None:
+    """What the user has said of the price of ``model``, by its name or by a pattern."""
+    told = config.prices
+    patterns = [model, *(pattern for pattern in told if fnmatchcase(model, pattern))]
+    for pattern in patterns:
+        if pattern in told:
+            given = told[pattern]
+            return Price(given.input_usd, given.output_usd, given.cached_usd, given.written_usd)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a call may take: tokens read and written, and US dollars where prices are known."""
+
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+def chat_estimate(  # noqa: PLR0913 (a prompt, who answers it, and what is known of both)
+    config: Config,
+    runs: RunLog,
+    provider: BaseModelProvider,
+    model: str,
+    *,
+    messages: Sequence[ChatMessage],
+    parameters: ModelParameters,
+) -> Estimate:
+    """Of a prompt; its answer is taken to be as long as it may be, or as the longest before."""
+    read = of_messages(messages, parameters)
+    written = _longest_answer(parameters)
+    bound = _bound_by_schema(provider, model, parameters)
+    if bound is not None:
+        written = bound if written is None else min(bound, written)
+    elif written is None:
+        longest = runs.longest_answer(provider.name, model)
+        written = max(_USUAL_ANSWER, longest)
+    return _priced(config, provider, model, read, written)
+
+
+def _bound_by_schema(
+    provider: BaseModelProvider, model: str, parameters: ModelParameters
+) -> int | None:
+    """Return about how long an answer can be that fits the schema, thinking included."""
+    bound = None if parameters.schema is None else of_answer_to(parameters.schema)
+    if bound is None:
+        return None
+    can_think = "reasoning" in provider.known(model).abilities
+    thinks = parameters.reasoning if parameters.reasoning is not None else can_think
+    return (bound + (_USUAL_ANSWER if thinks else 0)) * _answers(parameters)
+
+
+def _longest_answer(parameters: ModelParameters) -> int | None:
+    """As long as the answers together may be, by whatever name the service knows that."""
+    beside = parameters.extra_body
+    told = [parameters.max_tokens, *(beside.get(name) for name in _LONGEST)]
+    bounds = [bound for bound in told if type(bound) is int]
+    times = _answers(parameters)
+    return max(bounds) * times if bounds else None if times == 1 else _USUAL_ANSWER * times
+
+
+def _answers(parameters: ModelParameters) -> int:
+    """Return how many answers are asked for."""
+    choices = [parameters.extra_body.get(name) for name in ("n", "best_of")]
+    return max([1, *(each for each in choices if type(each) is int)])
+
+
+def embedding_estimate(
+    config: Config, provider: BaseModelProvider, model: str, texts: Sequence[str]
+) -> Estimate:
+    """Of texts to embed."""
+    return _priced(config, provider, model, sum(map(of_text, texts)), 0)
+
+
+def _priced(
+    config: Config, provider: BaseModelProvider, model: str, read: int, written: int
+) -> Estimate:
+    usd = cost_usd(config, provider, model, Usage(read, written))
+    return Estimate(read, written, usd)

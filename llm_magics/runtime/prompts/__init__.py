@@ -1,0 +1,1 @@
+"""Prompts: templates, prompt files, conversations, and the messages made of them."""

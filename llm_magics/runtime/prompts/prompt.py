@@ -1,0 +1,229 @@
+"""What is asked: the prompt as the user gave it, and the messages and parameters made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from llm_magics.attachments import image_of
+from llm_magics.errors import LLMError, TemplateError, UsageError, short
+from llm_magics.host import Cell
+from llm_magics.parameters import ModelParameters
+from llm_magics.runtime.prompts import prompt_files, templates
+from llm_magics.runtime.prompts.conversations import Threads
+from llm_magics.sandbox.copies import users_own
+from llm_magics.schemas import schema_of
+from llm_magics.secrets import Hidden
+from llm_magics.settings.config import Config
+from llm_magics.tools import tool_of
+from llm_magics.types import ChatMessage
+
+# The parameters that are settings too; any other goes to the service as it is.
+_SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
+# What every service has in its own words.
+_SHARED = ("tool_choice", "reasoning", "extra_headers")
+# Parameters that services have, and that look like slips for ours.
+_THEIRS = frozenset(
+    {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}
+)
+# Settings of providers: sent along they would do nothing, or show a key.
+_OF_PROVIDERS = frozenset(
+    {
+        "api",
+        "api_key",
+        "api_version",
+        "base_url",
+        "connect_s",
+        "idle_s",
+        "max_line_mb",
+        "max_response_mb",
+        "profile",
+        "total_s",
+    }
+)
+# The arguments of lm.ask itself.
+_ARGUMENTS = ("fresh", "images", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip
+# What %%llm calls them, and what does the same in Python.
+_FLAGS = {
+    "dry_run": "In a cell: %%llm --dry-run.",
+    "format": "In Python the answer is a value: .json(), .df(), .code.",
+    "image": "Write images=[…].",
+    "output": "In Python the answer is what lm.ask gives back.",
+    "param": "Write variables={…}.",
+    "params": "Write variables={…}.",
+    "save": "In a cell: %%llm --save NAME.",
+    "yes": "Nothing is asked in Python.",
+}
+_OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """
+    What a user asks.
+
+    Attributes:
+        text: the prompt, with ``{{ names }}`` in it.
+        model: whom to ask; the setting ``model`` where ``None``.
+        system: the system message; the setting ``system`` where ``None``.
+        parameters: those given for this prompt, over the settings.
+        images: pictures that go with it.
+        schema: what the answer must look like; see `llm_magics.schemas`.
+        tools: functions that the model may call.
+        variables: what ``{{ names }}`` stand for; ``None`` leaves braces as they are.
+        template: the name of a prompt in a file; ``text`` is its ``{{ input }}``.
+        thread: the conversation that it goes on with, and that it becomes part of.
+        is_fresh: ask the model, whatever the cache has.
+        is_foreign: it came in a file, which may be somebody else's.
+        is_kept: its answer is kept and given again, also where the settings ask for no cache.
+    """
+
+    text: str
+    model: str | None = None
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] | None = None
+    images: Sequence[Any] = ()
+    schema: Any = None
+    tools: Sequence[Any] = ()
+    template: str | None = None
+    thread: str | None = None
+    is_fresh: bool = False
+    is_foreign: bool = False
+    is_kept: bool = False
+
+
+def with_template(prompt: Prompt, config: Config) -> Prompt:
+    """``prompt`` with what the file of its template says, where the prompt itself says nothing."""
+    if prompt.template is None:
+        return prompt
+    file = prompt_files.load(prompt.template)
+    text = file.text
+    if "input" not in templates.names_in(f"{text}{file.system or ''}") and prompt.text.strip():
+        text = f"{text}\n\n{{{{ input }}}}"
+    # The cell's own expressions are the user's, and see what any cell sees.
+    own = "" if prompt.variables is None else templates.render(prompt.text, prompt.variables)
+    given = {"input": own or prompt.text}
+    try:
+        parameters_of(Prompt("", parameters=file.parameters), config, {})
+    except LLMError as error:
+        msg = f"The template {prompt.template}: {error}"
+        raise TemplateError(msg, hint=error.hint) from None
+    return replace(
+        prompt,
+        text=text,
+        template=None,
+        is_foreign=True,
+        model=prompt.model or file.model,
+        system=file.system if prompt.system is None else prompt.system,
+        parameters={**file.parameters, **_told(prompt.parameters)},
+        schema=file.schema if prompt.schema is None else prompt.schema,
+        variables={**file.defaults, **users_own(prompt.variables or {}), **given},
+    )
+
+
+def _told(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def parameters_of(prompt: Prompt, config: Config, alias: Mapping[str, Any]) -> ModelParameters:
+    """Those of the prompt, over those of the ``alias`` that was asked, over the settings."""
+    given = {name: config.get(name) for name in _SETTINGS}
+    asked = {**alias, **_told(prompt.parameters)}
+    given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
+    given |= {name: asked.pop(name) for name in _SHARED if name in asked}
+    Hidden(given.get("extra_headers", {}))  # what a service repeats of them is not shown
+    asked |= asked.pop("extra_body", {})
+    for name in asked:
+        _refuse_slip(name)
+    schema = None if prompt.schema is None else schema_of(prompt.schema)
+    tools = tuple(tool_of(each) for each in _several(prompt.tools))
+    return ModelParameters(**given, stream=True, extra_body=asked, schema=schema, tools=tools)
+
+
+# What other libraries call what is set elsewhere here.
+_ELSEWHERE = {
+    "timeout": "Patience is a provider's: %llm config providers.NAME.total_s 30",
+    "max_retries": "Set it for all prompts: %llm config retries 3",
+    "messages": 'Give the prompt as text; thread="NAME" goes on with a conversation.',
+}
+
+
+def _refuse_slip(name: str) -> None:
+    """What goes to the service as it is must be no slip, and must not undo what is ours."""
+    if name in _OURS:
+        msg = f"{name} cannot be given as a parameter."
+        raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
+    if name in _OF_PROVIDERS:
+        msg = f"{name} is a setting of a provider, and none of a prompt."
+        raise UsageError(msg, hint=f"Set it for all prompts: %llm config providers.NAME.{name} …")
+    if name in _THEIRS:
+        return
+    if name in _FLAGS:
+        msg = f"There is no parameter {name}: it is a flag of %%llm."
+        raise UsageError(msg, hint=_FLAGS[name])
+    if name in _ARGUMENTS:
+        msg = f"{name} cannot be given here."
+        raise UsageError(msg, hint="It belongs to the prompt of lm.ask.")
+    if name in _ELSEWHERE:
+        msg = f"There is no parameter {name}."
+        raise UsageError(msg, hint=_ELSEWHERE[name])
+    meant = get_close_matches(name, (*_SETTINGS, *_SHARED, *_ARGUMENTS), n=1, cutoff=0.75)
+    if meant:
+        msg = f"There is no parameter {name}."
+        raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
+
+
+def messages_of(
+    prompt: Prompt,
+    default_system: str | None,
+    before: Sequence[ChatMessage] = (),
+    note: Callable[[templates.Filled], None] | None = None,
+    *,
+    is_default_foreign: bool = False,
+) -> tuple[ChatMessage, ...]:
+    """
+    Return the system message and the prompt, filled in; between them what was said ``before``.
+
+    With ``is_default_foreign`` the default system message is from a file of the project, and is
+    rendered as a prompt file is.
+    """
+    for what, value in (("prompt", prompt.text), ("model", prompt.model)):
+        if not isinstance(value, str | None) or (what == "prompt" and value is None):
+            msg = f"A {what} is a text, and this is {type(value).__name__}."
+            raise UsageError(msg, hint="Ask one at a time; lm.compare takes several.")
+    system = prompt.system if prompt.system is not None else default_system
+    text = prompt.text
+    if prompt.variables is not None:
+        fill = partial(templates.render, variables=prompt.variables, note=note)
+        text = fill(text, is_foreign=prompt.is_foreign)
+        is_default = prompt.system is None and is_default_foreign
+        if is_default:
+            fill = partial(fill, variables=users_own(prompt.variables))
+        system = system and fill(system, is_foreign=prompt.is_foreign or is_default)
+    if not text.strip():
+        msg = "The prompt is empty."
+        raise UsageError(msg, hint="Write what to ask.")
+    asked = ChatMessage(
+        "user", text, images=tuple(image_of(each) for each in _several(prompt.images))
+    )
+    first = (ChatMessage("system", system),) if system else ()
+    return (*first, *before, asked)
+
+
+def _several(given: Any) -> Iterable[Any]:
+    """What was given as a list, or the one thing that was given without one."""
+    return given if isinstance(given, list | tuple) else (given,)
+
+
+def messages_before(threads: Threads, prompt: Prompt, cell: Cell) -> list[ChatMessage]:
+    """What was said before in the thread of the prompt, if it has one."""
+    if prompt.thread is None:
+        return []
+    if not isinstance(prompt.thread, str) or not prompt.thread:
+        msg = f"A thread is named by a text, and this is {short(prompt.thread)}."
+        raise UsageError(msg, hint='Write thread="main".')
+    return threads.before(prompt.thread, cell.key, cell.run)

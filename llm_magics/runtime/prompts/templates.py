@@ -1,0 +1,239 @@
+"""``{{ name }}`` in a prompt: filled in from the notebook's variables, in Jinja's sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from llm_magics._util.table_text import describe, is_table, summary, table
+from llm_magics.errors import TemplateError, nearest
+
+if TYPE_CHECKING:
+    import jinja2
+    from jinja2.nodes import Template
+    from jinja2.sandbox import SandboxedEnvironment
+
+
+def _as_function(kind: Callable[..., Any]) -> Callable[..., Any]:
+    """A type as no more than the function that it is: its methods would leave the sandbox."""
+
+    def convert(*values: Any) -> Any:
+        return kind(*values)
+
+    return convert
+
+
+# Python's own, which people expect in an expression; Jinja has filters in their place.
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: _as_function(function)
+    for function in (len, str, int, float, round, sorted, sum, min, max, abs, list, repr, zip)
+}
+
+_NOTE = "_llm_magics_note"
+
+# Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
+_SYNTAX: dict[str, Any] = {"comment_start_string": "{{#", "comment_end_string": "#}}"}
+
+_RAW_HINT = "To send braces as they are, put them between {% raw %} and {% endraw %}."
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a ``{{ … }}`` became: the names in it, the kind of its value, and its text's length."""
+
+    names: tuple[str, ...]
+    kind: str
+    characters: int
+
+
+def render(
+    text: str,
+    variables: Mapping[str, Any],
+    note: Callable[[Filled], None] | None = None,
+    *,
+    is_foreign: bool = False,
+) -> str:
+    """
+    ``text`` with its ``{{ … }}`` filled in; text without any is left exactly as it is.
+
+    Args:
+        text: the prompt.
+        variables: what the names in it stand for.
+        note: told of each that was filled in.
+        is_foreign: it came in a file, perhaps somebody else's: it reads copies of the data that
+            it names, calls nothing of the notebook's, and has limits of size and time.
+
+    Raises:
+        TemplateError: a name is not defined, an expression fails, braces do not match, or a
+            template of a file names what is no data, or is beyond its limits.
+    """
+    if "{{" not in text and "{%" not in text:
+        return text
+    import jinja2
+
+    try:
+        if is_foreign:
+            return _render_foreign(text, variables, note)
+        if note is None:
+            return _compiled(text).render(variables)
+        environment = _environment()
+        tree = environment.parse(text)
+        _have_noted(tree)
+        environment.globals[_NOTE] = _noting(note, _shown)
+        return environment.from_string(tree).render(variables)
+    except jinja2.TemplateSyntaxError as error:
+        msg = f"Line {error.lineno} of the prompt: {str(error.message).rstrip('.')}."
+        raise TemplateError(msg, hint=_RAW_HINT) from None
+    except jinja2.UndefinedError as error:
+        raise _undefined(str(error.message), variables) from None
+    except TemplateError:
+        raise
+    except Exception as error:
+        msg = f"An expression in the prompt failed: {type(error).__name__}: {error}"
+        raise TemplateError(msg, hint="Try the expression in a cell of its own.") from error
+
+
+def _render_foreign(
+    text: str, variables: Mapping[str, Any], note: Callable[[Filled], None] | None
+) -> str:
+    from llm_magics.sandbox.copies import data_named
+    from llm_magics.sandbox.environment import Sandbox
+
+    sandbox = Sandbox(_FUNCTIONS, **_SYNTAX)
+    tree = sandbox.parse(text)
+    data = data_named(names_in(text), variables)
+    if note is not None:
+        _have_noted(tree)
+        sandbox.add_function(_NOTE, _noting(note, sandbox.shown))
+    return sandbox.fill_in(text, tree, data)
+
+
+@lru_cache(maxsize=16)
+def _compiled(text: str) -> jinja2.Template:
+    """A template of the user's own, made once for all rows that it is filled in for."""
+    return _environment().from_string(text)
+
+
+def names_in(text: str, *, with_functions: bool = False) -> set[str]:
+    """The names that must be given for ``text`` to be filled in; those of functions need not."""
+    import jinja2
+    from jinja2 import meta
+
+    environment = _environment()
+    environment.finalize = jinja2.pass_context(lambda _, value: value)
+    if with_functions:  # else Jinja leaves them out
+        environment.globals.clear()
+    try:
+        tree = environment.parse(text)
+        search = meta.TrackingCodeGenerator(environment)
+        # It would evaluate constants, for as long as they take: {{ 10 ** 10 ** 10 }}.
+        search.optimizer = None
+        search.visit(tree)
+        return search.undeclared_identifiers - set(environment.globals)
+    except (jinja2.TemplateSyntaxError, RecursionError):
+        return set()
+
+
+def keys_of(text: str, name: str) -> set[str] | None:
+    """
+    Return the keys by which ``text`` reads the mapping ``name``: ``row["a b"]``, ``row.a``.
+
+    ``None`` where it reads the mapping in another way, and may need all of its keys.
+    """
+    import jinja2
+    from jinja2 import nodes
+
+    try:
+        tree = _environment().parse(text)
+    except jinja2.TemplateSyntaxError:
+        return set()
+    reads = sum(node.name == name for node in tree.find_all(nodes.Name))
+    keys: list[Any] = []
+    for node in tree.find_all(nodes.Expr):
+        if not isinstance(node, nodes.Getitem | nodes.Getattr):
+            continue
+        if not isinstance(node.node, nodes.Name) or node.node.name != name:
+            continue
+        if isinstance(node, nodes.Getattr):
+            keys.append(node.attr)
+        elif isinstance(node.arg, nodes.Const):
+            keys.append(node.arg.value)
+    return set(keys) if len(keys) == reads else None
+
+
+def filters() -> list[str]:
+    """What can stand behind a bar in an expression."""
+    return list(_environment().filters)
+
+
+def _environment() -> SandboxedEnvironment:
+    import jinja2
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        finalize=_shown,
+        **_SYNTAX,
+    )
+    environment.filters |= {"table": table, "describe": describe}
+    environment.globals |= _FUNCTIONS
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    # Its own lines: what follows a table on its last one would be read as a part of it.
+    return f"{summary(value)}\n" if is_table(value) else value
+
+
+def _have_noted(tree: Template) -> None:
+    """Have every value on its way into the text handed through a function, with its names."""
+    from jinja2 import nodes
+
+    for output in tree.find_all(nodes.Output):
+        for place, part in enumerate(output.nodes):
+            if isinstance(part, nodes.TemplateData):
+                continue
+            within = [part, *part.find_all(nodes.Name)]
+            names = dict.fromkeys(each.name for each in within if isinstance(each, nodes.Name))
+            told: list[nodes.Expr] = [nodes.Const(tuple(names)), part]
+            call = nodes.Call(nodes.Name(_NOTE, "load"), told, [], None, None)
+            call.set_lineno(part.lineno)
+            output.nodes[place] = call
+
+
+def _noting(
+    note: Callable[[Filled], None], shown: Callable[[Any], Any]
+) -> Callable[[tuple[str, ...], Any], Any]:
+    def noted(names: tuple[str, ...], value: Any) -> Any:
+        note(Filled(names, _kind(value), len(str(shown(value)))))
+        return value
+
+    return noted
+
+
+def _kind(value: Any) -> str:
+    """The type of a value, and how much of it there is."""
+    name = type(value).__name__
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{name} {' x '.join(f'{each:,}' for each in shape)}"
+    if isinstance(value, list | tuple | dict | set):
+        return f"{name} of {len(value):,}"
+    return name
+
+
+def _undefined(message: str, variables: Mapping[str, Any]) -> TemplateError:
+    name = message.split("'")[1] if "'" in message else ""
+    if message != f"'{name}' is undefined":  # an attribute or item, not a name
+        msg = f"The prompt cannot be filled in: {message}."
+        return TemplateError(msg, hint="Try the expression in a cell of its own.")
+    known = [known for known in variables if not known.startswith("_")]
+    msg = f"The prompt names {{{{ {name} }}}}, and there is no variable {name}."
+    guess = nearest(name, known, listed=False)
+    how = (
+        f"Define {name} in a cell before, or give it with -p {name}=…, in Python variables={{…}}."
+    )
+    return TemplateError(msg, hint=f"{guess} {how}".strip())

@@ -1,0 +1,233 @@
+"""The providers as the user's settings make them, and whose keys they are given."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llm_magics.errors import ConfigurationError, ConnectionError, nearest
+from llm_magics.providers import (
+    built_in_providers,
+    create_provider,
+    get_available_providers,
+    provider_type,
+)
+from llm_magics.providers.base import BaseModelProvider, ModelInfo
+from llm_magics.secrets import Secret, Unseen, environment_value, stripped
+from llm_magics.settings import credentials
+from llm_magics.settings.config import Config
+from llm_magics.settings.files import is_project_file
+
+
+class ConfiguredProviders:
+    """Each provider that can be asked, made when first used and anew when its settings change."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._providers: dict[str, tuple[Unseen, BaseModelProvider]] = {}
+
+    def get(self, name: str) -> BaseModelProvider:
+        """The provider called ``name``, set up by the settings; made anew when those change."""
+        self._refuse_unknown_settings()
+        made = provider_type(self._type_of(name))
+        settings = self.config.for_provider(name, made.config_type.model_fields)
+        if isinstance(key := settings.get("api_key"), str) and not stripped(key):
+            del settings["api_key"]  # a blank key counts as unset
+        for limit in ("max_line_mb", "max_response_mb"):
+            if limit in made.config_type.model_fields:
+                settings.setdefault(limit, self.config.get(limit))
+        own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
+        if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
+            settings |= self._key_of_the_keyring(name, made, settings)
+        of_environment = [os.environ.get(variable) for variable in own]
+        told = Unseen((settings, of_environment, credentials.stamp()))
+        known = self._providers.get(name)
+        if known is None or known[0] != told:
+            self._keep_key_from_strangers(name, made, settings)
+            known = self._providers[name] = (told, self._created(name, settings))
+        return known[1]
+
+    def takes_key(self, name: str) -> bool:
+        """Whether the provider called ``name`` can have a key."""
+        return "api_key" in provider_type(self._type_of(name)).config_type.model_fields
+
+    def known_names(self) -> list[str]:
+        """The providers that are known without looking through what is installed."""
+        return sorted({*built_in_providers(), *self._namesakes()})
+
+    def names(self) -> list[str]:
+        """All that can be asked: those there are, and those that the settings add by a type."""
+        return sorted({*get_available_providers(), *self._namesakes()})
+
+    def _namesakes(self) -> set[str]:
+        parts = [key.split(".") for key, _, _ in self.config.items()]
+        return {part[1] for part in parts if part[0] == "providers" and part[2] == "type"}
+
+    def _type_of(self, name: str) -> str:
+        return str(self.config.get(f"providers.{name}.type") or name)
+
+    def _keep_key_from_strangers(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> None:
+        """A project's file may say where to ask, but not have the user's own key sent there."""
+        where, source = self._chosen_by_a_project(name)
+        if not source or credentials.is_trusted(self.config):
+            return
+        secret_source = self._secret_source(name, made, settings, source)
+        if not secret_source:
+            return
+        value = settings[where]
+        msg = f"{source} sends {name} to {value}, where your key would go too ({secret_source})."
+        hint = f"If you trust it: %llm trust, or %llm config providers.{name}.{where} {value}"
+        raise ConfigurationError(msg, hint=hint, provider=name)
+
+    def _chosen_by_a_project(self, name: str) -> tuple[str, str]:
+        """The setting by which a project's file decides where ``name`` is, and that file."""
+        for key in credentials.PLACES:
+            source = self.config.source(f"providers.{name}.{key}")
+            if is_project_file(source):
+                return key, source
+            if key == "base_url" and source != "default":
+                break  # said by the user, whatever else the project says
+        return "", ""
+
+    def _secret_source(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any], project: str
+    ) -> str:
+        """Where a key of the user's that would be sent comes from; nothing where there is none."""
+        if isinstance(settings.get("api_key"), Secret):  # from the keyring; others are revealed
+            return "keyring"
+        for key in ("api_key", "extra_headers"):
+            source = self.config.source(f"providers.{name}.{key}")
+            if settings.get(key) and source != project:
+                return source
+        if settings.get("api_key"):  # the project's own
+            return ""
+        if self._type_of(name) == name:
+            return made.own_key_source()
+        variable = made.config_type.namesake_key_variable(name, settings)
+        # A well-known service at its own address is where its key belongs.
+        is_own_place = "base_url" not in settings
+        return variable if environment_value(variable) and not is_own_place else ""
+
+    def _created(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
+        try:
+            return create_provider(name, settings)
+        except ConfigurationError as error:
+            source = self.config.source(f"providers.{name}.{error.code}")
+            place = "" if source == "default" else f"{source}: "
+            raise ConfigurationError(
+                f"{place}{error}", hint=error.hint, provider=name, code=error.code
+            ) from None
+
+    def _key_of_the_keyring(
+        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The key that the user's system keeps, where neither settings nor environment have one."""
+        if environment_value(made.config_type.namesake_key_variable(name, settings)):
+            return {}
+        if self._type_of(name) == name and made.own_key_source():
+            return {}
+        key = credentials.stored(name)
+        return {"api_key": key} if key else {}
+
+    def _refuse_unknown_settings(self) -> None:
+        named = {
+            key.split(".")[1]: source
+            for key, _, source in self.config.items()
+            if key.startswith("providers.")
+        }
+        # To know of those of other packages all that is installed is looked through: this is
+        # done for every call, and so only where a name is not known otherwise.
+        unknown = set(named) - set(self.known_names())
+        available = self.names() if unknown else []
+        for name in sorted(unknown):
+            if name not in available:
+                source = named[name]
+                msg = f'{source}: there is no provider "{name}".'
+                hint = f"{nearest(name, available)} A look-alike wants providers.{name}.type."
+                raise ConfigurationError(msg, hint=hint)
+
+    async def close(self) -> None:
+        """Close all of them."""
+        closing = (provider.close() for _, provider in self._providers.values())
+        await asyncio.gather(*closing, return_exceptions=True)
+
+
+Listing = list[ModelInfo]
+
+# How long an answer is waited for: where there is an older one, and where there is none.
+_IMPATIENT_S = 1.0
+_PATIENT_S = 8.0
+
+
+class Listings:
+    """What each provider has, by its name. To be used on the bridge's loop alone."""
+
+    def __init__(self, provider: Callable[[str], BaseModelProvider]) -> None:
+        """Of the providers that ``provider`` gives by their names."""
+        self._provider = provider
+        self._known: dict[str, tuple[BaseModelProvider, float, Listing]] = {}
+        self._asking: dict[BaseModelProvider, asyncio.Task[Listing]] = {}
+
+    async def of(
+        self, names: Sequence[str], max_age_s: float = 2.0
+    ) -> list[Listing | BaseException]:
+        """
+        The models of each provider in ``names``, or its error, all asked at once.
+
+        What is older than ``max_age_s`` is asked for again. Who is slow is not waited for
+        long: what he told last counts meanwhile, and his answer does the next time.
+        """
+        return list(
+            await asyncio.gather(
+                *(self._one(name, max_age_s) for name in names), return_exceptions=True
+            )
+        )
+
+    async def _one(self, name: str, max_age_s: float) -> Listing:
+        provider = self._provider(name)
+        known = self._known.get(name)
+        last = known[2] if known and known[0] is provider else None
+        if known and last is not None and time.monotonic() - known[1] <= max_age_s:
+            return last
+        asking = self._asking.get(provider)
+        if asking is None:
+            asking = self._asking[provider] = asyncio.create_task(self._ask(name, provider))
+            asking.add_done_callback(lambda done: self._ended(provider, done))
+        patience_s = _PATIENT_S if last is None else _IMPATIENT_S
+        await asyncio.wait([asking], timeout=patience_s)
+        if asking.done():
+            return asking.result()
+        if last is not None:
+            return last
+        msg = f"{name} did not list its models within {patience_s:.0f} s."
+        raise ConnectionError(msg, hint="Ask again in a moment.", provider=name)
+
+    def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[Listing]) -> None:
+        self._asking.pop(provider, None)
+        if not asking.cancelled():
+            asking.exception()  # of a failure that nobody waited for, nobody is to hear
+
+    async def _ask(self, name: str, provider: BaseModelProvider) -> Listing:
+        models = await provider.describe_models()
+        self._known[name] = (provider, time.monotonic(), models)
+        return models
+
+    def names(self) -> list[str]:
+        """The full names of all models that were told of."""
+        known = self._known.copy()
+        return [f"{name}/{info.name}" for name, (_, _, told) in known.items() for info in told]
+
+    def forget(self, name: str) -> None:
+        """What ``name`` has was changed."""
+        self._known.pop(name, None)
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        for asking in list(self._asking.values()):
+            asking.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)

@@ -1,0 +1,176 @@
+"""What one notebook shares: its settings, its providers and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llm_magics._async.bridge import bridge
+from llm_magics.errors import ConfigurationError
+from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.policies.budget import Budget
+from llm_magics.runtime.policies.rate_limit import RateLimiter
+from llm_magics.runtime.policies.retry import CircuitBreakers
+from llm_magics.runtime.prompts.conversations import Threads
+from llm_magics.runtime.provider_pool import ConfiguredProviders, Listings
+from llm_magics.runtime.storage.answer_cache import Cache
+from llm_magics.runtime.storage.recordings import Tape
+from llm_magics.runtime.storage.run_log import RunLog
+from llm_magics.settings.config import Config, cache_folder, config
+from llm_magics.settings.files import is_project_file
+
+if TYPE_CHECKING:
+    from llm_magics.runtime.storage.vector_store import VectorStore
+
+_T = TypeVar("_T")
+
+
+class Session:
+    """The shared state behind the magics, the accessor and ``lm.…``."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.runs = RunLog()
+        self.circuit_breakers = CircuitBreakers()
+        self.threads = Threads()
+        self.listings = Listings(self.provider)
+        self._budget = Budget()
+        self._cache: tuple[Any, Cache | None] = (None, None)
+        self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
+        self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
+        self._vectors: dict[str, VectorStore] = {}
+        self._turns: dict[str, int] = {}
+        self.checked_batches: set[str] = set()  # models whose batches were compared
+        self.providers = ConfiguredProviders(config)
+        bridge.at_exit(self.close)
+
+    def provider(self, name: str) -> BaseModelProvider:
+        """The provider called ``name``, set up by the settings."""
+        return self.providers.get(name)
+
+    def limiter(self, provider: BaseModelProvider) -> RateLimiter:
+        """Return the limits of ``provider``; new ones after its settings have changed."""
+        known = self._limiters.get(provider.name)
+        process = os.getpid()  # a fork never releases the permits of its parent
+        if known is None or known[:2] != (provider, process):
+            own = provider.config
+            limiter = RateLimiter(own.concurrency, own.requests_per_minute, own.tokens_per_minute)
+            known = self._limiters[provider.name] = (provider, process, limiter)
+        return known[2]
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent, by the settings; counted anew when they change."""
+        limit_usd = self.config.budget
+        if limit_usd != self._budget.limit_usd:
+            self._budget.allow(limit_usd)
+        return self._budget
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache of answers, where the settings ask for one."""
+        return self.answer_cache if self.config.cache else None
+
+    @property
+    def answer_cache(self) -> Cache:
+        """The cache of answers, asked for or not."""
+        told = (cache_folder() / "answers.sqlite", self.config.cache_mb * 1_000_000)
+        if self._cache[1] is None or self._cache[0] != told:
+            self._cache = (told, Cache(*told))
+        assert self._cache[1] is not None
+        return self._cache[1]
+
+    @property
+    def vectors_folder(self) -> Path | None:
+        """Where vectors are kept, if they are."""
+        wanted = self.config.vectors
+        if wanted == Path("off"):
+            return None
+        return wanted.expanduser().absolute() if wanted else cache_folder() / "vectors"
+
+    def vectors(self, space: dict[str, Any]) -> VectorStore | None:
+        """The vectors kept of ``space``, if they are kept at all."""
+        from llm_magics.runtime.storage.vector_store import VectorStore
+
+        folder = self.vectors_folder
+        if folder is None:
+            return None
+        key = json.dumps([str(folder), os.getpid(), space], sort_keys=True, default=str)
+        if key not in self._vectors:
+            self._vectors[key] = VectorStore(folder, space)
+        return self._vectors[key]
+
+    @property
+    def tape(self) -> Tape | None:
+        """The recording in use, if there is one; read anew when the settings change."""
+        config = self.config
+        told = (_whole(config.record), _whole(config.replay))
+        if (*told, config.replay_strict) != self._tape[0]:
+            self._keep_writing_in_the_project(config.record if told[0] else None)
+            path = config.record if told[0] else config.replay if told[1] else None
+            made = path and Tape(
+                path,
+                records=told[0] is not None,
+                plays=told[1] is not None,
+                strict=config.replay_strict,
+            )
+            if self._tape[1] is not None:
+                self._tape[1].tidy()
+            self._tape = ((*told, config.replay_strict), made or None)
+        return self._tape[1]
+
+    def _keep_writing_in_the_project(self, record: Path | None) -> None:
+        """A project's file may have answers recorded beside it, and nowhere else."""
+        source = self.config.source("record")
+        if record is None or not is_project_file(source):
+            return
+        folder = Path(source.removeprefix("file ")).parent.resolve()
+        if not (folder / record.expanduser()).resolve().is_relative_to(folder):
+            msg = f"{source} would write a recording to {record}, outside of its own folder."
+            raise ConfigurationError(msg, hint=f"If you want that: %llm record {record}")
+
+    def turn(self, route: str) -> int:
+        """Which round of ``route`` this is, from 0."""
+        self._turns[route] = self._turns.get(route, -1) + 1
+        return self._turns[route]
+
+    async def model_names(self) -> dict[str, list[str]]:
+        """The models of every provider that can be asked, by provider."""
+        names = self.providers.names()
+        found = await self.ask_all(names, lambda provider: provider.list_models())
+        return {
+            name: models
+            for name, models in zip(names, found, strict=True)
+            if not isinstance(models, BaseException)
+        }
+
+    async def ask_all(
+        self, names: Sequence[str], ask: Callable[[BaseModelProvider], Awaitable[_T]]
+    ) -> list[_T | BaseException]:
+        """What each provider answers, or its error: one that is set up wrongly harms no other."""
+
+        async def one(name: str) -> _T:
+            return await ask(self.provider(name))
+
+        return await asyncio.gather(*map(one, names), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close every provider, the cache and the recording."""
+        await self.listings.close()
+        if self._cache[1] is not None:
+            self._cache[1].close()
+        if self._tape[1] is not None:
+            self._tape[1].tidy()
+        await self.providers.close()
+
+
+def _whole(path: Path | None) -> Path | None:
+    """Which file is meant, from wherever it is looked at; none where that is said."""
+    return None if path in (None, Path("off")) else path.expanduser().absolute()
+
+
+session = Session(config)

@@ -1,0 +1,328 @@
+"""
+Answers kept in a file, and played back: notebooks that run with no key and no network.
+
+A file holds one JSON object a line, in the order of their keys, so that git shows what changed
+and nothing else. The key of a call is a digest of all that decides its answer: kind, model,
+messages, parameters, schema, tools. Keys of services and headers are not among it, and
+whatever is shaped like a key is taken out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_magics._util.filesystem import append_lines, locked, write_whole
+from llm_magics._util.text import replace_lone_surrogates
+from llm_magics.errors import ConfigurationError, ReplayMissError
+from llm_magics.runtime.storage.serialization import (
+    Request,
+    chunks_of,
+    key_of,
+    vector_in,
+    with_names,
+)
+from llm_magics.secrets import scrubbed
+from llm_magics.user_code import warn
+
+# Ends of lines for Python and for some editors, and not for JSON: they may stand in its texts.
+_ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
+
+_RESTORE = "Restore it from version control, or record it again."
+
+# How long another kernel's writing is waited for; a write takes a few milliseconds.
+_PATIENCE_S = 2.0
+
+# A file up to this size is written anew with every answer, so that it is sorted at every moment.
+_REWRITTEN_BYTES = 2_000_000
+
+
+def _entry_in(line: bytes) -> dict[str, Any] | None:
+    """Return the entry in a line, ``None`` where the line has none."""
+    try:
+        entry = json.loads(line)
+        if not isinstance(entry["key"], str) or not isinstance(entry["request"], dict):
+            return None
+        return entry if isinstance(entry["answer"], dict) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _is_answer(answer: Mapping[str, Any]) -> bool:
+    """Return whether an answer can be played."""
+    if "vector" in answer:
+        return vector_in(answer) is not None
+    if "chunks" not in answer:
+        return True  # of another kind of call
+    try:
+        chunks = list(chunks_of(answer))
+        "".join([chunk.text + chunk.reasoning for chunk in chunks])
+        sum(chunk.elapsed_s or 0.0 for chunk in chunks)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    return True
+
+
+@dataclass
+class Tape:
+    """
+    A file of answers.
+
+    Attributes:
+        path: where it is, as it was said.
+        records: whether new answers are added.
+        plays: whether kept answers are given in place of asking.
+        strict: whether a call that is not in it is an error.
+    """
+
+    path: Path
+    records: bool = False
+    plays: bool = True
+    strict: bool = False
+    _entries: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _is_sorted: bool = field(default=True, repr=False)
+    _file: Path = field(init=False, repr=False)
+    # Answers of this session, and those of them that are not in the file for certain.
+    _own: set[str] = field(default_factory=set, repr=False)
+    _unsaved: list[str] = field(default_factory=list, repr=False)
+    # The lines that cannot be read, for the backup that is made before the file is rewritten.
+    _damaged: list[bytes] = field(default_factory=list, repr=False)
+    _state: tuple[int, ...] | None = field(default=None, repr=False)
+    _has_warned: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Read the file; one that is to be played must be there."""
+        self._file = self.path.expanduser().absolute()  # the same one from any folder
+        if self._file.is_file():
+            self._state = self._state_now()
+            self._entries = self._read()
+            self._is_sorted = list(self._entries) == sorted(self._entries)
+        elif self.plays and not self.records:
+            msg = f"There is no recording at {self.path}."
+            raise ConfigurationError(msg, hint=f"Make one with: %llm record {self.path}")
+        if self.records:
+            self._refuse_where_nothing_can_be_written()
+
+    def _refuse_where_nothing_can_be_written(self) -> None:
+        """Before an answer is paid for that could not be kept."""
+        folder = self._file.parent
+        is_other = self._file.exists() and not self._file.is_file()
+        if is_other or not folder.is_dir() or not os.access(folder, os.W_OK):
+            what = "is in no folder that can be written to"
+            if is_other:
+                what = "is a folder" if self._file.is_dir() else "is a device, and not a file"
+            msg = f"Nothing can be recorded in {self.path}: it {what}."
+            raise ConfigurationError(msg, hint="Make the folder, or name another file.")
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """
+        Read the answers in the file by key; lines that are not answers are set aside.
+
+        Only a newline ends a line: a text in them may hold U+2028 and its like.
+
+        Raises:
+            ConfigurationError: it cannot be read, or is not a recording.
+        """
+        try:
+            lines = self._file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        except OSError as error:
+            msg = f"{self.path} cannot be read: {error}."
+            raise ConfigurationError(msg, hint=_RESTORE) from None
+        entries: dict[str, dict[str, Any]] = {}
+        numbers: list[int] = []
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            entry = _entry_in(line)
+            if entry is not None:
+                entries[entry["key"]] = entry
+                continue
+            numbers.append(number)
+            if line not in self._damaged:
+                self._damaged.append(line)
+        # Where nothing in it is an answer it is some other file, which must not be overwritten.
+        is_torn = numbers == [len(lines)] and lines[-1].startswith(b'{"')
+        if numbers and not entries and not is_torn:
+            msg = f"{self.path}, line {numbers[0]}, is no recorded answer."
+            raise ConfigurationError(msg, hint=_RESTORE)
+        if numbers:
+            told = ", ".join(map(str, numbers[:5])) + (" …" if len(numbers) > 5 else "")
+            warn(
+                f"{self.path}: line{'s' * (len(numbers) > 1)} {told} "
+                f"cannot be read (an interrupted write, or marks of a merge), and "
+                f"{'are' if len(numbers) > 1 else 'is'} left out. The other {len(entries):,} "
+                "answers are used."
+            )
+        return entries
+
+    def _state_now(self) -> tuple[int, ...] | None:
+        """Tells whether the file is as this session left it."""
+        try:
+            told = self._file.stat()
+        except OSError:
+            return None
+        return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
+
+    def find(self, request: Request) -> dict[str, Any] | None:
+        """
+        The kept answer to ``request``, if it is to be played.
+
+        Raises:
+            ReplayMissError: there is none, and the tape is strict; it says what differs.
+        """
+        if not self.plays:
+            return None
+        entry = self._entries.get(key_of(request))
+        if entry is not None and not _is_answer(entry["answer"]):
+            warn(f"{self.path}: the answer {entry['key']} cannot be read, and is left out.")
+            self._damaged.append(self._line(entry["key"]).rstrip("\n").encode())
+            self._entries.pop(entry["key"])
+            entry = None
+        if entry is None and self.strict:
+            raise self._missed(request)
+        return entry["answer"] if entry else None
+
+    def keep(self, request: Request, answer: Mapping[str, Any]) -> None:
+        """Add an answer, if the tape records; the file can be read at every moment."""
+        self.keep_all([(request, answer)])
+
+    def keep_all(self, answers: Iterable[tuple[Request, Mapping[str, Any]]]) -> None:
+        """The same of many at once, with one writing of the file."""
+        if not self.records:
+            return
+        for request, answer in answers:
+            key = key_of(request)
+            self._entries[key] = {"key": key, "request": request, "answer": dict(answer)}
+            self._own.add(key)
+            self._unsaved.append(key)
+        self._try_to(self._write)
+
+    def tidy(self) -> None:
+        """Put what was added at the end of a long file in its place."""
+        if self.records and (self._unsaved or not self._is_sorted):
+            self._try_to(self._save_with_others)
+
+    def _try_to(self, write: Callable[[], None]) -> None:
+        """Call ``write``; where it fails, warn: the answers are paid for, and are returned."""
+        try:
+            write()
+        except (OSError, ConfigurationError) as error:
+            if not self._has_warned:
+                self._has_warned = True
+                why = getattr(error, "strerror", None) or error
+                warn(
+                    f"Answers were not recorded in {self.path}: {why}. They are returned, and are "
+                    "written with the next answer that can be."
+                )
+        else:
+            self._has_warned = False
+
+    def _write(self) -> None:
+        """
+        Write what is not in the file yet.
+
+        Raises:
+            OSError: the disk is full, for example; the file is unchanged.
+        """
+        with locked(self._file, _PATIENCE_S) as is_locked:
+            state = self._state_now()
+            if is_locked and (state is None or state[2] < _REWRITTEN_BYTES):
+                self._merge_and_save()
+            else:  # to put each in its place would take longer with each
+                lines = "".join(self._line(key) for key in self._unsaved)
+                append_lines(self._file, lines.encode(), is_locked=is_locked)
+                # Without a lock another kernel may rewrite the file at this moment: `tidy` puts in
+                # what is missing then.
+                self._unsaved.clear()
+                self._is_sorted = False
+
+    def _save_with_others(self) -> None:
+        with locked(self._file):  # where there are no locks, all the same
+            self._merge_and_save()
+
+    def _merge_and_save(self) -> None:
+        """Rewrite the file, with the answers that other kernels have added to it since."""
+        state = self._state_now()
+        if state is not None and state != self._state:
+            others = self._read()
+            own = {key: self._entries[key] for key in self._own if key in self._entries}
+            self._entries = {**self._entries, **others, **own}
+        if self._damaged:
+            beside = self._file.with_name(f"{self._file.name}.damaged")
+            append_lines(beside, b"\n".join([*self._damaged, b""]), is_locked=True)
+            self._damaged.clear()
+        self._save()
+
+    def _line(self, key: str) -> str:
+        entry = self._entries[key]
+        plain = scrubbed(with_names(entry))  # before quotes in a key become other characters
+        text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
+        # Other programs, and versions before this one, take these for ends of lines.
+        return f"{replace_lone_surrogates(text).translate(_ESCAPED)}\n"
+
+    def _save(self) -> None:
+        """Write the file anew, whole; whoever reads it meanwhile reads the old one."""
+        lines = [self._line(key) for key in sorted(self._entries)]
+        write_whole(self._file, "".join(lines))
+        self._state = self._state_now()
+        self._unsaved.clear()
+        self._is_sorted = True
+
+    def _missed(self, request: Request) -> ReplayMissError:
+        told = [entry["request"] for entry in self._entries.values()]
+        alike = [each for each in told if each.get("kind") == request["kind"]]
+        if not alike:
+            why = f"it holds no {request['kind']} at all"
+        else:
+            nearest = max(alike, key=lambda each: _likeness(each, request))
+            why = "; ".join(_differences(nearest, request)) or "the nearest is the same"
+        msg = f"{self.path} has no answer to this call: {why}."
+        hint = f"Record it: %llm record {self.path}, or ask live: %llm replay off"
+        return ReplayMissError(msg, hint=hint)
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, str]:
+    """The ingredients of a request by name, as people call them."""
+    flat = {"model": request.get("model", "")}
+    if "text" in request:
+        flat["text"] = request["text"]
+    messages = request.get("messages") or []
+    for number, message in enumerate(messages, 1):
+        last = number == len(messages)
+        name = "prompt" if last else message["role"] if number == 1 else f"message {number}"
+        only_text = set(message) == {"role", "content"}
+        flat[name] = (
+            message["content"]
+            if only_text
+            else json.dumps(message, sort_keys=True, ensure_ascii=False)
+        )
+    for name, value in (request.get("parameters") or {}).items():
+        flat[name] = json.dumps(value, sort_keys=True, default=str)
+    return flat
+
+
+def _likeness(one: Request, other: Request) -> float:
+    a, b = (json.dumps(each, sort_keys=True, ensure_ascii=False)[:2000] for each in (one, other))
+    same = len(_flat(one).items() & _flat(other).items())
+    return float(same + difflib.SequenceMatcher(None, a, b).quick_ratio())
+
+
+def _differences(kept: Request, asked: Request) -> list[str]:
+    before, now = _flat(kept), _flat(asked)
+    names = [*now, *(name for name in before if name not in now)]
+    return [
+        f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return "not given"
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,98 @@
+"""An answer that must fit a schema: where it does not, the model is shown why, and asked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from llm_magics.completeness import is_cut
+from llm_magics.errors import EmptyAnswerError, LLMError
+from llm_magics.progress import Progress
+from llm_magics.runtime.attempts import Batch
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.parsing import is_thought_only
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import Session
+from llm_magics.schemas import schema_of
+from llm_magics.types import ChatMessage, StreamChunk
+
+
+class CheckedCall:
+    """A prompt on its way, as a `ChatCall`; its answer is checked before the call ends."""
+
+    def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:
+        """Fill in the prompt; ``batch`` is what the call is a part of."""
+        self._left = session.config.schema_retries
+        self._call = ChatCall(session, prompt, batch)
+
+    @property
+    def schema(self) -> Any:
+        """What the answer must look like, if that was said."""
+        return self._call.schema
+
+    def ask_once(self) -> None:
+        """Leave an answer that does not fit as it is."""
+        self._left = 0
+
+    def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Walk the road, more than once where need be."""
+        return self._call.events() if self.schema is None else self._checked()
+
+    async def _checked(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        first = self._call
+        while True:
+            events = self._call.events()
+            empty: EmptyAnswerError | None = None
+            try:
+                async for event in events:
+                    yield event
+            except EmptyAnswerError as error:
+                is_thought = is_thought_only(self.response())
+                if not self._left or (is_cut(self.response().finish_reason) and not is_thought):
+                    raise
+                empty = error
+            finally:
+                await events.aclose()
+            response = self.response()
+            misfit: LLMError | None = empty or response.misfit()
+            if misfit is None:
+                if self._call is not first:  # so that the same prompt has it at once next time
+                    await self._call.store_for(first)
+                return
+            if not self._left:
+                return
+            if is_cut(response.finish_reason) and not is_thought_only(response):
+                return  # it would be cut again
+            self._left -= 1
+            yield Progress(f"asking {response.model} again: {misfit}")
+            if is_thought_only(response):  # it may never come to an end of its thoughts
+                self._call = self._call.again((), is_mending=True, reasoning=False)
+            else:
+                self._call = self._call.again(self._complaint(misfit), is_mending=True)
+
+    @property
+    def is_cut_unasked(self) -> bool:
+        """Whether the last answer was cut, and not at a limit that the user set."""
+        return self._call.is_cut_unasked
+
+    def _complaint(self, misfit: LLMError) -> tuple[ChatMessage, ChatMessage]:
+        """The answer that does not fit, and what is wrong with it."""
+        schema = json.dumps(schema_of(self._call.schema), ensure_ascii=False)
+        told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
+        answer = self.response()
+        said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
+        return said, ChatMessage("user", told)
+
+    def go_on(self, more: Sequence[ChatMessage]) -> None:
+        """Ask again, with ``more`` said after the prompt: what came of the calls of tools."""
+        self._call = self._call.again(more)
+
+    async def provenance(self) -> dict[str, Any]:
+        """Where the last answer comes from."""
+        return await self._call.provenance()
+
+    def response(self) -> Response:
+        """The last answer, or as much of it as has come."""
+        return self._call.response()
