@@ -98,7 +98,8 @@ def chat_estimate(
     elif written is None:
         longest = session.runs.longest_answer(provider.name, model)
         written = max(_USUAL_ANSWER, longest)
-    return _priced(session, provider, model, read, written)
+    tier = parameters.extra_body.get("service_tier")
+    return _priced(session, provider, model, Usage(read, written, service_tier=tier))
 
 
 def _bound_by_schema(
@@ -132,11 +133,9 @@ def embedding_estimate(
     session: Session, provider: BaseModelProvider, model: str, texts: Sequence[str]
 ) -> Estimate:
     """Of texts to embed."""
-    return _priced(session, provider, model, sum(map(tokens.of_text, texts)), 0)
+    return _priced(session, provider, model, Usage(sum(map(tokens.of_text, texts)), 0))
 
 
-def _priced(
-    session: Session, provider: BaseModelProvider, model: str, read: int, written: int
-) -> Estimate:
-    usd = cost_usd(session, provider, model, Usage(read, written))
-    return Estimate(read, written, usd)
+def _priced(session: Session, provider: BaseModelProvider, model: str, usage: Usage) -> Estimate:
+    usd = cost_usd(session, provider, model, usage)
+    return Estimate(usage.input_tokens or 0, usage.output_tokens or 0, usd)
