@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import shlex
 import sys
 import warnings
@@ -22,7 +23,7 @@ from llm_magics import user_code
 from llm_magics._util import terminal
 from llm_magics.engine.choosing import refuse_mute
 from llm_magics.engine.response import Response
-from llm_magics.errors import ModelNotFoundError, UnsupportedError, nearest
+from llm_magics.errors import ModelNotFoundError, ProviderError, UnsupportedError, nearest
 from llm_magics.notebook.commands.settings import parsed
 from llm_magics.notebook.options import split, without_comment
 from llm_magics.notebook.picker import fields
@@ -287,3 +288,26 @@ def test_a_listed_model_with_a_line_break_stays_data(
     assert offered(shell, "%llm use ollama/ev") == []
     assert offered(shell, "%llm use ollama/it") == ["'ollama/it'\"'\"'s mine'"]
     assert not HIDDEN.intersection(capsys.readouterr().out)
+
+
+@attacks
+def test_errors_of_services_are_shown_escaped(attack: str) -> None:
+    """The message, the hint and the code: nothing in them turns, hides or overwrites anything."""
+    error = ProviderError(f"It says {attack}.", hint=f"Try {attack}", code=attack)
+    for shown in (str(error), error.hint, error.code, *error._render_traceback_()):
+        assert not HIDDEN & set(str(shown))
+
+
+@attacks
+def test_tracebacks_of_any_error_are_safe_in_a_terminal(
+    shell: InteractiveShell, attack: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one that quotes an answer, say; the colours of the traceback stay."""
+    shell.user_ns["answer"] = attack
+    shell.run_line_magic("colors", "linux")
+    shell.run_cell("raise ValueError(f'no number: {answer}')")
+    told = capsys.readouterr()
+    shown = told.out + told.err
+    assert "no number" in shown
+    without_colours = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert not HIDDEN & set(without_colours)
