@@ -281,6 +281,17 @@ def scrub(text: str) -> str:
     return _KEY_SHAPES.sub(_HIDDEN, text)
 
 
+def length_of_beginning(text: str) -> int:
+    """Return how many characters at the end of ``text`` may be the beginning of a known key."""
+    longest = 0
+    for value in _known.copy():
+        at = text.find(value[0], max(0, len(text) - len(value) + 1))
+        while at != -1 and not value.startswith(text[at:]):
+            at = text.find(value[0], at + 1)
+        longest = max(longest, len(text) - at if at != -1 else 0)
+    return longest
+
+
 def scrubbed(value: object) -> object:
     """The same for decoded JSON; what is nested too deeply to be read is left out."""
     try:

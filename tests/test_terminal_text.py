@@ -25,10 +25,12 @@ from llm_magics.engine.choosing import refuse_mute
 from llm_magics.engine.response import Response
 from llm_magics.errors import ModelNotFoundError, ProviderError, UnsupportedError, nearest
 from llm_magics.notebook.commands.settings import parsed
+from llm_magics.notebook.displays.answers import TextDisplay
 from llm_magics.notebook.options import split, without_comment
 from llm_magics.notebook.picker import fields
 from llm_magics.notebook.printing import say
 from llm_magics.progress import terminal_view
+from llm_magics.secrets import Secret
 from llm_magics.settings.config import config
 from llm_magics.types import Progress
 from llm_magics.wide_frames import SafeFrame, WideFrame
@@ -311,3 +313,15 @@ def test_tracebacks_of_any_error_are_safe_in_a_terminal(
     assert "no number" in shown
     without_colours = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     assert not HIDDEN & set(without_colours)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_a_key_in_pieces_is_not_printed(size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """However an answer is cut into pieces; all that only begins like a key is printed."""
+    key = "kkzz-held-back-88kk"
+    Secret(key)
+    answer = f"It is {key}, not kkzz-held-off. k kk {key[:-1]}"
+    with TextDisplay() as display:
+        for start in range(0, len(answer), size):
+            display.write(answer[start : start + size])
+    assert capsys.readouterr().out == f"It is ****, not kkzz-held-off. k kk {key[:-1]}\n"
