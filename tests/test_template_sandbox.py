@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import copy
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,13 @@ BOMBS = [
     "{% for i, row in df.iterrows() %}{{ [row] * 9000000 }}{% endfor %}",
     "{{ df[['a'] * 3000] }}", "{{ df.loc[[0] * 3000] }}", "{{ df.iloc[[0, 0], [0]] }}",
     "{{ df.a.values[[[0, 1], [1, 0]]] }}", "{{ zeros[zeros] }}", "{{ zeros.loc[zeros] }}",
+    "{{ (ten ** 99999999) | int }}", "{{ int(ten ** 99999999) }}", "{{ '%d' % ten ** 99999999 }}",
     "{{ column + row }}", "{{ column < row }}", "{{ labels.head(2) + labels.tail(3) }}",
 ]  # fmt: skip
 
 
 GROWING: dict[str, Any] = {
+    "ten": Decimal(10),
     "zeros": pd.Series([0] * 5),
     "labels": pd.Series([1] * 5, index=[0] * 5),
     "column": pd.DataFrame({"a": [1.0, 2.0]}).to_numpy(),

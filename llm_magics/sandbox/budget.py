@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from llm_magics.errors import TemplateError
@@ -18,6 +19,7 @@ _MOST_WORK = 200_000_000
 # What one step of a loop or one call counts.
 _STEP = 20
 _MOST_BITS = 20_000
+_MOST_DIGITS = 6_000
 # What a table within a list counts: about as many characters as it is shown with.
 _TABLE = 5_000
 
@@ -86,6 +88,11 @@ class Budget:
 
     def check(self, value: Any) -> Any:
         """Return ``value``, weighed and paid for."""
+        is_decimal = isinstance(value, Decimal) and value.is_finite()
+        if (
+            is_decimal and abs(value.adjusted()) > _MOST_DIGITS
+        ):  # it would take hours as an integer
+            refuse("makes a number that is too large")
         self.spend(self.weigh(value))
         return value
 
