@@ -35,15 +35,15 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from llm_magics._util.terminal import plain, shown_name, visible
+from llm_magics._util.terminal import escaped, plain, shown_name, visible
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.secrets import redact, redacted
 from llm_magics.user_code import place_in
 
 
 def _shown(text: str) -> str:
-    """Return ``text`` without keys, and without what could change a terminal."""
-    return redact(plain(replace_lone_surrogates(text)))
+    """Return ``text`` without keys, and without what could change a terminal or hide something."""
+    return escaped(redact(plain(replace_lone_surrogates(text))))
 
 
 class _ShownShort:

@@ -28,6 +28,9 @@ _LONG = 8
 
 _known: set[str] = set()
 _short: set[str] = set()
+# Keys with more than letters and digits in them, as a service or a log may spell these.
+_spelled: dict[str, re.Pattern[str]] = {}
+_LONGEST_SPELLED = 512
 
 _KEY_HEADERS = re.compile(
     r"auth|key|token|secret|passw|cookie|session|credential|sign", re.IGNORECASE
@@ -43,6 +46,10 @@ _QUERY_KEY = re.compile(
 # Words after which a short secret may stand in a message, and how near.
 _ABOUT_KEYS = r"(?:key|token|secret|passw\w*|credential\w*|authorization|bearer|basic)"
 _NEAR = 40
+
+# What may split a key where a message is wrapped.
+_ZERO_WIDTH = r"\u00ad\u200b-\u200f\u2060\ufeff"
+_GAPS = re.compile(f"[{_ZERO_WIDTH}]+")
 
 
 def _may_be_key(name: str, value: str) -> bool:
@@ -177,6 +184,18 @@ def remember(value: str) -> None:
             _short.add(value)
         return
     _known.update(_forms(value))
+    if len(value) <= _LONGEST_SPELLED and not re.fullmatch(r"[A-Za-z0-9]*", value):
+        _spelled[value] = re.compile("".join(map(_spellings, value)))
+
+
+def _spellings(character: str) -> str:
+    """Return a pattern of a character as it stands in addresses, in JSON and in HTML."""
+    literal, code = re.escape(character), ord(character)
+    if re.fullmatch(r"[A-Za-z0-9]", character):
+        return literal
+    octets = "".join(f"%(?:25)*{each:02x}" for each in character.encode("utf-8", "surrogatepass"))
+    plus = r"|\+" if character == " " else ""
+    return rf"(?:\\*{literal}|(?i:{octets}|\\+u{code:04x}|&#0*{code};|&#x0*{code:x};){plus})"
 
 
 def _forms(value: str) -> Iterator[str]:
@@ -191,6 +210,17 @@ def _forms(value: str) -> Iterator[str]:
     raw = value.encode("utf-8", "surrogatepass")
     for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
         yield encoded.decode().rstrip("=")
+    for before in (1, 2):  # behind a user and a colon, say: what then stands for the key alone
+        encoded = base64.b64encode(bytes(before) + raw)[before + 1 : (before + len(raw)) // 3 * 4]
+        if len(encoded) >= _LONG:
+            yield encoded.decode()
+            yield encoded.decode().translate(str.maketrans("+/", "-_"))
+    whole = base64.b64encode(raw)[: len(raw) // 3 * 4]  # something may follow it
+    if len(whole) >= _LONG:
+        yield whole.decode()
+        yield whole.decode().translate(str.maketrans("+/", "-_"))
+    yield raw.hex()
+    yield raw.hex().upper()
 
 
 def remember_headers(headers: Mapping[Any, Any]) -> None:
@@ -246,7 +276,20 @@ def scrub(text: str) -> str:
     """``text`` with every known key, and everything shaped like one, replaced by ``****``."""
     for value in sorted(_known.copy(), key=len, reverse=True):  # a key may begin another
         text = text.replace(value, _HIDDEN)
+    for pattern in list(_spelled.values()):
+        text = pattern.sub(_HIDDEN, text)
     return _KEY_SHAPES.sub(_HIDDEN, text)
+
+
+def length_of_beginning(text: str) -> int:
+    """Return how many characters at the end of ``text`` may be the beginning of a known key."""
+    longest = 0
+    for value in _known.copy():
+        at = text.find(value[0], max(0, len(text) - len(value) + 1))
+        while at != -1 and not value.startswith(text[at:]):
+            at = text.find(value[0], at + 1)
+        longest = max(longest, len(text) - at if at != -1 else 0)
+    return longest
 
 
 def scrubbed(value: object) -> object:
@@ -294,13 +337,14 @@ def _short_key(value: str) -> re.Pattern[str]:
 
 
 def _unwrapped(text: str) -> str:
-    """``text`` without the keys that a line break or a space has split."""
-    if not any(each.isspace() for each in text):
+    """``text`` without the keys that line breaks, spaces or zero-width characters have split."""
+    bare = _GAPS.sub("", "".join(text.split()))
+    if bare == text:
         return text
-    bare = "".join(text.split())
-    for value in _known.copy():
+    for known in _known.copy():
+        value = _GAPS.sub("", known)
         if len(value) >= 2 * _LONG and value in bare:
-            text = re.sub(r"\s*".join(map(re.escape, value)), _HIDDEN, text)
+            text = re.sub(rf"[\s{_ZERO_WIDTH}]*".join(map(re.escape, value)), _HIDDEN, text)
     return text
 
 

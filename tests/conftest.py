@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ _OF_THE_USER = re.compile(
     r"^LLM_MAGICS_|(?:_API_KEY|_API_TOKEN|_BASE_URL|_ORG_ID|_PROJECT_ID)$"
     r"|^(?:HF_TOKEN|HUGGING_FACE_HUB_TOKEN|OLLAMA_HOST)$"
 )
+
+
+# A shell that starts a job in the background has it ignore SIGINT, which is inherited; the
+# tests that interrupt a call would then wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llm_magics as lm
-from llm_magics.errors import LLMError
+from llm_magics.errors import BudgetError, LLMError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.runtime import pricing
@@ -214,3 +214,35 @@ def test_a_limit_that_the_user_set_counts_where_it_is_lower() -> None:
     assert written(max_tokens=7) == 7
     assert written(reasoning="high") == 1120
     assert written(extra_body={"n": 3}) == 360
+
+
+@pytest.mark.parametrize(("tier", "share"), [("auto", 1.0), ("flex", 0.5), ("scale", None)])
+def test_an_estimate_is_of_the_tier_that_is_asked_for(
+    tier: str, share: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A budget is kept by the price of that tier; where it is not known, nothing is sent."""
+    monkeypatch.setattr(OpenAIProvider, "price_list", "openai")
+    with serving(as_json(chat_event())) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url, "api_key": "k"}}
+        frame = pd.DataFrame({"text": ["good", "bad"]})
+        usual = frame.llm.prompt("{{ text }}", model="lab/gpt-5", dry_run=True).cost_usd
+        told = frame.llm.prompt("{{ text }}", model="lab/gpt-5", dry_run=True, service_tier=tier)
+        assert usual > 0
+        assert told.cost_usd == (None if share is None else pytest.approx(usual * share))
+        if share is None:
+            lm.config.budget = 1
+            with pytest.raises(BudgetError, match="not known"):
+                lm.ask("hi", "lab/gpt-5", service_tier=tier)
+        assert not server.asked
+
+
+def test_the_estimate_of_a_route_with_an_unknown_price_is_unknown() -> None:
+    """A free model before it does not make it free."""
+    with serving(as_json(chat_event())) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url, "api_key": "k"}}
+        lm.config.routes = {"both": ["echo/echo", "lab/m"]}
+        frame = pd.DataFrame({"text": ["good"]})
+        told = frame.llm.prompt("{{ text }}", model="both", dry_run=True)
+        assert told.cost_usd is None
+        told = frame.llm.prompt("{{ text }}", model="echo/echo", dry_run=True)
+        assert told.cost_usd == 0

@@ -175,6 +175,9 @@ def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
     "formula",
     ["\\href{javascript:alert(1)}{x}", "\\style{background:url(//evil.example)}{x}", "\\require{html}",
      "\\bbox[background:url(//e)]{x}", "\\def\\a{b}", "\\mmlToken{mi}[href='javascript:1']{x}",
+     "\\fcolorbox{red;position:fixed;background:url(//evil.example)}{red}{x}", "\\fcolorbox{red}{red}{x}",
+     "\\ce{\\\\fcolorbox{red;position:fixed}{red}{x}}", "\\verb\\ x\\\\style{top:0}{x}",
+     "\\ce{\\\\DeclareMathOperator\\alpha{b}}", "\\ce{\\\\definecolor{red}{named}{blue}}", "\\ce{\\\\mathtoolsset{x=1}}",
      "\\class{x}{y}", "\\data{x=1}{y}", "\\csname href\\endcsname{javascript:1}{x}"],
 )  # fmt: skip
 def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
@@ -198,7 +201,7 @@ DEFINING = [
 @pytest.mark.parametrize(
     "written",
     ["\\\\({}\\\\)", "\\({}\\)", "\\\\[{}\\\\]", "${}$", "$$\n{}\n$$", "\\begin{{matrix}}{}\\end{{matrix}}",
-     "$x \\\\ {}$", "$\\\\{}$", "$\\text{{$ {} $}}$", "$$a$ {} $b$$", "&#92;({}&#92;)", "$a \\\\$ {} $b$"],
+     "$x \\\\ {}$", "$\\\\{}$", "$\\verb\\ x\\{}$", "$\\text{{$ {} $}}$", "$$a$ {} $b$$", "&#92;({}&#92;)", "$a \\\\$ {} $b$"],
 )  # fmt: skip
 def test_no_text_defines_or_loads_anything(command: str, written: str) -> None:
     """Between whatever delimiters, escaped by Markdown or not: MathJax is told to leave it alone."""

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import pickle
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,37 @@ def test_a_long_key_is_found_in_every_encoding(key: str) -> None:
     for form in (key, quote(key, safe=""), json.dumps(key)[1:-1], encoded):
         assert form not in redact(f"before {form} after")
     assert "x" * 16 not in redact(f"before: {key[:4]}\n    {key[4:]}")
+
+
+SPELLED = "Zx9+pQ/ab%cd=EF~gh_12345"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        re.sub(r"\W", lambda found: f"%{ord(found[0]):02x}", SPELLED),
+        quote(SPELLED),
+        quote(quote(SPELLED, safe=""), safe=""),
+        SPELLED.replace("/", "\\/"),
+        SPELLED.replace("=", "\\u003d").replace("+", "\\u002B"),
+        SPELLED.replace("=", "&#61;").replace("+", "&#x2B;"),
+        SPELLED.encode().hex(),
+        f"{SPELLED[:8]}\u200b{SPELLED[8:]}",
+        *(base64.b64encode(f"{user}:{SPELLED}".encode()).decode() for user in ("", "a", "ab")),
+        base64.b64encode(f"Bearer {SPELLED} and more".encode()).decode(),
+        base64.urlsafe_b64encode(f"x>?{SPELLED}".encode()).decode(),
+    ],
+)
+def test_a_key_is_found_however_it_is_spelled(form: str) -> None:
+    """With any choice of characters escaped, in any case, and in base64 behind other text."""
+    Secret(SPELLED)
+    shown = redact(f"before {form} after")
+    assert shown.startswith("before ")
+    assert shown.endswith(" after")
+    assert "****" in shown
+    assert form[12:-8] not in shown
+    assert SPELLED[-5:] not in shown
+    assert redact("before Zx9 pQ ab after") == "before Zx9 pQ ab after"
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ import sys, warnings
 warnings.simplefilter("error")
 import llm_magics as lm
 from llm_magics.runtime.session import session
-from llm_magics.policies import recordings
+from llm_magics.runtime.storage import recordings
 recordings._REWRITTEN_BYTES = int(sys.argv[2])
 lm.config.model, lm.config.record = "echo/echo", "tape.jsonl"
 session.tape
@@ -166,7 +166,7 @@ FULL = """
 import resource, signal, warnings
 import llm_magics as lm
 from llm_magics.runtime.session import session
-from llm_magics.policies import recordings
+from llm_magics.runtime.storage import recordings
 recordings._REWRITTEN_BYTES = {rewritten}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 lm.config.model, lm.config.record = "echo/echo", "tape.jsonl"

@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import copy
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +194,28 @@ BOMBS = [
     "{% macro m() %}{% for i in range(99999) %}" + "z" * 1000 + "{% endfor %}{% endmacro %}{{ m() }}",
     "{% for i in range(99999) %}" + "z" * 1000 + "{% endfor %}",
     "{% for i in range(99999) %}{% set x %}" + "z" * 1000 + "{% endset %}{{ x }}{% endfor %}",
-    "{% for i in range(99999) %}{{ df }}{% endfor %}",
+    "{% for i in range(99999) %}{{ df }}{{ df.head() }}{% endfor %}",
     "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "{% if 1 %}" * 500 + "{% endif %}" * 500,
     "{% include 'prompts/file.md' %}", "{% import 'x' as y %}", "{% extends 'x' %}",
+    "{{ ('%(' * 300000) % 1 }}", "{{ ('%(' * 300000) | format(1) }}",
+    "{{ '%((a))99999999d' % {'(a)': 1} }}", "{{ '%((a))*d' % {'(a)': 1} }}",
+    "{{ day.strftime('%9999d' * 100000) }}", "{{ ('{:' ~ '%9999d' * 100000 ~ '}').format(day) }}",
+    "{{ [df] * 20000 }}", "{{ ([df.a] * 20000) | string }}", "{{ {1: [df] * 20000} | string }}",
+    "{% for i, row in df.iterrows() %}{{ [row] * 9000000 }}{% endfor %}",
+    "{{ df[['a'] * 3000] }}", "{{ df.loc[[0] * 3000] }}", "{{ df.iloc[[0, 0], [0]] }}",
+    "{{ df.a.values[[[0, 1], [1, 0]]] }}", "{{ zeros[zeros] }}", "{{ zeros.loc[zeros] }}",
+    "{{ (ten ** 99999999) | int }}", "{{ int(ten ** 99999999) }}", "{{ '%d' % ten ** 99999999 }}",
+    "{{ column + row }}", "{{ column < row }}", "{{ labels.head(2) + labels.tail(3) }}",
 ]  # fmt: skip
+
+
+GROWING: dict[str, Any] = {
+    "ten": Decimal(10),
+    "zeros": pd.Series([0] * 5),
+    "labels": pd.Series([1] * 5, index=[0] * 5),
+    "column": pd.DataFrame({"a": [1.0, 2.0]}).to_numpy(),
+    "row": pd.Series([1.0, 2.0]).to_numpy(),
+}
 
 
 @pytest.mark.parametrize("text", BOMBS)
@@ -205,7 +224,45 @@ def test_a_bomb_is_an_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MOST_SECONDS", 1.0)
     names_in(text)
     with pytest.raises(TemplateError):
-        foreign(text, x="text", day=pd.Timestamp("2024-01-01"), df=FRAMES[0])
+        foreign(text, x="text", day=pd.Timestamp("2024-01-01"), df=FRAMES[0], **GROWING)
+
+
+def test_parts_and_groups_are_no_bombs() -> None:
+    """Parts of a table by names and conditions, groups, and tables in a list."""
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}, index=["one", "one"])
+    text = (
+        "{{ df[['b', 'a']].shape }}{{ df[df.a > 1].shape }}{{ df.loc['one', 'a'].sum() }}"
+        "{{ (df.a + df.a).tolist() }}{{ df.iloc[[1, 0]].b.tolist() }}{{ df[flags].a.tolist() }}"
+        "{% for name, each in [('d', df), ('e', df)] %}{{ name }}{{ len(each) }}{% endfor %}"
+        "{% for key, group in [{'k': 1}, {'k': 1}] | groupby('k') %}{{ key }}{{ len(group) }}{% endfor %}"
+    )
+    assert (
+        foreign(text, df=frame, flags=[True, True]) == "(2, 2)(1, 2)3[2, 4]['y', 'x'][1, 2]d2e212"
+    )
+
+
+def test_passing_values_are_copied_each_for_itself() -> None:
+    """Values that a library makes on the way may follow each other at the same place in memory."""
+    scalars = [pa.scalar([number]) for number in range(5)]
+    records = pd.Series([0]).to_numpy(dtype=[("a", int), ("b", float)]).repeat(3)
+    records["a"] = [1, 2, 3]
+    assert foreign("{{ v }}", v=scalars) == "[[0], [1], [2], [3], [4]]"
+    assert foreign("{{ v }}", v=list(records)) == "[(1, 0.0), (2, 0.0), (3, 0.0)]"
+
+
+class Client:
+    """Something with an attribute that is nobody's business."""
+
+    def __init__(self) -> None:
+        self.api_key = "the-secret"
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame({"c": [Client()]}), pd.DataFrame({"c": [[Client()]]}), pd.DataFrame({"a": [1]}, index=[Client()]), pd.DataFrame({Client(): [1]})])  # fmt: skip
+@pytest.mark.parametrize("orient", ["records", "split", "table", "index"])
+def test_json_of_a_table_holds_no_attributes(frame: pd.DataFrame, orient: str) -> None:
+    """Of objects in its cells or among its labels, of which pandas writes all."""
+    with pytest.raises(TemplateError, match="holds a Client"):
+        foreign("{{ df.to_json(orient='" + orient + "') }}", df=frame)
 
 
 def test_the_time_of_a_rendering_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

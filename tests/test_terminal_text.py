@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import shlex
 import sys
 import warnings
@@ -21,15 +22,17 @@ import llm_magics as lm
 from llm_magics import user_code
 from llm_magics._util import terminal
 from llm_magics._util.tables import SafeFrame, WideFrame
-from llm_magics.errors import ModelNotFoundError, UnsupportedError, nearest
+from llm_magics.errors import ModelNotFoundError, ProviderError, UnsupportedError, nearest
 from llm_magics.host import terminal_view
 from llm_magics.notebook.commands.settings import parsed
+from llm_magics.notebook.displays.answers import TextDisplay
 from llm_magics.notebook.options import split, without_comment
 from llm_magics.notebook.picker import fields
 from llm_magics.notebook.printing import say
 from llm_magics.progress import Progress
 from llm_magics.runtime.models import refuse_mute
 from llm_magics.runtime.response import Response
+from llm_magics.secrets import Secret
 from llm_magics.settings.config import config
 from tests.fake_ollama import CHAT, FakeOllama
 from tests.serving import serving
@@ -287,3 +290,38 @@ def test_a_listed_model_with_a_line_break_stays_data(
     assert offered(shell, "%llm use ollama/ev") == []
     assert offered(shell, "%llm use ollama/it") == ["'ollama/it'\"'\"'s mine'"]
     assert not HIDDEN.intersection(capsys.readouterr().out)
+
+
+@attacks
+def test_errors_of_services_are_shown_escaped(attack: str) -> None:
+    """The message, the hint and the code: nothing in them turns, hides or overwrites anything."""
+    error = ProviderError(f"It says {attack}.", hint=f"Try {attack}", code=attack)
+    for shown in (str(error), error.hint, error.code, *error._render_traceback_()):
+        assert not HIDDEN & set(str(shown))
+
+
+@attacks
+def test_tracebacks_of_any_error_are_safe_in_a_terminal(
+    shell: InteractiveShell, attack: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one that quotes an answer, say; the colours of the traceback stay."""
+    shell.user_ns["answer"] = attack
+    shell.run_line_magic("colors", "linux")
+    shell.run_cell("raise ValueError(f'no number: {answer}')")
+    told = capsys.readouterr()
+    shown = told.out + told.err
+    assert "no number" in shown
+    without_colours = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert not HIDDEN & set(without_colours)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_a_key_in_pieces_is_not_printed(size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """However an answer is cut into pieces; all that only begins like a key is printed."""
+    key = "kkzz-held-back-88kk"
+    Secret(key)
+    answer = f"It is {key}, not kkzz-held-off. k kk {key[:-1]}"
+    with TextDisplay() as display:
+        for start in range(0, len(answer), size):
+            display.write(answer[start : start + size])
+    assert capsys.readouterr().out == f"It is ****, not kkzz-held-off. k kk {key[:-1]}\n"

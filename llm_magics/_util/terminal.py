@@ -9,6 +9,9 @@ import shlex
 # clipboard or overwrite what stands there; backspaces and carriage returns overwrite too.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+# The same but for colours, which tracebacks have.
+_CONTROLS_IN_COLOUR = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 # Characters that count as printable and show nothing: fillers, joiners, variation selectors.
@@ -59,6 +62,11 @@ def escaped(text: str) -> str:
     return _DECEPTIVE.sub(
         _escaped_all, _SURROGATES.sub(_escaped_all, _CONTROLS.sub(_escaped_all, text))
     )
+
+
+def coloured(text: str) -> str:
+    """Return `escaped` text in which the colours are left."""
+    return _DECEPTIVE.sub(_escaped_all, _CONTROLS_IN_COLOUR.sub(_escaped_all, text))
 
 
 def shown_name(text: str) -> str:

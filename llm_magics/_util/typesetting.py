@@ -16,11 +16,13 @@ IGNORE, PROCESS = "mathjax_ignore", "mathjax_process"
 
 _TOKENS = re.compile(r"\\(?:([A-Za-z]+)|.|$)|\$", re.DOTALL)
 
-# Named after any backslash, also one that seems to be escaped: a second line of defence.
+# Named after any backslash, also one that seems to be escaped: a second line of defence, for
+# chemical formulas are read by rules of their own.
 _NEVER = re.compile(
-    r"\\\s*(?:\w*(?:def|declare|newcommand|newenvironment|newtagform|require|setoptions)|let|futurelet"
-    r"|global|csname|catcode|newextarrow|bbox|class|cssid|data|enclose|href|html\w*|include\w*"
-    r"|input|label|mmltoken|style|unicode|url|mathtip|texttip|toggle)(?![A-Za-z])",
+    r"\\\s*(?:\w*(?:def|define\w*|declare\w*|newcommand\w*|newenvironment|tagform|require|setoptions)|let"
+    r"|futurelet|global|csname|catcode|char|newextarrow|bbox|class|cssid|data|enclose|eqref|fcolorbox|href"
+    r"|html\w*|include\w*|input|label|mathtoolsset|mmltoken|newdocument\w*|ref|style|unicode|url|mathtip"
+    r"|texttip|toggle|verb)(?![A-Za-z])",
     re.IGNORECASE,
 )
 

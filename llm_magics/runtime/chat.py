@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -163,7 +164,11 @@ class ChatCall:
         return route, names, self._estimate(route, self._parameters(route))
 
     async def to_send(self) -> Estimate | None:
-        """What it may take, of several models by the dearest; nothing where the answer is kept."""
+        """
+        What it may take, of several models by the dearest; nothing where the answer is kept.
+
+        One of an unknown price may be dearer than any other.
+        """
         estimates: list[Estimate] = []
         for each in await find_candidates(self._session, self._wanted):
             route = await route_to(self._session, each)
@@ -171,7 +176,9 @@ class ChatCall:
             if not estimates and await self._is_kept(route, parameters):
                 return None
             estimates.append(self._estimate(route, parameters))
-        return max(estimates, key=lambda estimate: estimate.cost_usd or 0.0)
+        return max(
+            estimates, key=lambda each: math.inf if each.cost_usd is None else each.cost_usd
+        )
 
     async def _is_kept(self, route: Route, parameters: ModelParameters) -> bool:
         try:

@@ -324,7 +324,8 @@ def chat_estimate(  # noqa: PLR0913 (a prompt, who answers it, and what is known
     elif written is None:
         longest = runs.longest_answer(provider.name, model)
         written = max(_USUAL_ANSWER, longest)
-    return _priced(config, provider, model, read, written)
+    tier = parameters.extra_body.get("service_tier")
+    return _priced(config, provider, model, Usage(read, written, service_tier=tier))
 
 
 def _bound_by_schema(
@@ -358,11 +359,9 @@ def embedding_estimate(
     config: Config, provider: BaseModelProvider, model: str, texts: Sequence[str]
 ) -> Estimate:
     """Of texts to embed."""
-    return _priced(config, provider, model, sum(map(of_text, texts)), 0)
+    return _priced(config, provider, model, Usage(sum(map(of_text, texts)), 0))
 
 
-def _priced(
-    config: Config, provider: BaseModelProvider, model: str, read: int, written: int
-) -> Estimate:
-    usd = cost_usd(config, provider, model, Usage(read, written))
-    return Estimate(read, written, usd)
+def _priced(config: Config, provider: BaseModelProvider, model: str, usage: Usage) -> Estimate:
+    usd = cost_usd(config, provider, model, usage)
+    return Estimate(usage.input_tokens or 0, usage.output_tokens or 0, usd)

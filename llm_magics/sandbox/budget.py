@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from llm_magics.errors import TemplateError
+from llm_magics.sandbox.frames import Facade, Row
 
 # The rendered text, and any value made on the way to it, in characters or items.
 MOST_CHARACTERS = 10_000_000
@@ -17,6 +19,9 @@ _MOST_WORK = 200_000_000
 # What one step of a loop or one call counts.
 _STEP = 20
 _MOST_BITS = 20_000
+_MOST_DIGITS = 6_000
+# What a table within a list counts: about as many characters as it is shown with.
+_TABLE = 5_000
 
 _HINT = "A prompt file may make 10,000,000 characters in 10 seconds. A cell has no such limit."
 
@@ -49,14 +54,14 @@ class Budget:
 
         Containers cannot change while a template is rendered, so that each is counted once.
         """
-        if isinstance(value, str):
+        if isinstance(value, str | range):
             return len(value)
         if isinstance(value, int):
             if value.bit_length() > _MOST_BITS:
                 refuse("makes a number that is too large")
             return 1
-        if isinstance(value, range):
-            return len(value)
+        if isinstance(value, Row):
+            return self.weigh(value._values)
         if not isinstance(value, dict | list | tuple | set | frozenset):
             return 1
         known = self._weights.get(id(value))
@@ -68,7 +73,7 @@ class Budget:
             parts = (part for pair in value.items() for part in pair)
         for part in parts:
             self._refuse_no_data(part)
-            weight += self.weigh(part)
+            weight += _TABLE if isinstance(part, Facade) else self.weigh(part)
             if weight > MOST_CHARACTERS:
                 refuse("makes a value that is too large")
         self.spend(len(value))
@@ -76,12 +81,18 @@ class Budget:
         return weight
 
     def _refuse_no_data(self, part: Any) -> None:
-        if type(part).__module__.startswith("jinja2.") and not hasattr(part, "_fail_with_undefined_error"):  # fmt: skip
+        is_data = isinstance(part, tuple) or hasattr(part, "_fail_with_undefined_error")
+        if type(part).__module__.startswith("jinja2.") and not is_data:  # a group is a tuple
             msg = f"The template puts a {type(part).__name__} into a list."
             raise TemplateError(msg, hint="Lists hold texts, numbers, lists and tables.")
 
     def check(self, value: Any) -> Any:
         """Return ``value``, weighed and paid for."""
+        is_decimal = isinstance(value, Decimal) and value.is_finite()
+        if (
+            is_decimal and abs(value.adjusted()) > _MOST_DIGITS
+        ):  # it would take hours as an integer
+            refuse("makes a number that is too large")
         self.spend(self.weigh(value))
         return value
 

@@ -99,7 +99,8 @@ def copied(value: Any) -> Any:
 class _Copier:
     def __init__(self) -> None:
         self._left = _MOST_ITEMS
-        self._made: dict[int, Any] = {}
+        # By identity; the value is held, for a passing one would leave its identity to the next.
+        self._made: dict[int, tuple[Any, Any]] = {}
 
     def copy(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -107,12 +108,12 @@ class _Copier:
             return value
         known = self._made.get(id(value))
         if known is not None:
-            return known
+            return known[1]
         if depth > _DEEPEST:
             msg = f"has more than {_DEEPEST} levels"
             raise _TooMuchError(msg)
         made = self._copy(value, kind, depth + 1)
-        self._made[id(value)] = made
+        self._made[id(value)] = (value, made)
         return made
 
     def _copy(self, value: Any, kind: type, depth: int) -> Any:  # noqa: PLR0911 (one for each kind)

@@ -155,7 +155,9 @@ _MOST_OF_SLOW = 100_000
 _LONGEST_NUMBER = 1_000_000
 _LONGEST_FIELD = 10_000
 _MOST_DIGITS = 300
-_PART = re.compile(r"%(?:\(.*?\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?", re.DOTALL)
+# Neither reads on from a "%(" beyond the next one: a long text of them would take hours.
+_PART = re.compile(r"%(?:\([^()]*\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?")
+_NAME_WITH_BRACKETS = re.compile(r"%\([^()]*\(")
 
 
 class Sandbox(SandboxedEnvironment):
@@ -335,7 +337,13 @@ class Sandbox(SandboxedEnvironment):
             if isinstance(value, int) and abs(value) > most:
                 refuse(f"gives {name} a number above {most:,}")
             if name == "strftime" and isinstance(value, str):
-                _limit_widths(re.findall(r"\d+", value))
+                self.limit_format_of_dates(value)
+
+    def limit_format_of_dates(self, text: str) -> None:
+        """Refuse a format of ``strftime`` of which all fields together are too wide."""
+        widths = re.findall(r"\d+", text)
+        _limit_widths(widths)
+        self.budget.spend(sum(map(int, widths)))
 
     def _limit_method(
         self, name: str, owner: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -368,6 +376,8 @@ class Sandbox(SandboxedEnvironment):
         parts = _PART.findall(text)
         for widths in parts:
             _limit_widths(widths)
+        if _NAME_WITH_BRACKETS.search(text):  # what follows such a name is in no part
+            _limit_widths(re.findall(r"\d+|\*", text))
         held = values if isinstance(values, tuple) else (values,)
         if isinstance(values, dict):
             held = tuple(values.values())
@@ -433,7 +443,7 @@ class _Format:
 class _Formatter(SandboxedFormatter):
     def format_field(self, value: Any, format_spec: str) -> Any:
         sandbox: Sandbox = self._env  # type: ignore[assignment]
-        _limit_widths(re.findall(r"\d+", format_spec))
+        sandbox.limit_format_of_dates(format_spec)
         sandbox._refuse_machinery(value)
         sandbox._checked(value)
         text = super().format_field(value, format_spec)

@@ -51,15 +51,43 @@ def _seen(value: Any) -> Any:
 def _key(key: Any) -> Any:
     """Return a key for the library: plain values alone, for it would call a function."""
     if isinstance(key, Column):
+        if not key.dtype.lower().startswith("bool"):
+            _refuse_repeated(key._list())
         return key._raw
     if isinstance(key, slice):
         return slice(_key(key.start), _key(key.stop), _key(key.step))
-    if isinstance(key, list | tuple):
-        return type(key)(_key(part) for part in key)
+    if isinstance(key, list):
+        if not all(isinstance(part, bool) for part in key):
+            _refuse_repeated(key)
+        return [_key(part) for part in key]
+    if isinstance(key, tuple):
+        return tuple(_key(part) for part in key)
     if isinstance(key, _SIMPLE) or hasattr(key, "isoformat"):
         return key
     msg = f"A table cannot be read by a {type(key).__name__}."
     raise TemplateError(msg, hint='Use the name of a column: {{ df["name"] }}.')
+
+
+def _refuse_repeated(names: list[Any]) -> None:
+    """A part of a table is no larger than the table."""
+    try:
+        is_repeated = len(set(names)) < len(names)
+    except TypeError:  # lists within the list
+        is_repeated = True
+    if is_repeated:
+        msg = "A table is read by a list that has the same name or row twice, or lists in it."
+        raise TemplateError(msg, hint='Name each once: {{ df[["name", "stars"]] }}.')
+
+
+def _refuse_growth(one: Any, other: Any) -> None:
+    """Columns are joined by their labels, arrays by their shapes: many to many takes all memory."""
+    if hasattr(one, "index") and hasattr(other, "index"):
+        if one.index.is_unique or other.index.is_unique or one.index.equals(other.index):
+            return
+    elif getattr(one, "ndim", 1) == getattr(other, "ndim", 1) == 1 or one.shape == other.shape:
+        return
+    msg = "Two columns with repeated labels, or two arrays of different shapes, are put together."
+    raise TemplateError(msg, hint="Do it in a cell, and show the result.")
 
 
 class Facade:
@@ -68,6 +96,7 @@ class Facade:
     def __init__(self, value: Any, library: str) -> None:
         self._raw = value
         self._library = library
+        self._text: str | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -75,7 +104,10 @@ class Facade:
 
     def __str__(self) -> str:
         """Return what the prompt gets."""
-        return summary(self._raw) if is_table(self._raw) else str(self._raw)
+        if self._text is None:  # a list may show the same table a thousand times
+            is_summed_up = is_table(self._raw)
+            self._text = summary(self._raw) if is_summed_up else str(self._raw)
+        return self._text
 
     __repr__ = __str__
 
@@ -256,7 +288,15 @@ class Table(Facade):
 
     def to_json(self, *, orient: str = "records") -> str:
         """Return all rows as JSON."""
-        text: str = self._pandas().to_json(orient=str(orient))
+        frame = self._pandas()
+        for part in (
+            frame.index,
+            frame.columns,
+            *(frame.iloc[:, n] for n in range(frame.shape[1])),
+        ):
+            if part.dtype == object:  # pandas would write all attributes of an object
+                _listed_seen(part)
+        text: str = frame.to_json(orient=str(orient))
         return text
 
     def to_csv(self, *, index: bool = True) -> str:
@@ -346,6 +386,8 @@ class Column(Facade):
     def _with(self, how: Callable[[Any, Any], Any], other: Any) -> Any:
         if not isinstance(other, Column | str | int | float) and not hasattr(other, "isoformat"):
             return NotImplemented
+        if isinstance(other, Column):
+            _refuse_growth(self._raw, other._raw)
         return _seen(how(self._raw, raw(other)))
 
     def _reckoned(self, how: Callable[[Any, Any], Any], other: Any) -> Any:

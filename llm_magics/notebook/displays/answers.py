@@ -24,6 +24,7 @@ from llm_magics.notebook.displays.thinking import Thinking
 from llm_magics.notebook.provenance import PROVENANCE
 from llm_magics.notebook.watching import rendering
 from llm_magics.progress import Progress
+from llm_magics.secrets import length_of_beginning
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -99,26 +100,39 @@ class _Displaying:
 
 
 class TextDisplay(_Displaying):
-    """Prints the answer as it comes."""
+    """Prints the answer as it comes, but for what may be the beginning of a key."""
 
     def __init__(self) -> None:
         self._wrote = ""
+        self._held = ""
         self.show_progress = terminal_view()
 
     def write(self, text: str) -> None:
         if not self._wrote:
             self.show_progress(None)
         self._wrote = text or self._wrote
-        sys.stdout.write(inert.plain(text))
+        text = inert.plain(self._held + text)  # a whole key first: its end may begin another
+        end = len(text) - length_of_beginning(text)
+        self._held = text[end:]
+        self._print(text[:end])
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text)
         sys.stdout.flush()
+
+    def _print_held(self) -> None:
+        self._print(self._held)
+        self._held = ""
 
     def rethink(self) -> None:
         """Print a line between the thinking, which cannot be taken back, and the answer."""
+        self._print_held()
         if self._wrote:
             sys.stdout.write("\n(so far the model was thinking)\n\n")
             self._wrote = "\n"
 
     def close(self) -> None:
+        self._print_held()
         if self._wrote and not self._wrote.endswith("\n"):
             sys.stdout.write("\n")
 
