@@ -29,12 +29,11 @@ if TYPE_CHECKING:
         compare,
         scorers,
     )
-    from llm_magics.frames.asking import classify, extract, prompt
-    from llm_magics.frames.embed import aembed, embed
-    from llm_magics.frames.index import index
-    from llm_magics.frames.plots import plot
-    from llm_magics.frames.search import matrix
-    from llm_magics.frames.similar import dedupe, nearest
+    from llm_magics.dataframes.embed import aembed, embed
+    from llm_magics.dataframes.plot import plot
+    from llm_magics.dataframes.prompting import classify, extract, prompt
+    from llm_magics.dataframes.search import dedupe, index, nearest
+    from llm_magics.dataframes.vectors import matrix
     from llm_magics.parameters import ModelParameters
     from llm_magics.runtime.response import Response
     from llm_magics.settings.config import config
@@ -87,24 +86,24 @@ _HOMES = {
     "aask": "api",
     "abench": "benchmarking",
     "acompare": "benchmarking",
-    "aembed": "frames.embed",
+    "aembed": "dataframes.embed",
     "amodels": "api",
     "aruns": "api",
     "ask": "api",
     "astream": "api",
     "bench": "benchmarking",
-    "classify": "frames.asking",
+    "classify": "dataframes.prompting",
     "compare": "benchmarking",
     "config": "settings.config",
-    "dedupe": "frames.similar",
-    "embed": "frames.embed",
-    "extract": "frames.asking",
-    "index": "frames.index",
-    "matrix": "frames.search",
+    "dedupe": "dataframes.search",
+    "embed": "dataframes.embed",
+    "extract": "dataframes.prompting",
+    "index": "dataframes.search",
+    "matrix": "dataframes.vectors",
     "models": "api",
-    "nearest": "frames.similar",
-    "plot": "frames.plots",
-    "prompt": "frames.asking",
+    "nearest": "dataframes.search",
+    "plot": "dataframes.plot",
+    "prompt": "dataframes.prompting",
     "runs": "api",
     "scorers": "benchmarking",
     "stream": "api",
@@ -140,9 +139,9 @@ def _register_accessor() -> None:
     """``df.llm`` is there once pandas (or Dask) and this are both imported, in either order."""
     from llm_magics._util.import_hooks import when_imported
 
-    when_imported("pandas", "llm_magics.frames.accessor")
+    when_imported("pandas", "llm_magics.dataframes.accessor")
     when_imported("pandas", "llm_magics.notebook.frames_shown")
-    when_imported("dask.dataframe", "llm_magics.frames.dask")
+    when_imported("dask.dataframe", "llm_magics.dataframes.dask")
 
 
 _register_accessor()

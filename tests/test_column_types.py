@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 import llm_magics as lm
 from llm_magics._util import table_text
-from llm_magics.frames.asking.columns import dtypes_of, fields_of, typed
+from llm_magics.dataframes.answer_columns import dtypes_of, fields_of, typed
 from llm_magics.runtime.parsing import table
 from tests.serving import Asked, Says, as_json, chat_stream, serving
 

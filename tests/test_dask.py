@@ -20,9 +20,8 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.frames.dask import partitions
-from llm_magics.frames.dask.partitions import Embedding, Orders, embed_partition
-from llm_magics.frames.dask.sealed import Sealed
+from llm_magics.dataframes.dask import workers as partitions
+from llm_magics.dataframes.dask.workers import Embedding, Orders, Sealed, embed_partition
 from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.settings.config import config
 from tests.conftest import eventually

@@ -115,7 +115,7 @@ def test_the_same_text_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_had_come_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The third batch fails: the vectors of the first two are in the frame."""
-    from llm_magics.frames.embed import embedded
+    from llm_magics.dataframes.embed import embedded
 
     real = EchoProvider.generate_embeddings
     batches: list[int] = []

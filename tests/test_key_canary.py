@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics.dataframes.prompt_run import RowPrompts
 from llm_magics.errors import ProviderError
-from llm_magics.frames.asking.wanted import RowPrompts
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama import OllamaConfig

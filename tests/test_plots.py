@@ -14,7 +14,9 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics._util import plotting
-from llm_magics.frames.plots import clusters, keywords, naming, projection
+from llm_magics.dataframes import plot, projection
+from llm_magics.dataframes import projection as clusters
+from llm_magics.dataframes import projection as keywords
 from llm_magics.providers.echo import EchoProvider
 
 ECHO = {"model": "echo/echo"}
@@ -153,7 +155,7 @@ def test_groups_are_called_by_words_of_their_own() -> None:
 )
 def test_a_name_is_taken_from_an_answer(answer: str, name: str) -> None:
     """Its first line, without what models put around it."""
-    assert naming._name_in(answer) == name
+    assert plot._name_in(answer) == name
 
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\x00\x1b[31m\u202e$\\alpha$'

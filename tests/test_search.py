@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.frames import search
+from llm_magics.dataframes import vectors as search
 
 ECHO = {"model": "echo/echo"}
 numbers = st.floats(-10, 10, width=32).filter(lambda number: abs(number) > 1e-3)
@@ -192,7 +192,7 @@ def test_an_index_finds_what_an_exact_search_finds(tmp_path: Path) -> None:
 
 def test_without_the_library_an_index_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """And an exact search is there."""
-    monkeypatch.setattr("llm_magics.frames.index.find_spec", lambda name: None)
+    monkeypatch.setattr("llm_magics.dataframes.search.find_spec", lambda name: None)
     with pytest.raises(errors.UsageError, match="not installed") as caught:
         lm.index([[1.0, 2.0]])
     assert "pip install usearch" in str(caught.value.hint)

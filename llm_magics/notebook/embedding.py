@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.frames.embed import Embedded
+    from llm_magics.dataframes.embed import Embedded
     from llm_magics.runtime.embedding import EmbedOptions
 
 
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
     """What ``%embed`` does with its line; ``variables`` are those of the caller."""
-    from llm_magics.frames.accessor.embedding import put_vectors
-    from llm_magics.frames.arguments import refuse_losing_texts, refuse_overwriting
-    from llm_magics.frames.embed import embedded
+    from llm_magics.dataframes.embed import embedded, put_vectors
+    from llm_magics.dataframes.rows import refuse_losing_texts, refuse_overwriting
 
     parser = embed_parser("%embed")
     source, flags = _cut_at_flags(without_comment(line), parser.flags)
@@ -58,8 +57,7 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     """What ``%%embed`` does with its line and its cell."""
     import pandas as pd
 
-    from llm_magics.frames.accessor.embedding import put_vectors
-    from llm_magics.frames.embed import embedded
+    from llm_magics.dataframes.embed import embedded, put_vectors
 
     options = embed_parser("%%embed").parse(line)
     check_name(options.output)
@@ -81,7 +79,7 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
 
 
 def _say_what_it_takes(texts: Any, options: argparse.Namespace) -> None:
-    from llm_magics.frames.embed import estimated
+    from llm_magics.dataframes.embed import estimated
 
     say(f"{estimated(texts, options.model, _options(options))}; nothing was sent")
 

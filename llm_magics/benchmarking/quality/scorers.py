@@ -127,7 +127,7 @@ def similar(model: str | None = None) -> Scorer:
     """How near the answer is to what was expected: the cosine of their vectors, 0 at least."""
 
     def score(answer: str, expected: Any) -> float:
-        from llm_magics.frames.embed import embed
+        from llm_magics.dataframes.embed import embed
 
         if not answer.strip():
             return 0.0

@@ -1,7 +1,15 @@
-"""A picture of vectors: in a notebook, in a file, as matplotlib's."""
+"""A picture of vectors: in a notebook, in a file, as matplotlib's.
+
+Points as HTML: no script, and the text of a point is shown while the mouse is over it.
+
+Texts stand in attributes, so that a notebook that is not trusted, whose styles are taken away,
+shows nothing rather than all texts at once. Colours of the page are used for all but the points.
+"""
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from llm_magics._util.plotting import (
+    COLOURS,
     GREY,
     SHAPES,
     Marks,
@@ -19,11 +28,105 @@ from llm_magics._util.plotting import (
     marks_of,
 )
 from llm_magics.errors import UsageError
-from llm_magics.frames.plots.hovering import page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_LONGEST_TEXT = 160
+
+_STYLE = """
+.llmm-plot{position:relative;max-width:44em;height:28em;margin:.5em 1em 1em 0;
+border:1px solid color-mix(in srgb,currentColor 30%,transparent);font-size:12px}
+.llmm-plot i{position:absolute;width:7px;height:7px;margin:-3.5px;opacity:.8;border-radius:50%}
+.llmm-plot i.s1{border-radius:0}.llmm-plot i.s2{border-radius:0;transform:rotate(45deg)}
+.llmm-plot i.s3{clip-path:polygon(50% 0,100% 100%,0 100%)}
+.llmm-plot i.s4{clip-path:polygon(0 0,100% 0,50% 100%)}
+.llmm-plot i.s5{border-radius:50% 0}.llmm-plot i.s6{border-radius:50% 50% 0 0}
+.llmm-plot i.s7{border-radius:0 50%}
+.llmm-plot i:hover{z-index:2;opacity:1;clip-path:none;transform:none;outline:2px solid currentColor}
+.llmm-plot i:hover::after{content:attr(data-tip);position:absolute;top:12px;left:12px;width:max-content;
+max-width:22em;padding:3px 7px;font-style:normal;white-space:normal;border-radius:3px;
+color:var(--jp-ui-font-color1,CanvasText);background:var(--jp-layout-color1,Canvas);
+border:1px solid var(--jp-border-color1,GrayText)}
+.llmm-plot i.e:hover::after{left:auto;right:12px}.llmm-plot i.d:hover::after{top:auto;bottom:12px}
+.llmm-plot b{position:absolute;transform:translate(-50%,-50%);padding:0 4px;width:max-content;max-width:26%;text-align:center;border-radius:3px;
+pointer-events:none;z-index:1;color:var(--jp-ui-font-color1,CanvasText);
+background:color-mix(in srgb,var(--jp-layout-color0,Canvas) 60%,transparent)}
+.llmm-key{margin:.5em 0 0;font-size:12px}.llmm-key i{display:inline-block;width:9px;height:9px;
+margin:0 4px 0 12px}
+""".replace("\n", "")
+
+
+def page(
+    points: Floats,
+    marks: Marks,
+    texts: Sequence[str],
+    labels: Sequence[tuple[float, float, str]],
+    title: str,
+) -> str:
+    """
+    The picture as HTML.
+
+    Args:
+        points: (n, 2).
+        marks: what tells them apart.
+        texts: what is shown of each.
+        labels: x, y and words.
+        title: above it, in words.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    places = _placed(points, low, high)
+    dots = "".join(
+        _dot(x, y, colour, number, text)
+        for (x, y), colour, number, text in zip(
+            places.tolist(), marks.colours, marks.numbers.tolist(), texts, strict=True
+        )
+    )
+    centres = np.asarray([label[:2] for label in labels], np.float32).reshape(-1, 2)
+    words = "".join(
+        f'<b style="left:{min(max(x, 14), 86):.1f}%;top:{y:.1f}%">{html.escape(_line(label[2]))}</b>'
+        for (x, y), label in zip(_placed(centres, low, high).tolist(), labels, strict=True)
+    )
+    return (
+        f"<style>{_STYLE}</style>{_key(marks, title)}"
+        f'<div class="llmm-plot mathjax_ignore">{dots}{words}</div>'
+    )
+
+
+def _placed(points: Floats, low: Floats, high: Floats) -> Floats:
+    """In percent of the picture, from its upper left corner, with a margin."""
+    span = high - low
+    shares = (points - low) / np.where(span > 0, span, 1)
+    placed = np.column_stack([shares[:, 0], 1 - shares[:, 1]]) * 94 + 3
+    return placed.astype(np.float32)
+
+
+def _dot(x: float, y: float, colour: str, number: int, text: str) -> str:
+    names = " ".join([f"s{number}"] * bool(number) + ["e"] * (x > 50) + ["d"] * (y > 70))
+    kind = f' class="{names}"' if names else ""
+    tip = html.escape(_line(text))
+    return f'<i{kind} style="left:{x:.1f}%;top:{y:.1f}%;background:{colour}" data-tip="{tip}"></i>'
+
+
+def _key(marks: Marks, title: str) -> str:
+    """What colours and shapes stand for."""
+    told = html.escape(_line(f"{title}{marks.told}"))
+    groups = "".join(
+        f'<i class="s{number}" style="position:static;background:{COLOURS[number]}"></i>{html.escape(_line(name))}'
+        for number, name in enumerate(marks.names)
+    )
+    return f'<div class="llmm-key mathjax_ignore llmm-plot-key">{told}{groups}</div>'
+
+
+def _line(text: str) -> str:
+    """A text on one line, of what can be seen alone."""
+    flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return flat if len(flat) <= _LONGEST_TEXT else f"{flat[: _LONGEST_TEXT - 1]}…"
+
 
 # More points than these are not seen in a picture, and make a notebook slow.
 _MOST_SHOWN = 4000

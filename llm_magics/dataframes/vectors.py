@@ -3,6 +3,11 @@ What is like what: nearest rows, and rows that say the same.
 
 Exact, by products of matrices in blocks: a million rows of 384 numbers are some 800 million
 multiplications a query, which a processor does in a blink, and nothing need be built first.
+
+Who made the vectors of a column, so that a question is embedded by the same model.
+
+In memory it is known of the array that vectors are rows of, wherever they went since; in a file,
+and in a copy of the numbers, by a note that pandas hands on with a frame or column.
 """
 
 from __future__ import annotations
@@ -12,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llm_magics.dataframes.rows import one_column
 from llm_magics.errors import UsageError
-from llm_magics.frames.rows import one_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,13 +64,13 @@ def _matrix(column: Any) -> Vectors:
     if isinstance(column, np.ndarray) and column.ndim == 2:
         return column.astype(np.float32, copy=False)
     if "pyarrow" in str(getattr(column, "dtype", "")):
-        from llm_magics.frames import arrow_vectors
+        from llm_magics.dataframes import arrow
 
-        if arrow_vectors.is_arrow(column):
-            in_place = arrow_vectors.matrix_of(column)
+        if arrow.is_arrow(column):
+            in_place = arrow.matrix_of(column)
             if in_place is not None:
                 return in_place
-            column = arrow_vectors.rows_of(column)
+            column = arrow.rows_of(column)
     rows = [None if _is_missing(row) else np.asarray(row, np.float32) for row in column]
     shapes = {row.shape for row in rows if row is not None}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:

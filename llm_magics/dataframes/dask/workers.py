@@ -3,12 +3,28 @@ What a worker does with one partition, which is a pandas frame.
 
 Vectors and answers are kept by what they are of, as everywhere: a worker that is lost loses what
 it had under way, and whoever does its work anew finds the rest.
+
+One limit for all workers of a cluster: so many requests at once, wherever they are made.
+
+It is a `distributed.Semaphore`, whose places the scheduler takes back from a worker that is
+lost. Without a cluster Dask's threads share a place in this process in its stead.
+
+Credentials on their way to the workers of a cluster, outside the task graph.
+
+A graph is pickled, shown and logged in many places. It carries only a name and a pad; the
+values themselves, covered by the pad, wait in the scheduler's memory, and in this process for
+the tasks that run here.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
+import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,19 +33,183 @@ from uuid import uuid4
 import numpy as np
 import pandas as pd
 
-from llm_magics.errors import LLMError
-from llm_magics.frames.arrow_vectors import arrow_column
-from llm_magics.frames.asking.answers import ANSWER, columns_of, error_of
-from llm_magics.frames.asking.prompted import Prompted
-from llm_magics.frames.asking.wanted import RowPrompts
-from llm_magics.frames.dask.sealed import Sealed
-from llm_magics.frames.embed import OnError, embedded
-from llm_magics.frames.similar import nearest
+from llm_magics.dataframes.answer_columns import ANSWER, columns_of, error_of
+from llm_magics.dataframes.arrow import arrow_column
+from llm_magics.dataframes.embed import OnError, embedded
+from llm_magics.dataframes.prompt_run import Prompted, RowPrompts
+from llm_magics.dataframes.search import nearest
+from llm_magics.errors import ConfigurationError, LLMError
+from llm_magics.runtime.policies.rate_limit import cluster_limit
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:
-    from llm_magics.frames.dask.shared_limit import SharedLimit
+    from distributed import Semaphore
+
     from llm_magics.runtime.embedding import EmbedOptions
+
+
+# Waiting for a place of the cluster's blocks a thread; more than these never wait at once.
+_WAITING = 64
+
+_lock = threading.Lock()
+_here: dict[tuple[str, int], asyncio.Semaphore] = {}
+_of_clusters: dict[tuple[str, str], Semaphore] = {}
+_waiters: list[ThreadPoolExecutor] = []
+
+
+class SharedLimit:
+    """
+    At most ``most`` requests at once for what is called ``name``.
+
+    It is made where the work is planned, travels with it, and is kept where it is done.
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        """Nothing is asked of a cluster yet."""
+        self.name = name
+        self.most = most
+
+    @contextmanager
+    def kept(self) -> Generator[None, None, None]:
+        """All calls that are begun inside, in a thread of a worker's, keep it."""
+        semaphore = _semaphore(f"llm_magics {self.name} {self.most}", self.most)
+        place = _InProcess(self._in_this_process()) if semaphore is None else _InCluster(semaphore)
+        token = cluster_limit.set(place)
+        try:
+            yield
+        finally:
+            cluster_limit.reset(token)
+
+    def _in_this_process(self) -> asyncio.Semaphore:
+        with _lock:
+            return _here.setdefault((self.name, self.most), asyncio.Semaphore(self.most))
+
+
+class _InProcess:
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+
+    async def take(self) -> None:
+        await self._semaphore.acquire()
+
+    async def give_back(self) -> None:
+        self._semaphore.release()
+
+
+class _InCluster:
+    def __init__(self, semaphore: Semaphore) -> None:
+        self._semaphore = semaphore
+
+    async def take(self) -> None:
+        waiting = _waiter().submit(self._semaphore.acquire)
+        try:
+            await asyncio.wrap_future(waiting)
+        except asyncio.CancelledError:  # the place may come all the same
+            waiting.add_done_callback(self._let_go)
+            raise
+
+    async def give_back(self) -> None:
+        # Nobody waits for the scheduler's answer: a place that is not given back runs out.
+        _waiter().submit(self._semaphore.release)
+
+    def _let_go(self, waited: Future[Any]) -> None:
+        if not waited.cancelled() and waited.exception() is None:
+            _waiter().submit(self._semaphore.release)
+
+
+def _semaphore(name: str, most: int) -> Semaphore | None:
+    """
+    The cluster's, or ``None`` where there is none.
+
+    It is made in a task's own thread, for elsewhere it finds no worker, and once in a process,
+    for it tells the scheduler now and then that its places are still needed.
+    """
+    try:
+        from distributed import Semaphore, get_worker
+
+        worker = str(get_worker().id)
+    except (ImportError, ValueError):
+        return None
+    with _lock:
+        known = _of_clusters.get((worker, name))
+        if known is None:
+            known = _of_clusters[worker, name] = Semaphore(max_leases=most, name=name)
+        return known
+
+
+def _waiter() -> ThreadPoolExecutor:
+    with _lock:
+        if not _waiters:
+            _waiters.append(ThreadPoolExecutor(_WAITING, "llm_magics-places"))
+        return _waiters[0]
+
+
+_sealed_here: dict[str, Mapping[str, Any]] = {}
+
+# How long a worker waits for the scheduler to have them.
+_WAIT_S = 10
+
+
+class Sealed:
+    """Values by name, JSON in kind, that are nowhere in the graph."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        """Keep ``values`` here, and on the scheduler of the current client if there is one."""
+        self.name = self._pad = ""
+        if not values:
+            return
+        self.name, self._pad = f"llm_magics-{uuid4().hex}", secrets.token_hex(32)
+        _sealed_here[self.name] = values
+        variable = _variable(self.name)
+        if variable is not None:
+            variable.set(_covered(json.dumps(dict(values)).encode(), self._pad).hex())
+
+    def open(self) -> Mapping[str, Any]:
+        """
+        Return the values, on a worker of whatever process.
+
+        Raises:
+            ConfigurationError: they did not travel to this worker.
+        """
+        if not self.name:
+            return {}
+        if self.name in _sealed_here:
+            return _sealed_here[self.name]
+        variable = _variable(self.name)
+        try:
+            if variable is not None:
+                covered = bytes.fromhex(variable.get(timeout=_WAIT_S))
+                opened = json.loads(_covered(covered, self._pad))
+                _sealed_here[self.name] = opened
+                return dict(opened)
+        except (TimeoutError, ValueError):
+            pass
+        msg = "The credentials set in the notebook's session are not known on this worker."
+        hint = (
+            "Make the distributed.Client before the column is planned, "
+            "or set them in the environment of the workers."
+        )
+        raise ConfigurationError(msg, hint=hint)
+
+    def __repr__(self) -> str:
+        return f"Sealed({'****' if self.name else ''})"
+
+
+def _variable(name: str) -> Any:
+    """Return the variable of the cluster's called ``name``; ``None`` where there is no cluster."""
+    try:
+        from distributed import Variable, get_client
+
+        return Variable(name, client=get_client())
+    except (ImportError, ValueError):
+        return None
+
+
+def _covered(data: bytes, pad: str) -> bytes:
+    """Return ``data`` under ``pad``, or from under it: the same does both."""
+    stream = hashlib.shake_256(pad.encode()).digest(len(data))
+    return bytes(a ^ b for a, b in zip(data, stream, strict=True))
+
 
 _THREADS = "providers.local.threads"
 

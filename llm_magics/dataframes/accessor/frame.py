@@ -8,37 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.errors import UsageError
-from llm_magics.frames import similar
-from llm_magics.frames.accessor.embedding import embed_into
-from llm_magics.frames.arguments import column_of, refuse_losing_texts, refuse_overwriting
-from llm_magics.frames.asking.answers import (
+from llm_magics.dataframes import search
+from llm_magics.dataframes.answer_columns import (
     ANSWER,
+    fields_of,
     merged,
     note_answers,
     refuse_taking,
 )
-from llm_magics.frames.asking.columns import fields_of
-from llm_magics.frames.asking.functions import ask_rows
-from llm_magics.frames.asking.prompted import columns_in
-from llm_magics.frames.asking.wanted import (
+from llm_magics.dataframes.embed import embed_into
+from llm_magics.dataframes.prompt_run import OnError, RowPrompts, columns_in
+from llm_magics.dataframes.prompting import ask_rows, classification, extraction
+from llm_magics.dataframes.reports import Reporting
+from llm_magics.dataframes.rows import (
     TEXT,
-    OnError,
-    RowPrompts,
-    classification,
-    extraction,
+    column_of,
+    only_vector_column,
+    refuse_losing_texts,
+    refuse_overwriting,
 )
-from llm_magics.frames.makers import noted
-from llm_magics.frames.reporting import Reporting
-from llm_magics.frames.rows import only_vector_column
+from llm_magics.dataframes.sources import noted
+from llm_magics.errors import UsageError
 from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.runtime.embedding.results import TooLong
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-    from llm_magics.frames.index import VectorIndex
-    from llm_magics.frames.plots import VectorPlot
+    from llm_magics.dataframes.plot import VectorPlot
+    from llm_magics.dataframes.search import VectorIndex
 
 
 # Columns that answers go into where the caller named none: they overwrite nothing of the user's.
@@ -188,7 +186,7 @@ class FrameAccessor(Reporting):
         """
         column = self._vectors(on)
         numbered = column.reset_index(drop=True)  # labels of an index may occur twice
-        found = similar.nearest(numbered, query, k=k, model=model, prefix=prefix, index=index)
+        found = search.nearest(numbered, query, k=k, model=model, prefix=prefix, index=index)
         rows: DataFrame = self._frame.iloc[found.index].assign(cosine=found.to_numpy())
         return rows
 
@@ -203,7 +201,7 @@ class FrameAccessor(Reporting):
             on: the column of vectors, or of texts. Rows without one are kept.
             model: who embeds texts.
         """
-        kept = similar.dedupe(self._vectors(on), threshold, model=model)
+        kept = search.dedupe(self._vectors(on), threshold, model=model)
         return self._frame[kept.to_numpy()]
 
     def plot(self, on: str = "vector", *, text: str | None = None, **given: Any) -> VectorPlot:
@@ -218,8 +216,7 @@ class FrameAccessor(Reporting):
                 (``True``, or who names them), ``method`` (``pca`` or ``umap``), ``model``:
                 see `llm_magics.plot`.
         """
-        from llm_magics.frames.plots import plot
-        from llm_magics.frames.plots.drawing import texts_for
+        from llm_magics.dataframes.plot import plot, texts_for
 
         column = self._vectors(on)
         if isinstance(color := given.get("color"), str):

@@ -8,6 +8,7 @@ not at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,20 +19,23 @@ from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import Exchange, Work, awaited, blocking
 from llm_magics._util.text import dollars
 from llm_magics._util.validation import check_on_error
+from llm_magics.dataframes import vectors
+from llm_magics.dataframes.reports import EmbeddingReport, keep_report, lost, report_of
+from llm_magics.dataframes.rows import NO_TEXT, Rows, is_text, values_of
+from llm_magics.dataframes.sources import Maker, note_source, sign, sign_array
 from llm_magics.errors import Interrupted, LLMError, UsageError
-from llm_magics.frames.makers import Maker, sign_array
-from llm_magics.frames.report import EmbeddingReport, lost, report_of
-from llm_magics.frames.rows import NO_TEXT, Rows
 from llm_magics.runtime.confirm import ask_if_much
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.runtime.embedding.results import AVERAGED, OK, TRUNCATED, TooLong
 from llm_magics.runtime.session import session
+from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pandas import Series
+    from pandas import DataFrame, Index, Series
 
     Vectors = NDArray[np.float32]
+    Matrix = NDArray[np.float32]
 
 OnError = Literal["raise", "null"]
 
@@ -234,3 +238,97 @@ class _Plan:
         done = Embedded(self._rows, self.call, report, error)
         sign_array(self.call.landed.matrix, done.maker)
         return done
+
+
+def embed_column(
+    column: Series[Any], model: str | None, options: EmbedOptions, on_error: OnError, *, yes: bool
+) -> Series[Any]:
+    """
+    The vectors of ``column``, on its index.
+
+    Raises:
+        Interrupted: with the vectors that had come in ``partial``.
+        LLMError: it could not be done.
+    """
+    done = embedded(column, model, options, on_error, yes=yes)
+    vectors = done.column(column)
+    sign(vectors, vectors.name, done.maker)
+    for each in (column, vectors):
+        keep_report(each, done.report)
+    _finish(done, vectors, "")
+    return vectors
+
+
+def embed_into(frame: DataFrame, into: str, column: Series[Any], **how: Any) -> DataFrame:
+    """The same, put into a column of ``frame``, which also has what came before an Interrupt."""
+    done = embedded(column, **how)
+    where = put_vectors(done, frame, into, column)
+    _finish(done, frame, where)
+    return frame
+
+
+def put_vectors(done: Embedded, frame: DataFrame, into: str, column: Series[Any]) -> str:
+    """
+    What came into the column ``into``, and where it is, in words; all or nothing over older ones.
+
+    Raises:
+        UsageError: there is no text in the column.
+    """
+    keep_report(frame, done.report)
+    is_there = into in frame.columns
+    if isinstance(done.error, LLMError) or (done.error is not None and is_there):
+        return "the store of vectors"
+    done.refuse_without_texts(column)
+    frame[into] = done.column(column)
+    sign(frame, into, done.maker)
+    if column.name is not None:
+        note_source(frame, into, column.name)
+    return f"the column {into}"
+
+
+def _finish(done: Embedded, result: Any, where: str) -> None:
+    """Raise what ended it, and warn of rows that have no vector."""
+    if isinstance(done.error, KeyboardInterrupt):
+        raise done.interrupted(result, where) from None
+    if done.error is not None:
+        raise done.error
+    if done.report.counts["failed"] or done.report.counts["no text"]:
+        warn(f"{done.report}: see .llm.report.frame()")
+
+
+# What numpy writes of an array, and Python of a list.
+_WRITTEN_OUT = re.compile(r"\s*\[\s*-?\d[\d.eE+\-]*[\s,]")
+
+
+def vectors_of(column: Any, model: str | None = None) -> Matrix:
+    """
+    The vectors of a column of shape (n, d), NaN where one is missing; texts are embedded.
+
+    Raises:
+        UsageError: they are neither; or to embed them may cost much, and nobody allows it.
+    """
+    if getattr(column, "ndim", 1) != 1:
+        return vectors.matrix(column)
+    if "list" in str(getattr(column, "dtype", "")):  # Arrow's: no object for each number
+        return vectors.matrix(column)
+    values = values_of(column)
+    first = next((value for value in values if is_text(value)), None)
+    if first is None:
+        return vectors.matrix(values)
+    if _WRITTEN_OUT.match(first):
+        msg = "The column has vectors that were written out as text, and cut short, as CSV does."
+        raise UsageError(msg, hint="Keep frames with vectors in Parquet: df.to_parquet(…).")
+    if any(isinstance(value, list | tuple | np.ndarray) for value in values):
+        msg = "The column has texts and vectors."
+        raise UsageError(msg, hint="Look for the row that is not like the others.")
+    done = embedded(values, model, EmbedOptions(), "null")
+    if done.error is not None:
+        raise done.error
+    return done.matrix
+
+
+def index_of(column: Any) -> Index:
+    """That of a pandas column, else the numbers of the rows."""
+    import pandas as pd
+
+    return column.index if hasattr(column, "iloc") else pd.RangeIndex(len(column))

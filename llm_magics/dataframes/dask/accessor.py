@@ -17,29 +17,21 @@ from dask.dataframe.extensions import register_dataframe_accessor, register_seri
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.validation import check_on_error, whole_number
-from llm_magics.errors import UsageError
-from llm_magics.frames.arguments import column_of, refuse_overwriting
-from llm_magics.frames.arrow_vectors import VECTOR_TYPE
-from llm_magics.frames.asking.answers import ANSWER
-from llm_magics.frames.asking.columns import dtypes_of, fields_of
-from llm_magics.frames.asking.prompted import columns_in
-from llm_magics.frames.asking.wanted import (
-    TEXT,
-    OnError,
-    RowPrompts,
-    classification,
-    extraction,
-    prompts,
-)
-from llm_magics.frames.dask.partitions import (
+from llm_magics.dataframes.answer_columns import ANSWER, dtypes_of, fields_of
+from llm_magics.dataframes.arrow import VECTOR_TYPE
+from llm_magics.dataframes.dask.workers import (
     Embedding,
     Orders,
+    SharedLimit,
     ask_partition,
     embed_partition,
     nearest_in_partition,
 )
-from llm_magics.frames.dask.shared_limit import SharedLimit
-from llm_magics.frames.embed import embed
+from llm_magics.dataframes.embed import embed
+from llm_magics.dataframes.prompt_run import OnError, RowPrompts, columns_in
+from llm_magics.dataframes.prompting import classification, extraction, prompts
+from llm_magics.dataframes.rows import TEXT, column_of, refuse_overwriting
+from llm_magics.errors import UsageError
 from llm_magics.runtime import pricing
 from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.runtime.embedding.results import TooLong

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.frames import asking, similar
-from llm_magics.frames.accessor.embedding import embed_column
-from llm_magics.frames.embed import OnError
-from llm_magics.frames.reporting import Reporting, keep_report
+from llm_magics.dataframes import prompting, search
+from llm_magics.dataframes.embed import OnError, embed_column
+from llm_magics.dataframes.reports import Reporting, keep_report
 from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.runtime.embedding.results import TooLong
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-    from llm_magics.frames.asking.report import RowsEstimate
-    from llm_magics.frames.plots import VectorPlot
+    from llm_magics.dataframes.plot import VectorPlot
+    from llm_magics.dataframes.reports import RowsEstimate
 
 
 @pd.api.extensions.register_series_accessor("llm")
@@ -67,7 +66,7 @@ class SeriesAccessor(Reporting):
             schema, given: as for `llm_magics.prompt`.
         """
         answers: Series[Any] | DataFrame | RowsEstimate
-        answers = self._reported(asking.prompt(self._series, prompt, schema=schema, **given))
+        answers = self._reported(prompting.prompt(self._series, prompt, schema=schema, **given))
         return answers
 
     def extract(self, schema: Any, **given: Any) -> DataFrame | RowsEstimate:
@@ -79,7 +78,7 @@ class SeriesAccessor(Reporting):
             given: as for `llm_magics.prompt`.
         """
         found: DataFrame | RowsEstimate
-        found = self._reported(asking.extract(self._series, schema, **given))
+        found = self._reported(prompting.extract(self._series, schema, **given))
         return found
 
     def classify(self, labels: Sequence[str], **given: Any) -> Series[Any] | RowsEstimate:
@@ -91,21 +90,21 @@ class SeriesAccessor(Reporting):
             given: as for `llm_magics.prompt`.
         """
         found: Series[Any] | RowsEstimate
-        found = self._reported(asking.classify(self._series, labels, **given))
+        found = self._reported(prompting.classify(self._series, labels, **given))
         return found
 
     def nearest(self, query: str | Sequence[float], **given: Any) -> Series[Any]:
         """The cosines of the rows most like ``query``, best first; as `llm_magics.nearest`."""
-        return similar.nearest(self._series, query, **given)
+        return search.nearest(self._series, query, **given)
 
     def dedupe(self, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:
         """The column without the rows that say what one before them says."""
-        kept = similar.dedupe(self._series, threshold, model=model)
+        kept = search.dedupe(self._series, threshold, model=model)
         return self._series[kept.to_numpy()]
 
     def plot(self, **given: Any) -> VectorPlot:
         """A picture of the column in two dimensions; as `llm_magics.plot`."""
-        from llm_magics.frames.plots import plot
+        from llm_magics.dataframes.plot import plot
 
         return plot(self._series, **given)
 

@@ -1,5 +1,5 @@
 """
-Who made the vectors of a column, so that a question is embedded by the same model.
+Which model made the vectors of a column, so that a query is embedded by the same one.
 
 In memory it is known of the array that vectors are rows of, wherever they went since; in a file,
 and in a copy of the numbers, by a note that pandas hands on with a frame or column.

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from llm_magics.errors import LLMError
-from llm_magics.frames.asking import wanted as asking
-from llm_magics.frames.asking.answers import columns_of, error_of
-from llm_magics.frames.asking.columns import fields_of
-from llm_magics.frames.asking.prompted import Prompted
-from llm_magics.frames.asking.wanted import TEXT, RowPrompts
-from llm_magics.frames.reporting import keep_report
-from llm_magics.frames.rows import frame_of_columns, values_of
+from llm_magics.dataframes.answer_columns import columns_of, error_of, fields_of
+from llm_magics.dataframes.prompt_run import _OWN, OnError, Prompted, RowPrompts
+from llm_magics.dataframes.reports import keep_report
+from llm_magics.dataframes.rows import TEXT, frame_of
+from llm_magics.errors import LLMError, UsageError
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-    from llm_magics.frames.asking.report import RowsEstimate
+    from llm_magics.dataframes.reports import RowsEstimate
+
+
+__all__ = ["classify", "extract", "prompt"]
+
+
+def prompts(text: str, schema: Any, given: Mapping[str, Any]) -> RowPrompts:
+    """What is asked by ``text``; what of ``given`` is not about rows is for the model."""
+    own = {name: value for name, value in given.items() if name in _OWN}
+    parameters = {name: value for name, value in given.items() if name not in _OWN}
+    return RowPrompts(text, schema=schema, parameters=parameters, **own)
+
+
+def extraction(schema: Any, given: Mapping[str, Any]) -> RowPrompts:
+    """Have what ``schema`` asks for taken out of texts."""
+    asked = f"Take this out of the text, as JSON. The text:\n\n{{{{ {TEXT} }}}}"
+    return prompts(asked, schema, given)
+
+
+def classification(labels: Sequence[str], into: str, given: Mapping[str, Any]) -> RowPrompts:
+    """Have texts put under one of ``labels`` each, in the field ``into``."""
+    is_list = isinstance(labels, Iterable) and not isinstance(labels, str | bytes | Mapping)
+    labels = list(dict.fromkeys(labels)) if is_list else []
+    if len(labels) < 2 or not all(isinstance(each, str) for each in labels):
+        msg = "To classify takes a list of at least two different labels, all of them texts."
+        raise UsageError(msg, hint='Write labels=["praise", "complaint"].')
+    schema = {
+        "type": "object",
+        "properties": {into: {"type": "string", "enum": labels}},
+        "required": [into],
+        "additionalProperties": False,
+    }
+    told = ", ".join(labels).replace("{", "{{ '{' }}")  # a label is no template
+    asked = f"Which of these fits the text best: {told}? The text:\n\n{{{{ {TEXT} }}}}"
+    return prompts(asked, schema, given)
+
 
 # Puts the columns of answers where they belong, told which rows are still open: the result, and
 # where it is, in words.
@@ -37,7 +67,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
     model: str | None = None,
     system: str | None = None,
     concurrency: int | None = None,
-    on_error: asking.OnError = "null",
+    on_error: OnError = "null",
     fresh: bool = False,
     dry_run: bool = False,
     yes: bool = False,
@@ -89,7 +119,7 @@ def extract(texts: Any, schema: Any, **given: Any) -> DataFrame | RowsEstimate:
         given: as for `prompt`.
     """
     found: DataFrame | RowsEstimate
-    found = ask_rows(frame_of(texts), asking.extraction(schema, given), as_they_are)
+    found = ask_rows(frame_of(texts), extraction(schema, given), as_they_are)
     return found
 
 
@@ -103,7 +133,7 @@ def classify(texts: Any, labels: Sequence[str], **given: Any) -> Series[Any] | R
         given: as for `prompt`.
     """
     found: Series[Any] | RowsEstimate
-    found = ask_rows(frame_of(texts), asking.classification(labels, "label", given), lone_column)
+    found = ask_rows(frame_of(texts), classification(labels, "label", given), lone_column)
     return found
 
 
@@ -125,19 +155,6 @@ def ask_rows(view: DataFrame, given: RowPrompts, put: Put) -> Any:
     if prompted.has_failed:
         warn(f"{report}: see .llm.report.frame()")
     return result
-
-
-def frame_of(rows: Any) -> DataFrame:
-    """Return rows as a frame of pandas; a lone column is called ``text``."""
-    if isinstance(rows, pd.DataFrame):
-        return rows
-    if isinstance(rows, pd.Series):
-        return rows.to_frame(TEXT)
-    if hasattr(rows, "to_pandas") and hasattr(
-        rows, "columns"
-    ):  # of polars or pyarrow: integers with nulls stay integers
-        return frame_of_columns(rows)
-    return pd.DataFrame({TEXT: pd.Series(values_of(rows), dtype=object)})
 
 
 def lone_column(columns: DataFrame, _: Sequence[bool]) -> tuple[Any, str]:

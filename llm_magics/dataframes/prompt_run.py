@@ -9,27 +9,96 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import Exchange
+from llm_magics._util.validation import check_on_error, whole_number
 from llm_magics.completeness import Outcome
+from llm_magics.dataframes.reports import PromptReport, RowsEstimate
+from llm_magics.dataframes.rows import column_of
 from llm_magics.errors import LLMError, UsageError, nearest
-from llm_magics.frames.arguments import column_of
-from llm_magics.frames.asking.report import PromptReport, RowsEstimate
 from llm_magics.runtime.batch import ManyCall
 from llm_magics.runtime.confirm import allowed
 from llm_magics.runtime.prompts import templates
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
+from llm_magics.secrets import KeyHeaders, remember_headers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from llm_magics.frames.asking.wanted import RowPrompts
+
+OnError = Literal["null", "raise"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowPrompts:
+    """
+    What is asked of each row, and how.
+
+    Attributes:
+        text: the prompt, with ``{{ column }}`` in it.
+        model, system, parameters, schema: as for `llm_magics.ask`, the same for all rows.
+        concurrency: prompts at once; what suits the provider unless given.
+        on_error: whether a row that fails is left without an answer (``null``) or raised.
+        fresh: ask anew what was asked before.
+        dry_run: only tell what it may take.
+        yes: whatever it may cost is allowed.
+    """
+
+    text: str
+    model: str | None = None
+    system: str | None = None
+    schema: Any = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int | None = None
+    on_error: OnError = "null"
+    fresh: bool = False
+    dry_run: bool = False
+    yes: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            msg = f"A prompt is a text, and this is {type(self.text).__name__}."
+            raise UsageError(msg, hint='Write it first: lm.prompt(df, "Sum up {{ text }}").')
+        if self.concurrency is not None:
+            whole_number("concurrency", self.concurrency)
+        for name in self.parameters:
+            _refuse_slip(name)
+        headers = self.parameters.get("extra_headers")
+        if isinstance(headers, Mapping):  # anything else is refused when it is sent
+            remember_headers(headers)
+            shown = {**self.parameters, "extra_headers": KeyHeaders(headers)}
+            object.__setattr__(self, "parameters", shown)
+        check_on_error(self.on_error)
+
+
+# What goes to a model must be no slip for what is said here of rows.
+_NOT_HERE = {
+    "into": "Only df.llm.prompt and df.llm.classify put one column somewhere.",
+    "schema": "What is extracted is said first; labels are the schema of classify.",
+    **dict.fromkeys(
+        ("thread", "variables", "template", "images", "tools"), "Only lm.ask takes it."
+    ),
+}
+
+
+def _refuse_slip(name: str) -> None:
+    if name in _NOT_HERE:
+        raise UsageError(f"{name} cannot be given here.", hint=_NOT_HERE[name])
+    meant = get_close_matches(name, {*_OWN, "into"}, n=1, cutoff=0.7)
+    if meant:
+        raise UsageError(f"There is no argument {name}.", hint=f"Did you mean {meant[0]}?")
+
+
+# All that is no parameter of the model's.
+_OWN = frozenset({"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes"})
 
 
 # What a prompt calls the whole row: {{ row["a column"] }}.

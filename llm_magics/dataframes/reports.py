@@ -1,0 +1,262 @@
+"""How an embedding went: in a line, and row by row for the rows that did not go plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm_magics._util.terminal import shown_name
+from llm_magics._util.text import dollars
+from llm_magics.completeness import Outcome
+from llm_magics.dataframes.rows import EMPTY, MISSING, NO_TEXT, Rows
+from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
+from llm_magics.runtime.incomplete import cut_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pandas import DataFrame, Index
+
+    from llm_magics.runtime.batch import ManyCall
+    from llm_magics.runtime.embedding import EmbeddingCall
+    from llm_magics.runtime.embedding.results import Speed
+
+
+_WHY = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingReport:
+    """
+    Attributes:
+        model: who embedded.
+        counts: rows by outcome: ``ok``, ``truncated``, ``averaged``, ``failed``, ``missing``,
+            ``empty``, ``no text``, ``pending``.
+        cached: texts whose vectors were there before.
+        sent: texts that were sent, and are paid where that costs.
+        dimensions: of each vector.
+        seconds: from the first request to the last answer.
+        cost_usd: US dollars, ``None`` where unknown.
+        speed: rows a second and their share of the server's limit, ``None`` where too few were
+            sent to tell.
+    """
+
+    model: str
+    counts: dict[str, int]
+    cached: int
+    sent: int
+    dimensions: int
+    seconds: float
+    cost_usd: float | None
+    speed: Speed | None
+    _rows: Rows
+    _call: EmbeddingCall
+    _index: Index | None
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return len(self._rows)
+
+    def __str__(self) -> str:
+        """The same each time it is run: what was cached, sent and paid stands beside it."""
+        parts = [f"{count:,} {name}" for name, count in self.counts.items() if count]
+        if self.dimensions:
+            parts.append(f"{self.dimensions} dimensions")
+        return " · ".join(
+            filter(None, [*(parts or ["0 rows"]), self.model and shown_name(self.model)])
+        )
+
+    __repr__ = __str__
+
+    def frame(self) -> DataFrame:
+        """The rows that did not go plainly: their ``outcome``, ``error`` and ``text``, by index."""
+        import pandas as pd
+
+        from llm_magics._util.tables import WideFrame
+
+        codes, landed = self._rows.codes, self._call.landed
+        outcomes = outcomes_of(self._rows, self._call)
+        odd = np.flatnonzero(outcomes != "ok")
+        errors = [landed.errors.get(int(codes[row])) for row in odd]
+        index = self._index if self._index is not None else pd.RangeIndex(len(codes))
+        return WideFrame(
+            {
+                "outcome": outcomes[odd],
+                "error": [error and f"{type(error).__name__}: {error}" for error in errors],
+                "text": [self._rows.texts[codes[row]] if codes[row] >= 0 else None for row in odd],
+            },
+            index=index[odd],
+        )
+
+
+def outcomes_of(rows: Rows, call: EmbeddingCall) -> NDArray[np.str_]:
+    """What came of each row, in a word."""
+    of_texts = np.asarray(OUTCOMES)[call.landed.outcomes]
+    told = np.full(len(rows), "", dtype="U9")
+    has_text = rows.codes >= 0
+    told[has_text] = of_texts[rows.codes[has_text]]
+    for code, word in _WHY.items():
+        told[rows.codes == code] = word
+    return told
+
+
+def report_of(rows: Rows, call: EmbeddingCall, index: Index | None) -> EmbeddingReport:
+    """How ``call`` went for ``rows``."""
+    per_text = np.bincount(rows.codes[rows.codes >= 0], minlength=len(rows.texts))
+    of_texts = [
+        int(per_text[call.landed.outcomes == number].sum()) for number in range(len(OUTCOMES))
+    ]
+    counts = dict(zip(OUTCOMES, of_texts, strict=True))
+    counts |= {word: rows.count(code) for code, word in _WHY.items()}
+    counts[OUTCOMES[PENDING]] = counts.pop(OUTCOMES[PENDING])  # last, for it is seldom so
+    response = call.response()
+    return EmbeddingReport(
+        model=response.model,
+        counts=counts,
+        cached=int(call.landed.kept.sum()),
+        sent=call.sent,
+        dimensions=call.landed.dimensions,
+        seconds=response.timing.e2e_s or 0.0,
+        cost_usd=response.cost_usd,
+        speed=call.speed,
+        _rows=rows,
+        _call=call,
+        _index=index,
+    )
+
+
+def lost(call: EmbeddingCall) -> bool:
+    """Whether there were texts, and all of them failed."""
+    outcomes = call.landed.outcomes
+    return bool(len(outcomes)) and bool((outcomes == FAILED).all())
+
+
+@dataclass(frozen=True, slots=True)
+class RowsEstimate:
+    """What asking may take: US dollars are ``None`` where prices are not known."""
+
+    rows: int
+    prompts: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        time = "" if self.seconds is None else f" · about {_minutes(self.seconds)}"
+        return (
+            f"{self.rows:,} rows · {self.prompts:,} prompts to send · about {self.input_tokens:,} tokens, "
+            f"and answers of up to {self.output_tokens:,} · cost {dollars(self.cost_usd)}{time}"
+        )
+
+    __repr__ = __str__
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+@dataclass(frozen=True, eq=False)
+class PromptReport:
+    """
+    The report of one run over rows.
+
+    Attributes:
+        counts: rows by outcome: ``ok``, ``cut`` (at a limit of length), ``refused``, ``empty``
+            (no text, or thinking alone), ``failed``, ``missing`` and ``pending``. `frame` has
+            those that are not ``ok``.
+    """
+
+    counts: dict[str, int]
+    _call: ManyCall
+    _codes: Sequence[int]
+    _texts: Sequence[str]
+    _index: Any
+
+    @property
+    def sent(self) -> int:
+        """How many prompts were sent and answered, and are paid where that costs."""
+        return sum(each is not None and not each.cached for each in self._call.responses)
+
+    @property
+    def cached(self) -> int:
+        """How many rows have an answer that was given before, and cost nothing."""
+        answers = self._call.responses
+        kept = {number for number, each in enumerate(answers) if each is not None and each.cached}
+        return sum(code in kept for code in self._codes)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars; ``None`` where they are not known of all."""
+        costs = [each.cost_usd for each in self._call.responses if each is not None]
+        known = [usd for usd in costs if usd is not None]
+        return sum(known) if len(known) == len(costs) else None
+
+    def __str__(self) -> str:
+        return " · ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+
+    __repr__ = __str__
+
+    def frame(self) -> DataFrame:
+        """
+        Return the rows that were asked and are not ``ok``, by index.
+
+        Columns: ``error``, ``prompt``, ``outcome`` (as in ``counts``) and ``text``, what came of
+        the answer.
+        """
+        # Not above: this module is imported when pandas is, by whichever module needs it first.
+        from llm_magics._util.tables import WideFrame
+
+        bad = {
+            number: outcome
+            for number in range(len(self._texts))
+            if (outcome := self._call.outcome(number)) not in (None, Outcome.OK)
+        }
+        rows = [row for row, code in enumerate(self._codes) if code in bad]
+        codes = [self._codes[row] for row in rows]
+        return WideFrame(
+            {
+                "error": [self._error(code) for code in codes],
+                "prompt": [self._texts[code] for code in codes],
+                "outcome": [str(bad[code]) for code in codes],
+                "text": [self._text(code) for code in codes],
+            },
+            index=self._index[rows],
+        )
+
+    def _error(self, number: int) -> str:
+        error, response = self._call.errors.get(number), self._call.responses[number]
+        if error is None:  # the answer fills its cell, cut at the limit that the user set
+            assert response is not None
+            error = cut_error(response)
+        return f"{type(error).__name__}: {error}"
+
+    def _text(self, number: int) -> str | None:
+        """Return what came of an answer: its text, or else its thinking."""
+        response = self._call.responses[number]
+        return None if response is None else response.text or response.reasoning or None
+
+
+# pandas may make an accessor anew each time: what is to stay is kept with the column or frame.
+_KEPT = "_llm_magics_report"
+
+
+def keep_report(of: Any, report: EmbeddingReport | PromptReport) -> None:
+    """Keep ``report`` with a column or frame."""
+    object.__setattr__(of, _KEPT, report)  # pandas' own takes it for a column
+
+
+class Reporting:
+    """What both accessors have."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    @property
+    def report(self) -> EmbeddingReport | PromptReport | None:
+        """How the last embedding or asking went; its ``frame()`` has the rows that did not go plainly."""
+        report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_KEPT)
+        return report

@@ -1,1 +1,0 @@
-"""Columns of text into columns of vectors. The only rooms, with their kin, that need pandas."""
