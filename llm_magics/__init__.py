@@ -21,14 +21,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from llm_magics.api import aask, amodels, aruns, ask, astream, models, runs, stream
-    from llm_magics.benchmarking import (
-        Measurements,
-        abench,
-        acompare,
-        bench,
-        compare,
-        scorers,
-    )
+    from llm_magics.benchmarking import scorers
+    from llm_magics.benchmarking.bench import abench, bench
+    from llm_magics.benchmarking.compare import acompare, compare
+    from llm_magics.benchmarking.measurements import Measurements
     from llm_magics.dataframes.embed import aembed, embed
     from llm_magics.dataframes.plot import plot
     from llm_magics.dataframes.prompting import classify, extract, prompt
@@ -78,22 +74,22 @@ __all__ = [
 
 _HOMES = {
     "ChatMessage": "types",
-    "Measurements": "benchmarking",
+    "Measurements": "benchmarking.measurements",
     "ModelParameters": "types",
     "ModelResponse": "types",
     "Response": "runtime.response",
     "StreamChunk": "types",
     "aask": "api",
-    "abench": "benchmarking",
-    "acompare": "benchmarking",
+    "abench": "benchmarking.bench",
+    "acompare": "benchmarking.compare",
     "aembed": "dataframes.embed",
     "amodels": "api",
     "aruns": "api",
     "ask": "api",
     "astream": "api",
-    "bench": "benchmarking",
+    "bench": "benchmarking.bench",
     "classify": "dataframes.prompting",
-    "compare": "benchmarking",
+    "compare": "benchmarking.compare",
     "config": "settings.config",
     "dedupe": "dataframes.search",
     "embed": "dataframes.embed",
@@ -105,14 +101,15 @@ _HOMES = {
     "plot": "dataframes.plot",
     "prompt": "dataframes.prompting",
     "runs": "api",
-    "scorers": "benchmarking",
+    "scorers": "benchmarking.scorers",
     "stream": "api",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        module = import_module(f"{__name__}.{_HOMES[name]}")
+        return module if name == "scorers" else getattr(module, name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 FILE = Path(__file__).with_name("figures_of_peers.json")
 
-# As `llm_magics.benchmarking.measuring.stamps` has them: the letters of pieces.
+# As `llm_magics.benchmarking.latencies` has them: the letters of pieces.
 WRITTEN, ANSWER, COUNT = set("art"), set("at"), "u"
 NS = 1_000_000_000
 

@@ -18,9 +18,8 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics.benchmarking import Measurements
-from llm_magics.benchmarking.loads.plan import Plan
-from llm_magics.benchmarking.loads.steps import Step, arrivals
+from llm_magics.benchmarking.measurements import Measurements
+from llm_magics.benchmarking.workload import Plan, Step, arrivals
 from llm_magics.errors import Interrupted, UsageError
 from tests.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 

@@ -15,12 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.benchmarking import Measurements
-from llm_magics.benchmarking.measuring.counting import counter_of, tokens_of
-from llm_magics.benchmarking.measuring.definitions import latencies_of
-from llm_magics.benchmarking.measuring.rows import BACKWARDS, Answered
-from llm_magics.benchmarking.measuring.stamps import Stamps, stamps_of
-from llm_magics.benchmarking.results import presets
+from llm_magics.benchmarking import Measurements, tool_metrics
+from llm_magics.benchmarking.latencies import (
+    Stamps,
+    counter_of,
+    latencies_of,
+    stamps_of,
+    tokens_of,
+)
+from llm_magics.benchmarking.measure import BACKWARDS, Answered
 from llm_magics.errors import UsageError
 from llm_magics.runtime.response import Response
 from llm_magics.types import EngineTimings, StreamChunk, Timing, Usage
@@ -202,7 +205,7 @@ def test_a_failed_request_counts_in_no_figure_of_a_tool() -> None:
     """It is counted as failed."""
     frame = as_frame(requests()[0])
     both = Measurements(pd.concat([frame, frame.assign(error="X: y")], ignore_index=True))
-    for tool in presets._READERS:
+    for tool in tool_metrics._READERS:
         told = both.as_measured_by(tool).iloc[0]  # type: ignore[arg-type]
         assert (told.completed, told.failed) == (1, 1)
 

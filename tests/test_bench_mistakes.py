@@ -14,9 +14,9 @@ import pytest
 
 import llm_magics as lm
 from llm_magics._util.statistics import bootstrap, gap_interval, mean_interval
-from llm_magics.benchmarking import Measurements, scorers
-from llm_magics.benchmarking.loads.plan import Plan
-from llm_magics.benchmarking.loads.steps import Step
+from llm_magics.benchmarking import scorers
+from llm_magics.benchmarking.measurements import Measurements
+from llm_magics.benchmarking.workload import Plan, Step
 from llm_magics.errors import BudgetError, UsageError
 from tests.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 

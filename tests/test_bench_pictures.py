@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm_magics.benchmarking import Measurements
-from llm_magics.benchmarking.plots import canvas
-from llm_magics.benchmarking.plots.frontier import points
+from llm_magics.benchmarking import Measurements, plots
+from llm_magics.benchmarking.plots import points
 from llm_magics.errors import UsageError
 
 pytest.importorskip("matplotlib")
@@ -143,12 +142,12 @@ def test_every_picture_shows_itself_on_any_page(name: str) -> None:
     assert pixels[0, 0, 3] == 0
     for ax in figure.axes:
         for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-            assert not text.get_text() or text.get_color() == canvas.GREY
+            assert not text.get_text() or text.get_color() == plots.GREY
 
 
 def test_models_are_told_apart_in_grey() -> None:
     """By dashes and marks, for as many as there are colours."""
-    styles = [canvas.line_of(number) for number in range(8)]
+    styles = [plots.line_of(number) for number in range(8)]
     assert len({(style["linestyle"], style["marker"]) for style in styles}) == 8
     lines = measured(MODELS).plot_latency().axes[0].lines
     assert len({drawn_by(line) for line in lines}) == 3

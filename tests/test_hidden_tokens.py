@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llm_magics.benchmarking.measuring.rows import Answered
-from llm_magics.benchmarking.measuring.stamps import stamps_of
+from llm_magics.benchmarking.latencies import stamps_of
+from llm_magics.benchmarking.measure import Answered
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.run_log import hidden_tokens, measure
 from llm_magics.types import EngineTimings, ModelResponse, StreamChunk, ToolCall, Usage

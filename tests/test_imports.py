@@ -24,6 +24,17 @@ HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdo
 # same entry. The longest entry that a module's name begins with is the one that counts.
 ORDER = [
     ["notebook", "__main__"],
+    ["benchmarking.bench", "benchmarking.compare"],
+    ["benchmarking.measurements"],
+    ["benchmarking.workload", "benchmarking.evaluation"],
+    [
+        "benchmarking.plots",
+        "benchmarking.report",
+        "benchmarking.tool_metrics",
+        "benchmarking.measure",
+    ],
+    ["benchmarking.scorers"],
+    ["benchmarking.analysis", "benchmarking.latencies", "benchmarking.judge"],
     ["benchmarking"],
     ["dataframes.accessor"],
     ["dataframes.dask", "dataframes.plot"],

@@ -8,7 +8,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
-from llm_magics.benchmarking import Measurements
+from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.notebook.completing.lines import offer
 

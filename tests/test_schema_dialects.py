@@ -526,7 +526,7 @@ def test_deepseek_is_shown_the_schema() -> None:
 
 def test_the_readmes_judge_at_openai() -> None:
     """``scorers.judge`` asks for one of three words."""
-    from llm_magics.benchmarking.quality.judging import _VERDICT
+    from llm_magics.benchmarking.judge import _VERDICT
 
     with provider_at(FakeOpenAI(), profile="openai") as (server, name):
         assert lm.ask("A or B?", model=f"{name}/gpt-test", schema=_VERDICT).data == {"better": "A"}

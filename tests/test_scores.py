@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics.benchmarking import Measurements, scorers
-from llm_magics.benchmarking.quality.scorers import Scorer
+from llm_magics.benchmarking import scorers
+from llm_magics.benchmarking.measurements import Measurements
+from llm_magics.benchmarking.scorers import Scorer
 from llm_magics.errors import Interrupted, UsageError
 from tests.serving import Asked, Says, as_json, chat_stream, serving
 

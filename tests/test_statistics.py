@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics._util.statistics import bootstrap, holm, paired_test
-from llm_magics.benchmarking import Measurements
-from llm_magics.benchmarking.results.differences import _rounded
+from llm_magics.benchmarking.analysis import _rounded
+from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import UsageError
 
 pytest.importorskip("scipy")

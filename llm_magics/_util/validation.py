@@ -16,7 +16,7 @@ from llm_magics.errors import UsageError
 _LIKE = 0.82
 
 
-def texts(what: str, given: Any) -> list[str]:
+def texts_of(what: str, given: Any) -> list[str]:
     """
     One text as a list of it, several as they are; ``what`` they are, for people.
 
@@ -39,14 +39,14 @@ def texts(what: str, given: Any) -> list[str]:
     return listed
 
 
-def models(given: Any) -> list[str]:
+def model_names(given: Any) -> list[str]:
     """
     The models that are named.
 
     Raises:
         UsageError: there is none, or one is named twice.
     """
-    named = texts("models", given)
+    named = texts_of("models", given)
     twice = next((each for each in named if named.count(each) > 1), None)
     if twice is not None:
         msg = f"{twice} is named twice."
@@ -54,7 +54,7 @@ def models(given: Any) -> list[str]:
     return named
 
 
-def number(what: str, given: Any, of_what: str) -> float:
+def positive_number(what: str, given: Any, of_what: str) -> float:
     """``given`` as a number above 0."""
     is_number = isinstance(given, Real) and not isinstance(given, bool)
     if not is_number or not 0 < float(given) < math.inf:

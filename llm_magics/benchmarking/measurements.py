@@ -9,16 +9,16 @@ import pandas as pd
 
 from llm_magics._util import typesetting
 from llm_magics._util.terminal import escaped
-from llm_magics.benchmarking.measuring.rows import COLUMN_TYPES
-from llm_magics.benchmarking.quality import scoring
-from llm_magics.benchmarking.results import differences, presets, reporting
-from llm_magics.benchmarking.results import summary as summaries
+from llm_magics.benchmarking import analysis, evaluation, tool_metrics
+from llm_magics.benchmarking import analysis as summaries
+from llm_magics.benchmarking import report as reporting
+from llm_magics.benchmarking.measure import COLUMN_TYPES
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from llm_magics.benchmarking.results.presets import Tool
+    from llm_magics.benchmarking.tool_metrics import Tool
 
 # All stamps of an answer: they are kept, and not shown.
 _STAMPS = ["times_s", "kinds"]
@@ -35,7 +35,7 @@ class Measurements(pd.DataFrame):
     was named. Throughput is that of the rows that are there. Read from a file again it is
     ``lm.Measurements(pd.read_parquet(…))``; of CSV ``attrs`` are lost, which tell when, where, with
     what versions and parameters it was measured. The columns are told of in
-    `llm_magics.benchmarking.measuring.definitions`.
+    `llm_magics.benchmarking.latencies`.
     """
 
     def __init__(self, data: Any = None, *args: Any, **given: Any) -> None:
@@ -116,27 +116,27 @@ class Measurements(pd.DataFrame):
         Raises:
             UsageError: there is no such measurement or model; scipy is not installed.
         """
-        return differences.differences(self._whole(), by, baseline, _share(confidence))
+        return analysis.differences(self._whole(), by, baseline, _share(confidence))
 
     def wins(self, by: str | None = None) -> pd.DataFrame:
         """The share of prompts on which the row's model beats the column's; a tie is half."""
-        return differences.win_matrix(self._whole(), by)
+        return analysis.win_matrix(self._whole(), by)
 
     def scored(self, score: Any, expected: Any = None, *, yes: bool = False) -> Measurements:
         """
         The same with a column ``score_…`` for each score.
 
         Args:
-            score: see `llm_magics.benchmarking.quality.scorers`.
+            score: see `llm_magics.benchmarking.scorers`.
             expected: what is right: one for all, one a prompt in their order, or by prompt;
                 the column ``expected`` if not given.
             yes: do not ask about what a judge costs.
         """
         frame = self._whole("text")
         known = expected if expected is not None else frame.get("expected")
-        scoring.check(score, known, frame["asked"].nunique())
+        evaluation.check(score, known, frame["asked"].nunique())
         made = self.copy()
-        scoring.add_scores(made, score, expected, yes=yes)
+        evaluation.add_scores(made, score, expected, yes=yes)
         return made
 
     def as_measured_by(self, tool: Tool) -> pd.DataFrame:
@@ -145,7 +145,7 @@ class Measurements(pd.DataFrame):
 
         One row a model and load, its columns named as that tool names them.
         """
-        return presets.reported(self._whole(*_STAMPS), tool)
+        return tool_metrics.reported(self._whole(*_STAMPS), tool)
 
     def metrics(self) -> dict[str, float]:
         """All numbers of the summary by ``model/figure``, as ``mlflow.log_metrics`` takes them."""
@@ -165,15 +165,15 @@ class Measurements(pd.DataFrame):
 
     def plot_load(self) -> Figure:
         """Time to first token, and tokens a second, over the load."""
-        from llm_magics.benchmarking.plots import load
+        from llm_magics.benchmarking import plots
 
-        return load.figure(self.summary())
+        return plots.load(self.summary())
 
     def plot_latency(self, by: str = "e2e_s") -> Figure:
         """How a measurement is spread: the share of requests at or below each value."""
-        from llm_magics.benchmarking.plots import latency
+        from llm_magics.benchmarking import plots
 
-        return latency.figure(self._whole(), by)
+        return plots.latency(self._whole(), by)
 
     def plot_frontier(self, quality: str | None = None, cost: str | None = None) -> Figure:
         """
@@ -183,15 +183,15 @@ class Measurements(pd.DataFrame):
             quality: a score, the first if not given.
             cost: ``cost_usd`` if it is known, else ``e2e_s``, or another measurement.
         """
-        from llm_magics.benchmarking.plots import frontier
+        from llm_magics.benchmarking import plots
 
-        return frontier.figure(self._whole(), quality, cost)
+        return plots.frontier(self._whole(), quality, cost)
 
     def plot_wins(self, by: str | None = None) -> Figure:
         """Which model beats which, and how often."""
-        from llm_magics.benchmarking.plots import wins
+        from llm_magics.benchmarking import plots
 
-        return wins.figure(self.wins(by), differences.column_to_compare(self._whole(), by))
+        return plots.wins(self.wins(by), analysis.column_to_compare(self._whole(), by))
 
     def _whole(self, *more: str) -> pd.DataFrame:
         """What all figures are made of; or an error that says what is missing."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.benchmarking import Measurements
+    from llm_magics.benchmarking.measurements import Measurements
 
 _SHOWN = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_tokens", "cost_usd", "finish_reason", "error"]  # fmt: skip
 
@@ -130,15 +130,15 @@ def _print(names: list[str], texts: list[str]) -> None:
 def _frame(
     prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], together: Together
 ) -> Measurements:
-    from llm_magics.benchmarking import Measurements
-    from llm_magics.benchmarking.measuring import environment
-    from llm_magics.benchmarking.measuring.rows import Answered
+    from llm_magics.benchmarking import measure
+    from llm_magics.benchmarking.measure import Answered
+    from llm_magics.benchmarking.measurements import Measurements
 
     rows = []
     for model, call, error in zip(options.model, calls, together.errors, strict=True):
         answered = Answered(model, call.response(), call.chunks, error)
         rows.append({"asked": model, "prompt": prompt.text, **answered.answer()})
-    return Measurements.of(rows, environment.told(options.model))
+    return Measurements.of(rows, measure.environment(options.model))
 
 
 def _keep(shell: InteractiveShell, name: str | None, frame: DataFrame) -> None:

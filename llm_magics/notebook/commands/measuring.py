@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.benchmarking import Measurements
+    from llm_magics.benchmarking.measurements import Measurements
 
 # Of a summary, what fits on a page; the rest is in the variable of -o.
 _FAST = ["requests", "failed", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "tokens_per_s", "throughput_tokens_per_s", "cost_usd"]  # fmt: skip
@@ -29,7 +29,7 @@ def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
     --concurrency N,N, --repeat N, --prompts X, --requests N, --seconds S, --rate R,R, --arrival, --warmup N, --same, and the
     parameters of %%llm.
     """
-    from llm_magics.benchmarking import bench as measure
+    from llm_magics.benchmarking.bench import bench as measure
 
     given = bench_parser().parse(rest)
     options: dict[str, Any] = {
@@ -56,9 +56,9 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     --expected X, --score exact,contains,…, --judge MODEL, --repeat N, --concurrency N, and the parameters of
     %%llm.
     """
-    from llm_magics.benchmarking import compare as measure
-    from llm_magics.benchmarking.quality import scorers
-    from llm_magics.benchmarking.results.differences import scores_of
+    from llm_magics.benchmarking import scorers
+    from llm_magics.benchmarking.analysis import scores_of
+    from llm_magics.benchmarking.compare import compare as measure
 
     given = compare_parser().parse(rest)
     if not given.prompts:
@@ -135,7 +135,7 @@ def _shown(runs: Measurements, names: Sequence[str]) -> DataFrame:
 def _say_who_is_better(runs: Measurements) -> None:
     import pandas as pd
 
-    from llm_magics.benchmarking.results.differences import scores_of
+    from llm_magics.benchmarking.analysis import scores_of
 
     if runs["asked"].nunique() < 2 or not scores_of(runs):
         return
@@ -180,7 +180,7 @@ def _value(shell: InteractiveShell, source: str, variables: Variables) -> Any:
 
 def _score(name: str, variables: Variables) -> Any:
     """One of ours by its name, or a function of the notebook."""
-    from llm_magics.benchmarking.quality.scorers import KNOWN
+    from llm_magics.benchmarking.scorers import KNOWN
 
     found = None if name.strip() in KNOWN else variables.get(name.strip())
     return found if callable(found) else name.strip()

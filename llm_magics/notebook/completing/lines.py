@@ -82,7 +82,7 @@ def _measuring(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
     if words[-1] == "--arrival":
         return "value", ["poisson", "constant"]
     if words[-1] == "--score":
-        from llm_magics.benchmarking.quality.scorers import KNOWN
+        from llm_magics.benchmarking.scorers import KNOWN
 
         return "score", [*KNOWN, *_functions()]
     return ("", []) if words[-1].startswith("-") else ("model", _models())

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from llm_magics._async.sync import Exchange
-from llm_magics.benchmarking.results.items import items
+from llm_magics.benchmarking.analysis import items
 from llm_magics.errors import LLMError
 from llm_magics.runtime.batch import ManyCall
 from llm_magics.runtime.confirm import allowed

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llm_magics.benchmarking.quality.judging import judge
+from llm_magics.benchmarking.judge import judge
 from llm_magics.errors import ParseError, UsageError, nearest
 from llm_magics.runtime.parsing import json_value
 from llm_magics.schemas import schema_of, validated

@@ -22,8 +22,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.measuring.stamps import ANSWER, COUNT, TOOL, WRITTEN, Stamps
-from llm_magics.benchmarking.results.whole import LOAD, is_whole
+from llm_magics.benchmarking.analysis import LOAD, is_whole
+from llm_magics.benchmarking.latencies import ANSWER, COUNT, TOOL, WRITTEN, Stamps
 from llm_magics.errors import UsageError
 
 Tool = Literal["vllm", "guidellm", "aiperf"]

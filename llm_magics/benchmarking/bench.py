@@ -14,13 +14,11 @@ from typing import Any
 from llm_magics._async.sync import Work, awaited, blocking
 from llm_magics._util import validation
 from llm_magics._util.validation import whole_number
-from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
-from llm_magics.benchmarking.loads.plan import Block, Plan
-from llm_magics.benchmarking.loads.steps import Arrival, Step, steps_of
+from llm_magics.benchmarking import measure
+from llm_magics.benchmarking.latencies import counter_of
+from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, partial_kept
 from llm_magics.benchmarking.measurements import Measurements
-from llm_magics.benchmarking.measuring import environment
-from llm_magics.benchmarking.measuring.asking import Job, Record
-from llm_magics.benchmarking.measuring.counting import counter_of
+from llm_magics.benchmarking.workload import Arrival, Block, Plan, Step, steps_of
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
 from llm_magics.runtime.confirm import allow
@@ -51,7 +49,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
     The models take turns, so that a machine that gets slower does so for all of them. What is
-    measured is told in `llm_magics.benchmarking.measuring.definitions`. Nothing comes from the cache.
+    measured is told in `llm_magics.benchmarking.latencies`. Nothing comes from the cache.
 
     Args:
         prompts: one, or several; a short one is used if not given.
@@ -96,12 +94,12 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         msg = "There are so many requests, or each prompt is asked so often, and not both."
         raise UsageError(msg, hint="Leave requests out, or repeat.")
     plan = Plan(
-        validation.models(models),
-        validation.texts("prompts", _PROMPTS if prompts is None else prompts),
+        validation.model_names(models),
+        validation.texts_of("prompts", _PROMPTS if prompts is None else prompts),
         steps_of(concurrency, rate, arrival),
         None if repeat is None else whole_number("repeat", repeat),
         None if requests is None else whole_number("requests", requests),
-        None if seconds is None else validation.number("seconds", seconds, "seconds"),
+        None if seconds is None else validation.positive_number("seconds", seconds, "seconds"),
         bool(distinct),
         # A recording is found again by what was sent.
         draw if draw is not None else 0 if session.tape else secrets.randbits(32),
@@ -194,11 +192,11 @@ class BenchCall:
         """What was measured so far; where that is not all, it is noted."""
         plan = self._plan
         about = {
-            **environment.told(plan.models),
+            **measure.environment(plan.models),
             "steps": [str(step) for step in plan.steps],
             "distinct_prompts": plan.is_distinct,
             "draw": plan.seed,
-            **environment.asked(plan.system, plan.parameters),
+            **measure.asked(plan.system, plan.parameters),
         }
         if not is_stopped:
             self.record.warn_of_cut()

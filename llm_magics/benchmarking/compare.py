@@ -13,12 +13,10 @@ from llm_magics._async.concurrency import done_by
 from llm_magics._async.sync import Work, awaited, blocking
 from llm_magics._util import validation
 from llm_magics._util.validation import whole_number
-from llm_magics.benchmarking.keeping import KEEP_THEM, partial_kept
+from llm_magics.benchmarking import evaluation, measure
+from llm_magics.benchmarking.latencies import counter_of
+from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, merged, partial_kept
 from llm_magics.benchmarking.measurements import Measurements
-from llm_magics.benchmarking.measuring import environment
-from llm_magics.benchmarking.measuring.asking import Job, Record, merged
-from llm_magics.benchmarking.measuring.counting import counter_of
-from llm_magics.benchmarking.quality import scoring
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
 from llm_magics.runtime.chat import ChatCall
@@ -74,16 +72,16 @@ def _compare(  # noqa: PLR0913 (what can be asked)
         raise UsageError(
             msg, hint='Write lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"]).'
         )
-    wanted, asked = validation.models(models), validation.texts("prompts", prompts)
-    scoring.check(score, expected, len(wanted))
-    right = None if expected is None else scoring.right_for(asked, expected)
+    wanted, asked = validation.model_names(models), validation.texts_of("prompts", prompts)
+    evaluation.check(score, expected, len(wanted))
+    right = None if expected is None else evaluation.right_for(asked, expected)
     times = whole_number("repeat", repeat)
     prompt = Prompt("", None, system, parameters, variables, is_fresh=times > 1)
     jobs = _jobs(prompt, asked, wanted, times, right)
     at_once, record = whole_number("concurrency", concurrency), Record(counter_of(tokenizer))
     if not yes:
         allow(_calls_by_model(jobs))
-    about = {**environment.told(wanted), **environment.asked(system, parameters)}
+    about = {**measure.environment(wanted), **measure.asked(system, parameters)}
     call = CompareCall(jobs, at_once, record, about)
 
     def result() -> Measurements:
@@ -91,7 +89,7 @@ def _compare(  # noqa: PLR0913 (what can be asked)
 
     def stopped() -> Interrupted:
         told = call.result(is_stopped=True)
-        scoring.add_scores(told, scoring.by_rule(score))
+        evaluation.add_scores(told, evaluation.by_rule(score))
         msg = f"Stopped; {call.record.so_far()}."
         return Interrupted(msg, hint=KEEP_THEM if len(told) else None, partial=told)
 
@@ -101,7 +99,7 @@ def _compare(  # noqa: PLR0913 (what can be asked)
 def _scored(told: Measurements, score: Any, *, yes: bool) -> Measurements:
     """With scores; the answers are paid, and outlive an interrupt while they are scored."""
     try:
-        scoring.add_scores(told, score, yes=yes)
+        evaluation.add_scores(told, score, yes=yes)
     except KeyboardInterrupt:
         msg = f"Stopped while scoring; all {len(told)} answers had come."
         raise Interrupted(msg, hint=f"{KEEP_THEM}; .scored(…) scores them", partial=told) from None

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from llm_magics.benchmarking.quality import judging, scorers
-from llm_magics.benchmarking.quality.judging import Judge
-from llm_magics.benchmarking.quality.scorers import Scorer
-from llm_magics.benchmarking.results.differences import SCORE, scores_of
-from llm_magics.benchmarking.results.items import occurrences
+from llm_magics.benchmarking import judge as judging
+from llm_magics.benchmarking import scorers
+from llm_magics.benchmarking.analysis import SCORE, occurrences, scores_of
+from llm_magics.benchmarking.judge import Judge
+from llm_magics.benchmarking.scorers import Scorer
 from llm_magics.errors import LLMError, UsageError
 from llm_magics.user_code import warn
 

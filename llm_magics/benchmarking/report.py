@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from llm_magics.benchmarking.results.differences import SCORE, scores_of
-from llm_magics.benchmarking.results.items import items
+from llm_magics.benchmarking.analysis import SCORE, items, scores_of
 from llm_magics.errors import UsageError
 
 # Of the many columns of a summary, those that a report shows.

@@ -1,0 +1,388 @@
+"""One call as a row: the columns of ``lm.runs()`` that tell of an answer, and what else was seen."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import platform
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from urllib.parse import urlsplit
+
+from llm_magics.benchmarking.latencies import (
+    Counter,
+    Latencies,
+    Stamps,
+    latencies_of,
+    stamps_of,
+    tokens_of,
+)
+from llm_magics.completeness import is_cut
+from llm_magics.errors import BudgetError, EmptyAnswerError, LLMError
+from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.incomplete import cut_warning
+from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import INTERRUPTED, Response
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.run_log import hidden_tokens
+from llm_magics.secrets import redact
+from llm_magics.types import StreamChunk
+from llm_magics.user_code import warn
+
+CACHED = "an earlier answer, given again: it has no times"
+VIRTUAL = "on a clock of its own: its times stand beside no others, and it has no throughput"
+BACKWARDS = "the clock went back while it came: it has no times"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """
+    What came of one call.
+
+    Attributes:
+        model: whom was asked, as it was said.
+        response: the answer, or as much of it as came.
+        chunks: its pieces.
+        error: why it failed, if it did.
+        timing: what it took on the network.
+        began: when the call began, on the clock of `time.perf_counter`.
+        intended: when it was meant to begin.
+        done: when it had ended, on that clock; nothing where that was not seen.
+    """
+
+    model: str
+    response: Response
+    chunks: Sequence[StreamChunk]
+    error: Exception | None = None
+    timing: RequestTiming = field(default_factory=RequestTiming)
+    began: float = 0.0
+    intended: float = 0.0
+    done: float | None = None
+
+    def row(self, zero: float, count: Counter | None = None) -> dict[str, Any]:
+        """Its columns; times of the clock count from ``zero``."""
+        stamps = stamps_of(self.chunks)
+        return {
+            **self._answer(stamps, count),
+            **self._wire(stamps, zero),
+            "times_s": list(stamps.times_s),
+            "kinds": stamps.kinds,
+        }
+
+    def answer(self, count: Counter | None = None) -> dict[str, Any]:
+        """The columns of the answer and its figures, by the formulas of `definitions`."""
+        return self._answer(stamps_of(self.chunks), count)
+
+    def _answer(self, stamps: Stamps, count: Counter | None) -> dict[str, Any]:
+        response = self.response
+        provider, _, name = (response.model or self.model).partition("/")
+        tokens = tokens_of(response, stamps, count)
+        times = Latencies()
+        if not response.cached:
+            # What was counted here is what was streamed.
+            is_told = tokens.source == "service"
+            hidden = hidden_tokens(self.chunks, response.usage) if is_told else 0
+            times = latencies_of(stamps, tokens.written, self._load_within_s, hidden)
+        return {
+            "provider": provider,
+            "model": name,
+            # Of one that broke off, what had come; it is no answer, and its error says so.
+            "text": response.text or None if self.error else response.text,
+            **asdict(times),
+            "load_s": response.timing.load_s,
+            "input_tokens": tokens.read,
+            "cached_tokens": response.usage.cached_tokens,
+            "output_tokens": tokens.written,
+            "reasoning_tokens": response.usage.reasoning_tokens,
+            "tokens_from": tokens.source,
+            "cost_usd": response.cost_usd,
+            "cached": response.cached,
+            "retries": response.retries,
+            "fallback_from": ", ".join(response.fallback_from) or None,
+            "finish_reason": response.finish_reason if self.error is None else "error",
+            "error": told(self.error),
+            "note": self._note(stamps),
+        }
+
+    def _wire(self, stamps: Stamps, zero: float) -> dict[str, Any]:
+        """
+        When it was meant to begin, was sent and ended; and its bytes.
+
+        Where nothing goes over the network it is sent when its call begins.
+        """
+        timing = self.timing
+        nothing = math.nan if self.response.cached else 0.0
+        sent = timing.sent_at if timing.sent_at is not None else self.began
+        load_before_s = self.response.timing.load_s - self._load_within_s
+        queue_s = max(0.0, sent - timing.connect_s - load_before_s - self.intended) + nothing
+        is_timed = bool(stamps.times_s) and stamps.is_forward
+        e2e_s = stamps.times_s[-1] + nothing if is_timed else math.nan
+        return {
+            "queue_s": queue_s,
+            "connect_s": timing.connect_s + nothing,
+            "headers_s": timing.headers_s,
+            "latency_s": queue_s + timing.connect_s + e2e_s - self._load_within_s,
+            "intended_s": self.intended - zero,
+            "sent_s": sent - zero,
+            "ended_s": math.nan if self._is_virtual(stamps) else sent - zero + e2e_s,
+            "bytes_sent": timing.bytes_sent,
+            "bytes_received": timing.bytes_received,
+            "pieces": len(stamps.times_s),
+        }
+
+    @property
+    def _load_within_s(self) -> float:
+        """Of the loading, what lies within the times: the engine's own, told with the answer."""
+        timings = next((each.timings for each in reversed(self.chunks) if each.timings), None)
+        return (timings.load_s if timings else None) or 0.0
+
+    def _note(self, stamps: Stamps) -> str | None:
+        if self.response.cached:
+            return CACHED
+        if self._is_virtual(stamps):
+            return VIRTUAL
+        return None if stamps.is_forward else BACKWARDS
+
+    def _is_virtual(self, stamps: Stamps) -> bool:
+        """Whether it says that it took longer than it did: no real clock does, but by a trifle."""
+        if self.done is None or not stamps.times_s:
+            return False
+        return stamps.times_s[-1] > 1.05 * (self.done - self.began) + 0.005
+
+
+def told(error: Exception | None) -> str | None:
+    """An error as it stands in a row."""
+    return None if error is None else redact(f"{type(error).__name__}: {error}")
+
+
+# The types that columns have also where all their values are missing.
+COLUMN_TYPES: dict[str, str] = {
+    **dict.fromkeys(
+        [
+            "ttft_s",
+            "ttft_answer_s",
+            "itl_ms",
+            "tpot_ms",
+            "e2e_s",
+            "tokens_per_s",
+            "load_s",
+            "cost_usd",
+            "queue_s",
+            "connect_s",
+            "headers_s",
+            "latency_s",
+            "rate",
+            "client_cpu",
+        ],
+        "float64",
+    ),
+    **dict.fromkeys(
+        ["input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "concurrency"],
+        "Int64",
+    ),
+}
+
+
+KEEP_THEM = "They are in the exception: import sys; runs = sys.last_value.partial"
+
+
+@contextmanager
+def partial_kept(so_far: Callable[[], Any]) -> Generator[None, None, None]:
+    """When the budget is spent inside, the error has what came before it in ``partial``."""
+    try:
+        yield
+    except BudgetError as error:
+        vars(error)["partial"] = so_far()
+        error.hint = f"{error.hint or ''} {KEEP_THEM}".strip()
+        raise
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    A prompt to be asked.
+
+    Attributes:
+        place: where its row stands among all of them.
+        prompt: what is asked.
+        columns: what stands in its row before all others; the prompt, as the user gave it.
+        call: the call, where it had to be made beforehand.
+    """
+
+    place: tuple[int, ...]
+    prompt: Prompt
+    columns: dict[str, Any]
+    call: ChatCall | None = None
+
+    @property
+    def model(self) -> str:
+        """Whom to ask, as it was said."""
+        return self.prompt.model or str(session.config.model)
+
+
+class Record:
+    """The rows of what was asked so far, in the order in which they were meant."""
+
+    def __init__(self, count: Counter | None = None) -> None:
+        """Count tokens by ``count`` where a service does not."""
+        self.zero = time.perf_counter()
+        self._count = count
+        self._rows: dict[tuple[int, ...], dict[str, Any]] = {}
+        self.failed = 0  # how many have an error
+        self._cut = 0  # how many were cut at no limit of the user's
+
+    def warn_of_cut(self) -> None:
+        """Warn once of answers that were cut though the user set no limit."""
+        if self._cut:
+            warn(cut_warning("", self._cut, len(self)))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return [self._rows[place] for place in sorted(self._rows)]
+
+    @property
+    def answered(self) -> list[dict[str, Any]]:
+        """Those that were not cut short before a word had come."""
+        return [row for row in self.rows if row["text"] or row["finish_reason"] != INTERRUPTED]
+
+    def so_far(self) -> str:
+        """How much of it has come, in words."""
+        whole = sum(row["finish_reason"] != INTERRUPTED for row in self.answered)
+        part = len(self.answered) - whole
+        told = f"{whole:,} answer{'s' * (whole != 1)} had come"
+        return f"{told} whole, and {part:,} in part" if part else told
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def note(self, jobs: Iterable[Job], client_cpu: float | None) -> None:
+        """Put how busy this process was into the rows of ``jobs`` that went over the network."""
+        for job in jobs:
+            row = self._rows.get(job.place)
+            if row is not None:
+                row["client_cpu"] = client_cpu if row["headers_s"] is not None else None
+
+    async def ask(self, job: Job, intended: float | None = None) -> None:
+        """Ask, and keep the row; ``intended`` is when it should have begun, else now."""
+        timing, began = RequestTiming(), time.perf_counter()
+        REQUEST_TIMING.set(timing)
+        error: LLMError | None = None
+        call: ChatCall | None = None
+        is_stopped = False
+        try:
+            call = job.call or ChatCall(session, job.prompt)
+            call.warns_of_cut = False  # one warning for all of them
+            async with aclosing(call.events()) as events:
+                async for _ in events:
+                    pass
+        except BudgetError as failure:  # of this one and of all that come
+            error = failure
+            raise
+        except EmptyAnswerError as failure:
+            # A model that thinks up to its limit is measured like one that writes up to it.
+            response = call.response() if call else None
+            is_measured = response and response.reasoning and is_cut(response.finish_reason)
+            error = None if is_measured else failure
+        except LLMError as failure:
+            error = failure
+        except asyncio.CancelledError:
+            is_stopped = True
+            raise
+        finally:
+            REQUEST_TIMING.set(None)
+            response = call.response() if call else Response("", job.model)
+            answered = Answered(
+                job.model,
+                replace(response, finish_reason=INTERRUPTED) if is_stopped else response,
+                tuple(call.chunks) if call else (),
+                error,
+                timing,
+                began,
+                began if intended is None else intended,
+                time.perf_counter(),
+            )
+            self.failed += error is not None
+            self._cut += error is None and call is not None and call.is_cut_unasked
+            self._rows[job.place] = {**job.columns, **answered.row(self.zero, self._count)}
+
+
+async def merged(
+    walks: Iterable[AsyncGenerator[None, None]],
+) -> AsyncGenerator[None, None]:
+    """Several walks at the same time; yields whenever one of them does."""
+    news: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def walk(each: AsyncGenerator[None, None]) -> None:
+        try:
+            async with aclosing(each):
+                async for _ in each:
+                    news.put_nowait(False)
+        finally:
+            news.put_nowait(True)
+
+    tasks = [asyncio.create_task(walk(each)) for each in walks]
+    left = len(tasks)
+    try:
+        while left:
+            if await news.get():
+                left -= 1
+            else:
+                yield
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# What answers are read with, and what runs models here.
+_LIBRARIES = ("httpx", "pandas", "xllamacpp", "torch", "transformers")
+
+
+def environment(models: Iterable[str]) -> dict[str, Any]:
+    """When, with what, and where: texts and numbers only, and no key."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "llm_magics": _version("llm-magics"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+        "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "services": {name: _address(name) for name in sorted({*map(_provider, models)}) if name},
+    }
+
+
+def asked(system: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What was the same for all requests."""
+    told = {name: repr(value) for name, value in parameters.items()}
+    return {"system": system, "parameters": told}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _provider(model: str) -> str:
+    return model.partition("/")[0] if "/" in model else ""
+
+
+def _address(name: str) -> str:
+    """Where a provider is, without what may be secret in an address."""
+    try:
+        url = getattr(session.provider(name).config, "base_url", None) or ""
+    except LLMError:
+        return "unknown"
+    parts = urlsplit(str(url))
+    return f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}" if parts.hostname else "here"  # fmt: skip

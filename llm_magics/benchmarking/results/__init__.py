@@ -1,1 +1,0 @@
-"""What measurements say: summaries, tests of differences, other tools' figures, reports."""
