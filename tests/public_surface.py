@@ -113,7 +113,8 @@ def accessors() -> dict[str, Any]:
 
 def magics() -> dict[str, Any]:
     """The magics, their flags with their choices, and the subcommands with their usage."""
-    from llm_magics.notebook import commands, options
+    from llm_magics.notebook import commands
+    from llm_magics.notebook import parsers as options
 
     parsers = {
         "%%llm": options.llm_cell_parser(),

@@ -8,7 +8,7 @@ from argparse import Action
 from pathlib import Path
 
 from llm_magics.notebook.commands import COMMANDS
-from llm_magics.notebook.options import llm_cell_parser
+from llm_magics.notebook.parsers import llm_cell_parser
 from llm_magics.providers import built_in_providers, provider_type
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.benchmarking import Measurements, tool_metrics
+from llm_magics.benchmarking import tool_metrics
 from llm_magics.benchmarking.latencies import (
     Stamps,
     counter_of,
@@ -24,6 +24,7 @@ from llm_magics.benchmarking.latencies import (
     tokens_of,
 )
 from llm_magics.benchmarking.measure import BACKWARDS, Answered
+from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import UsageError
 from llm_magics.runtime.response import Response
 from llm_magics.types import EngineTimings, StreamChunk, Timing, Usage

@@ -12,9 +12,10 @@ from nbclient import NotebookClient
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.notebook.auditing import audit
-from llm_magics.notebook.displays import footer, thinking
-from llm_magics.notebook.displays.answers import LiveDisplay, StaticDisplay
+from llm_magics.notebook.display import answer as footer
+from llm_magics.notebook.display import answer as thinking
+from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay
+from llm_magics.notebook.provenance import audit
 from llm_magics.runtime.response import Response
 from llm_magics.types import Timing, Usage
 from tests.kernels import Kernel

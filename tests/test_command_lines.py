@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics._util.tables import WideFrame
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
-from llm_magics.notebook.options import split, unescaped, without_comment
+from llm_magics.notebook.parsers import split, unescaped, without_comment
 from llm_magics.providers.model_catalog import providers_of
 from llm_magics.runtime import models
 from llm_magics.runtime.response import Response

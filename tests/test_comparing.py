@@ -13,8 +13,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.notebook import inert
-from llm_magics.notebook.displays.columns import Columns, differences
+from llm_magics.notebook import markdown
+from llm_magics.notebook.display.columns import Columns, differences
 from tests.kernels import Kernel
 from tests.serving import Asked, Says, chat_stream
 from tests.test_cell_outputs import Cell
@@ -70,7 +70,7 @@ def test_stopped_what_had_come_is_kept(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the frame, marked; every server saw its connection close."""
-    from llm_magics.notebook.displays import columns
+    from llm_magics.notebook.display import columns
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -133,8 +133,8 @@ def test_a_difference_holds_the_whole_of_both(one: list[str], other: list[str]) 
     assert words
     without_gone = re.sub(r"<del>.*?</del>|</?ins>", "", words[1])
     without_come = re.sub(r"<ins>.*?</ins>|</?del>", "", words[1])
-    assert without_gone.split() == inert.plain(texts[1]).split()
-    assert without_come.split() == inert.plain(texts[0]).split()
+    assert without_gone.split() == markdown.plain(texts[1]).split()
+    assert without_come.split() == markdown.plain(texts[0]).split()
 
 
 def test_there_may_be_nothing_to_compare() -> None:

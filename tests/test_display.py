@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.notebook.displays.answers import LiveDisplay, StaticDisplay, TextDisplay
-from llm_magics.notebook.displays.bars import Bar
-from llm_magics.notebook.displays.outputs import Output
-from llm_magics.notebook.displays.segments import Segmenter
+from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay, TextDisplay
+from llm_magics.notebook.display.output import Bar, Output, Segmenter
 from llm_magics.progress import Progress
 
 

@@ -12,7 +12,7 @@ import yaml
 
 import llm_magics
 from llm_magics.notebook.commands import COMMANDS, USAGE
-from llm_magics.notebook.options import (
+from llm_magics.notebook.parsers import (
     bench_parser,
     compare_parser,
     embed_parser,

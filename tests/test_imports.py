@@ -23,7 +23,21 @@ HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdo
 # From the top to the foundations: a module imports only from rows below its own, or from the
 # same entry. The longest entry that a module's name begins with is the one that counts.
 ORDER = [
-    ["notebook", "__main__"],
+    ["notebook.extension", "__main__"],
+    ["notebook.magics", "notebook.completion"],
+    ["notebook.commands"],
+    ["notebook.prompt_cell"],
+    ["notebook.compare_cell"],
+    ["notebook.embed_cell", "notebook.tool_calls", "notebook.explain", "notebook.picker"],
+    ["notebook.display"],
+    [
+        "notebook.parsers",
+        "notebook.frontend",
+        "notebook.provenance",
+        "notebook.markdown",
+        "notebook.line_calls",
+    ],
+    ["notebook"],
     ["benchmarking.bench", "benchmarking.compare"],
     ["benchmarking.measurements"],
     ["benchmarking.workload", "benchmarking.evaluation"],
@@ -34,7 +48,8 @@ ORDER = [
         "benchmarking.measure",
     ],
     ["benchmarking.scorers"],
-    ["benchmarking.analysis", "benchmarking.latencies", "benchmarking.judge"],
+    ["benchmarking.judge"],
+    ["benchmarking.analysis", "benchmarking.latencies"],
     ["benchmarking"],
     ["dataframes.accessor"],
     ["dataframes.dask", "dataframes.plot"],

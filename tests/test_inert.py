@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from llm_magics._util import typesetting
 from llm_magics._util.tex_commands import DRAWING
-from llm_magics.notebook import inert
-from llm_magics.notebook.highlighting import highlighted
+from llm_magics.notebook import markdown
+from llm_magics.notebook.markdown import highlighted
 from tests.kernels import Kernel
 
 TAGS = {
@@ -114,8 +114,8 @@ def assert_harmless(rendered: str) -> None:
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_known_payloads_are_harmless(payload: str) -> None:
     """No script, no image, no handler, no link but a plain one; alone and in mid-text."""
-    assert_harmless(inert.html(payload))
-    assert_harmless(inert.html(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
+    assert_harmless(markdown.html(payload))
+    assert_harmless(markdown.html(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
 
 
 @given(
@@ -127,12 +127,14 @@ def test_known_payloads_are_harmless(payload: str) -> None:
 )
 def test_fuzzed_text_is_harmless(parts: list[str]) -> None:
     """However the pieces are put together."""
-    assert_harmless(inert.html("".join(parts)))
+    assert_harmless(markdown.html("".join(parts)))
 
 
 def test_markdown_is_rendered() -> None:
     """Emphasis, code, tables, lists, and links that open elsewhere."""
-    rendered = inert.html("**a** `b`\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n[c](https://d.example)")
+    rendered = markdown.html(
+        "**a** `b`\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n[c](https://d.example)"
+    )
     for part in (
         "<strong>a</strong>",
         "<code>b</code>",
@@ -144,7 +146,7 @@ def test_markdown_is_rendered() -> None:
 
 def test_control_characters_are_taken_out() -> None:
     """An escape sequence must not reach a terminal; tabs and newlines stay."""
-    assert inert.plain("a\x1b[2Jb\tc\n\x07\x9bd") == "a[2Jb\tc\nd"
+    assert markdown.plain("a\x1b[2Jb\tc\n\x07\x9bd") == "a[2Jb\tc\nd"
 
 
 @pytest.mark.parametrize(
@@ -160,13 +162,13 @@ def test_control_characters_are_taken_out() -> None:
 )
 def test_formulas_reach_the_frontend_as_they_were_written(text: str, shown: str) -> None:
     """Underscores and stars in them are no emphasis; either pair of delimiters will do."""
-    assert shown in inert.html(text)
+    assert shown in markdown.html(text)
 
 
 @pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
 def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
     """They stand in what the frontend is told to leave alone."""
-    rendered = inert.html(text)
+    rendered = markdown.html(text)
     assert rendered.startswith('<div class="mathjax_ignore">')
     assert "mathjax_process" not in rendered
 
@@ -183,7 +185,7 @@ def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
 def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
     """It may link, fetch, style or define: it is not typeset."""
     for text in (f"${formula}$", f"$$\n{formula}\n$$", f"\\({formula}\\)"):
-        assert "mathjax_process" not in inert.html(text)
+        assert "mathjax_process" not in markdown.html(text)
 
 
 DEFINING = [
@@ -206,7 +208,11 @@ DEFINING = [
 def test_no_text_defines_or_loads_anything(command: str, written: str) -> None:
     """Between whatever delimiters, escaped by Markdown or not: MathJax is told to leave it alone."""
     text, name = written.format(command), re.split(r"[^A-Za-z]", command[1:])[0]
-    for shown in (inert.html(text), inert.escaped(text), typesetting.table(f"<td>{text}</td>")):
+    for shown in (
+        markdown.html(text),
+        markdown.escaped(text),
+        typesetting.table(f"<td>{text}</td>"),
+    ):
         assert f"\\{name}" not in _typeset(shown), shown
 
 
@@ -246,7 +252,7 @@ def _typeset(shown: str) -> str:
 def test_however_it_is_put_together(parts: list[str]) -> None:
     """What is left to be typeset holds drawing commands alone, and no dollar that would end it."""
     text = "".join(parts)
-    for shown in (inert.html(text), typesetting.table(f"<td>{text}</td>")):
+    for shown in (markdown.html(text), typesetting.table(f"<td>{text}</td>")):
         for _, formula in re.findall(
             r'class="mathjax_process">(\$\$?)(.*?)\1</', shown, re.DOTALL
         ):
@@ -266,7 +272,7 @@ def test_however_it_is_put_together(parts: list[str]) -> None:
 def test_formulas_of_answers_are_typeset(formula: str) -> None:
     """The commands that answers are written in, in all delimiters and in the cells of a table."""
     for text in (f"${formula}$", f"\\({formula}\\)", f"\\[{formula}\\]", f"$$\n{formula}\n$$"):
-        assert typesetting.PROCESS in inert.html(text)
+        assert typesetting.PROCESS in markdown.html(text)
     assert typesetting.PROCESS in typesetting.table(f"<td>so ${formula}$ is</td>")
 
 
@@ -337,7 +343,7 @@ print(shell.display_formatter.format(pandas.DataFrame())[0]["text/html"])
 
 def test_code_has_the_colours_of_the_page() -> None:
     """By JupyterLab's own names of them, so that they follow its theme."""
-    rendered = inert.html("```python\ndef f(x):\n    return 'a' # b\n```")
+    rendered = markdown.html("```python\ndef f(x):\n    return 'a' # b\n```")
     for colour, word in (
         ("keyword", "def"),
         ("def", "f"),
@@ -358,7 +364,7 @@ def test_code_has_the_colours_of_the_page() -> None:
 def test_code_stays_what_it_is(language: str, code: str) -> None:
     """In any language, known or not: its text is the same, and harmless."""
     code = code.replace("```", "")
-    rendered = inert.html(f"```{language}\n{code}\n```")
+    rendered = markdown.html(f"```{language}\n{code}\n```")
     assert_harmless(rendered)
     shown = unescape(re.sub(r"<[^>]*>", "", highlighted(code, language)))
     assert shown == code
@@ -366,4 +372,4 @@ def test_code_stays_what_it_is(language: str, code: str) -> None:
 
 def test_long_code_is_not_coloured() -> None:
     """A lexer can be slow on text that is made to be so."""
-    assert "<span" not in inert.html("```python\n" + "def f(): pass\n" * 2000 + "```")
+    assert "<span" not in markdown.html("```python\n" + "def f(): pass\n" * 2000 + "```")

@@ -15,9 +15,9 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics
 from llm_magics import ChatMessage
 from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
-from llm_magics.notebook import options
+from llm_magics.notebook import completion as prompts
+from llm_magics.notebook import parsers
 from llm_magics.notebook.commands import COMMANDS
-from llm_magics.notebook.completing import prompts
 from llm_magics.runtime.prompts.conversations import Turn
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
@@ -315,9 +315,9 @@ def test_help_lists_every_flag(shell: InteractiveShell) -> None:
     from llm_magics.notebook.magics import LLMMagics
 
     for method, parser in (
-        (LLMMagics.llm_cell, options.llm_cell_parser()),
-        (LLMMagics.embed_line, options.embed_parser("%embed")),
-        (LLMMagics.embed_cell, options.embed_parser("%%embed")),
+        (LLMMagics.llm_cell, parsers.llm_cell_parser()),
+        (LLMMagics.embed_line, parsers.embed_parser("%embed")),
+        (LLMMagics.embed_cell, parsers.embed_parser("%%embed")),
     ):
         text = method.__doc__ or ""
         for action in parser._actions:
@@ -393,15 +393,15 @@ def test_what_is_on_its_way_at_an_interrupt_is_shown_too(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Screen and variable hold the same, however unlucky the moment."""
-    from llm_magics.notebook import answering
+    from llm_magics.notebook import prompt_cell
 
-    class Unlucky(answering.Exchange):  # type: ignore[type-arg]
+    class Unlucky(prompt_cell.Exchange):  # type: ignore[type-arg]
         def __iter__(self) -> Iterator[StreamChunk]:
             yield next(super().__iter__())
             time.sleep(0.3)  # meanwhile the other words come in
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(answering, "Exchange", Unlucky)
+    monkeypatch.setattr(prompt_cell, "Exchange", Unlucky)
     with pytest.raises(Interrupted):
         shell.run_cell_magic("llm", "-o ans", "one two three")
     assert shell.user_ns["ans"].text == "one two three"
@@ -452,4 +452,4 @@ def test_tab_within_a_cell(
 def test_elsewhere_python_completes(cell: str) -> None:
     """What is no prompt, no expression in one, or an attribute, is left to IPython."""
     lines = cell.splitlines()
-    assert prompts.offer(cell, len(lines) - 1, lines[-1]) is None
+    assert prompts._offer_in_prompt(cell, len(lines) - 1, lines[-1]) is None

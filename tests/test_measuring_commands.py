@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, LLMError, UsageError
-from llm_magics.notebook.completing.lines import offer
+from llm_magics.notebook.completion import offer
 
 
 def run(shell: InteractiveShell, line: str) -> Any:

@@ -13,10 +13,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics._async.bridge import bridge
-from llm_magics.notebook.picker import markup, rows
-from llm_magics.notebook.picker.offers import Health
+from llm_magics.notebook.picker import widgets
+from llm_magics.notebook.picker.background import Health
 from llm_magics.notebook.picker.panel import Picker
-from llm_magics.notebook.picker.rows import Row
+from llm_magics.notebook.picker.widgets import Row
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.run_log import Totals
@@ -236,7 +236,7 @@ def test_a_terminal_gets_the_table(
     """With the model that is asked marked, and first."""
     shell.run_line_magic("llm", "pick")
     told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == list(rows.COLUMNS)
+    assert told[0].split() == list(widgets.COLUMNS)
     assert told[1].startswith("→  echo/echo")
     assert any("local/minilm-l6-v2" in line for line in told)
 
@@ -281,20 +281,20 @@ def test_what_services_say_is_escaped(name: str, detail: str) -> None:
     """Names of models and words of health are text, whatever is in them."""
     row = Row(f"x/{name}", ModelInfo(name, (detail,)))
     told = [
-        rows.as_html([row], row.name),
-        markup.said(name, is_wrong=True),
-        markup.asked(name),
-        markup.health(name, Health("ok", detail)),
-        markup.copied_line([f"%llm use x/{name}"]),
-        markup.totals(Totals(1, 2, 0.0, 1), 3.0),
+        widgets.as_html([row], row.name),
+        widgets.said(name, is_wrong=True),
+        widgets.asked(name),
+        widgets.health(name, Health("ok", detail)),
+        widgets.copied_line([f"%llm use x/{name}"]),
+        widgets.totals(Totals(1, 2, 0.0, 1), 3.0),
     ]
     plain = [
-        rows.as_html([Row("x/x", ModelInfo("x"))], "x/x"),
-        markup.said("x", is_wrong=True),
-        markup.asked("x"),
-        markup.health("x", Health("ok", "x")),
-        markup.copied_line(["%llm use x/x"]),
-        markup.totals(Totals(1, 2, 0.0, 1), 3.0),
+        widgets.as_html([Row("x/x", ModelInfo("x"))], "x/x"),
+        widgets.said("x", is_wrong=True),
+        widgets.asked("x"),
+        widgets.health("x", Health("ok", "x")),
+        widgets.copied_line(["%llm use x/x"]),
+        widgets.totals(Totals(1, 2, 0.0, 1), 3.0),
     ]
     for text, harmless in zip(told, plain, strict=True):
         reader, expected = Reader(), Reader()
@@ -309,15 +309,15 @@ def test_what_services_say_is_escaped(name: str, detail: str) -> None:
 def test_a_table_has_a_line_a_model(models: list[tuple[str, str]]) -> None:
     """However many there are, and whatever they are called."""
     made = [Row(f"x/{name}", ModelInfo(name, (what,))) for name, what in models]
-    assert rows.as_html(made, "").count("<tr>") == len(made) + 1
-    assert len(rows.labels(made)) == len(made)
-    assert rows.matching(made, "") == made
+    assert widgets.as_html(made, "").count("<tr>") == len(made) + 1
+    assert len(widgets.labels(made)) == len(made)
+    assert widgets.matching(made, "") == made
 
 
 def test_long_lists_are_cut_in_what_is_saved() -> None:
     """The chosen one is in it all the same."""
     made = [Row(f"x/{number}", ModelInfo(str(number))) for number in range(500)]
-    lines = rows.as_text(made, "x/499").splitlines()
+    lines = widgets.as_text(made, "x/499").splitlines()
     assert lines[1].startswith("→  x/499")
     assert lines[-1] == "and 460 more"
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
-from llm_magics._util.filesystem import decoded
+from llm_magics._util.filesystem import load_yaml
 from llm_magics.errors import LLMError, TemplateError
 from llm_magics.runtime.prompts import prompt_files
 from llm_magics.runtime.prompts.templates import names_in, render
@@ -427,7 +427,7 @@ def test_a_yaml_bomb_is_an_error(name: str) -> None:
     """In the head of a prompt file and in a settings file, before any value is made."""
     text = YAML_BOMBS[name]
     with pytest.raises(ValueError, match=r"\w"):
-        decoded(text)
+        load_yaml(text)
     write(f"---\n{text}\n---\nhi")
     with pytest.raises(TemplateError, match=r"file\.md"):
         prompt_files.load("file")
@@ -436,4 +436,4 @@ def test_a_yaml_bomb_is_an_error(name: str) -> None:
 def test_aliases_in_yaml_are_read() -> None:
     """A few of them, and merges."""
     text = "base: &b {t: 0}\none: {<<: *b, m: 1}\ntwo: *b\n"
-    assert decoded(text) == {"base": {"t": 0}, "one": {"t": 0, "m": 1}, "two": {"t": 0}}
+    assert load_yaml(text) == {"base": {"t": 0}, "one": {"t": 0, "m": 1}, "two": {"t": 0}}

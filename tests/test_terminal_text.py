@@ -24,11 +24,10 @@ from llm_magics._util import terminal
 from llm_magics._util.tables import SafeFrame, WideFrame
 from llm_magics.errors import ModelNotFoundError, ProviderError, UnsupportedError, nearest
 from llm_magics.host import terminal_view
-from llm_magics.notebook.commands.settings import parsed
-from llm_magics.notebook.displays.answers import TextDisplay
-from llm_magics.notebook.options import split, without_comment
-from llm_magics.notebook.picker import fields
-from llm_magics.notebook.printing import say
+from llm_magics.notebook.display.answer import TextDisplay
+from llm_magics.notebook.display.output import say
+from llm_magics.notebook.parsers import setting_value, split, without_comment
+from llm_magics.notebook.picker import widgets
 from llm_magics.progress import Progress
 from llm_magics.runtime.models import refuse_mute
 from llm_magics.runtime.response import Response
@@ -86,7 +85,7 @@ def lines_for(model: str, system: str | None = None) -> list[str]:
     """Return the lines of the picker for these settings."""
     config.model = model
     config.set("system", system)
-    return fields.lines(config)
+    return widgets.lines(config)
 
 
 def commands_in(lines: list[str]) -> list[str]:
@@ -115,7 +114,7 @@ def check_lines(model: str, system: str | None) -> None:
             assert split(rest) == [model]
         else:
             assert rest.partition(" ")[0] == "system"
-            assert parsed(rest.partition(" ")[2].strip()) == system
+            assert setting_value(rest.partition(" ")[2].strip()) == system
 
 
 @pytest.mark.parametrize("name", NASTY_NAMES)

@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.notebook.displays.answers import LiveDisplay, StaticDisplay, TextDisplay
+from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay, TextDisplay
 from llm_magics.runtime.parsing import answer_in_thoughts, json_values
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session

@@ -11,8 +11,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.notebook import answering, tool_rounds
-from llm_magics.notebook.tool_rounds import ToolRounds
+from llm_magics.notebook import prompt_cell, tool_calls
+from llm_magics.notebook.tool_calls import ToolRounds
 from llm_magics.runtime.response import Response
 from llm_magics.types import ToolCall
 from tests.kernels import Kernel
@@ -113,7 +113,7 @@ def test_who_sits_there_is_asked(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, answers: list[str], ran: list[str]
 ) -> None:
     """For each call, until all are allowed; what is not is told to the model as that."""
-    monkeypatch.setattr(tool_rounds, "rendering", lambda shell: "live")
+    monkeypatch.setattr(tool_calls, "rendering", lambda shell: "live")
     asked: list[str] = []
     seen: list[str] = []
 
@@ -161,7 +161,7 @@ def test_all_arguments_are_asked_about(
         ToolCall("d", "run", "[\u202e1]"),
         ToolCall("e", "run", ""),
     )
-    monkeypatch.setattr(tool_rounds, "rendering", lambda shell: "live")
+    monkeypatch.setattr(tool_calls, "rendering", lambda shell: "live")
     ToolRounds(shell, [run], is_allowed=False, ask=ask).messages(Response("", tool_calls=calls))
     lines = asked[0].splitlines()
     assert len(lines) == len(HIDING) + 2
@@ -184,7 +184,7 @@ def test_all_arguments_are_asked_about(
     assert "no JSON object" in asked[1]
     assert r"[\u202e1]" in asked[1]
     assert "without arguments" in asked[2]
-    monkeypatch.setattr(tool_rounds, "rendering", lambda shell: "static")
+    monkeypatch.setattr(tool_calls, "rendering", lambda shell: "static")
     with pytest.raises(errors.UsageError) as caught:
         ToolRounds(shell, [run], is_allowed=False).messages(Response("", tool_calls=calls))
     shown = "\n".join(caught.value._render_traceback_())
@@ -286,4 +286,4 @@ def test_an_interrupt_in_a_function_ends_the_cell(shell: InteractiveShell) -> No
     shell.run_cell("def slow():\n    'Slow.'\n    raise KeyboardInterrupt")
     with servers(one=wanting(("slow", "{}"))), pytest.raises(errors.Interrupted):
         shell.run_cell_magic("llm", "one/m --tools slow --yes -o ans", "hi")
-    assert answering.LAST in shell.user_ns
+    assert prompt_cell.LAST in shell.user_ns

@@ -163,7 +163,7 @@ _DEEPEST = 40
 _NUMBER = re.compile(r"[-+0-9a-fA-FxXob_:.]{1000,}")
 
 
-def decoded(text: str) -> Any:
+def load_yaml(text: str) -> Any:
     """
     Return the value in ``text``.
 

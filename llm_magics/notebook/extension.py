@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llm_magics import errors, host, kernel_loop, user_code
-from llm_magics.notebook import (
-    cell_keys,
-    frames_shown,
-    lines_of_prose,
-    tracebacks,
-    typed_keys,
-)
-from llm_magics.notebook.completing import complete
-from llm_magics.notebook.displays.bars import progress_view
+from llm_magics import errors, host, user_code
+from llm_magics.notebook import frontend, line_calls, typed_keys
+from llm_magics.notebook.completion import complete
+from llm_magics.notebook.display import frames
+from llm_magics.notebook.display.output import progress_view
+from llm_magics.notebook.frontend import asker
 from llm_magics.notebook.magics import LLMMagics
-from llm_magics.notebook.watching import asker
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:
@@ -32,14 +27,14 @@ def load(shell: InteractiveShell) -> None:
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
-    cell_keys.follow(shell)
-    tracebacks.guard(shell)
-    frames_shown.guard(shell)
+    frontend.follow(shell)
+    frontend.guard(shell)
+    frames.guard(shell)
     errors.show_full_tracebacks_if(_wants_full_traceback)
     host.show_in(lambda: progress_view(shell))
     host.ask_by(asker(shell))
-    user_code.label_cells_by(cell_keys.labeller(shell))
-    config.watch(kernel_loop.nest_if_wanted)
+    user_code.label_cells_by(frontend.labeller(shell))
+    config.watch(frontend.nest_if_wanted)
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -55,19 +50,19 @@ def unload(shell: InteractiveShell) -> None:
             each for each in shell.Completer.custom_matchers if each is not complete
         ]
     shell.display_formatter.formatters["text/html"].pop(".".join(_RESPONSE), None)
-    cell_keys.unfollow(shell)
-    tracebacks.unguard(shell)
-    frames_shown.unguard(shell)
+    frontend.unfollow(shell)
+    frontend.unguard(shell)
+    frames.unguard(shell)
     errors.show_full_tracebacks_if(lambda: False)
     host.show_in(host.terminal_view)
     host.ask_by(None)
     user_code.label_cells_by(None)
-    config.unwatch(kernel_loop.nest_if_wanted)
+    config.unwatch(frontend.nest_if_wanted)
 
 
 def _transformers() -> list[Callable[[list[str]], list[str]]]:
     """Return what changes a cell's lines before IPython reads them, in order."""
-    return [typed_keys.hide, keep_empty_cell, lines_of_prose.call_magics]
+    return [typed_keys.hide, keep_empty_cell, line_calls.call_magics]
 
 
 def keep_empty_cell(lines: list[str]) -> list[str]:
@@ -86,7 +81,7 @@ keep_empty_cell.has_side_effects = True  # type: ignore[attr-defined]
 
 
 def _response_html(response: object) -> str:
-    from llm_magics.notebook.inert import html
+    from llm_magics.notebook.markdown import html
 
     return html(str(response))
 

@@ -14,7 +14,7 @@ from IPython.core.magic import (
     no_var_expand,
 )
 
-from llm_magics.notebook import options
+from llm_magics.notebook import parsers
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,10 +44,10 @@ class LLMMagics(Magics):  # type: ignore[misc]
         replaced when the cell runs again. --tools lets the model call functions of the notebook, each
         call after a question unless --yes. --dry-run shows what would be sent, and its cost.
         """
-        from llm_magics.notebook import asking
+        from llm_magics.notebook import prompt_cell
 
-        parsed = options.llm_cell_parser().parse(line)
-        return asking.answer_cell(self.shell, parsed, cell, self._seen_from(local_ns))
+        parsed = parsers.llm_cell_parser().parse(line)
+        return prompt_cell.answer_cell(self.shell, parsed, cell, self._seen_from(local_ns))
 
     @needs_local_scope
     @no_var_expand
@@ -73,7 +73,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         Vectors are kept as they come: after an interrupt or a crash, the same line sends only
         what is missing.
         """
-        from llm_magics.notebook import embedding
+        from llm_magics.notebook import embed_cell as embedding
 
         return embedding.embed_expression(self.shell, line, self._seen_from(local_ns))
 
@@ -86,7 +86,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
                 [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dimensions N]
                 [--prefix TEXT] [--dry-run] [--yes]
         """
-        from llm_magics.notebook import embedding
+        from llm_magics.notebook import embed_cell as embedding
 
         return embedding.embed_lines(self.shell, line, cell)
 

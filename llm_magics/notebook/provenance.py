@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_magics._async.bridge import bridge
-from llm_magics.errors import LLMError
+from llm_magics.errors import LLMError, UsageError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 
 # The name under which an output's metadata hold it: of one answer, or a list of several.
 PROVENANCE = "llm_magics"
@@ -24,3 +31,68 @@ def told_by(call: Call) -> dict[str, Any]:
         return bridge.run(call.provenance())
     except LLMError:
         return {}
+
+
+_COLUMNS = [
+    "cell",
+    "model",
+    "digest",
+    "source",
+    "finish_reason",
+    "input_tokens",
+    "output_tokens",
+    "parameters",
+    "request",
+    "prompt",
+]
+
+
+def audit(path: Path) -> DataFrame:
+    """
+    One row for each answer in the notebook at ``path``, in their order.
+
+    Columns: ``cell`` (the number of its run), ``model``, ``digest`` of its weights where known,
+    ``source`` (``live`` or ``kept``), ``finish_reason``, tokens, ``parameters``, ``request`` (the
+    digest of all that was asked; the key of a recording), and the beginning of the cell.
+
+    Raises:
+        UsageError: it is no notebook.
+    """
+    import pandas as pd
+
+    from llm_magics._util.tables import SafeFrame
+
+    rows = [{"cell": cell, "prompt": prompt, **told} for cell, prompt, told in _told(_read(path))]
+    frame = SafeFrame(rows, columns=_COLUMNS)
+    numbers = dict.fromkeys(("cell", "input_tokens", "output_tokens"), "Int64")
+    return frame.assign(
+        **{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers}
+    ).astype(numbers)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        notebook = json.loads(path.expanduser().read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"{path} cannot be read as a notebook: {str(error)[:100]}"
+        raise UsageError(msg, hint="Write %llm audit NOTEBOOK.ipynb.") from None
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        msg = f"{path} is no notebook: it has no cells."
+        raise UsageError(msg, hint="Write %llm audit NOTEBOOK.ipynb.")
+    return notebook
+
+
+def _told(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """What stands in the outputs; a file may be anybody's, and anything may stand there."""
+    for cell in notebook["cells"]:
+        if not isinstance(cell, dict) or not isinstance(cell.get("outputs"), list):
+            continue
+        source = cell.get("source")
+        text = "".join(map(str, source)) if isinstance(source, list) else str(source or "")
+        for output in cell["outputs"]:
+            metadata = output.get("metadata") if isinstance(output, dict) else None
+            told = metadata.get(PROVENANCE) if isinstance(metadata, dict) else None
+            for each in told if isinstance(told, list) else [told]:  # several were asked at once
+                if isinstance(each, dict) and each:
+                    known = {name: each[name] for name in _COLUMNS[1:-1] if name in each}
+                    yield cell.get("execution_count"), text[:200], known

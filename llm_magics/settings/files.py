@@ -10,7 +10,7 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from llm_magics._util.filesystem import decoded
+from llm_magics._util.filesystem import load_yaml
 from llm_magics.errors import ConfigurationError
 from llm_magics.secrets import redact
 
@@ -75,8 +75,8 @@ def _unreadable(path: Path, error: Exception) -> ConfigurationError:
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    ".yaml": decoded,
-    ".yml": decoded,
+    ".yaml": load_yaml,
+    ".yml": load_yaml,
     ".json": json.loads,
     ".toml": tomllib.loads,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_magics.notebook.displays.answers import LiveDisplay
+from llm_magics.notebook.display.answer import LiveDisplay
 from tests.benchmarks.conftest import Record
 
 TOKENS_PER_S = 80

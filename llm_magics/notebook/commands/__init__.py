@@ -6,14 +6,14 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import Interrupted, UsageError, nearest
-from llm_magics.notebook.commands import answers, measuring, media, models, money, settings
+from llm_magics.notebook.commands import ask, benchmarks, history, models, settings
 from llm_magics.notebook.commands.registry import COMMANDS, PROSE, USAGE, Variables, command, say
-from llm_magics.notebook.options import bench_parser, compare_parser, without_comment
+from llm_magics.notebook.parsers import bench_parser, compare_parser, without_comment
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["COMMANDS", "answers", "measuring", "media", "models", "money", "run", "settings"]
+__all__ = ["COMMANDS", "ask", "benchmarks", "history", "models", "run", "settings"]
 
 
 def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:

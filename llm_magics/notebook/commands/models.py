@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llm_magics._util.terminal import shown_name, word
 from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word, say
-from llm_magics.notebook.options import split
+from llm_magics.notebook.parsers import split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError
-from llm_magics.notebook.options import split
-from llm_magics.notebook.printing import say
+from llm_magics.notebook.display.output import say
+from llm_magics.notebook.parsers import split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

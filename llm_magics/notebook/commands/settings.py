@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word, say
-from llm_magics.notebook.options import split, unescaped
+from llm_magics.notebook.parsers import setting_value, split, unescaped
 from llm_magics.secrets import Secret
 
 if TYPE_CHECKING:
@@ -23,27 +23,13 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if not key:
         return settings.frame()
     if value.strip():
-        wanted = parsed(value.strip())
+        wanted = setting_value(value.strip())
         if key == "stop" and isinstance(wanted, str):
             wanted = unescaped(wanted)
         settings.set(key, wanted)
         _take_back_if_refused(key)
     say(f"{key} = {shown(settings.get(key))!r}  ({settings.source(key)})")
     return None
-
-
-def parsed(value: str) -> Any:
-    """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
-    from llm_magics._util.filesystem import decoded
-
-    if value.lower() in ("none", "null"):
-        return None
-    if not value.startswith("["):
-        return value.strip("\"'")
-    try:
-        return decoded(value)
-    except ValueError:
-        return value
 
 
 def _take_back_if_refused(key: str) -> None:

@@ -1,22 +1,36 @@
-"""The panel of ``%llm pick``: its widgets, and what happens when they are touched."""
+"""The panel of ``%llm pick``: its widgets, and what happens when they are touched.
+
+The panel put into the cell, and a table for wherever there is no panel.
+
+A panel lives as long as its kernel, and a file opened without one would show an error in its
+place. So a plain table is an output of its own, in sight where the panel is not.
+"""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from llm_magics import host
 from llm_magics._util.terminal import shown_name
 from llm_magics.errors import LLMError
-from llm_magics.notebook.picker import fields, markup, rows
-from llm_magics.notebook.picker.offers import ASKING, Offers
-from llm_magics.notebook.picker.rows import Row
-from llm_magics.notebook.picker.work import Work
+from llm_magics.notebook.frontend import rendering
+from llm_magics.notebook.picker import widgets as fields
+from llm_magics.notebook.picker import widgets as markup
+from llm_magics.notebook.picker import widgets as rows
+from llm_magics.notebook.picker.background import ASKING, Offers, Work
+from llm_magics.notebook.picker.widgets import Row
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.models import refuse_mute
-from llm_magics.runtime.session import Session
+from llm_magics.runtime.session import Session, session
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
 
 ALL = "all"
 SHORT_NAMES = "short names"
@@ -278,3 +292,40 @@ class Picker:
         ready = sum(health.status == "ok" for health in self._offers.health.values())
         model = self._session.config.model
         return f"Picker(model={model!r}, ready={ready}/{len(self._offers.names)})"
+
+
+# How long providers are waited for: where what they tell later can be put in, and elsewhere.
+_WATCHED_S = 4.0
+_UNATTENDED_S = 10.0
+
+# The panel of each cell, which goes when the cell makes another.
+_panels: dict[str, Picker] = {}
+
+
+def pick(shell: InteractiveShell) -> None:
+    """Show a panel, and a plain table for whoever opens the file; unattended, that alone."""
+    key = host.running().key
+    _forget(shell, key)
+    shown_in = rendering(shell)
+    panel = Picker(session, _WATCHED_S if shown_in == "live" else _UNATTENDED_S)
+    table = panel.table()
+    if shown_in == "text":
+        sys.stdout.write(f"{table['text/plain']}\n")
+    if shown_in == "live":
+        _panels[key] = panel
+        shell.events.register("post_run_cell", panel.after_cell)
+        view = {
+            kind: data for kind, data in panel.box._repr_mimebundle_().items() if "widget" in kind
+        }
+        shell.display_pub.publish(data=view, metadata={})
+    else:
+        panel.close()
+    if shown_in != "text":
+        shell.display_pub.publish(data=table, metadata={})
+
+
+def _forget(shell: InteractiveShell, key: str) -> None:
+    panel = _panels.pop(key, None)
+    if panel is not None:
+        shell.events.unregister("post_run_cell", panel.after_cell)
+        panel.close()

@@ -26,7 +26,7 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from llm_magics._util.filesystem import decoded, write_whole
+from llm_magics._util.filesystem import load_yaml, write_whole
 from llm_magics.errors import LLMError, TemplateError, nearest, short
 from llm_magics.schemas import schema_of
 from llm_magics.secrets import scrub
@@ -157,7 +157,7 @@ def _users_folder() -> Path:
 
 def _decoded(path: Path, head: str) -> Any:
     try:
-        return decoded(head) or {}
+        return load_yaml(head) or {}
     except ValueError as error:
         msg = f"The head of {path} is no YAML: {error}"
         raise TemplateError(msg, hint="Put texts with a colon in them in quotes.") from None

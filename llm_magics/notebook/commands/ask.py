@@ -1,18 +1,90 @@
-"""Pictures and sound."""
+"""Prompts and answers: asked, kept, recorded, gone on with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.errors import UsageError
-from llm_magics.notebook.commands.registry import Variables, command
-from llm_magics.notebook.options import OptionParser, check_name, pairs
+from llm_magics.errors import UsageError, nearest
+from llm_magics.notebook.commands.registry import Variables, command, one_word, say
+from llm_magics.notebook.parsers import OptionParser, check_name, pairs, split
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+    from pandas import DataFrame
 
     from llm_magics.runtime.media_calls import MediaCall
+    from llm_magics.runtime.response import Response
+
+
+@command("ask TEXT", is_prose=True)
+def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
+    """
+    Ask the model of the settings; {{ names }} as in %%llm.
+
+    ``answer = %llm ask TEXT`` assigns the answer.
+    """
+    from llm_magics.notebook.prompt_cell import answer_line
+
+    return answer_line(shell, rest, variables)
+
+
+@command("explain [MODEL]")
+def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
+    """Have the last error explained; what is sent is shown before."""
+    from llm_magics.notebook.explain import material, show
+    from llm_magics.notebook.parsers import llm_cell_parser
+    from llm_magics.notebook.prompt_cell import answer
+    from llm_magics.runtime.prompts.prompt import Prompt
+
+    model = one_word("explain", rest, "a model") if rest else None
+    told = material()
+    show(shell, told)
+    return answer(shell, llm_cell_parser().parse(""), Prompt(told, model))
+
+
+@command("templates")
+def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """The prompts in files that -t can name, as a DataFrame."""
+    from llm_magics._util.filesystem import shown
+    from llm_magics._util.tables import WideFrame
+    from llm_magics.errors import LLMError
+    from llm_magics.runtime.prompts import prompt_files
+    from llm_magics.runtime.prompts.templates import names_in
+
+    rows: list[tuple[str, str, str | None, str, str]] = []
+    for name, path in sorted(prompt_files.names().items()):
+        try:
+            file = prompt_files.read(path)
+        except LLMError as error:  # one that is wrong hides no other
+            rows.append((name, f"({error})", None, "", shown(path)))
+            continue
+        names = names_in(f"{file.text}{file.system or ''}") - {"input"}
+        rows.append((name, file.description, file.model, ", ".join(sorted(names)), shown(path)))
+    return WideFrame(rows, columns=["name", "description", "model", "variables", "path"])
+
+
+@command("threads [NAME|clear [NAME]]")
+def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
+    """What the next prompt of each --thread will carry, as a DataFrame."""
+    from llm_magics.runtime.session import session
+
+    words = split(rest)
+    known = session.threads.names()
+    clears = words[:1] == ["clear"] and "clear" not in known
+    if len(words) > 1 + clears:
+        msg = f"%llm threads takes the name of one thread, and was given {rest!r}."
+        raise UsageError(
+            msg, hint="Write %llm threads, %llm threads NAME or %llm threads clear NAME."
+        )
+    name = next(iter(words[1:] if clears else words), None)
+    if name is not None and name not in known:
+        msg = f'There is no thread "{name}".'
+        raise UsageError(msg, hint=nearest(name, known))
+    if clears:
+        say(f"{session.threads.forget(name):,} turns are forgotten.")
+        return None
+    return session.threads.frame(name)
 
 
 @command("image TEXT [-o NAME] [--model M] [--size S]", is_prose=True)

@@ -13,10 +13,10 @@ from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics._util.terminal import shown_name
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
-from llm_magics.notebook import inert
-from llm_magics.notebook.displays.columns import Columns
+from llm_magics.notebook import markdown
+from llm_magics.notebook.display.columns import Columns
+from llm_magics.notebook.frontend import rendering
 from llm_magics.notebook.provenance import told_by
-from llm_magics.notebook.watching import rendering
 from llm_magics.progress import Progress
 from llm_magics.runtime.batch import Together
 from llm_magics.runtime.chat import ChatCall
@@ -124,7 +124,7 @@ def _show(
 def _print(names: list[str], texts: list[str]) -> None:
     for name, text in zip(names, texts, strict=True):
         if text:
-            sys.stdout.write(inert.plain(f"{shown_name(name)}:\n{text.strip()}\n\n"))
+            sys.stdout.write(markdown.plain(f"{shown_name(name)}:\n{text.strip()}\n\n"))
 
 
 def _frame(

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.notebook.options import check_name, embed_parser, without_comment
-from llm_magics.notebook.printing import say
+from llm_magics.notebook.display.output import say
+from llm_magics.notebook.parsers import check_name, embed_parser, without_comment
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -305,3 +305,17 @@ def _measuring(magic: str, about: str) -> OptionParser:
     add_parameters(parser)
     add("--yes", action="store_true", help="do not ask, whatever it may cost")
     return parser
+
+
+def setting_value(value: str) -> Any:
+    """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
+    from llm_magics._util.filesystem import load_yaml
+
+    if value.lower() in ("none", "null"):
+        return None
+    if not value.startswith("["):
+        return value.strip("\"'")
+    try:
+        return load_yaml(value)
+    except ValueError:
+        return value

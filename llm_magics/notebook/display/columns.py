@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llm_magics._util.terminal import shown_name
-from llm_magics.notebook import inert
-from llm_magics.notebook.displays.outputs import Bundle, Output
-from llm_magics.notebook.displays.pacing import Pacer
+from llm_magics.notebook import markdown
+from llm_magics.notebook.display.output import Bundle, Output, Pacer
 from llm_magics.notebook.provenance import PROVENANCE
 
 _ROW = '<div style="display: flex; flex-wrap: wrap; gap: 1.5em">'
@@ -82,19 +81,19 @@ def _plain(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) 
     for name, text, why in zip(names, texts, failures, strict=True):
         said = "\n".join(part for part in (text.strip(), why and f"({why})") if part)
         parts.append(f"{name}:\n{said}")
-    return inert.plain("\n\n".join(parts))
+    return markdown.plain("\n\n".join(parts))
 
 
 def _html(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) -> str:
     columns = "".join(
-        f"{_COLUMN}<strong>{inert.escaped(name)}</strong>{inert.html(text)}{_failed(why)}</div>"
+        f"{_COLUMN}<strong>{markdown.escaped(name)}</strong>{markdown.html(text)}{_failed(why)}</div>"
         for name, text, why in zip(names, texts, failures, strict=True)
     )
     return f"{_ROW}{columns}</div>"
 
 
 def _failed(why: str) -> str:
-    said = html.escape(inert.plain(why))
+    said = html.escape(markdown.plain(why))
     return f'<p class="mathjax_ignore"><em>{said}</em></p>' if why else ""
 
 
@@ -111,7 +110,7 @@ def differences(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
         told = f"{name} differs from {first[0]} in {count:,} word{'' if count == 1 else 's'}"
         plain.append(told)
         folded.append(
-            f'<details class="mathjax_ignore"><summary><em>{html.escape(inert.plain(told))}</em>'
+            f'<details class="mathjax_ignore"><summary><em>{html.escape(markdown.plain(told))}</em>'
             f"</summary><p>{words}</p></details>"
         )
     return {"text/plain": "\n".join(plain), "text/html": "".join(folded)} if plain else None
@@ -119,7 +118,7 @@ def differences(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
 
 def _compared(one: str, other: str) -> tuple[str, int]:
     """``other`` with what it lacks of ``one`` struck out, and the number of words in question."""
-    before, after = (re.findall(r"\S+\s*", inert.plain(text)) for text in (one, other))
+    before, after = (re.findall(r"\S+\s*", markdown.plain(text)) for text in (one, other))
     parts, count = [], 0
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes():

@@ -3,31 +3,132 @@ An answer on its way into a cell.
 
 Three displays behind one pair of methods: live where somebody watches, static where nobody
 does, and plain text in a terminal. Live and static leave the same outputs in the notebook.
+
+One line under an answer: who gave it, and what it took.
+
+It is an output of its own, and its figures differ from run to run: a notebook saved with it is
+not the one that runs by itself. So it is shown where the user wants it, and somebody watches.
 """
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from llm_magics._util.terminal import shown_name
+from llm_magics._util.text import dollars
+from llm_magics.completeness import is_cut
 from llm_magics.host import terminal_view
-from llm_magics.notebook import inert
-from llm_magics.notebook.displays import thinking
-from llm_magics.notebook.displays.bars import Bar
-from llm_magics.notebook.displays.outputs import Bundle, Output
-from llm_magics.notebook.displays.pacing import Pacer
-from llm_magics.notebook.displays.segments import Segmenter
-from llm_magics.notebook.displays.thinking import Thinking
+from llm_magics.notebook import markdown
+from llm_magics.notebook.display.output import Bar, Bundle, Output, Pacer, Segmenter
+from llm_magics.notebook.frontend import rendering
 from llm_magics.notebook.provenance import PROVENANCE
-from llm_magics.notebook.watching import rendering
 from llm_magics.progress import Progress
+from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.secrets import length_of_beginning
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+
+def show(publish: Callable[..., Any], response: Response) -> None:
+    """Publish the footer of ``response``."""
+    words = line(response)
+    small = f'<small class="mathjax_ignore" style="opacity: 0.7">{html.escape(words)}</small>'
+    publish(data={"text/plain": words, "text/html": small}, metadata={})
+
+
+def line(response: Response) -> str:
+    """The footer of ``response`` in words."""
+    parts = [shown_name(response.model), *_tokens(response), *_times(response), *_ending(response)]
+    return markdown.plain(" · ".join(part for part in parts if part))
+
+
+def _tokens(response: Response) -> list[str]:
+    read, written = response.usage.input_tokens, response.usage.output_tokens
+    if read is None and written is None:
+        return []
+    known = ["?" if count is None else f"{count:,}" for count in (read, written)]
+    return [f"{known[0]} → {known[1]} tokens"]
+
+
+def _times(response: Response) -> list[str]:
+    timing = response.timing
+    parts = []
+    if timing.load_s >= 0.05:
+        parts.append(f"{timing.load_s:.1f} s to load")
+    if timing.e2e_s is not None:
+        parts.append(f"{timing.e2e_s:.1f} s")
+    if timing.tokens_per_s is not None:
+        parts.append(f"{timing.tokens_per_s:,.0f} tokens/s")
+    return parts
+
+
+def _ending(response: Response) -> list[str]:
+    parts = []
+    if response.cached:
+        parts.append("given before")
+    elif response.cost_usd:
+        parts.append(dollars(response.cost_usd))
+    if is_cut(response.finish_reason):
+        parts.append("cut at max_tokens")
+    if response.finish_reason == INTERRUPTED:
+        parts.append("interrupted")
+    return parts
+
+
+_REFRESH_S = 0.5
+
+
+class Thinking:
+    """
+    Takes the thoughts of one answer.
+
+    While they come only their number of words is shown, in ``output``: thoughts are long, and
+    are read after the answer if at all.
+    """
+
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output = output
+        self._clock = clock
+        self._pieces: list[str] = []
+        self._shown_at = clock()
+
+    def write(self, text: str) -> None:
+        """More thoughts."""
+        self._pieces.append(text)
+        if self._clock() - self._shown_at >= _REFRESH_S:
+            self._shown_at = self._clock()
+            self._output.show({"text/html": f"<em>thinking: {self._words()}</em>"})
+
+    def close(self) -> None:
+        """Show all of them, folded."""
+        self._output.show(bundle("".join(self._pieces)))
+
+    def _words(self) -> str:
+        return _counted("".join(self._pieces))
+
+
+def bundle(thoughts: str) -> Bundle:
+    """Thoughts as they are shown and saved."""
+    words = _counted(thoughts)
+    inner = html.escape(markdown.plain(thoughts.strip()))
+    return {
+        "text/plain": f"(thought: {words})",
+        "text/html": (
+            f"<details><summary><em>thought: {words}</em></summary>"
+            f'<pre class="mathjax_ignore" style="white-space: pre-wrap">{inner}</pre></details>'
+        ),
+    }
+
+
+def _counted(text: str) -> str:
+    words = len(text.split())
+    return f"{words:,} word{'' if words == 1 else 's'}"
 
 
 class AnswerDisplay(Protocol):
@@ -111,7 +212,7 @@ class TextDisplay(_Displaying):
         if not self._wrote:
             self.show_progress(None)
         self._wrote = text or self._wrote
-        text = inert.plain(self._held + text)  # a whole key first: its end may begin another
+        text = markdown.plain(self._held + text)  # a whole key first: its end may begin another
         end = len(text) - length_of_beginning(text)
         self._held = text[end:]
         self._print(text[:end])
@@ -162,7 +263,7 @@ class StaticDisplay(_Displaying):
 
     def close(self) -> None:
         if self._thoughts.strip():
-            self._publish(data=thinking.bundle(self._thoughts), metadata={})
+            self._publish(data=bundle(self._thoughts), metadata={})
         segments = [each for each in [*self._segments, self._segmenter.open] if each.strip()]
         for number, segment in enumerate(segments, 1):
             is_last = number == len(segments)
@@ -217,7 +318,7 @@ class LiveDisplay(_Displaying):
         if not thoughts.strip():
             return
         first, *others = (output for output, _ in outputs)
-        first.show(thinking.bundle(thoughts))
+        first.show(bundle(thoughts))
         for output in others:
             output.clear()
         self._segmenter, self._written = Segmenter(), []
@@ -247,8 +348,8 @@ class LiveDisplay(_Displaying):
 
 
 def _bundle(segment: str) -> Bundle:
-    return {"text/plain": inert.plain(segment.strip("\n")), **_frame(segment)}
+    return {"text/plain": markdown.plain(segment.strip("\n")), **_frame(segment)}
 
 
 def _frame(segment: str) -> Bundle:
-    return {"text/html": inert.html(segment)}
+    return {"text/html": markdown.html(segment)}

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
-from llm_magics.notebook import options
+from IPython.core.completer import SimpleCompletion, context_matcher
+
+from llm_magics._util.terminal import word
+from llm_magics.notebook import parsers
+
+if TYPE_CHECKING:
+    from IPython.core.completer import CompletionContext
 
 
 class Offer(NamedTuple):
@@ -32,7 +39,7 @@ _FLAGS = {
 }
 _MODEL_COMMANDS = ("use", "pull", "delete", "models", "explain")
 # These take several models, and flags of their own.
-_MEASURING = {"bench": options.bench_parser, "compare": options.compare_parser}
+_MEASURING = {"bench": parsers.bench_parser, "compare": parsers.compare_parser}
 
 
 def offer(magic: str, line: str) -> Offer:
@@ -52,7 +59,7 @@ def _candidates(magic: str, words: list[str], fragment: str) -> tuple[str, Itera
     if last in _VALUES:
         return _VALUES[last]()
     if fragment.startswith("-"):
-        parser = options.llm_cell_parser() if magic == "%%llm" else options.embed_parser(magic)
+        parser = parsers.llm_cell_parser() if magic == "%%llm" else parsers.embed_parser(magic)
         return "flag", parser.flags
     return ("model", _models()) if magic == "%%llm" and not last.startswith("-") else ("", [])
 
@@ -159,10 +166,10 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
     "--template": _templates,
     "-t": _templates,
     "--thread": _threads,
-    "--format": lambda: ("format", list(options.FORMATS)),
+    "--format": lambda: ("format", list(parsers.FORMATS)),
     "--image": lambda: ("variable", list(variables())),
     "--schema": lambda: ("class", _classes()),
-    "-f": lambda: ("format", list(options.FORMATS)),
+    "-f": lambda: ("format", list(parsers.FORMATS)),
 }
 
 
@@ -177,3 +184,66 @@ def _models() -> list[str]:
     named = [*config.aliases, *config.routes]
     told = session.listings.names()
     return sorted({*built_in, *named, *told, config.model, config.embedding_model})
+
+
+# Open at the cursor, up to the word that is being written.
+_OPEN = re.compile(r"\{\{(?!.*\}\})(?P<before>.*?)(?P<word>\w*)$")
+_ASKING = re.compile(r"\s*%%?llm\b")
+
+
+def _offer_in_prompt(text: str, cursor_line: int, before: str) -> Offer | None:
+    """What could follow ``before``, the cursor's line up to it, in a cell of ``text``."""
+    lines = text.splitlines()
+    is_ours = _ASKING.match(before) or (cursor_line > 0 and _ASKING.match(lines[0]))
+    found = _OPEN.search(before)
+    if not is_ours or found is None:
+        return None
+    past, word = found["before"].rstrip(), found["word"]
+    if past.endswith("|"):
+        return Offer("filter", _filters(), word)
+    if past.endswith((".", "'", '"')):
+        return None  # an attribute or a text: Python knows more of these
+    return Offer("variable", variables(), word)
+
+
+def _filters() -> Iterable[str]:
+    from llm_magics.runtime.prompts.templates import filters
+
+    return filters()
+
+
+_LINE = re.compile(r"^\s*(%%?(?:llm|embed))\s(.*)$")
+
+
+@context_matcher(identifier="llm_magics.complete")
+def complete(context: CompletionContext) -> dict[str, Any]:
+    """What could be written at the cursor; nothing where that is not ours to say."""
+    before = context.line_with_cursor[: context.cursor_position]
+    offer = _offer_in_prompt(context.full_text, context.cursor_line, before) or _of_line(
+        before, context.cursor_line
+    )
+    if offer is None:
+        return {"completions": []}
+    matching = [text for name in offer.names if (text := _written(name, offer))]
+    return {
+        "completions": [SimpleCompletion(text=name, type=offer.kind) for name in sorted(matching)],
+        "matched_fragment": offer.fragment,
+        "suppress": bool(matching),
+    }
+
+
+def _written(name: str, offer: Offer) -> str | None:
+    """Return what to write for ``name``, if ``offer.fragment`` begins it and a line can hold it."""
+    spelled = word(name) if offer.kind == "model" else name
+    return (
+        spelled
+        if spelled and (name.startswith(offer.fragment) or spelled.startswith(offer.fragment))
+        else None
+    )
+
+
+def _of_line(before: str, cursor_line: int) -> Offer | None:
+    found = _LINE.match(before)
+    if found is None or (cursor_line != 0 and found[1].startswith("%%")):
+        return None
+    return offer(*found.groups())

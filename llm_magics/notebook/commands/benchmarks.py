@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import BudgetError, Interrupted, LLMError, UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, say
-from llm_magics.notebook.options import bench_parser, check_name, compare_parser, parameters_of
+from llm_magics.notebook.parsers import bench_parser, check_name, compare_parser, parameters_of
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

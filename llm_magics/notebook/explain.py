@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_magics.errors import UsageError
-from llm_magics.notebook import inert
-from llm_magics.notebook.watching import rendering
+from llm_magics.notebook import markdown
+from llm_magics.notebook.frontend import rendering
 from llm_magics.secrets import redact
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
 
 def show(shell: InteractiveShell, told: str) -> None:
     """What is sent, folded where that can be."""
-    shown = inert.plain(told)
+    shown = markdown.plain(told)
     if rendering(shell) == "text":
         sys.stdout.write(f"{shown}\n\n")
         return

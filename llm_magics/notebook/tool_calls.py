@@ -8,12 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_magics import kernel_loop
 from llm_magics._util.terminal import visible
 from llm_magics.completeness import is_cut
 from llm_magics.errors import LLMError, UsageError, nearest
-from llm_magics.notebook import inert
-from llm_magics.notebook.watching import rendering
+from llm_magics.notebook import frontend, markdown
+from llm_magics.notebook.frontend import rendering
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import CheckedCall
@@ -58,7 +57,7 @@ class ToolRounds:
         ask: Callable[[str], str] = input,
     ) -> None:
         self._shell = shell
-        self._toolbox = Toolbox(functions, kernel_loop.run)
+        self._toolbox = Toolbox(functions, frontend.run)
         self._is_allowed = is_allowed
         self._ask = ask
 
@@ -134,7 +133,7 @@ class ToolRounds:
         """Show the call and its result: the beginning on one line, and all of it folded."""
         line = f"{_written(call)} → {_beginning(result)}"
         if rendering(self._shell) == "text":
-            sys.stdout.write(f"{inert.plain(line)}\n")
+            sys.stdout.write(f"{markdown.plain(line)}\n")
             return
         told = visible(cut(result, _LONGEST_SHOWN), kept="\n\t")
         if "\n" in line:
@@ -142,12 +141,12 @@ class ToolRounds:
         summary = line.partition("\n")[0]
         self._shell.display_pub.publish(
             data={
-                "text/plain": inert.plain(line),
+                "text/plain": markdown.plain(line),
                 "text/html": (
                     '<details class="mathjax_ignore"><summary><code>'
-                    f"{html.escape(inert.plain(summary))}</code></summary>"
+                    f"{html.escape(markdown.plain(summary))}</code></summary>"
                     '<pre style="white-space: pre-wrap">'
-                    f"{html.escape(inert.plain(told))}</pre></details>"
+                    f"{html.escape(markdown.plain(told))}</pre></details>"
                 ),
             },
             metadata={},

@@ -1,45 +1,73 @@
-"""Prompts and answers: asked, kept, recorded, gone on with."""
+"""Calls and their costs, the recording, and the caches."""
 
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llm_magics.errors import UsageError, nearest
+from llm_magics.errors import UsageError
 from llm_magics.notebook.commands.registry import Variables, command, on_or_off, one_word, say
-from llm_magics.notebook.options import OptionParser, split
+from llm_magics.notebook.parsers import OptionParser
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.runtime.response import Response
+
+@command("runs")
+def runs(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """The calls of this session with their measurements, as a DataFrame."""
+    from llm_magics.api import runs as logged
+
+    return logged()
 
 
-@command("ask TEXT", is_prose=True)
-def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
+@command("audit NOTEBOOK")
+def audit(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
+    """Where the answers in a notebook file come from, as a DataFrame."""
+    from pathlib import Path
+
+    from llm_magics.notebook.provenance import audit as audited
+
+    return audited(Path(one_word("audit", rest, "a notebook", "notebook.ipynb")))
+
+
+@command("cost [cells]")
+def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
-    Ask the model of the settings; {{ names }} as in %%llm.
+    Calls, tokens and dollars of this session, by model or by cell.
 
-    ``answer = %llm ask TEXT`` assigns the answer.
+    ``unpriced`` calls are not in the dollars: what they cost is not known.
     """
-    from llm_magics.notebook.asking import answer_line
+    from llm_magics.api import runs as logged
 
-    return answer_line(shell, rest, variables)
+    if rest not in ("", "cells"):
+        msg = f"%llm cost takes cells or nothing, and was given {rest!r}."
+        raise UsageError(msg, hint="Write %llm cost cells to see what each cell has cost.")
+    calls = logged()
+    calls = calls.assign(calls=1, unpriced=calls["cost_usd"].isna())
+    by = ["cell", "provider", "model"] if rest else ["provider", "model"]
+    columns = ["calls", "input_tokens", "output_tokens", "cost_usd", "unpriced"]
+    # min_count: where no price is known the sum is unknown too, and not nothing.
+    return calls.groupby(by, dropna=False)[columns].sum(min_count=1)
 
 
-@command("explain [MODEL]")
-def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
-    """Have the last error explained; what is sent is shown before."""
-    from llm_magics.notebook.answering import answer
-    from llm_magics.notebook.explaining import material, show
-    from llm_magics.notebook.options import llm_cell_parser
-    from llm_magics.runtime.prompts.prompt import Prompt
+@command("budget [USD|off]")
+def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Refuse, before it is sent, what may cost more than is left of so many dollars."""
+    from llm_magics._util.text import dollars
+    from llm_magics.runtime.session import session
 
-    model = one_word("explain", rest, "a model") if rest else None
-    told = material()
-    show(shell, told)
-    return answer(shell, llm_cell_parser().parse(""), Prompt(told, model))
+    if rest == "off":
+        session.config.budget = None
+    elif rest:
+        session.config.set("budget", rest.removeprefix("$"))
+        session.budget.allow(session.config.budget)
+    now = session.budget
+    if now.limit_usd is None:
+        say("There is no budget: calls may cost what they cost.")
+    else:
+        say(f"{dollars(now.left_usd)} of {dollars(now.limit_usd)} is left.")
 
 
 @command("record [FILE|off]")
@@ -151,47 +179,3 @@ def _clear_vectors() -> str:
     count, _ = size_of(folder)
     size = forget_all(folder)
     return f"{count:,} vectors are forgotten, {size / 1e6:.1f} MB."
-
-
-@command("templates")
-def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """The prompts in files that -t can name, as a DataFrame."""
-    from llm_magics._util.filesystem import shown
-    from llm_magics._util.tables import WideFrame
-    from llm_magics.errors import LLMError
-    from llm_magics.runtime.prompts import prompt_files
-    from llm_magics.runtime.prompts.templates import names_in
-
-    rows: list[tuple[str, str, str | None, str, str]] = []
-    for name, path in sorted(prompt_files.names().items()):
-        try:
-            file = prompt_files.read(path)
-        except LLMError as error:  # one that is wrong hides no other
-            rows.append((name, f"({error})", None, "", shown(path)))
-            continue
-        names = names_in(f"{file.text}{file.system or ''}") - {"input"}
-        rows.append((name, file.description, file.model, ", ".join(sorted(names)), shown(path)))
-    return WideFrame(rows, columns=["name", "description", "model", "variables", "path"])
-
-
-@command("threads [NAME|clear [NAME]]")
-def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
-    """What the next prompt of each --thread will carry, as a DataFrame."""
-    from llm_magics.runtime.session import session
-
-    words = split(rest)
-    known = session.threads.names()
-    clears = words[:1] == ["clear"] and "clear" not in known
-    if len(words) > 1 + clears:
-        msg = f"%llm threads takes the name of one thread, and was given {rest!r}."
-        raise UsageError(
-            msg, hint="Write %llm threads, %llm threads NAME or %llm threads clear NAME."
-        )
-    name = next(iter(words[1:] if clears else words), None)
-    if name is not None and name not in known:
-        msg = f'There is no thread "{name}".'
-        raise UsageError(msg, hint=nearest(name, known))
-    if clears:
-        say(f"{session.threads.forget(name):,} turns are forgotten.")
-        return None
-    return session.threads.frame(name)

@@ -1,0 +1,238 @@
+"""
+Where a long answer goes on in a new display.
+
+Each update of a display sends all of it again, so a display must not grow for ever. The rule
+looks at the text alone, line by complete line: shown live or all at once, the same text is
+cut at the same places.
+
+When a growing display is worth sending again.
+
+Sent at every token, an answer of n bytes costs n² on the wire. Sent when enough has grown, it
+costs a multiple of n; sent too rarely, it looks stuck. So: no more often than ten times a
+second; then after every 160 new characters; and sooner than that while a budget lasts, which
+grows with the text. The budget for a display that has stood still for long is larger.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from llm_magics._util.terminal import escaped
+from llm_magics.host import View, terminal_view
+from llm_magics.notebook import markdown
+from llm_magics.notebook.frontend import rendering
+from llm_magics.progress import Progress
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+# Characters after which a display is full at the next paragraph's end: small at first, so that
+# short answers move smoothly; in the end ever larger, for JupyterLab shows no more than fifty
+# outputs of a cell.
+_FULL_AT_FIRST = 2000
+_FULL = 3000
+_FIRST = 25
+_GROWING_AFTER = 40
+_GROWTH = 2.0
+
+# Also inside a list or a quote. What stands behind backticks holds none, or it is no fence.
+_FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d+[.)])\s+)*(```+(?=[^`]*$)|~~~+)(.*)")
+
+# A line that starts a paragraph, heading, fence or table, and goes on with nothing before it.
+_STARTS_BLOCK = re.compile(r"(?![-*+>]\s|\d+[.)]\s)\S")
+
+
+class Segmenter:
+    """Takes an answer piece by piece, and gives the segments that are complete."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._length = 0
+        self._rest = ""
+        self._fence = ""
+        self._after_blank = False
+        self._closed = 0
+
+    @property
+    def open(self) -> str:
+        """The segment that is still growing."""
+        return "".join(self._lines) + self._rest
+
+    @property
+    def open_length(self) -> int:
+        """How long `open` is, without putting it together."""
+        return self._length + len(self._rest)
+
+    def feed(self, text: str) -> list[str]:
+        """The segments that ``text`` completes."""
+        self._rest += text
+        if "\n" not in text:
+            return []
+        *lines, self._rest = self._rest.split("\n")
+        return [segment for line in lines if (segment := self._take(line + "\n"))]
+
+    def _take(self, line: str) -> str:
+        closed = ""
+        if self._breaks_before(line):
+            closed = "".join(self._lines)
+            self._lines, self._length = [], 0
+            self._closed += 1
+        self._lines.append(line)
+        self._length += len(line)
+        self._follow_fence(line)
+        self._after_blank = not line.strip()
+        return closed
+
+    def _breaks_before(self, line: str) -> bool:
+        return (
+            self._length >= self._limit()
+            and self._after_blank
+            and not self._fence
+            and _STARTS_BLOCK.match(line) is not None
+        )
+
+    def _limit(self) -> float:
+        if self._closed < _FIRST:
+            return _FULL_AT_FIRST
+        return _FULL * _GROWTH ** max(0, self._closed - _GROWING_AFTER)
+
+    def _follow_fence(self, line: str) -> None:
+        mark = _FENCE.match(line)
+        if mark is None:
+            return
+        if not self._fence:
+            self._fence = mark[1]
+        elif mark[1].startswith(self._fence) and not mark[2].strip():
+            self._fence = ""
+
+
+# What is shown, by MIME type.
+Bundle = dict[str, str]
+
+
+class Output:
+    """Appears in the cell when first shown, and is replaced in place afterwards."""
+
+    def __init__(self, publish: Callable[..., Any]) -> None:
+        self._publish = publish
+        self._transient = {"display_id": uuid4().hex}
+        self.is_shown = False
+
+    def show(self, bundle: Bundle, metadata: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Show ``bundle``, in place of what was shown before."""
+        self._publish(
+            data=bundle,
+            metadata=dict(metadata),
+            transient=self._transient,
+            update=self.is_shown,
+        )
+        self.is_shown = True
+
+    def clear(self) -> None:
+        """Show nothing, if anything was shown."""
+        if self.is_shown:
+            self.show({})
+
+
+_REFRESH_S = 0.2
+
+
+def progress_view(shell: InteractiveShell) -> View:
+    """Where work that is no answer shows its progress: nowhere, if nobody watches."""
+    shown_in = rendering(shell)
+    if shown_in == "text":
+        return terminal_view()
+    if shown_in == "static":
+        return lambda progress: None
+    return Bar(Output(shell.display_pub.publish))
+
+
+class Bar:
+    """Shows progress in ``output``, a few times a second; gone when the work has ended."""
+
+    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output = output
+        self._clock = clock
+        self._shown_at = float("-inf")
+
+    def __call__(self, progress: Progress | None) -> None:
+        if progress is None:
+            self._output.clear()
+        elif self._clock() - self._shown_at >= _REFRESH_S or progress.fraction == 1:
+            self._shown_at = self._clock()
+            self._output.show(_bundle(progress))
+
+
+def _bundle(progress: Progress) -> Bundle:
+    from llm_magics.notebook import markdown  # loading the extension should not import it
+
+    fraction = progress.fraction
+    value = f' value="{fraction:.3f}"' if fraction is not None else ""
+    told = markdown.plain(str(progress))
+    words = html.escape(told)
+    return {
+        "text/plain": told,
+        "text/html": f'<progress{value} style="width: 14em"></progress> <code>{words}</code>',
+    }
+
+
+_SHORTEST_S = 0.1
+_LONGEST_S = 0.4
+_STEP = 160
+# Of a display that could not be cut: a fraction of it, so that the sum stays linear.
+_STEP_FRACTION = 0.04
+# Bytes that may be sent at the start, and for each character of the text.
+_BUDGET = (6_000, 12)
+_BUDGET_WHEN_SLOW = (9_000, 18)
+_BUDGET_AT_MOST = (9_000, 25)  # a table can be rendered to a hundred times its text
+_ENVELOPE = 700  # what Jupyter adds to each message, in bytes
+
+
+class Pacer:
+    """Decides about one answer; ``clock`` is in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sent_at = float("-inf")
+        self._shown = 0
+        self._total = 0
+        self._sent = 0
+        self._last_size = 0
+
+    def grew(self, characters: int) -> None:
+        """The answer has so many more characters."""
+        self._total += characters
+
+    def is_due(self, open_length: int) -> bool:
+        """Whether a display of ``open_length`` characters should be sent now."""
+        waited = self._clock() - self._sent_at
+        if waited < _SHORTEST_S or self._total == self._shown:
+            return False
+        cost = self._sent + _ENVELOPE + max(2 * open_length, self._last_size)
+        if self._total - self._shown >= max(_STEP, _STEP_FRACTION * open_length):
+            start, each = _BUDGET_AT_MOST
+        elif waited >= _LONGEST_S:
+            start, each = _BUDGET_WHEN_SLOW
+        else:
+            start, each = _BUDGET
+        return cost <= start + each * self._total
+
+    def sent(self, size: int) -> None:
+        """A display was sent, of ``size`` bytes."""
+        self._sent_at = self._clock()
+        self._shown = self._total
+        self._sent += size + _ENVELOPE
+        self._last_size = size
+
+
+def say(text: str) -> None:
+    """Print a line, with characters escaped that could change a terminal or hide something."""
+    sys.stdout.write(f"{markdown.plain(escaped(text))}\n")

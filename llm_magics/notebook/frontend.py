@@ -1,0 +1,242 @@
+"""
+Coroutines of the notebook's own: an async tool, or ``asyncio.run()`` typed in a cell.
+
+The kernel's loop runs already while a cell does, so such a coroutine gets a loop of its own, in
+a thread of its own. What is bound to the kernel's loop — a client made in a cell, a lock —
+works there alone: for it the setting ``loop: nested`` lets the kernel's loop be entered again.
+That patches asyncio for the whole process, and for good, and so is never done unasked.
+
+Tracebacks without keys in them, and without what could change a terminal.
+
+``%xmode Verbose`` shows the variables of every function, and an error of another package may
+quote a request, or an answer. So what IPython is about to show of any error is read over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from llm_magics import host
+from llm_magics._util.terminal import coloured
+from llm_magics.errors import ConfigurationError, LLMError
+from llm_magics.host import Cell
+from llm_magics.secrets import redact
+from llm_magics.settings.config import config
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+
+    from llm_magics.host import Asker
+
+
+_T = TypeVar("_T")
+
+# From here on the older of the two packages makes every request in the process fail.
+_TOO_NEW = (3, 14)
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of ``work``, waited for where a loop may be running; stopping cancels it."""
+    if _is_nested() and (loop := _running()) is not None:
+        _patcher().apply(loop)
+        return _entered(loop, work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def nest_if_wanted() -> None:
+    """Let the running loop be entered again, where the settings ask for it."""
+    try:
+        wanted = _is_nested()
+    except LLMError:  # the settings cannot be read, which is told of where one is needed
+        return
+    if wanted and (loop := _running()) is not None:
+        _patcher().apply(loop)
+
+
+def _entered(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
+    task = loop.create_task(work)
+    try:
+        return loop.run_until_complete(task)
+    except BaseException:
+        task.cancel()  # an Interrupt leaves it running on the kernel's loop otherwise
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        raise
+
+
+def _is_nested() -> bool:
+    return bool(config.loop == "nested")
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _patcher() -> ModuleType:
+    """
+    The package that patches; never both, for each would undo the other.
+
+    Raises:
+        ConfigurationError: there is none for this Python.
+    """
+    try:
+        import nest_asyncio2
+    except ImportError:
+        import nest_asyncio
+    else:
+        patcher: ModuleType = nest_asyncio2
+        return patcher
+    if sys.version_info >= _TOO_NEW:
+        config.reset("loop")
+        msg = "loop: nested needs nest-asyncio2 on this Python."
+        raise ConfigurationError(msg, hint="Run: pip install nest-asyncio2, and restart.")
+    older: ModuleType = nest_asyncio
+    return older
+
+
+def follow(shell: InteractiveShell) -> None:
+    """Have `cells` told of every cell that begins to run."""
+    own = _Follower(shell)
+    shell.events.register("pre_run_cell", own.begin)
+    shell.llm_magics_follower = own
+    host.begin(Cell(_in_metadata(shell), _stored(shell) - 1))  # the cell that is running
+
+
+def unfollow(shell: InteractiveShell) -> None:
+    """Take that back."""
+    own = shell.__dict__.pop("llm_magics_follower", None)
+    if own is not None:
+        shell.events.unregister("pre_run_cell", own.begin)
+    host.begin(Cell())
+
+
+def labeller(shell: InteractiveShell) -> Callable[[CodeType], str | None]:
+    """Return a function that names the cell of a code object as IPython's tracebacks do."""
+    name_of = getattr(shell.compile, "format_code_name", None)
+
+    def label(code: CodeType) -> str | None:
+        found = name_of(code.co_filename) if name_of else None
+        return " ".join(found) if found else None
+
+    return label
+
+
+class _Follower:
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+
+    def begin(self, info: ExecutionInfo) -> None:
+        """IPython's event before a cell runs."""
+        if info.silent:
+            return
+        key = info.cell_id or _in_metadata(self._shell) or self._by_text(info.raw_cell)
+        host.begin(Cell(str(key), _stored(self._shell)))
+
+    def _by_text(self, text: str) -> str:
+        """
+        For frontends that do not say which cell it is.
+
+        A terminal has no cells, and whoever runs a notebook unattended runs each once: there
+        the same words twice are two turns.
+        """
+        is_terminal = type(self._shell).__name__ == "TerminalInteractiveShell"
+        if is_terminal or (hasattr(self._shell, "kernel") and not is_watched(self._shell)):
+            return ""
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _stored(shell: InteractiveShell) -> int:
+    """
+    How many cells are in the history, which is the number of the next one.
+
+    (``execution_count`` is raised before a cell runs, or after it, as IPython's version has it.)
+    """
+    return len(shell.history_manager.input_hist_parsed)
+
+
+def _in_metadata(shell: InteractiveShell) -> str:
+    """The cell's id in the request that runs it, where IPython itself was not told."""
+    get_parent = getattr(shell, "get_parent", None)
+    metadata: Any = (get_parent() or {}).get("metadata") if get_parent else None
+    if not isinstance(metadata, dict):
+        return ""
+    colab = metadata.get("colab")
+    return str(
+        metadata.get("cellId") or (colab.get("cell_id") if isinstance(colab, dict) else "") or ""
+    )
+
+
+Rendering = Literal["live", "static", "text"]
+
+
+def rendering(shell: InteractiveShell) -> Rendering:
+    """
+    How answers are to be shown in ``shell``: the setting ``render``, or what fits.
+
+    ``live`` where somebody watches a notebook, ``static`` where it runs by itself or its
+    output is captured, ``text`` in a terminal.
+    """
+    chosen: str = config.render
+    if chosen == "live":
+        return "live"
+    if chosen == "static":
+        return "static"
+    if chosen == "text" or not hasattr(shell, "kernel"):
+        return "text"
+    return "live" if is_watched(shell) else "static"
+
+
+def is_watched(shell: InteractiveShell) -> bool:
+    """Whoever runs a notebook unattended (nbclient, papermill, nbval) allows no questions."""
+    from IPython.core.displaypub import CapturingDisplayPublisher
+
+    if isinstance(shell.display_pub, CapturingDisplayPublisher):
+        return False
+    return bool(getattr(shell.kernel, "_allow_stdin", True))
+
+
+def asker(shell: InteractiveShell) -> Asker:
+    """Puts questions to whoever watches ``shell``; ``None`` is the answer where nobody does."""
+
+    def ask(question: str) -> str | None:
+        shown_in = rendering(shell)
+        is_there = shown_in == "live" or (shown_in == "text" and sys.stdin.isatty())
+        return input(question) if is_there else None
+
+    return ask
+
+
+_SHOW = "_showtraceback"
+
+
+def guard(shell: InteractiveShell) -> None:
+    """Have keys and controls taken out of all tracebacks that ``shell`` shows."""
+    unguard(shell)
+    show = getattr(shell, _SHOW)
+
+    def show_without_keys(kind: Any, error: Any, lines: Any) -> None:
+        told = str(error)
+        kept = error if _shown(told) == told else _shown(told)
+        show(kind, kept, [_shown(line) for line in lines])
+
+    show_without_keys.llm_magics = True  # type: ignore[attr-defined]
+    setattr(shell, _SHOW, show_without_keys)
+
+
+def _shown(text: str) -> str:
+    return coloured(redact(text))
+
+
+def unguard(shell: InteractiveShell) -> None:
+    """Take that back."""
+    if hasattr(vars(shell).get(_SHOW), "llm_magics"):
+        delattr(shell, _SHOW)

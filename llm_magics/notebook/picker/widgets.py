@@ -1,0 +1,302 @@
+"""What can be picked, as the lines of a list and of a table."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import ipywidgets as widgets
+
+from llm_magics._util.terminal import escaped, plain, shown_name, visible, word
+from llm_magics._util.text import dollars
+from llm_magics.errors import UsageError
+from llm_magics.notebook import markdown
+from llm_magics.notebook.parsers import setting_value as read
+from llm_magics.notebook.parsers import without_comment
+from llm_magics.notebook.picker.background import Health
+from llm_magics.providers.base import ModelInfo
+from llm_magics.runtime.storage.run_log import Totals
+from llm_magics.settings.config import Config
+
+# Browsers fold plain spaces in a list's lines.
+_SPACE = "\N{NO-BREAK SPACE}"
+
+# A longer name is cut in the list, which would else be all spaces.
+_LONGEST_NAME = 44
+
+COLUMNS = ("model", "size", "context", "price", "abilities", "state")
+
+# The rows of the table that is saved with the notebook.
+_MOST_SAVED = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model that can be picked, by its full name."""
+
+    name: str
+    info: ModelInfo
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its line, a text a column."""
+        info = self.info
+        told = (
+            shown_name(self.name),
+            _size(info.size_bytes),
+            _context(info.context),
+            _price(info.input_usd, info.output_usd),
+            shown_name(", ".join(info.abilities)),
+            _state(info),
+        )
+        return tuple(markdown.plain(text) for text in told)
+
+
+def rows_of(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
+    """The models that providers offer, those that chat before the others."""
+    rows = [Row(f"{name}/{info.name}", info) for name, infos in offered.items() for info in infos]
+    return sorted(
+        rows, key=lambda row: bool(row.info.abilities) and "chat" not in row.info.abilities
+    )
+
+
+def matching(rows: Iterable[Row], wanted: str) -> list[Row]:
+    """Those in whose lines all words of ``wanted`` occur."""
+    words = wanted.lower().split()
+    return [row for row in rows if all(word in " ".join(row.cells).lower() for word in words)]
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """The lines of a list, in columns as wide as they need be."""
+    cells = [(_cut(row.cells[0]), *row.cells[1:]) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        .rstrip()
+        .replace(" ", _SPACE)
+        for line in cells
+    ]
+
+
+def as_text(rows: Sequence[Row], chosen: str) -> str:
+    """The table for a terminal and for what is saved, with the chosen model marked."""
+    lines = [("", *COLUMNS), *_marked(rows, chosen)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    told = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    return "\n".join([*told, *_more(rows)])
+
+
+def as_html(rows: Sequence[Row], chosen: str) -> str:
+    """The same for a page."""
+    head = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS))
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>"
+        for line in _marked(rows, chosen)
+    )
+    more = "".join(f"<p>{line}</p>" for line in _more(rows))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="llm-pick-table mathjax_ignore">{table}{more}</div>'
+
+
+def _marked(rows: Sequence[Row], chosen: str) -> list[tuple[str, ...]]:
+    first = sorted(rows, key=lambda row: row.name != chosen)[:_MOST_SAVED]
+    return [("→" if row.name == chosen else "", *row.cells) for row in first]
+
+
+def _more(rows: Sequence[Row]) -> list[str]:
+    return [f"and {len(rows) - _MOST_SAVED:,} more"] if len(rows) > _MOST_SAVED else []
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _size(size_bytes: int | None) -> str:
+    if not size_bytes:
+        return ""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+
+
+def _context(tokens: int | None) -> str:
+    if tokens is None:
+        return ""
+    if tokens >= 1_000_000:
+        return f"{tokens / 1e6:.3g}M"
+    return f"{tokens / 1000:.0f}k" if tokens >= 10_000 else f"{tokens:,}"
+
+
+def _price(input_usd: float | None, output_usd: float | None) -> str:
+    """US dollars for a million tokens read and written."""
+    if input_usd is None:
+        return ""
+    if not input_usd and not output_usd:
+        return "free"
+    return f"${input_usd:g}" if output_usd is None else f"${input_usd:g} / ${output_usd:g}"
+
+
+def _state(info: ModelInfo) -> str:
+    if info.loaded:
+        return "loaded"
+    return "not pulled" if info.pulled is False else ""
+
+
+class Parameter(NamedTuple):
+    """A setting that has a field, and the hint in it while nothing is set."""
+
+    key: str
+    hint: str
+    width: str = "7.5em"
+
+
+PARAMETERS = (
+    Parameter("temperature", "0 or more"),
+    Parameter("max_tokens", "longest answer"),
+    Parameter("top_p", "0 to 1"),
+    Parameter("seed", "a number"),
+    Parameter("system", "the system message of every prompt", "26em"),
+)
+
+
+def field_of(parameter: Parameter) -> widgets.VBox:
+    """A field under its name."""
+    name = widgets.HTML(f"<small>{parameter.key}</small>", layout={"margin": "0 2px"})
+    text = widgets.Text(
+        placeholder=parameter.hint,
+        continuous_update=False,
+        layout={"width": parameter.width},
+    )
+    return widgets.VBox([name, text])
+
+
+def shown(config: Config, key: str) -> str:
+    """A setting as it stands in its field."""
+    value = config.get(key)
+    return "" if value is None else str(value)
+
+
+def parsed(text: str) -> Any:
+    """What a field says: nothing is ``None``, and the settings coerce the rest."""
+    return text.strip() or None
+
+
+def lines(config: Config) -> list[str]:
+    """
+    Return the magics that would set all of it, each on one line, quoted as magics read them.
+
+    What no line can say becomes a comment: a name may be a service's, and the lines are run.
+    """
+    told = [_use(config.model)]
+    for parameter in PARAMETERS:
+        value = shown(config, parameter.key)
+        if value and config.source(parameter.key) == "set in this session":
+            told.append(_set(parameter.key, value))
+    return told
+
+
+def refuse_unprintable(model: str) -> None:
+    """Refuse a model whose name has controls or line breaks: no magic could name it."""
+    if plain(model) != model or len(model.splitlines()) > 1 or "\t" in model:
+        msg = f"{shown_name(model)} has control characters in its name, and cannot be picked."
+        raise UsageError(msg, hint="Give the model another name at its service.")
+
+
+def _use(model: str) -> str:
+    spelled = word(model)
+    if spelled is None:
+        return f"# The name {shown_name(model)} has characters that cannot be shown on a line."
+    return f"%llm use {spelled}"
+
+
+def _set(key: str, value: str) -> str:
+    """Return the line that sets ``key``, in the first form that is read as ``value``."""
+    if visible(value) == value:
+        for form in (value, f'"{value}"', f"'{value}'"):
+            # IPython reads a question mark at the end as a question, a backslash as more lines.
+            if form[-1] not in "?\\" and read(without_comment(form).strip()) == value:
+                return f"%llm config {key} {form}"
+    return f"# The value of {key} does not fit on a line of %llm config."
+
+
+STYLE = """<style>
+.llm-pick select { font-family: var(--jp-code-font-family, monospace); font-size: 12px; }
+.llm-pick .llm-line { user-select: all; padding: 2px 6px; white-space: pre;
+  background: var(--jp-layout-color2, #8882); border-radius: 3px; }
+.llm-pick small { opacity: .75; }
+</style>"""
+
+# In sight where the panel is not; and what JupyterLab says of a panel without a kernel is not.
+TABLE_STYLE = """<style>
+.jp-OutputArea:has(.llm-pick) .llm-pick-table { display: none; }
+.jp-OutputArea:has(.llm-pick-table) .jp-OutputArea-output.jupyter-widgets:not(:has(*)) { display: none; }
+</style>"""
+
+# A colour for those who see it, and always the words beside it.
+_COLOURS = {
+    "ok": "var(--jp-success-color1, #388e3c)",
+    "unavailable": "var(--jp-error-color1, #d32f2f)",
+}
+_WORDS = {"ok": "ready", "unavailable": "not ready", "asking": "asking"}
+
+# The page's own clipboard: the kernel may run elsewhere. The line can be selected by hand too.
+_COPY = (
+    "navigator.clipboard.writeText(this.dataset.line)"
+    ".then(() => {this.textContent = 'copied'; setTimeout(() => {this.textContent = 'copy'}, 1500)})"
+)
+
+
+def health(name: str, told: Health) -> str:
+    """How a provider is, in words and colour."""
+    colour = _COLOURS.get(told.status, "gray")
+    words = _WORDS.get(told.status, told.status)
+    detail = f": {told.detail}" if told.detail and told.status != "asking" else ""
+    return (
+        f'<span style="color: {colour}">●</span> '
+        f"<b>{_safe(name)}</b> is {_safe(words)}{_safe(detail)}"
+    )
+
+
+def asked(model: str) -> str:
+    """Which model is asked now."""
+    return f"asking <b>{_name(model)}</b>"
+
+
+def totals(told: Totals, left_usd: float | None) -> str:
+    """What the session has taken."""
+    parts = [f"{told.calls:,} call{'' if told.calls == 1 else 's'}", f"{told.tokens:,} tokens"]
+    parts.append(dollars(told.cost_usd))
+    if told.unpriced:
+        parts.append(f"{told.unpriced:,} of unknown cost")
+    if left_usd is not None:
+        parts.append(f"{dollars(left_usd)} of the budget left")
+    return f"<small>this session: {_safe(' · '.join(parts))}</small>"
+
+
+def copied_line(lines: Sequence[str]) -> str:
+    """The lines that do the same, and a button that copies them."""
+    text = html.escape(markdown.plain("\n".join(lines)), quote=True)
+    return (
+        f'<div style="display: flex; gap: 6px; align-items: start">'
+        f'<code class="llm-line">{text}</code>'
+        f'<button class="jupyter-button llm-copy" data-line="{text}" onclick="{html.escape(_COPY)}"'
+        ' style="width: 5em" title="copy to the clipboard">copy</button></div>'
+    )
+
+
+def said(text: str, *, is_wrong: bool) -> str:
+    """What happened last."""
+    colour = _COLOURS["unavailable" if is_wrong else "ok"] if text else "inherit"
+    return f'<span style="color: {colour}">{_safe(text)}</span>'
+
+
+def _safe(text: str) -> str:
+    # Last, for what this adds is no TeX: only text that had a backslash before needs marking.
+    return escaped(markdown.escaped(text))
+
+
+def _name(text: str) -> str:
+    return visible(markdown.escaped(text))
