@@ -246,7 +246,7 @@ def _models(pattern: str = "") -> Work[DataFrame]:
     """
     The models of all providers, one row each.
 
-    Columns: ``provider``, ``model`` (its full name), ``abilities``, ``context`` (tokens),
+    Columns: ``provider``, ``model`` (its full name), ``capabilities``, ``context`` (tokens),
     ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars for a million tokens),
     ``pulled``, ``loaded``; empty where neither the service nor the table of known models tells.
 

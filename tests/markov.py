@@ -15,7 +15,7 @@ class MarkovProvider(StreamingProvider):
     """Andrey Markov's language model, of 1913."""
 
     name = "markov"
-    abilities = ("chat", "completion")
+    capabilities = ("chat", "completion")
 
     async def initialize(self):
         return True

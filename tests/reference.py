@@ -46,7 +46,7 @@ def provider_rows() -> list[str]:
         kind = provider_type(name)
         variables = ", ".join(f"`{each}`" for each in kind.environment) or "–"
         start = f"`{kind.start}`" if kind.start else "–"
-        rows.append(f"| `{name}` | {variables} | {start} | {', '.join(kind.abilities)} |")
+        rows.append(f"| `{name}` | {variables} | {start} | {', '.join(kind.capabilities)} |")
     return rows
 
 

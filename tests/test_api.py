@@ -39,7 +39,7 @@ class SlowProvider(EchoProvider):
     name = "slow"
     left = False
 
-    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+    async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         yield Progress("fetching x", 1, 2)
         yield Progress("loading x", is_load=True)
         await asyncio.sleep(0.1)

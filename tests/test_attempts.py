@@ -268,8 +268,8 @@ def test_texts_that_a_server_stumbles_over_are_found(bad: set[int]) -> None:
 
 def test_waiting_for_a_retry_ends_with_the_batch() -> None:
     """Nobody sleeps through a long back-off when the failures of others have ended the column."""
-    lm.config.retries, lm.config.longest_wait_s = 20, 1000
-    lm.config.retries_end_s = 100_000
+    lm.config.retries, lm.config.max_retry_delay_s = 20, 1000
+    lm.config.retry_timeout_s = 100_000
     asked = 0
 
     async def fail(texts: Sequence[str]) -> None:

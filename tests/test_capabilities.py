@@ -18,7 +18,7 @@ from tests.serving import Asked, Says, as_json, serving
 
 
 def test_the_table_bears_its_date_and_source() -> None:
-    """And knows the models that people ask for, with abilities that the project has words for."""
+    """And knows the models that people ask for, with capabilities that the project has words for."""
     assert date.fromisoformat(model_catalog.as_of()) >= date(2026, 11, 1)
     text = files("llm_magics.providers").joinpath("models.json").read_text("utf-8")
     table = json.loads(text)
@@ -28,18 +28,18 @@ def test_the_table_bears_its_date_and_source() -> None:
     for models in table["models"].values():
         assert len(models) > 15
         for row in models.values():
-            assert set(row["abilities"]) <= words
+            assert set(row["capabilities"]) <= words
 
 
 def test_what_the_service_tells_counts_more() -> None:
     """The table fills in only what was left open; a dated name has its family's row."""
     mini = model_catalog.completed("openai", ModelInfo("gpt-4o-mini"))
-    assert {"chat", "vision", "tools", "schema"} <= set(mini.abilities)
+    assert {"chat", "vision", "tools", "schema"} <= set(mini.capabilities)
     assert mini.context == 128_000
     assert mini.input_usd == 0.15
     assert model_catalog.completed("openai", ModelInfo("gpt-4o-mini", context=5)).context == 5
     small = model_catalog.completed("openai", ModelInfo("text-embedding-3-small"))
-    assert small.abilities == ("embeddings",)
+    assert small.capabilities == ("embeddings",)
     dated = model_catalog.completed("anthropic", ModelInfo("claude-haiku-4-5-20991231"))
     assert dated.context == 200_000
     assert model_catalog.completed("openai", ModelInfo("nobody")) == ModelInfo("nobody")
@@ -58,7 +58,7 @@ def test_the_providers_use_it() -> None:
         provider = create_provider("anthropic", base_url=server.url, api_key="a-key-of-the-test")
         (info,) = asyncio.run(provider.describe_models())
     assert info.context == 123
-    assert "tools" in info.abilities
+    assert "tools" in info.capabilities
     assert info.output_usd == 5.0
 
 
@@ -77,8 +77,8 @@ def test_it_is_made_from_the_published_table() -> None:
     assert table["models"] == {
         "anthropic": {},
         "openai": {
-            "free": {"abilities": ["embeddings"]},
-            "gpt-x": {"abilities": ["chat", "vision"], "context": 9, "input_usd": 1.0},
+            "free": {"capabilities": ["embeddings"]},
+            "gpt-x": {"capabilities": ["chat", "vision"], "context": 9, "input_usd": 1.0},
         },
     }
 

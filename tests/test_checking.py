@@ -45,7 +45,7 @@ def test_the_model_is_shown_what_did_not_fit() -> None:
     with servers(one=in_turn('{"name": 3, "age": "old"}', '{"name": "Ann", "age": 3}')) as running:
         answer = lm.ask("who?", model="one/m", schema=Person)
         assert answer.data == Person(name="Ann", age=3)
-        assert answer.mended == 1
+        assert answer.repairs == 1
         first, second = (each.json()["messages"] for each in running["one"].asked)
         assert first == second[:1]
         assert second[1] == {"role": "assistant", "content": '{"name": 3, "age": "old"}'}

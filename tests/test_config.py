@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import llm_magics as lm
 from llm_magics.errors import ConfigurationError
 from llm_magics.settings.config import Config
 
@@ -169,3 +170,27 @@ def test_a_broken_pyproject_with_our_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.llm_magics]\nmodel = ")
     with pytest.raises(ConfigurationError, match=r"pyproject\.toml cannot be read"):
         Config(tmp_path, {}).get("model")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ask_above_usd", "confirm_above_usd"),
+        ("longest_wait_s", "max_retry_delay_s"),
+        ("retries_end_s", "retry_timeout_s"),
+    ],
+)
+def test_an_old_name_names_the_new_one(
+    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In code, in a settings file, and in the environment."""
+    with pytest.raises(ConfigurationError) as caught:
+        lm.config.set(old, 3)
+    assert new in (caught.value.hint or "")
+    with pytest.raises(AttributeError, match=new):
+        getattr(lm.config, old)
+    monkeypatch.setenv(f"LLM_MAGICS_{old.upper()}", "3")
+    lm.config.reload()
+    with pytest.raises(ConfigurationError) as caught:
+        lm.config.get("model")
+    assert new.upper() in (caught.value.hint or "")

@@ -110,7 +110,7 @@ def test_lorem_calls_nothing() -> None:
     """It says what it can, and does no more."""
     answer = lm.ask("weather('Oslo')", model="echo/lorem", tools=[weather])
     assert not answer.tool_calls
-    table = lm.models("echo/*").set_index("model")["abilities"]
+    table = lm.models("echo/*").set_index("model")["capabilities"]
     assert "tools" in table["echo/echo"]
     assert "tools" not in table["echo/lorem"]
 

@@ -51,7 +51,7 @@ def test_the_token_is_found_where_the_hub_keeps_it(
 
 
 def test_the_list_tells_prices_and_abilities() -> None:
-    """Over those who serve a model now: the longest context, the lowest price, any ability."""
+    """Over those who serve a model now: the longest context, the lowest price, any capability."""
     with serving(FakeHuggingFace()) as server:
         infos = used(server.url, lambda provider: provider.describe_models())
     assert infos == [

@@ -201,7 +201,7 @@ def test_the_hubs_cache_is_listed_and_deleted_from(cache: Path) -> None:
     provider = create_provider("huggingface-local")
     assert asyncio.run(provider.list_models()) == ["someone/tiny"]
     (info,) = asyncio.run(provider.describe_models())
-    assert info.abilities == ("chat", "completion")
+    assert info.capabilities == ("chat", "completion")
     assert (info.context, info.pulled, info.loaded) == (512, True, False)
     assert info.size_bytes is not None
     assert info.size_bytes > 1000

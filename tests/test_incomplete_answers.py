@@ -265,7 +265,7 @@ def test_an_error_in_a_choice_is_retried_by_its_code(
 ) -> None:
     """As if the request itself had been refused with it."""
     lm.config.retries = 2
-    lm.config.longest_wait_s = 0.0
+    lm.config.max_retry_delay_s = 0.0
     found = iter([make("", "error", error={"code": code, "message": "no"})])
     service.answers["x"] = lambda: next(found, chat("yes"))
     assert lm.ask("x").text == "yes"

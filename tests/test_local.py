@@ -56,7 +56,7 @@ def answered_by(url: str, monkeypatch: pytest.MonkeyPatch, **timeouts: float) ->
         wait_briefly=lambda: None,
     )
 
-    async def ready(model: str, ability: str) -> Any:
+    async def ready(model: str, capability: str) -> Any:
         return engine
 
     monkeypatch.setattr(provider, "_ready", ready)

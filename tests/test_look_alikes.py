@@ -227,7 +227,7 @@ def test_a_name_without_a_type_is_refused(tmp_path: Path) -> None:
     [
         ({"id": "a"}, ModelInfo("a")),
         ({"id": "a", "max_model_len": 4096}, ModelInfo("a", context=4096)),
-        ({"id": "a", "context_window": 8192, "max_completion_tokens": 99}, ModelInfo("a", context=8192, longest_answer=99)),
+        ({"id": "a", "context_window": 8192, "max_completion_tokens": 99}, ModelInfo("a", context=8192, max_output_tokens=99)),
         ({"id": "a", "meta": {"n_ctx": 2048, "n_ctx_train": 8192}}, ModelInfo("a", context=2048)),
         ({"id": "a", "max_context_length": 32768, "capabilities": {"completion_chat": True, "vision": True, "function_calling": False}}, ModelInfo("a", ("chat", "vision"), 32768)),
         (

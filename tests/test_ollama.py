@@ -141,13 +141,13 @@ def test_a_call_through_the_whole_road(server: Server) -> None:
 
 
 def test_models_with_what_is_known_of_them(server: Server) -> None:
-    """Abilities from each model's page where the list has none, asked once."""
+    """Capabilities from each model's page where the list has none, asked once."""
 
     async def use(provider: OllamaProvider) -> None:
         await provider.load_model(CHAT)
         infos = {info.name: info for info in await provider.describe_models()}
-        assert infos[CHAT].abilities == ("chat", "completion", "tools")
-        assert infos[EMBED].abilities == ("embeddings",)
+        assert infos[CHAT].capabilities == ("chat", "completion", "tools")
+        assert infos[EMBED].capabilities == ("embeddings",)
         assert (infos[CHAT].loaded, infos[EMBED].loaded) == (True, False)
         await provider.unload_model(CHAT)
         await provider.describe_models()
@@ -601,10 +601,10 @@ def test_a_newer_servers_list_is_wrong_about_embedding() -> None:
     async def use(provider: OllamaProvider) -> None:
         for _ in range(3):
             infos = {info.name: info for info in await provider.describe_models()}
-        assert infos[EMBED].abilities == ("embeddings",)
+        assert infos[EMBED].capabilities == ("embeddings",)
         assert infos[EMBED].context == 512
-        assert infos[CHAT].abilities == ("chat", "completion", "tools")
-        assert infos[lost].abilities == ("chat", "completion")
+        assert infos[CHAT].capabilities == ("chat", "completion", "tools")
+        assert infos[lost].capabilities == ("chat", "completion")
         await provider.generate_embeddings(["a"], EMBED)  # without a warning
 
     with serving(answers) as running:

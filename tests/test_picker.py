@@ -76,7 +76,7 @@ def test_a_provider_is_looked_at_alone(panel: Picker) -> None:
 
 
 def test_the_filter_looks_at_the_whole_line(panel: Picker) -> None:
-    """Words in any order, of names, abilities and states."""
+    """Words in any order, of names, capabilities and states."""
     panel.filter.value = "vision ollama"
     assert names(panel) == ["ollama/seeing:1b"]
     panel.filter.value = "LOCAL"

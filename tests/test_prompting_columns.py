@@ -342,7 +342,7 @@ def test_what_may_cost_much_is_asked_about(service: Chatter, asker: Asker) -> No
         lm.classify(["d", "e"], ["x", "y"], max_tokens=1)
     assert "yes=True" in str(caught.value.hint)
     lm.classify(["d", "e"], ["x", "y"], max_tokens=1, yes=True)
-    lm.config.ask_above_usd = 10
+    lm.config.confirm_above_usd = 10
     lm.prompt(["f", "g"], "{{ text }}", max_tokens=1)
     assert len(service.paid) == 7
 

@@ -23,7 +23,7 @@ from llm_magics.providers import (
     get_available_providers,
     provider_type,
 )
-from llm_magics.providers.base import ABILITIES
+from llm_magics.providers.base import CAPABILITIES
 from llm_magics.secrets import Secret
 from tests import fake_anthropic, fake_huggingface, fake_lmstudio, fake_ollama, fake_openai
 from tests.nested import plain_environment
@@ -357,7 +357,7 @@ def test_it_works_in_one_loop_after_another(provider: BaseModelProvider) -> None
         assert isinstance(answer, ModelResponse)
 
 
-# Which method stands behind an ability, where one does.
+# Which method stands behind an capability, where one does.
 METHODS = {
     "images": "generate_image",
     "transcription": "transcribe",
@@ -367,11 +367,11 @@ METHODS = {
 
 
 def own_methods(name: str) -> set[str]:
-    """The abilities for which a provider has a method of its own."""
+    """The capabilities for which a provider has a method of its own."""
     kind = provider_type(name)
     return {
-        ability
-        for ability, method in METHODS.items()
+        capability
+        for capability, method in METHODS.items()
         if getattr(kind, method) is not getattr(BaseModelProvider, method)
     }
 
@@ -379,9 +379,9 @@ def own_methods(name: str) -> set[str]:
 @pytest.mark.parametrize("name", built_in_providers())
 def test_a_provider_tells_what_it_can(name: str) -> None:
     """Of the words there are for it, in their order; what it refuses it does not tell of."""
-    told = provider_type(name).abilities
-    assert set(told) <= set(ABILITIES)
-    assert list(told) == [each for each in ABILITIES if each in told]
+    told = provider_type(name).capabilities
+    assert set(told) <= set(CAPABILITIES)
+    assert list(told) == [each for each in CAPABILITIES if each in told]
     assert "chat" in told
     refused = {"delete"} if name == "lmstudio" else set()  # it has an answer of its own to that
     assert set(told) & set(METHODS) == own_methods(name) - refused
@@ -405,7 +405,7 @@ def test_providers_in_a_table(monkeypatch: pytest.MonkeyPatch, shell: Interactiv
     ]
     assert table.key["openai"] == "OPENAI_API_KEY"
     assert table.start["ollama"] == "ollama serve"
-    assert table.abilities["anthropic"] == "chat, vision, tools, schema, reasoning"
+    assert table.capabilities["anthropic"] == "chat, vision, tools, schema, reasoning"
     lm.config.providers = {"wrong": {"type": "openai"}}
     table = shell.run_line_magic("llm", "providers").set_index("provider")
     assert "Where wrong is has not been said" in table.start["wrong"]

@@ -71,14 +71,14 @@ def error_of(made: type[errors.ProviderError] = errors.RateLimitError, **more: A
 
 
 @given(st.integers(0, 5), st.floats(0, 60), st.integers())
-def test_waits_are_bounded(retries: int, longest_wait_s: float, seed: int) -> None:
+def test_waits_are_bounded(retries: int, max_retry_delay_s: float, seed: int) -> None:
     """Each by the longest, all by the number, whatever is drawn."""
-    tried = RetryState(RetryPolicy(retries, longest_wait_s), random.Random(seed))
+    tried = RetryState(RetryPolicy(retries, max_retry_delay_s), random.Random(seed))
     waits = []
     while (wait_s := tried.delay_s(error_of())) is not None:
         waits.append(wait_s)
     assert len(waits) == tried.count == retries
-    assert all(0 <= wait_s <= min(longest_wait_s, 0.5 * 2**n) for n, wait_s in enumerate(waits))
+    assert all(0 <= wait_s <= min(max_retry_delay_s, 0.5 * 2**n) for n, wait_s in enumerate(waits))
 
 
 def test_what_the_service_says_of_the_wait_is_obeyed() -> None:

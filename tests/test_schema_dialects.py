@@ -388,7 +388,7 @@ def test_openai_is_asked_in_its_strict_mode(spec: Any) -> None:
         (asked,) = server.asked
         assert asked.json()["response_format"]["json_schema"]["strict"] is True
     answer.data  # noqa: B018 (it raises where it does not fit)
-    assert answer.mended == 0
+    assert answer.repairs == 0
     if spec == list[int]:
         assert (answer.text, answer.data, answer.json()) == ("[7]", [7], [7])
 

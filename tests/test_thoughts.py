@@ -152,7 +152,7 @@ def test_thoughts_without_an_answer_are_mended_without_thinking(reason: str) -> 
         answer = lm.ask("how old?", model="one/m", schema="age int")
         bodies = [each.json() for each in server.asked if each.path == "/api/chat"]
     assert answer.data == {"age": 3}
-    assert answer.mended == 1
+    assert answer.repairs == 1
     assert [body.get("think") for body in bodies] == [None, False]
     assert bodies[0]["messages"] == bodies[1]["messages"]
 

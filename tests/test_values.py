@@ -14,6 +14,8 @@ from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk,
 from llm_magics.attachments import Image, image_of
 from llm_magics.errors import ConfigurationError, LLMError, ProviderError, nearest
 from llm_magics.progress import Progress
+from llm_magics.providers.base import BaseModelProvider, ModelInfo
+from llm_magics.runtime.response import Response
 from llm_magics.secrets import Secret, scrub
 from llm_magics.types import Usage
 
@@ -171,3 +173,17 @@ def test_extras_are_dictionaries(wrong: dict[str, Any]) -> None:
     """Checked here, where it is the caller's mistake; what they hold is not shown."""
     with pytest.raises(ConfigurationError, match="cannot be what it is"):
         ModelParameters(**wrong)
+
+
+def test_old_names_of_attributes_name_the_new_ones() -> None:
+    """Of an answer, of a model, and of a provider in another package."""
+    for owner, old, new in [
+        (Response("x"), "mended", "repairs"),
+        (Response("x"), "dropped", "removed_turns"),
+        (ModelInfo("m"), "abilities", "capabilities"),
+        (ModelInfo("m"), "longest_answer", "max_output_tokens"),
+    ]:
+        with pytest.raises(AttributeError, match=new):
+            getattr(owner, old)
+    with pytest.raises(TypeError, match="embedding_concurrency"):
+        type("Old", (BaseModelProvider,), {"embeds_at_once": 2})

@@ -727,7 +727,7 @@ def check(value: Any) -> None:  # noqa: C901 (a table)
     elif isinstance(value, ModelInfo):
         assert is_text(value.name)
         assert value.name
-        assert all(is_text(each) for each in value.abilities), value
+        assert all(is_text(each) for each in value.capabilities), value
         assert is_count(value.context), value
         assert is_count(value.size_bytes), value
         for price in (value.input_usd, value.output_usd, value.cached_usd, value.written_usd):

@@ -104,7 +104,7 @@ class SimulatedProvider(BaseModelProvider):
     """A provider whose every request is answered by ``serve``, given the texts in it."""
 
     name = "lab"
-    abilities = ("chat", "embeddings")
+    capabilities = ("chat", "embeddings")
 
     def __init__(
         self,

@@ -63,6 +63,14 @@ def positive_number(what: str, given: Any, of_what: str) -> float:
     return float(given)
 
 
+def attribute_error(owner: object, name: str, renamed: Mapping[str, str]) -> AttributeError:
+    """Return the error for an attribute that ``owner`` lacks; a renamed one has its new name."""
+    msg = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    if name in renamed:
+        msg = f"{msg}. It is called {renamed[name]} now."
+    return AttributeError(msg, name=name, obj=owner)
+
+
 def refuse_slips(parameters: Iterable[str], function: Callable[..., Any]) -> None:
     """
     Refuse what looks like a mistyped argument of ``function``: a service would swallow it.

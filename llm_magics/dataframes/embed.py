@@ -172,7 +172,7 @@ def embedded(
     The vectors of ``texts``, or as many as came before an error or an Interrupt.
 
     Raises:
-        UsageError: it may cost more than the setting ``ask_above_usd``, and nobody allows it;
+        UsageError: it may cost more than the setting ``confirm_above_usd``, and nobody allows it;
             with ``yes`` it is allowed.
     """
     plan = _Plan(texts, model, options or EmbedOptions(), on_error)
@@ -215,7 +215,7 @@ class _Plan:
         if session.config.budget is not None:
             return
         most_usd = bridge.run(self.call.most_usd())  # to look for what is kept takes longer
-        if most_usd is None or most_usd <= session.config.ask_above_usd:
+        if most_usd is None or most_usd <= session.config.confirm_above_usd:
             return
         name, left, estimate = bridge.run(self.call.estimate())
         ask_if_much(

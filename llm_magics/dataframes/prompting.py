@@ -90,7 +90,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
         on_error: ``null`` leaves a row that fails without an answer, and warns; ``raise`` raises.
         fresh: ask anew what was asked before.
         dry_run: give what it may take, in tokens, dollars and time, and send nothing.
-        yes: do not ask, whatever it may cost (setting ``ask_above_usd``).
+        yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
 
     Returns:
         The answers on the index of ``rows``; with a schema a frame with a column for each field.

@@ -102,10 +102,14 @@ def _show(
 
 def _tell(shell: InteractiveShell, response: Response) -> None:
     """What it took, in a line or two."""
-    if response.retries or response.fallback_from or response.mended:
+    if response.retries or response.fallback_from or response.repairs:
         say(_what_happened(response))
-    if response.dropped:
-        turns = "A later turn" if response.dropped == 1 else f"{response.dropped} later turns"
+    if response.removed_turns:
+        turns = (
+            "A later turn"
+            if response.removed_turns == 1
+            else f"{response.removed_turns} later turns"
+        )
         sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
     wanted = session.config.footer
     if wanted == "always" or (wanted == "auto" and rendering(shell) == "live"):
@@ -120,7 +124,7 @@ def _what_happened(response: Response) -> str:
     if response.retries:
         times = "once" if response.retries == 1 else f"{response.retries} times"
         parts.append(f"asked again {times}")
-    if response.mended:
+    if response.repairs:
         parts.append("shown what did not fit its schema")
     return ", ".join(parts)
 

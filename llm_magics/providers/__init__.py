@@ -76,8 +76,8 @@ def create_provider(
     if kind == name:
         return made(checked(name, made.config_type, settings))
     refuse_unknown(name, made.config_type, settings)  # a slip, before what is missing for it
-    variable = made.config_type.namesake_key_variable(name, settings)
-    settings = made.config_type.for_namesake(name, settings)
+    variable = made.config_type.named_key_variable(name, settings)
+    settings = made.config_type.for_named_instance(name, settings)
     provider = made(checked(name, made.config_type, settings))
     provider.name, provider.key_variable = name, variable
     return provider

@@ -121,7 +121,7 @@ class AnthropicProvider(LeavingOutProvider):
     name = "anthropic"
     writes_thinking = False  # its thinking comes in blocks of its own
     config_type = AnthropicConfig
-    abilities = ("chat", "vision", "tools", "schema", "reasoning")
+    capabilities = ("chat", "vision", "tools", "schema", "reasoning")
     key_variable = "ANTHROPIC_API_KEY"
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _OWN
@@ -245,4 +245,4 @@ class AnthropicProvider(LeavingOutProvider):
 
 def _described(model: dict[str, Any]) -> ModelInfo:
     context, longest = model.get("max_input_tokens"), model.get("max_tokens")
-    return ModelInfo(model["id"], context=context, longest_answer=longest)
+    return ModelInfo(model["id"], context=context, max_output_tokens=longest)

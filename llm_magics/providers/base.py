@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NoReturn, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from llm_magics._util.text import replace_lone_surrogates
-from llm_magics._util.validation import count_or_none
+from llm_magics._util.validation import attribute_error, count_or_none
 from llm_magics.attachments import Transcript
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.parameters import ModelParameters
@@ -36,9 +36,9 @@ from llm_magics.types import (
 )
 from llm_magics.wire.decoders import ThinkTags
 
-# What models that read and write text can do, and all abilities, as people are told of them.
+# What models that read and write text can do, and all capabilities, as people are told of them.
 OF_TEXT = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
-ABILITIES = (*OF_TEXT, "images", "transcription", "pull", "delete")
+CAPABILITIES = (*OF_TEXT, "images", "transcription", "pull", "delete")
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
@@ -68,7 +68,7 @@ class ProviderConfig(BaseModel):
         return SettingsDict({name: getattr(self, name) for name in type(self).model_fields})
 
     @classmethod
-    def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """
         The settings of another provider of this type, called ``name`` in a settings file.
 
@@ -77,9 +77,20 @@ class ProviderConfig(BaseModel):
         return dict(settings)
 
     @classmethod
-    def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
+    def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
         """The environment variable that holds the key of a provider called ``name``."""
         return ""
+
+
+# Names that attributes of providers and models had before the first release.
+_RENAMED = {
+    "abilities": "capabilities",
+    "embeds_at_once": "embedding_concurrency",
+    "for_namesake": "for_named_instance",
+    "longest_answer": "max_output_tokens",
+    "namesake_key_variable": "named_key_variable",
+    "texts_at_once": "embedding_batch_size",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,39 +100,42 @@ class ModelInfo:
 
     Attributes:
         name: without the provider.
-        abilities: of ``chat``, ``completion``, ``embeddings``, ``vision``, ``tools`` …
+        capabilities: of ``chat``, ``completion``, ``embeddings``, ``vision``, ``tools`` …
         context: the longest prompt and answer together, in tokens.
         size_bytes: of its weights on disk.
         pulled: whether it can be used without fetching anything.
         loaded: whether it is in memory now.
         input_usd, output_usd: its price in US dollars for a million tokens.
         cached_usd, written_usd: the same for a prompt read from the service's cache, and put there.
-        longest_answer: in tokens.
+        max_output_tokens: in tokens.
     """
 
     name: str
-    abilities: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
     context: int | None = None
     size_bytes: int | None = None
     pulled: bool | None = None
     loaded: bool | None = None
     input_usd: float | None = None
     output_usd: float | None = None
-    longest_answer: int | None = None
+    max_output_tokens: int | None = None
     cached_usd: float | None = None
     written_usd: float | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        raise attribute_error(self, name, _RENAMED)
+
     def __post_init__(self) -> None:
         """What a service sends may be anything: a number that is none counts as not told."""
-        for name in ("context", "size_bytes", "longest_answer"):
+        for name in ("context", "size_bytes", "max_output_tokens"):
             object.__setattr__(self, name, count_or_none(getattr(self, name)))
         for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
             value = getattr(self, name)
             is_price = type(value) in (int, float) and 0 <= value < 2**63
             object.__setattr__(self, name, float(value) if is_price else None)
         object.__setattr__(self, "name", scrub(model_name(self.name)))
-        told = [each for each in self.abilities if isinstance(each, str)]
-        object.__setattr__(self, "abilities", tuple(map(replace_lone_surrogates, told)))
+        told = [each for each in self.capabilities if isinstance(each, str)]
+        object.__setattr__(self, "capabilities", tuple(map(replace_lone_surrogates, told)))
 
 
 def _lenient(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,15 +163,15 @@ class BaseModelProvider(ABC):
     # A class's own; a provider that a settings file names has that name.
     name: str
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
-    # What it can do with some model of its, of `ABILITIES`; a model may do less.
-    abilities: ClassVar[tuple[str, ...]] = ()
+    # What it can do with some model of its, of `CAPABILITIES`; a model may do less.
+    capabilities: ClassVar[tuple[str, ...]] = ()
     # What its user does first, in a few words, besides setting a key; nothing where nothing.
     start: ClassVar[str] = ""
     # The environment variable that holds the user's key, where there is one.
     key_variable: str = ""
     # So many texts in one request of vectors, and so many such requests at once.
-    texts_at_once: ClassVar[int] = 256
-    embeds_at_once: ClassVar[int] = 4
+    embedding_batch_size: ClassVar[int] = 256
+    embedding_concurrency: ClassVar[int] = 4
     # Whether the service itself can embed the beginning of a text that is too long.
     truncates_texts: ClassVar[bool] = False
     # All variables that its settings may come from: when one changes, it is made anew.
@@ -169,6 +183,9 @@ class BaseModelProvider(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Have every provider take messages and parameters in all their forms."""
         super().__init_subclass__(**options)
+        for name in _RENAMED.keys() & vars(cls):
+            msg = f"{cls.__name__}.{name} is called {_RENAMED[name]} now."
+            raise TypeError(msg)
         for name in ("generate_chat", "generate_completion"):
             if name in vars(cls):
                 setattr(cls, name, _lenient(vars(cls)[name]))
@@ -271,7 +288,7 @@ class BaseModelProvider(ABC):
         """Its models with what is known of them."""
         return [ModelInfo(name) for name in await self.list_models()]
 
-    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+    async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         """Whatever must happen once before ``model`` can be asked, with its progress."""
         return
         yield

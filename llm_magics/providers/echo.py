@@ -134,8 +134,8 @@ def hashed_words(text: str, dimensions: int) -> list[float]:
 
 
 _TEXT = ("chat", "completion", "embeddings")
-_ABILITIES = {"echo": (*_TEXT, "vision", "tools"), "lorem": _TEXT}
-MODELS = tuple(_ABILITIES)
+_CAPABILITIES = {"echo": (*_TEXT, "vision", "tools"), "lorem": _TEXT}
+MODELS = tuple(_CAPABILITIES)
 _CONTEXT = 8192
 
 
@@ -156,7 +156,7 @@ class EchoProvider(StreamingProvider):
     """Answers from the prompt and the seed alone, on a virtual clock."""
 
     name = "echo"
-    abilities = (*_ABILITIES["echo"], "pull", "delete")
+    capabilities = (*_CAPABILITIES["echo"], "pull", "delete")
     writes_thinking = False  # a prompt comes back as it is
     config_type = EchoConfig
     config: EchoConfig
@@ -180,7 +180,7 @@ class EchoProvider(StreamingProvider):
     async def describe_models(self) -> list[ModelInfo]:
         return [
             ModelInfo(
-                name, _ABILITIES[name], context=_CONTEXT, size_bytes=0, pulled=True, loaded=True
+                name, _CAPABILITIES[name], context=_CONTEXT, size_bytes=0, pulled=True, loaded=True
             )
             for name in await self.list_models()
         ]

@@ -60,7 +60,7 @@ class LMStudioProvider(OpenAILikeProvider):
 
     name = "lmstudio"
     config_type = LMStudioConfig
-    abilities = (*OF_TEXT, "pull")
+    capabilities = (*OF_TEXT, "pull")
     start = "lms server start"
     key_variable = "LM_API_TOKEN"
     environment = ("LM_API_TOKEN", "LMSTUDIO_BASE_URL")
@@ -72,7 +72,7 @@ class LMStudioProvider(OpenAILikeProvider):
         super().__init__(config)
         self._loading = Loading(self._size_and_place)
 
-    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+    async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         """Say that the server loads ``model``, which its answer waits for."""
         if (progress := await self._loading.of(self.bare(model))) is not None:
             yield progress

@@ -50,14 +50,14 @@ def table_of(entries: dict[str, Any], source: str, day: str) -> dict[str, Any]:
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:
-    abilities = [
+    capabilities = [
         *_MODES[entry["mode"]],
         *(word for flag, word in _FLAGS.items() if entry.get(flag)),
     ]
     row = {
-        "abilities": abilities,
+        "capabilities": capabilities,
         "context": entry.get("max_input_tokens"),
-        "longest_answer": entry.get("max_output_tokens"),
+        "max_output_tokens": entry.get("max_output_tokens"),
         "input_usd": _per_million(entry.get("input_cost_per_token")),
         "output_usd": _per_million(entry.get("output_cost_per_token")),
         "cached_usd": _per_million(entry.get("cache_read_input_token_cost")),

@@ -71,7 +71,7 @@ class OpenAIConfig(OpenAILikeConfig):
         return value
 
     @classmethod
-    def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Of a look-alike called ``name``: its profile's address, and a key that is its own."""
         profile = _profile_of(name, settings)
         quirks = PROFILES.get(profile or "", Quirks())
@@ -82,7 +82,7 @@ class OpenAIConfig(OpenAILikeConfig):
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
         return {
             "profile": profile,
-            "api_key": environment_value(cls.namesake_key_variable(name, settings)) or None,
+            "api_key": environment_value(cls.named_key_variable(name, settings)) or None,
             "organization": None,
             "project": None,
             **settings,
@@ -90,12 +90,12 @@ class OpenAIConfig(OpenAILikeConfig):
         }
 
     @classmethod
-    def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
+    def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
         # A known service's variable is for its own address; a server with its manners has its own.
         address = settings.get("base_url")
         profile = _profile_of(name, settings) or ""
         known = profile_of(address) if address else PROFILES.get(profile, Quirks())
-        return known.key_variable or super().namesake_key_variable(name, settings)
+        return known.key_variable or super().named_key_variable(name, settings)
 
 
 def _profile_of(name: str, settings: Mapping[str, Any]) -> str | None:
@@ -108,7 +108,7 @@ class OpenAIProvider(MediaProvider):
 
     name = "openai"
     config_type = OpenAIConfig
-    abilities = (*OF_TEXT, "images", "transcription")
+    capabilities = (*OF_TEXT, "images", "transcription")
     key_variable = "OPENAI_API_KEY"
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     usual_address = own_address = _OWN
@@ -166,7 +166,7 @@ class OpenAIProvider(MediaProvider):
             return super().stream_chat(messages, model, parameters)
         origin = f"responses {self.address} {model}"
         messages = without_foreign(messages, origin)
-        known = self.known(model).abilities if self._is_openai_itself else ()
+        known = self.known(model).capabilities if self._is_openai_itself else ()
         reasons = not known or "reasoning" in known
         dialect = self.quirks.dialect
 

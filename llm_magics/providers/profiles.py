@@ -154,11 +154,11 @@ def described(model: Mapping[str, Any]) -> ModelInfo:
     price = model.get("pricing") or {}
     return ModelInfo(
         model["id"],
-        _abilities(model),
+        _capabilities(model),
         _context(model),
         input_usd=_per_million(price.get("prompt")),
         output_usd=_per_million(price.get("completion")),
-        longest_answer=model.get("max_completion_tokens"),
+        max_output_tokens=model.get("max_completion_tokens"),
     )
 
 
@@ -168,13 +168,16 @@ def _context(model: Mapping[str, Any]) -> int | None:
     return next((int(length) for length in told if length), None)
 
 
-def _abilities(model: Mapping[str, Any]) -> tuple[str, ...]:
+def _capabilities(model: Mapping[str, Any]) -> tuple[str, ...]:
     flags = model.get("capabilities") or {}
     flags = flags if isinstance(flags, Mapping) else {}
-    found = [ability for flag, ability in _FLAGS.items() if flags.get(flag)]
+    found = [capability for flag, capability in _FLAGS.items() if flags.get(flag)]
     taken = model.get("supported_parameters")
     if taken is not None:
-        found += ["chat", *(ability for name, ability in _PARAMETERS.items() if name in taken)]
+        found += [
+            "chat",
+            *(capability for name, capability in _PARAMETERS.items() if name in taken),
+        ]
     if "image" in ((model.get("architecture") or {}).get("input_modalities") or ()):
         found.append("vision")
     return tuple(dict.fromkeys(found))

@@ -122,16 +122,16 @@ class RemoteConfig(ProviderConfig):
         return dumped
 
     @classmethod
-    def for_namesake(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if not settings.get("base_url"):
             msg = f"Where {name} is has not been said."
             hint = f"Set providers.{name}.base_url to its address."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
-        key = environment_value(cls.namesake_key_variable(name, settings)) or None
+        key = environment_value(cls.named_key_variable(name, settings)) or None
         return {"api_key": key, **settings}
 
     @classmethod
-    def namesake_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
+    def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
         return f"{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_API_KEY"
 
     @property
@@ -332,7 +332,7 @@ class RemoteProvider(StreamingProvider):
         return error
 
     def _missing_hint(self, model: str, models: list[str]) -> str:
-        if "pull" not in self.abilities:
+        if "pull" not in self.capabilities:
             return nearest(model, models)
         guess = nearest(model, models, listed=False)
         spelled = word(f"{self.name}/{model}")

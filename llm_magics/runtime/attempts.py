@@ -3,7 +3,7 @@ The pipeline that every paid request goes through: candidates, retries, limits, 
 
 It has the shape of stamina (https://stamina.hynek.me)::
 
-    async for attempt in attempts(session, candidates, resolve, ability="chat"):
+    async for attempt in attempts(session, candidates, resolve, capability="chat"):
         async with attempt:
             async for progress in attempt.ready():
                 yield progress
@@ -72,7 +72,7 @@ class Batch:
 
 def retry_policy(config: Config) -> RetryPolicy:
     """Return the retry policy of the settings."""
-    return RetryPolicy(config.retries, config.longest_wait_s, config.retries_end_s)
+    return RetryPolicy(config.retries, config.max_retry_delay_s, config.retry_timeout_s)
 
 
 def waiting_text(provider: str, limiter: RateLimiter) -> str:
@@ -86,7 +86,7 @@ def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it n
     candidates: Sequence[Candidate],
     resolve: Callable[[Candidate], Awaitable[Route]],
     *,
-    ability: str | None = None,
+    capability: str | None = None,
     tokens: Callable[[Route], int] = lambda route: 0,
     estimate_usd: Callable[[Route], float | None] = lambda route: None,
     batch: Batch | None = None,
@@ -99,7 +99,7 @@ def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it n
         services: the session.
         candidates: the models that may answer.
         resolve: finds the provider of a candidate.
-        ability: what the model is loaded for; it is not loaded without one.
+        capability: what the model is loaded for; it is not loaded without one.
         tokens: about how many tokens the request has.
         estimate_usd: what it may cost; ``None`` where that is unknown.
         batch: what the request is a part of.
@@ -109,7 +109,9 @@ def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it n
         ProviderError: the last candidate has failed, or another one would not do better.
         BudgetError: the request may cost more than is left.
     """
-    return Attempts(services, candidates, resolve, ability, tokens, estimate_usd, batch, is_final)
+    return Attempts(
+        services, candidates, resolve, capability, tokens, estimate_usd, batch, is_final
+    )
 
 
 class Attempts:
@@ -126,14 +128,14 @@ class Attempts:
         services: Services,
         candidates: Sequence[Candidate],
         resolve: Callable[[Candidate], Awaitable[Route]],
-        ability: str | None,
+        capability: str | None,
         tokens: Callable[[Route], int],
         estimate_usd: Callable[[Route], float | None],
         batch: Batch | None,
         is_final: Callable[[ProviderError], bool],
     ) -> None:
         self.services = services
-        self.ability = ability
+        self.capability = capability
         self.tokens = tokens
         self.estimate_usd = estimate_usd
         self.retries = 0
@@ -303,8 +305,8 @@ class Attempt:
         if batch is not None:
             batch.breaker.check()
         self.number = self._permit.number
-        if run.ability is not None:
-            async with aclosing(loaded(route, run.ability)) as loading:
+        if run.capability is not None:
+            async with aclosing(loaded(route, run.capability)) as loading:
                 async for progress in loading:
                     yield progress
         budget = run.services.budget
@@ -361,10 +363,10 @@ class Attempt:
         return goes_on
 
 
-async def loaded(route: Route, ability: str) -> AsyncGenerator[Progress, None]:
+async def loaded(route: Route, capability: str) -> AsyncGenerator[Progress, None]:
     """Have the model fetched and loaded, and note the time that loading takes."""
     loading_since: float | None = None
-    async with aclosing(route.provider.prepare(route.model, ability)) as steps:
+    async with aclosing(route.provider.prepare(route.model, capability)) as steps:
         async for progress in steps:
             if progress.is_load and loading_since is None:
                 loading_since = time.perf_counter()

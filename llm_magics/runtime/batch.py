@@ -126,7 +126,7 @@ class ManyCall:
         """Return how many prompts to ask at once: as many as given, or as bring the most."""
         if self._concurrency is not None:
             return limiter.fixed_tuner(self._concurrency)
-        if route.provider.embeds_at_once == 1:  # it computes in this process, one at a time
+        if route.provider.embedding_concurrency == 1:  # it computes in this process, one at a time
             return limiter.fixed_tuner(1)
         is_own = route.provider.is_free(route.model)
         return limiter.tuner(f"chat {route.model}", _START_OF_OWN if is_own else _START)

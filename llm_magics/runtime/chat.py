@@ -111,7 +111,7 @@ class ChatCall:
             prompt, session.config, {}
         )  # a slip is told of at once, and in the cell's thread
         self._asked_in_thread = self.messages[-1]
-        self._mended = self._dropped = 0
+        self._repairs = self._removed_turns = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -139,7 +139,7 @@ class ChatCall:
         self,
         more: Sequence[ChatMessage],
         *,
-        is_mending: bool = False,
+        is_repair: bool = False,
         reasoning: bool | None = None,
     ) -> ChatCall:
         """
@@ -152,7 +152,7 @@ class ChatCall:
             told = {**self._prompt.parameters, "reasoning": reasoning}
             other._prompt = replace(self._prompt, parameters=told)
         other.messages = (*self.messages, *more)
-        other._mended = self._mended + is_mending
+        other._repairs = self._repairs + is_repair
         other._begin()
         return other
 
@@ -231,7 +231,7 @@ class ChatCall:
             self._session,
             found,
             resolve,
-            ability="chat",
+            capability="chat",
             tokens=lambda route: self._estimate_of(route).input_tokens,
             estimate_usd=lambda route: self._estimate_of(route).cost_usd,
             batch=self._batch,
@@ -365,7 +365,7 @@ class ChatCall:
             model=response.model,
             is_whole=is_whole,
         )
-        self._dropped += self._session.threads.add(self._prompt.thread, turn)
+        self._removed_turns += self._session.threads.add(self._prompt.thread, turn)
 
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
         """The answer, or as much of it as has come, or what ``so_far`` makes of it."""
@@ -393,8 +393,8 @@ class ChatCall:
             schema=self._prompt.schema,
             retries=self._attempts.retries if self._attempts else 0,
             fallback_from=tuple(self._attempts.failed) if self._attempts else (),
-            mended=self._mended,
-            dropped=self._dropped,
+            repairs=self._repairs,
+            removed_turns=self._removed_turns,
         )
 
     def _measure(self, load_s: float) -> tuple[ModelResponse, Timing]:

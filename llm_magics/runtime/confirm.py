@@ -17,7 +17,7 @@ from llm_magics.runtime.session import session
 
 def allowed(call: ManyCall) -> None:
     """
-    Have whoever sits there allow what may cost more than the setting ``ask_above_usd``.
+    Have whoever sits there allow what may cost more than the setting ``confirm_above_usd``.
 
     With a budget nothing is asked: so much is allowed.
 
@@ -30,7 +30,7 @@ def allowed(call: ManyCall) -> None:
     ask_if_much(
         total_usd(left),
         f"{len(left):,} prompts",
-        "Give it yes=True, or raise it: %llm config ask_above_usd 20",
+        "Give it yes=True, or raise it: %llm config confirm_above_usd 20",
         is_partial=any(each.cost_usd is None for each in left),
     )
 
@@ -44,17 +44,17 @@ def ask_if_much(
     usd: float | None, of_what: str, how_to_allow: str, *, is_partial: bool = False
 ) -> None:
     """
-    Have what may cost ``usd`` allowed, if that is more than the setting ``ask_above_usd``.
+    Have what may cost ``usd`` allowed, if that is more than the setting ``confirm_above_usd``.
 
     ``is_partial``: there are calls beside whose price is not known.
 
     Raises:
         UsageError: it was not allowed, or nobody is there.
     """
-    limit = session.config.ask_above_usd
+    limit = session.config.confirm_above_usd
     if usd is not None and usd > limit:
         at_least = "at least " if is_partial else ""
-        what = f"This may cost {at_least}{dollars(usd)} ({of_what}), and the setting ask_above_usd is {dollars(limit)}."
+        what = f"This may cost {at_least}{dollars(usd)} ({of_what}), and the setting confirm_above_usd is {dollars(limit)}."
         host.obtain(what, how_to_allow)
 
 
@@ -71,7 +71,7 @@ def allow(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
         return
     usd = bridge.run(_usd(calls)) * times
     count = round(sum(map(len, calls.values())) * times)
-    how = "Give it yes=True, or raise it: %llm config ask_above_usd 20"
+    how = "Give it yes=True, or raise it: %llm config confirm_above_usd 20"
     ask_if_much(usd, f"{count:,} requests", how)
 
 

@@ -93,8 +93,8 @@ async def _tried(
     what: tuple[str, str],
     attempt: Callable[[BaseModelProvider, str], Awaitable[Any]],
 ) -> tuple[str, str]:
-    ability, preferred = what
-    model = _cheapest(provider, models, ability, preferred)
+    capability, preferred = what
+    model = _cheapest(provider, models, capability, preferred)
     if model is None:
         return _NOTHING, ""
     try:
@@ -107,10 +107,12 @@ async def _tried(
 
 
 def _cheapest(
-    provider: BaseModelProvider, models: Sequence[ModelInfo], ability: str, preferred: str
+    provider: BaseModelProvider, models: Sequence[ModelInfo], capability: str, preferred: str
 ) -> str | None:
     """The user's own choice, or the model that costs least: in memory, by price, by size."""
-    able = [model for model in models if ability in (model.abilities or _guessed(model.name))]
+    able = [
+        model for model in models if capability in (model.capabilities or _guessed(model.name))
+    ]
     chosen = preferred.removeprefix(f"{provider.name}/")
     if any(model.name == chosen for model in able) and chosen != preferred:
         return chosen

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COLUMNS = [
     "provider",
     "model",
-    "abilities",
+    "capabilities",
     "context",
     "size_mb",
     "input_usd",
@@ -75,11 +75,11 @@ def services(session: Session) -> DataFrame:
     for name in session.providers.names():
         try:
             provider = session.provider(name)
-            can = ", ".join(provider.abilities)
+            can = ", ".join(provider.capabilities)
             rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
         except Exception as error:  # one that is wrong, or anybody's, hides no other
             rows.append((name, False, "", f"mend it: {redact(str(error))}", ""))
-    return WideFrame(rows, columns=["provider", "set_up", "key", "start", "abilities"])
+    return WideFrame(rows, columns=["provider", "set_up", "key", "start", "capabilities"])
 
 
 def _warn(session: Session, name: str, error: BaseException) -> None:
@@ -103,7 +103,7 @@ def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
     return (
         provider,
         f"{provider}/{model.name}",
-        ", ".join(model.abilities),
+        ", ".join(model.capabilities),
         model.context,
         round(model.size_bytes / 1e6, 1) if model.size_bytes is not None else None,
         model.input_usd,
@@ -137,15 +137,15 @@ async def choose(session: Session, wanted: str) -> list[str]:
     if route.model not in listed and not route.model.endswith(".gguf"):
         msg = f'{route.provider.name} has no model "{shown_name(route.model)}".'
         raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
-    refuse_mute(route.name, listed[route.model].abilities if route.model in listed else ())
+    refuse_mute(route.name, listed[route.model].capabilities if route.model in listed else ())
     session.config.model = route.name
     return [route.name]
 
 
-def refuse_mute(model: str, abilities: Sequence[str]) -> None:
+def refuse_mute(model: str, capabilities: Sequence[str]) -> None:
     """Refuse a model of which it is known that it cannot chat."""
-    if abilities and "chat" not in abilities:
-        msg = f"{shown_name(model)} cannot chat; it is made for {shown_name(' and '.join(abilities))}."
+    if capabilities and "chat" not in capabilities:
+        msg = f"{shown_name(model)} cannot chat; it is made for {shown_name(' and '.join(capabilities))}."
         hint = f"For embeddings write: %llm config embedding_model {shown_name(model)}"
         raise UnsupportedError(msg, hint=hint)
 

@@ -335,7 +335,7 @@ def _bound_by_schema(
     bound = None if parameters.schema is None else of_answer_to(parameters.schema)
     if bound is None:
         return None
-    can_think = "reasoning" in provider.known(model).abilities
+    can_think = "reasoning" in provider.known(model).capabilities
     thinks = parameters.reasoning if parameters.reasoning is not None else can_think
     return (bound + (_USUAL_ANSWER if thinks else 0)) * _answers(parameters)
 

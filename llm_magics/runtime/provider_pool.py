@@ -39,7 +39,7 @@ class ConfiguredProviders:
         for limit in ("max_line_mb", "max_response_mb"):
             if limit in made.config_type.model_fields:
                 settings.setdefault(limit, self.config.get(limit))
-        own = (*made.environment, made.config_type.namesake_key_variable(name, settings))
+        own = (*made.environment, made.config_type.named_key_variable(name, settings))
         if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
             settings |= self._key_of_the_keyring(name, made, settings)
         of_environment = [os.environ.get(variable) for variable in own]
@@ -108,7 +108,7 @@ class ConfiguredProviders:
             return ""
         if self._type_of(name) == name:
             return made.own_key_source()
-        variable = made.config_type.namesake_key_variable(name, settings)
+        variable = made.config_type.named_key_variable(name, settings)
         # A well-known service at its own address is where its key belongs.
         is_own_place = "base_url" not in settings
         return variable if environment_value(variable) and not is_own_place else ""
@@ -127,7 +127,7 @@ class ConfiguredProviders:
         self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
     ) -> dict[str, Any]:
         """The key that the user's system keeps, where neither settings nor environment have one."""
-        if environment_value(made.config_type.namesake_key_variable(name, settings)):
+        if environment_value(made.config_type.named_key_variable(name, settings)):
             return {}
         if self._type_of(name) == name and made.own_key_source():
             return {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._util.validation import attribute_error
 from llm_magics.completeness import is_cut
 from llm_magics.errors import ParseError
 from llm_magics.runtime import parsing
@@ -37,8 +38,8 @@ class Response:
         schema: what the answer was asked to look like.
         retries: how often it had to be asked for again.
         fallback_from: the models of a route that had failed before, each with its error.
-        mended: how often it was asked for again because it did not fit the schema.
-        dropped: how many later turns of its thread hung on the answer that it took the place of.
+        repairs: how often it was asked for again because it did not fit the schema.
+        removed_turns: how many later turns of its thread hung on the answer that it took the place of.
         raw: the last thing the service sent, decoded.
         reasoning_blocks: what the service requires to be sent back with this answer.
     """
@@ -57,9 +58,12 @@ class Response:
     schema: Any = field(default=None, repr=False)
     retries: int = 0
     fallback_from: tuple[str, ...] = ()
-    mended: int = 0
-    dropped: int = 0
+    repairs: int = 0
+    removed_turns: int = 0
     reasoning_blocks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+    def __getattr__(self, name: str) -> Any:
+        raise attribute_error(self, name, {"mended": "repairs", "dropped": "removed_turns"})
 
     @property
     def data(self) -> Any:

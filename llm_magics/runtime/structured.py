@@ -68,9 +68,9 @@ class CheckedCall:
             self._left -= 1
             yield Progress(f"asking {response.model} again: {misfit}")
             if is_thought_only(response):  # it may never come to an end of its thoughts
-                self._call = self._call.again((), is_mending=True, reasoning=False)
+                self._call = self._call.again((), is_repair=True, reasoning=False)
             else:
-                self._call = self._call.again(self._complaint(misfit), is_mending=True)
+                self._call = self._call.again(self._complaint(misfit), is_repair=True)
 
     @property
     def is_cut_unasked(self) -> bool:

@@ -224,6 +224,12 @@ class Config:
         known = [f"{ENVIRONMENT_PREFIX}{key.upper()}" for key in _keys()]
         for name in self.__dict__["_environment"]:
             if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
+                if (
+                    new := _RENAMED.get(name.removeprefix(ENVIRONMENT_PREFIX).lower())
+                ) is not None:
+                    msg = f"environment {name}: there is no such setting."
+                    hint = f"It is called {ENVIRONMENT_PREFIX}{new.upper()} now."
+                    raise ConfigurationError(msg, hint=hint)
                 meant = get_close_matches(name, known, n=1, cutoff=0.9)
                 if meant:
                     msg = f"environment {name}: there is no such setting."
@@ -314,7 +320,17 @@ def _validated(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {key: getattr(checked, key) for key in checked.model_fields_set}
 
 
+# Names that settings had before the first release.
+_RENAMED = {
+    "ask_above_usd": "confirm_above_usd",
+    "longest_wait_s": "max_retry_delay_s",
+    "retries_end_s": "retry_timeout_s",
+}
+
+
 def _unknown(key: str, what: str) -> ConfigurationError:
+    if key in _RENAMED:
+        return ConfigurationError(f'{what} "{key}".', hint=f"It is called {_RENAMED[key]} now.")
     hint = _HINTS.get(key.partition(".")[0]) if "." in key else None
     return ConfigurationError(f'{what} "{key}".', hint=hint or nearest(key, _keys()))
 

@@ -83,7 +83,7 @@ class Settings(BaseModel):
         {}, description="models tried in turn: a list, or models and a policy"
     )
     retries: int = Field(2, ge=0, le=20, description="how often a failed call is repeated")
-    retries_end_s: float = Field(
+    retry_timeout_s: float = Field(
         120.0, ge=0, description="so long after a call began nothing is repeated"
     )
     schema_retries: int = Field(
@@ -98,13 +98,13 @@ class Settings(BaseModel):
     tool_result_max_chars: int = Field(
         20_000, ge=100, description="a longer result of a tool is cut for the model, and says so"
     )
-    longest_wait_s: float = Field(
+    max_retry_delay_s: float = Field(
         30.0, ge=0, description="a longer wait before a retry is not waited"
     )
     budget: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="US dollars that may be spent"
     )
-    ask_above_usd: float = Field(
+    confirm_above_usd: float = Field(
         1.0,
         ge=0,
         description="a column that may cost more is asked about first, if there is no budget",

@@ -64,10 +64,10 @@ def ask_the_server(url: str) -> None:
     assert isinstance(provider, LocalProvider)
     engine = SimpleNamespace(transport=engine_transport(url, Secret("k")), is_alive=True)
 
-    async def ready(model: str, ability: str) -> Any:
+    async def ready(model: str, capability: str) -> Any:
         return engine
 
-    async def prepare(model: str, ability: str) -> Any:
+    async def prepare(model: str, capability: str) -> Any:
         return
         yield
 

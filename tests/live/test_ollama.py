@@ -96,8 +96,8 @@ def test_a_long_text_is_treated_as_asked() -> None:
 def test_an_embedding_model_is_listed_as_one() -> None:
     """Whatever the server's list of models calls it."""
     table = lm.models("ollama/*").set_index("model")
-    assert table.abilities[f"ollama/{EMBED}:latest"] == "embeddings"
-    assert "chat" in table.abilities[f"ollama/{CHAT}"]
+    assert table.capabilities[f"ollama/{EMBED}:latest"] == "embeddings"
+    assert "chat" in table.capabilities[f"ollama/{CHAT}"]
 
 
 def test_a_schema_that_is_none_is_the_callers_fault() -> None:

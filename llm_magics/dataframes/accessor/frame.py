@@ -116,7 +116,7 @@ class FrameAccessor(Reporting):
             on_error: ``null`` leaves a row that fails without an answer, and warns; ``raise`` raises.
             fresh: ask anew what was asked before.
             dry_run: give what it may take, in tokens, dollars and time, and send nothing.
-            yes: do not ask, whatever it may cost (setting ``ask_above_usd``).
+            yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
 
         Raises:
             UsageError: the prompt names what is no column; or it may cost much, and that was not

@@ -50,7 +50,7 @@ class SeriesAccessor(Reporting):
             on_error: ``null`` leaves a text that is refused without a vector, and warns;
                 ``raise`` raises.
             dimensions, prefix: as for `llm_magics.embed`.
-            yes: do not ask, whatever it may cost (setting ``ask_above_usd``).
+            yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
         """
         options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
         return embed_column(self._series, model, options, on_error, yes=yes)

@@ -218,7 +218,7 @@ def _ordered(
         raise UsageError(msg, hint="Try it on df.head() first; then allow it with yes=True.")
     if route.provider.is_free(route.model) and concurrency is None:
         return route.name, None
-    most = concurrency or usual or route.provider.embeds_at_once
+    most = concurrency or usual or route.provider.embedding_concurrency
     return route.name, SharedLimit(route.provider.name, most)
 
 

@@ -52,7 +52,7 @@ def no_models(provider_name: str) -> str:
     provider = session.provider(provider_name)
     where = f" at {provider.address}" if provider.address else ""
     text = f"{provider_name}{where} has no models."
-    if "pull" in provider.abilities:
+    if "pull" in provider.capabilities:
         text = f"{text} Pull one with: %llm pull {provider_name}/NAME"
     return text
 

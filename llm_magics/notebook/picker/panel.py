@@ -63,7 +63,7 @@ class Picker:
         """The widgets, and who listens to them."""
         names = [ALL, *([SHORT_NAMES] if self._short_names() else []), *self._offers.names]
         self.providers = widgets.ToggleButtons(options=names, style={"button_width": "auto"})
-        self.filter = widgets.Text(placeholder="filter: part of a name, an ability, loaded …")
+        self.filter = widgets.Text(placeholder="filter: part of a name, an capability, loaded …")
         self.refresh = widgets.Button(description="ask again", layout={"width": "auto"})
         self.list = widgets.Select(options=[], rows=9, layout={"width": "100%"})
         self.health, self.asked = widgets.HTML(), widgets.HTML()
@@ -238,7 +238,7 @@ class Picker:
             info = next((row.info for row in self._shown if row.name == name), None)
             if info is not None:
                 fields.refuse_unprintable(name)
-                refuse_mute(name, info.abilities)
+                refuse_mute(name, info.capabilities)
                 self._session.config.model = name
 
         self._touched(pick)

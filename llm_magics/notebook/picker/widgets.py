@@ -26,7 +26,7 @@ _SPACE = "\N{NO-BREAK SPACE}"
 # A longer name is cut in the list, which would else be all spaces.
 _LONGEST_NAME = 44
 
-COLUMNS = ("model", "size", "context", "price", "abilities", "state")
+COLUMNS = ("model", "size", "context", "price", "capabilities", "state")
 
 # The rows of the table that is saved with the notebook.
 _MOST_SAVED = 40
@@ -48,7 +48,7 @@ class Row:
             _size(info.size_bytes),
             _context(info.context),
             _price(info.input_usd, info.output_usd),
-            shown_name(", ".join(info.abilities)),
+            shown_name(", ".join(info.capabilities)),
             _state(info),
         )
         return tuple(markdown.plain(text) for text in told)
@@ -58,7 +58,7 @@ def rows_of(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
     """The models that providers offer, those that chat before the others."""
     rows = [Row(f"{name}/{info.name}", info) for name, infos in offered.items() for info in infos]
     return sorted(
-        rows, key=lambda row: bool(row.info.abilities) and "chat" not in row.info.abilities
+        rows, key=lambda row: bool(row.info.capabilities) and "chat" not in row.info.capabilities
     )
 
 

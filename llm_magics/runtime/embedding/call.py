@@ -160,7 +160,7 @@ class EmbeddingCall:
         """Send all batches, several at once, yielding whenever one has ended or must wait."""
         left = self.landed.pending
         lengths = [len(self._texts[place].encode()) for place in left]
-        bounds = Bounds(self._options.batch_size or route.provider.texts_at_once)
+        bounds = Bounds(self._options.batch_size or route.provider.embedding_batch_size)
         todo = ([left[number] for number in batch] for batch in batches(lengths, bounds))
         began, cpu_s = time.perf_counter(), time.process_time()
         news: asyncio.Queue[None] = asyncio.Queue()
@@ -192,7 +192,7 @@ class EmbeddingCall:
         """Return how many batches to send at once: as many as given, or as bring the most."""
         if self._options.concurrency is not None:
             return limiter.fixed_tuner(self._options.concurrency)
-        usual = route.provider.embeds_at_once
+        usual = route.provider.embedding_concurrency
         if usual == 1:  # it computes in this process, one batch at a time
             return limiter.fixed_tuner(1)
         return limiter.tuner(f"embeddings {route.model}", usual)
