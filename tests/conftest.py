@@ -13,6 +13,7 @@ import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from llm_magics import secrets
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 from tests.kernels import Kernel
@@ -50,6 +51,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     config.reload()
     session.runs.clear()
     session.threads.forget()
+    secrets._known.clear()  # what an earlier test took for a key
     yield
     config.reset()
     config.reload()
