@@ -16,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from llm_magics import secrets
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
-from tests.kernels import Kernel
+from tests.support.kernels import Kernel
 
 # Settings, keys and addresses that a developer's own environment may hold.
 _OF_THE_USER = re.compile(

@@ -29,8 +29,8 @@ from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.echo import EchoProvider
 from llm_magics.runtime.session import session
 from llm_magics.types import StreamChunk
-from tests.test_metrics import COLUMNS
-from tests.test_providers import SmallProvider
+from tests.support.run_columns import COLUMNS
+from tests.support.small_provider import SmallProvider
 
 
 class SlowProvider(EchoProvider):

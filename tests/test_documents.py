@@ -25,7 +25,7 @@ from llm_magics.runtime.session import Session
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings
-from tests import reference
+from tests.support import reference
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -87,7 +87,7 @@ def test_the_readme_names_every_provider() -> None:
 
 
 def test_what_the_readme_tells_of_the_code_is_made_from_it() -> None:
-    """Subcommands, flags, providers and the example of one; ``python -m tests.reference`` prints them."""
+    """Subcommands, flags, providers and the example of one; ``python -m tests.support.reference`` prints them."""
     blocks = fenced("text")
     assert reference.subcommands() in [block.strip() for block in blocks]
     assert reference.flags() in [block.rstrip() for block in blocks]

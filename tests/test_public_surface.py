@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.public_surface import SECTIONS, SNAPSHOT, as_json
+from tests.support.public_surface import SECTIONS, SNAPSHOT, as_json
 
 
 @pytest.mark.parametrize("section", SECTIONS)

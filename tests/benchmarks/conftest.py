@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nested import plain_environment
+from tests.support.nested import plain_environment
 
 ROWS = pytest.StashKey[list[tuple[str, str, str]]]()
 Record = Callable[[str, str, str], None]

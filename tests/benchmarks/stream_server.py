@@ -15,7 +15,7 @@ import struct
 import sys
 from typing import Any
 
-from tests.serving import chat_stream
+from tests.support.serving import chat_stream
 
 CHUNKS = 4000
 # Who asks for this gets one token, and then a silence.

@@ -13,7 +13,7 @@ import pytest
 
 from tests.benchmarks import driving
 from tests.benchmarks.conftest import Record, server_of
-from tests.nested import plain_environment
+from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.benchmarks.codecs import FORMATS
 from tests.benchmarks.conftest import Record
-from tests.nested import plain_environment
+from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 

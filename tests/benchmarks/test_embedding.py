@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.conftest import Record, server_of
-from tests.nested import plain_environment
+from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.benchmarks.conftest import Record
 from tests.benchmarks.test_display_bytes import tokens
-from tests.lab import Lab, lab, needs_browser
-from tests.serving import Says, Server, chat_stream, serving
+from tests.support.lab import Lab, lab, needs_browser
+from tests.support.serving import Says, Server, chat_stream, serving
 
 pytestmark = needs_browser
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from tests.benchmarks.conftest import Record
-from tests.nested import plain_environment
+from tests.support.nested import plain_environment
 
 ROUNDS = 7
 IPYTHON = [sys.executable, "-m", "IPython", "--no-banner", "--quick", "-c"]

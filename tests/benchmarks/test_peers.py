@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.conftest import Record, server_of
-from tests.nested import plain_environment
+from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 

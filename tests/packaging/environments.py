@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nested import plain_environment
+from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 

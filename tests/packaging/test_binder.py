@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.lab import free_port
 from tests.packaging.environments import ROOT, checkout, interpreters, made, ran
+from tests.support.lab import free_port
 
 BINDER = ROOT / "binder"
 

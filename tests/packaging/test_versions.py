@@ -16,27 +16,27 @@ TOOLS = ("hypothesis", "ipykernel", "nbclient", "nbformat", "nbval", "pip", "pol
 RUNNER = ("pytest", "pytest-timeout", "pytest-xdist")
 # Where other packages are leaned on: their oldest versions must bear it.
 LEANING = (
-    "api",
-    "bench_pictures",
-    "capabilities",
-    "cell_outputs",
-    "config",
-    "dask",
-    "frames",
-    "http",
-    "inert",
-    "local",
-    "magics",
-    "parsing",
-    "plots",
-    "prompting_columns",
-    "schemas",
-    "search",
-    "statistics",
-    "templates",
-    "tools",
-    "transport",
-    "vectors",
+    "benchmarking/test_bench_pictures",
+    "benchmarking/test_statistics",
+    "dataframes/test_dask",
+    "dataframes/test_frames",
+    "dataframes/test_plots",
+    "dataframes/test_prompting_columns",
+    "dataframes/test_search",
+    "http/test_http",
+    "http/test_transport",
+    "notebook/test_cell_outputs",
+    "notebook/test_magics",
+    "notebook/test_markdown",
+    "providers/test_capabilities",
+    "providers/test_local",
+    "runtime/test_parsing",
+    "runtime/test_templates",
+    "runtime/test_vector_store",
+    "settings/test_config",
+    "test_api",
+    "test_schemas",
+    "test_tools",
 )
 
 
@@ -65,7 +65,7 @@ def test_the_oldest_versions(wheel: Path, tmp_path: Path) -> None:
     uv("pip", "install", "--python", python, "--no-deps", wheel)
     uv("pip", "install", "--python", python, *RUNNER, *TOOLS)
     folder = checkout(tmp_path, "tests", "pyproject.toml", "notebooks", "README.md")
-    chosen = [f"tests/test_{name}.py" for name in LEANING]
+    chosen = [f"tests/{name}.py" for name in LEANING]
     options = ("-n", "2", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default")
     told = ran([python, "-m", "pytest", *options, "--timeout=120", *chosen], folder)
     assert " passed" in told

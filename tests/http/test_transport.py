@@ -1,0 +1,303 @@
+"""The way to a service, and all that can happen on it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
+from llm_magics.http import Form, KeyHeader, Timeouts, Transport
+from llm_magics.providers import create_provider
+from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
+from llm_magics.secrets import Secret
+from tests.support.lab import free_port
+from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, serving
+
+HI = [ChatMessage("user", "hi")]
+
+
+def chatted(url: str, **settings: object) -> ModelResponse:
+    """A whole answer of the server at ``url``."""
+
+    async def use() -> ModelResponse:
+        config = OpenAIConfig(**{"base_url": url, "api_key": "a-key-of-the-test", **settings})  # type: ignore[arg-type]
+        async with OpenAIProvider(config) as provider:
+            answer = await provider.generate_chat(HI, "m", ModelParameters())
+            assert isinstance(answer, ModelResponse)
+            await provider.close()
+            return answer
+
+    return asyncio.run(use())
+
+
+def test_a_dead_host_is_given_up_soon() -> None:
+    """An address that swallows everything: an answer within the two seconds, not a minute."""
+    started = time.monotonic()
+    with pytest.raises(errors.ConnectionError, match="Could not connect to") as caught:
+        chatted("http://192.0.2.1/v1")  # reserved for documentation: nobody is there
+    assert time.monotonic() - started < 10  # far from the minute that a socket would wait
+    assert Timeouts().connect is None
+    assert caught.value.retryable
+    assert caught.value.provider == "openai"
+
+
+def test_a_closed_port_is_said_at_once() -> None:
+    """The hint says what to do."""
+    with pytest.raises(errors.ConnectionError, match="Could not connect to") as caught:
+        chatted(f"http://127.0.0.1:{free_port()}")
+    assert caught.value.hint
+
+
+def test_a_name_that_is_nobody() -> None:
+    """A mistyped host is a ConnectionError too."""
+    with pytest.raises(errors.ConnectionError, match="no-such-host"):
+        chatted("http://no-such-host.invalid/v1")
+
+
+@contextmanager
+def tls_server(folder: Path) -> Iterator[int]:
+    """A server whose certificate nobody has signed but itself."""
+    pem = folder / "self.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-keyout", pem, "-out", pem.with_suffix(".crt")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem.with_suffix(".crt"), pem)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            try:
+                connection, _ = listening.accept()
+                with connection, context.wrap_socket(connection, server_side=True):
+                    pass
+            except OSError:  # the client leaves, as it should
+                pass
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join()
+
+
+def test_a_certificate_that_cannot_be_trusted(tmp_path: Path) -> None:
+    """Said to be that, and not that nobody is there."""
+    with tls_server(tmp_path) as port, pytest.raises(errors.ConnectionError) as caught:
+        chatted(f"https://localhost:{port}/v1")
+    assert "Could not make a secure connection" in str(caught.value)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value)
+    assert "SSL_CERT_FILE" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_a_web_page_in_place_of_an_answer(status: int) -> None:
+    """A proxy's page is told in words, without its markup, and never taken for an answer."""
+    page = b"<html><head><title>Sign in</title></head><body><h1>Corporate proxy</h1></body></html>"
+    with (
+        serving(Says([page], status, "text/html; charset=utf-8")) as server,
+        pytest.raises(errors.ProviderError, match="Corporate proxy") as caught,
+    ):
+        chatted(server.url)
+    assert "<h1>" not in str(caught.value)
+    if status != 502:
+        assert "base_url" in str(caught.value.hint)
+
+
+def test_a_redirect_loop_ends() -> None:
+    """Redirects are not followed: the key must not go where a server points."""
+
+    def answers(asked: Asked) -> Says:
+        return Says([], 302, headers={"Location": "/again"})
+
+    with serving(answers) as server:
+        with pytest.raises(errors.ConfigurationError, match="redirects to /again"):
+            chatted(server.url)
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        Says([]),
+        Says([b"\n\n"]),
+        Says([], content_type="application/json"),
+        Says([b"null"], content_type="application/json"),
+        Says([b"[]"], content_type="application/json"),
+    ],
+    ids=["empty stream", "blank lines", "empty body", "null", "a list"],
+)
+def test_an_empty_body_is_no_answer(says: Says) -> None:
+    """Nothing, with status 200, is an error."""
+    with serving(says) as server, pytest.raises(errors.ProviderError):
+        chatted(server.url)
+
+
+def test_half_a_character_at_the_end() -> None:
+    """The text that came is kept; the half that did not come does no harm."""
+    stream = chat_event("Gr") + b'data: {"choices": [{"index": 0, "delta": {"content": "\xc3'
+    with serving(Says([stream])) as server, pytest.raises(errors.StreamInterrupted) as caught:
+        chatted(server.url)
+    assert caught.value.partial.text == "Gr"
+
+
+def test_an_event_of_ten_megabytes() -> None:
+    """Pictures come in one event: there is no bound that would cut it."""
+    big = "x" * 10_000_000
+    event = chat_event(big)
+    pieces = [event[n : n + 65536] for n in range(0, len(event), 65536)]
+    with serving(Says([*pieces, *chat_stream("end")])) as server:
+        assert chatted(server.url).text == f"{big}end"
+
+
+def test_a_comment_keeps_the_connection_alive() -> None:
+    """``: PROCESSING`` means that the service is busy, not silent."""
+    waiting = [b": OPENROUTER PROCESSING\n\n"] * 8
+    with serving(Says([*waiting, *chat_stream("hi")], gap_s=0.1)) as server:
+        assert chatted(server.url, idle_s=0.5).text == "hi"
+
+
+def test_silence_is_given_up() -> None:
+    """After ``idle_s`` without a byte; what had come is kept."""
+    with (
+        serving(Says([chat_event("a")], hang=True)) as server,
+        pytest.raises(errors.StreamInterrupted, match="sent nothing for") as caught,
+    ):
+        chatted(server.url, idle_s=0.2)
+    assert caught.value.partial.text == "a"
+
+
+def test_the_whole_answer_has_a_bound_too() -> None:
+    """A service that drips for ever is left after ``total_s``, and sees it."""
+    drip = [chat_event("a")] * 200
+    with serving(Says(drip, gap_s=0.05)) as server:
+        with pytest.raises(
+            errors.StreamInterrupted, match="did not finish its answer within"
+        ) as caught:
+            chatted(server.url, total_s=0.4)
+        assert server.hung_up.wait(5)
+    assert caught.value.partial.text.startswith("a")
+    with (
+        serving(Says([], hang=True, delay_s=5)) as server,
+        pytest.raises(errors.ConnectionError, match="did not finish its answer within"),
+    ):
+        chatted(server.url, total_s=0.2)
+
+
+def test_a_connection_left_open_after_the_end() -> None:
+    """The answer is whole: whoever never closes is not waited for."""
+    started = time.monotonic()
+    with serving(Says(chat_stream("hi"), hang=True)) as server:
+        assert chatted(server.url).text == "hi"
+    assert time.monotonic() - started < 20
+
+
+def test_what_somebody_may_have_read_is_not_sent_twice() -> None:
+    """A new connection that dies without an answer: the work may be done, and paid for."""
+    with serving(Says([], drop=True)) as server:
+        with pytest.raises(errors.ConnectionError):
+            chatted(server.url)
+        assert len(server.asked) == 1
+
+
+def test_headers_of_ones_own() -> None:
+    """From the settings with each request, from the parameters with this one."""
+
+    async def use(url: str) -> None:
+        config = OpenAIConfig(base_url=url, api_key=Secret("k"), extra_headers={"X-Team": "a"})
+        provider = OpenAIProvider(config)
+        once = ModelParameters(extra_headers={"X-Once": "b"})
+        await provider.generate_chat(HI, "m", once)
+        await provider.generate_chat(HI, "m", ModelParameters())
+        await provider.close()
+
+    with serving(Says(chat_stream("hi"))) as server:
+        asyncio.run(use(server.url))
+    assert [asked.headers.get("x-team") for asked in server.asked] == ["a", "a"]
+    assert [asked.headers.get("x-once") for asked in server.asked] == ["b", None]
+
+
+def test_the_key_goes_where_the_service_wants_it() -> None:
+    """Into one header, in its own form, and into nothing that is shown."""
+
+    async def use(url: str) -> None:
+        transport = Transport(
+            url, key=Secret("a-key-of-the-test"), key_header=KeyHeader("api-key", "")
+        )
+        form = Form({"model": "m"}, {"file": ("a.wav", b"RIFF", "audio/wav")})
+        await transport.send("POST", "/x", form)
+        assert "a-key-of-the-test" not in repr(transport)
+        await transport.close()
+
+    with serving(as_json({})) as server:
+        asyncio.run(use(server.url))
+    (asked,) = server.asked
+    assert asked.headers["api-key"] == "a-key-of-the-test"
+    assert "authorization" not in asked.headers
+    assert asked.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert b'filename="a.wav"' in asked.body
+
+
+def test_an_answer_in_one_piece_is_stamped_from_the_sending() -> None:
+    """Its first token is not there before the server has sent it."""
+
+    async def use(url: str) -> float | None:
+        provider = OpenAIProvider(OpenAIConfig(base_url=url, api_key="a-key-of-the-test"))  # type: ignore[arg-type]
+        answer = await provider.generate_chat(HI, "m", ModelParameters(stream=True))
+        assert isinstance(answer, AsyncGenerator)
+        stamps = [chunk.elapsed_s async for chunk in answer]
+        return stamps[0]
+
+    body = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}
+    says = as_json(body)
+    with serving(Says(says.pieces, content_type="Application/JSON", delay_s=0.3)) as server:
+        elapsed_s = asyncio.run(use(server.url))
+    assert elapsed_s is not None
+    assert elapsed_s >= 0.29
+
+
+@pytest.mark.parametrize(
+    "body", [{"detail": "Not Found"}, {"message": "quota exceeded"}, {"data": []}, {"choices": 5}]
+)
+@pytest.mark.parametrize("provider", ["anthropic", "lmstudio", "openai"])
+def test_json_that_holds_no_answer_is_no_answer(provider: str, body: dict[str, object]) -> None:
+    """Status 200 or not."""
+    with serving(as_json(body)) as server:
+        made = create_provider(provider, base_url=server.url, api_key="a-key-of-the-test")
+        with pytest.raises(errors.ProviderError):
+            asyncio.run(made.generate_chat(HI, "m", ModelParameters()))
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8000/v1", "http://x:99999", "http://[::1", "http://x\n/", "ftp://x", ""]
+)
+def test_what_is_no_address_is_refused_when_it_is_set(address: str) -> None:
+    """With how one begins."""
+    with pytest.raises(errors.ConfigurationError) as caught:
+        create_provider("lmstudio", base_url=address)
+    assert "http" in str(caught.value.hint)
+
+
+def test_a_query_in_an_address_goes_with_every_request() -> None:
+    """And the path comes before it."""
+    with serving(Says(chat_stream("hi"))) as server:
+        assert chatted(f"{server.url}/v1?api-version=1").text == "hi"
+        assert server.asked[-1].path == "/v1/chat/completions?api-version=1"
+
+
+def test_loops_that_are_gone_hold_no_connections() -> None:
+    """A notebook's cells may each bring a loop of their own."""
+    with serving(as_json({"data": []})) as server:
+        provider = OpenAIProvider(OpenAIConfig(base_url=server.url, api_key="a-key-of-the-test"))  # type: ignore[arg-type]
+        for _ in range(4):
+            asyncio.run(provider.list_models())
+        assert len(provider._transport._clients) <= 1

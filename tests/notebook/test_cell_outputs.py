@@ -1,0 +1,179 @@
+"""What stands beside an answer in its cell: thoughts, a footer, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
+
+import llm_magics as lm
+from llm_magics import errors
+from llm_magics.notebook.display import answer as footer
+from llm_magics.notebook.display import answer as thinking
+from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay
+from llm_magics.notebook.provenance import audit
+from llm_magics.runtime.response import Response
+from llm_magics.types import Timing, Usage
+from tests.support.cells import Cell
+from tests.support.kernels import Kernel
+from tests.support.servers import servers
+from tests.support.serving import Says, chat_event, chat_stream
+
+THOUGHTS = ["Let me ", "see: <script>", "2 + 2.", ""]
+
+
+@pytest.mark.parametrize("answer", [["It is ", "4."], [], ["  ", "\n", "4"]])
+def test_thoughts_are_folded_away_above_the_answer(answer: list[str]) -> None:
+    """The same outputs whether somebody watched or not; nothing of them can run."""
+    shown = []
+    for kind in (LiveDisplay, StaticDisplay):
+        cell = Cell()
+        with kind(cell.publish) as display:
+            for text in THOUGHTS:
+                display.think(text)
+            for text in answer:
+                display.write(text)
+            display.tell({"model": "a/b"})
+        shown.append(cell.outputs)
+    assert shown[0] == shown[1]
+    first = shown[0][0]["data"]
+    assert first["text/plain"] == "(thought: 6 words)"  # type: ignore[index]
+    assert "<details><summary>" in first["text/html"]  # type: ignore[index]
+    assert "<script>" not in str(shown)
+    if answer:
+        assert shown[0][-1]["metadata"] == {"llm_magics": {"model": "a/b"}}
+
+
+def test_long_thoughts_cost_little_on_the_wire() -> None:
+    """Only how many they are is sent while they come, twice a second."""
+    now = [0.0]
+    cell = Cell()
+    with LiveDisplay(cell.publish, lambda: now[0]) as display:
+        for _ in range(4000):
+            now[0] += 0.0125
+            display.think("word ")
+        display.write("done")
+    assert cell.sent < 120
+    assert "thought: 4,000 words" in str(cell.outputs[0])
+    assert thinking.bundle("one")["text/plain"] == "(thought: 1 word)"
+
+
+def test_thoughts_reach_the_cell(kernel: Kernel) -> None:
+    """From the service's own field, and from tags in the text; the answer stays the answer."""
+    pieces = [
+        chat_event("<think>hmm hmm</think>It is 4."),
+        chat_event(finish_reason="stop"),
+        b"data: [DONE]\n\n",
+    ]
+    with servers(one=Says(pieces)) as running:
+        settings = f"{{'one': {{'type': 'openai', 'base_url': '{running['one'].url}', 'api_key': 'a-key'}}}}"
+        kernel.run(f"import llm_magics as lm; lm.config.providers = {settings}")
+        told = kernel.run("%%llm one/m -o ans\nhi")
+    assert "(thought: 2 words)" in told.text
+    assert kernel.run("print(ans.text, '|', ans.reasoning)").text == "It is 4. | hmm hmm"
+
+
+def test_a_footer_is_shown_where_it_is_wanted(watched_kernel: Kernel) -> None:
+    """Where somebody watches, on ``auto``; it is an output of its own, below the answer."""
+    kernel = watched_kernel
+    assert len(kernel.run("%%llm echo/echo\nhi").outputs) == 1
+    kernel.run("%llm config footer auto")
+    shown = kernel.run("%%llm echo/echo\nhi").outputs
+    assert shown[1]["data"]["text/plain"].startswith("echo/echo · 1 → 1 tokens")
+    kernel.run("%llm config footer never")
+    assert len(kernel.run("%%llm echo/echo\nhi").outputs) == 1
+
+
+def test_what_a_footer_says() -> None:
+    """Who, how much, how long, how fast, what it cost, and how it ended; only what is known."""
+    timing = Timing(ttft_s=0.2, e2e_s=2.34, load_s=1.5, tokens_per_s=81.6)
+    answer = Response("x", "a/b", "length", Usage(1200, 40), timing, 0.0042)
+    assert footer.line(answer) == (
+        "a/b · 1,200 → 40 tokens · 1.5 s to load · 2.3 s · 82 tokens/s · $0.0042 · cut at max_tokens"
+    )
+    assert footer.line(Response("x", "a/b", cached=True)) == "a/b · given before"
+    assert footer.line(Response("x", "a/b", "interrupted", Usage(None, 3))) == "a/b · ? → 3 tokens · interrupted"  # fmt: skip
+
+
+def test_a_notebook_says_where_its_answers_come_from(tmp_path: Path) -> None:
+    """In its outputs' metadata: model, parameters, tokens, request, live or kept; no times."""
+    sources = [
+        "%load_ext llm_magics\n%llm config model echo/echo",
+        "%%llm --temperature 0\nhi",
+        "%llm record tape.jsonl",
+        "%%llm --temperature 0\nhi",
+        "%llm replay tape.jsonl --strict",
+        "%%llm --temperature 0\nhi",
+        "print('no answer')",
+        "%llm replay off",
+        '%%llm -f json\n{"a": 1}',
+        "%%llm echo/echo echo/lorem --max-tokens 3\nhi",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, sources)))
+    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})  # fmt: skip
+    client.execute()
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    found = audit(tmp_path / "n.ipynb")
+    assert found.cell.tolist() == [2, 4, 6, 9, 10, 10]
+    assert found.source.tolist() == ["live", "live", "kept", "live", "live", "live"]
+    assert found.model.tolist() == ["echo/echo"] * 5 + ["echo/lorem"]
+    assert found.request[:3].nunique() == 1
+    assert found.request[0] in (tmp_path / "tape.jsonl").read_text()
+    assert found.parameters[0] == {"temperature": 0.0}
+    assert found.input_tokens.tolist() == [1, 1, 1, 2, 1, 1]
+    assert "_s" not in json.dumps(notebook.cells[1].outputs[0].metadata)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"cells": 3}', "[" * 100_000],
+)
+def test_what_is_no_notebook(shell: InteractiveShell, text: str) -> None:
+    """Is an error in words; so is a file that is not there."""
+    Path("odd.ipynb").write_text(text)
+    for name in ("odd.ipynb", "missing.ipynb"):
+        with pytest.raises(errors.UsageError, match=name):
+            shell.run_line_magic("llm", f"audit {name}")
+
+
+def test_a_hostile_notebook_is_read_as_it_is() -> None:
+    """Whatever stands in its metadata."""
+    cells = [
+        1, {}, {"outputs": 3}, {"outputs": [1, {}, {"metadata": 3}, {"metadata": {"llm_magics": []}}]},
+        {"outputs": [{"metadata": {"llm_magics": {"model": {"a": 1}, "input_tokens": "many", "x": 1}}}], "source": 5},
+    ]  # fmt: skip
+    Path("odd.ipynb").write_text(json.dumps({"cells": cells}))
+    found = audit(Path("odd.ipynb"))
+    assert len(found) == 1
+    assert found.input_tokens.isna().all()
+
+
+def test_a_key_that_is_typed_into_a_cell(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is set and not printed, and the better way is told; other variables are IPython's."""
+    import os
+
+    key = "sk-" + "typed" * 6
+    for line in (f"%env THEIR_API_KEY={key}", f"%set_env THEIR_API_KEY '{key}'"):
+        monkeypatch.setenv("THEIR_API_KEY", "")
+        shell.run_cell(line)
+        out, _ = capsys.readouterr()
+        assert key not in out
+        assert "%llm key PROVIDER" in out
+        assert os.environ["THEIR_API_KEY"] == key
+        assert key not in str(errors.LLMError(f"it is {key}"))
+    monkeypatch.setenv("COLOUR", "")
+    shell.run_cell("%env COLOUR=blue")
+    assert "blue" in capsys.readouterr().out
+    assert lm.config.get("footer") == "never"
+
+
+def test_a_plain_answer_has_no_thoughts() -> None:
+    """Nothing is shown above it."""
+    with servers(one=Says(chat_stream("a"))):
+        assert lm.ask("hi", model="one/m").reasoning == ""

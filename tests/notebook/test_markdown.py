@@ -1,0 +1,364 @@
+"""Model text made harmless."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from html import unescape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_magics._util import typesetting
+from llm_magics._util.tex_commands import DRAWING
+from llm_magics.notebook import markdown
+from llm_magics.notebook.markdown import highlighted
+from tests.support.html_reader import Reader
+from tests.support.kernels import Kernel
+
+TAGS = {
+    "p",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "ul",
+    "ol",
+    "li",
+    "blockquote",
+    "pre",
+    "code",
+    "em",
+    "strong",
+    "s",
+    "a",
+    "hr",
+    "br",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "div",
+    "span",
+}
+# The only style that code is given.
+COLOUR = r"color:var\(--jp-mirror-editor-[a-z]+-color,#[0-9a-f]{6}\)"
+ATTRIBUTES = {"href", "title", "rel", "target", "class", "start", "style"}
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "![x](https://evil.example/x.png)",
+    "![x][y]\n\n[y]: https://evil.example/x.png",
+    "[x](javascript:alert(1))",
+    "[x](JaVaScRiPt:alert(1))",
+    "[x](data:text/html,<script>alert(1)</script>)",
+    "[x](vbscript:x)",
+    "[x](//evil.example)",
+    "<javascript:alert(1)>",
+    "<style>*{background:url(https://evil.example)}</style>",
+    "<svg onload=alert(1)>",
+    "<iframe src=https://evil.example></iframe>",
+    "```html\n<script>alert(1)</script>\n```",
+    '```"><script>alert(1)</script>\nx\n```',
+    "`<img src=x onerror=alert(1)>`",
+    "\\`<img src=x onerror=alert(1)>\\`",
+    "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)&#60;/script&#62;",
+    '[x](https://a.example "onclick=alert(1)")',
+    '[x](https://a.example/"onmouseover="alert(1))',
+    "$$\n```\n<img src=x onerror=alert(1)>\n$$",
+]
+
+
+def assert_harmless(rendered: str) -> None:
+    """Only known tags and attributes, and links that lead to the web."""
+    reader = Reader()
+    reader.feed(rendered)
+    for tag, attributes in reader.tags:
+        assert tag in TAGS
+        is_coloured = tag == "span" and set(attributes) == {"style"}
+        if is_coloured:
+            assert re.fullmatch(COLOUR, attributes["style"] or "")
+            continue
+        if tag in ("div", "span"):
+            assert attributes.get("class") in ("mathjax_ignore", "mathjax_process")
+        assert set(attributes) <= ATTRIBUTES
+        href = attributes.get("href")
+        assert href is None or href.lower().startswith(("http://", "https://", "mailto:", "#"))
+        assert attributes.get("style") in (
+            None,
+            *(f"text-align:{s}" for s in ("left", "right", "center")),
+        )
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_known_payloads_are_harmless(payload: str) -> None:
+    """No script, no image, no handler, no link but a plain one; alone and in mid-text."""
+    assert_harmless(markdown.html(payload))
+    assert_harmless(markdown.html(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [*PAYLOADS, "`", "```", "\n", "\n\n", "$$", "<", "![", "](", "|", "a", "\\"]
+        )
+    )
+)
+def test_fuzzed_text_is_harmless(parts: list[str]) -> None:
+    """However the pieces are put together."""
+    assert_harmless(markdown.html("".join(parts)))
+
+
+def test_markdown_is_rendered() -> None:
+    """Emphasis, code, tables, lists, and links that open elsewhere."""
+    rendered = markdown.html(
+        "**a** `b`\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n[c](https://d.example)"
+    )
+    for part in (
+        "<strong>a</strong>",
+        "<code>b</code>",
+        "<td>1</td>",
+        'rel="noopener noreferrer"',
+    ):
+        assert part in rendered
+
+
+def test_control_characters_are_taken_out() -> None:
+    """An escape sequence must not reach a terminal; tabs and newlines stay."""
+    assert markdown.plain("a\x1b[2Jb\tc\n\x07\x9bd") == "a[2Jb\tc\nd"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a $x_1*y*_2$ b", '<span class="mathjax_process">$x_1*y*_2$</span>'),
+        ("$$\n\\frac{a}{b}\n$$", '<div class="mathjax_process">$$\\frac{a}{b}$$</div>'),
+        ("so $$a_1$$ is", "$$a_1$$"),
+        ("\\(a_1 < b_2\\)", '<span class="mathjax_process">$a_1 &lt; b_2$</span>'),
+        ("\\[\nx_1\n\\]", '<div class="mathjax_process">$$x_1$$</div>'),
+        ("\\(a $ b\\)", "$a \\$ b$"),
+    ],
+)
+def test_formulas_reach_the_frontend_as_they_were_written(text: str, shown: str) -> None:
+    """Underscores and stars in them are no emphasis; either pair of delimiters will do."""
+    assert shown in markdown.html(text)
+
+
+@pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
+def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
+    """They stand in what the frontend is told to leave alone."""
+    rendered = markdown.html(text)
+    assert rendered.startswith('<div class="mathjax_ignore">')
+    assert "mathjax_process" not in rendered
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["\\href{javascript:alert(1)}{x}", "\\style{background:url(//evil.example)}{x}", "\\require{html}",
+     "\\bbox[background:url(//e)]{x}", "\\def\\a{b}", "\\mmlToken{mi}[href='javascript:1']{x}",
+     "\\fcolorbox{red;position:fixed;background:url(//evil.example)}{red}{x}", "\\fcolorbox{red}{red}{x}",
+     "\\ce{\\\\fcolorbox{red;position:fixed}{red}{x}}", "\\verb\\ x\\\\style{top:0}{x}",
+     "\\ce{\\\\DeclareMathOperator\\alpha{b}}", "\\ce{\\\\definecolor{red}{named}{blue}}", "\\ce{\\\\mathtoolsset{x=1}}",
+     "\\class{x}{y}", "\\data{x=1}{y}", "\\csname href\\endcsname{javascript:1}{x}"],
+)  # fmt: skip
+def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
+    """It may link, fetch, style or define: it is not typeset."""
+    for text in (f"${formula}$", f"$$\n{formula}\n$$", f"\\({formula}\\)"):
+        assert "mathjax_process" not in markdown.html(text)
+
+
+DEFINING = [
+    "\\def\\alpha{\\beta}", "\\gdef\\alpha{\\beta}", "\\let\\alpha=\\beta", "\\let\\alpha\\beta",
+    "\\newcommand{\\alpha}{\\beta}", "\\renewcommand\\alpha{\\beta}", "\\newcommand*{\\alpha}{\\beta}",
+    "\\newenvironment{x}{a}{b}", "\\renewenvironment{matrix}{a}{b}", "\\DeclareMathOperator{\\alpha}{b}",
+    "\\DeclarePairedDelimiter\\abs{|}{|}", "\\Newextarrow{\\a}{1,1}{0x2192}", "\\require{physics}",
+    "\\setOptions{x=1}", "\\mathtoolsset{x=1}", "\\newtagform{a}{(}{)}", "\\definecolor{red}{rgb}{0,0,1}",
+    "\\unicode[x]{65}", "\\label{a}", "\\ref{a}", "\\texttip{a}{b}", "\\toggle{a}{b}\\endtoggle",
+    "\\bbox[1px]{x}", "\\cssId{a}{b}", "\\enclose{circle}{x}", "\\somethingNew{x}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", DEFINING)
+@pytest.mark.parametrize(
+    "written",
+    ["\\\\({}\\\\)", "\\({}\\)", "\\\\[{}\\\\]", "${}$", "$$\n{}\n$$", "\\begin{{matrix}}{}\\end{{matrix}}",
+     "$x \\\\ {}$", "$\\\\{}$", "$\\verb\\ x\\{}$", "$\\text{{$ {} $}}$", "$$a$ {} $b$$", "&#92;({}&#92;)", "$a \\\\$ {} $b$"],
+)  # fmt: skip
+def test_no_text_defines_or_loads_anything(command: str, written: str) -> None:
+    """Between whatever delimiters, escaped by Markdown or not: MathJax is told to leave it alone."""
+    text, name = written.format(command), re.split(r"[^A-Za-z]", command[1:])[0]
+    for shown in (
+        markdown.html(text),
+        markdown.escaped(text),
+        typesetting.table(f"<td>{text}</td>"),
+    ):
+        assert f"\\{name}" not in _typeset(shown), shown
+
+
+def _typeset(shown: str) -> str:
+    """What MathJax would read of ``shown``."""
+    if "mathjax_ignore" not in shown:
+        return shown if typesetting.is_possible(shown) else ""
+    assert shown.startswith(('<div class="mathjax_ignore">', '<span class="mathjax_ignore">'))
+    return " ".join(re.findall(r'class="mathjax_process">(.*?)</(?:span|div)>', shown, re.DOTALL))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *DEFINING,
+                "$",
+                "$$",
+                "\\",
+                "\\(",
+                "\\)",
+                "\\\\",
+                "{",
+                "}",
+                "\\text{",
+                "x",
+                " ",
+                "\n",
+                "%",
+                "`",
+                "\\begin{cases}",
+                "\\frac",
+            ]
+        )
+    )
+)
+def test_however_it_is_put_together(parts: list[str]) -> None:
+    """What is left to be typeset holds drawing commands alone, and no dollar that would end it."""
+    text = "".join(parts)
+    for shown in (markdown.html(text), typesetting.table(f"<td>{text}</td>")):
+        for _, formula in re.findall(
+            r'class="mathjax_process">(\$\$?)(.*?)\1</', shown, re.DOTALL
+        ):
+            formula = unescape(formula)
+            tokens = re.findall(r"\\(?:[A-Za-z]+|.|$)|\$", formula, re.DOTALL)
+            assert "$" not in tokens
+            assert "\\" not in tokens
+            assert {each[1:] for each in tokens if each[1:].isalpha()} <= DRAWING
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["\\frac{a}{b} \\le \\sum_{i=1}^n x_i", "\\begin{pmatrix}a&b\\\\c&d\\end{pmatrix}", "\\mathbb{R} \\to \\infty",
+     "\\color{red}{x}", "\\ce{H2O}", "\\text{if } x \\ne 0", "\\operatorname{softmax}(x)", "a \\quad b \\tag{1}",
+     "\\left\\lfloor x \\right\\rfloor", "\\underbrace{a}_{b}", "50\\%", "\\{x\\}", "\\textcolor{blue}{y}"],
+)  # fmt: skip
+def test_formulas_of_answers_are_typeset(formula: str) -> None:
+    """The commands that answers are written in, in all delimiters and in the cells of a table."""
+    for text in (f"${formula}$", f"\\({formula}\\)", f"\\[{formula}\\]", f"$$\n{formula}\n$$"):
+        assert typesetting.PROCESS in markdown.html(text)
+    assert typesetting.PROCESS in typesetting.table(f"<td>so ${formula}$ is</td>")
+
+
+@pytest.mark.parametrize(
+    "text", ["costs $5 and $6", "$5-$6", "a$ and b$", "US$ 5 or US$ 6", "`$x$`"]
+)
+def test_prices_in_tables_are_no_formulas(text: str) -> None:
+    """As in answers."""
+    shown = typesetting.table(f"<table><td>{text}</td></table>")
+    assert shown.startswith('<div class="mathjax_ignore">')
+    assert text == "`$x$`" or typesetting.PROCESS not in shown
+
+
+def test_a_table_without_formulas_stays_as_it_is() -> None:
+    """Nor is an attribute ever taken for text."""
+    assert typesetting.table("<td>a & b</td>") == "<td>a & b</td>"
+    assert 'title="$x$"' in typesetting.table('<td title="$x$">$y$</td>')
+
+
+TEXT = r"costs $5 and $6 \\(\def\alpha{\beta}\\) and $x^2$"
+
+
+def assert_guarded(html: str) -> None:
+    """No more of `TEXT` than its harmless formula is typeset."""
+    assert html.startswith('<div class="mathjax_ignore">')
+    assert set(re.findall(r'mathjax_process">(.*?)</span>', html)) <= {"$x^2$"}
+    assert "$5 and $6" in html
+
+
+def test_frames_are_shown_without_definitions(kernel: Kernel) -> None:
+    """Of pandas and polars, styled, in whatever cell; and as before once it is unloaded."""
+    kernel.run(f"import pandas; text = {TEXT!r}; df = pandas.DataFrame({{text: [text]}})")
+    for code in (
+        "df",
+        "df.head()",
+        "df.style",
+        "display(df)",
+        "import llm_magics as lm\nlm.runs(); df",
+    ):
+        shown = kernel.run(code)
+        assert_guarded(shown.outputs[-1]["data"]["text/html"])
+    if importlib.util.find_spec("polars") is not None:
+        shown = kernel.run("import polars\npolars.DataFrame({'a': [text]})")
+        assert_guarded(shown.outputs[-1]["data"]["text/html"])
+    kernel.run("%unload_ext llm_magics")
+    assert "mathjax" not in kernel.run("df").outputs[-1]["data"]["text/html"]
+
+
+@pytest.mark.parametrize("first", ["llm_magics, pandas", "pandas, llm_magics"])
+def test_frames_are_guarded_without_the_extension(first: str) -> None:
+    """As soon as both are imported, in either order; a printer of the user's own stays."""
+    script = f"""
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+import {first}
+print(shell.display_formatter.format(pandas.DataFrame({{"a": [{TEXT!r}]}}))[0]["text/html"])
+html = shell.display_formatter.formatters["text/html"]
+html.for_type(pandas.DataFrame, lambda frame: "mine")
+shell.run_line_magic("load_ext", "llm_magics")
+print(shell.display_formatter.format(pandas.DataFrame())[0]["text/html"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert_guarded(done.stdout)
+    assert done.stdout.endswith("mine\n")
+
+
+def test_code_has_the_colours_of_the_page() -> None:
+    """By JupyterLab's own names of them, so that they follow its theme."""
+    rendered = markdown.html("```python\ndef f(x):\n    return 'a' # b\n```")
+    for colour, word in (
+        ("keyword", "def"),
+        ("def", "f"),
+        ("string", "&#x27;a&#x27;"),
+        ("comment", "# b"),
+    ):
+        assert re.search(rf"--jp-mirror-editor-{colour}-color,#......\)\">{word}</span>", rendered)
+
+
+@pytest.mark.parametrize(
+    "language", ["", "klingon", "PYTHON", "json", "html", "diff", '"><x', "python {x=1}"]
+)
+@given(
+    code=st.text(
+        alphabet=st.sampled_from(list("<>&\"' \n\tdefclass#{}()[]=:;'\\`0123")), max_size=200
+    )
+)
+def test_code_stays_what_it_is(language: str, code: str) -> None:
+    """In any language, known or not: its text is the same, and harmless."""
+    code = code.replace("```", "")
+    rendered = markdown.html(f"```{language}\n{code}\n```")
+    assert_harmless(rendered)
+    shown = unescape(re.sub(r"<[^>]*>", "", highlighted(code, language)))
+    assert shown == code
+
+
+def test_long_code_is_not_coloured() -> None:
+    """A lexer can be slow on text that is made to be so."""
+    assert "<span" not in markdown.html("```python\n" + "def f(): pass\n" * 2000 + "```")

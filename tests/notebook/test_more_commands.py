@@ -1,0 +1,103 @@
+"""``%llm image``, ``transcribe`` and ``explain``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+import llm_magics as lm
+from llm_magics import errors
+from tests.support.fake_media import WAV, FakeMedia
+from tests.support.kernels import Kernel
+from tests.support.serving import Server, serving
+
+KEY = "a-key-of-the-test"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server with OpenAI's pictures and transcripts."""
+    with serving(FakeMedia()) as running:
+        lm.config.set("providers.openai.base_url", running.url)
+        lm.config.set("providers.openai.api_key", KEY)
+        yield running
+
+
+def test_a_picture_is_shown_and_kept(shell: InteractiveShell, server: Server) -> None:
+    """The bytes of its file, in the variable; names of the notebook are filled in."""
+    shell.user_ns["what"] = "whale"
+    shell.run_line_magic("llm", "image 'a {{ what }} in a teacup' -o img --size 256x256")
+    asked = server.asked[-1].json()
+    assert asked["prompt"] == "a whale in a teacup"
+    assert asked["size"] == "256x256"
+    assert isinstance(shell.user_ns["img"], bytes)
+    row = lm.runs().iloc[-1]
+    assert (row.kind, row.model, row.finish_reason) == ("image", "gpt-image-2", "stop")
+    assert row.e2e_s > 0
+    assert row.isna()["cost_usd"]
+
+
+def test_what_is_said_is_written_down(shell: InteractiveShell, server: Server) -> None:
+    """The text of a recording, as the result or in a variable."""
+    Path("talk.wav").write_bytes(WAV)
+    said = shell.run_line_magic("llm", "transcribe talk.wav")
+    assert isinstance(said, str)
+    assert said
+    shell.run_line_magic("llm", "transcribe talk.wav -o text")
+    assert shell.user_ns["text"] == said
+    assert lm.runs().kind.tolist() == ["transcription"] * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("image", "takes a text"),
+        ("transcribe", "takes a file"),
+        ("transcribe missing.mp3", "cannot be read"),
+        ("image x --model echo/echo", "cannot make images"),
+        ("image x --sise 3", "no flag --sise"),
+        ("explain", "nothing has failed"),
+    ],
+)
+def test_what_cannot_be_done(
+    shell: InteractiveShell, line: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is said before anything is sent."""
+    monkeypatch.delattr(sys, "last_value", raising=False)
+    with pytest.raises(errors.LLMError, match=message):
+        shell.run_line_magic("llm", line)
+
+
+def test_a_budget_is_kept_for_pictures_too(shell: InteractiveShell, server: Server) -> None:
+    """Their price is not known, so none is made within one."""
+    lm.config.budget = 1
+    with pytest.raises(errors.BudgetError):
+        shell.run_line_magic("llm", "image x")
+    assert server.asked == []
+
+
+def test_an_error_is_explained(kernel: Kernel) -> None:
+    """Its message, the cells it went through with the failing lines marked, and no values."""
+    kernel.run("%llm config model echo/echo")
+    kernel.run("def half(x):\n    y = 2\n    return x / (y - 2)")
+    kernel.run("secret = 'value-of-a-variable'\nhalf(secret and 1)")
+    told = kernel.run("%llm explain").text
+    assert "ZeroDivisionError: division by zero" in told
+    assert ">     return x / (y - 2)" in told
+    assert "> half(secret and 1)" in told
+    assert told.count("Explain this error") == 2  # shown, and echoed
+    assert "site-packages" not in told
+
+
+def test_what_is_sent_holds_no_key(kernel: Kernel) -> None:
+    """Also where the error or the cell has one."""
+    key = "sk-" + "explained" * 4
+    kernel.run("%llm config model echo/echo")
+    kernel.run(f"key = '{key}'\nraise ValueError(key)")
+    told = kernel.run("%llm explain").text
+    assert "ValueError" in told
+    assert key not in told

@@ -1,0 +1,132 @@
+"""Coroutines of the notebook's own, with and without the setting ``loop: nested``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.kernels import Kernel
+from tests.support.nested import plain_environment
+
+ROOT = Path(__file__).parents[2]
+
+# An async tool that works on the kernel's loop alone: it waits for something that is done there.
+TOOL = """
+import asyncio
+import llm_magics as lm
+from llm_magics import kernel_loop
+from llm_magics.tools import Toolbox
+from llm_magics.attachments import ToolCall
+loop_of_the_kernel = asyncio.get_running_loop()
+async def where() -> str:
+    "Say on which loop it runs."
+    await asyncio.sleep(0)
+    return "kernel" if asyncio.get_running_loop() is loop_of_the_kernel else "own"
+def call(): return Toolbox([where], kernel_loop.run).call(ToolCall("c", "where", ""))
+async def forty_two():
+    await asyncio.sleep(0)
+    return 42
+"""
+
+
+def test_asyncio_is_left_alone_unasked(kernel: Kernel) -> None:
+    """An async tool gets a loop of its own; ``asyncio.run`` is refused by Python, as ever."""
+    kernel.run(TOOL)
+    assert kernel.value("call()") == "own"
+    refused = kernel.run("asyncio.run(forty_two())")
+    assert "cannot be called from a running event loop" in refused.error
+    assert kernel.value("'nest_asyncio2._' in str(asyncio.run)") is False
+
+
+@pytest.mark.parametrize(
+    "ask", ["%llm config loop nested", "open('llm_magics.yaml','w').write('loop: nested'); lm.config.reload()"]
+)  # fmt: skip
+def test_nested_by_request(kernel: Kernel, ask: str) -> None:
+    """By the magic or by a file: ``asyncio.run`` works, tools run on the kernel's loop, and so do answers."""
+    kernel.run(TOOL)
+    asked = kernel.run(ask)
+    assert asked.status == "ok", asked.error
+    assert kernel.value("asyncio.run(forty_two())") == 42
+    assert kernel.value("call()") == "kernel"
+    assert kernel.value("lm.ask('hi', model='echo/echo').text") == "hi"
+    assert kernel.value("asyncio.run(lm.aask('ho', model='echo/echo')).text") == "ho"
+    assert kernel.run("await lm.aask('he', model='echo/echo')").status == "ok"
+
+
+def test_an_interrupt_stops_what_is_nested(kernel: Kernel) -> None:
+    """Nothing goes on on the kernel's loop behind an idle kernel."""
+    kernel.run(TOOL)
+    kernel.run("%llm config loop nested")
+    kernel.run(
+        "ticks = []\n"
+        "async def tick() -> str:\n"
+        "    'Tick.'\n"
+        "    while True:\n"
+        "        ticks.append(1); print('tick', flush=True); await asyncio.sleep(0.02)"
+    )
+    pressed: list[float] = []
+
+    def press(_: object) -> None:
+        if not pressed:
+            pressed.append(time.monotonic())
+            kernel.interrupt()
+
+    done = kernel.run(
+        "Toolbox([tick], kernel_loop.run).call(ToolCall('c', 'tick', ''))", on_output=press
+    )
+    assert done.status == "error"
+    before = kernel.value("len(ticks)")
+    kernel.run("await asyncio.sleep(0.3)")
+    assert kernel.value("len(ticks)") == before
+
+
+def newest_python() -> Path | None:
+    """The newest Python on this machine that is newer than the one that runs the tests."""
+    found = [Path(each) for name in ("python3.14", "python3.13", "python3.12") if (each := shutil.which(name))]  # fmt: skip
+    found += sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.1[2-9]*/bin/python"))  # fmt: skip
+    told: dict[tuple[int, ...], Path] = {}
+    for each in found:
+        asked = subprocess.run(
+            [each, "-c", "import sys; print(*sys.version_info[:2])"],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        if asked.returncode == 0:
+            told[tuple(map(int, asked.stdout.split()))] = each
+    newer = [version for version in told if version > sys.version_info[:2]]
+    return told[max(newer)] if newer else None
+
+
+def test_the_newest_python_too(tmp_path: Path) -> None:
+    """What these tests say of the oldest supported Python holds on the newest that is here."""
+    python = newest_python()
+    if python is None:
+        pytest.skip("there is no newer Python on this machine")
+    environment = tmp_path / "newest"
+    subprocess.run([python, "-m", "venv", environment], check=True)
+    wanted = [
+        "ipykernel",
+        "pytest",
+        "pytest-cov",
+        "pytest-timeout",
+        "pytest-xdist",
+        "hypothesis",
+        "psutil",
+    ]
+    install = [environment / "bin" / "pip", "install", "-q", "-e", ROOT, *wanted]
+    subprocess.run(install, check=True)
+    command = [environment / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov"]  # fmt: skip
+    selected = [
+        __file__,
+        f"--deselect={Path(__file__).relative_to(ROOT)}::test_the_newest_python_too",
+    ]
+    done = subprocess.run(
+        [*command, *selected], cwd=ROOT, env=plain_environment(), capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "4 passed" in done.stdout
