@@ -76,10 +76,17 @@ def label_cells_by(label: Callable[[CodeType], str | None] | None) -> None:
     _label = label or _no_label
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Issue a warning that points to the user's line, also from the event loop's thread."""
+def warn(
+    message: str, category: type[Warning] = UserWarning, *, place: Place | None = None
+) -> None:
+    """
+    Issue a warning that points to the user's line, also from the event loop's thread.
+
+    Args:
+        place: that line, where no frame shows it: before its cell runs.
+    """
     message = escaped(message)  # it may quote a service
-    place = _place_of_caller() or _called_from.get()
+    place = place or _place_of_caller() or _called_from.get()
     if place is None:
         warnings.warn(message, category, stacklevel=2)
         return

@@ -9,8 +9,7 @@ left alone, but for the formulas in it that only draw.
 from __future__ import annotations
 
 import re
-
-from llm_magics._util.tex_commands import DRAWING
+from functools import cache
 
 IGNORE, PROCESS = "mathjax_ignore", "mathjax_process"
 
@@ -34,6 +33,20 @@ _INLINE = re.compile(
 )
 
 
+@cache
+def drawing_commands() -> frozenset[str]:
+    """
+    Return the names of the TeX commands that only draw, read from ``tex_commands.txt``.
+
+    They are those of all MathJax packages that JupyterLab loads, without the ones that define
+    commands, load packages, link, label, style or classify elements, or set options.
+    """
+    from importlib.resources import files  # loading the extension should not import it
+
+    text = files(__package__).joinpath("tex_commands.txt").read_text("utf-8")
+    return frozenset(text.split())
+
+
 def is_possible(html: str) -> bool:
     """Whether MathJax could find a formula in ``html``."""
     return "$" in html or "\\" in html
@@ -51,7 +64,7 @@ def drawn(formula: str) -> str | None:
     parts, at = [], 0
     for token in _TOKENS.finditer(formula):
         name, whole = token[1], token[0]
-        if whole == "\\" or (name and name not in DRAWING):
+        if whole == "\\" or (name and name not in drawing_commands()):
             return None
         parts += [formula[at : token.start()], r"\$" if whole == "$" else whole]
         at = token.end()

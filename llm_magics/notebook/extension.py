@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llm_magics import errors, host, user_code
-from llm_magics.notebook import frontend, line_calls, typed_keys
+from llm_magics.notebook import frontend, line_calls
 from llm_magics.notebook.completion import complete
 from llm_magics.notebook.display import frames
 from llm_magics.notebook.display.output import progress_view
@@ -62,7 +62,7 @@ def unload(shell: InteractiveShell) -> None:
 
 def _transformers() -> list[Callable[[list[str]], list[str]]]:
     """Return what changes a cell's lines before IPython reads them, in order."""
-    return [typed_keys.hide, keep_empty_cell, line_calls.call_magics]
+    return [keep_empty_cell, line_calls.call_magics]
 
 
 def keep_empty_cell(lines: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,9 @@ from llm_magics import host
 from llm_magics._util.terminal import coloured
 from llm_magics.errors import ConfigurationError, LLMError
 from llm_magics.host import Cell
-from llm_magics.secrets import redact
+from llm_magics.secrets import Secret, redact
 from llm_magics.settings.config import config
+from llm_magics.user_code import Place, warn
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
@@ -130,9 +132,16 @@ def labeller(shell: InteractiveShell) -> Callable[[CodeType], str | None]:
     return label
 
 
+_ENV_KEY = re.compile(
+    r"\s*%(?:env|set_env)\s+(?P<name>\w*(?:KEY|TOKEN|SECRET)\w*)\s*[= ]\s*(?P<value>[^\s${].*?)\s*$",
+    re.IGNORECASE,
+)
+
+
 class _Follower:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
+        self._names_of_saved_keys: set[str] = set()
 
     def begin(self, info: ExecutionInfo) -> None:
         """IPython's event before a cell runs."""
@@ -140,6 +149,26 @@ class _Follower:
             return
         key = info.cell_id or _in_metadata(self._shell) or self._by_text(info.raw_cell)
         host.begin(Cell(str(key), _stored(self._shell)))
+        self._warn_of_saved_keys(info.raw_cell)
+
+    def _warn_of_saved_keys(self, text: str) -> None:
+        """Warn, once a variable, of ``%env NAME=value`` lines: the key is saved with the notebook."""
+        for number, line in enumerate(text.split("\n"), 1):
+            found = _ENV_KEY.match(line)
+            if found is None:
+                continue
+            Secret(found["value"].strip("\"'"))  # registered, so that errors and logs hide it
+            name = found["name"]
+            if name in self._names_of_saved_keys:
+                continue
+            self._names_of_saved_keys.add(name)
+            message = (
+                f"The value of {name} is saved with this notebook: it is in the cell, and %env prints it. "
+                "Remove the line and clear its output. Set the key with %llm key PROVIDER, "
+                "or set the environment variable outside the notebook."
+            )
+            cell = f"Cell In[{_stored(self._shell)}]"
+            warn(message, place=Place(cell, number, "__main__", ""))
 
     def _by_text(self, text: str) -> str:
         """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -152,25 +154,43 @@ def test_a_hostile_notebook_is_read_as_it_is() -> None:
     assert found.input_tokens.isna().all()
 
 
-def test_a_key_that_is_typed_into_a_cell(
-    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("magic", ["%env THEIR_API_KEY={}", "%set_env THEIR_API_KEY {}"])
+def test_a_key_in_a_cell_is_warned_of_once(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, magic: str
 ) -> None:
-    """Is set and not printed, and the better way is told; other variables are IPython's."""
-    import os
-
+    """IPython sets it as written; the warning is on its line, says what to do, and hides the key."""
     key = "sk-" + "typed" * 6
-    for line in (f"%env THEIR_API_KEY={key}", f"%set_env THEIR_API_KEY '{key}'"):
-        monkeypatch.setenv("THEIR_API_KEY", "")
-        shell.run_cell(line)
-        out, _ = capsys.readouterr()
-        assert key not in out
-        assert "%llm key PROVIDER" in out
-        assert os.environ["THEIR_API_KEY"] == key
-        assert key not in str(errors.LLMError(f"it is {key}"))
+    monkeypatch.setenv("THEIR_API_KEY", "")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        shell.run_cell(f"1 + 1\n{magic.format(key)}", store_history=True)
+        shell.run_cell(magic.format(key), store_history=True)
+    (warning,) = caught
+    assert warning.filename.startswith("Cell In[")
+    assert warning.lineno == 2
+    assert key not in str(warning.message)
+    for part in ("THEIR_API_KEY", "%llm key PROVIDER", "environment variable"):
+        assert part in str(warning.message)
+    assert os.environ["THEIR_API_KEY"] == key
+    assert key not in str(errors.LLMError(f"it is {key}"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["%env COLOUR=blue", "%env OTHER_API_KEY=$their_key", "%env OTHER_API_KEY={their_key}", "%env OTHER_API_KEY",
+     "OTHER_API_KEY = 1"],
+)  # fmt: skip
+def test_a_cell_without_a_key_is_not_warned_of(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """Other variables, and keys that are in a variable of the notebook alone."""
     monkeypatch.setenv("COLOUR", "")
-    shell.run_cell("%env COLOUR=blue")
-    assert "blue" in capsys.readouterr().out
-    assert lm.config.get("footer") == "never"
+    monkeypatch.setenv("OTHER_API_KEY", "")
+    shell.user_ns["their_key"] = "word"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        shell.run_cell(line)
+    assert not caught
 
 
 def test_a_plain_answer_has_no_thoughts() -> None:

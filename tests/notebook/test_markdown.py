@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics._util import typesetting
-from llm_magics._util.tex_commands import DRAWING
 from llm_magics.notebook import markdown
 from llm_magics.notebook.markdown import highlighted
 from tests.support.html_reader import Reader
@@ -249,7 +248,9 @@ def test_however_it_is_put_together(parts: list[str]) -> None:
             tokens = re.findall(r"\\(?:[A-Za-z]+|.|$)|\$", formula, re.DOTALL)
             assert "$" not in tokens
             assert "\\" not in tokens
-            assert {each[1:] for each in tokens if each[1:].isalpha()} <= DRAWING
+            assert {
+                each[1:] for each in tokens if each[1:].isalpha()
+            } <= typesetting.drawing_commands()
 
 
 @pytest.mark.parametrize(
