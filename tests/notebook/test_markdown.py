@@ -9,7 +9,7 @@ import sys
 from html import unescape
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics._util import typesetting
@@ -106,6 +106,7 @@ def test_known_payloads_are_harmless(payload: str) -> None:
     assert_harmless(markdown.html(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
 
 
+@settings(deadline=None)  # the first example imports the renderer
 @given(
     st.lists(
         st.sampled_from(
@@ -212,6 +213,7 @@ def _typeset(shown: str) -> str:
     return " ".join(re.findall(r'class="mathjax_process">(.*?)</(?:span|div)>', shown, re.DOTALL))
 
 
+@settings(deadline=None)  # the first example imports the renderer
 @given(
     st.lists(
         st.sampled_from(
@@ -346,6 +348,7 @@ def test_code_has_the_colours_of_the_page() -> None:
 @pytest.mark.parametrize(
     "language", ["", "klingon", "PYTHON", "json", "html", "diff", '"><x', "python {x=1}"]
 )
+@settings(deadline=None)  # the first example imports the renderer
 @given(
     code=st.text(
         alphabet=st.sampled_from(list("<>&\"' \n\tdefclass#{}()[]=:;'\\`0123")), max_size=200
