@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _doctor(names: list[str]) -> int:
     from llm_magics._async.bridge import bridge
     from llm_magics.errors import nearest
-    from llm_magics.runtime.doctor import diagnoses, table
+    from llm_magics.runtime.doctor import diagnose, format_table
     from llm_magics.runtime.session import session
 
     known = session.providers.names()
@@ -29,8 +29,8 @@ def _doctor(names: list[str]) -> int:
         if name not in known:
             sys.stderr.write(f'There is no provider "{name}". {nearest(name, known)}\n')
             return 1
-    found = bridge.run(diagnoses(session, names))
-    sys.stdout.write(f"{escaped(table(found))}\n")
+    found = bridge.run(diagnose(session, names))
+    sys.stdout.write(f"{escaped(format_table(found))}\n")
     return 1 if any(each.has_failed for each in found) else 0
 
 

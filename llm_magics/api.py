@@ -10,13 +10,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from llm_magics._async.sync import Exchange, Waiting, Work, awaited, blocking, made_of, walked
+from llm_magics._async.sync import (
+    CoroutineCall,
+    Operation,
+    SyncRunner,
+    awaited,
+    blocking,
+    iterate_async,
+    wrap_factory,
+)
 from llm_magics.errors import Interrupted, ParseError
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
-from llm_magics.runtime.structured import CheckedCall
+from llm_magics.runtime.structured import StructuredCall
 from llm_magics.types import StreamChunk
 
 if TYPE_CHECKING:
@@ -56,7 +64,7 @@ class Stream(_SoFar):
 
     @staticmethod
     def _walked(call: ChatCall) -> Generator[StreamChunk, None, None]:
-        with Exchange(call) as exchange:
+        with SyncRunner(call) as exchange:
             yield from exchange
 
     def __iter__(self) -> Self:
@@ -87,7 +95,7 @@ class AsyncStream(_SoFar):
 
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call)
-        self._chunks: AsyncGenerator[StreamChunk, None] = walked(call)
+        self._chunks: AsyncGenerator[StreamChunk, None] = iterate_async(call)
 
     def __aiter__(self) -> Self:
         return self
@@ -125,7 +133,7 @@ def _ask(  # noqa: PLR0913 (what can be asked)
     thread: str | None = None,
     fresh: bool = False,
     **parameters: Any,
-) -> Work[Response]:
+) -> Operation[Response]:
     """
     The answer to ``prompt``.
 
@@ -164,7 +172,7 @@ def _ask(  # noqa: PLR0913 (what can be asked)
         thread,
         fresh,
     )
-    call = CheckedCall(session, asked)
+    call = StructuredCall(session, asked)
 
     def result() -> Response:
         answer = call.response()
@@ -175,7 +183,7 @@ def _ask(  # noqa: PLR0913 (what can be asked)
         msg = "Stopped; what had come is in the exception's .partial."
         return Interrupted(msg, partial=call.response())
 
-    return Work(call, result, stopped)
+    return Operation(call, result, stopped)
 
 
 ask = blocking("ask", _ask)
@@ -218,11 +226,11 @@ def _chat_call(  # noqa: PLR0913 (as for ask)
     return ChatCall(session, asked)
 
 
-stream = made_of(Stream, "stream", _chat_call)
-astream = made_of(AsyncStream, "astream", _chat_call)
+stream = wrap_factory(Stream, "stream", _chat_call)
+astream = wrap_factory(AsyncStream, "astream", _chat_call)
 
 
-def _runs() -> Work[DataFrame]:
+def _runs() -> Operation[DataFrame]:
     """
     The calls of this session, one row each, oldest first.
 
@@ -231,7 +239,7 @@ def _runs() -> Work[DataFrame]:
     ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
     number of its run). Their definitions: `llm_magics.runtime.storage.run_log`.
     """
-    return Work(Waiting(_nothing), session.runs.frame)
+    return Operation(CoroutineCall(_nothing), session.runs.frame)
 
 
 async def _nothing() -> None:
@@ -242,7 +250,7 @@ runs = blocking("runs", _runs)
 aruns = awaited("aruns", _runs)
 
 
-def _models(pattern: str = "") -> Work[DataFrame]:
+def _models(pattern: str = "") -> Operation[DataFrame]:
     """
     The models of all providers, one row each.
 
@@ -254,10 +262,10 @@ def _models(pattern: str = "") -> Work[DataFrame]:
         pattern: keep those of the provider of that name, or whose full name contains it, or
             matches it with ``*`` and ``?``.
     """
-    from llm_magics.runtime.models import catalogue
+    from llm_magics.runtime.models import model_table
 
-    call = Waiting(lambda: catalogue(session, pattern))
-    return Work(call, call.result)
+    call = CoroutineCall(lambda: model_table(session, pattern))
+    return Operation(call, call.result)
 
 
 models = blocking("models", _models)

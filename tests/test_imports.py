@@ -70,7 +70,7 @@ ORDER = [
     ["runtime.doctor"],
     ["runtime.routing"],
     ["runtime.session"],
-    ["runtime.provider_pool", "runtime.incomplete", "runtime.prompts"],
+    ["runtime.provider_pool", "runtime.prompts"],
     ["runtime.response"],
     ["runtime.pricing"],
     ["runtime.storage", "runtime.policies", "runtime.parsing"],

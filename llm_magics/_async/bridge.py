@@ -48,7 +48,7 @@ class _Queue(Protocol):
     def get(self, block: bool = True, timeout: float | None = None) -> Any: ...
 
 
-class _Over:
+class _LoopQueue:
     """Hands items over to the loop of whoever waits for them."""
 
     def __init__(self, handed: asyncio.Queue[Any]) -> None:
@@ -67,7 +67,7 @@ class _Over:
         raise queue.Empty
 
 
-async def _pumped(source: AsyncGenerator[Any, None], items: _Queue) -> None:
+async def _pump(source: AsyncGenerator[Any, None], items: _Queue) -> None:
     """
     Put all that ``source`` gives on ``items``, in lists of what came at once.
 
@@ -92,7 +92,7 @@ async def _pumped(source: AsyncGenerator[Any, None], items: _Queue) -> None:
         await source.aclose()
 
 
-async def _end_on(handed: asyncio.Queue[Any]) -> None:
+async def _wait_for_end(handed: asyncio.Queue[Any]) -> None:
     """Wait until cancelled work has ended, and let go of all it still hands over."""
 
     async def ended() -> None:
@@ -143,7 +143,7 @@ class Bridge:
         """
         items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-        task = self._task(_pumped(source, items), items)
+        task = self._task(_pump(source, items), items)
         try:
             task.start()
             while not isinstance(came := task.take(idle), _End):
@@ -166,7 +166,7 @@ class Bridge:
                     yield item
             return
         handed: asyncio.Queue[Any] = asyncio.Queue()
-        task = self._task(_pumped(source, over := _Over(handed)), over)
+        task = self._task(_pump(source, over := _LoopQueue(handed)), over)
         forgotten = weakref.finalize(handed, task.cancel)
         forgotten.atexit = False
         task.start()
@@ -176,7 +176,7 @@ class Bridge:
                     yield item
         except BaseException:
             task.cancel()
-            await _end_on(handed)
+            await _wait_for_end(handed)
             raise
         finally:
             forgotten.detach()

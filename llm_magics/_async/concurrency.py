@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-async def done_by(
+async def run_bounded(
     at_once: int | Callable[[], int],
     do: Callable[[_T], Awaitable[None]],
     todo: Iterable[_T],
@@ -24,7 +24,7 @@ async def done_by(
     paid, and are waited for before its error is raised. Closing the generator stops them at once.
     """
     wanted = at_once if callable(at_once) else lambda: at_once
-    crew = _Crew(wanted, do, todo, news)
+    crew = _BoundedRun(wanted, do, todo, news)
     try:
         crew.hire()
         while crew.is_at_work:
@@ -37,7 +37,7 @@ async def done_by(
         raise crew.failures[0]
 
 
-class _Crew(Generic[_T]):
+class _BoundedRun(Generic[_T]):
     """Those at work, and ``news`` of each piece that is done and of each one who leaves."""
 
     def __init__(
@@ -99,7 +99,7 @@ class _Crew(Generic[_T]):
 _POLL_S = 0.1
 
 
-async def waiting_for(process: subprocess.Popen[bytes]) -> AsyncGenerator[float, None]:
+async def wait_for_process(process: subprocess.Popen[bytes]) -> AsyncGenerator[float, None]:
     """Yield the seconds so far until ``process`` has ended; left early, it is killed."""
     started = time.monotonic()
     try:

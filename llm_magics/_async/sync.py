@@ -32,7 +32,7 @@ class Call(Protocol[Event_co]):
         """What happens, as it happens."""
 
 
-class Exchange(Generic[Event_co]):
+class SyncRunner(Generic[Event_co]):
     """
     Walks a call from a thread without a loop. Use it in a ``with`` block, and iterate once.
 
@@ -79,7 +79,7 @@ class Exchange(Generic[Event_co]):
             pass
 
 
-async def walked(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, None]:
+async def iterate_async(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, None]:
     """
     The same for a caller who has a loop of his own.
 
@@ -105,7 +105,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Work(Generic[T]):
+class Operation(Generic[T]):
     """
     A call that is ready to be walked.
 
@@ -120,7 +120,7 @@ class Work(Generic[T]):
     stopped: Callable[[], BaseException] = lambda: Interrupted("Stopped.")
 
 
-class Waiting(Generic[T]):
+class CoroutineCall(Generic[T]):
     """A call that hands out nothing on its way: the result of ``work``."""
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
@@ -138,28 +138,28 @@ class Waiting(Generic[T]):
         return self.value
 
 
-def blocking(name: str, prepare: Callable[P, Work[T]]) -> Callable[P, T]:
+def blocking(name: str, prepare: Callable[P, Operation[T]]) -> Callable[P, T]:
     """The function ``name`` that waits until the work that ``prepare`` makes is done."""
 
     def wait(*args: P.args, **given: P.kwargs) -> T:
         work = prepare(*args, **given)
         try:
-            with Exchange(work.call) as exchange:
+            with SyncRunner(work.call) as exchange:
                 exchange.finish()
         except KeyboardInterrupt:
             raise work.stopped() from None
         return work.result()
 
-    return _dressed(wait, name, prepare)
+    return _copy_signature(wait, name, prepare)
 
 
-def awaited(name: str, prepare: Callable[P, Work[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+def awaited(name: str, prepare: Callable[P, Operation[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """The same, to be awaited."""
 
     async def wait(*args: P.args, **given: P.kwargs) -> T:
         work = prepare(*args, **given)
         try:
-            async for _ in walked(work.call):
+            async for _ in iterate_async(work.call):
                 pass
         except asyncio.CancelledError as error:
             partial = getattr(work.stopped(), "partial", None)
@@ -168,19 +168,19 @@ def awaited(name: str, prepare: Callable[P, Work[T]]) -> Callable[P, Coroutine[A
             raise
         return work.result()
 
-    return _dressed(wait, name, prepare)
+    return _copy_signature(wait, name, prepare)
 
 
-def made_of(made: Callable[[C], T], name: str, prepare: Callable[P, C]) -> Callable[P, T]:
+def wrap_factory(made: Callable[[C], T], name: str, prepare: Callable[P, C]) -> Callable[P, T]:
     """The function ``name`` that gives what ``made`` makes of the call that is prepared."""
 
     def make(*args: P.args, **given: P.kwargs) -> T:
         return made(prepare(*args, **given))
 
-    return _dressed(make, name, prepare, getattr(made, "__name__", ""))
+    return _copy_signature(make, name, prepare, getattr(made, "__name__", ""))
 
 
-def _dressed(made: _F, name: str, prepare: Callable[..., Any], result: str = "") -> _F:
+def _copy_signature(made: _F, name: str, prepare: Callable[..., Any], result: str = "") -> _F:
     """``made`` with the name, the help and the signature of what it stands for."""
     dressed: Any = made
     functools.update_wrapper(dressed, prepare)
@@ -189,7 +189,7 @@ def _dressed(made: _F, name: str, prepare: Callable[..., Any], result: str = "")
     if prepare.__qualname__.startswith("_"):  # Python's own errors then name what was called
         prepare.__qualname__ = name
     signature = inspect.signature(prepare)
-    told = result or str(signature.return_annotation).removeprefix("Work[").removesuffix("]")
+    told = result or str(signature.return_annotation).removeprefix("Operation[").removesuffix("]")
     dressed.__signature__ = signature.replace(return_annotation=told)
     dressed.__annotations__ = {**prepare.__annotations__, "return": told}
     return made

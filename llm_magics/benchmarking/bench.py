@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from llm_magics._async.sync import Work, awaited, blocking
+from llm_magics._async.sync import Operation, awaited, blocking
 from llm_magics._util import validation
 from llm_magics._util.validation import whole_number
 from llm_magics.benchmarking import measure
@@ -21,7 +21,7 @@ from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.workload import Arrival, Block, Plan, Step, steps_of
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
-from llm_magics.runtime.confirm import allow
+from llm_magics.runtime.confirm import confirm_calls
 from llm_magics.runtime.session import session
 
 _PROMPTS = ("Write three sentences about the sea.",)
@@ -44,7 +44,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     yes: bool = False,
     draw: int | None = None,
     **parameters: Any,
-) -> Work[Measurements]:
+) -> Operation[Measurements]:
     """
     Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
@@ -111,14 +111,14 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     warm_up = whole_number("warmup", warmup, least=0)
     calls = plan.calls()  # made in any case: slips are told of before anything is sent
     if not yes:
-        allow(calls, _times(plan) + warm_up / len(plan.prompts))
+        confirm_calls(calls, _times(plan) + warm_up / len(plan.prompts))
     call = BenchCall(plan, Record(count), Record(count), warm_up)
 
     def stopped() -> Interrupted:
         msg = f"Stopped; {call.record.so_far()}."
         return Interrupted(msg, hint=KEEP_THEM, partial=call.result(is_stopped=True))
 
-    return Work(call, call.result, stopped)
+    return Operation(call, call.result, stopped)
 
 
 def _no_models(prompts: Any) -> UsageError:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from llm_magics._async.concurrency import done_by
-from llm_magics._async.sync import Work, awaited, blocking
+from llm_magics._async.concurrency import run_bounded
+from llm_magics._async.sync import Operation, awaited, blocking
 from llm_magics._util import validation
 from llm_magics._util.validation import whole_number
 from llm_magics.benchmarking import evaluation, measure
@@ -20,7 +20,7 @@ from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
 from llm_magics.runtime.chat import ChatCall
-from llm_magics.runtime.confirm import allow
+from llm_magics.runtime.confirm import confirm_calls
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
@@ -38,7 +38,7 @@ def _compare(  # noqa: PLR0913 (what can be asked)
     tokenizer: Any = None,
     yes: bool = False,
     **parameters: Any,
-) -> Work[Measurements]:
+) -> Operation[Measurements]:
     """
     What each of ``models`` answers to each of ``prompts``, how well, how fast and for how much.
 
@@ -80,7 +80,7 @@ def _compare(  # noqa: PLR0913 (what can be asked)
     jobs = _jobs(prompt, asked, wanted, times, right)
     at_once, record = whole_number("concurrency", concurrency), Record(counter_of(tokenizer))
     if not yes:
-        allow(_calls_by_model(jobs))
+        confirm_calls(_calls_by_model(jobs))
     about = {**measure.environment(wanted), **measure.asked(system, parameters)}
     call = CompareCall(jobs, at_once, record, about)
 
@@ -93,7 +93,7 @@ def _compare(  # noqa: PLR0913 (what can be asked)
         msg = f"Stopped; {call.record.so_far()}."
         return Interrupted(msg, hint=KEEP_THEM if len(told) else None, partial=told)
 
-    return Work(call, result, stopped)
+    return Operation(call, result, stopped)
 
 
 def _scored(told: Measurements, score: Any, *, yes: bool) -> Measurements:
@@ -127,7 +127,9 @@ class CompareCall:
         for job in self._jobs:
             by_provider.setdefault(job.model.partition("/")[0], []).append(job)
         began = time.perf_counter()
-        walks = [done_by(self._at_once, self.record.ask, jobs) for jobs in by_provider.values()]
+        walks = [
+            run_bounded(self._at_once, self.record.ask, jobs) for jobs in by_provider.values()
+        ]
         with partial_kept(lambda: self.result(is_stopped=True)):
             async with aclosing(merged(walks)) as walked:
                 async for _ in walked:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from llm_magics._async.sync import Exchange
+from llm_magics._async.sync import SyncRunner
 from llm_magics.benchmarking.analysis import items
 from llm_magics.errors import LLMError
-from llm_magics.runtime.batch import ManyCall
-from llm_magics.runtime.confirm import allowed
+from llm_magics.runtime.batch import BatchCall
+from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
@@ -105,10 +105,10 @@ def verdicts(
         for pair in pairs
         for one, other in ((pair.one, pair.other), (pair.other, pair.one))
     ]
-    call = ManyCall(session, prompts)
+    call = BatchCall(session, prompts)
     if not yes:
-        allowed(call)
-    with Exchange(call) as exchange:
+        confirm_batch(call)
+    with SyncRunner(call) as exchange:
         exchange.finish()
     first_error = next(iter(call.errors.values()), None)
     if prompts and len(call.errors) == len(prompts) and first_error is not None:
@@ -152,7 +152,7 @@ def _asked(rows: Sequence[Any], one: int, other: int, given: Judge) -> str:
     )
 
 
-def _better(call: ManyCall, number: int) -> str | None:
+def _better(call: BatchCall, number: int) -> str | None:
     response = call.responses[number]
     if number in call.errors or response is None:
         return None

@@ -27,9 +27,8 @@ from llm_magics.completeness import is_cut
 from llm_magics.errors import BudgetError, EmptyAnswerError, LLMError
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
 from llm_magics.runtime.chat import ChatCall
-from llm_magics.runtime.incomplete import cut_warning
 from llm_magics.runtime.prompts.prompt import Prompt
-from llm_magics.runtime.response import INTERRUPTED, Response
+from llm_magics.runtime.response import INTERRUPTED, Response, cut_warning
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.run_log import hidden_tokens
 from llm_magics.secrets import redact

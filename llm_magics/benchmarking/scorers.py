@@ -19,7 +19,7 @@ from typing import Any
 
 from llm_magics.benchmarking.judge import judge
 from llm_magics.errors import ParseError, UsageError, nearest
-from llm_magics.runtime.parsing import json_value
+from llm_magics.runtime.parsing import parse_json
 from llm_magics.schemas import schema_of, validated
 
 # Of an answer, and of what was expected.
@@ -93,7 +93,7 @@ def json_valid() -> Scorer:
     """There is a JSON value in the answer, be it in a fenced block."""
 
     def score(answer: str, _: Any) -> bool:
-        return _has(lambda: json_value(answer))
+        return _has(lambda: parse_json(answer))
 
     return Scorer("json_valid", score)
 
@@ -103,7 +103,7 @@ def fits(schema: Any) -> Scorer:
     wanted = schema_of(schema)
 
     def score(answer: str, _: Any) -> bool:
-        return _has(lambda: validated(json_value(answer), wanted))
+        return _has(lambda: validated(parse_json(answer), wanted))
 
     return Scorer("fits", score)
 

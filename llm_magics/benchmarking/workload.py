@@ -21,7 +21,7 @@ from itertools import count, takewhile
 from itertools import count as counted
 from typing import Any, Literal, get_args
 
-from llm_magics._async.concurrency import done_by
+from llm_magics._async.concurrency import run_bounded
 from llm_magics._util.validation import positive_number, whole_number
 from llm_magics.benchmarking.measure import Job, Record
 from llm_magics.errors import UsageError
@@ -149,7 +149,7 @@ async def _closed(jobs: Iterable[Job], record: Record, at_once: int) -> AsyncGen
         await ramp.wait()
         await record.ask(job)
 
-    async with aclosing(done_by(at_once, ask, jobs)) as walked:
+    async with aclosing(run_bounded(at_once, ask, jobs)) as walked:
         async for _ in walked:
             yield
 

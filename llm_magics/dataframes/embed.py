@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from llm_magics._async.bridge import bridge
-from llm_magics._async.sync import Exchange, Work, awaited, blocking
+from llm_magics._async.sync import Operation, SyncRunner, awaited, blocking
 from llm_magics._util.text import dollars
 from llm_magics._util.validation import check_on_error
 from llm_magics.dataframes import vectors
@@ -24,7 +24,7 @@ from llm_magics.dataframes.reports import EmbeddingReport, keep_report, lost, re
 from llm_magics.dataframes.rows import NO_TEXT, Rows, is_text, values_of
 from llm_magics.dataframes.sources import Maker, note_source, sign, sign_array
 from llm_magics.errors import Interrupted, LLMError, UsageError
-from llm_magics.runtime.confirm import ask_if_much
+from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.runtime.embedding.results import AVERAGED, OK, TRUNCATED, TooLong
 from llm_magics.runtime.session import session
@@ -50,7 +50,7 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
     on_error: OnError = "raise",
     dimensions: int | None = None,
     prefix: str = "",
-) -> Work[Vectors]:
+) -> Operation[Vectors]:
     """
     The vectors of ``texts``.
 
@@ -87,7 +87,7 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
             raise done.error
         return done.matrix
 
-    return Work(plan.call, result, stopped)
+    return Operation(plan.call, result, stopped)
 
 
 embed = blocking("embed", _embed)
@@ -179,7 +179,7 @@ def embedded(
     if not yes:
         plan.obtain_consent()
     try:
-        with Exchange(plan.call) as exchange:
+        with SyncRunner(plan.call) as exchange:
             exchange.finish()
     except (LLMError, KeyboardInterrupt) as error:
         return plan.done(error)
@@ -218,7 +218,7 @@ class _Plan:
         if most_usd is None or most_usd <= session.config.confirm_above_usd:
             return
         name, left, estimate = bridge.run(self.call.estimate())
-        ask_if_much(
+        confirm_cost(
             estimate.cost_usd,
             f"{left:,} texts to {name}",
             'Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting.',

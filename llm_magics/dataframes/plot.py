@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from llm_magics._async.sync import Exchange
+from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import whole_number
 from llm_magics.dataframes.embed import index_of, vectors_of
 from llm_magics.dataframes.projection import Method, clustered, keywords, projected
@@ -18,8 +18,8 @@ from llm_magics.dataframes.sources import model_for, source_of
 from llm_magics.dataframes.vector_plot import VectorPlot
 from llm_magics.dataframes.vectors import normalised
 from llm_magics.errors import UsageError
-from llm_magics.runtime.batch import ManyCall
-from llm_magics.runtime.confirm import allowed
+from llm_magics.runtime.batch import BatchCall
+from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 from llm_magics.user_code import warn
@@ -72,9 +72,9 @@ def named(groups: Groups, model: str | None, otherwise: Sequence[str]) -> list[s
         )
         for number in asked
     ]
-    call = ManyCall(session, prompts)
-    allowed(call)
-    with Exchange(call) as exchange:
+    call = BatchCall(session, prompts)
+    confirm_batch(call)
+    with SyncRunner(call) as exchange:
         exchange.finish()
     if prompts and len(call.errors) == len(prompts):
         raise call.errors[0]

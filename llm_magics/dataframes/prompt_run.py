@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from llm_magics._async.bridge import bridge
-from llm_magics._async.sync import Exchange
+from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_on_error, whole_number
 from llm_magics.completeness import Outcome
 from llm_magics.dataframes.reports import PromptReport, RowsEstimate
 from llm_magics.dataframes.rows import column_of
 from llm_magics.errors import LLMError, UsageError, nearest
-from llm_magics.runtime.batch import ManyCall
-from llm_magics.runtime.confirm import allowed
+from llm_magics.runtime.batch import BatchCall
+from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts import templates
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
@@ -128,7 +128,7 @@ class Prompted:
         numbers: dict[str, int] = {}
         self.codes = [self._code(row, numbers) for row in self._rows()]
         prompts = [self._prompt(text) for text in numbers]
-        self.call = ManyCall(session, prompts, wanted.concurrency)
+        self.call = BatchCall(session, prompts, wanted.concurrency)
         self.call.done = self._done
         self._texts = list(numbers)
 
@@ -186,12 +186,12 @@ class Prompted:
             UsageError: it was not, or nobody is there.
         """
         if not self._wanted.yes:
-            allowed(self.call)
+            confirm_batch(self.call)
 
     def ask(self) -> BaseException | None:
         """Ask all of them; what ended it before the end, if anything did."""
         try:
-            with Exchange(self.call) as exchange:
+            with SyncRunner(self.call) as exchange:
                 exchange.finish()
         except (LLMError, KeyboardInterrupt) as error:
             return error

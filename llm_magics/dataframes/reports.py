@@ -13,13 +13,13 @@ from llm_magics._util.text import dollars
 from llm_magics.completeness import Outcome
 from llm_magics.dataframes.rows import EMPTY, MISSING, NO_TEXT, Rows
 from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
-from llm_magics.runtime.incomplete import cut_error
+from llm_magics.runtime.response import cut_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame, Index
 
-    from llm_magics.runtime.batch import ManyCall
+    from llm_magics.runtime.batch import BatchCall
     from llm_magics.runtime.embedding import EmbeddingCall
     from llm_magics.runtime.embedding.results import Speed
 
@@ -171,7 +171,7 @@ class PromptReport:
     """
 
     counts: dict[str, int]
-    _call: ManyCall
+    _call: BatchCall
     _codes: Sequence[int]
     _texts: Sequence[str]
     _index: Any

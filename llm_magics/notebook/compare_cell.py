@@ -18,10 +18,10 @@ from llm_magics.notebook.display.columns import Columns
 from llm_magics.notebook.frontend import rendering
 from llm_magics.notebook.provenance import told_by
 from llm_magics.progress import Progress
-from llm_magics.runtime.batch import Together
+from llm_magics.runtime.batch import ParallelCalls
 from llm_magics.runtime.chat import ChatCall
-from llm_magics.runtime.incomplete import cut_warning
 from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import cut_warning
 from llm_magics.runtime.routing import find_route
 from llm_magics.runtime.session import session
 from llm_magics.user_code import warn
@@ -53,7 +53,7 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     calls = [ChatCall(session, replace(prompt, model=model)) for model in options.model]
     for call in calls:
         call.warns_of_cut = False  # one warning for all of them
-    together = Together(calls)
+    together = ParallelCalls(calls)
     try:
         _show(shell, together, options, calls)
     except KeyboardInterrupt:
@@ -90,7 +90,7 @@ def _check_words(models: Sequence[str]) -> None:
 
 def _show(
     shell: InteractiveShell,
-    together: Together,
+    together: ParallelCalls,
     options: argparse.Namespace,
     calls: Sequence[ChatCall],
 ) -> None:
@@ -128,7 +128,7 @@ def _print(names: list[str], texts: list[str]) -> None:
 
 
 def _frame(
-    prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], together: Together
+    prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], together: ParallelCalls
 ) -> Measurements:
     from llm_magics.benchmarking import measure
     from llm_magics.benchmarking.measure import Answered

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics import host
 from llm_magics._async.bridge import bridge
-from llm_magics._async.sync import Exchange
+from llm_magics._async.sync import SyncRunner
 from llm_magics._util.filesystem import shown
 from llm_magics._util.terminal import shown_name
 from llm_magics._util.text import dollars
@@ -39,7 +39,7 @@ from llm_magics.runtime.prompts.prompt_files import PromptFile
 from llm_magics.runtime.prompts.templates import Filled, names_in
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
-from llm_magics.runtime.structured import CheckedCall
+from llm_magics.runtime.structured import StructuredCall
 from llm_magics.schemas import schema_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ LAST = "_llm"
 
 def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> Response:
     """Show the answer as it comes and return it; what came is kept, however it ends."""
-    call = CheckedCall(session, prompt)
+    call = StructuredCall(session, prompt)
     form = options.format or ("markdown" if call.schema is None else "json")
     rounds = ToolRounds(shell, prompt.tools, is_allowed=options.yes)
     try:
@@ -73,18 +73,18 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
 
 
 def _show(
-    shell: InteractiveShell, call: CheckedCall, options: argparse.Namespace, *, is_shown: bool
+    shell: InteractiveShell, call: StructuredCall, options: argparse.Namespace, *, is_shown: bool
 ) -> None:
     """Walk the call to its end, showing the answer as it comes if it is to be shown so."""
     if not is_shown:
-        with answer_display(shell) as display, Exchange(call, display.show_progress) as asked:
+        with answer_display(shell) as display, SyncRunner(call, display.show_progress) as asked:
             asked.finish()
         return
     call.ask_once()  # what is shown cannot be taken back
     with answer_display(shell, stream=not options.no_stream) as display:
         written = 0
         try:
-            with Exchange(call, display.show_progress, display.catch_up) as exchange:
+            with SyncRunner(call, display.show_progress, display.catch_up) as exchange:
                 for chunk in exchange:
                     if chunk.ends_reasoning:
                         display.rethink()
@@ -129,7 +129,7 @@ def _what_happened(response: Response) -> str:
     return ", ".join(parts)
 
 
-def _show_as(shell: InteractiveShell, form: str, call: CheckedCall) -> None:
+def _show_as(shell: InteractiveShell, form: str, call: StructuredCall) -> None:
     try:
         _show_value(form, call)
     except ParseError:  # what it does say is worth seeing
@@ -138,7 +138,7 @@ def _show_as(shell: InteractiveShell, form: str, call: CheckedCall) -> None:
         raise
 
 
-def _show_value(form: str, call: CheckedCall) -> None:
+def _show_value(form: str, call: StructuredCall) -> None:
     from IPython.display import Code, display
 
     response = call.response()

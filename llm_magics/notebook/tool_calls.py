@@ -15,7 +15,7 @@ from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.frontend import rendering
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
-from llm_magics.runtime.structured import CheckedCall
+from llm_magics.runtime.structured import StructuredCall
 from llm_magics.tools import Toolbox
 from llm_magics.types import ChatMessage, ToolCall
 
@@ -61,7 +61,7 @@ class ToolRounds:
         self._is_allowed = is_allowed
         self._ask = ask
 
-    def of(self, call: CheckedCall) -> Iterator[list[ChatMessage]]:
+    def of(self, call: StructuredCall) -> Iterator[list[ChatMessage]]:
         """
         What goes back to the model, round for round, until it answers without a call.
 

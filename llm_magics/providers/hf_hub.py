@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from llm_magics._async.concurrency import waiting_for
+from llm_magics._async.concurrency import wait_for_process
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
 from llm_magics.progress import Progress
 from llm_magics.secrets import environment_value, scrub, stripped
@@ -107,7 +107,7 @@ async def fetch(repository: str) -> AsyncGenerator[Progress, None]:
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
         process = _downloading(repository, told, log)
         before, total = _bytes_of(repository), None
-        async for elapsed_s in waiting_for(process):
+        async for elapsed_s in wait_for_process(process):
             total = total or _total(told)
             done = _bytes_of(repository) - before
             yield Progress(f"fetching {repository}", done, total, elapsed_s=elapsed_s)
@@ -211,7 +211,7 @@ async def fetch_gguf(model: str) -> AsyncGenerator[Progress, None]:
     repository, file = _parts(model)
     with tempfile.TemporaryFile() as log:
         process = _downloading_gguf(repository, file, log)
-        async for elapsed_s in waiting_for(process):
+        async for elapsed_s in wait_for_process(process):
             yield Progress(f"fetching {file} from the hub", elapsed_s=elapsed_s)
         if process.returncode != 0:
             log.seek(0)

@@ -12,9 +12,8 @@ from llm_magics.completeness import Outcome
 from llm_magics.errors import LLMError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.identity import headers_without_credentials
-from llm_magics.runtime.incomplete import outcome
 from llm_magics.runtime.parsing import answer_in_thoughts
-from llm_magics.runtime.response import Response
+from llm_magics.runtime.response import Response, outcome
 from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.answer_cache import Cache
@@ -23,7 +22,7 @@ from llm_magics.secrets import scrubbed
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, settled
 
 
-class KeptAnswers:
+class AnswerLookup:
     """
     Where the answer to one chat may be, and where a new one is put.
 
@@ -78,7 +77,7 @@ class KeptAnswers:
 
     def _good_answer_in(self, found: bytes | None) -> Mapping[str, Any] | None:
         """Return the answer unless it is cut, empty or invalid: earlier versions stored these."""
-        answer = _answer_in(found)
+        answer = _decode_answer(found)
         is_good = answer is not None and self._is_good(chunks_of(answer))
         return answer if is_good else None
 
@@ -105,7 +104,7 @@ class KeptAnswers:
         if not self._cache or not self._key or not self._is_good(chunks):
             return
         told = told_by(chunks)
-        if scrubbed(told) == told and _says_the_same(told, chunks):
+        if scrubbed(told) == told and _is_same_text(told, chunks):
             # Another kernel may be writing: not on the loop that all streams run on.
             await asyncio.to_thread(
                 self._cache.put, self._key, json.dumps(told, default=str).encode()
@@ -127,13 +126,13 @@ class KeptAnswers:
         )
 
 
-def _says_the_same(told: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
+def _is_same_text(told: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
     """Whether what is kept is the answer, and not one from which a key was taken out."""
     text = "".join(piece[1] for piece in told["chunks"])
     return text == "".join(chunk.text for chunk in settled(chunks))
 
 
-def _answer_in(found: bytes | None) -> Mapping[str, Any] | None:
+def _decode_answer(found: bytes | None) -> Mapping[str, Any] | None:
     """The answer; what somebody else has put there is none."""
     if found is None:
         return None

@@ -306,7 +306,7 @@ class Attempt:
             batch.breaker.check()
         self.number = self._permit.number
         if run.capability is not None:
-            async with aclosing(loaded(route, run.capability)) as loading:
+            async with aclosing(load_model(route, run.capability)) as loading:
                 async for progress in loading:
                     yield progress
         budget = run.services.budget
@@ -363,7 +363,7 @@ class Attempt:
         return goes_on
 
 
-async def loaded(route: Route, capability: str) -> AsyncGenerator[Progress, None]:
+async def load_model(route: Route, capability: str) -> AsyncGenerator[Progress, None]:
     """Have the model fetched and loaded, and note the time that loading takes."""
     loading_since: float | None = None
     async with aclosing(route.provider.prepare(route.model, capability)) as steps:

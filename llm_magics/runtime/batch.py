@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
-from llm_magics._async.concurrency import done_by
+from llm_magics._async.concurrency import run_bounded
 from llm_magics.completeness import Outcome
 from llm_magics.errors import (
     AuthenticationError,
@@ -23,19 +23,18 @@ from llm_magics.progress import Progress
 from llm_magics.runtime import pricing
 from llm_magics.runtime.attempts import Batch, waiting_text
 from llm_magics.runtime.chat import ChatCall
-from llm_magics.runtime.incomplete import cut_error, outcome, outcome_of_error
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
 from llm_magics.runtime.policies.retry import is_service_failure, with_hint
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import Prompt
-from llm_magics.runtime.response import Response
+from llm_magics.runtime.response import Response, cut_error, outcome, outcome_of_error
 from llm_magics.runtime.routing import Route, find_candidates, find_route, route_to
 from llm_magics.runtime.session import Session
-from llm_magics.runtime.structured import CheckedCall
+from llm_magics.runtime.structured import StructuredCall
 from llm_magics.types import StreamChunk
 
 # These concern all prompts alike.
-_OF_ALL = (
+_BATCH_ERRORS = (
     AuthenticationError,
     BudgetError,
     ConfigurationError,
@@ -43,14 +42,14 @@ _OF_ALL = (
     UsageError,
 )
 
-_BAD = tuple(each for each in Outcome if each is not Outcome.OK)
+_FAILURES = tuple(each for each in Outcome if each is not Outcome.OK)
 
 # Requests at once to begin with. A server of the user's own is crowded sooner than a service.
-_START = 8
-_START_OF_OWN = 2
+_INITIAL_CONCURRENCY = 8
+_INITIAL_CONCURRENCY_LOCAL = 2
 
 
-class ManyCall:
+class BatchCall:
     """
     Many prompts; afterwards ``responses`` and ``errors`` have what came of each.
 
@@ -96,7 +95,9 @@ class ManyCall:
         forget = limiter.on_pause(lambda: news.put_nowait(None))
         numbers = range(len(self._prompts))
         try:
-            async with aclosing(done_by(lambda: tuner.level, self._ask, numbers, news)) as walked:
+            async with aclosing(
+                run_bounded(lambda: tuner.level, self._ask, numbers, news)
+            ) as walked:
                 async for _ in walked:
                     yield self._progress(wanted, time.perf_counter() - began)
         except ProviderError as error:
@@ -129,7 +130,9 @@ class ManyCall:
         if route.provider.embedding_concurrency == 1:  # it computes in this process, one at a time
             return limiter.fixed_tuner(1)
         is_own = route.provider.is_free(route.model)
-        return limiter.tuner(f"chat {route.model}", _START_OF_OWN if is_own else _START)
+        return limiter.tuner(
+            f"chat {route.model}", _INITIAL_CONCURRENCY_LOCAL if is_own else _INITIAL_CONCURRENCY
+        )
 
     async def to_send(self) -> list[Estimate]:
         """What each of those may take that were not answered before; nothing is sent."""
@@ -163,7 +166,7 @@ class ManyCall:
         return self._tuner(route, self._session.limiter(route.provider)).level
 
     async def _ask(self, number: int) -> None:
-        call = CheckedCall(self._session, self._prompts[number], self._batch)
+        call = StructuredCall(self._session, self._prompts[number], self._batch)
         try:
             async with aclosing(call.events()) as events:
                 async for _ in events:
@@ -171,7 +174,7 @@ class ManyCall:
             call.response().check()
             if call.is_cut_unasked:  # half an answer, which nobody wanted to be one
                 raise cut_error(call.response())
-        except _OF_ALL:
+        except _BATCH_ERRORS:
             raise
         except LLMError as error:
             if self.is_broken_off or _is_unreachable(error):
@@ -200,7 +203,7 @@ class ManyCall:
         told = [f"asking {model}"]
         waiting = self._waiting()
         told += [f"{self._cached:,} cached"] if self._cached else []
-        told += [f"{self._counts[each]:,} {each}" for each in _BAD if self._counts[each]]
+        told += [f"{self._counts[each]:,} {each}" for each in _FAILURES if self._counts[each]]
         at_least = "at least " if self._has_unknown_cost else ""
         told += [f"{at_least}${self._cost_usd:.2g}"] if self._cost_usd else []
         told += [waiting] if waiting else []
@@ -222,7 +225,7 @@ def _is_unreachable(error: LLMError) -> bool:
 Event = Progress | StreamChunk
 
 
-class Together:
+class ParallelCalls:
     """
     Walks ``calls`` side by side; one that fails stops no other.
 

@@ -18,9 +18,8 @@ from llm_magics.errors import ProviderError, ReplayMissError
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
 from llm_magics.runtime import pricing
-from llm_magics.runtime.answer_lookup import KeptAnswers
+from llm_magics.runtime.answer_lookup import AnswerLookup
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
-from llm_magics.runtime.incomplete import cut_warning, error_of, outcome
 from llm_magics.runtime.parsing import answer_in_thoughts
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.conversations import Turn
@@ -32,8 +31,14 @@ from llm_magics.runtime.prompts.prompt import (
     with_template,
 )
 from llm_magics.runtime.prompts.templates import Filled
-from llm_magics.runtime.response import INTERRUPTED, Response
-from llm_magics.runtime.routing import Candidate, Route, find_candidates, logged, route_to
+from llm_magics.runtime.response import (
+    INTERRUPTED,
+    Response,
+    completeness_error,
+    cut_warning,
+    outcome,
+)
+from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_call, route_to
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
 from llm_magics.runtime.storage.serialization import chat_request, chunks_of, key_of
@@ -42,14 +47,14 @@ from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Us
 from llm_magics.user_code import warn
 
 
-async def stamped(
+async def with_timestamps(
     route: Route, messages: tuple[ChatMessage, ...], parameters: ModelParameters
 ) -> AsyncGenerator[StreamChunk, None]:
     """The provider's chunks, each with a time: its own stamp, or that of its arrival here."""
     sent = time.perf_counter()
     answer = await route.provider.generate_chat(messages, route.model, parameters)
     if isinstance(answer, ModelResponse):
-        yield _whole(answer)._replace(elapsed_s=time.perf_counter() - sent)
+        yield _as_single_chunk(answer)._replace(elapsed_s=time.perf_counter() - sent)
         return
     try:
         async for chunk in answer:
@@ -60,7 +65,7 @@ async def stamped(
         await answer.aclose()
 
 
-def _whole(answer: ModelResponse) -> StreamChunk:
+def _as_single_chunk(answer: ModelResponse) -> StreamChunk:
     """A whole answer, from a provider that cannot stream, as the only chunk of a stream."""
     return StreamChunk(
         answer.text,
@@ -121,7 +126,7 @@ class ChatCall:
         self._interrupted = False
         self._is_replayed = False
         self._attempts: Attempts | None = None
-        self._kept: KeptAnswers | None = None
+        self._kept: AnswerLookup | None = None
         self._is_sent = False
         self._is_incomplete = False
 
@@ -186,8 +191,8 @@ class ChatCall:
         except ReplayMissError:
             return False
 
-    def _kept_answers(self, route: Route, parameters: ModelParameters) -> KeptAnswers:
-        return KeptAnswers(
+    def _kept_answers(self, route: Route, parameters: ModelParameters) -> AnswerLookup:
+        return AnswerLookup(
             self._session,
             route,
             self.messages,
@@ -237,7 +242,7 @@ class ChatCall:
             batch=self._batch,
         )
         try:
-            with logged(self._session, "chat", lambda: self._route, self.response):
+            with log_call(self._session, "chat", lambda: self._route, self.response):
                 async for attempt in self._attempts:
                     self._route = attempt.route
                     async with attempt, aclosing(self._answered(attempt)) as events:
@@ -276,7 +281,7 @@ class ChatCall:
             async for progress in steps:
                 yield progress
         keep, self._is_sent = self._chunks.append, True
-        answer = stamped(route, self.messages, parameters)
+        answer = with_timestamps(route, self.messages, parameters)
         try:
             async for chunk in answer:
                 keep(chunk)
@@ -295,7 +300,7 @@ class ChatCall:
 
     def _check(self) -> None:
         """Raise an error unless the answer is complete, or was cut at a limit of length."""
-        error = error_of(self.response())
+        error = completeness_error(self.response())
         if error is not None:
             self._is_incomplete = True
             raise error

@@ -8,14 +8,14 @@ from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics._util.text import dollars
 from llm_magics.errors import LLMError
-from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
 
-def allowed(call: ManyCall) -> None:
+def confirm_batch(call: BatchCall) -> None:
     """
     Have whoever sits there allow what may cost more than the setting ``confirm_above_usd``.
 
@@ -27,7 +27,7 @@ def allowed(call: ManyCall) -> None:
     if session.config.budget is not None or not bridge.run(call.may_cost()):
         return
     left = bridge.run(call.to_send())
-    ask_if_much(
+    confirm_cost(
         total_usd(left),
         f"{len(left):,} prompts",
         "Give it yes=True, or raise it: %llm config confirm_above_usd 20",
@@ -40,7 +40,7 @@ def total_usd(estimates: Iterable[Estimate]) -> float:
     return sum(each.cost_usd for each in estimates if each.cost_usd is not None)
 
 
-def ask_if_much(
+def confirm_cost(
     usd: float | None, of_what: str, how_to_allow: str, *, is_partial: bool = False
 ) -> None:
     """
@@ -58,7 +58,7 @@ def ask_if_much(
         host.obtain(what, how_to_allow)
 
 
-def allow(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
+def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
     """
     Have whoever sits there allow what each model's ``calls``, so many ``times``, may cost.
 
@@ -69,17 +69,17 @@ def allow(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
     """
     if session.config.budget is not None:
         return
-    usd = bridge.run(_usd(calls)) * times
+    usd = bridge.run(_estimate_usd(calls)) * times
     count = round(sum(map(len, calls.values())) * times)
     how = "Give it yes=True, or raise it: %llm config confirm_above_usd 20"
-    ask_if_much(usd, f"{count:,} requests", how)
+    confirm_cost(usd, f"{count:,} requests", how)
 
 
-async def _usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
+async def _estimate_usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
     usd = 0.0
     for model, of_model in calls.items():
         try:
-            if await ManyCall(session, [Prompt("", model)]).may_cost():
+            if await BatchCall(session, [Prompt("", model)]).may_cost():
                 told = [await call.to_send() for call in of_model]
                 usd += total_usd(each for each in told if each is not None)
         except LLMError:  # it is told of in the rows of this model, and stops no other

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 # Enough for a word, and for a model that thinks before it writes one.
-_TINY = ModelParameters(max_tokens=64, temperature=0)
+_TRIAL_PARAMETERS = ModelParameters(max_tokens=64, temperature=0)
 
 _OK, _FAILED, _NOTHING = "ok", "failed", "–"
 
@@ -46,17 +46,17 @@ class Diagnosis:
         return _FAILED in (self.health, self.models, self.chat, self.embedding)
 
 
-async def diagnoses(session: Session, names: Sequence[str] = ()) -> list[Diagnosis]:
+async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosis]:
     """
     Try the providers called ``names``, or all that are set up.
 
     One that nobody has set up, and that does not answer, has not failed.
     """
     asked = names or session.providers.names()
-    return list(await asyncio.gather(*(_diagnosis(session, name, bool(names)) for name in asked)))
+    return list(await asyncio.gather(*(_diagnose(session, name, bool(names)) for name in asked)))
 
 
-def table(found: Sequence[Diagnosis]) -> str:
+def format_table(found: Sequence[Diagnosis]) -> str:
     """One line a provider, below a heading."""
     columns = [each.name for each in fields(Diagnosis)]
     rows = [columns, *([str(getattr(each, name)) for name in columns] for each in found)]
@@ -65,12 +65,12 @@ def table(found: Sequence[Diagnosis]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
-async def _diagnosis(session: Session, name: str, is_asked_for: bool) -> Diagnosis:
+async def _diagnose(session: Session, name: str, is_asked_for: bool) -> Diagnosis:
     try:
         provider = session.provider(name)
         health = await provider.health_check()
     except Exception as error:  # a provider may be anybody's
-        return Diagnosis(name, _FAILED, detail=_told(error))
+        return Diagnosis(name, _FAILED, detail=_error_text(error))
     if health.get("status") != "ok":
         is_expected = is_asked_for or provider.is_set_up
         state = _FAILED if is_expected else "not set up"
@@ -78,23 +78,23 @@ async def _diagnosis(session: Session, name: str, is_asked_for: bool) -> Diagnos
     try:
         models = await provider.describe_models()
     except Exception as error:
-        return Diagnosis(name, _OK, _FAILED, detail=_told(error))
-    chat, said = await _tried(provider, models, ("chat", session.config.model), _chat)
-    embedding, told = await _tried(
-        provider, models, ("embeddings", session.config.embedding_model), _embed
+        return Diagnosis(name, _OK, _FAILED, detail=_error_text(error))
+    chat, said = await _try_model(provider, models, ("chat", session.config.model), _try_chat)
+    embedding, told = await _try_model(
+        provider, models, ("embeddings", session.config.embedding_model), _try_embedding
     )
     listed = f"{len(models)}" if models else "none"
     return Diagnosis(name, _OK, listed, chat, embedding, "; ".join(filter(None, (said, told))))
 
 
-async def _tried(
+async def _try_model(
     provider: BaseModelProvider,
     models: Sequence[ModelInfo],
     what: tuple[str, str],
     attempt: Callable[[BaseModelProvider, str], Awaitable[Any]],
 ) -> tuple[str, str]:
     capability, preferred = what
-    model = _cheapest(provider, models, capability, preferred)
+    model = _select_model(provider, models, capability, preferred)
     if model is None:
         return _NOTHING, ""
     try:
@@ -102,16 +102,18 @@ async def _tried(
     except UnsupportedError:
         return _NOTHING, ""
     except Exception as error:
-        return _FAILED, f"{model}: {_told(error)}"
+        return _FAILED, f"{model}: {_error_text(error)}"
     return _OK, model
 
 
-def _cheapest(
+def _select_model(
     provider: BaseModelProvider, models: Sequence[ModelInfo], capability: str, preferred: str
 ) -> str | None:
     """The user's own choice, or the model that costs least: in memory, by price, by size."""
     able = [
-        model for model in models if capability in (model.capabilities or _guessed(model.name))
+        model
+        for model in models
+        if capability in (model.capabilities or _guess_capabilities(model.name))
     ]
     chosen = preferred.removeprefix(f"{provider.name}/")
     if any(model.name == chosen for model in able) and chosen != preferred:
@@ -128,32 +130,34 @@ def _cheapest(
     return able[0].name if able else None
 
 
-def _guessed(name: str) -> tuple[str, ...]:
+def _guess_capabilities(name: str) -> tuple[str, ...]:
     """What a model of which nothing is told can do, by the custom of names."""
     return ("embeddings",) if "embed" in name.lower() else ("chat",)
 
 
-async def _chat(provider: BaseModelProvider, model: str) -> None:
-    answer = await provider.generate_chat([ChatMessage("user", "Say hi.")], model, _TINY)
+async def _try_chat(provider: BaseModelProvider, model: str) -> None:
+    answer = await provider.generate_chat(
+        [ChatMessage("user", "Say hi.")], model, _TRIAL_PARAMETERS
+    )
     assert isinstance(answer, ModelResponse)
     if not (answer.text or answer.reasoning):
         msg = "the answer was empty"
         raise ValueError(msg)
 
 
-async def _embed(provider: BaseModelProvider, model: str) -> None:
+async def _try_embedding(provider: BaseModelProvider, model: str) -> None:
     vectors = await provider.generate_embeddings(["hi"], model)
     if len(vectors) != 1 or not vectors[0]:
         msg = "there was no vector"
         raise ValueError(msg)
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     hint = getattr(error, "hint", None)
     return redact(f"{error} {hint or ''}".strip()) or type(error).__name__
 
 
-async def health(session: Session, names: Sequence[str] | None = None) -> DataFrame:
+async def check_health(session: Session, names: Sequence[str] | None = None) -> DataFrame:
     """Return one row a provider, of all or of ``names``: its status, and the reason in words."""
     from llm_magics._util.tables import WideFrame
 

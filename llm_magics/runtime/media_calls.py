@@ -12,7 +12,7 @@ from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.attempts import Attempt, Attempts, attempts
 from llm_magics.runtime.response import Response
-from llm_magics.runtime.routing import Candidate, Route, find_candidates, logged, route_to
+from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_call, route_to
 from llm_magics.runtime.session import Session
 from llm_magics.types import Timing
 
@@ -50,7 +50,7 @@ class MediaCall(Generic[_T]):
 
         # Their prices are by the image and the minute, which no list here has: no estimate.
         self._attempts = attempts(self._session, found, resolve)
-        with logged(self._session, self._kind, lambda: self._route, self.response):
+        with log_call(self._session, self._kind, lambda: self._route, self.response):
             async for attempt in self._attempts:
                 self._route = attempt.route
                 async with attempt, aclosing(self._sent(attempt)) as events:

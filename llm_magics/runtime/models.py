@@ -35,7 +35,7 @@ _COLUMNS = [
 ]
 
 
-async def catalogue(session: Session, pattern: str = "") -> DataFrame:
+async def model_table(session: Session, pattern: str = "") -> DataFrame:
     """
     One row for each model of each provider whose name matches ``pattern``.
 
@@ -55,7 +55,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
             if not pattern:
                 _warn(session, name, models)
     rows = [
-        _row(name, priced(session, name, model))
+        _row(name, with_price(session, name, model))
         for name, models in zip(names, found, strict=True)
         if not isinstance(models, BaseException)
         for model in models
@@ -67,7 +67,7 @@ async def catalogue(session: Session, pattern: str = "") -> DataFrame:
     )
 
 
-def services(session: Session) -> DataFrame:
+def provider_table(session: Session) -> DataFrame:
     """One row a provider: how one comes to it, and what it can. Nobody is asked."""
     from llm_magics._util.tables import WideFrame
 
@@ -89,9 +89,9 @@ def _warn(session: Session, name: str, error: BaseException) -> None:
             warn(f"The models of {name} are missing: {error}")
 
 
-def priced(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
+def with_price(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
     """``model`` with the price that its calls are counted by, where that is not the service's own."""
-    own = pricing.own_price(session.config, f"{provider}/{model.name}")
+    own = pricing.configured_price(session.config, f"{provider}/{model.name}")
     if own is not None:
         return replace(model, input_usd=own.input_usd, output_usd=own.output_usd)
     if session.provider(provider).is_free(model.name):
@@ -120,7 +120,7 @@ def _matches(name: str, pattern: str, providers: Sequence[str]) -> bool:
     return pattern in name or fnmatch(name, pattern) or fnmatch(bare, pattern)
 
 
-async def choose(session: Session, wanted: str) -> list[str]:
+async def select_model(session: Session, wanted: str) -> list[str]:
     """
     Ask ``wanted`` — a model, an alias or a route — from now on; the models it stands for.
 
@@ -137,12 +137,12 @@ async def choose(session: Session, wanted: str) -> list[str]:
     if route.model not in listed and not route.model.endswith(".gguf"):
         msg = f'{route.provider.name} has no model "{shown_name(route.model)}".'
         raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
-    refuse_mute(route.name, listed[route.model].capabilities if route.model in listed else ())
+    require_chat(route.name, listed[route.model].capabilities if route.model in listed else ())
     session.config.model = route.name
     return [route.name]
 
 
-def refuse_mute(model: str, capabilities: Sequence[str]) -> None:
+def require_chat(model: str, capabilities: Sequence[str]) -> None:
     """Refuse a model of which it is known that it cannot chat."""
     if capabilities and "chat" not in capabilities:
         msg = f"{shown_name(model)} cannot chat; it is made for {shown_name(' and '.join(capabilities))}."

@@ -28,11 +28,11 @@ _CODE = re.compile(r"[-+]?0\d+")
 _DIGITS = re.compile(r"[-+]?\d+")
 
 # An integer within 64 bits, and one that a float holds exactly.
-_MOST_INTEGER = 2**63
-_MOST_EXACT = 2**53
+_MAX_INT64 = 2**63
+_MAX_EXACT_INTEGER = 2**53
 
 # So many braces and brackets in prose may begin a value.
-_MOST_STARTS = 200
+_MAX_STARTS = 200
 
 
 class CodeBlock(NamedTuple):
@@ -53,7 +53,7 @@ def code_blocks(text: str) -> list[CodeBlock]:
     ]
 
 
-def code(text: str, language: str | None = None) -> str:
+def extract_code(text: str, language: str | None = None) -> str:
     """
     The code of an answer: its first fenced block, in ``language`` if given.
 
@@ -74,7 +74,7 @@ def code(text: str, language: str | None = None) -> str:
     return text.strip()
 
 
-def json_value(text: str, *, repair: bool = False) -> Any:
+def parse_json(text: str, *, repair: bool = False) -> Any:
     """
     The JSON in an answer: all of it, else a fenced block, else the first value in its prose.
 
@@ -92,8 +92,8 @@ def json_value(text: str, *, repair: bool = False) -> Any:
     if found:
         return max(found, key=lambda each: each.end - each.start).value
     if repair:
-        return _repaired(text)
-    msg = f"The answer holds no valid JSON: {_beginning(text)}"
+        return _repair_json(text)
+    msg = f"The answer holds no valid JSON: {_preview(text)}"
     raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
 
 
@@ -105,7 +105,7 @@ class FoundJSON(NamedTuple):
     end: int
 
 
-def json_values(text: str) -> list[FoundJSON]:
+def find_json_values(text: str) -> list[FoundJSON]:
     """
     Return the JSON values in a text, the last one first.
 
@@ -128,15 +128,17 @@ def json_values(text: str) -> list[FoundJSON]:
 def _json_in_prose(text: str) -> list[FoundJSON]:
     """The values in a text: ``[1]`` may be a citation before the object."""
     starts = [each.start() for each in re.finditer(r"[{[]", text)]
-    found = _values_at(text, starts[:_MOST_STARTS])
-    if len(starts) > _MOST_STARTS:  # of long thoughts the end counts most
+    found = _decode_values_at(text, starts[:_MAX_STARTS])
+    if len(starts) > _MAX_STARTS:  # of long thoughts the end counts most
         past = found[-1].end if found else 0
-        last = [start for start in starts[-_MOST_STARTS:] if start >= past]
-        found += _values_at(text, [each for each in last if each not in starts[:_MOST_STARTS]])
+        last = [start for start in starts[-_MAX_STARTS:] if start >= past]
+        found += _decode_values_at(
+            text, [each for each in last if each not in starts[:_MAX_STARTS]]
+        )
     return found
 
 
-def _values_at(text: str, starts: Sequence[int]) -> list[FoundJSON]:
+def _decode_values_at(text: str, starts: Sequence[int]) -> list[FoundJSON]:
     decoder = json.JSONDecoder()
     found: list[FoundJSON] = []
     past = 0
@@ -148,7 +150,7 @@ def _values_at(text: str, starts: Sequence[int]) -> list[FoundJSON]:
     return found
 
 
-def _repaired(text: str) -> Any:
+def _repair_json(text: str) -> Any:
     """What was probably meant. It may be wrong, and the user hears of it."""
     try:
         from json_repair import repair_json
@@ -161,13 +163,13 @@ def _repaired(text: str) -> Any:
     except (ValueError, RecursionError):
         value = ""
     if value in ("", [], {}):
-        msg = f"The answer holds nothing that could be made JSON: {_beginning(text)}"
+        msg = f"The answer holds nothing that could be made JSON: {_preview(text)}"
         raise ParseError(msg, hint="Read the answer from .text.")
     warn("The JSON of the answer was not valid, and was repaired by a guess.")
     return value
 
 
-def partial_json(text: str) -> Any:
+def parse_partial_json(text: str) -> Any:
     """
     The JSON value in a text that is still being written, as far as it has come.
 
@@ -176,7 +178,7 @@ def partial_json(text: str) -> Any:
     """
     whole = _json_in_prose(text)
     begun = [
-        _begun_at(text, begins.start())
+        _parse_partial_at(text, begins.start())
         for begins in islice(re.finditer(r"[{[]", text), 20)
         if not any(each.start < begins.start() < each.end for each in whole)
     ]
@@ -184,7 +186,7 @@ def partial_json(text: str) -> Any:
     found = [each for each in (*lengths, *begun) if each is not None]
     if found:
         return max(found, key=lambda each: each[1])[0]
-    msg = f"No JSON has begun in the answer: {_beginning(text)}"
+    msg = f"No JSON has begun in the answer: {_preview(text)}"
     raise ParseError(msg, hint="Wait for more of it.")
 
 
@@ -192,7 +194,7 @@ def _json_blocks(text: str) -> list[str]:
     return [block.code for block in code_blocks(text) if block.language in {"json", "", "jsonc"}]
 
 
-def table(text: str) -> DataFrame:
+def parse_table(text: str) -> DataFrame:
     """
     The table in an answer: JSON rows, a fenced CSV or TSV, or a Markdown table.
 
@@ -200,29 +202,29 @@ def table(text: str) -> DataFrame:
         ParseError: there is none of these in it.
     """
     try:
-        return _table(text)
+        return _parse_table(text)
     except (ParseError, ValueError, TypeError):  # pandas has its own words for a bad table
-        msg = f"The answer holds no table: {_beginning(text)}"
+        msg = f"The answer holds no table: {_preview(text)}"
         hint = "Ask for a JSON list of objects, CSV in a fence, or a Markdown table."
         raise ParseError(msg, hint=hint) from None
 
 
-def _table(text: str) -> DataFrame:
+def _parse_table(text: str) -> DataFrame:
     import pandas as pd
 
     for block in code_blocks(text):
         if block.language in {"csv", "tsv"}:
-            return _separated(block.code, "," if block.language == "csv" else "\t")
+            return _parse_separated(block.code, "," if block.language == "csv" else "\t")
     rows = _markdown_rows(text)
     if rows:
         header, *cells = rows
-        columns = dict(enumerate(map(_typed, zip(*cells, strict=True))))
+        columns = dict(enumerate(map(_infer_types, zip(*cells, strict=True))))
         frame = pd.DataFrame(columns, index=range(len(cells)), columns=range(len(header)))
         return frame.set_axis(header, axis=1)
-    return _frame_of(_records(json_value(text)))
+    return _frame_of(_unwrap_records(parse_json(text)))
 
 
-def _separated(text: str, separator: str) -> DataFrame:
+def _parse_separated(text: str, separator: str) -> DataFrame:
     """A CSV or TSV; where pandas would lose digits, the cells count as they are written."""
     import pandas as pd
 
@@ -244,7 +246,7 @@ def _separated(text: str, separator: str) -> DataFrame:
 
 
 def _is_beyond_floats(cell: str) -> bool:
-    return bool(_DIGITS.fullmatch(cell)) and abs(int(cell)) > _MOST_EXACT
+    return bool(_DIGITS.fullmatch(cell)) and abs(int(cell)) > _MAX_EXACT_INTEGER
 
 
 def _integers(values: list[int | None], like: DataFrame) -> Any:
@@ -252,7 +254,7 @@ def _integers(values: list[int | None], like: DataFrame) -> Any:
     import pandas as pd
 
     told = [each for each in values if each is not None]
-    if any(not -_MOST_INTEGER <= each < _MOST_INTEGER for each in told):
+    if any(not -_MAX_INT64 <= each < _MAX_INT64 for each in told):
         return pd.Series(values, index=like.index, dtype=object)
     return pd.Series(values, index=like.index, dtype="int64" if told == values else "Int64")
 
@@ -270,7 +272,7 @@ def _frame_of(records: Any) -> DataFrame:
         told = [each for each in values if each is not None]
         if told and all(type(each) is int for each in told):
             frame[name] = _integers(values, frame)
-        elif any(type(each) is int and abs(each) > _MOST_EXACT for each in told):
+        elif any(type(each) is int and abs(each) > _MAX_EXACT_INTEGER for each in told):
             frame[name] = pd.Series(values, index=frame.index, dtype=object)
     return frame
 
@@ -279,7 +281,7 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _typed(cells: Sequence[str]) -> Any:
+def _infer_types(cells: Sequence[str]) -> Any:
     """
     The cells of a column: as numbers where all are plain numbers, or empty.
 
@@ -295,14 +297,14 @@ def _typed(cells: Sequence[str]) -> Any:
         if any(map(_is_beyond_floats, told)):
             return list(cells)
         return [float(cell) if cell else math.nan for cell in cells]
-    if any(not -_MOST_INTEGER <= int(cell) < _MOST_INTEGER for cell in told):
+    if any(not -_MAX_INT64 <= int(cell) < _MAX_INT64 for cell in told):
         return list(cells)
     if len(told) == len(cells):
         return [int(cell) for cell in cells]
     return pd.array([int(cell) if cell else None for cell in cells], dtype="Int64")
 
 
-def _records(value: Any) -> Any:
+def _unwrap_records(value: Any) -> Any:
     """The rows in a JSON value, also where it wraps them: ``{"rows": [{…}, …]}``."""
     if isinstance(value, dict):
         inner = list(value.values())
@@ -330,12 +332,12 @@ def _markdown_rows(text: str) -> list[list[str]]:
     return rows
 
 
-def _beginning(text: str) -> str:
+def _preview(text: str) -> str:
     flat = " ".join(text.split())
     return f'it begins "{flat[:60]}".' if flat else "it is empty."
 
 
-def _begun_at(text: str, start: int) -> tuple[Any, int] | None:
+def _parse_partial_at(text: str, start: int) -> tuple[Any, int] | None:
     """The value that begins at ``start`` and is not whole, with the length of what there is."""
     from pydantic_core import from_json
 
@@ -364,9 +366,9 @@ def is_thought_only(answer: _Answer) -> bool:
     return bool(answer.reasoning.strip()) and not answer.text.strip() and not answer.tool_calls
 
 
-def fitting_json(text: str, schema: Any) -> FoundJSON | None:
+def find_fitting_json(text: str, schema: Any) -> FoundJSON | None:
     """Return the last JSON value in ``text`` that fits ``schema``, as it fits, if any does."""
-    for found in json_values(text):
+    for found in find_json_values(text):
         values = [found.value]
         if (inner := unwrapped(found.value)) is not found.value:
             values.append(inner)
@@ -387,7 +389,7 @@ def answer_in_thoughts(answer: ModelResponse, schema: Any) -> ModelResponse:
     """
     if schema is None or not is_thought_only(answer):
         return answer
-    found = fitting_json(answer.reasoning, schema)
+    found = find_fitting_json(answer.reasoning, schema)
     if found is None:
         return answer
     thoughts = answer.reasoning

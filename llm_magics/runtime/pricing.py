@@ -59,19 +59,19 @@ class Price:
         plain = max(0, usage.input_tokens - cached - written)
         parts = (
             plain * self.input_usd,
-            cached * _first(self.cached_usd, self.input_usd),
-            written * _first(self.written_usd, self.input_usd),
+            cached * _value_or(self.cached_usd, self.input_usd),
+            written * _value_or(self.written_usd, self.input_usd),
             written_to * (self.output_usd or 0.0),
         )
         return sum(parts) / _MILLION
 
 
-def _first(value: float | None, other: float) -> float:
+def _value_or(value: float | None, other: float) -> float:
     return other if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
-class Seller:
+class PriceSource:
     """Who is paid: the name of a price list, or else the address that is asked."""
 
     price_list: str = ""
@@ -91,7 +91,7 @@ def has_usual_price(tier: str | None) -> bool:
     return tier is None or tier.lower() in _USUAL_TIERS
 
 
-def of_tier(usd: float | None, seller: Seller, tier: str | None) -> float | None:
+def tier_price(usd: float | None, seller: PriceSource, tier: str | None) -> float | None:
     """Return a usual price ``usd`` as it is in ``tier``; ``None`` where that is not known."""
     if usd in (None, 0.0) or has_usual_price(tier):
         return usd
@@ -99,7 +99,7 @@ def of_tier(usd: float | None, seller: Seller, tier: str | None) -> float | None
     return None if share is None else usd * share
 
 
-def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
+def listed_cost_usd(seller: PriceSource, model: str, usage: Usage) -> float | None:
     """
     Return the cost by the list of ``genai-prices``, by the tier that the answer names.
 
@@ -111,10 +111,10 @@ def listed_cost_usd(seller: Seller, model: str, usage: Usage) -> float | None:
         return usual
     # The list gives the usual price for a tier that it does not have.
     listed = _listed_usd(seller, model, usage, str(tier).lower())
-    return listed if listed != usual else of_tier(usual, seller, tier)
+    return listed if listed != usual else tier_price(usual, seller, tier)
 
 
-def _listed_usd(seller: Seller, model: str, usage: Usage, tier: str | None) -> float | None:
+def _listed_usd(seller: PriceSource, model: str, usage: Usage, tier: str | None) -> float | None:
     is_counted = usage.input_tokens is not None and usage.output_tokens is not None
     if not is_counted or not _has_list() or not (seller.price_list or seller.address):
         return None
@@ -145,44 +145,46 @@ def _has_list() -> bool:
     return find_spec("genai_prices") is not None
 
 
-_BYTES_A_TOKEN = 3
+_BYTES_PER_TOKEN = 3
 _Add = Callable[[Iterable[int]], int]
 
 # What stands around a message.
-_A_MESSAGE = 4
+_TOKENS_PER_MESSAGE = 4
 # What values of a schema take at most; a string is taken to be a short paragraph.
-_SIMPLE = {"boolean": 2, "null": 2, "integer": 8, "number": 8}
+_TOKENS_BY_TYPE = {"boolean": 2, "null": 2, "integer": 8, "number": 8}
 _A_STRING, _USUAL_ITEMS, _MAX_DEPTH = 120, 10, 12
 # A picture of the size that the services scale to.
-_A_PICTURE = 1500
+_TOKENS_PER_IMAGE = 1500
 
 
-def of_text(text: str) -> int:
+def text_tokens(text: str) -> int:
     """Of one text."""
-    return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TOKEN)
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
-def of_answer_to(schema: Mapping[str, Any]) -> int | None:
+def schema_tokens(schema: Mapping[str, Any]) -> int | None:
     """Return about the most tokens of an answer that fits a JSON schema, if that is bounded."""
-    return _most(schema, schema, _MAX_DEPTH)
+    return _max_tokens(schema, schema, _MAX_DEPTH)
 
 
-def _most(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
+def _max_tokens(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
     """Return the bound of one part of a schema; ``None`` where it may be anything."""
     if not isinstance(schema, Mapping) or not depth:
         return None
     if isinstance(ref := schema.get("$ref"), str):
-        return _most(_pointed_at(root, ref), root, depth - 1)
+        return _max_tokens(_resolve_ref(root, ref), root, depth - 1)
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if isinstance(values, list) and values:
-        return max(of_text(json.dumps(value, ensure_ascii=False, default=str)) for value in values)
-    add, parts = _parts(schema)
+        return max(
+            text_tokens(json.dumps(value, ensure_ascii=False, default=str)) for value in values
+        )
+    add, parts = _alternatives(schema)
     if parts:
-        return _together(add, (_most(each, root, depth - 1) for each in parts))
-    return _most_of_kind(schema.get("type"), schema, root, depth)
+        return _combine_bounds(add, (_max_tokens(each, root, depth - 1) for each in parts))
+    return _max_tokens_of_type(schema.get("type"), schema, root, depth)
 
 
-def _parts(schema: Mapping[str, Any]) -> tuple[_Add, list[Any]]:
+def _alternatives(schema: Mapping[str, Any]) -> tuple[_Add, list[Any]]:
     """Return the schemas that one is made of, and how their bounds add up."""
     for name, add in (("anyOf", max), ("oneOf", max), ("allOf", sum)):
         if isinstance(parts := schema.get(name), list):
@@ -191,49 +193,51 @@ def _parts(schema: Mapping[str, Any]) -> tuple[_Add, list[Any]]:
     return max, [{**schema, "type": kind} for kind in kinds] if isinstance(kinds, list) else []
 
 
-def _most_of_kind(
+def _max_tokens_of_type(
     kind: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int
 ) -> int | None:
-    if isinstance(kind, str) and kind in _SIMPLE:
-        return _SIMPLE[kind]
+    if isinstance(kind, str) and kind in _TOKENS_BY_TYPE:
+        return _TOKENS_BY_TYPE[kind]
     if kind == "string":
         longest = schema.get("maxLength")
         return min(_A_STRING, longest) if type(longest) is int else _A_STRING
     if kind == "array":
         items = schema.get("maxItems")
         count = items if type(items) is int else _USUAL_ITEMS
-        item = _most(schema.get("items"), root, depth - 1)
+        item = _max_tokens(schema.get("items"), root, depth - 1)
         return None if item is None else count * (item + 1) + 2
     if kind == "object" and isinstance(schema.get("properties"), Mapping):
         fields = schema["properties"].items()
-        names = sum(of_text(str(name)) + 2 for name, _ in fields)
-        values = _together(sum, (_most(each, root, depth - 1) for _, each in fields))
+        names = sum(text_tokens(str(name)) + 2 for name, _ in fields)
+        values = _combine_bounds(sum, (_max_tokens(each, root, depth - 1) for _, each in fields))
         return None if values is None else names + values + 2
     return None
 
 
-def _together(add: _Add, bounds: Iterable[int | None]) -> int | None:
+def _combine_bounds(add: _Add, bounds: Iterable[int | None]) -> int | None:
     found = list(bounds)
     known = [bound for bound in found if bound is not None]
     return add(known) if known and len(known) == len(found) else None
 
 
-def _pointed_at(root: Mapping[str, Any], ref: str) -> Any:
+def _resolve_ref(root: Mapping[str, Any], ref: str) -> Any:
     found: Any = root
     for part in ref.removeprefix("#").strip("/").split("/"):
         found = found.get(part) if isinstance(found, Mapping) and part else found
     return found
 
 
-def of_messages(messages: Iterable[ChatMessage], parameters: ModelParameters) -> int:
+def message_tokens(messages: Iterable[ChatMessage], parameters: ModelParameters) -> int:
     """Of a conversation with its pictures, its schema and its tools."""
     tokens = sum(
-        of_text(message.content) + _A_MESSAGE + len(message.images) * _A_PICTURE
+        text_tokens(message.content)
+        + _TOKENS_PER_MESSAGE
+        + len(message.images) * _TOKENS_PER_IMAGE
         for message in messages
     )
     beside = [parameters.schema] if parameters.schema else []
     beside += [tool.as_dict() for tool in parameters.tools]
-    return tokens + sum(of_text(json.dumps(each, default=str)) for each in beside)
+    return tokens + sum(text_tokens(json.dumps(each, default=str)) for each in beside)
 
 
 # For telling of prices: a million tokens read, and as many written.
@@ -241,10 +245,10 @@ A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 _A_MILLION_IN = Usage(1_000_000, 0)
 
 # So long an answer is expected where its bound is not said, and none of the model's was longer.
-_USUAL_ANSWER = 1000
+_DEFAULT_ANSWER_TOKENS = 1000
 
 # What services call the bound of an answer.
-_LONGEST = (
+_MAX_TOKENS_NAMES = (
     "max_completion_tokens",
     "max_output_tokens",
     "max_new_tokens",
@@ -257,18 +261,18 @@ def cost_usd(
     config: Config, provider: BaseModelProvider, model: str, usage: Usage
 ) -> float | None:
     """The price of a call of ``usage`` in US dollars, or ``None`` where it is not known."""
-    own = own_price(config, f"{provider.name}/{model}")
+    own = configured_price(config, f"{provider.name}/{model}")
     if own is not None:
         return own.of(usage)
     if provider.is_free(model):
         return 0.0
-    seller = Seller(provider.price_list, provider.address)
+    seller = PriceSource(provider.price_list, provider.address)
     listed = listed_cost_usd(seller, model, usage)
     if listed is not None:
         return listed
     known = provider.known(model)
     price = Price(known.input_usd, known.output_usd, known.cached_usd, known.written_usd)
-    return of_tier(price.of(usage), seller, usage.service_tier)
+    return tier_price(price.of(usage), seller, usage.service_tier)
 
 
 def has_known_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
@@ -286,7 +290,7 @@ def has_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
     )
 
 
-def own_price(config: Config, model: str) -> Price | None:
+def configured_price(config: Config, model: str) -> Price | None:
     """What the user has said of the price of ``model``, by its name or by a pattern."""
     told = config.prices
     patterns = [model, *(pattern for pattern in told if fnmatchcase(model, pattern))]
@@ -316,40 +320,42 @@ def chat_estimate(  # noqa: PLR0913 (a prompt, who answers it, and what is known
     parameters: ModelParameters,
 ) -> Estimate:
     """Of a prompt; its answer is taken to be as long as it may be, or as the longest before."""
-    read = of_messages(messages, parameters)
-    written = _longest_answer(parameters)
+    read = message_tokens(messages, parameters)
+    written = _max_answer_tokens(parameters)
     bound = _bound_by_schema(provider, model, parameters)
     if bound is not None:
         written = bound if written is None else min(bound, written)
     elif written is None:
         longest = runs.longest_answer(provider.name, model)
-        written = max(_USUAL_ANSWER, longest)
+        written = max(_DEFAULT_ANSWER_TOKENS, longest)
     tier = parameters.extra_body.get("service_tier")
-    return _priced(config, provider, model, Usage(read, written, service_tier=tier))
+    return _make_estimate(config, provider, model, Usage(read, written, service_tier=tier))
 
 
 def _bound_by_schema(
     provider: BaseModelProvider, model: str, parameters: ModelParameters
 ) -> int | None:
     """Return about how long an answer can be that fits the schema, thinking included."""
-    bound = None if parameters.schema is None else of_answer_to(parameters.schema)
+    bound = None if parameters.schema is None else schema_tokens(parameters.schema)
     if bound is None:
         return None
     can_think = "reasoning" in provider.known(model).capabilities
     thinks = parameters.reasoning if parameters.reasoning is not None else can_think
-    return (bound + (_USUAL_ANSWER if thinks else 0)) * _answers(parameters)
+    return (bound + (_DEFAULT_ANSWER_TOKENS if thinks else 0)) * _answer_count(parameters)
 
 
-def _longest_answer(parameters: ModelParameters) -> int | None:
+def _max_answer_tokens(parameters: ModelParameters) -> int | None:
     """As long as the answers together may be, by whatever name the service knows that."""
     beside = parameters.extra_body
-    told = [parameters.max_tokens, *(beside.get(name) for name in _LONGEST)]
+    told = [parameters.max_tokens, *(beside.get(name) for name in _MAX_TOKENS_NAMES)]
     bounds = [bound for bound in told if type(bound) is int]
-    times = _answers(parameters)
-    return max(bounds) * times if bounds else None if times == 1 else _USUAL_ANSWER * times
+    times = _answer_count(parameters)
+    return (
+        max(bounds) * times if bounds else None if times == 1 else _DEFAULT_ANSWER_TOKENS * times
+    )
 
 
-def _answers(parameters: ModelParameters) -> int:
+def _answer_count(parameters: ModelParameters) -> int:
     """Return how many answers are asked for."""
     choices = [parameters.extra_body.get(name) for name in ("n", "best_of")]
     return max([1, *(each for each in choices if type(each) is int)])
@@ -359,9 +365,11 @@ def embedding_estimate(
     config: Config, provider: BaseModelProvider, model: str, texts: Sequence[str]
 ) -> Estimate:
     """Of texts to embed."""
-    return _priced(config, provider, model, Usage(sum(map(of_text, texts)), 0))
+    return _make_estimate(config, provider, model, Usage(sum(map(text_tokens, texts)), 0))
 
 
-def _priced(config: Config, provider: BaseModelProvider, model: str, usage: Usage) -> Estimate:
+def _make_estimate(
+    config: Config, provider: BaseModelProvider, model: str, usage: Usage
+) -> Estimate:
     usd = cost_usd(config, provider, model, usage)
     return Estimate(usage.input_tokens or 0, usage.output_tokens or 0, usd)

@@ -22,7 +22,7 @@ from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
 
 
-class ConfiguredProviders:
+class ProviderPool:
     """Each provider that can be asked, made when first used and anew when its settings change."""
 
     def __init__(self, config: Config) -> None:
@@ -157,25 +157,25 @@ class ConfiguredProviders:
         await asyncio.gather(*closing, return_exceptions=True)
 
 
-Listing = list[ModelInfo]
+ModelList = list[ModelInfo]
 
 # How long an answer is waited for: where there is an older one, and where there is none.
-_IMPATIENT_S = 1.0
-_PATIENT_S = 8.0
+_REFRESH_TIMEOUT_S = 1.0
+_FIRST_TIMEOUT_S = 8.0
 
 
-class Listings:
+class ModelListCache:
     """What each provider has, by its name. To be used on the bridge's loop alone."""
 
     def __init__(self, provider: Callable[[str], BaseModelProvider]) -> None:
         """Of the providers that ``provider`` gives by their names."""
         self._provider = provider
-        self._known: dict[str, tuple[BaseModelProvider, float, Listing]] = {}
-        self._asking: dict[BaseModelProvider, asyncio.Task[Listing]] = {}
+        self._known: dict[str, tuple[BaseModelProvider, float, ModelList]] = {}
+        self._asking: dict[BaseModelProvider, asyncio.Task[ModelList]] = {}
 
     async def of(
         self, names: Sequence[str], max_age_s: float = 2.0
-    ) -> list[Listing | BaseException]:
+    ) -> list[ModelList | BaseException]:
         """
         The models of each provider in ``names``, or its error, all asked at once.
 
@@ -188,7 +188,7 @@ class Listings:
             )
         )
 
-    async def _one(self, name: str, max_age_s: float) -> Listing:
+    async def _one(self, name: str, max_age_s: float) -> ModelList:
         provider = self._provider(name)
         known = self._known.get(name)
         last = known[2] if known and known[0] is provider else None
@@ -198,7 +198,7 @@ class Listings:
         if asking is None:
             asking = self._asking[provider] = asyncio.create_task(self._ask(name, provider))
             asking.add_done_callback(lambda done: self._ended(provider, done))
-        patience_s = _PATIENT_S if last is None else _IMPATIENT_S
+        patience_s = _FIRST_TIMEOUT_S if last is None else _REFRESH_TIMEOUT_S
         await asyncio.wait([asking], timeout=patience_s)
         if asking.done():
             return asking.result()
@@ -207,12 +207,12 @@ class Listings:
         msg = f"{name} did not list its models within {patience_s:.0f} s."
         raise ConnectionError(msg, hint="Ask again in a moment.", provider=name)
 
-    def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[Listing]) -> None:
+    def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[ModelList]) -> None:
         self._asking.pop(provider, None)
         if not asking.cancelled():
             asking.exception()  # of a failure that nobody waited for, nobody is to hear
 
-    async def _ask(self, name: str, provider: BaseModelProvider) -> Listing:
+    async def _ask(self, name: str, provider: BaseModelProvider) -> ModelList:
         models = await provider.describe_models()
         self._known[name] = (provider, time.monotonic(), models)
         return models

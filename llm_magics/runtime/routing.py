@@ -24,7 +24,7 @@ from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
 from llm_magics.secrets import redact
 
-__all__ = ["INTERRUPTED", "Route", "find_candidates", "find_route", "logged", "route_to"]
+__all__ = ["INTERRUPTED", "Route", "find_candidates", "find_route", "log_call", "route_to"]
 
 Policy = Literal["order", "cheapest", "fastest", "round-robin"]
 
@@ -56,7 +56,7 @@ class Route:
         return f"{self.provider.name}/{self.model}"
 
 
-def candidates(
+def resolve_candidates(
     wanted: str,
     aliases: Mapping[str, Any],
     routes: Mapping[str, Any],
@@ -67,10 +67,10 @@ def candidates(
     Raises:
         ConfigurationError: a name leads back to itself, or to nothing.
     """
-    return _resolved(wanted, {}, aliases, routes, ())
+    return _resolve(wanted, {}, aliases, routes, ())
 
 
-def _resolved(
+def _resolve(
     wanted: str,
     parameters: Mapping[str, Any],
     aliases: Mapping[str, Any],
@@ -86,20 +86,20 @@ def _resolved(
         given = {"model": alias} if isinstance(alias, str) else dict(alias)
         model = given.pop("model", "")
         # What is written nearer to the prompt counts more.
-        return _resolved(model, {**given, **parameters}, aliases, routes, (*seen, wanted))
+        return _resolve(model, {**given, **parameters}, aliases, routes, (*seen, wanted))
     if wanted in routes:
         route = routes[wanted]
         told: dict[str, Any] = {"models": route} if isinstance(route, list) else dict(route)
         policy: Policy = told.get("policy", "order")
         found: list[Candidate] = []
         for model in told["models"]:
-            inner, _ = _resolved(model, parameters, aliases, routes, (*seen, wanted))
+            inner, _ = _resolve(model, parameters, aliases, routes, (*seen, wanted))
             found += [each for each in inner if each not in found]
         return found, policy
     return [Candidate(wanted, parameters)], "order"
 
 
-def ordered(
+def order_candidates(
     found: Sequence[Candidate],
     policy: Policy,
     *,
@@ -133,13 +133,13 @@ def _last_if_unknown(value: float | None) -> float:
     return float("inf") if value is None else value
 
 
-def split(model: str) -> tuple[str | None, str]:
+def split_name(model: str) -> tuple[str | None, str]:
     """``provider/name`` cut at its first slash; a bare name has no provider."""
     provider, slash, name = model.partition("/")
     return (provider, name) if slash else (None, model)
 
 
-def find_bare(
+def find_provider_of(
     name: str,
     listings: Mapping[str, Sequence[str]],
     short_names: Iterable[str] = (),
@@ -175,32 +175,32 @@ def find_bare(
 
 
 # A service's prices do not change by the minute.
-_PRICES_LAST_S = 3600.0
+_PRICES_MAX_AGE_S = 3600.0
 
 
 async def find_candidates(session: Session, wanted: str) -> list[Candidate]:
     """The models that ``wanted`` stands for — itself, an alias, a route — in their order."""
-    found, policy = candidates(wanted, session.config.aliases, session.config.routes)
+    found, policy = resolve_candidates(wanted, session.config.aliases, session.config.routes)
     if len(found) < 2 or policy == "order":
         return found
     price = await _prices(session, found) if policy == "cheapest" else {}
     speed = session.runs.speeds() if policy == "fastest" else {}
     turn = session.turn(wanted) if policy == "round-robin" else 0
-    return ordered(found, policy, turn=turn, price=price.get, speed=speed.get)
+    return order_candidates(found, policy, turn=turn, price=price.get, speed=speed.get)
 
 
 async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, float]:
     """What is known of prices, of a million tokens in and as many out."""
     prices: dict[str, float | None] = {}
     for each in found:
-        name, model = split(each.model)
+        name, model = split_name(each.model)
         if name:
             provider = session.provider(name)
             prices[each.model] = pricing.cost_usd(
                 session.config, provider, model, pricing.A_MILLION_EACH
             )
     unknown = sorted({model.partition("/")[0] for model, usd in prices.items() if usd is None})
-    told = await session.listings.of(unknown, _PRICES_LAST_S)
+    told = await session.listings.of(unknown, _PRICES_MAX_AGE_S)
     for name, models in zip(unknown, told, strict=True):
         for info in () if isinstance(models, BaseException) else models:
             if prices.get(f"{name}/{info.name}", 0) is None and info.input_usd is not None:
@@ -210,25 +210,25 @@ async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, flo
 
 async def find_route(session: Session, wanted: str) -> Route:
     """The route to the model that a user calls ``wanted``; of several, to the first."""
-    candidates = await find_candidates(session, wanted)
-    return await route_to(session, candidates[0])
+    found = await find_candidates(session, wanted)
+    return await route_to(session, found[0])
 
 
 async def route_to(session: Session, candidate: Candidate) -> Route:
     """The route to one model."""
-    name, model = split(candidate.model)
+    name, model = split_name(candidate.model)
     if name is None:
         short_names = [*session.config.aliases, *session.config.routes]
         listings = await session.model_names()
-        elsewhere = [_how_to_write(session, each, model) for each in providers_of(model)]
-        name = find_bare(candidate.model, listings, short_names, elsewhere)
+        elsewhere = [_qualified_name_hint(session, each, model) for each in providers_of(model)]
+        name = find_provider_of(candidate.model, listings, short_names, elsewhere)
     if not model:
         msg = f'"{candidate.model}" names no model.'
         raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")
     return Route(session.provider(name), model, parameters=candidate.parameters)
 
 
-def _how_to_write(session: Session, name: str, model: str) -> str:
+def _qualified_name_hint(session: Session, name: str, model: str) -> str:
     """Return what to write for ``model`` of the provider ``name``, and the key that is missing."""
     provider = session.provider(name)
     model = visible(model)
@@ -238,7 +238,7 @@ def _how_to_write(session: Session, name: str, model: str) -> str:
 
 
 @contextmanager
-def logged(
+def log_call(
     session: Session,
     kind: str,
     route: Callable[[], Route | None],

@@ -16,7 +16,7 @@ from llm_magics.runtime.policies.budget import Budget
 from llm_magics.runtime.policies.rate_limit import RateLimiter
 from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.prompts.conversations import Threads
-from llm_magics.runtime.provider_pool import ConfiguredProviders, Listings
+from llm_magics.runtime.provider_pool import ModelListCache, ProviderPool
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.recordings import Tape
 from llm_magics.runtime.storage.run_log import RunLog
@@ -37,7 +37,7 @@ class Session:
         self.runs = RunLog()
         self.circuit_breakers = CircuitBreakers()
         self.threads = Threads()
-        self.listings = Listings(self.provider)
+        self.listings = ModelListCache(self.provider)
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
         self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
@@ -45,7 +45,7 @@ class Session:
         self._vectors: dict[str, VectorStore] = {}
         self._turns: dict[str, int] = {}
         self.checked_batches: set[str] = set()  # models whose batches were compared
-        self.providers = ConfiguredProviders(config)
+        self.providers = ProviderPool(config)
         bridge.at_exit(self.close)
 
     def provider(self, name: str) -> BaseModelProvider:
@@ -108,7 +108,7 @@ class Session:
     def tape(self) -> Tape | None:
         """The recording in use, if there is one; read anew when the settings change."""
         config = self.config
-        told = (_whole(config.record), _whole(config.replay))
+        told = (_absolute_path(config.record), _absolute_path(config.replay))
         if (*told, config.replay_strict) != self._tape[0]:
             self._keep_writing_in_the_project(config.record if told[0] else None)
             path = config.record if told[0] else config.replay if told[1] else None
@@ -168,7 +168,7 @@ class Session:
         await self.providers.close()
 
 
-def _whole(path: Path | None) -> Path | None:
+def _absolute_path(path: Path | None) -> Path | None:
     """Which file is meant, from wherever it is looked at; none where that is said."""
     return None if path in (None, Path("off")) else path.expanduser().absolute()
 

@@ -19,7 +19,7 @@ from llm_magics.schemas import schema_of
 from llm_magics.types import ChatMessage, StreamChunk
 
 
-class CheckedCall:
+class StructuredCall:
     """A prompt on its way, as a `ChatCall`; its answer is checked before the call ends."""
 
     def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 import llm_magics as lm
 from llm_magics._util import table_text
 from llm_magics.dataframes.answer_columns import dtypes_of, fields_of, typed
-from llm_magics.runtime.parsing import table
+from llm_magics.runtime.parsing import parse_table
 from tests.support.serving import Asked, Says, as_json, chat_stream, serving
 
 BIG, BIGGER = 1234567890123456789, 1234567890123456791
@@ -289,7 +289,7 @@ def test_rows_that_are_chosen_keep_their_types() -> None:
 )
 def test_tables_in_answers_keep_digits_and_zeros(text: str) -> None:
     """However the table is written; numbers stay numbers."""
-    frame = table(text)
+    frame = parse_table(text)
     assert str(frame["id"].dtype) == "Int64"
     assert frame["id"].tolist()[:2] == [BIG, BIGGER]
     assert frame["code"].tolist()[:2] == ["00123", "007"]
@@ -298,11 +298,11 @@ def test_tables_in_answers_keep_digits_and_zeros(text: str) -> None:
 
 def test_tables_beyond_64_bits() -> None:
     """Exact, as Python's own integers or as they are written."""
-    assert table(f"```csv\nid\n{BEYOND}\n1\n```")["id"].tolist() == [BEYOND, 1]
-    assert table(f'[{{"id": {BEYOND}}}, {{"id": null}}]')["id"].tolist() == [BEYOND, None]
-    assert table(f"|id|\n|-|\n|{BEYOND}|")["id"].tolist() == [str(BEYOND)]
-    assert table(f"```csv\nid\n{BIG}\n0.5\n```")["id"].tolist() == [str(BIG), "0.5"]
-    plain = table("```csv\na,b,c,d\n1,1.5,x,true\n2,2.5,y,false\n```")
+    assert parse_table(f"```csv\nid\n{BEYOND}\n1\n```")["id"].tolist() == [BEYOND, 1]
+    assert parse_table(f'[{{"id": {BEYOND}}}, {{"id": null}}]')["id"].tolist() == [BEYOND, None]
+    assert parse_table(f"|id|\n|-|\n|{BEYOND}|")["id"].tolist() == [str(BEYOND)]
+    assert parse_table(f"```csv\nid\n{BIG}\n0.5\n```")["id"].tolist() == [str(BIG), "0.5"]
+    plain = parse_table("```csv\na,b,c,d\n1,1.5,x,true\n2,2.5,y,false\n```")
     assert [dtype.kind for dtype in plain.dtypes][:2] == ["i", "f"]
     assert plain["d"].dtype == bool
 

@@ -29,7 +29,7 @@ from llm_magics.notebook.display.output import say
 from llm_magics.notebook.parsers import setting_value, split, without_comment
 from llm_magics.notebook.picker import widgets
 from llm_magics.progress import Progress
-from llm_magics.runtime.models import refuse_mute
+from llm_magics.runtime.models import require_chat
 from llm_magics.runtime.response import Response
 from llm_magics.secrets import Secret
 from llm_magics.settings.config import config
@@ -174,7 +174,7 @@ def test_messages_name_models_safely(attack: str) -> None:
         assert not HIDDEN.intersection(text)
         assert "\n" not in text
     with pytest.raises(UnsupportedError) as refused:
-        refuse_mute(model, ["embeddings"])
+        require_chat(model, ["embeddings"])
     assert "\n" not in f"{refused.value} {refused.value.hint}"
 
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_magics as lm
-from llm_magics._async.concurrency import done_by
+from llm_magics._async.concurrency import run_bounded
 from llm_magics.progress import Progress
-from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.embedding.results import Speed, SpeedMeter
 from llm_magics.runtime.policies.rate_limit import AdaptiveSemaphore, ConcurrencyTuner
 from llm_magics.runtime.prompts.prompt import Prompt
@@ -57,7 +57,7 @@ def column_s(
             lambda texts: server.serve(draw.uniform(1 - spread, 1 + spread)), is_own=is_own
         )
         prompts = [Prompt(f"row {number}", "lab/m") for number in range(ROWS)]
-        call = ManyCall(SimulatedSession(provider), prompts, concurrency)
+        call = BatchCall(SimulatedSession(provider), prompts, concurrency)
         async with aclosing(call.events()) as events:
             async for _ in events:
                 pass
@@ -91,7 +91,7 @@ class Climb:
 
     async def walk(self, count: int) -> None:
         """Send ``count`` requests, each with 100 results."""
-        async for _ in done_by(lambda: self.tuner.level, self._ask, range(count)):
+        async for _ in run_bounded(lambda: self.tuner.level, self._ask, range(count)):
             pass
 
     async def _ask(self, number: int) -> None:
@@ -187,7 +187,7 @@ def test_a_crew_grows_and_shrinks() -> None:
         wanted[0] = 2 if len(seen) < 20 else 5 if len(seen) < 40 else 1
 
     async def walk() -> None:
-        crew: AsyncGenerator[None, None] = done_by(lambda: wanted[0], do, range(60))
+        crew: AsyncGenerator[None, None] = run_bounded(lambda: wanted[0], do, range(60))
         async with aclosing(crew) as walked:
             async for _ in walked:
                 pass

@@ -31,7 +31,7 @@ def test_twins_are_alike(name: str) -> None:
     assert plain.__doc__ == twin.__doc__
     signature = inspect.signature(plain)
     assert signature.parameters == inspect.signature(twin).parameters
-    assert "Work" not in str(signature)
+    assert "Operation" not in str(signature)
     assert inspect.iscoroutinefunction(twin) is (name != "stream")
 
 

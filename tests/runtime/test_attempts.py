@@ -16,7 +16,7 @@ from llm_magics import errors
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import ConnectionError, ProviderError, RateLimitError
 from llm_magics.progress import Progress
-from llm_magics.runtime.batch import ManyCall
+from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.runtime.media_calls import MediaCall, image_call, transcription_call
@@ -108,7 +108,7 @@ def test_all_calls_share_one_pause() -> None:
     async def all_of_them() -> None:
         shared = SimulatedSession(provider)
         texts = EmbeddingCall(shared, TEXTS[:600], "lab/m", EmbedOptions(batch_size=50))
-        rows = ManyCall(shared, [Prompt(f"row {n}", "lab/m") for n in range(100)])
+        rows = BatchCall(shared, [Prompt(f"row {n}", "lab/m") for n in range(100)])
         chats = [ChatCall(shared, Prompt(f"chat {n}", "lab/m")) for n in range(20)]
         await asyncio.gather(*(walked(each) for each in (texts, rows, *chats)))
         assert texts.landed.count(1) == 600
@@ -126,7 +126,7 @@ def test_all_calls_share_one_pause() -> None:
 def test_a_column_is_patient_while_it_moves() -> None:
     """Sixty rows a minute and no word on the wait: far more refusals than retries, and all come."""
     server = TokenBucketServer(60, 1, lambda s: None)
-    call = ManyCall(
+    call = BatchCall(
         SimulatedSession(SimulatedProvider(server)),
         [Prompt(f"row {number}", "lab/m") for number in range(180)],
     )
@@ -146,7 +146,7 @@ def test_a_service_that_admits_nobody_is_given_up() -> None:
     for call, most in (
         (embedding(provider := SimulatedProvider(refuse)), 20),
         (
-            ManyCall(
+            BatchCall(
                 SimulatedSession(provider2 := SimulatedProvider(refuse)),
                 [Prompt(f"row {number}", "lab/m") for number in range(1000)],
             ),
@@ -203,7 +203,7 @@ def test_an_outage_ends_a_column_after_ten_failures(
     """What was answered stays, the rest is unanswered, and the error says how to go on."""
     lm.config.retries = retries
     server = Outage(100, error)
-    call = ManyCall(
+    call = BatchCall(
         SimulatedSession(SimulatedProvider(server)),
         [Prompt(f"row {number}", "lab/m") for number in range(1000)],
         concurrency=8,
@@ -241,7 +241,7 @@ def test_failures_now_and_then_end_nothing() -> None:
             raise ProviderError("down", status=502, retryable=True)
 
     lm.config.retries = 10
-    call = ManyCall(
+    call = BatchCall(
         SimulatedSession(SimulatedProvider(sometimes)),
         [Prompt(f"row {number}", "lab/m") for number in range(300)],
     )
@@ -280,7 +280,7 @@ def test_waiting_for_a_retry_ends_with_the_batch() -> None:
         await asyncio.sleep(0.05)
         raise ProviderError("down", status=500, retryable=True)
 
-    call = ManyCall(
+    call = BatchCall(
         SimulatedSession(SimulatedProvider(fail)),
         [Prompt(f"row {number}", "lab/m") for number in range(50)],
     )

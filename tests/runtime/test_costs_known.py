@@ -15,14 +15,14 @@ from llm_magics.errors import BudgetError, LLMError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.runtime import pricing
-from llm_magics.runtime.pricing import Seller
+from llm_magics.runtime.pricing import PriceSource
 from llm_magics.runtime.session import session
 from llm_magics.types import Usage
 from llm_magics.wire import anthropic_messages, openai_chat, openai_responses
 from tests.support.serving import Says, as_json, serving
 
 MILLION = Usage(1_000_000, 1_000_000)
-OPENAI = Seller("openai")
+OPENAI = PriceSource("openai")
 
 
 def in_tier(tier: str | None) -> Usage:
@@ -48,8 +48,8 @@ def test_flex_is_half_the_price_and_priority_more() -> None:
 def test_an_unknown_tier_has_an_unknown_price(tier: str) -> None:
     """The list would give the usual one."""
     assert pricing.listed_cost_usd(OPENAI, "gpt-5", in_tier(tier)) is None
-    assert pricing.of_tier(1.0, OPENAI, tier) is None
-    assert pricing.of_tier(0.0, OPENAI, tier) == 0.0
+    assert pricing.tier_price(1.0, OPENAI, tier) is None
+    assert pricing.tier_price(0.0, OPENAI, tier) == 0.0
 
 
 def chat_event(**more: Any) -> dict[str, Any]:
@@ -188,14 +188,14 @@ def test_the_estimate_of_labels_is_that_of_a_label() -> None:
 )
 def test_the_most_tokens_of_a_schema(schema: dict[str, Any], most: int | None) -> None:
     """What may be anything has no bound."""
-    assert pricing.of_answer_to(schema) == most
+    assert pricing.schema_tokens(schema) == most
 
 
 @given(st.recursive(st.none() | st.booleans() | st.text(max_size=4) | st.integers(), lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(["type", "enum", "anyOf", "properties", "items", "$ref", "allOf", "const"]), each, max_size=3), max_leaves=8))  # fmt: skip
 def test_any_schema_has_a_bound_or_none(schema: Any) -> None:
     """However wrong it is."""
     if isinstance(schema, dict):
-        most = pricing.of_answer_to(schema)
+        most = pricing.schema_tokens(schema)
         assert most is None or most >= 0
 
 

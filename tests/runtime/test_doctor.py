@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.runtime.doctor import diagnoses, table
+from llm_magics.runtime.doctor import diagnose, format_table
 from llm_magics.runtime.session import Session
 from llm_magics.settings.config import Config
 from tests.support.fake_openai import FakeOpenAI
@@ -85,11 +85,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 def test_what_nobody_set_up_has_not_failed(own: Session) -> None:
     """No key and no server is no failure, unless one asks for it by name."""
     names = ["anthropic", "huggingface", "openai"]
-    for each in asyncio.run(diagnoses(own)):
+    for each in asyncio.run(diagnose(own)):
         if each.provider in names:
             assert (each.health, each.has_failed) == ("not set up", False)
             assert "KEY" in each.detail or "TOKEN" in each.detail
-    (asked_for,) = asyncio.run(diagnoses(own, ["openai"]))
+    (asked_for,) = asyncio.run(diagnose(own, ["openai"]))
     assert asked_for.has_failed
 
 
@@ -104,16 +104,16 @@ def test_each_part_fails_by_itself(own: Session) -> None:
     with serving(answers) as server:
         own.config.set("providers.openai.base_url", server.url)
         own.config.set("providers.openai.api_key", KEY)
-        (found,) = asyncio.run(diagnoses(own, ["openai"]))
+        (found,) = asyncio.run(diagnose(own, ["openai"]))
     assert (found.health, found.models, found.chat, found.embedding) == ("ok", "2", "failed", "ok")
     assert "gpt-test: openai/gpt-test: out of order." in found.detail
-    assert "out of order" in table([found])
+    assert "out of order" in format_table([found])
 
 
 def test_a_provider_that_cannot_be_made(own: Session) -> None:
     """A wrong setting is that provider's failure, and the others are tried all the same."""
     own.config.set("providers.echo.dimensions", "many")
-    echo, local = asyncio.run(diagnoses(own, ["echo", "huggingface-local"]))
+    echo, local = asyncio.run(diagnose(own, ["echo", "huggingface-local"]))
     assert echo.has_failed
     assert "many" in echo.detail
     assert local.provider == "huggingface-local"

@@ -26,8 +26,8 @@ def listing(*names: str, delay_s: float = 0) -> Says:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is slow is waited for a moment only."""
-    monkeypatch.setattr(provider_pool, "_PATIENT_S", 1.0)
-    monkeypatch.setattr(provider_pool, "_IMPATIENT_S", 0.1)
+    monkeypatch.setattr(provider_pool, "_FIRST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(provider_pool, "_REFRESH_TIMEOUT_S", 0.1)
 
 
 def growing(answers: threading.Event) -> Callable[[Asked], Says]:

@@ -33,19 +33,19 @@ json_values = st.recursive(
 
 def test_code_is_taken_out_of_the_chatter() -> None:
     """The first fence, or the first in a language; fences inside strings do not end it."""
-    assert parsing.code(CHATTY) == 'def f():\n    return "```"'
-    assert parsing.code(CHATTY, "bash") == "ls"
+    assert parsing.extract_code(CHATTY) == 'def f():\n    return "```"'
+    assert parsing.extract_code(CHATTY, "bash") == "ls"
 
 
 def test_an_answer_without_a_fence_is_code_as_a_whole() -> None:
     """So do models answer that were told to write nothing but code."""
-    assert parsing.code("\nprint(1)\n") == "print(1)"
+    assert parsing.extract_code("\nprint(1)\n") == "print(1)"
 
 
 def test_missing_code_is_an_error_that_says_what_there_is() -> None:
     """The languages found are named."""
     with pytest.raises(ParseError, match="bash, python"):
-        parsing.code(CHATTY, "rust")
+        parsing.extract_code(CHATTY, "rust")
 
 
 @given(
@@ -54,15 +54,15 @@ def test_missing_code_is_an_error_that_says_what_there_is() -> None:
 def test_json_is_found_bare_fenced_or_in_prose(value: object, language: str) -> None:
     """Wherever a valid value stands, it is that value."""
     text = json.dumps(value)
-    assert parsing.json_value(text) == value
-    assert parsing.json_value(f"Here:\n\n```{language}\n{text}\n```\nDone.") == value
-    assert parsing.json_value(f"The answer is {text}, I think.") == value
+    assert parsing.parse_json(text) == value
+    assert parsing.parse_json(f"Here:\n\n```{language}\n{text}\n```\nDone.") == value
+    assert parsing.parse_json(f"The answer is {text}, I think.") == value
 
 
 def test_broken_json_is_an_error_and_not_repaired() -> None:
     """The message shows how the answer begins."""
     with pytest.raises(ParseError, match="it begins"):
-        parsing.json_value("{'a': 1")
+        parsing.parse_json("{'a': 1")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_broken_json_is_an_error_and_not_repaired() -> None:
 )
 def test_a_table_becomes_a_frame(text: str) -> None:
     """JSON rows or columns, CSV, TSV and Markdown: two columns, two rows, and numbers are numbers."""
-    frame = parsing.table(text)
+    frame = parsing.parse_table(text)
     assert list(frame.columns) == ["a", "b"]
     assert frame["a"].sum() == 3
     assert frame["b"].tolist() == ["x", "y"]
@@ -87,7 +87,7 @@ def test_a_table_becomes_a_frame(text: str) -> None:
 def test_cells_of_a_markdown_table_may_hold_anything() -> None:
     """Commas, quotes and nothing at all; a number that is told in words stays a text."""
     text = '| name | n | t |\n|---|---|---|\n| a, "b" | 1.5 | two |\n| c |  | 3 |'
-    frame = parsing.table(text)
+    frame = parsing.parse_table(text)
     assert frame["name"].tolist() == ['a, "b"', "c"]
     assert frame["n"].tolist()[0] == 1.5
     assert frame["n"].isna().tolist() == [False, True]
@@ -100,33 +100,33 @@ def test_what_may_be_a_code_stays_a_text() -> None:
     text = "| a | b | b |  | id |\n|---|---|---|---|---|\n" + "".join(
         f"| {' | '.join(row)} |\n" for row in rows
     )
-    frame = parsing.table(text)
+    frame = parsing.parse_table(text)
     assert list(frame.columns) == ["a", "b", "b", "", "id"]
     assert [frame.iloc[:, n].tolist() for n in range(4)] == [
         list(each) for each in zip(*rows, strict=True)
     ][:4]
     assert frame["id"].tolist()[0] == 9007199254740993
     assert frame["id"].isna().tolist() == [False, True]
-    assert parsing.table("| a |\n|---|").empty
+    assert parsing.parse_table("| a |\n|---|").empty
 
 
 def test_no_table_is_an_error() -> None:
     """Prose is no table."""
     with pytest.raises(ParseError, match="no table"):
-        parsing.table("There is none.")
+        parsing.parse_table("There is none.")
 
 
 def test_a_citation_is_not_the_value() -> None:
     """Of several values in prose the largest counts; while it comes, too."""
-    assert parsing.json_value('As in [1], {"a": 1, "b": 2} [2]') == {"a": 1, "b": 2}
-    assert parsing.partial_json('Sure [as asked]: {"a": 1, "b') == {"a": 1}
-    assert parsing.partial_json('As in [1]: {"a": 1, "b": "lo') == {"a": 1, "b": "lo"}
+    assert parsing.parse_json('As in [1], {"a": 1, "b": 2} [2]') == {"a": 1, "b": 2}
+    assert parsing.parse_partial_json('Sure [as asked]: {"a": 1, "b') == {"a": 1}
+    assert parsing.parse_partial_json('As in [1]: {"a": 1, "b": "lo') == {"a": 1, "b": "lo"}
 
 
 def test_brackets_without_end_take_no_time() -> None:
     """A model that stammers holds nobody up."""
     for text in ("[" * 20_000, "{[" * 5000, '{"a":' * 3000):
         with pytest.raises(ParseError):
-            parsing.json_value(text)
+            parsing.parse_json(text)
     with pytest.raises(ParseError):
-        parsing.json_value("[" * 20_000, repair=True)
+        parsing.parse_json("[" * 20_000, repair=True)

@@ -19,7 +19,7 @@ from llm_magics.providers.anthropic import AnthropicProvider
 from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.runtime import pricing
 from llm_magics.runtime.policies.budget import Budget
-from llm_magics.runtime.pricing import Price, Seller, listed_cost_usd
+from llm_magics.runtime.pricing import Price, PriceSource, listed_cost_usd
 from llm_magics.runtime.session import session
 from llm_magics.types import Usage
 from llm_magics.wire import anthropic_messages
@@ -68,10 +68,10 @@ def test_cached_tokens_are_billed_once_at_their_own_price() -> None:
     used = anthropic_messages.usage_of(told)
     assert used == Usage(11_100, 50, 10_000, 1000)
     expected = (100 * 2 + 10_000 * 0.1 + 1000 * 2.5 + 50 * 10) / MILLION
-    assert listed_cost_usd(Seller("anthropic"), "claude-sonnet-5-5", used) == pytest.approx(expected)  # fmt: skip
+    assert listed_cost_usd(PriceSource("anthropic"), "claude-sonnet-5-5", used) == pytest.approx(expected)  # fmt: skip
     used = Usage(1000, 10, 800)
     expected = (200 * 0.25 + 800 * 0.025 + 10 * 2) / MILLION
-    assert listed_cost_usd(Seller("openai"), "gpt-5-mini", used) == pytest.approx(expected)
+    assert listed_cost_usd(PriceSource("openai"), "gpt-5-mini", used) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("made", [OpenAIProvider, AnthropicProvider])
@@ -92,21 +92,21 @@ def test_the_list_and_the_table_agree(
 @pytest.mark.parametrize(
     ("seller", "model"),
     [
-        (Seller("openai"), "no-such-model"),
-        (Seller("openai"), "whisper-1"),  # by the hour: its tokens have no price
-        (Seller("", "http://127.0.0.1:8080"), "gpt-5-mini"),
-        (Seller("no-such-seller"), "gpt-5-mini"),
-        (Seller(), "gpt-5-mini"),
+        (PriceSource("openai"), "no-such-model"),
+        (PriceSource("openai"), "whisper-1"),  # by the hour: its tokens have no price
+        (PriceSource("", "http://127.0.0.1:8080"), "gpt-5-mini"),
+        (PriceSource("no-such-seller"), "gpt-5-mini"),
+        (PriceSource(), "gpt-5-mini"),
     ],
 )
-def test_what_the_list_does_not_have(seller: Seller, model: str) -> None:
+def test_what_the_list_does_not_have(seller: PriceSource, model: str) -> None:
     """Is unknown, and never free; another server's model of the same name has no price."""
     assert listed_cost_usd(seller, model, Usage(1000, 1000)) is None
 
 
 def test_a_look_alike_is_known_by_its_address() -> None:
     """Groq at Groq's own address has Groq's prices."""
-    seller = Seller("", "https://api.groq.com/openai/v1")
+    seller = PriceSource("", "https://api.groq.com/openai/v1")
     cost = listed_cost_usd(seller, "llama-3.3-70b-versatile", Usage(MILLION, 0))
     assert cost == pytest.approx(0.59)
 
@@ -214,9 +214,9 @@ def test_calls_at_once_do_not_pass_it_together() -> None:
 @given(st.text(max_size=400))
 def test_tokens_are_rather_too_many_than_too_few(text: str) -> None:
     """As many as there are characters of scripts that take one each, at least a third of bytes."""
-    assert pricing.of_text(text) >= len(text.encode("utf-8", "replace")) / 3
+    assert pricing.text_tokens(text) >= len(text.encode("utf-8", "replace")) / 3
     asked = [ChatMessage("user", text)]
-    assert pricing.of_messages(asked, ModelParameters()) > pricing.of_text(text)
+    assert pricing.message_tokens(asked, ModelParameters()) > pricing.text_tokens(text)
 
 
 def test_an_estimate_is_of_the_longest_answer_so_far() -> None:

@@ -21,7 +21,7 @@ from llm_magics.runtime.policies.retry import (
     RetryState,
     may_fall_back,
 )
-from llm_magics.runtime.routing import Candidate, candidates, ordered
+from llm_magics.runtime.routing import Candidate, order_candidates, resolve_candidates
 from tests.support.fake_openai import FakeOpenAI
 from tests.support.servers import BUSY, GOOD, WRONG_KEY, once, servers
 from tests.support.serving import Asked, Says, as_json, chat_event
@@ -32,12 +32,12 @@ ROUTES = {"fast": ["echo/echo", "dry"], "all": {"models": ["fast", "smart"], "po
 
 def test_names_lead_to_models() -> None:
     """An alias to a model and its parameters, a route to several, each through the other."""
-    assert candidates("x/y", ALIASES, ROUTES) == ([Candidate("x/y")], "order")
-    assert candidates("smart", ALIASES, ROUTES) == ([Candidate("openai/big")], "order")
+    assert resolve_candidates("x/y", ALIASES, ROUTES) == ([Candidate("x/y")], "order")
+    assert resolve_candidates("smart", ALIASES, ROUTES) == ([Candidate("openai/big")], "order")
     dry = Candidate("openai/big", {"temperature": 0})
-    assert candidates("dry", ALIASES, ROUTES) == ([dry], "order")
-    assert candidates("fast", ALIASES, ROUTES) == ([Candidate("echo/echo"), dry], "order")
-    found, policy = candidates("all", ALIASES, ROUTES)
+    assert resolve_candidates("dry", ALIASES, ROUTES) == ([dry], "order")
+    assert resolve_candidates("fast", ALIASES, ROUTES) == ([Candidate("echo/echo"), dry], "order")
+    found, policy = resolve_candidates("all", ALIASES, ROUTES)
     assert (found, policy) == ([Candidate("echo/echo"), dry, Candidate("openai/big")], "cheapest")
 
 
@@ -45,9 +45,9 @@ def test_names_lead_to_models() -> None:
 def test_a_name_that_leads_back_to_itself(names: dict[str, str]) -> None:
     """Is an error that shows the way round."""
     with pytest.raises(errors.ConfigurationError, match="a → "):
-        candidates("a", names, {})
+        resolve_candidates("a", names, {})
     with pytest.raises(errors.ConfigurationError, match="leads back"):
-        candidates("a", {}, {name: [to] for name, to in names.items()})
+        resolve_candidates("a", {}, {name: [to] for name, to in names.items()})
 
 
 def test_policies_put_them_in_order() -> None:
@@ -55,13 +55,13 @@ def test_policies_put_them_in_order() -> None:
     found = [Candidate(name) for name in "abc"]
 
     def names(policy: Any, **how: Any) -> str:
-        return "".join(each.model for each in ordered(found, policy, **how))
+        return "".join(each.model for each in order_candidates(found, policy, **how))
 
     assert names("order") == "abc"
     assert names("cheapest", price={"a": 3.0, "b": 1.0}.get) == "bac"
     assert names("fastest", speed={"b": 10.0, "c": 90.0}.get) == "cba"
     assert [names("round-robin", turn=turn) for turn in range(4)] == ["abc", "bca", "cab", "abc"]
-    assert ordered([], "round-robin") == []
+    assert order_candidates([], "round-robin") == []
 
 
 def error_of(made: type[errors.ProviderError] = errors.RateLimitError, **more: Any) -> Any:

@@ -552,13 +552,13 @@ def test_an_answer_of_the_version_before_is_found_by_its_key_now(tmp_path: Path)
     lm.config.set("providers.lab.base_url", "http://127.0.0.1:9/v1")
     lm.config.set("providers.lab.extra_headers", {"X-Api-Key": "abc"})
     from llm_magics.parameters import ModelParameters
-    from llm_magics.runtime.answer_lookup import KeptAnswers
+    from llm_magics.runtime.answer_lookup import AnswerLookup
     from llm_magics.runtime.routing import Route
     from llm_magics.types import ChatMessage
 
     provider = session.provider("lab")
     route = Route(provider, "m")
-    kept = KeptAnswers(
+    kept = AnswerLookup(
         session, route, [ChatMessage("user", "hi")], ModelParameters(), is_fresh=False
     )
     assert asyncio.run(kept.find()) is None

@@ -126,9 +126,9 @@ def test_a_part_of_json_is_never_another_value(value: Any, cut: float, fenced: b
     """Of any prefix the lists and objects in it are the beginnings of the whole's."""
     text = json.dumps(value, ensure_ascii=False)
     part = text[: max(1, int(cut * len(text)))]
-    found = parsing.partial_json(f"```json\n{part}" if fenced else part)
+    found = parsing.parse_partial_json(f"```json\n{part}" if fenced else part)
     assert _begins(found, value)
-    assert parsing.partial_json(text + " so it is.") == value
+    assert parsing.parse_partial_json(text + " so it is.") == value
 
 
 def _begins(part: Any, whole: Any) -> bool:

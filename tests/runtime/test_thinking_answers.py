@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay, TextDisplay
-from llm_magics.runtime.parsing import answer_in_thoughts, json_values
+from llm_magics.runtime.parsing import answer_in_thoughts, find_json_values
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.types import ModelResponse
@@ -96,7 +96,7 @@ def test_of_several_values_the_last_that_fits(text: str, expected: str) -> None:
 def test_without_a_schema_the_longest_value_counts() -> None:
     """As before."""
     assert Response('[1] {"a": "long enough"} [2]').json() == {"a": "long enough"}
-    assert [each.value for each in json_values('a [1] b\n```json\n"x"\n```')] == ["x", [1]]
+    assert [each.value for each in find_json_values('a [1] b\n```json\n"x"\n```')] == ["x", [1]]
 
 
 def ollama(*answers: dict[str, Any]) -> Any:

@@ -146,9 +146,9 @@ def _parser(magic: str, about: str) -> OptionParser:
 
 
 def _finished(call: MediaCall[Any]) -> Any:
-    from llm_magics._async.sync import Exchange
+    from llm_magics._async.sync import SyncRunner
 
-    with Exchange(call) as exchange:
+    with SyncRunner(call) as exchange:
         exchange.finish()
     return call.result
 

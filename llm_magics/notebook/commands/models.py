@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Ask this model from now on."""
     from llm_magics._async.bridge import bridge
-    from llm_magics.runtime.models import choose
+    from llm_magics.runtime.models import select_model
     from llm_magics.runtime.session import session
 
-    names = bridge.run(choose(session, one_word("use", rest, "a model")))
+    names = bridge.run(select_model(session, one_word("use", rest, "a model")))
     chosen = session.config.model
     told = "" if names == [chosen] else f": {', then '.join(map(shown_name, names))}"
     say(f"Asking {shown_name(chosen)} from now on{told}.")
@@ -60,13 +60,13 @@ def no_models(provider_name: str) -> str:
 @command("pull MODEL")
 def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Fetch a model, so that it can be used."""
-    from llm_magics._async.sync import Exchange
+    from llm_magics._async.sync import SyncRunner
     from llm_magics.runtime.models import PullCall
     from llm_magics.runtime.session import session
 
     model = one_word("pull", rest, "a model")
     try:
-        with Exchange(PullCall(session, model)) as exchange:
+        with SyncRunner(PullCall(session, model)) as exchange:
             exchange.finish()
     except KeyboardInterrupt:
         msg = f"Stopped; {shown_name(model)} was not pulled completely."
@@ -92,17 +92,17 @@ def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 @command("providers")
 def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Which providers there are, how to come to each, and what it can, as a DataFrame."""
-    from llm_magics.runtime.models import services
+    from llm_magics.runtime.models import provider_table
     from llm_magics.runtime.session import session
 
-    return services(session)
+    return provider_table(session)
 
 
 @command("health [PROVIDER …]")
 def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """Which providers can be used, and if not, why; of all, or of those named."""
     from llm_magics._async.bridge import bridge
-    from llm_magics.runtime.doctor import health as checked
+    from llm_magics.runtime.doctor import check_health as checked
     from llm_magics.runtime.session import session
 
     names = split(rest)

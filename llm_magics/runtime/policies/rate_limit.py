@@ -408,7 +408,7 @@ class RateLimiter:
             if not self.semaphore.pause_s:
                 return permit
             # A pause has begun meanwhile: wait with the others.
-            _give_back(taken)
+            _refund(taken)
             await permit.release()
 
     def _take(self, tokens: Callable[[], int]) -> list[tuple[TokenBucket, float]]:
@@ -425,7 +425,7 @@ class RateLimiter:
             try:
                 await asyncio.sleep(wait_s)
             except asyncio.CancelledError:
-                _give_back(taken)
+                _refund(taken)
                 raise
 
     def succeeded(self, number: int) -> None:
@@ -470,6 +470,6 @@ class RateLimiter:
         return self.semaphore.pause_s
 
 
-def _give_back(taken: Sequence[tuple[TokenBucket, float]]) -> None:
+def _refund(taken: Sequence[tuple[TokenBucket, float]]) -> None:
     for bucket, amount in taken:
         bucket.give_back(amount)

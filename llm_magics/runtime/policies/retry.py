@@ -31,7 +31,7 @@ from llm_magics.errors import (
 )
 
 # Errors that name their reason, whatever status they came with: another request may succeed.
-_OF_THE_REQUEST = (
+_REQUEST_ERRORS = (
     AuthenticationError,
     ContentFilterError,
     ContextLengthError,
@@ -40,7 +40,7 @@ _OF_THE_REQUEST = (
 )
 
 # With so many failures in a row a batch of requests ends.
-_BATCH_FAILURES = 10
+MAX_BATCH_FAILURES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def is_overload(error: ProviderError) -> bool:
 
 def is_service_failure(error: ProviderError) -> bool:
     """Return whether ``error`` is a failure of the service, and not of this one request."""
-    if isinstance(error, _OF_THE_REQUEST):
+    if isinstance(error, _REQUEST_ERRORS):
         return False
     kinds = (ConfigurationError, ConnectionError, RateLimitError, WeightsError)
     return error.retryable or isinstance(error, kinds) or (error.status or 0) >= 500
@@ -175,7 +175,7 @@ class BatchBreaker:
     It stays open, for the batch is over then; requests that wait for a retry stop waiting.
     """
 
-    def __init__(self, after: int = _BATCH_FAILURES) -> None:
+    def __init__(self, after: int = MAX_BATCH_FAILURES) -> None:
         self._after = after
         self._opened = asyncio.Event()
         self.failures = 0
