@@ -172,6 +172,19 @@ class ProviderError(LLMError):
         if retryable is not None:
             self.retryable = retryable
 
+    def details(self) -> dict[str, Any]:
+        """Return everything but the message, hint and ``partial``, as arguments of another error."""
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "status": self.status,
+            "code": self.code,
+            "request_id": self.request_id,
+            "retry_after": self.retry_after,
+            "retryable": self.retryable,
+            "body": self.body,
+        }
+
 
 def _as_text(value: object) -> str:
     return replace_lone_surrogates(str(value))

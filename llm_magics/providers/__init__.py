@@ -13,11 +13,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.providers.configs import checked, refuse_unknown
 from llm_magics.secrets import stripped
 
 if TYPE_CHECKING:
-    from llm_magics.providers.base import BaseModelProvider, ProviderConfig
+    from llm_magics.providers.base import BaseModelProvider
+    from llm_magics.providers.configs import ProviderConfig
 
 __all__ = [
     "BaseModelProvider",
@@ -64,21 +64,22 @@ def create_provider(
     Raises:
         ConfigurationError: there is no such provider, or no such setting.
     """
-    if config is not None and not isinstance(config, Mapping):
-        told = config.to_dict() if hasattr(config, "to_dict") else config.model_dump()
-        settings = {**told, **settings}
-    elif config:
-        settings = {**config, **settings}
+    # pydantic is behind these; importing this module must not load it.
+    from llm_magics.providers.configs import build_config, check_setting_names
+
+    if config is not None:
+        stored = config if isinstance(config, Mapping) else config.to_dict()
+        settings = {**stored, **settings}
     if isinstance(key := settings.get("api_key"), str) and not stripped(key):
         del settings["api_key"]  # a blank key counts as unset
-    kind = settings.pop("type", None) or name
-    made = provider_type(kind)
-    if kind == name:
-        return made(checked(name, made.config_type, settings))
-    refuse_unknown(name, made.config_type, settings)  # a slip, before what is missing for it
-    variable = made.config_type.named_key_variable(name, settings)
-    settings = made.config_type.for_named_instance(name, settings)
-    provider = made(checked(name, made.config_type, settings))
+    type_name = settings.pop("type", None) or name
+    kind = provider_type(type_name)
+    if type_name == name:
+        return kind(build_config(name, kind.config_type, settings))
+    check_setting_names(name, kind.config_type, settings)  # before a missing address is reported
+    variable = kind.config_type.named_key_variable(name, settings)
+    settings = kind.config_type.for_named_instance(name, settings)
+    provider = kind(build_config(name, kind.config_type, settings))
     provider.name, provider.key_variable = name, variable
     return provider
 

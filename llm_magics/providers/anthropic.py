@@ -27,9 +27,9 @@ from llm_magics.http import KeyHeader
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import error_mapping, model_catalog
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.error_bodies import told_by
-from llm_magics.providers.identity import without_foreign
-from llm_magics.providers.parameter_fallback import LeavingOutProvider, Refused
+from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.identity import remove_foreign_reasoning
+from llm_magics.providers.parameter_fallback import ParameterFallbackProvider, UnsupportedParameter
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, model_name
@@ -37,7 +37,7 @@ from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.schema_dialects import ANTHROPIC
 from llm_magics.wire.tool_calls import ids_of
 
-_OWN = "https://api.anthropic.com"
+_ANTHROPIC_URL = "https://api.anthropic.com"
 
 # Most that a page of the list may hold.
 _PAGE = 1000
@@ -59,7 +59,7 @@ _NOT_TAKEN = re.compile(r"Extra inputs are not permitted|deprecated|not supporte
 _NOT_VERIFIED = re.compile(r"Invalid .?signature.? in .?thinking.? block", re.IGNORECASE)
 
 # Calls in a turn that has no thinking, though thinking is asked for.
-_BEGAN_WITHOUT = re.compile(
+_MISSING_THINKING = re.compile(
     r"Expected .?thinking.? or .?redacted_thinking.?,? but found|must start with a thinking block",
     re.IGNORECASE,
 )
@@ -69,7 +69,7 @@ _STATUS_OF = {"api_error": 500, "timeout_error": 504}
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignThinking(Refused):
+class ForeignThinking(UnsupportedParameter):
     """Thinking in a conversation that the service cannot verify, so that it refuses it."""
 
     name: str = "thinking of another account"
@@ -80,7 +80,7 @@ class ForeignThinking(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class ThinkingTooLate(Refused):
+class MisplacedThinking(UnsupportedParameter):
     """Thinking in the middle of a turn that began without: its calls are another model's."""
 
     name: str = "thinking in the middle of a turn"
@@ -102,7 +102,9 @@ class AnthropicConfig(RemoteConfig):
             makes the next turn cheaper and this one a little dearer.
     """
 
-    base_url: str = Field(default_factory=lambda: environment_value("ANTHROPIC_BASE_URL") or _OWN)
+    base_url: str = Field(
+        default_factory=lambda: environment_value("ANTHROPIC_BASE_URL") or _ANTHROPIC_URL
+    )
     api_key: Secret | None = Field(
         default_factory=lambda: Secret.of(environment_value("ANTHROPIC_API_KEY"))
     )
@@ -115,7 +117,7 @@ class AnthropicConfig(RemoteConfig):
         return value.rstrip("/").removesuffix("/v1")
 
 
-class AnthropicProvider(LeavingOutProvider):
+class AnthropicProvider(ParameterFallbackProvider):
     """Anthropic, or a server that speaks its format."""
 
     name = "anthropic"
@@ -124,9 +126,9 @@ class AnthropicProvider(LeavingOutProvider):
     capabilities = ("chat", "vision", "tools", "schema", "reasoning")
     key_variable = "ANTHROPIC_API_KEY"
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
-    usual_address = own_address = _OWN
+    usual_address = own_address = _ANTHROPIC_URL
     config: AnthropicConfig
-    silently = frozenset({"thinking", ForeignThinking().name, ThinkingTooLate().name})
+    silently = frozenset({"thinking", ForeignThinking().name, MisplacedThinking().name})
 
     def _headers(self) -> Mapping[str, str]:
         return {"anthropic-version": self.config.api_version}
@@ -142,15 +144,17 @@ class AnthropicProvider(LeavingOutProvider):
     async def describe_models(self) -> list[ModelInfo]:
         listing = await self._listing()
         with self._reading():
-            return [model_catalog.completed("anthropic", _described(model)) for model in listing]
+            return [
+                model_catalog.complete_info("anthropic", _parse_model(model)) for model in listing
+            ]
 
     @property
     def price_list(self) -> str:
-        return "anthropic" if self.config.base_url == _OWN else ""
+        return "anthropic" if self.config.base_url == _ANTHROPIC_URL else ""
 
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)
-        return model_catalog.completed("anthropic", info) if self.price_list else info
+        return model_catalog.complete_info("anthropic", info) if self.price_list else info
 
     async def _listing(self) -> list[dict[str, Any]]:
         """All pages of the list."""
@@ -176,7 +180,7 @@ class AnthropicProvider(LeavingOutProvider):
     ) -> int:
         """How many tokens ``messages`` are to ``model``, tools and system message included."""
         model = self.bare(model)
-        messages = without_foreign(messages, f"messages {self.address}")
+        messages = remove_foreign_reasoning(messages, f"messages {self.address}")
         body = wire.count_request(messages, model, parameters or ModelParameters())
         counted = await self._object("POST", "/v1/messages/count_tokens", body, model)
         with self._reading():
@@ -186,7 +190,7 @@ class AnthropicProvider(LeavingOutProvider):
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         origin = f"messages {self.address}"  # its models read each other's thinking
-        messages = without_foreign(messages, origin)
+        messages = remove_foreign_reasoning(messages, origin)
 
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
             return wire.messages_request(said, model, given, cache=self.config.cache_prompts)
@@ -203,7 +207,7 @@ class AnthropicProvider(LeavingOutProvider):
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        return error_mapping.classified(
+        return error_mapping.map_error(
             said,
             status,
             headers,
@@ -215,27 +219,34 @@ class AnthropicProvider(LeavingOutProvider):
             request_id="request-id",
         )
 
-    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
+    def _culprit(
+        self, error: ProviderError, body: Mapping[str, Any]
+    ) -> UnsupportedParameter | None:
         """Anthropic names the parameter in words alone; a wrong value is the user's to mend."""
         if error.status != 400:
             return None
-        words = told_by(error.body).message
+        words = parse_error(error.body).message
         if _NOT_VERIFIED.search(words) and ForeignThinking().is_in(body):
             return ForeignThinking()
-        if _BEGAN_WITHOUT.search(words) and ThinkingTooLate().is_in(body):
-            return ThinkingTooLate()
+        if _MISSING_THINKING.search(words) and MisplacedThinking().is_in(body):
+            return MisplacedThinking()
         if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
-            return Refused("thinking", body["thinking"])
+            return UnsupportedParameter("thinking", body["thinking"])
         if _NOT_TAKEN.search(words):
             for name in ("temperature", "top_p", "output_config"):
                 if name in body and re.match(rf"`?{name}`?[:\s]", words):
-                    return Refused(name)
+                    return UnsupportedParameter(name)
         return None
 
-    def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
+    def _leave_out(
+        self,
+        body: dict[str, Any],
+        refused: UnsupportedParameter,
+        known: list[UnsupportedParameter],
+    ) -> None:
         if isinstance(refused, ForeignThinking):
             wire.leave_out_thinking(body)
-        elif isinstance(refused, ThinkingTooLate):
+        elif isinstance(refused, MisplacedThinking):
             del body["thinking"]
         elif refused.name != "thinking":
             super()._leave_out(body, refused, known)
@@ -243,6 +254,6 @@ class AnthropicProvider(LeavingOutProvider):
             wire.think_adaptively(body)
 
 
-def _described(model: dict[str, Any]) -> ModelInfo:
+def _parse_model(model: dict[str, Any]) -> ModelInfo:
     context, longest = model.get("max_input_tokens"), model.get("max_tokens")
     return ModelInfo(model["id"], context=context, max_output_tokens=longest)

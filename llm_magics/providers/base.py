@@ -16,15 +16,13 @@ from functools import wraps
 from inspect import isawaitable
 from typing import Any, ClassVar, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics._util.validation import attribute_error, count_or_none
 from llm_magics.attachments import Transcript
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
-from llm_magics.providers.configs import SettingsDict, config_of
+from llm_magics.providers.configs import ProviderConfig, resolve_config
 from llm_magics.secrets import environment_value, scrub
 from llm_magics.types import (
     ChatMessage,
@@ -36,50 +34,21 @@ from llm_magics.types import (
 )
 from llm_magics.wire.decoders import ThinkTags
 
+__all__ = [
+    "CAPABILITIES",
+    "TEXT_CAPABILITIES",
+    "Answer",
+    "BaseModelProvider",
+    "ModelInfo",
+    "ProviderConfig",
+    "StreamingProvider",
+]
+
 # What models that read and write text can do, and all capabilities, as people are told of them.
-OF_TEXT = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
-CAPABILITIES = (*OF_TEXT, "images", "transcription", "pull", "delete")
+TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
+CAPABILITIES = (*TEXT_CAPABILITIES, "images", "transcription", "pull", "delete")
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
-
-
-class ProviderConfig(BaseModel):
-    """
-    What a provider can be told; an unknown or mistyped setting is refused.
-
-    Attributes:
-        concurrency: so many calls at once at most; found by itself unless given.
-        requests_per_minute, tokens_per_minute: no more than these; no bound unless given.
-    """
-
-    # An error of pydantic's would show what was given, a key among it.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    concurrency: int | None = Field(default=None, ge=1)
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(default=None, gt=0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """
-        Return its settings by name: ``type(config)(**config.to_dict())`` equals ``config``.
-
-        A key stays wrapped in its `Secret`.
-        """
-        return SettingsDict({name: getattr(self, name) for name in type(self).model_fields})
-
-    @classmethod
-    def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        The settings of another provider of this type, called ``name`` in a settings file.
-
-        What the environment says of the first is not meant for it.
-        """
-        return dict(settings)
-
-    @classmethod
-    def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
-        """The environment variable that holds the key of a provider called ``name``."""
-        return ""
 
 
 # Names that attributes of providers and models had before the first release.
@@ -138,7 +107,7 @@ class ModelInfo:
         object.__setattr__(self, "capabilities", tuple(map(replace_lone_surrogates, told)))
 
 
-def _lenient(method: Callable[..., Any]) -> Callable[..., Any]:
+def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``method`` with messages as mappings, and parameters as one or left out, too."""
 
     @wraps(method)
@@ -178,7 +147,7 @@ class BaseModelProvider(ABC):
     environment: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ProviderConfig | Mapping[str, Any] | None = None) -> None:
-        self.config = config_of(self.name, self.config_type, config)
+        self.config = resolve_config(self.name, self.config_type, config)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Have every provider take messages and parameters in all their forms."""
@@ -188,7 +157,7 @@ class BaseModelProvider(ABC):
             raise TypeError(msg)
         for name in ("generate_chat", "generate_completion"):
             if name in vars(cls):
-                setattr(cls, name, _lenient(vars(cls)[name]))
+                setattr(cls, name, _accept_all_forms(vars(cls)[name]))
 
     @classmethod
     def own_key_source(cls) -> str:
@@ -395,13 +364,13 @@ class StreamingProvider(BaseModelProvider):
             async for chunk in chunks:
                 _check_text(chunk)
                 if chunk.finish_reason is not None or chunk.reasoning_blocks or chunk.tool_calls:
-                    chunk = _checked(chunk)
+                    chunk = _check_fields(chunk)
                 if thinking is not None:
                     chunk = thinking.split(chunk)
                     if thinking.is_past:
                         thinking = None
                 if any(halves) or not (chunk.text.isascii() and chunk.reasoning.isascii()):
-                    chunk, halves = _whole_characters(chunk, halves)
+                    chunk, halves = _join_surrogates(chunk, halves)
                 came.append(chunk)
                 yield chunk
             if thinking is not None and (rest := thinking.flush()).has_tokens:
@@ -414,23 +383,18 @@ class StreamingProvider(BaseModelProvider):
                 partial.text or partial.reasoning or partial.tool_calls
             ):
                 raise
-            raise self._broken_off(error, partial) from error
+            raise self._interrupted(error, partial) from error
         finally:
             await chunks.aclose()
 
-    def _broken_off(self, error: Exception, partial: ModelResponse) -> StreamInterrupted:
-        told = error if isinstance(error, ProviderError) else ProviderError(repr(error))
+    def _interrupted(self, error: Exception, partial: ModelResponse) -> StreamInterrupted:
+        cause = error if isinstance(error, ProviderError) else ProviderError(repr(error))
+        changes = {"provider": self.name, "model": partial.model, "retryable": True}
         return StreamInterrupted(
-            f"The answer of {self.name}/{partial.model} broke off: {told}",
+            f"The answer of {self.name}/{partial.model} broke off: {cause}",
             hint="What had come is kept in the error's .partial; run the cell again.",
             partial=partial,
-            provider=self.name,
-            model=partial.model,
-            status=told.status,
-            code=told.code,
-            request_id=told.request_id,
-            retry_after=told.retry_after,
-            body=told.body,
+            **{**cause.details(), **changes},
         )
 
 
@@ -442,7 +406,7 @@ def _check_text(chunk: StreamChunk) -> None:
     raise ProviderError(msg, hint="Run the cell again.", body=chunk.raw)
 
 
-def _checked(chunk: StreamChunk) -> StreamChunk:
+def _check_fields(chunk: StreamChunk) -> StreamChunk:
     """
     Return the chunk, if what it has besides text is of the promised types.
 
@@ -465,7 +429,7 @@ def _checked(chunk: StreamChunk) -> StreamChunk:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _whole_characters(
+def _join_surrogates(
     chunk: StreamChunk, halves: tuple[str, str]
 ) -> tuple[StreamChunk, tuple[str, str]]:
     """
@@ -478,10 +442,10 @@ def _whole_characters(
     if not any(map(_SURROGATE.search, texts)):
         return chunk, ("", "")
     is_last = bool(chunk.finish_reason)
-    (text, half), (reasoning, other) = (_without_half(each, is_last) for each in texts)
+    (text, half), (reasoning, other) = (_split_surrogate(each, is_last) for each in texts)
     return chunk._replace(text=text, reasoning=reasoning), (half, other)
 
 
-def _without_half(text: str, is_last: bool) -> tuple[str, str]:
+def _split_surrogate(text: str, is_last: bool) -> tuple[str, str]:
     half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not is_last else ""
     return replace_lone_surrogates(text.removesuffix(half)), half

@@ -1,51 +1,87 @@
-"""Making a provider's config out of what a user gives: an object, a mapping, or nothing."""
+"""Settings of providers: their common fields, and how a config is built and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.secrets import address_shown, is_secret_name, redact, scrub, stripped
-
-if TYPE_CHECKING:
-    from llm_magics.providers.base import ProviderConfig
 
 
 class SettingsDict(dict[str, Any]):
     """The settings of a provider by name: a dict that does not show keys."""
 
     def __repr__(self) -> str:
-        return f"{{{', '.join(f'{name!r}: {_shown(name, self[name])}' for name in self)}}}"
+        return f"{{{', '.join(f'{name!r}: {_display_value(name, self[name])}' for name in self)}}}"
 
 
-def _shown(name: str, value: object) -> str:
+def _display_value(name: str, value: object) -> str:
     if is_secret_name(name) and value:
         return "****"
     return repr(address_shown(value)) if isinstance(value, str) else scrub(repr(value))
 
 
-def config_of(name: str, config_type: type[ProviderConfig], config: object) -> ProviderConfig:
+class ProviderConfig(BaseModel):
+    """
+    Settings that all providers share; an unknown or mistyped setting is refused.
+
+    Attributes:
+        concurrency: maximum number of simultaneous calls; adapted automatically by default.
+        requests_per_minute, tokens_per_minute: rate limits; unlimited by default.
+    """
+
+    # pydantic's errors would show the input, which may be a key.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    concurrency: int | None = Field(default=None, ge=1)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Return its settings by name: ``type(config)(**config.to_dict())`` equals ``config``.
+
+        A key stays wrapped in its `Secret`.
+        """
+        return SettingsDict({name: getattr(self, name) for name in type(self).model_fields})
+
+    @classmethod
+    def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Return the settings of another provider of this type, called ``name`` in a settings file.
+
+        The environment variables of the first one do not apply to it.
+        """
+        return dict(settings)
+
+    @classmethod
+    def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
+        """Return the environment variable that holds the key of a provider called ``name``."""
+        return ""
+
+
+def resolve_config(name: str, config_type: type[ProviderConfig], config: object) -> ProviderConfig:
     """
     Return the config that ``config`` stands for.
 
     Raises:
         ConfigurationError: it is neither a config nor a mapping of settings, or one is wrong.
     """
-    from llm_magics.providers.base import ProviderConfig
-
     if config is None:
-        return checked(name, config_type, {})
+        return build_config(name, config_type, {})
     if isinstance(config, ProviderConfig):
         return config
     if isinstance(config, Mapping):
-        return checked(name, config_type, config)
+        return build_config(name, config_type, config)
     msg = f"The provider {name} cannot be configured by {type(config).__name__}."
     hint = f"Give it {config_type.__name__}(…), or a dictionary of its settings."
     raise ConfigurationError(msg, hint=hint, provider=name)
 
 
-def checked(
+def build_config(
     name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
 ) -> ProviderConfig:
     """
@@ -54,8 +90,6 @@ def checked(
     Raises:
         ConfigurationError: one is unknown or impossible.
     """
-    from pydantic import ValidationError
-
     if isinstance(key := settings.get("api_key"), str) and not stripped(key):
         settings = {each: settings[each] for each in settings if each != "api_key"}  # unset
     try:
@@ -63,15 +97,15 @@ def checked(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        refuse_unknown(name, config_type, settings)
+        check_setting_names(name, config_type, settings)
         # What may be a key is not shown, whatever it looks like.
-        given = "what it is" if is_secret_name(key) else redact(repr(first["input"]))
-        msg = f"{name}: {key} cannot be {given}."
+        value = "what it is" if is_secret_name(key) else redact(repr(first["input"]))
+        msg = f"{name}: {key} cannot be {value}."
         hint = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
         raise ConfigurationError(msg, hint=hint, provider=name, code=key) from None
 
 
-def refuse_unknown(
+def check_setting_names(
     name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
 ) -> None:
     """

@@ -27,16 +27,17 @@ from pydantic import Field
 from llm_magics.errors import ModelNotFoundError, nearest
 from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.progress import Progress
-from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
+from llm_magics.providers.base import ModelInfo, StreamingProvider
+from llm_magics.providers.configs import ProviderConfig
 from llm_magics.types import ChatMessage, Embeddings, StreamChunk, ToolCall, Usage
 
-_LONGEST_CALL = 2000
-_MOST_CALLS, _MOST_PLACES = 20, 200
+_MAX_CALL_CHARS = 2000
+_MAX_CALLS, _MAX_MATCHES = 20, 200
 # A text in quotes, or one sign; only brackets outside of quotes count.
 _PART = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|.""", re.DOTALL)
 
 
-def calls_in(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
+def parse_calls(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
     """
     The calls of ``tools`` in ``text``, such as ``weather("Oslo")``, in their order.
 
@@ -44,29 +45,29 @@ def calls_in(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
     """
     by_name = {tool.name: tool for tool in tools}
     found: list[ToolCall] = []
-    for name, written in _written(text, list(by_name)):
-        arguments = _arguments(written, by_name[name])
-        if arguments is not None and len(found) < _MOST_CALLS:
+    for name, written in _find_calls(text, list(by_name)):
+        arguments = _parse_arguments(written, by_name[name])
+        if arguments is not None and len(found) < _MAX_CALLS:
             found.append(ToolCall(f"call_{len(found)}", name, arguments))
     return tuple(found)
 
 
-def _written(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _find_calls(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each place where one of ``names`` is called in ``text``, up to its closing bracket."""
     if not names:
         return
     end = 0
     places = re.finditer(rf"(?<![\w.])({'|'.join(map(re.escape, names))})\(", text)
-    for place in islice(places, _MOST_PLACES):
+    for place in islice(places, _MAX_MATCHES):
         if place.start() < end:  # within the call before
             continue
-        length = _length(text[place.end() : place.end() + _LONGEST_CALL])
+        length = _call_length(text[place.end() : place.end() + _MAX_CALL_CHARS])
         end = place.end() + max(0, length)
         if length >= 0:
             yield place[1], f"f({text[place.end() : end]}"
 
 
-def _length(text: str) -> int:
+def _call_length(text: str) -> int:
     """How much of ``text`` there is to the bracket that closes what it begins in; -1 for none."""
     depth = 1
     for part in _PART.finditer(text):
@@ -76,7 +77,7 @@ def _length(text: str) -> int:
     return -1
 
 
-def _arguments(written: str, tool: Tool) -> str | None:
+def _parse_arguments(written: str, tool: Tool) -> str | None:
     """The arguments of a call as JSON; ``None`` where it cannot be made."""
     names = list(tool.parameters.get("properties", {}))
     try:
@@ -107,7 +108,7 @@ _WORDS = (  # noqa: SIM905 (a list of them would be a page long)
 ).split()
 
 
-def tokens_of(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """``text`` cut into what counts as tokens here: words with the space before them."""
     return re.findall(r"\s*\S+|\s+$", text)
 
@@ -121,7 +122,7 @@ def lorem(draw: random.Random, count: int = LOREM_TOKENS) -> str:
     return " ".join(words)
 
 
-def hashed_words(text: str, dimensions: int) -> list[float]:
+def hash_embedding(text: str, dimensions: int) -> list[float]:
     """A unit vector: each word adds to one of its numbers, or takes away."""
     vector = [0.0] * dimensions
     for word in re.findall(r"\w+", text.lower()) or [text]:
@@ -201,22 +202,22 @@ class EchoProvider(StreamingProvider):
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         """Unit vectors of hashed words: texts that share words point the same way."""
         self._known(model)
-        vectors = (hashed_words(text, self.config.dimensions) for text in texts)
-        return Embeddings(vectors, Usage(sum(len(tokens_of(text)) for text in texts), 0))
+        vectors = (hash_embedding(text, self.config.dimensions) for text in texts)
+        return Embeddings(vectors, Usage(sum(len(tokenize(text)) for text in texts), 0))
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        read = sum(len(tokens_of(message.content)) for message in messages)
-        text = _last_said(messages)
+        read = sum(len(tokenize(message.content)) for message in messages)
+        text = _last_message(messages)
         may_call = self.bare(model) == "echo" and messages and messages[-1].role == "user"
-        calls = _calls(text, parameters) if may_call else ()
+        calls = _allowed_calls(text, parameters) if may_call else ()
         return self._stream(text, read, model, parameters, calls)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        return self._stream(prompt, len(tokens_of(prompt)), model, parameters)
+        return self._stream(prompt, len(tokenize(prompt)), model, parameters)
 
     async def _stream(
         self,
@@ -251,7 +252,7 @@ class EchoProvider(StreamingProvider):
         return model
 
 
-def _last_said(messages: Sequence[ChatMessage]) -> str:
+def _last_message(messages: Sequence[ChatMessage]) -> str:
     """The user's last message with its pictures named; after calls of tools, what they gave."""
     results: list[str] = []
     for message in reversed(messages):
@@ -265,19 +266,19 @@ def _last_said(messages: Sequence[ChatMessage]) -> str:
     return "\n".join(reversed(results))
 
 
-def _calls(text: str, parameters: ModelParameters) -> tuple[ToolCall, ...]:
+def _allowed_calls(text: str, parameters: ModelParameters) -> tuple[ToolCall, ...]:
     """The calls that ``text`` has written in it, as far as they may be chosen."""
     choice = parameters.tool_choice
     if choice == "none":
         return ()
     is_named = choice not in (None, "auto", "required")
-    return calls_in(text, [t for t in parameters.tools if not is_named or t.name == choice])
+    return parse_calls(text, [t for t in parameters.tools if not is_named or t.name == choice])
 
 
 def _cut(text: str, parameters: ModelParameters) -> tuple[list[str], str]:
     """The tokens of ``text`` up to a stop sequence or the longest answer allowed, and why."""
     stops = [text.index(stop) for stop in parameters.stop if stop and stop in text]
-    tokens = tokens_of(text[: min(stops)] if stops else text)
+    tokens = tokenize(text[: min(stops)] if stops else text)
     if parameters.max_tokens is not None and len(tokens) > parameters.max_tokens:
         return tokens[: parameters.max_tokens], "length"
     return tokens, "stop"

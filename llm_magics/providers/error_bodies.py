@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 # An error within an error within …: more levels than this are not read.
-_MOST_LEVELS = 6
+_MAX_LEVELS = 6
 
 # More of a text is not searched for JSON: it may be a whole web page.
-_MOST_READ = 100_000
+_MAX_CHARS = 100_000
 
 # What a validation error repeats of the request. It is left out, because it may say anything.
-_REPEATED = frozenset({"input", "ctx", "url"})
+_REQUEST_FIELDS = frozenset({"input", "ctx", "url"})
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ErrorDetails:
     """What a refusal says: in words, and by the service's own code and type."""
 
     message: str
@@ -32,82 +32,84 @@ class Told:
     status: int | None = None
 
 
-def told_by(body: Any) -> Told:
+def parse_error(body: Any) -> ErrorDetails:
     """Return what the body of an error says, whatever shape it has."""
-    return _told(body, 0)
+    return _parse(body, 0)
 
 
-def _told(body: Any, level: int) -> Told:
+def _parse(body: Any, level: int) -> ErrorDetails:
     if isinstance(body, str):
-        return _of_text(body, level)
+        return _parse_text(body, level)
     body = _first_error(body)
     if not isinstance(body, Mapping):
-        return Told(str(body))
+        return ErrorDetails(str(body))
     error = body.get("error", body)
     if not error and body.get("errors"):  # Cloudflare's
         error = body["errors"]
     if error is body and "message" not in body and "detail" not in body and body.get("errors"):
         error = body["errors"]
-    if isinstance(error, str) and level < _MOST_LEVELS:
-        inner = _json_in(error)
+    if isinstance(error, str) and level < _MAX_LEVELS:
+        inner = _load_json(error)
         if inner is not None:
-            return _beside(_told(inner, level + 1), body)
+            return _complete(_parse(inner, level + 1), body)
     error = _first_error(error)
     if not isinstance(error, Mapping):
-        return _of_words(error, body)
-    return _beside(_of_error(error, level), body if error is not body else {})
+        return _parse_flat(error, body)
+    return _complete(_parse_object(error, level), body if error is not body else {})
 
 
-def _of_error(error: Mapping[str, Any], level: int) -> Told:
+def _parse_object(error: Mapping[str, Any], level: int) -> ErrorDetails:
     """What an error object says; of a gateway's, what the service behind it said."""
     said = next((error[name] for name in _MESSAGES if error.get(name)), error)
-    if level < _MOST_LEVELS:
-        behind = _behind(error, said)
+    if level < _MAX_LEVELS:
+        behind = _upstream_error(error, said)
         if behind is not None:
-            told = _told(behind, level + 1)
+            told = _parse(behind, level + 1)
             own = (
-                said if isinstance(said, str) and said != behind and _json_in(said) is None else ""
+                said
+                if isinstance(said, str) and said != behind and _load_json(said) is None
+                else ""
             )
             message = f"{own}: {told.message}" if own else told.message
-            return _beside(replace(told, message=message), error)
+            return _complete(replace(told, message=message), error)
     code = error.get("code")
     code = code if isinstance(code, str | int) else None
     kind = error.get("type") or error.get("error_type")
     if kind is None and isinstance(error.get("status"), str):
         kind = error["status"]  # Google's: INVALID_ARGUMENT, UNAVAILABLE …
-    return Told(_words(said), code, str(kind) if kind else None, _status_of(error))
+    return ErrorDetails(_message_text(said), code, str(kind) if kind else None, _status_of(error))
 
 
 _MESSAGES = ("message", "detail", "error_message", "error_description", "msg")
 
 
-def _behind(error: Mapping[str, Any], said: Any) -> Any:
+def _upstream_error(error: Mapping[str, Any], said: Any) -> Any:
     """The error that a gateway passes on, if there is one."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None  # OpenRouter's
     if raw:
-        return _json_in(raw) or raw if isinstance(raw, str) else raw
+        return _load_json(raw) or raw if isinstance(raw, str) else raw
     if isinstance(said, str):
-        return _json_in(said) or _json_in(said[max(0, said.find("{")) :], "error")
+        return _load_json(said) or _load_json(said[max(0, said.find("{")) :], "error")
     if isinstance(said, Mapping) and any(name in said for name in ("error", "message")):
         return said
     return None
 
 
-def _of_text(text: str, level: int) -> Told:
-    inner = _json_in(text) if level < _MOST_LEVELS else None
-    return Told(text) if inner is None else _told(inner, level + 1)
+def _parse_text(text: str, level: int) -> ErrorDetails:
+    inner = _load_json(text) if level < _MAX_LEVELS else None
+    return ErrorDetails(text) if inner is None else _parse(inner, level + 1)
 
 
-def _of_words(error: Any, body: Mapping[str, Any]) -> Told:
+def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
     """What a body says whose ``error`` is a text, a list or a flag."""
     beside = body.get("message")
-    words = _words(error) if isinstance(error, str | list) else str(error)
+    words = _message_text(error) if isinstance(error, str | list) else str(error)
     if isinstance(beside, str):
         words = beside if isinstance(error, bool) else f"{words}: {beside}"
     code = body.get("code")
     kind = body.get("error_type")
-    return Told(
+    return ErrorDetails(
         words,
         code if isinstance(code, str | int) and not isinstance(code, bool) else None,
         str(kind) if kind else None,
@@ -115,11 +117,11 @@ def _of_words(error: Any, body: Mapping[str, Any]) -> Told:
     )
 
 
-def _beside(told: Told, outer: Mapping[str, Any]) -> Told:
+def _complete(told: ErrorDetails, outer: Mapping[str, Any]) -> ErrorDetails:
     """Complete ``told`` with the code, type and status of the ``outer`` object."""
     code = outer.get("code")
     kind = outer.get("error_type")
-    return Told(
+    return ErrorDetails(
         told.message,
         told.code if told.code is not None or not isinstance(code, str | int) else code,
         told.kind or (kind if isinstance(kind, str) else None),
@@ -138,15 +140,15 @@ def _first_error(value: Any) -> Any:
 
 def _before_json(text: str) -> str:
     """What stands before the JSON object that ends ``text``: a gateway's own words."""
-    start = text.find("{", 0, _MOST_READ)
-    if start < 0 or _json_in(text[start:], "error") is None:
-        return "" if _json_in(text) is not None else text
+    start = text.find("{", 0, _MAX_CHARS)
+    if start < 0 or _load_json(text[start:], "error") is None:
+        return "" if _load_json(text) is not None else text
     return text[:start].strip(" -:\n") if start else ""
 
 
-def _json_in(text: str, needed: str = "") -> Any:
+def _load_json(text: str, needed: str = "") -> Any:
     """The JSON object or list that ``text`` is, or ``None``; with the name ``needed`` in it."""
-    bare = text[:_MOST_READ].strip()
+    bare = text[:_MAX_CHARS].strip()
     if not bare.startswith(("{", "[")):
         return None
     try:
@@ -160,20 +162,24 @@ def _json_in(text: str, needed: str = "") -> Any:
     return found if found and is_error and has_name else None
 
 
-def _words(said: Any) -> str:
+def _message_text(said: Any) -> str:
     """A message as text; of a list of validation errors, where and what, not what was sent."""
     if isinstance(said, str):
         return said
-    if isinstance(said, Mapping) and set(said) == {"detail"} and _has_places(said["detail"]):
+    if (
+        isinstance(said, Mapping)
+        and set(said) == {"detail"}
+        and _is_validation_list(said["detail"])
+    ):
         said = said["detail"]  # Mistral's
-    if _has_places(said):
-        return "; ".join(_place_and_words(each) for each in said)
+    if _is_validation_list(said):
+        return "; ".join(_format_validation_error(each) for each in said)
     if isinstance(said, list) and all(isinstance(each, str) for each in said):
         return str(said)
-    return json.dumps(_without_input(said), default=str)
+    return json.dumps(_remove_input(said), default=str)
 
 
-def _has_places(said: Any) -> bool:
+def _is_validation_list(said: Any) -> bool:
     return (
         isinstance(said, list)
         and bool(said)
@@ -181,17 +187,17 @@ def _has_places(said: Any) -> bool:
     )
 
 
-def _place_and_words(each: Mapping[str, Any]) -> str:
+def _format_validation_error(each: Mapping[str, Any]) -> str:
     place = each["loc"]
     where = ".".join(map(str, place)) if isinstance(place, list | tuple) else str(place)
     return f"{where}: {each['msg']}"
 
 
-def _without_input(said: Any) -> Any:
+def _remove_input(said: Any) -> Any:
     if isinstance(said, list):
-        return [_without_input(each) for each in said]
+        return [_remove_input(each) for each in said]
     if isinstance(said, Mapping) and "msg" in said:
-        return {name: value for name, value in said.items() if name not in _REPEATED}
+        return {name: value for name, value in said.items() if name not in _REQUEST_FIELDS}
     return said
 
 

@@ -29,7 +29,7 @@ from llm_magics.errors import (
     RateLimitError,
     UnsupportedError,
 )
-from llm_magics.providers.error_bodies import Told, told_by
+from llm_magics.providers.error_bodies import ErrorDetails, parse_error
 from llm_magics.secrets import redact
 
 # Durations as OpenAI and Groq write them: "20ms", "7.66s", "6m0s", "1h2m3s".
@@ -41,7 +41,7 @@ _LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 _MOMENT_S, _MOMENT_MS = 1e9, 1e11
 
 
-def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """
     Return the seconds to wait, or ``None`` if the service does not say.
 
@@ -49,18 +49,18 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
     10.2.3), and ``x-ratelimit-reset-…`` of a limit of which nothing remains. They count only
     with errors; some services send them with success.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = _parse_number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
     now = now or datetime.now(UTC)
     value = headers.get("retry-after")
-    seconds = _number(value)
+    seconds = _parse_number(value)
     if seconds is not None:
         return seconds
-    return _until(value, now) if value else _reset_s(headers, now)
+    return _seconds_until(value, now) if value else _reset_s(headers, now)
 
 
-def _until(text: str, now: datetime) -> float | None:
+def _seconds_until(text: str, now: datetime) -> float | None:
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
@@ -73,15 +73,15 @@ def _reset_s(headers: Mapping[str, str], now: datetime) -> float | None:
     """Return when the last of the used-up limits is reset."""
     names = ["", *(f"-{limit}" for limit in _LIMITS)]
     resets = [
-        _duration(headers.get(f"x-ratelimit-reset{name}"), now)
+        _parse_duration(headers.get(f"x-ratelimit-reset{name}"), now)
         for name in names
-        if _number(headers.get(f"x-ratelimit-remaining{name}")) == 0
+        if _parse_number(headers.get(f"x-ratelimit-remaining{name}")) == 0
     ]
     return max((seconds for seconds in resets if seconds is not None), default=None)
 
 
-def _duration(text: str | None, now: datetime) -> float | None:
-    number = _number(text)
+def _parse_duration(text: str | None, now: datetime) -> float | None:
+    number = _parse_number(text)
     if number is not None:
         if number < _MOMENT_S:
             return number
@@ -94,7 +94,7 @@ def _duration(text: str | None, now: datetime) -> float | None:
     return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
 
 
-def _number(text: str | None) -> float | None:
+def _parse_number(text: str | None) -> float | None:
     try:
         number = float(text) if text else None
     except ValueError:
@@ -103,15 +103,15 @@ def _number(text: str | None) -> float | None:
 
 
 # More of an error's text is not read: it may be a whole web page, or worse.
-MOST_READ = 4000
+MAX_MESSAGE_CHARS = 4000
 
 # Statuses that blame the request. An error inside a stream has none, and may blame it too.
-_BLAMES_THE_REQUEST = frozenset({None, 400, 404, 413, 422})
+_REQUEST_STATUSES = frozenset({None, 400, 404, 413, 422})
 
 # Statuses that say what is wrong, whatever the words.
-_SAYS_IT_ALL = frozenset({401, 402, 403, 429, 529})
+_DEFINITE_STATUSES = frozenset({401, 402, 403, 429, 529})
 
-_N = r"\(?[\d,._]+\)?"
+_COUNT = r"\(?[\d,._]+\)?"
 
 # Local servers report with status 500, or inside a stream, that the context is full.
 _FULL_CONTEXT = re.compile(
@@ -120,7 +120,7 @@ _FULL_CONTEXT = re.compile(
     r"|cannot truncate prompt with n_keep"  # LM Studio
     r"|context size has been exceeded"  # llama.cpp and LM Studio, in the middle of an answer
     r"|exceeds? the available context size"  # llama.cpp
-    rf"|input {_N} tokens\)? is (?:larger than the max context size|too large)"  # llama.cpp
+    rf"|input {_COUNT} tokens\)? is (?:larger than the max context size|too large)"  # llama.cpp
     r"|input .{0,30}too large to process"  # llama.cpp's embeddings
     r"|prompt too long; exceeded max context length"  # Ollama
     r"|the (?:input length|prompt) exceeds the context length",  # Ollama
@@ -138,7 +138,7 @@ _TOO_LONG = re.compile(
     r"|maximum allowed input length"
     r"|input tokens exceed the configured limit"  # OpenAI, Azure
     # OpenAI's embeddings
-    rf"|requested {_N} tokens, max {_N} tokens per request"
+    rf"|requested {_COUNT} tokens, max {_COUNT} tokens per request"
     # Anthropic
     r"|(?:prompt|input|request) is too long|exceed context limit"
     # Google
@@ -148,7 +148,7 @@ _TOO_LONG = re.compile(
     # TGI, TEI, Together
     r"|inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than"
     # Mistral's embeddings, Voyage
-    rf"|has {_N} tokens, exceeding|max allowed tokens per submitted batch"
+    rf"|has {_COUNT} tokens, exceeding|max allowed tokens per submitted batch"
     # Cohere, Bedrock
     r"|too many (?:input )?tokens(?!.{0,40}(?:wait|per (?:minute|day)|try again))"
     # Cloudflare, Copilot, Moonshot, watsonx, DashScope
@@ -189,23 +189,23 @@ _QUOTED = re.compile(
 
 def unquoted(message: str) -> str:
     """Return the beginning of ``message`` without the phrases that it quotes."""
-    return _QUOTED.sub(" … ", message[:MOST_READ])
+    return _QUOTED.sub(" … ", message[:MAX_MESSAGE_CHARS])
 
 
 def is_too_long(message: str, status: int | None) -> bool:
     """Return whether ``message`` says that the prompt is longer than the model can read."""
-    if status in _SAYS_IT_ALL:
+    if status in _DEFINITE_STATUSES:
         return False
     words = unquoted(message)
     if _FULL_CONTEXT.search(words):
         return True
-    return status in _BLAMES_THE_REQUEST and bool(_TOO_LONG.search(words))
+    return status in _REQUEST_STATUSES and bool(_TOO_LONG.search(words))
 
 
 def is_missing_model(message: str, status: int | None) -> bool:
     """Return whether ``message`` says that the model does not exist."""
-    blames = status is not None and status in _BLAMES_THE_REQUEST
-    return blames and bool(_NO_SUCH_MODEL.search(message[:MOST_READ]))
+    blames = status is not None and status in _REQUEST_STATUSES
+    return blames and bool(_NO_SUCH_MODEL.search(message[:MAX_MESSAGE_CHARS]))
 
 
 def is_too_large_for_tier(message: str, status: int | None) -> bool:
@@ -214,7 +214,7 @@ def is_too_large_for_tier(message: str, status: int | None) -> bool:
 
     That is a rate limit, and no waiting helps.
     """
-    if status not in {*_BLAMES_THE_REQUEST, 429}:
+    if status not in {*_REQUEST_STATUSES, 429}:
         return False
     words = unquoted(message)
     if _TOO_LARGE_FOR_TIER.search(words):
@@ -248,7 +248,7 @@ _HINTS: dict[type[ProviderError], str] = {
 }
 
 # llama.cpp says so where a model was given no eyes.
-_CANNOT_SEE = "image input is not supported"
+_NO_IMAGE_INPUT = "image input is not supported"
 
 # Codes and types by which services say that they have too much to do, with whatever status.
 _OVERLOADED = frozenset(
@@ -273,10 +273,10 @@ _TOO_LARGE_HINT = (
 )
 
 # Asking again later may help, though the caller need not change anything.
-_PASSING = frozenset({408, 409, 425, 529})
+_RETRYABLE_STATUSES = frozenset({408, 409, 425, 529})
 
 
-def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
+def map_error(  # noqa: PLR0913 (a refusal, and whom it concerns)
     body: Any,
     status: int | None,
     headers: Mapping[str, str],
@@ -297,7 +297,7 @@ def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
         spent: those that mean an empty account, where asking again is of no use.
         request_id: the header that names the request.
     """
-    told = told_by(body)
+    told = parse_error(body)
     names = (str(told.kind), str(told.code))
     meant = (
         status or told.status or next((statuses[each] for each in names if each in statuses), None)
@@ -306,13 +306,13 @@ def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
         meant = _STATUS_OVERLOADED
     is_spent = meant == 402 or bool(spent & {str(told.code), str(told.kind)})
     is_too_large = not is_spent and is_too_large_for_tier(told.message, meant)
-    made = RateLimitError if is_spent or is_too_large else _kind(told, body, meant, by_code)
-    retryable = made.retryable or (meant or 0) >= 500 or meant in _PASSING
+    made = RateLimitError if is_spent or is_too_large else _error_type(told, body, meant, by_code)
+    retryable = made.retryable or (meant or 0) >= 500 or meant in _RETRYABLE_STATUSES
     if meant == 501 or made in (ContextLengthError, ModelNotFoundError, UnsupportedError):
         retryable = False
     hint = _SPENT_HINT if is_spent else _TOO_LARGE_HINT if is_too_large else _HINTS.get(made)
     return made(
-        f"{provider}{f'/{model}' if model else ''}: {_words(told, meant, headers)}.",
+        f"{provider}{f'/{model}' if model else ''}: {_message_text(told, meant, headers)}.",
         hint=hint,
         provider=provider,
         model=model,
@@ -320,14 +320,14 @@ def classified(  # noqa: PLR0913 (a refusal, and whom it concerns)
         code=told.code if told.code is not None else told.kind,
         request_id=headers.get(request_id),
         # Some send it with success too, and an error inside a stream is one of those.
-        retry_after=retry_after_s(headers) if status else None,
-        retryable=retryable and not is_spent and not is_too_large and not _is_forbidden(headers),
+        retry_after=parse_retry_after(headers) if status else None,
+        retryable=retryable and not is_spent and not is_too_large and not _forbids_retry(headers),
         body=body,
     )
 
 
-def _kind(
-    told: Told, body: Any, status: int | None, by_code: Mapping[str, type[ProviderError]]
+def _error_type(
+    told: ErrorDetails, body: Any, status: int | None, by_code: Mapping[str, type[ProviderError]]
 ) -> type[ProviderError]:
     for name in (told.code, told.kind):
         if str(name) in by_code:
@@ -336,25 +336,25 @@ def _kind(
             return RateLimitError
     if status is not None and (300 <= status < 400 or (status == 404 and isinstance(body, str))):
         return ConfigurationError  # another server's page, or nobody's
-    return _by_words(told.message, status) or _BY_STATUS.get(status or 0, ProviderError)
+    return _type_from_message(told.message, status) or _BY_STATUS.get(status or 0, ProviderError)
 
 
-def _by_words(message: str, status: int | None) -> type[ProviderError] | None:
+def _type_from_message(message: str, status: int | None) -> type[ProviderError] | None:
     if is_too_long(message, status):
         return ContextLengthError
-    if message.startswith(_CANNOT_SEE):
+    if message.startswith(_NO_IMAGE_INPUT):
         return UnsupportedError
     return ModelNotFoundError if is_missing_model(message, status) else None
 
 
-def _words(told: Told, status: int | None, headers: Mapping[str, str]) -> str:
+def _message_text(told: ErrorDetails, status: int | None, headers: Mapping[str, str]) -> str:
     if status is not None and 300 <= status < 400:
         return f"the address redirects to {headers.get('location', 'another')}"
-    text = told.message[:MOST_READ]
+    text = told.message[:MAX_MESSAGE_CHARS]
     text = re.sub(r"<[^>]*>", " ", text) if text.lstrip().startswith("<") else text
     return redact(" ".join(text.split())).rstrip(".")[:300] or f"status {status}"
 
 
-def _is_forbidden(headers: Mapping[str, str]) -> bool:
+def _forbids_retry(headers: Mapping[str, str]) -> bool:
     """Whether the service itself says that asking again is of no use."""
     return headers.get("x-should-retry", "").lower() == "false"

@@ -105,19 +105,19 @@ def delete(repository: str) -> None:
 async def fetch(repository: str) -> AsyncGenerator[Progress, None]:
     """Download a model into the cache; leaving early stops the download."""
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
-        process = _downloading(repository, told, log)
-        before, total = _bytes_of(repository), None
+        process = _start_download(repository, told, log)
+        before, total = _size_on_disk(repository), None
         async for elapsed_s in wait_for_process(process):
-            total = total or _total(told)
-            done = _bytes_of(repository) - before
+            total = total or _read_total(told)
+            done = _size_on_disk(repository) - before
             yield Progress(f"fetching {repository}", done, total, elapsed_s=elapsed_s)
         if process.returncode != 0:
             log.seek(0)
-            raise _failure(repository, log.read().decode("utf-8", "replace"))
+            raise _download_error(repository, log.read().decode("utf-8", "replace"))
         yield Progress(f"fetching {repository}", total or 0, total)
 
 
-def _downloading(repository: str, told: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_download(repository: str, told: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", _DOWNLOAD, repository],
         stdin=subprocess.DEVNULL,
@@ -126,13 +126,13 @@ def _downloading(repository: str, told: IO[bytes], log: IO[bytes]) -> subprocess
     )
 
 
-def _total(told: IO[bytes]) -> int | None:
+def _read_total(told: IO[bytes]) -> int | None:
     told.seek(0)
     line = told.readline()
     return int(json.loads(line)["total"]) if line.endswith(b"\n") else None
 
 
-def _bytes_of(repository: str) -> int:
+def _size_on_disk(repository: str) -> int:
     """The bytes on disk of a model, those of files that are still coming among them."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -140,7 +140,7 @@ def _bytes_of(repository: str) -> int:
     return sum(file.stat().st_size for file in blobs.glob("*")) if blobs.is_dir() else 0
 
 
-def _failure(repository: str, log: str) -> WeightsError | ModelNotFoundError:
+def _download_error(repository: str, log: str) -> WeightsError | ModelNotFoundError:
     text = scrub(log)
     if "RepositoryNotFoundError" in text or "404" in text:
         msg = f"The hub has no model {repository}, or it is private."
@@ -156,7 +156,7 @@ def _failure(repository: str, log: str) -> WeightsError | ModelNotFoundError:
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-def token() -> tuple[str, str]:
+def find_token() -> tuple[str, str]:
     """
     The user's token and where it was found; two empty texts where there is none.
 
@@ -165,7 +165,7 @@ def token() -> tuple[str, str]:
     for name in _VARIABLES:
         if value := environment_value(name):
             return value, name
-    path = _file()
+    path = _token_file()
     try:
         value = stripped(path.read_text("utf-8"))
     except (OSError, ValueError):  # there is none, or it is not text
@@ -173,7 +173,7 @@ def token() -> tuple[str, str]:
     return (value, f"file {path}") if value else ("", "")
 
 
-def _file() -> Path:
+def _token_file() -> Path:
     if own := os.environ.get("HF_TOKEN_PATH"):
         return Path(own)
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -199,7 +199,7 @@ def is_hub_name(model: str) -> bool:
 
 def cached_file(model: str) -> Path | None:
     """Where the file is in the hub's cache, if it is there; never asks the network."""
-    repository, file = _parts(model)
+    repository, file = _parse_hub_name(model)
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, file)
@@ -208,17 +208,17 @@ def cached_file(model: str) -> Path | None:
 
 async def fetch_gguf(model: str) -> AsyncGenerator[Progress, None]:
     """Download the file into the hub's cache; leaving early stops the download."""
-    repository, file = _parts(model)
+    repository, file = _parse_hub_name(model)
     with tempfile.TemporaryFile() as log:
-        process = _downloading_gguf(repository, file, log)
+        process = _start_gguf_download(repository, file, log)
         async for elapsed_s in wait_for_process(process):
             yield Progress(f"fetching {file} from the hub", elapsed_s=elapsed_s)
         if process.returncode != 0:
             log.seek(0)
-            raise _gguf_failure(model, log.read().decode("utf-8", "replace"))
+            raise _gguf_download_error(model, log.read().decode("utf-8", "replace"))
 
 
-def _downloading_gguf(repository: str, file: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_gguf_download(repository: str, file: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", _GGUF_DOWNLOAD, repository, file],
         stdin=subprocess.DEVNULL,
@@ -227,7 +227,7 @@ def _downloading_gguf(repository: str, file: str, log: IO[bytes]) -> subprocess.
     )
 
 
-def _parts(model: str) -> tuple[str, str]:
+def _parse_hub_name(model: str) -> tuple[str, str]:
     owner, _, rest = model.removeprefix(_PREFIX).partition("/")
     name, _, file = rest.partition("/")
     if not file.endswith(".gguf"):
@@ -240,7 +240,7 @@ def _parts(model: str) -> tuple[str, str]:
     return f"{owner}/{name}", file
 
 
-def _gguf_failure(model: str, log: str) -> WeightsError:
+def _gguf_download_error(model: str, log: str) -> WeightsError:
     lines = [line for line in scrub(log).splitlines() if line.strip()]
     # The last line that begins a message: those after it only go on with it.
     why = next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "it failed")

@@ -21,17 +21,17 @@ _CREDENTIAL_NAME = re.compile(
 _CREDENTIAL_VALUE = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_]{20,}")
 
 
-def identity_of(settings: Mapping[str, Any]) -> str:
+def settings_digest(settings: Mapping[str, Any]) -> str:
     """
     Return a digest of ``settings``, which is the same for every key and password.
 
     What is not set is left out, so that a setting that is new in a version changes nothing.
     """
-    told = json.dumps(_without_credentials(settings), sort_keys=True, default=str)
+    told = json.dumps(_remove_credentials(settings), sort_keys=True, default=str)
     return blake2b(told.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def identity_of_former(identity: str) -> str:
+def digest_former_identity(identity: str) -> str:
     """Convert an identity written out as JSON, as earlier versions stored it, to a digest."""
     if not identity.startswith("{"):
         return identity
@@ -39,10 +39,10 @@ def identity_of_former(identity: str) -> str:
         settings, end = json.JSONDecoder().raw_decode(identity)
     except ValueError:
         return identity
-    return identity_of(settings) + identity[end:]
+    return settings_digest(settings) + identity[end:]
 
 
-def headers_without_credentials(headers: Mapping[str, Any]) -> dict[str, str]:
+def remove_credential_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     """Return those of ``headers`` that cannot hold a key."""
     return {
         str(name): str(value)
@@ -51,7 +51,7 @@ def headers_without_credentials(headers: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _without_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _remove_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:
     told = {
         name: value
         for name, value in settings.items()
@@ -59,15 +59,15 @@ def _without_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:
         and not re.search(r"(?:^|_)(?:api_?key|token|secret|password)$", name)
     }
     if isinstance(told.get("base_url"), str):
-        told["base_url"] = _address(told["base_url"])
+        told["base_url"] = _public_address(told["base_url"])
     if isinstance(told.get("extra_headers"), Mapping):
-        told["extra_headers"] = headers_without_credentials(told["extra_headers"])
+        told["extra_headers"] = remove_credential_headers(told["extra_headers"])
         if not told["extra_headers"]:
             del told["extra_headers"]
     return told
 
 
-def _address(address: str) -> str:
+def _public_address(address: str) -> str:
     """An address without its user, its password and the keys in its query."""
     try:
         parts = urlsplit(address)
@@ -87,16 +87,16 @@ def _may_be_credential(name: str, value: str) -> bool:
     return is_named or _CREDENTIAL_VALUE.search(value) is not None
 
 
-def without_foreign(messages: Sequence[ChatMessage], origin: str) -> list[ChatMessage]:
+def remove_foreign_reasoning(messages: Sequence[ChatMessage], origin: str) -> list[ChatMessage]:
     """
     Return ``messages`` without the reasoning blocks that another service or model made.
 
     Blocks of unknown origin stay: a wire format sends only those that have its shape.
     """
-    return [_own(message, origin) for message in messages]
+    return [_remove_foreign(message, origin) for message in messages]
 
 
-def _own(message: ChatMessage, origin: str) -> ChatMessage:
+def _remove_foreign(message: ChatMessage, origin: str) -> ChatMessage:
     if not message.reasoning_blocks:
         return message
     blocks = map(ReasoningBlock.of, message.reasoning_blocks)

@@ -17,15 +17,15 @@ from pydantic import Field, field_validator
 
 from llm_magics.errors import ContextLengthError, ModelNotFoundError, ProviderError, nearest
 from llm_magics.progress import Progress
-from llm_magics.providers.base import OF_TEXT, ModelInfo
-from llm_magics.providers.openai_compatible import OpenAILikeConfig, OpenAILikeProvider
-from llm_magics.providers.profiles import Quirks
-from llm_magics.providers.streaming import Loading
+from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
+from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
+from llm_magics.providers.profiles import ServiceProfile
+from llm_magics.providers.streaming import LoadingNotice
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import Embeddings, Usage
 from llm_magics.wire.schema_dialects import GRAMMAR
 
-_OWN = "http://127.0.0.1:1234"
+_DEFAULT_URL = "http://127.0.0.1:1234"
 
 # How often a download is asked how far it has come, in seconds.
 _POLL_S = 0.5
@@ -33,7 +33,7 @@ _POLL_S = 0.5
 _KINDS = {"embedding": ("embeddings",), "embeddings": ("embeddings",)}
 
 
-class LMStudioConfig(OpenAILikeConfig):
+class LMStudioConfig(OpenAICompatibleConfig):
     """
     Attributes:
         base_url: where the server is, without ``/v1``; ``LMSTUDIO_BASE_URL`` unless given.
@@ -42,7 +42,9 @@ class LMStudioConfig(OpenAILikeConfig):
             which adds the time to first token and the speed that it measured itself.
     """
 
-    base_url: str = Field(default_factory=lambda: environment_value("LMSTUDIO_BASE_URL") or _OWN)
+    base_url: str = Field(
+        default_factory=lambda: environment_value("LMSTUDIO_BASE_URL") or _DEFAULT_URL
+    )
     api_key: Secret | None = Field(
         default_factory=lambda: Secret.of(environment_value("LM_API_TOKEN"))
     )
@@ -55,22 +57,22 @@ class LMStudioConfig(OpenAILikeConfig):
         return value.rstrip("/").removesuffix("/v1")
 
 
-class LMStudioProvider(OpenAILikeProvider):
+class LMStudioProvider(OpenAICompatibleProvider):
     """An LM Studio server."""
 
     name = "lmstudio"
     config_type = LMStudioConfig
-    capabilities = (*OF_TEXT, "pull")
+    capabilities = (*TEXT_CAPABILITIES, "pull")
     start = "lms server start"
     key_variable = "LM_API_TOKEN"
     environment = ("LM_API_TOKEN", "LMSTUDIO_BASE_URL")
-    usual_address = _OWN
+    usual_address = _DEFAULT_URL
     start_hint = f"Start it in LM Studio, or with: {start}. LMSTUDIO_BASE_URL says where."
     config: LMStudioConfig
 
     def __init__(self, config: LMStudioConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
-        self._loading = Loading(self._size_and_place)
+        self._loading = LoadingNotice(self._size_and_place)
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         """Say that the server loads ``model``, which its answer waits for."""
@@ -81,8 +83,8 @@ class LMStudioProvider(OpenAILikeProvider):
         return next((each for each in await self.describe_models() if each.name == model), None)
 
     @property
-    def quirks(self) -> Quirks:
-        return Quirks(dialect=GRAMMAR)
+    def quirks(self) -> ServiceProfile:
+        return ServiceProfile(dialect=GRAMMAR)
 
     def _path(self, path: str, model: str) -> str:
         native = self.config.chat_api == "v0" and path != "/embeddings"
@@ -98,11 +100,11 @@ class LMStudioProvider(OpenAILikeProvider):
         newer = await self._native("/api/v1/models")
         if newer is not None:
             with self._reading():
-                return [_described(model) for model in newer.get("models") or []]
+                return [_parse_model(model) for model in newer.get("models") or []]
         older = await self._native("/api/v0/models")
         if older is not None:
             with self._reading():
-                return [_described_before(model) for model in older.get("data") or []]
+                return [_parse_v0_model(model) for model in older.get("data") or []]
         return await super().describe_models()
 
     async def _native(self, path: str) -> dict[str, Any] | None:
@@ -187,7 +189,7 @@ class LMStudioProvider(OpenAILikeProvider):
         return error
 
 
-def _described(model: dict[str, Any]) -> ModelInfo:
+def _parse_model(model: dict[str, Any]) -> ModelInfo:
     """From an entry of ``/api/v1/models``."""
     can = model.get("capabilities") or {}
     told = {"vision": "vision", "trained_for_tool_use": "tools", "reasoning": "reasoning"}
@@ -204,7 +206,7 @@ def _described(model: dict[str, Any]) -> ModelInfo:
     )
 
 
-def _described_before(model: dict[str, Any]) -> ModelInfo:
+def _parse_v0_model(model: dict[str, Any]) -> ModelInfo:
     """From an entry of ``/api/v0/models``."""
     chats: tuple[str, ...] = ("chat", "completion")
     if model.get("type") == "vlm":

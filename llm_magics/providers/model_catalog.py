@@ -39,7 +39,7 @@ _FLAGS = {
 }
 
 
-def table_of(entries: dict[str, Any], source: str, day: str) -> dict[str, Any]:
+def build_table(entries: dict[str, Any], source: str, day: str) -> dict[str, Any]:
     """The table for the providers whose services do not tell, from litellm's ``entries``."""
     models: dict[str, dict[str, Any]] = {provider: {} for provider in _PROVIDERS}
     for name, entry in sorted(entries.items()):
@@ -70,11 +70,11 @@ def _per_million(usd_per_token: float | None) -> float | None:
     return round(usd_per_token * 1e6, 6) if usd_per_token else None
 
 
-def main(wheel: str, day: str) -> None:
+def update_table(wheel: str, day: str) -> None:
     """Write the table from a wheel of litellm."""
     with zipfile.ZipFile(wheel) as archive:
         entries = json.loads(archive.read(_MEMBER))
-    table = table_of(entries, Path(wheel).name.split("-cp")[0], day)
+    table = build_table(entries, Path(wheel).name.split("-cp")[0], day)
     text = json.dumps(table, indent=0, ensure_ascii=False)
     Path(__file__).with_name("models.json").write_text(f"{text}\n", "utf-8")
 
@@ -90,12 +90,12 @@ def _table() -> dict[str, Any]:
     return table
 
 
-def as_of() -> str:
+def table_date() -> str:
     """The day of the table, as ``YYYY-MM-DD``."""
     return str(_table()["as_of"])
 
 
-def providers_of(model: str) -> list[str]:
+def find_providers(model: str) -> list[str]:
     """
     Return the cloud providers in the table that have ``model``, or others of its family.
 
@@ -114,7 +114,7 @@ def providers_of(model: str) -> list[str]:
     ]
 
 
-def completed(provider: str, told: ModelInfo) -> ModelInfo:
+def complete_info(provider: str, told: ModelInfo) -> ModelInfo:
     """``told`` by the service, and what it left open from the table."""
     known = _table()["models"].get(provider, {})
     row = known.get(told.name) or known.get(_DATE.sub("", told.name)) or {}
@@ -127,4 +127,4 @@ def completed(provider: str, told: ModelInfo) -> ModelInfo:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    update_table(*sys.argv[1:3])

@@ -16,21 +16,21 @@ from pydantic import Field, field_validator, model_validator
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import model_catalog
-from llm_magics.providers.base import OF_TEXT, ModelInfo
-from llm_magics.providers.identity import without_foreign
-from llm_magics.providers.openai_compatible import MediaProvider, OpenAILikeConfig
-from llm_magics.providers.profiles import PROFILES, Quirks, profile_of
+from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
+from llm_magics.providers.identity import remove_foreign_reasoning
+from llm_magics.providers.openai_compatible import MediaProvider, OpenAICompatibleConfig
+from llm_magics.providers.profiles import PROFILES, ServiceProfile, find_profile
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire import openai_responses
 from llm_magics.wire.tool_calls import ids_of
 
 _FROM_ENVIRONMENT = {"organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
-_OWN = PROFILES["openai"].base_url
-_CLOUDS = {quirks.base_url for quirks in PROFILES.values() if quirks.hosts}
+_OPENAI_URL = PROFILES["openai"].base_url
+_CLOUD_URLS = {quirks.base_url for quirks in PROFILES.values() if quirks.hosts}
 
 
-class OpenAIConfig(OpenAILikeConfig):
+class OpenAIConfig(OpenAICompatibleConfig):
     """
     Attributes:
         base_url: the service's address, up to ``/v1``.
@@ -44,7 +44,9 @@ class OpenAIConfig(OpenAILikeConfig):
         api_version: of Azure's older interface, with an address for each deployment.
     """
 
-    base_url: str = Field(default_factory=lambda: environment_value("OPENAI_BASE_URL") or _OWN)
+    base_url: str = Field(
+        default_factory=lambda: environment_value("OPENAI_BASE_URL") or _OPENAI_URL
+    )
     api_key: Secret | None = Field(
         default_factory=lambda: Secret.of(environment_value("OPENAI_API_KEY"))
     )
@@ -56,7 +58,7 @@ class OpenAIConfig(OpenAILikeConfig):
 
     @model_validator(mode="after")
     def _of_the_environment(self) -> Self:
-        if self.base_url in (_OWN, environment_value("OPENAI_BASE_URL").rstrip("/")):
+        if self.base_url in (_OPENAI_URL, environment_value("OPENAI_BASE_URL").rstrip("/")):
             for name, variable in _FROM_ENVIRONMENT.items():
                 value = environment_value(variable)
                 if value and name not in self.model_fields_set:
@@ -74,7 +76,7 @@ class OpenAIConfig(OpenAILikeConfig):
     def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Of a look-alike called ``name``: its profile's address, and a key that is its own."""
         profile = _profile_of(name, settings)
-        quirks = PROFILES.get(profile or "", Quirks())
+        quirks = PROFILES.get(profile or "", ServiceProfile())
         base_url = settings.get("base_url") or quirks.base_url
         if not base_url:
             msg = f"Where {name} is has not been said."
@@ -94,7 +96,7 @@ class OpenAIConfig(OpenAILikeConfig):
         # A known service's variable is for its own address; a server with its manners has its own.
         address = settings.get("base_url")
         profile = _profile_of(name, settings) or ""
-        known = profile_of(address) if address else PROFILES.get(profile, Quirks())
+        known = find_profile(address) if address else PROFILES.get(profile, ServiceProfile())
         return known.key_variable or super().named_key_variable(name, settings)
 
 
@@ -108,21 +110,21 @@ class OpenAIProvider(MediaProvider):
 
     name = "openai"
     config_type = OpenAIConfig
-    capabilities = (*OF_TEXT, "images", "transcription")
+    capabilities = (*TEXT_CAPABILITIES, "images", "transcription")
     key_variable = "OPENAI_API_KEY"
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
-    usual_address = own_address = _OWN
+    usual_address = own_address = _OPENAI_URL
     config: OpenAIConfig
 
     @property
-    def quirks(self) -> Quirks:
+    def quirks(self) -> ServiceProfile:
         if self.config.profile:
             return PROFILES[self.config.profile]
-        return profile_of(self.config.base_url)
+        return find_profile(self.config.base_url)
 
     @property
     def _needs_key(self) -> bool:
-        is_in_the_cloud = self.config.base_url in _CLOUDS
+        is_in_the_cloud = self.config.base_url in _CLOUD_URLS
         return is_in_the_cloud and self.config.api_key is None
 
     def _headers(self) -> dict[str, str]:
@@ -144,7 +146,7 @@ class OpenAIProvider(MediaProvider):
     async def describe_models(self) -> list[ModelInfo]:
         infos = await super().describe_models()
         if self._is_openai_itself:
-            return [model_catalog.completed("openai", info) for info in infos]
+            return [model_catalog.complete_info("openai", info) for info in infos]
         return infos
 
     @property
@@ -153,11 +155,11 @@ class OpenAIProvider(MediaProvider):
 
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)
-        return model_catalog.completed("openai", info) if self._is_openai_itself else info
+        return model_catalog.complete_info("openai", info) if self._is_openai_itself else info
 
     @property
     def _is_openai_itself(self) -> bool:
-        return self.config.base_url == _OWN
+        return self.config.base_url == _OPENAI_URL
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
@@ -165,7 +167,7 @@ class OpenAIProvider(MediaProvider):
         if self.config.api == "chat":
             return super().stream_chat(messages, model, parameters)
         origin = f"responses {self.address} {model}"
-        messages = without_foreign(messages, origin)
+        messages = remove_foreign_reasoning(messages, origin)
         known = self.known(model).capabilities if self._is_openai_itself else ()
         reasons = not known or "reasoning" in known
         dialect = self.quirks.dialect

@@ -19,10 +19,15 @@ from llm_magics.errors import ProviderError
 from llm_magics.http import Form, KeyHeader, Reply, Transport
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.identity import without_foreign
-from llm_magics.providers.openai_errors import Adapted, NoSystem, classified, refused_parameter
-from llm_magics.providers.parameter_fallback import LeavingOutProvider, Refused
-from llm_magics.providers.profiles import Quirks, described
+from llm_magics.providers.identity import remove_foreign_reasoning
+from llm_magics.providers.openai_errors import (
+    ConversationChange,
+    UnsupportedSystemRole,
+    find_unsupported_parameter,
+    map_openai_error,
+)
+from llm_magics.providers.parameter_fallback import ParameterFallbackProvider, UnsupportedParameter
+from llm_magics.providers.profiles import ServiceProfile, parse_model
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage, model_name
 from llm_magics.wire import openai_chat
@@ -30,10 +35,10 @@ from llm_magics.wire import openai_media as wire
 from llm_magics.wire.tool_calls import ids_of
 
 # A refused parameter and what takes its place.
-_REPLACED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+_REPLACEMENTS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
-class OpenAILikeConfig(RemoteConfig):
+class OpenAICompatibleConfig(RemoteConfig):
     """
     Attributes:
         base_url: the service's address, up to ``/v1``.
@@ -47,17 +52,17 @@ class OpenAILikeConfig(RemoteConfig):
         return value.rstrip("/")
 
 
-class OpenAILikeProvider(LeavingOutProvider):
+class OpenAICompatibleProvider(ParameterFallbackProvider):
     """A service that speaks OpenAI's format."""
 
-    config: OpenAILikeConfig
-    config_type: ClassVar[type[OpenAILikeConfig]] = OpenAILikeConfig
-    silently = frozenset({*_REPLACED, "stream_options", NoSystem().name})
+    config: OpenAICompatibleConfig
+    config_type: ClassVar[type[OpenAICompatibleConfig]] = OpenAICompatibleConfig
+    silently = frozenset({*_REPLACEMENTS, "stream_options", UnsupportedSystemRole().name})
 
     @property
-    def quirks(self) -> Quirks:
+    def quirks(self) -> ServiceProfile:
         """In what the service differs from others."""
-        return Quirks()
+        return ServiceProfile()
 
     def _key_header(self) -> KeyHeader:
         return self.quirks.key_header
@@ -69,7 +74,7 @@ class OpenAILikeProvider(LeavingOutProvider):
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        return classified(said, status, self.name, model, headers)
+        return map_openai_error(said, status, self.name, model, headers)
 
     async def list_models(self) -> list[str]:
         listing = await self._listing()
@@ -79,7 +84,7 @@ class OpenAILikeProvider(LeavingOutProvider):
     async def describe_models(self) -> list[ModelInfo]:
         listing = await self._listing()
         with self._reading():
-            return sorted(map(described, listing), key=lambda info: info.name)
+            return sorted(map(parse_model, listing), key=lambda info: info.name)
 
     async def _listing(self) -> list[dict[str, Any]]:
         """The models as the service describes them; some send the bare list."""
@@ -142,7 +147,7 @@ class OpenAILikeProvider(LeavingOutProvider):
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         origin = f"chat {self.address} {model}"
-        messages, quirks = without_foreign(messages, origin), self.quirks
+        messages, quirks = remove_foreign_reasoning(messages, origin), self.quirks
 
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
             return quirks.adapt(openai_chat.chat_request(said, model, given, quirks.dialect))
@@ -161,26 +166,33 @@ class OpenAILikeProvider(LeavingOutProvider):
         path, headers = self._path("/completions", model), parameters.extra_headers
         return self._asked(path, body, model, openai_chat.ChunkDecoder, headers)
 
-    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
-        return refused_parameter(error, body)
+    def _culprit(
+        self, error: ProviderError, body: Mapping[str, Any]
+    ) -> UnsupportedParameter | None:
+        return find_unsupported_parameter(error, body)
 
-    def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
-        if isinstance(refused, NoSystem):
+    def _leave_out(
+        self,
+        body: dict[str, Any],
+        refused: UnsupportedParameter,
+        known: list[UnsupportedParameter],
+    ) -> None:
+        if isinstance(refused, UnsupportedSystemRole):
             body["messages"] = [_as_user(message) for message in body["messages"]]
             return
-        if isinstance(refused, Adapted):
+        if isinstance(refused, ConversationChange):
             refused.leave_out(body)
             return
         value = body.pop(refused.name, None)
-        other = _REPLACED.get(refused.name)
-        if other is not None and Refused(other) not in known:
+        other = _REPLACEMENTS.get(refused.name)
+        if other is not None and UnsupportedParameter(other) not in known:
             body[other] = value
 
-    def _is_silent(self, refused: Refused, known: list[Refused]) -> bool:
-        if isinstance(refused, Adapted):
+    def _is_silent(self, refused: UnsupportedParameter, known: list[UnsupportedParameter]) -> bool:
+        if isinstance(refused, ConversationChange):
             return True
-        other = _REPLACED.get(refused.name)
-        has_substitute = other is None or Refused(other) not in known
+        other = _REPLACEMENTS.get(refused.name)
+        has_substitute = other is None or UnsupportedParameter(other) not in known
         return refused.name in self.silently and has_substitute
 
 
@@ -189,7 +201,7 @@ def _as_user(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "role": "user"} if message["role"] == "system" else message
 
 
-class MediaProvider(OpenAILikeProvider):
+class MediaProvider(OpenAICompatibleProvider):
     """A service that paints and listens too."""
 
     async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:

@@ -18,8 +18,8 @@ from llm_magics.errors import (
 )
 from llm_magics.http import Reply
 from llm_magics.providers import error_mapping
-from llm_magics.providers.error_bodies import told_by
-from llm_magics.providers.parameter_fallback import Refused
+from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.parameter_fallback import UnsupportedParameter
 from llm_magics.wire import openai_reasoning
 from llm_magics.wire.openai_responses import ENCRYPTED
 
@@ -65,7 +65,7 @@ _ROLE = re.compile(r"messages\[\d+\]\.role")
 
 
 @dataclass(frozen=True, slots=True)
-class NoSystem(Refused):
+class UnsupportedSystemRole(UnsupportedParameter):
     """A system message, which is to be said as the user's own."""
 
     name: str = "a system message"
@@ -75,7 +75,7 @@ class NoSystem(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class NoEncrypted(Refused):
+class UnsupportedEncryptedReasoning(UnsupportedParameter):
     """The encrypted thinking that is asked for, of a model that does not reason."""
 
     name: str = "encrypted thinking"
@@ -91,7 +91,7 @@ class NoEncrypted(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class NoReturned(Refused):
+class UnsupportedReasoningInput(UnsupportedParameter):
     """Thinking that is sent back in a chat, to a server that does not take it."""
 
     name: str = "its thinking back"
@@ -106,7 +106,7 @@ class NoReturned(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class NoEncryptedItems(Refused):
+class ForeignEncryptedReasoning(UnsupportedParameter):
     """Encrypted thinking in a conversation, which another account's key cannot open."""
 
     name: str = "encrypted thinking of another account"
@@ -125,7 +125,7 @@ class NoEncryptedItems(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class MissingThoughts(Refused):
+class MissingReasoning(UnsupportedParameter):
     """Thinking that must stand with calls, of calls that another model made."""
 
     name: str = "calls without thinking"
@@ -140,7 +140,7 @@ class MissingThoughts(Refused):
 
 
 @dataclass(frozen=True, slots=True)
-class MissingSignatures(Refused):
+class MissingSignatures(UnsupportedParameter):
     """Signatures that must stand with calls, of calls that another model made."""
 
     name: str = "calls without a signature"
@@ -154,7 +154,13 @@ class MissingSignatures(Refused):
         body["messages"] = openai_reasoning.with_no_signature(body["messages"])
 
 
-Adapted = NoEncrypted | NoReturned | NoEncryptedItems | MissingThoughts | MissingSignatures
+ConversationChange = (
+    UnsupportedEncryptedReasoning
+    | UnsupportedReasoningInput
+    | ForeignEncryptedReasoning
+    | MissingReasoning
+    | MissingSignatures
+)
 
 _IS_MISSING = re.compile(
     r"missing|must be (?:passed|provided|included)|is required", re.IGNORECASE
@@ -165,33 +171,35 @@ _FIELD = re.compile(
 )
 
 
-def adapted_conversation(error: ProviderError, body: Mapping[str, Any]) -> Adapted | None:
+def find_conversation_change(
+    error: ProviderError, body: Mapping[str, Any]
+) -> ConversationChange | None:
     """Return what must change in how thinking is asked for or sent back, if ``error`` says so."""
-    words = told_by(error.body).message
-    found: Adapted | None = None
+    words = parse_error(error.body).message
+    found: ConversationChange | None = None
     if "encrypted content" in words.lower():
         is_foreign = error.code == "invalid_encrypted_content" or "verified" in words
-        found = NoEncryptedItems() if is_foreign else NoEncrypted()
+        found = ForeignEncryptedReasoning() if is_foreign else UnsupportedEncryptedReasoning()
     elif re.search(r"\binclude\b", words):
-        found = NoEncrypted()
+        found = UnsupportedEncryptedReasoning()
     elif "thought_signature" in words and _IS_MISSING.search(words):
         found = MissingSignatures()
     elif "reasoning_content" in words and _IS_MISSING.search(words):
-        found = MissingThoughts()
+        found = MissingReasoning()
     elif _FIELD.search(words):
-        found = NoReturned()
+        found = UnsupportedReasoningInput()
     return found if found is not None and found.is_in(body) else None
 
 
-_SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
 
-def error_of(reply: Reply, provider: str, model: str) -> ProviderError:
+def map_reply(reply: Reply, provider: str, model: str) -> ProviderError:
     """The error that a reply with an error status stands for."""
-    return classified(reply.json(), reply.status, provider, model, reply.headers)
+    return map_openai_error(reply.json(), reply.status, provider, model, reply.headers)
 
 
-def classified(
+def map_openai_error(
     body: Any,
     status: int | None,
     provider: str,
@@ -199,7 +207,7 @@ def classified(
     headers: Mapping[str, str] | None = None,
 ) -> ProviderError:
     """The error that a body stands for: by its own type and code first, by its status second."""
-    return error_mapping.classified(
+    return error_mapping.map_error(
         body,
         status,
         headers or {},
@@ -207,25 +215,27 @@ def classified(
         model=model,
         by_code=_BY_CODE,
         statuses=_STATUS_OF,
-        spent=_SPENT,
+        spent=_QUOTA_CODES,
     )
 
 
-def refused_parameter(error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
+def find_unsupported_parameter(
+    error: ProviderError, body: Mapping[str, Any]
+) -> UnsupportedParameter | None:
     """What of ``body`` the service says it does not take, if that is the matter."""
     if error.status not in (400, 422):
         return None
-    adapted = adapted_conversation(error, body)
+    adapted = find_conversation_change(error, body)
     if adapted is not None:
         return adapted
     told = error.body.get("error") if isinstance(error.body, dict) else None
     param = told.get("param") if isinstance(told, dict) else None
-    if isinstance(param, str) and _ROLE.fullmatch(param) and NoSystem().is_in(body):
-        return NoSystem()
+    if isinstance(param, str) and _ROLE.fullmatch(param) and UnsupportedSystemRole().is_in(body):
+        return UnsupportedSystemRole()
     if isinstance(param, str) and param in body:
         if error.code in ("unsupported_parameter", "unknown_parameter"):
-            return Refused(param)
+            return UnsupportedParameter(param)
         if error.code == "unsupported_value":
-            return Refused(param, body[param])
+            return UnsupportedParameter(param, body[param])
     says_so = "stream_options" in str(error) and "stream_options" in body
-    return Refused("stream_options") if says_so else None
+    return UnsupportedParameter("stream_options") if says_so else None

@@ -16,7 +16,12 @@ from typing import Any, ClassVar
 from llm_magics.errors import ProviderError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
-from llm_magics.providers.schema_fallback import SchemaBindings, refuses_schema, stated, unwrapping
+from llm_magics.providers.schema_fallback import (
+    SchemaFallback,
+    add_schema_to_prompt,
+    is_schema_refusal,
+    unwrap_answer,
+)
 from llm_magics.providers.streaming import Decoder
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.user_code import warn
@@ -29,7 +34,7 @@ Build = Callable[[Sequence[ChatMessage], ModelParameters], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UnsupportedParameter:
     """A parameter that is not taken, with any value or with this one."""
 
     name: str
@@ -45,7 +50,7 @@ class Refused:
         return self.name if self.value is _ANY else f"{self.name}={self.value!r}"
 
 
-class LeavingOutProvider(RemoteProvider):
+class ParameterFallbackProvider(RemoteProvider):
     """A remote provider that learns what its models do not take."""
 
     # Left out without a word: what the user did not ask for, or what has a substitute.
@@ -56,18 +61,25 @@ class LeavingOutProvider(RemoteProvider):
     def __init__(self, config: RemoteConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         # By address and model: another interface may take what this one does not.
-        self._not_taken: dict[tuple[str, str], list[Refused]] = {}
-        self._bindings = SchemaBindings()
+        self._not_taken: dict[tuple[str, str], list[UnsupportedParameter]] = {}
+        self._bindings = SchemaFallback()
 
     @abstractmethod
-    def _culprit(self, error: ProviderError, body: Mapping[str, Any]) -> Refused | None:
+    def _culprit(
+        self, error: ProviderError, body: Mapping[str, Any]
+    ) -> UnsupportedParameter | None:
         """What of ``body`` the service says it does not take, if it says so."""
 
-    def _leave_out(self, body: dict[str, Any], refused: Refused, known: list[Refused]) -> None:
+    def _leave_out(
+        self,
+        body: dict[str, Any],
+        refused: UnsupportedParameter,
+        known: list[UnsupportedParameter],
+    ) -> None:
         """Take it out of ``body``, or put what replaces it in its place."""
         body.pop(refused.name, None)
 
-    def _is_silent(self, refused: Refused, known: list[Refused]) -> bool:
+    def _is_silent(self, refused: UnsupportedParameter, known: list[UnsupportedParameter]) -> bool:
         """Whether the user need not hear of it."""
         return refused.name in self.silently
 
@@ -89,13 +101,15 @@ class LeavingOutProvider(RemoteProvider):
 
         def bound() -> AsyncGenerator[StreamChunk, None]:
             assert made is not None
-            said = stated(messages, made.schema) if dialect is JSON_OBJECT else messages
+            said = (
+                add_schema_to_prompt(messages, made.schema) if dialect is JSON_OBJECT else messages
+            )
             body = build(said, parameters)
             chunks = self._asked(path, body, model, decoder, headers, is_bound=True)
-            return unwrapping(chunks) if made.is_wrapped else chunks
+            return unwrap_answer(chunks) if made.is_wrapped else chunks
 
         def unbound() -> AsyncGenerator[StreamChunk, None]:
-            body = build(stated(messages, schema), replace(parameters, schema=None))
+            body = build(add_schema_to_prompt(messages, schema), replace(parameters, schema=None))
             return self._asked(path, body, model, decoder, headers)
 
         return self._bindings.answered((path, model), schema, bound if made else None, unbound)
@@ -125,7 +139,7 @@ class LeavingOutProvider(RemoteProvider):
                     yield chunk
                 return
             except ProviderError as error:
-                if has_begun or (is_bound and refuses_schema(error)):
+                if has_begun or (is_bound and is_schema_refusal(error)):
                     raise
                 if not self._has_learned(error, path, body, model):
                     raise

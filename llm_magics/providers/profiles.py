@@ -24,7 +24,7 @@ _BEARER = KeyHeader()
 
 
 @dataclass(frozen=True, slots=True)
-class Quirks:
+class ServiceProfile:
     """
     What one service wants differently. The defaults are what most servers understand.
 
@@ -80,8 +80,8 @@ class Quirks:
 
 _NEWER_NAMES = MappingProxyType({"max_tokens": "max_completion_tokens"})
 
-PROFILES: Mapping[str, Quirks] = {
-    "openai": Quirks(
+PROFILES: Mapping[str, ServiceProfile] = {
+    "openai": ServiceProfile(
         "https://api.openai.com/v1",
         ("api.openai.com",),
         "OPENAI_API_KEY",
@@ -89,49 +89,55 @@ PROFILES: Mapping[str, Quirks] = {
         dialect=OPENAI,
         encoding_format="base64",
     ),
-    "azure": Quirks(
+    "azure": ServiceProfile(
         hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
         key_variable="AZURE_OPENAI_API_KEY",
         key_header=KeyHeader("api-key", ""),
         names=_NEWER_NAMES,
         encoding_format="base64",
     ),
-    "cerebras": Quirks(
+    "cerebras": ServiceProfile(
         "https://api.cerebras.ai/v1", ("api.cerebras.ai",), "CEREBRAS_API_KEY", dialect=CEREBRAS
     ),
-    "deepseek": Quirks(
+    "deepseek": ServiceProfile(
         "https://api.deepseek.com/v1",
         ("api.deepseek.com",),
         "DEEPSEEK_API_KEY",
         schema="json_object",
         dialect=JSON_OBJECT,
     ),
-    "groq": Quirks(
+    "groq": ServiceProfile(
         "https://api.groq.com/openai/v1",
         ("api.groq.com",),
         "GROQ_API_KEY",
         strict_models=("gpt-oss",),
     ),
-    "llamacpp": Quirks("http://127.0.0.1:8080/v1", key_variable="LLAMA_API_KEY", dialect=GRAMMAR),
-    "mistral": Quirks(
+    "llamacpp": ServiceProfile(
+        "http://127.0.0.1:8080/v1", key_variable="LLAMA_API_KEY", dialect=GRAMMAR
+    ),
+    "mistral": ServiceProfile(
         "https://api.mistral.ai/v1",
         ("api.mistral.ai",),
         "MISTRAL_API_KEY",
         names=MappingProxyType({"seed": "random_seed", "stream_options": ""}),
     ),
-    "openrouter": Quirks(
+    "openrouter": ServiceProfile(
         "https://openrouter.ai/api/v1",
         ("openrouter.ai",),
         "OPENROUTER_API_KEY",
         reasoning="reasoning",
     ),
-    "together": Quirks("https://api.together.xyz/v1", ("api.together.xyz",), "TOGETHER_API_KEY"),
-    "vllm": Quirks("http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY", dialect=GRAMMAR),
-    "other": Quirks(dialect=UNKNOWN),
+    "together": ServiceProfile(
+        "https://api.together.xyz/v1", ("api.together.xyz",), "TOGETHER_API_KEY"
+    ),
+    "vllm": ServiceProfile(
+        "http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY", dialect=GRAMMAR
+    ),
+    "other": ServiceProfile(dialect=UNKNOWN),
 }
 
 
-def profile_of(base_url: str) -> Quirks:
+def find_profile(base_url: str) -> ServiceProfile:
     """What is known of the service at ``base_url``, by its host."""
     host = urlsplit(base_url).hostname or ""
     for quirks in PROFILES.values():
@@ -142,29 +148,32 @@ def profile_of(base_url: str) -> Quirks:
 
 
 # Where the context length stands: OpenRouter and Together, vLLM, Groq, Mistral.
-_CONTEXT = ("context_length", "max_model_len", "context_window", "max_context_length")
+_CONTEXT_FIELDS = ("context_length", "max_model_len", "context_window", "max_context_length")
 
 # Mistral's flags, and OpenRouter's names of parameters.
 _FLAGS = {"completion_chat": "chat", "function_calling": "tools", "vision": "vision"}
 _PARAMETERS = {"tools": "tools", "structured_outputs": "schema", "reasoning": "reasoning"}
 
 
-def described(model: Mapping[str, Any]) -> ModelInfo:
+def parse_model(model: Mapping[str, Any]) -> ModelInfo:
     """What is told of a model; what is not told is ``None``, and not guessed."""
     price = model.get("pricing") or {}
     return ModelInfo(
         model["id"],
         _capabilities(model),
-        _context(model),
+        _context_length(model),
         input_usd=_per_million(price.get("prompt")),
         output_usd=_per_million(price.get("completion")),
         max_output_tokens=model.get("max_completion_tokens"),
     )
 
 
-def _context(model: Mapping[str, Any]) -> int | None:
+def _context_length(model: Mapping[str, Any]) -> int | None:
     meta = model.get("meta") or {}  # llama.cpp's: what it was started with, not what it could
-    told = [model.get(name) for name in _CONTEXT] + [meta.get("n_ctx"), meta.get("n_ctx_train")]
+    told = [model.get(name) for name in _CONTEXT_FIELDS] + [
+        meta.get("n_ctx"),
+        meta.get("n_ctx_train"),
+    ]
     return next((int(length) for length in told if length), None)
 
 

@@ -22,8 +22,9 @@ from llm_magics.errors import (
     nearest,
 )
 from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
-from llm_magics.providers.base import ProviderConfig, StreamingProvider
-from llm_magics.providers.identity import identity_of
+from llm_magics.providers.base import StreamingProvider
+from llm_magics.providers.configs import ProviderConfig
+from llm_magics.providers.identity import settings_digest
 from llm_magics.providers.streaming import Decoder, stream_chunks
 from llm_magics.secrets import (
     Address,
@@ -38,7 +39,7 @@ from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import UNREADABLE, is_error
 
 # Settings by which an answer cannot differ.
-_NOT_OF_THE_ANSWER = {
+_TRANSPORT_SETTINGS = {
     "api_key",
     "concurrency",
     "connect_s",
@@ -176,13 +177,13 @@ class RemoteProvider(StreamingProvider):
 
     async def identity(self, model: str) -> str:
         """Return a digest of the settings that decide the answer; credentials are not among them."""
-        return identity_of(self._answer_settings())
+        return settings_digest(self._answer_settings())
 
     async def former_identity(self, model: str) -> str:
         return json.dumps(self._answer_settings(), sort_keys=True)
 
     def _answer_settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json", exclude=_NOT_OF_THE_ANSWER)
+        return self.config.model_dump(mode="json", exclude=_TRANSPORT_SETTINGS)
 
     def _headers(self) -> Mapping[str, str]:
         """What every request says of itself."""

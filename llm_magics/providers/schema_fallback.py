@@ -25,29 +25,29 @@ from llm_magics.errors import (
     RateLimitError,
 )
 from llm_magics.parameters import ModelParameters
-from llm_magics.providers.error_bodies import told_by
+from llm_magics.providers.error_bodies import parse_error
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.schema_dialects import WRAPPER, Dialect, compiled
 
 Chunks = AsyncGenerator[StreamChunk, None]
 
 # What services say of a schema, or of an answer's format, that they do not take.
-_ABOUT_SCHEMAS = re.compile(
+_SCHEMA_WORDS = re.compile(
     r"response[_ ]?format|json[_ ]?schema|structured[_ ]outputs?|output_config|output_format"
     r"|text\.format|guided|grammar|invalid schema|schema (?:is )?too|failed_generation"
     r"|json_validate_failed",
     re.IGNORECASE,
 )
 # The words that blame the schema itself: another one may be taken.
-_THIS_SCHEMA = re.compile(
+_INVALID_SCHEMA_WORDS = re.compile(
     r"invalid (?:json )?schema|in context=|propert(?:y|ies)\b|\.schema\b|schema error"
     r"|conversion failed|too (?:complex|many|large|deep)|nesting|recursi|\$ref|grammar",
     re.IGNORECASE,
 )
 # The model's own failure to write what fits: the next answer may be bound again.
-_OF_THE_ANSWER = re.compile(r"json_validate_failed|failed_generation", re.IGNORECASE)
+_GENERATION_FAILED = re.compile(r"json_validate_failed|failed_generation", re.IGNORECASE)
 
-_ABOUT_ELSE = (
+_OTHER_ERRORS = (
     AuthenticationError,
     ConnectionError,
     ContentFilterError,
@@ -61,7 +61,9 @@ _STATUSES = frozenset({None, 400, 422, 500, 501})
 _ANY_SCHEMA = ""
 
 
-def stated(messages: Sequence[ChatMessage], schema: Mapping[str, Any]) -> list[ChatMessage]:
+def add_schema_to_prompt(
+    messages: Sequence[ChatMessage], schema: Mapping[str, Any]
+) -> list[ChatMessage]:
     """Return ``messages`` with the schema at the end of the last one of the user's."""
     told = (
         "Answer with JSON alone, and nothing before or after it, that fits this JSON schema:\n"
@@ -76,15 +78,15 @@ def stated(messages: Sequence[ChatMessage], schema: Mapping[str, Any]) -> list[C
     return [*made, ChatMessage("user", told)]
 
 
-def refuses_schema(error: ProviderError) -> bool:
+def is_schema_refusal(error: ProviderError) -> bool:
     """Whether a service refuses a request because of the schema of its answer."""
-    if isinstance(error, _ABOUT_ELSE) or error.status not in _STATUSES:
+    if isinstance(error, _OTHER_ERRORS) or error.status not in _STATUSES:
         return False
-    return bool(_ABOUT_SCHEMAS.search(_words(error)))
+    return bool(_SCHEMA_WORDS.search(_error_text(error)))
 
 
-def _words(error: ProviderError) -> str:
-    told = told_by(error.body)
+def _error_text(error: ProviderError) -> str:
+    told = parse_error(error.body)
     body = error.body.get("error") if isinstance(error.body, Mapping) else None
     parameter = body.get("param") if isinstance(body, Mapping) else None
     return " ".join(
@@ -92,7 +94,7 @@ def _words(error: ProviderError) -> str:
     )
 
 
-class SchemaBindings:
+class SchemaFallback:
     """What the models of a provider were found not to take."""
 
     def __init__(self) -> None:
@@ -119,7 +121,7 @@ class SchemaBindings:
             model,
             schema,
             (lambda: ask(messages, parameters)) if has_form else None,
-            lambda: ask(stated(messages, schema), replace(parameters, schema=None)),
+            lambda: ask(add_schema_to_prompt(messages, schema), replace(parameters, schema=None)),
         )
 
     async def answered(
@@ -138,7 +140,7 @@ class SchemaBindings:
             bound: asks with the schema; ``None`` where it has no form for this service.
             unbound: asks with the schema in the prompt.
         """
-        key = _digest(schema)
+        key = _schema_digest(schema)
         if bound is not None and not self._is_known(model, key):
             has_begun = False
             chunks = bound()
@@ -148,7 +150,7 @@ class SchemaBindings:
                     yield chunk
                 return
             except ProviderError as error:
-                if has_begun or not refuses_schema(error):
+                if has_begun or not is_schema_refusal(error):
                     raise
                 noted = self._note(model, key, error)
             finally:
@@ -174,30 +176,30 @@ class SchemaBindings:
     def _note(
         self, model: tuple[str, str], key: str, error: ProviderError
     ) -> tuple[str, str, str] | None:
-        words = _words(error)
-        if _OF_THE_ANSWER.search(words):
+        words = _error_text(error)
+        if _GENERATION_FAILED.search(words):
             return None
-        noted = (*model, key if _THIS_SCHEMA.search(words) else _ANY_SCHEMA)
+        noted = (*model, key if _INVALID_SCHEMA_WORDS.search(words) else _ANY_SCHEMA)
         self._refused.add(noted)
         return noted
 
 
-def _digest(schema: Mapping[str, Any]) -> str:
+def _schema_digest(schema: Mapping[str, Any]) -> str:
     text = json.dumps(dict(schema), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # The beginning of an answer inside the object that was put around its schema, and parts of it.
-_BEGINNING = re.compile(rf'\s*\{{\s*"{WRAPPER}"\s*:\s*')
-_BEGUN = re.compile(
+_WRAPPER_START = re.compile(rf'\s*\{{\s*"{WRAPPER}"\s*:\s*')
+_PARTIAL_WRAPPER_START = re.compile(
     r"\s*(?:\{\s*(?:"
     + "|".join(re.escape(f'"{WRAPPER}"'[:length]) for length in range(len(WRAPPER) + 2, 0, -1))
     + rf'|"{WRAPPER}"\s*)?)?'
 )
-_END = re.compile(r"\s*\}\s*")
+_WRAPPER_END = re.compile(r"\s*\}\s*")
 
 
-class Unwrapping:
+class AnswerUnwrapper:
     """
     Takes the object off an answer that was wrapped in one, while it comes.
 
@@ -224,12 +226,12 @@ class Unwrapping:
         return chunk._replace(text=text) if text != chunk.text else chunk
 
     def _begun(self, text: str) -> str:
-        found = _BEGINNING.match(text)
+        found = _WRAPPER_START.match(text)
         # The white space after the colon may go on in the next chunk.
         if found is not None and found.end() < len(text):
             self._is_wrapped = True
             return text[found.end() :]
-        if found is not None or _BEGUN.fullmatch(text):
+        if found is not None or _PARTIAL_WRAPPER_START.fullmatch(text):
             self._held = text
             return ""
         self._is_wrapped = False
@@ -244,13 +246,13 @@ class Unwrapping:
         """Return what was held back and is part of the answer."""
         held, self._held = self._held, ""
         if self._is_wrapped:
-            return "" if _END.fullmatch(held) else held
+            return "" if _WRAPPER_END.fullmatch(held) else held
         return held
 
 
-async def unwrapping(chunks: Chunks) -> Chunks:
+async def unwrap_answer(chunks: Chunks) -> Chunks:
     """Yield ``chunks`` without the object around the answer."""
-    work = Unwrapping()
+    work = AnswerUnwrapper()
     try:
         async for chunk in chunks:
             yield work.take(chunk)

@@ -37,10 +37,10 @@ class Decoder(Protocol):
 
 
 # Makes an error's body, its status (None inside a stream) and its headers into an error.
-Refusal = Callable[[Any, int | None, Any], ProviderError]
+ErrorMapper = Callable[[Any, int | None, Any], ProviderError]
 
 # How long a connection may stay open after the answer has said that it is finished.
-_AFTER_THE_END_S = 2.0
+_END_TIMEOUT_S = 2.0
 
 
 async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchange)
@@ -48,7 +48,7 @@ async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchang
     path: str,
     body: dict[str, Any],
     decoder: Decoder,
-    refused: Refusal,
+    refused: ErrorMapper,
     headers: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[StreamChunk, None]:
     """
@@ -65,7 +65,7 @@ async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchang
             if not stream.ok:
                 reply = await stream.reply()
                 raise refused(reply.json(), reply.status, reply.headers)
-            async for chunk in _decoded(stream, decoder, refused):
+            async for chunk in _decode(stream, decoder, refused):
                 yield chunk
     except InStreamError as error:
         raise refused(error.body, None, answered) from None
@@ -80,15 +80,15 @@ async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchang
         raise ConnectionError(msg, hint="Run the cell again.")
 
 
-async def _decoded(
-    stream: ByteStream, decoder: Decoder, refused: Refusal
+async def _decode(
+    stream: ByteStream, decoder: Decoder, refused: ErrorMapper
 ) -> AsyncGenerator[StreamChunk, None]:
     elapsed_s = 0.0
     content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/html":
-        raise _web_page(await stream.reply())
+        raise _web_page_error(await stream.reply())
     if content_type == "application/json":  # it was asked to stream, and does not
-        body = _object(await stream.reply(), refused)
+        body = _read_object(await stream.reply(), refused)
         for chunk in decoder.whole(body, stream.elapsed_s):
             yield chunk
         failure = body if body.get("error") else getattr(decoder, "failure", None)
@@ -102,20 +102,20 @@ async def _decoded(
         if decoder.finished and not is_hurried:
             # Usage may follow. To close before the end would have the connection reset; to
             # wait for an end that never comes would hang.
-            stream.end_within(_AFTER_THE_END_S)
+            stream.end_within(_END_TIMEOUT_S)
             is_hurried = True
     for chunk in decoder.flush(elapsed_s):
         yield chunk
 
 
-def _web_page(reply: Reply) -> ConfigurationError:
+def _web_page_error(reply: Reply) -> ConfigurationError:
     text = re.sub(r"<[^>]*>", " ", reply.body[:4000].decode("utf-8", "replace"))
     msg = f"A web page came in place of an answer: {' '.join(text.split())[:80]!r}"
     hint = "Check the provider's base_url; perhaps a proxy answered in its place."
     return ConfigurationError(msg, hint=hint, status=reply.status, retryable=True)
 
 
-def _object(reply: Reply, refused: Refusal) -> dict[str, Any]:
+def _read_object(reply: Reply, refused: ErrorMapper) -> dict[str, Any]:
     body = read_json(reply.body)
     # Status 200 does not make it an answer. What comes beside an error is handed out before it.
     if not isinstance(body, dict) or (body.get("error") and not body.get("choices")):
@@ -124,13 +124,13 @@ def _object(reply: Reply, refused: Refusal) -> dict[str, Any]:
 
 
 # Servers keep a model for minutes after a call; so long it is not asked about again.
-_SURELY_LOADED_S = 60.0
+_LOADED_TTL_S = 60.0
 
 # To tell of the loading is not worth a long wait.
-_PATIENCE_S = 1.0
+_LOOKUP_TIMEOUT_S = 1.0
 
 
-class Loading:
+class LoadingNotice:
     """Says of a model that it is being loaded, where the server has it on disk alone."""
 
     def __init__(self, find: Callable[[str], Awaitable[ModelInfo | None]]) -> None:
@@ -142,17 +142,19 @@ class Loading:
         """What to show while ``model`` is waited for; nothing where it is in memory already."""
         now = time.monotonic()
         asked_at, self._asked_at[model] = self._asked_at.get(model), now
-        if asked_at is not None and now - asked_at < _SURELY_LOADED_S:
+        if asked_at is not None and now - asked_at < _LOADED_TTL_S:
             return None
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_LOOKUP_TIMEOUT_S):
                 info = await self._find(model)
         except (LLMError, TimeoutError):  # the call itself will say what is wrong
             return None
-        return None if info is None or info.loaded is not False else Progress(told(info))
+        return (
+            None if info is None or info.loaded is not False else Progress(loading_message(info))
+        )
 
 
-def told(info: ModelInfo) -> str:
+def loading_message(info: ModelInfo) -> str:
     """That a model is being loaded, and how large it is where that is known."""
     size = info.size_bytes
     if not size:

@@ -11,7 +11,7 @@ from typing import Any
 from llm_magics.completeness import Outcome
 from llm_magics.errors import LLMError
 from llm_magics.parameters import ModelParameters
-from llm_magics.providers.identity import headers_without_credentials
+from llm_magics.providers.identity import remove_credential_headers
 from llm_magics.runtime.parsing import answer_in_thoughts
 from llm_magics.runtime.response import Response, outcome
 from llm_magics.runtime.routing import Route
@@ -85,7 +85,7 @@ class AnswerLookup:
         """Digests of all that decides the answer, and of whose answer it is; credentials do not."""
         provider, model = self._route.provider, self._route.model
         identity, former = await provider.identity(model), await provider.former_identity(model)
-        headers = headers_without_credentials(self._headers)
+        headers = remove_credential_headers(self._headers)
         self._key = self._digest(identity, headers)
         self._former_key = self._digest(former, self._headers)
 

@@ -17,7 +17,7 @@ from llm_magics import host
 from llm_magics._util.terminal import visible
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, nearest
 from llm_magics.providers.base import BaseModelProvider
-from llm_magics.providers.model_catalog import providers_of
+from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import pricing
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.runtime.session import Session
@@ -220,7 +220,7 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
     if name is None:
         short_names = [*session.config.aliases, *session.config.routes]
         listings = await session.model_names()
-        elsewhere = [_qualified_name_hint(session, each, model) for each in providers_of(model)]
+        elsewhere = [_qualified_name_hint(session, each, model) for each in find_providers(model)]
         name = find_provider_of(candidate.model, listings, short_names, elsewhere)
     if not model:
         msg = f'"{candidate.model}" names no model.'

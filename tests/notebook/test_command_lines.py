@@ -18,7 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from llm_magics._util.tables import WideFrame
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook.parsers import split, unescaped, without_comment
-from llm_magics.providers.model_catalog import providers_of
+from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import models
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
@@ -172,7 +172,7 @@ def test_a_bare_cloud_model_says_what_to_write(
 
 def test_a_name_of_no_family_belongs_to_no_cloud() -> None:
     """Names of local models are not sent anywhere."""
-    assert providers_of("llama3.2") == providers_of("text") == providers_of("") == []
+    assert find_providers("llama3.2") == find_providers("text") == find_providers("") == []
 
 
 def test_health_of_named_providers(shell: InteractiveShell) -> None:

@@ -12,14 +12,14 @@ import pytest
 
 from llm_magics.providers import create_provider, model_catalog
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.model_catalog import table_of
+from llm_magics.providers.model_catalog import build_table
 from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.serving import Asked, Says, as_json, serving
 
 
 def test_the_table_bears_its_date_and_source() -> None:
     """And knows the models that people ask for, with capabilities that the project has words for."""
-    assert date.fromisoformat(model_catalog.as_of()) >= date(2026, 11, 1)
+    assert date.fromisoformat(model_catalog.table_date()) >= date(2026, 11, 1)
     text = files("llm_magics.providers").joinpath("models.json").read_text("utf-8")
     table = json.loads(text)
     assert table["source"].startswith("litellm")
@@ -33,17 +33,17 @@ def test_the_table_bears_its_date_and_source() -> None:
 
 def test_what_the_service_tells_counts_more() -> None:
     """The table fills in only what was left open; a dated name has its family's row."""
-    mini = model_catalog.completed("openai", ModelInfo("gpt-4o-mini"))
+    mini = model_catalog.complete_info("openai", ModelInfo("gpt-4o-mini"))
     assert {"chat", "vision", "tools", "schema"} <= set(mini.capabilities)
     assert mini.context == 128_000
     assert mini.input_usd == 0.15
-    assert model_catalog.completed("openai", ModelInfo("gpt-4o-mini", context=5)).context == 5
-    small = model_catalog.completed("openai", ModelInfo("text-embedding-3-small"))
+    assert model_catalog.complete_info("openai", ModelInfo("gpt-4o-mini", context=5)).context == 5
+    small = model_catalog.complete_info("openai", ModelInfo("text-embedding-3-small"))
     assert small.capabilities == ("embeddings",)
-    dated = model_catalog.completed("anthropic", ModelInfo("claude-haiku-4-5-20991231"))
+    dated = model_catalog.complete_info("anthropic", ModelInfo("claude-haiku-4-5-20991231"))
     assert dated.context == 200_000
-    assert model_catalog.completed("openai", ModelInfo("nobody")) == ModelInfo("nobody")
-    assert model_catalog.completed("nobody", ModelInfo("x")) == ModelInfo("x")
+    assert model_catalog.complete_info("openai", ModelInfo("nobody")) == ModelInfo("nobody")
+    assert model_catalog.complete_info("nobody", ModelInfo("x")) == ModelInfo("x")
 
 
 def test_the_providers_use_it() -> None:
@@ -72,7 +72,7 @@ def test_it_is_made_from_the_published_table() -> None:
         "other": {"litellm_provider": "bedrock", "mode": "chat"},
         "odd": {"litellm_provider": "openai", "mode": "rerank"},
     }  # fmt: skip
-    table = table_of(entries, "litellm-1", "2026-01-02")
+    table = build_table(entries, "litellm-1", "2026-01-02")
     assert table["as_of"] == "2026-01-02"
     assert table["models"] == {
         "anthropic": {},

@@ -12,7 +12,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics.parameters import Tool
-from llm_magics.providers.echo import calls_in
+from llm_magics.providers.echo import parse_calls
 
 
 def weather(city: str, days: int = 1) -> str:
@@ -37,7 +37,7 @@ WEATHER = Tool(
 )
 def test_a_written_call_is_a_call(text: str, arguments: dict[str, object]) -> None:
     """By place or by name, with brackets in its texts, within other words."""
-    (call,) = calls_in(text, [WEATHER])
+    (call,) = parse_calls(text, [WEATHER])
     assert (call.name, call.arguments) == ("weather", arguments)
 
 
@@ -59,20 +59,20 @@ def test_a_written_call_is_a_call(text: str, arguments: dict[str, object]) -> No
 )
 def test_other_words_are_none(text: str) -> None:
     """Names, other calls and what Python would refuse: nothing is called, or run."""
-    assert calls_in(text, [WEATHER]) == ()
+    assert parse_calls(text, [WEATHER]) == ()
 
 
 @given(st.text(max_size=60), st.integers())
 def test_any_literal_comes_through(city: str, days: int) -> None:
     """What was written is what is called with."""
-    (call,) = calls_in(f"x {'weather'}({city!r}, {days!r}) y", [WEATHER])
+    (call,) = parse_calls(f"x {'weather'}({city!r}, {days!r}) y", [WEATHER])
     assert json.loads(call.arguments_text) == {"city": city, "days": days}
 
 
 @given(st.text("weather()'\"\\,= \n", max_size=80))
 def test_no_text_breaks_it(text: str) -> None:
     """Whatever is written, there are calls in it or none."""
-    for call in calls_in(text, [WEATHER]):
+    for call in parse_calls(text, [WEATHER]):
         assert isinstance(call.arguments, dict)
 
 
@@ -82,7 +82,7 @@ def test_a_long_row_of_brackets_takes_no_time() -> None:
     for size in (500, 2000):
         began = time.perf_counter()
         for _ in range(5):
-            calls_in("weather((" * size + ")" * size * 3, [WEATHER])
+            parse_calls("weather((" * size + ")" * size * 3, [WEATHER])
         times.append(time.perf_counter() - began)
     assert times[1] < 12 * times[0] + 0.5
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.providers import create_provider
-from llm_magics.providers.error_mapping import told_by
-from llm_magics.providers.openai_errors import classified
+from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.openai_errors import map_openai_error
 from tests.support.serving import Asked, Says, as_json, serving
 
 HI = [ChatMessage("user", "hi")]
@@ -144,8 +144,13 @@ def test_errors_of_every_shape_are_read(
     body: Any, message: str, code: Any, kind: str | None, status: int | None
 ) -> None:
     """OpenAI, LM Studio, FastAPI, Hugging Face, TGI, Scaleway, Mistral, Groq, and a proxy."""
-    told = told_by(body)
-    assert (told.message, told.code, told.kind, told.status) == (message, code, kind, status)
+    details = parse_error(body)
+    assert (details.message, details.code, details.kind, details.status) == (
+        message,
+        code,
+        kind,
+        status,
+    )
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
@@ -160,7 +165,7 @@ def test_errors_of_every_shape_are_read(
 )  # fmt: skip
 def test_no_body_breaks_the_reading(body: Any, status: int | None) -> None:
     """Whatever a server sends, there is an error to raise."""
-    assert isinstance(classified(body, status, "openai", "m", {}), errors.ProviderError)
+    assert isinstance(map_openai_error(body, status, "openai", "m", {}), errors.ProviderError)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_words_count_where_there_is_no_code(
     status: int, message: str, made: type[errors.ProviderError]
 ) -> None:
     """Only with a status that blames the caller: an error may repeat any prompt."""
-    error = classified({"error": {"message": message}}, status, "openai", "m", {})
+    error = map_openai_error({"error": {"message": message}}, status, "openai", "m", {})
     assert type(error) is made
 
 
@@ -196,8 +201,8 @@ def test_how_long_the_service_wants_to_be_left_alone(
 ) -> None:
     """Seconds, milliseconds, a date; and x-should-retry has the last word."""
     body = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
-    assert classified(body, 429, "openai", "m", headers).retry_after == expected
-    never = classified(body, 429, "openai", "m", {**headers, "x-should-retry": "false"})
+    assert map_openai_error(body, 429, "openai", "m", headers).retry_after == expected
+    never = map_openai_error(body, 429, "openai", "m", {**headers, "x-should-retry": "false"})
     assert not never.retryable
 
 

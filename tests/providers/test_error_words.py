@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.providers import create_provider
-from llm_magics.providers.error_bodies import told_by
-from llm_magics.providers.openai_errors import classified
+from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.openai_errors import map_openai_error
 from tests.support.serving import Asked, Says, as_json, serving
 
 HI = [ChatMessage("user", "hi")]
@@ -115,8 +115,8 @@ def cases(table: list[tuple[str, int, Any]]) -> list[Any]:
 def test_a_prompt_too_long_is_recognised_in_every_services_words(status: int, body: Any) -> None:
     """Whole and in the middle of a stream, where there is no status; never retried."""
     for known in (status, None):
-        error = classified(body, known, "openai", "m", {})
-        assert type(error) is errors.ContextLengthError, (known, told_by(body))
+        error = map_openai_error(body, known, "openai", "m", {})
+        assert type(error) is errors.ContextLengthError, (known, parse_error(body))
         assert not error.retryable
         assert error.hint
 
@@ -125,7 +125,7 @@ def test_a_prompt_too_long_is_recognised_in_every_services_words(status: int, bo
 def test_what_a_message_quotes_does_not_count(status: int, body: Any) -> None:
     """A prompt that speaks of context windows, and limits that are others, are not mistaken."""
     for known in (status, None):
-        error = classified(body, known, "openai", "m", {})
+        error = map_openai_error(body, known, "openai", "m", {})
         if known is None and status in (401, 500):
             continue  # their status says what they are
         assert not isinstance(error, errors.ContextLengthError)
@@ -135,7 +135,7 @@ def test_what_a_message_quotes_does_not_count(status: int, body: Any) -> None:
 def test_a_request_too_large_for_a_tier_is_not_retried(status: int, body: Any) -> None:
     """It is a rate limit, and no waiting helps; the hint says what does."""
     for known in (status, None):
-        error = classified(body, known, "openai", "m", {"retry-after": "1"})
+        error = map_openai_error(body, known, "openai", "m", {"retry-after": "1"})
         assert type(error) is errors.RateLimitError
         assert not error.retryable
         assert "does not help" in (error.hint or "")
@@ -144,7 +144,7 @@ def test_a_request_too_large_for_a_tier_is_not_retried(status: int, body: Any) -
 def test_a_reached_limit_is_retried() -> None:
     """One that fits in the limit, and comes too early."""
     message = "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29937, Requested 385."
-    error = classified(
+    error = map_openai_error(
         {"error": {"message": message, "code": "rate_limit_exceeded"}}, 429, "o", "m", {}
     )
     assert type(error) is errors.RateLimitError
@@ -214,7 +214,7 @@ def test_a_context_that_overflows_in_a_stream_is_recognised() -> None:
 def test_an_error_in_a_list_reads_like_others(settings: dict[str, Any]) -> None:
     """Google's, in a stream, and whole after status 200 or 503."""
     body = [{"error": GEMINI}]
-    whole = classified(body, 503, "openai", "m", {})
+    whole = map_openai_error(body, 503, "openai", "m", {})
     streamed = in_stream("openai", body, **settings)
     for error in (whole, streamed):
         assert "The model is overloaded" in str(error)
@@ -242,7 +242,7 @@ def test_an_error_in_a_list_reads_like_others(settings: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_nested_errors_are_unwrapped(body: Any, message: str) -> None:
     """JSON text in an error, an error in an error, lists: the innermost words are the message."""
-    assert told_by(body).message == message
+    assert parse_error(body).message == message
 
 
 TEXTS = st.sampled_from([body for _, _, body in TOO_LONG])
@@ -255,7 +255,9 @@ def test_wrapping_an_error_does_not_hide_it(body: Any, levels: int, in_list: boo
     for level in range(levels):
         text = json.dumps(body)
         body = {"error": text} if level % 2 else {"error": {"message": text, "code": 400}}
-    error = classified([body] if in_list and isinstance(body, dict) else body, 400, "o", "m", {})
+    error = map_openai_error(
+        [body] if in_list and isinstance(body, dict) else body, 400, "o", "m", {}
+    )
     assert type(error) is errors.ContextLengthError
 
 

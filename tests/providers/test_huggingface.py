@@ -11,8 +11,8 @@ import pytest
 
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.hf_hub import token
-from llm_magics.providers.huggingface import HuggingFaceConfig, HuggingFaceProvider, pooled
+from llm_magics.providers.hf_hub import find_token
+from llm_magics.providers.huggingface import HuggingFaceConfig, HuggingFaceProvider, pool_vector
 from tests.support.fake_huggingface import CHAT, EMBED, FakeHuggingFace
 from tests.support.fake_openai import unit
 from tests.support.serving import Says, as_json, serving
@@ -39,14 +39,14 @@ def test_the_token_is_found_where_the_hub_keeps_it(
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert token() == ("", "")
+    assert find_token() == ("", "")
     assert HuggingFaceConfig().api_key is None
     assert asyncio.run(HuggingFaceProvider().initialize()) is False
     (tmp_path / "token").write_text(f"{KEY}\n")
-    assert token() == (KEY, f"file {tmp_path / 'token'}")
+    assert find_token() == (KEY, f"file {tmp_path / 'token'}")
     assert KEY not in repr(HuggingFaceConfig())
     monkeypatch.setenv("HF_TOKEN", "another-key-here")
-    assert token() == ("another-key-here", "HF_TOKEN")
+    assert find_token() == ("another-key-here", "HF_TOKEN")
     assert HuggingFaceProvider.own_key_source() == "HF_TOKEN"
 
 
@@ -74,9 +74,9 @@ def test_vectors_come_by_feature_extraction(tokens: bool) -> None:
 
 def test_pooling() -> None:
     """A vector is left as it is; vectors of tokens become their normalised mean."""
-    assert pooled([1.0, 2.0]) == [1.0, 2.0]
-    assert pooled([[[3.0, 0.0], [0.0, 4.0]]]) == pytest.approx([0.6, 0.8])
-    assert pooled([]) == []
+    assert pool_vector([1.0, 2.0]) == [1.0, 2.0]
+    assert pool_vector([[[3.0, 0.0], [0.0, 4.0]]]) == pytest.approx([0.6, 0.8])
+    assert pool_vector([]) == []
 
 
 def test_who_shall_serve_it_is_part_of_the_name() -> None:

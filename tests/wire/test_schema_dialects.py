@@ -21,7 +21,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import create_provider
-from llm_magics.providers.schema_fallback import Unwrapping
+from llm_magics.providers.schema_fallback import AnswerUnwrapper
 from llm_magics.schemas import fitted, schema_of, validated
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.schema_dialects import (
@@ -359,7 +359,7 @@ def test_an_answer_is_unwrapped_however_it_is_cut(
     text = (
         json.dumps({"answer": value} if is_wrapped else value, indent=indent) + "\n" * is_wrapped
     )
-    work, said, at = Unwrapping(), "", 0
+    work, said, at = AnswerUnwrapper(), "", 0
     for length in [*cuts, len(text)]:
         said += work.take(StreamChunk(text[at : at + length])).text
         at += length

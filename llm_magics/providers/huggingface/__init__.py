@@ -18,14 +18,14 @@ from llm_magics._util.text import batches_in_order
 from llm_magics.errors import ProviderError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
-from llm_magics.providers.hf_hub import token
-from llm_magics.providers.openai_compatible import OpenAILikeConfig, OpenAILikeProvider
+from llm_magics.providers.hf_hub import find_token
+from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, StreamChunk
 from llm_magics.wire.decoders import is_error
 
 
-def pooled(given: list[Any]) -> list[float]:
+def pool_vector(given: list[Any]) -> list[float]:
     """
     The vector of a text: as given, or the normalised mean over its tokens.
 
@@ -40,21 +40,21 @@ def pooled(given: list[Any]) -> list[float]:
     return [value / norm for value in mean]
 
 
-_OWN = "https://router.huggingface.co"
+_ROUTER_URL = "https://router.huggingface.co"
 
 # What text-embeddings-inference takes at once unless told otherwise.
-_MOST_TEXTS = 32
+_MAX_TEXTS = 32
 
 
-class HuggingFaceConfig(OpenAILikeConfig):
+class HuggingFaceConfig(OpenAICompatibleConfig):
     """
     Attributes:
         base_url: the router's address, without ``/v1``.
         api_key: the token; that of ``HF_TOKEN`` or of ``hf auth login`` unless given.
     """
 
-    base_url: str = Field(_OWN)
-    api_key: Secret | None = Field(default_factory=lambda: Secret.of(token()[0]))
+    base_url: str = Field(_ROUTER_URL)
+    api_key: Secret | None = Field(default_factory=lambda: Secret.of(find_token()[0]))
 
     @field_validator("base_url", mode="after")
     @classmethod
@@ -62,7 +62,7 @@ class HuggingFaceConfig(OpenAILikeConfig):
         return value.rstrip("/").removesuffix("/v1")
 
 
-class HuggingFaceProvider(OpenAILikeProvider):
+class HuggingFaceProvider(OpenAICompatibleProvider):
     """Hugging Face's router to those who serve its models."""
 
     name = "huggingface"
@@ -70,12 +70,12 @@ class HuggingFaceProvider(OpenAILikeProvider):
     capabilities = ("chat", "embeddings", "vision", "tools", "schema", "reasoning")
     key_variable = "HF_TOKEN"
     environment = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HOME")
-    usual_address = own_address = _OWN
+    usual_address = own_address = _ROUTER_URL
     config: HuggingFaceConfig
 
     @classmethod
     def own_key_source(cls) -> str:
-        return token()[1]
+        return find_token()[1]
 
     def _path(self, path: str, model: str) -> str:
         return f"/v1{path}"
@@ -83,7 +83,7 @@ class HuggingFaceProvider(OpenAILikeProvider):
     async def describe_models(self) -> list[ModelInfo]:
         listing = await self._listing()
         with self._reading():
-            return sorted(map(_described, listing), key=lambda info: info.name)
+            return sorted(map(_parse_model, listing), key=lambda info: info.name)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -95,7 +95,7 @@ class HuggingFaceProvider(OpenAILikeProvider):
         repository = model.partition(":")[0]
         path = f"/hf-inference/models/{repository}/pipeline/feature-extraction"
         vectors: list[object] = []
-        for batch in batches_in_order(texts, _MOST_TEXTS):
+        for batch in batches_in_order(texts, _MAX_TEXTS):
             body = {"inputs": batch, "normalize": True}
             reply = await self._send("POST", path, body, model)
             said = reply.json()
@@ -104,7 +104,7 @@ class HuggingFaceProvider(OpenAILikeProvider):
             if not isinstance(said, list) or len(said) != len(batch):
                 msg = f"{self.name}/{model} did not give a vector for each of {len(batch)} texts."
                 raise ProviderError(msg, provider=self.name, model=model, body=said)
-            vectors += [_pooled(each) for each in said]
+            vectors += [_try_pool(each) for each in said]
         return Embeddings.of_rows(vectors)
 
     # Its vectors come by a road of its own, and not by that of its kin.
@@ -112,15 +112,15 @@ class HuggingFaceProvider(OpenAILikeProvider):
     generate_shortened = BaseModelProvider.generate_shortened
 
 
-def _pooled(given: Any) -> object:
+def _try_pool(given: Any) -> object:
     """The vector of a text, ``None`` where it cannot be read."""
     try:
-        return pooled(given)
+        return pool_vector(given)
     except (TypeError, ValueError, OverflowError, LookupError):
         return None
 
 
-def _described(model: dict[str, Any]) -> ModelInfo:
+def _parse_model(model: dict[str, Any]) -> ModelInfo:
     """What the router says of a model, over those who serve it now; the cheapest one's price."""
     serving = [each for each in model.get("providers") or () if each.get("status") == "live"]
     seen = (model.get("architecture") or {}).get("input_modalities") or ()

@@ -40,14 +40,14 @@ logging.disable_progress_bar()
 _NO_BOUND = 10**9
 
 # How often, in seconds, one who waits for the model looks whether it shall wait on.
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 # Texts embedded at once, padded to the longest of them.
 _BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GenerationResult:
     """How a text came to an end, and the tokens it took."""
 
     finish_reason: Literal["stop", "length"]
@@ -55,7 +55,7 @@ class Written:
     output_tokens: int
 
 
-class Writer:
+class TextGenerator:
     """A model that writes."""
 
     def __init__(self, folder: Path, gguf_file: str | None) -> None:
@@ -93,7 +93,7 @@ class Writer:
         parameters: ModelParameters,
         say: Callable[[str], None],
         stopped: threading.Event,
-    ) -> Written:
+    ) -> GenerationResult:
         """
         Go on after ``tokens``, calling ``say`` with each piece of text.
 
@@ -104,9 +104,9 @@ class Writer:
         if self.context and read >= self.context:
             msg = f"The prompt is {read} tokens long, and the model reads {self.context}."
             raise ContextLengthError(msg, hint="Shorten it.")
-        streamer = _Saying(self._tokenizer, say, parameters.stop)
-        halt = _Halt(stopped, streamer)
-        with _held(self._lock, stopped), torch.inference_mode():
+        streamer = _PieceStreamer(self._tokenizer, say, parameters.stop)
+        halt = _StopOnRequest(stopped, streamer)
+        with _hold(self._lock, stopped), torch.inference_mode():
             if parameters.seed is not None:
                 torch.manual_seed(parameters.seed)
             output = self._model.generate(
@@ -117,7 +117,7 @@ class Writer:
             )
         written = int(output.shape[1]) - read
         ended = streamer.has_stopped or int(output[0, -1]) in self._ends()
-        return Written("stop" if ended else "length", read, written)
+        return GenerationResult("stop" if ended else "length", read, written)
 
     def _how(self, parameters: ModelParameters, read: int) -> dict[str, Any]:
         longest = (self.context or _NO_BOUND) - read
@@ -144,9 +144,9 @@ class Writer:
 
 
 @contextmanager
-def _held(lock: threading.Lock, stopped: threading.Event) -> Iterator[None]:
+def _hold(lock: threading.Lock, stopped: threading.Event) -> Iterator[None]:
     """Hold ``lock``; whoever is stopped while waiting for it goes on at once, and halts."""
-    while not (has_it := lock.acquire(timeout=_LOOK_S)) and not stopped.is_set():
+    while not (has_it := lock.acquire(timeout=_POLL_S)) and not stopped.is_set():
         pass
     try:
         if not has_it:
@@ -158,7 +158,7 @@ def _held(lock: threading.Lock, stopped: threading.Event) -> Iterator[None]:
             lock.release()
 
 
-class _Saying(TextStreamer):
+class _PieceStreamer(TextStreamer):
     """Hands text on as it is written, holding back what may be the start of a stop sequence."""
 
     def __init__(self, tokenizer: Any, say: Callable[[str], None], stops: Sequence[str]) -> None:
@@ -190,10 +190,10 @@ class _Saying(TextStreamer):
         return 0
 
 
-class _Halt(StoppingCriteria):
+class _StopOnRequest(StoppingCriteria):
     """Ends the writing when it is told to, or when a stop sequence was written."""
 
-    def __init__(self, stopped: threading.Event, streamer: _Saying) -> None:
+    def __init__(self, stopped: threading.Event, streamer: _PieceStreamer) -> None:
         self._stopped = stopped
         self._streamer = streamer
 
@@ -212,8 +212,8 @@ class Embedder:
         """Load it from ``folder``; how it pools is what it was trained with, unless given."""
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModel.from_pretrained(folder).eval()
-        self._pooling = pooling or pooling_of(folder)
-        self._longest = longest_of(folder) or self._model.config.max_position_embeddings
+        self._pooling = pooling or read_pooling(folder)
+        self._longest = read_max_length(folder) or self._model.config.max_position_embeddings
         self._lock = threading.Lock()
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
@@ -231,7 +231,7 @@ class Embedder:
             tokens += int(batch["attention_mask"].sum())
             with self._lock, torch.inference_mode():
                 states = self._model(**batch).last_hidden_state
-            pooled = _pooled(states, batch["attention_mask"], self._pooling)
+            pooled = _pool(states, batch["attention_mask"], self._pooling)
             parts.append(torch.nn.functional.normalize(pooled, dim=1).float().numpy())
         came = np.concatenate(parts)
         vectors = np.empty_like(came)
@@ -239,7 +239,7 @@ class Embedder:
         return vectors, tokens
 
 
-def _pooled(states: Any, mask: Any, pooling: Pooling) -> Any:
+def _pool(states: Any, mask: Any, pooling: Pooling) -> Any:
     if pooling == "cls":
         return states[:, 0]
     if pooling == "last":
@@ -249,21 +249,21 @@ def _pooled(states: Any, mask: Any, pooling: Pooling) -> Any:
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
 
 
-def pooling_of(folder: Path) -> Pooling:
+def read_pooling(folder: Path) -> Pooling:
     """How a model of sentence-transformers pools, from its own files; the mean where none say."""
-    told = _json(folder / "1_Pooling" / "config.json")
+    told = _read_json(folder / "1_Pooling" / "config.json")
     if told.get("pooling_mode_cls_token"):
         return "cls"
     return "last" if told.get("pooling_mode_lasttoken") else "mean"
 
 
-def longest_of(folder: Path) -> int | None:
+def read_max_length(folder: Path) -> int | None:
     """The longest text that a model of sentence-transformers was made for, in tokens."""
-    longest = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    longest = _read_json(folder / "sentence_bert_config.json").get("max_seq_length")
     return int(longest) if longest else None
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         told = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):

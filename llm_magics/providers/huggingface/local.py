@@ -30,8 +30,9 @@ from llm_magics.errors import (
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
 from llm_magics.providers import hf_hub
-from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
-from llm_magics.providers.schema_fallback import stated
+from llm_magics.providers.base import ModelInfo, StreamingProvider
+from llm_magics.providers.configs import ProviderConfig
+from llm_magics.providers.schema_fallback import add_schema_to_prompt
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage
 from llm_magics.wire import openai_chat
 
@@ -39,10 +40,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llm_magics.providers.huggingface.inference import Embedder, Writer, Written
+    from llm_magics.providers.huggingface.inference import (
+        Embedder,
+        GenerationResult,
+        TextGenerator,
+    )
 
 
-def missing() -> list[str]:
+def missing_packages() -> list[str]:
     """The packages that are not there."""
     return [name for name in ("torch", "transformers") if find_spec(name) is None]
 
@@ -52,7 +57,7 @@ def is_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or Path(model).is_absolute()
 
 
-def on_disk(model: str) -> Path | None:
+def find_on_disk(model: str) -> Path | None:
     """The folder or file of ``model``, if it is on this machine."""
     if is_path(model):
         path = Path(model).expanduser()
@@ -60,7 +65,7 @@ def on_disk(model: str) -> Path | None:
     return hf_hub.cached_folder(model)
 
 
-def config_of(folder: Path | None) -> dict[str, Any]:
+def read_model_config(folder: Path | None) -> dict[str, Any]:
     """What a model's folder says of it; nothing where there is none."""
     try:
         told = json.loads((folder or Path()).joinpath("config.json").read_text("utf-8"))
@@ -103,10 +108,10 @@ class HuggingFaceLocalProvider(StreamingProvider):
 
     @property
     def is_set_up(self) -> bool:
-        return not missing()
+        return not missing_packages()
 
     async def initialize(self) -> bool:
-        return not missing()
+        return not missing_packages()
 
     async def list_models(self) -> list[str]:
         if find_spec("huggingface_hub") is None:
@@ -117,7 +122,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return True
 
     async def identity(self, model: str) -> str:
-        return await asyncio.to_thread(_identity, model)
+        return await asyncio.to_thread(_model_identity, model)
 
     async def describe_models(self) -> list[ModelInfo]:
         if find_spec("huggingface_hub") is None:
@@ -126,7 +131,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return [self._described(model) for model in models]
 
     def _described(self, model: hf_hub.CachedModel) -> ModelInfo:
-        told = config_of(hf_hub.cached_folder(model.name))
+        told = read_model_config(hf_hub.cached_folder(model.name))
         kinds = told.get("architectures") or [""]
         writes = kinds[0].endswith("ForCausalLM")
         loaded = any(name == model.name for _, name in self._loaded)
@@ -140,7 +145,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         )
 
     async def health_check(self) -> dict[str, Any]:
-        lacking = missing()
+        lacking = missing_packages()
         if lacking:
             detail = f"Not installed: {', '.join(lacking)}. Run: pip install {' '.join(lacking)}"
             return {"status": "unavailable", "detail": detail}
@@ -152,7 +157,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         """Fetch the model into the hub's cache and load it, where that has not happened yet."""
         model = self.bare(model)
         self._need_packages(model)
-        if on_disk(model) is None:
+        if find_on_disk(model) is None:
             async for progress in self.pull_model(model):
                 yield progress
         kind = "embedder" if capability == "embeddings" else "writer"
@@ -212,7 +217,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
             msg = f"{self.name}/{model} is asked in text alone."
             raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
         if parameters.schema is not None:  # nothing here can bind an answer to it
-            messages = stated(messages, parameters.schema)
+            messages = add_schema_to_prompt(messages, parameters.schema)
         said = openai_chat.chat_request(messages, model, replace(parameters, schema=None))
         return self._stream(
             model,
@@ -226,11 +231,11 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return self._stream(model, parameters, lambda writer: writer.text_tokens(prompt))
 
     async def _stream(
-        self, model: str, parameters: ModelParameters, read: Callable[[Writer], Any]
+        self, model: str, parameters: ModelParameters, read: Callable[[TextGenerator], Any]
     ) -> AsyncGenerator[StreamChunk, None]:
         async for _ in self.prepare(model, "chat"):
             pass
-        writer = cast("Writer", await asyncio.to_thread(self._model, "writer", model))
+        writer = cast("TextGenerator", await asyncio.to_thread(self._model, "writer", model))
         bound = parameters.max_tokens or self.config.max_tokens
         parameters = parameters.with_bound(bound)
         pieces: asyncio.Queue[tuple[float, str] | None] = asyncio.Queue()
@@ -240,7 +245,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         def say(text: str) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, (clock() - started, text))
 
-        def write() -> Written:
+        def write() -> GenerationResult:
             try:
                 return writer.write(read(writer), parameters, say, stopped)
             finally:  # also where it fails: whoever waits for the next piece must not wait on
@@ -261,7 +266,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         finally:
             stopped.set()
             if not writing.done():
-                await asyncio.shield(_ended(writing))
+                await asyncio.shield(_wait_for_thread(writing))
         usage = Usage(written.input_tokens, written.output_tokens)
         yield StreamChunk("", "", clock() - started, written.finish_reason, usage)
 
@@ -270,10 +275,10 @@ class HuggingFaceLocalProvider(StreamingProvider):
         self._closed += 1
         self._loaded.clear()
 
-    def _model(self, kind: str, model: str) -> Writer | Embedder:
+    def _model(self, kind: str, model: str) -> TextGenerator | Embedder:
         """The loaded model; whoever comes second waits for the first to load it."""
         with self._loading:
-            found: Writer | Embedder | None = self._loaded.get((kind, model))
+            found: TextGenerator | Embedder | None = self._loaded.get((kind, model))
             if found is None:
                 closed = self._closed
                 found = self._load(kind, model)
@@ -281,17 +286,17 @@ class HuggingFaceLocalProvider(StreamingProvider):
                     self._loaded[kind, model] = found
             return found
 
-    def _load(self, kind: str, model: str) -> Writer | Embedder:
-        from llm_magics.providers.huggingface.inference import Embedder, Writer
+    def _load(self, kind: str, model: str) -> TextGenerator | Embedder:
+        from llm_magics.providers.huggingface.inference import Embedder, TextGenerator
 
-        path = on_disk(model)
+        path = find_on_disk(model)
         if path is None:
             raise self._unknown(model, [])
         folder, gguf_file = (path.parent, path.name) if path.is_file() else (path, None)
         try:
             if kind == "embedder":
                 return Embedder(folder, self.config.pooling)
-            return Writer(folder, gguf_file)
+            return TextGenerator(folder, gguf_file)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).strip().partition("\n")[0][:200]
             msg = f"Transformers cannot load {model}: {first}"
@@ -299,7 +304,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
             raise WeightsError(msg, hint=hint, provider=self.name, model=model) from error
 
     def _need_packages(self, model: str) -> None:
-        lacking = missing()
+        lacking = missing_packages()
         if lacking:
             msg = f"{self.name} runs on Transformers, and {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
             hint = f"Run: pip install {' '.join(lacking)}"
@@ -313,14 +318,14 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return ModelNotFoundError(msg, hint=hint, provider=self.name, model=model)
 
 
-async def _ended(writing: asyncio.Future[Written]) -> None:
+async def _wait_for_thread(writing: asyncio.Future[GenerationResult]) -> None:
     """Wait until the thread has seen that it shall stop, which takes it one token."""
     await asyncio.wait([writing])
     if not writing.cancelled():
         writing.exception()
 
 
-def _identity(model: str) -> str:
+def _model_identity(model: str) -> str:
     """The folder of the revision in the hub's cache, or a path and when it was written."""
     place = Path(model).expanduser()
     if place.exists():

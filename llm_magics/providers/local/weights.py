@@ -1,27 +1,117 @@
 """
-The GGUF files on this disk: found, fetched, checked and deleted.
+GGUF files on this disk: found, fetched, converted, verified and deleted.
 
-A file is moved into place when it is whole and its sha256 is right, never before; and it is
-checked again each time an engine loads it, because disks and people change files.
+A file is moved into place only when it is complete and its sha256 is right. It is verified again
+each time an engine loads it, because disks and people change files. A published BERT of
+sentence-transformers is converted to a Q8_0 GGUF in the layout of llama.cpp's
+``convert_hf_to_gguf.py``: word pieces get the phantom space of its BERT tokenizer, matrices are
+quantised to 8 bits, and everything else stays float32.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import Any
 
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
 from llm_magics.progress import Progress
 from llm_magics.providers import hf_hub
-from llm_magics.providers.local.convert import convert_bert
 from llm_magics.providers.local.starters import STARTERS, Starter, fetch_wheel
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+# Tables that are looked up, not multiplied: small, and kept exact.
+_EXACT = ("position_embd", "token_types")
+
+
+def convert_bert(source: Path, target: Path) -> None:
+    """
+    Write the model in the folder ``source`` to the file ``target``.
+
+    Reads ``model.safetensors``, ``config.json`` and ``vocab.txt``; pooling is by mean.
+    ``target`` is there whole or not at all.
+    """
+    import gguf
+
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    # Not splitlines(): U+2028 and its like are tokens of some vocabularies.
+    vocabulary = (source / "vocab.txt").read_text("utf-8").removesuffix("\n").split("\n")
+    part = target.with_suffix(".part")
+    writer = gguf.GGUFWriter(part, "bert")
+    _add_architecture(writer, config)
+    _add_vocabulary(writer, vocabulary)
+    _add_tensors(writer, source / "model.safetensors", config["num_hidden_layers"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    os.replace(part, target)
+
+
+def _add_architecture(writer: Any, config: dict[str, Any]) -> None:
+    import gguf
+
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_layer_norm_eps(config["layer_norm_eps"])
+    writer.add_token_type_count(config["type_vocab_size"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+
+
+def _add_vocabulary(writer: Any, vocabulary: Sequence[str]) -> None:
+    from gguf import TokenType
+
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([_phantom_spaced(token) for token in vocabulary])
+    writer.add_token_types(
+        [TokenType.CONTROL if token in _SPECIAL else TokenType.NORMAL for token in vocabulary]
+    )
+    writer.add_pad_token_id(vocabulary.index("[PAD]"))
+    writer.add_unk_token_id(vocabulary.index("[UNK]"))
+    writer.add_bos_token_id(vocabulary.index("[CLS]"))
+    writer.add_sep_token_id(vocabulary.index("[SEP]"))
+    writer.add_mask_token_id(vocabulary.index("[MASK]"))
+
+
+def _phantom_spaced(token: str) -> str:
+    if token.startswith("[") and token.endswith("]"):
+        return token
+    return token[2:] if token.startswith("##") else f"\u2581{token}"
+
+
+def _add_tensors(writer: Any, weights: Path, layers: int) -> None:
+    import gguf
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    q8 = gguf.GGMLQuantizationType.Q8_0
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, layers)
+    for name, tensor in load_file(weights).items():
+        if name.startswith("pooler.") or name.endswith("position_ids"):
+            continue  # neither takes part in mean pooling
+        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        tensor = tensor.astype(np.float32)
+        if tensor.ndim == 2 and not target.startswith(_EXACT):
+            writer.add_tensor(target, gguf.quants.quantize(tensor, q8), raw_dtype=q8)
+        else:
+            writer.add_tensor(target, tensor)
+
 
 _LOCK_POLL_S = 0.2
 
@@ -83,7 +173,7 @@ class WeightsStore:
         try:
             os.replace(path, aside)
         except OSError as error:
-            raise _unstorable(model, self.folder, error) from None
+            raise _storage_error(model, self.folder, error) from None
         msg = f"The weights of local/{model} on this disk are damaged; they were set aside."
         hint = f"Run the cell again to fetch them anew. ({aside} may be deleted.)"
         raise WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)
@@ -100,7 +190,7 @@ class WeightsStore:
             async for progress in self._pull_starter(STARTERS[model]):
                 yield progress
         except OSError as error:
-            raise _unstorable(model, self.folder, error) from None
+            raise _storage_error(model, self.folder, error) from None
 
     def delete(self, model: str) -> None:
         """Delete the weights of a starter model."""
@@ -194,7 +284,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _unstorable(model: str, folder: Path, error: OSError) -> WeightsError:
+def _storage_error(model: str, folder: Path, error: OSError) -> WeightsError:
     msg = f"local/{model} could not be stored in {folder}: {error}"
     hint = "Free some space, or set cache_dir to another disk, and run the cell again."
     return WeightsError(msg, hint=hint, provider="local", model=model)

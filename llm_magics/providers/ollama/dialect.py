@@ -21,8 +21,8 @@ from llm_magics.errors import (
 )
 from llm_magics.progress import Progress
 from llm_magics.providers import error_mapping
-from llm_magics.providers.error_bodies import told_by
-from llm_magics.providers.error_mapping import retry_after_s
+from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.error_mapping import parse_retry_after
 from llm_magics.secrets import redact, stripped
 
 # What 0.24 says, what the llama-server of 0.30 says, and what it says of a text to embed.
@@ -34,28 +34,28 @@ _TOKENS = re.compile(r"\((\d{1,9}) tokens\)")
 
 # A suggested context has room for an answer, and is no larger than any model's.
 _ROOM_FOR_ANSWER = 512
-_LARGEST = 2**20
+_MAX_CONTEXT = 2**20
 
 # Parts of what the server says with status 500 when the caller is at fault.
-_CALLERS_FAULT = ("option ", "invalid format", "invalid json schema", "must be of type")
+_REQUEST_FAULT_WORDS = ("option ", "invalid format", "invalid json schema", "must be of type")
 
 
-def classified(
+def map_ollama_error(
     said: Any, status: int | None, headers: Mapping[str, str], provider: str, model: str
 ) -> ProviderError:
     """The error that the server's words and status stand for."""
     if isinstance(said, str) and said.lstrip().startswith("<"):  # no word of Ollama's
-        return error_mapping.classified(
+        return error_mapping.map_error(
             said, status, headers, provider=provider, model=model, by_code={}
         )
-    told = told_by(said)  # from 0.30 on a JSON string inside ``error``
+    told = parse_error(said)  # from 0.30 on a JSON string inside ``error``
     if status is None:  # in a stream, of newer servers
         status = told.status
     words = redact(told.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
-    made, hint = _kind(words.lower(), status)
+    made, hint = _error_type(words.lower(), status)
     if made is ContextLengthError:
         hint = _context_hint(words, provider)
-    callers_fault = any(part in words.lower() for part in _CALLERS_FAULT)
+    callers_fault = any(part in words.lower() for part in _REQUEST_FAULT_WORDS)
     retryable = made.retryable or (
         (status is None or status >= 500 or status == 408) and not callers_fault
     )
@@ -65,7 +65,7 @@ def classified(
         provider=provider,
         model=model,
         status=status,
-        retry_after=retry_after_s(headers),
+        retry_after=parse_retry_after(headers),
         retryable=retryable and made not in (ModelNotFoundError, ContextLengthError),
         body=said,
     )
@@ -75,7 +75,7 @@ def _context_hint(words: str, provider: str) -> str:
     """Return how to make room for a prompt; ``words`` may say how long it is."""
     length = max(map(int, _TOKENS.findall(words)), default=0)
     size = 8192
-    while size < length + _ROOM_FOR_ANSWER and size < _LARGEST:
+    while size < length + _ROOM_FOR_ANSWER and size < _MAX_CONTEXT:
         size *= 2
     return (
         f"Raise the context: -p num_ctx={size} in a cell, lm.ask(…, num_ctx={size}), or "
@@ -84,7 +84,7 @@ def _context_hint(words: str, provider: str) -> str:
     )
 
 
-def _kind(words: str, status: int | None) -> tuple[type[ProviderError], str | None]:
+def _error_type(words: str, status: int | None) -> tuple[type[ProviderError], str | None]:
     if "does not support" in words:
         return UnsupportedError, "Use another model; %llm models shows what each can do."
     if _TOO_LONG.search(words):
@@ -98,10 +98,10 @@ def _kind(words: str, status: int | None) -> tuple[type[ProviderError], str | No
     return ProviderError, None
 
 
-_PORT = 11434
+_DEFAULT_PORT = 11434
 
 # The paths of Ollama's own interface and of its look-alike of OpenAI's, which requests add.
-_INTERFACE = re.compile(
+_API_PATH = re.compile(
     r"(?:/(?:api|v1)(?:/(?:chat(?:/completions)?|completions|embed(?:dings)?|generate|models|tags))?)$"
 )
 
@@ -139,13 +139,13 @@ def parse_host(host: str) -> str:
     scheme, separator, _ = host.partition("://")
     parts = urlsplit(host if separator else f"http://{host}")
     ports = {"http": 80, "https": 443} if separator else {}
-    port = parts.port or ports.get(scheme, _PORT)
+    port = parts.port or ports.get(scheme, _DEFAULT_PORT)
     name = parts.hostname or "127.0.0.1"
     if name in ("0.0.0.0", "::"):  # noqa: S104 (where a server listens is not where one asks)
         name = "127.0.0.1"
     shown = f"[{name}]" if ":" in name else name
     user, at, _ = parts.netloc.rpartition("@")
-    path = _INTERFACE.sub("", parts.path.rstrip("/"))
+    path = _API_PATH.sub("", parts.path.rstrip("/"))
     query = f"?{parts.query}" if parts.query else ""
     return f"{parts.scheme}://{user}{at}{shown}:{port}{path}{query}"
 
@@ -189,7 +189,7 @@ _OPTIONS = frozenset(
 )
 
 
-def with_options(body: dict[str, Any]) -> dict[str, Any]:
+def move_options(body: dict[str, Any]) -> dict[str, Any]:
     """
     Return ``body`` with the runner's options where the server reads them.
 
@@ -209,7 +209,7 @@ def with_options(body: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "options": {**beside, **body.get("options", {})}}
 
 
-def check(names: Iterable[str]) -> None:
+def check_options(names: Iterable[str]) -> None:
     """Refuse an option that there is not: a slip would go unnoticed."""
     for name in names:
         if name not in _OPTIONS:
@@ -217,7 +217,7 @@ def check(names: Iterable[str]) -> None:
             raise UsageError(msg, hint=nearest(name, _OPTIONS))
 
 
-class PullSizes:
+class PullTracker:
     """Adds up the layers of a pull: their lines repeat, and come in any order."""
 
     def __init__(self, provider: str, model: str) -> None:
@@ -234,7 +234,7 @@ class PullSizes:
             msg = f"a line that is no object: {line[:40]!r}"
             raise TypeError(msg)
         if "error" in told:
-            raise classified(told, None, {}, self._provider, self._model)
+            raise map_ollama_error(told, None, {}, self._provider, self._model)
         self.succeeded = self.succeeded or told.get("status") == "success"
         digest = told.get("digest")
         if digest:
@@ -248,26 +248,26 @@ class PullSizes:
 
 
 # The first version that refuses on request what does not fit (ollama/ollama#12582).
-_REFUSES = (0, 12, 6)
+_FIRST_STRICT_VERSION = (0, 12, 6)
 
 # Contexts are powers of two or nearly so: any other count cannot be that of a full one.
 _CONTEXT_STEP = 64
 
 
-def cuts_silently(version: str) -> bool:
+def truncates_silently(version: str) -> bool:
     """
     Whether a server of ``version`` ignores ``truncate`` in chat and completion.
 
-    >>> cuts_silently("0.11.4"), cuts_silently("0.12.6-rc0"), cuts_silently("0.30.0")
+    >>> truncates_silently("0.11.4"), truncates_silently("0.12.6-rc0"), truncates_silently("0.30.0")
     (True, False, False)
-    >>> cuts_silently("0.0.0"), cuts_silently("unknown")
+    >>> truncates_silently("0.0.0"), truncates_silently("unknown")
     (False, False)
     """
     numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
     if numbers is None:
         return False
     parts = tuple(map(int, numbers.groups()))
-    return any(parts) and parts < _REFUSES  # 0.0.0 is a build from source
+    return any(parts) and parts < _FIRST_STRICT_VERSION  # 0.0.0 is a build from source
 
 
 def may_be_full(tokens_read: int | None) -> bool:
@@ -276,17 +276,17 @@ def may_be_full(tokens_read: int | None) -> bool:
 
 
 # Ollama's names to ours; others stay as they are.
-_NAMES = {
+_CAPABILITY_NAMES = {
     "completion": ("chat", "completion"),
     "embedding": ("embeddings",),
     "thinking": ("reasoning",),
 }
 
 # So many pages are read at once.
-_AT_ONCE = 8
+_MAX_CONCURRENT = 8
 
 
-class Capabilities:
+class CapabilityCache:
     """
     The capabilities of models, from ``/api/show``.
 
@@ -307,27 +307,27 @@ class Capabilities:
         """
         if digest and digest in self._known:
             return self._known[digest]
-        capabilities = _renamed((await self._show(model)).get("capabilities"))
+        capabilities = _parse_capabilities((await self._show(model)).get("capabilities"))
         if digest:
             self._known[digest] = capabilities
         return capabilities
 
     async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         """Return those of all models of a list; what the list says where a page cannot be read."""
-        free = asyncio.Semaphore(_AT_ONCE)
+        free = asyncio.Semaphore(_MAX_CONCURRENT)
 
         async def of_one(tag: Mapping[str, Any]) -> tuple[str, ...]:
             async with free:
                 try:
                     return await self.of(tag["name"], str(tag.get("digest") or ""))
                 except ProviderError:
-                    return _renamed(tag.get("capabilities"))
+                    return _parse_capabilities(tag.get("capabilities"))
 
         return await asyncio.gather(*map(of_one, tags))
 
 
-def _renamed(capabilities: object) -> tuple[str, ...]:
+def _parse_capabilities(capabilities: object) -> tuple[str, ...]:
     if not isinstance(capabilities, list):
         return ()
     told = [each for each in capabilities if isinstance(each, str)]
-    return tuple(name for each in told for name in _NAMES.get(each, (each,)))
+    return tuple(name for each in told for name in _CAPABILITY_NAMES.get(each, (each,)))

@@ -24,21 +24,21 @@ from llm_magics.errors import (
 from llm_magics.http import BodyLimits
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
-from llm_magics.providers.base import OF_TEXT, ModelInfo
-from llm_magics.providers.identity import without_foreign
+from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
+from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.ollama.dialect import (
-    Capabilities,
-    PullSizes,
-    check,
-    classified,
-    cuts_silently,
+    CapabilityCache,
+    PullTracker,
+    check_options,
+    map_ollama_error,
     may_be_full,
+    move_options,
     parse_host,
-    with_options,
+    truncates_silently,
 )
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
-from llm_magics.providers.schema_fallback import SchemaBindings
-from llm_magics.providers.streaming import Loading
+from llm_magics.providers.schema_fallback import SchemaFallback
+from llm_magics.providers.streaming import LoadingNotice
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk
 from llm_magics.user_code import warn
@@ -47,16 +47,16 @@ from llm_magics.wire.schema_dialects import GRAMMAR
 from llm_magics.wire.sse import NewlineSplitter
 from llm_magics.wire.tool_calls import ids_of
 
-_HOW_TO_EMBED_LONG_TEXTS = (
+_LONG_TEXT_HINT = (
     'Embed its beginning with too_long="truncate", or the mean of its parts with '
     'too_long="chunk-mean"; or use a model with a longer context.'
 )
 
 # What they are called that Ollama's own computers run, and bill.
-_IN_THE_CLOUD = (":cloud", "-cloud")
+_CLOUD_SUFFIXES = (":cloud", "-cloud")
 
 # For so long a model is taken to be the same that was asked about.
-_DIGESTS_S = 30.0
+_DIGESTS_TTL_S = 30.0
 
 
 class OllamaConfig(RemoteConfig):
@@ -87,7 +87,7 @@ class OllamaProvider(RemoteProvider):
 
     name = "ollama"
     config_type = OllamaConfig
-    capabilities = (*OF_TEXT, "pull", "delete")
+    capabilities = (*TEXT_CAPABILITIES, "pull", "delete")
     truncates_texts = True
     start = "ollama serve"
     key_variable = "OLLAMA_API_KEY"
@@ -98,11 +98,11 @@ class OllamaProvider(RemoteProvider):
 
     def __init__(self, config: OllamaConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
-        self._capabilities = Capabilities(self.show_model)
+        self._capabilities = CapabilityCache(self.show_model)
         self._digests: tuple[float, dict[str, str]] = (0.0, {})
         self._version = ""
-        self._loading = Loading(self._size_and_place)
-        self._bindings = SchemaBindings()
+        self._loading = LoadingNotice(self._size_and_place)
+        self._bindings = SchemaFallback()
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         """Say that the server loads ``model``, which its answer waits for."""
@@ -113,7 +113,7 @@ class OllamaProvider(RemoteProvider):
         tags, loaded = await asyncio.gather(self._tags(), self.running_models())
         name = model if ":" in model else f"{model}:latest"
         tag = next((each for each in tags if each["name"] == name), None)
-        if tag is None or model.endswith(_IN_THE_CLOUD):
+        if tag is None or model.endswith(_CLOUD_SUFFIXES):
             return None
         in_memory = any(each["name"] == name for each in loaded)
         return ModelInfo(model, size_bytes=tag.get("size"), loaded=in_memory)
@@ -128,7 +128,7 @@ class OllamaProvider(RemoteProvider):
 
     def is_free(self, model: str) -> bool:
         is_ones_own = self.config.api_key is None
-        return is_ones_own and not model.endswith(_IN_THE_CLOUD)
+        return is_ones_own and not model.endswith(_CLOUD_SUFFIXES)
 
     async def identity(self, model: str) -> str:
         return f"{await super().identity(model)} {await self.digest(model)}"
@@ -139,7 +139,7 @@ class OllamaProvider(RemoteProvider):
     async def digest(self, model: str) -> str:
         name = model if ":" in model else f"{model}:latest"
         read_at, digests = self._digests
-        if time.monotonic() - read_at > _DIGESTS_S or name not in digests:
+        if time.monotonic() - read_at > _DIGESTS_TTL_S or name not in digests:
             await self._tags()
             _, digests = self._digests
         return digests.get(name, "")
@@ -198,7 +198,7 @@ class OllamaProvider(RemoteProvider):
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch ``model``; cut off, the next pull goes on where it stopped."""
         model = self.bare(model)
-        lines, sizes = NewlineSplitter(), PullSizes(self.name, model)
+        lines, sizes = NewlineSplitter(), PullTracker(self.name, model)
         try:
             limits = BodyLimits(total=None)  # a download may take as long as it takes
             asked = {"model": model}
@@ -221,7 +221,9 @@ class OllamaProvider(RemoteProvider):
                 msg, hint="Pull it again: it goes on where it stopped.", provider=self.name
             )
 
-    def _progress(self, sizes: PullSizes, lines: list[bytes], elapsed_s: float) -> list[Progress]:
+    def _progress(
+        self, sizes: PullTracker, lines: list[bytes], elapsed_s: float
+    ) -> list[Progress]:
         with self._reading():
             return [sizes.after(line, elapsed_s) for line in lines if line.strip()]
 
@@ -264,7 +266,7 @@ class OllamaProvider(RemoteProvider):
         except ContextLengthError as error:  # num_ctx does not help: the model reads no more
             raise ContextLengthError(
                 str(error),
-                hint=_HOW_TO_EMBED_LONG_TEXTS,
+                hint=_LONG_TEXT_HINT,
                 provider=self.name,
                 model=model,
                 status=error.status,
@@ -289,7 +291,7 @@ class OllamaProvider(RemoteProvider):
         has_images = any(message.images for message in messages)
         path, headers = "/api/chat", parameters.extra_headers
         origin = f"ollama {self.address} {model}"
-        messages = without_foreign(messages, origin)
+        messages = remove_foreign_reasoning(messages, origin)
         has_tools = bool(parameters.tools)
 
         def ask(
@@ -342,7 +344,7 @@ class OllamaProvider(RemoteProvider):
         read = last.usage.input_tokens if last.usage else None
         if body.get("truncate") is not False or (has_answered and not may_be_full(read)):
             return
-        if not cuts_silently(await self._known_version()):
+        if not truncates_silently(await self._known_version()):
             return
         if not has_answered:
             msg = (
@@ -378,10 +380,10 @@ class OllamaProvider(RemoteProvider):
         return next((each.get("context_length") for each in loaded if each["name"] == full), None)
 
     def _with_settings(self, body: dict[str, Any]) -> dict[str, Any]:
-        body = with_options(body)
+        body = move_options(body)
         options = {"num_ctx": self.config.num_ctx} if self.config.num_ctx else {}
         options |= body.get("options", {})
-        check(options)
+        check_options(options)
         return {**self._kept(), **body, **({"options": options} if options else {})}
 
     def _kept(self) -> dict[str, Any]:
@@ -407,7 +409,7 @@ class OllamaProvider(RemoteProvider):
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        return classified(said, status, headers, self.name, model)
+        return map_ollama_error(said, status, headers, self.name, model)
 
 
 def _is_named(model: Any) -> bool:

@@ -151,21 +151,16 @@ def is_service_failure(error: ProviderError) -> bool:
 
 def with_hint(error: ProviderError, failures: int, more: str) -> ProviderError:
     """Return ``error`` as the one that ends a batch: after how many failures, and what to do."""
-    words = str(error)
-    made = type(error)(
-        f"{failures:,} requests in a row failed, the last with: {words}" if failures else words,
+    message = str(error)
+    copy = type(error)(
+        f"{failures:,} requests in a row failed, the last with: {message}"
+        if failures
+        else message,
         hint=f"{error.hint or ''} {more}".strip(),
-        provider=error.provider,
-        model=error.model,
-        status=error.status,
-        code=error.code,
-        request_id=error.request_id,
-        retry_after=error.retry_after,
-        retryable=error.retryable,
-        body=error.body,
+        **error.details(),
     )
-    made.partial = error.partial
-    return made
+    copy.partial = error.partial
+    return copy
 
 
 class BatchBreaker:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_magics._util.filesystem import locked, write_whole
-from llm_magics.providers.identity import identity_of_former
+from llm_magics.providers.identity import digest_former_identity
 
 _LABEL = "space.json"
 
@@ -65,7 +65,7 @@ def move_former(folder: Path) -> None:
                 space = _former(each)
                 if space is None:
                     continue
-                space["identity"] = identity_of_former(space["identity"])
+                space["identity"] = digest_former_identity(space["identity"])
                 label = label_of(space)
                 _move(each, folder / name_of(label), label)
 
@@ -79,7 +79,7 @@ def _former(folder: Path) -> dict[str, Any] | None:
     if not isinstance(space, dict) or not isinstance(space.get("identity"), str):
         return None
     identity = space["identity"]
-    return space if identity_of_former(identity) != identity else None
+    return space if digest_former_identity(identity) != identity else None
 
 
 def _move(source: Path, target: Path, label: str) -> None:
