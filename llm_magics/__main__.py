@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llm_magics._util.terminal import escaped
+from llm_magics._util.terminal import escape_controls
 from llm_magics.errors import LLMError
 
 
@@ -30,7 +30,7 @@ def _doctor(names: list[str]) -> int:
             sys.stderr.write(f'There is no provider "{name}". {nearest(name, known)}\n')
             return 1
     found = bridge.run(diagnose(session, names))
-    sys.stdout.write(f"{escaped(format_table(found))}\n")
+    sys.stdout.write(f"{escape_controls(format_table(found))}\n")
     return 1 if any(each.has_failed for each in found) else 0
 
 

@@ -35,7 +35,12 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from llm_magics._util.terminal import escaped, plain, shown_name, visible
+from llm_magics._util.terminal import (
+    display_name,
+    escape_controls,
+    escape_invisible,
+    strip_controls,
+)
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.secrets import redact, redacted
 from llm_magics.user_code import place_in
@@ -43,7 +48,7 @@ from llm_magics.user_code import place_in
 
 def _shown(text: str) -> str:
     """Return ``text`` without keys, and without what could change a terminal or hide something."""
-    return escaped(redact(plain(replace_lone_surrogates(text))))
+    return escape_controls(redact(strip_controls(replace_lone_surrogates(text))))
 
 
 class _ShownShort:
@@ -158,7 +163,9 @@ class ProviderError(LLMError):
         retryable: bool | None = None,
         body: Any = None,
     ) -> None:
-        if model and (spelled := visible(model)) != model:  # nothing of a name begins a line
+        if (
+            model and (spelled := escape_invisible(model)) != model
+        ):  # nothing of a name begins a line
             message, hint = message.replace(model, spelled), hint and hint.replace(model, spelled)
         super().__init__(message, hint=hint)
         self.provider = provider
@@ -295,10 +302,10 @@ def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     if close:
         best = _likeness(name, close[0])
         close = [each for each in close if _likeness(name, each) > best - 0.1]
-        return f"Did you mean {' or '.join(map(shown_name, close))}?"
+        return f"Did you mean {' or '.join(map(display_name, close))}?"
     if not listed:
         return ""
     if not known:
         return "There are none."
-    shown = ", ".join(map(shown_name, known[:8]))
+    shown = ", ".join(map(display_name, known[:8]))
     return f"There are: {shown}{' …' if len(known) > 8 else ''}."

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from llm_magics._util.terminal import shown_name
+from llm_magics._util.terminal import display_name
 from llm_magics.errors import UsageError
 from llm_magics.progress import Progress
 
@@ -89,7 +89,7 @@ def terminal_view() -> View:
 
     def show(progress: Progress | None) -> None:
         # A service names the steps and the files in it.
-        shown = shown_name(str(progress)) if progress else ""
+        shown = display_name(str(progress)) if progress else ""
         stream.write(f"\r\x1b[K{shown}")
         stream.flush()
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from llm_magics._util.terminal import escaped
+from llm_magics._util.terminal import escape_controls
 
 # Frames of these packages stand between the user's code and ours, or below ours.
 _LIBRARIES = frozenset(
@@ -85,7 +85,7 @@ def warn(
     Args:
         place: that line, where no frame shows it: before its cell runs.
     """
-    message = escaped(message)  # it may quote a service
+    message = escape_controls(message)  # it may quote a service
     place = place or _place_of_caller() or _called_from.get()
     if place is None:
         warnings.warn(message, category, stacklevel=2)

@@ -17,7 +17,7 @@ from llm_magics.notebook.parsers import (
     compare_parser,
     embed_parser,
     llm_cell_parser,
-    split,
+    split_words,
 )
 from llm_magics.providers import get_available_providers
 from llm_magics.providers.profiles import PROFILES
@@ -135,11 +135,11 @@ def test_every_line_of_a_magic_is_one(place: str, line: str) -> None:
     elif magic == "%%llm":
         llm_cell_parser().parse(rest.replace("…", ""))
     elif magic in ("%embed", "%%embed"):
-        given = [word for word in split(rest) if word.startswith("-")]
+        given = [word for word in split_words(rest) if word.startswith("-")]
         assert set(given) <= set(embed_parser(magic).flags)
     else:
         assert magic == "%llm"
-        name, *words = split(rest.replace("…", ""))
+        name, *words = split_words(rest.replace("…", ""))
         assert name in COMMANDS
         flags = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
         parsers = {"bench": bench_parser, "compare": compare_parser}

@@ -14,10 +14,10 @@ from threading import get_ident
 from typing import Any
 
 # The first and the longest wait between two tries to get a lock.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.002, 0.05
+_MIN_DELAY_S, _MAX_DELAY_S = 0.002, 0.05
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """
     Write ``text`` to ``path``, all at once: a reader sees the old content or the new.
 
@@ -81,7 +81,7 @@ def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
         yield False
         return
     try:
-        is_locked = _wait_for(lock, timeout_s)
+        is_locked = _acquire(lock, timeout_s)
         try:
             yield is_locked
         finally:
@@ -91,8 +91,8 @@ def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
         os.close(lock)
 
 
-def _wait_for(lock: int, timeout_s: float) -> bool:
-    end, wait_s = time.monotonic() + timeout_s, _FIRST_WAIT_S
+def _acquire(lock: int, timeout_s: float) -> bool:
+    end, wait_s = time.monotonic() + timeout_s, _MIN_DELAY_S
     while True:
         try:
             _lock(lock)
@@ -103,7 +103,7 @@ def _wait_for(lock: int, timeout_s: float) -> bool:
         else:
             return True
         time.sleep(wait_s)
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        wait_s = min(2 * wait_s, _MAX_DELAY_S)
 
 
 if sys.platform == "win32":
@@ -138,7 +138,7 @@ else:
         fcntl.flock(lock, fcntl.LOCK_UN)
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """
     ``path`` as one would write it here: from the working folder, or from home.
 
@@ -155,10 +155,10 @@ def shown(path: Path) -> str:
     return path.as_posix()
 
 
-_MOST_CHARACTERS = 200_000
+_MAX_CHARACTERS = 200_000
 # Values, when every alias is written out.
-_MOST_VALUES = 50_000
-_DEEPEST = 40
+_MAX_VALUES = 50_000
+_MAX_DEPTH = 40
 # PyYAML converts digits in quadratic time.
 _NUMBER = re.compile(r"[-+0-9a-fA-FxXob_:.]{1000,}")
 
@@ -173,17 +173,17 @@ def load_yaml(text: str) -> Any:
     """
     import yaml
 
-    if len(text) > _MOST_CHARACTERS:
-        msg = f"it has more than {_MOST_CHARACTERS:,} characters"
+    if len(text) > _MAX_CHARACTERS:
+        msg = f"it has more than {_MAX_CHARACTERS:,} characters"
         raise ValueError(msg)
     try:
-        _refuse_bombs(text)
+        _check_size(text)
         return yaml.safe_load(text)
     except Exception as error:  # its constructors raise whatever their conversions do
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
-def _refuse_bombs(text: str) -> None:
+def _check_size(text: str) -> None:
     """Count the values before any is made: an alias counts as all that it stands for."""
     import yaml
 
@@ -208,9 +208,9 @@ def _refuse_bombs(text: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_.pop()
             sizes |= {anchor: count - before} if anchor else {}
-        if count > _MOST_VALUES:
-            msg = f"it has more than {_MOST_VALUES:,} values when its aliases are written out"
+        if count > _MAX_VALUES:
+            msg = f"it has more than {_MAX_VALUES:,} values when its aliases are written out"
             raise ValueError(msg)
-        if len(open_) > _DEEPEST:
-            msg = f"it has more than {_DEEPEST} levels"
+        if len(open_) > _MAX_DEPTH:
+            msg = f"it has more than {_MAX_DEPTH} levels"
             raise ValueError(msg)

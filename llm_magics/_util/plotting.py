@@ -56,7 +56,7 @@ class Marks:
         return f" · colour from {low:.4g} (dark) to {high:.4g} (light)"
 
 
-def marks_of(values: Any, count: int) -> Marks:
+def create_marks(values: Any, count: int) -> Marks:
     """The marks of ``count`` points by their ``values``: numbers on a ramp, all else in groups."""
     nothing = np.zeros(count, np.int64)
     if values is None:
@@ -122,7 +122,7 @@ def empty_figure(width: float, height: float) -> Figure:
     """A figure that shows itself in a notebook and lets the page through."""
     check_matplotlib()
 
-    made = ShownFigure(figsize=(width, height), layout="constrained")
+    made = InlineFigure(figsize=(width, height), layout="constrained")
     made.patch.set_alpha(0)
     return made
 
@@ -149,7 +149,7 @@ def legend(
         text.set_parse_math(False)
 
 
-class ShownFigure(Figure):
+class InlineFigure(Figure):
     """pyplot, which keeps figures until they are closed, has no part in it."""
 
     def _repr_png_(self) -> bytes:

@@ -22,11 +22,11 @@ from llm_magics.errors import UsageError
 
 RESAMPLES = 2000
 # Of very many values an interval is narrow, and fewer resamples find it.
-_LEAST_RESAMPLES, _ENOUGH_DRAWN = 200, 10_000_000
+_MIN_RESAMPLES, _ENOUGH_DRAWN = 200, 10_000_000
 # Resampling draws the same every time: a table must not change when it is shown again.
 _SEED = 20240229
 # Values drawn at once, so that memory stays bounded.
-_MOST_DRAWN = 4_000_000
+_MAX_DRAWN = 4_000_000
 
 # The share of true differences that a test shall find.
 POWER = 0.8
@@ -56,9 +56,9 @@ def bootstrap(values: Any, statistic: Statistic, confidence: float = 0.95) -> In
         return Interval(math.nan, math.nan)
     draw = np.random.default_rng(_SEED)
     told: list[Any] = []
-    left = int(max(_LEAST_RESAMPLES, min(RESAMPLES, _ENOUGH_DRAWN / len(known))))
+    left = int(max(_MIN_RESAMPLES, min(RESAMPLES, _ENOUGH_DRAWN / len(known))))
     while left:
-        rows = max(1, min(left, _MOST_DRAWN // len(known)))
+        rows = max(1, min(left, _MAX_DRAWN // len(known)))
         told.append(statistic(known[draw.integers(0, len(known), (rows, len(known)))], axis=1))
         left -= rows
     tail = (1 - confidence) / 2

@@ -16,14 +16,14 @@ _BUDGET_TOKENS = 1000
 _CHARACTERS_A_TOKEN = 4
 
 
-_MOST_ROWS = 20
+_MAX_ROWS = 20
 
 
-_LONGEST_CELL = 200
+_MAX_CELL = 200
 
 
 # Whole numbers below this are exact as floats.
-_MOST_EXACT = 2**53
+_MAX_EXACT = 2**53
 
 
 def is_table(value: object) -> bool:
@@ -33,7 +33,7 @@ def is_table(value: object) -> bool:
     return is_theirs and kind.__name__ in ("DataFrame", "Series")
 
 
-def summary(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS) -> str:
+def summarize_table(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS) -> str:
     """
     What ``value`` holds, in about ``tokens`` tokens: its size, columns, types, and first rows.
 
@@ -42,7 +42,7 @@ def summary(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS) -> str
     frame = _frame(value)
     lines = [f"{len(frame):,} rows x {frame.shape[1]} columns", f"columns: {_columns(frame)}"]
     room = tokens * _CHARACTERS_A_TOKEN - sum(map(len, lines))
-    shown = min(_MOST_ROWS, len(frame))
+    shown = min(_MAX_ROWS, len(frame))
     while shown > 1 and len(_markdown(frame.head(shown))) > room:
         shown //= 2
     lines.append(_markdown(frame.head(shown)))
@@ -51,7 +51,7 @@ def summary(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS) -> str
     return "\n".join(lines)
 
 
-def table(value: DataFrame | Series[Any], rows: int = _MOST_ROWS) -> str:
+def format_table(value: DataFrame | Series[Any], rows: int = _MAX_ROWS) -> str:
     """The first ``rows`` rows as a Markdown table; what is left out is said."""
     frame = _frame(value)
     text = _markdown(frame.head(rows))
@@ -59,7 +59,7 @@ def table(value: DataFrame | Series[Any], rows: int = _MOST_ROWS) -> str:
     return f"{text}\n({left:,} more rows are not shown)" if left > 0 else text
 
 
-def describe(value: DataFrame | Series[Any]) -> str:
+def describe_table(value: DataFrame | Series[Any]) -> str:
     """Counts, means and quartiles of every column, as a Markdown table."""
     told = _frame(value).describe(include="all").reset_index(names="")
     return _markdown(told)
@@ -89,7 +89,7 @@ def _markdown(frame: DataFrame) -> str:
 
 def _number(value: float) -> str:
     """Six digits; a whole number has all of them, for it may be one that names something."""
-    is_whole = value.is_integer() and abs(value) < _MOST_EXACT
+    is_whole = value.is_integer() and abs(value) < _MAX_EXACT
     return str(int(value)) if is_whole else f"{value:.6g}"
 
 
@@ -100,4 +100,4 @@ def _cell(value: Any) -> str:
         return ""
     text = _number(value) if isinstance(value, float) else str(value)
     text = " ".join(text.split()).replace("|", "\\|")
-    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"
+    return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 1]}…"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from llm_magics._util.terminal import escaped
+from llm_magics._util.terminal import escape_controls
 
-_WHOLE = ("display.max_colwidth", None, "display.max_columns", None)
+_FULL_TEXT = ("display.max_colwidth", None, "display.max_columns", None)
 
 
 class SafeFrame(pd.DataFrame):
@@ -19,11 +19,11 @@ class SafeFrame(pd.DataFrame):
         return SafeFrame
 
     def __repr__(self) -> str:
-        return escaped(super().__repr__())
+        return escape_controls(super().__repr__())
 
     def _repr_html_(self) -> str | None:
         html: str | None = super()._repr_html_()  # type: ignore[misc]
-        return html and escaped(html)
+        return html and escape_controls(html)
 
 
 class WideFrame(SafeFrame):
@@ -34,9 +34,9 @@ class WideFrame(SafeFrame):
         return WideFrame
 
     def __repr__(self) -> str:
-        with pd.option_context(*_WHOLE, "display.expand_frame_repr", False):
+        with pd.option_context(*_FULL_TEXT, "display.expand_frame_repr", False):
             return super().__repr__()
 
     def _repr_html_(self) -> str | None:
-        with pd.option_context(*_WHOLE):
+        with pd.option_context(*_FULL_TEXT):
             return super()._repr_html_()

@@ -28,20 +28,20 @@ _DECEPTIVE = re.compile(
     "|(?<=[A-Za-z._:/-])[\ufe00-\ufe0f]"
 )
 
-_LONGEST_NAME = 200
+_MAX_NAME = 200
 
 
-def plain(text: str) -> str:
+def strip_controls(text: str) -> str:
     """Return ``text`` without control characters other than tab and newline."""
     return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", _CONTROLS.sub("", text))
 
 
 def one_line(text: str) -> str:
     """Return ``text`` on one line, with every break and tab as a space."""
-    return plain(" ".join(text.split()))
+    return strip_controls(" ".join(text.split()))
 
 
-def visible(text: str, kept: str = "") -> str:
+def escape_invisible(text: str, kept: str = "") -> str:
     r"""
     Return ``text`` with all characters that cannot be seen as ``\uXXXX``, but for those ``kept``.
 
@@ -53,7 +53,7 @@ def visible(text: str, kept: str = "") -> str:
     return "".join(each if each in kept else _escaped(each) for each in text)
 
 
-def escaped(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""
     Return prose with control and deceptive characters as ``\uXXXX``; breaks and tabs stay.
 
@@ -64,24 +64,24 @@ def escaped(text: str) -> str:
     )
 
 
-def coloured(text: str) -> str:
+def escape_all_but_colours(text: str) -> str:
     """Return `escaped` text in which the colours are left."""
     return _DECEPTIVE.sub(_escaped_all, _CONTROLS_IN_COLOUR.sub(_escaped_all, text))
 
 
-def shown_name(text: str) -> str:
+def display_name(text: str) -> str:
     """Return the name of a model, a file or the like as messages show it: visible, on one line."""
-    shown = visible(text)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+    shown = escape_invisible(text)
+    return shown if len(shown) <= _MAX_NAME else f"{shown[: _MAX_NAME - 1]}…"
 
 
-def word(text: str) -> str | None:
+def quote_word(text: str) -> str | None:
     """
     Return ``text`` as one word of a magic's line, in quotes where it needs them.
 
     ``None`` where no line can hold it, or where the line would not look like what it is.
     """
-    return None if visible(text) != text else shlex.quote(text)
+    return None if escape_invisible(text) != text else shlex.quote(text)
 
 
 def _escaped_all(found: re.Match[str]) -> str:

@@ -56,17 +56,17 @@ def batches(lengths: Sequence[int], bounds: Bounds) -> Iterator[list[int]]:
 
 # OpenAI's bounds for one request of embeddings: 2,048 texts and 300,000 tokens, a token
 # being three bytes of text at the least in what people embed.
-MOST_TEXTS = 2048
-MOST_BYTES = 300_000 * 3
+MAX_TEXTS = 2048
+MAX_BYTES = 300_000 * 3
 
 
-def batches_in_order(texts: Sequence[str], most_texts: int = MOST_TEXTS) -> Iterator[list[str]]:
+def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Iterator[list[str]]:
     """``texts`` in their order, in portions of ``most_texts`` and ``MOST_BYTES`` at most."""
     batch: list[str] = []
     size = 0
     for text in texts:
         length = len(text.encode())
-        if batch and (len(batch) == most_texts or size + length > MOST_BYTES):
+        if batch and (len(batch) == most_texts or size + length > MAX_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(text)
@@ -104,7 +104,7 @@ def read_json(data: bytes | str, *, whole_characters: bool = True) -> Any:
         msg = "it is nested too deeply"
         raise ValueError(msg) from None
     _check_depth(value)
-    return _with_whole_characters(value) if whole_characters else value
+    return _replace_surrogates_in(value) if whole_characters else value
 
 
 def _check_depth(value: Any) -> None:
@@ -123,20 +123,20 @@ def _check_depth(value: Any) -> None:
     raise ValueError(msg)
 
 
-def _with_whole_characters(value: Any) -> Any:
+def _replace_surrogates_in(value: Any) -> Any:
     if isinstance(value, str):
         return replace_lone_surrogates(value)
     if isinstance(value, dict):
         return {
-            replace_lone_surrogates(name): _with_whole_characters(each)
+            replace_lone_surrogates(name): _replace_surrogates_in(each)
             for name, each in value.items()
         }
     if isinstance(value, list):
-        return [_with_whole_characters(each) for each in value]
+        return [_replace_surrogates_in(each) for each in value]
     return value
 
 
-def dollars(usd: float | None) -> str:
+def format_usd(usd: float | None) -> str:
     """An amount as people read it: cents, or as many digits as tell it from nothing."""
     if usd is None:
         return "an unknown amount"

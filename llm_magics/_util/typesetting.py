@@ -17,7 +17,7 @@ _TOKENS = re.compile(r"\\(?:([A-Za-z]+)|.|$)|\$", re.DOTALL)
 
 # Named after any backslash, also one that seems to be escaped: a second line of defence, for
 # chemical formulas are read by rules of their own.
-_NEVER = re.compile(
+_FORBIDDEN = re.compile(
     r"\\\s*(?:\w*(?:def|define\w*|declare\w*|newcommand\w*|newenvironment|tagform|require|setoptions)|let"
     r"|futurelet|global|csname|catcode|char|newextarrow|bbox|class|cssid|data|enclose|eqref|fcolorbox|href"
     r"|html\w*|include\w*|input|label|mathtoolsset|mmltoken|newdocument\w*|ref|style|unicode|url|mathtip"
@@ -47,19 +47,19 @@ def drawing_commands() -> frozenset[str]:
     return frozenset(text.split())
 
 
-def is_possible(html: str) -> bool:
+def may_contain_formula(html: str) -> bool:
     """Whether MathJax could find a formula in ``html``."""
     return "$" in html or "\\" in html
 
 
-def drawn(formula: str) -> str | None:
+def sanitize_formula(formula: str) -> str | None:
     """
     Return ``formula`` if all that it can do is draw, with the dollars in it escaped.
 
     ``None`` stands for one that could define, load, link, label or style something, or that is
     cut off.
     """
-    if _NEVER.search(formula):
+    if _FORBIDDEN.search(formula):
         return None
     parts, at = [], 0
     for token in _TOKENS.finditer(formula):
@@ -71,20 +71,23 @@ def drawn(formula: str) -> str | None:
     return "".join([*parts, formula[at:]])
 
 
-def ignored(html: str, tag: str = "div") -> str:
+def mark_ignored(html: str, tag: str = "div") -> str:
     """Return ``html``, marked to be left alone where MathJax could find a formula in it."""
-    return f'<{tag} class="{IGNORE}">{html}</{tag}>' if is_possible(html) else html
+    return f'<{tag} class="{IGNORE}">{html}</{tag}>' if may_contain_formula(html) else html
 
 
-def table(html: str) -> str:
+def sanitize_table(html: str) -> str:
     """Return a table in HTML, in which only the formulas that do no more than draw are typeset."""
-    if not is_possible(html):
+    if not may_contain_formula(html):
         return html
     parts = _TEXT.split(html)
-    parts[::2] = [_INLINE.sub(_marked, part) if is_possible(part) else part for part in parts[::2]]
-    return ignored("".join(parts))
+    parts[::2] = [
+        _INLINE.sub(_mark_formula, part) if may_contain_formula(part) else part
+        for part in parts[::2]
+    ]
+    return mark_ignored("".join(parts))
 
 
-def _marked(found: re.Match[str]) -> str:
-    formula = drawn(found[1] or found[2])
+def _mark_formula(found: re.Match[str]) -> str:
+    formula = sanitize_formula(found[1] or found[2])
     return found[0] if formula is None else f'<span class="{PROCESS}">${formula}$</span>'

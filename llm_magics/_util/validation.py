@@ -13,10 +13,10 @@ from typing import Any
 from llm_magics.errors import UsageError
 
 # So like an argument of ours is no parameter of a service. ("store" is one, and like "score".)
-_LIKE = 0.82
+_MIN_SIMILARITY = 0.82
 
 
-def texts_of(what: str, given: Any) -> list[str]:
+def check_texts(what: str, given: Any) -> list[str]:
     """
     One text as a list of it, several as they are; ``what`` they are, for people.
 
@@ -39,14 +39,14 @@ def texts_of(what: str, given: Any) -> list[str]:
     return listed
 
 
-def model_names(given: Any) -> list[str]:
+def check_model_names(given: Any) -> list[str]:
     """
     The models that are named.
 
     Raises:
         UsageError: there is none, or one is named twice.
     """
-    named = texts_of("models", given)
+    named = check_texts("models", given)
     twice = next((each for each in named if named.count(each) > 1), None)
     if twice is not None:
         msg = f"{twice} is named twice."
@@ -54,7 +54,7 @@ def model_names(given: Any) -> list[str]:
     return named
 
 
-def positive_number(what: str, given: Any, of_what: str) -> float:
+def check_positive(what: str, given: Any, of_what: str) -> float:
     """``given`` as a number above 0."""
     is_number = isinstance(given, Real) and not isinstance(given, bool)
     if not is_number or not 0 < float(given) < math.inf:
@@ -71,7 +71,7 @@ def attribute_error(owner: object, name: str, renamed: Mapping[str, str]) -> Att
     return AttributeError(msg, name=name, obj=owner)
 
 
-def refuse_slips(parameters: Iterable[str], function: Callable[..., Any]) -> None:
+def check_misspelled(parameters: Iterable[str], function: Callable[..., Any]) -> None:
     """
     Refuse what looks like a mistyped argument of ``function``: a service would swallow it.
 
@@ -80,13 +80,13 @@ def refuse_slips(parameters: Iterable[str], function: Callable[..., Any]) -> Non
     """
     known = list(inspect.signature(function).parameters)
     for name in parameters:
-        meant = get_close_matches(name, known, n=1, cutoff=_LIKE)
+        meant = get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
         if meant:
             msg = f"There is no argument {name}."
             raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
 
 
-def whole_number(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
+def check_integer(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
     """``value`` as a number of things, of whatever kind of integer it is."""
     try:
         number = operator.index(value)

@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_magics._async.sync import Operation, awaited, blocking
 from llm_magics._util import validation
-from llm_magics._util.validation import whole_number
+from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import measure
 from llm_magics.benchmarking.latencies import counter_of
 from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, partial_kept
@@ -84,7 +84,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         Interrupted: with what was measured in ``partial`` (of ``lm.abench`` the
             `CancelledError` has it).
     """
-    validation.refuse_slips(parameters, _bench)
+    validation.check_misspelled(parameters, _bench)
     if models is None:
         raise _no_models(prompts)
     if seconds is not None and (requests is not None or repeat is not None):
@@ -94,12 +94,12 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         msg = "There are so many requests, or each prompt is asked so often, and not both."
         raise UsageError(msg, hint="Leave requests out, or repeat.")
     plan = Plan(
-        validation.model_names(models),
-        validation.texts_of("prompts", _PROMPTS if prompts is None else prompts),
+        validation.check_model_names(models),
+        validation.check_texts("prompts", _PROMPTS if prompts is None else prompts),
         steps_of(concurrency, rate, arrival),
-        None if repeat is None else whole_number("repeat", repeat),
-        None if requests is None else whole_number("requests", requests),
-        None if seconds is None else validation.positive_number("seconds", seconds, "seconds"),
+        None if repeat is None else check_integer("repeat", repeat),
+        None if requests is None else check_integer("requests", requests),
+        None if seconds is None else validation.check_positive("seconds", seconds, "seconds"),
         bool(distinct),
         # A recording is found again by what was sent.
         draw if draw is not None else 0 if session.tape else secrets.randbits(32),
@@ -108,7 +108,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         secrets.randbits(32),
     )
     count = counter_of(tokenizer)
-    warm_up = whole_number("warmup", warmup, least=0)
+    warm_up = check_integer("warmup", warmup, least=0)
     calls = plan.calls()  # made in any case: slips are told of before anything is sent
     if not yes:
         confirm_calls(calls, _times(plan) + warm_up / len(plan.prompts))

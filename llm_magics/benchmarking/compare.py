@@ -12,7 +12,7 @@ from typing import Any
 from llm_magics._async.concurrency import run_bounded
 from llm_magics._async.sync import Operation, awaited, blocking
 from llm_magics._util import validation
-from llm_magics._util.validation import whole_number
+from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import evaluation, measure
 from llm_magics.benchmarking.latencies import counter_of
 from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, merged, partial_kept
@@ -66,19 +66,22 @@ def _compare(  # noqa: PLR0913 (what can be asked)
         Interrupted: with what had come in ``partial`` (of ``lm.acompare`` the `CancelledError`
             has it).
     """
-    validation.refuse_slips(parameters, _compare)
+    validation.check_misspelled(parameters, _compare)
     if models is None:
         msg = "lm.compare needs models to compare."
         raise UsageError(
             msg, hint='Write lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"]).'
         )
-    wanted, asked = validation.model_names(models), validation.texts_of("prompts", prompts)
+    wanted, asked = (
+        validation.check_model_names(models),
+        validation.check_texts("prompts", prompts),
+    )
     evaluation.check(score, expected, len(wanted))
     right = None if expected is None else evaluation.right_for(asked, expected)
-    times = whole_number("repeat", repeat)
+    times = check_integer("repeat", repeat)
     prompt = Prompt("", None, system, parameters, variables, is_fresh=times > 1)
     jobs = _jobs(prompt, asked, wanted, times, right)
-    at_once, record = whole_number("concurrency", concurrency), Record(counter_of(tokenizer))
+    at_once, record = check_integer("concurrency", concurrency), Record(counter_of(tokenizer))
     if not yes:
         confirm_calls(_calls_by_model(jobs))
     about = {**measure.environment(wanted), **measure.asked(system, parameters)}

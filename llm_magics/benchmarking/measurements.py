@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llm_magics._util import typesetting
-from llm_magics._util.terminal import escaped
+from llm_magics._util.terminal import escape_controls
 from llm_magics.benchmarking import analysis, evaluation, tool_metrics
 from llm_magics.benchmarking import analysis as summaries
 from llm_magics.benchmarking import report as reporting
@@ -207,10 +207,10 @@ class Measurements(pd.DataFrame):
 
     def _repr_html_(self) -> str | None:
         html = self._shown()._repr_html_()  # type: ignore[operator]
-        return None if html is None else typesetting.table(escaped(html))
+        return None if html is None else typesetting.sanitize_table(escape_controls(html))
 
     def __repr__(self) -> str:
-        return escaped(repr(self._shown()))
+        return escape_controls(repr(self._shown()))
 
     def _shown(self) -> pd.DataFrame:
         return self.frame.drop(columns=[name for name in _STAMPS if name in self])

@@ -22,7 +22,7 @@ from itertools import count as counted
 from typing import Any, Literal, get_args
 
 from llm_magics._async.concurrency import run_bounded
-from llm_magics._util.validation import positive_number, whole_number
+from llm_magics._util.validation import check_integer, check_positive
 from llm_magics.benchmarking.measure import Job, Record
 from llm_magics.errors import UsageError
 from llm_magics.runtime.chat import ChatCall
@@ -114,12 +114,12 @@ def steps_of(concurrency: Any, rate: Any, arrival: Any) -> list[Step]:
         raise UsageError(msg, hint='Give it "poisson" or "constant".')
     if rate is None:
         at_once = [1] if concurrency is None else _several(concurrency)
-        return [Step(whole_number("concurrency", each)) for each in at_once]
+        return [Step(check_integer("concurrency", each)) for each in at_once]
     if concurrency is not None:
         msg = "Requests begin so many at once, or so many a second, and not both."
         raise UsageError(msg, hint="Leave concurrency out, or rate.")
     return [
-        Step(rate=positive_number("rate", each, "requests a second"), arrival=arrival)
+        Step(rate=check_positive("rate", each, "requests a second"), arrival=arrival)
         for each in _several(rate)
     ]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import Operation, SyncRunner, awaited, blocking
-from llm_magics._util.text import dollars
+from llm_magics._util.text import format_usd
 from llm_magics._util.validation import check_on_error
 from llm_magics.dataframes import vectors
 from llm_magics.dataframes.reports import EmbeddingReport, keep_report, lost, report_of
@@ -191,7 +191,7 @@ def estimated(texts: Any, model: str | None, options: EmbedOptions) -> str:
     plan = _Plan(texts, model, options, "null")
     name, left, estimate = bridge.run(plan.call.estimate())
     unique = len(plan.call.landed.outcomes)
-    cost = "nothing" if estimate.cost_usd == 0 else dollars(estimate.cost_usd)
+    cost = "nothing" if estimate.cost_usd == 0 else format_usd(estimate.cost_usd)
     return (
         f"{plan.rows:,} rows · {unique:,} different texts · {unique - left:,} kept · {left:,} to send to {name}: "
         f"about {estimate.input_tokens:,} tokens, cost {cost}"

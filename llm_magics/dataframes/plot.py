@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llm_magics._async.sync import SyncRunner
-from llm_magics._util.validation import whole_number
+from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.embed import index_of, vectors_of
 from llm_magics.dataframes.projection import Method, clustered, keywords, projected
 from llm_magics.dataframes.rows import one_column, values_of
@@ -243,7 +243,7 @@ def _groups(wanted: int | None, count: int) -> int:
     """How many groups; unless that is said, more for more vectors."""
     if wanted is None:
         return int(min(_MOST_GROUPS, max(2, round((count / 2) ** 0.5)), count))
-    return whole_number("clusters", wanted, most=count)
+    return check_integer("clusters", wanted, most=count)
 
 
 def _title(method: Method, shares: tuple[float, float] | None, count: int, missing: int) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
-from llm_magics._util.validation import check_on_error, whole_number
+from llm_magics._util.validation import check_integer, check_on_error
 from llm_magics.completeness import Outcome
 from llm_magics.dataframes.reports import PromptReport, RowsEstimate
 from llm_magics.dataframes.rows import column_of
@@ -68,7 +68,7 @@ class RowPrompts:
             msg = f"A prompt is a text, and this is {type(self.text).__name__}."
             raise UsageError(msg, hint='Write it first: lm.prompt(df, "Sum up {{ text }}").')
         if self.concurrency is not None:
-            whole_number("concurrency", self.concurrency)
+            check_integer("concurrency", self.concurrency)
         for name in self.parameters:
             _refuse_slip(name)
         headers = self.parameters.get("extra_headers")

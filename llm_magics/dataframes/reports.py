@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics._util.terminal import shown_name
-from llm_magics._util.text import dollars
+from llm_magics._util.terminal import display_name
+from llm_magics._util.text import format_usd
 from llm_magics.completeness import Outcome
 from llm_magics.dataframes.rows import EMPTY, MISSING, NO_TEXT, Rows
 from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
@@ -66,7 +66,7 @@ class EmbeddingReport:
         if self.dimensions:
             parts.append(f"{self.dimensions} dimensions")
         return " · ".join(
-            filter(None, [*(parts or ["0 rows"]), self.model and shown_name(self.model)])
+            filter(None, [*(parts or ["0 rows"]), self.model and display_name(self.model)])
         )
 
     __repr__ = __str__
@@ -149,7 +149,7 @@ class RowsEstimate:
         time = "" if self.seconds is None else f" · about {_minutes(self.seconds)}"
         return (
             f"{self.rows:,} rows · {self.prompts:,} prompts to send · about {self.input_tokens:,} tokens, "
-            f"and answers of up to {self.output_tokens:,} · cost {dollars(self.cost_usd)}{time}"
+            f"and answers of up to {self.output_tokens:,} · cost {format_usd(self.cost_usd)}{time}"
         )
 
     __repr__ = __str__

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_magics import host
-from llm_magics._util.validation import whole_number
+from llm_magics._util.validation import check_integer
 from llm_magics.dataframes import vectors as search
 from llm_magics.dataframes.embed import embed, index_of, vectors_of
 from llm_magics.dataframes.rows import is_text, one_column
@@ -66,7 +66,7 @@ def nearest(  # noqa: PLR0913 (what can be asked)
     """
     import pandas as pd
 
-    k = whole_number("k", k)
+    k = check_integer("k", k)
     column = one_column(column)
     maker = maker_of(column)
     model = model or (maker and maker.model)

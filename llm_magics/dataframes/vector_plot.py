@@ -23,9 +23,9 @@ from llm_magics._util.plotting import (
     SHAPES,
     Marks,
     check_matplotlib,
+    create_marks,
     empty_figure,
     legend,
-    marks_of,
 )
 from llm_magics.errors import UsageError
 
@@ -235,7 +235,7 @@ class VectorPlot:
 
     def _marks(self, frame: pd.DataFrame) -> Marks:
         by = "color" if "color" in frame else "cluster" if "cluster" in frame else None
-        return marks_of(frame[by] if by else None, len(frame))
+        return create_marks(frame[by] if by else None, len(frame))
 
     def _labels(self) -> list[tuple[float, float, str]]:
         """Where the name of each group stands: in its middle."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from llm_magics import host
 from llm_magics._async.bridge import bridge
-from llm_magics._util.terminal import shown_name
+from llm_magics._util.terminal import display_name
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.columns import Columns
-from llm_magics.notebook.frontend import rendering
-from llm_magics.notebook.provenance import told_by
+from llm_magics.notebook.frontend import display_mode
+from llm_magics.notebook.provenance import get_provenance
 from llm_magics.progress import Progress
 from llm_magics.runtime.batch import ParallelCalls
 from llm_magics.runtime.chat import ChatCall
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from llm_magics.benchmarking.measurements import Measurements
 
-_SHOWN = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_tokens", "cost_usd", "finish_reason", "error"]  # fmt: skip
+_COLUMNS = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_tokens", "cost_usd", "finish_reason", "error"]  # fmt: skip
 
 # What belongs to one answer.
-_ALONE = {
+_SINGLE_MODEL_FLAGS = {
     "dry_run": "--dry-run shows what goes to one model",
     "thread": "A thread goes on with one answer",
     "tools": "Tools are called for one model",
@@ -45,11 +45,11 @@ _ALONE = {
 
 def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace) -> DataFrame:
     """Ask all models at once, show their answers as they come, and give the figures as a frame."""
-    for flag, why in _ALONE.items():
+    for flag, why in _SINGLE_MODEL_FLAGS.items():
         if getattr(options, flag):
             msg = f"{why}, and the cell names several."
             raise UsageError(msg, hint="Name one of them, or leave the flag out.")
-    _check_words(options.model)
+    _check_models(options.model)
     calls = [ChatCall(session, replace(prompt, model=model)) for model in options.model]
     for call in calls:
         call.warns_of_cut = False  # one warning for all of them
@@ -58,12 +58,12 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
         _show(shell, together, options, calls)
     except KeyboardInterrupt:
         frame = _frame(prompt, options, calls, together)
-        _keep(shell, options.output, frame)
+        _store(shell, options.output, frame)
         kept = f"What had come is kept in {options.output}." if options.output else None
         msg = f"Stopped; {frame['text'].astype(bool).sum()} of {len(frame)} had begun to answer."
         raise Interrupted(msg, hint=kept, partial=frame) from None
     frame = _frame(prompt, options, calls, together)
-    _keep(shell, options.output, frame)
+    _store(shell, options.output, frame)
     if frame["error"].notna().all():
         msg = f"None of the {len(frame)} models answered. {frame['error'].iloc[0]}"
         is_prose = frame["error"].str.startswith("ModelNotFoundError").all()
@@ -72,11 +72,11 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     cut = sum(call.is_cut_unasked for call in calls)
     if cut:
         warn(cut_warning("", cut, len(calls)))
-    shown: DataFrame = frame.frame[_SHOWN]
+    shown: DataFrame = frame.frame[_COLUMNS]
     return shown
 
 
-def _check_words(models: Sequence[str]) -> None:
+def _check_models(models: Sequence[str]) -> None:
     """Refuse a word that names no model before any is asked: it may be half of a text."""
     for word in models:
         if "/" not in word:
@@ -94,7 +94,7 @@ def _show(
     options: argparse.Namespace,
     calls: Sequence[ChatCall],
 ) -> None:
-    shown_in = rendering(shell)
+    shown_in = display_mode(shell)
     is_live = shown_in == "live" and not options.no_stream
     columns = Columns(shell.display_pub.publish, options.model, is_live=is_live)
     texts = [""] * len(options.model)
@@ -118,13 +118,13 @@ def _show(
                 for number, error in enumerate(together.errors):
                     if error is not None:
                         columns.fail(number, f"{type(error).__name__}: {error}")
-                columns.close([told_by(call) for call in calls])
+                columns.close([get_provenance(call) for call in calls])
 
 
 def _print(names: list[str], texts: list[str]) -> None:
     for name, text in zip(names, texts, strict=True):
         if text:
-            sys.stdout.write(markdown.plain(f"{shown_name(name)}:\n{text.strip()}\n\n"))
+            sys.stdout.write(markdown.to_plain_text(f"{display_name(name)}:\n{text.strip()}\n\n"))
 
 
 def _frame(
@@ -141,6 +141,6 @@ def _frame(
     return Measurements.of(rows, measure.environment(options.model))
 
 
-def _keep(shell: InteractiveShell, name: str | None, frame: DataFrame) -> None:
+def _store(shell: InteractiveShell, name: str | None, frame: DataFrame) -> None:
     if name and len(frame):
         shell.user_ns[name] = frame

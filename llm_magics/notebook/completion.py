@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from IPython.core.completer import SimpleCompletion, context_matcher
 
-from llm_magics._util.terminal import word
+from llm_magics._util.terminal import quote_word
 from llm_magics.notebook import parsers
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
 
 
-class Offer(NamedTuple):
+class Candidates(NamedTuple):
     """Names of a ``kind`` that could take the place of ``fragment``."""
 
     kind: str
@@ -39,23 +39,23 @@ _FLAGS = {
 }
 _MODEL_COMMANDS = ("use", "pull", "delete", "models", "explain")
 # These take several models, and flags of their own.
-_MEASURING = {"bench": parsers.bench_parser, "compare": parsers.compare_parser}
+_BENCHMARK_PARSERS = {"bench": parsers.bench_parser, "compare": parsers.compare_parser}
 
 
-def offer(magic: str, line: str) -> Offer:
+def find_candidates(magic: str, line: str) -> Candidates:
     """What could end ``line``, of which the cursor stands at the end."""
     *words, fragment = line.split(" ")
     words = [word for word in words if word]
     if magic == "%%llm" and words[-1:] == ["--tools"]:  # names, separated by commas
-        return Offer("function", _functions(), fragment.rpartition(",")[2])
-    kind, names = _candidates(magic, words, fragment)
-    return Offer(kind, names, fragment)
+        return Candidates("function", _functions(), fragment.rpartition(",")[2])
+    kind, names = _magic_candidates(magic, words, fragment)
+    return Candidates(kind, names, fragment)
 
 
-def _candidates(magic: str, words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
+def _magic_candidates(magic: str, words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
     last = words[-1] if words else ""
     if magic == "%llm":
-        return _of_command(words, fragment)
+        return _command_candidates(words, fragment)
     if last in _VALUES:
         return _VALUES[last]()
     if fragment.startswith("-"):
@@ -64,7 +64,7 @@ def _candidates(magic: str, words: list[str], fragment: str) -> tuple[str, Itera
     return ("model", _models()) if magic == "%%llm" and not last.startswith("-") else ("", [])
 
 
-def _of_command(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
+def _command_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
     """What can follow ``%llm`` and the ``words`` behind it."""
     from llm_magics.notebook.commands import COMMANDS
 
@@ -72,18 +72,18 @@ def _of_command(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
         return "command", COMMANDS
     if words[-1] in ("--model", "--judge"):
         return "model", _models()
-    if words[0] in _MEASURING:
-        return _measuring(words, fragment)
+    if words[0] in _BENCHMARK_PARSERS:
+        return _benchmark_candidates(words, fragment)
     if fragment.startswith("-"):
         return "flag", _FLAGS.get(words[0], [])
     if words[0] == "config" and len(words) == 2:
-        return _values_of(words[1])
-    return _first_of(words[0]) if len(words) == 1 else ("", [])
+        return _setting_candidates(words[1])
+    return _argument_candidates(words[0]) if len(words) == 1 else ("", [])
 
 
-def _measuring(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
+def _benchmark_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
     if fragment.startswith("-"):
-        return "flag", _MEASURING[words[0]]().flags
+        return "flag", _BENCHMARK_PARSERS[words[0]]().flags
     if words[-1] in ("--prompts", "--expected"):
         return "variable", list(variables())
     if words[-1] == "--arrival":
@@ -95,7 +95,7 @@ def _measuring(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
     return ("", []) if words[-1].startswith("-") else ("model", _models())
 
 
-def _first_of(command: str) -> tuple[str, Iterable[str]]:
+def _argument_candidates(command: str) -> tuple[str, Iterable[str]]:
     """What a subcommand can be given first."""
     from llm_magics.runtime.session import session
 
@@ -110,7 +110,7 @@ def _first_of(command: str) -> tuple[str, Iterable[str]]:
     return "word", _WORDS.get(command, [])
 
 
-def _values_of(setting: str) -> tuple[str, Iterable[str]]:
+def _setting_candidates(setting: str) -> tuple[str, Iterable[str]]:
     """What a setting can be, where that can be told."""
     from llm_magics.settings.schema import Settings
 
@@ -188,22 +188,22 @@ def _models() -> list[str]:
 
 # Open at the cursor, up to the word that is being written.
 _OPEN = re.compile(r"\{\{(?!.*\}\})(?P<before>.*?)(?P<word>\w*)$")
-_ASKING = re.compile(r"\s*%%?llm\b")
+_LLM_MAGIC = re.compile(r"\s*%%?llm\b")
 
 
-def _offer_in_prompt(text: str, cursor_line: int, before: str) -> Offer | None:
+def _prompt_candidates(text: str, cursor_line: int, before: str) -> Candidates | None:
     """What could follow ``before``, the cursor's line up to it, in a cell of ``text``."""
     lines = text.splitlines()
-    is_ours = _ASKING.match(before) or (cursor_line > 0 and _ASKING.match(lines[0]))
+    is_ours = _LLM_MAGIC.match(before) or (cursor_line > 0 and _LLM_MAGIC.match(lines[0]))
     found = _OPEN.search(before)
     if not is_ours or found is None:
         return None
     past, word = found["before"].rstrip(), found["word"]
     if past.endswith("|"):
-        return Offer("filter", _filters(), word)
+        return Candidates("filter", _filters(), word)
     if past.endswith((".", "'", '"')):
         return None  # an attribute or a text: Python knows more of these
-    return Offer("variable", variables(), word)
+    return Candidates("variable", variables(), word)
 
 
 def _filters() -> Iterable[str]:
@@ -219,12 +219,12 @@ _LINE = re.compile(r"^\s*(%%?(?:llm|embed))\s(.*)$")
 def complete(context: CompletionContext) -> dict[str, Any]:
     """What could be written at the cursor; nothing where that is not ours to say."""
     before = context.line_with_cursor[: context.cursor_position]
-    offer = _offer_in_prompt(context.full_text, context.cursor_line, before) or _of_line(
+    offer = _prompt_candidates(context.full_text, context.cursor_line, before) or _line_candidates(
         before, context.cursor_line
     )
     if offer is None:
         return {"completions": []}
-    matching = [text for name in offer.names if (text := _written(name, offer))]
+    matching = [text for name in offer.names if (text := _completion_text(name, offer))]
     return {
         "completions": [SimpleCompletion(text=name, type=offer.kind) for name in sorted(matching)],
         "matched_fragment": offer.fragment,
@@ -232,9 +232,9 @@ def complete(context: CompletionContext) -> dict[str, Any]:
     }
 
 
-def _written(name: str, offer: Offer) -> str | None:
+def _completion_text(name: str, offer: Candidates) -> str | None:
     """Return what to write for ``name``, if ``offer.fragment`` begins it and a line can hold it."""
-    spelled = word(name) if offer.kind == "model" else name
+    spelled = quote_word(name) if offer.kind == "model" else name
     return (
         spelled
         if spelled and (name.startswith(offer.fragment) or spelled.startswith(offer.fragment))
@@ -242,8 +242,8 @@ def _written(name: str, offer: Offer) -> str | None:
     )
 
 
-def _of_line(before: str, cursor_line: int) -> Offer | None:
+def _line_candidates(before: str, cursor_line: int) -> Candidates | None:
     found = _LINE.match(before)
     if found is None or (cursor_line != 0 and found[1].startswith("%%")):
         return None
-    return offer(*found.groups())
+    return find_candidates(*found.groups())

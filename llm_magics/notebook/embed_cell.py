@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.notebook.display.output import say
-from llm_magics.notebook.parsers import check_name, embed_parser, without_comment
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import check_output_name, embed_parser, strip_comment
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -26,19 +26,19 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     from llm_magics.dataframes.rows import refuse_losing_texts, refuse_overwriting
 
     parser = embed_parser("%embed")
-    source, flags = _cut_at_flags(without_comment(line), parser.flags)
+    source, flags = _split_at_flags(strip_comment(line), parser.flags)
     options = parser.parse(flags)
-    check_name(options.output)
+    check_output_name(options.output)
     if not source:
         msg = "%embed was not told what to embed."
         raise UsageError(msg, hint="Write %embed df.text --into vector.")
-    frame = _frame_of(shell, source, variables) if options.into else None
-    texts = _value(shell, source, variables)
+    frame = _find_frame(shell, source, variables) if options.into else None
+    texts = _evaluate(shell, source, variables)
     if frame is not None:
         refuse_overwriting([getattr(texts, "name", None)], [options.into], "vectors")
         refuse_losing_texts(frame, options.into)
     if options.dry_run:
-        _say_what_it_takes(texts, options)
+        _print_estimate(texts, options)
         return None
     done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
     is_column = hasattr(texts, "iloc")
@@ -50,7 +50,7 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     if options.output:
         shell.user_ns[options.output] = vectors
         places.append(options.output)
-    return _told(done, places, vectors)
+    return _report_result(done, places, vectors)
 
 
 def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | None:
@@ -60,28 +60,30 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     from llm_magics.dataframes.embed import embedded, put_vectors
 
     options = embed_parser("%%embed").parse(line)
-    check_name(options.output)
+    check_output_name(options.output)
     # Not splitlines(): a text may hold U+2028 and its like.
     texts = [text.strip() for text in cell.split("\n") if text.strip()]
     if not texts:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write one text a line below %%embed.")
     if options.dry_run:
-        _say_what_it_takes(texts, options)
+        _print_estimate(texts, options)
         return None
     frame = pd.DataFrame({"text": texts})
     done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
     put_vectors(done, frame, "vector", frame["text"])
     if options.output:
         shell.user_ns[options.output] = frame
-    kept: DataFrame | None = _told(done, [options.output] if options.output else [], frame)
+    kept: DataFrame | None = _report_result(
+        done, [options.output] if options.output else [], frame
+    )
     return kept
 
 
-def _say_what_it_takes(texts: Any, options: argparse.Namespace) -> None:
+def _print_estimate(texts: Any, options: argparse.Namespace) -> None:
     from llm_magics.dataframes.embed import estimated
 
-    say(f"{estimated(texts, options.model, _options(options))}; nothing was sent")
+    print_safe(f"{estimated(texts, options.model, _options(options))}; nothing was sent")
 
 
 def _options(given: argparse.Namespace) -> EmbedOptions:
@@ -92,7 +94,7 @@ def _options(given: argparse.Namespace) -> EmbedOptions:
     )
 
 
-def _told(done: Embedded, places: list[str], value: Any) -> Any:
+def _report_result(done: Embedded, places: list[str], value: Any) -> Any:
     """Say what was put where; with no place for it, ``value`` is the result of the cell."""
     where = " and ".join(places)
     if isinstance(done.error, KeyboardInterrupt):
@@ -101,13 +103,13 @@ def _told(done: Embedded, places: list[str], value: Any) -> Any:
         raise done.error
     if not places:
         if done.report.counts["failed"] or done.report.counts["no text"]:
-            say(str(done.report))
+            print_safe(str(done.report))
         return value
-    say(f"{done.report} → {where}")
+    print_safe(f"{done.report} → {where}")
     return None
 
 
-def _cut_at_flags(line: str, known: list[str]) -> tuple[str, str]:
+def _split_at_flags(line: str, known: list[str]) -> tuple[str, str]:
     """
     The expression and the flags after it.
 
@@ -132,7 +134,7 @@ def _is_expression(text: str) -> bool:
     return True
 
 
-def _value(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> Any:
+def _evaluate(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> Any:
     try:
         return eval(source, shell.user_global_ns, dict(variables))  # noqa: S307 (the user's own)
     except SyntaxError as error:
@@ -148,7 +150,7 @@ def _value(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -
         raise UsageError(msg, hint="Try the expression in a cell of its own.") from error
 
 
-def _frame_of(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> DataFrame:
+def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> DataFrame:
     """The frame of which ``source`` is a column, for the vectors to go into."""
     import pandas as pd
 
@@ -158,10 +160,10 @@ def _frame_of(shell: InteractiveShell, source: str, variables: Mapping[str, Any]
     expression = ast.parse(source, mode="eval").body
     if isinstance(expression, ast.Attribute | ast.Subscript):
         base = ast.unparse(expression.value)
-        frame = _value(shell, base, variables)
+        frame = _evaluate(shell, base, variables)
         # What is made anew each time it is asked for (a mask, a slice, a call) is a copy:
         # vectors put into it would be lost.
-        if isinstance(frame, pd.DataFrame) and frame is _value(shell, base, variables):
+        if isinstance(frame, pd.DataFrame) and frame is _evaluate(shell, base, variables):
             return frame
     msg = f"--into needs a column of a frame that has a name, and {source} is not one."
     raise UsageError(msg, hint="Write %embed df.text --into vector, or keep the result with -o.")

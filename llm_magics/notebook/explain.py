@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 
 from llm_magics.errors import UsageError
 from llm_magics.notebook import markdown
-from llm_magics.notebook.frontend import rendering
+from llm_magics.notebook.frontend import display_mode
 from llm_magics.secrets import redact
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-_ASKED = (
+_INSTRUCTION = (
     "Explain this error of a Python notebook in plain words: what happened, why, and how to mend "
     "it. Show the corrected lines."
 )
 
 # More of a cell, or of a traceback, than this does not help.
-_MOST_LINES = 80
-_LONGEST = 6000
+_MAX_LINES = 80
+_MAX_TRACEBACK = 6000
 
 
-def material() -> str:
+def build_prompt() -> str:
     """
     What is sent to have the last error explained; no value of any variable is in it.
 
@@ -39,13 +39,13 @@ def material() -> str:
     if error is None:
         msg = "There is no error to explain: nothing has failed in this session."
         raise UsageError(msg, hint="Run the cell that fails, then %llm explain.")
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_ones_own(each)]
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_user_frame(each)]
     told = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
-    parts = [_ASKED, f"```\n{told[-_LONGEST:].strip()}\n```", *_sources(frames)]
+    parts = [_INSTRUCTION, f"```\n{told[-_MAX_TRACEBACK:].strip()}\n```", *_sources(frames)]
     return redact("\n\n".join(parts))
 
 
-def _is_ones_own(frame: traceback.FrameSummary) -> bool:
+def _is_user_frame(frame: traceback.FrameSummary) -> bool:
     """Whether a frame is of a cell or of a file beside the notebook, and not of a library."""
     if _is_cell(frame.filename):
         return True
@@ -66,10 +66,10 @@ def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
     found = []
     for filename, marked in at.items():
         lines = linecache.getlines(filename)
-        first = max(0, min(marked) - _MOST_LINES // 2) if len(lines) > _MOST_LINES else 0
+        first = max(0, min(marked) - _MAX_LINES // 2) if len(lines) > _MAX_LINES else 0
         shown = [
             f"{'>' if number in marked else ' '} {line.rstrip()}"
-            for number, line in enumerate(lines[first : first + _MOST_LINES], first + 1)
+            for number, line in enumerate(lines[first : first + _MAX_LINES], first + 1)
         ]
         name = "The cell" if _is_cell(filename) else f"The file {Path(filename).name}"
         if shown:
@@ -78,10 +78,10 @@ def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
     return found
 
 
-def show(shell: InteractiveShell, told: str) -> None:
+def show_prompt(shell: InteractiveShell, told: str) -> None:
     """What is sent, folded where that can be."""
-    shown = markdown.plain(told)
-    if rendering(shell) == "text":
+    shown = markdown.to_plain_text(told)
+    if display_mode(shell) == "text":
         sys.stdout.write(f"{shown}\n\n")
         return
     words = "this is sent to have the error explained"

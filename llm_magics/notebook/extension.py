@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llm_magics import errors, host, user_code
-from llm_magics.notebook import frontend, line_calls
+from llm_magics.notebook import frontend, magics
 from llm_magics.notebook.completion import complete
 from llm_magics.notebook.display import frames
-from llm_magics.notebook.display.output import progress_view
-from llm_magics.notebook.frontend import asker
-from llm_magics.notebook.magics import LLMMagics
+from llm_magics.notebook.display.output import create_progress_view
+from llm_magics.notebook.frontend import create_asker
+from llm_magics.notebook.magics import LLMMagics, keep_empty_cell
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def load(shell: InteractiveShell) -> None:
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
-    frontend.follow(shell)
-    frontend.guard(shell)
-    frames.guard(shell)
-    errors.show_full_tracebacks_if(_wants_full_traceback)
-    host.show_in(lambda: progress_view(shell))
-    host.ask_by(asker(shell))
-    user_code.label_cells_by(frontend.labeller(shell))
-    config.watch(frontend.nest_if_wanted)
+    frontend.track_cells(shell)
+    frontend.redact_tracebacks(shell)
+    frames.sanitize_frames(shell)
+    errors.show_full_tracebacks_if(_shows_full_tracebacks)
+    host.show_in(lambda: create_progress_view(shell))
+    host.ask_by(create_asker(shell))
+    user_code.label_cells_by(frontend.create_cell_labeller(shell))
+    config.watch(frontend.apply_nested_loop)
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -50,43 +50,28 @@ def unload(shell: InteractiveShell) -> None:
             each for each in shell.Completer.custom_matchers if each is not complete
         ]
     shell.display_formatter.formatters["text/html"].pop(".".join(_RESPONSE), None)
-    frontend.unfollow(shell)
-    frontend.unguard(shell)
-    frames.unguard(shell)
+    frontend.untrack_cells(shell)
+    frontend.restore_tracebacks(shell)
+    frames.restore_frames(shell)
     errors.show_full_tracebacks_if(lambda: False)
     host.show_in(host.terminal_view)
     host.ask_by(None)
     user_code.label_cells_by(None)
-    config.unwatch(frontend.nest_if_wanted)
+    config.unwatch(frontend.apply_nested_loop)
 
 
 def _transformers() -> list[Callable[[list[str]], list[str]]]:
     """Return what changes a cell's lines before IPython reads them, in order."""
-    return [keep_empty_cell, line_calls.call_magics]
-
-
-def keep_empty_cell(lines: list[str]) -> list[str]:
-    """
-    Give a cell of ours without a body an empty line for one.
-
-    IPython would refuse it itself, with a ``UsageError`` that nbval takes for success.
-    """
-    if len(lines) == 1 and lines[0].startswith(("%%llm", "%%embed")):
-        return [lines[0].rstrip("\n") + "\n", "\n"]
-    return lines
-
-
-# IPython must not ask it whether what is being typed in a terminal is complete.
-keep_empty_cell.has_side_effects = True  # type: ignore[attr-defined]
+    return [keep_empty_cell, magics.call_magics]
 
 
 def _response_html(response: object) -> str:
-    from llm_magics.notebook.markdown import html
+    from llm_magics.notebook.markdown import render_safe
 
-    return html(str(response))
+    return render_safe(str(response))
 
 
-def _wants_full_traceback() -> bool:
+def _shows_full_tracebacks() -> bool:
     try:
         return bool(config.tracebacks == "full")
     except errors.LLMError:  # the settings cannot be read: that is the error being shown

@@ -24,7 +24,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from llm_magics import host
-from llm_magics._util.terminal import coloured
+from llm_magics._util.terminal import escape_all_but_colours
 from llm_magics.errors import ConfigurationError, LLMError
 from llm_magics.host import Cell
 from llm_magics.secrets import Secret, redact
@@ -40,29 +40,29 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 # From here on the older of the two packages makes every request in the process fail.
-_TOO_NEW = (3, 14)
+_FIRST_UNSUPPORTED = (3, 14)
 
 
-def run(work: Coroutine[Any, Any, _T]) -> _T:
+def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
     """The result of ``work``, waited for where a loop may be running; stopping cancels it."""
-    if _is_nested() and (loop := _running()) is not None:
+    if _is_nested() and (loop := _running_loop()) is not None:
         _patcher().apply(loop)
-        return _entered(loop, work)
+        return _run_nested(loop, work)
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
 
-def nest_if_wanted() -> None:
+def apply_nested_loop() -> None:
     """Let the running loop be entered again, where the settings ask for it."""
     try:
         wanted = _is_nested()
     except LLMError:  # the settings cannot be read, which is told of where one is needed
         return
-    if wanted and (loop := _running()) is not None:
+    if wanted and (loop := _running_loop()) is not None:
         _patcher().apply(loop)
 
 
-def _entered(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
+def _run_nested(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
     task = loop.create_task(work)
     try:
         return loop.run_until_complete(task)
@@ -76,7 +76,7 @@ def _is_nested() -> bool:
     return bool(config.loop == "nested")
 
 
-def _running() -> asyncio.AbstractEventLoop | None:
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -97,7 +97,7 @@ def _patcher() -> ModuleType:
     else:
         patcher: ModuleType = nest_asyncio2
         return patcher
-    if sys.version_info >= _TOO_NEW:
+    if sys.version_info >= _FIRST_UNSUPPORTED:
         config.reset("loop")
         msg = "loop: nested needs nest-asyncio2 on this Python."
         raise ConfigurationError(msg, hint="Run: pip install nest-asyncio2, and restart.")
@@ -105,15 +105,17 @@ def _patcher() -> ModuleType:
     return older
 
 
-def follow(shell: InteractiveShell) -> None:
+def track_cells(shell: InteractiveShell) -> None:
     """Have `cells` told of every cell that begins to run."""
-    own = _Follower(shell)
+    own = _CellTracker(shell)
     shell.events.register("pre_run_cell", own.begin)
     shell.llm_magics_follower = own
-    host.begin(Cell(_in_metadata(shell), _stored(shell) - 1))  # the cell that is running
+    host.begin(
+        Cell(_cell_id_in_metadata(shell), _history_length(shell) - 1)
+    )  # the cell that is running
 
 
-def unfollow(shell: InteractiveShell) -> None:
+def untrack_cells(shell: InteractiveShell) -> None:
     """Take that back."""
     own = shell.__dict__.pop("llm_magics_follower", None)
     if own is not None:
@@ -121,7 +123,7 @@ def unfollow(shell: InteractiveShell) -> None:
     host.begin(Cell())
 
 
-def labeller(shell: InteractiveShell) -> Callable[[CodeType], str | None]:
+def create_cell_labeller(shell: InteractiveShell) -> Callable[[CodeType], str | None]:
     """Return a function that names the cell of a code object as IPython's tracebacks do."""
     name_of = getattr(shell.compile, "format_code_name", None)
 
@@ -138,7 +140,7 @@ _ENV_KEY = re.compile(
 )
 
 
-class _Follower:
+class _CellTracker:
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._names_of_saved_keys: set[str] = set()
@@ -147,8 +149,8 @@ class _Follower:
         """IPython's event before a cell runs."""
         if info.silent:
             return
-        key = info.cell_id or _in_metadata(self._shell) or self._by_text(info.raw_cell)
-        host.begin(Cell(str(key), _stored(self._shell)))
+        key = info.cell_id or _cell_id_in_metadata(self._shell) or self._by_text(info.raw_cell)
+        host.begin(Cell(str(key), _history_length(self._shell)))
         self._warn_of_saved_keys(info.raw_cell)
 
     def _warn_of_saved_keys(self, text: str) -> None:
@@ -167,7 +169,7 @@ class _Follower:
                 "Remove the line and clear its output. Set the key with %llm key PROVIDER, "
                 "or set the environment variable outside the notebook."
             )
-            cell = f"Cell In[{_stored(self._shell)}]"
+            cell = f"Cell In[{_history_length(self._shell)}]"
             warn(message, place=Place(cell, number, "__main__", ""))
 
     def _by_text(self, text: str) -> str:
@@ -178,12 +180,12 @@ class _Follower:
         the same words twice are two turns.
         """
         is_terminal = type(self._shell).__name__ == "TerminalInteractiveShell"
-        if is_terminal or (hasattr(self._shell, "kernel") and not is_watched(self._shell)):
+        if is_terminal or (hasattr(self._shell, "kernel") and not is_interactive(self._shell)):
             return ""
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def _stored(shell: InteractiveShell) -> int:
+def _history_length(shell: InteractiveShell) -> int:
     """
     How many cells are in the history, which is the number of the next one.
 
@@ -192,7 +194,7 @@ def _stored(shell: InteractiveShell) -> int:
     return len(shell.history_manager.input_hist_parsed)
 
 
-def _in_metadata(shell: InteractiveShell) -> str:
+def _cell_id_in_metadata(shell: InteractiveShell) -> str:
     """The cell's id in the request that runs it, where IPython itself was not told."""
     get_parent = getattr(shell, "get_parent", None)
     metadata: Any = (get_parent() or {}).get("metadata") if get_parent else None
@@ -204,10 +206,10 @@ def _in_metadata(shell: InteractiveShell) -> str:
     )
 
 
-Rendering = Literal["live", "static", "text"]
+DisplayMode = Literal["live", "static", "text"]
 
 
-def rendering(shell: InteractiveShell) -> Rendering:
+def display_mode(shell: InteractiveShell) -> DisplayMode:
     """
     How answers are to be shown in ``shell``: the setting ``render``, or what fits.
 
@@ -221,10 +223,10 @@ def rendering(shell: InteractiveShell) -> Rendering:
         return "static"
     if chosen == "text" or not hasattr(shell, "kernel"):
         return "text"
-    return "live" if is_watched(shell) else "static"
+    return "live" if is_interactive(shell) else "static"
 
 
-def is_watched(shell: InteractiveShell) -> bool:
+def is_interactive(shell: InteractiveShell) -> bool:
     """Whoever runs a notebook unattended (nbclient, papermill, nbval) allows no questions."""
     from IPython.core.displaypub import CapturingDisplayPublisher
 
@@ -233,39 +235,39 @@ def is_watched(shell: InteractiveShell) -> bool:
     return bool(getattr(shell.kernel, "_allow_stdin", True))
 
 
-def asker(shell: InteractiveShell) -> Asker:
+def create_asker(shell: InteractiveShell) -> Asker:
     """Puts questions to whoever watches ``shell``; ``None`` is the answer where nobody does."""
 
     def ask(question: str) -> str | None:
-        shown_in = rendering(shell)
+        shown_in = display_mode(shell)
         is_there = shown_in == "live" or (shown_in == "text" and sys.stdin.isatty())
         return input(question) if is_there else None
 
     return ask
 
 
-_SHOW = "_showtraceback"
+_SHOW_TRACEBACK = "_showtraceback"
 
 
-def guard(shell: InteractiveShell) -> None:
+def redact_tracebacks(shell: InteractiveShell) -> None:
     """Have keys and controls taken out of all tracebacks that ``shell`` shows."""
-    unguard(shell)
-    show = getattr(shell, _SHOW)
+    restore_tracebacks(shell)
+    show = getattr(shell, _SHOW_TRACEBACK)
 
     def show_without_keys(kind: Any, error: Any, lines: Any) -> None:
         told = str(error)
-        kept = error if _shown(told) == told else _shown(told)
-        show(kind, kept, [_shown(line) for line in lines])
+        kept = error if _redact(told) == told else _redact(told)
+        show(kind, kept, [_redact(line) for line in lines])
 
     show_without_keys.llm_magics = True  # type: ignore[attr-defined]
-    setattr(shell, _SHOW, show_without_keys)
+    setattr(shell, _SHOW_TRACEBACK, show_without_keys)
 
 
-def _shown(text: str) -> str:
-    return coloured(redact(text))
+def _redact(text: str) -> str:
+    return escape_all_but_colours(redact(text))
 
 
-def unguard(shell: InteractiveShell) -> None:
+def restore_tracebacks(shell: InteractiveShell) -> None:
     """Take that back."""
-    if hasattr(vars(shell).get(_SHOW), "llm_magics"):
-        delattr(shell, _SHOW)
+    if hasattr(vars(shell).get(_SHOW_TRACEBACK), "llm_magics"):
+        delattr(shell, _SHOW_TRACEBACK)

@@ -80,7 +80,7 @@ _LANGUAGES = frozenset(
         "makefile",
     ]
 )
-_LONGEST = 20_000
+_MAX_CODE = 20_000
 
 # Of a kind of word and all kinds below it: JupyterLab's name of its colour, and one for elsewhere.
 _COLOURS = (
@@ -100,12 +100,12 @@ _COLOURS = (
 )
 
 
-def highlighted(code: str, language: str) -> str:
+def highlight(code: str, language: str) -> str:
     """``code`` as HTML: escaped, and in colours where the language is known."""
     language = language.lower()
-    if language not in _LANGUAGES or len(code) > _LONGEST:
+    if language not in _LANGUAGES or len(code) > _MAX_CODE:
         return escape(code)
-    return "".join(_pieces(_lexer(language).get_tokens(code)))
+    return "".join(_colour_spans(_lexer(language).get_tokens(code)))
 
 
 @cache
@@ -115,7 +115,7 @@ def _lexer(language: str) -> Lexer:
     return get_lexer_by_name(language, stripnl=False, ensurenl=False)
 
 
-def _pieces(tokens: Iterable[tuple[Any, str]]) -> Iterator[str]:
+def _colour_spans(tokens: Iterable[tuple[Any, str]]) -> Iterator[str]:
     """Neighbours of one colour in one piece."""
     for style, group in groupby(tokens, lambda token: _style(token[0])):
         text = escape("".join(word for _, word in group))
@@ -137,25 +137,25 @@ def _style(kind: Any) -> str:
 _LINKS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
 
-def plain(text: str) -> str:
+def to_plain_text(text: str) -> str:
     """Return ``text`` without control characters and without keys."""
-    return scrub(terminal.plain(replace_lone_surrogates(text)))
+    return scrub(terminal.strip_controls(replace_lone_surrogates(text)))
 
 
-def html(text: str) -> str:
+def render_safe(text: str) -> str:
     """
     ``text``, read as Markdown with TeX, as HTML that is safe in a trusted cell.
 
     Frontends typeset what stands between dollars or TeX's brackets in HTML. So formulas that
     only draw are marked as such, and the rest as not: two prices in a sentence are no formula.
     """
-    rendered: str = _renderer().render(plain(text))
-    return typesetting.ignored(rendered)
+    rendered: str = _renderer().render(to_plain_text(text))
+    return typesetting.mark_ignored(rendered)
 
 
-def escaped(text: str) -> str:
+def escape_html(text: str) -> str:
     """Return ``text`` as HTML in which nothing is marked up, and nothing is typeset."""
-    return typesetting.ignored(escape(plain(text)), "span")
+    return typesetting.mark_ignored(escape(to_plain_text(text)), "span")
 
 
 @cache
@@ -185,7 +185,7 @@ def _formula(
     is_inline = tokens[index].type == "math_inline"
     tag, mark = ("span", "$") if is_inline else ("div", "$$")
     content = tokens[index].content.strip()
-    formula = typesetting.drawn(content)
+    formula = typesetting.sanitize_formula(content)
     kind = typesetting.IGNORE if formula is None else typesetting.PROCESS
     shown = escape(content if formula is None else formula)
     return f'<{tag} class="{kind}">{mark}{shown}{mark}</{tag}>'
@@ -196,7 +196,7 @@ def _fence(
 ) -> str:
     """A block of code, in colours."""
     language = tokens[index].info.strip().partition(" ")[0]
-    return f"<pre><code>{highlighted(tokens[index].content, language)}</code></pre>\n"
+    return f"<pre><code>{highlight(tokens[index].content, language)}</code></pre>\n"
 
 
 def _link_open(

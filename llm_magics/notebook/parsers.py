@@ -55,11 +55,11 @@ class OptionParser(argparse.ArgumentParser):
 
     def parse(self, line: str) -> argparse.Namespace:
         """The options on ``line``."""
-        return self.parse_prose(without_comment(line))
+        return self.parse_prose(strip_comment(line))
 
     def parse_prose(self, line: str) -> argparse.Namespace:
         """The options on a line of prose, in which a ``#`` begins no comment."""
-        options, unknown = self.parse_known_intermixed_args(split(line))
+        options, unknown = self.parse_known_intermixed_args(split_words(line))
         if unknown:
             self._refuse(unknown[0])
         return options
@@ -91,7 +91,7 @@ class OptionParser(argparse.ArgumentParser):
         return f"See {magic} help {command}" if command else f"See {magic}?"
 
 
-def without_comment(line: str) -> str:
+def strip_comment(line: str) -> str:
     """
     Return ``line`` without a comment at its end.
 
@@ -118,12 +118,12 @@ def without_comment(line: str) -> str:
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
-def unescaped(text: str) -> str:
+def unescape(text: str) -> str:
     """Return ``text`` with backslash escapes of newline, tab and backslash replaced."""
     return re.sub(r"\\([ntr\\])", lambda found: _ESCAPES[found[1]], text)
 
 
-def split(line: str) -> list[str]:
+def split_words(line: str) -> list[str]:
     """``line`` in words, quotes heeded."""
     try:
         return shlex.split(line)
@@ -132,7 +132,7 @@ def split(line: str) -> list[str]:
         raise UsageError(msg, hint="Put a word with spaces or quotes in it in quotes.") from None
 
 
-def pairs(words: Sequence[str]) -> dict[str, str]:
+def parse_pairs(words: Sequence[str]) -> dict[str, str]:
     """``KEY=VALUE`` words as a dictionary."""
     found = {}
     for word in words:
@@ -144,7 +144,7 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def service_value(text: str) -> Any:
+def parse_service_value(text: str) -> Any:
     """
     Return the value that ``text`` stands for: a number, true or false, else the text itself.
 
@@ -157,14 +157,14 @@ def service_value(text: str) -> Any:
         return text
 
 
-def check_name(name: str | None) -> None:
+def check_output_name(name: str | None) -> None:
     """Refuse a name for -o that no variable can have."""
     if name is not None and (not name.isidentifier() or iskeyword(name)):
         msg = f'-o {name}: "{name}" cannot be a variable\'s name.'
         raise UsageError(msg, hint="Use letters, digits and _, like -o answer.")
 
 
-def thread_or_model(options: argparse.Namespace) -> None:
+def move_model_from_thread(options: argparse.Namespace) -> None:
     """Of ``--thread a/model`` the word is a model: names of threads have no slash."""
     if options.thread and "/" in options.thread:
         options.model.insert(0, options.thread)
@@ -225,13 +225,13 @@ def add_parameters(parser: OptionParser) -> None:
     add(
         "--stop",
         action="append",
-        type=unescaped,
+        type=unescape,
         metavar="TEXT",
         help="end the answer before this; \\n is a newline",
     )
 
 
-def parameters_of(options: argparse.Namespace) -> Mapping[str, Any]:
+def collect_parameters(options: argparse.Namespace) -> Mapping[str, Any]:
     """The parameters that were given."""
     names = ("temperature", "max_tokens", "top_p", "seed", "stop")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -268,7 +268,7 @@ def embed_parser(magic: str = "%embed") -> OptionParser:
 
 def bench_parser() -> OptionParser:
     """The line of ``%llm bench``."""
-    parser = _measuring("%llm bench", "Measure how fast models answer.")
+    parser = _create_measurement_parser("%llm bench", "Measure how fast models answer.")
     add = parser.add_argument
     add("--prompts", metavar="X", help="a list, column or text of the notebook")
     add("--repeat", type=int, metavar="N", help="how often each prompt is asked of each model")
@@ -284,7 +284,9 @@ def bench_parser() -> OptionParser:
 
 def compare_parser() -> OptionParser:
     """The line of ``%llm compare``."""
-    parser = _measuring("%llm compare", "Ask models the same, and see who is better.")
+    parser = _create_measurement_parser(
+        "%llm compare", "Ask models the same, and see who is better."
+    )
     add = parser.add_argument
     add("--prompts", metavar="X", help="a list, column or text of the notebook")
     add("--expected", metavar="X", help="what is right, one for each prompt")
@@ -296,7 +298,7 @@ def compare_parser() -> OptionParser:
     return parser
 
 
-def _measuring(magic: str, about: str) -> OptionParser:
+def _create_measurement_parser(magic: str, about: str) -> OptionParser:
     parser = OptionParser(magic, about)
     add = parser.add_argument
     add("models", nargs="*", metavar="MODEL", help="provider/name; the setting model if not given")
@@ -307,7 +309,7 @@ def _measuring(magic: str, about: str) -> OptionParser:
     return parser
 
 
-def setting_value(value: str) -> Any:
+def parse_setting_value(value: str) -> Any:
     """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
     from llm_magics._util.filesystem import load_yaml
 

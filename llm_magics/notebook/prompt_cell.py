@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
-from llm_magics._util.filesystem import shown
-from llm_magics._util.terminal import shown_name
-from llm_magics._util.text import dollars
+from llm_magics._util.filesystem import display_path
+from llm_magics._util.terminal import display_name
+from llm_magics._util.text import format_usd
 from llm_magics.errors import Interrupted, ParseError, UsageError, nearest
 from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.display import answer as footer
-from llm_magics.notebook.display.answer import answer_display
-from llm_magics.notebook.display.output import say
-from llm_magics.notebook.frontend import rendering
+from llm_magics.notebook.display.answer import create_answer_display
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.parsers import (
     SERVICE_PARAMETERS,
-    check_name,
+    check_output_name,
+    collect_parameters,
     llm_cell_parser,
-    pairs,
-    parameters_of,
-    service_value,
-    thread_or_model,
+    move_model_from_thread,
+    parse_pairs,
+    parse_service_value,
 )
-from llm_magics.notebook.provenance import PROVENANCE, told_by
-from llm_magics.notebook.tool_calls import ToolRounds, functions_named
+from llm_magics.notebook.provenance import PROVENANCE_KEY, get_provenance
+from llm_magics.notebook.tool_calls import ToolRounds, find_functions
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts import prompt_files
@@ -63,11 +63,11 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
     except KeyboardInterrupt:
         raise _interrupted(call.response(), options.output) from None
     finally:
-        _keep(shell, options.output, call.response())
+        _store(shell, options.output, call.response())
     response = call.response()
     if form != "markdown":
         _show_as(shell, form, call)
-    _tell(shell, response)
+    _show_summary(shell, response)
     response.check()
     return response
 
@@ -77,11 +77,14 @@ def _show(
 ) -> None:
     """Walk the call to its end, showing the answer as it comes if it is to be shown so."""
     if not is_shown:
-        with answer_display(shell) as display, SyncRunner(call, display.show_progress) as asked:
+        with (
+            create_answer_display(shell) as display,
+            SyncRunner(call, display.show_progress) as asked,
+        ):
             asked.finish()
         return
     call.ask_once()  # what is shown cannot be taken back
-    with answer_display(shell, stream=not options.no_stream) as display:
+    with create_answer_display(shell, stream=not options.no_stream) as display:
         written = 0
         try:
             with SyncRunner(call, display.show_progress, display.catch_up) as exchange:
@@ -97,13 +100,13 @@ def _show(
         finally:
             # What an Interrupt found on its way here had come, and is in the answer too.
             display.write(call.response().text[written:])
-        display.tell(told_by(call))
+        display.tell(get_provenance(call))
 
 
-def _tell(shell: InteractiveShell, response: Response) -> None:
+def _show_summary(shell: InteractiveShell, response: Response) -> None:
     """What it took, in a line or two."""
     if response.retries or response.fallback_from or response.repairs:
-        say(_what_happened(response))
+        print_safe(_format_attempts(response))
     if response.removed_turns:
         turns = (
             "A later turn"
@@ -112,15 +115,15 @@ def _tell(shell: InteractiveShell, response: Response) -> None:
         )
         sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
     wanted = session.config.footer
-    if wanted == "always" or (wanted == "auto" and rendering(shell) == "live"):
-        footer.show(shell.display_pub.publish, response)
+    if wanted == "always" or (wanted == "auto" and display_mode(shell) == "live"):
+        footer.show_footer(shell.display_pub.publish, response)
 
 
-def _what_happened(response: Response) -> str:
+def _format_attempts(response: Response) -> str:
     """In one line, what it took to get the answer."""
-    parts = [f"answered by {shown_name(response.model)}"]
+    parts = [f"answered by {display_name(response.model)}"]
     if response.fallback_from:
-        parts.append(f"in place of {', '.join(map(shown_name, response.fallback_from))}")
+        parts.append(f"in place of {', '.join(map(display_name, response.fallback_from))}")
     if response.retries:
         times = "once" if response.retries == 1 else f"{response.retries} times"
         parts.append(f"asked again {times}")
@@ -133,7 +136,7 @@ def _show_as(shell: InteractiveShell, form: str, call: StructuredCall) -> None:
     try:
         _show_value(form, call)
     except ParseError:  # what it does say is worth seeing
-        with answer_display(shell, stream=False) as display:
+        with create_answer_display(shell, stream=False) as display:
             display.write(call.response().text)
         raise
 
@@ -143,14 +146,14 @@ def _show_value(form: str, call: StructuredCall) -> None:
 
     response = call.response()
     if form == "text":
-        sys.stdout.write(markdown.plain(response.text).rstrip("\n") + "\n")
+        sys.stdout.write(markdown.to_plain_text(response.text).rstrip("\n") + "\n")
         return
     if form == "code":
         value: Any = Code(response.code, language=_language(response))
     else:
         value = response.data if form == "json" else response.df()
-    about = told_by(call)
-    display(value, metadata={PROVENANCE: about} if about else {})
+    about = get_provenance(call)
+    display(value, metadata={PROVENANCE_KEY: about} if about else {})
 
 
 def _language(response: Response) -> str:
@@ -158,7 +161,7 @@ def _language(response: Response) -> str:
     return blocks[0].language if blocks and blocks[0].language else "python"
 
 
-def _keep(shell: InteractiveShell, name: str | None, response: Response) -> None:
+def _store(shell: InteractiveShell, name: str | None, response: Response) -> None:
     if not response.text and not response.tool_calls:
         return  # an earlier answer is worth more than none
     shell.user_ns[LAST] = response
@@ -180,16 +183,16 @@ def answer_cell(
     if not cell.strip() and not options.template:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write the prompt in the lines below %%llm.")
-    frontend.nest_if_wanted()  # a file may ask for it
-    check_name(options.output)
-    thread_or_model(options)
+    frontend.apply_nested_loop()  # a file may ask for it
+    check_output_name(options.output)
+    move_model_from_thread(options)
     for model in options.model:
         if "=" in model:
             msg = f'"{model}" is no model.'
             raise UsageError(
                 msg, hint=f"To fill in a {{{{ name }}}} of the prompt write -p {model}."
             )
-    _refuse_slips(options, cell, variables)
+    _validate_options(options, cell, variables)
     if options.save:
         return _save(options, cell)
     if len(options.model) > 1:
@@ -209,13 +212,15 @@ def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write the prompt on the line: %llm ask Why is the sky blue?")
-    frontend.nest_if_wanted()
+    frontend.apply_nested_loop()
     options = llm_cell_parser().parse("")
     session.threads.leave(host.running().key, but=None)
     return answer(shell, options, _prompt(options, text, variables))
 
 
-def _refuse_slips(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> None:
+def _validate_options(
+    options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
+) -> None:
     """What would be dropped, or taken for something else, without a word."""
     for flag in ("template", "thread", "output", "image", "tools"):
         if options.save and getattr(options, flag):
@@ -227,9 +232,9 @@ def _refuse_slips(options: argparse.Namespace, cell: str, variables: Mapping[str
         msg = f"There is no {schema}."
         hint = f"{nearest(schema, classes, listed=False)} Fields are written: --schema 'name, age int'."
         raise UsageError(msg, hint=hint.strip())
-    given = pairs(options.param)
+    given = parse_pairs(options.param)
     if given and not options.save:
-        _refuse_unused(given, options, cell)
+        _check_unused(given, options, cell)
 
 
 def _used(options: argparse.Namespace, cell: str) -> set[str]:
@@ -241,7 +246,7 @@ def _used(options: argparse.Namespace, cell: str) -> set[str]:
     return set(names_in(text))
 
 
-def _refuse_unused(given: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
+def _check_unused(given: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
     used = _used(options, cell)
     for each in given:
         if options.template and each == "input":
@@ -252,27 +257,29 @@ def _refuse_unused(given: Mapping[str, str], options: argparse.Namespace, cell: 
             raise UsageError(msg, hint=nearest(each, used))
 
 
-def _given(options: argparse.Namespace, cell: str) -> tuple[dict[str, str], dict[str, Any]]:
+def _split_parameters(
+    options: argparse.Namespace, cell: str
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Return what ``-p`` fills into the prompt, and what it tells the service."""
-    given = pairs(options.param)
+    given = parse_pairs(options.param)
     if not SERVICE_PARAMETERS.intersection(given):
         return given, {}
     used = _used(options, cell)
     told = {name: given.pop(name) for name in SERVICE_PARAMETERS.intersection(given) - set(used)}
-    return given, {name: service_value(value) for name, value in told.items()}
+    return given, {name: parse_service_value(value) for name, value in told.items()}
 
 
 def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> Prompt:
-    given, told = _given(options, cell)
+    given, told = _split_parameters(options, cell)
     return Prompt(
         cell.rstrip("\n"),
         model=options.model[0] if options.model else None,
         system=options.system,
-        parameters={**parameters_of(options), **told},
+        parameters={**collect_parameters(options), **told},
         variables={**variables, **given},
         images=[variables.get(word, word) for word in options.image],
         schema=options.schema and variables.get(options.schema, options.schema),
-        tools=functions_named(options.tools or "", variables),
+        tools=find_functions(options.tools or "", variables),
         template=options.template,
         thread=options.thread,
         is_fresh=options.fresh,
@@ -281,41 +288,41 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
 
 def _save(options: argparse.Namespace, cell: str) -> None:
     """The cell as a template; what belongs to one run of it alone is not kept."""
-    given, told = _given(options, cell)
+    given, told = _split_parameters(options, cell)
     file = PromptFile(
         cell.strip("\n"),
         system=options.system,
         model=next(iter(options.model), None),
-        parameters={**parameters_of(options), **told},
+        parameters={**collect_parameters(options), **told},
         schema=options.schema,
         defaults=given,
     )
     path = prompt_files.save(options.save, file, overwrite=options.yes)
-    say(f"Kept as {shown(path)}; %%llm -t {options.save} asks it.")
+    print_safe(f"Kept as {display_path(path)}; %%llm -t {options.save} asks it.")
 
 
 def _dry_run(call: ChatCall) -> None:
     route, others, estimate = bridge.run(call.plan())
-    lines = [f"to {shown_name(route.name)}; nothing was sent"]
+    lines = [f"to {display_name(route.name)}; nothing was sent"]
     if others:
-        lines.append(f"where that fails: {', then '.join(map(shown_name, others))}")
+        lines.append(f"where that fails: {', then '.join(map(display_name, others))}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
     lines += [f"[picture] {image!r}" for image in call.messages[-1].images]
     if call.schema is not None:
         lines.append(f"[schema] {json.dumps(schema_of(call.schema), ensure_ascii=False)}")
     if call.filled:
-        lines += ["", "filled in:", *map(_filled, call.filled)]
-    lines += ["", _told(estimate)]
-    say("\n".join(lines))
+        lines += ["", "filled in:", *map(_format_filled, call.filled)]
+    lines += ["", _format_estimate(estimate)]
+    print_safe("\n".join(lines))
 
 
-def _filled(filled: Filled) -> str:
+def _format_filled(filled: Filled) -> str:
     names = ", ".join(filled.names) or "an expression"
     return f"  {names}: {filled.kind}, {filled.characters:,} characters"
 
 
-def _told(estimate: Estimate) -> str:
-    cost = "nothing" if estimate.cost_usd == 0 else dollars(estimate.cost_usd)
+def _format_estimate(estimate: Estimate) -> str:
+    cost = "nothing" if estimate.cost_usd == 0 else format_usd(estimate.cost_usd)
     return (
         f"about {estimate.input_tokens:,} tokens, and an answer of up to "
         f"{estimate.output_tokens:,}: cost {cost}"

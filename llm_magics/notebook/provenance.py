@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 # The name under which an output's metadata hold it: of one answer, or a list of several.
-PROVENANCE = "llm_magics"
+PROVENANCE_KEY = "llm_magics"
 
 
 class Call(Protocol):
@@ -25,7 +25,7 @@ class Call(Protocol):
         """Where the answer comes from."""
 
 
-def told_by(call: Call) -> dict[str, Any]:
+def get_provenance(call: Call) -> dict[str, Any]:
     """Where the answer comes from; a service that does not say is no reason to lose it."""
     try:
         return bridge.run(call.provenance())
@@ -62,7 +62,10 @@ def audit(path: Path) -> DataFrame:
 
     from llm_magics._util.tables import SafeFrame
 
-    rows = [{"cell": cell, "prompt": prompt, **told} for cell, prompt, told in _told(_read(path))]
+    rows = [
+        {"cell": cell, "prompt": prompt, **told}
+        for cell, prompt, told in _iterate_answers(_read_notebook(path))
+    ]
     frame = SafeFrame(rows, columns=_COLUMNS)
     numbers = dict.fromkeys(("cell", "input_tokens", "output_tokens"), "Int64")
     return frame.assign(
@@ -70,7 +73,7 @@ def audit(path: Path) -> DataFrame:
     ).astype(numbers)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read_notebook(path: Path) -> Mapping[str, Any]:
     try:
         notebook = json.loads(path.expanduser().read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -82,7 +85,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return notebook
 
 
-def _told(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+def _iterate_answers(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
     """What stands in the outputs; a file may be anybody's, and anything may stand there."""
     for cell in notebook["cells"]:
         if not isinstance(cell, dict) or not isinstance(cell.get("outputs"), list):
@@ -91,7 +94,7 @@ def _told(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any
         text = "".join(map(str, source)) if isinstance(source, list) else str(source or "")
         for output in cell["outputs"]:
             metadata = output.get("metadata") if isinstance(output, dict) else None
-            told = metadata.get(PROVENANCE) if isinstance(metadata, dict) else None
+            told = metadata.get(PROVENANCE_KEY) if isinstance(metadata, dict) else None
             for each in told if isinstance(told, list) else [told]:  # several were asked at once
                 if isinstance(each, dict) and each:
                     known = {name: each[name] for name in _COLUMNS[1:-1] if name in each}

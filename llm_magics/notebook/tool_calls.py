@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util.terminal import visible
+from llm_magics._util.terminal import escape_invisible
 from llm_magics.completeness import is_cut
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.notebook import frontend, markdown
-from llm_magics.notebook.frontend import rendering
+from llm_magics.notebook.frontend import display_mode
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
@@ -22,11 +22,11 @@ from llm_magics.types import ChatMessage, ToolCall
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-_LONGEST_SHOWN = 4000
-_LONGEST_LINE = 300
+_MAX_RESULT = 4000
+_MAX_LINE = 300
 
 
-def functions_named(names: str, variables: Mapping[str, Any]) -> list[Callable[..., Any]]:
+def find_functions(names: str, variables: Mapping[str, Any]) -> list[Callable[..., Any]]:
     """The functions of the notebook in ``names``, which are separated by commas."""
     found = []
     for name in filter(None, (each.strip() for each in names.split(","))):
@@ -57,7 +57,7 @@ class ToolRounds:
         ask: Callable[[str], str] = input,
     ) -> None:
         self._shell = shell
-        self._toolbox = Toolbox(functions, frontend.run)
+        self._toolbox = Toolbox(functions, frontend.run_coroutine)
         self._is_allowed = is_allowed
         self._ask = ask
 
@@ -105,7 +105,7 @@ class ToolRounds:
         if call.name in self._toolbox and not self._may_run(call):
             result = "Error: the user does not allow this call."
         else:
-            result = cut(self._toolbox.call(call), session.config.tool_result_max_chars)
+            result = truncate(self._toolbox.call(call), session.config.tool_result_max_chars)
         self._show(call, result)
         return result
 
@@ -117,8 +117,8 @@ class ToolRounds:
     def _may_run(self, call: ToolCall) -> bool:
         if self._is_allowed:
             return True
-        wanted = f"The model wants to call {listed(call)}"
-        if rendering(self._shell) != "live":
+        wanted = f"The model wants to call {format_call(call)}"
+        if display_mode(self._shell) != "live":
             error = UsageError(
                 f"{wanted}\nNobody is there to allow it.",
                 hint="Write --yes to allow the calls of this cell.",
@@ -131,67 +131,67 @@ class ToolRounds:
 
     def _show(self, call: ToolCall, result: str) -> None:
         """Show the call and its result: the beginning on one line, and all of it folded."""
-        line = f"{_written(call)} → {_beginning(result)}"
-        if rendering(self._shell) == "text":
-            sys.stdout.write(f"{markdown.plain(line)}\n")
+        line = f"{_format_short(call)} → {_beginning(result)}"
+        if display_mode(self._shell) == "text":
+            sys.stdout.write(f"{markdown.to_plain_text(line)}\n")
             return
-        told = visible(cut(result, _LONGEST_SHOWN), kept="\n\t")
+        told = escape_invisible(truncate(result, _MAX_RESULT), kept="\n\t")
         if "\n" in line:
-            told = f"{listed(call)}\n\n{told}"
+            told = f"{format_call(call)}\n\n{told}"
         summary = line.partition("\n")[0]
         self._shell.display_pub.publish(
             data={
-                "text/plain": markdown.plain(line),
+                "text/plain": markdown.to_plain_text(line),
                 "text/html": (
                     '<details class="mathjax_ignore"><summary><code>'
-                    f"{html.escape(markdown.plain(summary))}</code></summary>"
+                    f"{html.escape(markdown.to_plain_text(summary))}</code></summary>"
                     '<pre style="white-space: pre-wrap">'
-                    f"{html.escape(markdown.plain(told))}</pre></details>"
+                    f"{html.escape(markdown.to_plain_text(told))}</pre></details>"
                 ),
             },
             metadata={},
         )
 
 
-def listed(call: ToolCall) -> str:
+def format_call(call: ToolCall) -> str:
     """
     Return the call with all its arguments, one a line, as a question shows it.
 
     Nothing is left out, and nothing in it is invisible or in another order than it is run in.
     """
-    name = visible(call.name)
+    name = escape_invisible(call.name)
     try:
         arguments = call.arguments
     except LLMError:
-        return (
-            f"{name}, with arguments that are no JSON object:\n    {visible(call.arguments_text)}"
-        )
+        return f"{name}, with arguments that are no JSON object:\n    {escape_invisible(call.arguments_text)}"
     if not arguments:
         return f"{name}, without arguments."
-    lines = [f"    {visible(each)}: {_json(value)}" for each, value in arguments.items()]
+    lines = [f"    {escape_invisible(each)}: {_json(value)}" for each, value in arguments.items()]
     return "\n".join([f"{name}:", *lines])
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, most: int) -> str:
     """Return the first ``most`` characters of ``text``, and how many more there are."""
     left = len(text) - most
     return text if left <= 0 else f"{text[:most]}\n[… {left:,} more characters left out]"
 
 
-def _written(call: ToolCall) -> str:
+def _format_short(call: ToolCall) -> str:
     """Return a call as it would be written in Python; with long arguments, one a line."""
     try:
         given = call.arguments.items()
     except LLMError:
-        return listed(call)
-    told = ", ".join(f"{visible(name)}={_json(value)}" for name, value in given)
-    return f"{visible(call.name)}({told})" if len(told) <= _LONGEST_LINE else listed(call)
+        return format_call(call)
+    told = ", ".join(f"{escape_invisible(name)}={_json(value)}" for name, value in given)
+    return (
+        f"{escape_invisible(call.name)}({told})" if len(told) <= _MAX_LINE else format_call(call)
+    )
 
 
 def _json(value: Any) -> str:
-    return visible(json.dumps(value, ensure_ascii=False))
+    return escape_invisible(json.dumps(value, ensure_ascii=False))
 
 
 def _beginning(text: str, length: int = 80) -> str:
-    flat = visible(" ".join(text.split()))
+    flat = escape_invisible(" ".join(text.split()))
     return flat if len(flat) <= length else f"{flat[: length - 1]}…"

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ConfigDict, Field, field_validator
 
-from llm_magics._util.terminal import word
+from llm_magics._util.terminal import quote_word
 from llm_magics.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -336,7 +336,7 @@ class RemoteProvider(StreamingProvider):
         if "pull" not in self.capabilities:
             return nearest(model, models)
         guess = nearest(model, models, listed=False)
-        spelled = word(f"{self.name}/{model}")
+        spelled = quote_word(f"{self.name}/{model}")
         return f"{guess} Fetch it with: %llm pull {spelled}".strip() if spelled else guess
 
     def _unreachable(self, error: ConnectionError) -> ConnectionError:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from llm_magics import host
 from llm_magics._async.bridge import bridge
-from llm_magics._util.text import dollars
+from llm_magics._util.text import format_usd
 from llm_magics.errors import LLMError
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.chat import ChatCall
@@ -54,7 +54,7 @@ def confirm_cost(
     limit = session.config.confirm_above_usd
     if usd is not None and usd > limit:
         at_least = "at least " if is_partial else ""
-        what = f"This may cost {at_least}{dollars(usd)} ({of_what}), and the setting confirm_above_usd is {dollars(limit)}."
+        what = f"This may cost {at_least}{format_usd(usd)} ({of_what}), and the setting confirm_above_usd is {format_usd(limit)}."
         host.obtain(what, how_to_allow)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
-from llm_magics._util.terminal import shown_name
+from llm_magics._util.terminal import display_name
 from llm_magics.errors import LLMError, ModelNotFoundError, UnsupportedError, nearest
 from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo
@@ -135,7 +135,7 @@ async def select_model(session: Session, wanted: str) -> list[str]:
     route = await find_route(session, wanted)
     listed = {info.name: info for info in await route.provider.describe_models()}
     if route.model not in listed and not route.model.endswith(".gguf"):
-        msg = f'{route.provider.name} has no model "{shown_name(route.model)}".'
+        msg = f'{route.provider.name} has no model "{display_name(route.model)}".'
         raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
     require_chat(route.name, listed[route.model].capabilities if route.model in listed else ())
     session.config.model = route.name
@@ -145,8 +145,8 @@ async def select_model(session: Session, wanted: str) -> list[str]:
 def require_chat(model: str, capabilities: Sequence[str]) -> None:
     """Refuse a model of which it is known that it cannot chat."""
     if capabilities and "chat" not in capabilities:
-        msg = f"{shown_name(model)} cannot chat; it is made for {shown_name(' and '.join(capabilities))}."
-        hint = f"For embeddings write: %llm config embedding_model {shown_name(model)}"
+        msg = f"{display_name(model)} cannot chat; it is made for {display_name(' and '.join(capabilities))}."
+        hint = f"For embeddings write: %llm config embedding_model {display_name(model)}"
         raise UnsupportedError(msg, hint=hint)
 
 

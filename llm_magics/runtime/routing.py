@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llm_magics import host
-from llm_magics._util.terminal import visible
+from llm_magics._util.terminal import escape_invisible
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, nearest
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.model_catalog import find_providers
@@ -163,7 +163,7 @@ def find_provider_of(
     known = [f"{provider}/{model}" for provider, models in listings.items() for model in models]
     if having:
         msg = f'Several providers have a model "{name}".'
-        hint = f"Say which: {' or '.join(f'{provider}/{visible(name)}' for provider in having)}."
+        hint = f"Say which: {' or '.join(f'{provider}/{escape_invisible(name)}' for provider in having)}."
     elif instructions := " ".join(elsewhere):
         msg = f'The model "{name}" needs the name of its provider.'
         hint = instructions
@@ -231,7 +231,7 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
 def _qualified_name_hint(session: Session, name: str, model: str) -> str:
     """Return what to write for ``model`` of the provider ``name``, and the key that is missing."""
     provider = session.provider(name)
-    model = visible(model)
+    model = escape_invisible(model)
     if provider.is_set_up or not provider.key_variable:
         return f"Write {name}/{model}."
     return f"Write {name}/{model}; it needs {provider.key_variable} (or: %llm key {name})."

@@ -15,7 +15,7 @@ from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import SandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Cycler, Joiner, Namespace
 
-from llm_magics._util.table_text import describe, is_table, table
+from llm_magics._util.table_text import describe_table, format_table, is_table
 from llm_magics.errors import TemplateError
 from llm_magics.sandbox.budget import MOST_CHARACTERS, Budget, Steps, refuse
 from llm_magics.sandbox.frames import Facade, Places, Row, raw
@@ -178,8 +178,8 @@ class Sandbox(SandboxedEnvironment):
         filters: dict[str, Callable[..., Any]] = {
             **self.filters,
             "sum": _sum,
-            "table": lambda value, rows=20: table(raw(value), rows),
-            "describe": lambda value: describe(raw(value)),
+            "table": lambda value, rows=20: format_table(raw(value), rows),
+            "describe": lambda value: describe_table(raw(value)),
         }
         self.filters = {name: self._limited(name, each) for name, each in filters.items()}
         self.tests = {name: self._limited(name, each) for name, each in self.tests.items()}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from llm_magics._util.table_text import is_table, summary, table
+from llm_magics._util.table_text import format_table, is_table, summarize_table
 from llm_magics.errors import TemplateError
 
 # Cells that one call may turn into text or lists.
@@ -106,7 +106,7 @@ class Facade:
         """Return what the prompt gets."""
         if self._text is None:  # a list may show the same table a thousand times
             is_summed_up = is_table(self._raw)
-            self._text = summary(self._raw) if is_summed_up else str(self._raw)
+            self._text = summarize_table(self._raw) if is_summed_up else str(self._raw)
         return self._text
 
     __repr__ = __str__
@@ -279,7 +279,7 @@ class Table(Facade):
     def to_markdown(self) -> str:
         """Return all rows as a Markdown table."""
         frame = self._pandas()
-        return table(frame, len(frame))
+        return format_table(frame, len(frame))
 
     def to_string(self, *, index: bool = True) -> str:
         """Return all rows as plain text."""

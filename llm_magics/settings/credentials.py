@@ -21,7 +21,7 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from llm_magics._util.filesystem import write_whole
+from llm_magics._util.filesystem import atomic_write
 from llm_magics.errors import ConfigurationError
 from llm_magics.secrets import Secret
 from llm_magics.settings.config import Config
@@ -125,7 +125,7 @@ def _known() -> dict[str, str]:
 
 
 def _write(known: Mapping[str, str]) -> None:
-    write_whole(_path(), json.dumps(known, indent=1, sort_keys=True))
+    atomic_write(_path(), json.dumps(known, indent=1, sort_keys=True))
 
 
 _SERVICE = "llm_magics"
@@ -188,4 +188,4 @@ def _noted() -> set[str]:
 
 
 def _note(providers: set[str]) -> None:
-    write_whole(_keyring_path(), json.dumps(sorted(providers)))
+    atomic_write(_keyring_path(), json.dumps(sorted(providers)))

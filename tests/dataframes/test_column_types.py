@@ -310,6 +310,6 @@ def test_tables_beyond_64_bits() -> None:
 def test_tables_shown_to_models_keep_digits() -> None:
     """Whole numbers have all of theirs, and what is missing is empty."""
     frame = pd.DataFrame({"id": pd.array([BIG, None], dtype="Int64"), "n": [1234567.0, None]})
-    shown = table_text.table(frame)
+    shown = table_text.format_table(frame)
     assert f"| {BIG} | 1234567 |" in shown
     assert "|  |  |" in shown

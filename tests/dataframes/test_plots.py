@@ -92,12 +92,12 @@ def test_colours_tell_groups_and_numbers(frame: pd.DataFrame) -> None:
     by_kind = lm.plot(frame["vector"], color=kinds, text=frame["text"])
     assert ">red</" not in by_kind._repr_mimebundle_()["text/html"]
     assert "red" in by_kind._repr_mimebundle_()["text/html"]
-    many = plotting.marks_of([f"k{n % 20}" for n in range(100)] + [None], 101)
+    many = plotting.create_marks([f"k{n % 20}" for n in range(100)] + [None], 101)
     assert len(many.names) == 8
     assert many.names[-1] == "others"
     assert many.numbers.max() == 7
-    assert plotting.marks_of([1.0, float("nan"), 3.0], 3).colours[1] == plotting.COLOURS[-1]
-    assert plotting.marks_of([None, None], 2).numbers.tolist() == [0, 0]
+    assert plotting.create_marks([1.0, float("nan"), 3.0], 3).colours[1] == plotting.COLOURS[-1]
+    assert plotting.create_marks([None, None], 2).numbers.tolist() == [0, 0]
     for wrong in ({"color": [1, 2]}, {"text": ["a"]}):
         with pytest.raises(errors.UsageError, match="values, and there are"):
             lm.plot(frame["vector"], **wrong)

@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, LLMError, UsageError
-from llm_magics.notebook.completion import offer
+from llm_magics.notebook.completion import find_candidates
 
 
 def run(shell: InteractiveShell, line: str) -> Any:
@@ -128,10 +128,10 @@ def test_interrupted_it_keeps_what_had_come(
 def test_tab_knows_models_flags_scores_and_variables(shell: InteractiveShell) -> None:
     """Where each can stand."""
     shell.run_cell("questions = ['a']\ndef polite(answer): return 1")
-    assert "echo/lorem" in offer("%llm", "bench echo/echo ec").names
-    assert "--concurrency" in offer("%llm", "bench echo/echo --c").names
-    assert "--expected" in offer("%llm", "compare --e").names
-    assert "questions" in offer("%llm", "compare echo/echo --prompts qu").names
-    assert {"exact", "polite"} <= set(offer("%llm", "compare x/y --score e").names)
-    assert "echo/echo" in offer("%llm", "compare x/y --judge e").names
-    assert not list(offer("%llm", "bench --repeat 3").names)
+    assert "echo/lorem" in find_candidates("%llm", "bench echo/echo ec").names
+    assert "--concurrency" in find_candidates("%llm", "bench echo/echo --c").names
+    assert "--expected" in find_candidates("%llm", "compare --e").names
+    assert "questions" in find_candidates("%llm", "compare echo/echo --prompts qu").names
+    assert {"exact", "polite"} <= set(find_candidates("%llm", "compare x/y --score e").names)
+    assert "echo/echo" in find_candidates("%llm", "compare x/y --judge e").names
+    assert not list(find_candidates("%llm", "bench --repeat 3").names)

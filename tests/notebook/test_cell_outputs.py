@@ -61,7 +61,7 @@ def test_long_thoughts_cost_little_on_the_wire() -> None:
         display.write("done")
     assert cell.sent < 120
     assert "thought: 4,000 words" in str(cell.outputs[0])
-    assert thinking.bundle("one")["text/plain"] == "(thought: 1 word)"
+    assert thinking.thoughts_bundle("one")["text/plain"] == "(thought: 1 word)"
 
 
 def test_thoughts_reach_the_cell(kernel: Kernel) -> None:
@@ -94,11 +94,11 @@ def test_what_a_footer_says() -> None:
     """Who, how much, how long, how fast, what it cost, and how it ended; only what is known."""
     timing = Timing(ttft_s=0.2, e2e_s=2.34, load_s=1.5, tokens_per_s=81.6)
     answer = Response("x", "a/b", "length", Usage(1200, 40), timing, 0.0042)
-    assert footer.line(answer) == (
+    assert footer.format_footer(answer) == (
         "a/b · 1,200 → 40 tokens · 1.5 s to load · 2.3 s · 82 tokens/s · $0.0042 · cut at max_tokens"
     )
-    assert footer.line(Response("x", "a/b", cached=True)) == "a/b · given before"
-    assert footer.line(Response("x", "a/b", "interrupted", Usage(None, 3))) == "a/b · ? → 3 tokens · interrupted"  # fmt: skip
+    assert footer.format_footer(Response("x", "a/b", cached=True)) == "a/b · given before"
+    assert footer.format_footer(Response("x", "a/b", "interrupted", Usage(None, 3))) == "a/b · ? → 3 tokens · interrupted"  # fmt: skip
 
 
 def test_a_notebook_says_where_its_answers_come_from(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics._util.tables import WideFrame
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
-from llm_magics.notebook.parsers import split, unescaped, without_comment
+from llm_magics.notebook.parsers import split_words, strip_comment, unescape
 from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import models
 from llm_magics.runtime.response import Response
@@ -114,15 +114,15 @@ def test_an_answer_can_be_assigned(
 )
 def test_a_comment_ends_the_line(line: str, left: str) -> None:
     """As in Python: at the start of a word, and not in quotes."""
-    assert without_comment(line) == left
+    assert strip_comment(line) == left
 
 
 @given(st.text(alphabet="ab '\"#\\ ", max_size=12))
 def test_without_a_comment_a_line_stays_as_it_is(line: str) -> None:
     """What is left begins the line, and leaving out comments twice changes nothing."""
-    left = without_comment(line)
+    left = strip_comment(line)
     assert line.startswith(left)
-    assert without_comment(left) == left
+    assert strip_comment(left) == left
 
 
 def test_comments_are_allowed_on_every_line_but_prose(
@@ -140,15 +140,15 @@ def test_comments_are_allowed_on_every_line_but_prose(
 
 def test_stop_takes_a_newline(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     """Written as in Python; two backslashes are one."""
-    assert unescaped(r"\n") == "\n"
-    assert unescaped(r"a\\n\t") == "a\\n\t"
+    assert unescape(r"\n") == "\n"
+    assert unescape(r"a\\n\t") == "a\\n\t"
     capsys.readouterr()
     run(shell, '%%llm echo/echo --stop "\\n"\nfirst\nsecond')
     assert capsys.readouterr().out == "first\n"
     run(shell, r'%llm config stop "\n"')
     assert session.config.stop == ("\n",)
     session.config.reset("stop")
-    assert split(r'--stop "\n"') == ["--stop", r"\n"]
+    assert split_words(r'--stop "\n"') == ["--stop", r"\n"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.notebook import markdown
-from llm_magics.notebook.display.columns import Columns, differences
+from llm_magics.notebook.display.columns import Columns, compare_texts
 from tests.support.cells import Cell
 from tests.support.html_reader import Reader
 from tests.support.kernels import Kernel
@@ -127,19 +127,19 @@ def test_texts_of_models_are_harmless_here_too(texts: list[str]) -> None:
 def test_a_difference_holds_the_whole_of_both(one: list[str], other: list[str]) -> None:
     """Without what is struck out it is the other, without what was put in it is the first."""
     texts = ["x " + " ".join(one), "x " + " ".join(other)]
-    told = differences(["m", "n"], texts)
+    told = compare_texts(["m", "n"], texts)
     assert told is not None
     words = re.search(r"<p>(.*)</p>", told["text/html"], re.DOTALL)
     assert words
     without_gone = re.sub(r"<del>.*?</del>|</?ins>", "", words[1])
     without_come = re.sub(r"<ins>.*?</ins>|</?del>", "", words[1])
-    assert without_gone.split() == markdown.plain(texts[1]).split()
-    assert without_come.split() == markdown.plain(texts[0]).split()
+    assert without_gone.split() == markdown.to_plain_text(texts[1]).split()
+    assert without_come.split() == markdown.to_plain_text(texts[0]).split()
 
 
 def test_there_may_be_nothing_to_compare() -> None:
     """One answer, or none."""
-    assert differences(["a", "b"], ["x", ""]) is None
+    assert compare_texts(["a", "b"], ["x", ""]) is None
 
 
 def test_what_failed_stands_in_its_column() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay, TextDisplay
-from llm_magics.notebook.display.output import Bar, Output, Segmenter
+from llm_magics.notebook.display.output import ProgressBar, SegmentSplitter, UpdatableOutput
 from llm_magics.progress import Progress
 
 
@@ -83,7 +83,7 @@ def test_segments_depend_on_the_text_alone(written: list[str], cuts: list[int]) 
     """Cut anyhow they come out the same, lose nothing, and never split a fence."""
     text = "".join(written)
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    whole, piecemeal = Segmenter(), Segmenter()
+    whole, piecemeal = SegmentSplitter(), SegmentSplitter()
     at_once = whole.feed(text)
     by_pieces = [
         segment for start, end in pairwise(places) for segment in piecemeal.feed(text[start:end])
@@ -140,7 +140,7 @@ def test_progress_gives_way_to_the_answer() -> None:
 def test_a_bar_is_redrawn_a_few_times_a_second() -> None:
     """A thousand steps in a second are five frames and the last."""
     cell, clock = Cell(), Clock()
-    bar = Bar(Output(cell.publish), clock)
+    bar = ProgressBar(UpdatableOutput(cell.publish), clock)
     for step in range(1, 1001):
         bar(Progress("x", step, 1000))
         clock.now += 0.001

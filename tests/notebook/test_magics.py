@@ -452,4 +452,4 @@ def test_tab_within_a_cell(
 def test_elsewhere_python_completes(cell: str) -> None:
     """What is no prompt, no expression in one, or an attribute, is left to IPython."""
     lines = cell.splitlines()
-    assert prompts._offer_in_prompt(cell, len(lines) - 1, lines[-1]) is None
+    assert prompts._prompt_candidates(cell, len(lines) - 1, lines[-1]) is None

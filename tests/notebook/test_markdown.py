@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llm_magics._util import typesetting
 from llm_magics.notebook import markdown
-from llm_magics.notebook.markdown import highlighted
+from llm_magics.notebook.markdown import highlight
 from tests.support.html_reader import Reader
 from tests.support.kernels import Kernel
 
@@ -102,8 +102,8 @@ def assert_harmless(rendered: str) -> None:
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_known_payloads_are_harmless(payload: str) -> None:
     """No script, no image, no handler, no link but a plain one; alone and in mid-text."""
-    assert_harmless(markdown.html(payload))
-    assert_harmless(markdown.html(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
+    assert_harmless(markdown.render_safe(payload))
+    assert_harmless(markdown.render_safe(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
 
 
 @settings(deadline=None)  # the first example imports the renderer
@@ -116,12 +116,12 @@ def test_known_payloads_are_harmless(payload: str) -> None:
 )
 def test_fuzzed_text_is_harmless(parts: list[str]) -> None:
     """However the pieces are put together."""
-    assert_harmless(markdown.html("".join(parts)))
+    assert_harmless(markdown.render_safe("".join(parts)))
 
 
 def test_markdown_is_rendered() -> None:
     """Emphasis, code, tables, lists, and links that open elsewhere."""
-    rendered = markdown.html(
+    rendered = markdown.render_safe(
         "**a** `b`\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n[c](https://d.example)"
     )
     for part in (
@@ -135,7 +135,7 @@ def test_markdown_is_rendered() -> None:
 
 def test_control_characters_are_taken_out() -> None:
     """An escape sequence must not reach a terminal; tabs and newlines stay."""
-    assert markdown.plain("a\x1b[2Jb\tc\n\x07\x9bd") == "a[2Jb\tc\nd"
+    assert markdown.to_plain_text("a\x1b[2Jb\tc\n\x07\x9bd") == "a[2Jb\tc\nd"
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_control_characters_are_taken_out() -> None:
 )
 def test_formulas_reach_the_frontend_as_they_were_written(text: str, shown: str) -> None:
     """Underscores and stars in them are no emphasis; either pair of delimiters will do."""
-    assert shown in markdown.html(text)
+    assert shown in markdown.render_safe(text)
 
 
 @pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
 def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
     """They stand in what the frontend is told to leave alone."""
-    rendered = markdown.html(text)
+    rendered = markdown.render_safe(text)
     assert rendered.startswith('<div class="mathjax_ignore">')
     assert "mathjax_process" not in rendered
 
@@ -174,7 +174,7 @@ def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
 def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
     """It may link, fetch, style or define: it is not typeset."""
     for text in (f"${formula}$", f"$$\n{formula}\n$$", f"\\({formula}\\)"):
-        assert "mathjax_process" not in markdown.html(text)
+        assert "mathjax_process" not in markdown.render_safe(text)
 
 
 DEFINING = [
@@ -198,9 +198,9 @@ def test_no_text_defines_or_loads_anything(command: str, written: str) -> None:
     """Between whatever delimiters, escaped by Markdown or not: MathJax is told to leave it alone."""
     text, name = written.format(command), re.split(r"[^A-Za-z]", command[1:])[0]
     for shown in (
-        markdown.html(text),
-        markdown.escaped(text),
-        typesetting.table(f"<td>{text}</td>"),
+        markdown.render_safe(text),
+        markdown.escape_html(text),
+        typesetting.sanitize_table(f"<td>{text}</td>"),
     ):
         assert f"\\{name}" not in _typeset(shown), shown
 
@@ -208,7 +208,7 @@ def test_no_text_defines_or_loads_anything(command: str, written: str) -> None:
 def _typeset(shown: str) -> str:
     """What MathJax would read of ``shown``."""
     if "mathjax_ignore" not in shown:
-        return shown if typesetting.is_possible(shown) else ""
+        return shown if typesetting.may_contain_formula(shown) else ""
     assert shown.startswith(('<div class="mathjax_ignore">', '<span class="mathjax_ignore">'))
     return " ".join(re.findall(r'class="mathjax_process">(.*?)</(?:span|div)>', shown, re.DOTALL))
 
@@ -242,7 +242,7 @@ def _typeset(shown: str) -> str:
 def test_however_it_is_put_together(parts: list[str]) -> None:
     """What is left to be typeset holds drawing commands alone, and no dollar that would end it."""
     text = "".join(parts)
-    for shown in (markdown.html(text), typesetting.table(f"<td>{text}</td>")):
+    for shown in (markdown.render_safe(text), typesetting.sanitize_table(f"<td>{text}</td>")):
         for _, formula in re.findall(
             r'class="mathjax_process">(\$\$?)(.*?)\1</', shown, re.DOTALL
         ):
@@ -264,8 +264,8 @@ def test_however_it_is_put_together(parts: list[str]) -> None:
 def test_formulas_of_answers_are_typeset(formula: str) -> None:
     """The commands that answers are written in, in all delimiters and in the cells of a table."""
     for text in (f"${formula}$", f"\\({formula}\\)", f"\\[{formula}\\]", f"$$\n{formula}\n$$"):
-        assert typesetting.PROCESS in markdown.html(text)
-    assert typesetting.PROCESS in typesetting.table(f"<td>so ${formula}$ is</td>")
+        assert typesetting.PROCESS in markdown.render_safe(text)
+    assert typesetting.PROCESS in typesetting.sanitize_table(f"<td>so ${formula}$ is</td>")
 
 
 @pytest.mark.parametrize(
@@ -273,15 +273,15 @@ def test_formulas_of_answers_are_typeset(formula: str) -> None:
 )
 def test_prices_in_tables_are_no_formulas(text: str) -> None:
     """As in answers."""
-    shown = typesetting.table(f"<table><td>{text}</td></table>")
+    shown = typesetting.sanitize_table(f"<table><td>{text}</td></table>")
     assert shown.startswith('<div class="mathjax_ignore">')
     assert text == "`$x$`" or typesetting.PROCESS not in shown
 
 
 def test_a_table_without_formulas_stays_as_it_is() -> None:
     """Nor is an attribute ever taken for text."""
-    assert typesetting.table("<td>a & b</td>") == "<td>a & b</td>"
-    assert 'title="$x$"' in typesetting.table('<td title="$x$">$y$</td>')
+    assert typesetting.sanitize_table("<td>a & b</td>") == "<td>a & b</td>"
+    assert 'title="$x$"' in typesetting.sanitize_table('<td title="$x$">$y$</td>')
 
 
 TEXT = r"costs $5 and $6 \\(\def\alpha{\beta}\\) and $x^2$"
@@ -335,7 +335,7 @@ print(shell.display_formatter.format(pandas.DataFrame())[0]["text/html"])
 
 def test_code_has_the_colours_of_the_page() -> None:
     """By JupyterLab's own names of them, so that they follow its theme."""
-    rendered = markdown.html("```python\ndef f(x):\n    return 'a' # b\n```")
+    rendered = markdown.render_safe("```python\ndef f(x):\n    return 'a' # b\n```")
     for colour, word in (
         ("keyword", "def"),
         ("def", "f"),
@@ -357,12 +357,12 @@ def test_code_has_the_colours_of_the_page() -> None:
 def test_code_stays_what_it_is(language: str, code: str) -> None:
     """In any language, known or not: its text is the same, and harmless."""
     code = code.replace("```", "")
-    rendered = markdown.html(f"```{language}\n{code}\n```")
+    rendered = markdown.render_safe(f"```{language}\n{code}\n```")
     assert_harmless(rendered)
-    shown = unescape(re.sub(r"<[^>]*>", "", highlighted(code, language)))
+    shown = unescape(re.sub(r"<[^>]*>", "", highlight(code, language)))
     assert shown == code
 
 
 def test_long_code_is_not_coloured() -> None:
     """A lexer can be slow on text that is made to be so."""
-    assert "<span" not in markdown.html("```python\n" + "def f(): pass\n" * 2000 + "```")
+    assert "<span" not in markdown.render_safe("```python\n" + "def f(): pass\n" * 2000 + "```")

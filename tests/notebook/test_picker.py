@@ -281,20 +281,20 @@ def test_what_services_say_is_escaped(name: str, detail: str) -> None:
     """Names of models and words of health are text, whatever is in them."""
     row = Row(f"x/{name}", ModelInfo(name, (detail,)))
     told = [
-        widgets.as_html([row], row.name),
-        widgets.said(name, is_wrong=True),
-        widgets.asked(name),
-        widgets.health(name, Health("ok", detail)),
-        widgets.copied_line([f"%llm use x/{name}"]),
-        widgets.totals(Totals(1, 2, 0.0, 1), 3.0),
+        widgets.format_html([row], row.name),
+        widgets.status_html(name, is_wrong=True),
+        widgets.active_model_html(name),
+        widgets.health_html(name, Health("ok", detail)),
+        widgets.copyable_lines_html([f"%llm use x/{name}"]),
+        widgets.totals_html(Totals(1, 2, 0.0, 1), 3.0),
     ]
     plain = [
-        widgets.as_html([Row("x/x", ModelInfo("x"))], "x/x"),
-        widgets.said("x", is_wrong=True),
-        widgets.asked("x"),
-        widgets.health("x", Health("ok", "x")),
-        widgets.copied_line(["%llm use x/x"]),
-        widgets.totals(Totals(1, 2, 0.0, 1), 3.0),
+        widgets.format_html([Row("x/x", ModelInfo("x"))], "x/x"),
+        widgets.status_html("x", is_wrong=True),
+        widgets.active_model_html("x"),
+        widgets.health_html("x", Health("ok", "x")),
+        widgets.copyable_lines_html(["%llm use x/x"]),
+        widgets.totals_html(Totals(1, 2, 0.0, 1), 3.0),
     ]
     for text, harmless in zip(told, plain, strict=True):
         reader, expected = Reader(), Reader()
@@ -309,15 +309,15 @@ def test_what_services_say_is_escaped(name: str, detail: str) -> None:
 def test_a_table_has_a_line_a_model(models: list[tuple[str, str]]) -> None:
     """However many there are, and whatever they are called."""
     made = [Row(f"x/{name}", ModelInfo(name, (what,))) for name, what in models]
-    assert widgets.as_html(made, "").count("<tr>") == len(made) + 1
-    assert len(widgets.labels(made)) == len(made)
-    assert widgets.matching(made, "") == made
+    assert widgets.format_html(made, "").count("<tr>") == len(made) + 1
+    assert len(widgets.list_labels(made)) == len(made)
+    assert widgets.filter_rows(made, "") == made
 
 
 def test_long_lists_are_cut_in_what_is_saved() -> None:
     """The chosen one is in it all the same."""
     made = [Row(f"x/{number}", ModelInfo(str(number))) for number in range(500)]
-    lines = widgets.as_text(made, "x/499").splitlines()
+    lines = widgets.format_text(made, "x/499").splitlines()
     assert lines[1].startswith("→  x/499")
     assert lines[-1] == "and 460 more"
 

@@ -25,8 +25,8 @@ from llm_magics._util.tables import SafeFrame, WideFrame
 from llm_magics.errors import ModelNotFoundError, ProviderError, UnsupportedError, nearest
 from llm_magics.host import terminal_view
 from llm_magics.notebook.display.answer import TextDisplay
-from llm_magics.notebook.display.output import say
-from llm_magics.notebook.parsers import setting_value, split, without_comment
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import parse_setting_value, split_words, strip_comment
 from llm_magics.notebook.picker import widgets
 from llm_magics.progress import Progress
 from llm_magics.runtime.models import require_chat
@@ -85,7 +85,7 @@ def lines_for(model: str, system: str | None = None) -> list[str]:
     """Return the lines of the picker for these settings."""
     config.model = model
     config.set("system", system)
-    return widgets.lines(config)
+    return widgets.magic_lines(config)
 
 
 def commands_in(lines: list[str]) -> list[str]:
@@ -109,12 +109,12 @@ def check_lines(model: str, system: str | None) -> None:
     assert len(commands) == sum(not line.startswith("#") for line in lines)
     for command in commands:
         what, _, rest = command.partition(" ")
-        rest = without_comment(rest).strip()
+        rest = strip_comment(rest).strip()
         if what == "use":
-            assert split(rest) == [model]
+            assert split_words(rest) == [model]
         else:
             assert rest.partition(" ")[0] == "system"
-            assert setting_value(rest.partition(" ")[2].strip()) == system
+            assert parse_setting_value(rest.partition(" ")[2].strip()) == system
 
 
 @pytest.mark.parametrize("name", NASTY_NAMES)
@@ -137,20 +137,20 @@ def test_copied_lines_are_read_as_they_are_meant(model: str, system: str) -> Non
 @example('\\"#')
 def test_a_word_is_one_word_or_nothing(text: str) -> None:
     """And it is what the line is split into."""
-    spelled = terminal.word(text)
+    spelled = terminal.quote_word(text)
     if spelled is None:
-        assert terminal.visible(text) != text
+        assert terminal.escape_invisible(text) != text
     else:
         assert shlex.split(spelled) == [text]
-        assert without_comment(f"{spelled} # more") == spelled
+        assert strip_comment(f"{spelled} # more") == spelled
 
 
 @given(st.text())
 def test_names_and_prose_hide_nothing(text: str) -> None:
     """A name is printable and short, prose keeps its line breaks and tabs."""
-    assert terminal.shown_name(text).isprintable()
-    assert len(terminal.shown_name(text)) <= 200
-    prose = terminal.escaped(text)
+    assert terminal.display_name(text).isprintable()
+    assert len(terminal.display_name(text)) <= 200
+    prose = terminal.escape_controls(text)
     assert not HIDDEN.difference("\u200d").intersection(prose)
     assert prose.count("\n") == text.count("\n")
     assert prose.count("\t") == text.count("\t")
@@ -159,7 +159,7 @@ def test_names_and_prose_hide_nothing(text: str) -> None:
 def test_prose_keeps_emoji_and_joiners_of_scripts() -> None:
     """A family, a flag of tags, a heart, Persian."""
     text = "👩‍👩‍👧 \U0001f3f4\U000e0067\U000e0062\U000e007f ❤️ می‌خواهم"
-    assert terminal.escaped(text) == text
+    assert terminal.escape_controls(text) == text
 
 
 @attacks
@@ -203,7 +203,7 @@ def test_what_is_said_and_warned_of_is_escaped(
     attack: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By commands, and by warnings."""
-    say(f"one {attack}\n\ttwo")
+    print_safe(f"one {attack}\n\ttwo")
     told = capsys.readouterr().out
     assert not HIDDEN.intersection(told)
     assert told.endswith("\n\ttwo\n")

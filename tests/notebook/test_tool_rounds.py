@@ -113,7 +113,7 @@ def test_who_sits_there_is_asked(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, answers: list[str], ran: list[str]
 ) -> None:
     """For each call, until all are allowed; what is not is told to the model as that."""
-    monkeypatch.setattr(tool_calls, "rendering", lambda shell: "live")
+    monkeypatch.setattr(tool_calls, "display_mode", lambda shell: "live")
     asked: list[str] = []
     seen: list[str] = []
 
@@ -161,7 +161,7 @@ def test_all_arguments_are_asked_about(
         ToolCall("d", "run", "[\u202e1]"),
         ToolCall("e", "run", ""),
     )
-    monkeypatch.setattr(tool_calls, "rendering", lambda shell: "live")
+    monkeypatch.setattr(tool_calls, "display_mode", lambda shell: "live")
     ToolRounds(shell, [run], is_allowed=False, ask=ask).messages(Response("", tool_calls=calls))
     lines = asked[0].splitlines()
     assert len(lines) == len(HIDING) + 2
@@ -184,7 +184,7 @@ def test_all_arguments_are_asked_about(
     assert "no JSON object" in asked[1]
     assert r"[\u202e1]" in asked[1]
     assert "without arguments" in asked[2]
-    monkeypatch.setattr(tool_calls, "rendering", lambda shell: "static")
+    monkeypatch.setattr(tool_calls, "display_mode", lambda shell: "static")
     with pytest.raises(errors.UsageError) as caught:
         ToolRounds(shell, [run], is_allowed=False).messages(Response("", tool_calls=calls))
     shown = "\n".join(caught.value._render_traceback_())

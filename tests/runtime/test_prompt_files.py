@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics._util.filesystem import shown
+from llm_magics._util.filesystem import display_path
 from llm_magics.runtime.prompts import prompt_files
 from llm_magics.runtime.prompts.prompt_files import PromptFile
 from tests.support.servers import servers
@@ -255,7 +255,7 @@ def test_paths_are_told_as_one_would_write_them(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    assert shown(Path("prompts/a.md")) == "prompts/a.md"
-    assert shown(tmp_path / "work" / "prompts" / "a.md") == "prompts/a.md"
-    assert shown(tmp_path / "home" / "b.md") == "~/b.md"
-    assert shown(tmp_path / "c.md") == (tmp_path / "c.md").as_posix()
+    assert display_path(Path("prompts/a.md")) == "prompts/a.md"
+    assert display_path(tmp_path / "work" / "prompts" / "a.md") == "prompts/a.md"
+    assert display_path(tmp_path / "home" / "b.md") == "~/b.md"
+    assert display_path(tmp_path / "c.md") == (tmp_path / "c.md").as_posix()

@@ -16,7 +16,7 @@ import pandas as pd
 from dask.dataframe.extensions import register_dataframe_accessor, register_series_accessor
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.validation import check_on_error, whole_number
+from llm_magics._util.validation import check_integer, check_on_error
 from llm_magics.dataframes.answer_columns import ANSWER, dtypes_of, fields_of
 from llm_magics.dataframes.arrow import VECTOR_TYPE
 from llm_magics.dataframes.dask.workers import (
@@ -170,7 +170,7 @@ class DaskFrameAccessor:
             prefix: as for `llm_magics.nearest`.
         """
         self._column(on)
-        k = whole_number("k", k)
+        k = check_integer("k", k)
         asked = embed([query], model=model, prefix=prefix)[0] if isinstance(query, str) else query
         meta = self._frame._meta.assign(cosine=np.empty(0, np.float32))
         best = self._frame.map_partitions(
@@ -211,7 +211,7 @@ def _ordered(
 ) -> tuple[str, SharedLimit | None]:
     """The model's full name, and the limit for the cluster; none for models on its workers."""
     if concurrency is not None:
-        concurrency = whole_number("concurrency", concurrency)
+        concurrency = check_integer("concurrency", concurrency)
     route = bridge.run(find_route(session, model))
     if not yes and pricing.has_price(session.config, route.provider, route.model):
         msg = f"{route.name} costs what it costs for all rows, and a cluster asks nobody."

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.commands import ask, benchmarks, history, models, settings
-from llm_magics.notebook.commands.registry import COMMANDS, PROSE, USAGE, Variables, command, say
-from llm_magics.notebook.parsers import bench_parser, compare_parser, without_comment
+from llm_magics.notebook.commands.registry import COMMANDS, PROSE, USAGE, Variables, command
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import bench_parser, compare_parser, strip_comment
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -25,7 +26,7 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
         msg = f'%llm has no subcommand "{name}".'
         raise UsageError(msg, hint=nearest(name, COMMANDS))
     if name not in PROSE:
-        rest = without_comment(rest)
+        rest = strip_comment(rest)
     if rest.strip() and USAGE[name] == name:
         msg = f"%llm {name} takes nothing more, and was given {rest.strip()!r}."
         raise UsageError(msg, hint=f"Write %llm {name}.")
@@ -42,24 +43,24 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
 _PARSERS = {"bench": bench_parser, "compare": compare_parser}
 
 
-def _help_of(name: str) -> None:
+def _print_help(name: str) -> None:
     if name not in COMMANDS:
         msg = f'%llm has no subcommand "{name}".'
         raise UsageError(msg, hint=nearest(name, COMMANDS))
-    say(f"%llm {USAGE[name]}\n\n{inspect.getdoc(COMMANDS[name])}")
+    print_safe(f"%llm {USAGE[name]}\n\n{inspect.getdoc(COMMANDS[name])}")
     if name in _PARSERS:
-        say(f"\n{_PARSERS[name]().format_help()}")
+        print_safe(f"\n{_PARSERS[name]().format_help()}")
 
 
 @command("help [NAME]")
 def help_(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Show this, or all there is to know of one subcommand."""
     if rest:
-        _help_of(rest)
+        _print_help(rest)
         return
     lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
     width = max(map(len, USAGE.values()))
     helps = {name: (inspect.getdoc(COMMANDS[name]) or "").splitlines()[0] for name in COMMANDS}
     lines += [f"%llm {USAGE[name]:{width}} {helps[name]}" for name in COMMANDS]
     lines += ["", "%embed EXPR --into COLUMN   vectors for a column; %embed? lists its flags"]
-    say("\n".join(lines))
+    print_safe("\n".join(lines))

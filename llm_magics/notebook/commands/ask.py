@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.notebook.commands.registry import Variables, command, one_word, say
-from llm_magics.notebook.parsers import OptionParser, check_name, pairs, split
+from llm_magics.notebook.commands.registry import Variables, command, one_word
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import OptionParser, check_output_name, parse_pairs, split_words
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -32,21 +33,21 @@ def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
 @command("explain [MODEL]")
 def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
     """Have the last error explained; what is sent is shown before."""
-    from llm_magics.notebook.explain import material, show
+    from llm_magics.notebook.explain import build_prompt, show_prompt
     from llm_magics.notebook.parsers import llm_cell_parser
     from llm_magics.notebook.prompt_cell import answer
     from llm_magics.runtime.prompts.prompt import Prompt
 
     model = one_word("explain", rest, "a model") if rest else None
-    told = material()
-    show(shell, told)
+    told = build_prompt()
+    show_prompt(shell, told)
     return answer(shell, llm_cell_parser().parse(""), Prompt(told, model))
 
 
 @command("templates")
 def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """The prompts in files that -t can name, as a DataFrame."""
-    from llm_magics._util.filesystem import shown
+    from llm_magics._util.filesystem import display_path
     from llm_magics._util.tables import WideFrame
     from llm_magics.errors import LLMError
     from llm_magics.runtime.prompts import prompt_files
@@ -57,10 +58,12 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
         try:
             file = prompt_files.read(path)
         except LLMError as error:  # one that is wrong hides no other
-            rows.append((name, f"({error})", None, "", shown(path)))
+            rows.append((name, f"({error})", None, "", display_path(path)))
             continue
         names = names_in(f"{file.text}{file.system or ''}") - {"input"}
-        rows.append((name, file.description, file.model, ", ".join(sorted(names)), shown(path)))
+        rows.append(
+            (name, file.description, file.model, ", ".join(sorted(names)), display_path(path))
+        )
     return WideFrame(rows, columns=["name", "description", "model", "variables", "path"])
 
 
@@ -69,7 +72,7 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """What the next prompt of each --thread will carry, as a DataFrame."""
     from llm_magics.runtime.session import session
 
-    words = split(rest)
+    words = split_words(rest)
     known = session.threads.names()
     clears = words[:1] == ["clear"] and "clear" not in known
     if len(words) > 1 + clears:
@@ -82,7 +85,7 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
         msg = f'There is no thread "{name}".'
         raise UsageError(msg, hint=nearest(name, known))
     if clears:
-        say(f"{session.threads.forget(name):,} turns are forgotten.")
+        print_safe(f"{session.threads.forget(name):,} turns are forgotten.")
         return None
     return session.threads.frame(name)
 
@@ -107,13 +110,13 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if not prompt.strip():
         msg = "%llm image takes a text that says what is to be seen."
         raise UsageError(msg, hint='Write %llm image "a whale in a teacup" -o img.')
-    options = {**pairs(given.option), **({"size": given.size} if given.size else {})}
+    options = {**parse_pairs(given.option), **({"size": given.size} if given.size else {})}
     model = given.model or session.config.image_model
-    pictures = _finished(image_call(session, prompt, model, options))
+    pictures = _run_call(image_call(session, prompt, model, options))
     for picture in pictures:
         display(Image(data=picture))
     made = pictures[0] if len(pictures) == 1 else pictures
-    _keep(shell, given.output, made)
+    _store(shell, given.output, made)
     return made
 
 
@@ -127,11 +130,11 @@ def transcribe(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if len(given.words) != 1:
         msg = "%llm transcribe takes a file."
         raise UsageError(msg, hint="Write %llm transcribe talk.mp3 -o text.")
-    check_name(given.output)
+    check_output_name(given.output)
     model = given.model or session.config.transcription_model
     audio = _read(Path(given.words[0]).expanduser())
-    said = _finished(transcription_call(session, audio, model, pairs(given.option)))
-    _keep(shell, given.output, said)
+    said = _run_call(transcription_call(session, audio, model, parse_pairs(given.option)))
+    _store(shell, given.output, said)
     return None if given.output else str(said)
 
 
@@ -145,7 +148,7 @@ def _parser(magic: str, about: str) -> OptionParser:
     return parser
 
 
-def _finished(call: MediaCall[Any]) -> Any:
+def _run_call(call: MediaCall[Any]) -> Any:
     from llm_magics._async.sync import SyncRunner
 
     with SyncRunner(call) as exchange:
@@ -165,7 +168,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _keep(shell: InteractiveShell, name: str | None, value: Any) -> None:
-    check_name(name)
+def _store(shell: InteractiveShell, name: str | None, value: Any) -> None:
+    check_output_name(name)
     if name:
         shell.user_ns[name] = value

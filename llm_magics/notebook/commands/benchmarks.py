@@ -7,8 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import BudgetError, Interrupted, LLMError, UsageError, nearest
-from llm_magics.notebook.commands.registry import Variables, command, say
-from llm_magics.notebook.parsers import bench_parser, check_name, compare_parser, parameters_of
+from llm_magics.notebook.commands.registry import Variables, command
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import (
+    bench_parser,
+    check_output_name,
+    collect_parameters,
+    compare_parser,
+)
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -17,8 +23,8 @@ if TYPE_CHECKING:
     from llm_magics.benchmarking.measurements import Measurements
 
 # Of a summary, what fits on a page; the rest is in the variable of -o.
-_FAST = ["requests", "failed", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "tokens_per_s", "throughput_tokens_per_s", "cost_usd"]  # fmt: skip
-_GOOD = ["requests", "failed", "cached", "ttft_s", "e2e_s", "tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
+_BENCH_COLUMNS = ["requests", "failed", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "tokens_per_s", "throughput_tokens_per_s", "cost_usd"]  # fmt: skip
+_COMPARE_COLUMNS = ["requests", "failed", "cached", "ttft_s", "e2e_s", "tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
 
 
 @command("bench MODEL… [-o NAME] [FLAGS]")
@@ -44,8 +50,10 @@ def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
     }
     if given.prompts:
         options["prompts"] = _texts(shell, given.prompts, variables)
-    runs = _kept(shell, given, lambda: measure(models=_models(given), **options, **_asked(given)))
-    return _shown(runs, _FAST)
+    runs = _measure(
+        shell, given, lambda: measure(models=_models(given), **options, **_request_options(given))
+    )
+    return _summarize(runs, _BENCH_COLUMNS)
 
 
 @command("compare MODEL… --prompts X [-o NAME] [FLAGS]")
@@ -65,11 +73,11 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
         msg = "%llm compare was not told what to ask."
         raise UsageError(msg, hint="Write %llm compare A B --prompts questions.")
     prompts = _texts(shell, given.prompts, variables)
-    expected = _value(shell, given.expected, variables) if given.expected else None
+    expected = _evaluate(shell, given.expected, variables) if given.expected else None
     names = ",".join(given.score).split(",")
     score = [_score(name, variables) for name in names if name.strip()]
     score += [scorers.judge(given.judge)] if given.judge else []
-    runs = _kept(
+    runs = _measure(
         shell,
         given,
         lambda: measure(
@@ -79,14 +87,14 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
             score=score or None,
             repeat=given.repeat,
             concurrency=given.concurrency,
-            **_asked(given),
+            **_request_options(given),
         ),
     )
-    _say_who_is_better(runs)
+    _print_differences(runs)
     for name, agreed in runs.attrs.get("judges", {}).items():
-        say(f"{name} said the same in both orders for {agreed:.0%} of the pairs")
+        print_safe(f"{name} said the same in both orders for {agreed:.0%} of the pairs")
     scores = scores_of(runs)
-    return _shown(runs, [*scores, *_GOOD])
+    return _summarize(runs, [*scores, *_COMPARE_COLUMNS])
 
 
 def _models(given: argparse.Namespace) -> list[str]:
@@ -95,15 +103,15 @@ def _models(given: argparse.Namespace) -> list[str]:
     return given.models or [str(session.config.model)]
 
 
-def _asked(given: argparse.Namespace) -> dict[str, Any]:
-    return {"system": given.system, "yes": given.yes, **parameters_of(given)}
+def _request_options(given: argparse.Namespace) -> dict[str, Any]:
+    return {"system": given.system, "yes": given.yes, **collect_parameters(given)}
 
 
-def _kept(
+def _measure(
     shell: InteractiveShell, given: argparse.Namespace, measure: Callable[[], Measurements]
 ) -> Measurements:
     """What ``measure`` gives, in the variable of ``-o``; interrupted, as much as there is."""
-    check_name(given.output)
+    check_output_name(given.output)
     try:
         runs = measure()
     except (Interrupted, BudgetError) as stopped:
@@ -123,16 +131,16 @@ def _kept(
     return runs
 
 
-def _shown(runs: Measurements, names: Sequence[str]) -> DataFrame:
+def _summarize(runs: Measurements, names: Sequence[str]) -> DataFrame:
     summary = runs.summary()
     shown: DataFrame = summary[[name for name in names if name in summary]]
     for model, group in runs[runs["error"].notna()].groupby("asked", sort=False):
         of = (runs["asked"] == model).sum()
-        say(f"{model}: {len(group):,} of {of:,} requests failed ({group['error'].iloc[0]})")
+        print_safe(f"{model}: {len(group):,} of {of:,} requests failed ({group['error'].iloc[0]})")
     return shown.dropna(axis=1, how="all")
 
 
-def _say_who_is_better(runs: Measurements) -> None:
+def _print_differences(runs: Measurements) -> None:
     import pandas as pd
 
     from llm_magics.benchmarking.analysis import scores_of
@@ -142,15 +150,15 @@ def _say_who_is_better(runs: Measurements) -> None:
     try:
         told = pd.concat([runs.differences(name) for name in scores_of(runs)])
     except UsageError as error:  # scipy is an extra
-        say(f"Differences were not tested: {error} {error.hint}")
+        print_safe(f"Differences were not tested: {error} {error.hint}")
         return
     for _, row in told.iterrows():
         name = str(row["measured"]).removeprefix("score_")
-        say(f"{name}: {row['model']} and {row['other']}: {row['verdict']}")
+        print_safe(f"{name}: {row['model']} and {row['other']}: {row['verdict']}")
 
 
 def _texts(shell: InteractiveShell, source: str, variables: Variables) -> list[str]:
-    value = _value(shell, source, variables)
+    value = _evaluate(shell, source, variables)
     if isinstance(value, str):
         return [value]
     try:
@@ -163,7 +171,7 @@ def _texts(shell: InteractiveShell, source: str, variables: Variables) -> list[s
     return texts
 
 
-def _value(shell: InteractiveShell, source: str, variables: Variables) -> Any:
+def _evaluate(shell: InteractiveShell, source: str, variables: Variables) -> Any:
     try:
         return eval(source, shell.user_global_ns, dict(variables))  # noqa: S307 (the user's own)
     except NameError as error:

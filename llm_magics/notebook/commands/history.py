@@ -6,7 +6,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from llm_magics.errors import UsageError
-from llm_magics.notebook.commands.registry import Variables, command, on_or_off, one_word, say
+from llm_magics.notebook.commands.registry import Variables, command, on_or_off, one_word
+from llm_magics.notebook.display.output import print_safe
 from llm_magics.notebook.parsers import OptionParser
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
 @command("budget [USD|off]")
 def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Refuse, before it is sent, what may cost more than is left of so many dollars."""
-    from llm_magics._util.text import dollars
+    from llm_magics._util.text import format_usd
     from llm_magics.runtime.session import session
 
     if rest == "off":
@@ -65,9 +66,9 @@ def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         session.budget.allow(session.config.budget)
     now = session.budget
     if now.limit_usd is None:
-        say("There is no budget: calls may cost what they cost.")
+        print_safe("There is no budget: calls may cost what they cost.")
     else:
-        say(f"{dollars(now.left_usd)} of {dollars(now.limit_usd)} is left.")
+        print_safe(f"{format_usd(now.left_usd)} of {format_usd(now.limit_usd)} is left.")
 
 
 @command("record [FILE|off]")
@@ -78,7 +79,7 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     if not rest:
         tape = session.tape
-        say(
+        print_safe(
             f"Answers are kept in {tape.path}."
             if tape and tape.records
             else "Nothing is recorded."
@@ -92,7 +93,7 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     except ConfigurationError:
         session.config.record = before
         raise
-    say("Recording has ended." if off else f"Every answer is kept in {file} from now on.")
+    print_safe("Recording has ended." if off else f"Every answer is kept in {file} from now on.")
 
 
 @command("replay [FILE [--strict] [--speed X]|off]")
@@ -104,7 +105,9 @@ def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     given = _replay_parser().parse(rest)
     if not rest:
         tape = session.tape
-        say(f"Answers come from {tape.path}." if tape and tape.plays else "Answers are live.")
+        print_safe(
+            f"Answers come from {tape.path}." if tape and tape.plays else "Answers are live."
+        )
         return
     file = one_word("replay", shlex.join(given.file), "a file", "answers.jsonl")
     before = session.config.replay
@@ -115,7 +118,7 @@ def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     except ConfigurationError:
         session.config.replay = before
         raise
-    say("Answers are live." if tape is None else f"Answers come from {file}.")
+    print_safe("Answers are live." if tape is None else f"Answers come from {file}.")
 
 
 def _replay_parser() -> OptionParser:
@@ -139,24 +142,24 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if rest == "clear":
         refuse_clearing(session.config, "cache_dir")
         gone = session.answer_cache.clear()
-        say(f"{gone.entries:,} answers are forgotten.")
+        print_safe(f"{gone.entries:,} answers are forgotten.")
         return
     if rest.split() == ["clear", "vectors"]:
-        say(_clear_vectors())
+        print_safe(_clear_vectors())
         return
     if rest:
         session.config.cache = on_or_off("cache", rest)
     size = session.answer_cache.size()
     state = "on" if session.config.cache else "off"
-    say(
+    print_safe(
         f"The cache is {state}: {size.entries:,} answers, {size.bytes / 1e6:.1f} of "
         f"{session.config.cache_mb:,} MB, in {session.answer_cache.path}"
         " (those of columns are kept always)"
     )
-    say(_kept_vectors())
+    print_safe(_describe_vectors())
 
 
-def _kept_vectors() -> str:
+def _describe_vectors() -> str:
     from llm_magics.runtime.session import session
     from llm_magics.runtime.storage.vector_store import size_of
 
@@ -174,7 +177,7 @@ def _clear_vectors() -> str:
 
     folder = session.vectors_folder
     if folder is None:
-        return _kept_vectors()
+        return _describe_vectors()
     refuse_clearing(session.config, "vectors" if session.config.vectors else "cache_dir")
     count, _ = size_of(folder)
     size = forget_all(folder)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics._util.terminal import shown_name, word
+from llm_magics._util.terminal import display_name, quote_word
 from llm_magics.errors import Interrupted, UsageError, nearest
-from llm_magics.notebook.commands.registry import Variables, command, one_word, say
-from llm_magics.notebook.parsers import split
+from llm_magics.notebook.commands.registry import Variables, command, one_word
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import split_words
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -23,8 +24,8 @@ def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     names = bridge.run(select_model(session, one_word("use", rest, "a model")))
     chosen = session.config.model
-    told = "" if names == [chosen] else f": {', then '.join(map(shown_name, names))}"
-    say(f"Asking {shown_name(chosen)} from now on{told}.")
+    told = "" if names == [chosen] else f": {', then '.join(map(display_name, names))}"
+    print_safe(f"Asking {display_name(chosen)} from now on{told}.")
 
 
 @command("models [PATTERN]")
@@ -37,7 +38,7 @@ def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     frame = listed(rest)
     if rest and frame.empty:
         if rest.rstrip("/") in session.providers.names():
-            say(no_models(rest.rstrip("/")))
+            print_safe(explain_no_models(rest.rstrip("/")))
             return frame
         known = listed()
         msg = f'There is no model or provider like "{rest}".'
@@ -45,7 +46,7 @@ def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     return frame
 
 
-def no_models(provider_name: str) -> str:
+def explain_no_models(provider_name: str) -> str:
     """Return what to tell of a provider that lists no models."""
     from llm_magics.runtime.session import session
 
@@ -69,12 +70,10 @@ def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         with SyncRunner(PullCall(session, model)) as exchange:
             exchange.finish()
     except KeyboardInterrupt:
-        msg = f"Stopped; {shown_name(model)} was not pulled completely."
-        hint = (
-            f"What was downloaded is not lost. Continue with: %llm pull {word(model) or 'MODEL'}"
-        )
+        msg = f"Stopped; {display_name(model)} was not pulled completely."
+        hint = f"What was downloaded is not lost. Continue with: %llm pull {quote_word(model) or 'MODEL'}"
         raise Interrupted(msg, hint=hint) from None
-    say(f"{shown_name(model)} is here.")
+    print_safe(f"{display_name(model)} is here.")
 
 
 @command("delete MODEL")
@@ -86,7 +85,7 @@ def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     model = one_word("delete", rest, "a model")
     bridge.run(delete_model(session, model))
-    say(f"{shown_name(model)} is deleted.")
+    print_safe(f"{display_name(model)} is deleted.")
 
 
 @command("providers")
@@ -105,11 +104,11 @@ def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     from llm_magics.runtime.doctor import check_health as checked
     from llm_magics.runtime.session import session
 
-    names = split(rest)
+    names = split_words(rest)
     known = session.providers.names()
     for each in names:
         if each not in known:
-            msg = f'There is no provider "{shown_name(each)}".'
+            msg = f'There is no provider "{display_name(each)}".'
             raise UsageError(msg, hint=nearest(each, known))
     return bridge.run(checked(session, names or None))
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError
-from llm_magics.notebook.display.output import say
-from llm_magics.notebook.parsers import split
+from llm_magics.notebook.parsers import split_words
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -24,7 +23,6 @@ __all__ = [
     "command",
     "on_or_off",
     "one_word",
-    "say",
 ]
 
 COMMANDS: dict[str, Command] = {}
@@ -54,7 +52,7 @@ def command(usage: str, *, is_prose: bool = False) -> Callable[[Command], Comman
 
 def one_word(name: str, rest: str, what: str, example: str = "local/smollm2-135m") -> str:
     """The only word of the line."""
-    words = split(rest)
+    words = split_words(rest)
     if len(words) != 1:
         given = f", and was given {rest!r}" if rest else ""
         msg = f"%llm {name} takes {what}{given}."

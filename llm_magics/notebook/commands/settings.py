@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.notebook.commands.registry import Variables, command, one_word, say
-from llm_magics.notebook.parsers import setting_value, split, unescaped
+from llm_magics.notebook.commands.registry import Variables, command, one_word
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import parse_setting_value, split_words, unescape
 from llm_magics.secrets import Secret
 
 if TYPE_CHECKING:
@@ -23,16 +24,16 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if not key:
         return settings.frame()
     if value.strip():
-        wanted = setting_value(value.strip())
+        wanted = parse_setting_value(value.strip())
         if key == "stop" and isinstance(wanted, str):
-            wanted = unescaped(wanted)
+            wanted = unescape(wanted)
         settings.set(key, wanted)
-        _take_back_if_refused(key)
-    say(f"{key} = {shown(settings.get(key))!r}  ({settings.source(key)})")
+        _reset_if_rejected(key)
+    print_safe(f"{key} = {shown(settings.get(key))!r}  ({settings.source(key)})")
     return None
 
 
-def _take_back_if_refused(key: str) -> None:
+def _reset_if_rejected(key: str) -> None:
     """A setting that its provider refuses must not stay, and spoil every call after it."""
     from llm_magics.errors import ConfigurationError
     from llm_magics.runtime.session import session
@@ -54,26 +55,28 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     from llm_magics.runtime.session import session
     from llm_magics.settings import credentials
 
-    words = split(rest)
+    words = split_words(rest)
     forgets = "--forget" in words
     name = one_word(
         "key", " ".join(word for word in words if word != "--forget"), "a provider", "openai"
     )
-    _refuse_keyless(name)
+    _check_takes_key(name)
     if forgets:
         had_one = session.config.get(f"providers.{name}.api_key") is not None
         session.config.reset(f"providers.{name}.api_key")
         was_kept = credentials.forget(name) or had_one
-        say(f"The key of {name} is forgotten." if was_kept else f"No key of {name} was kept.")
+        print_safe(
+            f"The key of {name} is forgotten." if was_kept else f"No key of {name} was kept."
+        )
         return
-    secret = _typed_key(name)
+    secret = _read_key(name)
     session.config.set(f"providers.{name}.api_key", secret)
     why = credentials.store(name, secret)
     kept = f"for this session. {why}." if why else "in your system's keyring."
-    say(f"The key of {name} is kept {kept}")
+    print_safe(f"The key of {name} is kept {kept}")
 
 
-def _refuse_keyless(name: str) -> None:
+def _check_takes_key(name: str) -> None:
     from llm_magics.runtime.session import session
 
     names = session.providers.names()
@@ -85,7 +88,7 @@ def _refuse_keyless(name: str) -> None:
         raise UsageError(msg, hint="It can be asked without.")
 
 
-def _typed_key(name: str) -> Secret:
+def _read_key(name: str) -> Secret:
     """What the user types, which is shown nowhere."""
     import getpass
 
@@ -114,11 +117,11 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     settings_now.reload()  # what is trusted is what the file says now, and what is in force
     found = trusted.project_file(settings_now)
     if found is None:
-        say("There is no settings file of a project here.")
+        print_safe("There is no settings file of a project here.")
         return
     path, settings = found
     if rest == "off":
-        say(
+        print_safe(
             f"{path} is not trusted any more."
             if trusted.distrust(path)
             else f"{path} was not trusted."
@@ -133,4 +136,6 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         f"  {key}: {folder} (stored vectors and answers may be cleared there)"
         for key, folder in trusted.folders(settings).items()
     ]
-    say("\n".join([f"Your keys may be sent to where {path} says, until that changes:", *told]))
+    print_safe(
+        "\n".join([f"Your keys may be sent to where {path} says, until that changes:", *told])
+    )

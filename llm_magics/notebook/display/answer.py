@@ -19,14 +19,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from llm_magics._util.terminal import shown_name
-from llm_magics._util.text import dollars
+from llm_magics._util.terminal import display_name
+from llm_magics._util.text import format_usd
 from llm_magics.completeness import is_cut
 from llm_magics.host import terminal_view
 from llm_magics.notebook import markdown
-from llm_magics.notebook.display.output import Bar, Bundle, Output, Pacer, Segmenter
-from llm_magics.notebook.frontend import rendering
-from llm_magics.notebook.provenance import PROVENANCE
+from llm_magics.notebook.display.output import (
+    Bundle,
+    ProgressBar,
+    SegmentSplitter,
+    UpdatableOutput,
+    UpdatePacer,
+)
+from llm_magics.notebook.frontend import display_mode
+from llm_magics.notebook.provenance import PROVENANCE_KEY
 from llm_magics.progress import Progress
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.secrets import length_of_beginning
@@ -35,17 +41,22 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-def show(publish: Callable[..., Any], response: Response) -> None:
+def show_footer(publish: Callable[..., Any], response: Response) -> None:
     """Publish the footer of ``response``."""
-    words = line(response)
+    words = format_footer(response)
     small = f'<small class="mathjax_ignore" style="opacity: 0.7">{html.escape(words)}</small>'
     publish(data={"text/plain": words, "text/html": small}, metadata={})
 
 
-def line(response: Response) -> str:
+def format_footer(response: Response) -> str:
     """The footer of ``response`` in words."""
-    parts = [shown_name(response.model), *_tokens(response), *_times(response), *_ending(response)]
-    return markdown.plain(" · ".join(part for part in parts if part))
+    parts = [
+        display_name(response.model),
+        *_tokens(response),
+        *_times(response),
+        *_ending(response),
+    ]
+    return markdown.to_plain_text(" · ".join(part for part in parts if part))
 
 
 def _tokens(response: Response) -> list[str]:
@@ -73,7 +84,7 @@ def _ending(response: Response) -> list[str]:
     if response.cached:
         parts.append("given before")
     elif response.cost_usd:
-        parts.append(dollars(response.cost_usd))
+        parts.append(format_usd(response.cost_usd))
     if is_cut(response.finish_reason):
         parts.append("cut at max_tokens")
     if response.finish_reason == INTERRUPTED:
@@ -84,7 +95,7 @@ def _ending(response: Response) -> list[str]:
 _REFRESH_S = 0.5
 
 
-class Thinking:
+class ThoughtsDisplay:
     """
     Takes the thoughts of one answer.
 
@@ -92,7 +103,9 @@ class Thinking:
     are read after the answer if at all.
     """
 
-    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, output: UpdatableOutput, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._output = output
         self._clock = clock
         self._pieces: list[str] = []
@@ -107,16 +120,16 @@ class Thinking:
 
     def close(self) -> None:
         """Show all of them, folded."""
-        self._output.show(bundle("".join(self._pieces)))
+        self._output.show(thoughts_bundle("".join(self._pieces)))
 
     def _words(self) -> str:
-        return _counted("".join(self._pieces))
+        return _count_words("".join(self._pieces))
 
 
-def bundle(thoughts: str) -> Bundle:
+def thoughts_bundle(thoughts: str) -> Bundle:
     """Thoughts as they are shown and saved."""
-    words = _counted(thoughts)
-    inner = html.escape(markdown.plain(thoughts.strip()))
+    words = _count_words(thoughts)
+    inner = html.escape(markdown.to_plain_text(thoughts.strip()))
     return {
         "text/plain": f"(thought: {words})",
         "text/html": (
@@ -126,7 +139,7 @@ def bundle(thoughts: str) -> Bundle:
     }
 
 
-def _counted(text: str) -> str:
+def _count_words(text: str) -> str:
     words = len(text.split())
     return f"{words:,} word{'' if words == 1 else 's'}"
 
@@ -162,9 +175,9 @@ class AnswerDisplay(Protocol):
     ) -> None: ...
 
 
-def answer_display(shell: InteractiveShell, *, stream: bool = True) -> AnswerDisplay:
+def create_answer_display(shell: InteractiveShell, *, stream: bool = True) -> AnswerDisplay:
     """The display that fits ``shell``; without ``stream``, one that shows the answer once."""
-    shown_in = rendering(shell)
+    shown_in = display_mode(shell)
     if shown_in == "text":
         return TextDisplay()
     if shown_in == "live" and stream:
@@ -172,7 +185,7 @@ def answer_display(shell: InteractiveShell, *, stream: bool = True) -> AnswerDis
     return StaticDisplay(shell.display_pub.publish)
 
 
-class _Displaying:
+class _BaseDisplay:
     def __enter__(self) -> Self:
         return self
 
@@ -189,7 +202,7 @@ class _Displaying:
 
     def tell(self, about: Mapping[str, Any]) -> None:
         """Where the answer comes from."""
-        self._about = {PROVENANCE: dict(about)}
+        self._about = {PROVENANCE_KEY: dict(about)}
 
     _about: Mapping[str, Any] = MappingProxyType({})
 
@@ -200,7 +213,7 @@ class _Displaying:
         """Show what has not been shown."""
 
 
-class TextDisplay(_Displaying):
+class TextDisplay(_BaseDisplay):
     """Prints the answer as it comes, but for what may be the beginning of a key."""
 
     def __init__(self) -> None:
@@ -212,7 +225,9 @@ class TextDisplay(_Displaying):
         if not self._wrote:
             self.show_progress(None)
         self._wrote = text or self._wrote
-        text = markdown.plain(self._held + text)  # a whole key first: its end may begin another
+        text = markdown.to_plain_text(
+            self._held + text
+        )  # a whole key first: its end may begin another
         end = len(text) - length_of_beginning(text)
         self._held = text[end:]
         self._print(text[:end])
@@ -238,12 +253,12 @@ class TextDisplay(_Displaying):
             sys.stdout.write("\n")
 
 
-class StaticDisplay(_Displaying):
+class StaticDisplay(_BaseDisplay):
     """Publishes each segment once, whole, when the answer has ended."""
 
     def __init__(self, publish: Callable[..., Any]) -> None:
         self._publish = publish
-        self._segmenter = Segmenter()
+        self._segmenter = SegmentSplitter()
         self._segments: list[str] = []
         self._thoughts = ""
 
@@ -253,7 +268,7 @@ class StaticDisplay(_Displaying):
     def rethink(self) -> None:
         """Move all segments to the thoughts."""
         self._thoughts += "\n\n".join([*self._segments, self._segmenter.open])
-        self._segmenter, self._segments = Segmenter(), []
+        self._segmenter, self._segments = SegmentSplitter(), []
 
     def show_progress(self, progress: Progress | None) -> None:
         """Nobody watches."""
@@ -263,14 +278,14 @@ class StaticDisplay(_Displaying):
 
     def close(self) -> None:
         if self._thoughts.strip():
-            self._publish(data=bundle(self._thoughts), metadata={})
+            self._publish(data=thoughts_bundle(self._thoughts), metadata={})
         segments = [each for each in [*self._segments, self._segmenter.open] if each.strip()]
         for number, segment in enumerate(segments, 1):
             is_last = number == len(segments)
             self._publish(data=_bundle(segment), metadata=dict(self._about) if is_last else {})
 
 
-class LiveDisplay(_Displaying):
+class LiveDisplay(_BaseDisplay):
     """
     Publishes a segment and updates it as it grows; see `pacing` and `segments`.
 
@@ -281,13 +296,15 @@ class LiveDisplay(_Displaying):
         self, publish: Callable[..., Any], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._publish = publish
-        self._segmenter = Segmenter()
-        self._pacer = Pacer(clock)
-        self._output = Output(publish)
-        self._written: list[tuple[Output, str]] = []  # whole segments
-        self._bar: Bar | None = Bar(self._output, clock)  # until there is an answer to show
+        self._segmenter = SegmentSplitter()
+        self._pacer = UpdatePacer(clock)
+        self._output = UpdatableOutput(publish)
+        self._written: list[tuple[UpdatableOutput, str]] = []  # whole segments
+        self._bar: ProgressBar | None = ProgressBar(
+            self._output, clock
+        )  # until there is an answer to show
         self._clock = clock
-        self._thinking: Thinking | None = None
+        self._thinking: ThoughtsDisplay | None = None
 
     def show_progress(self, progress: Progress | None) -> None:
         if self._bar is not None:
@@ -296,8 +313,8 @@ class LiveDisplay(_Displaying):
     def think(self, text: str) -> None:
         if self._thinking is None:
             self._bar = None
-            self._thinking = Thinking(self._output, self._clock)
-            self._output = Output(self._publish)
+            self._thinking = ThoughtsDisplay(self._output, self._clock)
+            self._output = UpdatableOutput(self._publish)
         self._thinking.write(text)
 
     def write(self, text: str) -> None:
@@ -308,7 +325,7 @@ class LiveDisplay(_Displaying):
         for segment in self._segmenter.feed(text):
             self._show(segment, _bundle)
             self._written.append((self._output, segment))
-            self._output = Output(self._publish)
+            self._output = UpdatableOutput(self._publish)
         self.catch_up()
 
     def rethink(self) -> None:
@@ -318,11 +335,11 @@ class LiveDisplay(_Displaying):
         if not thoughts.strip():
             return
         first, *others = (output for output, _ in outputs)
-        first.show(bundle(thoughts))
+        first.show(thoughts_bundle(thoughts))
         for output in others:
             output.clear()
-        self._segmenter, self._written = Segmenter(), []
-        self._output = Output(self._publish)
+        self._segmenter, self._written = SegmentSplitter(), []
+        self._output = UpdatableOutput(self._publish)
 
     def catch_up(self) -> None:
         if self._pacer.is_due(self._segmenter.open_length):
@@ -348,8 +365,8 @@ class LiveDisplay(_Displaying):
 
 
 def _bundle(segment: str) -> Bundle:
-    return {"text/plain": markdown.plain(segment.strip("\n")), **_frame(segment)}
+    return {"text/plain": markdown.to_plain_text(segment.strip("\n")), **_frame(segment)}
 
 
 def _frame(segment: str) -> Bundle:
-    return {"text/html": markdown.html(segment)}
+    return {"text/html": markdown.render_safe(segment)}

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.terminal import shown_name
+from llm_magics._util.terminal import display_name
 from llm_magics.notebook import markdown
-from llm_magics.notebook.display.output import Bundle, Output, Pacer
-from llm_magics.notebook.provenance import PROVENANCE
+from llm_magics.notebook.display.output import Bundle, UpdatableOutput, UpdatePacer
+from llm_magics.notebook.provenance import PROVENANCE_KEY
 
 _ROW = '<div style="display: flex; flex-wrap: wrap; gap: 1.5em">'
 _COLUMN = '<div style="flex: 1 1 16em; min-width: 0">'
@@ -33,13 +33,13 @@ class Columns:
         is_live: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._output = Output(publish)
+        self._output = UpdatableOutput(publish)
         self._publish = publish
-        self._names = [shown_name(each) for each in names]
+        self._names = [display_name(each) for each in names]
         self._texts = [""] * len(names)
         self._failures = [""] * len(names)
         self._is_live = is_live
-        self._pacer = Pacer(clock)
+        self._pacer = UpdatePacer(clock)
 
     def write(self, number: int, text: str) -> None:
         """More of one of the answers."""
@@ -64,14 +64,14 @@ class Columns:
 
     def close(self, about: Sequence[Mapping[str, Any]] = ()) -> None:
         """Show all of them, ``about`` telling where each comes from, and where they differ."""
-        metadata = {PROVENANCE: [dict(each) for each in about]} if any(about) else {}
+        metadata = {PROVENANCE_KEY: [dict(each) for each in about]} if any(about) else {}
         told = (self._names, self._texts, self._failures)
         shown = {"text/plain": _plain(*told), "text/html": _html(*told)}
         if self._is_live:
             self._output.show(shown, metadata)
         else:
             self._publish(data=shown, metadata=metadata)
-        differing = differences(self._names, self._texts)
+        differing = compare_texts(self._names, self._texts)
         if differing:
             self._publish(data=differing, metadata={})
 
@@ -81,23 +81,23 @@ def _plain(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) 
     for name, text, why in zip(names, texts, failures, strict=True):
         said = "\n".join(part for part in (text.strip(), why and f"({why})") if part)
         parts.append(f"{name}:\n{said}")
-    return markdown.plain("\n\n".join(parts))
+    return markdown.to_plain_text("\n\n".join(parts))
 
 
 def _html(names: Sequence[str], texts: Sequence[str], failures: Sequence[str]) -> str:
     columns = "".join(
-        f"{_COLUMN}<strong>{markdown.escaped(name)}</strong>{markdown.html(text)}{_failed(why)}</div>"
+        f"{_COLUMN}<strong>{markdown.escape_html(name)}</strong>{markdown.render_safe(text)}{_failure_html(why)}</div>"
         for name, text, why in zip(names, texts, failures, strict=True)
     )
     return f"{_ROW}{columns}</div>"
 
 
-def _failed(why: str) -> str:
-    said = html.escape(markdown.plain(why))
+def _failure_html(why: str) -> str:
+    said = html.escape(markdown.to_plain_text(why))
     return f'<p class="mathjax_ignore"><em>{said}</em></p>' if why else ""
 
 
-def differences(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
+def compare_texts(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
     """
     What the others say otherwise than the first, word by word, folded.
 
@@ -106,19 +106,19 @@ def differences(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
     first, *others = ((name, text) for name, text in zip(names, texts, strict=True) if text)
     plain, folded = [], []
     for name, text in others:
-        words, count = _compared(first[1], text)
+        words, count = _mark_differences(first[1], text)
         told = f"{name} differs from {first[0]} in {count:,} word{'' if count == 1 else 's'}"
         plain.append(told)
         folded.append(
-            f'<details class="mathjax_ignore"><summary><em>{html.escape(markdown.plain(told))}</em>'
+            f'<details class="mathjax_ignore"><summary><em>{html.escape(markdown.to_plain_text(told))}</em>'
             f"</summary><p>{words}</p></details>"
         )
     return {"text/plain": "\n".join(plain), "text/html": "".join(folded)} if plain else None
 
 
-def _compared(one: str, other: str) -> tuple[str, int]:
+def _mark_differences(one: str, other: str) -> tuple[str, int]:
     """``other`` with what it lacks of ``one`` struck out, and the number of words in question."""
-    before, after = (re.findall(r"\S+\s*", markdown.plain(text)) for text in (one, other))
+    before, after = (re.findall(r"\S+\s*", markdown.to_plain_text(text)) for text in (one, other))
     parts, count = [], 0
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes():

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util.terminal import escaped
+from llm_magics._util.terminal import escape_controls
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -28,7 +28,7 @@ _KINDS = (
 _KINDS_OF_TEXT = (*_KINDS, ("pandas", "Series"), ("pandas.core.series", "Series"))
 
 
-def guard(shell: InteractiveShell) -> None:
+def sanitize_frames(shell: InteractiveShell) -> None:
     """Have frames shown without the formulas in them that could do more than draw."""
     for formatter, printed, kinds in _printers(shell):
         for kind in kinds:
@@ -37,7 +37,7 @@ def guard(shell: InteractiveShell) -> None:
                 formatter.for_type_by_name(*kind, printed)
 
 
-def unguard(shell: InteractiveShell) -> None:
+def restore_frames(shell: InteractiveShell) -> None:
     """Take that back."""
     for formatter, printed, kinds in _printers(shell):
         for kind in kinds:
@@ -66,23 +66,23 @@ def _html(frame: Any) -> str | None:
     html = frame._repr_html_()
     from llm_magics._util import typesetting  # loading the extension should not import it
 
-    return None if html is None else typesetting.table(html)
+    return None if html is None else typesetting.sanitize_table(html)
 
 
 def _text(frame: Any, printer: Any, cycle: bool) -> None:
     """Print the text of a frame without what could change a terminal."""
-    for number, line in enumerate(escaped(repr(frame)).split("\n")):
+    for number, line in enumerate(escape_controls(repr(frame)).split("\n")):
         if number:
             printer.break_()
         printer.text(line)
 
 
-def _guard_the_running_one() -> None:
+def _sanitize_running_shell() -> None:
     """Without ``%load_ext`` too: ``lm.compare(…)`` in a notebook gives a frame."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is not None:
-        guard(shell)
+        sanitize_frames(shell)
 
 
-_guard_the_running_one()
+_sanitize_running_shell()

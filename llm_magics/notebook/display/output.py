@@ -24,10 +24,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from llm_magics._util.terminal import escaped
+from llm_magics._util.terminal import escape_controls
 from llm_magics.host import View, terminal_view
 from llm_magics.notebook import markdown
-from llm_magics.notebook.frontend import rendering
+from llm_magics.notebook.frontend import display_mode
 from llm_magics.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 # Characters after which a display is full at the next paragraph's end: small at first, so that
 # short answers move smoothly; in the end ever larger, for JupyterLab shows no more than fifty
 # outputs of a cell.
-_FULL_AT_FIRST = 2000
-_FULL = 3000
-_FIRST = 25
+_FIRST_SEGMENT_CHARACTERS = 2000
+_SEGMENT_CHARACTERS = 3000
+_FIRST_SEGMENTS = 25
 _GROWING_AFTER = 40
 _GROWTH = 2.0
 
@@ -50,7 +50,7 @@ _FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d+[.)])\s+)*(```+(?=[^`]*$)|~~~+)(.*)")
 _STARTS_BLOCK = re.compile(r"(?![-*+>]\s|\d+[.)]\s)\S")
 
 
-class Segmenter:
+class SegmentSplitter:
     """Takes an answer piece by piece, and gives the segments that are complete."""
 
     def __init__(self) -> None:
@@ -100,9 +100,9 @@ class Segmenter:
         )
 
     def _limit(self) -> float:
-        if self._closed < _FIRST:
-            return _FULL_AT_FIRST
-        return _FULL * _GROWTH ** max(0, self._closed - _GROWING_AFTER)
+        if self._closed < _FIRST_SEGMENTS:
+            return _FIRST_SEGMENT_CHARACTERS
+        return _SEGMENT_CHARACTERS * _GROWTH ** max(0, self._closed - _GROWING_AFTER)
 
     def _follow_fence(self, line: str) -> None:
         mark = _FENCE.match(line)
@@ -118,7 +118,7 @@ class Segmenter:
 Bundle = dict[str, str]
 
 
-class Output:
+class UpdatableOutput:
     """Appears in the cell when first shown, and is replaced in place afterwards."""
 
     def __init__(self, publish: Callable[..., Any]) -> None:
@@ -145,20 +145,22 @@ class Output:
 _REFRESH_S = 0.2
 
 
-def progress_view(shell: InteractiveShell) -> View:
+def create_progress_view(shell: InteractiveShell) -> View:
     """Where work that is no answer shows its progress: nowhere, if nobody watches."""
-    shown_in = rendering(shell)
+    shown_in = display_mode(shell)
     if shown_in == "text":
         return terminal_view()
     if shown_in == "static":
         return lambda progress: None
-    return Bar(Output(shell.display_pub.publish))
+    return ProgressBar(UpdatableOutput(shell.display_pub.publish))
 
 
-class Bar:
+class ProgressBar:
     """Shows progress in ``output``, a few times a second; gone when the work has ended."""
 
-    def __init__(self, output: Output, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, output: UpdatableOutput, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._output = output
         self._clock = clock
         self._shown_at = float("-inf")
@@ -176,7 +178,7 @@ def _bundle(progress: Progress) -> Bundle:
 
     fraction = progress.fraction
     value = f' value="{fraction:.3f}"' if fraction is not None else ""
-    told = markdown.plain(str(progress))
+    told = markdown.to_plain_text(str(progress))
     words = html.escape(told)
     return {
         "text/plain": told,
@@ -184,19 +186,19 @@ def _bundle(progress: Progress) -> Bundle:
     }
 
 
-_SHORTEST_S = 0.1
-_LONGEST_S = 0.4
+_MIN_INTERVAL_S = 0.1
+_MAX_INTERVAL_S = 0.4
 _STEP = 160
 # Of a display that could not be cut: a fraction of it, so that the sum stays linear.
 _STEP_FRACTION = 0.04
 # Bytes that may be sent at the start, and for each character of the text.
 _BUDGET = (6_000, 12)
 _BUDGET_WHEN_SLOW = (9_000, 18)
-_BUDGET_AT_MOST = (9_000, 25)  # a table can be rendered to a hundred times its text
+_MAX_BUDGET = (9_000, 25)  # a table can be rendered to a hundred times its text
 _ENVELOPE = 700  # what Jupyter adds to each message, in bytes
 
 
-class Pacer:
+class UpdatePacer:
     """Decides about one answer; ``clock`` is in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -214,12 +216,12 @@ class Pacer:
     def is_due(self, open_length: int) -> bool:
         """Whether a display of ``open_length`` characters should be sent now."""
         waited = self._clock() - self._sent_at
-        if waited < _SHORTEST_S or self._total == self._shown:
+        if waited < _MIN_INTERVAL_S or self._total == self._shown:
             return False
         cost = self._sent + _ENVELOPE + max(2 * open_length, self._last_size)
         if self._total - self._shown >= max(_STEP, _STEP_FRACTION * open_length):
-            start, each = _BUDGET_AT_MOST
-        elif waited >= _LONGEST_S:
+            start, each = _MAX_BUDGET
+        elif waited >= _MAX_INTERVAL_S:
             start, each = _BUDGET_WHEN_SLOW
         else:
             start, each = _BUDGET
@@ -233,6 +235,6 @@ class Pacer:
         self._last_size = size
 
 
-def say(text: str) -> None:
+def print_safe(text: str) -> None:
     """Print a line, with characters escaped that could change a terminal or hide something."""
-    sys.stdout.write(f"{markdown.plain(escaped(text))}\n")
+    sys.stdout.write(f"{markdown.to_plain_text(escape_controls(text))}\n")

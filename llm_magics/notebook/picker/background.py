@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.terminal import shown_name
+from llm_magics._util.terminal import display_name
 from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.models import PullCall, delete_model, with_price
@@ -17,10 +17,10 @@ from llm_magics.runtime.session import Session
 from llm_magics.secrets import redact
 
 # What was told is asked for again when it is older, and looked at.
-_FRESH_S = 10.0
+_LISTING_TTL_S = 10.0
 
 # As long as a health check may take: it is only told of.
-_HEALTH_S = 10.0
+_HEALTH_TIMEOUT_S = 10.0
 
 
 class Health(NamedTuple):
@@ -30,10 +30,10 @@ class Health(NamedTuple):
     detail: str
 
 
-ASKING = Health("asking", "asking …")
+CHECKING = Health("asking", "asking …")
 
 
-class Offers:
+class ProviderListings:
     """
     The models and the health of each provider, as far as they have been told.
 
@@ -54,7 +54,7 @@ class Offers:
         """Ask providers for what has not been told of late, or ``anew`` for all of it."""
         now = time.monotonic()
         for name in names:
-            if anew or now - self._asked_at.get(name, float("-inf")) > _FRESH_S:
+            if anew or now - self._asked_at.get(name, float("-inf")) > _LISTING_TTL_S:
                 self._asked_at[name] = now
                 self._cancels[name] = bridge.start(self._told(name))
 
@@ -95,16 +95,16 @@ class Offers:
 
     async def _how_is(self, name: str) -> Health:
         try:
-            async with asyncio.timeout(_HEALTH_S):
+            async with asyncio.timeout(_HEALTH_TIMEOUT_S):
                 told = await self._session.provider(name).health_check()
         except TimeoutError:
-            return Health("unavailable", f"no answer within {_HEALTH_S:.0f} s")
+            return Health("unavailable", f"no answer within {_HEALTH_TIMEOUT_S:.0f} s")
         except Exception as error:  # of a provider of anybody's
             return Health("unavailable", redact(f"{error} {getattr(error, 'hint', None) or ''}"))
         return Health(str(told.get("status", "")), redact(str(told.get("detail", ""))))
 
 
-class Work:
+class BackgroundTask:
     """
     One piece of work at a time, ``is_going_on`` or not.
 
@@ -123,11 +123,11 @@ class Work:
 
     def pull(self, model: str) -> None:
         """Fetch ``model``."""
-        self._begin(self._pulled(model), f"{shown_name(model)} is here.")
+        self._begin(self._pulled(model), f"{display_name(model)} is here.")
 
     def delete(self, model: str) -> None:
         """Delete the weights of ``model``."""
-        self._begin(delete_model(self._session, model), f"{shown_name(model)} is deleted.")
+        self._begin(delete_model(self._session, model), f"{display_name(model)} is deleted.")
 
     def stop(self) -> None:
         """End it."""

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llm_magics import host
-from llm_magics._util.terminal import shown_name
+from llm_magics._util.terminal import display_name
 from llm_magics.errors import LLMError
-from llm_magics.notebook.frontend import rendering
+from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.picker import widgets as fields
 from llm_magics.notebook.picker import widgets as markup
 from llm_magics.notebook.picker import widgets as rows
-from llm_magics.notebook.picker.background import ASKING, Offers, Work
+from llm_magics.notebook.picker.background import CHECKING, BackgroundTask, ProviderListings
 from llm_magics.notebook.picker.widgets import Row
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.models import require_chat
@@ -52,8 +52,8 @@ class Picker:
         self._shown: list[Row] = []
         self._deleting = ""
         self._complaint = ""
-        self._offers = Offers(session, self.render)
-        self._work = Work(session, self._worked)
+        self._offers = ProviderListings(session, self.render)
+        self._work = BackgroundTask(session, self._worked)
         self._make()
         session.config.watch(self.render)
         self._offers.ask_all(patience_s)
@@ -67,7 +67,7 @@ class Picker:
         self.refresh = widgets.Button(description="ask again", layout={"width": "auto"})
         self.list = widgets.Select(options=[], rows=9, layout={"width": "100%"})
         self.health, self.asked = widgets.HTML(), widgets.HTML()
-        self.fields = {each.key: fields.field_of(each) for each in fields.PARAMETERS}
+        self.fields = {each.key: fields.create_field(each) for each in fields.PARAMETERS}
         self.pull = widgets.Button(description="pull", layout={"width": "auto"})
         self.delete = widgets.Button(description="delete", layout={"width": "auto"})
         self.stop = widgets.Button(description="stop", layout={"width": "auto"})
@@ -89,7 +89,7 @@ class Picker:
         self.footer.observe(self._set_footer, "value")
         for key, box in self.fields.items():
             box.children[1].observe(
-                lambda change, key=key: self._set(key, fields.parsed(change["new"])), "value"
+                lambda change, key=key: self._set(key, fields.parse_field(change["new"])), "value"
             )
 
     def _laid_out(self) -> widgets.VBox:
@@ -127,22 +127,23 @@ class Picker:
     def _render(self) -> None:
         config = self._session.config
         chosen = config.model
-        self._shown = rows.matching(self._rows(), self.filter.value)
+        self._shown = rows.filter_rows(self._rows(), self.filter.value)
         options = list(
-            zip(rows.labels(self._shown), [row.name for row in self._shown], strict=True)
+            zip(rows.list_labels(self._shown), [row.name for row in self._shown], strict=True)
         )
         if list(self.list.options) != options:
             self.list.options = options
         self.list.value = chosen if chosen in [row.name for row in self._shown] else None
         self.health.value = "<br>".join(
-            markup.health(name, self._offers.health.get(name, ASKING)) for name in self._told_of()
+            markup.health_html(name, self._offers.health.get(name, CHECKING))
+            for name in self._told_of()
         )
-        self.asked.value = markup.asked(chosen)
+        self.asked.value = markup.active_model_html(chosen)
         for key, box in self.fields.items():
-            box.children[1].value = fields.shown(config, key)
+            box.children[1].value = fields.setting_text(config, key)
         self.footer.value = config.footer != "never"
-        self.line.value = markup.copied_line(fields.lines(config))
-        self.totals.value = markup.totals(
+        self.line.value = markup.copyable_lines_html(fields.magic_lines(config))
+        self.totals.value = markup.totals_html(
             self._session.runs.totals(), self._session.budget.left_usd
         )
         self._render_work()
@@ -151,36 +152,38 @@ class Picker:
         progress, is_busy = self._work.progress, self._work.is_going_on
         wanted, chosen = self._wanted(), self._chosen()
         self.pull.disabled = is_busy or not wanted
-        self.pull.description = f"pull {shown_name(wanted)}" if wanted else "pull"
+        self.pull.description = f"pull {display_name(wanted)}" if wanted else "pull"
         can_go = chosen is not None and chosen.info.pulled is True
         self.delete.disabled = is_busy or not can_go
         is_sure = chosen is not None and chosen.name == self._deleting
         self.delete.description = (
-            f"delete {shown_name(self._deleting)}: sure?" if is_sure else "delete"
+            f"delete {display_name(self._deleting)}: sure?" if is_sure else "delete"
         )
         self.delete.button_style = "danger" if is_sure else ""
         for widget in (self.stop, self.bar, self.progress):
             widget.layout.display = None if is_busy else "none"
         self.bar.value = (progress.fraction or 0.0) if progress else 0.0
-        self.progress.value = markup.said(str(progress or "…"), is_wrong=False) if is_busy else ""
+        self.progress.value = (
+            markup.status_html(str(progress or "…"), is_wrong=False) if is_busy else ""
+        )
         said = self._complaint or self._work.said
         is_wrong = bool(self._complaint) or self._work.failed
-        self.said.value = markup.said(said, is_wrong=is_wrong)
+        self.said.value = markup.status_html(said, is_wrong=is_wrong)
 
     def table(self) -> dict[str, str]:
         """What is saved of the panel: all models, the chosen one first."""
         everything = self._rows(of_all=True)
         chosen = self._session.config.model
         return {
-            "text/plain": rows.as_text(everything, chosen),
-            "text/html": markup.TABLE_STYLE + rows.as_html(everything, chosen),
+            "text/plain": rows.format_text(everything, chosen),
+            "text/html": markup.TABLE_STYLE + rows.format_html(everything, chosen),
         }
 
     def _rows(self, *, of_all: bool = False) -> list[Row]:
         names = self._offers.names if of_all else self._providers()
         offered = {name: self._offers.models.get(name, []) for name in names}
         short = self._short_names() if of_all or self.providers.value in (ALL, SHORT_NAMES) else []
-        return [*short, *rows.rows_of(offered)]
+        return [*short, *rows.create_rows(offered)]
 
     def _short_names(self) -> list[Row]:
         """Aliases and routes, which are picked like models."""
@@ -237,7 +240,7 @@ class Picker:
         def pick() -> None:
             info = next((row.info for row in self._shown if row.name == name), None)
             if info is not None:
-                fields.refuse_unprintable(name)
+                fields.check_printable(name)
                 require_chat(name, info.capabilities)
                 self._session.config.model = name
 
@@ -245,7 +248,7 @@ class Picker:
 
     def _set(self, key: str, value: Any) -> None:
         def set_it() -> None:
-            if fields.shown(self._session.config, key) != (value or ""):
+            if fields.setting_text(self._session.config, key) != (value or ""):
                 self._session.config.set(key, value)
 
         self._touched(set_it)
@@ -295,8 +298,8 @@ class Picker:
 
 
 # How long providers are waited for: where what they tell later can be put in, and elsewhere.
-_WATCHED_S = 4.0
-_UNATTENDED_S = 10.0
+_LIVE_TIMEOUT_S = 4.0
+_STATIC_TIMEOUT_S = 10.0
 
 # The panel of each cell, which goes when the cell makes another.
 _panels: dict[str, Picker] = {}
@@ -305,9 +308,9 @@ _panels: dict[str, Picker] = {}
 def pick(shell: InteractiveShell) -> None:
     """Show a panel, and a plain table for whoever opens the file; unattended, that alone."""
     key = host.running().key
-    _forget(shell, key)
-    shown_in = rendering(shell)
-    panel = Picker(session, _WATCHED_S if shown_in == "live" else _UNATTENDED_S)
+    _remove_panel(shell, key)
+    shown_in = display_mode(shell)
+    panel = Picker(session, _LIVE_TIMEOUT_S if shown_in == "live" else _STATIC_TIMEOUT_S)
     table = panel.table()
     if shown_in == "text":
         sys.stdout.write(f"{table['text/plain']}\n")
@@ -324,7 +327,7 @@ def pick(shell: InteractiveShell) -> None:
         shell.display_pub.publish(data=table, metadata={})
 
 
-def _forget(shell: InteractiveShell, key: str) -> None:
+def _remove_panel(shell: InteractiveShell, key: str) -> None:
     panel = _panels.pop(key, None)
     if panel is not None:
         shell.events.unregister("post_run_cell", panel.after_cell)

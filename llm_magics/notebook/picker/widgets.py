@@ -9,12 +9,18 @@ from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
-from llm_magics._util.terminal import escaped, plain, shown_name, visible, word
-from llm_magics._util.text import dollars
+from llm_magics._util.terminal import (
+    display_name,
+    escape_controls,
+    escape_invisible,
+    quote_word,
+    strip_controls,
+)
+from llm_magics._util.text import format_usd
 from llm_magics.errors import UsageError
 from llm_magics.notebook import markdown
-from llm_magics.notebook.parsers import setting_value as read
-from llm_magics.notebook.parsers import without_comment
+from llm_magics.notebook.parsers import parse_setting_value as read
+from llm_magics.notebook.parsers import strip_comment
 from llm_magics.notebook.picker.background import Health
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.storage.run_log import Totals
@@ -24,12 +30,12 @@ from llm_magics.settings.config import Config
 _SPACE = "\N{NO-BREAK SPACE}"
 
 # A longer name is cut in the list, which would else be all spaces.
-_LONGEST_NAME = 44
+_MAX_NAME = 44
 
 COLUMNS = ("model", "size", "context", "price", "capabilities", "state")
 
 # The rows of the table that is saved with the notebook.
-_MOST_SAVED = 40
+_MAX_SAVED = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +50,17 @@ class Row:
         """Its line, a text a column."""
         info = self.info
         told = (
-            shown_name(self.name),
+            display_name(self.name),
             _size(info.size_bytes),
             _context(info.context),
             _price(info.input_usd, info.output_usd),
-            shown_name(", ".join(info.capabilities)),
+            display_name(", ".join(info.capabilities)),
             _state(info),
         )
-        return tuple(markdown.plain(text) for text in told)
+        return tuple(markdown.to_plain_text(text) for text in told)
 
 
-def rows_of(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
+def create_rows(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
     """The models that providers offer, those that chat before the others."""
     rows = [Row(f"{name}/{info.name}", info) for name, infos in offered.items() for info in infos]
     return sorted(
@@ -62,13 +68,13 @@ def rows_of(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
     )
 
 
-def matching(rows: Iterable[Row], wanted: str) -> list[Row]:
+def filter_rows(rows: Iterable[Row], wanted: str) -> list[Row]:
     """Those in whose lines all words of ``wanted`` occur."""
     words = wanted.lower().split()
     return [row for row in rows if all(word in " ".join(row.cells).lower() for word in words)]
 
 
-def labels(rows: Sequence[Row]) -> list[str]:
+def list_labels(rows: Sequence[Row]) -> list[str]:
     """The lines of a list, in columns as wide as they need be."""
     cells = [(_cut(row.cells[0]), *row.cells[1:]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -80,7 +86,7 @@ def labels(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def as_text(rows: Sequence[Row], chosen: str) -> str:
+def format_text(rows: Sequence[Row], chosen: str) -> str:
     """The table for a terminal and for what is saved, with the chosen model marked."""
     lines = [("", *COLUMNS), *_marked(rows, chosen)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -91,7 +97,7 @@ def as_text(rows: Sequence[Row], chosen: str) -> str:
     return "\n".join([*told, *_more(rows)])
 
 
-def as_html(rows: Sequence[Row], chosen: str) -> str:
+def format_html(rows: Sequence[Row], chosen: str) -> str:
     """The same for a page."""
     head = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS))
     body = "".join(
@@ -104,16 +110,16 @@ def as_html(rows: Sequence[Row], chosen: str) -> str:
 
 
 def _marked(rows: Sequence[Row], chosen: str) -> list[tuple[str, ...]]:
-    first = sorted(rows, key=lambda row: row.name != chosen)[:_MOST_SAVED]
+    first = sorted(rows, key=lambda row: row.name != chosen)[:_MAX_SAVED]
     return [("→" if row.name == chosen else "", *row.cells) for row in first]
 
 
 def _more(rows: Sequence[Row]) -> list[str]:
-    return [f"and {len(rows) - _MOST_SAVED:,} more"] if len(rows) > _MOST_SAVED else []
+    return [f"and {len(rows) - _MAX_SAVED:,} more"] if len(rows) > _MAX_SAVED else []
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def _size(size_bytes: int | None) -> str:
@@ -162,7 +168,7 @@ PARAMETERS = (
 )
 
 
-def field_of(parameter: Parameter) -> widgets.VBox:
+def create_field(parameter: Parameter) -> widgets.VBox:
     """A field under its name."""
     name = widgets.HTML(f"<small>{parameter.key}</small>", layout={"margin": "0 2px"})
     text = widgets.Text(
@@ -173,18 +179,18 @@ def field_of(parameter: Parameter) -> widgets.VBox:
     return widgets.VBox([name, text])
 
 
-def shown(config: Config, key: str) -> str:
+def setting_text(config: Config, key: str) -> str:
     """A setting as it stands in its field."""
     value = config.get(key)
     return "" if value is None else str(value)
 
 
-def parsed(text: str) -> Any:
+def parse_field(text: str) -> Any:
     """What a field says: nothing is ``None``, and the settings coerce the rest."""
     return text.strip() or None
 
 
-def lines(config: Config) -> list[str]:
+def magic_lines(config: Config) -> list[str]:
     """
     Return the magics that would set all of it, each on one line, quoted as magics read them.
 
@@ -192,32 +198,32 @@ def lines(config: Config) -> list[str]:
     """
     told = [_use(config.model)]
     for parameter in PARAMETERS:
-        value = shown(config, parameter.key)
+        value = setting_text(config, parameter.key)
         if value and config.source(parameter.key) == "set in this session":
             told.append(_set(parameter.key, value))
     return told
 
 
-def refuse_unprintable(model: str) -> None:
+def check_printable(model: str) -> None:
     """Refuse a model whose name has controls or line breaks: no magic could name it."""
-    if plain(model) != model or len(model.splitlines()) > 1 or "\t" in model:
-        msg = f"{shown_name(model)} has control characters in its name, and cannot be picked."
+    if strip_controls(model) != model or len(model.splitlines()) > 1 or "\t" in model:
+        msg = f"{display_name(model)} has control characters in its name, and cannot be picked."
         raise UsageError(msg, hint="Give the model another name at its service.")
 
 
 def _use(model: str) -> str:
-    spelled = word(model)
+    spelled = quote_word(model)
     if spelled is None:
-        return f"# The name {shown_name(model)} has characters that cannot be shown on a line."
+        return f"# The name {display_name(model)} has characters that cannot be shown on a line."
     return f"%llm use {spelled}"
 
 
 def _set(key: str, value: str) -> str:
     """Return the line that sets ``key``, in the first form that is read as ``value``."""
-    if visible(value) == value:
+    if escape_invisible(value) == value:
         for form in (value, f'"{value}"', f"'{value}'"):
             # IPython reads a question mark at the end as a question, a backslash as more lines.
-            if form[-1] not in "?\\" and read(without_comment(form).strip()) == value:
+            if form[-1] not in "?\\" and read(strip_comment(form).strip()) == value:
                 return f"%llm config {key} {form}"
     return f"# The value of {key} does not fit on a line of %llm config."
 
@@ -249,7 +255,7 @@ _COPY = (
 )
 
 
-def health(name: str, told: Health) -> str:
+def health_html(name: str, told: Health) -> str:
     """How a provider is, in words and colour."""
     colour = _COLOURS.get(told.status, "gray")
     words = _WORDS.get(told.status, told.status)
@@ -260,25 +266,25 @@ def health(name: str, told: Health) -> str:
     )
 
 
-def asked(model: str) -> str:
+def active_model_html(model: str) -> str:
     """Which model is asked now."""
     return f"asking <b>{_name(model)}</b>"
 
 
-def totals(told: Totals, left_usd: float | None) -> str:
+def totals_html(told: Totals, left_usd: float | None) -> str:
     """What the session has taken."""
     parts = [f"{told.calls:,} call{'' if told.calls == 1 else 's'}", f"{told.tokens:,} tokens"]
-    parts.append(dollars(told.cost_usd))
+    parts.append(format_usd(told.cost_usd))
     if told.unpriced:
         parts.append(f"{told.unpriced:,} of unknown cost")
     if left_usd is not None:
-        parts.append(f"{dollars(left_usd)} of the budget left")
+        parts.append(f"{format_usd(left_usd)} of the budget left")
     return f"<small>this session: {_safe(' · '.join(parts))}</small>"
 
 
-def copied_line(lines: Sequence[str]) -> str:
+def copyable_lines_html(lines: Sequence[str]) -> str:
     """The lines that do the same, and a button that copies them."""
-    text = html.escape(markdown.plain("\n".join(lines)), quote=True)
+    text = html.escape(markdown.to_plain_text("\n".join(lines)), quote=True)
     return (
         f'<div style="display: flex; gap: 6px; align-items: start">'
         f'<code class="llm-line">{text}</code>'
@@ -287,7 +293,7 @@ def copied_line(lines: Sequence[str]) -> str:
     )
 
 
-def said(text: str, *, is_wrong: bool) -> str:
+def status_html(text: str, *, is_wrong: bool) -> str:
     """What happened last."""
     colour = _COLOURS["unavailable" if is_wrong else "ok"] if text else "inherit"
     return f'<span style="color: {colour}">{_safe(text)}</span>'
@@ -295,8 +301,8 @@ def said(text: str, *, is_wrong: bool) -> str:
 
 def _safe(text: str) -> str:
     # Last, for what this adds is no TeX: only text that had a backslash before needs marking.
-    return escaped(markdown.escaped(text))
+    return escape_controls(markdown.escape_html(text))
 
 
 def _name(text: str) -> str:
-    return visible(markdown.escaped(text))
+    return escape_invisible(markdown.escape_html(text))

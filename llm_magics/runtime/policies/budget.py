@@ -12,7 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from llm_magics._util.text import dollars
+from llm_magics._util.text import format_usd
 from llm_magics.errors import BudgetError
 
 _CONTINUE = "Raise it with %llm budget USD, or end it with %llm budget off."
@@ -80,12 +80,12 @@ class Budget:
     def _check(self, model: str, estimate_usd: float | None) -> None:
         left_usd = self.left_usd or 0.0
         if estimate_usd is None:
-            msg = f"What {model} costs is not known, so a budget of {dollars(self.limit_usd)} cannot be kept."
+            msg = f"What {model} costs is not known, so a budget of {format_usd(self.limit_usd)} cannot be kept."
             hint = (
                 f"Say it with the setting prices ({{{model}: {{input_usd: …, output_usd: …}}}}), "
                 "or end the budget with %llm budget off."
             )
             raise BudgetError(msg, hint=hint)
         if estimate_usd > left_usd:
-            msg = f"This may cost {dollars(estimate_usd)} with {model}, and {dollars(left_usd)} is left. It was not sent."
+            msg = f"This may cost {format_usd(estimate_usd)} with {model}, and {format_usd(left_usd)} is left. It was not sent."
             raise BudgetError(msg, hint=_CONTINUE)

@@ -26,7 +26,7 @@ from typing import Any
 
 from platformdirs import user_config_path
 
-from llm_magics._util.filesystem import load_yaml, write_whole
+from llm_magics._util.filesystem import atomic_write, load_yaml
 from llm_magics.errors import LLMError, TemplateError, nearest, short
 from llm_magics.schemas import schema_of
 from llm_magics.secrets import scrub
@@ -204,7 +204,7 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
             msg = f"There is another template {path}."
             hint = "Take another name, or write --yes to put this in its place."
             raise TemplateError(msg, hint=hint)
-        write_whole(path, text)
+        atomic_write(path, text)
     except OSError as error:
         msg = f"{path} cannot be written: {error.strerror}."
         raise TemplateError(msg, hint="Take another name, or another folder.") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util.table_text import describe, is_table, summary, table
+from llm_magics._util.table_text import describe_table, format_table, is_table, summarize_table
 from llm_magics.errors import TemplateError, nearest
 
 if TYPE_CHECKING:
@@ -178,14 +178,14 @@ def _environment() -> SandboxedEnvironment:
         finalize=_shown,
         **_SYNTAX,
     )
-    environment.filters |= {"table": table, "describe": describe}
+    environment.filters |= {"table": format_table, "describe": describe_table}
     environment.globals |= _FUNCTIONS
     return environment
 
 
 def _shown(value: Any) -> Any:
     # Its own lines: what follows a table on its last one would be read as a part of it.
-    return f"{summary(value)}\n" if is_table(value) else value
+    return f"{summarize_table(value)}\n" if is_table(value) else value
 
 
 def _have_noted(tree: Template) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_magics._util.filesystem import append_lines, locked, write_whole
+from llm_magics._util.filesystem import append_lines, atomic_write, locked
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.errors import ConfigurationError, ReplayMissError
 from llm_magics.runtime.storage.serialization import (
@@ -268,7 +268,7 @@ class Tape:
     def _save(self) -> None:
         """Write the file anew, whole; whoever reads it meanwhile reads the old one."""
         lines = [self._line(key) for key in sorted(self._entries)]
-        write_whole(self._file, "".join(lines))
+        atomic_write(self._file, "".join(lines))
         self._state = self._state_now()
         self._unsaved.clear()
         self._is_sorted = True

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from llm_magics._util.filesystem import locked, write_whole
+from llm_magics._util.filesystem import atomic_write, locked
 from llm_magics.providers.identity import digest_former_identity
 
 _LABEL = "space.json"
@@ -48,7 +48,7 @@ def write_label(folder: Path, label: str) -> None:
     """
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     if not (folder / _LABEL).exists():
-        write_whole(folder / _LABEL, label)
+        atomic_write(folder / _LABEL, label)
 
 
 def move_former(folder: Path) -> None:
@@ -93,7 +93,7 @@ def _move(source: Path, target: Path, label: str) -> None:
         for path in _files(source):
             if _FILE.fullmatch(path.name):
                 os.replace(path, target / path.name)
-    write_whole(target / _LABEL, label)
+    atomic_write(target / _LABEL, label)
     if source != target:
         (source / _LABEL).unlink(missing_ok=True)
         with suppress(OSError):
