@@ -37,6 +37,29 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if name in ("benchmarks", "packaging") and not is_asked_for else None
 
 
+# What a test needs, by the fixtures it uses; whole modules have a ``pytestmark``.
+_MARKERS = {
+    "kernel": pytest.mark.kernel,
+    "watched_kernel": pytest.mark.kernel,
+    "cluster": pytest.mark.dask,
+    "fetched": pytest.mark.weights,
+    "local": pytest.mark.weights,
+    "minilm": pytest.mark.weights,
+    "smollm2": pytest.mark.weights,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what their fixtures start, and the contract of providers with weights."""
+    for item in items:
+        for name in getattr(item, "fixturenames", ()):
+            if name in _MARKERS:
+                item.add_marker(_MARKERS[name])
+        callspec = getattr(item, "callspec", None)
+        if callspec and {"local", "huggingface-local"} & set(map(str, callspec.params.values())):
+            item.add_marker(pytest.mark.weights)
+
+
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No settings or keys of the user's count, none outlive the test, and the log starts empty."""

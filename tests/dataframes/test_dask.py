@@ -30,14 +30,17 @@ from tests.support.serving import Asked, Says, chat_stream, serving
 
 dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
-pytestmark = pytest.mark.filterwarnings(
-    # distributed leaves sockets and loops to be collected when a cluster ends.
-    "ignore::ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    # Dask's own use of what pandas is about to drop.
-    "ignore:(?s).*inplace keyword:DeprecationWarning",
-    "ignore:(?s).*inplace keyword:UserWarning",
-)
+pytestmark = [
+    pytest.mark.dask,
+    pytest.mark.filterwarnings(
+        # distributed leaves sockets and loops to be collected when a cluster ends.
+        "ignore::ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+        # Dask's own use of what pandas is about to drop.
+        "ignore:(?s).*inplace keyword:DeprecationWarning",
+        "ignore:(?s).*inplace keyword:UserWarning",
+    ),
+]
 
 
 @contextmanager

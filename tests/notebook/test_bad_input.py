@@ -15,6 +15,8 @@ from llm_magics.settings.config import cache_folder
 from tests.support.kernels import Kernel, Result
 from tests.support.nested import nbval
 
+pytestmark = pytest.mark.kernel
+
 CELLS = {
     "unknown model": ("%%llm local/smolm2-135m\nhi", "ModelNotFoundError", "smollm2-135m"),
     "unknown provider": ("%%llm locl/smollm2-135m\nhi", "ConfigurationError", "local"),

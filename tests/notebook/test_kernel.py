@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import engines_of, eventually
 from tests.support.kernels import Kernel, Result
 
+pytestmark = pytest.mark.kernel
+
 LONG = "%%llm -o ans --max-tokens 2000 --seed 1\nWrite a very long story about a fox and a crow."
 
 

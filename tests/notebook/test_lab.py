@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.lab import lab, needs_browser
 from tests.support.nested import nbval
 from tests.support.payloads import KNOWN, fuzzed
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.browser, needs_browser]
 
 STORY = "%%llm -o ans --temperature 0 --max-tokens 150\nExplain why the sky is blue."
 

@@ -23,6 +23,8 @@ import llm_magics as lm
 from llm_magics import kernel_loop
 from llm_magics.tools import Toolbox
 from llm_magics.attachments import ToolCall
+
+pytestmark = pytest.mark.kernel
 loop_of_the_kernel = asyncio.get_running_loop()
 async def where() -> str:
     "Say on which loop it runs."
@@ -102,6 +104,7 @@ def newest_python() -> Path | None:
     return told[max(newer)] if newer else None
 
 
+@pytest.mark.network
 def test_the_newest_python_too(tmp_path: Path) -> None:
     """What these tests say of the oldest supported Python holds on the newest that is here."""
     python = newest_python()

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from tests.support.kernels import Kernel
 from tests.support.nested import nbval, plain_environment
+
+pytestmark = pytest.mark.kernel
 
 CELLS = [
     "%load_ext llm_magics",

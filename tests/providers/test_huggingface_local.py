@@ -22,7 +22,10 @@ pytest.importorskip("torch", reason="torch is not installed: Transformers' model
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 # transformers deprecates what its own modules still use.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 TALK = [ChatMessage("user", "Say hi.")]
 SHORT = ModelParameters(max_tokens=8, temperature=0, seed=1)

@@ -21,6 +21,8 @@ from llm_magics.providers.local.process import Engine
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 
+pytestmark = pytest.mark.weights
+
 TALK = [ChatMessage("system", "Be brief."), ChatMessage("user", "Name a colour.")]
 SHORT = ModelParameters(max_tokens=5, temperature=0)
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"], "additionalProperties": False}  # fmt: skip

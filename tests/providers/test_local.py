@@ -35,6 +35,8 @@ from tests.conftest import engines_of, eventually
 from tests.support.nested import plain_environment
 from tests.support.serving import Says, as_json, chat_event, chat_stream, serving
 
+pytestmark = pytest.mark.weights
+
 HI = [ChatMessage("user", "hi")]
 
 
