@@ -111,14 +111,14 @@ def test_interrupted_it_keeps_what_had_come(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the variable of -o, and the error says so."""
-    from llm_magics import benchmarking
+    from llm_magics.benchmarking import bench
 
     partial = lm.bench(models="echo/echo", repeat=1)
 
     def stopped(*_: Any, **__: Any) -> Measurements:
         raise Interrupted("Stopped; 1 answer had come.", partial=partial)
 
-    monkeypatch.setattr(benchmarking, "bench", stopped)
+    monkeypatch.setattr(bench, "bench", stopped)
     with pytest.raises(Interrupted) as caught:
         run(shell, "bench echo/echo -o runs")
     assert shell.user_ns["runs"] is partial

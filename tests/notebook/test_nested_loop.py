@@ -16,21 +16,22 @@ from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.kernel
+
 # An async tool that works on the kernel's loop alone: it waits for something that is done there.
 TOOL = """
 import asyncio
 import llm_magics as lm
-from llm_magics import kernel_loop
+from llm_magics.notebook import frontend
 from llm_magics.tools import Toolbox
-from llm_magics.attachments import ToolCall
+from llm_magics.types import ToolCall
 
-pytestmark = pytest.mark.kernel
 loop_of_the_kernel = asyncio.get_running_loop()
 async def where() -> str:
     "Say on which loop it runs."
     await asyncio.sleep(0)
     return "kernel" if asyncio.get_running_loop() is loop_of_the_kernel else "own"
-def call(): return Toolbox([where], kernel_loop.run).call(ToolCall("c", "where", ""))
+def call(): return Toolbox([where], frontend.run).call(ToolCall("c", "where", ""))
 async def forty_two():
     await asyncio.sleep(0)
     return 42
@@ -80,7 +81,7 @@ def test_an_interrupt_stops_what_is_nested(kernel: Kernel) -> None:
             kernel.interrupt()
 
     done = kernel.run(
-        "Toolbox([tick], kernel_loop.run).call(ToolCall('c', 'tick', ''))", on_output=press
+        "Toolbox([tick], frontend.run).call(ToolCall('c', 'tick', ''))", on_output=press
     )
     assert done.status == "error"
     before = kernel.value("len(ticks)")

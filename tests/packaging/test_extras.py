@@ -28,9 +28,9 @@ assert asyncio.run(create_provider("huggingface-local").initialize())
 import gguf, transformers
 """,
     "prices": """
-from llm_magics.runtime.pricing import Seller, listed_cost_usd
+from llm_magics.runtime.pricing import PriceSource, listed_cost_usd
 from llm_magics.types import Usage
-assert listed_cost_usd(Seller("openai"), "gpt-4o-mini", Usage(1000, 1000)) > 0
+assert listed_cost_usd(PriceSource("openai"), "gpt-4o-mini", Usage(1000, 1000)) > 0
 """,
     "plots": VECTORS
     + 'df.llm.embed("text", model="echo/echo").llm.plot().figure().savefig("x.png")',
