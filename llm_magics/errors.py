@@ -32,8 +32,8 @@ import builtins
 import difflib
 import reprlib
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any
 
 from llm_magics._util.terminal import (
     display_name,
@@ -42,8 +42,9 @@ from llm_magics._util.terminal import (
     strip_controls,
 )
 from llm_magics._util.text import replace_lone_surrogates
+from llm_magics.host import current_host
 from llm_magics.secrets import redact, redacted
-from llm_magics.user_code import place_in
+from llm_magics.user_code import location_in
 
 
 def _shown(text: str) -> str:
@@ -54,9 +55,6 @@ def _shown(text: str) -> str:
 class _ShownShort:
     """IPython asks an exception how to show itself: with its message and hint alone."""
 
-    # Asked when an error is shown, and not before: settings are read late.
-    wants_full_traceback: ClassVar[Callable[[], bool]] = staticmethod(lambda: False)
-
     hint: str | None
 
     # The lines of a message that are shown; an error about a decision shows all.
@@ -64,11 +62,11 @@ class _ShownShort:
 
     def _render_traceback_(self) -> list[str]:
         assert isinstance(self, BaseException)
-        if _ShownShort.wants_full_traceback():
+        if current_host().shows_full_tracebacks():
             return _shown("".join(traceback.format_exception(self))).splitlines()
         message = str(self).splitlines() or [""]
         lines = [f"{type(self).__name__}: {message[0]}", *message[1 : self.lines_shown]]
-        place = place_in(self.__traceback__)
+        place = location_in(self.__traceback__)
         if place is not None:
             lines.append(_shown(f"  {place}"))
         if self.hint:
@@ -82,11 +80,6 @@ class _ShownShort:
         if isinstance(value, str):
             value = _shown(value)
         super().__setattr__(name, value)
-
-
-def show_full_tracebacks_if(wanted: Callable[[], bool]) -> None:
-    """Show whole tracebacks in notebooks where ``wanted()``, else two to four lines."""
-    _ShownShort.wants_full_traceback = staticmethod(wanted)
 
 
 class LLMError(_ShownShort, Exception):

@@ -1,50 +1,24 @@
-"""Whoever sits there is asked before something is done that costs; where nobody does, it is not."""
+"""
+The program around this package: where progress is displayed, questions are put and cells run.
+
+A terminal's host is there from the start; the notebook's extension installs its own with
+`install_host`.
+"""
 
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import CodeType
 from uuid import uuid4
 
 from llm_magics._util.terminal import display_name
-from llm_magics.errors import UsageError
 from llm_magics.progress import Progress
 
-# Puts a question; ``None`` where nobody is there to answer.
-Asker = Callable[[str], str | None]
-
-
-def _ask_the_terminal(question: str) -> str | None:
-    if not (sys.stdin and sys.stdin.isatty()):
-        return None
-    return input(question)
-
-
-_ask: Asker = _ask_the_terminal
-
-
-def ask_by(asker: Asker | None) -> None:
-    """Have questions put by ``asker`` from now on; by the terminal, if ``None``."""
-    global _ask  # noqa: PLW0603 (one place a process, like sys.displayhook)
-    _ask = asker or _ask_the_terminal
-
-
-def obtain(what: str, how_to_allow: str) -> None:
-    """
-    Return if somebody allows ``what``, a sentence.
-
-    Raises:
-        UsageError: nobody is there to ask, or the answer was not yes.
-    """
-    answer = _ask(f"{what} Go on? [y/N] ")
-    if answer is None:
-        msg = f"{what} Nobody is there to allow it."
-    elif answer.strip().lower() in ("y", "yes"):
-        return
-    else:
-        msg = f"{what} It was not allowed."
-    raise UsageError(f"{msg} Nothing was sent.", hint=how_to_allow)
+# Displays how far some work has come; called with ``None``, it ends and the display goes away.
+ProgressDisplay = Callable[[Progress | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +27,9 @@ class Cell:
     A run of a cell.
 
     Attributes:
-        key: what tells the cell from all others, also when it runs again; empty where none is known.
-        number: that of the run, as in ``In [3]``.
-        run: what tells this run from all others.
+        key: identifies the cell, also when it runs again; empty where it is unknown.
+        number: the number of the run, as in ``In [3]``.
+        run: identifies this run among all others.
     """
 
     key: str = ""
@@ -63,48 +37,72 @@ class Cell:
     run: str = field(default_factory=lambda: uuid4().hex, compare=False)
 
 
-_running = Cell()
+class Host(ABC):
+    """
+    What the program around this package does for it.
+
+    Attributes:
+        current_cell: the cell that is running, or ran last.
+    """
+
+    def __init__(self) -> None:
+        self.current_cell = Cell()
+
+    @abstractmethod
+    def create_progress_display(self) -> ProgressDisplay:
+        """Return a display for one piece of work."""
+
+    @abstractmethod
+    def ask(self, question: str) -> str | None:
+        """Return the user's answer to ``question``; ``None`` if there is no user to ask."""
+
+    def shows_full_tracebacks(self) -> bool:
+        """Return whether errors are rendered with their full traceback, not in two to four lines."""
+        return False
+
+    def label_cell(self, code: CodeType) -> str | None:
+        """Return the label of the cell that ``code`` was compiled from; ``None`` if it is no cell's."""
+        return None
 
 
-def running() -> Cell:
-    """The cell that runs, or ran last."""
-    return _running
+class TerminalHost(Host):
+    """Progress on one line of standard error; questions where standard input is a terminal."""
+
+    def create_progress_display(self) -> ProgressDisplay:
+        """Return a display that rewrites one line of the terminal; without one it shows nothing."""
+        return terminal_progress()
+
+    def ask(self, question: str) -> str | None:
+        """Return what is typed in answer to ``question``."""
+        if not (sys.stdin and sys.stdin.isatty()):
+            return None
+        return input(question)
 
 
-def begin(cell: Cell) -> None:
-    """``cell`` runs from now on."""
-    global _running  # noqa: PLW0603 (one notebook a process)
-    _running = cell
-
-
-# Shows how far some work has come; told ``None``, the work has ended and the view goes away.
-View = Callable[[Progress | None], None]
-
-
-def terminal_view() -> View:
-    """One line on the terminal, rewritten in place; nothing where there is no terminal."""
+def terminal_progress() -> ProgressDisplay:
+    """Return a display on one line of the terminal; it shows nothing where there is no terminal."""
     stream = sys.stderr
     if not stream.isatty():
         return lambda progress: None
 
-    def show(progress: Progress | None) -> None:
+    def display(progress: Progress | None) -> None:
         # A service names the steps and the files in it.
-        shown = display_name(str(progress)) if progress else ""
-        stream.write(f"\r\x1b[K{shown}")
+        line = display_name(str(progress)) if progress else ""
+        stream.write(f"\r\x1b[K{line}")
         stream.flush()
 
-    return show
+    return display
 
 
-_make_view: Callable[[], View] = terminal_view
+_host: Host = TerminalHost()
 
 
-def new_view() -> View:
-    """A view for one piece of work."""
-    return _make_view()
+def current_host() -> Host:
+    """Return the host of this process."""
+    return _host
 
 
-def show_in(make_view: Callable[[], View]) -> None:
-    """Show the progress of all work from now on in views that ``make_view`` makes."""
-    global _make_view  # noqa: PLW0603 (one place a process, like sys.displayhook)
-    _make_view = make_view
+def install_host(host: Host) -> None:
+    """Make ``host`` the host of this process."""
+    global _host  # noqa: PLW0603 (one host a process, like sys.displayhook)
+    _host = host

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_magics._util.text import replace_lone_surrogates
-from llm_magics._util.validation import count_or_none
+from llm_magics._util.text import count_or_none, replace_lone_surrogates
 
 
 @dataclass(frozen=True, slots=True)

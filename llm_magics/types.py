@@ -17,8 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
-from llm_magics._util.text import replace_lone_surrogates
-from llm_magics._util.validation import count_or_none
+from llm_magics._util.text import count_or_none, replace_lone_surrogates
 from llm_magics.attachments import Image
 from llm_magics.errors import ConfigurationError, ParseError
 from llm_magics.parameters import ModelParameters, Tool

@@ -1,16 +1,17 @@
-"""Where in the user's own code a call was made: the place that warnings and errors point to."""
+"""The line of the user's own code that called this package: warnings and errors point to it."""
 
 from __future__ import annotations
 
 import linecache
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
-from types import CodeType, FrameType, TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from llm_magics._util.terminal import escape_controls
+from llm_magics.host import current_host
 
 # Frames of these packages stand between the user's code and ours, or below ours.
 _LIBRARIES = frozenset(
@@ -34,7 +35,7 @@ _LIBRARIES = frozenset(
 _MAX_SOURCE = 100
 
 
-class Place(NamedTuple):
+class CodeLocation(NamedTuple):
     """
     A line of the user's code.
 
@@ -52,56 +53,44 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         where = self.file if self.file.startswith("Cell ") else f"File {self.file}"
-        shown = self.source if len(self.source) <= _MAX_SOURCE else f"{self.source[:_MAX_SOURCE]}…"
-        return f"{where}, line {self.line}: {shown}" if shown else f"{where}, line {self.line}"
+        code = self.source if len(self.source) <= _MAX_SOURCE else f"{self.source[:_MAX_SOURCE]}…"
+        return f"{where}, line {self.line}: {code}" if code else f"{where}, line {self.line}"
 
 
-# The place of the call that work on the event loop's own thread is done for.
-_called_from: ContextVar[Place | None] = ContextVar("called_from", default=None)
+# The user's line that work on the event loop's own thread is done for.
+_called_from: ContextVar[CodeLocation | None] = ContextVar("called_from", default=None)
 
-# Warnings that were shown already, by place: Python's own registry does not tell cells apart.
-_shown: dict[str, dict[Any, Any]] = {}
-
-
-def _no_label(code: CodeType) -> str | None:
-    return None
-
-
-_label: Callable[[CodeType], str | None] = _no_label
-
-
-def label_cells_by(label: Callable[[CodeType], str | None] | None) -> None:
-    """Have ``label`` name the cell that a code object was compiled from, if it is a cell's."""
-    global _label  # noqa: PLW0603 (one notebook a process)
-    _label = label or _no_label
+# Warnings that were issued already, by file: Python's own registry does not distinguish cells.
+_registries: dict[str, dict[Any, Any]] = {}
 
 
 def warn(
-    message: str, category: type[Warning] = UserWarning, *, place: Place | None = None
+    message: str, category: type[Warning] = UserWarning, *, location: CodeLocation | None = None
 ) -> None:
     """
     Issue a warning that points to the user's line, also from the event loop's thread.
 
     Args:
-        place: that line, where no frame shows it: before its cell runs.
+        location: that line, where no frame shows it: before its cell runs.
     """
     message = escape_controls(message)  # it may quote a service
-    place = place or _place_of_caller() or _called_from.get()
-    if place is None:
+    location = location or _location_of_caller() or _called_from.get()
+    if location is None:
         warnings.warn(message, category, stacklevel=2)
         return
-    registry = _shown.setdefault(place.file, {})
-    warnings.warn_explicit(message, category, place.file, place.line, place.module, registry)
+    registry = _registries.setdefault(location.file, {})
+    file, line, module, _ = location
+    warnings.warn_explicit(message, category, file, line, module, registry)
 
 
 def note_caller() -> None:
     """Remember the user's line for the work that is handed to another thread from here."""
-    place = _place_of_caller()
-    if place is not None:
-        _called_from.set(place)
+    location = _location_of_caller()
+    if location is not None:
+        _called_from.set(location)
 
 
-def place_in(traceback: TracebackType | None) -> Place | None:
+def location_in(traceback: TracebackType | None) -> CodeLocation | None:
     """Return the line of Python that called into this package; ``None`` for a magic's cell."""
     before: FrameType | None = None
     line = 0
@@ -115,13 +104,13 @@ def place_in(traceback: TracebackType | None) -> Place | None:
         traceback = traceback.tb_next
     if traceback is None or before is None or _package_of(before) in _LIBRARIES:
         return None
-    return _place(before, line)
+    return _location_at(before, line)
 
 
-def _place_of_caller() -> Place | None:
+def _location_of_caller() -> CodeLocation | None:
     for frame in _frames(sys._getframe(2)):
         if _package_of(frame) not in _LIBRARIES:
-            return _place(frame, frame.f_lineno)
+            return _location_at(frame, frame.f_lineno)
     return None
 
 
@@ -135,8 +124,8 @@ def _package_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
-def _place(frame: FrameType, line: int) -> Place:
+def _location_at(frame: FrameType, line: int) -> CodeLocation:
     code = frame.f_code
     source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
-    file = _label(code) or code.co_filename
-    return Place(file, line, str(frame.f_globals.get("__name__", "")), source)
+    file = current_host().label_cell(code) or code.co_filename
+    return CodeLocation(file, line, str(frame.f_globals.get("__name__", "")), source)

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics import host
 from llm_magics.errors import (
     ConfigurationError,
     ConnectionError,
@@ -23,6 +22,7 @@ from llm_magics.errors import (
     ParseError,
     UsageError,
 )
+from llm_magics.host import ProgressDisplay, TerminalHost, install_host
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
@@ -82,10 +82,15 @@ def more_providers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shown() -> Iterator[list[Progress | None]]:
     """The progress that was shown."""
-    told: list[Progress | None] = []
-    host.show_in(lambda: told.append)
-    yield told
-    host.show_in(host.terminal_view)
+    shown: list[Progress | None] = []
+
+    class RecordingHost(TerminalHost):
+        def create_progress_display(self) -> ProgressDisplay:
+            return shown.append
+
+    install_host(RecordingHost())
+    yield shown
+    install_host(TerminalHost())
 
 
 def test_an_answer_is_a_value() -> None:

@@ -13,6 +13,7 @@ import pytest
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk, errors
 from llm_magics.attachments import Image, image_of
 from llm_magics.errors import ConfigurationError, LLMError, ProviderError, nearest
+from llm_magics.host import TerminalHost, install_host
 from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.runtime.response import Response
@@ -93,13 +94,18 @@ def test_an_error_is_shown_in_two_to_four_lines() -> None:
 
 def test_full_tracebacks_can_be_had() -> None:
     """On request the whole stack is shown."""
-    errors.show_full_tracebacks_if(lambda: True)
+
+    class VerboseHost(TerminalHost):
+        def shows_full_tracebacks(self) -> bool:
+            return True
+
+    install_host(VerboseHost())
     try:
         with pytest.raises(LLMError) as caught:
             raise LLMError("what")
         assert any("Traceback" in line for line in caught.value._render_traceback_())
     finally:
-        errors.show_full_tracebacks_if(lambda: False)
+        install_host(TerminalHost())
 
 
 def test_nearest_names_candidates_or_lists_a_few() -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
-from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import Interrupted
+from llm_magics.host import ProgressDisplay, current_host
 from llm_magics.progress import Progress
 from llm_magics.types import StreamChunk
 
@@ -43,7 +43,7 @@ class SyncRunner(Generic[Event_co]):
     def __init__(
         self,
         call: Call[Event_co],
-        show_progress: host.View | None = None,
+        show_progress: ProgressDisplay | None = None,
         idle: Callable[[], None] | None = None,
     ) -> None:
         """
@@ -52,7 +52,7 @@ class SyncRunner(Generic[Event_co]):
         ``idle`` is called now and then while nothing happens.
         """
         self._events: Generator[Event_co, None, None] = bridge.iterate(call.events(), idle)
-        self._show_progress = show_progress or host.new_view()
+        self._show_progress = show_progress or current_host().create_progress_display()
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +85,7 @@ async def iterate_async(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, Non
 
     When the generator is closed, or its task is cancelled, the call ends before it does.
     """
-    show = host.new_view()
+    show = current_host().create_progress_display()
     events = bridge.aiterate(call.events())
     try:
         async for event in events:

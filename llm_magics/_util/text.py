@@ -141,3 +141,10 @@ def format_usd(usd: float | None) -> str:
     if usd is None:
         return "an unknown amount"
     return f"${usd:.2f}" if usd == 0 or usd >= 0.995 else f"${usd:.2g}"
+
+
+def count_or_none(value: object) -> int | None:
+    """``value`` if it is a number of things that a machine can count to, else ``None``."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        return None
+    return value

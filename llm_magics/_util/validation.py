@@ -105,10 +105,3 @@ def check_on_error(value: Any) -> None:
     if value not in ("null", "raise"):
         msg = f"on_error cannot be {value!r:.60}."
         raise UsageError(msg, hint='Give it "null" or "raise".')
-
-
-def count_or_none(value: object) -> int | None:
-    """``value`` if it is a number of things that a machine can count to, else ``None``."""
-    if type(value) is not int or not 0 <= value < 2**63:
-        return None
-    return value

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics import host
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes import vectors as search
 from llm_magics.dataframes.embed import embed, index_of, vectors_of
 from llm_magics.dataframes.rows import is_text, one_column
 from llm_magics.dataframes.sources import Maker, maker_of, model_for
 from llm_magics.errors import UsageError
+from llm_magics.host import current_host
 from llm_magics.progress import Progress
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def index(column: Any, *, model: str | None = None) -> VectorIndex:
     vectors = vectors_of(column, model_for(column, model))
     made = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     places = np.flatnonzero(~np.isnan(vectors).any(axis=1))
-    show, began = host.new_view(), time.perf_counter()
+    show, began = current_host().create_progress_display(), time.perf_counter()
     try:
         for start in range(0, len(places), _STEP):
             some = places[start : start + _STEP]

@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics._util.terminal import display_name
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
+from llm_magics.host import current_host
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.columns import Columns
 from llm_magics.notebook.frontend import display_mode
@@ -98,7 +98,7 @@ def _show(
     is_live = shown_in == "live" and not options.no_stream
     columns = Columns(shell.display_pub.publish, options.model, is_live=is_live)
     texts = [""] * len(options.model)
-    show_progress = host.new_view()
+    show_progress = current_host().create_progress_display()
     with closing(bridge.iterate(together.events(), columns.catch_up)) as events:
         try:
             for number, event in events:

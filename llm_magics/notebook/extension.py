@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import CodeType
 from typing import TYPE_CHECKING
 
-from llm_magics import errors, host, user_code
+from llm_magics.errors import LLMError
+from llm_magics.host import Host, ProgressDisplay, TerminalHost, install_host
 from llm_magics.notebook import frontend, magics
 from llm_magics.notebook.completion import complete
 from llm_magics.notebook.display import frames
 from llm_magics.notebook.display.output import create_progress_view
-from llm_magics.notebook.frontend import create_asker
 from llm_magics.notebook.magics import LLMMagics, keep_empty_cell
 from llm_magics.settings.config import config
 
@@ -20,6 +21,33 @@ if TYPE_CHECKING:
 _RESPONSE = ("llm_magics.runtime.response", "Response")
 
 
+class NotebookHost(Host):
+    """IPython around this package: a notebook's kernel, or its terminal."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__()
+        self._shell = shell
+
+    def create_progress_display(self) -> ProgressDisplay:
+        """Return a bar in the cell's output, a line of the terminal, or nothing if unattended."""
+        return create_progress_view(self._shell)
+
+    def ask(self, question: str) -> str | None:
+        """Return what the user types below the cell; ``None`` if it runs unattended."""
+        return frontend.ask_user(self._shell, question)
+
+    def shows_full_tracebacks(self) -> bool:
+        """Return whether the setting ``tracebacks`` is ``full``."""
+        try:
+            return bool(config.tracebacks == "full")
+        except LLMError:  # the settings cannot be read: that is the error being shown
+            return False
+
+    def label_cell(self, code: CodeType) -> str | None:
+        """Return the label of ``code``'s cell, as in ``Cell In[3]``."""
+        return frontend.label_cell(self._shell, code)
+
+
 def load(shell: InteractiveShell) -> None:
     """Register the magics, Tab completion, and how answers, errors and progress are shown."""
     shell.register_magics(LLMMagics)
@@ -27,13 +55,11 @@ def load(shell: InteractiveShell) -> None:
     if shell.Completer is not None:
         shell.Completer.custom_matchers.append(complete)
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
-    frontend.track_cells(shell)
+    host = NotebookHost(shell)
+    install_host(host)
+    frontend.track_cells(shell, host)
     frontend.redact_tracebacks(shell)
     frames.sanitize_frames(shell)
-    errors.show_full_tracebacks_if(_shows_full_tracebacks)
-    host.show_in(lambda: create_progress_view(shell))
-    host.ask_by(create_asker(shell))
-    user_code.label_cells_by(frontend.create_cell_labeller(shell))
     config.watch(frontend.apply_nested_loop)
 
 
@@ -53,10 +79,7 @@ def unload(shell: InteractiveShell) -> None:
     frontend.untrack_cells(shell)
     frontend.restore_tracebacks(shell)
     frames.restore_frames(shell)
-    errors.show_full_tracebacks_if(lambda: False)
-    host.show_in(host.terminal_view)
-    host.ask_by(None)
-    user_code.label_cells_by(None)
+    install_host(TerminalHost())
     config.unwatch(frontend.apply_nested_loop)
 
 
@@ -69,10 +92,3 @@ def _response_html(response: object) -> str:
     from llm_magics.notebook.markdown import render_safe
 
     return render_safe(str(response))
-
-
-def _shows_full_tracebacks() -> bool:
-    try:
-        return bool(config.tracebacks == "full")
-    except errors.LLMError:  # the settings cannot be read: that is the error being shown
-        return False

@@ -18,23 +18,20 @@ import asyncio
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from llm_magics import host
 from llm_magics._util.terminal import escape_all_but_colours
 from llm_magics.errors import ConfigurationError, LLMError
-from llm_magics.host import Cell
+from llm_magics.host import Cell, Host
 from llm_magics.secrets import Secret, redact
 from llm_magics.settings.config import config
-from llm_magics.user_code import Place, warn
+from llm_magics.user_code import CodeLocation, warn
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
-
-    from llm_magics.host import Asker
 
 
 _T = TypeVar("_T")
@@ -105,14 +102,13 @@ def _patcher() -> ModuleType:
     return older
 
 
-def track_cells(shell: InteractiveShell) -> None:
-    """Have `cells` told of every cell that begins to run."""
-    own = _CellTracker(shell)
+def track_cells(shell: InteractiveShell, host: Host) -> None:
+    """Make every cell that begins to run the current cell of ``host``."""
+    own = _CellTracker(shell, host)
     shell.events.register("pre_run_cell", own.begin)
     shell.llm_magics_follower = own
-    host.begin(
-        Cell(_cell_id_in_metadata(shell), _history_length(shell) - 1)
-    )  # the cell that is running
+    running = Cell(_cell_id_in_metadata(shell), _history_length(shell) - 1)
+    host.current_cell = running
 
 
 def untrack_cells(shell: InteractiveShell) -> None:
@@ -120,18 +116,13 @@ def untrack_cells(shell: InteractiveShell) -> None:
     own = shell.__dict__.pop("llm_magics_follower", None)
     if own is not None:
         shell.events.unregister("pre_run_cell", own.begin)
-    host.begin(Cell())
 
 
-def create_cell_labeller(shell: InteractiveShell) -> Callable[[CodeType], str | None]:
-    """Return a function that names the cell of a code object as IPython's tracebacks do."""
-    name_of = getattr(shell.compile, "format_code_name", None)
-
-    def label(code: CodeType) -> str | None:
-        found = name_of(code.co_filename) if name_of else None
-        return " ".join(found) if found else None
-
-    return label
+def label_cell(shell: InteractiveShell, code: CodeType) -> str | None:
+    """Return the name that IPython's tracebacks give to the cell of a code object."""
+    format_name = getattr(shell.compile, "format_code_name", None)
+    found = format_name(code.co_filename) if format_name else None
+    return " ".join(found) if found else None
 
 
 _ENV_KEY = re.compile(
@@ -141,8 +132,9 @@ _ENV_KEY = re.compile(
 
 
 class _CellTracker:
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(self, shell: InteractiveShell, host: Host) -> None:
         self._shell = shell
+        self._host = host
         self._names_of_saved_keys: set[str] = set()
 
     def begin(self, info: ExecutionInfo) -> None:
@@ -150,7 +142,7 @@ class _CellTracker:
         if info.silent:
             return
         key = info.cell_id or _cell_id_in_metadata(self._shell) or self._by_text(info.raw_cell)
-        host.begin(Cell(str(key), _history_length(self._shell)))
+        self._host.current_cell = Cell(str(key), _history_length(self._shell))
         self._warn_of_saved_keys(info.raw_cell)
 
     def _warn_of_saved_keys(self, text: str) -> None:
@@ -170,7 +162,7 @@ class _CellTracker:
                 "or set the environment variable outside the notebook."
             )
             cell = f"Cell In[{_history_length(self._shell)}]"
-            warn(message, place=Place(cell, number, "__main__", ""))
+            warn(message, location=CodeLocation(cell, number, "__main__", ""))
 
     def _by_text(self, text: str) -> str:
         """
@@ -235,15 +227,11 @@ def is_interactive(shell: InteractiveShell) -> bool:
     return bool(getattr(shell.kernel, "_allow_stdin", True))
 
 
-def create_asker(shell: InteractiveShell) -> Asker:
-    """Puts questions to whoever watches ``shell``; ``None`` is the answer where nobody does."""
-
-    def ask(question: str) -> str | None:
-        shown_in = display_mode(shell)
-        is_there = shown_in == "live" or (shown_in == "text" and sys.stdin.isatty())
-        return input(question) if is_there else None
-
-    return ask
+def ask_user(shell: InteractiveShell, question: str) -> str | None:
+    """Return the answer of the user who watches ``shell``; ``None`` if it runs unattended."""
+    mode = display_mode(shell)
+    can_ask = mode == "live" or (mode == "text" and sys.stdin.isatty())
+    return input(question) if can_ask else None
 
 
 _SHOW_TRACEBACK = "_showtraceback"

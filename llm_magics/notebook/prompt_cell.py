@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.filesystem import display_path
 from llm_magics._util.terminal import display_name
 from llm_magics._util.text import format_usd
 from llm_magics.errors import Interrupted, ParseError, UsageError, nearest
+from llm_magics.host import current_host
 from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.display import answer as footer
 from llm_magics.notebook.display.answer import create_answer_display
@@ -202,7 +202,7 @@ def answer_cell(
     prompt = _prompt(options, cell, variables)
     if options.dry_run:
         return _dry_run(ChatCall(session, prompt))
-    session.threads.leave(host.running().key, but=options.thread)
+    session.threads.leave(current_host().current_cell.key, but=options.thread)
     answer(shell, options, prompt)
     return None
 
@@ -214,7 +214,7 @@ def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]
         raise UsageError(msg, hint="Write the prompt on the line: %llm ask Why is the sky blue?")
     frontend.apply_nested_loop()
     options = llm_cell_parser().parse("")
-    session.threads.leave(host.running().key, but=None)
+    session.threads.leave(current_host().current_cell.key, but=None)
     return answer(shell, options, _prompt(options, text, variables))
 
 

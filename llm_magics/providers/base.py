@@ -16,8 +16,8 @@ from functools import wraps
 from inspect import isawaitable
 from typing import Any, ClassVar, NoReturn, Self
 
-from llm_magics._util.text import replace_lone_surrogates
-from llm_magics._util.validation import attribute_error, count_or_none
+from llm_magics._util.text import count_or_none, replace_lone_surrogates
+from llm_magics._util.validation import attribute_error
 from llm_magics.attachments import Transcript
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.parameters import ModelParameters

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from llm_magics import host
 from llm_magics.completeness import Outcome, has_limit
 from llm_magics.errors import ProviderError, ReplayMissError
+from llm_magics.host import current_host
 from llm_magics.parameters import ModelParameters
 from llm_magics.progress import Progress
 from llm_magics.runtime import pricing
@@ -101,7 +101,9 @@ class ChatCall:
         self._batch = batch
         self.warns_of_cut = batch is None
         self._prompt = prompt = with_template(prompt, session.config)
-        self._cell = host.running()  # another one may be running when the answer has come
+        self._cell = (
+            current_host().current_cell
+        )  # another one may be running when the answer has come
         self._turn_key = uuid4().hex
         self.filled: list[Filled] = []
         before = messages_before(session.threads, prompt, self._cell)

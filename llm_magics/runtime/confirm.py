@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics._util.text import format_usd
-from llm_magics.errors import LLMError
+from llm_magics.errors import LLMError, UsageError
+from llm_magics.host import current_host
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.pricing import Estimate
@@ -55,7 +55,24 @@ def confirm_cost(
     if usd is not None and usd > limit:
         at_least = "at least " if is_partial else ""
         what = f"This may cost {at_least}{format_usd(usd)} ({of_what}), and the setting confirm_above_usd is {format_usd(limit)}."
-        host.obtain(what, how_to_allow)
+        _require_permission(what, how_to_allow)
+
+
+def _require_permission(what: str, how_to_allow: str) -> None:
+    """
+    Return if the user allows ``what``, a sentence.
+
+    Raises:
+        UsageError: there is no user to ask, or the answer was not yes.
+    """
+    answer = current_host().ask(f"{what} Go on? [y/N] ")
+    if answer is None:
+        msg = f"{what} Nobody is there to allow it."
+    elif answer.strip().lower() in ("y", "yes"):
+        return
+    else:
+        msg = f"{what} It was not allowed."
+    raise UsageError(f"{msg} Nothing was sent.", hint=how_to_allow)
 
 
 def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llm_magics import host
 from llm_magics._util.terminal import escape_invisible
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, nearest
+from llm_magics.host import current_host
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import pricing
@@ -276,6 +276,6 @@ def log_call(
                 fallback_from=", ".join(answer.fallback_from) or None,
                 finish_reason=ending.get("finish_reason", answer.finish_reason),
                 error=ending.get("error"),
-                cell=host.running().number,
+                cell=current_host().current_cell.number,
             )
         )

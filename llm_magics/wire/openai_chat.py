@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.validation import count_or_none
+from llm_magics._util.text import count_or_none
 from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.types import (
     ChatMessage,

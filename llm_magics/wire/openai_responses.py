@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llm_magics._util.validation import count_or_none
+from llm_magics._util.text import count_or_none
 from llm_magics.attachments import ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage

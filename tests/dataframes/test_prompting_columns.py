@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics import errors, host
+from llm_magics import errors
+from llm_magics.host import TerminalHost, install_host
 from tests.conftest import eventually
 from tests.support.chatter import Chatter
 from tests.support.kernels import Kernel
@@ -270,14 +271,15 @@ def test_one_of_a_few_labels_is_a_category(service: Chatter) -> None:
     assert found["mood"].tolist() == ["bad"]
 
 
-class Asker:
+class Asker(TerminalHost):
     """Answers questions, and remembers them."""
 
     def __init__(self, answer: str | None) -> None:
+        super().__init__()
         self.answer = answer
         self.asked: list[str] = []
 
-    def __call__(self, question: str) -> str | None:
+    def ask(self, question: str) -> str | None:
         self.asked.append(question)
         return self.answer
 
@@ -286,9 +288,9 @@ class Asker:
 def asker() -> Iterator[Asker]:
     """Somebody who answers as he is told to."""
     made = Asker("y")
-    host.ask_by(made)
+    install_host(made)
     yield made
-    host.ask_by(None)
+    install_host(TerminalHost())
 
 
 def test_what_may_cost_much_is_asked_about(service: Chatter, asker: Asker) -> None:

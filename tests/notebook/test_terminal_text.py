@@ -23,7 +23,7 @@ from llm_magics import user_code
 from llm_magics._util import terminal
 from llm_magics._util.tables import SafeFrame, WideFrame
 from llm_magics.errors import ModelNotFoundError, ProviderError, UnsupportedError, nearest
-from llm_magics.host import terminal_view
+from llm_magics.host import terminal_progress
 from llm_magics.notebook.display.answer import TextDisplay
 from llm_magics.notebook.display.output import print_safe
 from llm_magics.notebook.parsers import parse_setting_value, split_words, strip_comment
@@ -190,7 +190,7 @@ def test_the_progress_line_stays_a_line(attack: str, monkeypatch: pytest.MonkeyP
     """Only its own carriage return and clearing are written."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    show = terminal_view()
+    show = terminal_progress()
     show(Progress(f"pulling {attack}\nmore", 1, 2, "bytes"))
     show(None)
     written = stream.getvalue().replace("\r\x1b[K", "")

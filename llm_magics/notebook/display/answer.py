@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from llm_magics._util.terminal import display_name
 from llm_magics._util.text import format_usd
 from llm_magics.completeness import is_cut
-from llm_magics.host import terminal_view
+from llm_magics.host import terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.output import (
     Bundle,
@@ -219,7 +219,7 @@ class TextDisplay(_BaseDisplay):
     def __init__(self) -> None:
         self._wrote = ""
         self._held = ""
-        self.show_progress = terminal_view()
+        self.show_progress = terminal_progress()
 
     def write(self, text: str) -> None:
         if not self._wrote:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from llm_magics._util.terminal import escape_controls
-from llm_magics.host import View, terminal_view
+from llm_magics.host import ProgressDisplay, terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.progress import Progress
@@ -145,11 +145,11 @@ class UpdatableOutput:
 _REFRESH_S = 0.2
 
 
-def create_progress_view(shell: InteractiveShell) -> View:
+def create_progress_view(shell: InteractiveShell) -> ProgressDisplay:
     """Where work that is no answer shows its progress: nowhere, if nobody watches."""
     shown_in = display_mode(shell)
     if shown_in == "text":
-        return terminal_view()
+        return terminal_progress()
     if shown_in == "static":
         return lambda progress: None
     return ProgressBar(UpdatableOutput(shell.display_pub.publish))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from llm_magics import host
 from llm_magics._util.terminal import display_name
 from llm_magics.errors import LLMError
+from llm_magics.host import current_host
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.picker import widgets as fields
 from llm_magics.notebook.picker import widgets as markup
@@ -307,7 +307,7 @@ _panels: dict[str, Picker] = {}
 
 def pick(shell: InteractiveShell) -> None:
     """Show a panel, and a plain table for whoever opens the file; unattended, that alone."""
-    key = host.running().key
+    key = current_host().current_cell.key
     _remove_panel(shell, key)
     shown_in = display_mode(shell)
     panel = Picker(session, _LIVE_TIMEOUT_S if shown_in == "live" else _STATIC_TIMEOUT_S)
