@@ -1,8 +1,8 @@
 """
-``lm.ask`` and its kin: the magics' powers, in Python.
+``lm.ask``, ``lm.stream``, ``lm.runs`` and ``lm.models``, and their asynchronous forms.
 
-Each is written once, as the work to be done, and comes in two forms: ``ask`` waits, ``aask`` is
-awaited.
+The functions without an ``a`` before their name wait for the result; ``await lm.aask(…)`` and
+the like do so without blocking the event loop. What both do is written once, as an `Operation`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from llm_magics._async.sync import (
     CoroutineCall,
     Operation,
     SyncRunner,
-    awaited,
-    blocking,
     iterate_async,
-    wrap_factory,
+    run_async,
+    run_sync,
 )
 from llm_magics.errors import Interrupted, ParseError
 from llm_magics.runtime.chat import ChatCall
@@ -31,16 +30,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-class _SoFar:
+class _PartialAnswer:
     def __init__(self, call: ChatCall) -> None:
         self._call = call
         self._seen: list[StreamChunk] = []
-        self._is_whole = False
+        self._has_ended = False
 
     @property
     def response(self) -> Response:
         """The answer, or as much of it as has been taken."""
-        return self._call.response(None if self._is_whole else self._seen)
+        return self._call.response(None if self._has_ended else self._seen)
 
     @property
     def data(self) -> Any:
@@ -51,7 +50,7 @@ class _SoFar:
             return None
 
 
-class Stream(_SoFar):
+class Stream(_PartialAnswer):
     """
     Iterate it for the pieces of the answer (`StreamChunk`). Leaving early stops the model.
 
@@ -60,12 +59,12 @@ class Stream(_SoFar):
 
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call)
-        self._chunks = self._walked(call)
+        self._chunks = self._iterate(call)
 
     @staticmethod
-    def _walked(call: ChatCall) -> Generator[StreamChunk, None, None]:
-        with SyncRunner(call) as exchange:
-            yield from exchange
+    def _iterate(call: ChatCall) -> Generator[StreamChunk, None, None]:
+        with SyncRunner(call) as runner:
+            yield from runner
 
     def __iter__(self) -> Self:
         return self
@@ -74,7 +73,7 @@ class Stream(_SoFar):
         try:
             chunk = next(self._chunks)
         except StopIteration:
-            self._is_whole = True
+            self._has_ended = True
             raise
         self._seen.append(chunk)
         return chunk
@@ -90,7 +89,7 @@ class Stream(_SoFar):
         self.close()
 
 
-class AsyncStream(_SoFar):
+class AsyncStream(_PartialAnswer):
     """The same for ``async for``."""
 
     def __init__(self, call: ChatCall) -> None:
@@ -104,7 +103,7 @@ class AsyncStream(_SoFar):
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
-            self._is_whole = True
+            self._has_ended = True
             raise
         self._seen.append(chunk)
         return chunk
@@ -120,7 +119,7 @@ class AsyncStream(_SoFar):
         await self.aclose()
 
 
-def _ask(  # noqa: PLR0913 (what can be asked)
+def ask(  # noqa: PLR0913 (what can be asked)
     prompt: str = "",
     model: str | None = None,
     *,
@@ -133,7 +132,7 @@ def _ask(  # noqa: PLR0913 (what can be asked)
     thread: str | None = None,
     fresh: bool = False,
     **parameters: Any,
-) -> Operation[Response]:
+) -> Response:
     """
     The answer to ``prompt``.
 
@@ -159,7 +158,7 @@ def _ask(  # noqa: PLR0913 (what can be asked)
         LLMError: of the fitting kind; see `llm_magics.errors`.
         Interrupted: with what had come in ``partial``.
     """
-    asked = Prompt(
+    request = Prompt(
         prompt,
         model,
         system,
@@ -172,25 +171,10 @@ def _ask(  # noqa: PLR0913 (what can be asked)
         thread,
         fresh,
     )
-    call = StructuredCall(session, asked)
-
-    def result() -> Response:
-        answer = call.response()
-        answer.check()
-        return answer
-
-    def stopped() -> Interrupted:
-        msg = "Stopped; what had come is in the exception's .partial."
-        return Interrupted(msg, partial=call.response())
-
-    return Operation(call, result, stopped)
+    return run_sync(_ask_operation(request))
 
 
-ask = blocking("ask", _ask)
-aask = awaited("aask", _ask)
-
-
-def _chat_call(  # noqa: PLR0913 (as for ask)
+async def aask(  # noqa: PLR0913 (as for ask)
     prompt: str = "",
     model: str | None = None,
     *,
@@ -203,14 +187,33 @@ def _chat_call(  # noqa: PLR0913 (as for ask)
     thread: str | None = None,
     fresh: bool = False,
     **parameters: Any,
-) -> ChatCall:
+) -> Response:
     """
-    The answer to ``prompt`` as it comes; arguments and errors as for `ask`.
+    The answer to ``prompt``.
 
-    Iterate it for the pieces. Its ``response`` is the answer so far, and its ``data`` the JSON
-    value in it as far as it has come.
+    Args:
+        prompt: what to ask.
+        model: ``provider/name``, an alias or a route; the setting ``model`` if not given.
+        system: the system message; the setting ``system`` if not given.
+        variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
+        images: pictures that go with it: bytes, paths, addresses, figures, PIL images.
+        schema: what the answer must look like: a pydantic class, a JSON schema, or fields in
+            short (``"name, age int, tags list[str]"``). It is checked; where it does not fit,
+            the model is shown why and asked again (setting ``schema_retries``). ``.data`` is
+            the value.
+        tools: functions that the model may call; its wishes are in ``.tool_calls``.
+        template: the prompt in ``prompts/NAME.md``; ``prompt`` is its ``{{ input }}``.
+        thread: the conversation to go on with.
+        fresh: ask anew, whatever the cache has.
+        parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
+            ``reasoning``, ``tool_choice``, ``extra_headers``; any other goes to the service
+            as it is.
+
+    Raises:
+        LLMError: of the fitting kind; see `llm_magics.errors`.
+        Interrupted: with what had come in ``partial``.
     """
-    asked = Prompt(
+    request = Prompt(
         prompt,
         model,
         system,
@@ -223,14 +226,97 @@ def _chat_call(  # noqa: PLR0913 (as for ask)
         thread,
         fresh,
     )
-    return ChatCall(session, asked)
+    return await run_async(_ask_operation(request))
 
 
-stream = wrap_factory(Stream, "stream", _chat_call)
-astream = wrap_factory(AsyncStream, "astream", _chat_call)
+def _ask_operation(request: Prompt) -> Operation[Response]:
+    call = StructuredCall(session, request)
+
+    def result() -> Response:
+        answer = call.response()
+        answer.check()
+        return answer
+
+    def interrupted() -> Interrupted:
+        msg = "Stopped; what had come is in the exception's .partial."
+        return Interrupted(msg, partial=call.response())
+
+    return Operation(call, result, interrupted)
 
 
-def _runs() -> Operation[DataFrame]:
+def stream(  # noqa: PLR0913 (as for ask)
+    prompt: str = "",
+    model: str | None = None,
+    *,
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    images: Sequence[Any] = (),
+    schema: Any = None,
+    tools: Sequence[Any] = (),
+    template: str | None = None,
+    thread: str | None = None,
+    fresh: bool = False,
+    **parameters: Any,
+) -> Stream:
+    """
+    The answer to ``prompt`` as it comes; arguments and errors as for `ask`.
+
+    Iterate it for the pieces. Its ``response`` is the answer so far, and its ``data`` the JSON
+    value in it as far as it has come.
+    """
+    request = Prompt(
+        prompt,
+        model,
+        system,
+        parameters,
+        variables,
+        images,
+        schema,
+        tools,
+        template,
+        thread,
+        fresh,
+    )
+    return Stream(ChatCall(session, request))
+
+
+def astream(  # noqa: PLR0913 (as for ask)
+    prompt: str = "",
+    model: str | None = None,
+    *,
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    images: Sequence[Any] = (),
+    schema: Any = None,
+    tools: Sequence[Any] = (),
+    template: str | None = None,
+    thread: str | None = None,
+    fresh: bool = False,
+    **parameters: Any,
+) -> AsyncStream:
+    """
+    The answer to ``prompt`` as it comes; arguments and errors as for `ask`.
+
+    Iterate it for the pieces. Its ``response`` is the answer so far, and its ``data`` the JSON
+    value in it as far as it has come.
+    """
+    request = Prompt(
+        prompt,
+        model,
+        system,
+        parameters,
+        variables,
+        images,
+        schema,
+        tools,
+        template,
+        thread,
+        fresh,
+    )
+    return AsyncStream(ChatCall(session, request))
+
+
+def runs() -> DataFrame:
     """
     The calls of this session, one row each, oldest first.
 
@@ -239,18 +325,22 @@ def _runs() -> Operation[DataFrame]:
     ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
     number of its run). Their definitions: `llm_magics.runtime.storage.run_log`.
     """
-    return Operation(CoroutineCall(_nothing), session.runs.frame)
+    return session.runs.frame()
 
 
-async def _nothing() -> None:
-    """The log is here: nobody need be waited for."""
+async def aruns() -> DataFrame:
+    """
+    The calls of this session, one row each, oldest first.
+
+    Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
+    ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
+    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
+    number of its run). Their definitions: `llm_magics.runtime.storage.run_log`.
+    """
+    return session.runs.frame()
 
 
-runs = blocking("runs", _runs)
-aruns = awaited("aruns", _runs)
-
-
-def _models(pattern: str = "") -> Operation[DataFrame]:
+def models(pattern: str = "") -> DataFrame:
     """
     The models of all providers, one row each.
 
@@ -262,11 +352,26 @@ def _models(pattern: str = "") -> Operation[DataFrame]:
         pattern: keep those of the provider of that name, or whose full name contains it, or
             matches it with ``*`` and ``?``.
     """
+    return run_sync(_models_operation(pattern))
+
+
+async def amodels(pattern: str = "") -> DataFrame:
+    """
+    The models of all providers, one row each.
+
+    Columns: ``provider``, ``model`` (its full name), ``capabilities``, ``context`` (tokens),
+    ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars for a million tokens),
+    ``pulled``, ``loaded``; empty where neither the service nor the table of known models tells.
+
+    Args:
+        pattern: keep those of the provider of that name, or whose full name contains it, or
+            matches it with ``*`` and ``?``.
+    """
+    return await run_async(_models_operation(pattern))
+
+
+def _models_operation(pattern: str) -> Operation[DataFrame]:
     from llm_magics.runtime.models import model_table
 
     call = CoroutineCall(lambda: model_table(session, pattern))
     return Operation(call, call.result)
-
-
-models = blocking("models", _models)
-amodels = awaited("amodels", _models)

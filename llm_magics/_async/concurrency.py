@@ -1,99 +1,135 @@
-"""Many pieces of work, some at a time; what is wrong with all of them ends it, and loses nothing."""
+"""Concurrency on one event loop: bounded tasks, merged streams, waiting for a process."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 
 
 async def run_bounded(
-    at_once: int | Callable[[], int],
-    do: Callable[[_T], Awaitable[None]],
-    todo: Iterable[_T],
-    news: asyncio.Queue[None] | None = None,
+    limit: int | Callable[[], int],
+    function: Callable[[_T], Awaitable[None]],
+    items: Iterable[_T],
+    wakeups: asyncio.Queue[None] | None = None,
 ) -> AsyncGenerator[None, None]:
     """
-    ``do`` each piece of ``todo``, ``at_once`` of them at a time; yields when one is done.
+    Call ``function`` for each item, at most ``limit`` at a time, and yield when one is done.
 
-    How many may change on the way. Whoever puts something on ``news`` makes it yield, too. When one fails no other is begun; those under way may be
-    paid, and are waited for before its error is raised. Closing the generator stops them at once.
+    The limit may change meanwhile. An entry in ``wakeups`` makes it yield, too. After a failure
+    no further item is started; those that run may be paid, and are awaited before the error is
+    raised. Closing the generator cancels all of them.
     """
-    wanted = at_once if callable(at_once) else lambda: at_once
-    crew = _BoundedRun(wanted, do, todo, news)
+    run = _BoundedRun(limit if callable(limit) else lambda: limit, function, items, wakeups)
     try:
-        crew.hire()
-        while crew.is_at_work:
-            await crew.news.get()
-            crew.hire()
+        run.spawn()
+        while run.is_running:
+            await run.wakeups.get()
+            run.spawn()
             yield
     finally:
-        await crew.stop()
-    if crew.failures:
-        raise crew.failures[0]
+        await run.cancel()
+    if run.failures:
+        raise run.failures[0]
 
 
 class _BoundedRun(Generic[_T]):
-    """Those at work, and ``news`` of each piece that is done and of each one who leaves."""
+    """The tasks of one `run_bounded`; ``wakeups`` gets an entry for each item and task that ends."""
 
     def __init__(
         self,
-        wanted: Callable[[], int],
-        do: Callable[[_T], Awaitable[None]],
-        todo: Iterable[_T],
-        news: asyncio.Queue[None] | None,
+        limit: Callable[[], int],
+        function: Callable[[_T], Awaitable[None]],
+        items: Iterable[_T],
+        wakeups: asyncio.Queue[None] | None,
     ) -> None:
-        self._wanted = wanted
-        self._do = do
-        self._pieces = iter(todo)
-        self._workers: set[asyncio.Task[None]] = set()
+        self._limit = limit
+        self._function = function
+        self._items = iter(items)
+        self._tasks: set[asyncio.Task[None]] = set()
         self.failures: list[Exception] = []
-        self.news: asyncio.Queue[None] = asyncio.Queue() if news is None else news
+        self.wakeups: asyncio.Queue[None] = asyncio.Queue() if wakeups is None else wakeups
 
     @property
-    def is_at_work(self) -> bool:
-        return bool(self._workers)
+    def is_running(self) -> bool:
+        return bool(self._tasks)
 
-    def hire(self) -> None:
-        """As many as are wanted, while there is something to do."""
-        while len(self._workers) < max(1, self._wanted()):
+    def spawn(self) -> None:
+        """Start tasks up to the limit, while there are items."""
+        while len(self._tasks) < max(1, self._limit()):
             if self.failures:
                 return
             try:
-                piece = next(self._pieces)
+                item = next(self._items)
             except StopIteration:
                 return
-            worker = asyncio.create_task(self._work(piece))
-            self._workers.add(worker)
-            worker.add_done_callback(self._leave)
+            task = asyncio.create_task(self._work(item))
+            self._tasks.add(task)
+            task.add_done_callback(self._remove)
 
-    def _leave(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        self.news.put_nowait(None)
+    def _remove(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.wakeups.put_nowait(None)
 
-    async def stop(self) -> None:
-        """Whatever is under way ends now."""
-        workers = list(self._workers)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    async def cancel(self) -> None:
+        """Cancel all tasks and wait until they have ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, piece: _T) -> None:
-        """One piece, and then the next ones, while so many hands are wanted."""
+    async def _work(self, item: _T) -> None:
+        """Process one item, and then the next ones while the limit allows this task."""
         try:
-            await self._do(piece)
-            self.news.put_nowait(None)
-            while not self.failures and len(self._workers) <= max(1, self._wanted()):
-                await self._do(next(self._pieces))
-                self.news.put_nowait(None)
+            await self._function(item)
+            self.wakeups.put_nowait(None)
+            while not self.failures and len(self._tasks) <= max(1, self._limit()):
+                await self._function(next(self._items))
+                self.wakeups.put_nowait(None)
         except StopIteration:
             return
         except Exception as error:
             self.failures.append(error)
+
+
+async def merge_streams(
+    streams: Sequence[AsyncGenerator[_T, None]],
+) -> AsyncGenerator[tuple[int, _T], None]:
+    """
+    Iterate over several streams at the same time; yield each item with the number of its stream.
+
+    A stream that fails does not stop the others: its error is raised when all have ended.
+    Closing the generator cancels all of them.
+    """
+    items: asyncio.Queue[tuple[int, _T] | None] = asyncio.Queue()
+
+    async def read(number: int, stream: AsyncGenerator[_T, None]) -> None:
+        try:
+            async with aclosing(stream):
+                async for item in stream:
+                    items.put_nowait((number, item))
+        finally:
+            items.put_nowait(None)
+
+    tasks = [asyncio.create_task(read(*each)) for each in enumerate(streams)]
+    running = len(tasks)
+    try:
+        while running:
+            item = await items.get()
+            if item is None:
+                running -= 1
+            else:
+                yield item
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _POLL_S = 0.1

@@ -1,20 +1,19 @@
 """
-Two functions out of one implementation: one that waits, and one that is awaited.
+Calls run from ordinary and from asynchronous functions.
 
-A *work* is prepared in the caller's own thread — templates run the user's code there — and
-walked on the bridge's loop. So both twins work in a script, in a thread, in a kernel, and in a
-loop that is running; cancelling the one and interrupting the other stop the model at once.
+An `Operation` is prepared in the caller's own thread, for templates run the user's code there,
+and its call runs on the event loop of the bridge. So ``lm.ask`` and ``lm.aask`` both work in a
+script, in a thread, in a kernel, and in a loop that is running; interrupting the one and
+cancelling the other stop the model at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import Interrupted
@@ -26,18 +25,18 @@ Event_co = TypeVar("Event_co", bound=Progress | StreamChunk, covariant=True)
 
 
 class Call(Protocol[Event_co]):
-    """A call on the road, of whatever kind."""
+    """A request of any kind that reports its progress and its results as events."""
 
     def events(self) -> AsyncGenerator[Event_co, None]:
-        """What happens, as it happens."""
+        """Run the call and yield its events as they come."""
 
 
 class SyncRunner(Generic[Event_co]):
     """
-    Walks a call from a thread without a loop. Use it in a ``with`` block, and iterate once.
+    Runs a call from a thread without a loop. Use it in a ``with`` block, and iterate once.
 
     However the block is left, the call has ended when it is: the connection is closed and
-    the engine stands still. Progress is shown as it comes; the rest is handed out.
+    the model has stopped. Progress is shown as it comes; chunks are yielded.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class SyncRunner(Generic[Event_co]):
         idle: Callable[[], None] | None = None,
     ) -> None:
         """
-        Walk ``call``, showing its progress in a view of its own or by ``show_progress``.
+        Run ``call``, showing its progress in a new view or by ``show_progress``.
 
         ``idle`` is called now and then while nothing happens.
         """
@@ -74,14 +73,14 @@ class SyncRunner(Generic[Event_co]):
                 yield event
 
     def finish(self) -> None:
-        """Walk to the end, handing nothing out."""
+        """Run to the end, yielding nothing."""
         for _ in self:
             pass
 
 
 async def iterate_async(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, None]:
     """
-    The same for a caller who has a loop of his own.
+    Run ``call`` for a caller with an event loop and yield its chunks.
 
     When the generator is closed, or its task is cancelled, the call ends before it does.
     """
@@ -98,98 +97,61 @@ async def iterate_async(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, Non
         await events.aclose()
 
 
-P = ParamSpec("P")
 T = TypeVar("T")
-C = TypeVar("C")
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Operation(Generic[T]):
     """
-    A call that is ready to be walked.
+    A call that is ready to run.
 
     Attributes:
-        call: what is walked.
-        result: what came of it, when it has ended.
-        stopped: the exception for a user's Interrupt, with what had come.
+        call: what runs.
+        result: returns the result when the call has ended.
+        interrupted: returns the exception for a user's Interrupt, with the partial result.
     """
 
     call: Call[Progress | StreamChunk]
     result: Callable[[], T]
-    stopped: Callable[[], BaseException] = lambda: Interrupted("Stopped.")
+    interrupted: Callable[[], BaseException] = lambda: Interrupted("Stopped.")
 
 
 class CoroutineCall(Generic[T]):
-    """A call that hands out nothing on its way: the result of ``work``."""
+    """A call without events: the coroutine that ``function`` returns, and its result."""
 
-    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
-        self._work = work
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self._function = function
         self.value: T
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Walk it."""
-        self.value = await self._work()
+        """Await the coroutine; there is nothing to yield."""
+        self.value = await self._function()
         return
         yield
 
     def result(self) -> T:
-        """What came of it."""
+        """Return the result of the coroutine."""
         return self.value
 
 
-def blocking(name: str, prepare: Callable[P, Operation[T]]) -> Callable[P, T]:
-    """The function ``name`` that waits until the work that ``prepare`` makes is done."""
-
-    def wait(*args: P.args, **given: P.kwargs) -> T:
-        work = prepare(*args, **given)
-        try:
-            with SyncRunner(work.call) as exchange:
-                exchange.finish()
-        except KeyboardInterrupt:
-            raise work.stopped() from None
-        return work.result()
-
-    return _copy_signature(wait, name, prepare)
+def run_sync(operation: Operation[T]) -> T:
+    """Run an operation, showing its progress, and return its result."""
+    try:
+        with SyncRunner(operation.call) as runner:
+            runner.finish()
+    except KeyboardInterrupt:
+        raise operation.interrupted() from None
+    return operation.result()
 
 
-def awaited(name: str, prepare: Callable[P, Operation[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """The same, to be awaited."""
-
-    async def wait(*args: P.args, **given: P.kwargs) -> T:
-        work = prepare(*args, **given)
-        try:
-            async for _ in iterate_async(work.call):
-                pass
-        except asyncio.CancelledError as error:
-            partial = getattr(work.stopped(), "partial", None)
-            if partial is not None:  # what had come is not lost with the task
-                vars(error)["partial"] = partial
-            raise
-        return work.result()
-
-    return _copy_signature(wait, name, prepare)
-
-
-def wrap_factory(made: Callable[[C], T], name: str, prepare: Callable[P, C]) -> Callable[P, T]:
-    """The function ``name`` that gives what ``made`` makes of the call that is prepared."""
-
-    def make(*args: P.args, **given: P.kwargs) -> T:
-        return made(prepare(*args, **given))
-
-    return _copy_signature(make, name, prepare, getattr(made, "__name__", ""))
-
-
-def _copy_signature(made: _F, name: str, prepare: Callable[..., Any], result: str = "") -> _F:
-    """``made`` with the name, the help and the signature of what it stands for."""
-    dressed: Any = made
-    functools.update_wrapper(dressed, prepare)
-    del dressed.__wrapped__  # its result is another
-    dressed.__name__ = dressed.__qualname__ = name
-    if prepare.__qualname__.startswith("_"):  # Python's own errors then name what was called
-        prepare.__qualname__ = name
-    signature = inspect.signature(prepare)
-    told = result or str(signature.return_annotation).removeprefix("Operation[").removesuffix("]")
-    dressed.__signature__ = signature.replace(return_annotation=told)
-    dressed.__annotations__ = {**prepare.__annotations__, "return": told}
-    return made
+async def run_async(operation: Operation[T]) -> T:
+    """Run an operation without blocking the caller's event loop, and return its result."""
+    try:
+        async for _ in iterate_async(operation.call):
+            pass
+    except asyncio.CancelledError as error:
+        partial = getattr(operation.interrupted(), "partial", None)
+        if partial is not None:  # what had come is not lost with the task
+            vars(error)["partial"] = partial
+        raise
+    return operation.result()

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from llm_magics._async.sync import Operation, awaited, blocking
+from llm_magics._async.sync import Operation, run_async, run_sync
 from llm_magics._util import validation
 from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import measure
@@ -27,7 +27,7 @@ from llm_magics.runtime.session import session
 _PROMPTS = ("Write three sentences about the sea.",)
 
 
-def _bench(  # noqa: PLR0913 (what can be asked)
+def bench(  # noqa: PLR0913 (what can be asked)
     prompts: str | Iterable[str] | None = None,
     models: str | Iterable[str] | None = None,
     *,
@@ -44,7 +44,7 @@ def _bench(  # noqa: PLR0913 (what can be asked)
     yes: bool = False,
     draw: int | None = None,
     **parameters: Any,
-) -> Operation[Measurements]:
+) -> Measurements:
     """
     Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
@@ -84,7 +84,124 @@ def _bench(  # noqa: PLR0913 (what can be asked)
         Interrupted: with what was measured in ``partial`` (of ``lm.abench`` the
             `CancelledError` has it).
     """
-    validation.check_misspelled(parameters, _bench)
+    return run_sync(
+        _bench_operation(
+            prompts,
+            models,
+            repeat=repeat,
+            concurrency=concurrency,
+            rate=rate,
+            arrival=arrival,
+            requests=requests,
+            seconds=seconds,
+            warmup=warmup,
+            distinct=distinct,
+            tokenizer=tokenizer,
+            system=system,
+            yes=yes,
+            draw=draw,
+            parameters=parameters,
+        )
+    )
+
+
+async def abench(  # noqa: PLR0913 (what can be asked)
+    prompts: str | Iterable[str] | None = None,
+    models: str | Iterable[str] | None = None,
+    *,
+    repeat: int | None = None,
+    concurrency: int | Iterable[int] | None = None,
+    rate: float | Iterable[float] | None = None,
+    arrival: Arrival = "poisson",
+    requests: int | None = None,
+    seconds: float | None = None,
+    warmup: int = 1,
+    distinct: bool = True,
+    tokenizer: Any = None,
+    system: str | None = None,
+    yes: bool = False,
+    draw: int | None = None,
+    **parameters: Any,
+) -> Measurements:
+    """
+    Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
+
+    The models take turns, so that a machine that gets slower does so for all of them. What is
+    measured is told in `llm_magics.benchmarking.latencies`. Nothing comes from the cache.
+
+    Args:
+        prompts: one, or several; a short one is used if not given.
+        models: one, or several.
+        repeat: how often each prompt is asked of each model at each load. If neither this,
+            ``requests`` nor ``seconds`` is given, 3 times, or as often as it takes for four
+            requests to each place of ``concurrency``.
+        concurrency: so many requests at once ("closed loop"), 1 if not given; of a list one
+            after the other ("sweep").
+        rate: so many requests a second in place of that, whether or not the service keeps up
+            ("open loop"); ``latency_s`` counts from when each was meant to begin. For fewer
+            than 30 requests a rate of ``poisson`` arrivals is a matter of luck.
+        arrival: with ``rate``, ``poisson`` or ``constant``.
+        requests: of each model at each load, in place of ``repeat``.
+        seconds: how long each model is asked at each load, in place of ``repeat``.
+        warmup: requests to each model that are not counted; they are in ``.warm_up``.
+        distinct: begin each prompt with a mark of its own, so that no cache of prompts
+            flatters.
+        tokenizer: counts the tokens where a service does not: a function, a
+            ``tokenizer.json``, or a model on the hub.
+        system, parameters: as for `lm.ask`, the same for all.
+        yes: do not ask about the cost.
+        draw: the same number draws the same marks, arrivals and order again.
+
+    Returns:
+        One row a request, with the columns of `lm.runs` and more; requests that failed are
+        rows too. ``.summary()`` has one row a model.
+
+    Raises:
+        UsageError: an argument does not fit.
+        BudgetError: the budget is spent; with what was measured in ``partial``.
+        Interrupted: with what was measured in ``partial`` (of ``lm.abench`` the
+            `CancelledError` has it).
+    """
+    return await run_async(
+        _bench_operation(
+            prompts,
+            models,
+            repeat=repeat,
+            concurrency=concurrency,
+            rate=rate,
+            arrival=arrival,
+            requests=requests,
+            seconds=seconds,
+            warmup=warmup,
+            distinct=distinct,
+            tokenizer=tokenizer,
+            system=system,
+            yes=yes,
+            draw=draw,
+            parameters=parameters,
+        )
+    )
+
+
+def _bench_operation(  # noqa: PLR0913 (what can be asked)
+    prompts: str | Iterable[str] | None,
+    models: str | Iterable[str] | None,
+    *,
+    repeat: int | None,
+    concurrency: int | Iterable[int] | None,
+    rate: float | Iterable[float] | None,
+    arrival: Arrival,
+    requests: int | None,
+    seconds: float | None,
+    warmup: int,
+    distinct: bool,
+    tokenizer: Any,
+    system: str | None,
+    yes: bool,
+    draw: int | None,
+    parameters: dict[str, Any],
+) -> Operation[Measurements]:
+    validation.check_misspelled(parameters, bench)
     if models is None:
         raise _no_models(prompts)
     if seconds is not None and (requests is not None or repeat is not None):
@@ -132,10 +249,6 @@ def _no_models(prompts: Any) -> UsageError:
         return UsageError(msg, hint=f"Write lm.bench(models={prompts!r}).")
     msg = "lm.bench needs models=."
     return UsageError(msg, hint='Write lm.bench(prompts, models="provider/name").')
-
-
-bench = blocking("bench", _bench)
-abench = awaited("abench", _bench)
 
 
 class BenchCall:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from llm_magics._async.concurrency import run_bounded
-from llm_magics._async.sync import Operation, awaited, blocking
+from llm_magics._async.concurrency import merge_streams, run_bounded
+from llm_magics._async.sync import Operation, run_async, run_sync
 from llm_magics._util import validation
 from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import evaluation, measure
 from llm_magics.benchmarking.latencies import counter_of
-from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, merged, partial_kept
+from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, partial_kept
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
@@ -25,7 +25,7 @@ from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
 
-def _compare(  # noqa: PLR0913 (what can be asked)
+def compare(  # noqa: PLR0913 (what can be asked)
     prompts: str | Iterable[str],
     models: str | Iterable[str] | None = None,
     *,
@@ -38,7 +38,7 @@ def _compare(  # noqa: PLR0913 (what can be asked)
     tokenizer: Any = None,
     yes: bool = False,
     **parameters: Any,
-) -> Operation[Measurements]:
+) -> Measurements:
     """
     What each of ``models`` answers to each of ``prompts``, how well, how fast and for how much.
 
@@ -66,7 +66,96 @@ def _compare(  # noqa: PLR0913 (what can be asked)
         Interrupted: with what had come in ``partial`` (of ``lm.acompare`` the `CancelledError`
             has it).
     """
-    validation.check_misspelled(parameters, _compare)
+    return run_sync(
+        _compare_operation(
+            prompts,
+            models,
+            system=system,
+            variables=variables,
+            expected=expected,
+            score=score,
+            repeat=repeat,
+            concurrency=concurrency,
+            tokenizer=tokenizer,
+            yes=yes,
+            parameters=parameters,
+        )
+    )
+
+
+async def acompare(  # noqa: PLR0913 (what can be asked)
+    prompts: str | Iterable[str],
+    models: str | Iterable[str] | None = None,
+    *,
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    expected: Any = None,
+    score: Any = None,
+    repeat: int = 1,
+    concurrency: int = 1,
+    tokenizer: Any = None,
+    yes: bool = False,
+    **parameters: Any,
+) -> Measurements:
+    """
+    What each of ``models`` answers to each of ``prompts``, how well, how fast and for how much.
+
+    Args:
+        prompts, models: one, or several.
+        system, variables, parameters: as for `lm.ask`, the same for all.
+        expected: what is right: one for all, one a prompt in their order, or by prompt.
+        score: how answers are scored: ``"exact"``, ``"contains"``, ``"numeric"``,
+            ``"similar"``, ``"regex"``, ``"json_valid"``, a function of the answer (and of what
+            was expected), ``scorers.judge(…)``; several as a list, or by name.
+        repeat: how often each is asked.
+        concurrency: requests at once to each provider; providers are asked side by side.
+        tokenizer: as for `lm.bench`.
+        yes: do not ask about the cost.
+
+    Returns:
+        One row for each prompt and model, with the answer in ``text``, the columns of
+        `lm.runs`, and a column ``score_…`` for each score. A model that fails has its ``error``
+        there, and stops no other. ``.summary()``, ``.differences()`` and ``.plot_frontier()``
+        tell who is better.
+
+    Raises:
+        UsageError: an argument does not fit.
+        BudgetError: the budget is spent; with what had come in ``partial``.
+        Interrupted: with what had come in ``partial`` (of ``lm.acompare`` the `CancelledError`
+            has it).
+    """
+    return await run_async(
+        _compare_operation(
+            prompts,
+            models,
+            system=system,
+            variables=variables,
+            expected=expected,
+            score=score,
+            repeat=repeat,
+            concurrency=concurrency,
+            tokenizer=tokenizer,
+            yes=yes,
+            parameters=parameters,
+        )
+    )
+
+
+def _compare_operation(  # noqa: PLR0913 (what can be asked)
+    prompts: str | Iterable[str],
+    models: str | Iterable[str] | None,
+    *,
+    system: str | None,
+    variables: Mapping[str, Any] | None,
+    expected: Any,
+    score: Any,
+    repeat: int,
+    concurrency: int,
+    tokenizer: Any,
+    yes: bool,
+    parameters: dict[str, Any],
+) -> Operation[Measurements]:
+    validation.check_misspelled(parameters, compare)
     if models is None:
         msg = "lm.compare needs models to compare."
         raise UsageError(
@@ -109,10 +198,6 @@ def _scored(told: Measurements, score: Any, *, yes: bool) -> Measurements:
     return told
 
 
-compare = blocking("compare", _compare)
-acompare = awaited("acompare", _compare)
-
-
 class CompareCall:
     """Jobs on their way, each provider's on its own; ``record`` has the rows so far."""
 
@@ -134,7 +219,7 @@ class CompareCall:
             run_bounded(self._at_once, self.record.ask, jobs) for jobs in by_provider.values()
         ]
         with partial_kept(lambda: self.result(is_stopped=True)):
-            async with aclosing(merged(walks)) as walked:
+            async with aclosing(merge_streams(walks)) as walked:
                 async for _ in walked:
                     yield self._progress(time.perf_counter() - began)
 

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -311,35 +311,6 @@ class Record:
             self.failed += error is not None
             self._cut += error is None and call is not None and call.is_cut_unasked
             self._rows[job.place] = {**job.columns, **answered.row(self.zero, self._count)}
-
-
-async def merged(
-    walks: Iterable[AsyncGenerator[None, None]],
-) -> AsyncGenerator[None, None]:
-    """Several walks at the same time; yields whenever one of them does."""
-    news: asyncio.Queue[bool] = asyncio.Queue()
-
-    async def walk(each: AsyncGenerator[None, None]) -> None:
-        try:
-            async with aclosing(each):
-                async for _ in each:
-                    news.put_nowait(False)
-        finally:
-            news.put_nowait(True)
-
-    tasks = [asyncio.create_task(walk(each)) for each in walks]
-    left = len(tasks)
-    try:
-        while left:
-            if await news.get():
-                left -= 1
-            else:
-                yield
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # What answers are read with, and what runs models here.

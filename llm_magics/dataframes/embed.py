@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from llm_magics._async.bridge import bridge
-from llm_magics._async.sync import Operation, SyncRunner, awaited, blocking
+from llm_magics._async.sync import Operation, SyncRunner, run_async, run_sync
 from llm_magics._util.text import format_usd
 from llm_magics._util.validation import check_on_error
 from llm_magics.dataframes import vectors
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 OnError = Literal["raise", "null"]
 
 
-def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
+def embed(  # noqa: PLR0913 (each is an argument that a user may want)
     texts: Iterable[str | None],
     model: str | None = None,
     *,
@@ -50,7 +50,7 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
     on_error: OnError = "raise",
     dimensions: int | None = None,
     prefix: str = "",
-) -> Operation[Vectors]:
+) -> Vectors:
     """
     The vectors of ``texts``.
 
@@ -74,6 +74,79 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
         Interrupted: with the rows that were done in ``partial``, NaN for the others.
         LLMError: the provider could not embed them. What had come is kept, and is not sent again.
     """
+    return run_sync(
+        _embed_operation(
+            texts,
+            model,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            too_long=too_long,
+            on_error=on_error,
+            dimensions=dimensions,
+            prefix=prefix,
+        )
+    )
+
+
+async def aembed(  # noqa: PLR0913 (each is an argument that a user may want)
+    texts: Iterable[str | None],
+    model: str | None = None,
+    *,
+    batch_size: int | None = None,
+    concurrency: int | None = None,
+    too_long: TooLong = "error",
+    on_error: OnError = "raise",
+    dimensions: int | None = None,
+    prefix: str = "",
+) -> Vectors:
+    """
+    The vectors of ``texts``.
+
+    Args:
+        texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
+            and empty ones get a row of NaN.
+        model: ``provider/name``; the setting ``embedding_model`` if not given.
+        batch_size, concurrency: texts in one request and requests at once; what suits the
+            provider if not given.
+        too_long: a text that is longer than the model reads is an ``error``, or ``truncate``
+            embeds its beginning, ``chunk-mean`` the mean of its parts.
+        on_error: ``null`` leaves a row of NaN for a text that the service refuses.
+        dimensions: of each vector, where the service can give fewer than all.
+        prefix: stands before each text, as some models want it (``"passage: "``).
+
+    Returns:
+        An array of shape (n, d), float32, in the order of ``texts``.
+
+    Raises:
+        UsageError: ``texts`` is a single string or a frame, or holds something that is no text.
+        Interrupted: with the rows that were done in ``partial``, NaN for the others.
+        LLMError: the provider could not embed them. What had come is kept, and is not sent again.
+    """
+    return await run_async(
+        _embed_operation(
+            texts,
+            model,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            too_long=too_long,
+            on_error=on_error,
+            dimensions=dimensions,
+            prefix=prefix,
+        )
+    )
+
+
+def _embed_operation(  # noqa: PLR0913 (each is an argument that a user may want)
+    texts: Iterable[str | None],
+    model: str | None,
+    *,
+    batch_size: int | None,
+    concurrency: int | None,
+    too_long: TooLong,
+    on_error: OnError,
+    dimensions: int | None,
+    prefix: str,
+) -> Operation[Vectors]:
     options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
     plan = _Plan(texts, model, options, on_error)
 
@@ -88,10 +161,6 @@ def _embed(  # noqa: PLR0913 (each is an argument that a user may want)
         return done.matrix
 
     return Operation(plan.call, result, stopped)
-
-
-embed = blocking("embed", _embed)
-aembed = awaited("aembed", _embed)
 
 
 @dataclass(frozen=True, slots=True)

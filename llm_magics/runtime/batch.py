@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
-from llm_magics._async.concurrency import run_bounded
+from llm_magics._async.concurrency import merge_streams, run_bounded
 from llm_magics.completeness import Outcome
 from llm_magics.errors import (
     AuthenticationError,
@@ -227,7 +227,7 @@ Event = Progress | StreamChunk
 
 class ParallelCalls:
     """
-    Walks ``calls`` side by side; one that fails stops no other.
+    Several calls at the same time; one that fails does not stop the others.
 
     ``errors`` has the error of each, ``None`` where there was none.
     """
@@ -237,34 +237,16 @@ class ParallelCalls:
         self.errors: list[LLMError | None] = [None] * len(calls)
 
     async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
-        """Which call it is of, and what happened. Closing the generator stops all of them."""
-        happened: asyncio.Queue[tuple[int, Event | None]] = asyncio.Queue()
-        tasks = [
-            asyncio.create_task(self._walk(number, call, happened))
-            for number, call in enumerate(self._calls)
-        ]
-        left = len(tasks)
-        try:
-            while left:
-                number, event = await happened.get()
-                if event is None:
-                    left -= 1
-                else:
-                    yield number, event
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        """Yield each event with the number of its call; closing the generator stops all calls."""
+        streams = [self._events_of(number) for number in range(len(self._calls))]
+        async with aclosing(merge_streams(streams)) as events:
+            async for event in events:
+                yield event
 
-    async def _walk(
-        self, number: int, call: ChatCall, happened: asyncio.Queue[tuple[int, Event | None]]
-    ) -> None:
+    async def _events_of(self, number: int) -> AsyncGenerator[Event, None]:
         try:
-            async with aclosing(call.events()) as events:
+            async with aclosing(self._calls[number].events()) as events:
                 async for event in events:
-                    happened.put_nowait((number, event))
+                    yield event
         except LLMError as error:
             self.errors[number] = error
-        finally:
-            happened.put_nowait((number, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
 import inspect
@@ -20,19 +21,36 @@ from tests.support.kernels import Kernel
 from tests.support.servers import servers
 from tests.support.serving import Says, chat_stream
 
-PAIRS = ["ask", "stream", "embed", "runs", "models"]
+PAIRS = ["ask", "stream", "embed", "runs", "models", "bench", "compare"]
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_twins_are_alike(name: str) -> None:
-    """The same arguments and help; a result that is named, one of them to be awaited."""
-    plain, twin = getattr(lm, name), getattr(lm, f"a{name}")
-    assert (plain.__name__, twin.__name__) == (name, f"a{name}")
-    assert plain.__doc__ == twin.__doc__
+def test_both_forms_are_alike(name: str) -> None:
+    """The same arguments, help and result; one of them is to be awaited."""
+    plain, other = getattr(lm, name), getattr(lm, f"a{name}")
+    assert plain.__doc__ == other.__doc__
     signature = inspect.signature(plain)
-    assert signature.parameters == inspect.signature(twin).parameters
-    assert "Operation" not in str(signature)
-    assert inspect.iscoroutinefunction(twin) is (name != "stream")
+    assert signature.parameters == inspect.signature(other).parameters
+    assert inspect.iscoroutinefunction(other) is (name != "stream")
+
+
+@pytest.mark.parametrize("name", [*PAIRS, *(f"a{name}" for name in PAIRS)])
+def test_signature_and_help_are_in_the_source(name: str) -> None:
+    """Editors read them there, and run nothing."""
+    function = getattr(lm, name)
+    source = ast.parse(inspect.getsource(function)).body[0]
+    assert isinstance(source, ast.FunctionDef | ast.AsyncFunctionDef)
+    assert source.name == function.__name__ == name
+    assert ast.get_docstring(source) == inspect.getdoc(function)
+    assert source.returns is not None
+    arguments = source.args
+    named = [*arguments.args, *arguments.kwonlyargs, *filter(None, [arguments.kwarg])]
+    assert [each.arg for each in named] == list(inspect.signature(function).parameters)
+
+
+def test_completion_offers_the_public_names_alone() -> None:
+    """``lm.`` and Tab."""
+    assert dir(lm) == sorted(lm.__all__)
 
 
 async def everything() -> tuple[Any, ...]:
