@@ -80,7 +80,7 @@ ORDER = [
     ["wire", "kernel_loop"],
     ["settings", "sandbox"],
     ["tools"],
-    ["schemas", "types", "completeness"],
+    ["schemas", "types"],
     ["parameters"],
     ["attachments", "http"],
     ["_util"],

@@ -23,7 +23,6 @@ from llm_magics.benchmarking.latencies import (
     stamps_of,
     tokens_of,
 )
-from llm_magics.completeness import is_cut
 from llm_magics.errors import BudgetError, EmptyAnswerError, LLMError
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
 from llm_magics.runtime.chat import ChatCall
@@ -34,6 +33,7 @@ from llm_magics.runtime.storage.run_log import hidden_tokens
 from llm_magics.secrets import redact
 from llm_magics.types import StreamChunk
 from llm_magics.user_code import warn
+from llm_magics.wire.finish_reasons import is_cut
 
 CACHED = "an earlier answer, given again: it has no times"
 VIRTUAL = "on a clock of its own: its times stand beside no others, and it has no throughput"

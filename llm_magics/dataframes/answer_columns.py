@@ -27,7 +27,7 @@ import pandas as pd
 
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.schemas import schema_of
-from llm_magics.wire.schema_forms import Inexpressible, flattened
+from llm_magics.wire.schema_forms import InexpressibleSchemaError, flatten_schema
 
 if TYPE_CHECKING:
     from llm_magics.dataframes.prompt_run import Prompted
@@ -48,8 +48,8 @@ def fields_of(schema: Any) -> dict[str, Any]:
         return {}
     plain = schema_of(schema)
     try:
-        flat = flattened(plain)
-    except Inexpressible:
+        flat = flatten_schema(plain)
+    except InexpressibleSchemaError:
         return dict(plain.get("properties", {}))
     root = flat.schema
     name = str(root.get("$ref", "")).removeprefix("#/$defs/")

@@ -19,7 +19,6 @@ import pandas as pd
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_integer, check_on_error
-from llm_magics.completeness import Outcome
 from llm_magics.dataframes.reports import PromptReport, RowsEstimate
 from llm_magics.dataframes.rows import column_of
 from llm_magics.errors import LLMError, UsageError, nearest
@@ -29,6 +28,7 @@ from llm_magics.runtime.prompts import templates
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 from llm_magics.secrets import KeyHeaders, remember_headers
+from llm_magics.wire.finish_reasons import Outcome
 
 if TYPE_CHECKING:
     from pandas import DataFrame

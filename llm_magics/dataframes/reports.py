@@ -10,10 +10,10 @@ import numpy as np
 
 from llm_magics._util.terminal import display_name
 from llm_magics._util.text import format_usd
-from llm_magics.completeness import Outcome
 from llm_magics.dataframes.rows import EMPTY, MISSING, NO_TEXT, Rows
 from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
 from llm_magics.runtime.response import cut_error
+from llm_magics.wire.finish_reasons import Outcome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

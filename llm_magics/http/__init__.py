@@ -1,14 +1,7 @@
 """HTTP: one service's address, key, timeouts and connections, over httpx."""
 
-from llm_magics.http.client import (
-    BodyLimits,
-    ByteStream,
-    Form,
-    KeyHeader,
-    Reply,
-    Timeouts,
-    Transport,
-)
+from llm_magics.http.client import Form, KeyHeader, Timeouts, Transport
+from llm_magics.http.responses import BodyLimits, ByteStream, Reply
 
 __all__ = [
     "BodyLimits",

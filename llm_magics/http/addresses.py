@@ -63,13 +63,13 @@ def is_local_address(url: str) -> bool:
     return False
 
 
-def proxy_for(url: str) -> str | None:
+def find_proxy(url: str) -> str | None:
     """
     Return the proxy that the environment names for ``url``, or ``None``.
 
     ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` name one (on Windows and macOS the system's
     settings do too), ``NO_PROXY`` names the hosts that are reached without. What is on this
-    machine is never asked through a proxy, which could not reach it.
+    machine is never reached through a proxy, which has no access to it.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -88,7 +88,7 @@ def _is_excluded(parts: SplitResult, no_proxy: str) -> bool:
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     address = _ip_address(host)
     for entry in re.split(r"[\s,;]+", no_proxy.lower()):
-        name, entry_port = _entry(entry)
+        name, entry_port = _parse_entry(entry)
         if name == "*":
             return True
         if not name or (entry_port and entry_port != port):
@@ -101,7 +101,7 @@ def _is_excluded(parts: SplitResult, no_proxy: str) -> bool:
     return False
 
 
-def _entry(entry: str) -> tuple[str, int | None]:
+def _parse_entry(entry: str) -> tuple[str, int | None]:
     """The host, network or domain of an entry, and its port where it has one."""
     entry = entry.rpartition("://")[2]
     found = re.fullmatch(r"\[([^\]]*)\](?::(\d+))?|([^:\[\]]*)(?::(\d+))?", entry)

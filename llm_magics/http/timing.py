@@ -18,7 +18,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ import httpcore
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RequestTiming:
     """
     What one call took on the network; after a retry, the times are those of the last request.
@@ -61,10 +61,8 @@ _ANCILLARY_SIZE = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPA
 # If the clocks drift apart by more than this between two reads, one of them has been set.
 _CLOCK_STEP_NS = 2_000_000
 
-# The next address of a host is tried this long after the one before (RFC 8305).
-_NEXT_ADDRESS_S = 0.25
 
-# How much is read ahead of the consumer before the sender has to wait.
+# How much is read ahead of the consumer before the sender is held up.
 _MAX_READ_AHEAD = 256 * 1024
 _BLOCK_SIZE = 64 * 1024
 
@@ -78,99 +76,11 @@ class NothingSentError(httpcore.WriteError):
     """The connection was closed before it took the first byte of a request."""
 
 
-class TimestampBackend(httpcore.AsyncNetworkBackend):
-    """Makes connections whose streams know when the bytes that were read had arrived."""
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> TimestampStream:
-        try:
-            async with asyncio.timeout(timeout):
-                connection = await _connect(host, port)
-        except TimeoutError as error:
-            msg = f"no connection within {timeout:g} s" if timeout else str(error)
-            raise httpcore.ConnectTimeout(msg) from error
-        except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in socket_options or ():
-            connection.setsockopt(*option)
-        return TimestampStream(connection)
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-async def _connect(host: str, port: int) -> socket.socket:
-    """
-    Connect to the first address of ``host`` that accepts.
-
-    Each address is tried a moment after the one before, or when that has failed, so that one
-    which drops packets does not hold up the others (RFC 8305).
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        # As bytes: the name is in ASCII already, and Python would encode it by another standard.
-        found = await loop.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        msg = f"{host!r} is not a valid host name"
-        raise OSError(msg) from error
-    first_error: OSError | None = None
-    attempts: set[asyncio.Task[socket.socket]] = set()
-    remaining = list(found)
-    try:
-        while remaining or attempts:
-            if remaining:
-                attempts.add(asyncio.create_task(_connect_to(remaining.pop(0))))
-            done, attempts = await asyncio.wait(
-                attempts,
-                timeout=_NEXT_ADDRESS_S if remaining else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for each in done:
-                failure = each.exception()
-                if failure is None:
-                    attempts |= done - {each}
-                    return each.result()
-                first_error = first_error or _as_os_error(failure)
-    finally:
-        for each in attempts:
-            each.cancel()
-            each.add_done_callback(_close_connected)
-    raise first_error or OSError(f"{host!r} has no address")
-
-
-def _as_os_error(error: BaseException) -> OSError:
-    return error if isinstance(error, OSError) else OSError(str(error))
-
-
-async def _connect_to(address_info: Any) -> socket.socket:
-    family, kind, protocol, _, address = address_info
-    connection = socket.socket(family, kind, protocol)
-    try:
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, address)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _close_connected(attempt: asyncio.Task[socket.socket]) -> None:
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().close()
-
-
 class _PacketClock:
     """
     Converts the times of packets, from a clock that can be set, to `time.perf_counter`.
 
-    While both clocks advance together the age of a packet is trusted; when one was set, the
+    While both clocks advance alike the age of a packet is trusted; when one was set, the
     packet counts as received when it was read.
     """
 
@@ -228,7 +138,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
             if self._has_ended:
                 return b""
             self._watch()
-            await self._wait(timeout)
+            await self._until_readable(timeout)
         stamp, block = self._blocks.popleft()
         if len(block) > max_bytes:
             self._blocks.appendleft((stamp, block[max_bytes:]))
@@ -369,7 +279,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
                 return self._clock.perf_counter(seconds * 1_000_000_000 + nanoseconds), block
         return time.perf_counter(), block
 
-    async def _wait(self, timeout: float | None) -> None:
+    async def _until_readable(self, timeout: float | None) -> None:
         """Wait for the loop; a timer costs less than a cancel scope for each block."""
         loop = asyncio.get_running_loop()
         waiting = self._waiting = loop.create_future()

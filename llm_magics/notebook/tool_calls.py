@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._util.terminal import escape_invisible
-from llm_magics.completeness import is_cut
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.frontend import display_mode
@@ -18,6 +17,7 @@ from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
 from llm_magics.tools import Toolbox
 from llm_magics.types import ChatMessage, ToolCall
+from llm_magics.wire.finish_reasons import is_cut
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -35,7 +35,7 @@ from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, model_name
 from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.schema_dialects import ANTHROPIC
-from llm_magics.wire.tool_calls import ids_of
+from llm_magics.wire.tool_calls import collect_call_ids
 
 _ANTHROPIC_URL = "https://api.anthropic.com"
 
@@ -181,7 +181,7 @@ class AnthropicProvider(ParameterFallbackProvider):
         """How many tokens ``messages`` are to ``model``, tools and system message included."""
         model = self.bare(model)
         messages = remove_foreign_reasoning(messages, f"messages {self.address}")
-        body = wire.count_request(messages, model, parameters or ModelParameters())
+        body = wire.build_count_request(messages, model, parameters or ModelParameters())
         counted = await self._object("POST", "/v1/messages/count_tokens", body, model)
         with self._reading():
             return int(counted["input_tokens"])
@@ -193,9 +193,12 @@ class AnthropicProvider(ParameterFallbackProvider):
         messages = remove_foreign_reasoning(messages, origin)
 
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
-            return wire.messages_request(said, model, given, cache=self.config.cache_prompts)
+            return wire.build_messages_request(said, model, given, cache=self.config.cache_prompts)
 
-        path, decoder = "/v1/messages", partial(wire.ChunkDecoder, ids_of(messages), origin)
+        path, decoder = (
+            "/v1/messages",
+            partial(wire.ChunkDecoder, collect_call_ids(messages), origin),
+        )
         return self._answered(path, messages, model, parameters, ANTHROPIC, build, decoder)
 
     def stream_completion(self, prompt: str, model: str, parameters: ModelParameters) -> NoReturn:
@@ -245,13 +248,13 @@ class AnthropicProvider(ParameterFallbackProvider):
         known: list[UnsupportedParameter],
     ) -> None:
         if isinstance(refused, ForeignThinking):
-            wire.leave_out_thinking(body)
+            wire.remove_thinking(body)
         elif isinstance(refused, MisplacedThinking):
             del body["thinking"]
         elif refused.name != "thinking":
             super()._leave_out(body, refused, known)
         elif "budget_tokens" in body.get("thinking", {}):
-            wire.think_adaptively(body)
+            wire.use_adaptive_thinking(body)
 
 
 def _parse_model(model: dict[str, Any]) -> ModelInfo:

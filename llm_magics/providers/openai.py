@@ -23,7 +23,7 @@ from llm_magics.providers.profiles import PROFILES, ServiceProfile, find_profile
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire import openai_responses
-from llm_magics.wire.tool_calls import ids_of
+from llm_magics.wire.tool_calls import collect_call_ids
 
 _FROM_ENVIRONMENT = {"organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
 _OPENAI_URL = PROFILES["openai"].base_url
@@ -173,7 +173,9 @@ class OpenAIProvider(MediaProvider):
         dialect = self.quirks.dialect
 
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
-            return openai_responses.responses_request(said, model, given, dialect, reasons=reasons)
+            return openai_responses.build_responses_request(
+                said, model, given, dialect, reasons=reasons
+            )
 
-        decoder = partial(openai_responses.ChunkDecoder, ids_of(messages), origin)
+        decoder = partial(openai_responses.ChunkDecoder, collect_call_ids(messages), origin)
         return self._answered("/responses", messages, model, parameters, dialect, build, decoder)

@@ -32,7 +32,14 @@ from llm_magics.providers.remote import RemoteConfig
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage, model_name
 from llm_magics.wire import openai_chat
 from llm_magics.wire import openai_media as wire
-from llm_magics.wire.tool_calls import ids_of
+from llm_magics.wire.openai_embeddings import (
+    build_embedding_request,
+    extract_vectors,
+    parse_embedding_usage,
+    parse_embeddings,
+    parse_packed_rows,
+)
+from llm_magics.wire.tool_calls import collect_call_ids
 
 # A refused parameter and what takes its place.
 _REPLACEMENTS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -100,7 +107,7 @@ class OpenAICompatibleProvider(ParameterFallbackProvider):
             reply = await self._embedded(batch, model)
             told = await self._object_in(reply.json(), reply, model)
             with self._reading(retryable=True):
-                came = openai_chat.embeddings_of(told)
+                came = parse_embeddings(told)
             self._check_count(len(came), len(batch), model)
             vectors += came
             tokens += (came.usage.input_tokens if came.usage else None) or 0
@@ -122,11 +129,11 @@ class OpenAICompatibleProvider(ParameterFallbackProvider):
         tokens = 0
         for batch in batches_in_order(texts):
             reply = await self._embedded(batch, model, shortened)
-            rest, apart = openai_chat.vectors_apart(reply.body)
+            rest, apart = extract_vectors(reply.body)
             told = await self._object_in(replace(reply, body=rest).json(), reply, model)
             with self._reading(retryable=True):
-                came = openai_chat.packed_rows_of(told, apart)
-                tokens += openai_chat.read_tokens(told).input_tokens or 0
+                came = parse_packed_rows(told, apart)
+                tokens += parse_embedding_usage(told).input_tokens or 0
             self._check_count(len(came), len(batch), model)
             rows += came
         return PackedVectors.of_rows(rows, Usage(tokens or None))
@@ -135,7 +142,7 @@ class OpenAICompatibleProvider(ParameterFallbackProvider):
         self, batch: Sequence[str], model: str, dimensions: int | None = None
     ) -> Reply:
         model = self.bare(model)
-        body = openai_chat.embedding_request(batch, model, self.quirks.encoding_format, dimensions)
+        body = build_embedding_request(batch, model, self.quirks.encoding_format, dimensions)
         return await self._send("POST", self._path("/embeddings", model), body, model)
 
     def _check_count(self, came: int, wanted: int, model: str) -> None:
@@ -150,17 +157,17 @@ class OpenAICompatibleProvider(ParameterFallbackProvider):
         messages, quirks = remove_foreign_reasoning(messages, origin), self.quirks
 
         def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
-            return quirks.adapt(openai_chat.chat_request(said, model, given, quirks.dialect))
+            return quirks.adapt(openai_chat.build_chat_request(said, model, given, quirks.dialect))
 
         names = [tool.name for tool in parameters.tools]
-        decoder = partial(openai_chat.ChunkDecoder, names, ids_of(messages), origin)
+        decoder = partial(openai_chat.ChunkDecoder, names, collect_call_ids(messages), origin)
         path = self._path("/chat/completions", model)
         return self._answered(path, messages, model, parameters, quirks.dialect, build, decoder)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        body = openai_chat.completion_request(prompt, model, parameters)
+        body = openai_chat.build_completion_request(prompt, model, parameters)
         if "stream_options" in self.quirks.names:
             del body["stream_options"]
         path, headers = self._path("/completions", model), parameters.extra_headers
@@ -212,7 +219,7 @@ class MediaProvider(OpenAICompatibleProvider):
             options: ``n``, ``size``, ``quality``, ``background`` … as the service has them.
         """
         model = self.bare(model)
-        body = wire.image_request(prompt, model, options)
+        body = wire.build_image_request(prompt, model, options)
         path = self._path("/images/generations", model)
         self._without_known(path, body, model)
         while True:
@@ -223,7 +230,7 @@ class MediaProvider(OpenAICompatibleProvider):
                 if not self._has_learned(error, path, body, model):
                     raise
         with self._reading():
-            made = wire.images_of(reply)
+            made = wire.parse_images(reply)
         return [await self._fetched(each) if isinstance(each, str) else each for each in made]
 
     async def _fetched(self, url: str) -> bytes:
@@ -261,8 +268,8 @@ class MediaProvider(OpenAICompatibleProvider):
         """
         model = self.bare(model)
         sound = Sound(audio)
-        wire.check_size(sound)
-        fields, wanted = wire.transcription_fields(model, options)
+        wire.check_audio_size(sound)
+        fields, wanted = wire.build_transcription_form(model, options)
         file = (sound.file_name, sound.data, sound.media_type)
         form = Form(fields, {"file": file})
         path = self._path("/audio/transcriptions", model)
@@ -271,4 +278,4 @@ class MediaProvider(OpenAICompatibleProvider):
         if isinstance(said, dict) and said.get("error"):  # status 200 does not make it an answer
             raise self._error(said, None, reply.headers, model)
         with self._reading():
-            return wire.transcript_of(reply.body, wanted)
+            return wire.parse_transcript(reply.body, wanted)

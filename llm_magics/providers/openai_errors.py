@@ -21,7 +21,7 @@ from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.parameter_fallback import UnsupportedParameter
 from llm_magics.wire import openai_reasoning
-from llm_magics.wire.openai_responses import ENCRYPTED
+from llm_magics.wire.openai_responses import ENCRYPTED_REASONING
 
 _BY_CODE: dict[str, type[ProviderError]] = {
     "DeploymentNotFound": ModelNotFoundError,
@@ -81,11 +81,11 @@ class UnsupportedEncryptedReasoning(UnsupportedParameter):
     name: str = "encrypted thinking"
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
-        return ENCRYPTED in (body.get("include") or ())
+        return ENCRYPTED_REASONING in (body.get("include") or ())
 
     def leave_out(self, body: dict[str, Any]) -> None:
         """Ask for the rest only."""
-        body["include"] = [each for each in body["include"] if each != ENCRYPTED]
+        body["include"] = [each for each in body["include"] if each != ENCRYPTED_REASONING]
         if not body["include"]:
             del body["include"]
 
@@ -98,11 +98,11 @@ class UnsupportedReasoningInput(UnsupportedParameter):
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         messages = body.get("messages") or []
-        return openai_reasoning.without_reasoning(messages) != messages
+        return openai_reasoning.remove_reasoning(messages) != messages
 
     def leave_out(self, body: dict[str, Any]) -> None:
         """Send the answers alone."""
-        body["messages"] = openai_reasoning.without_reasoning(body["messages"])
+        body["messages"] = openai_reasoning.remove_reasoning(body["messages"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,11 @@ class MissingReasoning(UnsupportedParameter):
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         messages = body.get("messages") or []
-        return openai_reasoning.with_empty_reasoning(messages) != messages
+        return openai_reasoning.add_empty_reasoning(messages) != messages
 
     def leave_out(self, body: dict[str, Any]) -> None:
         """Say of these calls that there was none."""
-        body["messages"] = openai_reasoning.with_empty_reasoning(body["messages"])
+        body["messages"] = openai_reasoning.add_empty_reasoning(body["messages"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +147,11 @@ class MissingSignatures(UnsupportedParameter):
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         messages = body.get("messages") or []
-        return openai_reasoning.with_no_signature(messages) != messages
+        return openai_reasoning.mark_missing_signatures(messages) != messages
 
     def leave_out(self, body: dict[str, Any]) -> None:
         """Say of these calls that they come from elsewhere, in Google's words for it."""
-        body["messages"] = openai_reasoning.with_no_signature(body["messages"])
+        body["messages"] = openai_reasoning.mark_missing_signatures(body["messages"])
 
 
 ConversationChange = (

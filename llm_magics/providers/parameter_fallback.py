@@ -25,7 +25,7 @@ from llm_magics.providers.schema_fallback import (
 from llm_magics.providers.streaming import Decoder
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.user_code import warn
-from llm_magics.wire.schema_dialects import JSON_OBJECT, Dialect, compiled
+from llm_magics.wire.schema_dialects import JSON_OBJECT, Dialect, compile_schema
 
 _ANY = object()
 
@@ -97,7 +97,7 @@ class ParameterFallbackProvider(RemoteProvider):
         headers, schema = parameters.extra_headers, parameters.schema
         if schema is None:
             return self._asked(path, build(messages, parameters), model, decoder, headers)
-        made = compiled(schema, dialect)
+        made = compile_schema(schema, dialect)
 
         def bound() -> AsyncGenerator[StreamChunk, None]:
             assert made is not None

@@ -36,7 +36,7 @@ from llm_magics.secrets import (
     stripped,
 )
 from llm_magics.types import StreamChunk
-from llm_magics.wire.decoders import UNREADABLE, is_error
+from llm_magics.wire.decoders import DECODING_ERRORS, is_error_body
 
 # Settings by which an answer cannot differ.
 _TRANSPORT_SETTINGS = {
@@ -162,12 +162,12 @@ class RemoteProvider(StreamingProvider):
         address, _, query = self.config.base_url.partition("?")
         self._transport = Transport(
             address,
-            {**self._headers(), **self.config.extra_headers},
-            self.config.api_key,
-            self.config.timeouts,
-            self._key_header(),
-            {**dict(parse_qsl(query)), **self._query()},
-            self.config.limits,
+            headers={**self._headers(), **self.config.extra_headers},
+            key=self.config.api_key,
+            timeouts=self.config.timeouts,
+            key_header=self._key_header(),
+            query={**dict(parse_qsl(query)), **self._query()},
+            limits=self.config.limits,
         )
 
     @property
@@ -253,7 +253,7 @@ class RemoteProvider(StreamingProvider):
         return await self._object_in(reply.json(), reply, model)
 
     async def _object_in(self, said: Any, reply: Reply, model: str) -> dict[str, Any]:
-        if isinstance(said, list) and is_error(said):  # Google's errors come in a list
+        if isinstance(said, list) and is_error_body(said):  # Google's errors come in a list
             raise await self._explained(self._error(said, None, reply.headers, model))
         if not isinstance(said, dict):
             raise self._foreign(said)
@@ -266,7 +266,7 @@ class RemoteProvider(StreamingProvider):
         """Turn any error in reading what the service sent into one that says so."""
         try:
             yield
-        except UNREADABLE as error:
+        except DECODING_ERRORS as error:
             msg = f"{self.name} sent what cannot be read: {type(error).__name__}: {error}"
             raise ProviderError(
                 msg,

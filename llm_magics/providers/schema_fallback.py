@@ -27,7 +27,7 @@ from llm_magics.errors import (
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.types import ChatMessage, StreamChunk
-from llm_magics.wire.schema_dialects import WRAPPER, Dialect, compiled
+from llm_magics.wire.schema_dialects import WRAPPER, Dialect, compile_schema
 
 Chunks = AsyncGenerator[StreamChunk, None]
 
@@ -116,7 +116,7 @@ class SchemaFallback:
         schema = parameters.schema
         if schema is None:
             return ask(messages, parameters)
-        has_form = compiled(schema, dialect) is not None
+        has_form = compile_schema(schema, dialect) is not None
         return self.answered(
             model,
             schema,

@@ -14,7 +14,7 @@ from llm_magics.http import ByteStream, Reply, Transport
 from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo
 from llm_magics.types import StreamChunk
-from llm_magics.wire.decoders import UNREADABLE, InStreamError
+from llm_magics.wire.decoders import DECODING_ERRORS, InStreamError
 
 
 class Decoder(Protocol):
@@ -32,8 +32,8 @@ class Decoder(Protocol):
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """What is left when the stream has ended."""
 
-    def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """The chunks of an answer that came as one JSON body."""
+    def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
+        """Return the chunks of an unstreamed answer, one JSON body."""
 
 
 # Makes an error's body, its status (None inside a stream) and its headers into an error.
@@ -72,7 +72,7 @@ async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchang
     except ConnectionError:
         if not decoder.finished:  # some servers drop the connection after the last word
             raise
-    except UNREADABLE as error:
+    except DECODING_ERRORS as error:
         msg = f"The service sent what cannot be read: {type(error).__name__}: {error}"
         raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
     if not decoder.finished:
@@ -89,7 +89,7 @@ async def _decode(
         raise _web_page_error(await stream.reply())
     if content_type == "application/json":  # it was asked to stream, and does not
         body = _read_object(await stream.reply(), refused)
-        for chunk in decoder.whole(body, stream.elapsed_s):
+        for chunk in decoder.decode_body(body, stream.elapsed_s):
             yield chunk
         failure = body if body.get("error") else getattr(decoder, "failure", None)
         if failure is not None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llm_magics.completeness import Outcome
 from llm_magics.errors import LLMError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.identity import remove_credential_headers
@@ -20,6 +19,7 @@ from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.serialization import chat_request, chunks_of, key_of, told_by
 from llm_magics.secrets import scrubbed
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, settled
+from llm_magics.wire.finish_reasons import Outcome
 
 
 class AnswerLookup:

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from llm_magics._async.concurrency import merge_streams, run_bounded
-from llm_magics.completeness import Outcome
 from llm_magics.errors import (
     AuthenticationError,
     BudgetError,
@@ -32,6 +31,7 @@ from llm_magics.runtime.routing import Route, find_candidates, find_route, route
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.structured import StructuredCall
 from llm_magics.types import StreamChunk
+from llm_magics.wire.finish_reasons import Outcome
 
 # These concern all prompts alike.
 _BATCH_ERRORS = (

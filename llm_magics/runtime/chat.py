@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from llm_magics.completeness import Outcome, has_limit
 from llm_magics.errors import ProviderError, ReplayMissError
 from llm_magics.host import current_host
 from llm_magics.parameters import ModelParameters
@@ -45,6 +44,7 @@ from llm_magics.runtime.storage.serialization import chat_request, chunks_of, ke
 from llm_magics.settings.files import is_project_file
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
 from llm_magics.user_code import warn
+from llm_magics.wire.finish_reasons import Outcome, has_limit
 
 
 async def with_timestamps(

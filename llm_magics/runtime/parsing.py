@@ -16,7 +16,7 @@ from llm_magics.errors import ParseError
 from llm_magics.schemas import fitted
 from llm_magics.types import ModelResponse
 from llm_magics.user_code import warn
-from llm_magics.wire.schema_dialects import unwrapped
+from llm_magics.wire.schema_dialects import unwrap_answer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -370,7 +370,7 @@ def find_fitting_json(text: str, schema: Any) -> FoundJSON | None:
     """Return the last JSON value in ``text`` that fits ``schema``, as it fits, if any does."""
     for found in find_json_values(text):
         values = [found.value]
-        if (inner := unwrapped(found.value)) is not found.value:
+        if (inner := unwrap_answer(found.value)) is not found.value:
             values.append(inner)
         for value in values:
             try:

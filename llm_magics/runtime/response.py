@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_magics._util.validation import attribute_error
-from llm_magics.completeness import Outcome, is_cut, may_pass, outcome_of
 from llm_magics.errors import (
     ContentFilterError,
     EmptyAnswerError,
@@ -21,6 +20,7 @@ from llm_magics.runtime.parsing import find_fitting_json
 from llm_magics.schemas import validated
 from llm_magics.secrets import scrub
 from llm_magics.types import ChatMessage, Timing, ToolCall, Usage
+from llm_magics.wire.finish_reasons import Outcome, classify_outcome, is_cut, is_transient
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -166,7 +166,7 @@ _THINK_LESS = "Raise max_tokens, or let it think less: reasoning=False."
 
 def outcome(response: Response) -> Outcome:
     """Return how the answer in ``response`` ended; white space alone is no text."""
-    return outcome_of(
+    return classify_outcome(
         response.finish_reason,
         has_text=bool(response.text.strip()),
         has_tool_calls=bool(response.tool_calls),
@@ -249,7 +249,7 @@ def _empty(response: Response) -> EmptyAnswerError:
 
 def _failure(response: Response) -> IncompleteAnswerError:
     reason = response.finish_reason
-    passes = may_pass(reason)
+    passes = is_transient(reason)
     known = "" if passes else ", which is not known to mean that it is whole"
     error = IncompleteAnswerError(
         f'{response.model} ended the answer with "{reason}"{known}.',

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from llm_magics.completeness import is_cut
 from llm_magics.errors import EmptyAnswerError, LLMError
 from llm_magics.progress import Progress
 from llm_magics.runtime.attempts import Batch
@@ -17,6 +16,7 @@ from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import Session
 from llm_magics.schemas import schema_of
 from llm_magics.types import ChatMessage, StreamChunk
+from llm_magics.wire.finish_reasons import is_cut
 
 
 class StructuredCall:

@@ -1,25 +1,43 @@
 """
-Anthropic's Messages.
+Anthropic's Messages API.
 
-Source: https://docs.anthropic.com/en/api/messages and /messages-streaming.
+In a request the roles of user and assistant alternate, no text is blank, tool results come first
+in the turn after their calls, and thinking blocks are sent back unchanged where they stood.
+
+Sources: https://docs.anthropic.com/en/api/messages and /messages-streaming, and
+https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics._util.text import count_or_none
-from llm_magics.attachments import ReasoningBlock
+from llm_magics.attachments import Image, ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.schemas import closed
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
-from llm_magics.wire.anthropic_turns import THINKING, is_returned, lacks_thinking, turns_of
-from llm_magics.wire.decoders import EventChunkDecoder, InStreamError, decoded, is_error
-from llm_magics.wire.openai_chat import reasoning_tokens_of
-from llm_magics.wire.schema_dialects import ANTHROPIC, compiled, tool_parameters
+from llm_magics.wire.decoders import (
+    DONE,
+    EventChunkDecoder,
+    InStreamError,
+    count_reasoning_tokens,
+    decode_json,
+    is_error_body,
+)
+from llm_magics.wire.schema_dialects import ANTHROPIC, compile_schema, convert_tool_schema
 from llm_magics.wire.sse import ServerEvent
-from llm_magics.wire.tool_calls import CallIds, text_of
+from llm_magics.wire.tool_calls import CallIds, encode_arguments, serialize_arguments
+
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+# Blocks of tools that the service runs itself: they must be sent back while the answer goes on.
+_SERVER_TOOL_BLOCK = re.compile(r"(?:server|mcp)_tool_use|[a-z_]+_tool_result")
+# What an id must not hold.
+_INVALID_ID_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]")
+# Said where only pictures or nothing would stand before the first answer.
+_BLANK = {"type": "text", "text": "(blank)"}
 
 # The API wants a bound, and has no default; every current model can write this much.
 DEFAULT_MAX_TOKENS = 4096
@@ -28,7 +46,7 @@ DEFAULT_MAX_TOKENS = 4096
 _BUDGETS = {"low": 1024, "medium": 4096, "high": 16384}
 
 # Why an answer ended, in the words of chat completions, which are those of `finish_reason`.
-_FINISHED = {
+_FINISH_REASONS = {
     "end_turn": "stop",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
@@ -37,12 +55,128 @@ _FINISHED = {
     "tool_use": "tool_calls",
 }
 
-_DONE = b"[DONE]"
-
-_CACHED = {"cache_control": {"type": "ephemeral"}}
+_CACHE_CONTROL = {"cache_control": {"type": "ephemeral"}}
 
 
-def messages_request(
+def _is_returned(block: Mapping[str, Any]) -> bool:
+    """Return whether ``block`` of an answer must go back with it."""
+    kind = block.get("type")
+    if not isinstance(kind, str) or kind == "tool_result":
+        return False
+    return kind in _THINKING or bool(_SERVER_TOOL_BLOCK.fullmatch(kind))
+
+
+def _build_turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Return the turns of ``messages``: those that follow one another of one role become one."""
+    turns: list[dict[str, Any]] = []
+    for message, is_last_round in zip(messages, _mark_last_round(messages), strict=True):
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = _encode_blocks(message, is_last_round=is_last_round)
+        if not blocks:
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    for turn in turns:
+        if turn["role"] == "user":
+            turn["content"].sort(key=lambda block: block["type"] != "tool_result")
+    if turns and turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": [dict(_BLANK)]})
+    if turns and turns[-1]["role"] == "assistant":
+        _strip_trailing_space(turns[-1]["content"][-1])
+    return turns
+
+
+def _mark_last_round(messages: Sequence[ChatMessage]) -> list[bool]:
+    """Return for each message whether it comes after the last one of the user."""
+    last = max((n for n, each in enumerate(messages) if each.role == "user"), default=-1)
+    return [index > last for index in range(len(messages))]
+
+
+def _lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """
+    Return whether the calls that the last turn answers have no thinking before them.
+
+    Thinking cannot begin in the middle of a turn: the service refuses it.
+    """
+    if len(turns) < 2 or turns[-1]["role"] != "user":
+        return False
+    if not any(block["type"] == "tool_result" for block in turns[-1]["content"]):
+        return False
+    said = turns[-2]["content"]
+    return said[0]["type"] not in _THINKING and any(each["type"] == "tool_use" for each in said)
+
+
+def _encode_blocks(message: ChatMessage, *, is_last_round: bool) -> list[dict[str, Any]]:
+    if message.role == "tool":
+        return [_encode_result(message)]
+    said = [_encode_image(image) for image in message.images] + list(
+        _encode_content(message, is_last_round)
+    )
+    if all(block["type"] in _THINKING for block in said):
+        return []  # a turn must not end with thinking
+    return said
+
+
+def _encode_content(message: ChatMessage, is_last_round: bool) -> Iterator[dict[str, Any]]:
+    """Yield the text and calls of a message, with returned blocks where they stood."""
+    text_at = calls_at = 0
+    for each in map(ReasoningBlock.of, message.reasoning_blocks):
+        if not _is_returned(each) or not (each["type"] in _THINKING or is_last_round):
+            continue
+        text_to, calls_to = each.at
+        yield from _encode_text(message.content[text_at:text_to])
+        yield from map(_encode_call, message.tool_calls[calls_at:calls_to])
+        text_at, calls_at = max(text_at, text_to), max(calls_at, calls_to)
+        yield dict(each)
+    yield from _encode_text(message.content[text_at:])
+    yield from map(_encode_call, message.tool_calls[calls_at:])
+
+
+def _encode_text(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}] if text.strip() else []
+
+
+def _encode_call(call: ToolCall) -> dict[str, Any]:
+    return {
+        "type": "tool_use",
+        "id": _encode_id(call.id),
+        "name": call.name,
+        "input": encode_arguments(call),
+    }
+
+
+def _encode_result(message: ChatMessage) -> dict[str, Any]:
+    content: Any = message.content
+    if message.images:
+        content = [*_encode_text(message.content), *map(_encode_image, message.images)]
+    return {
+        "type": "tool_result",
+        "tool_use_id": _encode_id(message.tool_call_id),
+        "content": content,
+    }
+
+
+def _encode_id(call_id: str) -> str:
+    """An id in letters that the service takes: other services use more."""
+    return _INVALID_ID_CHARACTERS.sub("_", call_id)
+
+
+def _encode_image(image: Image) -> dict[str, Any]:
+    if image.url:
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    source = {"type": "base64", "media_type": image.media_type, "data": image.base64}
+    return {"type": "image", "source": source}
+
+
+def _strip_trailing_space(block: dict[str, Any]) -> None:
+    """The beginning of an answer that goes on must not end in a space."""
+    if block["type"] == "text":
+        block["text"] = block["text"].rstrip()
+
+
+def build_messages_request(
     messages: Sequence[ChatMessage],
     model: str,
     parameters: ModelParameters,
@@ -58,7 +192,7 @@ def messages_request(
     system = "\n\n".join(
         each.content for each in messages if each.role == "system" and each.content.strip()
     )
-    turns = turns_of([each for each in messages if each.role != "system"])
+    turns = _build_turns([each for each in messages if each.role != "system"])
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": parameters.max_tokens or DEFAULT_MAX_TOKENS,
@@ -72,24 +206,24 @@ def messages_request(
             body[name] = value
     if parameters.stop:
         body["stop_sequences"] = list(parameters.stop)
-    body |= _tools(parameters) | _thinking(parameters, body["max_tokens"])
+    body |= _encode_tools(parameters) | _encode_thinking(parameters, body["max_tokens"])
     if parameters.schema is not None:
-        made = compiled(parameters.schema, ANTHROPIC)
-        schema = made.schema if made else closed(dict(parameters.schema))
+        compilation = compile_schema(parameters.schema, ANTHROPIC)
+        schema = compilation.schema if compilation else closed(dict(parameters.schema))
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     if cache:
-        _mark(body)
+        _mark_for_cache(body)
     return {**body, **parameters.extra_body}
 
 
-def _tools(parameters: ModelParameters) -> dict[str, Any]:
+def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:
     if not parameters.tools:
         return {}
     tools = [
         {
             "name": tool.name,
             "description": tool.description,
-            "input_schema": tool_parameters(tool.parameters),
+            "input_schema": convert_tool_schema(tool.parameters),
         }
         for tool in parameters.tools
     ]
@@ -101,11 +235,11 @@ def _tools(parameters: ModelParameters) -> dict[str, Any]:
     return {"tools": tools, "tool_choice": chosen}
 
 
-def _thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, Any]:
-    asked = parameters.reasoning
-    if not asked:
-        return {} if asked is None else {"thinking": {"type": "disabled"}}
-    budget = _BUDGETS.get(str(asked), _BUDGETS["medium"])
+def _encode_thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, Any]:
+    reasoning = parameters.reasoning
+    if not reasoning:
+        return {} if reasoning is None else {"thinking": {"type": "disabled"}}
+    budget = _BUDGETS.get(str(reasoning), _BUDGETS["medium"])
     # What it thinks counts as output too, so the bound must leave room for the answer.
     return {
         "thinking": {"type": "enabled", "budget_tokens": budget},
@@ -113,7 +247,7 @@ def _thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, Any]:
     }
 
 
-def think_adaptively(body: dict[str, Any]) -> None:
+def use_adaptive_thinking(body: dict[str, Any]) -> None:
     """Say how hard to think in the words of newer models, which set their own budget."""
     budget = body.pop("thinking")["budget_tokens"]
     effort = next(name for name, tokens in _BUDGETS.items() if tokens >= budget)
@@ -123,31 +257,33 @@ def think_adaptively(body: dict[str, Any]) -> None:
 
 def has_thinking(body: Mapping[str, Any]) -> bool:
     """Return whether a request sends thinking back."""
-    return any(block["type"] in THINKING for turn in body["messages"] for block in turn["content"])
+    return any(
+        block["type"] in _THINKING for turn in body["messages"] for block in turn["content"]
+    )
 
 
-def leave_out_thinking(body: dict[str, Any]) -> None:
-    """Send no thinking back; in the middle of a turn none can be asked for then."""
+def remove_thinking(body: dict[str, Any]) -> None:
+    """Send no thinking back; in the middle of a turn none can be requested then."""
     for turn in body["messages"]:
-        turn["content"] = [block for block in turn["content"] if block["type"] not in THINKING]
-    if lacks_thinking(body["messages"]):
+        turn["content"] = [block for block in turn["content"] if block["type"] not in _THINKING]
+    if _lacks_thinking(body["messages"]):
         body.pop("thinking", None)
 
 
-def count_request(
+def build_count_request(
     messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
     """The body of ``POST /v1/messages/count_tokens``: the same, without what is for writing."""
-    body = messages_request(messages, model, parameters)
+    body = build_messages_request(messages, model, parameters)
     counted = ("model", "messages", "system", "tools", "tool_choice", "thinking")
     return {name: body[name] for name in counted if name in body}
 
 
-def _mark(body: dict[str, Any]) -> None:
+def _mark_for_cache(body: dict[str, Any]) -> None:
     last = body["messages"][-1]["content"] if body["messages"] else None
     for blocks in (body.get("tools"), body.get("system"), last):
         if blocks:
-            blocks[-1] = {**blocks[-1], **_CACHED}
+            blocks[-1] = {**blocks[-1], **_CACHE_CONTROL}
 
 
 class ChunkDecoder(EventChunkDecoder):
@@ -174,22 +310,22 @@ class ChunkDecoder(EventChunkDecoder):
         self._blocks: dict[int, dict[str, Any]] = {}
         self._finish_reason: str | None = None
 
-    def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """The chunks of a message that came as one JSON body."""
+    def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
+        """Return the chunks of an unstreamed message, one JSON body."""
         if not isinstance(body.get("content"), list):
             raise InStreamError(body)
         self.finished = True
-        chunks = [self._whole_block(block, body, elapsed_s) for block in body["content"]]
+        chunks = [self._full_block(block, body, elapsed_s) for block in body["content"]]
         self._count(body.get("usage"))
-        finish_reason = finish_of(body.get("stop_reason"))
-        last = StreamChunk("", "", elapsed_s, finish_reason, usage_of(self._usage), None, body)
+        finish_reason = parse_finish_reason(body.get("stop_reason"))
+        last = StreamChunk("", "", elapsed_s, finish_reason, parse_usage(self._usage), None, body)
         return [*chunks, last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
-        if not event.data.strip() or event.data.startswith(_DONE):  # of look-alikes
+        if not event.data.strip() or event.data.startswith(DONE):  # of look-alikes
             return None
-        body = decoded(event.data)
-        if not isinstance(body, dict) or ("type" not in body and is_error(body)):
+        body = decode_json(event.data)
+        if not isinstance(body, dict) or ("type" not in body and is_error_body(body)):
             raise InStreamError(body)
         return self._chunk(body, elapsed_s)
 
@@ -213,11 +349,11 @@ class ChunkDecoder(EventChunkDecoder):
         elif kind == "message_delta":
             self._count(event.get("usage"))
             self._finish_reason = (
-                finish_of(event["delta"].get("stop_reason")) or self._finish_reason
+                parse_finish_reason(event["delta"].get("stop_reason")) or self._finish_reason
             )
         elif kind == "message_stop":
             self.finished = True
-            usage = usage_of(self._usage)
+            usage = parse_usage(self._usage)
             last = StreamChunk("", "", elapsed_s, self._finish_reason, usage, None, event)
             return self._with_unfinished(last, elapsed_s)
         return None
@@ -250,27 +386,29 @@ class ChunkDecoder(EventChunkDecoder):
         block = self._blocks.pop(event["index"], {})
         written = block.pop("json", "")
         if block.get("type") == "tool_use":
-            text = written or text_of(block.get("input"))
+            text = written or serialize_arguments(block.get("input"))
             return StreamChunk("", "", elapsed_s, raw=event, tool_calls=(self._call(block, text),))
-        if not is_returned(block):
+        if not _is_returned(block):
             return None
         if written:
-            block["input"] = decoded(written.encode())
-        made = ReasoningBlock(block, self._origin, self._at)
-        return StreamChunk("", "", elapsed_s, raw=event, reasoning_blocks=(made,))
+            block["input"] = decode_json(written.encode())
+        returned = ReasoningBlock(block, self._origin, self._at)
+        return StreamChunk("", "", elapsed_s, raw=event, reasoning_blocks=(returned,))
 
     def _call(self, block: Mapping[str, Any], text: str) -> ToolCall:
         self._at = (self._at[0], self._at[1] + 1)
-        return ToolCall(self._ids.of(block.get("id") or ""), block.get("name") or "", text)
+        return ToolCall(
+            self._ids.make_unique(block.get("id") or ""), block.get("name") or "", text
+        )
 
-    def _whole_block(
+    def _full_block(
         self, block: Mapping[str, Any], body: dict[str, Any], elapsed_s: float
     ) -> StreamChunk:
         kind = block.get("type")
         if kind == "tool_use":
-            call = self._call(block, text_of(block.get("input")) or "{}")
+            call = self._call(block, serialize_arguments(block.get("input")) or "{}")
             return StreamChunk("", "", elapsed_s, raw=body, tool_calls=(call,))
-        returned = (ReasoningBlock(block, self._origin, self._at),) if is_returned(block) else ()
+        returned = (ReasoningBlock(block, self._origin, self._at),) if _is_returned(block) else ()
         text = block.get("text") or "" if kind == "text" else ""
         self._at = (self._at[0] + len(text), self._at[1])
         thinking = block.get("thinking") or ""
@@ -284,17 +422,17 @@ class ChunkDecoder(EventChunkDecoder):
             self._usage["service_tier"] = tier
 
 
-def finish_of(stop_reason: str | None) -> str | None:
+def parse_finish_reason(stop_reason: str | None) -> str | None:
     """Why it ended, in the words of chat completions; an unknown reason stays as it is."""
-    return _FINISHED.get(stop_reason, stop_reason) if stop_reason else None
+    return _FINISH_REASONS.get(stop_reason, stop_reason) if stop_reason else None
 
 
-def usage_of(usage: Mapping[str, Any]) -> Usage:
+def parse_usage(usage: Mapping[str, Any]) -> Usage:
     """The tokens of a call, those in the cache counted as read."""
     cached = count_or_none(usage.get("cache_read_input_tokens")) or 0
     written = count_or_none(usage.get("cache_creation_input_tokens")) or 0
     read = count_or_none(usage.get("input_tokens"))
     total = None if read is None else read + cached + written
-    thought = reasoning_tokens_of(usage)
+    thought = count_reasoning_tokens(usage)
     tier = usage.get("service_tier")
     return Usage(total, usage.get("output_tokens"), cached, written or None, thought, tier)

@@ -1,4 +1,4 @@
-"""What all decoders share: events as JSON, chunks from events, <think> tags, stream errors."""
+"""Shared by all decoders: events as JSON, chunks, <think> tags, stream errors, token counts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.text import read_json
+from llm_magics._util.text import count_or_none, read_json
 from llm_magics.types import StreamChunk
 from llm_magics.wire.sse import EventDecoder, ServerEvent
 
 _OPEN, _CLOSE = "<think>", "</think>"
+
+# The data of the event that ends a stream of OpenAI's formats.
+DONE = b"[DONE]"
 
 
 class ThinkTags:
@@ -70,7 +73,7 @@ class ThinkTags:
         if self._is_thinking:
             reasoning, closed, text = text.partition(_CLOSE)
             if not closed:
-                keep = _half_of_close(reasoning)
+                keep = _count_partial_close(reasoning)
                 self._held = reasoning[len(reasoning) - keep :]
                 return "", reasoning[: len(reasoning) - keep]
             self._is_thinking, self._is_after = False, True
@@ -83,13 +86,13 @@ class ThinkTags:
 
     def _until_lone_tag(self, text: str) -> tuple[str, str]:
         """The text as it is; where a closing tag ends the thinking, what follows it."""
-        place = text.find(_CLOSE)
-        while place >= 0:
-            if _may_end_thinking("".join([*self._said, text[:place]])):
+        index = text.find(_CLOSE)
+        while index >= 0:
+            if _may_end_thinking("".join([*self._said, text[:index]])):
                 self._is_plain, self._is_after = False, True
-                return self._after(text[place + len(_CLOSE) :]), text[:place]
-            place = text.find(_CLOSE, place + 1)
-        keep = _half_of_close(text) if "<" in text[1 - len(_CLOSE) :] else 0
+                return self._after(text[index + len(_CLOSE) :]), text[:index]
+            index = text.find(_CLOSE, index + 1)
+        keep = _count_partial_close(text) if "<" in text[1 - len(_CLOSE) :] else 0
         text, self._held = text[: len(text) - keep], text[len(text) - keep :]
         self._said.append(text)
         return text, ""
@@ -106,7 +109,7 @@ def _may_end_thinking(before: str) -> bool:
     return _OPEN not in before and not is_quoted and before.count("```") % 2 == 0
 
 
-def _half_of_close(text: str) -> int:
+def _count_partial_close(text: str) -> int:
     """How many of the last characters may begin the closing tag."""
     for length in range(min(len(_CLOSE) - 1, len(text)), 0, -1):
         if _CLOSE.startswith(text[-length:]):
@@ -114,7 +117,7 @@ def _half_of_close(text: str) -> int:
     return 0
 
 
-def decoded(data: bytes) -> Any:
+def decode_json(data: bytes) -> Any:
     """
     Return the value in ``data``; halves of a character stay, for the other may be in the next.
 
@@ -125,7 +128,7 @@ def decoded(data: bytes) -> Any:
 
 
 # What the code that reads an answer raises if the service sent something else than was agreed.
-UNREADABLE = (
+DECODING_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -143,15 +146,15 @@ class InStreamError(Exception):
         self.body = body
 
 
-def is_error(body: Any) -> bool:
+def is_error_body(body: Any) -> bool:
     """
-    Return whether ``body``, an event of a stream or a whole answer, is an error.
+    Return whether ``body``, an event of a stream or a complete answer, is an error.
 
     Google sends its errors in a list, old vLLM servers as ``{"object": "error", …}``, gateways
     as ``{"detail": …}`` or ``{"message": …}``.
     """
     if isinstance(body, list):
-        return any(is_error(each) for each in body)
+        return any(is_error_body(each) for each in body)
     if not isinstance(body, dict):
         return False
     if body.get("error"):
@@ -161,10 +164,10 @@ def is_error(body: Any) -> bool:
     says = body.get("message") or body.get("detail")
     if body.get("object") == "error" or body.get("type") == "error":
         return bool(says)
-    return bool(body.get("errors")) or bool(body.get("detail")) or _is_bare(body)
+    return bool(body.get("errors")) or bool(body.get("detail")) or _is_bare_message(body)
 
 
-def _is_bare(body: dict[str, Any]) -> bool:
+def _is_bare_message(body: dict[str, Any]) -> bool:
     """Whether it is a message with a code or status, and nothing else that an answer has."""
     named = {"code", "status", "status_code", "type", "statusCode"}
     has_name = any(body.get(name) is not None for name in named)
@@ -177,7 +180,7 @@ class EventChunkDecoder(ABC):
     def __init__(self) -> None:
         self._events = EventDecoder()
         self.finished = False
-        # An error that came in one event with a piece of the answer, which is handed out first.
+        # An error sent in one event with a piece of the answer, which is yielded first.
         self.failure: Mapping[str, Any] | None = None
 
     def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
@@ -199,3 +202,14 @@ class EventChunkDecoder(ABC):
     @abstractmethod
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         """The chunk in an event, if there is one."""
+
+
+def count_reasoning_tokens(usage: Mapping[str, Any]) -> int | None:
+    """Return the tokens of the thinking, wherever a service counts them."""
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        details = usage.get(name)
+        if isinstance(details, Mapping):
+            for kind in ("reasoning_tokens", "thinking_tokens"):
+                if (count := count_or_none(details.get(kind))) is not None:
+                    return count
+    return count_or_none(usage.get("reasoning_tokens"))

@@ -10,14 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics.attachments import ReasoningBlock
-from llm_magics.errors import ParseError
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, Embeddings, EngineTimings, StreamChunk, ToolCall, Usage
-from llm_magics.wire.decoders import InStreamError, decoded
-from llm_magics.wire.schema_dialects import GRAMMAR, compiled, tool_parameters
+from llm_magics.wire.decoders import InStreamError, decode_json
+from llm_magics.wire.schema_dialects import GRAMMAR, build_function, compile_schema
 from llm_magics.wire.sse import NewlineSplitter
-from llm_magics.wire.tool_calls import CallIds, text_of
-from llm_magics.wire.turns import in_tool_turns
+from llm_magics.wire.tool_calls import (
+    CallIds,
+    encode_arguments,
+    mark_tool_turns,
+    serialize_arguments,
+)
 
 # Ours to Ollama's names; they go into "options".
 _OPTIONS = {
@@ -28,29 +31,29 @@ _OPTIONS = {
 }
 
 
-def chat_request(
+def build_chat_request(
     messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
     """The body of ``POST /api/chat``."""
     names: dict[str, str] = {}
-    made = []
-    for message, uses_tools in zip(messages, in_tool_turns(messages), strict=True):
+    encoded = []
+    for message, uses_tools in zip(messages, mark_tool_turns(messages), strict=True):
         names |= {call.id: call.name for call in message.tool_calls}  # an id may be used again
-        made.append(_message(message, names, uses_tools=uses_tools))
+        encoded.append(_encode_message(message, names, uses_tools=uses_tools))
     return {
         "model": model,
-        "messages": made,
-        **_tools(parameters),
-        **_common(parameters),
+        "messages": encoded,
+        **_encode_tools(parameters),
+        **_build_options(parameters),
     }
 
 
-def generate_request(prompt: str, model: str, parameters: ModelParameters) -> dict[str, Any]:
+def build_generate_request(prompt: str, model: str, parameters: ModelParameters) -> dict[str, Any]:
     """The body of ``POST /api/generate``, for the raw continuation of a text."""
-    return {"model": model, "prompt": prompt, "raw": True, **_common(parameters)}
+    return {"model": model, "prompt": prompt, "raw": True, **_build_options(parameters)}
 
 
-def embed_request(
+def build_embed_request(
     texts: Sequence[str], model: str, dimensions: int | None = None, *, truncate: bool = False
 ) -> dict[str, Any]:
     """
@@ -62,43 +65,33 @@ def embed_request(
     return body if dimensions is None else {**body, "dimensions": dimensions}
 
 
-def _message(
+def _encode_message(
     message: ChatMessage, names: Mapping[str, str], *, uses_tools: bool = False
 ) -> dict[str, Any]:
-    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    encoded: dict[str, Any] = {"role": message.role, "content": message.content}
     if uses_tools:  # the thinking that led to a call
         for block in message.reasoning_blocks:
-            made |= block if set(block) == {"thinking"} else {}
+            encoded |= block if set(block) == {"thinking"} else {}
     if message.images:
-        made["images"] = [image.base64 for image in message.images]
+        encoded["images"] = [image.base64 for image in message.images]
     if message.tool_calls:
-        made["tool_calls"] = [
-            {"function": {"name": call.name, "arguments": _arguments(call)}}
+        encoded["tool_calls"] = [
+            {"function": {"name": call.name, "arguments": encode_arguments(call)}}
             for call in message.tool_calls
         ]
     if message.tool_call_id:
-        made["tool_name"] = names.get(message.tool_call_id, message.tool_call_id)
-    return made
+        encoded["tool_name"] = names.get(message.tool_call_id, message.tool_call_id)
+    return encoded
 
 
-def _arguments(call: ToolCall) -> dict[str, Any]:
-    try:
-        return call.arguments
-    except ParseError:  # the server wants an object; the tool's result says what was wrong
-        return {"invalid_json": call.arguments_text}
-
-
-def _tools(parameters: ModelParameters) -> dict[str, Any]:
+def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:
     if not parameters.tools:
         return {}
-    functions = [
-        {**tool.as_dict(), "parameters": tool_parameters(tool.parameters)}
-        for tool in parameters.tools
-    ]
-    return {"tools": [{"type": "function", "function": each} for each in functions]}
+    tools = [{"type": "function", "function": build_function(tool)} for tool in parameters.tools]
+    return {"tools": tools}
 
 
-def _common(parameters: ModelParameters) -> dict[str, Any]:
+def _build_options(parameters: ModelParameters) -> dict[str, Any]:
     extra = dict(parameters.extra_body)
     options = {
         theirs: value
@@ -109,16 +102,16 @@ def _common(parameters: ModelParameters) -> dict[str, Any]:
         options["stop"] = list(parameters.stop)
     options |= extra.pop("options", {})
     body: dict[str, Any] = {"stream": True, **({"options": options} if options else {})}
-    body |= _within_context(extra)
+    body |= _forbid_truncation(extra)
     if parameters.schema is not None:
-        made = compiled(parameters.schema, GRAMMAR)
-        body["format"] = made.schema if made else dict(parameters.schema)
+        compilation = compile_schema(parameters.schema, GRAMMAR)
+        body["format"] = compilation.schema if compilation else dict(parameters.schema)
     if parameters.reasoning is not None:
         body["think"] = parameters.reasoning
     return {**body, **extra}
 
 
-def _within_context(extra: Mapping[str, Any]) -> dict[str, bool]:
+def _forbid_truncation(extra: Mapping[str, Any]) -> dict[str, bool]:
     """
     Refuse what does not fit into the context, unless ``extra`` asks for a cut.
 
@@ -159,14 +152,14 @@ class ChunkDecoder:
         """What is left when the stream has ended."""
         return self._chunks(self._lines.flush(), elapsed_s)
 
-    def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """The chunks of an answer that came as one JSON body."""
+    def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
+        """Return the chunks of an unstreamed answer, one JSON body."""
         return [self._chunk(body, elapsed_s)]
 
     def _chunks(self, lines: Sequence[bytes], elapsed_s: float) -> Iterator[StreamChunk]:
         for line in lines:
             if line.strip():
-                yield self._chunk(decoded(line), elapsed_s)
+                yield self._chunk(decode_json(line), elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk:
         if "error" in event:
@@ -183,8 +176,8 @@ class ChunkDecoder:
             thinking,
             elapsed_s,
             (event.get("done_reason") or "stop") if done else None,
-            _usage(event) if done else None,
-            _timings(event) if done else None,
+            _parse_usage(event) if done else None,
+            _parse_timings(event) if done else None,
             event,
             calls,
             self._returned(has_calls=bool(calls), done=done) if self._thoughts else (),
@@ -199,23 +192,23 @@ class ChunkDecoder:
         return (block,)
 
     def _call(self, call: Mapping[str, Any]) -> ToolCall:
-        """A call always comes whole; old servers give it no id."""
+        """Read a call, which is never sent in pieces; old servers send no id."""
         function = call.get("function") or {}
         arguments = function.get("arguments")
         return ToolCall(
-            self._ids.of(call.get("id") or ""),
+            self._ids.make_unique(call.get("id") or ""),
             function.get("name") or "",
-            text_of(arguments) or "{}",
+            serialize_arguments(arguments) or "{}",
         )
 
 
-def _usage(event: Mapping[str, Any]) -> Usage:
-    # Not the length of the prompt: from 0.30 on the count leaves out what came from the server's
-    # cache, and older servers leave the count out where the whole prompt was cached.
+def _parse_usage(event: Mapping[str, Any]) -> Usage:
+    # Not the length of the prompt: from 0.30 on the count leaves out what the server had cached,
+    # and older servers leave the count out where all of the prompt was cached.
     return Usage(event.get("prompt_eval_count"), event.get("eval_count"))
 
 
-def _timings(event: Mapping[str, Any]) -> EngineTimings:
+def _parse_timings(event: Mapping[str, Any]) -> EngineTimings:
     """Durations come in nanoseconds, and are left out where they are nought."""
     load, prompt, generation = (
         event.get(name) for name in ("load_duration", "prompt_eval_duration", "eval_duration")
@@ -227,7 +220,7 @@ def _timings(event: Mapping[str, Any]) -> EngineTimings:
     )
 
 
-def embeddings_of(reply: Mapping[str, Any]) -> Embeddings:
+def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
     """
     The vectors of an answer; one that cannot be read becomes NaN.
 

@@ -19,62 +19,67 @@ from llm_magics.attachments import ReasoningBlock
 from llm_magics.types import ChatMessage
 
 # Fields with the text of the thinking.
-_TEXTS = ("reasoning_content", "reasoning")
+_TEXT_FIELDS = ("reasoning_content", "reasoning")
 
 # Fields of a message that are sent back; those of thinking in words only with tool calls.
-FIELDS = (*_TEXTS, "reasoning_details", "extra_content")
+FIELDS = (*_TEXT_FIELDS, "reasoning_details", "extra_content")
 
 # Fields of a tool call that are sent back.
-_BESIDE = ("extra_content", "thought_signature")
+_CALL_FIELDS = ("extra_content", "thought_signature")
 
 # What Google takes for the signature of a call that one of its models did not make.
-_NOT_SIGNED = "skip_thought_signature_validator"
+_NO_SIGNATURE = "skip_thought_signature_validator"
 
 # Fields of a detail that come in pieces.
-_IN_PIECES = ("text", "summary", "data", "signature")
+_STREAMED_FIELDS = ("text", "summary", "data", "signature")
 
 
-def fields_of(message: ChatMessage, *, uses_tools: bool) -> dict[str, Any]:
+def build_message_fields(message: ChatMessage, *, uses_tools: bool) -> dict[str, Any]:
     """Return the fields of ``message`` that its service requires."""
-    made: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for block in message.reasoning_blocks:
         for name in FIELDS:
-            is_wanted = uses_tools or name not in _TEXTS
-            if name in block and is_wanted and "tool_call_id" not in block and "type" not in block:
-                made[name] = block[name]
-    return made
+            is_required = uses_tools or name not in _TEXT_FIELDS
+            if (
+                name in block
+                and is_required
+                and "tool_call_id" not in block
+                and "type" not in block
+            ):
+                fields[name] = block[name]
+    return fields
 
 
-def beside_call(message: ChatMessage, call_id: str) -> dict[str, Any]:
+def build_call_fields(message: ChatMessage, call_id: str) -> dict[str, Any]:
     """Return the extra fields of a call of ``message``, such as a signature."""
     found: dict[str, Any] = {}
     for block in message.reasoning_blocks:
         if block.get("tool_call_id") == call_id and "type" not in block:
-            found |= {name: block[name] for name in _BESIDE if name in block}
+            found |= {name: block[name] for name in _CALL_FIELDS if name in block}
     return found
 
 
-def beside(call: Mapping[str, Any]) -> dict[str, Any]:
+def extract_call_fields(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return the extra fields of a call that must be sent back with it."""
-    return {name: call[name] for name in _BESIDE if call.get(name)}
+    return {name: call[name] for name in _CALL_FIELDS if call.get(name)}
 
 
-class Thoughts:
-    """Collects what must go back with an answer, as its pieces come."""
+class ReasoningCollector:
+    """Collects the reasoning that must be sent back with an answer, from its pieces."""
 
     known = frozenset(FIELDS)
 
-    def __init__(self, origin: str, *, wanted: bool) -> None:
-        """Keep thinking in words also of an answer without tool calls if it is ``wanted``."""
+    def __init__(self, origin: str, *, has_tools: bool) -> None:
+        """Collect reasoning text of an answer without tool calls too if it ``has_tools``."""
         self._origin = origin
-        self._is_wanted = wanted
+        self._has_tools = has_tools
         self._texts: dict[str, list[str]] = {}
         self._details: list[Any] = []
         self._extra: dict[str, Any] = {}
 
     def add(self, delta: Mapping[str, Any], *, is_whole: bool = False) -> None:
         """Take what ``delta`` has; one that ``is_whole`` is a message, and no piece of one."""
-        for name in _TEXTS:
+        for name in _TEXT_FIELDS:
             if isinstance(text := delta.get(name), str):
                 self._texts.setdefault(name, []).append(text)
         if isinstance(extra := delta.get("extra_content"), Mapping):
@@ -100,7 +105,7 @@ class Thoughts:
 
     def take(self, calls: Mapping[str, Mapping[str, Any]]) -> tuple[ReasoningBlock, ...]:
         """
-        Return what must go back, once the answer is whole.
+        Return what must be sent back, once the answer is complete.
 
         Args:
             calls: the extra fields of each call, by its id.
@@ -112,7 +117,7 @@ class Thoughts:
     def _blocks(self, calls: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         if self._details:
             yield {"reasoning_details": self._details}
-        elif self._texts and (calls or self._is_wanted):
+        elif self._texts and (calls or self._has_tools):
             yield {name: "".join(pieces) for name, pieces in self._texts.items()}
         if self._extra:
             yield {"extra_content": self._extra}
@@ -123,31 +128,31 @@ class Thoughts:
 
 def _join(last: dict[str, Any], detail: Mapping[str, Any]) -> None:
     for name, value in detail.items():
-        if name in _IN_PIECES and isinstance(value, str) and isinstance(last.get(name), str):
+        if name in _STREAMED_FIELDS and isinstance(value, str) and isinstance(last.get(name), str):
             last[name] += value
         elif value is not None or name not in last:
             last[name] = value
 
 
-def without_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def remove_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the messages of a request without what was sent back of the thinking."""
-    made = []
+    stripped = []
     for message in messages:
         if message.get("role") != "assistant":
-            made.append(dict(message))
+            stripped.append(dict(message))
             continue
-        kept = {name: value for name, value in message.items() if name not in FIELDS}
-        if "tool_calls" in kept:
-            calls = kept["tool_calls"]
-            kept["tool_calls"] = [
-                {name: value for name, value in call.items() if name not in _BESIDE}
+        fields = {name: value for name, value in message.items() if name not in FIELDS}
+        if "tool_calls" in fields:
+            calls = fields["tool_calls"]
+            fields["tool_calls"] = [
+                {name: value for name, value in call.items() if name not in _CALL_FIELDS}
                 for call in calls
             ]
-        made.append(kept)
-    return made
+        stripped.append(fields)
+    return stripped
 
 
-def with_empty_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def add_empty_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the messages of a request, with empty thinking where calls have none."""
     return [
         {**message, "reasoning_content": ""}
@@ -157,18 +162,18 @@ def with_empty_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str
     ]
 
 
-def with_no_signature(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def mark_missing_signatures(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     Return the messages of a request, the first call of each marked where it has no signature.
 
-    The mark is Google's own for calls that another model made.
+    The mark is Google's own for calls by another model.
     """
-    made = []
+    marked = []
     for message in messages:
         calls = message.get("tool_calls")
         if calls and not any(call.get("extra_content") for call in calls):
-            first = {**calls[0], "extra_content": {"google": {"thought_signature": _NOT_SIGNED}}}
-            made.append({**message, "tool_calls": [first, *calls[1:]]})
+            first = {**calls[0], "extra_content": {"google": {"thought_signature": _NO_SIGNATURE}}}
+            marked.append({**message, "tool_calls": [first, *calls[1:]]})
         else:
-            made.append(dict(message))
-    return made
+            marked.append(dict(message))
+    return marked

@@ -1,11 +1,8 @@
 """
-OpenAI's Responses API.
+OpenAI's Responses API: requests with their input items, and the events of a response.
 
-Source: https://platform.openai.com/docs/api-reference/responses and /responses-streaming.
-
-The input items of a request to OpenAI's Responses.
-
-Source: https://platform.openai.com/docs/guides/reasoning and /guides/function-calling.
+Sources: https://platform.openai.com/docs/api-reference/responses and /responses-streaming,
+https://platform.openai.com/docs/guides/reasoning and /guides/function-calling.
 """
 
 from __future__ import annotations
@@ -18,14 +15,30 @@ from llm_magics._util.text import count_or_none
 from llm_magics.attachments import ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
-from llm_magics.wire.decoders import EventChunkDecoder, InStreamError, decoded, is_error
-from llm_magics.wire.openai_chat import function_of, reasoning_tokens_of, schema_format
-from llm_magics.wire.schema_dialects import OPENAI, Dialect
+from llm_magics.wire.decoders import (
+    DONE,
+    EventChunkDecoder,
+    InStreamError,
+    count_reasoning_tokens,
+    decode_json,
+    is_error_body,
+)
+from llm_magics.wire.openai_chat import build_schema_format
+from llm_magics.wire.schema_dialects import OPENAI, Dialect, build_function
 from llm_magics.wire.sse import ServerEvent
-from llm_magics.wire.tool_calls import CallIds, text_of
+from llm_magics.wire.tool_calls import CallIds, serialize_arguments
+
+# Included in the answer, so that reasoning can be sent back without being stored at the service.
+ENCRYPTED_REASONING = "reasoning.encrypted_content"
+
+_TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
+_SUMMARY = "response.reasoning_summary_text.delta"
+_THINKING = frozenset({"response.reasoning_text.delta", _SUMMARY})
+_CALL_PIECES = frozenset({"response.function_call_arguments.delta", "response.output_item.added"})
+_LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
-def items_of(message: ChatMessage, *, is_stored: bool = False) -> list[dict[str, Any]]:
+def build_input_items(message: ChatMessage, *, is_stored: bool = False) -> list[dict[str, Any]]:
     """
     Return the items of a message.
 
@@ -33,14 +46,14 @@ def items_of(message: ChatMessage, *, is_stored: bool = False) -> list[dict[str,
     nothing to it, and is dropped.
     """
     if message.role == "tool":
-        return [_result(message)]
+        return [_encode_result(message)]
     blocks = [block for block in message.reasoning_blocks if isinstance(block.get("type"), str)]
     reasoning = [block for block in blocks if block["type"] == "reasoning"]
-    kept = [block for block in reasoning if is_stored or block.get("encrypted_content")]
-    if kept and len(blocks) > len(reasoning):  # with all items that followed it
-        is_whole = len(kept) == len(reasoning) and _is_all_of(blocks, message)
-        return [dict(block) for block in blocks] if is_whole else _written(message)
-    return [*map(dict, kept), *_written(message)]
+    returned = [block for block in reasoning if is_stored or block.get("encrypted_content")]
+    if returned and len(blocks) > len(reasoning):  # with all items that followed it
+        is_whole = len(returned) == len(reasoning) and _is_all_of(blocks, message)
+        return [dict(block) for block in blocks] if is_whole else _encode_message(message)
+    return [*map(dict, returned), *_encode_message(message)]
 
 
 def _is_all_of(blocks: Sequence[Mapping[str, Any]], message: ChatMessage) -> bool:
@@ -55,14 +68,14 @@ def _is_all_of(blocks: Sequence[Mapping[str, Any]], message: ChatMessage) -> boo
     return text == message.content and calls == [call.id for call in message.tool_calls]
 
 
-def _written(message: ChatMessage) -> list[dict[str, Any]]:
+def _encode_message(message: ChatMessage) -> list[dict[str, Any]]:
     """A message and its calls, without the service's own names for them."""
     items: list[dict[str, Any]] = []
     kind = "output_text" if message.role == "assistant" else "input_text"
     content: list[dict[str, Any]] = []
     if message.content:
         content.append({"type": kind, "text": message.content})
-    content += _images(message)
+    content += _encode_images(message)
     if content:
         items.append({"role": message.role, "content": content})
     return items + [
@@ -76,31 +89,19 @@ def _written(message: ChatMessage) -> list[dict[str, Any]]:
     ]
 
 
-def _result(message: ChatMessage) -> dict[str, Any]:
+def _encode_result(message: ChatMessage) -> dict[str, Any]:
     output: Any = message.content
     if message.images:
         text = [{"type": "input_text", "text": output}] if output else []
-        output = [*text, *_images(message)]
+        output = [*text, *_encode_images(message)]
     return {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
 
 
-def _images(message: ChatMessage) -> list[dict[str, Any]]:
+def _encode_images(message: ChatMessage) -> list[dict[str, Any]]:
     return [{"type": "input_image", "image_url": image.as_url} for image in message.images]
 
 
-# What is asked for beyond the answer, so that it can be sent back without being stored there.
-ENCRYPTED = "reasoning.encrypted_content"
-
-_DONE = b"[DONE]"
-
-_TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
-_SUMMARY = "response.reasoning_summary_text.delta"
-_THINKING = frozenset({"response.reasoning_text.delta", _SUMMARY})
-_CALL_PIECES = frozenset({"response.function_call_arguments.delta", "response.output_item.added"})
-_LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
-
-
-def responses_request(
+def build_responses_request(
     messages: Sequence[ChatMessage],
     model: str,
     parameters: ModelParameters,
@@ -109,10 +110,10 @@ def responses_request(
     reasons: bool = True,
 ) -> dict[str, Any]:
     """
-    The body of ``POST /responses``. Nothing is kept at the service.
+    Return the body of ``POST /responses``. Nothing is stored at the service.
 
-    Its thinking is asked for in encrypted form, to be sent back with the answer, unless the
-    model is known not to reason.
+    Reasoning is requested in encrypted form, to be sent back with the answer, unless the model
+    is known not to reason.
     """
     is_stored = bool(parameters.extra_body.get("store"))
     system = "\n\n".join(each.content for each in messages if each.role == "system")
@@ -122,34 +123,34 @@ def responses_request(
             item
             for each in messages
             if each.role != "system"
-            for item in items_of(each, is_stored=is_stored)
+            for item in build_input_items(each, is_stored=is_stored)
         ],
         "stream": True,
         "store": False,
     }
     if reasons:
-        body["include"] = [ENCRYPTED]
-    given = {
+        body["include"] = [ENCRYPTED_REASONING]
+    options = {
         "instructions": system or None,
         "temperature": parameters.temperature,
         "top_p": parameters.top_p,
         "max_output_tokens": parameters.max_tokens,
     }
-    body |= {name: value for name, value in given.items() if value is not None}
+    body |= {name: value for name, value in options.items() if value is not None}
     if parameters.tools:
-        body["tools"] = [{"type": "function", **function_of(tool)} for tool in parameters.tools]
+        body["tools"] = [{"type": "function", **build_function(tool)} for tool in parameters.tools]
     if parameters.tool_choice:
-        body["tool_choice"] = _choice(parameters.tool_choice)
+        body["tool_choice"] = _encode_choice(parameters.tool_choice)
     if parameters.schema is not None:
-        told = schema_format(parameters.schema, dialect)
-        body["text"] = {"format": {"type": "json_schema", **told}}
+        format_ = build_schema_format(parameters.schema, dialect)
+        body["text"] = {"format": {"type": "json_schema", **format_}}
     if parameters.reasoning:
         effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"
         body["reasoning"] = {"effort": effort, "summary": "auto"}
     return {**body, **parameters.extra_body}
 
 
-def _choice(choice: str) -> Any:
+def _encode_choice(choice: str) -> Any:
     if choice in ("auto", "none", "required"):
         return choice
     return {"type": "function", "name": choice}
@@ -172,20 +173,20 @@ class ChunkDecoder(EventChunkDecoder):
         self._has_reasoned = False
         self._calls = 0
 
-    def whole(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """The chunks of a response that came as one JSON body."""
+    def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
+        """Return the chunks of an unstreamed response, one JSON body."""
         if not isinstance(body.get("output"), list):
             raise InStreamError(body)
         self.finished = True
-        chunks = [self._whole_item(item, body, elapsed_s) for item in body["output"]]
+        chunks = [self._full_item(item, body, elapsed_s) for item in body["output"]]
         last = self._last(body, body, elapsed_s)
         return [*(chunk for chunk in chunks if chunk is not None), last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
-        if event.data == _DONE:
+        if event.data == DONE:
             return None
-        body = decoded(event.data)
-        if not isinstance(body, dict) or ("type" not in body and is_error(body)):
+        body = decode_json(event.data)
+        if not isinstance(body, dict) or ("type" not in body and is_error_body(body)):
             raise InStreamError(body)
         return self._chunk(body, elapsed_s)
 
@@ -210,7 +211,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _item(
         self, item: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
     ) -> StreamChunk | None:
-        """What a whole item holds: from the first reasoning on, all items go back as they are."""
+        """Read a complete item: from the first reasoning on, all items are sent back unchanged."""
         kind = item.get("type")
         self._has_reasoned = self._has_reasoned or kind == "reasoning"
         blocks = (ReasoningBlock(item, self._origin),) if self._has_reasoned else ()
@@ -221,13 +222,13 @@ class ChunkDecoder(EventChunkDecoder):
 
     def _call(self, item: Mapping[str, Any]) -> ToolCall:
         self._calls += 1
-        call = call_of(item)
-        return replace(call, id=self._ids.of(call.id))
+        call = parse_call(item)
+        return replace(call, id=self._ids.make_unique(call.id))
 
-    def _whole_item(
+    def _full_item(
         self, item: Mapping[str, Any], body: dict[str, Any], elapsed_s: float
     ) -> StreamChunk | None:
-        """An output item that came at once: of a message its text, of thinking its words too."""
+        """Read an item of an unstreamed response: the text of a message, the words of reasoning."""
         parts = item.get("content") or ()
         chunk = self._item(item, body, elapsed_s)
         if item.get("type") == "message":
@@ -243,7 +244,7 @@ class ChunkDecoder(EventChunkDecoder):
         self, response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
     ) -> StreamChunk:
         """The end; some servers tell of calls only there."""
-        last = _last(response, event, elapsed_s)
+        last = _decode_last(response, event, elapsed_s)
         output = response.get("output")
         items = output if isinstance(output, list) else []
         calls = [item for item in items if item.get("type") == "function_call"]
@@ -257,29 +258,31 @@ def _is_of_call(event: Mapping[str, Any]) -> bool:
     return item is None or item.get("type") == "function_call"
 
 
-def call_of(item: Mapping[str, Any]) -> ToolCall:
+def parse_call(item: Mapping[str, Any]) -> ToolCall:
     """The call in an output item."""
-    arguments = text_of(item.get("arguments"))
+    arguments = serialize_arguments(item.get("arguments"))
     return ToolCall(item.get("call_id") or "", item.get("name") or "", arguments)
 
 
-def _last(response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float) -> StreamChunk:
+def _decode_last(
+    response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
+) -> StreamChunk:
     if response.get("status") == "failed" or response.get("error"):
         raise InStreamError({"error": response.get("error") or {"message": "the response failed"}})
     usage = response.get("usage")
-    finish_reason = finish_of(response)
+    finish_reason = parse_finish_reason(response)
     return StreamChunk(
         "",
         "",
         elapsed_s,
         finish_reason,
-        usage_of(usage, response.get("service_tier")) if usage else None,
+        parse_usage(usage, response.get("service_tier")) if usage else None,
         None,
         event,
     )
 
 
-def finish_of(response: Mapping[str, Any]) -> str:
+def parse_finish_reason(response: Mapping[str, Any]) -> str:
     """Why it ended, in the words of chat completions."""
     status = response.get("status") or "completed"
     if status == "incomplete":
@@ -306,9 +309,9 @@ def _is_refusal(part: Mapping[str, Any]) -> bool:
     return part.get("type") == "refusal" or bool(part.get("refusal"))
 
 
-def usage_of(usage: Mapping[str, Any], tier: str | None = None) -> Usage:
+def parse_usage(usage: Mapping[str, Any], tier: str | None = None) -> Usage:
     """Return the tokens of a response, and the tier by which they are billed."""
     cached = (usage.get("input_tokens_details") or {}).get("cached_tokens")
-    thought = reasoning_tokens_of(usage)
+    thought = count_reasoning_tokens(usage)
     read, written = usage.get("input_tokens"), usage.get("output_tokens")
     return Usage(read, written, cached, None, thought, tier)

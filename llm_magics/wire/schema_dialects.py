@@ -19,8 +19,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llm_magics.parameters import Tool
 from llm_magics.schemas import is_strict
-from llm_magics.wire.schema_forms import Flat, Inexpressible, JSONSchema, flattened, type_of
+from llm_magics.wire.schema_forms import (
+    FlatSchema,
+    InexpressibleSchemaError,
+    JSONSchema,
+    flatten_schema,
+    get_json_type,
+)
 
 # The field that holds an answer whose schema is not one of an object.
 WRAPPER = "answer"
@@ -28,16 +35,18 @@ WRAPPER = "answer"
 _FORMATS = frozenset(
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"]
 )
-_NUMBERS = frozenset(["multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
+_NUMBER_LIMITS = frozenset(
+    ["multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]
+)
 
 # Keywords that say nothing about the value, or that the compiler itself has dealt with.
-_SILENT = frozenset(
+_IGNORED = frozenset(
     ["$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "examples", "deprecated",
      "readOnly", "writeOnly"]
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """
     What one service accepts.
@@ -47,31 +56,31 @@ class Dialect:
         requires_all: a property that may be left out is required, and may be null.
         keywords: limits that it understands; any other becomes a part of the description.
         formats: of strings.
-        most_min_items: the largest ``minItems`` that it takes, if it takes any.
+        max_min_items: the largest ``minItems`` that it takes, if it takes any.
         has_recursion: whether a schema may refer to itself.
         wraps: whether the root must be an object.
         types_enums: whether ``enum`` needs a ``type`` beside it.
         falls_back: what it cannot express may be sent as it is, without a guarantee.
-        most_properties, most_levels, most_values, most_characters: the bounds of a schema.
+        max_properties, max_levels, max_values, max_characters: the bounds of a schema.
     """
 
     is_strict: bool = True
     requires_all: bool = True
     keywords: frozenset[str] = frozenset()
     formats: frozenset[str] = frozenset()
-    most_min_items: int | None = None
+    max_min_items: int | None = None
     has_recursion: bool = True
     wraps: bool = True
     types_enums: bool = True
     falls_back: bool = True
-    most_properties: int = 5000
-    most_levels: int = 10
-    most_values: int = 1000
-    most_characters: int = 120_000
+    max_properties: int = 5000
+    max_levels: int = 10
+    max_values: int = 1000
+    max_characters: int = 120_000
 
 
 OPENAI = Dialect(
-    keywords=_NUMBERS | {"pattern", "format", "minItems", "maxItems"}, formats=_FORMATS
+    keywords=_NUMBER_LIMITS | {"pattern", "format", "minItems", "maxItems"}, formats=_FORMATS
 )
 # Azure's own documentation lists every limit as unsupported; so do services that pass a schema on.
 PLAIN = Dialect()
@@ -82,39 +91,40 @@ ANTHROPIC = Dialect(
     requires_all=False,
     keywords=frozenset({"format", "minItems"}),
     formats=_FORMATS | {"uri"},
-    most_min_items=1,
+    max_min_items=1,
     has_recursion=False,
     types_enums=False,
     falls_back=False,
 )
 CEREBRAS = Dialect(
-    has_recursion=False, falls_back=False, most_properties=500, most_values=500,
-    most_characters=5000,
+    has_recursion=False, falls_back=False, max_properties=500, max_values=500,
+    max_characters=5000,
 )  # fmt: skip
 # Engines that turn the schema into a grammar take nearly all of it, and any root.
 GRAMMAR = Dialect(
     is_strict=False,
     requires_all=False,
-    keywords=_NUMBERS | {"pattern", "format", "minItems", "maxItems", "minLength", "maxLength"},
+    keywords=_NUMBER_LIMITS
+    | {"pattern", "format", "minItems", "maxItems", "minLength", "maxLength"},
     formats=_FORMATS | {"uri"},
     wraps=False,
-    most_levels=100,
+    max_levels=100,
 )
 # A service that only promises some JSON object: the schema itself stands in the prompt.
 JSON_OBJECT = Dialect(is_strict=False, requires_all=False)
 
-# Repetitions beyond this make a grammar that llama.cpp refuses or reads for minutes.
-_MOST_REPETITIONS = 500
+# More repetitions make a grammar that llama.cpp rejects or parses for minutes.
+_MAX_REPETITIONS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledSchema:
     """
     A schema for one service.
 
     Attributes:
         schema: as it is sent.
-        is_strict: whether the service may be told to follow it strictly.
+        is_strict: whether ``strict`` may be set.
         is_wrapped: whether the answer comes in the field ``WRAPPER`` of an object.
     """
 
@@ -123,7 +133,7 @@ class Compiled:
     is_wrapped: bool
 
 
-def compiled(schema: Mapping[str, Any], dialect: Dialect) -> Compiled | None:
+def compile_schema(schema: Mapping[str, Any], dialect: Dialect) -> CompiledSchema | None:
     """
     Return ``schema`` in ``dialect``; ``None`` where the service cannot be bound to it.
 
@@ -131,8 +141,8 @@ def compiled(schema: Mapping[str, Any], dialect: Dialect) -> Compiled | None:
     {'enum': ['a', 'b'], 'type': 'string'}
     """
     try:
-        flat = flattened(schema)
-    except Inexpressible:
+        flat = flatten_schema(schema)
+    except InexpressibleSchemaError:
         return None
     if flat.definitions and not dialect.has_recursion:
         return None
@@ -140,21 +150,25 @@ def compiled(schema: Mapping[str, Any], dialect: Dialect) -> Compiled | None:
         dialect = OPENAI
     compiler = _Compiler(dialect)
     try:
-        body = compiler.compile(_root_of(flat))
+        body = compiler.compile(_find_root(flat))
         definitions = {name: compiler.compile(each) for name, each in flat.definitions.items()}
-    except Inexpressible:
+    except InexpressibleSchemaError:
         if not dialect.falls_back:
             return None
-        body, definitions, may_be_strict = _root_of(flat), dict(flat.definitions), False
+        body, definitions, may_be_strict = _find_root(flat), dict(flat.definitions), False
     else:
         is_closed = dialect is not UNKNOWN and is_strict([body, definitions])
         may_be_strict = dialect.is_strict or is_closed
     is_wrapped = dialect.wraps and not _is_object(body)
     if is_wrapped:
-        body = _wrapped(body)
+        body = _wrap(body)
     if definitions:
         body = {**body, "$defs": definitions}
-    return Compiled(body, may_be_strict, is_wrapped) if _fits(body, dialect) else None
+    return (
+        CompiledSchema(body, may_be_strict, is_wrapped)
+        if _is_within_bounds(body, dialect)
+        else None
+    )
 
 
 def _requires_all(schema: Any) -> bool:
@@ -166,13 +180,13 @@ def _requires_all(schema: Any) -> bool:
     )
 
 
-def _root_of(flat: Flat) -> JSONSchema:
+def _find_root(flat: FlatSchema) -> JSONSchema:
     """The schema itself, also where it is one of its own definitions."""
     reference = str(flat.schema.get("$ref", ""))
     return flat.definitions.get(reference.removeprefix("#/$defs/"), flat.schema)
 
 
-def tool_parameters(schema: Mapping[str, Any]) -> JSONSchema:
+def convert_tool_schema(schema: Mapping[str, Any]) -> JSONSchema:
     """
     Return the schema of a tool's arguments as services accept it.
 
@@ -180,20 +194,20 @@ def tool_parameters(schema: Mapping[str, Any]) -> JSONSchema:
     that cannot be rewritten is sent as it is.
     """
     try:
-        flat = flattened(schema)
-    except Inexpressible:
+        flat = flatten_schema(schema)
+    except InexpressibleSchemaError:
         return dict(schema)
-    body = _root_of(flat)
+    body = _find_root(flat)
     body = body if _is_object(body) else {**body, "type": "object"}
     return {**body, "$defs": dict(flat.definitions)} if flat.definitions else body
 
 
-def unwrapped(value: Any) -> Any:
+def unwrap_answer(value: Any) -> Any:
     """Return the value inside the object that `compiled` wrapped around it, if it is wrapped."""
     return value[WRAPPER] if isinstance(value, dict) and set(value) == {WRAPPER} else value
 
 
-def _wrapped(body: JSONSchema) -> JSONSchema:
+def _wrap(body: JSONSchema) -> JSONSchema:
     return {
         "type": "object",
         "properties": {WRAPPER: body},
@@ -218,10 +232,10 @@ class _Compiler:
             return {"$ref": schema["$ref"]}
         if "anyOf" in schema:
             branches = [self.compile(each) for each in schema["anyOf"]]
-            made: JSONSchema = {
+            compiled: JSONSchema = {
                 "anyOf": [b for n, b in enumerate(branches) if b not in branches[:n]]
             }
-            return _described(made, schema, {"anyOf"})
+            return _add_description(compiled, schema, {"anyOf"})
         if "enum" in schema:
             return self._values(schema)
         kind = schema.get("type")
@@ -231,19 +245,19 @@ class _Compiler:
             return self._array(schema)
         if not isinstance(kind, str):
             if self._dialect.is_strict:
-                raise Inexpressible
+                raise InexpressibleSchemaError
             return self._with_limits({}, schema, set())
         return self._with_limits({"type": kind}, schema, {"type"})
 
     def _values(self, schema: JSONSchema) -> JSONSchema:
         values = schema["enum"]
         if any(isinstance(each, dict | list) for each in values) and self._dialect.is_strict:
-            raise Inexpressible
-        made: JSONSchema = {"enum": list(values)}
-        kinds = list(dict.fromkeys(map(type_of, values)))
+            raise InexpressibleSchemaError
+        compiled: JSONSchema = {"enum": list(values)}
+        kinds = list(dict.fromkeys(map(get_json_type, values)))
         if self._dialect.types_enums and kinds:
-            made["type"] = kinds[0] if len(kinds) == 1 else kinds
-        return _described(made, schema, {"enum", "type"})
+            compiled["type"] = kinds[0] if len(kinds) == 1 else kinds
+        return _add_description(compiled, schema, {"enum", "type"})
 
     def _object(self, schema: JSONSchema) -> JSONSchema:
         dialect = self._dialect
@@ -252,20 +266,20 @@ class _Compiler:
         is_open = bool(more) or "patternProperties" in schema or (not properties and more is None)
         done = {"type", "properties", "required", "additionalProperties"}
         if not dialect.is_strict:
-            kept = {name: schema[name] for name in done if name in schema}
+            fields = {name: schema[name] for name in done if name in schema}
             if properties:
-                kept["properties"] = {
+                fields["properties"] = {
                     name: self.compile(each) for name, each in properties.items()
                 }
             if isinstance(more, dict):
-                kept["additionalProperties"] = self.compile(more)
+                fields["additionalProperties"] = self.compile(more)
             if "patternProperties" in schema:  # a grammar knows none, and must leave room for them
-                kept.pop("additionalProperties", None)
-            return self._with_limits(kept, schema, done)
+                fields.pop("additionalProperties", None)
+            return self._with_limits(fields, schema, done)
         if is_open:
-            raise Inexpressible
+            raise InexpressibleSchemaError
         required = schema.get("required") or []
-        made: JSONSchema = {
+        compiled: JSONSchema = {
             "type": "object",
             "properties": {
                 name: self._property(each, is_optional=name not in required)
@@ -275,36 +289,36 @@ class _Compiler:
             "additionalProperties": False,
         }
         if not dialect.requires_all and "required" not in schema:
-            del made["required"]
-        return self._with_limits(made, schema, done)
+            del compiled["required"]
+        return self._with_limits(compiled, schema, done)
 
     def _property(self, schema: JSONSchema, *, is_optional: bool) -> JSONSchema:
-        made = self.compile(schema)
-        return nullable(made) if is_optional and self._dialect.requires_all else made
+        compiled = self.compile(schema)
+        return make_nullable(compiled) if is_optional and self._dialect.requires_all else compiled
 
     def _array(self, schema: JSONSchema) -> JSONSchema:
         items, first = schema.get("items"), schema.get("prefixItems")
-        made: JSONSchema = {"type": "array"}
+        compiled: JSONSchema = {"type": "array"}
         done = {"type", "items"}
         if first and not self._dialect.is_strict:
-            made["prefixItems"] = [self.compile(each) for each in first]
+            compiled["prefixItems"] = [self.compile(each) for each in first]
             done.add("prefixItems")
         elif first:  # a tuple, as a list of whatever stands in it
             kinds = [self.compile(each) for each in first]
             kinds += [self.compile(items)] if isinstance(items, dict) and items else []
             kinds = [each for number, each in enumerate(kinds) if each not in kinds[:number]]
-            made["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+            compiled["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
             done.add("prefixItems")
-        if isinstance(items, dict) and "items" not in made:
-            made["items"] = self.compile(items)
-        if "items" not in made and self._dialect.is_strict:
-            raise Inexpressible
-        return self._with_limits(made, schema, done)
+        if isinstance(items, dict) and "items" not in compiled:
+            compiled["items"] = self.compile(items)
+        if "items" not in compiled and self._dialect.is_strict:
+            raise InexpressibleSchemaError
+        return self._with_limits(compiled, schema, done)
 
-    def _with_limits(self, made: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
-        """``made`` with the limits of ``schema`` that are understood; the rest is described."""
+    def _with_limits(self, compiled: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
+        """``compiled`` with the limits of ``schema`` that are understood; the rest is described."""
         taken = {name: value for name, value in schema.items() if self._takes(name, value)}
-        return _described({**made, **taken}, schema, done | set(taken))
+        return _add_description({**compiled, **taken}, schema, done | set(taken))
 
     def _takes(self, name: str, value: Any) -> bool:
         dialect = self._dialect
@@ -312,16 +326,16 @@ class _Compiler:
             return False
         if name == "format":
             return value in dialect.formats
-        if name == "minItems" and dialect.most_min_items is not None:
-            return bool(value <= dialect.most_min_items)
+        if name == "minItems" and dialect.max_min_items is not None:
+            return bool(value <= dialect.max_min_items)
         if dialect.is_strict:
             return True
-        if name == "pattern":  # a grammar matches the whole text
+        if name == "pattern":  # a grammar matches all of the text
             return str(value).startswith("^") and str(value).endswith("$")
-        return name in _NUMBERS or value <= _MOST_REPETITIONS
+        return name in _NUMBER_LIMITS or value <= _MAX_REPETITIONS
 
 
-def nullable(schema: JSONSchema) -> JSONSchema:
+def make_nullable(schema: JSONSchema) -> JSONSchema:
     """Return ``schema``, accepting null too."""
     if schema.get("type") == "null" or None in schema.get("enum", ()):
         return schema
@@ -335,26 +349,26 @@ def nullable(schema: JSONSchema) -> JSONSchema:
     return {"anyOf": [inner, {"type": "null"}], **about}
 
 
-def _described(made: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
-    """``made`` with title and description of ``schema``, and its other keywords in words."""
+def _add_description(compiled: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
+    """``compiled`` with title and description of ``schema``, and its other keywords in words."""
     for name in ("description", "title"):
         if name in schema:
-            made[name] = schema[name]
+            compiled[name] = schema[name]
     left = {
         name: value
         for name, value in schema.items()
-        if name not in done | _SILENT | {"description", "title"}
+        if name not in done | _IGNORED | {"description", "title"}
     }
     if left.get("default", 0) is None:
         del left["default"]
     if left:
-        told = ", ".join(f"{name}: {_text(value)}" for name, value in left.items())
-        before = f"{made['description']}\n\n" if made.get("description") else ""
-        made["description"] = f"{before}{{{told}}}"
-    return made
+        listed = ", ".join(f"{name}: {_to_text(value)}" for name, value in left.items())
+        before = f"{compiled['description']}\n\n" if compiled.get("description") else ""
+        compiled["description"] = f"{before}{{{listed}}}"
+    return compiled
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
 
@@ -368,7 +382,7 @@ def _walk(schema: Any) -> Iterator[dict[str, Any]]:
             yield from _walk(each)
 
 
-def _fits(body: JSONSchema, dialect: Dialect) -> bool:
+def _is_within_bounds(body: JSONSchema, dialect: Dialect) -> bool:
     """Whether a schema stays within the service's bounds."""
     properties = values = characters = 0
     for each in _walk(body):
@@ -379,18 +393,23 @@ def _fits(body: JSONSchema, dialect: Dialect) -> bool:
             values += len(listed)
             characters += sum(len(str(value)) for value in listed)
     return (
-        properties <= dialect.most_properties
-        and values <= dialect.most_values
-        and characters <= dialect.most_characters
-        and _levels(body) <= dialect.most_levels
+        properties <= dialect.max_properties
+        and values <= dialect.max_values
+        and characters <= dialect.max_characters
+        and _count_levels(body) <= dialect.max_levels
     )
 
 
-def _levels(schema: Any) -> int:
+def _count_levels(schema: Any) -> int:
     """How deep objects are nested in ``schema``."""
     if isinstance(schema, list):
-        return max(map(_levels, schema), default=0)
+        return max(map(_count_levels, schema), default=0)
     if not isinstance(schema, dict):
         return 0
-    inside = max(map(_levels, schema.values()), default=0)
+    inside = max(map(_count_levels, schema.values()), default=0)
     return inside + (schema.get("type") == "object")
+
+
+def build_function(tool: Tool) -> dict[str, Any]:
+    """Return the description of a tool's function, with its schema as services accept it."""
+    return {**tool.as_dict(), "parameters": convert_tool_schema(tool.parameters)}

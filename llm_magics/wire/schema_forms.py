@@ -20,7 +20,7 @@ _BY_NAME = ("properties", "patternProperties")
 _LISTED = ("anyOf", "prefixItems")
 
 # By which type a keyword is about, to part a schema of several types.
-_ABOUT = {
+_KEYWORDS = {
     "object": frozenset(
         ["properties", "required", "additionalProperties", "patternProperties", "propertyNames",
          "minProperties", "maxProperties"]
@@ -33,29 +33,29 @@ _ABOUT = {
         ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]
     ),
 }  # fmt: skip
-_ABOUT["integer"] = _ABOUT["number"]
+_KEYWORDS["integer"] = _KEYWORDS["number"]
 _ANNOTATIONS = ("description", "title", "default", "examples")
 
 # Definitions are inlined, and a discriminator only repeats what the branches say.
-_BESIDE = frozenset(["$defs", "definitions", "discriminator"])
+_DROPPED = frozenset(["$defs", "definitions", "discriminator"])
 
 # The inlined schema may grow with each reference to what itself refers; more is not sent.
-_MOST_SCHEMAS = 20_000
+_MAX_SCHEMAS = 20_000
 
 
-class Inexpressible(Exception):  # noqa: N818 (it never leaves the compiler)
+class InexpressibleSchemaError(Exception):
     """A schema has no form in a dialect."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class FlatSchema:
     """A schema in one form; ``definitions`` are those that refer to themselves."""
 
     schema: JSONSchema
     definitions: Mapping[str, JSONSchema]
 
 
-def flattened(schema: Mapping[str, Any]) -> Flat:
+def flatten_schema(schema: Mapping[str, Any]) -> FlatSchema:
     """
     Return ``schema`` in one form.
 
@@ -63,11 +63,11 @@ def flattened(schema: Mapping[str, Any]) -> Flat:
         Inexpressible: it refers to nothing, to another document, or contradicts itself.
     """
     work = _Flattener(schema)
-    body = work.flat(dict(schema), ())
-    return Flat(body, work.definitions)
+    body = work.flatten(dict(schema), ())
+    return FlatSchema(body, work.definitions)
 
 
-def type_of(value: Any) -> str:
+def get_json_type(value: Any) -> str:
     """Return the JSON type of a value."""
     if value is None:
         return "null"
@@ -80,67 +80,69 @@ def type_of(value: Any) -> str:
 class _Flattener:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
-        self._recursive = _recursive_in(root)
+        self._recursive = _find_recursive(root)
         self._names: dict[str, str] = {}
         self._seen = 0
         self.definitions: dict[str, JSONSchema] = {}
 
-    def flat(self, schema: Any, within: tuple[str, ...]) -> JSONSchema:
+    def flatten(self, schema: Any, within: tuple[str, ...]) -> JSONSchema:
         """Return ``schema`` in one form; ``within`` are the references that led to it."""
         self._seen += 1
-        if self._seen > _MOST_SCHEMAS:
-            raise Inexpressible
+        if self._seen > _MAX_SCHEMAS:
+            raise InexpressibleSchemaError
         if schema is True:
             return {}
         if not isinstance(schema, Mapping):
-            raise Inexpressible
-        made = {name: value for name, value in schema.items() if name not in _BESIDE}
-        reference = made.pop("$ref", None)
+            raise InexpressibleSchemaError
+        form = {name: value for name, value in schema.items() if name not in _DROPPED}
+        reference = form.pop("$ref", None)
         if reference is not None:
-            return self._referred(reference, made, within)
-        parts = made.pop("allOf", None) or ()
-        if (either := made.pop("oneOf", None)) is not None:
+            return self._resolve(reference, form, within)
+        parts = form.pop("allOf", None) or ()
+        if (either := form.pop("oneOf", None)) is not None:
             parts = [*parts, {"anyOf": either}]
         for part in parts:
-            made = merged(made, self.flat(part, within))
-        made = self._inside(made, within)
-        return _parted(_valued(made))
+            form = merge_schemas(form, self.flatten(part, within))
+        form = self._flatten_parts(form, within)
+        return _split_types(_normalize_values(form))
 
-    def _referred(self, reference: Any, beside: JSONSchema, within: tuple[str, ...]) -> JSONSchema:
+    def _resolve(self, reference: Any, beside: JSONSchema, within: tuple[str, ...]) -> JSONSchema:
         """Return what a reference leads to, with what stands beside it."""
         if reference not in self._recursive:
-            found = self.flat(resolved(self._root, reference), (*within, reference))
-            return merged(found, self.flat(beside, within)) if beside else found
+            found = self.flatten(resolve_reference(self._root, reference), (*within, reference))
+            return merge_schemas(found, self.flatten(beside, within)) if beside else found
         if any(name not in _ANNOTATIONS for name in beside):
-            raise Inexpressible
+            raise InexpressibleSchemaError
         if reference not in self._names:
             last = unquote(str(reference).rpartition("/")[2]).strip("#") or "root"
             name = last if last not in self._names.values() else f"{last}_{len(self._names)}"
             self._names[reference] = name
-            found = dict(resolved(self._root, reference))
-            definition = self.flat(found, (reference,))
+            found = dict(resolve_reference(self._root, reference))
+            definition = self.flatten(found, (reference,))
             if "$ref" in definition:  # a reference to itself alone says nothing
-                raise Inexpressible
+                raise InexpressibleSchemaError
             self.definitions[name] = definition
         return {"$ref": f"#/$defs/{self._names[reference]}"}
 
-    def _inside(self, schema: JSONSchema, within: tuple[str, ...]) -> JSONSchema:
-        made = dict(schema)
+    def _flatten_parts(self, schema: JSONSchema, within: tuple[str, ...]) -> JSONSchema:
+        flattened = dict(schema)
         for name in _ONE:
-            if isinstance(made.get(name), Mapping):
-                made[name] = self.flat(made[name], within)
-            elif name == "items" and made.get(name) is True:
-                made[name] = {}
+            if isinstance(flattened.get(name), Mapping):
+                flattened[name] = self.flatten(flattened[name], within)
+            elif name == "items" and flattened.get(name) is True:
+                flattened[name] = {}
         for name in _BY_NAME:
-            if isinstance(made.get(name), Mapping):
-                made[name] = {key: self.flat(each, within) for key, each in made[name].items()}
+            if isinstance(flattened.get(name), Mapping):
+                flattened[name] = {
+                    key: self.flatten(each, within) for key, each in flattened[name].items()
+                }
         for name in _LISTED:
-            if isinstance(made.get(name), list):
-                made[name] = [self.flat(each, within) for each in made[name]]
-        return made
+            if isinstance(flattened.get(name), list):
+                flattened[name] = [self.flatten(each, within) for each in flattened[name]]
+        return flattened
 
 
-def resolved(root: Mapping[str, Any], reference: Any) -> Any:
+def resolve_reference(root: Mapping[str, Any], reference: Any) -> Any:
     """
     Return the part of ``root`` that a local reference names.
 
@@ -148,7 +150,7 @@ def resolved(root: Mapping[str, Any], reference: Any) -> Any:
         Inexpressible: there is none.
     """
     if not isinstance(reference, str) or not reference.startswith("#"):
-        raise Inexpressible
+        raise InexpressibleSchemaError
     found: Any = root
     for part in reference.removeprefix("#").strip("/").split("/"):
         key = unquote(part).replace("~1", "/").replace("~0", "~")
@@ -159,26 +161,26 @@ def resolved(root: Mapping[str, Any], reference: Any) -> Any:
         elif isinstance(found, Mapping) and key in found:
             found = found[key]
         else:
-            raise Inexpressible
+            raise InexpressibleSchemaError
     if not isinstance(found, Mapping):
-        raise Inexpressible
+        raise InexpressibleSchemaError
     return found
 
 
-def _recursive_in(root: Mapping[str, Any]) -> set[str]:
+def _find_recursive(root: Mapping[str, Any]) -> set[str]:
     """The references that lead back to themselves."""
     leads: dict[str, set[str]] = {}
-    waiting = list(_references(root))
+    waiting = list(_find_references(root))
     while waiting:
         reference = waiting.pop()
         if reference in leads:
             continue
-        leads[reference] = set(_references(resolved(root, reference)))
+        leads[reference] = set(_find_references(resolve_reference(root, reference)))
         waiting += leads[reference]
-    return {each for each in leads if each in _reachable(each, leads)}
+    return {each for each in leads if each in _find_reachable(each, leads)}
 
 
-def _reachable(start: str, leads: Mapping[str, set[str]]) -> set[str]:
+def _find_reachable(start: str, leads: Mapping[str, set[str]]) -> set[str]:
     seen: set[str] = set()
     waiting = [*leads[start]]
     while waiting:
@@ -189,20 +191,20 @@ def _reachable(start: str, leads: Mapping[str, set[str]]) -> set[str]:
     return seen
 
 
-def _references(schema: Any) -> list[str]:
+def _find_references(schema: Any) -> list[str]:
     """The references in ``schema``, but for those in definitions that nothing refers to."""
     if isinstance(schema, list):
-        return [found for each in schema for found in _references(each)]
+        return [found for each in schema for found in _find_references(each)]
     if not isinstance(schema, Mapping):
         return []
     found = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
     for name, each in schema.items():
         if name not in ("$defs", "definitions", "enum", "const", "default", "examples"):
-            found += _references(each)
+            found += _find_references(each)
     return found
 
 
-def merged(one: JSONSchema, other: JSONSchema) -> JSONSchema:
+def merge_schemas(one: JSONSchema, other: JSONSchema) -> JSONSchema:
     """
     Return a schema for what fits both.
 
@@ -212,26 +214,26 @@ def merged(one: JSONSchema, other: JSONSchema) -> JSONSchema:
     if "$ref" in one or "$ref" in other:
         if not other or not one:
             return one or other
-        raise Inexpressible
-    made = dict(one)
+        raise InexpressibleSchemaError
+    both = dict(one)
     for name, value in other.items():
-        made[name] = value if name not in made else _both(name, made[name], value)
-    if (kinds := _kinds(made)) is not None and not kinds:
-        raise Inexpressible
-    return made
+        both[name] = value if name not in both else _merge_keyword(name, both[name], value)
+    if (kinds := _list_types(both)) is not None and not kinds:
+        raise InexpressibleSchemaError
+    return both
 
 
-def _kinds(schema: JSONSchema) -> list[str] | None:
+def _list_types(schema: JSONSchema) -> list[str] | None:
     kind = schema.get("type")
     return None if kind is None else kind if isinstance(kind, list) else [kind]
 
 
-def _both(name: str, one: Any, other: Any) -> Any:  # noqa: PLR0911 (one case each)
+def _merge_keyword(name: str, one: Any, other: Any) -> Any:  # noqa: PLR0911 (one case each)
     """The value of a keyword that two schemas have."""
     if one == other or name in ("title", "description", "default", "examples"):
         return other
     if name in ("properties", "patternProperties"):
-        both = {key: merged(one[key], other[key]) for key in one if key in other}
+        both = {key: merge_schemas(one[key], other[key]) for key in one if key in other}
         return {**one, **other, **both}
     if name == "required":
         return [*one, *(each for each in other if each not in one)]
@@ -242,15 +244,15 @@ def _both(name: str, one: Any, other: Any) -> Any:  # noqa: PLR0911 (one case ea
     if name == "enum":
         return [each for each in one if each in other]
     if name == "type":
-        return _common_type(one, other)
+        return _intersect_types(one, other)
     if name == "items":
-        return merged(one, other)
+        return merge_schemas(one, other)
     if name == "additionalProperties" and False in (one, other):
         return False
-    raise Inexpressible
+    raise InexpressibleSchemaError
 
 
-def _common_type(one: Any, other: Any) -> Any:
+def _intersect_types(one: Any, other: Any) -> Any:
     ones = one if isinstance(one, list) else [one]
     others = other if isinstance(other, list) else [other]
     both = [each for each in ones if each in others]
@@ -261,37 +263,42 @@ def _common_type(one: Any, other: Any) -> Any:
     return both[0] if len(both) == 1 else both
 
 
-def _valued(schema: JSONSchema) -> JSONSchema:
-    """``schema`` with ``enum`` in place of ``const``, and the type that its keywords imply."""
-    made = dict(schema)
-    if "const" in made:
-        value = made.pop("const")
-        made["enum"] = _both("enum", made["enum"], [value]) if "enum" in made else [value]
-    if "type" not in made and not {"enum", "anyOf", "$ref"} & set(made):
-        for kind, names in _ABOUT.items():
-            if names & set(made):
-                made["type"] = kind
+def _normalize_values(schema: JSONSchema) -> JSONSchema:
+    """Replace ``const`` by ``enum``, and add the type that the keywords imply."""
+    valued = dict(schema)
+    if "const" in valued:
+        value = valued.pop("const")
+        valued["enum"] = (
+            _merge_keyword("enum", valued["enum"], [value]) if "enum" in valued else [value]
+        )
+    if "type" not in valued and not {"enum", "anyOf", "$ref"} & set(valued):
+        for kind, names in _KEYWORDS.items():
+            if names & set(valued):
+                valued["type"] = kind
                 break
-    return made
+    return valued
 
 
-def _parted(schema: JSONSchema) -> JSONSchema:
-    """``schema`` with ``anyOf`` in place of a list of types, and nothing else beside ``anyOf``."""
+def _split_types(schema: JSONSchema) -> JSONSchema:
+    """Replace a list of types by ``anyOf``, with no other keyword beside it."""
     about = {name: schema[name] for name in _ANNOTATIONS if name in schema}
-    kinds = _kinds(schema)
+    kinds = _list_types(schema)
     if "enum" in schema:
-        values = [each for each in schema["enum"] if kinds is None or _is_of(each, kinds)]
-        made: JSONSchema = {"enum": values, **about}
-        if len(types := {type_of(each) for each in values}) == 1:
-            made["type"] = types.pop()
-        return made
+        values = [each for each in schema["enum"] if kinds is None or _has_type(each, kinds)]
+        enum: JSONSchema = {"enum": values, **about}
+        if len(types := {get_json_type(each) for each in values}) == 1:
+            enum["type"] = types.pop()
+        return enum
     if isinstance(schema.get("type"), list):
         rest = {name: value for name, value in schema.items() if name not in about}
-        branches = [_only(kind, rest) for kind in schema["type"]]
+        branches = [_select_type(kind, rest) for kind in schema["type"]]
         return {"anyOf": branches, **about} if len(branches) > 1 else {**branches[0], **about}
     if "anyOf" in schema:
         beside = {n: v for n, v in schema.items() if n not in about and n != "anyOf"}
-        branches = [_parted(merged(beside, each)) if beside else each for each in schema["anyOf"]]
+        branches = [
+            _split_types(merge_schemas(beside, each)) if beside else each
+            for each in schema["anyOf"]
+        ]
         opened = [
             inner
             for each in branches
@@ -301,12 +308,12 @@ def _parted(schema: JSONSchema) -> JSONSchema:
     return schema
 
 
-def _is_of(value: Any, kinds: list[str]) -> bool:
-    kind = type_of(value)
+def _has_type(value: Any, kinds: list[str]) -> bool:
+    kind = get_json_type(value)
     return kind in kinds or (kind == "integer" and "number" in kinds)
 
 
-def _only(kind: str, schema: JSONSchema) -> JSONSchema:
+def _select_type(kind: str, schema: JSONSchema) -> JSONSchema:
     """The part of a schema of several types that is about one of them."""
-    others = frozenset().union(*_ABOUT.values()) - _ABOUT.get(kind, frozenset())
+    others = frozenset().union(*_KEYWORDS.values()) - _KEYWORDS.get(kind, frozenset())
     return {**{n: v for n, v in schema.items() if n not in others}, "type": kind}

@@ -69,7 +69,7 @@ class LineSplitter:
 
 
 class ServerEvent(NamedTuple):
-    """One event: its name (``message`` unless given) and its data, lines joined by newlines."""
+    """One event: its name (``message`` by default) and its data, lines joined by newlines."""
 
     name: bytes
     data: bytes

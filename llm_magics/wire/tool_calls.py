@@ -1,4 +1,4 @@
-"""Tool calls put together from the pieces in which services send them."""
+"""Tool calls: assembled from the pieces that services send, their ids, and their turns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from llm_magics.errors import ParseError
 from llm_magics.types import ChatMessage, ToolCall
 
 
 class CallIds:
     """
-    Makes ids for calls that came without one.
+    Makes ids for calls that have none.
 
     They are the same whenever the same answer is read, and differ from all others in the
     conversation. Nine letters and digits are what the strictest service (Mistral) takes.
@@ -21,34 +22,42 @@ class CallIds:
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = set(taken)
-        self._given: set[str] = set()
+        self._used: set[str] = set()
         self._number = len(self._taken)
 
     def reserve(self, ids: Iterable[str]) -> None:
         """Make none of ``ids``."""
         self._taken.update(ids)
 
-    def of(self, call_id: str) -> str:
+    def make_unique(self, call_id: str) -> str:
         """Return ``call_id``, or a new one where it is empty or another call's of this answer."""
-        made = call_id
-        while not made or made in self._given or (made != call_id and made in self._taken):
+        unique = call_id
+        while not unique or unique in self._used or (unique != call_id and unique in self._taken):
             self._number += 1
-            made = f"call{self._number:05d}"
-        self._given.add(made)
-        return made
+            unique = f"call{self._number:05d}"
+        self._used.add(unique)
+        return unique
 
 
-def text_of(arguments: Any) -> str:
+def serialize_arguments(arguments: Any) -> str:
     """Return the arguments of a call as JSON text: some services send the object itself."""
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
 
 
+def encode_arguments(call: ToolCall) -> dict[str, Any]:
+    """Return the arguments of a call as the object that services require, also if invalid."""
+    try:
+        return call.arguments
+    except ParseError:  # the tool's result reports the error
+        return {"invalid_json": call.arguments_text}
+
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Scan:
     """How far the pieces of a text have been read for the end of the object that it is."""
 
@@ -79,18 +88,18 @@ class _Scan:
                 self.depth -= 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Call:
     """
     A call that may not be complete yet.
 
     Attributes:
-        pieces: its arguments as they came.
+        pieces: its arguments as received.
         snapshot: the last piece, while each began with the one before: some services send
             all of the arguments again with each piece.
         named: how many pieces brought the name.
         is_doubtful: whether it may be only a repetition of the name of the one before.
-        has_arguments: whether any came that are not blank.
+        has_arguments: whether any piece was not blank.
         is_broken: whether all brackets were closed, and it was not JSON.
     """
 
@@ -142,7 +151,7 @@ class _Call:
 
 class ToolCallAssembler:
     """
-    Takes pieces in the order they come; gives the calls when they are whole.
+    Takes pieces in the order of the stream; returns the calls when they are complete.
 
     A piece belongs to the call with its id, else to that at its index, else to the latest. A
     piece with a name begins a new call where its id or its name differs, or where the arguments
@@ -179,10 +188,10 @@ class ToolCallAssembler:
 
         ``extra`` goes back with the call, and is found in ``extras`` when the calls are taken.
         """
-        index = _index_of(index)
+        index = _parse_index(index)
         call_id = str(call_id) if call_id is not None else ""
         name = name if isinstance(name, str) else ""
-        text = text_of(arguments)
+        text = serialize_arguments(arguments)
         is_whole = isinstance(arguments, Mapping)
         call = self._find(index, call_id, name)
         is_doubtful = False
@@ -190,7 +199,7 @@ class ToolCallAssembler:
             is_doubtful = name == call.name and not call_id and not text.strip()
             call = None
         if call is None:
-            call = _Call(index, call_id, is_doubtful=is_doubtful)
+            call = _Call(index=index, id=call_id, is_doubtful=is_doubtful)
             self._calls.append(call)
         self._latest = call
         call.id = call.id or call_id
@@ -245,19 +254,23 @@ class ToolCallAssembler:
         return name if not before or name.startswith(before) else before + name
 
     def take(self) -> tuple[ToolCall, ...]:
-        """Return the calls so far, which are now given away."""
+        """Return the calls so far, and forget them."""
         calls, self._calls, self._latest = self._calls, [], None
         self._by_index, self._by_id = {}, {}
-        kept: list[_Call] = []
+        calls_left: list[_Call] = []
         for call in calls:
             # A name without arguments after a call that had its name repeated all the time.
-            if call.is_doubtful and not call.pieces and kept and kept[-1].named > 1:
+            if call.is_doubtful and not call.pieces and calls_left and calls_left[-1].named > 1:
                 continue
-            kept.append(call)
-        self._ids.reserve(each.id for each in kept)
-        made = tuple(ToolCall(self._ids.of(each.id), each.name, each.text) for each in kept)
-        self.extras = {call.id: each.extra for call, each in zip(made, kept, strict=True)}
-        return made
+            calls_left.append(call)
+        self._ids.reserve(each.id for each in calls_left)
+        tool_calls = tuple(
+            ToolCall(self._ids.make_unique(each.id), each.name, each.text) for each in calls_left
+        )
+        self.extras = {
+            call.id: each.extra for call, each in zip(tool_calls, calls_left, strict=True)
+        }
+        return tool_calls
 
 
 def _is_repeated(call: _Call, text: str, *, is_same: bool) -> bool:
@@ -267,7 +280,7 @@ def _is_repeated(call: _Call, text: str, *, is_same: bool) -> bool:
     return (call.snapshot in (None, text)) and call.is_complete and text == call.text
 
 
-def _index_of(index: Any) -> int | None:
+def _parse_index(index: Any) -> int | None:
     if isinstance(index, str) and index.isdecimal() and len(index) < 10:
         return int(index)
     return index if type(index) is int else None
@@ -281,6 +294,26 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def ids_of(messages: Sequence[ChatMessage]) -> list[str]:
+def collect_call_ids(messages: Sequence[ChatMessage]) -> list[str]:
     """Return the ids of all calls in a conversation."""
     return [call.id for message in messages for call in message.tool_calls]
+
+
+def mark_tool_turns(messages: Sequence[ChatMessage]) -> list[bool]:
+    """
+    Return for each message whether tools were called in its turn.
+
+    Services that want their thinking back want it with every answer of such a turn, and ignore
+    or refuse it elsewhere.
+    """
+    found: list[bool] = []
+    turn = 0
+    for index, message in enumerate(messages):
+        if message.role == "user":
+            turn = index
+        found.append(False)
+        if message.tool_calls or message.role == "tool":
+            found[turn:] = [True] * (len(found) - turn)
+        elif index > turn:
+            found[index] = found[index - 1]
+    return found

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.http import Timeouts, Transport, addresses
-from llm_magics.http.addresses import is_loopback, proxy_for, split_credentials
+from llm_magics.http.addresses import find_proxy, is_loopback, split_credentials
 from llm_magics.providers import create_provider
 from llm_magics.providers.ollama.dialect import parse_host
 from llm_magics.runtime.session import session
@@ -56,8 +56,8 @@ def test_this_machine_is_not_reached_through_a_proxy(
         monkeypatch.setenv(name, "http://proxy.test:3128")
     assert is_loopback(host)
     shown = f"[{host}]" if ":" in host and "[" not in host else host
-    assert proxy_for(f"http://{shown}:8080/v1") is None
-    assert proxy_for(f"https://{shown}/v1") is None
+    assert find_proxy(f"http://{shown}:8080/v1") is None
+    assert find_proxy(f"https://{shown}/v1") is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_no_proxy_is_read_in_every_form(
     """Hosts, domains, ports, networks; what is none of these does no harm."""
     monkeypatch.setenv("HTTPS_PROXY", "proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
-    proxy = proxy_for("https://api.service.test/v1")
+    proxy = find_proxy("https://api.service.test/v1")
     assert proxy == (None if is_excluded else "http://proxy.test:3128")
 
 
@@ -126,7 +126,7 @@ def test_no_proxy_names_addresses_and_networks(
     """Of both families, with brackets and without."""
     monkeypatch.setenv("ALL_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
-    assert (proxy_for(f"https://{host}/v1") is None) is is_excluded
+    assert (find_proxy(f"https://{host}/v1") is None) is is_excluded
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40))
@@ -136,8 +136,8 @@ def test_no_proxy_may_hold_anything(text: str) -> None:
         patch.setattr(
             addresses, "getproxies", lambda: {"https": "http://proxy.test:3128", "no": text}
         )
-        proxy_for("https://api.service.test/v1")
-        proxy_for("https://[2001:db8::1]:99/v1")
+        find_proxy("https://api.service.test/v1")
+        find_proxy("https://[2001:db8::1]:99/v1")
 
 
 def test_each_scheme_has_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +145,8 @@ def test_each_scheme_has_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://one.test")
     monkeypatch.setenv("ALL_PROXY", "socks5://all.test\n")
     monkeypatch.setenv("HTTPS_PROXY", " ")
-    assert proxy_for("http://a.test") == "http://one.test"
-    assert proxy_for("https://a.test") == "socks5://all.test"
+    assert find_proxy("http://a.test") == "http://one.test"
+    assert find_proxy("https://a.test") == "socks5://all.test"
 
 
 @pytest.mark.parametrize("no_proxy", ["localhost,[::1]", "[::1]", "[", "::1]", "http://[::1]"])

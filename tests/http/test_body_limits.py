@@ -20,6 +20,7 @@ import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics._util.text import read_json
 from llm_magics.http import BodyLimits, Transport, client
+from llm_magics.http.responses import _measure_lines
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.session import session
@@ -315,7 +316,7 @@ def test_no_line_is_longer_than_the_limit(blocks: list[bytes], limit: int) -> No
     r"""The count of bytes between ``\n`` (or ``\r``) is that of the lines themselves."""
     line = longest = 0
     for block in blocks:
-        line, seen = client._line_lengths(block, line, limit)
+        line, seen = _measure_lines(block, line, limit)
         longest = max(longest, seen)
     *ended, rest = b"".join(blocks).replace(b"\r", b"\n").split(b"\n")
     assert (longest > limit or line > limit) == any(len(each) > limit for each in [*ended, rest])

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from llm_magics import errors
 from llm_magics.http import Timeouts, Transport, client, timing
-from llm_magics.http.connections import JoiningConnectionPool
-from llm_magics.http.timing import REQUEST_TIMING, RequestTiming, TimestampBackend, TimestampStream
+from llm_magics.http.connections import JoiningConnectionPool, TimestampBackend
+from llm_magics.http.timing import REQUEST_TIMING, RequestTiming, TimestampStream
 from tests.support.serving import Asked, Says, serving
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -630,7 +630,7 @@ def test_connections_of_a_burst_are_closed(monkeypatch: pytest.MonkeyPatch) -> N
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=100, keepalive_expiry=0.2
     )
-    monkeypatch.setattr(client, "_LIMITS", limits)
+    monkeypatch.setattr(client, "_POOL_LIMITS", limits)
 
     async def burst(url: str) -> int:
         transport = Transport(url)
@@ -650,8 +650,8 @@ def test_connections_of_a_burst_are_closed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_kept_connection_is_closed_before_the_server_closes_it() -> None:
     """Uvicorn and llama.cpp close one after five seconds: used just then, a request is lost."""
-    assert client._LIMITS.keepalive_expiry is not None
-    assert client._LIMITS.keepalive_expiry < 5
+    assert client._POOL_LIMITS.keepalive_expiry is not None
+    assert client._POOL_LIMITS.keepalive_expiry < 5
 
 
 def test_a_key_goes_to_the_host_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

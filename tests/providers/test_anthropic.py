@@ -17,7 +17,7 @@ from llm_magics.attachments import Image
 from llm_magics.parameters import Tool
 from llm_magics.providers.anthropic import AnthropicConfig, AnthropicProvider
 from llm_magics.types import ToolCall, Usage
-from llm_magics.wire.anthropic_messages import messages_request
+from llm_magics.wire.anthropic_messages import build_messages_request
 from tests.support.fake_anthropic import CHAT, MODELS, FakeAnthropic, event, signature, wrong_turns
 from tests.support.recorded import events, needs_recordings, records
 from tests.support.serving import Says, serving
@@ -352,7 +352,7 @@ TALK = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), TEXT
 def test_every_conversation_has_a_form_that_is_taken(talk: list[tuple[Any, str]]) -> None:
     """Whatever is blank in it, the turns are such as the service takes."""
     messages = [ChatMessage(role, text) for role, text in [*talk, ("user", "x")]]
-    body = messages_request(messages, CHAT, ModelParameters())
+    body = build_messages_request(messages, CHAT, ModelParameters())
     assert wrong_turns(body["messages"]) is None
     roles = [turn["role"] for turn in body["messages"]]
     assert all(one != other for one, other in pairwise(roles))

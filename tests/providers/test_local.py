@@ -170,7 +170,7 @@ def test_the_engine_answers_only_to_its_key(local: LocalProvider) -> None:
     assert key is not None
 
     async def knock() -> int:
-        stranger = Transport(engine.transport.base_url, {"Connection": "close"})
+        stranger = Transport(engine.transport.base_url, headers={"Connection": "close"})
         return (await stranger.send("POST", "/v1/chat/completions", {})).status
 
     assert asyncio.run(knock()) == 401

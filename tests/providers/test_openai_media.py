@@ -81,7 +81,7 @@ def test_recorded_pictures() -> None:
     found = [r for r in records("openai_images") if r["status"] == 200]
     assert found
     for record in found:
-        (picture,) = openai_media.images_of(json.loads(record["body"]))
+        (picture,) = openai_media.parse_images(json.loads(record["body"]))
         assert str(picture).startswith("https://")
 
 
@@ -100,7 +100,7 @@ def test_speech_is_written_down_in_every_format(wanted: str, text: str) -> None:
 
 def test_options_become_fields_of_the_form() -> None:
     """Lists by OpenAI's name for them, and nothing for what is not given."""
-    fields, wanted = openai_media.transcription_fields(
+    fields, wanted = openai_media.build_transcription_form(
         "m",
         {"language": "en", "timestamp_granularities": ["word"], "prompt": None, "stream": True},
     )
@@ -113,7 +113,7 @@ def test_options_become_fields_of_the_form() -> None:
         "stream": "true",
     }
     with pytest.raises(errors.ConfigurationError) as caught:
-        openai_media.transcription_fields("m", {"format": "str"})
+        openai_media.build_transcription_form("m", {"format": "str"})
     assert "srt" in str(caught.value.hint)
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_heard_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> No
     with serving(FakeMedia()) as server:
         with pytest.raises(errors.ConfigurationError, match="no recording"):
             used(server.url, lambda p: p.transcribe(b"text", "whisper-1"))
-        monkeypatch.setattr("llm_magics.wire.openai_media.MOST_AUDIO_BYTES", 8)
+        monkeypatch.setattr("llm_magics.wire.openai_media.MAX_AUDIO_BYTES", 8)
         with pytest.raises(errors.ConfigurationError, match="takes 25 MB"):
             used(server.url, lambda p: p.transcribe(WAV, "whisper-1"))
         assert server.asked == []
@@ -149,7 +149,7 @@ def test_a_recording_is_known_by_its_bytes(data: bytes, name: str) -> None:
 def test_recorded_speech() -> None:
     """The recorded answer, through the reading."""
     (record,) = [r for r in records("openai_audio") if r["status"] == 200]
-    said = openai_media.transcript_of(record["body"].encode(), "json")
+    said = openai_media.parse_transcript(record["body"].encode(), "json")
     assert said == json.loads(record["body"])["text"]
     assert said.data["usage"]["total_tokens"] == 6
 

@@ -61,18 +61,18 @@ def chat_event(**more: Any) -> dict[str, Any]:
 
 def test_the_tier_is_read_in_every_format() -> None:
     """Of whole and streamed answers; what is no text is no tier."""
-    whole = openai_chat.ChunkDecoder().whole(chat_event(service_tier="flex"), 0.1)
+    whole = openai_chat.ChunkDecoder().decode_body(chat_event(service_tier="flex"), 0.1)
     assert whole[0].usage is not None
     assert whole[0].usage.service_tier == "flex"
     assert Usage(1, 1, service_tier={"a": 1}).service_tier is None  # type: ignore[arg-type]
-    used = openai_responses.usage_of({"input_tokens": 1, "output_tokens": 1}, "priority")
+    used = openai_responses.parse_usage({"input_tokens": 1, "output_tokens": 1}, "priority")
     assert used.service_tier == "priority"
     body = {
         "content": [{"type": "text", "text": "hi"}],
         "stop_reason": "end_turn",
         "usage": {"input_tokens": 1, "output_tokens": 1, "service_tier": "priority"},
     }
-    answer = anthropic_messages.ChunkDecoder().whole(body, 0.1)
+    answer = anthropic_messages.ChunkDecoder().decode_body(body, 0.1)
     assert [chunk.usage.service_tier for chunk in answer if chunk.usage] == ["priority"]
 
 

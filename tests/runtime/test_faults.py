@@ -18,7 +18,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
-from llm_magics.http import timing
+from llm_magics.http import connections
 from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.session import session
 from tests.conftest import eventually
@@ -237,7 +237,7 @@ def test_a_server_with_too_many_at_its_door_is_tried_again(
 ) -> None:
     """It has answered before, and takes no connection in time: that passes, unlike one that is gone."""
     left: list[int] = []
-    connect = timing._connect
+    connect = connections._connect
 
     async def crowded(host: str, port: int) -> Any:
         if left:
@@ -248,5 +248,5 @@ def test_a_server_with_too_many_at_its_door_is_tried_again(
     with one(GOOD):
         assert lm.ask("first").retries == 0
         left[:] = [0]
-        monkeypatch.setattr(timing, "_connect", crowded)
+        monkeypatch.setattr(connections, "_connect", crowded)
         assert lm.ask("hi").retries == 1

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.completeness import Outcome, has_limit, is_cut, is_refusal, outcome_of
 from llm_magics.types import ModelResponse
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
+from llm_magics.wire.finish_reasons import Outcome, classify_outcome, has_limit, is_cut, is_refusal
 from tests.support.recorded import needs_recordings
 from tests.support.wire_answers import good, holds_error
 
@@ -45,7 +45,7 @@ FAILED = (
 )
 def test_each_known_reason_has_its_outcome(reason: str | None, expected: Outcome) -> None:
     """With text, the reason alone decides."""
-    assert outcome_of(reason, has_text=True) is expected
+    assert classify_outcome(reason, has_text=True) is expected
     assert is_cut(reason) is (expected is Outcome.CUT)
     assert is_refusal(reason) is (expected is Outcome.REFUSED)
 
@@ -53,9 +53,9 @@ def test_each_known_reason_has_its_outcome(reason: str | None, expected: Outcome
 @pytest.mark.parametrize("reason", [None, "stop", "eos", "end_turn", "length", "load", "unload"])
 def test_without_text_and_calls_an_answer_is_empty(reason: str | None) -> None:
     """Tool calls are an answer; thinking alone is not."""
-    assert outcome_of(reason, has_text=False) is Outcome.EMPTY
+    assert classify_outcome(reason, has_text=False) is Outcome.EMPTY
     if reason not in ("load", "unload"):
-        called = outcome_of(reason, has_text=False, has_tool_calls=True)
+        called = classify_outcome(reason, has_text=False, has_tool_calls=True)
         assert called is (Outcome.CUT if reason == "length" else Outcome.OK)
 
 
@@ -69,7 +69,7 @@ def test_no_other_reason_is_complete(reason: str, has_text: bool) -> None:
     plain = "".join(filter(str.isalnum, reason.rpartition(".")[2])).casefold()
     is_known = plain in {"".join(filter(str.isalnum, word)) for word in known}
     is_none = plain in {"", "null", "none", "unspecified", "finishreasonunspecified"}
-    outcome = outcome_of(reason, has_text=has_text)
+    outcome = classify_outcome(reason, has_text=has_text)
     assert (outcome is Outcome.OK) == (has_text and (is_known or is_none))
 
 
@@ -123,7 +123,7 @@ def answer(codec: Any, record: dict[str, Any]) -> ModelResponse:
     """What a codec makes of a recorded answer that comes in one piece."""
     decoder = codec.ChunkDecoder()
     if record["kind"] == "json":
-        return ModelResponse.of(decoder.whole(json.loads(record["body"]), 1.0))
+        return ModelResponse.of(decoder.decode_body(json.loads(record["body"]), 1.0))
     chunks = [*decoder.feed(record["body"].encode(), 1.0), *decoder.flush(1.0)]
     assert decoder.finished
     return ModelResponse.of(chunks)
@@ -143,7 +143,7 @@ def test_every_recorded_answer_is_judged_rightly(
         if codec is openai_chat and holds_error(record):
             continue
         told = answer(codec, record)
-        outcome = outcome_of(
+        outcome = classify_outcome(
             told.finish_reason, has_text=bool(told.text), has_tool_calls=bool(told.tool_calls)
         )
         expected = {Outcome.OK, Outcome.CUT}
@@ -173,4 +173,7 @@ def test_a_response_as_long_as_it_may_be_was_cut(
 ) -> None:
     """Ollama 0.30 calls it completed all the same."""
     usage = {"usage": {"output_tokens": written}, "max_output_tokens": limit}
-    assert openai_responses.finish_of({"status": "completed", "output": [], **usage}) == reason
+    assert (
+        openai_responses.parse_finish_reason({"status": "completed", "output": [], **usage})
+        == reason
+    )

@@ -16,6 +16,7 @@ from llm_magics.parameters import Tool
 from llm_magics.types import ToolCall, Usage
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from llm_magics.wire.decoders import InStreamError
+from llm_magics.wire.openai_embeddings import parse_embeddings
 from llm_magics.wire.tool_calls import ToolCallAssembler
 from tests.support.recorded import events, needs_recordings
 from tests.support.wire_answers import PNG, good, holds_error
@@ -36,7 +37,7 @@ def answer(codec: Any, record: dict[str, Any], seed: int) -> ModelResponse:
     """What the codec makes of a recorded answer; it must know that it is whole."""
     decoder = codec.ChunkDecoder()
     if record["kind"] == "json":
-        chunks = decoder.whole(json.loads(record["body"]), 1.0)
+        chunks = decoder.decode_body(json.loads(record["body"]), 1.0)
     else:
         chunks = [c for p in pieces_of(record["body"], seed) for c in decoder.feed(p, 1.0)]
         chunks += decoder.flush(1.0)
@@ -192,7 +193,7 @@ def test_every_recorded_vector() -> None:
     assert len(found) > 30
     for record in found:
         body = json.loads(record["body"])
-        vectors = openai_chat.embeddings_of(body)
+        vectors = parse_embeddings(body)
         rows = sorted(body["data"], key=lambda row: row["index"])
         for vector, row in zip(vectors, rows, strict=True):
             told = row["embedding"]
@@ -207,7 +208,7 @@ def test_every_recorded_vector() -> None:
     assert len(lines) > 5
     for record in lines:
         body = json.loads(record["body"])
-        assert ollama.embeddings_of(body) == body["embeddings"]
+        assert ollama.parse_embeddings(body) == body["embeddings"]
 
 
 CALL = ToolCall("c1", "weather", '{"city": "Paris"}')
@@ -225,7 +226,7 @@ ASKED = ModelParameters(
 
 def test_chat_requests_hold_pictures_tools_and_schema() -> None:
     """As OpenAI's chat completions want them."""
-    body = openai_chat.chat_request(TALK, "m", ASKED)
+    body = openai_chat.build_chat_request(TALK, "m", ASKED)
     assert body["messages"][1]["content"][1]["image_url"]["url"].startswith(
         "data:image/png;base64,"
     )
@@ -238,7 +239,7 @@ def test_chat_requests_hold_pictures_tools_and_schema() -> None:
 
 def test_responses_requests_hold_pictures_tools_and_schema() -> None:
     """As the Responses API wants them; nothing is stored there."""
-    body = openai_responses.responses_request(TALK, "m", ASKED)
+    body = openai_responses.build_responses_request(TALK, "m", ASKED)
     assert body["instructions"] == "be brief"
     assert [item.get("type") or item["role"] for item in body["input"]] == [
         "user",
@@ -252,7 +253,7 @@ def test_responses_requests_hold_pictures_tools_and_schema() -> None:
 
 def test_messages_requests_hold_pictures_tools_and_schema() -> None:
     """As Anthropic wants them: turns in turn, a bound always, thinking sent back as it came."""
-    body = anthropic_messages.messages_request(TALK, "m", ASKED, cache=True)
+    body = anthropic_messages.build_messages_request(TALK, "m", ASKED, cache=True)
     assert body["system"][0]["text"] == "be brief"
     assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
     assert body["messages"][0]["content"][0]["source"]["media_type"] == "image/png"
@@ -261,16 +262,18 @@ def test_messages_requests_hold_pictures_tools_and_schema() -> None:
     assert body["tool_choice"] == {"type": "tool", "name": "weather"}
     assert body["output_config"]["format"]["schema"] == {"type": "object"}
     assert json.dumps(body).count('"ephemeral"') == 3
-    plain = anthropic_messages.messages_request([ChatMessage("user", "x")], "m", ModelParameters())
+    plain = anthropic_messages.build_messages_request(
+        [ChatMessage("user", "x")], "m", ModelParameters()
+    )
     assert plain["max_tokens"] == 4096
     thinking = ModelParameters(reasoning="high", max_tokens=100)
-    body = anthropic_messages.messages_request([ChatMessage("user", "x")], "m", thinking)
+    body = anthropic_messages.build_messages_request([ChatMessage("user", "x")], "m", thinking)
     assert body["max_tokens"] > body["thinking"]["budget_tokens"] == 16384
 
 
 def test_ollama_requests_hold_pictures_tools_and_schema() -> None:
     """As Ollama wants them: options, bare base64, arguments as an object, results by name."""
-    body = ollama.chat_request(TALK, "m", ASKED)
+    body = ollama.build_chat_request(TALK, "m", ASKED)
     assert body["options"] == {"num_predict": 9, "stop": ["X"]}
     assert body["messages"][1]["images"] == [Image(PNG).base64]
     assert body["messages"][2]["tool_calls"][0]["function"]["arguments"] == {"city": "Paris"}
@@ -279,7 +282,7 @@ def test_ollama_requests_hold_pictures_tools_and_schema() -> None:
     extra = ModelParameters(
         reasoning=False, extra_body={"keep_alive": 0, "options": {"num_ctx": 8}}
     )
-    body = ollama.chat_request([ChatMessage("user", "x")], "m", extra)
+    body = ollama.build_chat_request([ChatMessage("user", "x")], "m", extra)
     assert (body["think"], body["keep_alive"], body["options"]) == (False, 0, {"num_ctx": 8})
 
 

@@ -238,6 +238,6 @@ def test_thinking_of_responses_and_messages_is_counted() -> None:
     """Of Responses in their details; of Messages where a server has them."""
     details = {"output_tokens_details": {"reasoning_tokens": 4}}
     usage = {"input_tokens": 5, "output_tokens": 9, **details}
-    assert openai_responses.usage_of(usage) == Usage(5, 9, None, None, 4)
-    assert anthropic_messages.usage_of(usage) == Usage(5, 9, 0, None, 4)
-    assert hidden_tokens(visible(), openai_responses.usage_of(usage)) == 4
+    assert openai_responses.parse_usage(usage) == Usage(5, 9, None, None, 4)
+    assert anthropic_messages.parse_usage(usage) == Usage(5, 9, 0, None, 4)
+    assert hidden_tokens(visible(), openai_responses.parse_usage(usage)) == 4

@@ -15,6 +15,11 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
 from llm_magics.wire import openai_chat
 from llm_magics.wire.decoders import InStreamError
+from llm_magics.wire.openai_embeddings import (
+    extract_vectors,
+    parse_embeddings,
+    parse_packed_vectors,
+)
 from tests.support.cutting import cut_anyhow
 from tests.support.serving import chat_event, chat_stream
 
@@ -117,7 +122,7 @@ def test_unknown_fields_are_kept() -> None:
 
 def test_a_chat_request_holds_what_was_given_and_no_more() -> None:
     """Parameters left to the model's default are not sent; extra ones are."""
-    body = openai_chat.chat_request(
+    body = openai_chat.build_chat_request(
         [ChatMessage("user", "hi")],
         "m",
         ModelParameters(temperature=0, stop="END", extra_body={"min_p": 0.1}),
@@ -143,8 +148,8 @@ def test_vectors_come_as_numbers_or_base64_in_the_order_of_their_index(
         {"index": n, "embedding": base64.b64encode(np.array(v, dtype="<f4").tobytes()).decode()}
         for n, v in enumerate(vectors)
     ]
-    assert openai_chat.embeddings_of({"data": rows[::-1]}) == vectors
-    assert openai_chat.embeddings_of({"data": packed[::-1]}) == vectors
+    assert parse_embeddings({"data": rows[::-1]}) == vectors
+    assert parse_embeddings({"data": packed[::-1]}) == vectors
 
 
 def recorded_streams() -> list[tuple[bytes, str]]:
@@ -211,8 +216,8 @@ def test_vectors_set_apart_are_the_same(
     reply = {"data": rows, "usage": {"prompt_tokens": 3}, "model": 'an "embedding":"AAAA" one'}
     body = json.dumps(reply, indent=indent)
     body = body.replace("/", "\\/") if escapes else body
-    rest, vectors = openai_chat.vectors_apart(body.encode())
-    assert openai_chat.packed_of(json.loads(rest), vectors) == openai_chat.packed_of(reply)
+    rest, vectors = extract_vectors(body.encode())
+    assert parse_packed_vectors(json.loads(rest), vectors) == parse_packed_vectors(reply)
     if is_base64 and not (escapes and "/" in "".join(str(row["embedding"]) for row in rows)):
         assert len(vectors) == len(rows)
 
@@ -221,8 +226,8 @@ def test_vectors_set_apart_are_the_same(
 def test_whatever_comes_can_be_taken_apart(junk: bytes) -> None:
     """It is then no JSON, or not what is wanted; and without vectors it is as it came."""
     body = b'{"data": [{"embedding": "' + junk
-    rest, _ = openai_chat.vectors_apart(body)
+    rest, _ = extract_vectors(body)
     assert isinstance(rest, bytes)
-    assert openai_chat.vectors_apart(junk.replace(b'"embedding":', b""))[0] == junk.replace(
+    assert extract_vectors(junk.replace(b'"embedding":', b""))[0] == junk.replace(
         b'"embedding":', b""
     )

@@ -27,7 +27,7 @@ from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.serialization import chunks_of, told_by
 from llm_magics.types import StreamChunk, ToolCall
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
-from llm_magics.wire.turns import in_tool_turns
+from llm_magics.wire.tool_calls import mark_tool_turns
 from tests.support.fake_anthropic import CHAT, FakeAnthropic
 from tests.support.fake_responses import OTHERS, REASONING, FakeResponses
 from tests.support.fake_thinkers import (
@@ -260,11 +260,11 @@ def test_items_without_encrypted_content_are_dropped() -> None:
     plain = {"type": "reasoning", "id": "rs_1", "summary": []}
     sealed = {**plain, "encrypted_content": "x"}
     said = ChatMessage("assistant", "hi", reasoning_blocks=(plain, sealed))
-    body = openai_responses.responses_request([said], "m", ModelParameters())
+    body = openai_responses.build_responses_request([said], "m", ModelParameters())
     assert body["input"][0] == sealed
     assert len(body["input"]) == 2
     stored = ModelParameters(extra_body={"store": True})
-    body = openai_responses.responses_request([said], "m", stored)
+    body = openai_responses.build_responses_request([said], "m", stored)
     assert body["input"][:2] == [plain, sealed]
 
 
@@ -295,18 +295,22 @@ def test_thinking_stands_where_it_stood() -> None:
         {"type": "thinking", "thinking": "b", "signature": "2"},
         {"type": "tool_use", "id": "t2", "name": "f", "input": {}},
     ]
-    answer = ModelResponse.of(anthropic_messages.ChunkDecoder().whole({"content": blocks}, 0.0))
+    answer = ModelResponse.of(
+        anthropic_messages.ChunkDecoder().decode_body({"content": blocks}, 0.0)
+    )
     said = ChatMessage(
         "assistant", answer.text, (), answer.tool_calls, "", answer.reasoning_blocks
     )
     told = [ChatMessage("tool", "ok", tool_call_id=each) for each in ("t1", "t2")]
     talk = [ChatMessage("user", "x"), said, *told]
-    body = anthropic_messages.messages_request(talk, "m", ModelParameters())
+    body = anthropic_messages.build_messages_request(talk, "m", ModelParameters())
     assert body["messages"][1]["content"] == blocks
     recorded = json.loads(json.dumps(told_by([whole_chunk(answer)])))
     (again,) = [c for c in chunks_of(recorded) if c.reasoning_blocks]
     said = ChatMessage("assistant", answer.text, (), again.tool_calls, "", again.reasoning_blocks)
-    body = anthropic_messages.messages_request([talk[0], said, *told], "m", ModelParameters())
+    body = anthropic_messages.build_messages_request(
+        [talk[0], said, *told], "m", ModelParameters()
+    )
     assert body["messages"][1]["content"] == blocks
 
 
@@ -338,7 +342,7 @@ def test_which_turns_used_tools() -> None:
     calls = ChatMessage("assistant", "", tool_calls=(call,))
     told = ChatMessage("tool", "1", tool_call_id="c")
     talk = [user, said, user, said, calls, told, said, user, said]
-    assert in_tool_turns(talk) == [False, False, True, True, True, True, True, False, False]
+    assert mark_tool_turns(talk) == [False, False, True, True, True, True, True, False, False]
 
 
 def test_pictures_of_a_tool_go_along() -> None:
@@ -350,12 +354,12 @@ def test_pictures_of_a_tool_go_along() -> None:
         ChatMessage("tool", "seen", images=(Image(PNG),), tool_call_id="c"),
     ]
     parameters = ModelParameters()
-    chat = openai_chat.chat_request(talk, "m", parameters)["messages"]
+    chat = openai_chat.build_chat_request(talk, "m", parameters)["messages"]
     assert chat[2]["content"] == "seen"
     assert chat[3]["content"][0]["type"] == "image_url"
-    items = openai_responses.responses_request(talk, "m", parameters)["input"]
+    items = openai_responses.build_responses_request(talk, "m", parameters)["input"]
     assert [part["type"] for part in items[-1]["output"]] == ["input_text", "input_image"]
-    claude = anthropic_messages.messages_request(talk, "m", parameters)["messages"]
+    claude = anthropic_messages.build_messages_request(talk, "m", parameters)["messages"]
     assert [part["type"] for part in claude[-1]["content"][0]["content"]] == ["text", "image"]
 
 
@@ -367,12 +371,12 @@ def test_arguments_that_are_not_json_do_not_end_the_round() -> None:
         ChatMessage("assistant", "", tool_calls=(call,)),
         ChatMessage("tool", "Error", tool_call_id=call.id),
     ]
-    claude = anthropic_messages.messages_request(talk, "m", ModelParameters())["messages"]
+    claude = anthropic_messages.build_messages_request(talk, "m", ModelParameters())["messages"]
     assert claude[1]["content"][0]["input"] == {"invalid_json": "{broken"}
     assert (
         claude[1]["content"][0]["id"] == claude[2]["content"][0]["tool_use_id"] == "functions_f_0"
     )
-    made = ollama.chat_request(talk, "m", ModelParameters())["messages"]
+    made = ollama.build_chat_request(talk, "m", ModelParameters())["messages"]
     assert made[1]["tool_calls"][0]["function"]["arguments"] == {"invalid_json": "{broken"}
 
 
@@ -394,7 +398,7 @@ def test_ollama_gets_its_thinking_back_in_a_round() -> None:
     said = ChatMessage("assistant", "", (), answer.tool_calls, "", answer.reasoning_blocks)
     told = ChatMessage("tool", "1", tool_call_id=call.id)
     other = ChatMessage("assistant", "", tool_calls=(ToolCall(call.id, "g"),))
-    body = ollama.chat_request([user, said, told, other, told, user], "m", ModelParameters())
+    body = ollama.build_chat_request([user, said, told, other, told, user], "m", ModelParameters())
     assert body["messages"][1]["thinking"] == "hm"
     assert [each.get("tool_name") for each in body["messages"]] == [
         None,
@@ -405,7 +409,7 @@ def test_ollama_gets_its_thinking_back_in_a_round() -> None:
         None,
     ]
     plain = ChatMessage("assistant", "hi", reasoning_blocks=answer.reasoning_blocks)
-    assert "thinking" not in ollama.chat_request([user, plain, user], "m", ModelParameters())["messages"][1]  # fmt: skip
+    assert "thinking" not in ollama.build_chat_request([user, plain, user], "m", ModelParameters())["messages"][1]  # fmt: skip
 
 
 DETAILS = st.lists(
@@ -439,7 +443,7 @@ def test_details_in_pieces_are_joined(data: Any, details: list[dict[str, Any]]) 
     assert [each["reasoning_details"] for each in blocks] == ([details] if details else [])
     message = {"content": "", "reasoning_details": details}
     body = {"choices": [{"message": message, "finish_reason": "stop"}]}
-    whole = ModelResponse.of(openai_chat.ChunkDecoder().whole(body, 0.0)).reasoning_blocks
+    whole = ModelResponse.of(openai_chat.ChunkDecoder().decode_body(body, 0.0)).reasoning_blocks
     assert [each["reasoning_details"] for each in whole] == ([details] if details else [])
 
 
@@ -458,7 +462,7 @@ def recorded(name: str) -> list[dict[str, Any]]:
 def answer_of(decoder: Any, record: dict[str, Any]) -> ModelResponse:
     """What a decoder makes of a recorded answer."""
     if record["kind"] == "json":
-        return ModelResponse.of(decoder.whole(json.loads(record["body"]), 0.0))
+        return ModelResponse.of(decoder.decode_body(json.loads(record["body"]), 0.0))
     chunks = [*decoder.feed(record["body"].encode(), 0.0), *decoder.flush(0.0)]
     return ModelResponse.of(chunks)
 
@@ -501,7 +505,7 @@ def test_recorded_answers_of_claude_go_back_as_they_came() -> None:
         said = said_by(answer_of(anthropic_messages.ChunkDecoder(), record))
         told = [ChatMessage("tool", "ok", tool_call_id=call.id) for call in said.tool_calls]
         talk = [ChatMessage("user", "x"), said, *(told or [ChatMessage("user", "y")])]
-        body = anthropic_messages.messages_request(talk, "m", ModelParameters())
+        body = anthropic_messages.build_messages_request(talk, "m", ModelParameters())
         content = [each for each in blocks_in(record["body"]) if each["type"] in KINDS]
         sent = [each for each in body["messages"][1]["content"] if each["type"] in KINDS]
         assert _joined(sent) == _joined(content), record["path"]
@@ -531,7 +535,7 @@ def test_recorded_items_of_responses_go_back_as_they_came() -> None:
         said = said_by(answer_of(openai_responses.ChunkDecoder(), record))
         if not said.reasoning_blocks:
             continue
-        items = openai_responses.responses_request([said], "m", ModelParameters())["input"]
+        items = openai_responses.build_responses_request([said], "m", ModelParameters())["input"]
         if all(
             b.get("encrypted_content") for b in said.reasoning_blocks if b["type"] == "reasoning"
         ):
@@ -551,7 +555,7 @@ def test_recorded_thinking_of_chats_goes_back_as_it_was_sent() -> None:
         answer = answer_of(openai_chat.ChunkDecoder(), record)
         if answer.tool_calls:
             talk = [ChatMessage("user", "x"), said_by(answer)]
-            made = openai_chat.chat_request(talk, "m", ModelParameters())["messages"][1]
+            made = openai_chat.build_chat_request(talk, "m", ModelParameters())["messages"][1]
             answers[answer.tool_calls[0].id] = made
     count = 0
     for record in records:

@@ -32,9 +32,9 @@ from llm_magics.wire.schema_dialects import (
     PLAIN,
     UNKNOWN,
     Dialect,
-    compiled,
-    tool_parameters,
-    unwrapped,
+    compile_schema,
+    convert_tool_schema,
+    unwrap_answer,
 )
 from tests.support.fake_anthropic import CHAT, FakeAnthropic
 from tests.support.fake_openai import FakeOpenAI, refusal
@@ -141,7 +141,7 @@ def named(spec: Any) -> str:
 def test_openai_takes_what_is_compiled_for_it(spec: Any) -> None:
     """A validator as strict as its strict mode finds nothing wrong."""
     for dialect in (OPENAI, PLAIN):
-        made = compiled(schema_of(spec), dialect)
+        made = compile_schema(schema_of(spec), dialect)
         assert made is not None
         assert made.is_strict
         assert wrong_for_openai(made.schema, strict=True) is None, made.schema
@@ -150,7 +150,7 @@ def test_openai_takes_what_is_compiled_for_it(spec: Any) -> None:
 @pytest.mark.parametrize("spec", [each for each in SPECS if each is not Tree], ids=named)
 def test_claude_takes_what_is_compiled_for_it(spec: Any) -> None:
     """Limits are told in the description, and every object is closed."""
-    made = compiled(schema_of(spec), ANTHROPIC)
+    made = compile_schema(schema_of(spec), ANTHROPIC)
     assert made is not None
     assert wrong_for_claude(made.schema) is None, made.schema
 
@@ -160,11 +160,11 @@ def test_claude_takes_what_is_compiled_for_it(spec: Any) -> None:
 def test_what_fits_the_compiled_schema_fits_the_original(spec: Any, null: bool) -> None:
     """Without the object around it, and without nulls for what may be left out."""
     for dialect in (OPENAI, PLAIN, UNKNOWN, ANTHROPIC, GRAMMAR):
-        made = compiled(schema_of(spec), dialect)
+        made = compile_schema(schema_of(spec), dialect)
         if made is None:
             continue
         value = sample(made.schema, null=null)
-        value = unwrapped(value) if made.is_wrapped else value
+        value = unwrap_answer(value) if made.is_wrapped else value
         if spec is Person:  # whose limits stand in words alone
             value |= {"pair": [1, "a"], "marks": [2], "born": "2026-01-02"}
         if spec == tuple[int, int]:
@@ -196,7 +196,7 @@ def inlined(schema: Any, root: Any, seen: tuple[str, ...] = ()) -> Any:
 def test_as_openai_itself_converts_a_class(model: type[BaseModel]) -> None:
     """The same but for what its client leaves in and its service refuses."""
     theirs = to_strict_json_schema(model)
-    made = compiled(schema_of(model), OPENAI)
+    made = compile_schema(schema_of(model), OPENAI)
     assert made is not None
     ours, other = inlined(made.schema, made.schema), inlined(theirs, theirs)
     if model is Place:
@@ -216,7 +216,7 @@ def test_as_openai_itself_converts_a_class(model: type[BaseModel]) -> None:
 def test_as_anthropic_itself_converts_a_class(model: type[BaseModel]) -> None:
     """The same types, closed objects and limits in words."""
     theirs = transform_schema(model)
-    made = compiled(schema_of(model), ANTHROPIC)
+    made = compile_schema(schema_of(model), ANTHROPIC)
     assert made is not None
     ours, other = inlined(made.schema, made.schema), inlined(theirs, theirs)
     if model is Person:  # it has no form for a tuple
@@ -227,7 +227,7 @@ def test_as_anthropic_itself_converts_a_class(model: type[BaseModel]) -> None:
 
 def test_limits_are_told_in_words() -> None:
     """As Anthropic's client words them."""
-    made = compiled(schema_of(Place), ANTHROPIC)
+    made = compile_schema(schema_of(Place), ANTHROPIC)
     theirs = transform_schema(Place)
     assert made is not None
     for name in ("city", "floor"):
@@ -253,13 +253,13 @@ def test_limits_are_told_in_words() -> None:
 )  # fmt: skip
 def test_what_a_service_cannot_be_bound_to(spec: Any, dialect: Dialect) -> None:
     """Has no form; the schema then stands in the prompt."""
-    assert compiled(schema_of(spec), dialect) is None
+    assert compile_schema(schema_of(spec), dialect) is None
 
 
 def test_a_schema_beyond_strict_mode_is_sent_without_it() -> None:
     """Maps and free objects; the root is an object all the same."""
     for spec in (dict[str, int], list[dict[str, Any]], {"type": "array"}, {}):
-        made = compiled(schema_of(spec), OPENAI)
+        made = compile_schema(schema_of(spec), OPENAI)
         assert made is not None
         assert not made.is_strict
         assert wrong_for_openai(made.schema, strict=False) is None
@@ -268,10 +268,10 @@ def test_a_schema_beyond_strict_mode_is_sent_without_it() -> None:
 @pytest.mark.parametrize("spec", SPECS, ids=named)
 def test_an_unknown_server_may_be_openai_and_may_not(spec: Any) -> None:
     """Strict only where no field would have to be null; what may be left out stays so."""
-    made = compiled(schema_of(spec), UNKNOWN)
+    made = compile_schema(schema_of(spec), UNKNOWN)
     assert made is not None
     assert wrong_for_openai(made.schema, strict=made.is_strict) is None
-    optional = compiled(schema_of("name, age int?, size small|large?"), UNKNOWN)
+    optional = compile_schema(schema_of("name, age int?, size small|large?"), UNKNOWN)
     assert optional is not None
     assert (optional.is_strict, optional.schema["required"]) == (False, ["name"])
 
@@ -281,17 +281,17 @@ def test_a_deep_schema_is_not_bound() -> None:
     schema: dict[str, Any] = {"type": "integer"}
     for _ in range(10):
         schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
-    assert compiled(schema, OPENAI) is not None
+    assert compile_schema(schema, OPENAI) is not None
     deeper = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
-    assert compiled(deeper, OPENAI) is None
+    assert compile_schema(deeper, OPENAI) is None
 
 
 def test_a_tools_arguments_are_written_plainly() -> None:
     """References are inlined; what is plain already stays as it is."""
     plain = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}}
-    assert tool_parameters(plain) == plain
+    assert convert_tool_schema(plain) == plain
     schema = TypeAdapter(Owner).json_schema()
-    made = tool_parameters(schema)
+    made = convert_tool_schema(schema)
     assert made["type"] == "object"
     assert "$ref" not in json.dumps(made)
     assert "oneOf" not in json.dumps(made)
@@ -332,12 +332,12 @@ schemas = st.recursive(
 def test_every_schema_is_taken_and_its_answers_fit(schema: dict[str, Any], null: bool) -> None:
     """By both validators; oneOf is checked as anyOf, for a sample may fit two branches."""
     original = json.loads(json.dumps(schema).replace('"oneOf"', '"anyOf"'))
-    strict = compiled(schema, OPENAI)
+    strict = compile_schema(schema, OPENAI)
     if strict is not None and strict.is_strict:
         assert wrong_for_openai(strict.schema, strict=True) is None
         value = sample(strict.schema, null=null)
-        validated(unwrapped(value) if strict.is_wrapped else value, original)
-    closed = compiled(schema, ANTHROPIC)
+        validated(unwrap_answer(value) if strict.is_wrapped else value, original)
+    closed = compile_schema(schema, ANTHROPIC)
     if closed is not None:
         assert wrong_for_claude(closed.schema) is None
 
@@ -364,9 +364,9 @@ def test_an_answer_is_unwrapped_however_it_is_cut(
         said += work.take(StreamChunk(text[at : at + length])).text
         at += length
     said += work.take(StreamChunk("", finish_reason="stop")).text
-    expected = value["answer"] if not is_wrapped and unwrapped(value) is not value else value
+    expected = value["answer"] if not is_wrapped and unwrap_answer(value) is not value else value
     assert json.loads(said) == expected
-    assert is_wrapped or unwrapped(value) is not value or said == text
+    assert is_wrapped or unwrap_answer(value) is not value or said == text
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def test_all_dialects_give_the_same_calls(
 
 def response(decoder: Any, body: dict[str, Any]) -> ModelResponse:
     """What a decoder makes of a whole answer."""
-    return ModelResponse.of(decoder.whole(body, 0.0))
+    return ModelResponse.of(decoder.decode_body(body, 0.0))
 
 
 def test_every_format_makes_ids() -> None:

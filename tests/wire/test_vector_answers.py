@@ -17,7 +17,12 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.types import PackedVectors
-from llm_magics.wire import ollama, openai_chat
+from llm_magics.wire import ollama
+from llm_magics.wire.openai_embeddings import (
+    extract_vectors,
+    parse_embeddings,
+    parse_packed_vectors,
+)
 from tests.support.embedder import WIDTH, vector_of
 from tests.support.serving import Asked, Says, as_json, serving
 
@@ -187,10 +192,10 @@ def test_vectors_go_to_their_texts_in_any_order(order: list[int], packs: bool) -
     vectors = [[float(n), 1.0] for n in range(5)]
     told = [in_base64(vector) if packs else vector for vector in vectors]
     reply = {"data": [{"index": n, "embedding": told[n]} for n in order]}
-    assert openai_chat.embeddings_of(reply) == vectors
-    assert openai_chat.packed_of(reply).data == np.float32(vectors).tobytes()
+    assert parse_embeddings(reply) == vectors
+    assert parse_packed_vectors(reply).data == np.float32(vectors).tobytes()
     plain = {"data": [{"embedding": each} for each in told]}
-    assert openai_chat.packed_of(plain).data == np.float32(vectors).tobytes()
+    assert parse_packed_vectors(plain).data == np.float32(vectors).tobytes()
 
 
 json_values = st.recursive(
@@ -206,8 +211,8 @@ def test_whatever_comes_as_vectors_is_rows_of_one_length(values: list[Any]) -> N
     good = [[1.0, 2.0]] * (len(values) + 1)
     for packed in (
         PackedVectors.of([*values, *good]),
-        openai_chat.packed_of({"data": [{"embedding": each} for each in [*values, *good]]}),
-        PackedVectors.of(ollama.embeddings_of({"embeddings": [*values, *good]})),
+        parse_packed_vectors({"data": [{"embedding": each} for each in [*values, *good]]}),
+        PackedVectors.of(ollama.parse_embeddings({"embeddings": [*values, *good]})),
     ):
         assert packed.dimensions == 2
         rows = np.frombuffer(packed.data, "<f4").reshape(-1, 2)
@@ -219,8 +224,8 @@ def test_a_number_in_place_of_a_vector_gets_no_other_texts_vector() -> None:
     """Vectors that are set apart are found again by marks that no service sends."""
     packed = in_base64([1.0, 2.0])
     reply = {"data": [{"embedding": packed}, {"embedding": 0}, {"embedding": packed}]}
-    rest, apart = openai_chat.vectors_apart(json.dumps(reply).encode())
-    rows = np.frombuffer(openai_chat.packed_of(json.loads(rest), apart).data, "<f4").reshape(3, 2)
+    rest, apart = extract_vectors(json.dumps(reply).encode())
+    rows = np.frombuffer(parse_packed_vectors(json.loads(rest), apart).data, "<f4").reshape(3, 2)
     assert np.isnan(rows[1]).all()
 
 

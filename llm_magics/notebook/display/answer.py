@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from llm_magics._util.terminal import display_name
 from llm_magics._util.text import format_usd
-from llm_magics.completeness import is_cut
 from llm_magics.host import terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.output import (
@@ -36,6 +35,7 @@ from llm_magics.notebook.provenance import PROVENANCE_KEY
 from llm_magics.progress import Progress
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.secrets import length_of_beginning
+from llm_magics.wire.finish_reasons import is_cut
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -22,7 +22,7 @@ from llm_magics.providers.hf_hub import find_token
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, StreamChunk
-from llm_magics.wire.decoders import is_error
+from llm_magics.wire.decoders import is_error_body
 
 
 def pool_vector(given: list[Any]) -> list[float]:
@@ -99,7 +99,7 @@ class HuggingFaceProvider(OpenAICompatibleProvider):
             body = {"inputs": batch, "normalize": True}
             reply = await self._send("POST", path, body, model)
             said = reply.json()
-            if is_error(said):
+            if is_error_body(said):
                 raise await self._explained(self._error(said, None, reply.headers, model))
             if not isinstance(said, list) or len(said) != len(batch):
                 msg = f"{self.name}/{model} did not give a vector for each of {len(batch)} texts."

@@ -218,7 +218,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
             raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
         if parameters.schema is not None:  # nothing here can bind an answer to it
             messages = add_schema_to_prompt(messages, parameters.schema)
-        said = openai_chat.chat_request(messages, model, replace(parameters, schema=None))
+        said = openai_chat.build_chat_request(messages, model, replace(parameters, schema=None))
         return self._stream(
             model,
             parameters,

@@ -57,7 +57,9 @@ def default_threads() -> int:
 
 def engine_transport(address: str, key: Secret, timeouts: Timeouts | None = None) -> Transport:
     """The way to an engine. Its server drops a pooled connection after a stream: use none."""
-    return Transport(address, {"Connection": "close"}, key, timeouts or Timeouts())
+    return Transport(
+        address, headers={"Connection": "close"}, key=key, timeouts=timeouts or Timeouts()
+    )
 
 
 class Engine:

@@ -47,8 +47,14 @@ from llm_magics.providers.streaming import stream_chunks
 from llm_magics.settings.config import cache_folder
 from llm_magics.types import ChatMessage, PackedVectors, StreamChunk
 from llm_magics.wire import openai_chat
+from llm_magics.wire.openai_embeddings import (
+    build_embedding_request,
+    extract_vectors,
+    parse_embeddings,
+    parse_packed_vectors,
+)
 from llm_magics.wire.schema_dialects import GRAMMAR
-from llm_magics.wire.tool_calls import ids_of
+from llm_magics.wire.tool_calls import collect_call_ids
 
 # A long context costs memory whether used or not; a model of 128k would take gigabytes.
 _DEFAULT_CONTEXT = 8192
@@ -178,16 +184,16 @@ class LocalProvider(StreamingProvider):
             return []
         reply = await self._embedded(texts, model)
         try:
-            return openai_chat.embeddings_of(reply.json())
+            return parse_embeddings(reply.json())
         except ValueError as error:
             raise self._unreadable(error, model) from error
 
     async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
         model = self.bare(model)
         reply = await self._embedded(texts, model)
-        rest, apart = openai_chat.vectors_apart(reply.body)
+        rest, apart = extract_vectors(reply.body)
         try:
-            return openai_chat.packed_of(json.loads(rest), apart)
+            return parse_packed_vectors(json.loads(rest), apart)
         except ValueError as error:
             raise self._unreadable(error, model) from error
 
@@ -198,7 +204,7 @@ class LocalProvider(StreamingProvider):
     async def _embedded(self, texts: Sequence[str], model: str) -> Reply:
         engine = await self._ready(model, "embeddings")
         try:
-            body = openai_chat.embedding_request(texts, model)
+            body = build_embedding_request(texts, model)
             reply = await engine.transport.send("POST", "/v1/embeddings", body)
         except ConnectionError as error:
             raise await self._explained(error, engine, model) from None
@@ -216,8 +222,8 @@ class LocalProvider(StreamingProvider):
         def ask(
             said: Sequence[ChatMessage], given: ModelParameters
         ) -> AsyncGenerator[StreamChunk, None]:
-            body = openai_chat.chat_request(said, model, given, GRAMMAR)
-            decoder = openai_chat.ChunkDecoder(names, ids_of(said), origin)
+            body = openai_chat.build_chat_request(said, model, given, GRAMMAR)
+            decoder = openai_chat.ChunkDecoder(names, collect_call_ids(said), origin)
             return self._stream(path, body, model, given, decoder)
 
         return self._bindings.asked((path, model), messages, parameters, GRAMMAR, ask)
@@ -225,7 +231,7 @@ class LocalProvider(StreamingProvider):
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        body = openai_chat.completion_request(prompt, model, parameters)
+        body = openai_chat.build_completion_request(prompt, model, parameters)
         return self._stream("/v1/completions", body, model, parameters)
 
     async def _stream(

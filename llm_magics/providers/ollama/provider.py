@@ -45,7 +45,7 @@ from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.schema_dialects import GRAMMAR
 from llm_magics.wire.sse import NewlineSplitter
-from llm_magics.wire.tool_calls import ids_of
+from llm_magics.wire.tool_calls import collect_call_ids
 
 _LONG_TEXT_HINT = (
     'Embed its beginning with too_long="truncate", or the mean of its parts with '
@@ -260,7 +260,10 @@ class OllamaProvider(RemoteProvider):
             # The server gives its hidden states all the same, which are like nothing much.
             msg = f"{self.name}/{model} is not made to embed: its vectors tell little of likeness."
             warn(msg)
-        body = {**wire.embed_request(texts, model, dimensions, truncate=truncate), **self._kept()}
+        body = {
+            **wire.build_embed_request(texts, model, dimensions, truncate=truncate),
+            **self._kept(),
+        }
         try:
             reply = await self._object("POST", "/api/embed", body, model)
         except ContextLengthError as error:  # num_ctx does not help: the model reads no more
@@ -273,7 +276,7 @@ class OllamaProvider(RemoteProvider):
                 body=error.body,
             ) from None
         with self._reading(retryable=True):
-            vectors: Embeddings = wire.embeddings_of(reply)
+            vectors: Embeddings = wire.parse_embeddings(reply)
         if len(vectors) != len(texts):  # it leaves out what it finds empty
             msg = f"{self.name}/{model} gave {len(vectors)} vectors for {len(texts)} texts."
             raise ProviderError(
@@ -297,8 +300,8 @@ class OllamaProvider(RemoteProvider):
         def ask(
             said: Sequence[ChatMessage], given: ModelParameters
         ) -> AsyncGenerator[StreamChunk, None]:
-            body = wire.chat_request(said, model, given)
-            decoder = wire.ChunkDecoder(ids_of(said), origin, has_tools=has_tools)
+            body = wire.build_chat_request(said, model, given)
+            decoder = wire.ChunkDecoder(collect_call_ids(said), origin, has_tools=has_tools)
             return self._stream(
                 path, body, model, headers, needs_vision=has_images, decoder=decoder
             )
@@ -308,7 +311,7 @@ class OllamaProvider(RemoteProvider):
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        body = wire.generate_request(prompt, model, parameters)
+        body = wire.build_generate_request(prompt, model, parameters)
         return self._stream("/api/generate", body, model, parameters.extra_headers)
 
     async def _stream(  # noqa: PLR0913 (a request, and how it is read)

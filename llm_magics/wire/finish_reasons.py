@@ -1,8 +1,8 @@
 """
-Whether an answer is complete: the one place that decides it, for every service and every caller.
+Finish reasons: whether an answer is complete, decided here for every service and every caller.
 
-A service says in a word why an answer ended. Only a word that is known to mean success makes an
-answer complete; a word that is not known does not. The words, and where they are documented:
+A service names in a word why an answer ended. Only a word that is known to mean success makes an
+answer complete; an unknown word does not. The words, and where they are documented:
 
 | service | words |
 |---|---|
@@ -74,7 +74,7 @@ _CUT = frozenset(
         "maxtokens",
         "modelcontextwindowexceeded",
         "modellength",
-        "pauseturn",  # the service wants to be asked to go on
+        "pauseturn",  # the service expects a request to continue
         "timelimit",
         "tokenlimit",
     }
@@ -104,7 +104,7 @@ _REFUSED = frozenset(
     }
 )
 # Failures of the service that may pass. Every other unknown word is a failure too.
-_PASSING = frozenset(
+_TRANSIENT = frozenset(
     {
         "abort",
         "aborted",
@@ -121,18 +121,18 @@ _PASSING = frozenset(
 _NO_REASON = frozenset({"", "finishreasonunspecified", "none", "null", "unspecified"})
 
 
-def outcome_of(
+def classify_outcome(
     finish_reason: str | None, *, has_text: bool, has_tool_calls: bool = False
 ) -> Outcome:
     """
-    How an answer ended that came to its regular end.
+    Classify an answer whose stream ended regularly.
 
     Args:
         finish_reason: why it ended, in the words of the service; ``None`` if it gave no reason.
         has_text: whether there is text beside the thinking.
         has_tool_calls: whether there are tool calls.
     """
-    reason = _plain(finish_reason)
+    reason = _normalize(finish_reason)
     if reason in _REFUSED:
         return Outcome.REFUSED
     has_answer = has_text or has_tool_calls
@@ -140,35 +140,35 @@ def outcome_of(
         return Outcome.CUT if has_answer else Outcome.EMPTY
     if reason in _COMPLETE or reason in _NO_REASON:
         return Outcome.OK if has_answer else Outcome.EMPTY
-    # Ollama's `load` and `unload`: no answer was asked for.
+    # Ollama's `load` and `unload` requests have no answer.
     if reason in ("load", "unload") and not has_answer:
         return Outcome.EMPTY
     return Outcome.FAILED
 
 
 def is_cut(finish_reason: str | None) -> bool:
-    """Whether ``finish_reason`` means that the answer reached a limit of length."""
-    return _plain(finish_reason) in _CUT
+    """Return whether ``finish_reason`` means that the answer reached a limit of length."""
+    return _normalize(finish_reason) in _CUT
 
 
 def is_refusal(finish_reason: str | None) -> bool:
-    """Whether ``finish_reason`` means that the service or the model refused."""
-    return _plain(finish_reason) in _REFUSED
+    """Return whether ``finish_reason`` means that the service or the model refused."""
+    return _normalize(finish_reason) in _REFUSED
 
 
-def may_pass(finish_reason: str | None) -> bool:
-    """Whether a failure of this name may not happen again."""
-    return _plain(finish_reason) in _PASSING
+def is_transient(finish_reason: str | None) -> bool:
+    """Return whether a failure of this name may not happen again."""
+    return _normalize(finish_reason) in _TRANSIENT
 
 
-def _plain(finish_reason: str | None) -> str:
+def _normalize(finish_reason: str | None) -> str:
     """``FinishReason.MAX_TOKENS``, ``maxTokens`` and ``max-tokens`` as ``maxtokens``."""
     last = str(finish_reason or "").rpartition(".")[2]
     return "".join(filter(str.isalnum, last)).casefold()
 
 
 # What services call the longest answer, beside our own `max_tokens`.
-_LIMITS = frozenset(
+_LIMIT_NAMES = frozenset(
     {
         "maxcompletiontokens",
         "maxlength",
@@ -185,16 +185,16 @@ _NESTED = frozenset({"generationconfig", "inferenceconfig", "options", "paramete
 
 
 def has_limit(max_tokens: int | None, extra_body: Mapping[str, Any]) -> bool:
-    """Whether the user limited the length of the answer, by whatever name."""
-    return max_tokens is not None or _limits(extra_body)
+    """Return whether the user limited the length of the answer, by whatever name."""
+    return max_tokens is not None or _has_limit(extra_body)
 
 
-def _limits(given: Mapping[str, Any]) -> bool:
-    for name, value in given.items():
-        plain = _plain(str(name))
-        if plain in _LIMITS and isinstance(value, int) and not isinstance(value, bool):
+def _has_limit(parameters: Mapping[str, Any]) -> bool:
+    for name, value in parameters.items():
+        plain = _normalize(str(name))
+        if plain in _LIMIT_NAMES and isinstance(value, int) and not isinstance(value, bool):
             if value > 0:  # Ollama's -1 and -2 mean that there is no limit
                 return True
-        elif plain in _NESTED and isinstance(value, Mapping) and _limits(value):
+        elif plain in _NESTED and isinstance(value, Mapping) and _has_limit(value):
             return True
     return False

@@ -1,0 +1,218 @@
+"""Responses: their bytes as they arrive, with times, size limits and a deadline; or all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
+
+from llm_magics._util.text import read_json
+from llm_magics.errors import ProviderError
+from llm_magics.http.timing import RequestTiming
+
+# Decoded block by block, each to at most a thousand times its size. Brotli, zstd and encodings
+# within encodings have no such limit, and are not requested.
+_ENCODINGS = {"", "identity", "gzip", "deflate"}
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """
+    How large an answer may be, in bytes after decompression; ``None`` for no limit.
+
+    Attributes:
+        line: one line of a stream.
+        total: all of it.
+        error: what is read of an error's body; the rest is left out.
+    """
+
+    line: int | None = 16_000_000
+    total: int | None = 512_000_000
+    error: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete response: its status, headers and bytes."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)  # a service may repeat the key in it
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is a success."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """Return the body decoded, or as text if it is not JSON: proxies answer in HTML."""
+        try:
+            return read_json(self.body)
+        except ValueError:
+            return self.body.decode("utf-8", "replace")
+
+
+class HTTPResponse(Protocol):
+    """What is used of ``httpx.Response``."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def extensions(self) -> Mapping[str, Any]: ...
+    @property
+    def stream(self) -> Any: ...
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
+
+
+class ByteStream:
+    """
+    A response that is still arriving.
+
+    Attributes:
+        status, headers: of the response.
+    """
+
+    def __init__(
+        self,
+        response: HTTPResponse,
+        *,
+        sent_at: float,
+        limits: BodyLimits,
+        deadline: float | None = None,
+        timing: RequestTiming | None = None,
+    ) -> None:
+        """
+        Read the body of ``response``.
+
+        Args:
+            response: its headers have arrived, and none of its body has been read.
+            sent_at: when the request was sent, by `time.perf_counter`.
+            limits: how large it may be.
+            deadline: by when it must have ended, by `time.monotonic`.
+            timing: where the number of received bytes is counted.
+        """
+        self.status = response.status_code
+        self.headers = response.headers
+        self._response = response
+        self._sent_at = sent_at
+        self._limits = limits
+        self._deadline = deadline
+        self._timing = timing
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is a success."""
+        return 200 <= self.status < 300
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request was sent."""
+        return time.perf_counter() - self._sent_at
+
+    @property
+    def blocks(self) -> AsyncGenerator[tuple[float, bytes], None]:
+        """
+        ``(seconds since the request was sent, bytes)`` as they arrive.
+
+        Raises (while it is iterated):
+            ProviderError: a line, or all of it, is longer than it may be.
+        """
+        return self._read(self._limits.line, self._limits.total)
+
+    async def _read(
+        self, line_limit: int | None, limit: int | None
+    ) -> AsyncGenerator[tuple[float, bytes], None]:
+        clock, sent_at, request_timing = time.perf_counter, self._sent_at, self._timing
+        network: Any = self._response.extensions.get("network_stream")
+        has_times = hasattr(network, "received_at")
+        parts = self._parts()
+        size = line = 0
+        while True:
+            try:
+                if self._deadline is None:  # a context for every block is a tenth of its cost
+                    block = await anext(parts)
+                else:
+                    with translate_deadline():
+                        async with until_deadline(self._deadline):
+                            block = await anext(parts)
+            except StopAsyncIteration:
+                return
+            received_at = network.received_at if has_times else clock()
+            size += len(block)
+            if request_timing is not None:
+                request_timing.bytes_received += len(block)
+            if limit is not None and size > limit:
+                _raise_too_large("The answer", limit, "max_response_mb")
+            if line_limit is not None:
+                line, longest = _measure_lines(block, line, line_limit)
+                if longest > line_limit:
+                    _raise_too_large("A line of the answer", line_limit, "max_line_mb")
+            yield max(0.0, received_at - sent_at), block
+
+    def _parts(self) -> AsyncIterator[bytes]:
+        """The body's parts, decompressed; without the layers of httpx that do nothing to them."""
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        if encoding not in _ENCODINGS:
+            msg = f"The answer is encoded as {encoding[:40]!r}, which was not asked for."
+            raise ProviderError(msg, hint="Check the provider's base_url, and any proxy.")
+        if encoding in ("", "identity"):
+            return aiter(self._response.stream)
+        return self._response.aiter_bytes()
+
+    def end_within(self, seconds: float) -> None:
+        """Wait no longer than ``seconds`` for the rest."""
+        deadline = time.monotonic() + seconds
+        self._deadline = min(deadline, self._deadline or deadline)
+
+    async def reply(self) -> Reply:
+        """Return the rest as one `Reply`; of an error's body, as much as is needed to name it."""
+        blocks: list[bytes] = []
+        size = 0
+        async for _, block in self._read(None, self._limits.total if self.ok else None):
+            blocks.append(block)
+            size += len(block)
+            if not self.ok and size >= self._limits.error:
+                break
+        return Reply(self.status, self.headers, b"".join(blocks))
+
+
+def _measure_lines(block: bytes, before: int, limit: int) -> tuple[int, int]:
+    """How long the unfinished line is after ``block``, and the longest line that was seen."""
+    end = block.rfind(b"\n") + 1 or block.rfind(b"\r") + 1
+    if not end:
+        return before + len(block), before + len(block)
+    if before + len(block) <= limit:  # no line in it can be too long
+        return len(block) - end, 0
+    first, *others = block.replace(b"\r", b"\n").split(b"\n")
+    return len(block) - end, max(before + len(first), *map(len, others))
+
+
+def _raise_too_large(what: str, limit: int, setting: str) -> NoReturn:
+    msg = f"{what} is longer than {limit / 1e6:g} MB; the rest was not read."
+    hint = f"If it is meant to be so long: %llm config {setting} {max(1, limit // 500_000)}"
+    raise ProviderError(msg, hint=hint, code="response_too_large", retryable=False)
+
+
+class DeadlineError(Exception):
+    """The answer took longer than its total timeout."""
+
+
+@contextmanager
+def translate_deadline() -> Generator[None, None, None]:
+    """Tell our own deadline from one that the caller has set."""
+    try:
+        yield
+    except TimeoutError:
+        raise DeadlineError from None
+
+
+def until_deadline(deadline: float | None) -> AbstractAsyncContextManager[Any]:
+    """Return a context that ends with a TimeoutError at ``deadline``, if there is one."""
+    if deadline is None:
+        return nullcontext()
+    return asyncio.timeout(deadline - time.monotonic())
