@@ -1,4 +1,4 @@
-"""Pictures and tools: what a message may hold besides text, and what a model may call."""
+"""Images, sound recordings, transcripts, and blocks of reasoning that go with a message."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SHAPES = (
 )
 
 
-def png_of(array: Any) -> bytes:
+def encode_png(array: Any) -> bytes:
     """
-    The PNG file (W3C, 3rd edition) of an array of numpy's kind.
+    Return the PNG file (W3C, 3rd edition) of an array that numpy can read.
 
     Args:
-        array: of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): grey, RGB or RGBA; of whole
-            numbers from 0 to 255, of fractions from 0 to 1, or of truth values.
+        array: of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): grey, RGB or RGBA; of
+            integers from 0 to 255, of fractions from 0 to 1, or of truth values.
 
     Raises:
         ConfigurationError: it is no picture.
@@ -42,27 +42,27 @@ def png_of(array: Any) -> bytes:
         raise ConfigurationError(msg, hint=_SHAPES)
     if pixels.dtype.kind in "fb":
         pixels = pixels * 255.0
-    if pixels.dtype.kind not in "fiu" or not _fits(pixels):
+    if pixels.dtype.kind not in "fiu" or not _are_colours(pixels):
         msg = f"The values of the array ({pixels.dtype}) are no colours."
         raise ConfigurationError(msg, hint=_SHAPES)
-    return _file(np.rint(pixels).astype(np.uint8))
+    return _write_png(np.rint(pixels).astype(np.uint8))
 
 
-def _fits(pixels: Any) -> bool:
+def _are_colours(pixels: Any) -> bool:
     """Whether all values are colours; those that are no number are not."""
     return bool(pixels.min() >= 0 and pixels.max() <= 255)
 
 
-def _file(pixels: Any) -> bytes:
+def _write_png(pixels: Any) -> bytes:
     height, width, values = pixels.shape
     head = struct.pack(">IIBBBBB", width, height, 8, _KINDS[values], 0, 0, 0)
     # Each line begins with the number of its filter, and 0 is none.
     lines = b"".join(b"\0" + line.tobytes() for line in pixels)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_part(*part) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*part) for part in parts)
 
 
-def _part(name: bytes, data: bytes) -> bytes:
+def _png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
@@ -111,50 +111,50 @@ class Image:
         return self.url or f"data:{self.media_type};base64,{self.base64}"
 
 
-def image_of(given: Any) -> Image:
+def load_image(source: Any) -> Image:
     """
-    A picture from what a user has: bytes, a path, an address, an array, a figure, or a picture
+    Return the picture in what a user has: bytes, a path, an address, an array, a figure, or a picture
     of PIL or IPython.
 
     Raises:
         ConfigurationError: it is none of these, or there is no such file.
     """
-    if isinstance(given, Image):
-        return given
-    if isinstance(given, bytes | bytearray):
-        return _from_bytes(bytes(given), "The picture")
-    return _named(given) if isinstance(given, str | Path) else _drawn(given)
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, bytes | bytearray):
+        return _from_bytes(bytes(source), "The picture")
+    return _load_named(source) if isinstance(source, str | Path) else _render_image(source)
 
 
-def _named(given: str | Path) -> Image:
-    """The picture at a path or an address, or within one."""
-    if isinstance(given, str) and given.startswith("data:"):
-        return _from_bytes(_decoded(given.partition(",")[2]), "The picture in the data URL")
-    if isinstance(given, str) and given.startswith(("https://", "http://")):
-        return Image(url=given)
-    return _read(given)
+def _load_named(source: str | Path) -> Image:
+    """Return the picture at a path or an address, or in a data URL."""
+    if isinstance(source, str) and source.startswith("data:"):
+        return _from_bytes(_decode_base64(source.partition(",")[2]), "The picture in the data URL")
+    if isinstance(source, str) and source.startswith(("https://", "http://")):
+        return Image(url=source)
+    return _read_image(source)
 
 
-def _drawn(given: Any) -> Image:
-    """The picture that an object of some library is."""
-    if isinstance(getattr(given, "data", None), bytes):  # IPython
-        return _from_bytes(given.data, "The picture")
-    if hasattr(given, "convert") and getattr(given, "mode", None) not in _PNG_MODES:  # PIL
-        given = given.convert("RGB")
+def _render_image(source: Any) -> Image:
+    """Return the picture of another library's object."""
+    if isinstance(getattr(source, "data", None), bytes):  # IPython
+        return _from_bytes(source.data, "The picture")
+    if hasattr(source, "convert") and getattr(source, "mode", None) not in _PNG_MODES:  # PIL
+        source = source.convert("RGB")
     for way in ("save", "savefig"):  # PIL, matplotlib
-        if hasattr(given, way):
-            return Image(_saved(getattr(given, way)))
-    if hasattr(given, "get_figure"):  # what stands within a figure
-        return _drawn(given.get_figure())
-    if hasattr(given, "__array__"):
-        return Image(png_of(given))
-    msg = f"A {type(given).__name__} is no picture."
+        if hasattr(source, way):
+            return Image(_save_png(getattr(source, way)))
+    if hasattr(source, "get_figure"):  # what stands within a figure
+        return _render_image(source.get_figure())
+    if hasattr(source, "__array__"):
+        return Image(encode_png(source))
+    msg = f"A {type(source).__name__} is no picture."
     raise ConfigurationError(
         msg, hint="Give bytes, a path, an address, an array, a figure or a PIL image."
     )
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text)
     except ValueError:
@@ -162,8 +162,8 @@ def _decoded(text: str) -> bytes:
         raise ConfigurationError(msg, hint="Give the picture's bytes or its path.") from None
 
 
-def _saved(save: Callable[..., Any]) -> bytes:
-    """What PIL's or matplotlib's way to save a picture writes."""
+def _save_png(save: Callable[..., Any]) -> bytes:
+    """Return what PIL's or matplotlib's function ``save`` writes as PNG."""
     buffer = io.BytesIO()
     try:
         save(buffer, format="PNG")
@@ -173,14 +173,14 @@ def _saved(save: Callable[..., Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(given: str | Path) -> Image:
+def _read_image(source: str | Path) -> Image:
     try:
-        data = Path(given).expanduser().read_bytes()
+        data = Path(source).expanduser().read_bytes()
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
-        msg = f"The picture {given} cannot be read: {why}."
+        msg = f"The picture {source} cannot be read: {why}."
         raise ConfigurationError(msg, hint="Check the path.") from None
-    return _from_bytes(data, f"The picture {given}")
+    return _from_bytes(data, f"The picture {source}")
 
 
 def _from_bytes(data: bytes, what: str) -> Image:
@@ -188,7 +188,7 @@ def _from_bytes(data: bytes, what: str) -> Image:
     if not data:
         msg = f"{what} is empty (0 bytes)."
         raise ConfigurationError(msg, hint="Check how the file was written.")
-    return Image(_converted(data) if _is_cmyk(data) else data)
+    return Image(_convert_to_rgb(data) if _is_cmyk(data) else data)
 
 
 # What PIL writes into a PNG file as it is; the rest (CMYK, YCbCr, LAB …) becomes RGB.
@@ -208,13 +208,13 @@ def _is_cmyk(data: bytes) -> bool:
     return False
 
 
-def _converted(data: bytes) -> bytes:
+def _convert_to_rgb(data: bytes) -> bytes:
     """Return a picture with printers' colours as PNG in RGB: the services misread the others."""
     from PIL import Image as PILImage
 
     try:
         with PILImage.open(io.BytesIO(data)) as picture:
-            return _saved(picture.convert("RGB").save)
+            return _save_png(picture.convert("RGB").save)
     except (OSError, ValueError) as error:
         msg = f"The picture has CMYK colours and could not be converted: {error}"
         raise ConfigurationError(msg, hint="Save it as an RGB picture.") from None
@@ -225,7 +225,7 @@ class ReasoningBlock(dict[str, Any]):
     A part of an answer that must be sent back to its service unchanged.
 
     Attributes:
-        origin: the service that made it, and its model where no other can read it; empty where
+        origin: the service that it is from, and its model where no other can read it; empty where
             unknown.
         at: where it stood in the answer, as the number of characters of text and of tool calls
             before it.
@@ -243,7 +243,7 @@ class ReasoningBlock(dict[str, Any]):
 
     @classmethod
     def of(cls, block: Mapping[str, Any]) -> Self:
-        """Return ``block`` itself, or one made from a plain mapping."""
+        """Return ``block`` itself, or one created from a plain mapping."""
         return block if isinstance(block, cls) else cls(block)
 
     def as_dict(self) -> dict[str, Any]:
@@ -303,10 +303,10 @@ class Sound:
 
 class Transcript(str):
     """
-    What was said, as text; subtitles where those were asked for.
+    The transcript of a recording as text; subtitles where those were requested.
 
     Attributes:
-        data: all that the service told of it — language, duration, segments, words — or empty.
+        data: what the service reported of it (language, duration, segments, words), or empty.
     """
 
     __slots__ = ("data",)
@@ -314,6 +314,6 @@ class Transcript(str):
     data: Mapping[str, Any]
 
     def __new__(cls, text: str, data: Mapping[str, Any] | None = None) -> Self:
-        made = super().__new__(cls, text)
-        made.data = data or {}
-        return made
+        transcript = super().__new__(cls, text)
+        transcript.data = data or {}
+        return transcript

@@ -5,7 +5,7 @@ Everything llm_magics raises, as one tree.
     ├── UsageError                a mistyped flag, subcommand or expression
     ├── BudgetError               a call that would cost more than may be spent
     ├── TemplateError             a ``{{ name }}`` that cannot be filled in
-    ├── ParseError                an answer that is not the JSON or table asked for
+    ├── ParseError                an answer that is not the requested JSON or table
     ├── ReplayMissError           a call that a recording has no answer to
     └── ProviderError             a service, with status, code, request id …
         ├── AuthenticationError   the key is missing, wrong or not allowed
@@ -23,7 +23,8 @@ Everything llm_magics raises, as one tree.
 
     Interrupted                   the user stopped a cell (a KeyboardInterrupt); see ``partial``
 
-In a notebook each is shown as two to four lines, with the line of Python that it came from; ``%llm config tracebacks full`` shows all.
+In a notebook each is displayed as two to four lines, with the line of Python that raised it; ``%llm config
+tracebacks full`` displays all.
 """
 
 from __future__ import annotations
@@ -43,32 +44,32 @@ from llm_magics._util.terminal import (
 )
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.host import current_host
-from llm_magics.secrets import redact, redacted
+from llm_magics.secrets import redact, redact_json
 from llm_magics.user_code import location_in
 
 
-def _shown(text: str) -> str:
+def _sanitize(text: str) -> str:
     """Return ``text`` without keys, and without what could change a terminal or hide something."""
     return escape_controls(redact(strip_controls(replace_lone_surrogates(text))))
 
 
-class _ShownShort:
-    """IPython asks an exception how to show itself: with its message and hint alone."""
+class _ShortTraceback:
+    """An exception that IPython renders with its message and hint alone, by `_render_traceback_`."""
 
     hint: str | None
 
-    # The lines of a message that are shown; an error about a decision shows all.
+    # How many lines of a message are displayed; an error about a decision displays all.
     lines_shown: int = 3
 
     def _render_traceback_(self) -> list[str]:
         assert isinstance(self, BaseException)
         if current_host().shows_full_tracebacks():
-            return _shown("".join(traceback.format_exception(self))).splitlines()
+            return _sanitize("".join(traceback.format_exception(self))).splitlines()
         message = str(self).splitlines() or [""]
         lines = [f"{type(self).__name__}: {message[0]}", *message[1 : self.lines_shown]]
-        place = location_in(self.__traceback__)
-        if place is not None:
-            lines.append(_shown(f"  {place}"))
+        location = location_in(self.__traceback__)
+        if location is not None:
+            lines.append(_sanitize(f"  {location}"))
         if self.hint:
             lines.append(f"→ {self.hint}")
         return lines
@@ -76,13 +77,13 @@ class _ShownShort:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute without the keys in it: a service may repeat one anywhere."""
         if name in ("body", "code", "request_id"):
-            value = redacted(value)
+            value = redact_json(value)
         if isinstance(value, str):
-            value = _shown(value)
+            value = _sanitize(value)
         super().__setattr__(name, value)
 
 
-class LLMError(_ShownShort, Exception):
+class LLMError(_ShortTraceback, Exception):
     """
     The root of all errors raised here on purpose.
 
@@ -90,7 +91,7 @@ class LLMError(_ShownShort, Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(_shown(message))
+        super().__init__(_sanitize(message))
         self.hint = hint or None
         if self.hint:
             self.add_note(f"→ {self.hint}")  # tracebacks of plain scripts end with it
@@ -110,7 +111,7 @@ class TemplateError(LLMError):
 
 class ParseError(LLMError):
     """
-    An answer does not hold what was asked of it.
+    An answer does not hold what was requested.
 
     Attributes:
         partial: the answer, where there is one to look at.
@@ -125,18 +126,18 @@ class ReplayMissError(LLMError):
 
 class ProviderError(LLMError):
     """
-    A provider could not do what it was asked.
+    A provider could not do what was requested.
 
     Attributes:
         provider, model: whom it concerns, where known.
         status: the HTTP status, where there was one.
         code: the service's own error code.
         request_id: the service's name for the request, for its support.
-        retry_after: seconds to wait, where the service said so.
+        retry_after: seconds until a retry may succeed, where the service sent them.
         retryable: whether the same request may succeed later.
         body: what the service sent, decoded where it was JSON.
-        partial: what came of the answer, where a request was sent: a `Response` if it was
-            asked by ``lm.ask`` and its kin, a `ModelResponse` from a provider itself.
+        partial: the part of the answer that was received, where a request was sent: a `Response`
+            from ``lm.ask`` and the like, a `ModelResponse` from a provider itself.
     """
 
     retryable: bool = False
@@ -205,7 +206,7 @@ class ConnectionError(ProviderError, builtins.ConnectionError):  # noqa: A001 (a
 
 
 class ContentFilterError(ProviderError):
-    """The service or the model refuses to answer; ``partial`` has what came before."""
+    """The service or the model refuses to answer; ``partial`` has the answer up to there."""
 
 
 class ContextLengthError(ProviderError):
@@ -216,7 +217,7 @@ class IncompleteAnswerError(ProviderError):
     """
     The answer ended without being complete: a failure, an unknown reason, or a limit of length.
 
-    ``partial`` has what came of it; ``code`` is the reason, in the words of the service.
+    ``partial`` has what was received; ``code`` is the reason, in the words of the service.
     """
 
 
@@ -229,7 +230,7 @@ class ModelNotFoundError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too much at once; ``retry_after`` tells how long to wait, where known."""
+    """Too many requests; ``retry_after`` is the delay in seconds, where known."""
 
     retryable = True
 
@@ -239,7 +240,7 @@ class StreamInterrupted(ProviderError):  # noqa: N818 (a fixed name)
     The answer broke off after it had begun.
 
     Attributes:
-        partial: what came before the break, a `ModelResponse`.
+        partial: the answer before the break, a `ModelResponse`.
     """
 
     retryable = True
@@ -257,7 +258,7 @@ class WeightsError(ProviderError):
     """A local model's file cannot be fetched, or is not what it should be."""
 
 
-class Interrupted(_ShownShort, KeyboardInterrupt):
+class Interrupted(_ShortTraceback, KeyboardInterrupt):
     """
     The user stopped the cell.
 
@@ -266,39 +267,39 @@ class Interrupted(_ShownShort, KeyboardInterrupt):
     """
 
     def __init__(self, message: str, *, hint: str | None = None, partial: Any = None) -> None:
-        super().__init__(_shown(message))
+        super().__init__(_sanitize(message))
         self.hint = hint
         self.partial = partial
 
 
-def short(value: object) -> str:
-    """``value`` as it is shown in an error: one line, and never as long as it may be."""
-    return _shown(" ".join(_SHORT.repr(value).splitlines()))
+def abbreviate(value: object) -> str:
+    """Return ``value`` as an error quotes it: on one line and shortened."""
+    return _sanitize(" ".join(_REPR.repr(value).splitlines()))
 
 
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 60
 
 
-def _likeness(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     """
-    The sentence that names the candidates nearest to a mistyped ``name``.
+    Return the sentence that names the candidates nearest to a mistyped ``name``.
 
     Where none is near it lists the first few, or says nothing if not ``listed``.
     """
     known = sorted(set(names))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
-        best = _likeness(name, close[0])
-        close = [each for each in close if _likeness(name, each) > best - 0.1]
+        best = _similarity(name, close[0])
+        close = [each for each in close if _similarity(name, each) > best - 0.1]
         return f"Did you mean {' or '.join(map(display_name, close))}?"
     if not listed:
         return ""
     if not known:
         return "There are none."
-    shown = ", ".join(map(display_name, known[:8]))
-    return f"There are: {shown}{' …' if len(known) > 8 else ''}."
+    listing = ", ".join(map(display_name, known[:8]))
+    return f"There are: {listing}{' …' if len(known) > 8 else ''}."

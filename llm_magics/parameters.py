@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from llm_magics.errors import ConfigurationError
-from llm_magics.secrets import KeyHeaders, remember_headers
+from llm_magics.secrets import KeyHeaders, register_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class ModelParameters:
         schema: the JSON schema that the answer must fit.
         reasoning: think or not, or how much: ``low``, ``medium``, ``high``.
         stream: ask for a generator of `StreamChunk` instead of a `ModelResponse`.
-        extra_body: sent along as it is, for what a service has beyond these.
+        extra_body: further fields of the request, for parameters that only some services have.
         extra_headers: the same for the request's headers.
     """
 
@@ -65,26 +65,28 @@ class ModelParameters:
     extra_headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", _stops(self.stop))
+        object.__setattr__(self, "stop", _parse_stop(self.stop))
         for name, values in (("extra_body", object), ("extra_headers", str)):
             _check_mapping(name, getattr(self, name), values)
         if self.extra_headers:
-            remember_headers(self.extra_headers)
+            register_headers(self.extra_headers)
             object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
-        _check("temperature", self.temperature, 0, None, "a number, 0 or more")
-        _check("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
-        _check("max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", whole=True)
-        _check("seed", self.seed, None, None, "a whole number", whole=True)
+        _check_number("temperature", self.temperature, 0, None, "a number, 0 or more")
+        _check_number("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
+        _check_number(
+            "max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", integer=True
+        )
+        _check_number("seed", self.seed, None, None, "a whole number", integer=True)
 
     @classmethod
     def of(cls, parameters: ModelParameters | Mapping[str, Any] | None) -> ModelParameters:
         """
-        Return ``parameters`` itself, or one made from a mapping, or all defaults for ``None``.
+        Return ``parameters`` itself, or those in a mapping, or all defaults for ``None``.
 
         Names that are not among the attributes go into ``extra_body``.
 
         Raises:
-            ConfigurationError: a name is a slip, or a value is impossible.
+            ConfigurationError: a name is misspelled, or a value is impossible.
         """
         if isinstance(parameters, ModelParameters):
             return parameters
@@ -94,16 +96,16 @@ class ModelParameters:
             msg = f"The parameters cannot be {type(parameters).__name__}."
             raise ConfigurationError(msg, hint="Give a dictionary, ModelParameters, or None.")
         known = [each.name for each in fields(cls)]
-        given = {name: value for name, value in parameters.items() if name in known}
-        beside = {name: value for name, value in parameters.items() if name not in known}
-        for name in beside:
-            _refuse_slip(name, known)
-        if beside:
-            _check_mapping("extra_body", given.get("extra_body", {}), object)
-            given["extra_body"] = {**beside, **given.get("extra_body", {})}
-        if isinstance(given.get("tools"), Iterable):
-            given["tools"] = tuple(given["tools"])
-        return cls(**given)
+        arguments = {name: value for name, value in parameters.items() if name in known}
+        others = {name: value for name, value in parameters.items() if name not in known}
+        for name in others:
+            _reject_misspelled(name, known)
+        if others:
+            _check_mapping("extra_body", arguments.get("extra_body", {}), object)
+            arguments["extra_body"] = {**others, **arguments.get("extra_body", {})}
+        if isinstance(arguments.get("tools"), Iterable):
+            arguments["tools"] = tuple(arguments["tools"])
+        return cls(**arguments)
 
     def with_stream(self, stream: bool = True) -> ModelParameters:
         """These parameters, asking for a stream or not."""
@@ -114,19 +116,21 @@ class ModelParameters:
         return replace(self, max_tokens=max_tokens)
 
 
-# Parameters that services have, and that look like slips for ours.
-_THEIRS = frozenset({"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids"})
+# Parameters of services that look like misspellings of ours.
+_SERVICE_PARAMETERS = frozenset(
+    {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids"}
+)
 
 
 # What the arguments of a call say.
-_OF_THE_CALL = frozenset({"input", "messages", "model", "prompt"})
+_CALL_ARGUMENTS = frozenset({"input", "messages", "model", "prompt"})
 
 
-def _refuse_slip(name: object, known: Sequence[str]) -> None:
-    if not isinstance(name, str) or name in _OF_THE_CALL:
+def _reject_misspelled(name: object, known: Sequence[str]) -> None:
+    if not isinstance(name, str) or name in _CALL_ARGUMENTS:
         msg = f"{name!r} cannot be given as a parameter."
         raise ConfigurationError(msg, hint="It is an argument of the call itself.")
-    meant = [] if name in _THEIRS else get_close_matches(name, known, n=1, cutoff=0.75)
+    meant = [] if name in _SERVICE_PARAMETERS else get_close_matches(name, known, n=1, cutoff=0.75)
     if meant:
         msg = f"There is no parameter {name}."
         raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
@@ -137,12 +141,12 @@ def _check_mapping(name: str, value: object, values: type) -> None:
         isinstance(key, str) and isinstance(each, values) for key, each in value.items()
     ):
         return
-    msg = f"{name} cannot be what it is."  # not shown: it may hold a key
+    msg = f"{name} cannot be what it is."  # without its value: it may hold a key
     kind = "texts" if values is str else "values"
     raise ConfigurationError(msg, hint=f"Give it a dictionary of {kind} by name.")
 
 
-def _stops(stop: str | Iterable[str]) -> tuple[str, ...]:
+def _parse_stop(stop: str | Iterable[str]) -> tuple[str, ...]:
     stops = (
         (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else stop
     )
@@ -152,18 +156,18 @@ def _stops(stop: str | Iterable[str]) -> tuple[str, ...]:
     return stops
 
 
-def _check(  # noqa: PLR0913 (a row of a table)
+def _check_number(  # noqa: PLR0913 (a row of a table)
     name: str,
     value: float | None,
     low: float | None,
     high: float | None,
     allowed: str,
     *,
-    whole: bool = False,
+    integer: bool = False,
 ) -> None:
     if value is None:
         return
-    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int if integer else int | float) and not isinstance(value, bool)
     if (
         not is_number
         or not math.isfinite(value)

@@ -1,4 +1,4 @@
-"""How far a download, a load or a column has come."""
+"""The progress of long work: a download, the loading of a model, a column."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm_magics._util.text import count_or_none, replace_lone_surrogates
 @dataclass(frozen=True, slots=True)
 class Progress:
     """
-    How far some long work has come.
+    How much of some long work is done.
 
     Attributes:
         task: what is being done, for people ("fetching smollm2-135m").
@@ -18,7 +18,7 @@ class Progress:
         unit: ``"B"`` for bytes, else a word for the things counted.
         elapsed_s: seconds since the work began.
         before: how much of ``done`` was there then, and took no time.
-        is_load: whether this is loading a model, which is told apart from answering.
+        is_load: whether this is loading a model rather than answering.
     """
 
     task: str

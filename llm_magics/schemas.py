@@ -1,8 +1,8 @@
 """
-What an answer must look like: a JSON schema, however a user writes it, and the check of it.
+The schema of an answer: parsed from what a user writes, and checked.
 
-A schema is given as a pydantic class (or anything pydantic knows: a dataclass, a TypedDict,
-``list[int]``), as a JSON schema, or in short: ``"name, age int?, tags list[str]"``, where ``?``
+A schema is a pydantic class (or anything pydantic knows: a dataclass, a TypedDict,
+``list[int]``), a JSON schema, or a short form: ``"name, age int?, tags list[str]"``, where ``?``
 marks a field that may be missing or null.
 """
 
@@ -28,11 +28,11 @@ _TYPES: dict[str, dict[str, Any]] = {
     "datetime": {"type": "string", "format": "date-time"},
 }
 
-# So many places where an answer does not fit are told of.
-_MOST_MISFITS = 3
+# The most places that an error names where an answer does not fit.
+_MAX_MISMATCHES = 3
 
-# So many references are followed from one to the next: more lead in a circle.
-_MOST_REFERENCES = 20
+# The most references followed from one to the next: more lead in a circle.
+_MAX_REFERENCES = 20
 
 # One of these at least stands in every JSON schema that says anything.
 _KEYWORDS = frozenset(
@@ -44,11 +44,11 @@ _FIELD = re.compile(
 )
 
 
-def schema_of(spec: Any) -> dict[str, Any]:
+def parse_schema(spec: Any) -> dict[str, Any]:
     """
-    The JSON schema that ``spec`` stands for.
+    Return the JSON schema that ``spec`` stands for.
 
-    >>> schema_of("name, age int, tags list[str]")["properties"]["tags"]
+    >>> parse_schema("name, age int, tags list[str]")["properties"]["tags"]
     {'type': 'array', 'items': {'type': 'string'}}
 
     Raises:
@@ -58,22 +58,22 @@ def schema_of(spec: Any) -> dict[str, Any]:
         if spec and not _KEYWORDS & set(spec):
             msg = f"A schema has none of the words of JSON schemas: {list(spec)[:5]}."
             raise ConfigurationError(msg, hint='Write fields in short: "name, age int".')
-        return _checked(dict(spec))
+        return _check_schema(dict(spec))
     if isinstance(spec, str):
         if spec.lstrip().startswith("{"):
-            return _checked(_decoded(spec))
-        return _short(spec)
+            return _check_schema(_decode_schema(spec))
+        return _parse_fields(spec)
     from pydantic import BaseModel, TypeAdapter
     from pydantic.errors import PydanticUserError
 
-    # Of a function pydantic would take the arguments for what is wanted.
+    # Of a function pydantic would use the arguments as the schema.
     if inspect.isroutine(spec) or isinstance(type(spec), type(BaseModel)):
         msg = f"{spec!r:.60} is no schema."
         raise ConfigurationError(
             msg, hint="Give a pydantic class, a JSON schema, or fields in short."
         )
     try:
-        schema: dict[str, Any] = closed(TypeAdapter(spec).json_schema())
+        schema: dict[str, Any] = close_objects(TypeAdapter(spec).json_schema())
         return schema
     except PydanticUserError as error:
         msg = f"No schema can be made of {spec!r}: {error.message.splitlines()[0]}"
@@ -82,7 +82,7 @@ def schema_of(spec: Any) -> dict[str, Any]:
         ) from None
 
 
-def _decoded(text: str) -> dict[str, Any]:
+def _decode_schema(text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text)
     except ValueError as error:
@@ -92,8 +92,8 @@ def _decoded(text: str) -> dict[str, Any]:
     return schema
 
 
-def _checked(schema: dict[str, Any]) -> dict[str, Any]:
-    """``schema``, which is one by the rules of JSON schemas."""
+def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return ``schema`` if it is a valid JSON schema."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
@@ -106,9 +106,9 @@ def _checked(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _short(text: str) -> dict[str, Any]:
+def _parse_fields(text: str) -> dict[str, Any]:
     properties, required = {}, []
-    for part in _parts(text):
+    for part in _split_fields(text):
         found = _FIELD.fullmatch(" ".join(part.split()))
         if found is not None and found["name"] in properties:
             msg = f'The schema names "{found["name"]}" twice.'
@@ -121,8 +121,11 @@ def _short(text: str) -> dict[str, Any]:
             kind, about = about, ""
         described = {"description": about} if about else {}
         is_optional = bool(found["early"]) or kind.endswith("?")
-        made = _type(kind.removesuffix("?").strip() or "str", part)
-        properties[found["name"]] = {**(_or_null(made) if is_optional else made), **described}
+        schema = _parse_type(kind.removesuffix("?").strip() or "str", part)
+        properties[found["name"]] = {
+            **(_make_nullable(schema) if is_optional else schema),
+            **described,
+        }
         if not is_optional:
             required.append(found["name"])
     if not properties:
@@ -136,8 +139,8 @@ def _short(text: str) -> dict[str, Any]:
     }
 
 
-def _parts(text: str) -> list[str]:
-    """``text`` cut at commas and line ends that stand in no brackets."""
+def _split_fields(text: str) -> list[str]:
+    """Split ``text`` at commas and line ends outside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "[") - (character == "]")
@@ -148,23 +151,23 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """``schema``, accepting null too."""
+def _make_nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return ``schema``, accepting null too."""
     kinds = schema.get("anyOf", [schema])
     nothing = {"type": "null"}
     return {"anyOf": kinds if nothing in kinds else [*kinds, nothing]}
 
 
-def _type(name: str, part: str) -> dict[str, Any]:
+def _parse_type(name: str, part: str) -> dict[str, Any]:
     name = name.strip()
     if name.endswith("?"):
-        return _or_null(_type(name[:-1], part))
+        return _make_nullable(_parse_type(name[:-1], part))
     if name.startswith("list[") and name.endswith("]"):
-        return {"type": "array", "items": _type(name[5:-1], part)}
+        return {"type": "array", "items": _parse_type(name[5:-1], part)}
     if name == "list":
         return {"type": "array", "items": {"type": "string"}}
     if "|" in name:
-        return _choice([each.strip() for each in name.split("|")], part)
+        return _parse_choice([each.strip() for each in name.split("|")], part)
     if name not in _TYPES:
         msg = f'"{part}" has no type that is known.'
         hint = f"{nearest(name, [*_TYPES, 'list'])} A choice is written red|green|blue."
@@ -172,29 +175,31 @@ def _type(name: str, part: str) -> dict[str, Any]:
     return dict(_TYPES[name])
 
 
-def _choice(names: list[str], part: str) -> dict[str, Any]:
-    """Of types, where all of them are such (``int|None``); else of texts."""
+def _parse_choice(names: list[str], part: str) -> dict[str, Any]:
+    """Parse a choice of types, where all names are types (``int|None``), or of texts."""
     if all(name in _TYPES or name in ("None", "null") for name in names):
         nothing = {"type": "null"}
-        kinds = [nothing if name in ("None", "null") else _type(name, part) for name in names]
+        kinds = [
+            nothing if name in ("None", "null") else _parse_type(name, part) for name in names
+        ]
         return {"anyOf": kinds}
     return {"enum": names}
 
 
-def closed(schema: Any) -> Any:
-    """``schema`` in which no object takes what is not named; some services insist on it."""
+def close_objects(schema: Any) -> Any:
+    """Return ``schema`` with objects that accept no other fields; some services require it."""
     if isinstance(schema, list):
-        return [closed(each) for each in schema]
+        return [close_objects(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: closed(value) for name, value in schema.items()}
-    if made.get("type") == "object" and "properties" in made:
-        made.setdefault("additionalProperties", False)
-    return made
+    copy = {name: close_objects(value) for name, value in schema.items()}
+    if copy.get("type") == "object" and "properties" in copy:
+        copy.setdefault("additionalProperties", False)
+    return copy
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether every object in ``schema`` is closed and needs all it names, as OpenAI's strict mode."""
+    """Return whether every object in ``schema`` is closed and needs all it names, as OpenAI's strict mode."""
     if isinstance(schema, list):
         return all(is_strict(each) for each in schema)
     if not isinstance(schema, dict):
@@ -211,7 +216,7 @@ def is_strict(schema: Any) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Checker:
     """
-    What a schema was written as, ready to check many answers.
+    A schema, ready to check many answers.
 
     Attributes:
         schema: as a JSON schema.
@@ -223,7 +228,7 @@ class _Checker:
     accept: Callable[[Any], Any]
 
 
-def validated(value: Any, spec: Any) -> Any:
+def validate_answer(value: Any, spec: Any) -> Any:
     """
     Return ``value``, which fits ``spec``: an instance of it where that is a class.
 
@@ -233,60 +238,60 @@ def validated(value: Any, spec: Any) -> Any:
     Raises:
         ParseError: it does not fit; the message says where.
     """
-    return _fitting(value, _checker_of(spec))[1]
+    return _validate(value, _get_checker(spec))[1]
 
 
-def fitted(value: Any, spec: Any) -> Any:
+def validate_json(value: Any, spec: Any) -> Any:
     """
     Return the JSON value itself, as it fits ``spec``.
 
     Raises:
         ParseError: it does not fit.
     """
-    return _fitting(value, _checker_of(spec))[0]
+    return _validate(value, _get_checker(spec))[0]
 
 
-def _fitting(value: Any, checker: _Checker) -> tuple[Any, Any]:
-    """The value that fits, and what it becomes."""
+def _validate(value: Any, checker: _Checker) -> tuple[Any, Any]:
+    """Return the value that fits, and what it becomes."""
     try:
         return value, checker.accept(value)
     except ParseError:
-        pruned = without_nulls(value, checker.schema)
+        pruned = drop_nulls(value, checker.schema)
         if pruned == value:
             raise
         return pruned, checker.accept(pruned)
 
 
-def _checker_of(spec: Any) -> _Checker:
+def _get_checker(spec: Any) -> _Checker:
     if isinstance(spec, Mapping):
-        return _written(json.dumps(dict(spec), default=str))
+        return _json_checker(json.dumps(dict(spec), default=str))
     if isinstance(spec, str):
-        return _written(spec)
+        return _json_checker(spec)
     try:
-        return _of_class(spec)
+        return _class_checker(spec)
     except TypeError:  # what cannot be hashed
-        return _of_class.__wrapped__(spec)
+        return _class_checker.__wrapped__(spec)
 
 
 @lru_cache(maxsize=64)
-def _written(text: str) -> _Checker:
+def _json_checker(text: str) -> _Checker:
     from jsonschema import Draft202012Validator, FormatChecker
 
-    schema = schema_of(text)
+    schema = parse_schema(text)
     validator = Draft202012Validator(schema, format_checker=FormatChecker())
 
     def accept(value: Any) -> Any:
-        _fits(value, validator)
+        _check_json(value, validator)
         return value
 
     return _Checker(schema, accept)
 
 
 @lru_cache(maxsize=64)
-def _of_class(spec: Any) -> _Checker:
+def _class_checker(spec: Any) -> _Checker:
     from pydantic import TypeAdapter, ValidationError
 
-    schema = schema_of(spec)
+    schema = parse_schema(spec)
     adapter = TypeAdapter(spec)
 
     def accept(value: Any) -> Any:
@@ -294,12 +299,12 @@ def _of_class(spec: Any) -> _Checker:
             return adapter.validate_python(value, strict=False)
         except ValidationError as error:
             found = [(each["loc"], each["msg"]) for each in error.errors()]
-            raise _misfit(found) from None
+            raise _mismatch_error(found) from None
 
     return _Checker(schema, accept)
 
 
-def _fits(value: Any, validator: Any) -> None:
+def _check_json(value: Any, validator: Any) -> None:
     from referencing.exceptions import Unresolvable
 
     try:
@@ -308,36 +313,38 @@ def _fits(value: Any, validator: Any) -> None:
         msg = f"The schema refers to what is not there, or to itself: {str(problem)[:200]}"
         raise ConfigurationError(msg, hint="Check its $ref.") from None
     if errors:
-        raise _misfit([(each.absolute_path, each.message) for each in errors])
+        raise _mismatch_error([(each.absolute_path, each.message) for each in errors])
 
 
-def without_nulls(value: Any, schema: Any, root: Any = None) -> Any:
+def drop_nulls(value: Any, schema: Any, root: Any = None) -> Any:
     """Return ``value`` without the nulls of fields that may be left out and accept none."""
     root = schema if root is None else root
-    for _ in range(_MOST_REFERENCES):
+    for _ in range(_MAX_REFERENCES):
         if not isinstance(schema, Mapping) or "$ref" not in schema:
             break
-        schema = _referred(root, schema["$ref"])
+        schema = _resolve_reference(root, schema["$ref"])
     if not isinstance(schema, Mapping):
         return value
     for part in schema.get("allOf") or ():
-        value = without_nulls(value, part, root)
+        value = drop_nulls(value, part, root)
     for branch in schema.get("anyOf") or schema.get("oneOf") or ():
-        pruned = without_nulls(value, branch, root)
+        pruned = drop_nulls(value, branch, root)
         if pruned != value and _accepts(branch, pruned, root):
             return pruned
     if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
-        return [without_nulls(each, schema["items"], root) for each in value]
-    return _with_fields(value, schema, root) if isinstance(value, dict) else value
+        return [drop_nulls(each, schema["items"], root) for each in value]
+    return _drop_null_fields(value, schema, root) if isinstance(value, dict) else value
 
 
-def _with_fields(value: dict[str, Any], schema: Mapping[str, Any], root: Any) -> dict[str, Any]:
+def _drop_null_fields(
+    value: dict[str, Any], schema: Mapping[str, Any], root: Any
+) -> dict[str, Any]:
     properties = schema.get("properties")
     if not isinstance(properties, Mapping):
         return value
     required = schema.get("required") or ()
     return {
-        name: without_nulls(each, properties.get(name), root)
+        name: drop_nulls(each, properties.get(name), root)
         for name, each in value.items()
         if each is not None
         or name in required
@@ -359,8 +366,8 @@ def _accepts(schema: Any, value: Any, root: Mapping[str, Any]) -> bool:
         return False
 
 
-def _referred(root: Any, reference: Any) -> Any:
-    """What a local reference leads to; nothing where it leads nowhere."""
+def _resolve_reference(root: Any, reference: Any) -> Any:
+    """Return what a local reference leads to; ``None`` where it leads nowhere."""
     found = root
     for part in str(reference).removeprefix("#").strip("/").split("/"):
         if part:
@@ -368,11 +375,11 @@ def _referred(root: Any, reference: Any) -> Any:
     return found
 
 
-def _misfit(found: Sequence[tuple[Iterable[Any], str]]) -> ParseError:
-    """The first few places where an answer does not fit, each with why."""
+def _mismatch_error(found: Sequence[tuple[Iterable[Any], str]]) -> ParseError:
+    """Return an error with the first few places where an answer does not fit, each with why."""
     places = [
         f"at answer{''.join(f'.{part}' for part in where)}: {why[:200]}"
-        for where, why in found[:_MOST_MISFITS]
+        for where, why in found[:_MAX_MISMATCHES]
     ]
     more = f"; and {len(found) - len(places)} more" if len(found) > len(places) else ""
     msg = f"The answer does not fit the schema {'; '.join(places)}{more}"

@@ -1,4 +1,4 @@
-"""Keys that cannot be shown by accident, and text from which keys are taken out."""
+"""Keys whose text and repr are masked, and functions that mask keys in any text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from html import escape
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
-_HIDDEN = "****"
+_MASK = "****"
 
 # What the big services' keys look like; a known key is found by its value as well.
 _KEY_SHAPES = re.compile(
@@ -22,15 +22,15 @@ _KEY_NAMES = re.compile(
     r"(?:^|[_.])(?:api_?key|key|token|secret|password|extra_headers)s?(?:$|\.)", re.IGNORECASE
 )
 
-# Keys of this length or more are replaced wherever they are shown. Shorter ones would blank out
+# Keys of this length or more are masked wherever they occur in a text. Shorter ones would blank out
 # ordinary words, and are replaced only in the places where a key stands.
-_LONG = 8
+_MIN_LENGTH = 8
 
-_known: set[str] = set()
-_short: set[str] = set()
+_secrets: set[str] = set()
+_short_secrets: set[str] = set()
 # Keys with more than letters and digits in them, as a service or a log may spell these.
-_spelled: dict[str, re.Pattern[str]] = {}
-_LONGEST_SPELLED = 512
+_patterns: dict[str, re.Pattern[str]] = {}
+_MAX_SPELLED_LENGTH = 512
 
 _KEY_HEADERS = re.compile(
     r"auth|key|token|secret|passw|cookie|session|credential|sign", re.IGNORECASE
@@ -44,8 +44,8 @@ _QUERY_KEY = re.compile(
 )
 
 # Words after which a short secret may stand in a message, and how near.
-_ABOUT_KEYS = r"(?:key|token|secret|passw\w*|credential\w*|authorization|bearer|basic)"
-_NEAR = 40
+_KEY_WORDS = r"(?:key|token|secret|passw\w*|credential\w*|authorization|bearer|basic)"
+_MAX_DISTANCE = 40
 
 # What may split a key where a message is wrapped.
 _ZERO_WIDTH = r"\u00ad\u200b-\u200f\u2060\ufeff"
@@ -57,7 +57,7 @@ def _may_be_key(name: str, value: str) -> bool:
     return _KEY_HEADERS.search(name) is not None or not re.fullmatch(r"[A-Za-z_.\s-]*", value)
 
 
-def stripped(value: str | None) -> str:
+def strip_whitespace(value: str | None) -> str:
     """
     Return ``value`` without white space around it: files and ``$(cat …)`` end in a newline.
 
@@ -68,7 +68,7 @@ def stripped(value: str | None) -> str:
 
 def environment_value(name: str) -> str:
     """Return the environment variable ``name`` stripped; empty if it is unset or blank."""
-    return stripped(os.environ.get(name)) if name else ""
+    return strip_whitespace(os.environ.get(name)) if name else ""
 
 
 def is_secret_name(name: str) -> bool:
@@ -80,19 +80,19 @@ class Secret:
     """
     A key that shows itself as ``****`` everywhere but in `reveal`.
 
-    It cannot be pickled, so that it does not travel into a file or another process unseen.
+    It cannot be pickled, so that it does not get into a file or another process unnoticed.
     """
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
         self._value = value
-        remember(value)
+        register_secret(value)
 
     @classmethod
     def of(cls, value: str | None) -> Secret | None:
         """``value`` wrapped, without white space around it; ``None`` if there is nothing else."""
-        value = stripped(value)
+        value = strip_whitespace(value)
         return cls(value) if value else None
 
     def reveal(self) -> str:
@@ -100,13 +100,13 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        return f"Secret('{_HIDDEN}')"
+        return f"Secret('{_MASK}')"
 
     def __str__(self) -> str:
-        return _HIDDEN
+        return _MASK
 
     def __format__(self, format_spec: str) -> str:
-        return _HIDDEN
+        return _MASK
 
     def __bool__(self) -> bool:
         return bool(self._value)
@@ -122,28 +122,28 @@ class Secret:
         raise TypeError(msg)
 
 
-class Hidden:
-    """A value that holds keys among other things — headers, say — and shows itself as ``****``."""
+class OpaqueValue:
+    """A value that holds keys among other things, such as headers, and shows itself as ``****``."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: object) -> None:
         self._value = value
-        remember_headers(value if isinstance(value, Mapping) else {"key": value})
+        register_headers(value if isinstance(value, Mapping) else {"key": value})
 
     def reveal(self) -> object:
         """The value itself."""
         return self._value
 
     def __repr__(self) -> str:
-        return f"Hidden('{_HIDDEN}')"
+        return f"OpaqueValue('{_MASK}')"
 
     def __str__(self) -> str:
-        return _HIDDEN
+        return _MASK
 
 
-class Unseen:
-    """A value that can be compared with another, and is not shown."""
+class OpaqueKey:
+    """A value that can be compared with another, and whose repr is masked."""
 
     __slots__ = ("_value",)
 
@@ -151,12 +151,12 @@ class Unseen:
         self._value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Unseen) and other._value == self._value
+        return isinstance(other, OpaqueKey) and other._value == self._value
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Unseen('{_HIDDEN}')"
+        return f"OpaqueKey('{_MASK}')"
 
 
 class Address(str):
@@ -165,30 +165,30 @@ class Address(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        shown = address_shown(str(self))
+        address = redact_address(str(self))
         # An address may lack its scheme, as that of Ollama may.
-        return repr(shown if "://" in shown else shown.rpartition("@")[2])
+        return repr(address if "://" in address else address.rpartition("@")[2])
 
 
 class KeyHeaders(dict[str, str]):
     """Headers by name, whose ``repr`` shows the names alone: a value may be a key."""
 
     def __repr__(self) -> str:
-        return repr(dict.fromkeys(self, _HIDDEN))
+        return repr(dict.fromkeys(self, _MASK))
 
 
-def remember(value: str) -> None:
-    """Take ``value``, a key, out of what is shown from now on, however it is encoded."""
-    if len(value) < _LONG:
+def register_secret(value: str) -> None:
+    """Mask ``value``, a key, in all texts from now on, however it is encoded."""
+    if len(value) < _MIN_LENGTH:
         if value:
-            _short.add(value)
+            _short_secrets.add(value)
         return
-    _known.update(_forms(value))
-    if len(value) <= _LONGEST_SPELLED and not re.fullmatch(r"[A-Za-z0-9]*", value):
-        _spelled[value] = re.compile("".join(map(_spellings, value)))
+    _secrets.update(_encodings(value))
+    if len(value) <= _MAX_SPELLED_LENGTH and not re.fullmatch(r"[A-Za-z0-9]*", value):
+        _patterns[value] = re.compile("".join(map(_spelling_pattern, value)))
 
 
-def _spellings(character: str) -> str:
+def _spelling_pattern(character: str) -> str:
     """Return a pattern of a character as it stands in addresses, in JSON and in HTML."""
     literal, code = re.escape(character), ord(character)
     if re.fullmatch(r"[A-Za-z0-9]", character):
@@ -198,8 +198,8 @@ def _spellings(character: str) -> str:
     return rf"(?:\\*{literal}|(?i:{octets}|\\+u{code:04x}|&#0*{code};|&#x0*{code:x};){plus})"
 
 
-def _forms(value: str) -> Iterator[str]:
-    """``value`` as it may stand in an address, in JSON, in HTML and in a header."""
+def _encodings(value: str) -> Iterator[str]:
+    """Yield ``value`` as it may stand in an address, in JSON, in HTML and in a header."""
     yield value
     yield quote(value, safe="", errors="surrogatepass")
     yield quote_plus(value, errors="surrogatepass")
@@ -212,79 +212,79 @@ def _forms(value: str) -> Iterator[str]:
         yield encoded.decode().rstrip("=")
     for before in (1, 2):  # behind a user and a colon, say: what then stands for the key alone
         encoded = base64.b64encode(bytes(before) + raw)[before + 1 : (before + len(raw)) // 3 * 4]
-        if len(encoded) >= _LONG:
+        if len(encoded) >= _MIN_LENGTH:
             yield encoded.decode()
             yield encoded.decode().translate(str.maketrans("+/", "-_"))
-    whole = base64.b64encode(raw)[: len(raw) // 3 * 4]  # something may follow it
-    if len(whole) >= _LONG:
-        yield whole.decode()
-        yield whole.decode().translate(str.maketrans("+/", "-_"))
+    encoded = base64.b64encode(raw)[: len(raw) // 3 * 4]  # something may follow it
+    if len(encoded) >= _MIN_LENGTH:
+        yield encoded.decode()
+        yield encoded.decode().translate(str.maketrans("+/", "-_"))
     yield raw.hex()
     yield raw.hex().upper()
 
 
-def remember_headers(headers: Mapping[Any, Any]) -> None:
-    """Take the keys among ``headers`` out of what is shown; the words before them stay."""
+def register_headers(headers: Mapping[Any, Any]) -> None:
+    """Mask the keys among ``headers`` in all texts from now on; the words before them stay."""
     for name, value in headers.items():
         text = str(value)
         if not _may_be_key(str(name), text):
             continue
-        remember(text)
+        register_secret(text)
         for part in re.split(r"[\s;,=\"]+", text):
             is_word = re.fullmatch(r"[A-Za-z_-]{0,15}", part) is not None
-            if len(part) >= _LONG and not is_word:
-                remember(part)
+            if len(part) >= _MIN_LENGTH and not is_word:
+                register_secret(part)
 
 
-def remember_address(address: str) -> None:
-    """Take the user, the password and the keys in ``address`` out of what is shown."""
+def register_address(address: str) -> None:
+    """Mask the user, the password and the keys in ``address`` in all texts from now on."""
     try:
         parts = urlsplit(address)
         password, user = parts.password or "", parts.username or ""
     except ValueError:
         return
     for word in (password, user if not password else ""):
-        remember(word)
-        remember(unquote(word))
+        register_secret(word)
+        register_secret(unquote(word))
     if password:
-        remember_headers({"user": user})
+        register_headers({"user": user})
         for pair in (f"{user}:{password}", f"{unquote(user)}:{unquote(password)}"):
-            remember(pair)
-            remember(base64.b64encode(pair.encode("utf-8", "replace")).decode())
+            register_secret(pair)
+            register_secret(base64.b64encode(pair.encode("utf-8", "replace")).decode())
     for name, value in parse_qsl(parts.query):
         if _KEY_HEADERS.search(name):
-            remember(value)
+            register_secret(value)
 
 
-def address_shown(address: str) -> str:
-    """An address without what may be a key in it: the user before its host, values of its query."""
-    address = _USER.sub(f"{_HIDDEN}@", address)
-    return re.sub(r"(?<==)[^&#\s]+", _HIDDEN, address)
+def redact_address(address: str) -> str:
+    """Return ``address`` with what may be a key masked: the user before its host, values of its query."""
+    address = _USER.sub(f"{_MASK}@", address)
+    return re.sub(r"(?<==)[^&#\s]+", _MASK, address)
 
 
-def without_credentials(address: str) -> str:
+def strip_credentials(address: str) -> str:
     """Return ``address`` without a user, a password and the keys in its query."""
     scheme, mark, rest = address.rpartition("://")
     bare, found, query = rest.partition("?")
     host, slash, path = bare.partition("/")
     host = host.rpartition("@")[2]
-    kept = [part for part in query.split("&") if part and not _KEY_HEADERS.search(part)]
-    return f"{scheme}{mark}{host}{slash}{path}{found if kept else ''}{'&'.join(kept)}"
+    remaining = [part for part in query.split("&") if part and not _KEY_HEADERS.search(part)]
+    return f"{scheme}{mark}{host}{slash}{path}{found if remaining else ''}{'&'.join(remaining)}"
 
 
 def scrub(text: str) -> str:
-    """``text`` with every known key, and everything shaped like one, replaced by ``****``."""
-    for value in sorted(_known.copy(), key=len, reverse=True):  # a key may begin another
-        text = text.replace(value, _HIDDEN)
-    for pattern in list(_spelled.values()):
-        text = pattern.sub(_HIDDEN, text)
-    return _KEY_SHAPES.sub(_HIDDEN, text)
+    """Return ``text`` with every known key, and everything shaped like one, replaced by ``****``."""
+    for value in sorted(_secrets.copy(), key=len, reverse=True):  # a key may begin another
+        text = text.replace(value, _MASK)
+    for pattern in list(_patterns.values()):
+        text = pattern.sub(_MASK, text)
+    return _KEY_SHAPES.sub(_MASK, text)
 
 
-def length_of_beginning(text: str) -> int:
+def partial_secret_length(text: str) -> int:
     """Return how many characters at the end of ``text`` may be the beginning of a known key."""
     longest = 0
-    for value in _known.copy():
+    for value in _secrets.copy():
         at = text.find(value[0], max(0, len(text) - len(value) + 1))
         while at != -1 and not value.startswith(text[at:]):
             at = text.find(value[0], at + 1)
@@ -292,21 +292,21 @@ def length_of_beginning(text: str) -> int:
     return longest
 
 
-def scrubbed(value: object) -> object:
-    """The same for decoded JSON; what is nested too deeply to be read is left out."""
+def scrub_json(value: object) -> object:
+    """Apply `scrub` to decoded JSON; what is nested too deeply to be read is left out."""
     try:
-        return _scrubbed(value)
+        return _scrub_json(value)
     except RecursionError:
-        return _HIDDEN
+        return _MASK
 
 
-def _scrubbed(value: object) -> object:
+def _scrub_json(value: object) -> object:
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
-        return {_scrubbed(key): _scrubbed(each) for key, each in value.items()}
+        return {_scrub_json(key): _scrub_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_scrubbed(each) for each in value]
+        return [_scrub_json(each) for each in value]
     return value
 
 
@@ -318,56 +318,56 @@ def redact(message: str) -> str:
     places where a key stands. It is for errors, logs and tables; the texts of prompts and
     answers are only scrubbed.
     """
-    message = _unwrapped(scrub(message))
+    message = _mask_split_secrets(scrub(message))
     if "://" in message:
-        message = _USER.sub(f"{_HIDDEN}@", message)
-        message = _QUERY_KEY.sub(rf"\1{_HIDDEN}", message)
-    for value in sorted(_short.copy(), key=len, reverse=True):
+        message = _USER.sub(f"{_MASK}@", message)
+        message = _QUERY_KEY.sub(rf"\1{_MASK}", message)
+    for value in sorted(_short_secrets.copy(), key=len, reverse=True):
         if value in message:
-            message = _short_key(value).sub(rf"\1{_HIDDEN}", message)
+            message = _short_secret_pattern(value).sub(rf"\1{_MASK}", message)
     return message
 
 
-def _short_key(value: str) -> re.Pattern[str]:
-    """``value`` shortly after a word such as "key", behind a colon, a space or a quote."""
+def _short_secret_pattern(value: str) -> re.Pattern[str]:
+    """Return a pattern of ``value`` shortly after a word such as "key", behind a colon, a space or a quote."""
     return re.compile(
-        rf"({_ABOUT_KEYS}[^\n]{{0,{_NEAR}}}?[\s:=\"'`(])(?<![\w]){re.escape(value)}(?!\w)",
+        rf"({_KEY_WORDS}[^\n]{{0,{_MAX_DISTANCE}}}?[\s:=\"'`(])(?<![\w]){re.escape(value)}(?!\w)",
         re.IGNORECASE,
     )
 
 
-def _unwrapped(text: str) -> str:
-    """``text`` without the keys that line breaks, spaces or zero-width characters have split."""
+def _mask_split_secrets(text: str) -> str:
+    """Return ``text`` without the keys that line breaks, spaces or zero-width characters have split."""
     bare = _GAPS.sub("", "".join(text.split()))
     if bare == text:
         return text
-    for known in _known.copy():
+    for known in _secrets.copy():
         value = _GAPS.sub("", known)
-        if len(value) >= 2 * _LONG and value in bare:
-            text = re.sub(rf"[\s{_ZERO_WIDTH}]*".join(map(re.escape, value)), _HIDDEN, text)
+        if len(value) >= 2 * _MIN_LENGTH and value in bare:
+            text = re.sub(rf"[\s{_ZERO_WIDTH}]*".join(map(re.escape, value)), _MASK, text)
     return text
 
 
-def redacted(value: object) -> object:
+def redact_json(value: object) -> object:
     """
-    The same for decoded JSON that a service sent with an error.
+    Apply `redact` to decoded JSON that a service sent with an error.
 
-    A field that consists of a key is replaced as a whole, however short the key is. What is
+    A field that consists of a key is replaced entirely, however short the key is. What is
     nested too deeply to be read is left out.
     """
     try:
-        return _redacted(value)
+        return _redact_json(value)
     except RecursionError:
-        return _HIDDEN
+        return _MASK
 
 
-def _redacted(value: object) -> object:
+def _redact_json(value: object) -> object:
     if isinstance(value, str):
-        return _HIDDEN if value.strip().removeprefix("Bearer ") in _short else redact(value)
+        return _MASK if value.strip().removeprefix("Bearer ") in _short_secrets else redact(value)
     if isinstance(value, bytes):
         return redact(value.decode("utf-8", "replace")).encode()
     if isinstance(value, Mapping):
-        return {_redacted(key): _redacted(each) for key, each in value.items()}
+        return {_redact_json(key): _redact_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_redacted(each) for each in value]
+        return [_redact_json(each) for each in value]
     return value

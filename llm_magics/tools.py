@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.parameters import Tool
-from llm_magics.schemas import closed
+from llm_magics.schemas import close_objects
 from llm_magics.secrets import redact
 from llm_magics.types import ToolCall
 
@@ -23,28 +23,28 @@ Function = Callable[..., Any]
 _UNCALLABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def tool_of(function: Function | Tool) -> Tool:
+def create_tool(function: Function | Tool) -> Tool:
     """
-    ``function`` as a tool: its name, what its docstring says, and a schema of its arguments.
+    Return ``function`` as a tool: its name, its docstring, and a schema of its arguments.
 
     Raises:
-        ConfigurationError: its arguments cannot be told to a model.
+        ConfigurationError: its arguments cannot be described to a model.
     """
     if isinstance(function, Tool):
         return function
     from docstring_parser import parse
 
-    told = parse(inspect.getdoc(function) or "")
-    about = {each.arg_name: each.description or "" for each in told.params}
-    words = [told.short_description or "", told.long_description or ""]
-    schema = _arguments_of(function).model_json_schema()
+    docstring = parse(inspect.getdoc(function) or "")
+    about = {each.arg_name: each.description or "" for each in docstring.params}
+    words = [docstring.short_description or "", docstring.long_description or ""]
+    schema = _arguments_model(function).model_json_schema()
     for name, described in schema.get("properties", {}).items():
         described.pop("title", None)
         if about.get(name):
             described.setdefault("description", about[name])
     schema.pop("title", None)
     schema.setdefault("properties", {})
-    return Tool(_name_of(function), "\n\n".join(filter(None, words)), closed(schema))
+    return Tool(_name_of(function), "\n\n".join(filter(None, words)), close_objects(schema))
 
 
 def _name_of(function: Function) -> str:
@@ -55,8 +55,8 @@ def _name_of(function: Function) -> str:
     return str(name)
 
 
-def _arguments_of(function: Function) -> type[BaseModel]:
-    """A pydantic class of the function's arguments."""
+def _arguments_model(function: Function) -> type[BaseModel]:
+    """Return a pydantic class of the function's arguments."""
     from pydantic import ConfigDict, create_model
     from pydantic.errors import PydanticUserError
 
@@ -75,27 +75,27 @@ def _arguments_of(function: Function) -> type[BaseModel]:
         default = ... if each.default is inspect.Parameter.empty else each.default
         fields[each.name] = (hints.get(each.name, Any), default)
     try:
-        made: type[BaseModel] = create_model(
+        model: type[BaseModel] = create_model(
             name, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
         )
-        made.model_json_schema()
-        if set(fields) != set(made.model_fields):
+        model.model_json_schema()
+        if set(fields) != set(model.model_fields):
             msg = "an argument has a name that is kept for other uses"
             raise NameError(msg)
     except (PydanticUserError, NameError) as error:
         first = str(error).splitlines()[0]
         msg = f"The arguments of {name} cannot be told to a model: {first}"
         raise ConfigurationError(msg, hint="Use types that JSON has.") from None
-    return made
+    return model
 
 
-def _on_its_own_loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """The notebook's own loop runs already: the work gets another, in another thread."""
+def _run_in_thread(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run ``work`` on a new event loop in another thread: the notebook's own loop is running."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
 
-async def _of(result: Awaitable[Any]) -> Any:
+async def _await(result: Awaitable[Any]) -> Any:
     return await result
 
 
@@ -105,10 +105,10 @@ class Toolbox:
     def __init__(
         self,
         functions: Iterable[Function],
-        wait_for: Callable[[Coroutine[Any, Any, Any]], Any] = _on_its_own_loop,
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] = _run_in_thread,
     ) -> None:
-        """Hold ``functions``; what async ones give is waited for by ``wait_for``."""
-        self._wait_for = wait_for
+        """Hold ``functions``; the coroutines of async ones are run by ``run_coroutine``."""
+        self._run_coroutine = run_coroutine
         self._functions: dict[str, Function] = {}
         for each in functions:
             name = _name_of(each)
@@ -116,46 +116,46 @@ class Toolbox:
                 msg = f"Two tools are called {name}."
                 raise ConfigurationError(msg, hint="Give one of them another name.")
             self._functions[name] = each
-        self.tools = tuple(tool_of(each) for each in self._functions.values())
+        self.tools = tuple(create_tool(each) for each in self._functions.values())
 
     def __contains__(self, name: str) -> bool:
         return name in self._functions
 
     def call(self, call: ToolCall) -> str:
         """
-        What the function gave, as text for the model.
+        Return the function's result as text for the model.
 
-        Its arguments are checked, and whatever goes wrong is told to the model: it may know
+        Its arguments are checked, and any failure is reported to the model: it may do
         better the next time.
         """
         function = self._functions.get(call.name)
         if function is None:
             return f"Error: there is no tool {call.name}. {nearest(call.name, self._functions)}"
         try:
-            checked = _arguments_of(function)(**call.arguments)
-            given = {name: getattr(checked, name) for name in type(checked).model_fields}
-            result = function(**given)
-            return result_text(
-                self._wait_for(_of(result)) if inspect.isawaitable(result) else result
+            checked = _arguments_model(function)(**call.arguments)
+            arguments = {name: getattr(checked, name) for name in type(checked).model_fields}
+            result = function(**arguments)
+            return format_result(
+                self._run_coroutine(_await(result)) if inspect.isawaitable(result) else result
             )
         except Exception as error:  # the function is the user's own
             return redact(f"Error: {type(error).__name__}: {error}")[:2000]
 
 
-def result_text(result: Any) -> str:
-    """What a function gave, as a model reads it: a text as it is, all else as JSON."""
+def format_result(result: Any) -> str:
+    """Return a function's result as a model reads it: a text unchanged, all else as JSON."""
     if isinstance(result, str):
         return result
     if hasattr(result, "model_dump"):
         result = result.model_dump(mode="json")
     try:
-        return json.dumps(result, ensure_ascii=False, default=_plain)
+        return json.dumps(result, ensure_ascii=False, default=_to_json_value)
     except (TypeError, ValueError):
         return str(result)
 
 
-def _plain(value: Any) -> Any:
-    """What JSON has no word for: tables and arrays by their own, all else by its text."""
+def _to_json_value(value: Any) -> Any:
+    """Return a value that JSON has: of tables and arrays by their methods, of all else its text."""
     for name in ("to_dict", "tolist", "isoformat"):
         if hasattr(value, name):
             return value.to_dict("records") if _is_frame(value) else getattr(value, name)()

@@ -1,5 +1,5 @@
 """
-Values that go to a provider and come back: messages, tool calls, chunks, responses, vectors.
+The values sent to a provider and received from it: messages, tool calls, chunks, responses, vectors.
 
 All are immutable and independent of any service, notebook or file. Parameters, tools and
 progress have modules of their own and can be imported from here as well.
@@ -22,7 +22,7 @@ from llm_magics.attachments import Image
 from llm_magics.errors import ConfigurationError, ParseError
 from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.progress import Progress
-from llm_magics.secrets import scrubbed
+from llm_magics.secrets import scrub_json
 
 __all__ = [
     "ROLES",
@@ -59,7 +59,7 @@ class ChatMessage:
         role: who speaks.
         content: the text.
         images: pictures that come with it.
-        tool_calls: what the assistant wanted to call.
+        tool_calls: the tools that the assistant calls.
         tool_call_id: which call this is the result of, in a message of the role ``tool``.
         reasoning_blocks: what the service gave with an answer and wants back with it, as it is.
     """
@@ -79,7 +79,7 @@ class ChatMessage:
 
     @classmethod
     def of(cls, message: ChatMessage | Mapping[str, Any]) -> ChatMessage:
-        """``message`` itself, or one made from ``{"role": …, "content": …}``."""
+        """Return ``message`` itself, or one created from ``{"role": …, "content": …}``."""
         if isinstance(message, ChatMessage):
             return message
         if isinstance(message, Mapping):
@@ -87,7 +87,7 @@ class ChatMessage:
             is_text = isinstance(message.get("content"), str)
             if set(message) <= known and "role" in message and is_text:
                 return cls(**message)
-        msg = "A message is not one."  # its values are not shown: they may be long
+        msg = "A message is not one."  # without its values: they may be long
         raise ConfigurationError(msg, hint='Write {"role": "user", "content": "…"}.')
 
 
@@ -100,9 +100,9 @@ class Usage:
         input_tokens: of the prompt, whether from the service's cache or not. (Ollama from 0.30 on
             counts only what was not in its cache: it is not the length of the prompt there.)
         output_tokens: of the answer, its thinking included.
-        cached_tokens: those of the prompt that came from the service's cache.
+        cached_tokens: those of the prompt that were read from the service's cache.
         cache_write_tokens: those of the prompt that were put into it.
-        reasoning_tokens: those of the answer that are thinking, shown or not.
+        reasoning_tokens: those of the answer that are thinking, visible or not.
         service_tier: by which tier the service bills the call (``flex``, ``priority`` …).
     """
 
@@ -128,7 +128,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int | None:
-        """Input and output together."""
+        """The sum of input and output."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         return self.input_tokens + self.output_tokens
@@ -143,7 +143,7 @@ class EngineTimings:
     generation_s: float | None = None
 
     def __post_init__(self) -> None:
-        """What is no number of seconds counts as not told: a service may send anything."""
+        """Replace what is not a number of seconds by ``None``: a service may send anything."""
         for name in ("load_s", "prompt_s", "generation_s"):
             value = getattr(self, name)
             is_time = type(value) in (int, float) and 0 <= value < 2**63
@@ -156,16 +156,16 @@ class StreamChunk(NamedTuple):
 
     Attributes:
         text: the new text of the answer, often one token.
-        reasoning: new text of the model's thinking, kept apart from the answer.
+        reasoning: new text of the model's thinking, separate from the answer.
         elapsed_s: seconds from sending the request to reading this piece off the socket;
-            ``None`` from a provider that does not stamp, and the road does it on arrival.
+            ``None`` from a provider without time stamps, and it is set on arrival.
         finish_reason: why the answer ended, on the chunk that ends it.
         usage: tokens so far, on the chunk that tells.
         timings: the engine's own measurements, on the chunk that tells.
         raw: what the service sent, decoded.
-        tool_calls: calls that are whole with this piece.
+        tool_calls: calls that are complete with this piece.
         reasoning_blocks: what must go back with the answer in the next turn.
-        piece: ``tool_call`` for a piece of a call that is not whole yet, ``summary`` where
+        piece: ``tool_call`` for a piece of an incomplete call, ``summary`` where
             ``reasoning`` sums up thinking that the service does not show; else empty.
         ends_reasoning: whether all text before this piece turns out to be thinking, because the
             model closed it without having opened it.
@@ -194,7 +194,7 @@ class StreamChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModelResponse:
-    """A whole answer, or as much of one as came."""
+    """An answer, or the part of it that was received."""
 
     text: str
     model: str = ""
@@ -213,10 +213,11 @@ class ModelResponse:
     ) -> ModelResponse:
         """The answer that ``chunks`` add up to. The last word on usage and finish wins."""
         chunks = settled(list(chunks))
-        told = {name: _last(chunks, name) for name in ("finish_reason", "usage", "timings", "raw")}
-        last: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        names = ("finish_reason", "usage", "timings", "raw")
+        values = {name: _last_value(chunks, name) for name in names}
+        last: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         if "raw" in last:
-            last["raw"] = scrubbed(last["raw"])
+            last["raw"] = scrub_json(last["raw"])
         return cls(
             text="".join([chunk.text for chunk in chunks]),
             reasoning="".join([chunk.reasoning for chunk in chunks]),
@@ -230,7 +231,7 @@ class ModelResponse:
 
 def settled(chunks: Sequence[StreamChunk]) -> Sequence[StreamChunk]:
     """Return ``chunks`` with the text that turned out to be thinking as their reasoning."""
-    last = max((place for place, each in enumerate(chunks) if each.ends_reasoning), default=0)
+    last = max((index for index, each in enumerate(chunks) if each.ends_reasoning), default=0)
     if not last:
         return chunks
     thoughts = [
@@ -239,10 +240,10 @@ def settled(chunks: Sequence[StreamChunk]) -> Sequence[StreamChunk]:
     return [*thoughts, *chunks[last:]]
 
 
-def _last(chunks: Sequence[StreamChunk], name: str) -> Any:
-    """What the last of ``chunks`` that tells of ``name`` says."""
+def _last_value(chunks: Sequence[StreamChunk], name: str) -> Any:
+    """Return ``name`` of the last of ``chunks`` that has it."""
     return next(
-        (told for each in reversed(chunks) if (told := getattr(each, name)) is not None), None
+        (value for each in reversed(chunks) if (value := getattr(each, name)) is not None), None
     )
 
 
@@ -353,7 +354,7 @@ def model_name(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A model's wish to call a tool: which, and with what, as it wrote it."""
+    """A call of a tool by a model: its name, and the arguments as the model wrote them."""
 
     id: str
     name: str
@@ -372,7 +373,7 @@ class ToolCall:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What it wants to call it with; nothing written means nothing given."""
+        """The decoded arguments; an empty text means none."""
         try:
             arguments = json.loads(self.arguments_text or "{}")
         except ValueError:

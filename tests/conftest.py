@@ -74,7 +74,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     config.reload()
     session.runs.clear()
     session.threads.forget()
-    secrets._known.clear()  # what an earlier test took for a key
+    secrets._secrets.clear()  # what an earlier test took for a key
     yield
     config.reset()
     config.reload()

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from llm_magics import errors
-from llm_magics.schemas import closed, is_strict, schema_of, validated
+from llm_magics.schemas import close_objects, is_strict, parse_schema, validate_answer
 
 
 class Pet(BaseModel):
@@ -40,7 +40,7 @@ class Row(TypedDict):
 
 def test_the_short_form() -> None:
     """Names alone are texts; types, lists, choices, remarks and what may be missing."""
-    schema = schema_of("name, age int, tags list[str], size small|large, born date?: if known")
+    schema = parse_schema("name, age int, tags list[str], size small|large, born date?: if known")
     assert schema["properties"] == {
         "name": {"type": "string"},
         "age": {"type": "integer"},
@@ -53,7 +53,7 @@ def test_the_short_form() -> None:
     }
     assert schema["required"] == ["name", "age", "tags", "size"]
     assert schema["additionalProperties"] is False
-    assert schema_of("a\nb list[list[int]]")["properties"]["b"]["items"]["type"] == "array"
+    assert parse_schema("a\nb list[list[int]]")["properties"]["b"]["items"]["type"] == "array"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_short_form() -> None:
 def test_what_is_no_schema_is_said_so(wrong: Any, hint: str) -> None:
     """With the nearest right thing, or how to write one."""
     with pytest.raises(errors.ConfigurationError) as caught:
-        schema_of(wrong)
+        parse_schema(wrong)
     assert hint in str(caught.value.hint)
 
 
@@ -80,19 +80,19 @@ def test_what_is_no_schema_is_said_so(wrong: Any, hint: str) -> None:
 def test_no_text_breaks_the_short_form(text: str) -> None:
     """It is a schema, or an error that says why not."""
     with contextlib.suppress(errors.ConfigurationError, KeyError):
-        assert schema_of(text)["type"]
+        assert parse_schema(text)["type"]
 
 
 def test_classes_give_schemas_that_services_take() -> None:
     """Closed, as some insist; strict where all is needed."""
-    assert schema_of(Point)["additionalProperties"] is False
-    assert is_strict(schema_of(Point))
-    assert is_strict(schema_of("a, b int"))
-    assert not is_strict(schema_of(Pet))
+    assert parse_schema(Point)["additionalProperties"] is False
+    assert is_strict(parse_schema(Point))
+    assert is_strict(parse_schema("a, b int"))
+    assert not is_strict(parse_schema(Pet))
     assert not is_strict({"type": "object", "properties": {"a": {}}, "required": ["a"]})
-    pet = schema_of(Pet)
+    pet = parse_schema(Pet)
     assert pet["$defs"]["Pet"]["additionalProperties"] is False
-    assert closed({"type": "object", "additionalProperties": True, "properties": {}}) == {
+    assert close_objects({"type": "object", "additionalProperties": True, "properties": {}}) == {
         "type": "object",
         "additionalProperties": True,
         "properties": {},
@@ -112,7 +112,7 @@ def test_classes_give_schemas_that_services_take() -> None:
 )
 def test_an_answer_that_fits(value: Any, spec: Any, expected: Any) -> None:
     """Comes back as it is, or as an instance of the class."""
-    assert validated(value, spec) == expected
+    assert validate_answer(value, spec) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,13 @@ def test_an_answer_that_fits(value: Any, spec: Any, expected: Any) -> None:
 def test_an_answer_that_does_not_fit(value: Any, spec: Any, where: str) -> None:
     """The error says where."""
     with pytest.raises(errors.ParseError, match="does not fit") as caught:
-        validated(value, spec)
+        validate_answer(value, spec)
     assert where in str(caught.value)
 
 
 def test_slips_of_the_short_form() -> None:
     """``name: type`` as Python writes it, a choice of types; a name twice is refused."""
-    schema = schema_of("name: str, age: int, size int|None, about: how it is")
+    schema = parse_schema("name: str, age: int, size int|None, about: how it is")
     assert schema["properties"] == {
         "name": {"type": "string"},
         "age": {"type": "integer"},
@@ -144,14 +144,14 @@ def test_slips_of_the_short_form() -> None:
         "about": {"type": "string", "description": "how it is"},
     }
     with pytest.raises(errors.ConfigurationError, match="twice"):
-        schema_of("a int, a str")
+        parse_schema("a int, a str")
 
 
 @pytest.mark.parametrize("wrong", [{"name": "str"}, {"name": str}, Pet(name="x")])
 def test_what_looks_like_a_schema_and_is_none(wrong: Any) -> None:
     """A dictionary of types says nothing in JSON's words, and an instance is no class."""
     with pytest.raises(errors.ConfigurationError) as caught:
-        schema_of(wrong)
+        parse_schema(wrong)
     assert "name, age int" in str(caught.value.hint) or "pydantic class" in str(caught.value.hint)
 
 
@@ -159,10 +159,10 @@ def test_what_looks_like_a_schema_and_is_none(wrong: Any) -> None:
 def test_a_schema_that_leads_nowhere(wrong: dict[str, Any]) -> None:
     """Is the schema's fault, and not the answer's."""
     with pytest.raises(errors.ConfigurationError, match="refers"):
-        validated({"a": 1}, wrong)
+        validate_answer({"a": 1}, wrong)
 
 
 def test_a_long_field_is_read_at_once() -> None:
     """No text makes the reading slow: this one took seconds."""
     with pytest.raises(errors.ConfigurationError):
-        schema_of("a" + " " * 30_000 + "x ? ?")
+        parse_schema("a" + " " * 30_000 + "x ? ?")

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from llm_magics import errors
 from llm_magics.parameters import Tool
-from llm_magics.tools import Toolbox, result_text, tool_of
+from llm_magics.tools import Toolbox, create_tool, format_result
 from llm_magics.types import ToolCall
 
 
@@ -33,7 +33,7 @@ def weather(city: str, days: int = 1, unit: Literal["C", "F"] = "C") -> dict[str
 
 def test_a_function_tells_of_itself() -> None:
     """Name, docstring, hints, defaults; what the docstring says of each argument."""
-    tool = tool_of(weather)
+    tool = create_tool(weather)
     assert tool.name == "weather"
     assert tool.description == "How the weather will be.\n\nA forecast, not a promise."
     assert tool.parameters == {
@@ -46,7 +46,7 @@ def test_a_function_tells_of_itself() -> None:
         "required": ["city"],
         "additionalProperties": False,
     }
-    assert tool_of(tool) is tool
+    assert create_tool(tool) is tool
 
 
 def test_numpy_docstrings_annotations_and_none_at_all() -> None:
@@ -65,10 +65,10 @@ def test_numpy_docstrings_annotations_and_none_at_all() -> None:
     def bare():  # type: ignore[no-untyped-def]
         return 1
 
-    properties = tool_of(scaled).parameters["properties"]
+    properties = create_tool(scaled).parameters["properties"]
     assert properties["x"]["description"] == "the number"
     assert properties["by"]["description"] == "how much"
-    assert tool_of(bare) == Tool("bare", "", {"type": "object", "properties": {}, "additionalProperties": False})  # fmt: skip
+    assert create_tool(bare) == Tool("bare", "", {"type": "object", "properties": {}, "additionalProperties": False})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_numpy_docstrings_annotations_and_none_at_all() -> None:
 def test_what_a_model_cannot_call(function: Any) -> None:
     """Is refused when it is given, and not when the model tries."""
     with pytest.raises(errors.ConfigurationError):
-        tool_of(function)
+        create_tool(function)
 
 
 def test_calls_are_checked_and_made() -> None:
@@ -88,7 +88,7 @@ def test_calls_are_checked_and_made() -> None:
     call = ToolCall("c", "weather", '{"city": "Paris", "days": "3"}')
     assert json.loads(box.call(call)) == {"city": "Paris", "days": 3, "unit": "C"}
     assert "weather" in box
-    assert box.tools == (tool_of(weather),)
+    assert box.tools == (create_tool(weather),)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_function_that_fails() -> None:
 )
 def test_results_as_a_model_reads_them(result: Any, expected: str) -> None:
     """Texts as they are, tables as rows, arrays as lists, all else by its text."""
-    assert result_text(result) == expected
+    assert format_result(result) == expected
 
 
 def test_an_async_function_is_awaited() -> None:
@@ -164,4 +164,4 @@ def test_what_would_be_lost_in_silence_is_refused() -> None:
     with pytest.raises(errors.ConfigurationError, match="Two tools"):
         Toolbox([weather, weather])
     with pytest.raises(errors.ConfigurationError):
-        tool_of(hidden)
+        create_tool(hidden)

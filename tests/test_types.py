@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk, errors
-from llm_magics.attachments import Image, image_of
+from llm_magics.attachments import Image, load_image
 from llm_magics.errors import ConfigurationError, LLMError, ProviderError, nearest
 from llm_magics.host import TerminalHost, install_host
 from llm_magics.progress import Progress
@@ -144,7 +144,7 @@ def test_what_looks_like_a_key_is_taken_out() -> None:
 def test_what_is_no_picture(wrong: object) -> None:
     """An error that says so, whatever it is."""
     with pytest.raises(ConfigurationError):
-        image_of(wrong)
+        load_image(wrong)
 
 
 def test_what_is_a_picture(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_what_is_a_picture(tmp_path: Path) -> None:
     data = "data:image/png;base64,iVBORw0KGgo="
     given = (png, bytearray(png), str(tmp_path / "a.png"), tmp_path / "a.png", data, Figure())
     for each in given:
-        assert image_of(each).data == png
-    assert image_of("https://a.example/x.png").url == "https://a.example/x.png"
-    assert image_of(Image(png)).data == png
+        assert load_image(each).data == png
+    assert load_image("https://a.example/x.png").url == "https://a.example/x.png"
+    assert load_image(Image(png)).data == png
 
 
 @pytest.mark.parametrize("value", [1.5, "5", True, -1, 10**30, None])

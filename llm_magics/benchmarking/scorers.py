@@ -20,7 +20,7 @@ from typing import Any
 from llm_magics.benchmarking.judge import judge
 from llm_magics.errors import ParseError, UsageError, nearest
 from llm_magics.runtime.parsing import parse_json
-from llm_magics.schemas import schema_of, validated
+from llm_magics.schemas import parse_schema, validate_answer
 
 # Of an answer, and of what was expected.
 Score = Callable[[str, Any], float | bool]
@@ -100,10 +100,10 @@ def json_valid() -> Scorer:
 
 def fits(schema: Any) -> Scorer:
     """The answer's JSON fits ``schema``: a pydantic class, a JSON schema, or fields in short."""
-    wanted = schema_of(schema)
+    wanted = parse_schema(schema)
 
     def score(answer: str, _: Any) -> bool:
-        return _has(lambda: validated(parse_json(answer), wanted))
+        return _has(lambda: validate_answer(parse_json(answer), wanted))
 
     return Scorer("fits", score)
 

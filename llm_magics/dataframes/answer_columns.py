@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llm_magics.errors import Interrupted, UsageError
-from llm_magics.schemas import schema_of
+from llm_magics.schemas import parse_schema
 from llm_magics.wire.schema_forms import InexpressibleSchemaError, flatten_schema
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def fields_of(schema: Any) -> dict[str, Any]:
     """
     if schema is None:
         return {}
-    plain = schema_of(schema)
+    plain = parse_schema(schema)
     try:
         flat = flatten_schema(plain)
     except InexpressibleSchemaError:

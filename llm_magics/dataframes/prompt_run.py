@@ -27,7 +27,7 @@ from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts import templates
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
-from llm_magics.secrets import KeyHeaders, remember_headers
+from llm_magics.secrets import KeyHeaders, register_headers
 from llm_magics.wire.finish_reasons import Outcome
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class RowPrompts:
             _refuse_slip(name)
         headers = self.parameters.get("extra_headers")
         if isinstance(headers, Mapping):  # anything else is refused when it is sent
-            remember_headers(headers)
+            register_headers(headers)
             shown = {**self.parameters, "extra_headers": KeyHeaders(headers)}
             object.__setattr__(self, "parameters", shown)
         check_on_error(self.on_error)

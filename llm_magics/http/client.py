@@ -35,7 +35,7 @@ from llm_magics.http.responses import (
     until_deadline,
 )
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
-from llm_magics.secrets import Hidden, Secret
+from llm_magics.secrets import Secret
 
 # httpx would send a hundred requests and queue the others, unnoticed; the rate limiter decides how
 # many there may be. Servers (uvicorn, llama.cpp) close a connection that was idle for 5 s: one
@@ -125,7 +125,7 @@ class Transport:
             user_and_password = ":".join(credentials).encode()
             self._basic = Secret(base64.b64encode(user_and_password).decode())
             # Registers it, to be removed from all texts.
-            Hidden({"password": credentials.password})
+            OpaqueValue({"password": credentials.password})
 
     async def send(
         self,

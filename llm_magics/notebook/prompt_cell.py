@@ -40,7 +40,7 @@ from llm_magics.runtime.prompts.templates import Filled, names_in
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
-from llm_magics.schemas import schema_of
+from llm_magics.schemas import parse_schema
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -309,7 +309,7 @@ def _dry_run(call: ChatCall) -> None:
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
     lines += [f"[picture] {image!r}" for image in call.messages[-1].images]
     if call.schema is not None:
-        lines.append(f"[schema] {json.dumps(schema_of(call.schema), ensure_ascii=False)}")
+        lines.append(f"[schema] {json.dumps(parse_schema(call.schema), ensure_ascii=False)}")
     if call.filled:
         lines += ["", "filled in:", *map(_format_filled, call.filled)]
     lines += ["", _format_estimate(estimate)]

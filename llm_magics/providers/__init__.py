@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.secrets import stripped
+from llm_magics.secrets import strip_whitespace
 
 if TYPE_CHECKING:
     from llm_magics.providers.base import BaseModelProvider
@@ -70,7 +70,7 @@ def create_provider(
     if config is not None:
         stored = config if isinstance(config, Mapping) else config.to_dict()
         settings = {**stored, **settings}
-    if isinstance(key := settings.get("api_key"), str) and not stripped(key):
+    if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
         del settings["api_key"]  # a blank key counts as unset
     type_name = settings.pop("type", None) or name
     kind = provider_type(type_name)

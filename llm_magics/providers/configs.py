@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llm_magics.errors import ConfigurationError, nearest
-from llm_magics.secrets import address_shown, is_secret_name, redact, scrub, stripped
+from llm_magics.secrets import is_secret_name, redact, redact_address, scrub, strip_whitespace
 
 
 class SettingsDict(dict[str, Any]):
@@ -21,7 +21,7 @@ class SettingsDict(dict[str, Any]):
 def _display_value(name: str, value: object) -> str:
     if is_secret_name(name) and value:
         return "****"
-    return repr(address_shown(value)) if isinstance(value, str) else scrub(repr(value))
+    return repr(redact_address(value)) if isinstance(value, str) else scrub(repr(value))
 
 
 class ProviderConfig(BaseModel):
@@ -90,7 +90,7 @@ def build_config(
     Raises:
         ConfigurationError: one is unknown or impossible.
     """
-    if isinstance(key := settings.get("api_key"), str) and not stripped(key):
+    if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
         settings = {each: settings[each] for each in settings if each != "api_key"}  # unset
     try:
         return config_type(**settings)

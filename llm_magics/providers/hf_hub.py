@@ -26,7 +26,7 @@ from typing import IO
 from llm_magics._async.concurrency import wait_for_process
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
 from llm_magics.progress import Progress
-from llm_magics.secrets import environment_value, scrub, stripped
+from llm_magics.secrets import environment_value, scrub, strip_whitespace
 
 # Weights in safetensors alone where there are such: the older format can hold code.
 _DOWNLOAD = """
@@ -167,7 +167,7 @@ def find_token() -> tuple[str, str]:
             return value, name
     path = _token_file()
     try:
-        value = stripped(path.read_text("utf-8"))
+        value = strip_whitespace(path.read_text("utf-8"))
     except (OSError, ValueError):  # there is none, or it is not text
         return "", ""
     return (value, f"file {path}") if value else ("", "")

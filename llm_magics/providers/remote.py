@@ -31,9 +31,9 @@ from llm_magics.secrets import (
     KeyHeaders,
     Secret,
     environment_value,
-    remember_address,
-    remember_headers,
-    stripped,
+    register_address,
+    register_headers,
+    strip_whitespace,
 )
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import DECODING_ERRORS, is_error_body
@@ -84,7 +84,7 @@ class RemoteConfig(ProviderConfig):
         key = value.reveal() if isinstance(value, Secret) else value
         if not isinstance(key, str):
             return value
-        if not stripped(key).isprintable():
+        if not strip_whitespace(key).isprintable():
             msg = "It holds characters that no key has."
             raise ValueError(msg)
         return Secret.of(key)
@@ -92,7 +92,7 @@ class RemoteConfig(ProviderConfig):
     @field_validator("base_url", mode="before")
     @classmethod
     def _stripped(cls, value: object) -> object:
-        return stripped(value) if isinstance(value, str) else value
+        return strip_whitespace(value) if isinstance(value, str) else value
 
     @field_validator("base_url", mode="after")
     @classmethod
@@ -109,8 +109,8 @@ class RemoteConfig(ProviderConfig):
 
     def model_post_init(self, context: Any, /) -> None:
         """Wrap what may hold a key, so that it is neither shown by ``repr`` nor repeated."""
-        remember_address(self.base_url)
-        remember_headers(self.extra_headers)
+        register_address(self.base_url)
+        register_headers(self.extra_headers)
         self.__dict__["base_url"] = Address(self.base_url)
         self.__dict__["extra_headers"] = KeyHeaders(self.extra_headers)
 

@@ -17,7 +17,7 @@ from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.serialization import chat_request, chunks_of, key_of, told_by
-from llm_magics.secrets import scrubbed
+from llm_magics.secrets import scrub_json
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, settled
 from llm_magics.wire.finish_reasons import Outcome
 
@@ -104,7 +104,7 @@ class AnswerLookup:
         if not self._cache or not self._key or not self._is_good(chunks):
             return
         told = told_by(chunks)
-        if scrubbed(told) == told and _is_same_text(told, chunks):
+        if scrub_json(told) == told and _is_same_text(told, chunks):
             # Another kernel may be writing: not on the loop that all streams run on.
             await asyncio.to_thread(
                 self._cache.put, self._key, json.dumps(told, default=str).encode()

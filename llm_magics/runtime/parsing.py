@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llm_magics.errors import ParseError
-from llm_magics.schemas import fitted
+from llm_magics.schemas import validate_json
 from llm_magics.types import ModelResponse
 from llm_magics.user_code import warn
 from llm_magics.wire.schema_dialects import unwrap_answer
@@ -374,7 +374,7 @@ def find_fitting_json(text: str, schema: Any) -> FoundJSON | None:
             values.append(inner)
         for value in values:
             try:
-                return found._replace(value=fitted(value, schema))
+                return found._replace(value=validate_json(value, schema))
             except ParseError:
                 continue
     return None

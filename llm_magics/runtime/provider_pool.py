@@ -16,7 +16,7 @@ from llm_magics.providers import (
     provider_type,
 )
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
-from llm_magics.secrets import Secret, Unseen, environment_value, stripped
+from llm_magics.secrets import OpaqueKey, Secret, environment_value, strip_whitespace
 from llm_magics.settings import credentials
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
@@ -27,14 +27,14 @@ class ProviderPool:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._providers: dict[str, tuple[Unseen, BaseModelProvider]] = {}
+        self._providers: dict[str, tuple[OpaqueKey, BaseModelProvider]] = {}
 
     def get(self, name: str) -> BaseModelProvider:
         """The provider called ``name``, set up by the settings; made anew when those change."""
         self._refuse_unknown_settings()
         made = provider_type(self._type_of(name))
         settings = self.config.for_provider(name, made.config_type.model_fields)
-        if isinstance(key := settings.get("api_key"), str) and not stripped(key):
+        if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
             del settings["api_key"]  # a blank key counts as unset
         for limit in ("max_line_mb", "max_response_mb"):
             if limit in made.config_type.model_fields:
@@ -43,7 +43,7 @@ class ProviderPool:
         if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
             settings |= self._key_of_the_keyring(name, made, settings)
         of_environment = [os.environ.get(variable) for variable in own]
-        told = Unseen((settings, of_environment, credentials.stamp()))
+        told = OpaqueKey((settings, of_environment, credentials.trust_version()))
         known = self._providers.get(name)
         if known is None or known[0] != told:
             self._keep_key_from_strangers(name, made, settings)
@@ -86,7 +86,7 @@ class ProviderPool:
 
     def _chosen_by_a_project(self, name: str) -> tuple[str, str]:
         """The setting by which a project's file decides where ``name`` is, and that file."""
-        for key in credentials.PLACES:
+        for key in credentials.LOCATION_SETTINGS:
             source = self.config.source(f"providers.{name}.{key}")
             if is_project_file(source):
                 return key, source
@@ -131,7 +131,7 @@ class ProviderPool:
             return {}
         if self._type_of(name) == name and made.own_key_source():
             return {}
-        key = credentials.stored(name)
+        key = credentials.load_key(name)
         return {"api_key": key} if key else {}
 
     def _refuse_unknown_settings(self) -> None:

@@ -17,7 +17,7 @@ from llm_magics.errors import (
 )
 from llm_magics.runtime import parsing
 from llm_magics.runtime.parsing import find_fitting_json
-from llm_magics.schemas import validated
+from llm_magics.schemas import validate_answer
 from llm_magics.secrets import scrub
 from llm_magics.types import ChatMessage, Timing, ToolCall, Usage
 from llm_magics.wire.finish_reasons import Outcome, classify_outcome, is_cut, is_transient
@@ -81,7 +81,7 @@ class Response:
             ParseError: there is none, or it does not fit.
         """
         value = self.json()
-        return value if self.schema is None else validated(value, self.schema)
+        return value if self.schema is None else validate_answer(value, self.schema)
 
     def check(self) -> None:
         """Raise the `ParseError` of `data`, if there is one, with this answer in ``partial``."""

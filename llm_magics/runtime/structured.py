@@ -14,7 +14,7 @@ from llm_magics.runtime.parsing import is_thought_only
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import Session
-from llm_magics.schemas import schema_of
+from llm_magics.schemas import parse_schema
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.finish_reasons import is_cut
 
@@ -79,7 +79,7 @@ class StructuredCall:
 
     def _complaint(self, misfit: LLMError) -> tuple[ChatMessage, ChatMessage]:
         """The answer that does not fit, and what is wrong with it."""
-        schema = json.dumps(schema_of(self._call.schema), ensure_ascii=False)
+        schema = json.dumps(parse_schema(self._call.schema), ensure_ascii=False)
         told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
         answer = self.response()
         said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)

@@ -1,5 +1,1 @@
-"""
-What a user can set, where it was set, and where files go.
-
-`llm_magics.config` is one object shared by the magics, the accessor and Python.
-"""
+"""The settings, their sources and files: `llm_magics.config` is shared by magics, accessor and Python."""

@@ -1,8 +1,8 @@
 """
-The shared settings: each value with the place it came from.
+The shared settings, `config`: each value with its source.
 
-Set directly beats environment beats the project's file beats the user's file beats default.
-Nothing is read, and nothing heavy imported, before the first value is asked for.
+A value set directly takes precedence over the environment, then the project's file, the user's
+file and the default. Nothing is read, and nothing heavy imported, before the first value is used.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_magics.errors import ConfigurationError, nearest, short
+from llm_magics.errors import ConfigurationError, abbreviate, nearest
 from llm_magics.secrets import (
     Address,
-    Hidden,
+    OpaqueValue,
     Secret,
-    address_shown,
     is_secret_name,
-    remember_address,
-    without_credentials,
+    redact_address,
+    register_address,
+    strip_credentials,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 _ADDRESSES = frozenset({"base_url", "proxy"})
 
 
-class Sourced(NamedTuple):
-    """A value, and where it came from, in words."""
+class SourcedValue(NamedTuple):
+    """A value and its source, in words."""
 
     value: Any
     source: str
@@ -53,10 +53,10 @@ class Config:
     """
 
     if TYPE_CHECKING:  # set behind __setattr__, which is for settings
-        _layers: list[dict[str, Sourced]] | None
+        _layers: list[dict[str, SourcedValue]] | None
         _files: list[tuple[Path, dict[str, Any]]]
-        _defaults: dict[str, Sourced] | None
-        _direct: dict[str, Sourced]
+        _defaults: dict[str, SourcedValue] | None
+        _direct: dict[str, SourcedValue]
         _watchers: list[Callable[[], None]]
 
     def __init__(
@@ -73,27 +73,27 @@ class Config:
         """Read files and environment again; what was set in this session stays."""
         self.__dict__["_layers"] = None
         self.__dict__["_defaults"] = None
-        self._tell()
+        self._notify()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have ``changed`` called after every change, in the thread that made it."""
+        """Call ``changed`` after every change, in the thread that changed something."""
         self._watchers.append(changed)
 
     def unwatch(self, changed: Callable[[], None]) -> None:
-        """Have it called no more."""
+        """Stop calling ``changed``."""
         with suppress(ValueError):
             self._watchers.remove(changed)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for changed in self._watchers.copy():
             changed()
 
     def get(self, key: str) -> Any:
-        """The value of ``key``."""
+        """Return the value of ``key``."""
         return self._look_up(key).value
 
     def source(self, key: str) -> str:
-        """Where the value of ``key`` came from, in words."""
+        """Return the source of the value of ``key``, in words."""
         return self._look_up(key).source
 
     def set(self, key: str, value: Any) -> None:
@@ -103,9 +103,9 @@ class Config:
         Raises:
             ConfigurationError: there is no such setting, or it cannot be ``value``.
         """
-        checked = _validated(_nested(key, value), f"config.{key}")
-        self._direct.update(_flat(checked, "set in this session"))
-        self._tell()
+        checked = _validate(_nest(key, value), f"config.{key}")
+        self._direct.update(_flatten(checked, "set in this session"))
+        self._notify()
 
     def reset(self, key: str | None = None) -> None:
         """Take back what was `set` for ``key``, or for all of them."""
@@ -114,24 +114,24 @@ class Config:
         else:
             self._look_up(key)
             self._direct.pop(key, None)
-        self._tell()
+        self._notify()
 
     def for_provider(self, name: str, keys: Iterable[str]) -> dict[str, Any]:
         """
-        The settings given for the provider ``name``, by key.
+        Return the settings of the provider ``name``, by key.
 
         Of the environment, ``LLM_MAGICS_<NAME>_<KEY>`` counts for each of its ``keys``.
         """
-        given: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         start = f"providers.{name}."
         files, direct = self._merged(self._read()), self._direct
         for found in (files, self._provider_environment(name, keys), direct):
-            given |= {
-                key.removeprefix(start): _revealed(sourced.value)
+            settings |= {
+                key.removeprefix(start): _reveal(sourced.value)
                 for key, sourced in found.items()
                 if key.startswith(start)
             }
-        return given
+        return settings
 
     def set_here(self) -> dict[str, Any]:
         """
@@ -141,9 +141,9 @@ class Config:
         without a user, a password and keys; see `credentials_here`.
         """
         return {
-            key: _portable(value)
+            key: _make_portable(value)
             for key, (value, _) in self._direct.items()
-            if not isinstance(value, Hidden | Secret)
+            if not isinstance(value, OpaqueValue | Secret)
         }
 
     def credentials_here(self) -> dict[str, str]:
@@ -151,29 +151,29 @@ class Config:
         return {
             key: str(value)
             for key, (value, _) in self._direct.items()
-            if isinstance(value, Address) and without_credentials(value) != value
+            if isinstance(value, Address) and strip_credentials(value) != value
         }
 
     def files(self) -> list[tuple[Path, dict[str, Any]]]:
-        """The files that were read, with what they said then."""
+        """Return the files that were read, with their contents at that time."""
         self._read()
         return list(self._files)
 
     def items(self) -> list[tuple[str, Any, str]]:
-        """Every setting as ``(key, value, source)``."""
+        """Return every setting as ``(key, value, source)``."""
         values = {**self._default_values(), **self._merged([*self._read(), self._direct])}
         values.pop("providers", None)
         return [(key, *values[key]) for key in sorted(values)]
 
     def frame(self) -> DataFrame:
-        """Every setting with its value and its source."""
+        """Return every setting with its value and its source."""
         from llm_magics._util.tables import WideFrame
 
-        rows = [(key, shown(value), source) for key, value, source in self.items()]
+        rows = [(key, redact_setting(value), source) for key, value, source in self.items()]
         return WideFrame(rows, columns=["key", "value", "source"]).set_index("key")
 
-    def _look_up(self, key: str) -> Sourced:
-        layers: list[dict[str, Sourced]] = [
+    def _look_up(self, key: str) -> SourcedValue:
+        layers: list[dict[str, SourcedValue]] = [
             self._direct,
             *reversed(self._read()),
             self._default_values(),
@@ -185,42 +185,43 @@ class Config:
             if key in layer:
                 return layer[key]
         if key.startswith("providers."):
-            return Sourced(None, "default")
-        raise _unknown(key, "There is no setting")
+            return SourcedValue(None, "default")
+        raise _unknown_setting(key, "There is no setting")
 
-    def _default_values(self) -> dict[str, Sourced]:
+    def _default_values(self) -> dict[str, SourcedValue]:
         if self._defaults is None:
             self.__dict__["_defaults"] = _defaults()
         assert self._defaults is not None
         return self._defaults
 
-    def _read(self) -> list[dict[str, Sourced]]:
+    def _read(self) -> list[dict[str, SourcedValue]]:
         if self._layers is None:
-            from llm_magics.settings.files import setting_files
+            from llm_magics.settings.files import find_settings_files
 
             folder = self.__dict__["_folder"] or Path.cwd()
-            files = list(setting_files(folder))
+            files = list(find_settings_files(folder))
             self.__dict__["_files"] = files
             self.__dict__["_layers"] = [
-                _flat(_validated(settings, str(path)), f"file {path}") for path, settings in files
+                _flatten(_validate(settings, str(path)), f"file {path}")
+                for path, settings in files
             ] + [self._general_environment()]
         assert self._layers is not None
         return self._layers
 
-    def _general_environment(self) -> dict[str, Sourced]:
-        found: dict[str, Sourced] = {}
+    def _general_environment(self) -> dict[str, SourcedValue]:
+        found: dict[str, SourcedValue] = {}
         for key in _keys():
             name = f"{ENVIRONMENT_PREFIX}{key.upper()}"
             value = self.__dict__["_environment"].get(name)
             if value and key != "providers":
-                found |= _flat(
-                    _validated({key: value}, f"environment {name}"), f"environment {name}"
+                found |= _flatten(
+                    _validate({key: value}, f"environment {name}"), f"environment {name}"
                 )
-        self._refuse_slips_in_the_environment()
+        self._reject_misspelled_variables()
         return found
 
-    def _refuse_slips_in_the_environment(self) -> None:
-        """A variable that is nearly a setting's; those of providers have names of their own."""
+    def _reject_misspelled_variables(self) -> None:
+        """Raise for a variable whose name is nearly a setting's; providers' variables have other names."""
         known = [f"{ENVIRONMENT_PREFIX}{key.upper()}" for key in _keys()]
         for name in self.__dict__["_environment"]:
             if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
@@ -235,18 +236,20 @@ class Config:
                     msg = f"environment {name}: there is no such setting."
                     raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
 
-    def _provider_environment(self, provider: str, keys: Iterable[str]) -> dict[str, Sourced]:
+    def _provider_environment(self, provider: str, keys: Iterable[str]) -> dict[str, SourcedValue]:
         found = {}
         for key in keys:
             name = f"{ENVIRONMENT_PREFIX}{provider}_{key}".upper()
             if value := self.__dict__["_environment"].get(name):
                 source = f"environment {name}"
-                found[f"providers.{provider}.{key}"] = Sourced(_hidden(key, value), source)
+                found[f"providers.{provider}.{key}"] = SourcedValue(
+                    _wrap_secret(key, value), source
+                )
         return found
 
     @staticmethod
-    def _merged(layers: Iterable[dict[str, Sourced]]) -> dict[str, Sourced]:
-        merged: dict[str, Sourced] = {}
+    def _merged(layers: Iterable[dict[str, SourcedValue]]) -> dict[str, SourcedValue]:
+        merged: dict[str, SourcedValue] = {}
         for layer in layers:
             merged |= layer
         return merged
@@ -268,22 +271,22 @@ class Config:
         return [*super().__dir__(), *_keys()]
 
     def __repr__(self) -> str:
-        rows = [(key, repr(shown(value)), source) for key, value, source in self.items()]
+        rows = [(key, repr(redact_setting(value)), source) for key, value, source in self.items()]
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         return "\n".join(
             f"{key:{widths[0]}}  {value:{widths[1]}}  {source}" for key, value, source in rows
         )
 
 
-def shown(value: Any) -> Any:
-    """Return a setting as it is shown: an address without what may be a key in it."""
-    return address_shown(value) if isinstance(value, str) and "://" in value else value
+def redact_setting(value: Any) -> Any:
+    """Return a setting for display: an address without what may be a key in it."""
+    return redact_address(value) if isinstance(value, str) and "://" in value else value
 
 
-def _portable(value: Any) -> Any:
+def _make_portable(value: Any) -> Any:
     if isinstance(value, Path):
         return value.expanduser().absolute()
-    return without_credentials(value) if isinstance(value, Address) else value
+    return strip_credentials(value) if isinstance(value, Address) else value
 
 
 def _schema() -> type[Settings]:
@@ -296,25 +299,25 @@ def _keys() -> list[str]:
     return list(_schema().model_fields)
 
 
-def _defaults() -> dict[str, Sourced]:
-    return {key: Sourced(value, "default") for key, value in _schema().model_validate({})}
+def _defaults() -> dict[str, SourcedValue]:
+    return {key: SourcedValue(value, "default") for key, value in _schema().model_validate({})}
 
 
-def _validated(settings: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """``settings``, each coerced to its type; ``place`` is named in the error."""
+def _validate(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return ``settings``, each coerced to its type; the error names ``source``."""
     from pydantic import ValidationError
 
     try:
         checked = _schema().model_validate(settings)
     except ValidationError as error:
-        # Of what is one thing or another, the reading that came furthest is what was meant.
+        # Of a union's alternatives, the one whose error is deepest is the one that was meant.
         found = sorted(error.errors(), key=lambda each: -len(each["loc"]))
         first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
         parts = [str(part) for part in first["loc"]]
         key = ".".join(part for part in parts if not part.startswith(("_", "list[")))
         if first["type"] == "extra_forbidden":
-            raise _unknown(key, f"{place}: there is no setting") from None
-        msg = f"{place}: {key} cannot be {short(first['input'])}."
+            raise _unknown_setting(key, f"{source}: there is no setting") from None
+        msg = f"{source}: {key} cannot be {abbreviate(first['input'])}."
         hint = _HINTS.get(parts[0]) or f"{first['msg']}."
         raise ConfigurationError(msg, hint=hint) from None
     return {key: getattr(checked, key) for key in checked.model_fields_set}
@@ -328,7 +331,7 @@ _RENAMED = {
 }
 
 
-def _unknown(key: str, what: str) -> ConfigurationError:
+def _unknown_setting(key: str, what: str) -> ConfigurationError:
     if key in _RENAMED:
         return ConfigurationError(f'{what} "{key}".', hint=f"It is called {_RENAMED[key]} now.")
     hint = _HINTS.get(key.partition(".")[0]) if "." in key else None
@@ -346,7 +349,7 @@ _HINTS = {
 }
 
 
-def _nested(key: str, value: Any) -> dict[str, Any]:
+def _nest(key: str, value: Any) -> dict[str, Any]:
     if not key.startswith("providers."):
         return {key: value}
     _, _, rest = key.partition(".")
@@ -357,36 +360,38 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return {"providers": {provider: {name: value}}}
 
 
-def _flat(settings: Mapping[str, Any], source: str) -> dict[str, Sourced]:
-    flat: dict[str, Sourced] = {}
+def _flatten(settings: Mapping[str, Any], source: str) -> dict[str, SourcedValue]:
+    flat: dict[str, SourcedValue] = {}
     for key, value in settings.items():
         if key != "providers":
-            flat[key] = Sourced(value, source)
+            flat[key] = SourcedValue(value, source)
             continue
         for provider, own in value.items():
             for name, setting in own.items():
-                flat[f"providers.{provider}.{name}"] = Sourced(_hidden(name, setting), source)
+                flat[f"providers.{provider}.{name}"] = SourcedValue(
+                    _wrap_secret(name, setting), source
+                )
     return flat
 
 
-def _hidden(name: str, value: Any) -> Any:
-    """Wrap a key among the settings: they are shown, and saved with the notebook."""
+def _wrap_secret(name: str, value: Any) -> Any:
+    """Wrap a key among the settings: they are displayed, and saved with the notebook."""
     if isinstance(value, str) and name in _ADDRESSES:
-        remember_address(value if "://" in value else f"http://{value}")
+        register_address(value if "://" in value else f"http://{value}")
         return Address(value)
-    if value is None or isinstance(value, Hidden | Secret) or not is_secret_name(name):
+    if value is None or isinstance(value, OpaqueValue | Secret) or not is_secret_name(name):
         return value
-    return Secret(value) if isinstance(value, str) else Hidden(value)
+    return Secret(value) if isinstance(value, str) else OpaqueValue(value)
 
 
-def _revealed(value: Any) -> Any:
-    return value.reveal() if isinstance(value, Hidden | Secret) else value
+def _reveal(value: Any) -> Any:
+    return value.reveal() if isinstance(value, OpaqueValue | Secret) else value
 
 
 config = Config()
 
 
 def cache_folder() -> Path:
-    """What can be fetched or computed again is kept here."""
+    """Return the folder of files that can be fetched or computed again."""
     folder: Path = config.cache_dir
     return folder.expanduser().absolute()  # or another folder would be meant after a chdir

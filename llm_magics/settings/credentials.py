@@ -1,13 +1,13 @@
 """
-Projects whose settings may say where the user's own keys are sent.
+Which projects may use the user's keys, and the keys in the system's keyring.
 
-What is trusted is a settings file with the places that it names: when these change — a pull, a
-merge — it must be trusted anew.
+A project's settings decide to which addresses the user's own keys are sent. The user trusts a
+settings file with the addresses and folders in it: when these change, after a pull or a merge, it
+must be trusted again.
 
-Keys in the keyring of the user's system (extra ``keyring``).
-
-Which providers have one there is noted in a file of the user's, without the keys: so a keyring,
-which may be slow or ask for a password, is not opened in vain.
+Keys are stored in the keyring of the user's system (extra ``keyring``). A file lists the providers
+that have one there, without the keys: a keyring may be slow or ask for a password, and is opened
+only for these.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ from llm_magics.secrets import Secret
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
 
-# The settings of a provider that decide where it is.
-PLACES = ("base_url", "profile", "type")
+# The settings of a provider that decide where its requests go.
+LOCATION_SETTINGS = ("base_url", "profile", "type")
 
 # The settings that name a folder in which %llm cache clear deletes.
 _FOLDERS = ("cache_dir", "vectors")
 
 
-def project_file(config: Config) -> tuple[Path, dict[str, Any]] | None:
-    """The project's settings file, and what it said when it was read: what is in force."""
+def find_project_file(config: Config) -> tuple[Path, dict[str, Any]] | None:
+    """Return the project's settings file and the settings that were read from it."""
     for path, settings in config.files():
         if is_project_file(f"file {path}"):
             return path, settings
     return None
 
 
-def places(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Where a settings file has which provider asked."""
+def provider_locations(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the settings in a file that decide where each provider's requests go."""
     providers = settings.get("providers")
-    told = providers.items() if isinstance(providers, dict) else ()
+    items = providers.items() if isinstance(providers, dict) else ()
     found = {
-        str(name): {key: str(own[key]) for key in PLACES if key in own}
-        for name, own in told
+        str(name): {key: str(own[key]) for key in LOCATION_SETTINGS if key in own}
+        for name, own in items
         if isinstance(own, dict)
     }
     return {name: own for name, own in found.items() if own}
 
 
-def folders(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Where a settings file has things stored, which can be cleared."""
+def storage_folders(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the folders in a settings file whose contents can be cleared."""
     return {key: str(settings[key]) for key in _FOLDERS if settings.get(key) is not None}
 
 
-def refuse_clearing(config: Config, key: str) -> None:
+def require_trusted_folder(config: Config, key: str) -> None:
     """
-    Refuse to delete anything in a folder that a project chose and the user has not confirmed.
+    Check that a folder to be cleared was not chosen by a project that the user does not trust.
 
     Raises:
         ConfigurationError: the setting ``key`` is from such a project's file.
@@ -76,63 +76,63 @@ def refuse_clearing(config: Config, key: str) -> None:
 
 
 def is_trusted(config: Config) -> bool:
-    """Whether the user has said yes to the project's settings that are in force."""
-    found = project_file(config)
-    return found is not None and _known().get(str(found[0].resolve())) == _digest(found[1])
+    """Return whether the user trusts the project's settings as they were read."""
+    found = find_project_file(config)
+    return found is not None and _load_trusted().get(str(found[0].resolve())) == _digest(found[1])
 
 
 def trust(path: Path, settings: Mapping[str, Any]) -> None:
-    """Say yes to a settings file with what it says now."""
-    _write({**_known(), str(path.resolve()): _digest(settings)})
+    """Trust a settings file with its present contents."""
+    _save_trusted({**_load_trusted(), str(path.resolve()): _digest(settings)})
 
 
 def distrust(path: Path) -> bool:
-    """Take that back; whether it had been said."""
-    known = _known()
+    """Stop trusting a settings file; return whether it was trusted."""
+    known = _load_trusted()
     was_known = known.pop(str(path.resolve()), None) is not None
     if was_known:
-        _write(known)
+        _save_trusted(known)
     return was_known
 
 
-def stamp() -> tuple[int, int]:
-    """Another one after each change of what is trusted."""
+def trust_version() -> tuple[int, int]:
+    """Return a value that changes with the list of trusted files."""
     try:
-        status = _path().stat()
+        status = _trust_path().stat()
     except OSError:
         return (0, 0)
     return (status.st_mtime_ns, status.st_ino)
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
-    where: Any = places(settings)
-    if folders(settings):
-        where = [where, folders(settings)]
-    told = json.dumps(where, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
+    where: Any = provider_locations(settings)
+    if storage_folders(settings):
+        where = [where, storage_folders(settings)]
+    text = json.dumps(where, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _path() -> Path:
+def _trust_path() -> Path:
     return user_config_path("llm_magics", appauthor=False) / "trusted.json"
 
 
-def _known() -> dict[str, str]:
+def _load_trusted() -> dict[str, str]:
     try:
-        told = json.loads(_path().read_text("utf-8"))
+        trusted = json.loads(_trust_path().read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return trusted if isinstance(trusted, dict) else {}
 
 
-def _write(known: Mapping[str, str]) -> None:
-    atomic_write(_path(), json.dumps(known, indent=1, sort_keys=True))
+def _save_trusted(known: Mapping[str, str]) -> None:
+    atomic_write(_trust_path(), json.dumps(known, indent=1, sort_keys=True))
 
 
 _SERVICE = "llm_magics"
 
 
-def store(provider: str, key: Secret) -> str:
-    """Keep ``key`` there; why it could not be, or nothing where it is."""
+def store_key(provider: str, key: Secret) -> str:
+    """Store ``key`` in the keyring; return why that failed, or an empty text."""
     if find_spec("keyring") is None:
         return "The package keyring is not installed"
     import keyring
@@ -142,13 +142,13 @@ def store(provider: str, key: Secret) -> str:
         keyring.set_password(_SERVICE, provider, key.reveal())
     except (KeyringError, OSError, RuntimeError) as error:
         return f"This system's keyring cannot be used ({type(error).__name__})"
-    _note({*_noted(), provider})
+    _save_providers({*_load_providers(), provider})
     return ""
 
 
-def stored(provider: str) -> Secret | None:
-    """The key of ``provider`` that is kept there, if one is."""
-    if provider not in _noted() or find_spec("keyring") is None:
+def load_key(provider: str) -> Secret | None:
+    """Return the key of ``provider`` in the keyring, if it has one there."""
+    if provider not in _load_providers() or find_spec("keyring") is None:
         return None
     import keyring
     from keyring.errors import KeyringError
@@ -159,11 +159,11 @@ def stored(provider: str) -> Secret | None:
         return None
 
 
-def forget(provider: str) -> bool:
-    """Take it out again; whether there was one."""
-    if provider not in _noted():
+def delete_key(provider: str) -> bool:
+    """Delete the key of ``provider`` from the keyring; return whether it had one."""
+    if provider not in _load_providers():
         return False
-    _note(_noted() - {provider})
+    _save_providers(_load_providers() - {provider})
     if find_spec("keyring") is not None:
         import keyring
         from keyring.errors import KeyringError
@@ -179,13 +179,13 @@ def _keyring_path() -> Path:
     return user_config_path("llm_magics", appauthor=False) / "keyring.json"
 
 
-def _noted() -> set[str]:
+def _load_providers() -> set[str]:
     try:
-        told = json.loads(_keyring_path().read_text("utf-8"))
+        names = json.loads(_keyring_path().read_text("utf-8"))
     except (OSError, ValueError):
         return set()
-    return {str(each) for each in told} if isinstance(told, list) else set()
+    return {str(each) for each in names} if isinstance(names, list) else set()
 
 
-def _note(providers: set[str]) -> None:
+def _save_providers(providers: set[str]) -> None:
     atomic_write(_keyring_path(), json.dumps(sorted(providers)))

@@ -1,4 +1,4 @@
-"""The files settings are read from: the project's, nearest first, and the user's."""
+"""Find and read the files of settings: the project's, nearest first, and the user's."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ _TABLE = "[tool.llm_magics"
 _NAMES = ("llm_magics.yaml", "llm_magics.yml", "llm_magics.json", "pyproject.toml")
 
 
-def setting_files(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def find_settings_files(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """
-    The files that hold settings, with their contents: the user's, then the project's.
+    Yield the files that hold settings, with their contents: the user's, then the project's.
 
     The project's is the nearest of ``llm_magics.yaml``, ``.yml``, ``.json`` and a
     ``pyproject.toml`` with ``[tool.llm_magics]``, in ``start`` or a folder above it.
     """
     user = user_config_path("llm_magics", appauthor=False)
     for folders in ([user], [start, *start.parents]):
-        found = next(_found_in(folders), None)
+        found = next(_find_in(folders), None)
         if found is not None:
             yield found
 
 
 def is_project_file(source: str) -> bool:
-    """Whether a setting's ``source`` is a file that came with a project, not the user's own."""
+    """Return whether a setting's ``source`` is a project's file, not the user's own."""
     user = user_config_path("llm_magics", appauthor=False)
     return source.startswith("file ") and Path(source.removeprefix("file ")).parent != user
 
 
-def _found_in(folders: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _find_in(folders: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
     for folder in folders:
         for name in _NAMES:
             path = folder / name
-            if path.is_file() and (settings := _read(path)) is not None:
+            if path.is_file() and (settings := _parse_file(path)) is not None:
                 yield path, settings
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The settings in ``path``; ``None`` for a pyproject.toml that is not about us."""
+def _parse_file(path: Path) -> dict[str, Any] | None:
+    """Return the settings in ``path``; ``None`` for a pyproject.toml without ours."""
     try:
         text = path.read_text("utf-8-sig")
     except (ValueError, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
     if path.name == "pyproject.toml" and _TABLE not in text:
         return None  # somebody else's file, and somebody else's mistakes
     try:
         settings = _PARSERS[path.suffix](text)
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable_error(path, error) from None
     if path.name == "pyproject.toml":
         settings = settings.get("tool", {}).get("llm_magics")
     elif settings is None:  # an empty file
@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return settings
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigurationError:
+def _unreadable_error(path: Path, error: Exception) -> ConfigurationError:
     why = " ".join(redact(str(error)).replace("^", "").split())[:200].rstrip(".")
     msg = f"{path} cannot be read: {why}"
     return ConfigurationError(msg, hint="Mend the file, or move it away.")

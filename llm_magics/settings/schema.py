@@ -1,4 +1,4 @@
-"""The settings there are. (Imports pydantic, so it is imported when a setting is first read.)"""
+"""Every setting with its type, default and description; imported at the first use of a setting."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from platformdirs import user_cache_path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from llm_magics.secrets import is_secret_name, remember_headers
+from llm_magics.secrets import is_secret_name, register_headers
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
@@ -24,10 +24,10 @@ class _Alias(BaseModel):
     model: str
 
     def model_post_init(self, context: Any, /) -> None:
-        """Take the keys among its headers out of what is shown."""
+        """Mask the keys among its headers."""
         headers = (self.model_extra or {}).get("extra_headers")
         if isinstance(headers, Mapping):
-            remember_headers(headers)
+            register_headers(headers)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -54,7 +54,7 @@ class _Price(BaseModel):
     written_usd: float | None = Field(None, ge=0)
 
 
-def _priced(value: Any) -> Any:
+def _parse_price(value: Any) -> Any:
     """``0`` stands for what costs nothing."""
     return {"input_usd": 0.0, "output_usd": 0.0} if value in (0, "0") else value
 
@@ -73,7 +73,7 @@ class Settings(BaseModel):
     max_tokens: int | None = Field(None, ge=1, description="longest answer, in tokens")
     top_p: float | None = Field(None, gt=0, le=1, description="above 0, at most 1")
     seed: int | None = Field(None, description="the same seed, the same draw")
-    stop: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+    stop: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (), description="an answer ends before any of these"
     )
     aliases: dict[str, str | _Alias] = Field(
@@ -109,7 +109,7 @@ class Settings(BaseModel):
         ge=0,
         description="a column that may cost more is asked about first, if there is no budget",
     )
-    prices: dict[str, Annotated[_Price, BeforeValidator(_priced)]] = Field(
+    prices: dict[str, Annotated[_Price, BeforeValidator(_parse_price)]] = Field(
         {}, description="of models, by name or pattern: lab/*"
     )
     cache: bool = Field(False, description="an answer given before is given again")

@@ -17,7 +17,7 @@ from typing import Any
 from llm_magics._util.text import count_or_none
 from llm_magics.attachments import Image, ReasoningBlock
 from llm_magics.parameters import ModelParameters
-from llm_magics.schemas import closed
+from llm_magics.schemas import close_objects
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
 from llm_magics.wire.decoders import (
     DONE,
@@ -209,7 +209,7 @@ def build_messages_request(
     body |= _encode_tools(parameters) | _encode_thinking(parameters, body["max_tokens"])
     if parameters.schema is not None:
         compilation = compile_schema(parameters.schema, ANTHROPIC)
-        schema = compilation.schema if compilation else closed(dict(parameters.schema))
+        schema = compilation.schema if compilation else close_objects(dict(parameters.schema))
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     if cache:
         _mark_for_cache(body)

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics import errors
-from llm_magics.attachments import image_of
+from llm_magics.attachments import load_image
 from tests.support.fake_ollama import FakeOllama
 from tests.support.serving import serving
 
@@ -33,14 +33,14 @@ def pixels(data: bytes) -> Any:
 def test_an_array_is_the_picture_that_others_read(array: Any) -> None:
     """Grey, RGB and RGBA, of any size; checked with Pillow."""
     expected = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    np.testing.assert_array_equal(pixels(image_of(array).data), expected)
+    np.testing.assert_array_equal(pixels(load_image(array).data), expected)
 
 
 def test_fractions_and_truth_values_are_colours_too() -> None:
     """From 0 to 1; views that are not in one piece, and other sizes of numbers."""
-    assert pixels(image_of(np.array([[0.0, 0.5, 1.0]])).data).tolist() == [[0, 128, 255]]
-    assert pixels(image_of(np.array([[True, False]])).data).tolist() == [[255, 0]]
-    assert pixels(image_of(np.arange(12, dtype=np.int64).reshape(3, 4).T[::2]).data).shape == (
+    assert pixels(load_image(np.array([[0.0, 0.5, 1.0]])).data).tolist() == [[0, 128, 255]]
+    assert pixels(load_image(np.array([[True, False]])).data).tolist() == [[255, 0]]
+    assert pixels(load_image(np.arange(12, dtype=np.int64).reshape(3, 4).T[::2]).data).shape == (
         2,
         3,
     )
@@ -54,7 +54,7 @@ def test_fractions_and_truth_values_are_colours_too() -> None:
 def test_what_is_no_picture_is_said_to_be_none(wrong: Any) -> None:
     """With the shapes that are."""
     with pytest.raises(errors.ConfigurationError) as caught:
-        image_of(wrong)
+        load_image(wrong)
     assert caught.value.hint
 
 
@@ -67,11 +67,11 @@ def test_pictures_of_other_libraries() -> None:
     axes = figure.subplots()
     (line,) = axes.plot([1, 2])
     made = PIL.new("RGB", (3, 2), "red")
-    assert pixels(image_of(made).data).shape == (2, 3, 3)
+    assert pixels(load_image(made).data).shape == (2, 3, 3)
     for each in (figure, axes, line):
-        assert pixels(image_of(each).data).shape == (100, 100, 4)
-    data = image_of(made).data
-    assert image_of(Shown(data=data)).data == data
+        assert pixels(load_image(each).data).shape == (100, 100, 4)
+    data = load_image(made).data
+    assert load_image(Shown(data=data)).data == data
 
 
 def test_a_variable_is_shown_to_the_model(shell: InteractiveShell) -> None:

@@ -26,7 +26,7 @@ from llm_magics.errors import ProviderError
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama import OllamaConfig
-from llm_magics.secrets import Secret, redact, redacted, without_credentials
+from llm_magics.secrets import Secret, redact, redact_json, strip_credentials
 from tests.support.kernels import Kernel
 from tests.support.serving import Asked, Says, as_json, chat_event, serving
 
@@ -173,7 +173,7 @@ def test_a_short_key_is_masked_where_a_key_stands_and_nowhere_else() -> None:
     assert redact("Incorrect API key provided: stop7. See the docs.").count("stop7") == 0
     assert redact("Authorization: Bearer stop7") == "Authorization: Bearer ****"
     assert redact("stop7 sequences and unstop7 words") == "stop7 sequences and unstop7 words"
-    assert redacted({"code": "stop7", "note": ["Bearer stop7", "at stop7"]}) == {
+    assert redact_json({"code": "stop7", "note": ["Bearer stop7", "at stop7"]}) == {
         "code": "****",
         "note": ["****", "at stop7"],
     }
@@ -248,7 +248,7 @@ def test_a_key_is_found_however_it_is_spelled(form: str) -> None:
 )
 def test_addresses_without_credentials(address: str, bare: str) -> None:
     """The user, the password and the keys of the query go; the rest stays."""
-    assert without_credentials(address) == bare
+    assert strip_credentials(address) == bare
 
 
 def test_verbose_tracebacks_of_any_error_hold_no_key(kernel: Kernel) -> None:

@@ -304,7 +304,7 @@ def test_an_empty_key_of_the_projects_is_none(
     empty: str, own_keyring: Memory, tmp_path: Path
 ) -> None:
     """It does not make the user's own the project's."""
-    credentials.store("openai", Secret(CANARY))
+    credentials.store_key("openai", Secret(CANARY))
     with serving(FakeOpenAI()) as thief:
         (tmp_path / "llm_magics.yaml").write_text(
             f"providers: {{openai: {{base_url: '{thief.url}', api_key: {empty}}}}}"

@@ -22,7 +22,7 @@ from llm_magics import errors
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import create_provider
 from llm_magics.providers.schema_fallback import AnswerUnwrapper
-from llm_magics.schemas import fitted, schema_of, validated
+from llm_magics.schemas import parse_schema, validate_answer, validate_json
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.schema_dialects import (
     ANTHROPIC,
@@ -141,7 +141,7 @@ def named(spec: Any) -> str:
 def test_openai_takes_what_is_compiled_for_it(spec: Any) -> None:
     """A validator as strict as its strict mode finds nothing wrong."""
     for dialect in (OPENAI, PLAIN):
-        made = compile_schema(schema_of(spec), dialect)
+        made = compile_schema(parse_schema(spec), dialect)
         assert made is not None
         assert made.is_strict
         assert wrong_for_openai(made.schema, strict=True) is None, made.schema
@@ -150,7 +150,7 @@ def test_openai_takes_what_is_compiled_for_it(spec: Any) -> None:
 @pytest.mark.parametrize("spec", [each for each in SPECS if each is not Tree], ids=named)
 def test_claude_takes_what_is_compiled_for_it(spec: Any) -> None:
     """Limits are told in the description, and every object is closed."""
-    made = compile_schema(schema_of(spec), ANTHROPIC)
+    made = compile_schema(parse_schema(spec), ANTHROPIC)
     assert made is not None
     assert wrong_for_claude(made.schema) is None, made.schema
 
@@ -160,7 +160,7 @@ def test_claude_takes_what_is_compiled_for_it(spec: Any) -> None:
 def test_what_fits_the_compiled_schema_fits_the_original(spec: Any, null: bool) -> None:
     """Without the object around it, and without nulls for what may be left out."""
     for dialect in (OPENAI, PLAIN, UNKNOWN, ANTHROPIC, GRAMMAR):
-        made = compile_schema(schema_of(spec), dialect)
+        made = compile_schema(parse_schema(spec), dialect)
         if made is None:
             continue
         value = sample(made.schema, null=null)
@@ -171,7 +171,7 @@ def test_what_fits_the_compiled_schema_fits_the_original(spec: Any, null: bool) 
             value = [1, 2]
         if isinstance(spec, dict) and spec.get("anyOf"):
             value = {"a": 1}
-        fitted(value, spec)
+        validate_json(value, spec)
 
 
 MODELS: list[type[BaseModel]] = [Person, Owner, Place, Tree]
@@ -196,7 +196,7 @@ def inlined(schema: Any, root: Any, seen: tuple[str, ...] = ()) -> Any:
 def test_as_openai_itself_converts_a_class(model: type[BaseModel]) -> None:
     """The same but for what its client leaves in and its service refuses."""
     theirs = to_strict_json_schema(model)
-    made = compile_schema(schema_of(model), OPENAI)
+    made = compile_schema(parse_schema(model), OPENAI)
     assert made is not None
     ours, other = inlined(made.schema, made.schema), inlined(theirs, theirs)
     if model is Place:
@@ -216,7 +216,7 @@ def test_as_openai_itself_converts_a_class(model: type[BaseModel]) -> None:
 def test_as_anthropic_itself_converts_a_class(model: type[BaseModel]) -> None:
     """The same types, closed objects and limits in words."""
     theirs = transform_schema(model)
-    made = compile_schema(schema_of(model), ANTHROPIC)
+    made = compile_schema(parse_schema(model), ANTHROPIC)
     assert made is not None
     ours, other = inlined(made.schema, made.schema), inlined(theirs, theirs)
     if model is Person:  # it has no form for a tuple
@@ -227,7 +227,7 @@ def test_as_anthropic_itself_converts_a_class(model: type[BaseModel]) -> None:
 
 def test_limits_are_told_in_words() -> None:
     """As Anthropic's client words them."""
-    made = compile_schema(schema_of(Place), ANTHROPIC)
+    made = compile_schema(parse_schema(Place), ANTHROPIC)
     theirs = transform_schema(Place)
     assert made is not None
     for name in ("city", "floor"):
@@ -253,13 +253,13 @@ def test_limits_are_told_in_words() -> None:
 )  # fmt: skip
 def test_what_a_service_cannot_be_bound_to(spec: Any, dialect: Dialect) -> None:
     """Has no form; the schema then stands in the prompt."""
-    assert compile_schema(schema_of(spec), dialect) is None
+    assert compile_schema(parse_schema(spec), dialect) is None
 
 
 def test_a_schema_beyond_strict_mode_is_sent_without_it() -> None:
     """Maps and free objects; the root is an object all the same."""
     for spec in (dict[str, int], list[dict[str, Any]], {"type": "array"}, {}):
-        made = compile_schema(schema_of(spec), OPENAI)
+        made = compile_schema(parse_schema(spec), OPENAI)
         assert made is not None
         assert not made.is_strict
         assert wrong_for_openai(made.schema, strict=False) is None
@@ -268,10 +268,10 @@ def test_a_schema_beyond_strict_mode_is_sent_without_it() -> None:
 @pytest.mark.parametrize("spec", SPECS, ids=named)
 def test_an_unknown_server_may_be_openai_and_may_not(spec: Any) -> None:
     """Strict only where no field would have to be null; what may be left out stays so."""
-    made = compile_schema(schema_of(spec), UNKNOWN)
+    made = compile_schema(parse_schema(spec), UNKNOWN)
     assert made is not None
     assert wrong_for_openai(made.schema, strict=made.is_strict) is None
-    optional = compile_schema(schema_of("name, age int?, size small|large?"), UNKNOWN)
+    optional = compile_schema(parse_schema("name, age int?, size small|large?"), UNKNOWN)
     assert optional is not None
     assert (optional.is_strict, optional.schema["required"]) == (False, ["name"])
 
@@ -336,7 +336,7 @@ def test_every_schema_is_taken_and_its_answers_fit(schema: dict[str, Any], null:
     if strict is not None and strict.is_strict:
         assert wrong_for_openai(strict.schema, strict=True) is None
         value = sample(strict.schema, null=null)
-        validated(unwrap_answer(value) if strict.is_wrapped else value, original)
+        validate_answer(unwrap_answer(value) if strict.is_wrapped else value, original)
     closed = compile_schema(schema, ANTHROPIC)
     if closed is not None:
         assert wrong_for_claude(closed.schema) is None

@@ -137,10 +137,10 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     Vectors are kept always, and shared by all notebooks: clear vectors forgets them.
     """
     from llm_magics.runtime.session import session
-    from llm_magics.settings.credentials import refuse_clearing
+    from llm_magics.settings.credentials import require_trusted_folder
 
     if rest == "clear":
-        refuse_clearing(session.config, "cache_dir")
+        require_trusted_folder(session.config, "cache_dir")
         gone = session.answer_cache.clear()
         print_safe(f"{gone.entries:,} answers are forgotten.")
         return
@@ -173,12 +173,12 @@ def _describe_vectors() -> str:
 def _clear_vectors() -> str:
     from llm_magics.runtime.session import session
     from llm_magics.runtime.storage.vector_store import forget_all, size_of
-    from llm_magics.settings.credentials import refuse_clearing
+    from llm_magics.settings.credentials import require_trusted_folder
 
     folder = session.vectors_folder
     if folder is None:
         return _describe_vectors()
-    refuse_clearing(session.config, "vectors" if session.config.vectors else "cache_dir")
+    require_trusted_folder(session.config, "vectors" if session.config.vectors else "cache_dir")
     count, _ = size_of(folder)
     size = forget_all(folder)
     return f"{count:,} vectors are forgotten, {size / 1e6:.1f} MB."

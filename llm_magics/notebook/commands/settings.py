@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """See all settings and where they come from, see one, or set one."""
     from llm_magics.settings.config import config as settings
-    from llm_magics.settings.config import shown
+    from llm_magics.settings.config import redact_setting
 
     key, _, value = rest.partition(" ")
     if not key:
@@ -29,7 +29,7 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
             wanted = unescape(wanted)
         settings.set(key, wanted)
         _reset_if_rejected(key)
-    print_safe(f"{key} = {shown(settings.get(key))!r}  ({settings.source(key)})")
+    print_safe(f"{key} = {redact_setting(settings.get(key))!r}  ({settings.source(key)})")
     return None
 
 
@@ -64,14 +64,14 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if forgets:
         had_one = session.config.get(f"providers.{name}.api_key") is not None
         session.config.reset(f"providers.{name}.api_key")
-        was_kept = credentials.forget(name) or had_one
+        was_kept = credentials.delete_key(name) or had_one
         print_safe(
             f"The key of {name} is forgotten." if was_kept else f"No key of {name} was kept."
         )
         return
     secret = _read_key(name)
     session.config.set(f"providers.{name}.api_key", secret)
-    why = credentials.store(name, secret)
+    why = credentials.store_key(name, secret)
     kept = f"for this session. {why}." if why else "in your system's keyring."
     print_safe(f"The key of {name} is kept {kept}")
 
@@ -115,7 +115,7 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         msg = f"%llm trust takes off or nothing, and was given {rest!r}."
         raise UsageError(msg, hint="It is about the folder that the notebook is in.")
     settings_now.reload()  # what is trusted is what the file says now, and what is in force
-    found = trusted.project_file(settings_now)
+    found = trusted.find_project_file(settings_now)
     if found is None:
         print_safe("There is no settings file of a project here.")
         return
@@ -130,11 +130,11 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     trusted.trust(path, settings)
     told = [
         f"  {name}: {', '.join(f'{key} {value}' for key, value in own.items())}"
-        for name, own in trusted.places(settings).items()
+        for name, own in trusted.provider_locations(settings).items()
     ]
     told += [
         f"  {key}: {folder} (stored vectors and answers may be cleared there)"
-        for key, folder in trusted.folders(settings).items()
+        for key, folder in trusted.storage_folders(settings).items()
     ]
     print_safe(
         "\n".join([f"Your keys may be sent to where {path} says, until that changes:", *told])

@@ -34,7 +34,7 @@ from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.provenance import PROVENANCE_KEY
 from llm_magics.progress import Progress
 from llm_magics.runtime.response import INTERRUPTED, Response
-from llm_magics.secrets import length_of_beginning
+from llm_magics.secrets import partial_secret_length
 from llm_magics.wire.finish_reasons import is_cut
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class TextDisplay(_BaseDisplay):
         text = markdown.to_plain_text(
             self._held + text
         )  # a whole key first: its end may begin another
-        end = len(text) - length_of_beginning(text)
+        end = len(text) - partial_secret_length(text)
         self._held = text[end:]
         self._print(text[:end])
 

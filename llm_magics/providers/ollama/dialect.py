@@ -23,7 +23,7 @@ from llm_magics.progress import Progress
 from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.error_mapping import parse_retry_after
-from llm_magics.secrets import redact, stripped
+from llm_magics.secrets import redact, strip_whitespace
 
 # What 0.24 says, what the llama-server of 0.30 says, and what it says of a text to embed.
 _TOO_LONG = re.compile(
@@ -135,7 +135,7 @@ def parse_host(host: str) -> str:
     Raises:
         ValueError: it is not an address.
     """
-    host = stripped(host)
+    host = strip_whitespace(host)
     scheme, separator, _ = host.partition("://")
     parts = urlsplit(host if separator else f"http://{host}")
     ports = {"http": 80, "https": 443} if separator else {}

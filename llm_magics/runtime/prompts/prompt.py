@@ -8,17 +8,17 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from llm_magics.attachments import image_of
-from llm_magics.errors import LLMError, TemplateError, UsageError, short
+from llm_magics.attachments import load_image
+from llm_magics.errors import LLMError, TemplateError, UsageError, abbreviate
 from llm_magics.host import Cell
 from llm_magics.parameters import ModelParameters
 from llm_magics.runtime.prompts import prompt_files, templates
 from llm_magics.runtime.prompts.conversations import Threads
 from llm_magics.sandbox.copies import users_own
-from llm_magics.schemas import schema_of
-from llm_magics.secrets import Hidden
+from llm_magics.schemas import parse_schema
+from llm_magics.secrets import register_headers
 from llm_magics.settings.config import Config
-from llm_magics.tools import tool_of
+from llm_magics.tools import create_tool
 from llm_magics.types import ChatMessage
 
 # The parameters that are settings too; any other goes to the service as it is.
@@ -135,12 +135,12 @@ def parameters_of(prompt: Prompt, config: Config, alias: Mapping[str, Any]) -> M
     asked = {**alias, **_told(prompt.parameters)}
     given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
     given |= {name: asked.pop(name) for name in _SHARED if name in asked}
-    Hidden(given.get("extra_headers", {}))  # what a service repeats of them is not shown
+    register_headers(given.get("extra_headers", {}))  # a service may repeat them
     asked |= asked.pop("extra_body", {})
     for name in asked:
         _refuse_slip(name)
-    schema = None if prompt.schema is None else schema_of(prompt.schema)
-    tools = tuple(tool_of(each) for each in _several(prompt.tools))
+    schema = None if prompt.schema is None else parse_schema(prompt.schema)
+    tools = tuple(create_tool(each) for each in _several(prompt.tools))
     return ModelParameters(**given, stream=True, extra_body=asked, schema=schema, tools=tools)
 
 
@@ -208,7 +208,7 @@ def messages_of(
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write what to ask.")
     asked = ChatMessage(
-        "user", text, images=tuple(image_of(each) for each in _several(prompt.images))
+        "user", text, images=tuple(load_image(each) for each in _several(prompt.images))
     )
     first = (ChatMessage("system", system),) if system else ()
     return (*first, *before, asked)
@@ -224,6 +224,6 @@ def messages_before(threads: Threads, prompt: Prompt, cell: Cell) -> list[ChatMe
     if prompt.thread is None:
         return []
     if not isinstance(prompt.thread, str) or not prompt.thread:
-        msg = f"A thread is named by a text, and this is {short(prompt.thread)}."
+        msg = f"A thread is named by a text, and this is {abbreviate(prompt.thread)}."
         raise UsageError(msg, hint='Write thread="main".')
     return threads.before(prompt.thread, cell.key, cell.run)

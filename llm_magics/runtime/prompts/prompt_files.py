@@ -27,8 +27,8 @@ from typing import Any
 from platformdirs import user_config_path
 
 from llm_magics._util.filesystem import atomic_write, load_yaml
-from llm_magics.errors import LLMError, TemplateError, nearest, short
-from llm_magics.schemas import schema_of
+from llm_magics.errors import LLMError, TemplateError, abbreviate, nearest
+from llm_magics.schemas import parse_schema
 from llm_magics.secrets import scrub
 
 _FOLDER = "prompts"
@@ -172,14 +172,14 @@ def _checked(path: Path, told: Any) -> dict[str, Any]:
             msg = f'{path}: there is no "{name}" in the head of a template.'
             raise TemplateError(msg, hint=nearest(str(name), _KINDS))
         if not isinstance(value, _KINDS[name]):
-            msg = f"{path}: {name} cannot be {short(value)}."
+            msg = f"{path}: {name} cannot be {abbreviate(value)}."
             raise TemplateError(msg, hint=f"Write {_EXAMPLES[name]}.")
         if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
             msg = f"{path}: {name} has a name that is no text."
             raise TemplateError(msg, hint=f"Write {_EXAMPLES[name]}.")
     try:
         if "schema" in told:
-            schema_of(told["schema"])
+            parse_schema(told["schema"])
     except LLMError as error:
         raise TemplateError(f"{path}: {error}", hint=error.hint) from None
     return told

@@ -27,7 +27,7 @@ from llm_magics.runtime.storage.serialization import (
     vector_in,
     with_names,
 )
-from llm_magics.secrets import scrubbed
+from llm_magics.secrets import scrub_json
 from llm_magics.user_code import warn
 
 # Ends of lines for Python and for some editors, and not for JSON: they may stand in its texts.
@@ -260,7 +260,7 @@ class Tape:
 
     def _line(self, key: str) -> str:
         entry = self._entries[key]
-        plain = scrubbed(with_names(entry))  # before quotes in a key become other characters
+        plain = scrub_json(with_names(entry))  # before quotes in a key become other characters
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
         # Other programs, and versions before this one, take these for ends of lines.
         return f"{replace_lone_surrogates(text).translate(_ESCAPED)}\n"
