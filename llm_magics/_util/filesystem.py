@@ -1,4 +1,4 @@
-"""Files written whole, or not at all; and by one process at a time."""
+"""Atomic writes, file locks, display of paths, and bounded reading of YAML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-# The first and the longest wait between two tries to get a lock.
+# The first and the longest delay between two tries to get a lock.
 _MIN_DELAY_S, _MAX_DELAY_S = 0.002, 0.05
 
 
@@ -37,7 +37,7 @@ def atomic_write(path: Path, text: str) -> None:
 
 def append_lines(path: Path, lines: bytes, *, is_locked: bool) -> None:
     """
-    Append whole ``lines`` to ``path``; a last line without a newline gets one first.
+    Append complete ``lines`` to ``path``; a last line without a newline gets one first.
 
     With ``is_locked`` no other process writes to it, so that a partial write can be undone.
 
@@ -92,7 +92,7 @@ def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
 
 
 def _acquire(lock: int, timeout_s: float) -> bool:
-    end, wait_s = time.monotonic() + timeout_s, _MIN_DELAY_S
+    end, delay_s = time.monotonic() + timeout_s, _MIN_DELAY_S
     while True:
         try:
             _lock(lock)
@@ -102,8 +102,8 @@ def _acquire(lock: int, timeout_s: float) -> bool:
                 return False
         else:
             return True
-        time.sleep(wait_s)
-        wait_s = min(2 * wait_s, _MAX_DELAY_S)
+        time.sleep(delay_s)
+        delay_s = min(2 * delay_s, _MAX_DELAY_S)
 
 
 if sys.platform == "win32":
@@ -184,7 +184,7 @@ def load_yaml(text: str) -> Any:
 
 
 def _check_size(text: str) -> None:
-    """Count the values before any is made: an alias counts as all that it stands for."""
+    """Count the values before any is created: an alias counts as all that it stands for."""
     import yaml
 
     sizes: dict[str, int] = {}

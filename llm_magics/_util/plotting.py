@@ -1,4 +1,4 @@
-"""How groups are told apart: by colour, and by shape for those who see grey."""
+"""The shared look of figures: colours and marker shapes for groups, legends, empty figures."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _RAMP = ((59, 82, 139), (33, 145, 140), (94, 201, 98), (240, 200, 40))
 @dataclass(frozen=True)
 class Marks:
     """
-    What tells points apart.
+    Colours and groups of points.
 
     Attributes:
         numbers: of each point the number of its group; all 0 where there are none.
         names: of the groups, in the order of their numbers.
         colours: of each point, as ``#rrggbb``.
-        span: of numbers in place of groups the lowest and the highest.
+        span: of numbers instead of groups the lowest and the highest.
     """
 
     numbers: NDArray[np.int64]
@@ -48,8 +48,8 @@ class Marks:
     span: tuple[float, float] | None = None
 
     @property
-    def told(self) -> str:
-        """What colours mean where they are of numbers, to follow a title."""
+    def title_suffix(self) -> str:
+        """Return what the colours of numbers mean, to follow a title; empty for groups."""
         if self.span is None:
             return ""
         low, high = self.span
@@ -74,10 +74,11 @@ def create_marks(values: Any, count: int) -> Marks:
     most = len(COLOURS) - 1
     if len(names) > len(COLOURS) or (codes < 0).any():
         by_size = np.argsort(-np.bincount(codes[codes >= 0], minlength=len(names)), kind="stable")
-        kept = np.sort(by_size[:most])
-        place = np.full(len(names) + 1, len(kept), np.int64)  # the last one is of what is missing
-        place[kept] = np.arange(len(kept))
-        codes, names = place[codes], [*(names[each] for each in kept), OTHERS]
+        largest = np.sort(by_size[:most])
+        # The last one is of what is missing.
+        position = np.full(len(names) + 1, len(largest), np.int64)
+        position[largest] = np.arange(len(largest))
+        codes, names = position[codes], [*(names[each] for each in largest), OTHERS]
     return Marks(codes, names, [COLOURS[code] for code in codes.tolist()])
 
 
@@ -93,10 +94,10 @@ def _ramped(values: NDArray[Any], numbers: NDArray[np.int64]) -> Marks:
 def _on_ramp(share: float) -> str:
     if not np.isfinite(share):
         return COLOURS[-1]
-    place = share * (len(_RAMP) - 1)
-    left = min(int(place), len(_RAMP) - 2)
+    position = share * (len(_RAMP) - 1)
+    left = min(int(position), len(_RAMP) - 2)
     mixed = (
-        round(one + (other - one) * (place - left))
+        round(one + (other - one) * (position - left))
         for one, other in zip(_RAMP[left], _RAMP[left + 1], strict=True)
     )
     return "#{:02x}{:02x}{:02x}".format(*mixed)
@@ -122,9 +123,9 @@ def empty_figure(width: float, height: float) -> Figure:
     """A figure that shows itself in a notebook and lets the page through."""
     check_matplotlib()
 
-    made = InlineFigure(figsize=(width, height), layout="constrained")
-    made.patch.set_alpha(0)
-    return made
+    figure = InlineFigure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    return figure
 
 
 def legend(
@@ -136,7 +137,7 @@ def legend(
     anchor: tuple[float, float],
 ) -> None:
     """What is whose, beside the picture; a name is taken as it is, and is no formula."""
-    made = ax.legend(
+    drawn = ax.legend(
         handles,
         [f" {name}" for name in names],  # a name that begins with _ would be left out
         frameon=False,
@@ -145,7 +146,7 @@ def legend(
         loc=loc,
         bbox_to_anchor=anchor,
     )
-    for text in made.get_texts():
+    for text in drawn.get_texts():
         text.set_parse_math(False)
 
 

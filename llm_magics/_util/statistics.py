@@ -23,7 +23,7 @@ from llm_magics.errors import UsageError
 RESAMPLES = 2000
 # Of very many values an interval is narrow, and fewer resamples find it.
 _MIN_RESAMPLES, _ENOUGH_DRAWN = 200, 10_000_000
-# Resampling draws the same every time: a table must not change when it is shown again.
+# Resampling draws the same every time: a table must not change when it is displayed again.
 _SEED = 20240229
 # Values drawn at once, so that memory stays bounded.
 _MAX_DRAWN = 4_000_000
@@ -55,14 +55,16 @@ def bootstrap(values: Any, statistic: Statistic, confidence: float = 0.95) -> In
     if len(known) < 2:
         return Interval(math.nan, math.nan)
     draw = np.random.default_rng(_SEED)
-    told: list[Any] = []
+    resampled: list[Any] = []
     left = int(max(_MIN_RESAMPLES, min(RESAMPLES, _ENOUGH_DRAWN / len(known))))
     while left:
         rows = max(1, min(left, _MAX_DRAWN // len(known)))
-        told.append(statistic(known[draw.integers(0, len(known), (rows, len(known)))], axis=1))
+        resampled.append(
+            statistic(known[draw.integers(0, len(known), (rows, len(known)))], axis=1)
+        )
         left -= rows
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(told), [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(resampled), [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
@@ -189,12 +191,12 @@ def _needed(differences: Any, alpha: float) -> int | None:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Probabilities corrected for their number (Holm's step-down); NaN stays, and does not count."""
-    known = sorted((p, place) for place, p in enumerate(ps) if not math.isnan(p))
+    known = sorted((p, index) for index, p in enumerate(ps) if not math.isnan(p))
     corrected = [math.nan] * len(ps)
     highest = 0.0
-    for rank, (p, place) in enumerate(known):
+    for rank, (p, index) in enumerate(known):
         highest = max(highest, min(1.0, p * (len(known) - rank)))
-        corrected[place] = highest
+        corrected[index] = highest
     return corrected
 
 

@@ -27,7 +27,7 @@ _MAX_EXACT = 2**53
 
 
 def is_table(value: object) -> bool:
-    """Whether ``value`` is a DataFrame or a Series, told without importing pandas."""
+    """Whether ``value`` is a DataFrame or a Series, decided without importing pandas."""
     kind = type(value)
     is_theirs = kind.__module__.partition(".")[0] == "pandas"
     return is_theirs and kind.__name__ in ("DataFrame", "Series")
@@ -37,17 +37,17 @@ def summarize_table(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS
     """
     What ``value`` holds, in about ``tokens`` tokens: its size, columns, types, and first rows.
 
-    What was left out is said, so that the model does not take the part for the whole.
+    The text says what was left out, so that the model does not mistake a part for all rows.
     """
     frame = _frame(value)
     lines = [f"{len(frame):,} rows x {frame.shape[1]} columns", f"columns: {_columns(frame)}"]
     room = tokens * _CHARACTERS_A_TOKEN - sum(map(len, lines))
-    shown = min(_MAX_ROWS, len(frame))
-    while shown > 1 and len(_markdown(frame.head(shown))) > room:
-        shown //= 2
-    lines.append(_markdown(frame.head(shown)))
-    if shown < len(frame):
-        lines.append(f"({len(frame) - shown:,} more rows are not shown)")
+    count = min(_MAX_ROWS, len(frame))
+    while count > 1 and len(_markdown(frame.head(count))) > room:
+        count //= 2
+    lines.append(_markdown(frame.head(count)))
+    if count < len(frame):
+        lines.append(f"({len(frame) - count:,} more rows are not shown)")
     return "\n".join(lines)
 
 
@@ -61,8 +61,8 @@ def format_table(value: DataFrame | Series[Any], rows: int = _MAX_ROWS) -> str:
 
 def describe_table(value: DataFrame | Series[Any]) -> str:
     """Counts, means and quartiles of every column, as a Markdown table."""
-    told = _frame(value).describe(include="all").reset_index(names="")
-    return _markdown(told)
+    description = _frame(value).describe(include="all").reset_index(names="")
+    return _markdown(description)
 
 
 def _frame(value: DataFrame | Series[Any]) -> DataFrame:
@@ -74,11 +74,11 @@ def _frame(value: DataFrame | Series[Any]) -> DataFrame:
 
 def _columns(frame: DataFrame) -> str:
     missing = frame.isna().sum().tolist()
-    told = []
+    columns = []
     for name, kind, lacking in zip(frame.columns, frame.dtypes, missing, strict=True):
         lacks = f", {lacking:,} missing" if lacking else ""
-        told.append(f"{name} ({kind}{lacks})")
-    return ", ".join(told)
+        columns.append(f"{name} ({kind}{lacks})")
+    return ", ".join(columns)
 
 
 def _markdown(frame: DataFrame) -> str:
@@ -88,7 +88,7 @@ def _markdown(frame: DataFrame) -> str:
 
 
 def _number(value: float) -> str:
-    """Six digits; a whole number has all of them, for it may be one that names something."""
+    """Format with six digits; an integer keeps all of them, for it may be an identifier."""
     is_whole = value.is_integer() and abs(value) < _MAX_EXACT
     return str(int(value)) if is_whole else f"{value:.6g}"
 

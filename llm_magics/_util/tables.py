@@ -1,4 +1,4 @@
-"""DataFrames of texts that services sent, and those whose texts are shown whole."""
+"""DataFrames that display texts of services escaped, and texts uncut."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SafeFrame(pd.DataFrame):
 
 
 class WideFrame(SafeFrame):
-    """A DataFrame that shows the texts in its cells whole, where pandas cuts them at 50 characters."""
+    """A DataFrame that displays the texts in its cells uncut, where pandas cuts them at 50 characters."""
 
     @property
     def _constructor(self) -> Callable[..., pd.DataFrame]:

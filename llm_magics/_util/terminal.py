@@ -1,4 +1,4 @@
-"""Text of others made safe to write to a terminal, and made visible where it is decided on."""
+"""Escaping of untrusted text for terminals, and for questions in which all of it must be visible."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def one_line(text: str) -> str:
     return strip_controls(" ".join(text.split()))
 
 
-def escape_invisible(text: str, kept: str = "") -> str:
+def escape_invisible(text: str, allowed: str = "") -> str:
     r"""
-    Return ``text`` with all characters that cannot be seen as ``\uXXXX``, but for those ``kept``.
+    Return ``text`` with all characters that cannot be seen as ``\uXXXX``, but for those ``allowed``.
 
     Among them are controls, line breaks, zero-width characters, those that turn the direction
     of writing, private-use characters and tags.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(each if each in kept else _escaped(each) for each in text)
+    return "".join(each if each in allowed else _escaped(each) for each in text)
 
 
 def escape_controls(text: str) -> str:
@@ -71,8 +71,8 @@ def escape_all_but_colours(text: str) -> str:
 
 def display_name(text: str) -> str:
     """Return the name of a model, a file or the like as messages show it: visible, on one line."""
-    shown = escape_invisible(text)
-    return shown if len(shown) <= _MAX_NAME else f"{shown[: _MAX_NAME - 1]}…"
+    name = escape_invisible(text)
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def quote_word(text: str) -> str | None:

@@ -1,9 +1,9 @@
-"""Text as it can be sent, stored and shown.
+"""
+Text that can be sent and stored, JSON that is bounded, batches, and amounts of money.
 
-Texts packed into batches that a service takes: bounded by their count, bytes and tokens.
-
-Texts of like length go together: models pad a batch to its longest text, so that one long text
-among short ones is paid for by all of them.
+Batches are bounded by the number of their texts and bytes. Texts of similar length share a batch:
+models pad a batch to its longest text, so one long text among short ones makes all of them cost
+more.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Bounds(NamedTuple):
 
 def batches(lengths: Sequence[int], bounds: Bounds) -> Iterator[list[int]]:
     """
-    The places of all texts, batch by batch, the longest first.
+    Yield the indices of all texts, batch by batch, the longest first.
 
     ``lengths`` are in bytes. A text that is longer than ``bounds`` allows is alone in its batch.
     """
     batch: list[int] = []
     size = 0
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and (len(batch) == bounds.texts or size + lengths[place] > bounds.bytes):
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and (len(batch) == bounds.texts or size + lengths[index] > bounds.bytes):
             yield batch
             batch, size = [], 0
-        batch.append(place)
-        size += lengths[place]
+        batch.append(index)
+        size += lengths[index]
     if batch:
         yield batch
 
@@ -80,13 +80,13 @@ def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Itera
 _MAX_DEPTH = 200
 
 
-def read_json(data: bytes | str, *, whole_characters: bool = True) -> Any:
+def read_json(data: bytes | str, *, replace_surrogates: bool = True) -> Any:
     """
     Return the value in ``data``, in a third of the time that `json.loads` takes.
 
     Args:
         data: the JSON text.
-        whole_characters: replace lone surrogates. Without it they stay: the halves of a character
+        replace_surrogates: replace lone surrogates. Without it they stay: the halves of a character
             may come in two pieces of a stream.
 
     Raises:
@@ -104,7 +104,7 @@ def read_json(data: bytes | str, *, whole_characters: bool = True) -> Any:
         msg = "it is nested too deeply"
         raise ValueError(msg) from None
     _check_depth(value)
-    return _replace_surrogates_in(value) if whole_characters else value
+    return _replace_surrogates_in(value) if replace_surrogates else value
 
 
 def _check_depth(value: Any) -> None:

@@ -2,7 +2,7 @@
 What MathJax may typeset of text that is not trusted.
 
 JupyterLab typesets every HTML output, a table of pandas too. A definition in one formula counts
-in the whole window, in other notebooks as well. So HTML with text of others is marked to be
+everywhere in the window, in other notebooks as well. So HTML with text of others is marked to be
 left alone, but for the formulas in it that only draw.
 """
 
@@ -63,10 +63,10 @@ def sanitize_formula(formula: str) -> str | None:
         return None
     parts, at = [], 0
     for token in _TOKENS.finditer(formula):
-        name, whole = token[1], token[0]
-        if whole == "\\" or (name and name not in drawing_commands()):
+        name, command = token[1], token[0]
+        if command == "\\" or (name and name not in drawing_commands()):
             return None
-        parts += [formula[at : token.start()], r"\$" if whole == "$" else whole]
+        parts += [formula[at : token.start()], r"\$" if command == "$" else command]
         at = token.end()
     return "".join([*parts, formula[at:]])
 

@@ -1,4 +1,4 @@
-"""Arguments that are wrong are told of before anything is sent."""
+"""Checks of arguments, before anything is sent."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from llm_magics.errors import UsageError
 _MIN_SIMILARITY = 0.82
 
 
-def check_texts(what: str, given: Any) -> list[str]:
+def check_texts(what: str, value: Any) -> list[str]:
     """
     One text as a list of it, several as they are; ``what`` they are, for people.
 
     Raises:
         UsageError: there is none, or something else among them.
     """
-    if isinstance(given, str):
-        return [given]
-    if hasattr(given, "columns") or not isinstance(given, Iterable) or isinstance(given, Mapping):
-        msg = f"{what} cannot be a {type(given).__name__}."
+    if isinstance(value, str):
+        return [value]
+    if hasattr(value, "columns") or not isinstance(value, Iterable) or isinstance(value, Mapping):
+        msg = f"{what} cannot be a {type(value).__name__}."
         raise UsageError(msg, hint="Give it a text, or a list or column of texts.")
-    listed = list(given)
+    listed = list(value)
     if not listed:
         msg = f"There is nothing to ask: {what} has none."
         raise UsageError(msg, hint="Give it one text at least.")
@@ -39,14 +39,14 @@ def check_texts(what: str, given: Any) -> list[str]:
     return listed
 
 
-def check_model_names(given: Any) -> list[str]:
+def check_model_names(value: Any) -> list[str]:
     """
     The models that are named.
 
     Raises:
         UsageError: there is none, or one is named twice.
     """
-    named = check_texts("models", given)
+    named = check_texts("models", value)
     twice = next((each for each in named if named.count(each) > 1), None)
     if twice is not None:
         msg = f"{twice} is named twice."
@@ -54,13 +54,13 @@ def check_model_names(given: Any) -> list[str]:
     return named
 
 
-def check_positive(what: str, given: Any, of_what: str) -> float:
-    """``given`` as a number above 0."""
-    is_number = isinstance(given, Real) and not isinstance(given, bool)
-    if not is_number or not 0 < float(given) < math.inf:
-        msg = f"{what} cannot be {given!r:.60}."
+def check_positive(what: str, value: Any, of_what: str) -> float:
+    """Return ``value`` as a number above 0."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 < float(value) < math.inf:
+        msg = f"{what} cannot be {value!r:.60}."
         raise UsageError(msg, hint=f"Give it a number of {of_what}, above 0.")
-    return float(given)
+    return float(value)
 
 
 def attribute_error(owner: object, name: str, renamed: Mapping[str, str]) -> AttributeError:

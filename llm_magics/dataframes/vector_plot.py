@@ -114,7 +114,7 @@ def _dot(x: float, y: float, colour: str, number: int, text: str) -> str:
 
 def _key(marks: Marks, title: str) -> str:
     """What colours and shapes stand for."""
-    told = html.escape(_line(f"{title}{marks.told}"))
+    told = html.escape(_line(f"{title}{marks.title_suffix}"))
     groups = "".join(
         f'<i class="s{number}" style="position:static;background:{COLOURS[number]}"></i>{html.escape(_line(name))}'
         for number, name in enumerate(marks.names)
@@ -227,7 +227,9 @@ class VectorPlot:
         if len(marks.names) > 1:
             handles = ax.collections[-len(marks.names) :]
             legend(ax, marks.names, handles, loc="center left", anchor=(1, 0.5))
-        ax.set_title(f"{self.title}{marks.told}", color=GREY, fontsize="small", parse_math=False)
+        ax.set_title(
+            f"{self.title}{marks.title_suffix}", color=GREY, fontsize="small", parse_math=False
+        )
         ax.set(xticks=[], yticks=[])
         ax.patch.set_alpha(0)
         for spine in ax.spines.values():

@@ -35,7 +35,7 @@ from llm_magics.http.responses import (
     until_deadline,
 )
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
-from llm_magics.secrets import Secret
+from llm_magics.secrets import OpaqueValue, Secret
 
 # httpx would send a hundred requests and queue the others, unnoticed; the rate limiter decides how
 # many there may be. Servers (uvicorn, llama.cpp) close a connection that was idle for 5 s: one

@@ -53,16 +53,16 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     calls = [ChatCall(session, replace(prompt, model=model)) for model in options.model]
     for call in calls:
         call.warns_of_cut = False  # one warning for all of them
-    together = ParallelCalls(calls)
+    parallel = ParallelCalls(calls)
     try:
-        _show(shell, together, options, calls)
+        _show(shell, parallel, options, calls)
     except KeyboardInterrupt:
-        frame = _frame(prompt, options, calls, together)
+        frame = _frame(prompt, options, calls, parallel)
         _store(shell, options.output, frame)
-        kept = f"What had come is kept in {options.output}." if options.output else None
+        hint = f"What had come is kept in {options.output}." if options.output else None
         msg = f"Stopped; {frame['text'].astype(bool).sum()} of {len(frame)} had begun to answer."
-        raise Interrupted(msg, hint=kept, partial=frame) from None
-    frame = _frame(prompt, options, calls, together)
+        raise Interrupted(msg, hint=hint, partial=frame) from None
+    frame = _frame(prompt, options, calls, parallel)
     _store(shell, options.output, frame)
     if frame["error"].notna().all():
         msg = f"None of the {len(frame)} models answered. {frame['error'].iloc[0]}"
@@ -72,12 +72,12 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     cut = sum(call.is_cut_unasked for call in calls)
     if cut:
         warn(cut_warning("", cut, len(calls)))
-    shown: DataFrame = frame.frame[_COLUMNS]
-    return shown
+    columns: DataFrame = frame.frame[_COLUMNS]
+    return columns
 
 
 def _check_models(models: Sequence[str]) -> None:
-    """Refuse a word that names no model before any is asked: it may be half of a text."""
+    """Refuse a word that names no model before any request: it may be half of a text."""
     for word in models:
         if "/" not in word:
             try:
@@ -90,16 +90,16 @@ def _check_models(models: Sequence[str]) -> None:
 
 def _show(
     shell: InteractiveShell,
-    together: ParallelCalls,
+    parallel: ParallelCalls,
     options: argparse.Namespace,
     calls: Sequence[ChatCall],
 ) -> None:
-    shown_in = display_mode(shell)
-    is_live = shown_in == "live" and not options.no_stream
+    mode = display_mode(shell)
+    is_live = mode == "live" and not options.no_stream
     columns = Columns(shell.display_pub.publish, options.model, is_live=is_live)
     texts = [""] * len(options.model)
     show_progress = current_host().create_progress_display()
-    with closing(bridge.iterate(together.events(), columns.catch_up)) as events:
+    with closing(bridge.iterate(parallel.events(), columns.catch_up)) as events:
         try:
             for number, event in events:
                 if isinstance(event, Progress):
@@ -112,10 +112,10 @@ def _show(
                     columns.write(number, event.text)
         finally:
             show_progress(None)
-            if shown_in == "text":
+            if mode == "text":
                 _print(options.model, texts)
             elif any(texts):
-                for number, error in enumerate(together.errors):
+                for number, error in enumerate(parallel.errors):
                     if error is not None:
                         columns.fail(number, f"{type(error).__name__}: {error}")
                 columns.close([get_provenance(call) for call in calls])
@@ -128,14 +128,14 @@ def _print(names: list[str], texts: list[str]) -> None:
 
 
 def _frame(
-    prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], together: ParallelCalls
+    prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], parallel: ParallelCalls
 ) -> Measurements:
     from llm_magics.benchmarking import measure
     from llm_magics.benchmarking.measure import Answered
     from llm_magics.benchmarking.measurements import Measurements
 
     rows = []
-    for model, call, error in zip(options.model, calls, together.errors, strict=True):
+    for model, call, error in zip(options.model, calls, parallel.errors, strict=True):
         answered = Answered(model, call.response(), call.chunks, error)
         rows.append({"asked": model, "prompt": prompt.text, **answered.answer()})
     return Measurements.of(rows, measure.environment(options.model))

@@ -1,4 +1,4 @@
-"""What can stand on the line of a magic."""
+"""Tab completion on the lines of the magics and in prompts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Candidates(NamedTuple):
-    """Names of a ``kind`` that could take the place of ``fragment``."""
+    """Names of a ``kind`` that could replace ``fragment``."""
 
     kind: str
     names: Iterable[str]
@@ -96,7 +96,7 @@ def _benchmark_candidates(words: list[str], fragment: str) -> tuple[str, Iterabl
 
 
 def _argument_candidates(command: str) -> tuple[str, Iterable[str]]:
-    """What a subcommand can be given first."""
+    """Return the candidates for the first argument of a subcommand."""
     from llm_magics.runtime.session import session
 
     if command in _MODEL_COMMANDS:
@@ -111,7 +111,7 @@ def _argument_candidates(command: str) -> tuple[str, Iterable[str]]:
 
 
 def _setting_candidates(setting: str) -> tuple[str, Iterable[str]]:
-    """What a setting can be, where that can be told."""
+    """Return the values of a setting, where they are known."""
     from llm_magics.settings.schema import Settings
 
     if setting in ("model", "embedding_model"):
@@ -144,11 +144,11 @@ def variables() -> dict[str, Any]:
     shell = get_ipython()
     if shell is None:
         return {}
-    hidden = shell.user_ns_hidden
+    internal = shell.user_ns_hidden
     return {
         name: value
         for name, value in shell.user_ns.items()
-        if not name.startswith("_") and name not in hidden
+        if not name.startswith("_") and name not in internal
     }
 
 
@@ -182,8 +182,8 @@ def _models() -> list[str]:
 
     built_in = [f"echo/{name}" for name in MODELS] + [f"local/{name}" for name in STARTERS]
     named = [*config.aliases, *config.routes]
-    told = session.listings.names()
-    return sorted({*built_in, *named, *told, config.model, config.embedding_model})
+    listed = session.listings.names()
+    return sorted({*built_in, *named, *listed, config.model, config.embedding_model})
 
 
 # Open at the cursor, up to the word that is being written.

@@ -44,13 +44,13 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     is_column = hasattr(texts, "iloc")
     done.refuse_without_texts(texts)
     vectors: Any = done.column(texts) if is_column else done.matrix
-    places = []
+    targets = []
     if frame is not None:
-        places.append(put_vectors(done, frame, options.into, texts).removeprefix("the column "))
+        targets.append(put_vectors(done, frame, options.into, texts).removeprefix("the column "))
     if options.output:
         shell.user_ns[options.output] = vectors
-        places.append(options.output)
-    return _report_result(done, places, vectors)
+        targets.append(options.output)
+    return _report_result(done, targets, vectors)
 
 
 def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | None:
@@ -74,10 +74,10 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     put_vectors(done, frame, "vector", frame["text"])
     if options.output:
         shell.user_ns[options.output] = frame
-    kept: DataFrame | None = _report_result(
+    result: DataFrame | None = _report_result(
         done, [options.output] if options.output else [], frame
     )
-    return kept
+    return result
 
 
 def _print_estimate(texts: Any, options: argparse.Namespace) -> None:
@@ -86,22 +86,26 @@ def _print_estimate(texts: Any, options: argparse.Namespace) -> None:
     print_safe(f"{estimated(texts, options.model, _options(options))}; nothing was sent")
 
 
-def _options(given: argparse.Namespace) -> EmbedOptions:
+def _options(options: argparse.Namespace) -> EmbedOptions:
     from llm_magics.runtime.embedding import EmbedOptions
 
     return EmbedOptions(
-        given.batch_size, given.concurrency, given.too_long, given.dimensions, given.prefix
+        options.batch_size,
+        options.concurrency,
+        options.too_long,
+        options.dimensions,
+        options.prefix,
     )
 
 
-def _report_result(done: Embedded, places: list[str], value: Any) -> Any:
-    """Say what was put where; with no place for it, ``value`` is the result of the cell."""
-    where = " and ".join(places)
+def _report_result(done: Embedded, targets: list[str], value: Any) -> Any:
+    """Print where the vectors are stored; without ``targets``, ``value`` is the result of the cell."""
+    where = " and ".join(targets)
     if isinstance(done.error, KeyboardInterrupt):
         raise done.interrupted(value, where)
     if done.error is not None:
         raise done.error
-    if not places:
+    if not targets:
         if done.report.counts["failed"] or done.report.counts["no text"]:
             print_safe(str(done.report))
         return value
@@ -116,13 +120,13 @@ def _split_at_flags(line: str, known: list[str]) -> tuple[str, str]:
     An expression may hold quotes, spaces and minus signs: the cut is before the first flag
     that is left of nothing but Python.
     """
-    places = [place.start() for place in re.finditer(r"(?:^|\s)--?[A-Za-z]", line)]
-    for place in places:
-        before, after = line[:place].strip(), line[place:].strip()
+    positions = [position.start() for position in re.finditer(r"(?:^|\s)--?[A-Za-z]", line)]
+    for position in positions:
+        before, after = line[:position].strip(), line[position:].strip()
         if after.split("=")[0].split()[0] in known and _is_expression(before):
             return before, after
-    if places and not _is_expression(line.strip()):  # a mistyped flag, to be named as one
-        return line[: places[-1]].strip(), line[places[-1] :].strip()
+    if positions and not _is_expression(line.strip()):  # a mistyped flag, to be named as one
+        return line[: positions[-1]].strip(), line[positions[-1] :].strip()
     return line.strip(), ""
 
 
@@ -161,7 +165,7 @@ def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, An
     if isinstance(expression, ast.Attribute | ast.Subscript):
         base = ast.unparse(expression.value)
         frame = _evaluate(shell, base, variables)
-        # What is made anew each time it is asked for (a mask, a slice, a call) is a copy:
+        # An expression that gives a new object each time (a mask, a slice, a call) is a copy:
         # vectors put into it would be lost.
         if isinstance(frame, pd.DataFrame) and frame is _evaluate(shell, base, variables):
             return frame

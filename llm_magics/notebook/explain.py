@@ -40,8 +40,8 @@ def build_prompt() -> str:
         msg = "There is no error to explain: nothing has failed in this session."
         raise UsageError(msg, hint="Run the cell that fails, then %llm explain.")
     frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_user_frame(each)]
-    told = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
-    parts = [_INSTRUCTION, f"```\n{told[-_MAX_TRACEBACK:].strip()}\n```", *_sources(frames)]
+    text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
+    parts = [_INSTRUCTION, f"```\n{text[-_MAX_TRACEBACK:].strip()}\n```", *_sources(frames)]
     return redact("\n\n".join(parts))
 
 
@@ -67,30 +67,30 @@ def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
     for filename, marked in at.items():
         lines = linecache.getlines(filename)
         first = max(0, min(marked) - _MAX_LINES // 2) if len(lines) > _MAX_LINES else 0
-        shown = [
+        excerpt = [
             f"{'>' if number in marked else ' '} {line.rstrip()}"
             for number, line in enumerate(lines[first : first + _MAX_LINES], first + 1)
         ]
         name = "The cell" if _is_cell(filename) else f"The file {Path(filename).name}"
-        if shown:
-            text = "\n".join(shown)
+        if excerpt:
+            text = "\n".join(excerpt)
             found.append(f"{name}, failing at >:\n\n```python\n{text}\n```")
     return found
 
 
-def show_prompt(shell: InteractiveShell, told: str) -> None:
+def show_prompt(shell: InteractiveShell, prompt: str) -> None:
     """What is sent, folded where that can be."""
-    shown = markdown.to_plain_text(told)
+    text = markdown.to_plain_text(prompt)
     if display_mode(shell) == "text":
-        sys.stdout.write(f"{shown}\n\n")
+        sys.stdout.write(f"{text}\n\n")
         return
     words = "this is sent to have the error explained"
     shell.display_pub.publish(
         data={
-            "text/plain": shown,
+            "text/plain": text,
             "text/html": (
                 f'<details class="mathjax_ignore"><summary><em>{words}</em></summary>'
-                f'<pre style="white-space: pre-wrap">{html.escape(shown)}</pre></details>'
+                f'<pre style="white-space: pre-wrap">{html.escape(text)}</pre></details>'
             ),
         },
         metadata={},

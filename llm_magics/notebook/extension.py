@@ -1,4 +1,4 @@
-"""``%load_ext llm_magics``: what is put into the shell, and taken out again."""
+"""``%load_ext llm_magics`` and ``%unload_ext``: everything that is registered in the shell."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NotebookHost(Host):
         """Return whether the setting ``tracebacks`` is ``full``."""
         try:
             return bool(config.tracebacks == "full")
-        except LLMError:  # the settings cannot be read: that is the error being shown
+        except LLMError:  # the settings cannot be read: that is the error being displayed
             return False
 
     def label_cell(self, code: CodeType) -> str | None:
@@ -49,7 +49,7 @@ class NotebookHost(Host):
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register the magics, Tab completion, and how answers, errors and progress are shown."""
+    """Register the magics, Tab completion, and the display of answers, errors and progress."""
     shell.register_magics(LLMMagics)
     shell.input_transformers_cleanup.extend(_transformers())
     if shell.Completer is not None:

@@ -1,15 +1,13 @@
 """
-Coroutines of the notebook's own: an async tool, or ``asyncio.run()`` typed in a cell.
+The shell: its display mode, the running cell, coroutines of the user, and tracebacks.
 
-The kernel's loop runs already while a cell does, so such a coroutine gets a loop of its own, in
-a thread of its own. What is bound to the kernel's loop — a client made in a cell, a lock —
-works there alone: for it the setting ``loop: nested`` lets the kernel's loop be entered again.
-That patches asyncio for the whole process, and for good, and so is never done unasked.
+The kernel's event loop runs while a cell does, so a coroutine of the user (an async tool) runs on
+a new loop in a new thread. Objects that are bound to the kernel's loop, such as a client created
+in a cell, work only there: for them the setting ``loop: nested`` lets the kernel's loop be
+entered again. That patches asyncio in this process for good, so only the setting enables it.
 
-Tracebacks without keys in them, and without what could change a terminal.
-
-``%xmode Verbose`` shows the variables of every function, and an error of another package may
-quote a request, or an answer. So what IPython is about to show of any error is read over.
+Tracebacks are redacted: ``%xmode Verbose`` prints the variables of every function, and an error
+of another package may quote a request or an answer.
 """
 
 from __future__ import annotations
@@ -52,10 +50,10 @@ def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
 def apply_nested_loop() -> None:
     """Let the running loop be entered again, where the settings ask for it."""
     try:
-        wanted = _is_nested()
-    except LLMError:  # the settings cannot be read, which is told of where one is needed
+        is_nested = _is_nested()
+    except LLMError:  # the settings cannot be read: an error where one is needed
         return
-    if wanted and (loop := _running_loop()) is not None:
+    if is_nested and (loop := _running_loop()) is not None:
         _patcher().apply(loop)
 
 
@@ -187,7 +185,7 @@ def _history_length(shell: InteractiveShell) -> int:
 
 
 def _cell_id_in_metadata(shell: InteractiveShell) -> str:
-    """The cell's id in the request that runs it, where IPython itself was not told."""
+    """The cell's id in the request that runs it, where IPython itself does not have it."""
     get_parent = getattr(shell, "get_parent", None)
     metadata: Any = (get_parent() or {}).get("metadata") if get_parent else None
     if not isinstance(metadata, dict):
@@ -203,7 +201,7 @@ DisplayMode = Literal["live", "static", "text"]
 
 def display_mode(shell: InteractiveShell) -> DisplayMode:
     """
-    How answers are to be shown in ``shell``: the setting ``render``, or what fits.
+    Return how answers are displayed in ``shell``: the setting ``render``, or what fits.
 
     ``live`` where somebody watches a notebook, ``static`` where it runs by itself or its
     output is captured, ``text`` in a terminal.
@@ -243,9 +241,9 @@ def redact_tracebacks(shell: InteractiveShell) -> None:
     show = getattr(shell, _SHOW_TRACEBACK)
 
     def show_without_keys(kind: Any, error: Any, lines: Any) -> None:
-        told = str(error)
-        kept = error if _redact(told) == told else _redact(told)
-        show(kind, kept, [_redact(line) for line in lines])
+        text = str(error)
+        redacted = error if _redact(text) == text else _redact(text)
+        show(kind, redacted, [_redact(line) for line in lines])
 
     show_without_keys.llm_magics = True  # type: ignore[attr-defined]
     setattr(shell, _SHOW_TRACEBACK, show_without_keys)

@@ -1,9 +1,8 @@
-"""``%%llm``, ``%llm``, ``%embed`` and ``%%embed``: each reads its line and hands on.
-
-Lines of ``%llm`` that IPython would read as something else.
+"""
+The magics ``%%llm``, ``%llm``, ``%embed`` and ``%%embed``, and the transformers of their cells.
 
 IPython takes ``%llm ask Why is the sky blue?`` for a question about an object named ``blue``,
-and would show an answer again as the result of its line. Such lines are turned into calls of
+and would display an answer again as the result of its line. Such lines are turned into calls of
 the magic first. ``%llm pull?`` shows the help of the subcommand; ``%llm?`` stays IPython's.
 """
 
@@ -108,7 +107,7 @@ _MAGIC_LINE = re.compile(
     r"""^(?P<space>\s*)(?P<target>[\w.\[\]"', ]+=\s*)?%llm[ \t]+(?P<name>\w+)(?P<rest>.*?)\s*$"""
 )
 
-# What these return has been shown while it came.
+# The results of these are displayed while they arrive.
 _DISPLAYED_COMMANDS = frozenset({"ask", "explain", "image"})
 
 _LAYOUT = frozenset({COMMENT, DEDENT, ENCODING, INDENT, NEWLINE, NL})
@@ -143,7 +142,7 @@ def _call(line: str) -> str | None:
         text = f"help {name}"
     end = (
         "" if target or name not in _DISPLAYED_COMMANDS else " and None"
-    )  # so that it is not shown again
+    )  # so that it is not displayed again
     return f"{found['space']}{target}get_ipython().run_line_magic('llm', {text!r}){end}\n"
 
 

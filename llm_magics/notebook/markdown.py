@@ -1,14 +1,10 @@
 """
-Code in an answer, in the colours of the page it stands in.
+Model text rendered as safe HTML, with code highlighted.
 
-Pygments tells the words of a language apart. Their colours are JupyterLab's own, which follow
-its theme; elsewhere ones that can be read on light and on dark stand in for them.
-
-Model text made harmless: what a notebook shows of it can neither run nor fetch anything.
-
-JupyterLab trusts the outputs of the cells a user runs, and would run a script in them. So the
-Markdown is turned into HTML here, by a renderer that escapes raw HTML, knows no images, and
-keeps only links that a reader must click.
+JupyterLab trusts the outputs of the cells that a user runs, and would run a script in them. So
+Markdown is rendered here, by a renderer that escapes raw HTML, has no images, and keeps only links
+that a reader must click. Pygments splits code into tokens; their colours are JupyterLab's
+variables, which follow its theme, with fallbacks that are readable on light and on dark pages.
 """
 
 from __future__ import annotations
@@ -30,7 +26,7 @@ if TYPE_CHECKING:
     from pygments.lexer import Lexer
 
 
-# Those that models write often. A lexer can be slow on text made to be so: no more than these,
+# Those that models write often. A lexer can be slow on hostile text: no more than these,
 # and no long text.
 _LANGUAGES = frozenset(
     [
@@ -187,8 +183,8 @@ def _formula(
     content = tokens[index].content.strip()
     formula = typesetting.sanitize_formula(content)
     kind = typesetting.IGNORE if formula is None else typesetting.PROCESS
-    shown = escape(content if formula is None else formula)
-    return f'<{tag} class="{kind}">{mark}{shown}{mark}</{tag}>'
+    text = escape(content if formula is None else formula)
+    return f'<{tag} class="{kind}">{mark}{text}{mark}</{tag}>'
 
 
 def _fence(

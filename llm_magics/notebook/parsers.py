@@ -1,4 +1,4 @@
-"""What can be written on the line of a magic, and what is said of a mistake there."""
+"""Parsers of the magics' lines, with errors that name the nearest correct word."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class OptionParser(argparse.ArgumentParser):
 
     @property
     def _where(self) -> str:
-        """Where its flags are told of."""
+        """Return where its flags are listed."""
         magic, _, command = self.prog.partition(" ")
         return f"See {magic} help {command}" if command else f"See {magic}?"
 
@@ -232,7 +232,7 @@ def add_parameters(parser: OptionParser) -> None:
 
 
 def collect_parameters(options: argparse.Namespace) -> Mapping[str, Any]:
-    """The parameters that were given."""
+    """Return the parameters that are set on the line."""
     names = ("temperature", "max_tokens", "top_p", "seed", "stop")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 

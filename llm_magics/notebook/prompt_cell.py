@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-# Where the last answer is kept, as IPython keeps the last result in _.
+# The variable of the last answer, as IPython has the last result in _.
 LAST = "_llm"
 
 
 def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> Response:
-    """Show the answer as it comes and return it; what came is kept, however it ends."""
+    """Display the answer as it streams and return it; however it ends, what arrived is stored."""
     call = StructuredCall(session, prompt)
     form = options.format or ("markdown" if call.schema is None else "json")
     rounds = ToolRounds(shell, prompt.tools, is_allowed=options.yes)
@@ -75,15 +75,15 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
 def _show(
     shell: InteractiveShell, call: StructuredCall, options: argparse.Namespace, *, is_shown: bool
 ) -> None:
-    """Walk the call to its end, showing the answer as it comes if it is to be shown so."""
+    """Run the call to its end; ``is_shown`` displays the answer as it streams."""
     if not is_shown:
         with (
             create_answer_display(shell) as display,
-            SyncRunner(call, display.show_progress) as asked,
+            SyncRunner(call, display.show_progress) as runner,
         ):
-            asked.finish()
+            runner.finish()
         return
-    call.ask_once()  # what is shown cannot be taken back
+    call.ask_once()  # displayed text cannot be taken back
     with create_answer_display(shell, stream=not options.no_stream) as display:
         written = 0
         try:
@@ -114,8 +114,8 @@ def _show_summary(shell: InteractiveShell, response: Response) -> None:
             else f"{response.removed_turns} later turns"
         )
         sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
-    wanted = session.config.footer
-    if wanted == "always" or (wanted == "auto" and display_mode(shell) == "live"):
+    footer_setting = session.config.footer
+    if footer_setting == "always" or (footer_setting == "auto" and display_mode(shell) == "live"):
         footer.show_footer(shell.display_pub.publish, response)
 
 
@@ -170,10 +170,10 @@ def _store(shell: InteractiveShell, name: str | None, response: Response) -> Non
 
 
 def _interrupted(response: Response, name: str | None) -> Interrupted:
-    came = f"{len(response.text):,} characters" if response.text else "nothing"
-    msg = f"Stopped; {came} had come."
-    kept = f"What had come is kept in {name or LAST}." if response.text else None
-    return Interrupted(msg, hint=kept, partial=response)
+    received = f"{len(response.text):,} characters" if response.text else "nothing"
+    msg = f"Stopped; {received} had come."
+    hint = f"What had come is kept in {name or LAST}." if response.text else None
+    return Interrupted(msg, hint=hint, partial=response)
 
 
 def answer_cell(
@@ -208,7 +208,7 @@ def answer_cell(
 
 
 def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]) -> Response:
-    """Ask the prompt on the line of ``%llm ask`` and return the answer, which is shown."""
+    """Ask the prompt on the line of ``%llm ask`` and return the answer, which is displayed."""
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write the prompt on the line: %llm ask Why is the sky blue?")
@@ -232,9 +232,9 @@ def _validate_options(
         msg = f"There is no {schema}."
         hint = f"{nearest(schema, classes, listed=False)} Fields are written: --schema 'name, age int'."
         raise UsageError(msg, hint=hint.strip())
-    given = parse_pairs(options.param)
-    if given and not options.save:
-        _check_unused(given, options, cell)
+    parameters = parse_pairs(options.param)
+    if parameters and not options.save:
+        _check_unused(parameters, options, cell)
 
 
 def _used(options: argparse.Namespace, cell: str) -> set[str]:
@@ -246,9 +246,9 @@ def _used(options: argparse.Namespace, cell: str) -> set[str]:
     return set(names_in(text))
 
 
-def _check_unused(given: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
+def _check_unused(parameters: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
     used = _used(options, cell)
-    for each in given:
+    for each in parameters:
         if options.template and each == "input":
             msg = "{{ input }} is the cell."
             raise UsageError(msg, hint="Write it in the lines below.")
@@ -261,22 +261,24 @@ def _split_parameters(
     options: argparse.Namespace, cell: str
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Return what ``-p`` fills into the prompt, and what it tells the service."""
-    given = parse_pairs(options.param)
-    if not SERVICE_PARAMETERS.intersection(given):
-        return given, {}
+    values = parse_pairs(options.param)
+    if not SERVICE_PARAMETERS.intersection(values):
+        return values, {}
     used = _used(options, cell)
-    told = {name: given.pop(name) for name in SERVICE_PARAMETERS.intersection(given) - set(used)}
-    return given, {name: parse_service_value(value) for name, value in told.items()}
+    service = {
+        name: values.pop(name) for name in SERVICE_PARAMETERS.intersection(values) - set(used)
+    }
+    return values, {name: parse_service_value(value) for name, value in service.items()}
 
 
 def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> Prompt:
-    given, told = _split_parameters(options, cell)
+    values, service = _split_parameters(options, cell)
     return Prompt(
         cell.rstrip("\n"),
         model=options.model[0] if options.model else None,
         system=options.system,
-        parameters={**collect_parameters(options), **told},
-        variables={**variables, **given},
+        parameters={**collect_parameters(options), **service},
+        variables={**variables, **values},
         images=[variables.get(word, word) for word in options.image],
         schema=options.schema and variables.get(options.schema, options.schema),
         tools=find_functions(options.tools or "", variables),
@@ -287,15 +289,15 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
 
 
 def _save(options: argparse.Namespace, cell: str) -> None:
-    """The cell as a template; what belongs to one run of it alone is not kept."""
-    given, told = _split_parameters(options, cell)
+    """Save the cell as a template, without what belongs to a single run."""
+    values, service = _split_parameters(options, cell)
     file = PromptFile(
         cell.strip("\n"),
         system=options.system,
         model=next(iter(options.model), None),
-        parameters={**collect_parameters(options), **told},
+        parameters={**collect_parameters(options), **service},
         schema=options.schema,
-        defaults=given,
+        defaults=values,
     )
     path = prompt_files.save(options.save, file, overwrite=options.yes)
     print_safe(f"Kept as {display_path(path)}; %%llm -t {options.save} asks it.")

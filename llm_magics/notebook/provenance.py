@@ -1,4 +1,4 @@
-"""Where an answer comes from, as its output's metadata tell."""
+"""The provenance of answers: written to output metadata, and read back by ``%llm audit``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROVENANCE_KEY = "llm_magics"
 
 
 class Call(Protocol):
-    """What was asked, of one model."""
+    """One request to one model."""
 
     async def provenance(self) -> dict[str, Any]:
         """Where the answer comes from."""
@@ -53,7 +53,7 @@ def audit(path: Path) -> DataFrame:
 
     Columns: ``cell`` (the number of its run), ``model``, ``digest`` of its weights where known,
     ``source`` (``live`` or ``kept``), ``finish_reason``, tokens, ``parameters``, ``request`` (the
-    digest of all that was asked; the key of a recording), and the beginning of the cell.
+    digest of the request; the key of a recording), and the beginning of the cell.
 
     Raises:
         UsageError: it is no notebook.
@@ -63,8 +63,8 @@ def audit(path: Path) -> DataFrame:
     from llm_magics._util.tables import SafeFrame
 
     rows = [
-        {"cell": cell, "prompt": prompt, **told}
-        for cell, prompt, told in _iterate_answers(_read_notebook(path))
+        {"cell": cell, "prompt": prompt, **answer}
+        for cell, prompt, answer in _iterate_answers(_read_notebook(path))
     ]
     frame = SafeFrame(rows, columns=_COLUMNS)
     numbers = dict.fromkeys(("cell", "input_tokens", "output_tokens"), "Int64")
@@ -94,8 +94,9 @@ def _iterate_answers(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, di
         text = "".join(map(str, source)) if isinstance(source, list) else str(source or "")
         for output in cell["outputs"]:
             metadata = output.get("metadata") if isinstance(output, dict) else None
-            told = metadata.get(PROVENANCE_KEY) if isinstance(metadata, dict) else None
-            for each in told if isinstance(told, list) else [told]:  # several were asked at once
+            answers = metadata.get(PROVENANCE_KEY) if isinstance(metadata, dict) else None
+            # A list where several models answered one cell.
+            for each in answers if isinstance(answers, list) else [answers]:
                 if isinstance(each, dict) and each:
                     known = {name: each[name] for name in _COLUMNS[1:-1] if name in each}
                     yield cell.get("execution_count"), text[:200], known

@@ -1,4 +1,4 @@
-"""Functions of the notebook that a model may call: asked for, run, shown, and told back."""
+"""Calls of the notebook's functions by a model: confirmed, run, displayed and returned to it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ToolRounds:
     """
     The calls of one answer.
 
-    Nothing runs that was not allowed: by ``--yes`` beforehand, or by who sits there when asked.
+    Nothing runs that was not allowed: by ``--yes`` beforehand, or by the user in answer to a question.
     Where nobody does, a model that calls is an error.
     """
 
@@ -83,8 +83,8 @@ class ToolRounds:
             raise LLMError(msg, hint="Ask more plainly, or raise it: %llm config tool_rounds 20")
 
     def messages(self, response: Response) -> list[ChatMessage]:
-        """What the model wanted, and what came of each of its calls."""
-        wanted = ChatMessage(
+        """Return the model's calls, and the result of each."""
+        request = ChatMessage(
             "assistant",
             response.text,
             tool_calls=response.tool_calls,
@@ -99,7 +99,7 @@ class ToolRounds:
             )
             for number, call in enumerate(response.tool_calls)
         ]
-        return [wanted, *results]
+        return [request, *results]
 
     def _run(self, call: ToolCall) -> str:
         if call.name in self._toolbox and not self._may_run(call):
@@ -117,15 +117,15 @@ class ToolRounds:
     def _may_run(self, call: ToolCall) -> bool:
         if self._is_allowed:
             return True
-        wanted = f"The model wants to call {format_call(call)}"
+        question = f"The model wants to call {format_call(call)}"
         if display_mode(self._shell) != "live":
             error = UsageError(
-                f"{wanted}\nNobody is there to allow it.",
+                f"{question}\nNobody is there to allow it.",
                 hint="Write --yes to allow the calls of this cell.",
             )
             error.lines_shown = len(str(error).splitlines())
             raise error
-        answer = self._ask(f"{wanted}\nRun it? [y/N/all] ")
+        answer = self._ask(f"{question}\nRun it? [y/N/all] ")
         self._is_allowed = answer.strip().lower() in ("a", "all")
         return self._is_allowed or answer.strip().lower() in ("y", "yes")
 
@@ -135,9 +135,9 @@ class ToolRounds:
         if display_mode(self._shell) == "text":
             sys.stdout.write(f"{markdown.to_plain_text(line)}\n")
             return
-        told = escape_invisible(truncate(result, _MAX_RESULT), kept="\n\t")
+        details = escape_invisible(truncate(result, _MAX_RESULT), allowed="\n\t")
         if "\n" in line:
-            told = f"{format_call(call)}\n\n{told}"
+            details = f"{format_call(call)}\n\n{details}"
         summary = line.partition("\n")[0]
         self._shell.display_pub.publish(
             data={
@@ -146,7 +146,7 @@ class ToolRounds:
                     '<details class="mathjax_ignore"><summary><code>'
                     f"{html.escape(markdown.to_plain_text(summary))}</code></summary>"
                     '<pre style="white-space: pre-wrap">'
-                    f"{html.escape(markdown.to_plain_text(told))}</pre></details>"
+                    f"{html.escape(markdown.to_plain_text(details))}</pre></details>"
                 ),
             },
             metadata={},
@@ -179,12 +179,12 @@ def truncate(text: str, most: int) -> str:
 def _format_short(call: ToolCall) -> str:
     """Return a call as it would be written in Python; with long arguments, one a line."""
     try:
-        given = call.arguments.items()
+        arguments = call.arguments.items()
     except LLMError:
         return format_call(call)
-    told = ", ".join(f"{escape_invisible(name)}={_json(value)}" for name, value in given)
+    text = ", ".join(f"{escape_invisible(name)}={_json(value)}" for name, value in arguments)
     return (
-        f"{escape_invisible(call.name)}({told})" if len(told) <= _MAX_LINE else format_call(call)
+        f"{escape_invisible(call.name)}({text})" if len(text) <= _MAX_LINE else format_call(call)
     )
 
 

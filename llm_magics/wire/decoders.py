@@ -124,7 +124,7 @@ def decode_json(data: bytes) -> Any:
     Raises:
         ValueError: it is not JSON, or it is nested too deeply.
     """
-    return read_json(data, whole_characters=False)
+    return read_json(data, replace_surrogates=False)
 
 
 # What the code that reads an answer raises if the service sent something else than was agreed.

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay, TextDisplay
@@ -68,6 +68,7 @@ blocks = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(blocks, max_size=40), st.integers(1, 400), st.sampled_from([0.0, 0.01, 1.0]))
 def test_live_and_static_leave_the_same(written: list[str], size: int, gap_s: float) -> None:
     """Whatever the pieces and the pace: the same outputs, and each static one published once."""
@@ -78,6 +79,7 @@ def test_live_and_static_leave_the_same(written: list[str], size: int, gap_s: fl
     assert static.published == len(static.left)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(blocks, max_size=60), st.lists(st.integers(0), max_size=20))
 def test_segments_depend_on_the_text_alone(written: list[str], cuts: list[int]) -> None:
     """Cut anyhow they come out the same, lose nothing, and never split a fence."""

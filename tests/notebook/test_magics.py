@@ -395,13 +395,13 @@ def test_what_is_on_its_way_at_an_interrupt_is_shown_too(
     """Screen and variable hold the same, however unlucky the moment."""
     from llm_magics.notebook import prompt_cell
 
-    class Unlucky(prompt_cell.Exchange):  # type: ignore[type-arg]
+    class Unlucky(prompt_cell.SyncRunner):  # type: ignore[type-arg]
         def __iter__(self) -> Iterator[StreamChunk]:
             yield next(super().__iter__())
             time.sleep(0.3)  # meanwhile the other words come in
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(prompt_cell, "Exchange", Unlucky)
+    monkeypatch.setattr(prompt_cell, "SyncRunner", Unlucky)
     with pytest.raises(Interrupted):
         shell.run_cell_magic("llm", "-o ans", "one two three")
     assert shell.user_ns["ans"].text == "one two three"

@@ -339,7 +339,7 @@ def test_a_name_with_a_line_break_is_shown_escaped_and_not_picked(
     assert "%llm use 'ollama/it'\"'\"'s # mine'" in unescape(panel.line.value)
     lm.config.model = f"ollama/{evil}"
     table = panel.table()
-    written = f"{panel.line.value}{panel.asked.value}{panel.delete.description}{table['text/plain']}{table['text/html']}"
+    written = f"{panel.line.value}{panel.active_model.value}{panel.delete.description}{table['text/plain']}{table['text/html']}"
     assert "evil\\u000aimport" in panel.line.value
     assert "%llm use" not in panel.line.value
     assert not re.search(r"\n *import|[\x07\x1b]", written)

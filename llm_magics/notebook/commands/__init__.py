@@ -39,7 +39,7 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
         raise Interrupted(msg) from None
 
 
-# Their flags are told of with their help.
+# Their flags are listed in their help.
 _PARSERS = {"bench": bench_parser, "compare": compare_parser}
 
 

@@ -1,4 +1,4 @@
-"""Prompts and answers: asked, kept, recorded, gone on with."""
+"""Commands that send prompts: ask, explain, templates, threads, image and transcribe."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Respons
     from llm_magics.runtime.prompts.prompt import Prompt
 
     model = one_word("explain", rest, "a model") if rest else None
-    told = build_prompt()
-    show_prompt(shell, told)
-    return answer(shell, llm_cell_parser().parse(""), Prompt(told, model))
+    prompt = build_prompt()
+    show_prompt(shell, prompt)
+    return answer(shell, llm_cell_parser().parse(""), Prompt(prompt, model))
 
 
 @command("templates")
@@ -105,19 +105,22 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
 
     parser = _parser("%llm image", "Make a picture.")
     parser.add_argument("--size", metavar="S")
-    given = parser.parse_prose(rest)
-    prompt = render(" ".join(given.words), variables)
+    options = parser.parse_prose(rest)
+    prompt = render(" ".join(options.words), variables)
     if not prompt.strip():
         msg = "%llm image takes a text that says what is to be seen."
         raise UsageError(msg, hint='Write %llm image "a whale in a teacup" -o img.')
-    options = {**parse_pairs(given.option), **({"size": given.size} if given.size else {})}
-    model = given.model or session.config.image_model
-    pictures = _run_call(image_call(session, prompt, model, options))
+    parameters = {
+        **parse_pairs(options.option),
+        **({"size": options.size} if options.size else {}),
+    }
+    model = options.model or session.config.image_model
+    pictures = _run_call(image_call(session, prompt, model, parameters))
     for picture in pictures:
         display(Image(data=picture))
-    made = pictures[0] if len(pictures) == 1 else pictures
-    _store(shell, given.output, made)
-    return made
+    result = pictures[0] if len(pictures) == 1 else pictures
+    _store(shell, options.output, result)
+    return result
 
 
 @command("transcribe FILE [-o NAME] [--model M]")
@@ -126,16 +129,16 @@ def transcribe(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     from llm_magics.runtime.media_calls import transcription_call
     from llm_magics.runtime.session import session
 
-    given = _parser("%llm transcribe", "Write down what is said.").parse(rest)
-    if len(given.words) != 1:
+    options = _parser("%llm transcribe", "Write down what is said.").parse(rest)
+    if len(options.words) != 1:
         msg = "%llm transcribe takes a file."
         raise UsageError(msg, hint="Write %llm transcribe talk.mp3 -o text.")
-    check_output_name(given.output)
-    model = given.model or session.config.transcription_model
-    audio = _read(Path(given.words[0]).expanduser())
-    said = _run_call(transcription_call(session, audio, model, parse_pairs(given.option)))
-    _store(shell, given.output, said)
-    return None if given.output else str(said)
+    check_output_name(options.output)
+    model = options.model or session.config.transcription_model
+    audio = _read(Path(options.words[0]).expanduser())
+    said = _run_call(transcription_call(session, audio, model, parse_pairs(options.option)))
+    _store(shell, options.output, said)
+    return None if options.output else str(said)
 
 
 def _parser(magic: str, about: str) -> OptionParser:

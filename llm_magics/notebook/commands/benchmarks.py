@@ -1,4 +1,4 @@
-"""Models measured and compared."""
+"""Commands that measure and compare models: bench and compare."""
 
 from __future__ import annotations
 
@@ -37,21 +37,23 @@ def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
     """
     from llm_magics.benchmarking.bench import bench as measure
 
-    given = bench_parser().parse(rest)
+    arguments = bench_parser().parse(rest)
     options: dict[str, Any] = {
-        "repeat": given.repeat,
-        "requests": given.requests,
-        "seconds": given.seconds,
-        "concurrency": _numbers("--concurrency", given.concurrency, int),
-        "rate": _numbers("--rate", given.rate, float),
-        "arrival": given.arrival,
-        "warmup": given.warmup,
-        "distinct": not given.same,
+        "repeat": arguments.repeat,
+        "requests": arguments.requests,
+        "seconds": arguments.seconds,
+        "concurrency": _numbers("--concurrency", arguments.concurrency, int),
+        "rate": _numbers("--rate", arguments.rate, float),
+        "arrival": arguments.arrival,
+        "warmup": arguments.warmup,
+        "distinct": not arguments.same,
     }
-    if given.prompts:
-        options["prompts"] = _texts(shell, given.prompts, variables)
+    if arguments.prompts:
+        options["prompts"] = _texts(shell, arguments.prompts, variables)
     runs = _measure(
-        shell, given, lambda: measure(models=_models(given), **options, **_request_options(given))
+        shell,
+        arguments,
+        lambda: measure(models=_models(arguments), **options, **_request_options(arguments)),
     )
     return _summarize(runs, _BENCH_COLUMNS)
 
@@ -68,26 +70,26 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     from llm_magics.benchmarking.analysis import scores_of
     from llm_magics.benchmarking.compare import compare as measure
 
-    given = compare_parser().parse(rest)
-    if not given.prompts:
+    arguments = compare_parser().parse(rest)
+    if not arguments.prompts:
         msg = "%llm compare was not told what to ask."
         raise UsageError(msg, hint="Write %llm compare A B --prompts questions.")
-    prompts = _texts(shell, given.prompts, variables)
-    expected = _evaluate(shell, given.expected, variables) if given.expected else None
-    names = ",".join(given.score).split(",")
+    prompts = _texts(shell, arguments.prompts, variables)
+    expected = _evaluate(shell, arguments.expected, variables) if arguments.expected else None
+    names = ",".join(arguments.score).split(",")
     score = [_score(name, variables) for name in names if name.strip()]
-    score += [scorers.judge(given.judge)] if given.judge else []
+    score += [scorers.judge(arguments.judge)] if arguments.judge else []
     runs = _measure(
         shell,
-        given,
+        arguments,
         lambda: measure(
             prompts,
-            _models(given),
+            _models(arguments),
             expected=expected,
             score=score or None,
-            repeat=given.repeat,
-            concurrency=given.concurrency,
-            **_request_options(given),
+            repeat=arguments.repeat,
+            concurrency=arguments.concurrency,
+            **_request_options(arguments),
         ),
     )
     _print_differences(runs)
@@ -97,31 +99,31 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     return _summarize(runs, [*scores, *_COMPARE_COLUMNS])
 
 
-def _models(given: argparse.Namespace) -> list[str]:
+def _models(arguments: argparse.Namespace) -> list[str]:
     from llm_magics.runtime.session import session
 
-    return given.models or [str(session.config.model)]
+    return arguments.models or [str(session.config.model)]
 
 
-def _request_options(given: argparse.Namespace) -> dict[str, Any]:
-    return {"system": given.system, "yes": given.yes, **collect_parameters(given)}
+def _request_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"system": arguments.system, "yes": arguments.yes, **collect_parameters(arguments)}
 
 
 def _measure(
-    shell: InteractiveShell, given: argparse.Namespace, measure: Callable[[], Measurements]
+    shell: InteractiveShell, arguments: argparse.Namespace, measure: Callable[[], Measurements]
 ) -> Measurements:
-    """What ``measure`` gives, in the variable of ``-o``; interrupted, as much as there is."""
-    check_output_name(given.output)
+    """Return what ``measure`` returns, stored in the variable of ``-o``; interrupted, as much as there is."""
+    check_output_name(arguments.output)
     try:
         runs = measure()
     except (Interrupted, BudgetError) as stopped:
         partial = getattr(stopped, "partial", None)
-        if given.output and partial is not None:
-            shell.user_ns[given.output] = partial
-            stopped.hint = f"What had come is kept in {given.output}."
+        if arguments.output and partial is not None:
+            shell.user_ns[arguments.output] = partial
+            stopped.hint = f"What had come is kept in {arguments.output}."
         raise
-    if given.output:
-        shell.user_ns[given.output] = runs
+    if arguments.output:
+        shell.user_ns[arguments.output] = runs
     if not len(runs):
         msg = "Nothing was measured: the time was too short for one request."
         raise UsageError(msg, hint="Write --seconds 10, or --requests 5.")
@@ -133,11 +135,11 @@ def _measure(
 
 def _summarize(runs: Measurements, names: Sequence[str]) -> DataFrame:
     summary = runs.summary()
-    shown: DataFrame = summary[[name for name in names if name in summary]]
+    columns: DataFrame = summary[[name for name in names if name in summary]]
     for model, group in runs[runs["error"].notna()].groupby("asked", sort=False):
         of = (runs["asked"] == model).sum()
         print_safe(f"{model}: {len(group):,} of {of:,} requests failed ({group['error'].iloc[0]})")
-    return shown.dropna(axis=1, how="all")
+    return columns.dropna(axis=1, how="all")
 
 
 def _print_differences(runs: Measurements) -> None:
@@ -148,11 +150,11 @@ def _print_differences(runs: Measurements) -> None:
     if runs["asked"].nunique() < 2 or not scores_of(runs):
         return
     try:
-        told = pd.concat([runs.differences(name) for name in scores_of(runs)])
+        differences = pd.concat([runs.differences(name) for name in scores_of(runs)])
     except UsageError as error:  # scipy is an extra
         print_safe(f"Differences were not tested: {error} {error.hint}")
         return
-    for _, row in told.iterrows():
+    for _, row in differences.iterrows():
         name = str(row["measured"]).removeprefix("score_")
         print_safe(f"{name}: {row['model']} and {row['other']}: {row['verdict']}")
 
@@ -194,11 +196,11 @@ def _score(name: str, variables: Variables) -> Any:
     return found if callable(found) else name.strip()
 
 
-def _numbers(flag: str, given: str | None, kind: type[int | float]) -> list[Any] | None:
-    if given is None:
+def _numbers(flag: str, text: str | None, kind: type[int | float]) -> list[Any] | None:
+    if text is None:
         return None
     try:
-        return [kind(each) for each in given.split(",")]
+        return [kind(each) for each in text.split(",")]
     except ValueError:
-        msg = f"{flag} cannot be {given!r:.60}."
+        msg = f"{flag} cannot be {text!r:.60}."
         raise UsageError(msg, hint=f"Write {flag} 1,8 with no spaces around the comma.") from None

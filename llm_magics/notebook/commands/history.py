@@ -1,4 +1,4 @@
-"""Calls and their costs, the recording, and the caches."""
+"""Commands about past calls: runs, audit, cost, budget, record, replay and cache."""
 
 from __future__ import annotations
 
@@ -102,17 +102,17 @@ def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     from llm_magics.errors import ConfigurationError
     from llm_magics.runtime.session import session
 
-    given = _replay_parser().parse(rest)
+    arguments = _replay_parser().parse(rest)
     if not rest:
         tape = session.tape
         print_safe(
             f"Answers come from {tape.path}." if tape and tape.plays else "Answers are live."
         )
         return
-    file = one_word("replay", shlex.join(given.file), "a file", "answers.jsonl")
+    file = one_word("replay", shlex.join(arguments.file), "a file", "answers.jsonl")
     before = session.config.replay
-    session.config.replay, session.config.replay_strict = file, given.strict
-    session.config.replay_speed = given.speed
+    session.config.replay, session.config.replay_strict = file, arguments.strict
+    session.config.replay_speed = arguments.speed
     try:
         tape = session.tape
     except ConfigurationError:

@@ -1,4 +1,4 @@
-"""Which models there are, and which one is asked."""
+"""Commands about models and providers: use, models, pull, delete, providers, health and pick."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     names = bridge.run(select_model(session, one_word("use", rest, "a model")))
     chosen = session.config.model
-    told = "" if names == [chosen] else f": {', then '.join(map(display_name, names))}"
-    print_safe(f"Asking {display_name(chosen)} from now on{told}.")
+    details = "" if names == [chosen] else f": {', then '.join(map(display_name, names))}"
+    print_safe(f"Asking {display_name(chosen)} from now on{details}.")
 
 
 @command("models [PATTERN]")
@@ -116,6 +116,6 @@ def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
 @command("pick")
 def pick(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """Choose a model and its parameters in a panel."""
-    from llm_magics.notebook.picker import pick as shown
+    from llm_magics.notebook.picker import pick as show_picker
 
-    shown(shell)
+    show_picker(shell)

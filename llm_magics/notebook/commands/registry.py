@@ -54,8 +54,8 @@ def one_word(name: str, rest: str, what: str, example: str = "local/smollm2-135m
     """The only word of the line."""
     words = split_words(rest)
     if len(words) != 1:
-        given = f", and was given {rest!r}" if rest else ""
-        msg = f"%llm {name} takes {what}{given}."
+        received = f", and was given {rest!r}" if rest else ""
+        msg = f"%llm {name} takes {what}{received}."
         raise UsageError(msg, hint=f"Write %llm {name} {example}.")
     return words[0]
 

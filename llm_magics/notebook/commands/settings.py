@@ -1,4 +1,4 @@
-"""Settings, keys, and whom to trust with them."""
+"""Commands about settings: config, key and trust."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     if not key:
         return settings.frame()
     if value.strip():
-        wanted = parse_setting_value(value.strip())
-        if key == "stop" and isinstance(wanted, str):
-            wanted = unescape(wanted)
-        settings.set(key, wanted)
+        parsed = parse_setting_value(value.strip())
+        if key == "stop" and isinstance(parsed, str):
+            parsed = unescape(parsed)
+        settings.set(key, parsed)
         _reset_if_rejected(key)
     print_safe(f"{key} = {redact_setting(settings.get(key))!r}  ({settings.source(key)})")
     return None
@@ -72,8 +72,8 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     secret = _read_key(name)
     session.config.set(f"providers.{name}.api_key", secret)
     why = credentials.store_key(name, secret)
-    kept = f"for this session. {why}." if why else "in your system's keyring."
-    print_safe(f"The key of {name} is kept {kept}")
+    where = f"for this session. {why}." if why else "in your system's keyring."
+    print_safe(f"The key of {name} is kept {where}")
 
 
 def _check_takes_key(name: str) -> None:
@@ -89,7 +89,7 @@ def _check_takes_key(name: str) -> None:
 
 
 def _read_key(name: str) -> Secret:
-    """What the user types, which is shown nowhere."""
+    """Return the key that the user types; it is displayed nowhere."""
     import getpass
 
     try:
@@ -128,14 +128,14 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         )
         return
     trusted.trust(path, settings)
-    told = [
+    lines = [
         f"  {name}: {', '.join(f'{key} {value}' for key, value in own.items())}"
         for name, own in trusted.provider_locations(settings).items()
     ]
-    told += [
+    lines += [
         f"  {key}: {folder} (stored vectors and answers may be cleared there)"
         for key, folder in trusted.storage_folders(settings).items()
     ]
     print_safe(
-        "\n".join([f"Your keys may be sent to where {path} says, until that changes:", *told])
+        "\n".join([f"Your keys may be sent to where {path} says, until that changes:", *lines])
     )

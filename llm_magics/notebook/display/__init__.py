@@ -1,1 +1,1 @@
-"""How what comes is shown in a cell: answers, columns, thoughts, progress, and the pace of it."""
+"""Display of answers, columns, frames and progress in a cell."""

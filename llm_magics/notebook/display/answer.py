@@ -1,13 +1,10 @@
 """
-An answer on its way into a cell.
+Display of one answer: the text as it streams, the model's thoughts, and a footer.
 
-Three displays behind one pair of methods: live where somebody watches, static where nobody
-does, and plain text in a terminal. Live and static leave the same outputs in the notebook.
-
-One line under an answer: who gave it, and what it took.
-
-It is an output of its own, and its figures differ from run to run: a notebook saved with it is
-not the one that runs by itself. So it is shown where the user wants it, and somebody watches.
+There are three displays with one interface: live in an interactive notebook, static in one that
+runs unattended, and plain text in a terminal. Live and static leave the same outputs in the
+notebook. The footer names the model, tokens, times and cost in one line. It is a separate output
+because its figures differ from run to run, so only interactive notebooks have it by default.
 """
 
 from __future__ import annotations
@@ -99,7 +96,7 @@ class ThoughtsDisplay:
     """
     Takes the thoughts of one answer.
 
-    While they come only their number of words is shown, in ``output``: thoughts are long, and
+    While they arrive only their number of words is displayed, in ``output``: thoughts are long, and
     are read after the answer if at all.
     """
 
@@ -109,13 +106,13 @@ class ThoughtsDisplay:
         self._output = output
         self._clock = clock
         self._pieces: list[str] = []
-        self._shown_at = clock()
+        self._updated_at = clock()
 
     def write(self, text: str) -> None:
         """More thoughts."""
         self._pieces.append(text)
-        if self._clock() - self._shown_at >= _REFRESH_S:
-            self._shown_at = self._clock()
+        if self._clock() - self._updated_at >= _REFRESH_S:
+            self._updated_at = self._clock()
             self._output.show({"text/html": f"<em>thinking: {self._words()}</em>"})
 
     def close(self) -> None:
@@ -127,7 +124,7 @@ class ThoughtsDisplay:
 
 
 def thoughts_bundle(thoughts: str) -> Bundle:
-    """Thoughts as they are shown and saved."""
+    """Return thoughts as they are displayed and saved."""
     words = _count_words(thoughts)
     inner = html.escape(markdown.to_plain_text(thoughts.strip()))
     return {
@@ -157,10 +154,10 @@ class AnswerDisplay(Protocol):
         """Count all that was written so far as thinking: the answer begins only now."""
 
     def tell(self, about: Mapping[str, Any]) -> None:
-        """Where the answer comes from: kept with it in the notebook, and not shown."""
+        """Store where the answer comes from in the output's metadata."""
 
     def catch_up(self) -> None:
-        """Nothing comes just now: show what was kept back."""
+        """Display text that was held back, while nothing arrives."""
 
     def show_progress(self, progress: Progress | None) -> None:
         """How far getting ready has come; ``None`` when that has ended."""
@@ -177,10 +174,10 @@ class AnswerDisplay(Protocol):
 
 def create_answer_display(shell: InteractiveShell, *, stream: bool = True) -> AnswerDisplay:
     """The display that fits ``shell``; without ``stream``, one that shows the answer once."""
-    shown_in = display_mode(shell)
-    if shown_in == "text":
+    mode = display_mode(shell)
+    if mode == "text":
         return TextDisplay()
-    if shown_in == "live" and stream:
+    if mode == "live" and stream:
         return LiveDisplay(shell.display_pub.publish)
     return StaticDisplay(shell.display_pub.publish)
 
@@ -207,10 +204,10 @@ class _BaseDisplay:
     _about: Mapping[str, Any] = MappingProxyType({})
 
     def catch_up(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: no text is held back."""
 
     def close(self) -> None:
-        """Show what has not been shown."""
+        """Display what is left."""
 
 
 class TextDisplay(_BaseDisplay):
@@ -225,9 +222,8 @@ class TextDisplay(_BaseDisplay):
         if not self._wrote:
             self.show_progress(None)
         self._wrote = text or self._wrote
-        text = markdown.to_plain_text(
-            self._held + text
-        )  # a whole key first: its end may begin another
+        # A complete key first: its end may begin another.
+        text = markdown.to_plain_text(self._held + text)
         end = len(text) - partial_secret_length(text)
         self._held = text[end:]
         self._print(text[:end])
@@ -254,7 +250,7 @@ class TextDisplay(_BaseDisplay):
 
 
 class StaticDisplay(_BaseDisplay):
-    """Publishes each segment once, whole, when the answer has ended."""
+    """Publishes each segment once, when the answer has ended."""
 
     def __init__(self, publish: Callable[..., Any]) -> None:
         self._publish = publish
@@ -287,7 +283,7 @@ class StaticDisplay(_BaseDisplay):
 
 class LiveDisplay(_BaseDisplay):
     """
-    Publishes a segment and updates it as it grows; see `pacing` and `segments`.
+    Publishes a segment and updates it as it grows; see `UpdatePacer` and `SegmentSplitter`.
 
     While it grows only its HTML is sent; with its last update comes the plain text too.
     """
@@ -299,7 +295,7 @@ class LiveDisplay(_BaseDisplay):
         self._segmenter = SegmentSplitter()
         self._pacer = UpdatePacer(clock)
         self._output = UpdatableOutput(publish)
-        self._written: list[tuple[UpdatableOutput, str]] = []  # whole segments
+        self._written: list[tuple[UpdatableOutput, str]] = []  # complete segments
         self._bar: ProgressBar | None = ProgressBar(
             self._output, clock
         )  # until there is an answer to show
@@ -329,7 +325,7 @@ class LiveDisplay(_BaseDisplay):
         self.catch_up()
 
     def rethink(self) -> None:
-        """Fold all segments away as thoughts, in the place of the first one."""
+        """Fold all segments away as thoughts, in the output of the first one."""
         outputs = [*self._written, (self._output, self._segmenter.open)]
         thoughts = "\n\n".join(segment for _, segment in outputs)
         if not thoughts.strip():

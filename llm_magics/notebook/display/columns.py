@@ -52,7 +52,7 @@ class Columns:
         self._texts[number] = ""
 
     def catch_up(self) -> None:
-        """Show what was kept back, if it is time."""
+        """Display text that was held back, if an update is due."""
         if self._is_live and self._pacer.is_due(sum(map(len, self._texts))):
             frame = {"text/html": _html(self._names, self._texts, self._failures)}
             self._output.show(frame)
@@ -65,12 +65,12 @@ class Columns:
     def close(self, about: Sequence[Mapping[str, Any]] = ()) -> None:
         """Show all of them, ``about`` telling where each comes from, and where they differ."""
         metadata = {PROVENANCE_KEY: [dict(each) for each in about]} if any(about) else {}
-        told = (self._names, self._texts, self._failures)
-        shown = {"text/plain": _plain(*told), "text/html": _html(*told)}
+        columns = (self._names, self._texts, self._failures)
+        bundle = {"text/plain": _plain(*columns), "text/html": _html(*columns)}
         if self._is_live:
-            self._output.show(shown, metadata)
+            self._output.show(bundle, metadata)
         else:
-            self._publish(data=shown, metadata=metadata)
+            self._publish(data=bundle, metadata=metadata)
         differing = compare_texts(self._names, self._texts)
         if differing:
             self._publish(data=differing, metadata={})
@@ -107,10 +107,10 @@ def compare_texts(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
     plain, folded = [], []
     for name, text in others:
         words, count = _mark_differences(first[1], text)
-        told = f"{name} differs from {first[0]} in {count:,} word{'' if count == 1 else 's'}"
-        plain.append(told)
+        summary = f"{name} differs from {first[0]} in {count:,} word{'' if count == 1 else 's'}"
+        plain.append(summary)
         folded.append(
-            f'<details class="mathjax_ignore"><summary><em>{html.escape(markdown.to_plain_text(told))}</em>'
+            f'<details class="mathjax_ignore"><summary><em>{html.escape(markdown.to_plain_text(summary))}</em>'
             f"</summary><p>{words}</p></details>"
         )
     return {"text/plain": "\n".join(plain), "text/html": "".join(folded)} if plain else None

@@ -1,8 +1,8 @@
 """
-Frames in a notebook's outputs: their texts may be of models, and are typeset as answers are.
+Display of DataFrames whose texts may come from models: only formulas that draw are typeset.
 
-A frame does not tell where its texts come from. So all that IPython shows as HTML, of pandas
-and polars, are read over, from the moment that pandas and this package are both imported.
+A frame does not say where its texts come from. So the HTML and the text of every pandas and
+polars frame that IPython displays are filtered, as soon as pandas and this package are imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KINDS_OF_TEXT = (*_KINDS, ("pandas", "Series"), ("pandas.core.series", "Series"
 
 
 def sanitize_frames(shell: InteractiveShell) -> None:
-    """Have frames shown without the formulas in them that could do more than draw."""
+    """Display frames without the formulas in them that could do more than draw."""
     for formatter, printed, kinds in _printers(shell):
         for kind in kinds:
             # A way that the user, or another package, has set up stays.
@@ -43,8 +43,8 @@ def restore_frames(shell: InteractiveShell) -> None:
         for kind in kinds:
             if formatter.deferred_printers.get(kind) is printed:
                 del formatter.deferred_printers[kind]
-        for kind, made in list(formatter.type_printers.items()):
-            if made is printed:
+        for kind, printer in list(formatter.type_printers.items()):
+            if printer is printed:
                 formatter.pop(kind)
 
 

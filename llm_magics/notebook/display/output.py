@@ -1,16 +1,12 @@
 """
-Where a long answer goes on in a new display.
+Updatable outputs: splitting a long answer into segments, pacing of updates, progress bars.
 
-Each update of a display sends all of it again, so a display must not grow for ever. The rule
-looks at the text alone, line by complete line: shown live or all at once, the same text is
-cut at the same places.
-
-When a growing display is worth sending again.
-
-Sent at every token, an answer of n bytes costs n² on the wire. Sent when enough has grown, it
-costs a multiple of n; sent too rarely, it looks stuck. So: no more often than ten times a
-second; then after every 160 new characters; and sooner than that while a budget lasts, which
-grows with the text. The budget for a display that has stood still for long is larger.
+Each update of a display sends all of it again, so a long answer is split into several displays.
+The rule looks at the text alone, line by complete line: streamed or all at once, the same text is
+split at the same positions. Updated at every token, an answer of n bytes would cost n² on the
+wire; updated too rarely, it looks stuck. So updates come at most ten times a second; then after
+every 160 new characters; and sooner than that within a budget that grows with the text. The
+budget is larger for a display that has not changed for long.
 """
 
 from __future__ import annotations
@@ -68,7 +64,7 @@ class SegmentSplitter:
 
     @property
     def open_length(self) -> int:
-        """How long `open` is, without putting it together."""
+        """Return the length of `open` without joining its lines."""
         return self._length + len(self._rest)
 
     def feed(self, text: str) -> list[str]:
@@ -114,12 +110,12 @@ class SegmentSplitter:
             self._fence = ""
 
 
-# What is shown, by MIME type.
+# What is displayed, by MIME type.
 Bundle = dict[str, str]
 
 
 class UpdatableOutput:
-    """Appears in the cell when first shown, and is replaced in place afterwards."""
+    """An output that appears with the first `show` and is replaced by later ones."""
 
     def __init__(self, publish: Callable[..., Any]) -> None:
         self._publish = publish
@@ -127,7 +123,7 @@ class UpdatableOutput:
         self.is_shown = False
 
     def show(self, bundle: Bundle, metadata: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Show ``bundle``, in place of what was shown before."""
+        """Display ``bundle``, replacing the previous one."""
         self._publish(
             data=bundle,
             metadata=dict(metadata),
@@ -137,7 +133,7 @@ class UpdatableOutput:
         self.is_shown = True
 
     def clear(self) -> None:
-        """Show nothing, if anything was shown."""
+        """Display nothing any more."""
         if self.is_shown:
             self.show({})
 
@@ -147,10 +143,10 @@ _REFRESH_S = 0.2
 
 def create_progress_view(shell: InteractiveShell) -> ProgressDisplay:
     """Where work that is no answer shows its progress: nowhere, if nobody watches."""
-    shown_in = display_mode(shell)
-    if shown_in == "text":
+    mode = display_mode(shell)
+    if mode == "text":
         return terminal_progress()
-    if shown_in == "static":
+    if mode == "static":
         return lambda progress: None
     return ProgressBar(UpdatableOutput(shell.display_pub.publish))
 
@@ -163,13 +159,13 @@ class ProgressBar:
     ) -> None:
         self._output = output
         self._clock = clock
-        self._shown_at = float("-inf")
+        self._updated_at = float("-inf")
 
     def __call__(self, progress: Progress | None) -> None:
         if progress is None:
             self._output.clear()
-        elif self._clock() - self._shown_at >= _REFRESH_S or progress.fraction == 1:
-            self._shown_at = self._clock()
+        elif self._clock() - self._updated_at >= _REFRESH_S or progress.fraction == 1:
+            self._updated_at = self._clock()
             self._output.show(_bundle(progress))
 
 
@@ -178,10 +174,10 @@ def _bundle(progress: Progress) -> Bundle:
 
     fraction = progress.fraction
     value = f' value="{fraction:.3f}"' if fraction is not None else ""
-    told = markdown.to_plain_text(str(progress))
-    words = html.escape(told)
+    text = markdown.to_plain_text(str(progress))
+    words = html.escape(text)
     return {
-        "text/plain": told,
+        "text/plain": text,
         "text/html": f'<progress{value} style="width: 14em"></progress> <code>{words}</code>',
     }
 
@@ -204,7 +200,7 @@ class UpdatePacer:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._sent_at = float("-inf")
-        self._shown = 0
+        self._displayed = 0
         self._total = 0
         self._sent = 0
         self._last_size = 0
@@ -216,10 +212,10 @@ class UpdatePacer:
     def is_due(self, open_length: int) -> bool:
         """Whether a display of ``open_length`` characters should be sent now."""
         waited = self._clock() - self._sent_at
-        if waited < _MIN_INTERVAL_S or self._total == self._shown:
+        if waited < _MIN_INTERVAL_S or self._total == self._displayed:
             return False
         cost = self._sent + _ENVELOPE + max(2 * open_length, self._last_size)
-        if self._total - self._shown >= max(_STEP, _STEP_FRACTION * open_length):
+        if self._total - self._displayed >= max(_STEP, _STEP_FRACTION * open_length):
             start, each = _MAX_BUDGET
         elif waited >= _MAX_INTERVAL_S:
             start, each = _BUDGET_WHEN_SLOW
@@ -230,7 +226,7 @@ class UpdatePacer:
     def sent(self, size: int) -> None:
         """A display was sent, of ``size`` bytes."""
         self._sent_at = self._clock()
-        self._shown = self._total
+        self._displayed = self._total
         self._sent += size + _ENVELOPE
         self._last_size = size
 

@@ -1,4 +1,4 @@
-"""What providers offer and how they are, asked for behind one's back."""
+"""Listings, health checks, pulls and deletes of the panel, in the background."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from llm_magics.runtime.models import PullCall, delete_model, with_price
 from llm_magics.runtime.session import Session
 from llm_magics.secrets import redact
 
-# What was told is asked for again when it is older, and looked at.
+# An older listing is requested again when it is looked at.
 _LISTING_TTL_S = 10.0
 
-# As long as a health check may take: it is only told of.
+# The timeout of a health check, which is only displayed.
 _HEALTH_TIMEOUT_S = 10.0
 
 
@@ -35,7 +35,7 @@ CHECKING = Health("asking", "asking …")
 
 class ProviderListings:
     """
-    The models and the health of each provider, as far as they have been told.
+    The models and the health of each provider, as far as they are known.
 
     ``changed`` is called on the bridge's thread whenever there is news.
     """
@@ -43,29 +43,29 @@ class ProviderListings:
     def __init__(self, session: Session, changed: Callable[[], None]) -> None:
         self._session = session
         self._changed = changed
-        self._asked_at: dict[str, float] = {}
+        self._requested_at: dict[str, float] = {}
         self._asking: list[asyncio.Task[None]] = []  # or they might be collected half-way
         self._cancels: dict[str, Callable[[], None]] = {}
         self.names = session.providers.names()
         self.models: dict[str, list[ModelInfo]] = {}
         self.health: dict[str, Health] = {}
 
-    def ask(self, names: Sequence[str], *, anew: bool = False) -> None:
-        """Ask providers for what has not been told of late, or ``anew`` for all of it."""
+    def request(self, names: Sequence[str], *, is_forced: bool = False) -> None:
+        """Request the listings that are missing or old, or ``is_forced`` for all of it."""
         now = time.monotonic()
         for name in names:
-            if anew or now - self._asked_at.get(name, float("-inf")) > _LISTING_TTL_S:
-                self._asked_at[name] = now
-                self._cancels[name] = bridge.start(self._told(name))
+            if is_forced or now - self._requested_at.get(name, float("-inf")) > _LISTING_TTL_S:
+                self._requested_at[name] = now
+                self._cancels[name] = bridge.start(self._update(name))
 
-    def ask_all(self, patience_s: float) -> None:
-        """Ask all of them, and wait for ``patience_s`` at most; who is slower is news later."""
-        bridge.run(self._ask_all(patience_s))
+    def request_all(self, timeout_s: float) -> None:
+        """Request all listings, and wait ``timeout_s`` at most; slower ones arrive later."""
+        bridge.run(self._request_all(timeout_s))
 
-    async def _ask_all(self, patience_s: float) -> None:
-        self._asked_at |= dict.fromkeys(self.names, time.monotonic())
-        self._asking = [asyncio.create_task(self._told(name)) for name in self.names]
-        await asyncio.wait(self._asking, timeout=patience_s)
+    async def _request_all(self, timeout_s: float) -> None:
+        self._requested_at |= dict.fromkeys(self.names, time.monotonic())
+        self._asking = [asyncio.create_task(self._update(name)) for name in self.names]
+        await asyncio.wait(self._asking, timeout=timeout_s)
 
     def close(self) -> None:
         """Wait for nobody any more."""
@@ -78,7 +78,7 @@ class ProviderListings:
             asking.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
 
-    async def _told(self, name: str) -> None:
+    async def _update(self, name: str) -> None:
         """Both at once; the list is there before the health, so that who has the one has both."""
         health = asyncio.create_task(self._how_is(name))
         try:
@@ -96,12 +96,12 @@ class ProviderListings:
     async def _how_is(self, name: str) -> Health:
         try:
             async with asyncio.timeout(_HEALTH_TIMEOUT_S):
-                told = await self._session.provider(name).health_check()
+                report = await self._session.provider(name).health_check()
         except TimeoutError:
             return Health("unavailable", f"no answer within {_HEALTH_TIMEOUT_S:.0f} s")
         except Exception as error:  # of a provider of anybody's
             return Health("unavailable", redact(f"{error} {getattr(error, 'hint', None) or ''}"))
-        return Health(str(told.get("status", "")), redact(str(told.get("detail", ""))))
+        return Health(str(report.get("status", "")), redact(str(report.get("detail", ""))))
 
 
 class BackgroundTask:
@@ -144,7 +144,7 @@ class BackgroundTask:
             self.said, self.failed = ending, False
         except asyncio.CancelledError:
             self.said = "Stopped."
-        except Exception as error:  # whatever it is, it is told of in the panel
+        except Exception as error:  # whatever it is, the panel displays it
             self.said = redact(f"{error} {getattr(error, 'hint', None) or ''}".strip())
         finally:
             self.is_going_on, self.progress = False, None

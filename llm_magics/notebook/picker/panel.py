@@ -1,9 +1,8 @@
-"""The panel of ``%llm pick``: its widgets, and what happens when they are touched.
+"""
+The panel of ``%llm pick``: its widgets and their events, and its output in the cell.
 
-The panel put into the cell, and a table for wherever there is no panel.
-
-A panel lives as long as its kernel, and a file opened without one would show an error in its
-place. So a plain table is an output of its own, in sight where the panel is not.
+A panel lives as long as its kernel, and a file opened without one would display an error instead.
+So a plain table is a separate output, which is visible where the panel is not.
 """
 
 from __future__ import annotations
@@ -40,33 +39,33 @@ class Picker:
     """
     A view on the settings: what is picked here is set there, and what is set there shows here.
 
-    Widgets are touched in the thread of the cell, and told news in the bridge's; a lock keeps
+    Widgets are changed in the thread of the cell, and updated in the bridge's; a lock keeps
     the two apart, and is never held while the settings are changed, for other panels watch them.
     """
 
-    def __init__(self, session: Session, patience_s: float) -> None:
-        """Made when all providers have told, or after ``patience_s``; the rest is put in later."""
+    def __init__(self, session: Session, timeout_s: float) -> None:
+        """Create it when all providers have answered, or after ``timeout_s``; the rest is added later."""
         self._session = session
         self._lock = threading.RLock()
         self._is_rendering = False
-        self._shown: list[Row] = []
+        self._visible_rows: list[Row] = []
         self._deleting = ""
         self._complaint = ""
-        self._offers = ProviderListings(session, self.render)
-        self._work = BackgroundTask(session, self._worked)
-        self._make()
+        self._listings = ProviderListings(session, self.render)
+        self._task = BackgroundTask(session, self._task_changed)
+        self._create_widgets()
         session.config.watch(self.render)
-        self._offers.ask_all(patience_s)
+        self._listings.request_all(timeout_s)
         self.render()
 
-    def _make(self) -> None:
+    def _create_widgets(self) -> None:
         """The widgets, and who listens to them."""
-        names = [ALL, *([SHORT_NAMES] if self._short_names() else []), *self._offers.names]
+        names = [ALL, *([SHORT_NAMES] if self._short_names() else []), *self._listings.names]
         self.providers = widgets.ToggleButtons(options=names, style={"button_width": "auto"})
         self.filter = widgets.Text(placeholder="filter: part of a name, an capability, loaded …")
         self.refresh = widgets.Button(description="ask again", layout={"width": "auto"})
         self.list = widgets.Select(options=[], rows=9, layout={"width": "100%"})
-        self.health, self.asked = widgets.HTML(), widgets.HTML()
+        self.health, self.active_model = widgets.HTML(), widgets.HTML()
         self.fields = {each.key: fields.create_field(each) for each in fields.PARAMETERS}
         self.pull = widgets.Button(description="pull", layout={"width": "auto"})
         self.delete = widgets.Button(description="delete", layout={"width": "auto"})
@@ -76,23 +75,23 @@ class Picker:
         self.footer = widgets.Checkbox(description="a line of figures under answers", indent=False)
         self.line, self.totals = widgets.HTML(), widgets.HTML()
         self._listen()
-        self.box = self._laid_out()
+        self.box = self._create_layout()
 
     def _listen(self) -> None:
         self.providers.observe(self._turn_to_provider, "value")
         self.filter.observe(lambda _: self._touched(self.render), "value")
-        self.refresh.on_click(lambda _: self._offers.ask(self._providers(), anew=True))
+        self.refresh.on_click(lambda _: self._listings.request(self._providers(), is_forced=True))
         self.list.observe(self._pick, "value")
         self.pull.on_click(lambda _: self._pull())
         self.delete.on_click(lambda _: self._delete())
-        self.stop.on_click(lambda _: self._work.stop())
+        self.stop.on_click(lambda _: self._task.stop())
         self.footer.observe(self._set_footer, "value")
         for key, box in self.fields.items():
             box.children[1].observe(
                 lambda change, key=key: self._set(key, fields.parse_field(change["new"])), "value"
             )
 
-    def _laid_out(self) -> widgets.VBox:
+    def _create_layout(self) -> widgets.VBox:
         row = widgets.HBox
         wrapped = {"flex_flow": "row wrap"}
         box = widgets.VBox(
@@ -104,7 +103,7 @@ class Picker:
                 self.list,
                 row([self.pull, self.delete, self.stop, self.bar, self.progress], layout=wrapped),
                 row(list(self.fields.values()), layout=wrapped),
-                row([self.asked, self.footer], layout=wrapped),
+                row([self.active_model, self.footer], layout=wrapped),
                 self.line,
                 self.said,
                 self.totals,
@@ -113,10 +112,10 @@ class Picker:
         box.add_class("llm-pick")
         return box
 
-    # What is shown.
+    # Display.
 
     def render(self) -> None:
-        """Show the settings, and what the providers have told."""
+        """Display the settings, and what the providers have reported."""
         with self._lock:
             self._is_rendering = True
             try:
@@ -127,18 +126,22 @@ class Picker:
     def _render(self) -> None:
         config = self._session.config
         chosen = config.model
-        self._shown = rows.filter_rows(self._rows(), self.filter.value)
+        self._visible_rows = rows.filter_rows(self._rows(), self.filter.value)
         options = list(
-            zip(rows.list_labels(self._shown), [row.name for row in self._shown], strict=True)
+            zip(
+                rows.list_labels(self._visible_rows),
+                [row.name for row in self._visible_rows],
+                strict=True,
+            )
         )
         if list(self.list.options) != options:
             self.list.options = options
-        self.list.value = chosen if chosen in [row.name for row in self._shown] else None
+        self.list.value = chosen if chosen in [row.name for row in self._visible_rows] else None
         self.health.value = "<br>".join(
-            markup.health_html(name, self._offers.health.get(name, CHECKING))
-            for name in self._told_of()
+            markup.health_html(name, self._listings.health.get(name, CHECKING))
+            for name in self._reported_providers()
         )
-        self.asked.value = markup.active_model_html(chosen)
+        self.active_model.value = markup.active_model_html(chosen)
         for key, box in self.fields.items():
             box.children[1].value = fields.setting_text(config, key)
         self.footer.value = config.footer != "never"
@@ -149,10 +152,10 @@ class Picker:
         self._render_work()
 
     def _render_work(self) -> None:
-        progress, is_busy = self._work.progress, self._work.is_going_on
-        wanted, chosen = self._wanted(), self._chosen()
-        self.pull.disabled = is_busy or not wanted
-        self.pull.description = f"pull {display_name(wanted)}" if wanted else "pull"
+        progress, is_busy = self._task.progress, self._task.is_going_on
+        pullable, chosen = self._pullable_model(), self._chosen()
+        self.pull.disabled = is_busy or not pullable
+        self.pull.description = f"pull {display_name(pullable)}" if pullable else "pull"
         can_go = chosen is not None and chosen.info.pulled is True
         self.delete.disabled = is_busy or not can_go
         is_sure = chosen is not None and chosen.name == self._deleting
@@ -166,8 +169,8 @@ class Picker:
         self.progress.value = (
             markup.status_html(str(progress or "…"), is_wrong=False) if is_busy else ""
         )
-        said = self._complaint or self._work.said
-        is_wrong = bool(self._complaint) or self._work.failed
+        said = self._complaint or self._task.said
+        is_wrong = bool(self._complaint) or self._task.failed
         self.said.value = markup.status_html(said, is_wrong=is_wrong)
 
     def table(self) -> dict[str, str]:
@@ -180,8 +183,8 @@ class Picker:
         }
 
     def _rows(self, *, of_all: bool = False) -> list[Row]:
-        names = self._offers.names if of_all else self._providers()
-        offered = {name: self._offers.models.get(name, []) for name in names}
+        names = self._listings.names if of_all else self._providers()
+        offered = {name: self._listings.models.get(name, []) for name in names}
         short = self._short_names() if of_all or self.providers.value in (ALL, SHORT_NAMES) else []
         return [*short, *rows.create_rows(offered)]
 
@@ -192,25 +195,27 @@ class Picker:
 
     def _providers(self) -> list[str]:
         if self.providers.value == ALL:
-            return self._offers.names
+            return self._listings.names
         return [] if self.providers.value == SHORT_NAMES else [self.providers.value]
 
-    def _told_of(self) -> list[str]:
-        """Whose health is shown: that of the one looked at, or of all that are ready."""
+    def _reported_providers(self) -> list[str]:
+        """Return the providers whose health is displayed: the selected one, or all that are ready."""
         if self.providers.value != ALL:
             return self._providers()
-        told = self._offers.health
-        return [name for name in self._offers.names if name in told and told[name].status == "ok"]
+        health = self._listings.health
+        return [
+            name for name in self._listings.names if name in health and health[name].status == "ok"
+        ]
 
     def _chosen(self) -> Row | None:
         chosen = self._session.config.model
-        return next((row for row in self._shown if row.name == chosen), None)
+        return next((row for row in self._visible_rows if row.name == chosen), None)
 
-    def _wanted(self) -> str:
+    def _pullable_model(self) -> str:
         """The model that could be fetched: the chosen one, or one that nobody lists."""
         chosen = self._chosen()
         typed = self.filter.value.strip()
-        if typed and not self._shown and " " not in typed:
+        if typed and not self._visible_rows and " " not in typed:
             provider = self.providers.value
             is_bare = provider not in (ALL, SHORT_NAMES) and not typed.startswith(f"{provider}/")
             return f"{provider}/{typed}" if is_bare else typed if "/" in typed else ""
@@ -232,13 +237,13 @@ class Picker:
 
     def _turn_to_provider(self, _: Any) -> None:
         self._touched(self.render)
-        self._offers.ask(self._providers())
+        self._listings.request(self._providers())
 
     def _pick(self, change: Any) -> None:
         name = change["new"]
 
         def pick() -> None:
-            info = next((row.info for row in self._shown if row.name == name), None)
+            info = next((row.info for row in self._visible_rows if row.name == name), None)
             if info is not None:
                 fields.check_printable(name)
                 require_chat(name, info.capabilities)
@@ -254,31 +259,31 @@ class Picker:
         self._touched(set_it)
 
     def _set_footer(self, change: Any) -> None:
-        wanted = "auto" if change["new"] else "never"
-        self._touched(lambda: self._session.config.set("footer", wanted))
+        footer = "auto" if change["new"] else "never"
+        self._touched(lambda: self._session.config.set("footer", footer))
 
     def _pull(self) -> None:
-        wanted = self._wanted()
-        if wanted and not self._work.is_going_on:
+        pullable = self._pullable_model()
+        if pullable and not self._task.is_going_on:
             self._complaint = ""
-            self._work.pull(wanted)
+            self._task.pull(pullable)
             self.render()
 
     def _delete(self) -> None:
         chosen = self._chosen()
-        if chosen is None or self._work.is_going_on:
+        if chosen is None or self._task.is_going_on:
             return
         if self._deleting == chosen.name:
             self._deleting = ""
-            self._work.delete(chosen.name)
+            self._task.delete(chosen.name)
         else:
             self._deleting = chosen.name  # a second click deletes
         self.render()
 
-    def _worked(self) -> None:
-        """Something moved on; when it has ended, whoever's models changed is asked again."""
-        if not self._work.is_going_on:
-            self._offers.ask(self._offers.names, anew=True)
+    def _task_changed(self) -> None:
+        """Render the task's progress; when it has ended, request the listings again."""
+        if not self._task.is_going_on:
+            self._listings.request(self._listings.names, is_forced=True)
         self.render()
 
     def after_cell(self, *_: object) -> None:
@@ -288,13 +293,13 @@ class Picker:
     def close(self) -> None:
         """Take it away."""
         self._session.config.unwatch(self.render)
-        self._offers.close()
+        self._listings.close()
         self.box.close()
 
     def __repr__(self) -> str:
-        ready = sum(health.status == "ok" for health in self._offers.health.values())
+        ready = sum(health.status == "ok" for health in self._listings.health.values())
         model = self._session.config.model
-        return f"Picker(model={model!r}, ready={ready}/{len(self._offers.names)})"
+        return f"Picker(model={model!r}, ready={ready}/{len(self._listings.names)})"
 
 
 # How long providers are waited for: where what they tell later can be put in, and elsewhere.
@@ -309,12 +314,12 @@ def pick(shell: InteractiveShell) -> None:
     """Show a panel, and a plain table for whoever opens the file; unattended, that alone."""
     key = current_host().current_cell.key
     _remove_panel(shell, key)
-    shown_in = display_mode(shell)
-    panel = Picker(session, _LIVE_TIMEOUT_S if shown_in == "live" else _STATIC_TIMEOUT_S)
+    mode = display_mode(shell)
+    panel = Picker(session, _LIVE_TIMEOUT_S if mode == "live" else _STATIC_TIMEOUT_S)
     table = panel.table()
-    if shown_in == "text":
+    if mode == "text":
         sys.stdout.write(f"{table['text/plain']}\n")
-    if shown_in == "live":
+    if mode == "live":
         _panels[key] = panel
         shell.events.register("post_run_cell", panel.after_cell)
         view = {
@@ -323,7 +328,7 @@ def pick(shell: InteractiveShell) -> None:
         shell.display_pub.publish(data=view, metadata={})
     else:
         panel.close()
-    if shown_in != "text":
+    if mode != "text":
         shell.display_pub.publish(data=table, metadata={})
 
 

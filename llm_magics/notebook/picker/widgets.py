@@ -1,4 +1,4 @@
-"""What can be picked, as the lines of a list and of a table."""
+"""The parts of the panel: rows of models, fields of parameters, and HTML."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """Its line, a text a column."""
         info = self.info
-        told = (
+        cells = (
             display_name(self.name),
             _size(info.size_bytes),
             _context(info.context),
@@ -57,7 +57,7 @@ class Row:
             display_name(", ".join(info.capabilities)),
             _state(info),
         )
-        return tuple(markdown.to_plain_text(text) for text in told)
+        return tuple(markdown.to_plain_text(text) for text in cells)
 
 
 def create_rows(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
@@ -68,9 +68,9 @@ def create_rows(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
     )
 
 
-def filter_rows(rows: Iterable[Row], wanted: str) -> list[Row]:
-    """Those in whose lines all words of ``wanted`` occur."""
-    words = wanted.lower().split()
+def filter_rows(rows: Iterable[Row], query: str) -> list[Row]:
+    """Return the rows in which all words of ``query`` occur."""
+    words = query.lower().split()
     return [row for row in rows if all(word in " ".join(row.cells).lower() for word in words)]
 
 
@@ -90,11 +90,11 @@ def format_text(rows: Sequence[Row], chosen: str) -> str:
     """The table for a terminal and for what is saved, with the chosen model marked."""
     lines = [("", *COLUMNS), *_marked(rows, chosen)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    told = [
+    text_lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
-    return "\n".join([*told, *_more(rows)])
+    return "\n".join([*text_lines, *_more(rows)])
 
 
 def format_html(rows: Sequence[Row], chosen: str) -> str:
@@ -196,12 +196,12 @@ def magic_lines(config: Config) -> list[str]:
 
     What no line can say becomes a comment: a name may be a service's, and the lines are run.
     """
-    told = [_use(config.model)]
+    commands = [_use(config.model)]
     for parameter in PARAMETERS:
         value = setting_text(config, parameter.key)
         if value and config.source(parameter.key) == "set in this session":
-            told.append(_set(parameter.key, value))
-    return told
+            commands.append(_set(parameter.key, value))
+    return commands
 
 
 def check_printable(model: str) -> None:
@@ -255,11 +255,11 @@ _COPY = (
 )
 
 
-def health_html(name: str, told: Health) -> str:
+def health_html(name: str, state: Health) -> str:
     """How a provider is, in words and colour."""
-    colour = _COLOURS.get(told.status, "gray")
-    words = _WORDS.get(told.status, told.status)
-    detail = f": {told.detail}" if told.detail and told.status != "asking" else ""
+    colour = _COLOURS.get(state.status, "gray")
+    words = _WORDS.get(state.status, state.status)
+    detail = f": {state.detail}" if state.detail and state.status != "asking" else ""
     return (
         f'<span style="color: {colour}">●</span> '
         f"<b>{_safe(name)}</b> is {_safe(words)}{_safe(detail)}"
@@ -267,16 +267,16 @@ def health_html(name: str, told: Health) -> str:
 
 
 def active_model_html(model: str) -> str:
-    """Which model is asked now."""
+    """Return the line that names the active model."""
     return f"asking <b>{_name(model)}</b>"
 
 
-def totals_html(told: Totals, left_usd: float | None) -> str:
+def totals_html(total: Totals, left_usd: float | None) -> str:
     """What the session has taken."""
-    parts = [f"{told.calls:,} call{'' if told.calls == 1 else 's'}", f"{told.tokens:,} tokens"]
-    parts.append(format_usd(told.cost_usd))
-    if told.unpriced:
-        parts.append(f"{told.unpriced:,} of unknown cost")
+    parts = [f"{total.calls:,} call{'' if total.calls == 1 else 's'}", f"{total.tokens:,} tokens"]
+    parts.append(format_usd(total.cost_usd))
+    if total.unpriced:
+        parts.append(f"{total.unpriced:,} of unknown cost")
     if left_usd is not None:
         parts.append(f"{format_usd(left_usd)} of the budget left")
     return f"<small>this session: {_safe(' · '.join(parts))}</small>"
