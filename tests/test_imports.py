@@ -59,7 +59,7 @@ ORDER = [
     ["dataframes.embed", "dataframes.prompt_run", "dataframes.projection"],
     ["dataframes.reports", "dataframes.vectors"],
     ["dataframes.rows", "dataframes.vector_plot"],
-    ["dataframes.sources", "dataframes.arrow"],
+    ["dataframes.arrow"],
     ["dataframes"],
     ["api"],
     ["runtime.confirm"],

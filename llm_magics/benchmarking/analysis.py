@@ -1,4 +1,4 @@
-"""Which model is better, as far as the same prompts can tell."""
+"""Summaries, paired differences and win shares of models over the same prompts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from llm_magics._util.statistics import bootstrap, gap_interval, holm, mean_inte
 from llm_magics.errors import UsageError, nearest
 from llm_magics.runtime.response import INTERRUPTED
 
-# What tells one load from another.
-LOAD = ("concurrency", "rate")
+# The column with the model, as the caller named it.
+MODEL_COLUMN = "asked"
+
+# The columns that distinguish loads.
+LOAD_COLUMNS = ("concurrency", "rate")
 
 
-def is_whole(frame: pd.DataFrame) -> pd.Series[Any]:
+def is_complete(frame: pd.DataFrame) -> pd.Series[Any]:
     """Whether an answer neither failed nor broke off: of others there are no times."""
     answered = frame["error"].isna()
     if "finish_reason" not in frame:
@@ -25,12 +28,12 @@ def is_whole(frame: pd.DataFrame) -> pd.Series[Any]:
     return answered & (frame["finish_reason"] != INTERRUPTED)
 
 
-def several_loads(frame: pd.DataFrame) -> list[str]:
+def varying_loads(frame: pd.DataFrame) -> list[str]:
     """The columns that tell loads apart, where there are several."""
-    return [name for name in LOAD if name in frame and len(frame[name].unique()) > 1]
+    return [name for name in LOAD_COLUMNS if name in frame and len(frame[name].unique()) > 1]
 
 
-def items(frame: pd.DataFrame) -> pd.Series[Any]:
+def item_keys(frame: pd.DataFrame) -> pd.Series[Any]:
     """
     Return the item of each row: its prompt.
 
@@ -47,14 +50,14 @@ def items(frame: pd.DataFrame) -> pd.Series[Any]:
 def occurrences(frame: pd.DataFrame) -> list[tuple[str, int]]:
     """Return each row's prompt and its number of earlier occurrences for the same model and load."""
     repeats = [name for name in ("repeat",) if name in frame]
-    keys = ["asked", "prompt", *repeats, *several_loads(frame)]
+    keys = [MODEL_COLUMN, "prompt", *repeats, *varying_loads(frame)]
     counts = frame.groupby(keys, dropna=False, sort=False).cumcount()
     return list(zip(frame["prompt"].tolist(), counts.tolist(), strict=True))
 
 
-SCORE = "score_"
+SCORE_PREFIX = "score_"
 # What is measured, whether more of it is better, and its unit.
-_MEASURED: dict[str, tuple[bool, str]] = {
+_MEASUREMENTS: dict[str, tuple[bool, str]] = {
     **dict.fromkeys(["ttft_s", "ttft_answer_s", "e2e_s", "latency_s", "headers_s", "load_s", "queue_s", "connect_s"], (False, " s")),
     "itl_ms": (False, " ms"),
     "tpot_ms": (False, " ms"),
@@ -63,26 +66,26 @@ _MEASURED: dict[str, tuple[bool, str]] = {
     "retries": (False, ""),
 }  # fmt: skip
 # What failed has cost what it has, and has no time.
-_OF_ALL = ("cost_usd", "retries")
+_COUNTED_ON_FAILURE = ("cost_usd", "retries")
 
 
-def scores_of(frame: pd.DataFrame) -> list[str]:
+def score_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of scores."""
-    return [name for name in map(str, frame.columns) if name.startswith(SCORE)]
+    return [name for name in map(str, frame.columns) if name.startswith(SCORE_PREFIX)]
 
 
 def column_to_compare(frame: pd.DataFrame, by: str | None) -> str:
     """
-    The column ``by``, by its whole name or a score's own; the first score if not said.
+    Return the column ``by``, which may leave out ``score_``; by default the first score.
 
     Raises:
         UsageError: there is none, or more of it is neither better nor worse.
     """
-    scores = scores_of(frame)
+    scores = score_columns(frame)
     if by is None:
         return scores[0] if scores else "e2e_s"
-    known = [*scores, *(name for name in _MEASURED if name in frame)]
-    for name in (by, f"{SCORE}{by}"):
+    known = [*scores, *(name for name in _MEASUREMENTS if name in frame)]
+    for name in (by, f"{SCORE_PREFIX}{by}"):
         if name in known:
             return name
     msg = f"There is no measurement {by!r:.60} of which more, or less, is better."
@@ -91,10 +94,10 @@ def column_to_compare(frame: pd.DataFrame, by: str | None) -> str:
 
 def is_better_higher(column: str) -> bool:
     """Whether more of it is better."""
-    return column.startswith(SCORE) or _MEASURED[column][0]
+    return column.startswith(SCORE_PREFIX) or _MEASUREMENTS[column][0]
 
 
-def values_of(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
+def counted_values(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     """
     The values of a column, those that count.
 
@@ -102,22 +105,26 @@ def values_of(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     that broke off.
     """
     values = pd.to_numeric(frame[column]).astype("float64")
-    if column.startswith(SCORE) or column in _OF_ALL:
+    if column.startswith(SCORE_PREFIX) or column in _COUNTED_ON_FAILURE:
         return values
-    return values.where(is_whole(frame))
+    return values.where(is_complete(frame))
 
 
-def table_of(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def pivot_by_model(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """
-    One row a thing that all models were given, one column a model, in the order of the frame.
+    Return one row an item that all models share, one column a model, in the order of the frame.
 
-    Of scores that is a prompt, for asked again it tells nothing new of what a model knows: its
+    For scores an item is a prompt, for its repeats tell nothing new of what a model knows: its
     repeats are averaged. Of times it is a request, for each is another draw.
     """
-    keys = ["_item"] if column.startswith(SCORE) or "repeat" not in frame else ["_item", "repeat"]
-    values = frame.assign(_value=values_of(frame, column), _item=items(frame))
-    table = values.pivot_table(index=keys, columns="asked", values="_value", aggfunc="mean")
-    return table.reindex(columns=list(dict.fromkeys(frame["asked"])))
+    keys = (
+        ["_item"]
+        if column.startswith(SCORE_PREFIX) or "repeat" not in frame
+        else ["_item", "repeat"]
+    )
+    values = frame.assign(_value=counted_values(frame, column), _item=item_keys(frame))
+    table = values.pivot_table(index=keys, columns=MODEL_COLUMN, values="_value", aggfunc="mean")
+    return table.reindex(columns=list(dict.fromkeys(frame[MODEL_COLUMN])))
 
 
 def differences(
@@ -125,22 +132,24 @@ def differences(
 ) -> pd.DataFrame:
     """One row a pair of models, and a load where there are several; see `Measurements`."""
     column = column_to_compare(frame, by)
-    pairs = _pairs(list(dict.fromkeys(frame["asked"])), baseline)
-    loads = several_loads(frame)
+    pairs = _pairs(list(dict.fromkeys(frame[MODEL_COLUMN])), baseline)
+    loads = varying_loads(frame)
     parts = list(frame.groupby(loads, dropna=False)) if loads else [((), frame)]
     alpha = (1 - confidence) / max(1, len(pairs) * len(parts))
     rows = []
     for load, part in parts:
-        table = table_of(part, column)
+        table = pivot_by_model(part, column)
         for one, other in pairs:
             at = dict(zip(loads, load, strict=True))
-            rows.append({**at, **_row(table, one, other, confidence, alpha)})
-    told = pd.DataFrame(rows, columns=[*loads, *_COLUMNS])
-    told.insert(len(loads) + 2, "measured", column)
-    told["p_corrected"] = holm(told["p"].tolist())
-    answered = set(frame.loc[frame["error"].isna(), "asked"])
-    told["verdict"] = [_verdict(row, column, confidence, answered) for _, row in told.iterrows()]
-    return told.drop(columns="_direction")
+            rows.append({**at, **_difference_row(table, one, other, confidence, alpha)})
+    result = pd.DataFrame(rows, columns=[*loads, *_COLUMNS])
+    result.insert(len(loads) + 2, "measured", column)
+    result["p_corrected"] = holm(result["p"].tolist())
+    answered = set(frame.loc[frame["error"].isna(), MODEL_COLUMN])
+    result["verdict"] = [
+        _verdict(row, column, confidence, answered) for _, row in result.iterrows()
+    ]
+    return result.drop(columns="_direction")
 
 
 _COLUMNS = ["model", "other", "n", "mean", "mean_other", "difference", "low", "high", "test", "p", "n_needed", "_direction"]  # fmt: skip
@@ -155,7 +164,7 @@ def _pairs(models: list[str], baseline: str | None) -> list[tuple[str, str]]:
     return [(baseline, other) for other in models if other != baseline]
 
 
-def _row(
+def _difference_row(
     table: pd.DataFrame, one: str, other: str, confidence: float, alpha: float
 ) -> dict[str, Any]:
     both = table[[one, other]].dropna().to_numpy()
@@ -195,15 +204,15 @@ def _verdict(row: Any, column: str, confidence: float, answered: set[str]) -> st
         if gap * way <= 0:  # a few that are far out, against the many
             return f"unclear at n = {n}: the mean says one thing, and most requests the other"
         winner = row["other"] if (way > 0) == is_better_higher(column) else row["model"]
-        unit = "" if column.startswith(SCORE) else _MEASURED[column][1]
+        unit = "" if column.startswith(SCORE_PREFIX) else _MEASUREMENTS[column][1]
         return f"{winner} is better by {abs(gap):.3g}{unit} at n = {n}"
     if pd.isna(row["n_needed"]):
         return f"no difference seen at n = {n}"
     needed = max(int(row["n_needed"]), n + 1)
-    return f"not resolved at n = {n}; about {_rounded(needed):,} would do"
+    return f"not resolved at n = {n}; about {_round_up(needed):,} would do"
 
 
-def _rounded(number: int) -> int:
+def _round_up(number: int) -> int:
     """Two digits of it: the estimate is no better than that."""
     digits = max(0, len(str(number)) - 2)
     step = int(10**digits)
@@ -213,11 +222,11 @@ def _rounded(number: int) -> int:
 def win_matrix(frame: pd.DataFrame, by: str | None) -> pd.DataFrame:
     """The share of common prompts on which the model of the row beats that of the column."""
     column = column_to_compare(frame, by)
-    loads = several_loads(frame)
+    loads = varying_loads(frame)
     if loads:
         msg = "There are several loads, and who wins may differ between them."
         raise UsageError(msg, hint=f"Take one: runs[runs.{loads[0]} == 8].wins()")
-    table = table_of(frame, column)
+    table = pivot_by_model(frame, column)
     sign = 1 if is_better_higher(column) else -1
     shares = pd.DataFrame(math.nan, index=table.columns, columns=table.columns)
     for one, other in combinations(table.columns, 2):
@@ -231,65 +240,73 @@ def win_matrix(frame: pd.DataFrame, by: str | None) -> pd.DataFrame:
 
 
 # What has a distribution that people ask about.
-_SPREAD = ("ttft_s", "ttft_answer_s", "itl_ms", "tpot_ms", "e2e_s", "latency_s", "tokens_per_s")
+_SPREAD_COLUMNS = (
+    "ttft_s",
+    "ttft_answer_s",
+    "itl_ms",
+    "tpot_ms",
+    "e2e_s",
+    "latency_s",
+    "tokens_per_s",
+)
 
 
 def summary(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """See `Measurements.summary`."""
-    keys = ["asked", *several_loads(frame)]
+    keys = [MODEL_COLUMN, *varying_loads(frame)]
     rows = []
     for values, group in frame.groupby(keys, sort=False, dropna=False):
         rows.append({**dict(zip(keys, values, strict=True)), **_summary_row(group, confidence)})
-    told = pd.DataFrame(rows).rename(columns={"asked": "model"})
+    result = pd.DataFrame(rows).rename(columns={MODEL_COLUMN: "model"})
     index = ["model", *keys[1:]]
-    return told.set_index(index if len(index) > 1 else "model") if len(told) else told
+    return result.set_index(index if len(index) > 1 else "model") if len(result) else result
 
 
 def _summary_row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     failed = group["error"].notna()
-    told: dict[str, Any] = {
+    row: dict[str, Any] = {
         "requests": len(group),
         "failed": int(failed.sum()),
         "cached": int(group["cached"].astype(bool).sum()),
     }
     stopped = int((group["finish_reason"] == INTERRUPTED).sum())
-    told |= {"stopped": stopped} if stopped else {}
-    for name in scores_of(group):
+    row |= {"stopped": stopped} if stopped else {}
+    for name in score_columns(group):
         # Asked again a prompt tells nothing new of what a model knows.
-        by_prompt = group[name].groupby(items(group), sort=False).mean()
+        by_prompt = group[name].groupby(item_keys(group), sort=False).mean()
         low, high = mean_interval(by_prompt, confidence)
-        told |= {name: _mean(by_prompt), f"{name}_low": low, f"{name}_high": high}
-    whole = group[is_whole(group)]
-    for name in _SPREAD:
+        row |= {name: _mean(by_prompt), f"{name}_low": low, f"{name}_high": high}
+    complete = group[is_complete(group)]
+    for name in _SPREAD_COLUMNS:
         if name in group:
-            told |= _spread(name, whole[name].to_numpy("float64"), confidence)
-    told |= _throughput(group, whole)
-    told["output_tokens"] = _mean(whole["output_tokens"])
+            row |= _spread(name, complete[name].to_numpy("float64"), confidence)
+    row |= _throughput(group, complete)
+    row["output_tokens"] = _mean(complete["output_tokens"])
     if "queue_s" in group:
-        told["queue_s"] = float(whole["queue_s"].median())
-    told["retries"] = int(group["retries"].sum())
-    told["cost_usd"] = float(group["cost_usd"].sum(min_count=1, skipna=False))
+        row["queue_s"] = float(complete["queue_s"].median())
+    row["retries"] = int(group["retries"].sum())
+    row["cost_usd"] = float(group["cost_usd"].sum(min_count=1, skipna=False))
     if "client_cpu" in group:
-        told["client_cpu"] = float(group["client_cpu"].max())
-    return told
+        row["client_cpu"] = float(group["client_cpu"].max())
+    return row
 
 
 def _spread(name: str, values: Any, confidence: float) -> dict[str, float]:
     known = values[np.isfinite(values)]
     bad = (1, 10) if name == "tokens_per_s" else (99, 90)  # slow is bad: few tokens, many seconds
     if not len(known):
-        return dict.fromkeys(_names(name, bad), math.nan)
+        return dict.fromkeys(_spread_columns(name, bad), math.nan)
     interval = bootstrap(known, np.median, confidence)
     worst, worse = np.percentile(known, bad)
-    told = (np.median(known), *interval, worse, worst)
-    return dict(zip(_names(name, bad), map(float, told), strict=True))
+    figures = (np.median(known), *interval, worse, worst)
+    return dict(zip(_spread_columns(name, bad), map(float, figures), strict=True))
 
 
-def _names(name: str, bad: tuple[int, int]) -> list[str]:
+def _spread_columns(name: str, bad: tuple[int, int]) -> list[str]:
     return [name, f"{name}_low", f"{name}_high", f"{name}_p{bad[1]}", f"{name}_p{bad[0]}"]
 
 
-def _throughput(group: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
+def _throughput(group: pd.DataFrame, complete: pd.DataFrame) -> dict[str, float]:
     """
     Requests and tokens a second over the time in which there was something to do.
 
@@ -298,13 +315,13 @@ def _throughput(group: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
     if "round" not in group:  # nothing of it was meant to load a service
         return {}
     seconds = 0.0
-    rounds = [name for name in ("run", *LOAD, "round") if name in whole]
-    for _, each in whole.groupby(rounds, dropna=False):
+    rounds = [name for name in ("run", *LOAD_COLUMNS, "round") if name in complete]
+    for _, each in complete.groupby(rounds, dropna=False):
         ended = each["ended_s"].max()
         seconds += float(ended - each["sent_s"].min()) if not math.isnan(ended) else 0.0
     if not seconds:
         return {"requests_per_s": math.nan, "throughput_tokens_per_s": math.nan}
-    timed = whole[whole["ended_s"].notna()]
+    timed = complete[complete["ended_s"].notna()]
     tokens = float(timed["output_tokens"].sum(min_count=1)) if len(timed) else math.nan
     return {
         "requests_per_s": len(timed) / seconds,

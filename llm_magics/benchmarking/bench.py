@@ -15,19 +15,19 @@ from llm_magics._async.sync import Operation, run_async, run_sync
 from llm_magics._util import validation
 from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import measure
-from llm_magics.benchmarking.latencies import counter_of
-from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, partial_kept
+from llm_magics.benchmarking.latencies import resolve_tokenizer
+from llm_magics.benchmarking.measure import PARTIAL_HINT, Job, Record, attach_partial_result
 from llm_magics.benchmarking.measurements import Measurements
-from llm_magics.benchmarking.workload import Arrival, Block, Plan, Step, steps_of
+from llm_magics.benchmarking.workload import Arrival, Block, Plan, Step, parse_steps
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
 from llm_magics.runtime.confirm import confirm_calls
 from llm_magics.runtime.session import session
 
-_PROMPTS = ("Write three sentences about the sea.",)
+_DEFAULT_PROMPTS = ("Write three sentences about the sea.",)
 
 
-def bench(  # noqa: PLR0913 (what can be asked)
+def bench(  # noqa: PLR0913 (a public function)
     prompts: str | Iterable[str] | None = None,
     models: str | Iterable[str] | None = None,
     *,
@@ -48,23 +48,23 @@ def bench(  # noqa: PLR0913 (what can be asked)
     """
     Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
-    The models take turns, so that a machine that gets slower does so for all of them. What is
-    measured is told in `llm_magics.benchmarking.latencies`. Nothing comes from the cache.
+    The models take turns, so that a machine that gets slower does so for all of them. See
+    `llm_magics.benchmarking.latencies` for the measurements. Nothing comes from the cache.
 
     Args:
-        prompts: one, or several; a short one is used if not given.
+        prompts: one, or several; by default a short one.
         models: one, or several.
-        repeat: how often each prompt is asked of each model at each load. If neither this,
-            ``requests`` nor ``seconds`` is given, 3 times, or as often as it takes for four
-            requests to each place of ``concurrency``.
-        concurrency: so many requests at once ("closed loop"), 1 if not given; of a list one
+        repeat: how often each prompt is sent to each model at each load. Without this,
+            ``requests`` and ``seconds``, 3 times, or as often as it takes for four
+            requests to each slot of ``concurrency``.
+        concurrency: so many requests at once ("closed loop"), by default 1; of a list one
             after the other ("sweep").
-        rate: so many requests a second in place of that, whether or not the service keeps up
+        rate: so many requests a second instead of that, whether or not the service keeps up
             ("open loop"); ``latency_s`` counts from when each was meant to begin. For fewer
             than 30 requests a rate of ``poisson`` arrivals is a matter of luck.
         arrival: with ``rate``, ``poisson`` or ``constant``.
-        requests: of each model at each load, in place of ``repeat``.
-        seconds: how long each model is asked at each load, in place of ``repeat``.
+        requests: of each model at each load, instead of ``repeat``.
+        seconds: how long each model is measured at each load, instead of ``repeat``.
         warmup: requests to each model that are not counted; they are in ``.warm_up``.
         distinct: begin each prompt with a mark of its own, so that no cache of prompts
             flatters.
@@ -105,7 +105,7 @@ def bench(  # noqa: PLR0913 (what can be asked)
     )
 
 
-async def abench(  # noqa: PLR0913 (what can be asked)
+async def abench(  # noqa: PLR0913 (a public function)
     prompts: str | Iterable[str] | None = None,
     models: str | Iterable[str] | None = None,
     *,
@@ -126,23 +126,23 @@ async def abench(  # noqa: PLR0913 (what can be asked)
     """
     Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
-    The models take turns, so that a machine that gets slower does so for all of them. What is
-    measured is told in `llm_magics.benchmarking.latencies`. Nothing comes from the cache.
+    The models take turns, so that a machine that gets slower does so for all of them. See
+    `llm_magics.benchmarking.latencies` for the measurements. Nothing comes from the cache.
 
     Args:
-        prompts: one, or several; a short one is used if not given.
+        prompts: one, or several; by default a short one.
         models: one, or several.
-        repeat: how often each prompt is asked of each model at each load. If neither this,
-            ``requests`` nor ``seconds`` is given, 3 times, or as often as it takes for four
-            requests to each place of ``concurrency``.
-        concurrency: so many requests at once ("closed loop"), 1 if not given; of a list one
+        repeat: how often each prompt is sent to each model at each load. Without this,
+            ``requests`` and ``seconds``, 3 times, or as often as it takes for four
+            requests to each slot of ``concurrency``.
+        concurrency: so many requests at once ("closed loop"), by default 1; of a list one
             after the other ("sweep").
-        rate: so many requests a second in place of that, whether or not the service keeps up
+        rate: so many requests a second instead of that, whether or not the service keeps up
             ("open loop"); ``latency_s`` counts from when each was meant to begin. For fewer
             than 30 requests a rate of ``poisson`` arrivals is a matter of luck.
         arrival: with ``rate``, ``poisson`` or ``constant``.
-        requests: of each model at each load, in place of ``repeat``.
-        seconds: how long each model is asked at each load, in place of ``repeat``.
+        requests: of each model at each load, instead of ``repeat``.
+        seconds: how long each model is measured at each load, instead of ``repeat``.
         warmup: requests to each model that are not counted; they are in ``.warm_up``.
         distinct: begin each prompt with a mark of its own, so that no cache of prompts
             flatters.
@@ -183,7 +183,7 @@ async def abench(  # noqa: PLR0913 (what can be asked)
     )
 
 
-def _bench_operation(  # noqa: PLR0913 (what can be asked)
+def _bench_operation(  # noqa: PLR0913 (a public function)
     prompts: str | Iterable[str] | None,
     models: str | Iterable[str] | None,
     *,
@@ -203,7 +203,7 @@ def _bench_operation(  # noqa: PLR0913 (what can be asked)
 ) -> Operation[Measurements]:
     validation.check_misspelled(parameters, bench)
     if models is None:
-        raise _no_models(prompts)
+        raise _missing_models_error(prompts)
     if seconds is not None and (requests is not None or repeat is not None):
         msg = "It is measured for so many seconds, or so many requests, and not both."
         raise UsageError(msg, hint="Leave seconds out, or requests and repeat.")
@@ -211,35 +211,39 @@ def _bench_operation(  # noqa: PLR0913 (what can be asked)
         msg = "There are so many requests, or each prompt is asked so often, and not both."
         raise UsageError(msg, hint="Leave requests out, or repeat.")
     plan = Plan(
-        validation.check_model_names(models),
-        validation.check_texts("prompts", _PROMPTS if prompts is None else prompts),
-        steps_of(concurrency, rate, arrival),
-        None if repeat is None else check_integer("repeat", repeat),
-        None if requests is None else check_integer("requests", requests),
-        None if seconds is None else validation.check_positive("seconds", seconds, "seconds"),
-        bool(distinct),
+        models=validation.check_model_names(models),
+        prompts=validation.check_texts(
+            "prompts", _DEFAULT_PROMPTS if prompts is None else prompts
+        ),
+        steps=parse_steps(concurrency, rate, arrival),
+        repeat=None if repeat is None else check_integer("repeat", repeat),
+        requests=None if requests is None else check_integer("requests", requests),
+        seconds=None
+        if seconds is None
+        else validation.check_positive("seconds", seconds, "seconds"),
+        is_distinct=bool(distinct),
         # A recording is found again by what was sent.
-        draw if draw is not None else 0 if session.tape else secrets.randbits(32),
-        system,
-        parameters,
-        secrets.randbits(32),
+        seed=draw if draw is not None else 0 if session.tape else secrets.randbits(32),
+        system=system,
+        parameters=parameters,
+        run=secrets.randbits(32),
     )
-    count = counter_of(tokenizer)
+    count = resolve_tokenizer(tokenizer)
     warm_up = check_integer("warmup", warmup, least=0)
-    calls = plan.calls()  # made in any case: slips are told of before anything is sent
+    calls = plan.calls()  # always built: mistakes are reported before anything is sent
     if not yes:
-        confirm_calls(calls, _times(plan) + warm_up / len(plan.prompts))
-    call = BenchCall(plan, Record(count), Record(count), warm_up)
+        confirm_calls(calls, _requests_per_prompt(plan) + warm_up / len(plan.prompts))
+    call = BenchCall(plan=plan, record=Record(count), before=Record(count), warm_up=warm_up)
 
     def stopped() -> Interrupted:
         msg = f"Stopped; {call.record.so_far()}."
-        return Interrupted(msg, hint=KEEP_THEM, partial=call.result(is_stopped=True))
+        return Interrupted(msg, hint=PARTIAL_HINT, partial=call.result(is_stopped=True))
 
     return Operation(call, call.result, stopped)
 
 
-def _no_models(prompts: Any) -> UsageError:
-    """Return the error for a call without ``models``; a model may stand in the prompts' place."""
+def _missing_models_error(prompts: Any) -> UsageError:
+    """Return the error for a call without ``models``; a model may be among the prompts."""
     named = [prompts] if isinstance(prompts, str) else prompts
     is_model = isinstance(named, list) and all(
         isinstance(each, str) and "/" in each and len(each.split()) == 1 for each in named
@@ -254,7 +258,7 @@ def _no_models(prompts: Any) -> UsageError:
 class BenchCall:
     """A plan on its way; ``record`` has the rows so far."""
 
-    def __init__(self, plan: Plan, record: Record, before: Record, warm_up: int) -> None:
+    def __init__(self, *, plan: Plan, record: Record, before: Record, warm_up: int) -> None:
         self.record = record
         self._plan = plan
         self._before = before
@@ -269,32 +273,37 @@ class BenchCall:
             yield Progress(f"warming up {job.model}")
             await self._before.ask(job)
         self._began = time.perf_counter()
-        with _memory_left_alone(), partial_kept(lambda: self.result(is_stopped=True)):
+        with (
+            _garbage_collection_paused(),
+            attach_partial_result(lambda: self.result(is_stopped=True)),
+        ):
             for block in self._plan.blocks():
-                async with aclosing(self._walk(block, draw)) as walked:
-                    async for _ in walked:
+                async with aclosing(self._walk(block, draw)) as finished:
+                    async for _ in finished:
                         yield self._progress(block)
 
     async def _walk(self, block: Block, draw: random.Random) -> AsyncGenerator[None, None]:
         """One block; how busy this process was meanwhile is put into its rows."""
-        asked: list[Job] = []
+        started: list[Job] = []
         cpu_s, began = time.process_time(), time.perf_counter()
         walk = block.step.run(
-            _noted(block.jobs(), asked), self.record, draw, block.seconds or math.inf
+            _record_jobs(block.jobs(), started), self.record, draw, block.seconds or math.inf
         )
         try:
-            async with aclosing(walk) as walked:
-                async for _ in walked:
+            async with aclosing(walk) as finished:
+                async for _ in finished:
                     yield
         finally:
             took_s = time.perf_counter() - began
-            self.record.note(asked, (time.process_time() - cpu_s) / took_s if took_s > 0 else None)
+            self.record.note(
+                started, (time.process_time() - cpu_s) / took_s if took_s > 0 else None
+            )
 
     def _progress(self, block: Block) -> Progress:
-        told = [f"measuring {block.model}, {block.step}"]
-        told += [f"{self.record.failed:,} failed"] if self.record.failed else []
+        parts = [f"measuring {block.model}, {block.step}"]
+        parts += [f"{self.record.failed:,} failed"] if self.record.failed else []
         return Progress(
-            " · ".join(told),
+            " · ".join(parts),
             len(self.record),
             self._plan.total,
             "requests",
@@ -305,11 +314,11 @@ class BenchCall:
         """What was measured so far; where that is not all, it is noted."""
         plan = self._plan
         about = {
-            **measure.environment(plan.models),
+            **measure.describe_environment(plan.models),
             "steps": [str(step) for step in plan.steps],
             "distinct_prompts": plan.is_distinct,
             "draw": plan.seed,
-            **measure.asked(plan.system, plan.parameters),
+            **measure.request_settings(plan.system, plan.parameters),
         }
         if not is_stopped:
             self.record.warn_of_cut()
@@ -319,7 +328,7 @@ class BenchCall:
 
 
 @contextmanager
-def _memory_left_alone() -> Iterator[None]:
+def _garbage_collection_paused() -> Iterator[None]:
     """What is in memory is not looked through for what to free: that would hold stamps up."""
     gc.collect()
     gc.freeze()
@@ -329,19 +338,19 @@ def _memory_left_alone() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _noted(jobs: Iterable[Job], asked: list[Job]) -> Iterator[Job]:
+def _record_jobs(jobs: Iterable[Job], started: list[Job]) -> Iterator[Job]:
     for job in jobs:
-        asked.append(job)
+        started.append(job)
         yield job
 
 
-def _times(plan: Plan) -> float:
-    """How often each prompt is asked of a model at most, as far as that is known."""
-    told = [plan.requests_at(step) for step in plan.steps]
-    most = sum(_in_time(step, plan) if each is None else each for each, step in zip(told, plan.steps, strict=True))  # fmt: skip
+def _requests_per_prompt(plan: Plan) -> float:
+    """Return how often each prompt is sent to a model at most, as far as that is known."""
+    counts = [plan.requests_at(step) for step in plan.steps]
+    most = sum(_requests_in_time(step, plan) if each is None else each for each, step in zip(counts, plan.steps, strict=True))  # fmt: skip
     return most / len(plan.prompts)
 
 
-def _in_time(step: Step, plan: Plan) -> float:
+def _requests_in_time(step: Step, plan: Plan) -> float:
     """About how many requests fit in the time; an answer takes a second, for want of better."""
     return (plan.seconds or 0.0) * (step.rate or step.concurrency or 1)

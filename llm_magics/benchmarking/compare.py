@@ -14,8 +14,14 @@ from llm_magics._async.sync import Operation, run_async, run_sync
 from llm_magics._util import validation
 from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import evaluation, measure
-from llm_magics.benchmarking.latencies import counter_of
-from llm_magics.benchmarking.measure import KEEP_THEM, Job, Record, partial_kept
+from llm_magics.benchmarking.analysis import MODEL_COLUMN
+from llm_magics.benchmarking.latencies import resolve_tokenizer
+from llm_magics.benchmarking.measure import (
+    PARTIAL_HINT,
+    Job,
+    Record,
+    attach_partial_result,
+)
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, UsageError
 from llm_magics.progress import Progress
@@ -25,7 +31,7 @@ from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
 
-def compare(  # noqa: PLR0913 (what can be asked)
+def compare(  # noqa: PLR0913 (a public function)
     prompts: str | Iterable[str],
     models: str | Iterable[str] | None = None,
     *,
@@ -49,8 +55,8 @@ def compare(  # noqa: PLR0913 (what can be asked)
         score: how answers are scored: ``"exact"``, ``"contains"``, ``"numeric"``,
             ``"similar"``, ``"regex"``, ``"json_valid"``, a function of the answer (and of what
             was expected), ``scorers.judge(…)``; several as a list, or by name.
-        repeat: how often each is asked.
-        concurrency: requests at once to each provider; providers are asked side by side.
+        repeat: how often each is sent.
+        concurrency: requests at once to each provider; providers run side by side.
         tokenizer: as for `lm.bench`.
         yes: do not ask about the cost.
 
@@ -83,7 +89,7 @@ def compare(  # noqa: PLR0913 (what can be asked)
     )
 
 
-async def acompare(  # noqa: PLR0913 (what can be asked)
+async def acompare(  # noqa: PLR0913 (a public function)
     prompts: str | Iterable[str],
     models: str | Iterable[str] | None = None,
     *,
@@ -107,8 +113,8 @@ async def acompare(  # noqa: PLR0913 (what can be asked)
         score: how answers are scored: ``"exact"``, ``"contains"``, ``"numeric"``,
             ``"similar"``, ``"regex"``, ``"json_valid"``, a function of the answer (and of what
             was expected), ``scorers.judge(…)``; several as a list, or by name.
-        repeat: how often each is asked.
-        concurrency: requests at once to each provider; providers are asked side by side.
+        repeat: how often each is sent.
+        concurrency: requests at once to each provider; providers run side by side.
         tokenizer: as for `lm.bench`.
         yes: do not ask about the cost.
 
@@ -141,7 +147,7 @@ async def acompare(  # noqa: PLR0913 (what can be asked)
     )
 
 
-def _compare_operation(  # noqa: PLR0913 (what can be asked)
+def _compare_operation(  # noqa: PLR0913 (a public function)
     prompts: str | Iterable[str],
     models: str | Iterable[str] | None,
     *,
@@ -161,48 +167,56 @@ def _compare_operation(  # noqa: PLR0913 (what can be asked)
         raise UsageError(
             msg, hint='Write lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"]).'
         )
-    wanted, asked = (
+    model_names, texts = (
         validation.check_model_names(models),
         validation.check_texts("prompts", prompts),
     )
-    evaluation.check(score, expected, len(wanted))
-    right = None if expected is None else evaluation.right_for(asked, expected)
+    evaluation.check_scorers(score, expected, len(model_names))
+    right = None if expected is None else evaluation.expected_by_prompt(texts, expected)
     times = check_integer("repeat", repeat)
     prompt = Prompt("", None, system, parameters, variables, is_fresh=times > 1)
-    jobs = _jobs(prompt, asked, wanted, times, right)
-    at_once, record = check_integer("concurrency", concurrency), Record(counter_of(tokenizer))
+    jobs = _build_jobs(prompt, texts, model_names, times, right)
+    at_once, record = (
+        check_integer("concurrency", concurrency),
+        Record(resolve_tokenizer(tokenizer)),
+    )
     if not yes:
-        confirm_calls(_calls_by_model(jobs))
-    about = {**measure.environment(wanted), **measure.asked(system, parameters)}
-    call = CompareCall(jobs, at_once, record, about)
+        confirm_calls(_group_calls(jobs))
+    about = {
+        **measure.describe_environment(model_names),
+        **measure.request_settings(system, parameters),
+    }
+    call = CompareCall(jobs=jobs, at_once=at_once, record=record, about=about)
 
     def result() -> Measurements:
-        return _scored(call.result(), score, yes=yes)
+        return _add_scores(call.result(), score, yes=yes)
 
     def stopped() -> Interrupted:
-        told = call.result(is_stopped=True)
-        evaluation.add_scores(told, evaluation.by_rule(score))
+        partial = call.result(is_stopped=True)
+        evaluation.add_scores(partial, evaluation.rule_scorers(score))
         msg = f"Stopped; {call.record.so_far()}."
-        return Interrupted(msg, hint=KEEP_THEM if len(told) else None, partial=told)
+        return Interrupted(msg, hint=PARTIAL_HINT if len(partial) else None, partial=partial)
 
     return Operation(call, result, stopped)
 
 
-def _scored(told: Measurements, score: Any, *, yes: bool) -> Measurements:
+def _add_scores(measurements: Measurements, score: Any, *, yes: bool) -> Measurements:
     """With scores; the answers are paid, and outlive an interrupt while they are scored."""
     try:
-        evaluation.add_scores(told, score, yes=yes)
+        evaluation.add_scores(measurements, score, yes=yes)
     except KeyboardInterrupt:
-        msg = f"Stopped while scoring; all {len(told)} answers had come."
-        raise Interrupted(msg, hint=f"{KEEP_THEM}; .scored(…) scores them", partial=told) from None
-    return told
+        msg = f"Stopped while scoring; all {len(measurements)} answers had come."
+        raise Interrupted(
+            msg, hint=f"{PARTIAL_HINT}; .scored(…) scores them", partial=measurements
+        ) from None
+    return measurements
 
 
 class CompareCall:
     """Jobs on their way, each provider's on its own; ``record`` has the rows so far."""
 
     def __init__(
-        self, jobs: Sequence[Job], at_once: int, record: Record, about: dict[str, Any]
+        self, *, jobs: Sequence[Job], at_once: int, record: Record, about: dict[str, Any]
     ) -> None:
         self.record = record
         self._jobs = jobs
@@ -218,15 +232,15 @@ class CompareCall:
         walks = [
             run_bounded(self._at_once, self.record.ask, jobs) for jobs in by_provider.values()
         ]
-        with partial_kept(lambda: self.result(is_stopped=True)):
-            async with aclosing(merge_streams(walks)) as walked:
-                async for _ in walked:
+        with attach_partial_result(lambda: self.result(is_stopped=True)):
+            async with aclosing(merge_streams(walks)) as finished:
+                async for _ in finished:
                     yield self._progress(time.perf_counter() - began)
 
     def _progress(self, elapsed_s: float) -> Progress:
         failed = self.record.failed
-        told = ["comparing", *([f"{failed:,} failed"] if failed else [])]
-        return Progress(" · ".join(told), len(self.record), len(self._jobs), "answers", elapsed_s)
+        parts = ["comparing", *([f"{failed:,} failed"] if failed else [])]
+        return Progress(" · ".join(parts), len(self.record), len(self._jobs), "answers", elapsed_s)
 
     def result(self, *, is_stopped: bool = False) -> Measurements:
         """What had come; where that is not all, it is noted."""
@@ -239,7 +253,7 @@ class CompareCall:
         return Measurements.of(rows, about)
 
 
-def _jobs(
+def _build_jobs(
     prompt: Prompt,
     texts: Sequence[str],
     models: Sequence[str],
@@ -249,20 +263,27 @@ def _jobs(
     """
     In the order of the rows.
 
-    Calls are made here, in the thread of the cell: templates run the user's own code, and what
-    is wrong is told of before anything is sent.
+    Calls are built here, in the thread of the cell: templates run the user's own code, and
+    mistakes are reported before anything is sent.
     """
     jobs = []
     for each, row, column in product(range(repeat), range(len(texts)), range(len(models))):
-        asked = replace(prompt, text=texts[row], model=models[column])
-        told: dict[str, Any] = {"repeat": each} if repeat > 1 else {}
-        told |= {"asked": models[column], "prompt": texts[row]}
-        told |= {} if right is None else {"expected": right[row]}
-        jobs.append(Job((each, row, column), asked, told, ChatCall(session, asked)))
+        model_prompt = replace(prompt, text=texts[row], model=models[column])
+        columns: dict[str, Any] = {"repeat": each} if repeat > 1 else {}
+        columns |= {MODEL_COLUMN: models[column], "prompt": texts[row]}
+        columns |= {} if right is None else {"expected": right[row]}
+        jobs.append(
+            Job(
+                position=(each, row, column),
+                prompt=model_prompt,
+                columns=columns,
+                call=ChatCall(session, model_prompt),
+            )
+        )
     return jobs
 
 
-def _calls_by_model(jobs: Sequence[Job]) -> dict[str, list[ChatCall]]:
+def _group_calls(jobs: Sequence[Job]) -> dict[str, list[ChatCall]]:
     calls: dict[str, list[ChatCall]] = {}
     for job in jobs:
         if job.call is not None:

@@ -1,4 +1,4 @@
-"""Scores put beside the answers."""
+"""Scores of answers, computed and added as columns."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ import pandas as pd
 
 from llm_magics.benchmarking import judge as judging
 from llm_magics.benchmarking import scorers
-from llm_magics.benchmarking.analysis import SCORE, occurrences, scores_of
+from llm_magics.benchmarking.analysis import SCORE_PREFIX, occurrences, score_columns
 from llm_magics.benchmarking.judge import Judge
 from llm_magics.benchmarking.scorers import Scorer
 from llm_magics.errors import LLMError, UsageError
 from llm_magics.user_code import warn
 
 
-def scorers_of(given: Any) -> list[Scorer | Judge]:
+def parse_scorers(score: Any) -> list[Scorer | Judge]:
     """
-    The scorers that were given: one or several, by name, as functions, or by column.
+    Return the scorers of ``score``: one or several, by name, as functions, or by column.
 
     Raises:
         UsageError: something is none.
     """
-    if given is None:
+    if score is None:
         return []
-    if isinstance(given, Mapping):
-        return [_one(each, str(name)) for name, each in given.items()]
-    if isinstance(given, list | tuple):
-        return _different([_one(each) for each in given])
-    return [_one(given)]
+    if isinstance(score, Mapping):
+        return [_parse_scorer(each, str(name)) for name, each in score.items()]
+    if isinstance(score, list | tuple):
+        return _make_unique([_parse_scorer(each) for each in score])
+    return [_parse_scorer(score)]
 
 
-def _different(made: list[Scorer | Judge]) -> list[Scorer | Judge]:
+def _make_unique(parsed: list[Scorer | Judge]) -> list[Scorer | Judge]:
     """Two of the same name would be one column."""
-    told: list[Scorer | Judge] = []
-    for each in made:
-        count = sum(other.name == each.name for other in made[: len(told)])
-        told.append(replace(each, name=f"{each.name}_{count + 1}") if count else each)
-    return told
+    unique: list[Scorer | Judge] = []
+    for each in parsed:
+        count = sum(other.name == each.name for other in parsed[: len(unique)])
+        unique.append(replace(each, name=f"{each.name}_{count + 1}") if count else each)
+    return unique
 
 
-def _one(given: Any, name: str | None = None) -> Scorer | Judge:
-    if given in ("judge", judging.judge):
-        given = judging.judge()
-    if isinstance(given, str):
-        given = scorers.named(given)
-    if isinstance(given, Judge):
-        return Judge(given.model, given.criteria, name or given.name)
-    if isinstance(given, Scorer):
-        return Scorer(name or given.name, given.score, given.needs_expected)
-    if given in scorers.KNOWN.values():  # scorers.exact, with its call forgotten
-        return _one(given(), name)
-    if callable(given):
-        return Scorer(name or _name_of(given), _of_two(given))
-    msg = f"A score cannot be {given!r:.60}."
+def _parse_scorer(score: Any, name: str | None = None) -> Scorer | Judge:
+    if score in ("judge", judging.judge):
+        score = judging.judge()
+    if isinstance(score, str):
+        score = scorers.named(score)
+    if isinstance(score, Judge):
+        return Judge(score.model, score.criteria, name or score.name)
+    if isinstance(score, Scorer):
+        return Scorer(name or score.name, score.score, score.needs_expected)
+    if score in scorers.SCORERS.values():  # scorers.exact, with its call forgotten
+        return _parse_scorer(score(), name)
+    if callable(score):
+        return Scorer(name or _function_name(score), _with_two_arguments(score))
+    msg = f"A score cannot be {score!r:.60}."
     raise UsageError(msg, hint='Give it a function of the answer, or a name like "exact".')
 
 
-def _name_of(function: Callable[..., Any]) -> str:
+def _function_name(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", "score")
     return name if name.isidentifier() else "function"
 
 
-def _of_two(function: Callable[..., Any]) -> scorers.Score:
+def _with_two_arguments(function: Callable[..., Any]) -> scorers.Score:
     """The function, called with what was expected where it takes that."""
     try:
         signature = inspect.signature(function)
@@ -77,7 +77,7 @@ def _of_two(function: Callable[..., Any]) -> scorers.Score:
     return function
 
 
-def expected_of(frame: pd.DataFrame, expected: Any) -> list[Any]:
+def expected_by_row(frame: pd.DataFrame, expected: Any) -> list[Any]:
     """
     What is right for each row.
 
@@ -88,18 +88,18 @@ def expected_of(frame: pd.DataFrame, expected: Any) -> list[Any]:
         return frame["expected"].tolist() if "expected" in frame else [None] * len(frame)
     prompts = list(dict.fromkeys(frame["prompt"]))
     rows = occurrences(frame)
-    asked = list(dict.fromkeys(rows))
+    keys = list(dict.fromkeys(rows))
     is_list = isinstance(expected, Iterable) and not isinstance(
         expected, str | Mapping | AbstractSet
     )
-    if is_list and len(prompts) < len(asked) == len(given := list(expected)):
-        by_row = dict(zip(asked, given, strict=True))  # a prompt was asked more than once
+    if is_list and len(prompts) < len(keys) == len(values := list(expected)):
+        by_row = dict(zip(keys, values, strict=True))  # a prompt occurs more than once
         return [by_row[row] for row in rows]
-    by_prompt = dict(zip(prompts, right_for(prompts, expected), strict=True))
+    by_prompt = dict(zip(prompts, expected_by_prompt(prompts, expected), strict=True))
     return [by_prompt[prompt] for prompt in frame["prompt"]]
 
 
-def right_for(prompts: Sequence[str], expected: Any) -> list[Any]:
+def expected_by_prompt(prompts: Sequence[str], expected: Any) -> list[Any]:
     """
     What is right for each of ``prompts``: one for all, one for each, or by prompt.
 
@@ -116,46 +116,48 @@ def right_for(prompts: Sequence[str], expected: Any) -> list[Any]:
         raise UsageError(msg, hint="Give it a list, one for each prompt.")
     if isinstance(expected, str) or not isinstance(expected, Iterable):
         return [expected] * len(prompts)
-    given = list(expected)
-    if len(given) != len(prompts):
-        msg = f"expected has {len(given):,} values, and there are {len(prompts):,} prompts."
+    values = list(expected)
+    if len(values) != len(prompts):
+        msg = f"expected has {len(values):,} values, and there are {len(prompts):,} prompts."
         raise UsageError(msg, hint="Give one for each prompt, in their order, or by prompt.")
-    return given
+    return values
 
 
 def add_scores(
     frame: pd.DataFrame, score: Any, expected: Any = None, *, yes: bool = False
 ) -> None:
     """
-    Put the columns ``score_…`` into ``frame``, behind the answers, and ``expected`` if given.
+    Put the columns ``score_…`` into ``frame``, behind the answers, and ``expected`` unless it is ``None``.
 
-    A score that cannot be made is missing, with a warning; the others are there.
+    A score that cannot be computed is missing, with a warning; the others are there.
     """
-    wanted = scorers_of(score)
-    right = expected_of(frame, expected)
+    parsed = parse_scorers(score)
+    right = expected_by_row(frame, expected)
     if expected is not None:
         frame["expected"] = pd.Series(right, index=frame.index, dtype="object")
-    for each in wanted:
+    for each in parsed:
         scores = (
-            _judged(frame, each, yes) if isinstance(each, Judge) else _scores(frame, each, right)
+            _judge_scores(frame, each, yes)
+            if isinstance(each, Judge)
+            else _rule_scores(frame, each, right)
         )
-        _put(frame, f"{SCORE}{each.name}", scores)
+        _insert_scores(frame, f"{SCORE_PREFIX}{each.name}", scores)
 
 
-def _put(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
+def _insert_scores(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
     """Behind the scores that are there, or behind the answers."""
     if name in frame:
         frame[name] = scores
         return
     columns = [str(each) for each in frame.columns]
-    before = [*scores_of(frame)] or [each for each in ("text",) if each in columns]
-    place = columns.index(before[-1]) + 1 if before else len(columns)
-    frame.insert(place, name, scores)
+    before = [*score_columns(frame)] or [each for each in ("text",) if each in columns]
+    position = columns.index(before[-1]) + 1 if before else len(columns)
+    frame.insert(position, name, scores)
 
 
-def _judged(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
+def _judge_scores(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
     try:
-        scores, agreed, silent = judging.verdicts(frame, judge, yes=yes)
+        scores, agreed, silent = judging.judge_pairs(frame, judge, yes=yes)
     except LLMError as error:
         msg = f"The answers are there, and the judge could not be asked: {error} Try .scored(…)."
         warn(msg)
@@ -167,19 +169,19 @@ def _judged(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
     return scores
 
 
-def by_rule(score: Any) -> list[Scorer]:
+def rule_scorers(score: Any) -> list[Scorer]:
     """Those of the scorers that ask nobody."""
-    return [each for each in scorers_of(score) if isinstance(each, Scorer)]
+    return [each for each in parse_scorers(score) if isinstance(each, Scorer)]
 
 
-def check(score: Any, expected: Any, models: int) -> None:
+def check_scorers(score: Any, expected: Any, models: int) -> None:
     """
-    Slips are told of before anything is sent.
+    Report mistakes before anything is sent.
 
     Raises:
         UsageError: a score is none, needs to know what is right, or has nothing to compare.
     """
-    for each in scorers_of(score):
+    for each in parse_scorers(score):
         if isinstance(each, Judge) and models < 2:
             msg = "A judge says which of two answers is better, and there is one model."
             raise UsageError(msg, hint="Name two models at least.")
@@ -188,18 +190,18 @@ def check(score: Any, expected: Any, models: int) -> None:
             raise UsageError(msg, hint="Give expected=[…], one for each prompt.")
 
 
-def _scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> list[float]:
-    told: list[float] = []
+def _rule_scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> list[float]:
+    scores: list[float] = []
     wrong: list[BaseException] = []
     unknown = 0
     for text, error, right in zip(frame["text"], frame["error"], expected, strict=True):
         if error is not None and not pd.isna(error):
-            told.append(0.0)
+            scores.append(0.0)
         elif scorer.needs_expected and is_missing(right):
             unknown += 1
-            told.append(math.nan)
+            scores.append(math.nan)
         else:
-            told.append(_score(scorer, text, right, wrong))
+            scores.append(_score_answer(scorer, text, right, wrong))
     if wrong:
         msg = (
             f"The score {scorer.name} failed for {len(wrong):,} of {len(frame):,} answers"
@@ -209,10 +211,10 @@ def _scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> list[fl
     if unknown:
         msg = f"For {unknown:,} of {len(frame):,} answers nobody said what is right: {scorer.name} is missing there."
         warn(msg)
-    return told
+    return scores
 
 
-def _score(scorer: Scorer, text: Any, right: Any, wrong: list[BaseException]) -> float:
+def _score_answer(scorer: Scorer, text: Any, right: Any, wrong: list[BaseException]) -> float:
     try:
         score = float(scorer.score(text, right))
     except (Exception, SystemExit) as failure:  # the user's own code: paid answers outlive it

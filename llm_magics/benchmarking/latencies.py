@@ -1,6 +1,5 @@
-"""How many tokens an answer has, and who says so.
-
-What is measured of one answer, each with its formula.
+"""
+Chunk timestamps, token counts and latencies of one answer, each with its formula.
 
 With *t* the times of the pieces since the request was sent (`Stamps`), *t_first* and *t_last*
 those of the first and the last piece in which the model wrote something, *t_end* that of the very
@@ -14,7 +13,7 @@ last piece, and *n* the tokens streamed, thinking included:
 | ``tpot_ms`` | (t_end - t_first) / (n - 1) | vLLM's TPOT, where its first event has words |
 | ``e2e_s`` | t_end | guidellm's request latency |
 | ``tokens_per_s`` | (n - 1) / (t_last - t_first) | aiperf's tokens/s/user |
-| ``headers_s`` | to the head of the answer: where a service answers one at a time, the wait for one's turn is in it | - |
+| ``headers_s`` | to the head of the answer: where a service answers one at a time, this includes the time in its queue | - |
 | ``latency_s`` | queue_s + connect_s + e2e_s: from the moment at which it was meant to begin | wrk2's corrected latency |
 
 ITL and TPOT go by tokens and not by pieces, of which one may hold several tokens. They, and
@@ -28,7 +27,7 @@ connection took stands in ``connect_s``, waiting before that in ``queue_s``. Loa
 (``load_s``), where an engine tells of it, is taken out of all of them.
 
 Sources: vLLM's ``benchmarks/serve.py``, guidellm's ``schemas/request_stats.py``, aiperf's
-``metrics/types``; "coordinated omission" by Gil Tene's wrk2. `presets` gives the figures as each
+``metrics/types``; "coordinated omission" by Gil Tene's wrk2. `tool_metrics` gives the figures as each
 of those tools would.
 """
 
@@ -47,10 +46,10 @@ from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.run_log import ANSWER, COUNT, SUMMARY, TOOL, WRITTEN, kinds_of
 from llm_magics.types import StreamChunk
 
-__all__ = ["ANSWER", "COUNT", "SUMMARY", "TOOL", "WRITTEN", "Stamps", "stamps_of"]
+__all__ = ["ANSWER", "COUNT", "SUMMARY", "TOOL", "WRITTEN", "ChunkTimestamps", "chunk_timestamps"]
 
 
-class Stamps(NamedTuple):
+class ChunkTimestamps(NamedTuple):
     """
     The times of an answer's pieces, as they were read off the socket.
 
@@ -66,7 +65,7 @@ class Stamps(NamedTuple):
     kinds: str = ""
 
     @classmethod
-    def kept(cls, times_s: Any, kinds: Any) -> Stamps:
+    def from_columns(cls, times_s: Any, kinds: Any) -> ChunkTimestamps:
         """As they come out of a file: of CSV a list is a text, and an empty text is missing."""
         times = json.loads(times_s) if isinstance(times_s, str) else times_s
         return cls(tuple(times), kinds if isinstance(kinds, str) else "")
@@ -78,15 +77,15 @@ class Stamps(NamedTuple):
 
     def of(self, kinds: Iterable[str]) -> list[float]:
         """The times of the pieces of these kinds."""
-        wanted = frozenset(kinds)
-        return [at for at, kind in zip(self.times_s, self.kinds, strict=True) if kind in wanted]
+        selected = frozenset(kinds)
+        return [at for at, kind in zip(self.times_s, self.kinds, strict=True) if kind in selected]
 
 
-def stamps_of(chunks: Iterable[StreamChunk]) -> Stamps:
+def chunk_timestamps(chunks: Iterable[StreamChunk]) -> ChunkTimestamps:
     """The stamps of ``chunks``, all of which have one."""
-    told = [(chunk, kind) for chunk, kind in _with_kinds(chunks) if chunk.elapsed_s is not None]
-    times = tuple(chunk.elapsed_s or 0.0 for chunk, _ in told)
-    return Stamps(times, "".join(kind for _, kind in told))
+    timed = [(chunk, kind) for chunk, kind in _with_kinds(chunks) if chunk.elapsed_s is not None]
+    times = tuple(chunk.elapsed_s or 0.0 for chunk, _ in timed)
+    return ChunkTimestamps(times, "".join(kind for _, kind in timed))
 
 
 def _with_kinds(chunks: Iterable[StreamChunk]) -> Iterable[tuple[StreamChunk, str]]:
@@ -95,10 +94,10 @@ def _with_kinds(chunks: Iterable[StreamChunk]) -> Iterable[tuple[StreamChunk, st
 
 
 # How many tokens a text has.
-Counter = Callable[[str], int]
+TokenCounter = Callable[[str], int]
 
 
-class Tokens(NamedTuple):
+class TokenCounts(NamedTuple):
     """
     Of one call.
 
@@ -114,21 +113,23 @@ class Tokens(NamedTuple):
     source: str | None
 
 
-def tokens_of(response: Response, stamps: Stamps, count: Counter | None) -> Tokens:
+def count_tokens(
+    response: Response, stamps: ChunkTimestamps, count: TokenCounter | None
+) -> TokenCounts:
     """The service's count; else the tokenizer's; else that of the pieces."""
     usage = response.usage
     if usage.output_tokens is not None:
-        return Tokens(usage.input_tokens, usage.output_tokens, "service")
+        return TokenCounts(usage.input_tokens, usage.output_tokens, "service")
     if count is not None:
-        asked = "\n".join(message.content for message in response.messages)
-        read = count(asked) if usage.input_tokens is None else usage.input_tokens
-        return Tokens(read, count(response.reasoning + response.text), "tokenizer")
+        prompt_text = "\n".join(message.content for message in response.messages)
+        read = count(prompt_text) if usage.input_tokens is None else usage.input_tokens
+        return TokenCounts(read, count(response.reasoning + response.text), "tokenizer")
     if not stamps.times_s:
-        return Tokens(usage.input_tokens, None, None)
-    return Tokens(usage.input_tokens, len(stamps.of(WRITTEN)), "pieces")
+        return TokenCounts(usage.input_tokens, None, None)
+    return TokenCounts(usage.input_tokens, len(stamps.of(WRITTEN)), "pieces")
 
 
-def counter_of(tokenizer: Any) -> Counter | None:
+def resolve_tokenizer(tokenizer: Any) -> TokenCounter | None:
     """
     How ``tokenizer`` counts.
 
@@ -142,7 +143,7 @@ def counter_of(tokenizer: Any) -> Counter | None:
     if tokenizer is None:
         return None
     if isinstance(tokenizer, str | Path):
-        tokenizer = _loaded(str(tokenizer))
+        tokenizer = _load_tokenizer(str(tokenizer))
     encode = getattr(tokenizer, "encode", tokenizer)
     if not callable(encode):
         msg = f"tokenizer cannot be {tokenizer!r:.60}."
@@ -156,7 +157,7 @@ def counter_of(tokenizer: Any) -> Counter | None:
 
 
 @cache
-def _loaded(name: str) -> Any:
+def _load_tokenizer(name: str) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -170,7 +171,7 @@ def _loaded(name: str) -> Any:
         raise UsageError(msg, hint="Give it a tokenizer.json, or a function.") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latencies:
     """Of one answer, by the formulas above; ``None`` where there is nothing to measure."""
 
@@ -182,15 +183,15 @@ class Latencies:
     tokens_per_s: float | None = None
 
 
-def latencies_of(
-    stamps: Stamps, tokens: int | None, load_s: float = 0.0, hidden: int | None = 0
+def compute_latencies(
+    stamps: ChunkTimestamps, tokens: int | None, load_s: float = 0.0, unstreamed: int | None = 0
 ) -> Latencies:
     """
     What ``stamps`` and so many output ``tokens`` make; of a clock that went back, nothing.
 
     Args:
         load_s: seconds of loading that the engine tells of, within the first of the times.
-        hidden: how many of the tokens were not streamed; ``None`` if some, and nobody knows.
+        unstreamed: how many of the tokens were not streamed; ``None`` if some, and nobody knows.
     """
     if not stamps.times_s or not stamps.is_forward:
         return Latencies()
@@ -198,10 +199,10 @@ def latencies_of(
     end = stamps.times_s[-1]
     if not written:
         return Latencies(e2e_s=end - load_s)
-    streamed = stamps.of(WRITTEN - {SUMMARY}) if hidden else written
+    streamed = stamps.of(WRITTEN - {SUMMARY}) if unstreamed else written
     first, last = (streamed[0], streamed[-1]) if streamed else (0.0, 0.0)
     answered = stamps.of((ANSWER, TOOL))
-    steps = 0 if hidden is None else (tokens or 0) - hidden - 1
+    steps = 0 if unstreamed is None else (tokens or 0) - unstreamed - 1
     took = last - first
     return Latencies(
         ttft_s=written[0] - load_s,

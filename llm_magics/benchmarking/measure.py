@@ -1,4 +1,4 @@
-"""One call as a row: the columns of ``lm.runs()`` that tell of an answer, and what else was seen."""
+"""One measured call as a row, the record of all calls of a run, and its environment."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm_magics.benchmarking.latencies import (
-    Counter,
+    ChunkTimestamps,
     Latencies,
-    Stamps,
-    latencies_of,
-    stamps_of,
-    tokens_of,
+    TokenCounter,
+    chunk_timestamps,
+    compute_latencies,
+    count_tokens,
 )
 from llm_magics.errors import BudgetError, EmptyAnswerError, LLMError
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
@@ -35,19 +35,21 @@ from llm_magics.types import StreamChunk
 from llm_magics.user_code import warn
 from llm_magics.wire.finish_reasons import is_cut
 
-CACHED = "an earlier answer, given again: it has no times"
-VIRTUAL = "on a clock of its own: its times stand beside no others, and it has no throughput"
-BACKWARDS = "the clock went back while it came: it has no times"
+CACHED_NOTE = "an earlier answer, given again: it has no times"
+VIRTUAL_CLOCK_NOTE = (
+    "on a clock of its own: its times stand beside no others, and it has no throughput"
+)
+CLOCK_WENT_BACK_NOTE = "the clock went back while it came: it has no times"
 
 
-@dataclass(frozen=True)
-class Answered:
+@dataclass(frozen=True, kw_only=True)
+class MeasuredCall:
     """
-    What came of one call.
+    The result of one call.
 
     Attributes:
-        model: whom was asked, as it was said.
-        response: the answer, or as much of it as came.
+        model: as the caller named it.
+        response: the answer, or as much of it as was received.
         chunks: its pieces.
         error: why it failed, if it did.
         timing: what it took on the network.
@@ -65,9 +67,9 @@ class Answered:
     intended: float = 0.0
     done: float | None = None
 
-    def row(self, zero: float, count: Counter | None = None) -> dict[str, Any]:
+    def row(self, zero: float, count: TokenCounter | None = None) -> dict[str, Any]:
         """Its columns; times of the clock count from ``zero``."""
-        stamps = stamps_of(self.chunks)
+        stamps = chunk_timestamps(self.chunks)
         return {
             **self._answer(stamps, count),
             **self._wire(stamps, zero),
@@ -75,20 +77,20 @@ class Answered:
             "kinds": stamps.kinds,
         }
 
-    def answer(self, count: Counter | None = None) -> dict[str, Any]:
-        """The columns of the answer and its figures, by the formulas of `definitions`."""
-        return self._answer(stamps_of(self.chunks), count)
+    def answer(self, count: TokenCounter | None = None) -> dict[str, Any]:
+        """The columns of the answer and its figures, by the formulas of `latencies`."""
+        return self._answer(chunk_timestamps(self.chunks), count)
 
-    def _answer(self, stamps: Stamps, count: Counter | None) -> dict[str, Any]:
+    def _answer(self, stamps: ChunkTimestamps, count: TokenCounter | None) -> dict[str, Any]:
         response = self.response
         provider, _, name = (response.model or self.model).partition("/")
-        tokens = tokens_of(response, stamps, count)
+        tokens = count_tokens(response, stamps, count)
         times = Latencies()
         if not response.cached:
             # What was counted here is what was streamed.
-            is_told = tokens.source == "service"
-            hidden = hidden_tokens(self.chunks, response.usage) if is_told else 0
-            times = latencies_of(stamps, tokens.written, self._load_within_s, hidden)
+            is_reported = tokens.source == "service"
+            unstreamed = hidden_tokens(self.chunks, response.usage) if is_reported else 0
+            times = compute_latencies(stamps, tokens.written, self._load_within_s, unstreamed)
         return {
             "provider": provider,
             "model": name,
@@ -106,11 +108,11 @@ class Answered:
             "retries": response.retries,
             "fallback_from": ", ".join(response.fallback_from) or None,
             "finish_reason": response.finish_reason if self.error is None else "error",
-            "error": told(self.error),
+            "error": error_text(self.error),
             "note": self._note(stamps),
         }
 
-    def _wire(self, stamps: Stamps, zero: float) -> dict[str, Any]:
+    def _wire(self, stamps: ChunkTimestamps, zero: float) -> dict[str, Any]:
         """
         When it was meant to begin, was sent and ended; and its bytes.
 
@@ -138,25 +140,25 @@ class Answered:
 
     @property
     def _load_within_s(self) -> float:
-        """Of the loading, what lies within the times: the engine's own, told with the answer."""
+        """The part of loading that lies within the times: what the engine reports with the answer."""
         timings = next((each.timings for each in reversed(self.chunks) if each.timings), None)
         return (timings.load_s if timings else None) or 0.0
 
-    def _note(self, stamps: Stamps) -> str | None:
+    def _note(self, stamps: ChunkTimestamps) -> str | None:
         if self.response.cached:
-            return CACHED
+            return CACHED_NOTE
         if self._is_virtual(stamps):
-            return VIRTUAL
-        return None if stamps.is_forward else BACKWARDS
+            return VIRTUAL_CLOCK_NOTE
+        return None if stamps.is_forward else CLOCK_WENT_BACK_NOTE
 
-    def _is_virtual(self, stamps: Stamps) -> bool:
+    def _is_virtual(self, stamps: ChunkTimestamps) -> bool:
         """Whether it says that it took longer than it did: no real clock does, but by a trifle."""
         if self.done is None or not stamps.times_s:
             return False
         return stamps.times_s[-1] > 1.05 * (self.done - self.began) + 0.005
 
 
-def told(error: Exception | None) -> str | None:
+def error_text(error: Exception | None) -> str | None:
     """An error as it stands in a row."""
     return None if error is None else redact(f"{type(error).__name__}: {error}")
 
@@ -189,33 +191,33 @@ COLUMN_TYPES: dict[str, str] = {
 }
 
 
-KEEP_THEM = "They are in the exception: import sys; runs = sys.last_value.partial"
+PARTIAL_HINT = "They are in the exception: import sys; runs = sys.last_value.partial"
 
 
 @contextmanager
-def partial_kept(so_far: Callable[[], Any]) -> Generator[None, None, None]:
-    """When the budget is spent inside, the error has what came before it in ``partial``."""
+def attach_partial_result(so_far: Callable[[], Any]) -> Generator[None, None, None]:
+    """When the budget is spent inside, give the error the results so far as ``partial``."""
     try:
         yield
     except BudgetError as error:
         vars(error)["partial"] = so_far()
-        error.hint = f"{error.hint or ''} {KEEP_THEM}".strip()
+        error.hint = f"{error.hint or ''} {PARTIAL_HINT}".strip()
         raise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """
-    A prompt to be asked.
+    A prompt to be sent.
 
     Attributes:
-        place: where its row stands among all of them.
-        prompt: what is asked.
+        position: of its row among all rows.
+        prompt: to be sent.
         columns: what stands in its row before all others; the prompt, as the user gave it.
-        call: the call, where it had to be made beforehand.
+        call: the call, where it had to be built before.
     """
 
-    place: tuple[int, ...]
+    position: tuple[int, ...]
     prompt: Prompt
     columns: dict[str, Any]
     call: ChatCall | None = None
@@ -227,9 +229,9 @@ class Job:
 
 
 class Record:
-    """The rows of what was asked so far, in the order in which they were meant."""
+    """The rows of the calls so far, in the order of their positions."""
 
-    def __init__(self, count: Counter | None = None) -> None:
+    def __init__(self, count: TokenCounter | None = None) -> None:
         """Count tokens by ``count`` where a service does not."""
         self.zero = time.perf_counter()
         self._count = count
@@ -245,7 +247,7 @@ class Record:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """All of them."""
-        return [self._rows[place] for place in sorted(self._rows)]
+        return [self._rows[position] for position in sorted(self._rows)]
 
     @property
     def answered(self) -> list[dict[str, Any]]:
@@ -254,10 +256,10 @@ class Record:
 
     def so_far(self) -> str:
         """How much of it has come, in words."""
-        whole = sum(row["finish_reason"] != INTERRUPTED for row in self.answered)
-        part = len(self.answered) - whole
-        told = f"{whole:,} answer{'s' * (whole != 1)} had come"
-        return f"{told} whole, and {part:,} in part" if part else told
+        complete = sum(row["finish_reason"] != INTERRUPTED for row in self.answered)
+        part = len(self.answered) - complete
+        text = f"{complete:,} answer{'s' * (complete != 1)} had come"
+        return f"{text} whole, and {part:,} in part" if part else text
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -265,7 +267,7 @@ class Record:
     def note(self, jobs: Iterable[Job], client_cpu: float | None) -> None:
         """Put how busy this process was into the rows of ``jobs`` that went over the network."""
         for job in jobs:
-            row = self._rows.get(job.place)
+            row = self._rows.get(job.position)
             if row is not None:
                 row["client_cpu"] = client_cpu if row["headers_s"] is not None else None
 
@@ -298,26 +300,26 @@ class Record:
         finally:
             REQUEST_TIMING.set(None)
             response = call.response() if call else Response("", job.model)
-            answered = Answered(
-                job.model,
-                replace(response, finish_reason=INTERRUPTED) if is_stopped else response,
-                tuple(call.chunks) if call else (),
-                error,
-                timing,
-                began,
-                began if intended is None else intended,
-                time.perf_counter(),
+            answered = MeasuredCall(
+                model=job.model,
+                response=replace(response, finish_reason=INTERRUPTED) if is_stopped else response,
+                chunks=tuple(call.chunks) if call else (),
+                error=error,
+                timing=timing,
+                began=began,
+                intended=began if intended is None else intended,
+                done=time.perf_counter(),
             )
             self.failed += error is not None
             self._cut += error is None and call is not None and call.is_cut_unasked
-            self._rows[job.place] = {**job.columns, **answered.row(self.zero, self._count)}
+            self._rows[job.position] = {**job.columns, **answered.row(self.zero, self._count)}
 
 
 # What answers are read with, and what runs models here.
-_LIBRARIES = ("httpx", "pandas", "xllamacpp", "torch", "transformers")
+_REPORTED_LIBRARIES = ("httpx", "pandas", "xllamacpp", "torch", "transformers")
 
 
-def environment(models: Iterable[str]) -> dict[str, Any]:
+def describe_environment(models: Iterable[str]) -> dict[str, Any]:
     """When, with what, and where: texts and numbers only, and no key."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -326,15 +328,15 @@ def environment(models: Iterable[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
-        "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "libraries": {name: found for name in _REPORTED_LIBRARIES if (found := _version(name))},
         "services": {name: _address(name) for name in sorted({*map(_provider, models)}) if name},
     }
 
 
-def asked(system: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def request_settings(system: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What was the same for all requests."""
-    told = {name: repr(value) for name, value in parameters.items()}
-    return {"system": system, "parameters": told}
+    values = {name: repr(value) for name, value in parameters.items()}
+    return {"system": system, "parameters": values}
 
 
 def _version(name: str) -> str | None:

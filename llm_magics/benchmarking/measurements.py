@@ -1,4 +1,4 @@
-"""Measurements as a DataFrame: one row a request, with what one wants to know of them a call away."""
+"""`Measurements`: a DataFrame with one row a request, and methods that summarise and draw it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from llm_magics.benchmarking.tool_metrics import Tool
 
-# All stamps of an answer: they are kept, and not shown.
-_STAMPS = ["times_s", "kinds"]
-_NEEDED = ("asked", "prompt", "error")
-_SUMMED = ("cached", "retries", "cost_usd", "output_tokens")
+# All timestamps of an answer, which are stored and not displayed.
+_TIMESTAMP_COLUMNS = ["times_s", "kinds"]
+_REQUIRED_COLUMNS = (analysis.MODEL_COLUMN, "prompt", "error")
+_SUMMARY_COLUMNS = ("cached", "retries", "cost_usd", "output_tokens")
 
 
 class Measurements(pd.DataFrame):
@@ -31,15 +31,15 @@ class Measurements(pd.DataFrame):
     What ``lm.bench`` and ``lm.compare`` give: a DataFrame with one row a request.
 
     All of pandas works, ``to_parquet`` and ``to_csv`` included; what is cut out of it
-    (``runs[runs.asked == "p/m"]``) can be summed up like the whole; ``asked`` is a model as it
+    (``runs[runs.asked == "p/m"]``) can be summed up like all of it; ``asked`` is a model as it
     was named. Throughput is that of the rows that are there. Read from a file again it is
     ``lm.Measurements(pd.read_parquet(…))``; of CSV ``attrs`` are lost, which tell when, where, with
-    what versions and parameters it was measured. The columns are told of in
+    what versions and parameters it was measured. The columns are described in
     `llm_magics.benchmarking.latencies`.
     """
 
-    def __init__(self, data: Any = None, *args: Any, **given: Any) -> None:
-        super().__init__(data, *args, **given)  # type: ignore[call-arg]
+    def __init__(self, data: Any = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(data, *args, **kwargs)  # type: ignore[call-arg]
         if isinstance(data, pd.DataFrame):  # pandas leaves behind what was noted with it
             self.attrs = data.attrs
 
@@ -55,20 +55,20 @@ class Measurements(pd.DataFrame):
         before: Iterable[Mapping[str, Any]] = (),
     ) -> Measurements:
         """Made of ``rows``; ``before`` are those of the warm-up, which do not count."""
-        made = cls(list(rows))
-        made = made[
-            [name for name in made if name not in _STAMPS]
-            + [name for name in _STAMPS if name in made]
+        frame = cls(list(rows))
+        frame = frame[
+            [name for name in frame if name not in _TIMESTAMP_COLUMNS]
+            + [name for name in _TIMESTAMP_COLUMNS if name in frame]
         ]
-        types = {name: kind for name, kind in COLUMN_TYPES.items() if name in made}
-        made = made.astype(types)
+        types = {name: kind for name, kind in COLUMN_TYPES.items() if name in frame}
+        frame = frame.astype(types)
         empty = [
-            name for name in ("rate", "concurrency") if name in made and made[name].isna().all()
+            name for name in ("rate", "concurrency") if name in frame and frame[name].isna().all()
         ]
-        made = made.drop(columns=empty)
-        made.attrs.update(about)
-        made.attrs["warm_up"] = [_plain(row) for row in before]
-        return made
+        frame = frame.drop(columns=empty)
+        frame.attrs.update(about)
+        frame.attrs["warm_up"] = [_without_timestamps(row) for row in before]
+        return frame
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -92,7 +92,9 @@ class Measurements(pd.DataFrame):
         measured itself, and not the service. Of fewer than 100 requests a 99th percentile is
         little more than the slowest.
         """
-        return summaries.summary(self._whole(*_SUMMED), _share(confidence))
+        return summaries.summary(
+            self._checked_frame(*_SUMMARY_COLUMNS), _check_confidence(confidence)
+        )
 
     def differences(
         self, by: str | None = None, *, baseline: str | None = None, confidence: float = 0.95
@@ -101,7 +103,7 @@ class Measurements(pd.DataFrame):
         Which model is better, pair by pair, over the same prompts.
 
         Args:
-            by: a score or a measurement (``exact``, ``e2e_s``); the first score if not given,
+            by: a score or a measurement (``exact``, ``e2e_s``); by default the first score,
                 else ``e2e_s``. An answer that failed scores 0, and has no time.
             baseline: compare all others with this model only.
             confidence: of the interval, and of the verdict.
@@ -116,11 +118,13 @@ class Measurements(pd.DataFrame):
         Raises:
             UsageError: there is no such measurement or model; scipy is not installed.
         """
-        return analysis.differences(self._whole(), by, baseline, _share(confidence))
+        return analysis.differences(
+            self._checked_frame(), by, baseline, _check_confidence(confidence)
+        )
 
     def wins(self, by: str | None = None) -> pd.DataFrame:
         """The share of prompts on which the row's model beats the column's; a tie is half."""
-        return analysis.win_matrix(self._whole(), by)
+        return analysis.win_matrix(self._checked_frame(), by)
 
     def scored(self, score: Any, expected: Any = None, *, yes: bool = False) -> Measurements:
         """
@@ -129,15 +133,15 @@ class Measurements(pd.DataFrame):
         Args:
             score: see `llm_magics.benchmarking.scorers`.
             expected: what is right: one for all, one a prompt in their order, or by prompt;
-                the column ``expected`` if not given.
+                by default the column ``expected``.
             yes: do not ask about what a judge costs.
         """
-        frame = self._whole("text")
+        frame = self._checked_frame("text")
         known = expected if expected is not None else frame.get("expected")
-        evaluation.check(score, known, frame["asked"].nunique())
-        made = self.copy()
-        evaluation.add_scores(made, score, expected, yes=yes)
-        return made
+        evaluation.check_scorers(score, known, frame[analysis.MODEL_COLUMN].nunique())
+        scored = self.copy()
+        evaluation.add_scores(scored, score, expected, yes=yes)
+        return scored
 
     def as_measured_by(self, tool: Tool) -> pd.DataFrame:
         """
@@ -145,7 +149,7 @@ class Measurements(pd.DataFrame):
 
         One row a model and load, its columns named as that tool names them.
         """
-        return tool_metrics.reported(self._whole(*_STAMPS), tool)
+        return tool_metrics.report_as(self._checked_frame(*_TIMESTAMP_COLUMNS), tool)
 
     def metrics(self) -> dict[str, float]:
         """All numbers of the summary by ``model/figure``, as ``mlflow.log_metrics`` takes them."""
@@ -158,9 +162,11 @@ class Measurements(pd.DataFrame):
         Args:
             path: a file to write it to.
         """
-        text = reporting.report(self._whole(), self.summary(), self.attrs, self.differences)
+        text = reporting.report(
+            self._checked_frame(), self.summary(), self.attrs, self.differences
+        )
         if path is not None:
-            reporting.write(text, path)
+            reporting.write_report(text, path)
         return text
 
     def plot_load(self) -> Figure:
@@ -173,55 +179,55 @@ class Measurements(pd.DataFrame):
         """How a measurement is spread: the share of requests at or below each value."""
         from llm_magics.benchmarking import plots
 
-        return plots.latency(self._whole(), by)
+        return plots.latency(self._checked_frame(), by)
 
     def plot_frontier(self, quality: str | None = None, cost: str | None = None) -> Figure:
         """
         Quality against cost; on the frontier are those that no other beats in both.
 
         Args:
-            quality: a score, the first if not given.
+            quality: a score, by default the first.
             cost: ``cost_usd`` if it is known, else ``e2e_s``, or another measurement.
         """
         from llm_magics.benchmarking import plots
 
-        return plots.frontier(self._whole(), quality, cost)
+        return plots.frontier(self._checked_frame(), quality, cost)
 
     def plot_wins(self, by: str | None = None) -> Figure:
         """Which model beats which, and how often."""
         from llm_magics.benchmarking import plots
 
-        return plots.wins(self.wins(by), analysis.column_to_compare(self._whole(), by))
+        return plots.wins(self.wins(by), analysis.column_to_compare(self._checked_frame(), by))
 
-    def _whole(self, *more: str) -> pd.DataFrame:
-        """What all figures are made of; or an error that says what is missing."""
+    def _checked_frame(self, *more: str) -> pd.DataFrame:
+        """Return the plain frame that all figures read; raise an error that names what is missing."""
         if not len(self):
             msg = "There are no measurements in it."
             hint = "Measure some; of one model they are runs[runs.asked == 'provider/name']."
             raise UsageError(msg, hint=hint)
-        missing = [name for name in (*_NEEDED, *more) if name not in self]
+        missing = [name for name in (*_REQUIRED_COLUMNS, *more) if name not in self]
         if missing:
             msg = f"The column {missing[0]} is missing."
             raise UsageError(msg, hint="Take what lm.bench or lm.compare gave, with its columns.")
         return self.frame
 
     def _repr_html_(self) -> str | None:
-        html = self._shown()._repr_html_()  # type: ignore[operator]
+        html = self._displayed()._repr_html_()  # type: ignore[operator]
         return None if html is None else typesetting.sanitize_table(escape_controls(html))
 
     def __repr__(self) -> str:
-        return escape_controls(repr(self._shown()))
+        return escape_controls(repr(self._displayed()))
 
-    def _shown(self) -> pd.DataFrame:
-        return self.frame.drop(columns=[name for name in _STAMPS if name in self])
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a row can be kept as JSON beside a frame."""
-    return {name: value for name, value in row.items() if name not in _STAMPS}
+    def _displayed(self) -> pd.DataFrame:
+        return self.frame.drop(columns=[name for name in _TIMESTAMP_COLUMNS if name in self])
 
 
-def _share(confidence: Any) -> float:
+def _without_timestamps(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a row that can be stored as JSON beside a frame."""
+    return {name: value for name, value in row.items() if name not in _TIMESTAMP_COLUMNS}
+
+
+def _check_confidence(confidence: Any) -> float:
     is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
     if not is_number or not 0 < confidence < 1:
         msg = f"confidence cannot be {confidence!r:.60}."

@@ -12,15 +12,16 @@ from llm_magics._util import plotting
 from llm_magics._util.plotting import COLOURS, GREY, SHAPES, empty_figure
 from llm_magics._util.statistics import mean_interval
 from llm_magics.benchmarking.analysis import (
-    LOAD,
-    SCORE,
+    LOAD_COLUMNS,
+    MODEL_COLUMN,
+    SCORE_PREFIX,
     column_to_compare,
+    counted_values,
     is_better_higher,
-    is_whole,
-    items,
-    scores_of,
-    several_loads,
-    values_of,
+    is_complete,
+    item_keys,
+    score_columns,
+    varying_loads,
 )
 from llm_magics.errors import UsageError
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _DASHES = ("-", "--", "-.", ":")
 
 
-def empty(
+def new_figure(
     columns: int = 1, *, width: float = 7.0, height: float = 4.0
 ) -> tuple[Figure, list[Axes]]:
     """
@@ -46,11 +47,11 @@ def empty(
     figure = empty_figure(width, height)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for ax in axes:
-        _grey(ax)
+        _style_axes(ax)
     return figure, list(axes)
 
 
-def _grey(ax: Axes) -> None:
+def _style_axes(ax: Axes) -> None:
     ax.patch.set_alpha(0)
     ax.tick_params(colors=GREY, labelsize="small", which="both")
     for name, spine in ax.spines.items():
@@ -59,7 +60,7 @@ def _grey(ax: Axes) -> None:
     ax.grid(visible=True, color=GREY, alpha=0.25, linewidth=0.6)
 
 
-def line_of(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     """How the group ``number`` is drawn: by colour, and by dashes and marks for those who see grey."""
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -85,29 +86,33 @@ def legend(ax: Axes, names: Sequence[str], handles: Sequence[Any]) -> None:
     plotting.legend(ax, names, handles, loc="upper left", anchor=(1.0, 1.0))
 
 
-def points(frame: pd.DataFrame, quality: str | None, cost: str | None) -> pd.DataFrame:
+def frontier_points(frame: pd.DataFrame, quality: str | None, cost: str | None) -> pd.DataFrame:
     """
     A row a model: mean ``quality`` with its interval, mean ``cost``, and whether it is on the frontier.
 
     On the frontier is who has no other that is at least as good and at most as dear, and
     better in one of the two.
     """
-    if quality is None and not scores_of(frame):
+    if quality is None and not score_columns(frame):
         msg = "The answers have no score."
         raise UsageError(msg, hint='Score them: runs.scored("exact", expected=[…]).')
-    good = column_to_compare(frame, quality)
-    dear = column_to_compare(frame, cost or _known_cost(frame))
+    quality_column = column_to_compare(frame, quality)
+    cost_column = column_to_compare(frame, cost or _default_cost_column(frame))
     rows = []
-    for name, group in frame.groupby("asked", sort=False):
-        by_prompt = values_of(group, good).groupby(items(group)).mean()
+    for name, group in frame.groupby(MODEL_COLUMN, sort=False):
+        by_prompt = counted_values(group, quality_column).groupby(item_keys(group)).mean()
         interval = mean_interval(by_prompt)
-        rows.append((name, _mean(by_prompt), *interval, _mean_cost(group, dear)))
-    told = pd.DataFrame(rows, columns=["model", good, "low", "high", dear]).set_index("model")
-    told["frontier"] = [_is_best(told, name, good, dear) for name in told.index]
-    return told
+        rows.append((name, _mean(by_prompt), *interval, _mean_cost(group, cost_column)))
+    table = pd.DataFrame(
+        rows, columns=["model", quality_column, "low", "high", cost_column]
+    ).set_index("model")
+    table["frontier"] = [
+        _is_on_frontier(table, name, quality_column, cost_column) for name in table.index
+    ]
+    return table
 
 
-def _known_cost(frame: pd.DataFrame) -> str:
+def _default_cost_column(frame: pd.DataFrame) -> str:
     spent = frame["cost_usd"]
     return "cost_usd" if spent.notna().any() and (spent.fillna(0) > 0).any() else "e2e_s"
 
@@ -117,20 +122,20 @@ def _mean(values: Any) -> float:
     return float(known.mean()) if len(known) else math.nan
 
 
-def _mean_cost(group: pd.DataFrame, dear: str) -> float:
+def _mean_cost(group: pd.DataFrame, cost_column: str) -> float:
     """Return the mean of what an answer takes; unknown where the cost of one is not known."""
-    values = values_of(group, dear)
-    return math.nan if dear == "cost_usd" and values.isna().any() else _mean(values)
+    values = counted_values(group, cost_column)
+    return math.nan if cost_column == "cost_usd" and values.isna().any() else _mean(values)
 
 
-def _is_best(told: pd.DataFrame, name: Any, good: str, dear: str) -> bool:
-    up, down = _sign(good), -_sign(dear)
-    mine, cost = told.loc[name, good] * up, told.loc[name, dear] * down
+def _is_on_frontier(table: pd.DataFrame, name: Any, quality_column: str, cost_column: str) -> bool:
+    up, down = _sign(quality_column), -_sign(cost_column)
+    mine, cost = table.loc[name, quality_column] * up, table.loc[name, cost_column] * down
     if math.isnan(mine) or math.isnan(cost):
         return False
-    others = told.drop(index=name)
-    as_good, as_cheap = others[good] * up >= mine, others[dear] * down <= cost
-    better = (others[good] * up > mine) | (others[dear] * down < cost)
+    others = table.drop(index=name)
+    as_good, as_cheap = others[quality_column] * up >= mine, others[cost_column] * down <= cost
+    better = (others[quality_column] * up > mine) | (others[cost_column] * down < cost)
     return not bool((as_good & as_cheap & better).any())
 
 
@@ -140,28 +145,35 @@ def _sign(column: str) -> int:
 
 def frontier(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figure:
     """Each model a point with the interval of its quality; the frontier a line."""
-    told = points(frame, quality, cost)
-    good, dear = str(told.columns[0]), str(told.columns[3])
-    drawn, (ax,) = empty()
-    best = told[told["frontier"]].sort_values(dear)
-    ax.plot(best[dear], best[good], color=GREY, linewidth=1, linestyle="--", zorder=1)
-    for number, (name, row) in enumerate(told.iterrows()):
-        style = line_of(number)
+    table = frontier_points(frame, quality, cost)
+    quality_column, cost_column = str(table.columns[0]), str(table.columns[3])
+    drawn, (ax,) = new_figure()
+    best = table[table["frontier"]].sort_values(cost_column)
+    ax.plot(
+        best[cost_column], best[quality_column], color=GREY, linewidth=1, linestyle="--", zorder=1
+    )
+    for number, (name, row) in enumerate(table.iterrows()):
+        style = line_style(number)
         if not math.isnan(row["low"]):
-            ax.plot([row[dear]] * 2, [row["low"], row["high"]], color=style["color"], linewidth=1)
+            ax.plot(
+                [row[cost_column]] * 2,
+                [row["low"], row["high"]],
+                color=style["color"],
+                linewidth=1,
+            )
         ax.plot(
-            [row[dear]],
-            [row[good]],
+            [row[cost_column]],
+            [row[quality_column]],
             marker=style["marker"],
             color=style["color"],
             markersize=9 if row["frontier"] else 6,
             fillstyle="full" if row["frontier"] else "none",
             linestyle="none",
         )
-        is_right = row[dear] > told[dear].mean()
+        is_right = row[cost_column] > table[cost_column].mean()
         ax.annotate(
             f"{name} " if is_right else f" {name}",
-            (row[dear], row[good]),
+            (row[cost_column], row[quality_column]),
             xytext=(-6 if is_right else 6, 4),
             textcoords="offset points",
             ha="right" if is_right else "left",
@@ -170,32 +182,35 @@ def frontier(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figu
             parse_math=False,
         )
     ax.margins(0.15)
-    if good.startswith(SCORE) and told[good].between(0, 1).all():
+    if quality_column.startswith(SCORE_PREFIX) and table[quality_column].between(0, 1).all():
         ax.set_ylim(-0.04, 1.04)
     label(
-        ax, x=f"{dear}, mean", y=f"{good.removeprefix(SCORE)}, mean", title="up is better, left is cheaper; filled, on the line: no other is better in both"
+        ax, x=f"{cost_column}, mean", y=f"{quality_column.removeprefix(SCORE_PREFIX)}, mean", title="up is better, left is cheaper; filled, on the line: no other is better in both"
     )  # fmt: skip
     return drawn
 
 
-_TOLD = {"concurrency": "at once", "rate": "a second"}
+_LOAD_UNITS = {"concurrency": "at once", "rate": "a second"}
 # More loads than these beside each other cannot be read.
-_MOST_LOADS = 6
+_MAX_LOADS = 6
 
 
 def latency(frame: pd.DataFrame, by: str) -> Figure:
     """The share of requests at or below each value: a line for each model, axes for each load."""
     column = column_to_compare(frame, by)
-    whole = frame[is_whole(frame) & frame[column].notna()]
-    if not len(whole):
+    complete = frame[is_complete(frame) & frame[column].notna()]
+    if not len(complete):
         msg = f"No request has a {column}."
         raise UsageError(msg, hint="Answers from a cache or a recording have no times.")
-    parts = _by_load(whole)
-    drawn, axes = empty(len(parts), width=max(7.0, 3.2 * len(parts) + 1.5))
-    models = list(dict.fromkeys(whole["asked"]))
+    parts = _split_by_load(complete)
+    drawn, axes = new_figure(len(parts), width=max(7.0, 3.2 * len(parts) + 1.5))
+    models = list(dict.fromkeys(complete[MODEL_COLUMN]))
     handles: list[Any] = []
     for ax, (load, part) in zip(axes, parts, strict=True):
-        handles = [_line(ax, part, model, column, number) for number, model in enumerate(models)]
+        handles = [
+            _draw_distribution(ax, part, model, column, number)
+            for number, model in enumerate(models)
+        ]
         ax.set_ylim(0, 1.02)
         y = "share of requests, at or below" if ax is axes[0] else ""
         label(ax, x=column, y=y, title=f"{column}, {len(part):,} requests{load}")
@@ -206,23 +221,23 @@ def latency(frame: pd.DataFrame, by: str) -> Figure:
     return drawn
 
 
-def _by_load(whole: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    loads = several_loads(whole)
+def _split_by_load(complete: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    loads = varying_loads(complete)
     if not loads:
-        return [("", whole)]
+        return [("", complete)]
     name = loads[0]
-    parts = [(f", {load:g} {_TOLD[name]}", part) for load, part in whole.groupby(name)]
-    if len(parts) > _MOST_LOADS:
-        msg = f"There are {len(parts)} loads, and no more than {_MOST_LOADS} can be seen at once."
+    parts = [(f", {load:g} {_LOAD_UNITS[name]}", part) for load, part in complete.groupby(name)]
+    if len(parts) > _MAX_LOADS:
+        msg = f"There are {len(parts)} loads, and no more than {_MAX_LOADS} can be seen at once."
         raise UsageError(msg, hint=f"Draw some: runs[runs.{name} <= 8].plot_latency()")
     return parts
 
 
-def _line(ax: Axes, part: pd.DataFrame, model: str, column: str, number: int) -> Any:
-    values = np.sort(part.loc[part["asked"] == model, column].to_numpy("float64"))
+def _draw_distribution(ax: Axes, part: pd.DataFrame, model: str, column: str, number: int) -> Any:
+    values = np.sort(part.loc[part[MODEL_COLUMN] == model, column].to_numpy("float64"))
     shares = np.arange(1, len(values) + 1) / max(1, len(values))
     steps = np.repeat(np.concatenate([[0.0], shares]), 2)[1:-1]
-    style = {**line_of(number), "markevery": max(1, len(values) // 2)}
+    style = {**line_style(number), "markevery": max(1, len(values) // 2)}
     return ax.plot(np.repeat(values, 2), steps if len(values) else [], **style)[0]
 
 
@@ -231,15 +246,15 @@ _LOAD_LINES = {"concurrency": "requests at once", "rate": "requests a second"}
 
 def load(summary: pd.DataFrame) -> Figure:
     """Of a summary with several loads: the median with its 90th percentile, and tokens a second."""
-    load = next((name for name in LOAD if name in summary.index.names), None)
+    load = next((name for name in LOAD_COLUMNS if name in summary.index.names), None)
     if load is None:
         msg = "The load was the same for all requests."
         raise UsageError(msg, hint="Measure with concurrency=[1, 4, 16], or rate=[1, 2, 4].")
-    drawn, (first, speed) = empty(2, width=9.5)
+    drawn, (first, speed) = new_figure(2, width=9.5)
     names, handles = [], []
     for number, (name, group) in enumerate(summary.groupby(level="model", sort=False)):
         at = group.index.get_level_values(load).astype(float).to_numpy()
-        style = line_of(number)
+        style = line_style(number)
         first.fill_between(
             at, group["ttft_s"], group["ttft_s_p90"], color=style["color"], alpha=0.15, linewidth=0
         )
@@ -262,22 +277,25 @@ def wins(shares: pd.DataFrame, column: str) -> Figure:
         msg = "There is one model only."
         raise UsageError(msg, hint="Compare two at least.")
     size = 1.2 + 0.9 * len(shares)
-    drawn, (ax,) = empty(width=size + 2.2, height=size)
+    drawn, (ax,) = new_figure(width=size + 2.2, height=size)
     ax.grid(visible=False)
     # Blue in colour, from light to dark in grey: read by the number in either.
     ax.imshow(shares.to_numpy("float64"), cmap="Blues", vmin=0, vmax=1, alpha=0.85)
     for row, name in enumerate(shares.index):
-        for place, other in enumerate(shares.columns):
+        for position, other in enumerate(shares.columns):
             value = float(shares.loc[name, other])
             if not math.isnan(value):
                 ink = "white" if value > 0.55 else "#202020"
-                ax.text(place, row, f"{value:.0%}", ha="center", va="center", color=ink)
+                ax.text(position, row, f"{value:.0%}", ha="center", va="center", color=ink)
     ticks = range(len(shares))
     for text in (
         *ax.set_xticks(ticks, [str(name) for name in shares.columns], rotation=30, ha="right"),
         *ax.set_yticks(ticks, [str(name) for name in shares.index]),
     ):
-        for told in (text.label1, text.label2):
-            told.set_parse_math(False)
-    label(ax, title=f"{column.removeprefix(SCORE)}: share of prompts that the row wins, ties half")
+        for tick_label in (text.label1, text.label2):
+            tick_label.set_parse_math(False)
+    label(
+        ax,
+        title=f"{column.removeprefix(SCORE_PREFIX)}: share of prompts that the row wins, ties half",
+    )
     return drawn

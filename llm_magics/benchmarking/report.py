@@ -1,4 +1,4 @@
-"""A report to be read by people, and figures to be kept by MLflow."""
+"""A report in Markdown, and metrics for MLflow."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 import pandas as pd
 
-from llm_magics.benchmarking.analysis import SCORE, items, scores_of
+from llm_magics.benchmarking.analysis import MODEL_COLUMN, SCORE_PREFIX, item_keys, score_columns
 from llm_magics.errors import UsageError
 
 # Of the many columns of a summary, those that a report shows.
-_SHOWN = ["requests", "failed", "cached", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "latency_s_p90", "tokens_per_s", "throughput_tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
+_SUMMARY_COLUMNS = ["requests", "failed", "cached", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "latency_s_p90", "tokens_per_s", "throughput_tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
 
 # More verdicts than these are read in their tables.
-_MOST_LINES = 12
+_MAX_VERDICT_LINES = 12
 
 # A client that was busy so long measured itself.
-_BUSY = 0.8
+_BUSY_CLIENT_SHARE = 0.8
 
 
 def metrics(summary: pd.DataFrame) -> dict[str, float]:
     """Every number by ``model/figure``; names are of what MLflow takes."""
-    told: dict[str, float] = {}
+    result: dict[str, float] = {}
     for key, row in summary.iterrows():
-        name = _key(key, summary.index.names[1:])
+        name = _row_label(key, summary.index.names[1:])
         for figure, value in row.items():
             if not pd.isna(value) and not math.isinf(float(value)):
                 legal = re.sub(r"[^\w\-. /]", "_", f"{name}/{figure}")
-                told[legal] = float(value)
-    return told
+                result[legal] = float(value)
+    return result
 
 
 def report(
@@ -42,24 +42,27 @@ def report(
     differences: Callable[[str], pd.DataFrame],
 ) -> str:
     """See `Measurements.report`."""
-    compared = _compared(runs, differences)
+    compared = _compute_differences(runs, differences)
     parts = [
-        f"# {'Models compared' if len(set(runs['asked'])) > 1 else 'A model measured'}",
-        _count(runs, about),
-        *_in_short(compared),
+        f"# {'Models compared' if len(set(runs[MODEL_COLUMN])) > 1 else 'A model measured'}",
+        _count_line(runs, about),
+        *_verdict_lines(compared),
         *_remarks(runs, summary, about),
-        *_scores(summary),
+        *_quality_section(summary),
         "## Speed and cost",
-        markdown(_figures(summary)),
-        *(f"## Differences in {name}\n\n{_table(told)}" for name, told in compared.items()),
+        markdown(_speed_table(summary)),
+        *(
+            f"## Differences in {name}\n\n{_difference_table(table)}"
+            for name, table in compared.items()
+        ),
         "## How it was measured",
         _DEFINITIONS,
-        _about(about),
+        _about_lines(about),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def write(text: str, path: Any) -> None:
+def write_report(text: str, path: Any) -> None:
     """
     Keep ``text`` in a file.
 
@@ -85,69 +88,73 @@ _DEFINITIONS = (
 )
 
 
-def _count(runs: pd.DataFrame, about: Mapping[Any, Any]) -> str:
-    told = [
-        _many(len(runs), "request"),
-        _many(items(runs).nunique(), "prompt"),
-        _many(runs["asked"].nunique(), "model"),
+def _count_line(runs: pd.DataFrame, about: Mapping[Any, Any]) -> str:
+    parts = [
+        _pluralize(len(runs), "request"),
+        _pluralize(item_keys(runs).nunique(), "prompt"),
+        _pluralize(runs[MODEL_COLUMN].nunique(), "model"),
     ]
     stopped = f" It was stopped {about['stopped']}." if about.get("stopped") else ""
-    return f"{', '.join(told)}; {about.get('time', 'at an unknown time')}.{stopped}"
+    return f"{', '.join(parts)}; {about.get('time', 'at an unknown time')}.{stopped}"
 
 
-def _many(count: int, what: str) -> str:
+def _pluralize(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _figures(summary: pd.DataFrame) -> pd.DataFrame:
-    shown = summary[[name for name in _SHOWN if name in summary]]
-    return shown.dropna(axis=1, how="all").reset_index()
+def _speed_table(summary: pd.DataFrame) -> pd.DataFrame:
+    columns = summary[[name for name in _SUMMARY_COLUMNS if name in summary]]
+    return columns.dropna(axis=1, how="all").reset_index()
 
 
-def _scores(summary: pd.DataFrame) -> list[str]:
-    names = [name for name in scores_of(summary) if not name.endswith(("_low", "_high"))]
+def _quality_section(summary: pd.DataFrame) -> list[str]:
+    names = [name for name in score_columns(summary) if not name.endswith(("_low", "_high"))]
     if not names:
         return []
-    told = pd.DataFrame(index=summary.index)
+    table = pd.DataFrame(index=summary.index)
     for name in names:
-        told[name.removeprefix(SCORE)] = [
+        table[name.removeprefix(SCORE_PREFIX)] = [
             f"{mean:.3g}" if math.isnan(low) else f"{mean:.3g} ({low:.3g} to {high:.3g})"
             for mean, low, high in summary[[name, f"{name}_low", f"{name}_high"]].to_numpy()
         ]
-    return ["## Quality", "Means over prompts, with 95 % intervals.", markdown(told.reset_index())]
+    return [
+        "## Quality",
+        "Means over prompts, with 95 % intervals.",
+        markdown(table.reset_index()),
+    ]
 
 
 def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]) -> list[str]:
     """What one must know before the figures are believed."""
-    told = []
+    remarks = []
     failed = summary[summary["failed"] > 0]
     for key, row in failed.iterrows():
-        told.append(
-            f"{_key(key)} failed {int(row['failed'])} of {int(row['requests'])} requests; they score 0,"
+        remarks.append(
+            f"{_row_label(key)} failed {int(row['failed'])} of {int(row['requests'])} requests; they score 0,"
             " and count in no time."
         )
     if (summary["cached"] > 0).any():
-        told.append(
+        remarks.append(
             f"{int(summary['cached'].sum())} answers came from a cache or a recording: they have no times."
         )
-    told_by = runs.get("tokens_from", pd.Series(dtype="object"))
-    sources = sorted({*told_by.dropna()} - {"service"})
+    counted_by = runs.get("tokens_from", pd.Series(dtype="object"))
+    sources = sorted({*counted_by.dropna()} - {"service"})
     if sources:
-        told.append(f"Some tokens were counted by {' and '.join(sources)}, not by the service.")
-    if "client_cpu" in summary and (summary["client_cpu"] > _BUSY).any():
-        told.append(
+        remarks.append(f"Some tokens were counted by {' and '.join(sources)}, not by the service.")
+    if "client_cpu" in summary and (summary["client_cpu"] > _BUSY_CLIENT_SHARE).any():
+        remarks.append(
             f"This process was busy {summary['client_cpu'].max():.0%} of a core: it may have been the"
             " bottleneck, and not the service."
         )
     for name, agreed in about.get("judges", {}).items():
         if not math.isnan(agreed):
-            told.append(f"{name} said the same in both orders for {agreed:.0%} of the pairs.")
-    told += _of_prompts(runs) + _of_waiting(summary)
-    return ["\n".join(f"- {each}" for each in told)] if told else []
+            remarks.append(f"{name} said the same in both orders for {agreed:.0%} of the pairs.")
+    remarks += _prompt_cache_remarks(runs) + _queue_remarks(summary)
+    return ["\n".join(f"- {each}" for each in remarks)] if remarks else []
 
 
-def _of_prompts(runs: pd.DataFrame) -> list[str]:
-    """What a service kept of prompts that were made distinct: templates before them."""
+def _prompt_cache_remarks(runs: pd.DataFrame) -> list[str]:
+    """Return a remark on prompt tokens that a service had cached, such as those of templates."""
     if "cached_tokens" not in runs:
         return []
     cached, read = runs["cached_tokens"].sum(), runs["input_tokens"].sum()
@@ -156,96 +163,101 @@ def _of_prompts(runs: pd.DataFrame) -> list[str]:
     return [f"{cached / read:.0%} of the prompts' tokens came from a service's own cache."]
 
 
-def _of_waiting(summary: pd.DataFrame) -> list[str]:
-    """Where a limit of this side held requests up, so that the load was not what was asked for."""
+def _queue_remarks(summary: pd.DataFrame) -> list[str]:
+    """Return remarks on limits of this side that delayed requests, so that the load was lower."""
     if "queue_s" not in summary:
         return []
     late = summary[summary["queue_s"] > summary["e2e_s"] / 2]
     return [
-        f"Requests to {_key(key)} waited {row['queue_s']:.2g} s here before they were sent: a limit of"
+        f"Requests to {_row_label(key)} waited {row['queue_s']:.2g} s here before they were sent: a limit of"
         " this side (concurrency of the provider, a rate) was lower than the load."
         for key, row in late.iterrows()
     ]
 
 
-def _compared(
+def _compute_differences(
     runs: pd.DataFrame, differences: Callable[[str], pd.DataFrame]
 ) -> dict[str, pd.DataFrame | str]:
     """By each score, or by time; where there is no test, why."""
-    if runs["asked"].nunique() < 2:
+    if runs[MODEL_COLUMN].nunique() < 2:
         return {}
-    told: dict[str, pd.DataFrame | str] = {}
-    for column in scores_of(runs) or ["e2e_s"]:
-        name = column.removeprefix(SCORE)
+    result: dict[str, pd.DataFrame | str] = {}
+    for column in score_columns(runs) or ["e2e_s"]:
+        name = column.removeprefix(SCORE_PREFIX)
         try:
-            told[name] = differences(column)
+            result[name] = differences(column)
         except UsageError as error:  # scipy is an extra; a report goes without
-            told[name] = f"Differences were not tested: {error} {error.hint}"
-    return told
+            result[name] = f"Differences were not tested: {error} {error.hint}"
+    return result
 
 
-def _table(told: pd.DataFrame | str) -> str:
-    if isinstance(told, str):
-        return told
+def _difference_table(table: pd.DataFrame | str) -> str:
+    if isinstance(table, str):
+        return table
     names = ["concurrency", "rate", "model", "other", "n", "difference", "low", "high", "test", "p_corrected", "verdict"]  # fmt: skip
-    return markdown(told[[name for name in names if name in told]])
+    return markdown(table[[name for name in names if name in table]])
 
 
-def _in_short(compared: Mapping[str, pd.DataFrame | str]) -> list[str]:
+def _verdict_lines(compared: Mapping[str, pd.DataFrame | str]) -> list[str]:
     """What the tests say, a line each; what they do not is in the tables."""
     lines = [
-        f"- {name}{_load(row)}: {_cell(row['model'])} and {_cell(row['other'])}: {_cell(row['verdict'])}"
-        for name, told in compared.items()
-        if not isinstance(told, str)
-        for _, row in told.iterrows()
+        f"- {name}{_load_label(row)}: {_markdown_cell(row['model'])} and {_markdown_cell(row['other'])}: {_markdown_cell(row['verdict'])}"
+        for name, table in compared.items()
+        if not isinstance(table, str)
+        for _, row in table.iterrows()
     ]
-    return ["\n".join(lines)] if 0 < len(lines) <= _MOST_LINES else []
+    return ["\n".join(lines)] if 0 < len(lines) <= _MAX_VERDICT_LINES else []
 
 
-def _load(row: Any) -> str:
+def _load_label(row: Any) -> str:
     loads = [f"{name} {row[name]:g}" for name in ("concurrency", "rate") if name in row]
     return f" at {' '.join(loads)}" if loads else ""
 
 
-def _about(attrs: Mapping[Any, Any]) -> str:
-    told = [
-        f"- {str(name).replace('_', ' ')}: {_value(value)}"
+def _about_lines(attrs: Mapping[Any, Any]) -> str:
+    lines = [
+        f"- {str(name).replace('_', ' ')}: {_format_value(value)}"
         for name, value in attrs.items()
         if name not in ("warm_up", "judges", "stopped") and value not in ({}, [], None)
     ]
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_value(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {_format_value(each)}" for name, each in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_value, value))
+        return ", ".join(map(_format_value, value))
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _key(key: Any, loads: Sequence[Any] = ("",)) -> str:
+def _row_label(key: Any, loads: Sequence[Any] = ("",)) -> str:
     if not isinstance(key, tuple):
         return str(key)
-    told = [f"{name} {value:g}".strip() for name, value in zip(loads, key[1:], strict=False)]
-    return " at ".join([str(key[0]), *told]) if loads == ("",) else " ".join([str(key[0]), *told])
+    parts = [f"{name} {value:g}".strip() for name, value in zip(loads, key[1:], strict=False)]
+    return (
+        " at ".join([str(key[0]), *parts]) if loads == ("",) else " ".join([str(key[0]), *parts])
+    )
 
 
 def markdown(frame: pd.DataFrame) -> str:
     """``frame`` as a table; what is in it cannot break out of its cell."""
-    lines = [_line(map(_cell, frame.columns)), _line(["---"] * len(frame.columns))]
-    lines += [_line(map(_cell, row)) for row in frame.itertuples(index=False)]
+    lines = [
+        _markdown_row(map(_markdown_cell, frame.columns)),
+        _markdown_row(["---"] * len(frame.columns)),
+    ]
+    lines += [_markdown_row(map(_markdown_cell, row)) for row in frame.itertuples(index=False)]
     return "\n".join(lines)
 
 
-def _line(cells: Any) -> str:
+def _markdown_row(cells: Any) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _cell(value: Any) -> str:
+def _markdown_cell(value: Any) -> str:
     if pd.isna(value):
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    for sign, told in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("[", "\\[")):
-        text = text.replace(sign, told)
+    for sign, escape in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("[", "\\[")):
+        text = text.replace(sign, escape)
     return " ".join(text.split())

@@ -6,7 +6,7 @@ Whether an answer is right, as a number: 1 is right, 0 is wrong.
     lm.compare(prompts, models, score=lambda answer: len(answer) < 100)
 
 A scorer is any function of the answer, or of the answer and what was expected, to a number or a
-truth. Those here have a name, by which they can be given too, and by which their column is called:
+truth. Those here have a name, which can be passed instead, and which is in the name of their column:
 ``score_exact``. An answer that failed scores 0: none is no right one.
 """
 
@@ -57,7 +57,7 @@ def exact(*, ignore_case: bool = True) -> Scorer:
     """The answer is what was expected, but for space around it and a full stop at its end."""
 
     def score(answer: str, expected: Any) -> bool:
-        return _plain(answer, ignore_case) == _plain(expected, ignore_case)
+        return _normalize(answer, ignore_case) == _normalize(expected, ignore_case)
 
     return Scorer("exact", score, needs_expected=True)
 
@@ -93,17 +93,17 @@ def json_valid() -> Scorer:
     """There is a JSON value in the answer, be it in a fenced block."""
 
     def score(answer: str, _: Any) -> bool:
-        return _has(lambda: parse_json(answer))
+        return _succeeds(lambda: parse_json(answer))
 
     return Scorer("json_valid", score)
 
 
 def fits(schema: Any) -> Scorer:
     """The answer's JSON fits ``schema``: a pydantic class, a JSON schema, or fields in short."""
-    wanted = parse_schema(schema)
+    parsed_schema = parse_schema(schema)
 
     def score(answer: str, _: Any) -> bool:
-        return _has(lambda: validate_answer(parse_json(answer), wanted))
+        return _succeeds(lambda: validate_answer(parse_json(answer), parsed_schema))
 
     return Scorer("fits", score)
 
@@ -112,13 +112,13 @@ def numeric(*, rel: float = 1e-6, abs: float = 1e-9) -> Scorer:  # noqa: A002 (a
     """The last number in the answer is the one expected, to a share ``rel`` or to ``abs``."""
 
     def score(answer: str, expected: Any) -> bool:
-        found, wanted = _numbers(answer), _numbers(str(expected))
-        if not wanted:
+        found, expected_numbers = _find_numbers(answer), _find_numbers(str(expected))
+        if not expected_numbers:
             msg = f"{expected!r:.40} is no number"
             raise ValueError(msg)
         if not found:
             return False
-        return _is_close(found[-1], wanted[-1], rel, abs)
+        return _is_close(found[-1], expected_numbers[-1], rel, abs)
 
     return Scorer("numeric", score, needs_expected=True)
 
@@ -138,7 +138,7 @@ def similar(model: str | None = None) -> Scorer:
     return Scorer("similar", score, needs_expected=True)
 
 
-KNOWN: dict[str, Callable[[], Scorer]] = {
+SCORERS: dict[str, Callable[[], Scorer]] = {
     "exact": exact,
     "contains": contains,
     "regex": regex,
@@ -155,20 +155,20 @@ def named(name: str) -> Scorer:
     Raises:
         UsageError: there is none.
     """
-    if name not in KNOWN:
+    if name not in SCORERS:
         msg = f"There is no score {name!r:.60}."
-        raise UsageError(msg, hint=nearest(name, [*KNOWN, "judge"]))
-    return KNOWN[name]()
+        raise UsageError(msg, hint=nearest(name, [*SCORERS, "judge"]))
+    return SCORERS[name]()
 
 
-def _plain(value: Any, ignore_case: bool) -> str:
-    if isinstance(value, float) and value.is_integer():  # whole numbers, in a column with gaps
+def _normalize(value: Any, ignore_case: bool) -> str:
+    if isinstance(value, float) and value.is_integer():  # integers, in a column with gaps
         value = int(value)
     text = " ".join(str(value).split()).removesuffix(".")
     return text.casefold() if ignore_case else text
 
 
-def _has(find: Callable[[], Any]) -> bool:
+def _succeeds(find: Callable[[], Any]) -> bool:
     try:
         find()
     except ParseError:
@@ -182,9 +182,9 @@ _NUMBER = re.compile(
 )
 
 
-def _numbers(text: str) -> list[float]:
-    told = (match.replace(",", "").replace("−", "-") for match in _NUMBER.findall(text))
-    return [float(each) for each in told if re.search(r"\d", each) and _is_number(each)]
+def _find_numbers(text: str) -> list[float]:
+    candidates = (match.replace(",", "").replace("−", "-") for match in _NUMBER.findall(text))
+    return [float(each) for each in candidates if re.search(r"\d", each) and _is_number(each)]
 
 
 def _is_number(text: str) -> bool:

@@ -1,5 +1,5 @@
 """
-What other tools would report of the same stamps, by their own formulas and names.
+What other tools would report of the same timestamps, by their own formulas and names.
 
 | tool | TTFT | ITL | TPOT | E2E |
 |---|---|---|---|---|
@@ -22,14 +22,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from llm_magics.benchmarking.analysis import LOAD, is_whole
-from llm_magics.benchmarking.latencies import ANSWER, COUNT, TOOL, WRITTEN, Stamps
+from llm_magics.benchmarking.analysis import LOAD_COLUMNS, MODEL_COLUMN, is_complete
+from llm_magics.benchmarking.latencies import ANSWER, COUNT, TOOL, WRITTEN, ChunkTimestamps
 from llm_magics.errors import UsageError
 
 Tool = Literal["vllm", "guidellm", "aiperf"]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Reading:
     """What a tool measures of one request, in milliseconds, or several gaps of it."""
 
@@ -41,7 +41,7 @@ class Reading:
     more: dict[str, float] = field(default_factory=dict)
 
 
-def vllm(stamps: Stamps, tokens: int) -> Reading | None:
+def vllm(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
     """By vLLM; ``None`` where it would call the request failed."""
     events = stamps.of(kind for kind in set(stamps.kinds) if kind != COUNT)
     if not events:
@@ -49,26 +49,26 @@ def vllm(stamps: Stamps, tokens: int) -> Reading | None:
     ttft, end = events[0], events[-1]
     tpot = (end - ttft) / (tokens - 1) * 1000 if tokens > 1 else None
     gaps = [(after - before) * 1000 for before, after in pairwise(events)]
-    return Reading(ttft * 1000, end * 1000, gaps, tpot)
+    return Reading(ttft=ttft * 1000, e2e=end * 1000, itl=gaps, tpot=tpot)
 
 
-def guidellm(stamps: Stamps, tokens: int) -> Reading | None:
+def guidellm(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
     """By guidellm."""
     written, answered = stamps.of(WRITTEN), stamps.of((ANSWER, TOOL))
     if not written:
         return None
     first, last = written[0], written[-1]
     return Reading(
-        first * 1000,
-        stamps.times_s[-1] * 1000,
-        [(last - first) / (tokens - 1) * 1000] if tokens > 1 else [],
-        last / tokens * 1000 if tokens else None,
-        answered[0] * 1000 if answered else None,
-        {"e2e_s": stamps.times_s[-1]},
+        ttft=first * 1000,
+        e2e=stamps.times_s[-1] * 1000,
+        itl=[(last - first) / (tokens - 1) * 1000] if tokens > 1 else [],
+        tpot=last / tokens * 1000 if tokens else None,
+        ttft_answer=answered[0] * 1000 if answered else None,
+        more={"e2e_s": stamps.times_s[-1]},
     )
 
 
-def aiperf(stamps: Stamps, tokens: int) -> Reading | None:
+def aiperf(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
     """By aiperf."""
     written, answered = stamps.of(WRITTEN), stamps.of((ANSWER, TOOL))
     if not written:
@@ -76,22 +76,22 @@ def aiperf(stamps: Stamps, tokens: int) -> Reading | None:
     first, last = written[0], written[-1]
     itl = (last - first) / (tokens - 1) * 1000 if tokens > 1 else None
     return Reading(
-        first * 1000,
-        last * 1000,
-        [] if itl is None else [itl],
-        None,
-        answered[0] * 1000 if answered else None,
-        {"output_token_throughput_per_user": 1000 / itl} if itl else {},
+        ttft=first * 1000,
+        e2e=last * 1000,
+        itl=[] if itl is None else [itl],
+        tpot=None,
+        ttft_answer=answered[0] * 1000 if answered else None,
+        more={"output_token_throughput_per_user": 1000 / itl} if itl else {},
     )
 
 
-_READERS: dict[str, Callable[[Stamps, int], Reading | None]] = {
+_READERS: dict[str, Callable[[ChunkTimestamps, int], Reading | None]] = {
     "vllm": vllm,
     "guidellm": guidellm,
     "aiperf": aiperf,
 }
 # What a tool calls what: of each the mean, the median and the 99th percentile.
-_NAMES: dict[str, dict[str, str]] = {
+_METRIC_NAMES: dict[str, dict[str, str]] = {
     "vllm": {"ttft": "ttft_ms", "tpot": "tpot_ms", "itl": "itl_ms", "e2e": "e2el_ms"},
     "guidellm": {
         "ttft": "time_to_first_token_ms",
@@ -110,46 +110,46 @@ _NAMES: dict[str, dict[str, str]] = {
 }
 
 
-def reported(frame: pd.DataFrame, tool: Tool) -> pd.DataFrame:
+def report_as(frame: pd.DataFrame, tool: Tool) -> pd.DataFrame:
     """See `Measurements.as_measured_by`."""
     if tool not in get_args(Tool):
         msg = f"There is no tool {tool!r:.60}."
         raise UsageError(msg, hint=f"Use one of {', '.join(get_args(Tool))}.")
-    keys = ["asked", *(name for name in LOAD if name in frame)]
+    keys = [MODEL_COLUMN, *(name for name in LOAD_COLUMNS if name in frame)]
     rows = []
     for values, group in frame.groupby(keys, sort=False, dropna=False):
-        rows.append({**dict(zip(keys, values, strict=True)), **_report(group, tool)})
-    return pd.DataFrame(rows).rename(columns={"asked": "model"}).set_index("model")
+        rows.append({**dict(zip(keys, values, strict=True)), **_report_group(group, tool)})
+    return pd.DataFrame(rows).rename(columns={MODEL_COLUMN: "model"}).set_index("model")
 
 
-def _report(group: pd.DataFrame, tool: Tool) -> dict[str, Any]:
+def _report_group(group: pd.DataFrame, tool: Tool) -> dict[str, Any]:
     readings = []
-    whole = group[is_whole(group) & ~group["cached"].astype(bool)]
+    complete = group[is_complete(group) & ~group["cached"].astype(bool)]
     for times, kinds, written in zip(
-        whole["times_s"], whole["kinds"], whole["output_tokens"], strict=True
+        complete["times_s"], complete["kinds"], complete["output_tokens"], strict=True
     ):
-        stamps, tokens = Stamps.kept(times, kinds), written
+        stamps, tokens = ChunkTimestamps.from_columns(times, kinds), written
         readings.append(_READERS[tool](stamps, 0 if pd.isna(tokens) else int(tokens)))
     known = [each for each in readings if each is not None]
-    told: dict[str, Any] = {
+    row: dict[str, Any] = {
         "completed": len(known),
         "failed": int(group["error"].notna().sum()) + len(readings) - len(known),
     }
-    for what, name in _NAMES[tool].items():
-        values = _values(known, what)
-        told |= _figures(values, name, tool)
-    return told
+    for what, name in _METRIC_NAMES[tool].items():
+        values = _metric_values(known, what)
+        row |= _metric_summary(values, name, tool)
+    return row
 
 
-def _values(readings: Sequence[Reading], what: str) -> list[float]:
-    told: list[float] = []
+def _metric_values(readings: Sequence[Reading], what: str) -> list[float]:
+    result: list[float] = []
     for each in readings:
         value = each.more.get(what) if what in each.more else getattr(each, what, None)
-        told += [] if value is None else value if isinstance(value, list) else [value]
-    return told
+        result += [] if value is None else value if isinstance(value, list) else [value]
+    return result
 
 
-def _figures(values: list[float], name: str, tool: Tool) -> dict[str, float]:
+def _metric_summary(values: list[float], name: str, tool: Tool) -> dict[str, float]:
     if not values:  # vLLM reports 0 for what it has not seen; others nothing
         values = [0.0] if tool == "vllm" else [float("nan")]
     p50, p99 = np.percentile(values, [50, 99])

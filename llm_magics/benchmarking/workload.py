@@ -1,6 +1,5 @@
-"""Which requests a benchmark makes, and in which order.
-
-How a service is loaded: so many requests at once, or so many a second.
+"""
+The requests of a benchmark, their order, and the load: so many at once, or so many a second.
 
 In a *closed loop* a request begins when another has ended, so that ``concurrency`` are under way
 at every moment: a slow answer holds the next one up. In an *open loop* they begin at their times,
@@ -23,6 +22,7 @@ from typing import Any, Literal, get_args
 
 from llm_magics._async.concurrency import run_bounded
 from llm_magics._util.validation import check_integer, check_positive
+from llm_magics.benchmarking.analysis import MODEL_COLUMN
 from llm_magics.benchmarking.measure import Job, Record
 from llm_magics.errors import UsageError
 from llm_magics.runtime.chat import ChatCall
@@ -30,12 +30,12 @@ from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
 
-def mark_of(key: str) -> str:
+def make_mark(key: str) -> str:
     """A short mark, another for each ``key``."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def marked(prompt: str, mark: str) -> str:
+def add_mark(prompt: str, mark: str) -> str:
     """
     ``prompt`` with ``mark`` before it.
 
@@ -47,9 +47,9 @@ def marked(prompt: str, mark: str) -> str:
 
 Arrival = Literal["constant", "poisson"]
 
-# The first ones of a closed loop begin so far apart: begun in one moment they would wait for this
-# process, one after the other, and be measured as slow.
-_APART_S = 0.004
+# Seconds between the first requests of a closed loop: if they began in one moment, this process
+# would delay them, one after the other, and they would be measured as slow.
+_RAMP_INTERVAL_S = 0.004
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,19 @@ class Step:
         draw: random.Random,
         seconds: float = math.inf,
     ) -> AsyncGenerator[None, None]:
-        """Have ``jobs`` asked at this load, none begun after ``seconds``; yields when one is done."""
+        """Send ``jobs`` at this load, none begun after ``seconds``; yields when one is done."""
         if self.rate is None:
-            walk = _closed(_in_time(jobs, seconds), record, self.concurrency or 1)
+            walk = _run_closed_loop(_take_within(jobs, seconds), record, self.concurrency or 1)
         else:
-            times = arrivals(self.rate, self.arrival, draw)
-            walk = _open(jobs, record, takewhile(lambda at: at < seconds, times))
-        async with aclosing(walk) as walked:
-            async for _ in walked:
+            times = arrival_times(self.rate, self.arrival, draw)
+            walk = _run_open_loop(jobs, record, takewhile(lambda at: at < seconds, times))
+        async with aclosing(walk) as finished:
+            async for _ in finished:
                 yield
 
 
-def _in_time(jobs: Iterable[Job], seconds: float) -> Iterator[Job]:
-    """The jobs that are asked for within so many seconds; none is taken and left."""
+def _take_within(jobs: Iterable[Job], seconds: float) -> Iterator[Job]:
+    """Yield the jobs that are requested within so many seconds; none is taken and left."""
     ends, left = time.perf_counter() + seconds, iter(jobs)
     while time.perf_counter() < ends:
         try:
@@ -102,31 +102,31 @@ def _in_time(jobs: Iterable[Job], seconds: float) -> Iterator[Job]:
             return
 
 
-def steps_of(concurrency: Any, rate: Any, arrival: Any) -> list[Step]:
+def parse_steps(concurrency: Any, rate: Any, arrival: Any) -> list[Step]:
     """
-    The loads that were asked for, one after the other ("sweep").
+    Return the requested loads, one after the other ("sweep").
 
     Raises:
-        UsageError: both kinds were asked for, or a number is none.
+        UsageError: both kinds were requested, or a number is invalid.
     """
     if arrival not in get_args(Arrival):
         msg = f"arrival cannot be {arrival!r:.60}."
         raise UsageError(msg, hint='Give it "poisson" or "constant".')
     if rate is None:
-        at_once = [1] if concurrency is None else _several(concurrency)
+        at_once = [1] if concurrency is None else _as_nonempty_list(concurrency)
         return [Step(check_integer("concurrency", each)) for each in at_once]
     if concurrency is not None:
         msg = "Requests begin so many at once, or so many a second, and not both."
         raise UsageError(msg, hint="Leave concurrency out, or rate.")
     return [
         Step(rate=check_positive("rate", each, "requests a second"), arrival=arrival)
-        for each in _several(rate)
+        for each in _as_nonempty_list(rate)
     ]
 
 
-def _several(given: Any) -> Sequence[Any]:
+def _as_nonempty_list(value: Any) -> Sequence[Any]:
     several = (
-        list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+        list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     )
     if not several:
         msg = "There is no load to measure at: the list is empty."
@@ -134,7 +134,7 @@ def _several(given: Any) -> Sequence[Any]:
     return several
 
 
-def arrivals(rate: float, arrival: Arrival, draw: random.Random) -> Iterator[float]:
+def arrival_times(rate: float, arrival: Arrival, draw: random.Random) -> Iterator[float]:
     """When requests are meant to begin, in seconds: evenly, or as those of many people do."""
     at = 0.0
     for nth in counted():
@@ -142,15 +142,17 @@ def arrivals(rate: float, arrival: Arrival, draw: random.Random) -> Iterator[flo
         yield at
 
 
-async def _closed(jobs: Iterable[Job], record: Record, at_once: int) -> AsyncGenerator[None, None]:
+async def _run_closed_loop(
+    jobs: Iterable[Job], record: Record, at_once: int
+) -> AsyncGenerator[None, None]:
     ramp = _Ramp(at_once)
 
     async def ask(job: Job) -> None:
-        await ramp.wait()
+        await ramp.delay()
         await record.ask(job)
 
-    async with aclosing(run_bounded(at_once, ask, jobs)) as walked:
-        async for _ in walked:
+    async with aclosing(run_bounded(at_once, ask, jobs)) as finished:
+        async for _ in finished:
             yield
 
 
@@ -161,14 +163,14 @@ class _Ramp:
         self._left = count
         self._begins = time.perf_counter()
 
-    async def wait(self) -> None:
+    async def delay(self) -> None:
         if self._left:
             self._left -= 1
-            self._begins += _APART_S
-            await asyncio.sleep(self._begins - _APART_S - time.perf_counter())
+            self._begins += _RAMP_INTERVAL_S
+            await asyncio.sleep(self._begins - _RAMP_INTERVAL_S - time.perf_counter())
 
 
-async def _open(
+async def _run_open_loop(
     jobs: Iterable[Job], record: Record, times: Iterator[float]
 ) -> AsyncGenerator[None, None]:
     began = time.perf_counter()
@@ -193,29 +195,29 @@ async def _open(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-# So often each prompt is asked, where nobody said how often.
-_REPEAT = 3
-# So many requests for each place of a closed loop, so that it runs full most of the time.
-_A_PLACE = 4
+# How often each prompt is sent by default.
+_DEFAULT_REPEAT = 3
+# So many requests for each slot of a closed loop, so that it runs full most of the time.
+_REQUESTS_PER_SLOT = 4
 # So many requests make a rate.
-_AT_A_RATE = 30
+_MIN_REQUESTS_FOR_RATE = 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """
-    What is to be asked.
+    The requests of a benchmark.
 
     Attributes:
-        models, prompts: each model is asked each prompt.
+        models, prompts: each prompt is sent to each model.
         steps: at these loads, one after the other.
         repeat: how often; ``None`` leaves it to ``requests``, ``seconds``, or the load.
-        requests: of each model at each step, in place of ``repeat``.
-        seconds: how long each model is asked at each step, in place of both.
+        requests: of each model at each step, instead of ``repeat``.
+        seconds: how long each model is measured at each step, instead of both.
         is_distinct: whether each request begins with a mark of its own.
         seed: draws marks, arrivals and the order of models.
         system, parameters: the same for all.
-        run: tells its rows from those of other runs, when they are put together.
+        run: identifies its rows when those of several runs are joined.
     """
 
     models: Sequence[str]
@@ -239,15 +241,16 @@ class Plan:
         if self.repeat is not None:
             return self.repeat * len(self.prompts)
         return max(
-            _REPEAT * len(self.prompts), _A_PLACE * (step.concurrency or 1) * _is_many(step)
+            _DEFAULT_REPEAT * len(self.prompts),
+            _REQUESTS_PER_SLOT * (step.concurrency or 1) * _is_concurrent(step),
         )
 
     @property
     def total(self) -> int | None:
         """Requests of all models at all steps."""
-        told = [self.requests_at(step) for step in self.steps]
-        known = [each for each in told if each is not None]
-        return len(self.models) * sum(known) if len(known) == len(told) else None
+        counts = [self.requests_at(step) for step in self.steps]
+        known = [each for each in counts if each is not None]
+        return len(self.models) * sum(known) if len(known) == len(counts) else None
 
     def rounds_at(self, step: Step) -> int:
         """
@@ -256,25 +259,38 @@ class Plan:
         A machine that gets slower does so for all of them. Rounds are no shorter than it takes
         to keep a closed loop full, or an open one at its rate.
         """
-        wanted = self.repeat or _REPEAT
+        repeat = self.repeat or _DEFAULT_REPEAT
         requests, at_once = self.requests_at(step), step.concurrency or 1
         if requests is None:  # an open loop that begins anew has begun with nobody waiting
-            return 1 if step.rate else wanted
-        least = _AT_A_RATE if step.rate else 1 if at_once == 1 else _A_PLACE * at_once
-        return max(1, min(wanted, requests // least))
+            return 1 if step.rate else repeat
+        least = (
+            _MIN_REQUESTS_FOR_RATE
+            if step.rate
+            else 1
+            if at_once == 1
+            else _REQUESTS_PER_SLOT * at_once
+        )
+        return max(1, min(repeat, requests // least))
 
     def blocks(self) -> Iterator[Block]:
-        """What is asked without a break: one model, at one load, in one round."""
+        """Yield the blocks of requests without a break: one model, at one load, in one round."""
         draw = random.Random(self.seed)  # noqa: S311 (an order, and no secret)
         for number, step in enumerate(self.steps):
             rounds = self.rounds_at(step)
             counts = {model: count() for model in range(len(self.models))}
             for each in range(rounds):
                 for model in draw.sample(range(len(self.models)), len(self.models)):
-                    yield Block(self, number, each, rounds, model, counts[model])
+                    yield Block(
+                        plan=self,
+                        step_number=number,
+                        in_round=each,
+                        rounds=rounds,
+                        model_number=model,
+                        numbers=counts[model],
+                    )
 
     def warm_up(self, requests: int) -> list[Job]:
-        """What is asked of each model before anything counts."""
+        """Return the requests to each model before anything counts."""
         return [
             self._job((number, model), Step(1), model, number, 0, "warm-up")
             for model in range(len(self.models))
@@ -283,7 +299,7 @@ class Plan:
 
     def calls(self) -> dict[str, list[ChatCall]]:
         """
-        Each prompt once for each model, as it is asked but for the mark; nothing is sent.
+        Build each prompt once for each model, without a mark; nothing is sent.
 
         Raises:
             UsageError: something is wrong with a prompt or a parameter, and so for all models.
@@ -301,12 +317,12 @@ class Plan:
 
     def job(self, step: int, model: int, number: int, in_round: int) -> Job:
         """The request ``number`` of a model at a step."""
-        place = (step, number, model)
-        return self._job(place, self.steps[step], model, number, in_round, f"{step}")
+        position = (step, number, model)
+        return self._job(position, self.steps[step], model, number, in_round, f"{step}")
 
     def _job(  # noqa: PLR0913, PLR0917 (where it stands)
         self,
-        place: tuple[int, ...],
+        position: tuple[int, ...],
         step: Step,
         model: int,
         number: int,
@@ -314,27 +330,31 @@ class Plan:
         phase: str,
     ) -> Job:
         text = self.prompts[number % len(self.prompts)]
-        asked = text
+        sent_text = text
         system = self.system
         if self.is_distinct:
-            mark = mark_of(f"{self.seed} {phase} {model} {number}")
-            asked, system = marked(text, mark), system and marked(system, mark)
+            mark = make_mark(f"{self.seed} {phase} {model} {number}")
+            sent_text, system = add_mark(text, mark), system and add_mark(system, mark)
         columns = {
             "run": f"{self.run:08x}",
             "repeat": number // len(self.prompts),
             "round": in_round,
             **step.columns,
-            "asked": self.models[model],
+            MODEL_COLUMN: self.models[model],
             "prompt": text,
         }
-        return Job(place, self._prompt(asked, self.models[model], system), columns)
+        return Job(
+            position=position,
+            prompt=self._prompt(sent_text, self.models[model], system),
+            columns=columns,
+        )
 
 
-def _is_many(step: Step) -> bool:
+def _is_concurrent(step: Step) -> bool:
     return (step.concurrency or 1) > 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Block:
     """Requests of one model at one load in one of ``rounds``."""
 
@@ -352,7 +372,7 @@ class Block:
 
     @property
     def model(self) -> str:
-        """Who is asked."""
+        """The model that is measured."""
         return self.plan.models[self.model_number]
 
     @property

@@ -13,7 +13,7 @@ Answers as columns whose dtype follows from the schema, and never from the value
 | everything else: lists, objects, unions of several types | ``object`` |
 
 A field that may be null has the same dtype, and so has a column without any value. Values that
-the dtype cannot hold exactly (an integer beyond 64 bits, a year beyond 2262) are kept as Python
+the dtype cannot hold exactly (an integer of more than 64 bits, a year after 2262) stay Python
 objects in a column of dtype ``object``.
 """
 
@@ -30,7 +30,7 @@ from llm_magics.schemas import parse_schema
 from llm_magics.wire.schema_forms import InexpressibleSchemaError, flatten_schema
 
 if TYPE_CHECKING:
-    from llm_magics.dataframes.prompt_run import Prompted
+    from llm_magics.dataframes.prompt_run import RowPromptRun
 
 
 _PLAIN = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
@@ -38,7 +38,7 @@ _DATE, _DATE_TIME = "datetime64[ns]", "datetime64[ns, UTC]"
 _FORMATS = {"date": _DATE, "date-time": _DATE_TIME}
 
 
-def fields_of(schema: Any) -> dict[str, Any]:
+def schema_fields(schema: Any) -> dict[str, Any]:
     """
     Return what ``schema`` asks for, by name; nothing where an answer is one text.
 
@@ -56,15 +56,15 @@ def fields_of(schema: Any) -> dict[str, Any]:
     return dict(flat.definitions.get(name, root).get("properties", {}))
 
 
-def dtype_of(field: Any) -> Any:
+def field_dtype(field: Any) -> Any:
     """Return the dtype of a field's column."""
     field = _without_null(field)
     labels = field.get("enum")
     if labels is not None:
-        return _dtype_of_values([each for each in labels if each is not None])
+        return _values_dtype([each for each in labels if each is not None])
     branches = field.get("anyOf")
     if branches:
-        kinds = {str(dtype_of(each)): dtype_of(each) for each in branches}
+        kinds = {str(field_dtype(each)): field_dtype(each) for each in branches}
         if len(kinds) == 1:
             return next(iter(kinds.values()))
         return "Float64" if set(kinds) == {"Int64", "Float64"} else "object"
@@ -84,7 +84,7 @@ def _without_null(field: Any) -> Mapping[str, Any]:
     return _without_null(branches[0]) if len(branches) == 1 else {"anyOf": branches}
 
 
-def _dtype_of_values(values: Sequence[Any]) -> Any:
+def _values_dtype(values: Sequence[Any]) -> Any:
     kinds = {type(each) for each in values}
     if kinds == {str}:
         return pd.CategoricalDtype(list(dict.fromkeys(values)))
@@ -96,27 +96,27 @@ def _dtype_of_values(values: Sequence[Any]) -> Any:
     return names.get(frozenset(kinds), "Float64" if kinds == {int, float} else "object")
 
 
-def dtypes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+def field_dtypes(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the dtype of each field's column."""
-    return {name: dtype_of(field) for name, field in fields.items()}
+    return {name: field_dtype(field) for name, field in fields.items()}
 
 
-def typed(values: Iterable[Any], dtype: Any, index: pd.Index[Any]) -> pd.Series[Any]:
+def to_typed_column(values: Iterable[Any], dtype: Any, index: pd.Index[Any]) -> pd.Series[Any]:
     """
     Return ``values`` as a column of ``dtype``; of objects where it cannot hold them exactly.
 
     ``None`` is missing.
     """
     values = list(values)
-    convert = _CONVERT.get(str(dtype), _as_it_is)
+    convert = _CONVERT.get(str(dtype), _unchanged)
     try:
         converted = [None if each is None else convert(each) for each in values]
-        return pd.Series(_array(converted, dtype), index=index)
+        return pd.Series(_to_array(converted, dtype), index=index)
     except (TypeError, ValueError, OverflowError):
         return pd.Series(values, index=index, dtype=object)
 
 
-def _array(values: list[Any], dtype: Any) -> Any:
+def _to_array(values: list[Any], dtype: Any) -> Any:
     if str(dtype) in (_DATE, _DATE_TIME):
         return pd.DatetimeIndex(values, dtype=dtype)
     if isinstance(dtype, pd.CategoricalDtype):
@@ -128,7 +128,7 @@ def _array(values: list[Any], dtype: Any) -> Any:
     return pd.array(values, dtype=dtype)
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
@@ -154,16 +154,18 @@ def _text(value: Any) -> str:
 
 
 def _date(value: Any) -> pd.Timestamp:
-    return _in_bounds(pd.Timestamp(dt.date.fromisoformat(str(value)[:10])))
+    return _to_nanoseconds(pd.Timestamp(dt.date.fromisoformat(str(value)[:10])))
 
 
 def _moment(value: Any) -> pd.Timestamp:
     moment = pd.Timestamp(str(value))
-    return _in_bounds(moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC"))
+    return _to_nanoseconds(
+        moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC")
+    )
 
 
-def _in_bounds(moment: pd.Timestamp) -> pd.Timestamp:
-    return moment.as_unit("ns")  # raises where the year is beyond it
+def _to_nanoseconds(moment: pd.Timestamp) -> pd.Timestamp:
+    return moment.as_unit("ns")  # raises where the year is out of its range
 
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
@@ -178,40 +180,41 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 ANSWER = "answer"
 
 
-def columns_of(prompted: Prompted) -> pd.DataFrame:
+def build_columns(run: RowPromptRun) -> pd.DataFrame:
     """
     The answers on the index of the rows: as ``answer``, or one column for each field of the schema.
 
     Their dtypes follow from the schema: see `llm_magics.dataframes.answer_columns`.
     """
-    fields, answered, index = fields_of(prompted.schema), prompted.answered, prompted.index
+    fields, answered, index = schema_fields(run.schema), run.answered, run.index
     if not fields:
         texts = [None if each is None else each.text for each in answered]
         return pd.DataFrame({ANSWER: pd.Series(texts, index=index, dtype="object")})
-    dtypes = dtypes_of(fields)
+    dtypes = field_dtypes(fields)
     values = [None if each is None else each.json() for each in answered]
-    told = [value if isinstance(value, dict) else {} for value in values]
+    records = [value if isinstance(value, dict) else {} for value in values]
     columns = {
-        name: typed([each.get(name) for each in told], dtypes[name], index) for name in fields
+        name: to_typed_column([each.get(name) for each in records], dtypes[name], index)
+        for name in fields
     }
     return pd.DataFrame(columns, index=index, columns=list(fields))
 
 
-_NOTE = "llm_magics_answers"
+_ANSWERS_KEY = "llm_magics_answers"
 
 
-def note_answers(frame: pd.DataFrame, names: Iterable[str]) -> None:
+def tag_answer_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
     """Note that these columns are answers, and may be answered anew."""
-    frame.attrs[_NOTE] = sorted({*_noted(frame), *names})
+    frame.attrs[_ANSWERS_KEY] = sorted({*_answer_columns(frame), *names})
 
 
-def _noted(frame: pd.DataFrame) -> list[str]:
+def _answer_columns(frame: pd.DataFrame) -> list[str]:
     """What was noted; a file may have something else there."""
-    note = frame.attrs.get(_NOTE)
+    note = frame.attrs.get(_ANSWERS_KEY)
     return [str(name) for name in note] if isinstance(note, list) else []
 
 
-def refuse_taking(
+def check_columns_free(
     frame: pd.DataFrame, fields: Sequence[str], what: str = "The schema's field"
 ) -> None:
     """
@@ -221,14 +224,16 @@ def refuse_taking(
         UsageError: one would.
     """
     taken = [name for name in fields if name in frame.columns]
-    foreign = sorted({*taken} - {*_noted(frame)})
+    foreign = sorted({*taken} - {*_answer_columns(frame)})
     if foreign:
         msg = f"{what} {foreign[0]} would take the place of a column of the frame."
         hint = f"Give it another name, or drop the column: df.pop({foreign[0]!r})."
         raise UsageError(msg, hint=hint)
 
 
-def merged(new: pd.Series[Any], old: pd.Series[Any], is_open: Sequence[bool]) -> pd.Series[Any]:
+def merge_answers(
+    new: pd.Series[Any], old: pd.Series[Any], is_open: Sequence[bool]
+) -> pd.Series[Any]:
     """``new``, with what the column had in the rows that are still open: nothing is lost."""
     mask = pd.Series(list(is_open), index=new.index)
     if not mask.any() or old[mask.to_numpy()].isna().all():
@@ -244,17 +249,17 @@ def merged(new: pd.Series[Any], old: pd.Series[Any], is_open: Sequence[bool]) ->
         return mixed
 
 
-def error_of(
-    prompted: Prompted, ended_by: BaseException | None, partial: Any, where: str
+def final_error(
+    run: RowPromptRun, ended_by: BaseException | None, partial: Any, where: str
 ) -> BaseException | None:
-    """What is to be raised: what ended it; where that is wanted or nothing came, the first failure."""
+    """Return the error to raise: what ended the run; else, if required, the first failure."""
     if isinstance(ended_by, KeyboardInterrupt):
-        done = sum(each is not None for each in prompted.answered)
-        msg = f"Stopped; {done:,} of {len(prompted.codes):,} rows were answered."
+        done = sum(each is not None for each in run.answered)
+        msg = f"Stopped; {done:,} of {len(run.codes):,} rows were answered."
         hint = f"They are kept in {where}, and are not asked again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
-    counts = prompted.counts()
+    counts = run.counts()
     is_lost = counts["failed"] + counts["refused"] + counts["empty"] > 0 and not any(
         counts[each] for each in ("ok", "cut")
     )
-    return ended_by or (prompted.first_error if prompted.raises or is_lost else None)
+    return ended_by or (run.first_error if run.raises or is_lost else None)

@@ -2,7 +2,7 @@
 Columns of vectors in Arrow's own form, ``list<float>``, as clusters and files of Arrow want them.
 
 pandas writes such a column to Parquet and cannot read it back, because it does not know the name
-of the type it has written there (pandas-dev/pandas#59738). Here it is told.
+of the type it has written there (pandas-dev/pandas#59738). This module registers that name.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def arrow_column(
 ) -> pd.Series[Any]:
     """``vectors`` as a column of Arrow's; the numbers are copied once, and are never objects."""
     widths = [0 if vector is None else len(vector) for vector in vectors]
-    whole = [vector for vector in vectors if vector is not None]
-    values = pa.array(np.concatenate(whole) if whole else np.empty(0, np.float32))
+    present = [vector for vector in vectors if vector is not None]
+    values = pa.array(np.concatenate(present) if present else np.empty(0, np.float32))
     offsets = pa.array(np.concatenate([[0], np.cumsum(widths)]).astype(np.int32))
     missing = pa.array([vector is None for vector in vectors], pa.bool_())
     lists = pa.ListArray.from_arrays(offsets, values, mask=missing)
@@ -52,28 +52,28 @@ def arrow_column(
     return pd.Series(extension, index=index, name=name)
 
 
-def is_arrow(column: Any) -> bool:
+def is_arrow_column(column: Any) -> bool:
     """Whether ``column`` is a pandas column of Arrow's lists."""
     kind = getattr(column, "dtype", None)
     if not isinstance(kind, pd.ArrowDtype):
         return False
-    told = kind.pyarrow_dtype
+    arrow_type = kind.pyarrow_dtype
     return any(
-        is_kind(told)
+        is_kind(arrow_type)
         for is_kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     )
 
 
-def _lists(column: pd.Series[Any]) -> Any:
+def _as_lists(column: pd.Series[Any]) -> Any:
     return pa.chunked_array(pa.array(column)).cast(VECTOR_TYPE.pyarrow_dtype)
 
 
-def matrix_of(column: pd.Series[Any]) -> Vectors | None:
+def to_matrix(column: pd.Series[Any]) -> Vectors | None:
     """All of them as an array (n, d) in the column's own memory, where they lie so."""
-    whole = _lists(column)
-    if whole.num_chunks != 1 or whole.null_count or not len(whole):
+    lists = _as_lists(column)
+    if lists.num_chunks != 1 or lists.null_count or not len(lists):
         return None
-    chunk = whole.chunk(0)
+    chunk = lists.chunk(0)
     widths = np.diff(chunk.offsets.to_numpy())
     if not widths[0] or (widths != widths[0]).any():
         return None
@@ -82,10 +82,10 @@ def matrix_of(column: pd.Series[Any]) -> Vectors | None:
     return matrix
 
 
-def rows_of(column: pd.Series[Any]) -> list[Vectors | None]:
+def to_vectors(column: pd.Series[Any]) -> list[Vectors | None]:
     """The vectors of a column of Arrow's lists, each a part of its memory."""
     found: list[Vectors | None] = []
-    for chunk in _lists(column).chunks:
+    for chunk in _as_lists(column).chunks:
         values = chunk.values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)  # noqa: PD011 (Arrow's own)
         offsets = chunk.offsets.to_numpy()
         there = chunk.is_valid().to_numpy(zero_copy_only=False)

@@ -2,7 +2,7 @@
 Vectors for texts: ``lm.embed``, and what the accessor and ``%embed`` share.
 
 Missing and empty texts are never sent: they have no meaning to embed, and some services refuse
-the whole batch for one. A text that occurs often is sent once, and one that was paid for before
+an entire batch for one. A text that occurs often is sent once, and one that was paid for before
 not at all.
 """
 
@@ -20,9 +20,9 @@ from llm_magics._async.sync import Operation, SyncRunner, run_async, run_sync
 from llm_magics._util.text import format_usd
 from llm_magics._util.validation import check_on_error
 from llm_magics.dataframes import vectors
-from llm_magics.dataframes.reports import EmbeddingReport, keep_report, lost, report_of
-from llm_magics.dataframes.rows import NO_TEXT, Rows, is_text, values_of
-from llm_magics.dataframes.sources import Maker, note_source, sign, sign_array
+from llm_magics.dataframes.reports import EmbeddingReport, all_failed, build_report, store_report
+from llm_magics.dataframes.rows import NO_TEXT, Rows, is_text, to_list
+from llm_magics.dataframes.vectors import EmbeddingModel, tag, tag_array, tag_source
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
@@ -57,9 +57,9 @@ def embed(  # noqa: PLR0913 (each is an argument that a user may want)
     Args:
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
             and empty ones get a row of NaN.
-        model: ``provider/name``; the setting ``embedding_model`` if not given.
-        batch_size, concurrency: texts in one request and requests at once; what suits the
-            provider if not given.
+        model: ``provider/name``; by default the setting ``embedding_model``.
+        batch_size, concurrency: texts in one request and requests at once; by default
+            what suits the provider.
         too_long: a text that is longer than the model reads is an ``error``, or ``truncate``
             embeds its beginning, ``chunk-mean`` the mean of its parts.
         on_error: ``null`` leaves a row of NaN for a text that the service refuses.
@@ -72,7 +72,7 @@ def embed(  # noqa: PLR0913 (each is an argument that a user may want)
     Raises:
         UsageError: ``texts`` is a single string or a frame, or holds something that is no text.
         Interrupted: with the rows that were done in ``partial``, NaN for the others.
-        LLMError: the provider could not embed them. What had come is kept, and is not sent again.
+        LLMError: the provider could not embed them. Vectors received are cached, and not sent again.
     """
     return run_sync(
         _embed_operation(
@@ -105,9 +105,9 @@ async def aembed(  # noqa: PLR0913 (each is an argument that a user may want)
     Args:
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
             and empty ones get a row of NaN.
-        model: ``provider/name``; the setting ``embedding_model`` if not given.
-        batch_size, concurrency: texts in one request and requests at once; what suits the
-            provider if not given.
+        model: ``provider/name``; by default the setting ``embedding_model``.
+        batch_size, concurrency: texts in one request and requests at once; by default
+            what suits the provider.
         too_long: a text that is longer than the model reads is an ``error``, or ``truncate``
             embeds its beginning, ``chunk-mean`` the mean of its parts.
         on_error: ``null`` leaves a row of NaN for a text that the service refuses.
@@ -120,7 +120,7 @@ async def aembed(  # noqa: PLR0913 (each is an argument that a user may want)
     Raises:
         UsageError: ``texts`` is a single string or a frame, or holds something that is no text.
         Interrupted: with the rows that were done in ``partial``, NaN for the others.
-        LLMError: the provider could not embed them. What had come is kept, and is not sent again.
+        LLMError: the provider could not embed them. Vectors received are cached, and not sent again.
     """
     return await run_async(
         _embed_operation(
@@ -148,7 +148,7 @@ def _embed_operation(  # noqa: PLR0913 (each is an argument that a user may want
     prefix: str,
 ) -> Operation[Vectors]:
     options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
-    plan = _Plan(texts, model, options, on_error)
+    plan = _EmbeddingPlan(texts=texts, model=model, options=options, on_error=on_error)
 
     def stopped() -> Interrupted:
         done = plan.done(None)
@@ -163,9 +163,9 @@ def _embed_operation(  # noqa: PLR0913 (each is an argument that a user may want
     return Operation(plan.call, result, stopped)
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """What came of embedding some rows, and the ``error`` that ended it or is to be raised."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedRows:
+    """The result of embedding some rows, and the ``error`` that ended it or has to be raised."""
 
     rows: Rows
     call: EmbeddingCall
@@ -179,15 +179,15 @@ class Embedded:
         if len(codes) == len(unique) and (codes == np.arange(len(codes))).all():
             return unique  # no text occurs twice, and none is missing
         matrix = np.full((len(codes), unique.shape[1]), np.nan, dtype=np.float32)
-        sign_array(matrix, self.maker)
+        tag_array(matrix, self.embedding_model)
         if unique.shape[1]:
             matrix[codes >= 0] = unique[codes[codes >= 0]]
         return matrix
 
     @property
-    def maker(self) -> Maker:
-        """Who made the vectors."""
-        return Maker(self.report.model, self.call.asked_dimensions)
+    def embedding_model(self) -> EmbeddingModel:
+        """The model that embedded the rows."""
+        return EmbeddingModel(self.report.model, self.call.asked_dimensions)
 
     def refuse_without_texts(self, column: Any) -> None:
         """A column of numbers or dates was not meant."""
@@ -204,10 +204,10 @@ class Embedded:
         Rows of one text share one vector, which therefore can only be read: a change to it
         would change the others.
         """
-        landed = self.call.landed
-        matrix = landed.matrix.view()
+        results = self.call.landed
+        matrix = results.matrix.view()
         matrix.flags.writeable = False
-        has_one = np.isin(landed.outcomes, (OK, TRUNCATED, AVERAGED))
+        has_one = np.isin(results.outcomes, (OK, TRUNCATED, AVERAGED))
         of_texts = [vector if has else None for vector, has in zip(matrix, has_one, strict=True)]
         return [of_texts[code] if code >= 0 else None for code in self.rows.codes.tolist()]
 
@@ -221,7 +221,7 @@ class Embedded:
         return pd.Series(cells, index=like.index, name=name, dtype=object)
 
     def interrupted(self, partial: object, where: str = "") -> Interrupted:
-        """The exception for a user's Interrupt, saying what was kept, and ``where``."""
+        """Return the exception for an Interrupt; its hint says where finished rows are."""
         where = where or "the exception's .partial"
         done = sum(vector is not None for vector in self.vectors)
         msg = f"Stopped; {done:,} of {len(self.rows):,} rows were embedded."
@@ -229,22 +229,24 @@ class Embedded:
         return Interrupted(msg, hint=hint, partial=partial)
 
 
-def embedded(
+def embed_rows(
     texts: Any,
     model: str | None = None,
     options: EmbedOptions | None = None,
     on_error: OnError = "null",
     *,
     yes: bool = False,
-) -> Embedded:
+) -> EmbeddedRows:
     """
-    The vectors of ``texts``, or as many as came before an error or an Interrupt.
+    Embed ``texts``; on an error or an Interrupt return the vectors received so far.
 
     Raises:
         UsageError: it may cost more than the setting ``confirm_above_usd``, and nobody allows it;
             with ``yes`` it is allowed.
     """
-    plan = _Plan(texts, model, options or EmbedOptions(), on_error)
+    plan = _EmbeddingPlan(
+        texts=texts, model=model, options=options or EmbedOptions(), on_error=on_error
+    )
     if not yes:
         plan.obtain_consent()
     try:
@@ -255,9 +257,9 @@ def embedded(
     return plan.done(None)
 
 
-def estimated(texts: Any, model: str | None, options: EmbedOptions) -> str:
+def estimate_embedding(texts: Any, model: str | None, options: EmbedOptions) -> str:
     """What embedding ``texts`` would take, in words; nothing is sent."""
-    plan = _Plan(texts, model, options, "null")
+    plan = _EmbeddingPlan(texts=texts, model=model, options=options, on_error="null")
     name, left, estimate = bridge.run(plan.call.estimate())
     unique = len(plan.call.landed.outcomes)
     cost = "nothing" if estimate.cost_usd == 0 else format_usd(estimate.cost_usd)
@@ -267,11 +269,11 @@ def estimated(texts: Any, model: str | None, options: EmbedOptions) -> str:
     )
 
 
-class _Plan:
+class _EmbeddingPlan:
     """Which of some rows are sent: each text once, and none that is missing or empty."""
 
     def __init__(
-        self, texts: Any, model: str | None, options: EmbedOptions, on_error: OnError
+        self, *, texts: Any, model: str | None, options: EmbedOptions, on_error: OnError
     ) -> None:
         check_on_error(on_error)
         self._index = getattr(texts, "index", None) if hasattr(texts, "iloc") else None
@@ -283,7 +285,7 @@ class _Plan:
         """Have whoever sits there allow what may cost much; a budget has allowed it already."""
         if session.config.budget is not None:
             return
-        most_usd = bridge.run(self.call.most_usd())  # to look for what is kept takes longer
+        most_usd = bridge.run(self.call.most_usd())  # looking up cached vectors takes longer
         if most_usd is None or most_usd <= session.config.confirm_above_usd:
             return
         name, left, estimate = bridge.run(self.call.estimate())
@@ -298,14 +300,14 @@ class _Plan:
         """How many there are, with those that have no text."""
         return len(self._rows)
 
-    def done(self, error: BaseException | None) -> Embedded:
+    def done(self, error: BaseException | None) -> EmbeddedRows:
         """What has come of it, when ``error`` ended it or nothing did."""
         errors = self.call.landed.errors
-        if error is None and errors and (self._raises or lost(self.call)):
+        if error is None and errors and (self._raises or all_failed(self.call)):
             error = errors[min(errors)]
-        report = report_of(self._rows, self.call, self._index)
-        done = Embedded(self._rows, self.call, report, error)
-        sign_array(self.call.landed.matrix, done.maker)
+        report = build_report(self._rows, self.call, self._index)
+        done = EmbeddedRows(rows=self._rows, call=self.call, report=report, error=error)
+        tag_array(self.call.landed.matrix, done.embedding_model)
         return done
 
 
@@ -319,43 +321,45 @@ def embed_column(
         Interrupted: with the vectors that had come in ``partial``.
         LLMError: it could not be done.
     """
-    done = embedded(column, model, options, on_error, yes=yes)
+    done = embed_rows(column, model, options, on_error, yes=yes)
     vectors = done.column(column)
-    sign(vectors, vectors.name, done.maker)
+    tag(vectors, vectors.name, done.embedding_model)
     for each in (column, vectors):
-        keep_report(each, done.report)
-    _finish(done, vectors, "")
+        store_report(each, done.report)
+    _raise_or_warn(done, vectors, "")
     return vectors
 
 
 def embed_into(frame: DataFrame, into: str, column: Series[Any], **how: Any) -> DataFrame:
-    """The same, put into a column of ``frame``, which also has what came before an Interrupt."""
-    done = embedded(column, **how)
-    where = put_vectors(done, frame, into, column)
-    _finish(done, frame, where)
+    """Embed ``column`` into a column of ``frame``, also as far as it got before an Interrupt."""
+    done = embed_rows(column, **how)
+    where = write_vectors(done, frame, into, column)
+    _raise_or_warn(done, frame, where)
     return frame
 
 
-def put_vectors(done: Embedded, frame: DataFrame, into: str, column: Series[Any]) -> str:
+def write_vectors(done: EmbeddedRows, frame: DataFrame, into: str, column: Series[Any]) -> str:
     """
-    What came into the column ``into``, and where it is, in words; all or nothing over older ones.
+    Write the vectors into the column ``into``; return where they are, in words.
+
+    An existing column is only replaced by a complete result.
 
     Raises:
         UsageError: there is no text in the column.
     """
-    keep_report(frame, done.report)
+    store_report(frame, done.report)
     is_there = into in frame.columns
     if isinstance(done.error, LLMError) or (done.error is not None and is_there):
         return "the store of vectors"
     done.refuse_without_texts(column)
     frame[into] = done.column(column)
-    sign(frame, into, done.maker)
+    tag(frame, into, done.embedding_model)
     if column.name is not None:
-        note_source(frame, into, column.name)
+        tag_source(frame, into, column.name)
     return f"the column {into}"
 
 
-def _finish(done: Embedded, result: Any, where: str) -> None:
+def _raise_or_warn(done: EmbeddedRows, result: Any, where: str) -> None:
     """Raise what ended it, and warn of rows that have no vector."""
     if isinstance(done.error, KeyboardInterrupt):
         raise done.interrupted(result, where) from None
@@ -366,10 +370,10 @@ def _finish(done: Embedded, result: Any, where: str) -> None:
 
 
 # What numpy writes of an array, and Python of a list.
-_WRITTEN_OUT = re.compile(r"\s*\[\s*-?\d[\d.eE+\-]*[\s,]")
+_VECTOR_AS_TEXT = re.compile(r"\s*\[\s*-?\d[\d.eE+\-]*[\s,]")
 
 
-def vectors_of(column: Any, model: str | None = None) -> Matrix:
+def resolve_vectors(column: Any, model: str | None = None) -> Matrix:
     """
     The vectors of a column of shape (n, d), NaN where one is missing; texts are embedded.
 
@@ -380,23 +384,23 @@ def vectors_of(column: Any, model: str | None = None) -> Matrix:
         return vectors.matrix(column)
     if "list" in str(getattr(column, "dtype", "")):  # Arrow's: no object for each number
         return vectors.matrix(column)
-    values = values_of(column)
+    values = to_list(column)
     first = next((value for value in values if is_text(value)), None)
     if first is None:
         return vectors.matrix(values)
-    if _WRITTEN_OUT.match(first):
+    if _VECTOR_AS_TEXT.match(first):
         msg = "The column has vectors that were written out as text, and cut short, as CSV does."
         raise UsageError(msg, hint="Keep frames with vectors in Parquet: df.to_parquet(…).")
     if any(isinstance(value, list | tuple | np.ndarray) for value in values):
         msg = "The column has texts and vectors."
         raise UsageError(msg, hint="Look for the row that is not like the others.")
-    done = embedded(values, model, EmbedOptions(), "null")
+    done = embed_rows(values, model, EmbedOptions(), "null")
     if done.error is not None:
         raise done.error
     return done.matrix
 
 
-def index_of(column: Any) -> Index:
+def get_index(column: Any) -> Index:
     """That of a pandas column, else the numbers of the rows."""
     import pandas as pd
 

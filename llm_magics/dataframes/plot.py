@@ -11,12 +11,11 @@ import pandas as pd
 
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_integer
-from llm_magics.dataframes.embed import index_of, vectors_of
-from llm_magics.dataframes.projection import Method, clustered, keywords, projected
-from llm_magics.dataframes.rows import one_column, values_of
-from llm_magics.dataframes.sources import model_for, source_of
+from llm_magics.dataframes.embed import get_index, resolve_vectors
+from llm_magics.dataframes.projection import Method, cluster, keywords, project
+from llm_magics.dataframes.rows import to_list
 from llm_magics.dataframes.vector_plot import VectorPlot
-from llm_magics.dataframes.vectors import normalised
+from llm_magics.dataframes.vectors import normalize, resolve_column, resolve_model, source_column
 from llm_magics.errors import UsageError
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
@@ -31,18 +30,18 @@ if TYPE_CHECKING:
 
 __all__ = ["VectorPlot", "plot"]
 
-_SHOWN_TEXTS, _LONGEST_TEXT = 8, 200
-_MOST_WORDS, _LONGEST_NAME = 6, 48
-_LONGEST_ANSWER = 24  # tokens
+_SAMPLE_TEXTS, _MAX_TEXT = 8, 200
+_MAX_NAME_WORDS, _MAX_NAME_LENGTH = 6, 48
+_MAX_ANSWER_TOKENS = 24  # tokens
 
-_ASKED = (
+_NAMING_PROMPT = (
     "These texts belong together:\n\n{}\n\n"
     "What are they about? Answer with a name for the group of one to four words, and nothing else."
 )
 
 
-@dataclass(frozen=True)
-class Groups:
+@dataclass(frozen=True, kw_only=True)
+class Clusters:
     """Texts with their vectors (n, d), the number of the group of each, and the centres (k, d)."""
 
     texts: Sequence[str]
@@ -51,9 +50,9 @@ class Groups:
     centres: Floats
 
 
-def named(groups: Groups, model: str | None, otherwise: Sequence[str]) -> list[str]:
+def name_clusters(groups: Clusters, model: str | None, otherwise: Sequence[str]) -> list[str]:
     """
-    A name for each group, from the texts nearest to its centre; asked once, and kept.
+    Name each group by a model that reads the texts nearest to its centre; answers are cached.
 
     A model that does not give a name, but a sentence, gets its group called as it would be
     ``otherwise``.
@@ -61,16 +60,16 @@ def named(groups: Groups, model: str | None, otherwise: Sequence[str]) -> list[s
     Raises:
         LLMError: none of them could be named.
     """
-    shown = [_typical(groups, number) for number in range(len(groups.centres))]
-    asked = [number for number, each in enumerate(shown) if each]
+    samples = [_typical_texts(groups, number) for number in range(len(groups.centres))]
+    with_texts = [number for number, each in enumerate(samples) if each]
     prompts = [
         Prompt(
-            _ASKED.format("\n".join(f"- {text}" for text in shown[number])),
+            _NAMING_PROMPT.format("\n".join(f"- {text}" for text in samples[number])),
             model=model,
-            parameters={"max_tokens": _LONGEST_ANSWER},
+            parameters={"max_tokens": _MAX_ANSWER_TOKENS},
             is_kept=True,
         )
-        for number in asked
+        for number in with_texts
     ]
     call = BatchCall(session, prompts)
     confirm_batch(call)
@@ -80,38 +79,40 @@ def named(groups: Groups, model: str | None, otherwise: Sequence[str]) -> list[s
         raise call.errors[0]
     names = list(otherwise)
     unnamed = 0
-    for place, number in enumerate(asked):
-        answer = call.responses[place]
-        name = "" if answer is None or place in call.errors else _name_in(answer.text)
+    for position, number in enumerate(with_texts):
+        answer = call.responses[position]
+        name = "" if answer is None or position in call.errors else _parse_name(answer.text)
         names[number] = name or names[number]
         unnamed += not name
     if unnamed:
-        msg = f"{unnamed} of {len(asked)} groups are called by words of theirs: the model gave no short name."
+        msg = f"{unnamed} of {len(with_texts)} groups are called by words of theirs: the model gave no short name."
         warn(msg)
     return names
 
 
-def _typical(groups: Groups, group: int) -> list[str]:
+def _typical_texts(groups: Clusters, group: int) -> list[str]:
     """The texts nearest to the centre of a group, each on one line."""
     members = np.flatnonzero(groups.numbers == group)
-    likeness = normalised(groups.vectors[members]) @ groups.centres[group]
+    likeness = normalize(groups.vectors[members]) @ groups.centres[group]
     nearest = members[np.argsort(-likeness, kind="stable")]
-    told = (" ".join(groups.texts[place].split())[:_LONGEST_TEXT] for place in nearest.tolist())
-    return [text for text in told if text][:_SHOWN_TEXTS]
+    lines = (" ".join(groups.texts[row].split())[:_MAX_TEXT] for row in nearest.tolist())
+    return [text for text in lines if text][:_SAMPLE_TEXTS]
 
 
-def _name_in(answer: str) -> str:
+def _parse_name(answer: str) -> str:
     """The first line of an answer, without what models put around a name; no sentence is one."""
     lines = [line.strip(" \t\"'`*#.:-") for line in answer.splitlines()]
     first = next((line for line in lines if line), "")
-    return first if len(first.split()) <= _MOST_WORDS and len(first) <= _LONGEST_NAME else ""
+    return (
+        first if len(first.split()) <= _MAX_NAME_WORDS and len(first) <= _MAX_NAME_LENGTH else ""
+    )
 
 
 # So many rows tell whether a column is one of texts.
-_LOOKED_AT = 100
+_SAMPLE_ROWS = 100
 
 # So many groups where they are to be named and nobody said how many.
-_MOST_GROUPS = 8
+_MAX_CLUSTERS = 8
 
 
 def plot(  # noqa: PLR0913 (what a picture has)
@@ -130,13 +131,13 @@ def plot(  # noqa: PLR0913 (what a picture has)
     Args:
         column: vectors, or texts, which are embedded; a list, array (n, d), or column; or a
             DataFrame with one column of vectors.
-        text: what is shown of each point, as long as ``column``; texts show themselves.
+        text: the text of each point, as long as ``column``; a column of texts has its own.
         color: what colours the points: a column of numbers, or of groups; the clusters if
             there are some.
         clusters: put the points into so many groups, by k-means, each called by words that
             the others have not.
-        label: have the groups named by a model, the setting ``model`` or the one given here,
-            which is shown the texts in the middle of each.
+        label: have the groups named by a model, the setting ``model`` or the one named here,
+            which reads the texts in the middle of each.
         method: ``pca`` (principal components), or ``umap`` where umap-learn is installed.
         model: who embeds texts.
 
@@ -147,10 +148,10 @@ def plot(  # noqa: PLR0913 (what a picture has)
     Raises:
         UsageError: there are fewer than two vectors, or arguments do not fit.
     """
-    frame, column = column, one_column(column)
+    frame, column = column, resolve_column(column)
     if text is None and frame is not column and hasattr(frame, "attrs"):
-        text = texts_for(frame, column.name)
-    vectors = vectors_of(column, model_for(column, model))
+        text = find_texts(frame, column.name)
+    vectors = resolve_vectors(column, resolve_model(column, model))
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(vectors, axis=1)
     is_there = np.isfinite(norms) & (norms > 0)
@@ -159,29 +160,33 @@ def plot(  # noqa: PLR0913 (what a picture has)
         raise UsageError(msg, hint="Give it more rows; embed them if they have no vectors yet.")
     texts = _texts(column, text, len(vectors))
     colours = None if color is None else _colours(color, len(vectors))
-    rows, kept = vectors[is_there], np.flatnonzero(is_there)
-    points, shares = projected(rows, method)
+    rows, positions = vectors[is_there], np.flatnonzero(is_there)
+    points, shares = project(rows, method)
     frame = pd.DataFrame(
-        {"x": points[:, 0], "y": points[:, 1], "text": [texts[row] for row in kept.tolist()]},
-        index=index_of(column)[kept],
+        {"x": points[:, 0], "y": points[:, 1], "text": [texts[row] for row in positions.tolist()]},
+        index=get_index(column)[positions],
     )
     if clusters is not None or label:
-        count = _groups(clusters, len(rows))
-        numbers, centres = clustered(rows, count)
-        shown = frame["text"].tolist()
-        names = keywords(shown, numbers, len(centres))
+        count = _cluster_count(clusters, len(rows))
+        numbers, centres = cluster(rows, count)
+        point_texts = frame["text"].tolist()
+        names = keywords(point_texts, numbers, len(centres))
         if label:
-            asked = label if isinstance(label, str) else None
-            names = named(Groups(shown, rows, numbers, centres), asked, names)
-        names = _different(names)
+            naming_model = label if isinstance(label, str) else None
+            names = name_clusters(
+                Clusters(texts=point_texts, vectors=rows, numbers=numbers, centres=centres),
+                naming_model,
+                names,
+            )
+        names = _make_unique(names)
         frame["cluster"] = pd.Categorical.from_codes(numbers.tolist(), categories=pd.Index(names))
     if colours is not None:
-        frame["color"] = colours.iloc[kept].set_axis(frame.index)
+        frame["color"] = colours.iloc[positions].set_axis(frame.index)
     missing = len(vectors) - len(rows)
     return VectorPlot(frame, _title(method, shares, len(rows), missing))
 
 
-def texts_for(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:
+def find_texts(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:
     """
     Return the column of texts that describes the points of the column ``on``.
 
@@ -190,7 +195,7 @@ def texts_for(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:
     """
     if _has_texts(frame[on]):
         return None
-    source = source_of(frame, on)
+    source = source_column(frame, on)
     names = [source] if source is not None else [name for name in frame.columns if name != on]
     columns = (frame[name] for name in names)
     return next(filter(_has_texts, columns), None)
@@ -198,57 +203,57 @@ def texts_for(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:
 
 def _has_texts(column: Any) -> bool:
     return getattr(column, "ndim", 1) == 1 and any(
-        isinstance(value, str) for value in column.head(_LOOKED_AT)
+        isinstance(value, str) for value in column.head(_SAMPLE_ROWS)
     )
 
 
-def _different(names: list[str]) -> list[str]:
+def _make_unique(names: list[str]) -> list[str]:
     """Names of which none occurs twice, for a model may call two groups the same."""
-    told: dict[str, int] = {}
+    unique: dict[str, int] = {}
     for number, name in enumerate(names):
-        told[name if name not in told else f"{name} ({number + 1})"] = number
-    return list(told)
+        unique[name if name not in unique else f"{name} ({number + 1})"] = number
+    return list(unique)
 
 
 def _texts(column: Any, text: Any, count: int) -> list[str]:
-    """What is shown of each row: ``text``, or the column's own, or where it stands in the index."""
-    told = _as_long(column if text is None else text, count, "text")
-    labels = index_of(column)
-    if text is None and not any(isinstance(value, str) for value in told):
+    """Return the text of each row: ``text``, the column's own, or the label of the index."""
+    values = _check_length(column if text is None else text, count, "text")
+    labels = get_index(column)
+    if text is None and not any(isinstance(value, str) for value in values):
         return [str(label) for label in labels]
     return [
-        "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value) for value in told
+        "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value) for value in values
     ]
 
 
 def _colours(color: Any, count: int) -> pd.Series[Any]:
-    """What colours each row, of the type that it was given in."""
-    values = _as_long(color, count, "color")
+    """Return the values that colour the rows, with their own type."""
+    values = _check_length(color, count, "color")
     if any(pd.api.types.is_list_like(value) for value in values):
         msg = "color is a column of numbers or of names, and this holds lists."
         raise UsageError(msg, hint="Give it another column.")
-    given = color if isinstance(color, pd.Series) else pd.Series(values)
-    return given.reset_index(drop=True)
+    colours = color if isinstance(color, pd.Series) else pd.Series(values)
+    return colours.reset_index(drop=True)
 
 
-def _as_long(values: Any, count: int, what: str) -> list[Any]:
-    given = list(values) if getattr(values, "ndim", 1) != 1 else values_of(values)
-    if len(given) != count:
-        msg = f"{what} has {len(given):,} values, and there are {count:,} vectors."
+def _check_length(values: Any, count: int, what: str) -> list[Any]:
+    items = list(values) if getattr(values, "ndim", 1) != 1 else to_list(values)
+    if len(items) != count:
+        msg = f"{what} has {len(items):,} values, and there are {count:,} vectors."
         raise UsageError(msg, hint=f"Give {what} a column of the same frame.")
-    return given
+    return items
 
 
-def _groups(wanted: int | None, count: int) -> int:
+def _cluster_count(clusters: int | None, count: int) -> int:
     """How many groups; unless that is said, more for more vectors."""
-    if wanted is None:
-        return int(min(_MOST_GROUPS, max(2, round((count / 2) ** 0.5)), count))
-    return check_integer("clusters", wanted, most=count)
+    if clusters is None:
+        return int(min(_MAX_CLUSTERS, max(2, round((count / 2) ** 0.5)), count))
+    return check_integer("clusters", clusters, most=count)
 
 
 def _title(method: Method, shares: tuple[float, float] | None, count: int, missing: int) -> str:
-    told = [f"{count:,} vectors"]
-    told += [f"{missing:,} missing"] if missing else []
+    parts = [f"{count:,} vectors"]
+    parts += [f"{missing:,} missing"] if missing else []
     if shares is None:
-        return " · ".join([*told, "UMAP"])
-    return " · ".join([*told, f"2 principal components, {sum(shares):.0%} of the variance"])
+        return " · ".join([*parts, "UMAP"])
+    return " · ".join([*parts, f"2 principal components, {sum(shares):.0%} of the variance"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from llm_magics.dataframes.vectors import normalised
+from llm_magics.dataframes.vectors import normalize
 from llm_magics.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 Method = Literal["pca", "umap"]
 
-# How many directions are followed beside those that are wanted, and how often they are turned
-# towards the largest: the first two stand to three digits then.
-_BESIDE, _TURNS = 10, 8
+# Oversampling and power iterations of the randomised decomposition: with these the first two
+# components are exact to three digits.
+_OVERSAMPLING, _POWER_ITERATIONS = 10, 8
 
 
-def projected(vectors: Floats, method: Method) -> tuple[Floats, tuple[float, float] | None]:
+def project(vectors: Floats, method: Method) -> tuple[Floats, tuple[float, float] | None]:
     """
     ``vectors`` (n, d) as points (n, 2), the same each time.
 
@@ -40,30 +40,30 @@ def projected(vectors: Floats, method: Method) -> tuple[Floats, tuple[float, flo
     if method not in get_args(Method):
         msg = f"method cannot be {method!r}."
         raise UsageError(msg, hint=nearest(str(method), get_args(Method)))
-    return principal(vectors) if method == "pca" else (_umap(vectors), None)
+    return principal_components(vectors) if method == "pca" else (_umap(vectors), None)
 
 
-def principal(vectors: Floats) -> tuple[Floats, tuple[float, float]]:
+def principal_components(vectors: Floats) -> tuple[Floats, tuple[float, float]]:
     """
     The two principal components of ``vectors``, by randomised subspace iteration.
 
     Source: Halko, Martinsson & Tropp, "Finding structure with randomness", 2011, algorithm 4.4.
     """
     centred = vectors - vectors.mean(axis=0)
-    wide = min(2 + _BESIDE, *centred.shape)
+    wide = min(2 + _OVERSAMPLING, *centred.shape)
     basis = np.random.default_rng(0).standard_normal((centred.shape[1], wide)).astype(np.float32)
-    for _ in range(_TURNS):
+    for _ in range(_POWER_ITERATIONS):
         basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
     _, sizes, turned = np.linalg.svd(centred @ basis, full_matrices=False)
-    directions = _signed((basis @ turned.T).T[:2])
+    directions = _with_fixed_signs((basis @ turned.T).T[:2])
     points = np.zeros((len(vectors), 2), np.float32)  # of one dimension the second is nothing
     points[:, : len(directions)] = centred @ directions.T
-    whole = float((centred.astype(np.float64) ** 2).sum()) or 1.0
-    shares = [float(size) ** 2 / whole for size in sizes[:2]]
+    total_variance = float((centred.astype(np.float64) ** 2).sum()) or 1.0
+    shares = [float(size) ** 2 / total_variance for size in sizes[:2]]
     return points, (shares[0], shares[1] if len(shares) > 1 else 0.0)
 
 
-def _signed(directions: Any) -> Any:
+def _with_fixed_signs(directions: Any) -> Any:
     """Each the way that its largest number is positive: the other way is as right."""
     largest = np.abs(directions).argmax(axis=1)
     signs = np.sign(directions[np.arange(len(directions)), largest])
@@ -83,74 +83,74 @@ def _umap(vectors: Floats) -> Floats:
 
     near = min(15, len(vectors) - 1)
     if near < 3:
-        return principal(vectors)[0]
-    made = umap.UMAP(
+        return principal_components(vectors)[0]
+    reducer = umap.UMAP(
         n_neighbors=near,
         metric="cosine",
         random_state=0,
         n_jobs=1,
         init="random" if near < 5 else "spectral",
     )
-    points: Floats = np.asarray(made.fit_transform(vectors), np.float32)
+    points: Floats = np.asarray(reducer.fit_transform(vectors), np.float32)
     return points
 
 
-_RESTARTS, _MOST_TURNS = 10, 50
+_RESTARTS, _MAX_ITERATIONS = 10, 50
 
 # Centres are found among so many vectors; all are put to them afterwards.
 _SAMPLE = 20_000
 
 
-def clustered(vectors: Array, k: int) -> tuple[Numbers, Array]:
+def cluster(vectors: Array, k: int) -> tuple[Numbers, Array]:
     """
     A number for each of ``vectors`` (n, d), the largest group first, and the centres (k, d).
 
     Centres begin far from each other ("k-means++"); of several tries the tightest counts.
     Source: Arthur & Vassilvitskii, "k-means++: the advantages of careful seeding", 2007.
     """
-    rows = normalised(vectors)
+    rows = normalize(vectors)
     draw = np.random.default_rng(0)
     sample = rows if len(rows) <= _SAMPLE else rows[draw.choice(len(rows), _SAMPLE, replace=False)]
-    tries = (_moved(sample, _seeded(sample, k, draw)) for _ in range(_RESTARTS))
+    tries = (_refine_centres(sample, _seed_centres(sample, k, draw)) for _ in range(_RESTARTS))
     centres = max(tries, key=lambda each: float((sample @ each.T).max(axis=1).sum()))
     numbers = (rows @ centres.T).argmax(axis=1)
     order = np.argsort(-np.bincount(numbers, minlength=len(centres)), kind="stable")
     return np.argsort(order)[numbers], centres[order]
 
 
-def _seeded(rows: Array, k: int, draw: np.random.Generator) -> Array:
+def _seed_centres(rows: Array, k: int, draw: np.random.Generator) -> Array:
     centres = [rows[draw.integers(len(rows))]]
     far = 1 - rows @ centres[0]
     for _ in range(k - 1):
         chances = np.clip(far, 0, None).astype(np.float64) ** 2
         total = chances.sum()
-        place = draw.choice(len(rows), p=chances / total) if total else draw.integers(len(rows))
-        centres.append(rows[place])
+        row = draw.choice(len(rows), p=chances / total) if total else draw.integers(len(rows))
+        centres.append(rows[row])
         far = np.minimum(far, 1 - rows @ centres[-1])
     return np.stack(centres)
 
 
-def _moved(rows: Array, centres: Array) -> Array:
+def _refine_centres(rows: Array, centres: Array) -> Array:
     """Each centre to the middle of its rows, until none changes."""
     numbers = np.full(len(rows), -1)
-    for _ in range(_MOST_TURNS):
+    for _ in range(_MAX_ITERATIONS):
         now = (rows @ centres.T).argmax(axis=1)
         if (now == numbers).all():
             break
         numbers = now
         sums = np.zeros_like(centres)
         np.add.at(sums, numbers, rows)
-        moved = normalised(sums)
+        moved = normalize(sums)
         centres = np.where(np.isnan(moved), centres, moved)  # nobody's centre stays where it is
     return centres
 
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_WORDS_IN_A_NAME = 3
+_WORDS_PER_NAME = 3
 
 # Words of English that stand in any text and name no group. They are passed over in other languages
 # too, where a few of them mean something; for the rest rarity decides.
-_NO_NAMES = frozenset(
+_STOP_WORDS = frozenset(
     """
     about above after again all also although always and another any are aren because been before
     being below between both but can cannot could couldn did didn does doesn doing don done down
@@ -173,11 +173,11 @@ def keywords(texts: Sequence[str], numbers: NDArray[np.int64], count: int) -> li
     A word counts by the share of the group's texts that have it, times the logarithm of its
     rarity among all texts ("tf-idf", Spärck Jones, 1972). English words such as "with" are passed over.
     """
-    words = [set(_WORD.findall(text.lower())) - _NO_NAMES for text in texts]
+    words = [set(_WORD.findall(text.lower())) - _STOP_WORDS for text in texts]
     everywhere = Counter(word for each in words for word in each)
     names = []
     for group in range(count):
-        mine = [words[place] for place in np.flatnonzero(numbers == group).tolist()]
+        mine = [words[row] for row in np.flatnonzero(numbers == group).tolist()]
         within = Counter(word for each in mine for word in each)
         scores = {
             word: often / len(mine) * np.log(len(words) / everywhere[word])
@@ -185,5 +185,5 @@ def keywords(texts: Sequence[str], numbers: NDArray[np.int64], count: int) -> li
             if often / len(mine) > (everywhere[word] - often) / max(1, len(words) - len(mine))
         }
         best = sorted(scores, key=lambda word: (-round(scores[word], 9), word))
-        names.append(", ".join(best[:_WORDS_IN_A_NAME]) or f"group {group + 1}")
+        names.append(", ".join(best[:_WORDS_PER_NAME]) or f"group {group + 1}")
     return names

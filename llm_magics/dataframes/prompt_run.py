@@ -1,8 +1,8 @@
 """
-A prompt for each row: filled in from its columns, asked once for all rows that say the same.
+One prompt a row, rendered from its columns; equal prompts are sent once.
 
-Answers are kept when they come, so that after an interrupt, a crash or a change of other rows
-the same call asks only what it has not asked before.
+Answers are cached as they arrive, so that after an interrupt, a crash or a change of other rows
+the same call sends only new prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_integer, check_on_error
 from llm_magics.dataframes.reports import PromptReport, RowsEstimate
-from llm_magics.dataframes.rows import column_of
+from llm_magics.dataframes.rows import get_column
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 OnError = Literal["null", "raise"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowPrompts:
     """
-    What is asked of each row, and how.
+    The prompt of each row, and how to send it.
 
     Attributes:
         text: the prompt, with ``{{ column }}`` in it.
         model, system, parameters, schema: as for `llm_magics.ask`, the same for all rows.
-        concurrency: prompts at once; what suits the provider unless given.
+        concurrency: prompts at once; by default what suits the provider.
         on_error: whether a row that fails is left without an answer (``null``) or raised.
-        fresh: ask anew what was asked before.
+        fresh: send prompts again that were answered before.
         dry_run: only tell what it may take.
         yes: whatever it may cost is allowed.
     """
@@ -70,17 +70,17 @@ class RowPrompts:
         if self.concurrency is not None:
             check_integer("concurrency", self.concurrency)
         for name in self.parameters:
-            _refuse_slip(name)
+            _check_argument_name(name)
         headers = self.parameters.get("extra_headers")
         if isinstance(headers, Mapping):  # anything else is refused when it is sent
             register_headers(headers)
-            shown = {**self.parameters, "extra_headers": KeyHeaders(headers)}
-            object.__setattr__(self, "parameters", shown)
+            parameters = {**self.parameters, "extra_headers": KeyHeaders(headers)}
+            object.__setattr__(self, "parameters", parameters)
         check_on_error(self.on_error)
 
 
-# What goes to a model must be no slip for what is said here of rows.
-_NOT_HERE = {
+# Arguments that other functions take, and that are no parameters of a model.
+_UNSUPPORTED_ARGUMENTS = {
     "into": "Only df.llm.prompt and df.llm.classify put one column somewhere.",
     "schema": "What is extracted is said first; labels are the schema of classify.",
     **dict.fromkeys(
@@ -89,30 +89,32 @@ _NOT_HERE = {
 }
 
 
-def _refuse_slip(name: str) -> None:
-    if name in _NOT_HERE:
-        raise UsageError(f"{name} cannot be given here.", hint=_NOT_HERE[name])
-    meant = get_close_matches(name, {*_OWN, "into"}, n=1, cutoff=0.7)
+def _check_argument_name(name: str) -> None:
+    if name in _UNSUPPORTED_ARGUMENTS:
+        raise UsageError(f"{name} cannot be given here.", hint=_UNSUPPORTED_ARGUMENTS[name])
+    meant = get_close_matches(name, {*ROW_ARGUMENTS, "into"}, n=1, cutoff=0.7)
     if meant:
         raise UsageError(f"There is no argument {name}.", hint=f"Did you mean {meant[0]}?")
 
 
 # All that is no parameter of the model's.
-_OWN = frozenset({"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes"})
+ROW_ARGUMENTS = frozenset(
+    {"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes"}
+)
 
 
-# What a prompt calls the whole row: {{ row["a column"] }}.
+# The name of a row in a prompt: {{ row["a column"] }}.
 ROW = "row"
 
 
-class Prompted:
+class RowPromptRun:
     """
     A prompt for each row of ``frame``; `ask` asks them.
 
-    Rows in which all columns that the prompt names are missing are not asked.
+    Rows in which all columns that the prompt names are missing are skipped.
     """
 
-    def __init__(self, frame: DataFrame, wanted: RowPrompts) -> None:
+    def __init__(self, frame: DataFrame, prompt_spec: RowPrompts) -> None:
         """
         Fill in the prompts.
 
@@ -120,15 +122,15 @@ class Prompted:
             TemplateError: the prompt names what is no column, or cannot be filled in.
         """
         self._frame = frame
-        self._wanted = wanted
-        self.schema = wanted.schema
-        self.raises = wanted.on_error == "raise"
+        self._prompt_spec = prompt_spec
+        self.schema = prompt_spec.schema
+        self.raises = prompt_spec.on_error == "raise"
         self.index = frame.index
-        self._columns = columns_in(frame, wanted)
+        self._columns = prompt_columns(frame, prompt_spec)
         numbers: dict[str, int] = {}
         self.codes = [self._code(row, numbers) for row in self._rows()]
         prompts = [self._prompt(text) for text in numbers]
-        self.call = BatchCall(session, prompts, wanted.concurrency)
+        self.call = BatchCall(session, prompts, prompt_spec.concurrency)
         self.call.done = self._done
         self._texts = list(numbers)
 
@@ -138,7 +140,7 @@ class Prompted:
     def _rows(self) -> list[dict[str, Any]]:
         if not self._columns:
             return [{}] * len(self._frame)
-        columns = [column_of(self._frame, name) for name in self._columns]
+        columns = [get_column(self._frame, name) for name in self._columns]
         values = zip(*(column.tolist() for column in columns), strict=True)
         names = [str(name) for name in self._columns]
         return [dict(zip(names, row, strict=True)) for row in values]
@@ -147,20 +149,20 @@ class Prompted:
         """The number of the prompt of a row; -1 where there is nothing to ask about."""
         if row and all(_is_missing(value) for value in row.values()):
             return -1
-        told = {name: "" if _is_missing(value) else value for name, value in row.items()}
-        told = {ROW: told, **told}
-        text = templates.render(self._wanted.text, told)
+        values = {name: "" if _is_missing(value) else value for name, value in row.items()}
+        values = {ROW: values, **values}
+        text = templates.render(self._prompt_spec.text, values)
         return numbers.setdefault(text, len(numbers)) if text.strip() else -1
 
     def _prompt(self, text: str) -> Prompt:
-        wanted = self._wanted
+        prompt_spec = self._prompt_spec
         return Prompt(
             text,
-            model=wanted.model,
-            system=wanted.system,
-            parameters=wanted.parameters,
-            schema=wanted.schema,
-            is_fresh=wanted.fresh,
+            model=prompt_spec.model,
+            system=prompt_spec.system,
+            parameters=prompt_spec.parameters,
+            schema=prompt_spec.schema,
+            is_fresh=prompt_spec.fresh,
             is_kept=True,
         )
 
@@ -185,7 +187,7 @@ class Prompted:
         Raises:
             UsageError: it was not, or nobody is there.
         """
-        if not self._wanted.yes:
+        if not self._prompt_spec.yes:
             confirm_batch(self.call)
 
     def ask(self) -> BaseException | None:
@@ -230,15 +232,21 @@ class Prompted:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a row that was asked has no answer for its cell."""
+        """Return whether a prompt that was sent has no answer for its cell."""
         return bool(self.call.errors)
 
     def report(self) -> PromptReport:
         """Return the report of this run."""
-        return PromptReport(self.counts(), self.call, self.codes, self._texts, self._frame.index)
+        return PromptReport(
+            counts=self.counts(),
+            _call=self.call,
+            _codes=self.codes,
+            _texts=self._texts,
+            _index=self._frame.index,
+        )
 
 
-def columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:
+def prompt_columns(frame: DataFrame, prompt_spec: RowPrompts) -> list[Hashable]:
     """
     Return the columns that the prompt names, as ``{{ text }}`` or ``{{ row["a text"] }}``.
 
@@ -248,11 +256,11 @@ def columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:
         UsageError: the prompt names a column that the DataFrame does not have.
     """
     known = {str(name): name for name in frame.columns}
-    _refuse_spaces(wanted.text, known)
-    named = templates.names_in(wanted.text, with_functions=True) & set(known)
-    unknown = templates.names_in(wanted.text) - set(known)
+    _check_spaces(prompt_spec.text, known)
+    named = templates.names_in(prompt_spec.text, with_functions=True) & set(known)
+    unknown = templates.names_in(prompt_spec.text) - set(known)
     if ROW in unknown:
-        keys = templates.keys_of(wanted.text, ROW)
+        keys = templates.keys_of(prompt_spec.text, ROW)
         in_row = set(known) if keys is None else {str(key) for key in keys}
         unknown = (unknown - {ROW}) | (in_row - set(known))
         named |= in_row & set(known)
@@ -263,7 +271,7 @@ def columns_in(frame: DataFrame, wanted: RowPrompts) -> list[Hashable]:
     return [known[name] for name in sorted(named)]
 
 
-def _refuse_spaces(text: str, names: Iterable[str]) -> None:
+def _check_spaces(text: str, names: Iterable[str]) -> None:
     """Refuse ``{{ a text }}``: a name with a space needs ``{{ row["a text"] }}``."""
     for name in names:
         if not name.isidentifier() and re.search(r"\{\{\s*" + re.escape(name) + r"\s*[|}]", text):

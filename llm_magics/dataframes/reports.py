@@ -1,4 +1,4 @@
-"""How an embedding went: in a line, and row by row for the rows that did not go plainly."""
+"""Reports of embedding and prompting: in a line, and row by row for rows that are not ``ok``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from llm_magics.runtime.embedding.results import Speed
 
 
-_WHY = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
+_MISSING_NAMES = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EmbeddingReport:
     """
     Attributes:
@@ -77,10 +77,10 @@ class EmbeddingReport:
 
         from llm_magics._util.tables import WideFrame
 
-        codes, landed = self._rows.codes, self._call.landed
-        outcomes = outcomes_of(self._rows, self._call)
+        codes, results = self._rows.codes, self._call.landed
+        outcomes = row_outcomes(self._rows, self._call)
         odd = np.flatnonzero(outcomes != "ok")
-        errors = [landed.errors.get(int(codes[row])) for row in odd]
+        errors = [results.errors.get(int(codes[row])) for row in odd]
         index = self._index if self._index is not None else pd.RangeIndex(len(codes))
         return WideFrame(
             {
@@ -92,25 +92,25 @@ class EmbeddingReport:
         )
 
 
-def outcomes_of(rows: Rows, call: EmbeddingCall) -> NDArray[np.str_]:
-    """What came of each row, in a word."""
+def row_outcomes(rows: Rows, call: EmbeddingCall) -> NDArray[np.str_]:
+    """Return the outcome of each row, in a word."""
     of_texts = np.asarray(OUTCOMES)[call.landed.outcomes]
-    told = np.full(len(rows), "", dtype="U9")
+    outcomes = np.full(len(rows), "", dtype="U9")
     has_text = rows.codes >= 0
-    told[has_text] = of_texts[rows.codes[has_text]]
-    for code, word in _WHY.items():
-        told[rows.codes == code] = word
-    return told
+    outcomes[has_text] = of_texts[rows.codes[has_text]]
+    for code, word in _MISSING_NAMES.items():
+        outcomes[rows.codes == code] = word
+    return outcomes
 
 
-def report_of(rows: Rows, call: EmbeddingCall, index: Index | None) -> EmbeddingReport:
+def build_report(rows: Rows, call: EmbeddingCall, index: Index | None) -> EmbeddingReport:
     """How ``call`` went for ``rows``."""
     per_text = np.bincount(rows.codes[rows.codes >= 0], minlength=len(rows.texts))
     of_texts = [
         int(per_text[call.landed.outcomes == number].sum()) for number in range(len(OUTCOMES))
     ]
     counts = dict(zip(OUTCOMES, of_texts, strict=True))
-    counts |= {word: rows.count(code) for code, word in _WHY.items()}
+    counts |= {word: rows.count(code) for code, word in _MISSING_NAMES.items()}
     counts[OUTCOMES[PENDING]] = counts.pop(OUTCOMES[PENDING])  # last, for it is seldom so
     response = call.response()
     return EmbeddingReport(
@@ -128,13 +128,13 @@ def report_of(rows: Rows, call: EmbeddingCall, index: Index | None) -> Embedding
     )
 
 
-def lost(call: EmbeddingCall) -> bool:
+def all_failed(call: EmbeddingCall) -> bool:
     """Whether there were texts, and all of them failed."""
     outcomes = call.landed.outcomes
     return bool(len(outcomes)) and bool((outcomes == FAILED).all())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowsEstimate:
     """What asking may take: US dollars are ``None`` where prices are not known."""
 
@@ -159,7 +159,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PromptReport:
     """
     The report of one run over rows.
@@ -183,10 +183,12 @@ class PromptReport:
 
     @property
     def cached(self) -> int:
-        """How many rows have an answer that was given before, and cost nothing."""
+        """How many rows have a cached answer, which cost nothing."""
         answers = self._call.responses
-        kept = {number for number, each in enumerate(answers) if each is not None and each.cached}
-        return sum(code in kept for code in self._codes)
+        from_cache = {
+            number for number, each in enumerate(answers) if each is not None and each.cached
+        }
+        return sum(code in from_cache for code in self._codes)
 
     @property
     def cost_usd(self) -> float | None:
@@ -202,10 +204,10 @@ class PromptReport:
 
     def frame(self) -> DataFrame:
         """
-        Return the rows that were asked and are not ``ok``, by index.
+        Return the rows whose prompt was sent and that are not ``ok``, by index.
 
-        Columns: ``error``, ``prompt``, ``outcome`` (as in ``counts``) and ``text``, what came of
-        the answer.
+        Columns: ``error``, ``prompt``, ``outcome`` (as in ``counts``) and ``text``, the
+        answer as far as there is one.
         """
         # Not above: this module is imported when pandas is, by whichever module needs it first.
         from llm_magics._util.tables import WideFrame
@@ -235,21 +237,21 @@ class PromptReport:
         return f"{type(error).__name__}: {error}"
 
     def _text(self, number: int) -> str | None:
-        """Return what came of an answer: its text, or else its thinking."""
+        """Return the text of an answer, or else its thinking."""
         response = self._call.responses[number]
         return None if response is None else response.text or response.reasoning or None
 
 
-# pandas may make an accessor anew each time: what is to stay is kept with the column or frame.
-_KEPT = "_llm_magics_report"
+# pandas may create a new accessor each time: the report is stored with the column or frame.
+_REPORT_ATTRIBUTE = "_llm_magics_report"
 
 
-def keep_report(of: Any, report: EmbeddingReport | PromptReport) -> None:
+def store_report(of: Any, report: EmbeddingReport | PromptReport) -> None:
     """Keep ``report`` with a column or frame."""
-    object.__setattr__(of, _KEPT, report)  # pandas' own takes it for a column
+    object.__setattr__(of, _REPORT_ATTRIBUTE, report)  # pandas' own takes it for a column
 
 
-class Reporting:
+class ReportMixin:
     """What both accessors have."""
 
     def __init__(self, of: Any) -> None:
@@ -258,5 +260,5 @@ class Reporting:
     @property
     def report(self) -> EmbeddingReport | PromptReport | None:
         """How the last embedding or asking went; its ``frame()`` has the rows that did not go plainly."""
-        report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_KEPT)
+        report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_REPORT_ATTRIBUTE)
         return report

@@ -1,4 +1,4 @@
-"""The rows of whatever column was given: which texts are in them, and which rows have none."""
+"""Rows of columns and frames of any library: their texts, and which rows have none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from llm_magics.dataframes.sources import noted
 from llm_magics.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -18,15 +17,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-# In place of the number of a text: why a row has none.
+# Codes of rows that have no text.
 MISSING, EMPTY, NO_TEXT = -1, -2, -3
 
 # Texts of the notebook's libraries: what has one of these methods is a column.
-_AS_LIST = ("to_pylist", "to_list", "tolist")
-
-
-# So many rows are enough to recognise a column of vectors.
-_LOOKED_AT = 100
+_TO_LIST_METHODS = ("to_pylist", "to_list", "tolist")
 
 
 class Rows:
@@ -38,16 +33,16 @@ class Rows:
         codes: for each row the number of its text, or why it has none.
     """
 
-    def __init__(self, given: Any, *, strict: bool) -> None:
+    def __init__(self, column: Any, *, strict: bool) -> None:
         """
-        Read ``given``: a list, array, or column of pandas, polars or pyarrow.
+        Read ``column``: a list, array, or column of pandas, polars or pyarrow.
 
         Raises:
             UsageError: it is no column; or, where that is ``strict``, a row is no text.
         """
-        values = values_of(given)
+        values = to_list(column)
         codes: NDArray[np.int64]
-        self.texts, codes = _plain(values) or _with_gaps(values, strict=strict)
+        self.texts, codes = _encode_texts(values) or _encode_with_gaps(values, strict=strict)
         self.codes = codes
 
     def __len__(self) -> int:
@@ -58,7 +53,7 @@ class Rows:
         return int((self.codes == why).sum())
 
 
-def values_of(given: Any) -> list[Any]:
+def to_list(column: Any) -> list[Any]:
     """
     The values of a list, array, or column of pandas, polars or pyarrow.
 
@@ -66,21 +61,21 @@ def values_of(given: Any) -> list[Any]:
         UsageError: it is none of these.
     """
     if (
-        not isinstance(given, Iterable)
-        or isinstance(given, str | bytes | Mapping | AbstractSet)
-        or getattr(given, "ndim", 1) != 1
-        or hasattr(given, "columns")
+        not isinstance(column, Iterable)
+        or isinstance(column, str | bytes | Mapping | AbstractSet)
+        or getattr(column, "ndim", 1) != 1
+        or hasattr(column, "columns")
     ):
-        msg = f"A list or column of rows is needed, and this is {type(given).__name__}."
+        msg = f"A list or column of rows is needed, and this is {type(column).__name__}."
         raise UsageError(msg, hint='Write df["column"], or ["…"] as in lm.embed(["…"]).')
-    for way in _AS_LIST:
-        if hasattr(given, way):
-            values: list[Any] = getattr(given, way)()
+    for way in _TO_LIST_METHODS:
+        if hasattr(column, way):
+            values: list[Any] = getattr(column, way)()
             return values
-    return list(given)
+    return list(column)
 
 
-def frame_of_columns(given: Any) -> DataFrame:
+def to_pandas(table: Any) -> DataFrame:
     """
     Return a DataFrame of polars or a table of pyarrow as one of pandas, with its values as they are.
 
@@ -88,79 +83,22 @@ def frame_of_columns(given: Any) -> DataFrame:
     """
     import pandas as pd
 
-    if not hasattr(given, "column_names") and not hasattr(given, "get_columns"):
-        frame: DataFrame = given.to_pandas()
+    if not hasattr(table, "column_names") and not hasattr(table, "get_columns"):
+        frame: DataFrame = table.to_pandas()
         return frame
-    if hasattr(given, "get_columns"):
-        columns = given.get_columns()
-        names = list(given.columns)
+    if hasattr(table, "get_columns"):
+        columns = table.get_columns()
+        names = list(table.columns)
     else:
-        columns, names = list(given.columns), list(given.column_names)
+        columns, names = list(table.columns), list(table.column_names)
     values = {
-        place: pd.Series(values_of(column), dtype=object) for place, column in enumerate(columns)
+        position: pd.Series(to_list(column), dtype=object)
+        for position, column in enumerate(columns)
     }
     return pd.DataFrame(values).set_axis(names, axis=1)
 
 
-def one_column(given: Any) -> Any:
-    """
-    Return ``given`` as a column that can be read more than once.
-
-    Of a DataFrame (pandas, polars) or a table (pyarrow) it is the only column of vectors.
-
-    Raises:
-        UsageError: the DataFrame has no column of vectors, or more than one.
-    """
-    if not _is_frame(given):
-        return given if hasattr(given, "__len__") else list(given)
-    name = only_vector_column(given)
-    return noted(given[name], given) if hasattr(given, "attrs") else given[name]
-
-
-def only_vector_column(frame: Any) -> Any:
-    """
-    Return the name of the only column of vectors in a DataFrame.
-
-    Raises:
-        UsageError: there is none, or more than one; the message names the columns.
-    """
-    names = _column_names(frame)
-    having = [name for name in names if has_vectors(frame[name])]
-    if len(having) == 1:
-        return having[0]
-    if having:
-        found = ", ".join(map(str, having))
-        msg = f"The DataFrame has {len(having)} columns of vectors: {found}."
-        raise UsageError(msg, hint=f'Choose one of them, for example df["{having[0]}"].')
-    shown = ", ".join(map(str, names)) or "none"
-    msg = f"The DataFrame has no column of vectors. Its columns: {shown}."
-    raise UsageError(msg, hint='Pass one column, or make vectors first: df.llm.embed("text").')
-
-
-def has_vectors(column: Any) -> bool:
-    """Return whether the first value of a column that is not missing is a list of numbers."""
-    if getattr(column, "ndim", 1) != 1:  # two columns of one name
-        return False
-    head = values_of(column[:_LOOKED_AT])
-    first = next((value for value in head if isinstance(value, list | tuple | np.ndarray)), None)
-    if first is None or any(isinstance(value, str) for value in head):
-        return False
-    try:
-        vector = np.asarray(first, np.float32)
-    except (TypeError, ValueError):
-        return False
-    return vector.ndim == 1 and vector.size > 0
-
-
-def _is_frame(given: Any) -> bool:
-    return hasattr(given, "columns") or hasattr(given, "column_names")
-
-
-def _column_names(frame: Any) -> list[Any]:
-    return list(getattr(frame, "column_names", None) or frame.columns)
-
-
-def _plain(values: list[Any]) -> tuple[list[str], NDArray[np.int64]] | None:
+def _encode_texts(values: list[Any]) -> tuple[list[str], NDArray[np.int64]] | None:
     """Texts and codes where every row is a text, which is found out many times faster."""
     if {*map(type, values)} != {str}:
         return None
@@ -171,12 +109,12 @@ def _plain(values: list[Any]) -> tuple[list[str], NDArray[np.int64]] | None:
     return texts, np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
 
 
-def _with_gaps(values: list[Any], *, strict: bool) -> tuple[list[str], NDArray[np.int64]]:
+def _encode_with_gaps(values: list[Any], *, strict: bool) -> tuple[list[str], NDArray[np.int64]]:
     numbers: dict[str, int] = {}
     codes = np.empty(len(values), np.int64)
     for row, value in enumerate(values):
         if not isinstance(value, str):
-            codes[row] = _why(value, row, strict=strict)
+            codes[row] = _missing_reason(value, row, strict=strict)
         else:
             codes[row] = numbers.setdefault(value, len(numbers)) if is_text(value) else EMPTY
     return list(numbers), codes
@@ -187,7 +125,7 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not (not value or value.isspace())
 
 
-def _why(value: Any, row: int, *, strict: bool) -> int:
+def _missing_reason(value: Any, row: int, *, strict: bool) -> int:
     """Why a row has no text."""
     # NaN, NaT and pd.NA without asking pandas.
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
@@ -200,7 +138,7 @@ def _why(value: Any, row: int, *, strict: bool) -> int:
     raise UsageError(msg, hint='Convert the column first: df["c"] = df["c"].astype(str)')
 
 
-def column_of(frame: Any, name: Any) -> Any:
+def get_column(frame: Any, name: Any) -> Any:
     """
     The one column ``name`` of a frame, of pandas or Dask.
 
@@ -218,11 +156,11 @@ def column_of(frame: Any, name: Any) -> Any:
     return frame[name]
 
 
-def refuse_overwriting(
+def check_not_overwriting(
     read: Iterable[object], written: Iterable[object], what: str = "answers"
 ) -> None:
     """
-    Refuse to put results over the column they are made of: a second run would be about them.
+    Refuse to put results over the column they are about: a second run would read them.
 
     Raises:
         UsageError: a column is both read and written.
@@ -233,7 +171,7 @@ def refuse_overwriting(
         raise UsageError(msg, hint="Give into= another name, or the field of the schema.")
 
 
-def refuse_losing_texts(frame: Any, into: object) -> None:
+def check_holds_no_texts(frame: Any, into: object) -> None:
     """
     Refuse to put vectors over a column of texts.
 
@@ -245,7 +183,7 @@ def refuse_losing_texts(frame: Any, into: object) -> None:
         raise UsageError(msg, hint='Give it the name of a column: into="vector".')
     if into not in frame.columns:
         return
-    column = column_of(frame, into)
+    column = get_column(frame, into)
     if any(isinstance(value, str) and value.strip() for value in column):
         msg = f"The vectors would take the place of the texts in the column {into}."
         hint = f"Give into= another name, or drop the column: df.pop({into!r})."
@@ -260,7 +198,7 @@ def _is_hashable(name: Any) -> bool:
     return True
 
 
-def frame_of(rows: Any) -> DataFrame:
+def to_frame(rows: Any) -> DataFrame:
     """Return rows as a frame of pandas; a lone column is called ``text``."""
     if isinstance(rows, pd.DataFrame):
         return rows
@@ -269,8 +207,8 @@ def frame_of(rows: Any) -> DataFrame:
     if hasattr(rows, "to_pandas") and hasattr(
         rows, "columns"
     ):  # of polars or pyarrow: integers with nulls stay integers
-        return frame_of_columns(rows)
-    return pd.DataFrame({TEXT: pd.Series(values_of(rows), dtype=object)})
+        return to_pandas(rows)
+    return pd.DataFrame({TEXT: pd.Series(to_list(rows), dtype=object)})
 
 
 # The name of a lone column of texts in a prompt.

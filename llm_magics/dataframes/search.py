@@ -1,13 +1,10 @@
 """
-``lm.nearest`` and ``lm.dedupe``: what in a column is like a query, and what says the same.
+``lm.nearest``, ``lm.dedupe`` and ``lm.index``: search by cosine, exact or by an index.
 
-A column is one of vectors; where it is one of texts, these are embedded, which costs nothing
-for those that were before.
-
-``lm.index``: what is near, found without looking at every row; for many questions to millions.
-
-An index is built once, which takes minutes for a million rows, and answers in less than a
-millisecond; what it gives is nearly always, and not always, what an exact search gives
+A column holds vectors; one of texts is embedded first, which costs nothing for texts that were
+embedded before. An index is for many queries to millions of rows: it is built once, which takes
+minutes for a million rows, and answers in less than a millisecond, nearly always with the rows
+that an exact search finds
 ("HNSW", Malkov & Yashunin, 2016, https://arxiv.org/abs/1603.09320).
 """
 
@@ -23,9 +20,14 @@ import numpy as np
 
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes import vectors as search
-from llm_magics.dataframes.embed import embed, index_of, vectors_of
-from llm_magics.dataframes.rows import is_text, one_column
-from llm_magics.dataframes.sources import Maker, maker_of, model_for
+from llm_magics.dataframes.embed import embed, get_index, resolve_vectors
+from llm_magics.dataframes.rows import is_text
+from llm_magics.dataframes.vectors import (
+    EmbeddingModel,
+    find_embedding_model,
+    resolve_column,
+    resolve_model,
+)
 from llm_magics.errors import UsageError
 from llm_magics.host import current_host
 from llm_magics.progress import Progress
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float32]
 
 
-def nearest(  # noqa: PLR0913 (what can be asked)
+def nearest(  # noqa: PLR0913 (a public function)
     column: Any,
     query: str | Sequence[float] | Vectors,
     *,
@@ -50,7 +52,7 @@ def nearest(  # noqa: PLR0913 (what can be asked)
     """
     The ``k`` rows most like ``query``, best first: their cosines, on the index of ``column``.
 
-    Exact, by a product of matrices, unless an ``index`` is given.
+    Exact, by a product of matrices, unless there is an ``index``.
 
     Args:
         column: vectors, or texts; a list, array (n, d), or column; or a DataFrame with one
@@ -59,7 +61,7 @@ def nearest(  # noqa: PLR0913 (what can be asked)
         k: how many.
         model: who embeds; the one that embedded the column, else the setting ``embedding_model``.
         prefix: what the model wants before a question, like ``"query: "``.
-        index: what `llm_magics.index` made of ``column``, to look in.
+        index: the result of `llm_magics.index` for ``column``, to search in.
 
     Raises:
         UsageError: the query has another length than the vectors, or the index is of others.
@@ -67,27 +69,27 @@ def nearest(  # noqa: PLR0913 (what can be asked)
     import pandas as pd
 
     k = check_integer("k", k)
-    column = one_column(column)
-    maker = maker_of(column)
-    model = model or (maker and maker.model)
-    asked = _query(query, model, prefix, maker)
+    column = resolve_column(column)
+    embedding_model = find_embedding_model(column)
+    model = model or (embedding_model and embedding_model.model)
+    query_vector = _query_vector(query, model, prefix, embedding_model)
     if index is None:
-        vectors = vectors_of(column, model)
-        _check_dimensions(asked, vectors.shape[1])
-        (places,), (cosines,) = search.nearest(vectors, asked, k)
+        vectors = resolve_vectors(column, model)
+        _check_dimensions(query_vector, vectors.shape[1])
+        (positions,), (cosines,) = search.top_k(vectors, query_vector, k)
     else:
-        _check_dimensions(asked, index.dimensions)
+        _check_dimensions(query_vector, index.dimensions)
         if index.rows != len(column):
             msg = f"The index is of {index.rows:,} rows, and the column has {len(column):,}."
             raise UsageError(msg, hint="Make it anew: lm.index(…).")
-        places, cosines = index.search(asked[0], k)
+        positions, cosines = index.search(query_vector[0], k)
     found = np.isfinite(cosines)  # those without a vector are like nothing
-    return pd.Series(cosines[found], index=index_of(column)[places[found]], name="cosine")
+    return pd.Series(cosines[found], index=get_index(column)[positions[found]], name="cosine")
 
 
-def _check_dimensions(asked: Vectors, dimensions: int) -> None:
-    if asked.shape[1] != dimensions:
-        msg = f"The query has {asked.shape[1]} dimensions, and the column has {dimensions}."
+def _check_dimensions(query: Vectors, dimensions: int) -> None:
+    if query.shape[1] != dimensions:
+        msg = f"The query has {query.shape[1]} dimensions, and the column has {dimensions}."
         raise UsageError(msg, hint="Embed it with the same model: model=…")
 
 
@@ -103,43 +105,49 @@ def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) ->
 
     Returns:
         ``True`` or ``False`` for each row, on the index of ``column``. Rows without a vector
-        are kept.
+        stay.
     """
     import pandas as pd
 
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         msg = f"threshold cannot be {threshold!r}."
         raise UsageError(msg, hint="Give it a cosine above 0 and at most 1, like 0.95.")
-    column = one_column(column)
-    model = model_for(column, model)
+    column = resolve_column(column)
+    model = resolve_model(column, model)
     try:
-        vectors = vectors_of(column, model)
+        vectors = resolve_vectors(column, model)
     except search.NoVectorsError:  # none says what another says
         vectors = np.full((len(column), 1), np.nan, np.float32)
-    first = search.groups(vectors, threshold)
-    return pd.Series(first == np.arange(len(first)), index=index_of(column), name="is_first")
+    first = search.group_duplicates(vectors, threshold)
+    return pd.Series(first == np.arange(len(first)), index=get_index(column), name="is_first")
 
 
-def _query(query: Any, model: str | None, prefix: str, maker: Maker | None) -> Vectors:
+def _query_vector(
+    query: Any, model: str | None, prefix: str, embedding_model: EmbeddingModel | None
+) -> Vectors:
     """A question as a vector, of shape (1, d)."""
     if isinstance(query, str):
         if not is_text(query):
             msg = "The query is empty."
             raise UsageError(msg, hint="Write what to look for.")
-        dimensions = maker.dimensions if maker and maker.model == model else None
+        dimensions = (
+            embedding_model.dimensions
+            if embedding_model and embedding_model.model == model
+            else None
+        )
         return embed([query], model=model, prefix=prefix, dimensions=dimensions)
     try:
-        asked = np.asarray(query, np.float32)
+        vector = np.asarray(query, np.float32)
     except (TypeError, ValueError):
-        asked = np.empty(0, np.float32)
-    if asked.ndim != 1 or not asked.size or not np.isfinite(asked).all():
+        vector = np.empty(0, np.float32)
+    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
         msg = f"The query is a text or a vector of numbers, and this is {type(query).__name__}."
         raise UsageError(msg, hint='Ask one at a time, like df.llm.nearest("a question").')
-    return asked[None, :]
+    return vector[None, :]
 
 
 # So many rows between two looks at the clock, and at whether the user has stopped it.
-_STEP = 5_000
+_BATCH_ROWS = 5_000
 
 
 def index(column: Any, *, model: str | None = None) -> VectorIndex:
@@ -155,76 +163,76 @@ def index(column: Any, *, model: str | None = None) -> VectorIndex:
     Raises:
         UsageError: usearch is not installed.
     """
-    _need_usearch()
+    _require_usearch()
     from usearch.index import Index
 
-    column = one_column(column)
-    vectors = vectors_of(column, model_for(column, model))
-    made = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
-    places = np.flatnonzero(~np.isnan(vectors).any(axis=1))
+    column = resolve_column(column)
+    vectors = resolve_vectors(column, resolve_model(column, model))
+    usearch_index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
+    positions = np.flatnonzero(~np.isnan(vectors).any(axis=1))
     show, began = current_host().create_progress_display(), time.perf_counter()
     try:
-        for start in range(0, len(places), _STEP):
-            some = places[start : start + _STEP]
-            made.add(some.astype(np.uint64), vectors[some])
+        for start in range(0, len(positions), _BATCH_ROWS):
+            some = positions[start : start + _BATCH_ROWS]
+            usearch_index.add(some.astype(np.uint64), vectors[some])
             done, elapsed_s = start + len(some), time.perf_counter() - began
-            show(Progress("building an index", done, len(places), "rows", elapsed_s))
+            show(Progress("building an index", done, len(positions), "rows", elapsed_s))
     finally:
         show(None)
-    return VectorIndex(made, len(vectors))
+    return VectorIndex(usearch_index, len(vectors))
 
 
 class VectorIndex:
     """An index over ``rows`` vectors; those that are missing are never found."""
 
-    def __init__(self, made: Any, rows: int) -> None:
-        self._made = made
+    def __init__(self, usearch_index: Any, rows: int) -> None:
+        self._index = usearch_index
         self.rows = rows
 
     @property
     def dimensions(self) -> int:
         """Of each vector."""
-        return int(self._made.ndim)
+        return int(self._index.ndim)
 
     def search(self, query: Matrix, k: int) -> tuple[NDArray[np.int64], Matrix]:
         """The places of at most ``k`` rows near ``query`` (d), best first, and their cosines."""
-        found = self._made.search(query, k)
+        found = self._index.search(query, k)
         cosines = 1 - np.asarray(found.distances, np.float32)
         return np.asarray(found.keys, np.int64), cosines
 
     def save(self, path: str | Path) -> None:
         """Keep it in a file."""
-        self._made.save(str(path))
-        _rows_file(path).write_text(str(self.rows), encoding="utf-8")
+        self._index.save(str(path))
+        _row_count_file(path).write_text(str(self.rows), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> VectorIndex:
         """
-        One that was kept in a file, which must be one's own: such files are not checked.
+        Load an index from a file that you trust: such files are not checked.
 
         Raises:
             UsageError: there is none, or usearch is not installed.
         """
-        _need_usearch()
+        _require_usearch()
         from usearch.index import Index
 
-        if not Path(path).is_file() or not _rows_file(path).is_file():
+        if not Path(path).is_file() or not _row_count_file(path).is_file():
             msg = f"There is no index at {path}."
             raise UsageError(msg, hint="Make one: lm.index(df.vector).save(…).")
-        return cls(Index.restore(str(path)), int(_rows_file(path).read_text("utf-8")))
+        return cls(Index.restore(str(path)), int(_row_count_file(path).read_text("utf-8")))
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._index)
 
     def __repr__(self) -> str:
         return f"VectorIndex({len(self):,} of {self.rows:,} rows, {self.dimensions} dimensions)"
 
 
-def _rows_file(path: str | Path) -> Path:
+def _row_count_file(path: str | Path) -> Path:
     return Path(f"{path}.rows")
 
 
-def _need_usearch() -> None:
+def _require_usearch() -> None:
     if find_spec("usearch") is None:
         msg = "An index needs usearch, which is not installed."
         raise UsageError(msg, hint="pip install usearch; without it search is exact.")

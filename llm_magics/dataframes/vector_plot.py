@@ -1,9 +1,9 @@
-"""A picture of vectors: in a notebook, in a file, as matplotlib's.
+"""
+`VectorPlot`: vectors in two dimensions, as HTML in a notebook or file, or as a matplotlib figure.
 
-Points as HTML: no script, and the text of a point is shown while the mouse is over it.
-
-Texts stand in attributes, so that a notebook that is not trusted, whose styles are taken away,
-shows nothing rather than all texts at once. Colours of the page are used for all but the points.
+The HTML needs no script: the text of a point appears while the mouse is over it. Texts are in
+attributes, so that an untrusted notebook, whose styles are removed, displays no text rather than
+all at once. Colours of the page are used for all but the points.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_LONGEST_TEXT = 160
+_MAX_TEXT = 160
 
 _STYLE = """
 .llmm-plot{position:relative;max-width:44em;height:28em;margin:.5em 1em 1em 0;
@@ -61,7 +61,7 @@ margin:0 4px 0 12px}
 """.replace("\n", "")
 
 
-def page(
+def scatter_html(
     points: Floats,
     marks: Marks,
     texts: Sequence[str],
@@ -74,30 +74,30 @@ def page(
     Args:
         points: (n, 2).
         marks: what tells them apart.
-        texts: what is shown of each.
+        texts: the text of each point.
         labels: x, y and words.
         title: above it, in words.
     """
     low, high = points.min(axis=0), points.max(axis=0)
-    places = _placed(points, low, high)
+    places = _to_percent(points, low, high)
     dots = "".join(
-        _dot(x, y, colour, number, text)
+        _dot_html(x, y, colour, number, text)
         for (x, y), colour, number, text in zip(
             places.tolist(), marks.colours, marks.numbers.tolist(), texts, strict=True
         )
     )
     centres = np.asarray([label[:2] for label in labels], np.float32).reshape(-1, 2)
     words = "".join(
-        f'<b style="left:{min(max(x, 14), 86):.1f}%;top:{y:.1f}%">{html.escape(_line(label[2]))}</b>'
-        for (x, y), label in zip(_placed(centres, low, high).tolist(), labels, strict=True)
+        f'<b style="left:{min(max(x, 14), 86):.1f}%;top:{y:.1f}%">{html.escape(_single_line(label[2]))}</b>'
+        for (x, y), label in zip(_to_percent(centres, low, high).tolist(), labels, strict=True)
     )
     return (
-        f"<style>{_STYLE}</style>{_key(marks, title)}"
+        f"<style>{_STYLE}</style>{_legend_html(marks, title)}"
         f'<div class="llmm-plot mathjax_ignore">{dots}{words}</div>'
     )
 
 
-def _placed(points: Floats, low: Floats, high: Floats) -> Floats:
+def _to_percent(points: Floats, low: Floats, high: Floats) -> Floats:
     """In percent of the picture, from its upper left corner, with a margin."""
     span = high - low
     shares = (points - low) / np.where(span > 0, span, 1)
@@ -105,34 +105,34 @@ def _placed(points: Floats, low: Floats, high: Floats) -> Floats:
     return placed.astype(np.float32)
 
 
-def _dot(x: float, y: float, colour: str, number: int, text: str) -> str:
+def _dot_html(x: float, y: float, colour: str, number: int, text: str) -> str:
     names = " ".join([f"s{number}"] * bool(number) + ["e"] * (x > 50) + ["d"] * (y > 70))
     kind = f' class="{names}"' if names else ""
-    tip = html.escape(_line(text))
+    tip = html.escape(_single_line(text))
     return f'<i{kind} style="left:{x:.1f}%;top:{y:.1f}%;background:{colour}" data-tip="{tip}"></i>'
 
 
-def _key(marks: Marks, title: str) -> str:
+def _legend_html(marks: Marks, title: str) -> str:
     """What colours and shapes stand for."""
-    told = html.escape(_line(f"{title}{marks.title_suffix}"))
+    caption = html.escape(_single_line(f"{title}{marks.title_suffix}"))
     groups = "".join(
-        f'<i class="s{number}" style="position:static;background:{COLOURS[number]}"></i>{html.escape(_line(name))}'
+        f'<i class="s{number}" style="position:static;background:{COLOURS[number]}"></i>{html.escape(_single_line(name))}'
         for number, name in enumerate(marks.names)
     )
-    return f'<div class="llmm-key mathjax_ignore llmm-plot-key">{told}{groups}</div>'
+    return f'<div class="llmm-key mathjax_ignore llmm-plot-key">{caption}{groups}</div>'
 
 
-def _line(text: str) -> str:
+def _single_line(text: str) -> str:
     """A text on one line, of what can be seen alone."""
     flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return flat if len(flat) <= _LONGEST_TEXT else f"{flat[: _LONGEST_TEXT - 1]}…"
+    return flat if len(flat) <= _MAX_TEXT else f"{flat[: _MAX_TEXT - 1]}…"
 
 
 # More points than these are not seen in a picture, and make a notebook slow.
-_MOST_SHOWN = 4000
+_MAX_POINTS = 4000
 
 # So near to an edge, as a share of the width, a label goes inwards.
-_EDGE = 0.25
+_EDGE_SHARE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,20 +153,20 @@ class VectorPlot:
         """With texts where the mouse is, in a notebook."""
         frame = self.frame
         title = self.title
-        if len(frame) > _MOST_SHOWN:
-            frame = frame.sample(_MOST_SHOWN, random_state=0)
-            title = f"{title} · {_MOST_SHOWN:,} of them drawn"
+        if len(frame) > _MAX_POINTS:
+            frame = frame.sample(_MAX_POINTS, random_state=0)
+            title = f"{title} · {_MAX_POINTS:,} of them drawn"
         points = frame[["x", "y"]].to_numpy(np.float32)
         texts = frame["text"].tolist()
-        shown = page(points, self._marks(frame), texts, self._labels(), title)
-        return {"text/html": shown, "text/plain": repr(self)}
+        page = scatter_html(points, self._marks(frame), texts, self._labels(), title)
+        return {"text/html": page, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"VectorPlot({self.title})"
 
     def figure(self, ax: Axes | None = None) -> Figure:
         """
-        The same as matplotlib's figure, on ``ax`` if given; readable on light and dark pages.
+        Draw the same with matplotlib, on ``ax`` if there is one; readable on light and dark pages.
 
         Raises:
             UsageError: matplotlib is not installed.
@@ -189,9 +189,9 @@ class VectorPlot:
             msg = f"There is no folder {Path(path).parent}."
             raise UsageError(msg, hint="Make it first, or name another file.")
         if Path(path).suffix.lower() in (".html", ".htm"):
-            shown = self._repr_mimebundle_()["text/html"]
-            whole = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{shown}'
-            Path(path).write_text(whole, encoding="utf-8")
+            page = self._repr_mimebundle_()["text/html"]
+            document = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{page}'
+            Path(path).write_text(document, encoding="utf-8")
         else:
             self.figure().savefig(path, dpi=150)
 
@@ -218,7 +218,11 @@ class VectorPlot:
             ax.annotate(
                 words,
                 (x, y),
-                ha="left" if share < _EDGE else "right" if share > 1 - _EDGE else "center",
+                ha="left"
+                if share < _EDGE_SHARE
+                else "right"
+                if share > 1 - _EDGE_SHARE
+                else "center",
                 va="center",
                 color=GREY,
                 weight="bold",

@@ -1,23 +1,22 @@
 """
-What is like what: nearest rows, and rows that say the same.
+Columns of vectors: as a matrix, compared by cosine, and marked with the model that embedded them.
 
-Exact, by products of matrices in blocks: a million rows of 384 numbers are some 800 million
-multiplications a query, which a processor does in a blink, and nothing need be built first.
+Search is exact, by products of matrices in blocks: a million rows of 384 numbers are some 800
+million multiplications a query, and nothing needs to be built first.
 
-Who made the vectors of a column, so that a question is embedded by the same model.
-
-In memory it is known of the array that vectors are rows of, wherever they went since; in a file,
-and in a copy of the numbers, by a note that pandas hands on with a frame or column.
+The embedding model is known in memory by the array that vectors are rows of, wherever they went
+since; in a file, and in a copy of the numbers, by a note in the ``attrs`` of a frame or column.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from llm_magics.dataframes.rows import one_column
+from llm_magics.dataframes.rows import to_list
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-6
 
 # Numbers in a block of products: 64 MB.
-_BLOCK = 16_000_000
+_BLOCK_NUMBERS = 16_000_000
 
 
 # So many rows are compared with all before them at once.
-_ROWS = 512
+_BLOCK_ROWS = 512
 
 
 class NoVectorsError(UsageError):
@@ -44,13 +43,13 @@ def matrix(column: Any) -> Vectors:
     """
     A column of vectors as an array of shape (n, d), float32; a row of NaN where one is missing.
 
-    No copy is made of rows that lie one after the other, as those do that were embedded together:
+    Rows that lie one after the other, as those do that were embedded together, are not copied:
     the array can only be read, for a change to it would change the column. To change it, copy it.
 
     Raises:
         UsageError: the vectors are not of one length, or are none.
     """
-    column = one_column(column)
+    column = resolve_column(column)
     return _read_only(_matrix(column))
 
 
@@ -66,23 +65,27 @@ def _matrix(column: Any) -> Vectors:
     if "pyarrow" in str(getattr(column, "dtype", "")):
         from llm_magics.dataframes import arrow
 
-        if arrow.is_arrow(column):
-            in_place = arrow.matrix_of(column)
+        if arrow.is_arrow_column(column):
+            in_place = arrow.to_matrix(column)
             if in_place is not None:
                 return in_place
-            column = arrow.rows_of(column)
+            column = arrow.to_vectors(column)
     rows = [None if _is_missing(row) else np.asarray(row, np.float32) for row in column]
     shapes = {row.shape for row in rows if row is not None}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        told = ", ".join(sorted(map(str, shapes))) or "none"
-        msg = f"A column of vectors of one length is needed, and this holds {told}."
+        listed = ", ".join(sorted(map(str, shapes))) or "none"
+        msg = f"A column of vectors of one length is needed, and this holds {listed}."
         kind = UsageError if shapes else NoVectorsError
         raise kind(msg, hint='Embed it: df.llm.embed("text", into="vector").')
-    whole = [row for row in rows if row is not None]
-    return _in_place(whole) if len(whole) == len(rows) else _copied(rows, len(whole[0]))
+    present = [row for row in rows if row is not None]
+    return (
+        _shared_matrix(present)
+        if len(present) == len(rows)
+        else _copied_matrix(rows, len(present[0]))
+    )
 
 
-def nearest(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+def top_k(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
     """
     The ``k`` rows of ``vectors`` (n, d) most like each of ``queries`` (m, d), best first.
 
@@ -91,70 +94,72 @@ def nearest(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.int6
         last, with a cosine of NaN.
     """
     k = min(k, len(vectors))
-    normed, asked = normalised(vectors), normalised(queries)
-    places = np.empty((len(asked), k), np.int64)
-    scores = np.empty((len(asked), k), np.float32)
-    step = max(1, _BLOCK // max(1, len(normed)))
-    for start in range(0, len(asked), step):
-        cosines = asked[start : start + step] @ normed.T
+    normed, normed_queries = normalize(vectors), normalize(queries)
+    positions = np.empty((len(normed_queries), k), np.int64)
+    scores = np.empty((len(normed_queries), k), np.float32)
+    step = max(1, _BLOCK_NUMBERS // max(1, len(normed)))
+    for start in range(0, len(normed_queries), step):
+        cosines = normed_queries[start : start + step] @ normed.T
         cosines[np.isnan(cosines)] = -np.inf
         best = (
-            np.argpartition(-cosines, k - 1, axis=1)[:, :k] if k else places[start : start + step]
+            np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+            if k
+            else positions[start : start + step]
         )
         of_best = np.take_along_axis(cosines, best, axis=1)
         order = np.lexsort((best, -of_best), axis=1)
-        places[start : start + step] = np.take_along_axis(best, order, axis=1)
+        positions[start : start + step] = np.take_along_axis(best, order, axis=1)
         scores[start : start + step] = np.take_along_axis(of_best, order, axis=1)
     scores[np.isinf(scores)] = np.nan
-    return places, scores
+    return positions, scores
 
 
-def groups(vectors: Vectors, threshold: float) -> NDArray[np.int64]:
+def group_duplicates(vectors: Vectors, threshold: float) -> NDArray[np.int64]:
     """
     For each row of ``vectors`` (n, d) the first row that it says the same as, itself included.
 
     A row joins the first one before it whose cosine is at least ``threshold``, and which joined
     none itself.
     """
-    normed = normalised(vectors)
+    normed = normalize(vectors)
     first = np.arange(len(normed))
-    there = np.flatnonzero(np.isfinite(normed).all(axis=1))  # the others are like nothing
+    present = np.flatnonzero(np.isfinite(normed).all(axis=1))  # the others are like nothing
     limit = threshold - _ROUNDING
-    heads = np.empty((len(there), normed.shape[1]), np.float32)
-    kept: list[int] = []
-    for start in range(0, len(there), _ROWS):
-        rows = there[start : start + _ROWS]
-        rows = _without_like(normed, rows, heads[: len(kept)], kept, limit, first)
-        new = _heads_within(normed[rows], rows, limit, first)
-        heads[len(kept) : len(kept) + len(new)] = normed[new]
-        kept.extend(new)
+    heads = np.empty((len(present), normed.shape[1]), np.float32)
+    head_rows: list[int] = []
+    for start in range(0, len(present), _BLOCK_ROWS):
+        rows = present[start : start + _BLOCK_ROWS]
+        rows = _assign_to_heads(normed, rows, heads[: len(head_rows)], head_rows, limit, first)
+        new = _find_new_heads(normed[rows], rows, limit, first)
+        heads[len(head_rows) : len(head_rows) + len(new)] = normed[new]
+        head_rows.extend(new)
     return first
 
 
-def _without_like(  # noqa: PLR0913, PLR0917 (the state of a search)
+def _assign_to_heads(  # noqa: PLR0913, PLR0917 (the state of a search)
     normed: Vectors,
     rows: NDArray[np.int64],
     heads: Vectors,
-    kept: Sequence[int],
+    head_rows: Sequence[int],
     limit: float,
     first: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Note in ``first`` which of ``rows`` are like one of ``heads``, and return the others."""
-    step = max(1, _BLOCK // _ROWS)
+    step = max(1, _BLOCK_NUMBERS // _BLOCK_ROWS)
     for start in range(0, len(heads), step):
         cosines = normed[rows] @ heads[start : start + step].T
         like = np.flatnonzero(cosines.max(axis=1) >= limit)
         if not len(like):
             continue
         heads_of = start + np.argmax(cosines[like] >= limit, axis=1)
-        first[rows[like]] = [kept[head] for head in heads_of]
+        first[rows[like]] = [head_rows[head] for head in heads_of]
         rows = np.delete(rows, like)
         if not len(rows):
             break
     return rows
 
 
-def _heads_within(
+def _find_new_heads(
     normed: Vectors, rows: NDArray[np.int64], limit: float, first: NDArray[np.int64]
 ) -> list[int]:
     """Note in ``first`` which of ``rows`` are like one before them, and return the others."""
@@ -170,7 +175,7 @@ def _heads_within(
     return [int(row) for row in rows[is_head]]
 
 
-def normalised(vectors: Vectors) -> Vectors:
+def normalize(vectors: Vectors) -> Vectors:
     """Rows of length 1; of those that are no direction, NaN."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -181,7 +186,7 @@ def _is_missing(row: Any) -> bool:
     return row is None or type(row).__name__ == "NAType" or (np.ndim(row) == 0 and row != row)  # noqa: PLR0124 (NaN)
 
 
-def _in_place(rows: Sequence[Vectors]) -> Vectors:
+def _shared_matrix(rows: Sequence[Vectors]) -> Vectors:
     """The array that ``rows`` are rows of, or a copy where they are not."""
     first = rows[0]
     base: Any = first.base
@@ -208,9 +213,163 @@ def _address(array: Any) -> int:
     return begins
 
 
-def _copied(rows: Sequence[Vectors | None], width: int) -> Vectors:
-    made = np.full((len(rows), width), np.nan, np.float32)
+def _copied_matrix(rows: Sequence[Vectors | None], width: int) -> Vectors:
+    copy = np.full((len(rows), width), np.nan, np.float32)
     for number, row in enumerate(rows):
         if row is not None:
-            made[number] = row
-    return made
+            copy[number] = row
+    return copy
+
+
+_MODELS_KEY = "llm_magics_vectors"
+
+# The column of texts that a column of vectors was embedded from.
+_SOURCES_KEY = "llm_magics_sources"
+
+
+class EmbeddingModel(NamedTuple):
+    """A model's full name, and the requested number of dimensions, if there was one."""
+
+    model: str
+    dimensions: int | None = None
+
+
+_models_by_array: dict[int, tuple[weakref.ref[Any], EmbeddingModel]] = {}
+
+
+def tag_array(matrix: NDArray[np.float32], model: EmbeddingModel) -> None:
+    """Remember the model that embedded the rows of ``matrix``."""
+    base = matrix if matrix.base is None else matrix.base
+    if isinstance(base, np.ndarray):
+        key = id(base)
+        reference = weakref.ref(base, lambda _: _models_by_array.pop(key, None))
+        _models_by_array[key] = (reference, model)
+
+
+def tag(of: Any, column: object, model: EmbeddingModel) -> None:
+    """Note in a frame or column the model that embedded ``column``."""
+    noted = of.attrs.get(_MODELS_KEY)
+    known = noted if isinstance(noted, dict) else {}
+    of.attrs[_MODELS_KEY] = {**known, str(column): list(model)}
+
+
+def tag_source(frame: Any, into: object, column: object) -> None:
+    """Note in ``frame`` that the vectors in ``into`` are those of the texts in ``column``."""
+    noted_before = frame.attrs.get(_SOURCES_KEY)
+    known = noted_before if isinstance(noted_before, dict) else {}
+    frame.attrs[_SOURCES_KEY] = {**known, str(into): str(column)}
+
+
+def source_column(frame: Any, vectors: object) -> Any:
+    """Return the name of the column that ``vectors`` were embedded from, or ``None``."""
+    noted_before = frame.attrs.get(_SOURCES_KEY)
+    source = noted_before.get(str(vectors)) if isinstance(noted_before, dict) else None
+    return next((name for name in frame.columns if str(name) == source), None)
+
+
+def with_tags(column: Any, frame: Any) -> Any:
+    """``column`` with what its ``frame`` notes of it."""
+    found = column.copy(deep=False)
+    if _MODELS_KEY in frame.attrs:
+        found.attrs[_MODELS_KEY] = frame.attrs[_MODELS_KEY]
+    return found
+
+
+def find_embedding_model(column: Any) -> EmbeddingModel | None:
+    """
+    Return the model that embedded ``column``; ``None`` where that is not known.
+
+    Raises:
+        UsageError: several models did.
+    """
+    found = _models_in_memory(column)
+    if len(found) > 1:
+        names = " and ".join(sorted(maker.model for maker in found))
+        msg = f"The column has vectors of {names}, which cannot be compared."
+        raise UsageError(msg, hint="Embed it anew with one of them.")
+    if found:
+        return found.pop()
+    name = str(getattr(column, "name", None))
+    note = getattr(column, "attrs", {}).get(_MODELS_KEY)
+    match note.get(name) if isinstance(note, dict) else None:
+        case [str(model), int() | None as dimensions]:
+            return EmbeddingModel(model, dimensions)
+    return None
+
+
+def resolve_model(column: Any, model: str | None) -> str | None:
+    """Return the model that embeds for ``column``: ``model``, else that of its vectors."""
+    embedding_model = find_embedding_model(column)
+    return model or (embedding_model.model if embedding_model else None)
+
+
+def _models_in_memory(column: Any) -> set[EmbeddingModel]:
+    if isinstance(column, np.ndarray) and column.ndim == 2:
+        bases = {id(column), id(column.base)}
+    elif str(getattr(column, "dtype", "object")) == "object":
+        bases = {id(row.base) for row in column if isinstance(row, np.ndarray)}
+    else:
+        bases = set()
+    return {_models_by_array[base][1] for base in bases if base in _models_by_array}
+
+
+# So many rows are enough to recognise a column of vectors.
+_SAMPLE_ROWS = 100
+
+
+def resolve_column(column: Any) -> Any:
+    """
+    Return ``column`` as a column that can be read more than once.
+
+    Of a DataFrame (pandas, polars) or a table (pyarrow) it is the only column of vectors.
+
+    Raises:
+        UsageError: the DataFrame has no column of vectors, or more than one.
+    """
+    if not _is_frame(column):
+        return column if hasattr(column, "__len__") else list(column)
+    name = find_vector_column(column)
+    return with_tags(column[name], column) if hasattr(column, "attrs") else column[name]
+
+
+def find_vector_column(frame: Any) -> Any:
+    """
+    Return the name of the only column of vectors in a DataFrame.
+
+    Raises:
+        UsageError: there is none, or more than one; the message names the columns.
+    """
+    names = _column_names(frame)
+    having = [name for name in names if is_vector_column(frame[name])]
+    if len(having) == 1:
+        return having[0]
+    if having:
+        found = ", ".join(map(str, having))
+        msg = f"The DataFrame has {len(having)} columns of vectors: {found}."
+        raise UsageError(msg, hint=f'Choose one of them, for example df["{having[0]}"].')
+    listed = ", ".join(map(str, names)) or "none"
+    msg = f"The DataFrame has no column of vectors. Its columns: {listed}."
+    raise UsageError(msg, hint='Pass one column, or make vectors first: df.llm.embed("text").')
+
+
+def is_vector_column(column: Any) -> bool:
+    """Return whether the first value of a column that is not missing is a list of numbers."""
+    if getattr(column, "ndim", 1) != 1:  # two columns of one name
+        return False
+    head = to_list(column[:_SAMPLE_ROWS])
+    first = next((value for value in head if isinstance(value, list | tuple | np.ndarray)), None)
+    if first is None or any(isinstance(value, str) for value in head):
+        return False
+    try:
+        vector = np.asarray(first, np.float32)
+    except (TypeError, ValueError):
+        return False
+    return vector.ndim == 1 and vector.size > 0
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "columns") or hasattr(value, "column_names")
+
+
+def _column_names(frame: Any) -> list[Any]:
+    return list(getattr(frame, "column_names", None) or frame.columns)

@@ -131,14 +131,16 @@ def _frame(
     prompt: Prompt, options: argparse.Namespace, calls: list[ChatCall], parallel: ParallelCalls
 ) -> Measurements:
     from llm_magics.benchmarking import measure
-    from llm_magics.benchmarking.measure import Answered
+    from llm_magics.benchmarking.measure import MeasuredCall
     from llm_magics.benchmarking.measurements import Measurements
 
     rows = []
     for model, call, error in zip(options.model, calls, parallel.errors, strict=True):
-        answered = Answered(model, call.response(), call.chunks, error)
+        answered = MeasuredCall(
+            model=model, response=call.response(), chunks=call.chunks, error=error
+        )
         rows.append({"asked": model, "prompt": prompt.text, **answered.answer()})
-    return Measurements.of(rows, measure.environment(options.model))
+    return Measurements.of(rows, measure.describe_environment(options.model))
 
 
 def _store(shell: InteractiveShell, name: str | None, frame: DataFrame) -> None:

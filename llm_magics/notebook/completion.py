@@ -89,9 +89,9 @@ def _benchmark_candidates(words: list[str], fragment: str) -> tuple[str, Iterabl
     if words[-1] == "--arrival":
         return "value", ["poisson", "constant"]
     if words[-1] == "--score":
-        from llm_magics.benchmarking.scorers import KNOWN
+        from llm_magics.benchmarking.scorers import SCORERS
 
-        return "score", [*KNOWN, *_functions()]
+        return "score", [*SCORERS, *_functions()]
     return ("", []) if words[-1].startswith("-") else ("model", _models())
 
 

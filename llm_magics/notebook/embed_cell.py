@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.dataframes.embed import Embedded
+    from llm_magics.dataframes.embed import EmbeddedRows
     from llm_magics.runtime.embedding import EmbedOptions
 
 
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
     """What ``%embed`` does with its line; ``variables`` are those of the caller."""
-    from llm_magics.dataframes.embed import embedded, put_vectors
-    from llm_magics.dataframes.rows import refuse_losing_texts, refuse_overwriting
+    from llm_magics.dataframes.embed import embed_rows, write_vectors
+    from llm_magics.dataframes.rows import check_holds_no_texts, check_not_overwriting
 
     parser = embed_parser("%embed")
     source, flags = _split_at_flags(strip_comment(line), parser.flags)
@@ -35,18 +35,18 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     frame = _find_frame(shell, source, variables) if options.into else None
     texts = _evaluate(shell, source, variables)
     if frame is not None:
-        refuse_overwriting([getattr(texts, "name", None)], [options.into], "vectors")
-        refuse_losing_texts(frame, options.into)
+        check_not_overwriting([getattr(texts, "name", None)], [options.into], "vectors")
+        check_holds_no_texts(frame, options.into)
     if options.dry_run:
         _print_estimate(texts, options)
         return None
-    done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
+    done = embed_rows(texts, options.model, _options(options), options.on_error, yes=options.yes)
     is_column = hasattr(texts, "iloc")
     done.refuse_without_texts(texts)
     vectors: Any = done.column(texts) if is_column else done.matrix
     targets = []
     if frame is not None:
-        targets.append(put_vectors(done, frame, options.into, texts).removeprefix("the column "))
+        targets.append(write_vectors(done, frame, options.into, texts).removeprefix("the column "))
     if options.output:
         shell.user_ns[options.output] = vectors
         targets.append(options.output)
@@ -57,7 +57,7 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     """What ``%%embed`` does with its line and its cell."""
     import pandas as pd
 
-    from llm_magics.dataframes.embed import embedded, put_vectors
+    from llm_magics.dataframes.embed import embed_rows, write_vectors
 
     options = embed_parser("%%embed").parse(line)
     check_output_name(options.output)
@@ -70,8 +70,8 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
         _print_estimate(texts, options)
         return None
     frame = pd.DataFrame({"text": texts})
-    done = embedded(texts, options.model, _options(options), options.on_error, yes=options.yes)
-    put_vectors(done, frame, "vector", frame["text"])
+    done = embed_rows(texts, options.model, _options(options), options.on_error, yes=options.yes)
+    write_vectors(done, frame, "vector", frame["text"])
     if options.output:
         shell.user_ns[options.output] = frame
     result: DataFrame | None = _report_result(
@@ -81,9 +81,9 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
 
 
 def _print_estimate(texts: Any, options: argparse.Namespace) -> None:
-    from llm_magics.dataframes.embed import estimated
+    from llm_magics.dataframes.embed import estimate_embedding
 
-    print_safe(f"{estimated(texts, options.model, _options(options))}; nothing was sent")
+    print_safe(f"{estimate_embedding(texts, options.model, _options(options))}; nothing was sent")
 
 
 def _options(options: argparse.Namespace) -> EmbedOptions:
@@ -98,7 +98,7 @@ def _options(options: argparse.Namespace) -> EmbedOptions:
     )
 
 
-def _report_result(done: Embedded, targets: list[str], value: Any) -> Any:
+def _report_result(done: EmbeddedRows, targets: list[str], value: Any) -> Any:
     """Print where the vectors are stored; without ``targets``, ``value`` is the result of the cell."""
     where = " and ".join(targets)
     if isinstance(done.error, KeyboardInterrupt):

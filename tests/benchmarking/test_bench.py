@@ -19,7 +19,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics.benchmarking.measurements import Measurements
-from llm_magics.benchmarking.workload import Plan, Step, arrivals
+from llm_magics.benchmarking.workload import Plan, Step, arrival_times
 from llm_magics.errors import Interrupted, UsageError
 from tests.support.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 
@@ -204,9 +204,9 @@ def test_a_request_that_waits_is_late(service: Service) -> None:
 def test_arrivals_are_of_the_rate() -> None:
     """Constant, or as those of many people are (Poisson): gaps of the mean, and as spread."""
     draw = random.Random(1)
-    even = arrivals(4, "constant", draw)
+    even = arrival_times(4, "constant", draw)
     assert [next(even) for _ in range(4)] == [0, 0.25, 0.5, 0.75]
-    times = arrivals(4, "poisson", draw)
+    times = arrival_times(4, "poisson", draw)
     told = [next(times) for _ in range(4000)]
     gaps = pd.Series(told).diff().dropna()
     assert gaps.mean() == pytest.approx(0.25, rel=0.1)
@@ -447,8 +447,10 @@ def test_requests_are_shared_out_among_rounds() -> None:
     """None is lost, and rounds of a closed loop are long enough to be full."""
     for at_once in (1, 2, 8, 64):
         for requests in (1, 5, 31, 32, 33, 100, 300):
-            plan = Plan(["a", "b"], ["x", "y"], [Step(at_once)], requests=requests)
-            places = [job.place for block in plan.blocks() for job in block.jobs()]
+            plan = Plan(
+                models=["a", "b"], prompts=["x", "y"], steps=[Step(at_once)], requests=requests
+            )
+            places = [job.position for block in plan.blocks() for job in block.jobs()]
             assert sorted(places) == [(0, n, m) for n in range(requests) for m in range(2)]
             assert plan.total == 2 * requests
             rounds = plan.rounds_at(Step(at_once))

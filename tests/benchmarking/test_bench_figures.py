@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from llm_magics.benchmarking import tool_metrics
 from llm_magics.benchmarking.latencies import (
-    Stamps,
-    counter_of,
-    latencies_of,
-    stamps_of,
-    tokens_of,
+    ChunkTimestamps,
+    chunk_timestamps,
+    compute_latencies,
+    count_tokens,
+    resolve_tokenizer,
 )
-from llm_magics.benchmarking.measure import BACKWARDS, Answered
+from llm_magics.benchmarking.measure import CLOCK_WENT_BACK_NOTE, MeasuredCall
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import UsageError
 from llm_magics.runtime.response import Response
@@ -32,7 +32,7 @@ from tests.support import peers_figures
 from tests.support.nested import plain_environment
 
 # A role at 50 ms; twenty tokens of thinking; forty of the answer in pieces of four; the count.
-WORKED = Stamps(
+WORKED = ChunkTimestamps(
     (0.05, *(0.2 + 0.05 * n for n in range(20)), *(1.2 + 0.2 * n for n in range(10)), 3.01),
     "e" + "r" * 20 + "a" * 10 + "u",
 )
@@ -40,7 +40,7 @@ WORKED = Stamps(
 
 def test_each_figure_by_its_formula() -> None:
     """By tokens and not by pieces; thinking counts as tokens, and the answer's first word apart."""
-    told = latencies_of(WORKED, 60)
+    told = compute_latencies(WORKED, 60)
     assert told.ttft_s == pytest.approx(0.2)
     assert told.ttft_answer_s == pytest.approx(1.2)
     assert told.itl_ms == pytest.approx((3.0 - 0.2) / 59 * 1000)
@@ -51,7 +51,7 @@ def test_each_figure_by_its_formula() -> None:
 
 def test_loading_is_taken_out() -> None:
     """What the engine tells of it lies before the first token, and in no figure."""
-    told = latencies_of(Stamps((2.5, 2.6, 2.7), "aae"), 2, load_s=2.0)
+    told = compute_latencies(ChunkTimestamps((2.5, 2.6, 2.7), "aae"), 2, load_s=2.0)
     assert told.ttft_s == pytest.approx(0.5)
     assert told.e2e_s == pytest.approx(0.7)
     assert told.itl_ms == pytest.approx(100)
@@ -60,21 +60,21 @@ def test_loading_is_taken_out() -> None:
 @pytest.mark.parametrize(
     ("stamps", "tokens", "known"),
     [
-        (Stamps(), None, set()),
-        (Stamps((0.3,), "e"), 0, {"e2e_s"}),
-        (Stamps((0.1, 0.2), "ae"), 1, {"ttft_s", "ttft_answer_s", "e2e_s"}),
-        (Stamps((0.1, 0.2), "re"), 1, {"ttft_s", "e2e_s"}),
-        (Stamps((0.1,), "a"), 5, {"ttft_s", "ttft_answer_s", "e2e_s"}),
-        (Stamps((0.1, 0.05), "aa"), 2, set()),
-        (Stamps((-0.1, 0.05), "aa"), 2, set()),
+        (ChunkTimestamps(), None, set()),
+        (ChunkTimestamps((0.3,), "e"), 0, {"e2e_s"}),
+        (ChunkTimestamps((0.1, 0.2), "ae"), 1, {"ttft_s", "ttft_answer_s", "e2e_s"}),
+        (ChunkTimestamps((0.1, 0.2), "re"), 1, {"ttft_s", "e2e_s"}),
+        (ChunkTimestamps((0.1,), "a"), 5, {"ttft_s", "ttft_answer_s", "e2e_s"}),
+        (ChunkTimestamps((0.1, 0.05), "aa"), 2, set()),
+        (ChunkTimestamps((-0.1, 0.05), "aa"), 2, set()),
     ],
     ids=["nothing", "no words", "one token", "only thought", "at once", "backwards", "before"],
 )
 def test_what_cannot_be_measured_is_not_told(
-    stamps: Stamps, tokens: int | None, known: set[str]
+    stamps: ChunkTimestamps, tokens: int | None, known: set[str]
 ) -> None:
     """Answers of no or one token, all in one piece, or by a clock that goes backwards."""
-    told = latencies_of(stamps, tokens)
+    told = compute_latencies(stamps, tokens)
     assert {name for name in told.__slots__ if getattr(told, name) is not None} == known
 
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_measured_is_not_told(
 def test_no_figure_is_below_nothing(times: list[float], kinds: str, tokens: int | None) -> None:
     """Whatever the stamps, a figure is a number of 0 or more, or is missing."""
     size = min(len(times), len(kinds))
-    told = latencies_of(Stamps(tuple(times[:size]), kinds[:size]), tokens)
+    told = compute_latencies(ChunkTimestamps(tuple(times[:size]), kinds[:size]), tokens)
     for name in told.__slots__:
         value = getattr(told, name)
         assert value is None or value >= 0
@@ -102,7 +102,7 @@ def test_kinds_of_pieces() -> None:
         StreamChunk("", "", 0.5, usage=Usage(1, 2), raw={"choices": []}),
         StreamChunk("never stamped"),
     ]
-    assert stamps_of(chunks) == Stamps((0.1, 0.2, 0.3, 0.4, 0.5), "eraeu")
+    assert chunk_timestamps(chunks) == ChunkTimestamps((0.1, 0.2, 0.3, 0.4, 0.5), "eraeu")
 
 
 def recorded() -> dict[str, Any]:
@@ -213,14 +213,14 @@ def test_a_failed_request_counts_in_no_figure_of_a_tool() -> None:
 
 def test_who_counts_tokens_is_told() -> None:
     """The service; else a tokenizer; else each piece is taken for a token."""
-    stamps = Stamps((0.1, 0.2), "ra")
+    stamps = ChunkTimestamps((0.1, 0.2), "ra")
     served = Response("one two", usage=Usage(3, 9))
     silent = Response("one two", reasoning="hm ")
-    words = counter_of(str.split)
-    assert tokens_of(served, stamps, words) == (3, 9, "service")
-    assert tokens_of(silent, stamps, words) == (0, 3, "tokenizer")
-    assert tokens_of(silent, stamps, None) == (None, 2, "pieces")
-    assert tokens_of(Response(""), Stamps(), None) == (None, None, None)
+    words = resolve_tokenizer(str.split)
+    assert count_tokens(served, stamps, words) == (3, 9, "service")
+    assert count_tokens(silent, stamps, words) == (0, 3, "tokenizer")
+    assert count_tokens(silent, stamps, None) == (None, 2, "pieces")
+    assert count_tokens(Response(""), ChunkTimestamps(), None) == (None, None, None)
 
 
 def test_kinds_of_tokenizers(tmp_path: Any) -> None:
@@ -232,21 +232,21 @@ def test_kinds_of_tokenizers(tmp_path: Any) -> None:
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     made.save(str(tmp_path / "tokenizer.json"))
     for each in (str.split, lambda text: len(text.split()), made, tmp_path / "tokenizer.json"):
-        count = counter_of(each)
+        count = resolve_tokenizer(each)
         assert count is not None
         assert count("a b a") == 3
-    assert counter_of(None) is None
+    assert resolve_tokenizer(None) is None
     (tmp_path / "wrong.json").write_text("{", "utf-8")
     for wrong in (5, tmp_path / "wrong.json"):
         with pytest.raises(UsageError, match="tokenizer"):
-            counter_of(wrong)
+            resolve_tokenizer(wrong)
 
 
 def test_a_clock_that_goes_back_is_said() -> None:
     """The answer is there, and no time of it."""
     chunks = [StreamChunk("a", "", 0.5), StreamChunk("b", "", 0.4, finish_reason="stop")]
-    row = Answered("x/y", Response("ab", "x/y"), chunks).row(0.0)
-    assert row["note"] == BACKWARDS
+    row = MeasuredCall(model="x/y", response=Response("ab", "x/y"), chunks=chunks).row(0.0)
+    assert row["note"] == CLOCK_WENT_BACK_NOTE
     assert row["text"] == "ab"
     assert all(row[name] is None for name in ("ttft_s", "itl_ms", "e2e_s"))
     assert math.isnan(row["latency_s"])
@@ -257,7 +257,7 @@ def test_loading_told_by_an_engine_lies_in_no_latency() -> None:
     timings = EngineTimings(load_s=2.0)
     chunks = [StreamChunk("a", "", 2.5), StreamChunk("b", "", 2.7, "stop", Usage(1, 2), timings)]
     response = Response("ab", "x/y", usage=Usage(1, 2), timing=Timing(load_s=2.0))
-    row = Answered("x/y", response, chunks).row(0.0)
+    row = MeasuredCall(model="x/y", response=response, chunks=chunks).row(0.0)
     assert row["ttft_s"] == pytest.approx(0.5)
     assert row["load_s"] == 2.0
     assert row["latency_s"] == pytest.approx(0.7)

@@ -183,7 +183,7 @@ def test_verdicts_have_units() -> None:
 
 def test_an_open_loop_of_seconds_is_of_its_rate() -> None:
     """It does not begin anew with each round, nor with a request at once."""
-    plan = Plan(["a"], ["x"], [Step(rate=5)], seconds=3)
+    plan = Plan(models=["a"], prompts=["x"], steps=[Step(rate=5)], seconds=3)
     assert plan.rounds_at(plan.steps[0]) == 1
     runs = lm.bench(models="echo/echo", rate=20, arrival="constant", seconds=0.5, warmup=0)
     assert len(runs) == 10

@@ -12,7 +12,7 @@ import pytest
 
 from llm_magics.benchmarking import plots
 from llm_magics.benchmarking.measurements import Measurements
-from llm_magics.benchmarking.plots import points
+from llm_magics.benchmarking.plots import frontier_points
 from llm_magics.errors import UsageError
 
 pytest.importorskip("matplotlib")
@@ -98,7 +98,7 @@ def test_latency_is_drawn_as_shares() -> None:
 
 def test_the_frontier_is_who_has_no_better() -> None:
     """In quality and cost both; where nothing costs, by time."""
-    told = points(measured(MODELS).frame, None, None)
+    told = frontier_points(measured(MODELS).frame, None, None)
     assert told.frontier.tolist() == [True, True, False]
     (ax,) = measured(MODELS).plot_frontier().axes
     line = ax.lines[0]
@@ -111,11 +111,11 @@ def test_the_frontier_is_who_has_no_better() -> None:
 
 def test_equals_are_both_on_the_frontier() -> None:
     """And one whose cost is not known is on none."""
-    told = points(measured({"a": MODELS["good"], "b": MODELS["good"]}).frame, None, None)
+    told = frontier_points(measured({"a": MODELS["good"], "b": MODELS["good"]}).frame, None, None)
     assert told.frontier.tolist() == [True, True]
     runs = measured(MODELS)
     runs.loc[runs.asked == "cheap", "cost_usd"] = math.nan
-    assert points(runs.frame, None, None).frontier.tolist() == [False, True, False]
+    assert frontier_points(runs.frame, None, None).frontier.tolist() == [False, True, False]
 
 
 def test_wins_are_written_in_their_fields() -> None:
@@ -148,7 +148,7 @@ def test_every_picture_shows_itself_on_any_page(name: str) -> None:
 
 def test_models_are_told_apart_in_grey() -> None:
     """By dashes and marks, for as many as there are colours."""
-    styles = [plots.line_of(number) for number in range(8)]
+    styles = [plots.line_style(number) for number in range(8)]
     assert len({(style["linestyle"], style["marker"]) for style in styles}) == 8
     lines = measured(MODELS).plot_latency().axes[0].lines
     assert len({drawn_by(line) for line in lines}) == 3

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics._util.statistics import bootstrap, holm, paired_test
-from llm_magics.benchmarking.analysis import _rounded
+from llm_magics.benchmarking.analysis import _round_up
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import UsageError
 
@@ -220,7 +220,7 @@ def test_prompts_that_one_did_not_answer() -> None:
 
 def test_numbers_of_prompts_are_rounded_up() -> None:
     """Two digits: no estimate is better than that."""
-    assert [_rounded(n) for n in (7, 99, 128, 1301, 25_001)] == [7, 99, 130, 1400, 26_000]
+    assert [_round_up(n) for n in (7, 99, 128, 1301, 25_001)] == [7, 99, 130, 1400, 26_000]
 
 
 def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

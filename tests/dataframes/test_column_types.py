@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 import llm_magics as lm
 from llm_magics._util import table_text
-from llm_magics.dataframes.answer_columns import dtypes_of, fields_of, typed
+from llm_magics.dataframes.answer_columns import field_dtypes, schema_fields, to_typed_column
 from llm_magics.runtime.parsing import parse_table
 from tests.support.serving import Asked, Says, as_json, chat_stream, serving
 
@@ -130,7 +130,7 @@ class Item(BaseModel):
 
 def test_types_behind_references_and_unions() -> None:
     """Of a class that refers to itself too."""
-    made = {name: str(dtype) for name, dtype in dtypes_of(fields_of(Item)).items()}
+    made = {name: str(dtype) for name, dtype in field_dtypes(schema_fields(Item)).items()}
     assert made == {
         "id": "Int64",
         "price": "Float64",
@@ -161,7 +161,7 @@ def test_what_a_dtype_cannot_hold_stays_as_it_is(
     values: list[Any], dtype: Any, expected: list[Any] | None
 ) -> None:
     """Nothing is rounded or lost; the column is then one of objects."""
-    made = typed(values, dtype, pd.RangeIndex(len(values)))
+    made = to_typed_column(values, dtype, pd.RangeIndex(len(values)))
     if expected is None:
         assert made.dtype == object
         assert made.tolist() == values
@@ -173,7 +173,7 @@ def test_what_a_dtype_cannot_hold_stays_as_it_is(
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
 def test_any_integers(values: list[int | None]) -> None:
     """Come out as they went in."""
-    made = typed(values, "Int64", pd.RangeIndex(len(values)))
+    made = to_typed_column(values, "Int64", pd.RangeIndex(len(values)))
     assert str(made.dtype) == "Int64"
     assert [None if pd.isna(value) else int(value) for value in made] == values
 

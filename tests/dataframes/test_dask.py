@@ -21,7 +21,12 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes.dask import workers as partitions
-from llm_magics.dataframes.dask.workers import Embedding, Orders, Sealed, embed_partition
+from llm_magics.dataframes.dask.workers import (
+    EmbeddingSpec,
+    SealedValues,
+    WorkerTask,
+    embed_partition,
+)
 from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.settings.config import config
 from tests.conftest import eventually
@@ -75,7 +80,7 @@ def own_folders(own_settings: None, tmp_path: Path) -> None:
     """Workers see the vectors and answers of the test, and no other's."""
     lm.config.vectors, lm.config.cache_dir = tmp_path / "kept", tmp_path / "cache"
     partitions._worker.settings = ""
-    partitions._worker.settled.clear()
+    partitions._worker.applied.clear()
 
 
 @pytest.fixture
@@ -311,9 +316,12 @@ def test_plans_with_other_settings_wait_for_each_other() -> None:
     """The threads of a worker share a session: each partition is worked on by its own plan's."""
     width = "providers.echo.dimensions"
     plans = {
-        size: Orders({width: size}, None, {}, home="a notebook elsewhere") for size in (8, 16)
+        size: WorkerTask(
+            settings={width: size}, limit=None, dtypes={}, home="a notebook elsewhere"
+        )
+        for size in (8, 16)
     }
-    how = Embedding("echo/echo", EmbedOptions(), "null", "v")
+    how = EmbeddingSpec(model="echo/echo", options=EmbedOptions(), on_error="null", name="v")
 
     def work(number: int) -> tuple[int, int]:
         size = (8, 16)[number % 2]
@@ -339,7 +347,9 @@ def test_a_workers_own_threads_come_back(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LLM_MAGICS_LOCAL_THREADS", "3")
     name = "providers.local.threads"
     for settings, expected in (({}, 3), ({name: 2}, 2), ({}, 3)):
-        with Orders(settings, None, {}, home="a notebook elsewhere").settled():
+        with WorkerTask(
+            settings=settings, limit=None, dtypes={}, home="a notebook elsewhere"
+        ).apply_settings():
             assert config.for_provider("local", ["threads"])["threads"] in (
                 expected,
                 str(expected),
@@ -386,10 +396,10 @@ def test_credentials_reach_the_workers_outside_the_graph(cluster: Any) -> None:
 def test_sealed_values_are_opened_where_the_cluster_is(cluster: Any) -> None:
     """In another process by its client, and nowhere without one."""
     values = {"headers": {"X-Key": "a-gate-key-78"}}
-    sealed = Sealed(values)
+    sealed = SealedValues(values)
     assert cluster.submit(lambda: dict(sealed.open()), pure=False).result() == values
     assert b"a-gate-key-78" not in pickle.dumps(sealed)
-    stray = pickle.loads(pickle.dumps(Sealed(values)))
+    stray = pickle.loads(pickle.dumps(SealedValues(values)))
     stray.name = "llm_magics-elsewhere"
     with pytest.raises(errors.ConfigurationError, match="not known on this worker"):
         cluster.submit(lambda: dict(stray.open()), pure=False).result()

@@ -13,7 +13,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes import arrow
-from llm_magics.dataframes.sources import maker_of
+from llm_magics.dataframes.vectors import find_embedding_model
 from tests.support.chatter import Chatter
 from tests.support.embedder import Embedder
 from tests.support.serving import serving
@@ -188,7 +188,7 @@ def test_who_made_vectors_is_known_wherever_they_go(service: Embedder) -> None:
     merged = texts.merge(pd.DataFrame({"id": [3, 1], "x": [0, 0]}), on="id").rename(
         columns={"v": "w"}
     )
-    assert maker_of(merged["w"]) == ("lab/other", None)
+    assert find_embedding_model(merged["w"]) == ("lab/other", None)
     before = service.requests
     assert merged.llm.nearest("c", on="w", k=1)["text"].tolist() == ["c"]
     assert service.requests == before  # it had been embedded by that model, and by no other
@@ -258,7 +258,7 @@ def test_gaps_of_other_libraries_are_gaps() -> None:
     for kind in (pa.large_list(pa.float32()), pa.list_(pa.float32(), 3), pa.list_(pa.float64())):
         array = pa.array([[1.0, 2.0, 3.0], None], type=kind)
         column = pd.Series(pd.arrays.ArrowExtensionArray(array))
-        assert arrow.is_arrow(column)
+        assert arrow.is_arrow_column(column)
         assert np.isnan(lm.matrix(column)[:, 0]).tolist() == [False, True]
 
 

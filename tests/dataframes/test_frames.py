@@ -115,7 +115,7 @@ def test_the_same_text_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_had_come_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The third batch fails: the vectors of the first two are in the frame."""
-    from llm_magics.dataframes.embed import embedded
+    from llm_magics.dataframes.embed import embed_rows
 
     real = EchoProvider.generate_embeddings
     batches: list[int] = []
@@ -128,7 +128,7 @@ def test_what_had_come_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(EchoProvider, "generate_embeddings", fail)
     options = EmbedOptions(batch_size=64, concurrency=1)
-    done = embedded([f"text {n}" for n in range(200)], "echo/echo", options)
+    done = embed_rows([f"text {n}" for n in range(200)], "echo/echo", options)
     assert isinstance(done.error, ProviderError)
     assert sum(vector is not None for vector in done.vectors) == 128
 

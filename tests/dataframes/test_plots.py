@@ -41,35 +41,37 @@ def blobs(count: int = 60, width: int = 40) -> Any:
 def test_the_components_are_those_of_an_exact_decomposition() -> None:
     """Up to their sign, which is always the same; with their shares of the variance."""
     vectors = blobs() + np.arange(40, dtype=np.float32)
-    points, shares = projection.principal(vectors)
+    points, shares = projection.principal_components(vectors)
     centred = vectors - vectors.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     exact = left[:, :2] * sizes[:2]
     np.testing.assert_allclose(np.abs(points), np.abs(exact), atol=1e-2)
     np.testing.assert_allclose(shares, (sizes**2 / (sizes**2).sum())[:2], rtol=1e-3)
-    np.testing.assert_array_equal(points, projection.principal(vectors)[0])
+    np.testing.assert_array_equal(points, projection.principal_components(vectors)[0])
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (3, 1), (5, 2), (2, 1)])
 def test_few_vectors_and_few_dimensions(shape: tuple[int, int]) -> None:
     """Are points too."""
-    points, shares = projection.principal(np.random.default_rng(0).random(shape, np.float32))
+    points, shares = projection.principal_components(
+        np.random.default_rng(0).random(shape, np.float32)
+    )
     assert points.shape == (shape[0], 2)
     assert np.isfinite(points).all()
     assert sum(shares) <= 1.001
-    assert np.isfinite(projection.principal(np.ones(shape, np.float32))[0]).all()
+    assert np.isfinite(projection.principal_components(np.ones(shape, np.float32))[0]).all()
 
 
 def test_groups_are_found() -> None:
     """The same each time, the largest first; a group may be empty-handed and harms nobody."""
     vectors = np.concatenate([blobs(), blobs()[:10]])
-    numbers, centres = clusters.clustered(vectors, 3)
+    numbers, centres = clusters.cluster(vectors, 3)
     assert np.bincount(numbers).tolist() == [30, 20, 20]
     assert len(set(numbers[:20])) == len(set(numbers[20:40])) == 1
-    np.testing.assert_array_equal(clusters.clustered(vectors, 3)[0], numbers)
+    np.testing.assert_array_equal(clusters.cluster(vectors, 3)[0], numbers)
     assert centres.shape == (3, 40)
     same = np.ones((4, 3), np.float32)
-    assert clusters.clustered(same, 3)[0].tolist() == [0, 0, 0, 0]
+    assert clusters.cluster(same, 3)[0].tolist() == [0, 0, 0, 0]
 
 
 def test_a_frame_is_drawn(frame: pd.DataFrame) -> None:
@@ -155,7 +157,7 @@ def test_groups_are_called_by_words_of_their_own() -> None:
 )
 def test_a_name_is_taken_from_an_answer(answer: str, name: str) -> None:
     """Its first line, without what models put around it."""
-    assert plot._name_in(answer) == name
+    assert plot._parse_name(answer) == name
 
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\x00\x1b[31m\u202e$\\alpha$'

@@ -82,7 +82,7 @@ def test_a_column_survives_files_and_copies(frame: pd.DataFrame) -> None:
 def test_the_nearest_are_those_of_a_plain_search(vectors: Any, k: int, asked: int) -> None:
     """Best first, as many as there are, whatever the size of the blocks."""
     queries = vectors[:asked] + 0.5
-    places, cosines = search.nearest(vectors, queries, k)
+    places, cosines = search.top_k(vectors, queries, k)
     assert places.shape == (len(queries), min(k, len(vectors)))
     for query, row, told in zip(queries, places, cosines, strict=True):
         plain = vectors @ query / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(query))
@@ -200,7 +200,7 @@ def test_without_the_library_an_index_says_what_to_do(monkeypatch: pytest.Monkey
 
 def one_by_one(vectors: Any, threshold: float) -> list[int]:
     """What `search.groups` gives, by comparing each row with each that was kept before it."""
-    normed = search.normalised(vectors)
+    normed = search.normalize(vectors)
     first, kept = list(range(len(normed))), list[int]()
     for row, vector in enumerate(normed):
         same = (head for head in kept if normed[head] @ vector >= threshold - 1e-6)
@@ -230,7 +230,7 @@ def test_dedupe_in_blocks_is_dedupe_row_by_row(
         elif kind == 1:
             vectors[place] = draw.choice([np.nan, 0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_ROWS", at_once)
-        patch.setattr(search, "_BLOCK", 7 * at_once)
-        found = search.groups(vectors, threshold)
+        patch.setattr(search, "_BLOCK_ROWS", at_once)
+        patch.setattr(search, "_BLOCK_NUMBERS", 7 * at_once)
+        found = search.group_duplicates(vectors, threshold)
     assert found.tolist() == one_by_one(vectors, threshold)

@@ -144,7 +144,7 @@ def test_settings_with_credentials_are_shown_without() -> None:
     assert_hidden(repr(lm.config), lm.config.frame().to_string())
     assert_hidden(repr(lm.config.get("providers.openai.base_url")), repr(lm.config.set_here()))
     assert_hidden(repr(ModelParameters(extra_headers=headers)))
-    assert_hidden(repr(RowPrompts("{{ text }}", parameters={"extra_headers": headers})))
+    assert_hidden(repr(RowPrompts(text="{{ text }}", parameters={"extra_headers": headers})))
     # The values themselves are as they were: requests are made from them.
     assert str(lm.config.get("providers.openai.base_url")) == url
     assert ModelParameters(extra_headers=headers).extra_headers == headers

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llm_magics.benchmarking.latencies import stamps_of
-from llm_magics.benchmarking.measure import Answered
+from llm_magics.benchmarking.latencies import chunk_timestamps
+from llm_magics.benchmarking.measure import MeasuredCall
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.run_log import hidden_tokens, measure
 from llm_magics.types import EngineTimings, ModelResponse, StreamChunk, ToolCall, Usage
@@ -28,7 +28,7 @@ def row(chunks: list[StreamChunk]) -> dict[str, Any]:
     answer = ModelResponse.of(chunks)
     usage = answer.usage or Usage()
     response = Response(answer.text, "a/b", usage=usage, reasoning=answer.reasoning)
-    return Answered("a/b", response, chunks).answer()
+    return MeasuredCall(model="a/b", response=response, chunks=chunks).answer()
 
 
 def both(chunks: list[StreamChunk]) -> tuple[float | None, float | None, float | None]:
@@ -74,7 +74,7 @@ def test_a_summary_counts_for_the_first_token_alone() -> None:
     last = StreamChunk(elapsed_s=4.41, usage=Usage(9, 221, reasoning_tokens=200))
     chunks = [*summary, *visible(), last]
     assert both(chunks) == pytest.approx((1.0, 20, 50))
-    assert stamps_of(chunks).kinds.startswith("sssaaa")
+    assert chunk_timestamps(chunks).kinds.startswith("sssaaa")
     assert row([*summary, *visible(), last._replace(usage=Usage(9, 221))])["itl_ms"] is None
 
 
@@ -189,7 +189,7 @@ def test_the_first_piece_of_a_tool_call_is_the_first_token(
     assert (whole.name, whole.arguments) == ("f", {"a": 1})
     assert both(chunks) == pytest.approx((0.2, 100, 10))
     assert row(chunks)["ttft_answer_s"] == pytest.approx(0.2)
-    assert stamps_of(chunks).kinds.count("t") == 3
+    assert chunk_timestamps(chunks).kinds.count("t") == 3
 
 
 def test_a_tool_call_that_comes_whole_is_one_piece() -> None:
@@ -202,7 +202,7 @@ def test_a_tool_call_that_comes_whole_is_one_piece() -> None:
     lines = [(at, json.dumps(line).encode() + b"\n") for at, line in ((0.2, called), (0.3, last))]
     chunks = fed(ollama.ChunkDecoder(), lines)
     assert measure(chunks, Usage(5, 3)).ttft_s == pytest.approx(0.2)
-    assert stamps_of(chunks).kinds == "te"
+    assert chunk_timestamps(chunks).kinds == "te"
 
 
 def test_two_whole_calls_are_two_pieces() -> None:
@@ -210,7 +210,7 @@ def test_two_whole_calls_are_two_pieces() -> None:
     chunks = [
         StreamChunk(elapsed_s=at, tool_calls=(ToolCall("a", "f", "{}"),)) for at in (0.2, 0.4)
     ]
-    assert stamps_of(chunks).kinds == "tt"
+    assert chunk_timestamps(chunks).kinds == "tt"
     assert measure(chunks, Usage(1, 3)).itl_ms == pytest.approx(100)
 
 

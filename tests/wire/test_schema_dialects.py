@@ -526,10 +526,12 @@ def test_deepseek_is_shown_the_schema() -> None:
 
 def test_the_readmes_judge_at_openai() -> None:
     """``scorers.judge`` asks for one of three words."""
-    from llm_magics.benchmarking.judge import _VERDICT
+    from llm_magics.benchmarking.judge import _VERDICT_SCHEMA
 
     with provider_at(FakeOpenAI(), profile="openai") as (server, name):
-        assert lm.ask("A or B?", model=f"{name}/gpt-test", schema=_VERDICT).data == {"better": "A"}
+        assert lm.ask("A or B?", model=f"{name}/gpt-test", schema=_VERDICT_SCHEMA).data == {
+            "better": "A"
+        }
         assert len(server.asked) == 1
 
 

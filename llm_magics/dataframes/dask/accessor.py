@@ -17,20 +17,20 @@ from dask.dataframe.extensions import register_dataframe_accessor, register_seri
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.validation import check_integer, check_on_error
-from llm_magics.dataframes.answer_columns import ANSWER, dtypes_of, fields_of
+from llm_magics.dataframes.answer_columns import ANSWER, field_dtypes, schema_fields
 from llm_magics.dataframes.arrow import VECTOR_TYPE
 from llm_magics.dataframes.dask.workers import (
-    Embedding,
-    Orders,
+    EmbeddingSpec,
     SharedLimit,
+    WorkerTask,
     ask_partition,
     embed_partition,
     nearest_in_partition,
 )
 from llm_magics.dataframes.embed import embed
-from llm_magics.dataframes.prompt_run import OnError, RowPrompts, columns_in
-from llm_magics.dataframes.prompting import classification, extraction, prompts
-from llm_magics.dataframes.rows import TEXT, column_of, refuse_overwriting
+from llm_magics.dataframes.prompt_run import OnError, RowPrompts, prompt_columns
+from llm_magics.dataframes.prompting import classification_prompts, extraction_prompts, row_prompts
+from llm_magics.dataframes.rows import TEXT, check_not_overwriting, get_column
 from llm_magics.errors import UsageError
 from llm_magics.runtime import pricing
 from llm_magics.runtime.embedding import EmbedOptions
@@ -38,8 +38,8 @@ from llm_magics.runtime.embedding.results import TooLong
 from llm_magics.runtime.routing import find_route
 from llm_magics.runtime.session import session
 
-# Prompts at once, of all workers together.
-_PROMPTS_AT_ONCE = 8
+# Concurrent prompts, summed over all workers.
+_DEFAULT_CONCURRENCY = 8
 
 
 @register_series_accessor("llm")
@@ -65,34 +65,38 @@ class DaskSeriesAccessor:
         The vector of each text, as a column of Arrow's ``list<float>``; missing ones stay missing.
 
         Args:
-            concurrency: requests at once of all workers together; what suits the provider if
-                not given, and no bound where models run on the workers.
+            concurrency: concurrent requests, summed over all workers; by default what suits the
+                provider, and no bound where models run on the workers.
             model, batch_size, too_long, on_error, dimensions, prefix: as for pandas.
             yes: whatever it costs. A cluster asks nobody: a model that has a price is refused
                 without.
         """
-        name, limit = _ordered(model or session.config.embedding_model, concurrency, None, yes=yes)
+        name, limit = _resolve_model(
+            model or session.config.embedding_model, concurrency, None, yes=yes
+        )
         check_on_error(on_error)
         at_once = limit.most if limit is not None else None
         options = EmbedOptions(batch_size, at_once, too_long, dimensions, prefix)
-        how = Embedding(name, options, on_error, f"{self._series.name}_vector")
+        how = EmbeddingSpec(
+            model=name, options=options, on_error=on_error, name=f"{self._series.name}_vector"
+        )
         meta = pd.Series([], dtype=VECTOR_TYPE, name=how.name)
-        orders = Orders.of_session(limit, {})
-        return self._series.map_partitions(embed_partition, orders, how, meta=meta)
+        task = WorkerTask.of_session(limit, {})
+        return self._series.map_partitions(embed_partition, task, how, meta=meta)
 
-    def prompt(self, prompt: str, *, schema: Any = None, **given: Any) -> Any:
+    def prompt(self, prompt: str, *, schema: Any = None, **options: Any) -> Any:
         """The answer to a prompt with ``{{ text }}`` for each text; arguments as for pandas."""
-        answers = _asked(self._series.to_frame(TEXT), prompts(prompt, schema, given))
+        answers = _map_prompts(self._series.to_frame(TEXT), row_prompts(prompt, schema, options))
         return answers[ANSWER] if list(answers.columns) == [ANSWER] else answers
 
-    def extract(self, schema: Any, **given: Any) -> Any:
+    def extract(self, schema: Any, **options: Any) -> Any:
         """A column for each field of ``schema``, taken out of each text."""
-        return _asked(self._series.to_frame(TEXT), extraction(schema, given))
+        return _map_prompts(self._series.to_frame(TEXT), extraction_prompts(schema, options))
 
-    def classify(self, labels: Sequence[str], **given: Any) -> Any:
+    def classify(self, labels: Sequence[str], **options: Any) -> Any:
         """The one of ``labels`` that fits each text best, as a categorical column."""
-        given_ = classification(labels, "label", given)
-        return _asked(self._series.to_frame(TEXT), given_)["label"]
+        prompt_spec = classification_prompts(labels, "label", options)
+        return _map_prompts(self._series.to_frame(TEXT), prompt_spec)["label"]
 
 
 @register_dataframe_accessor("llm")
@@ -102,50 +106,50 @@ class DaskFrameAccessor:
     def __init__(self, frame: Any) -> None:
         self._frame = frame
 
-    def embed(self, column: str, *, into: str = "vector", **given: Any) -> Any:
+    def embed(self, column: str, *, into: str = "vector", **options: Any) -> Any:
         """
         The frame, with the vectors of ``column`` in the column ``into``.
 
         Args:
             column: the column of texts.
             into: the column of vectors.
-            given: as for a column.
+            options: as for a column.
         """
         texts = self._column(column)
-        refuse_overwriting([column], [into], "vectors")
-        vectors = DaskSeriesAccessor(texts).embed(**given)
+        check_not_overwriting([column], [into], "vectors")
+        vectors = DaskSeriesAccessor(texts).embed(**options)
         return self._frame.assign(**{into: vectors})
 
     def prompt(
-        self, prompt: str, *, into: str | None = None, schema: Any = None, **given: Any
+        self, prompt: str, *, into: str | None = None, schema: Any = None, **options: Any
     ) -> Any:
         """
         The frame, with the answer to a prompt for each row.
 
         Args:
             prompt: with ``{{ column }}`` in it.
-            into: the column of answers; ``answer`` if not given.
+            into: the column of answers; ``answer`` by default.
             schema: each of its fields becomes a column of a type by the schema.
-            given: as for pandas; ``concurrency`` is of all workers together.
+            options: as for pandas; ``concurrency`` is summed over all workers.
         """
-        wanted = prompts(prompt, schema, given)
-        written = list(fields_of(schema)) or [into or ANSWER]
-        refuse_overwriting(columns_in(self._frame, wanted), written)
-        return self._with(_asked(self._frame, wanted), into)
+        prompt_spec = row_prompts(prompt, schema, options)
+        written = list(schema_fields(schema)) or [into or ANSWER]
+        check_not_overwriting(prompt_columns(self._frame, prompt_spec), written)
+        return self._with(_map_prompts(self._frame, prompt_spec), into)
 
-    def extract(self, column: str, schema: Any, **given: Any) -> Any:
+    def extract(self, column: str, schema: Any, **options: Any) -> Any:
         """The frame, with what ``schema`` asks for taken out of the texts of ``column``."""
         view = self._column(column).to_frame(TEXT)
-        refuse_overwriting([column], fields_of(schema))
-        return self._with(_asked(view, extraction(schema, given)), None)
+        check_not_overwriting([column], schema_fields(schema))
+        return self._with(_map_prompts(view, extraction_prompts(schema, options)), None)
 
     def classify(
-        self, column: str, labels: Sequence[str], *, into: str = "label", **given: Any
+        self, column: str, labels: Sequence[str], *, into: str = "label", **options: Any
     ) -> Any:
         """The frame, with the one of ``labels`` that fits each text of ``column`` best."""
         view = self._column(column).to_frame(TEXT)
-        refuse_overwriting([column], [into])
-        return self._with(_asked(view, classification(labels, into, given)), None)
+        check_not_overwriting([column], [into])
+        return self._with(_map_prompts(view, classification_prompts(labels, into, options)), None)
 
     def nearest(
         self,
@@ -171,12 +175,12 @@ class DaskFrameAccessor:
         """
         self._column(on)
         k = check_integer("k", k)
-        asked = embed([query], model=model, prefix=prefix)[0] if isinstance(query, str) else query
+        vector = embed([query], model=model, prefix=prefix)[0] if isinstance(query, str) else query
         meta = self._frame._meta.assign(cosine=np.empty(0, np.float32))
         best = self._frame.map_partitions(
-            nearest_in_partition, on, np.asarray(asked, np.float32), k, meta=meta
+            nearest_in_partition, on, np.asarray(vector, np.float32), k, meta=meta
         )
-        return best.repartition(npartitions=1).map_partitions(_best, k, meta=meta)
+        return best.repartition(npartitions=1).map_partitions(_best_rows, k, meta=meta)
 
     def _with(self, answers: Any, into: str | None) -> Any:
         columns = list(answers.columns)
@@ -185,28 +189,33 @@ class DaskFrameAccessor:
         return self._frame.assign(**{name: answers[name] for name in columns})
 
     def _column(self, name: str) -> Any:
-        return column_of(self._frame, name)
+        return get_column(self._frame, name)
 
 
-def _asked(view: Any, given: RowPrompts) -> Any:
-    """The answers to what is asked of the rows of ``view``, as a frame."""
-    if given.dry_run:
+def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
+    """Plan the prompts of the rows of ``view``; return their answers as a frame."""
+    if prompt_spec.dry_run:
         msg = "What a frame of Dask's would take cannot be told before it is computed."
         raise UsageError(msg, hint="Try it on df.head(): df.head().llm.prompt(…, dry_run=True).")
     # An alias has its parameters: each worker finds the way from it itself.
-    _, limit = _ordered(
-        given.model or session.config.model, given.concurrency, _PROMPTS_AT_ONCE, yes=given.yes
+    _, limit = _resolve_model(
+        prompt_spec.model or session.config.model,
+        prompt_spec.concurrency,
+        _DEFAULT_CONCURRENCY,
+        yes=prompt_spec.yes,
     )
-    dtypes = _dtypes(given.schema)
+    dtypes = _answer_dtypes(prompt_spec.schema)
     meta = pd.DataFrame({each: pd.Series([], dtype=dtype) for each, dtype in dtypes.items()})
     meta.index = view._meta.index
-    orders = Orders.of_session(limit, dtypes, given.parameters.get("extra_headers"))
-    parameters = {name: each for name, each in given.parameters.items() if name != "extra_headers"}
-    given = replace(given, parameters=parameters)
-    return view.map_partitions(ask_partition, orders, given, meta=meta)
+    task = WorkerTask.of_session(limit, dtypes, prompt_spec.parameters.get("extra_headers"))
+    parameters = {
+        name: each for name, each in prompt_spec.parameters.items() if name != "extra_headers"
+    }
+    prompt_spec = replace(prompt_spec, parameters=parameters)
+    return view.map_partitions(ask_partition, task, prompt_spec, meta=meta)
 
 
-def _ordered(
+def _resolve_model(
     model: str, concurrency: int | None, usual: int | None, *, yes: bool
 ) -> tuple[str, SharedLimit | None]:
     """The model's full name, and the limit for the cluster; none for models on its workers."""
@@ -222,9 +231,9 @@ def _ordered(
     return route.name, SharedLimit(route.provider.name, most)
 
 
-def _dtypes(schema: Any) -> Mapping[str, Any]:
-    return dtypes_of(fields_of(schema)) or {ANSWER: "string"}
+def _answer_dtypes(schema: Any) -> Mapping[str, Any]:
+    return field_dtypes(schema_fields(schema)) or {ANSWER: "string"}
 
 
-def _best(frame: pd.DataFrame, k: int) -> pd.DataFrame:
+def _best_rows(frame: pd.DataFrame, k: int) -> pd.DataFrame:
     return frame.sort_values("cosine", ascending=False, kind="stable").head(k)

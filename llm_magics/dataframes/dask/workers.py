@@ -1,18 +1,12 @@
 """
-What a worker does with one partition, which is a pandas frame.
+The work of a Dask worker on one partition (a pandas frame), its shared limit and credentials.
 
-Vectors and answers are kept by what they are of, as everywhere: a worker that is lost loses what
-it had under way, and whoever does its work anew finds the rest.
-
-One limit for all workers of a cluster: so many requests at once, wherever they are made.
-
-It is a `distributed.Semaphore`, whose places the scheduler takes back from a worker that is
-lost. Without a cluster Dask's threads share a place in this process in its stead.
-
-Credentials on their way to the workers of a cluster, outside the task graph.
-
-A graph is pickled, shown and logged in many places. It carries only a name and a pad; the
-values themselves, covered by the pad, wait in the scheduler's memory, and in this process for
+Vectors and answers are cached by their content, as everywhere: if a worker is lost, only its
+requests in flight are repeated. `SharedLimit` bounds the requests of all workers of a cluster by a
+`distributed.Semaphore`, whose leases the scheduler takes back from a lost worker; without a cluster
+Dask's threads share a semaphore of this process. `SealedValues` brings credentials to the workers
+outside the task graph, which is pickled, displayed and logged in many ways: the graph carries only
+a name and a pad, and the encrypted values stay in the scheduler's memory, and in this process for
 the tasks that run here.
 """
 
@@ -33,10 +27,10 @@ from uuid import uuid4
 import numpy as np
 import pandas as pd
 
-from llm_magics.dataframes.answer_columns import ANSWER, columns_of, error_of
+from llm_magics.dataframes.answer_columns import ANSWER, build_columns, final_error
 from llm_magics.dataframes.arrow import arrow_column
-from llm_magics.dataframes.embed import OnError, embedded
-from llm_magics.dataframes.prompt_run import Prompted, RowPrompts
+from llm_magics.dataframes.embed import OnError, embed_rows
+from llm_magics.dataframes.prompt_run import RowPromptRun, RowPrompts
 from llm_magics.dataframes.search import nearest
 from llm_magics.errors import ConfigurationError, LLMError
 from llm_magics.runtime.policies.rate_limit import cluster_limit
@@ -48,33 +42,35 @@ if TYPE_CHECKING:
     from llm_magics.runtime.embedding import EmbedOptions
 
 
-# Waiting for a place of the cluster's blocks a thread; more than these never wait at once.
-_WAITING = 64
+# Acquiring a lease of the cluster's semaphore blocks a thread; at most this many block at once.
+_MAX_BLOCKED_THREADS = 64
 
 _lock = threading.Lock()
-_here: dict[tuple[str, int], asyncio.Semaphore] = {}
-_of_clusters: dict[tuple[str, str], Semaphore] = {}
-_waiters: list[ThreadPoolExecutor] = []
+_local_semaphores: dict[tuple[str, int], asyncio.Semaphore] = {}
+_cluster_semaphores: dict[tuple[str, str], Semaphore] = {}
+_lease_pools: list[ThreadPoolExecutor] = []
 
 
 class SharedLimit:
     """
     At most ``most`` requests at once for what is called ``name``.
 
-    It is made where the work is planned, travels with it, and is kept where it is done.
+    It is created where the work is planned, travels with it, and is enforced where it is done.
     """
 
     def __init__(self, name: str, most: int) -> None:
-        """Nothing is asked of a cluster yet."""
+        """Set the limit; nothing is sent to a cluster yet."""
         self.name = name
         self.most = most
 
     @contextmanager
-    def kept(self) -> Generator[None, None, None]:
+    def enforce(self) -> Generator[None, None, None]:
         """All calls that are begun inside, in a thread of a worker's, keep it."""
-        semaphore = _semaphore(f"llm_magics {self.name} {self.most}", self.most)
-        place = _InProcess(self._in_this_process()) if semaphore is None else _InCluster(semaphore)
-        token = cluster_limit.set(place)
+        semaphore = _cluster_semaphore(f"llm_magics {self.name} {self.most}", self.most)
+        slots = (
+            _LocalSlots(self._in_this_process()) if semaphore is None else _ClusterSlots(semaphore)
+        )
+        token = cluster_limit.set(slots)
         try:
             yield
         finally:
@@ -82,10 +78,12 @@ class SharedLimit:
 
     def _in_this_process(self) -> asyncio.Semaphore:
         with _lock:
-            return _here.setdefault((self.name, self.most), asyncio.Semaphore(self.most))
+            return _local_semaphores.setdefault(
+                (self.name, self.most), asyncio.Semaphore(self.most)
+            )
 
 
-class _InProcess:
+class _LocalSlots:
     def __init__(self, semaphore: asyncio.Semaphore) -> None:
         self._semaphore = semaphore
 
@@ -96,32 +94,32 @@ class _InProcess:
         self._semaphore.release()
 
 
-class _InCluster:
+class _ClusterSlots:
     def __init__(self, semaphore: Semaphore) -> None:
         self._semaphore = semaphore
 
     async def take(self) -> None:
-        waiting = _waiter().submit(self._semaphore.acquire)
+        waiting = _lease_pool().submit(self._semaphore.acquire)
         try:
             await asyncio.wrap_future(waiting)
-        except asyncio.CancelledError:  # the place may come all the same
+        except asyncio.CancelledError:  # the lease may be granted all the same
             waiting.add_done_callback(self._let_go)
             raise
 
     async def give_back(self) -> None:
-        # Nobody waits for the scheduler's answer: a place that is not given back runs out.
-        _waiter().submit(self._semaphore.release)
+        # The scheduler's answer is not awaited: a lease that is not released times out.
+        _lease_pool().submit(self._semaphore.release)
 
     def _let_go(self, waited: Future[Any]) -> None:
         if not waited.cancelled() and waited.exception() is None:
-            _waiter().submit(self._semaphore.release)
+            _lease_pool().submit(self._semaphore.release)
 
 
-def _semaphore(name: str, most: int) -> Semaphore | None:
+def _cluster_semaphore(name: str, most: int) -> Semaphore | None:
     """
     The cluster's, or ``None`` where there is none.
 
-    It is made in a task's own thread, for elsewhere it finds no worker, and once in a process,
+    It is created in a task's own thread, for elsewhere it finds no worker, and once in a process,
     for it tells the scheduler now and then that its places are still needed.
     """
     try:
@@ -131,26 +129,26 @@ def _semaphore(name: str, most: int) -> Semaphore | None:
     except (ImportError, ValueError):
         return None
     with _lock:
-        known = _of_clusters.get((worker, name))
+        known = _cluster_semaphores.get((worker, name))
         if known is None:
-            known = _of_clusters[worker, name] = Semaphore(max_leases=most, name=name)
+            known = _cluster_semaphores[worker, name] = Semaphore(max_leases=most, name=name)
         return known
 
 
-def _waiter() -> ThreadPoolExecutor:
+def _lease_pool() -> ThreadPoolExecutor:
     with _lock:
-        if not _waiters:
-            _waiters.append(ThreadPoolExecutor(_WAITING, "llm_magics-places"))
-        return _waiters[0]
+        if not _lease_pools:
+            _lease_pools.append(ThreadPoolExecutor(_MAX_BLOCKED_THREADS, "llm_magics-places"))
+        return _lease_pools[0]
 
 
-_sealed_here: dict[str, Mapping[str, Any]] = {}
+_sealed_in_process: dict[str, Mapping[str, Any]] = {}
 
-# How long a worker waits for the scheduler to have them.
-_WAIT_S = 10
+# How long a worker polls the scheduler for them.
+_READ_TIMEOUT_S = 10
 
 
-class Sealed:
+class SealedValues:
     """Values by name, JSON in kind, that are nowhere in the graph."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -159,10 +157,10 @@ class Sealed:
         if not values:
             return
         self.name, self._pad = f"llm_magics-{uuid4().hex}", secrets.token_hex(32)
-        _sealed_here[self.name] = values
+        _sealed_in_process[self.name] = values
         variable = _variable(self.name)
         if variable is not None:
-            variable.set(_covered(json.dumps(dict(values)).encode(), self._pad).hex())
+            variable.set(_xor_with_pad(json.dumps(dict(values)).encode(), self._pad).hex())
 
     def open(self) -> Mapping[str, Any]:
         """
@@ -173,14 +171,14 @@ class Sealed:
         """
         if not self.name:
             return {}
-        if self.name in _sealed_here:
-            return _sealed_here[self.name]
+        if self.name in _sealed_in_process:
+            return _sealed_in_process[self.name]
         variable = _variable(self.name)
         try:
             if variable is not None:
-                covered = bytes.fromhex(variable.get(timeout=_WAIT_S))
-                opened = json.loads(_covered(covered, self._pad))
-                _sealed_here[self.name] = opened
+                covered = bytes.fromhex(variable.get(timeout=_READ_TIMEOUT_S))
+                opened = json.loads(_xor_with_pad(covered, self._pad))
+                _sealed_in_process[self.name] = opened
                 return dict(opened)
         except (TimeoutError, ValueError):
             pass
@@ -192,7 +190,7 @@ class Sealed:
         raise ConfigurationError(msg, hint=hint)
 
     def __repr__(self) -> str:
-        return f"Sealed({'****' if self.name else ''})"
+        return f"SealedValues({'****' if self.name else ''})"
 
 
 def _variable(name: str) -> Any:
@@ -205,7 +203,7 @@ def _variable(name: str) -> Any:
         return None
 
 
-def _covered(data: bytes, pad: str) -> bytes:
+def _xor_with_pad(data: bytes, pad: str) -> bytes:
     """Return ``data`` under ``pad``, or from under it: the same does both."""
     stream = hashlib.shake_256(pad.encode()).digest(len(data))
     return bytes(a ^ b for a, b in zip(data, stream, strict=True))
@@ -214,32 +212,32 @@ def _covered(data: bytes, pad: str) -> bytes:
 _THREADS = "providers.local.threads"
 
 # Tells the process that planned from those that work for it.
-_HERE = uuid4().hex
+_PROCESS_ID = uuid4().hex
 
 
 @dataclass
-class _Worker:
+class _WorkerState:
     """By whose settings this process works, how many partitions at once, and what was set for them."""
 
     settings: str = ""
     at_work: int = 0
-    settled: set[str] = field(default_factory=set)
+    applied: set[str] = field(default_factory=set)
 
 
-_worker = _Worker()
-_changed = threading.Condition()
+_worker = _WorkerState()
+_settings_changed = threading.Condition()
 
 
-@dataclass(frozen=True)
-class Orders:
+@dataclass(frozen=True, kw_only=True)
+class WorkerTask:
     """
     What all partitions have in common, as it is sent to the workers.
 
     Attributes:
         settings: those of the session that planned it, without its keys: workers take these
             from their own environment or keyring.
-        limit: of requests at once, for the whole cluster.
-        dtypes: of the columns that are made, for they must be the same in all partitions.
+        limit: of concurrent requests in the cluster.
+        dtypes: of the new columns, which must be the same in all partitions.
         credentials: the addresses among the settings with their passwords, and the headers of
             the call, which are not in the graph.
         home: the process that planned, whose session is nobody's to change.
@@ -248,8 +246,8 @@ class Orders:
     settings: Mapping[str, Any]
     limit: SharedLimit | None
     dtypes: Mapping[str, Any]
-    credentials: Sealed = field(default_factory=lambda: Sealed({}))
-    home: str = _HERE
+    credentials: SealedValues = field(default_factory=lambda: SealedValues({}))
+    home: str = _PROCESS_ID
 
     @classmethod
     def of_session(
@@ -257,58 +255,63 @@ class Orders:
         limit: SharedLimit | None,
         dtypes: Mapping[str, Any],
         headers: Mapping[str, str] | None = None,
-    ) -> Orders:
-        """Make the orders of the session here, with ``headers`` for each request."""
+    ) -> WorkerTask:
+        """Make the task of the session here, with ``headers`` for each request."""
         sealed = {"settings": config.credentials_here(), "headers": dict(headers or {})}
         return cls(
-            config.set_here(), limit, dtypes, Sealed(sealed if any(sealed.values()) else {})
+            settings=config.set_here(),
+            limit=limit,
+            dtypes=dtypes,
+            credentials=SealedValues(sealed if any(sealed.values()) else {}),
         )
 
-    def complete(self, given: RowPrompts) -> RowPrompts:
-        """Return ``given`` with the headers that did not travel in the graph."""
+    def complete(self, prompt_spec: RowPrompts) -> RowPrompts:
+        """Return ``prompt_spec`` with the headers that did not travel in the graph."""
         headers = self.credentials.open().get("headers")
         if not headers:
-            return given
-        return replace(given, parameters={**given.parameters, "extra_headers": headers})
+            return prompt_spec
+        return replace(
+            prompt_spec, parameters={**prompt_spec.parameters, "extra_headers": headers}
+        )
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
+    def apply_settings(self) -> Iterator[None]:
         """
         Work by these settings, and let nobody work by others meanwhile.
 
-        A worker's threads share one session: who wants other settings waits for those at work.
+        A worker's threads share one session: a task with other settings starts after those running.
         """
-        if self.home == _HERE:
+        if self.home == _PROCESS_ID:
             yield
             return
         key = repr((sorted(self.settings.items()), self.credentials.name))
-        with _changed:
-            _changed.wait_for(lambda: _worker.settings == key or not _worker.at_work)
+        with _settings_changed:
+            _settings_changed.wait_for(lambda: _worker.settings == key or not _worker.at_work)
             if _worker.settings != key:  # or who works by the same would see them change
-                self._settle()
+                self._take_settings()
                 _worker.settings = key
             _worker.at_work += 1
         try:
             yield
         finally:
-            with _changed:
+            with _settings_changed:
                 _worker.at_work -= 1
-                _changed.notify_all()
+                _settings_changed.notify_all()
 
-    def _settle(self) -> None:
-        """Take on the settings, and no others that orders before had."""
-        for key in _worker.settled - set(self.settings):
+    def _take_settings(self) -> None:
+        """Take on the settings, and no others that an earlier task had."""
+        for key in _worker.applied - set(self.settings):
             config.reset(key)
-            _worker.settled.discard(key)
+            _worker.applied.discard(key)
         known = {**config.set_here(), **config.credentials_here()}
         credentials = self.credentials.open().get("settings", {})
-        for key, value in {**_share_of_cores(), **self.settings, **credentials}.items():
+        for key, value in {**_threads_per_worker(), **self.settings, **credentials}.items():
             if key not in known or known[key] != value:
                 config.set(key, value)
-                _worker.settled.add(key)
+                _worker.applied.add(key)
 
 
-def _share_of_cores() -> dict[str, int]:
+def _threads_per_worker() -> dict[str, int]:
     """
     The threads that a model on this worker computes with, where nobody said how many.
 
@@ -324,8 +327,8 @@ def _share_of_cores() -> dict[str, int]:
         return {}
 
 
-@dataclass(frozen=True)
-class Embedding:
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSpec:
     """Who embeds, and how; ``name`` is that of the column of vectors."""
 
     model: str
@@ -334,31 +337,33 @@ class Embedding:
     name: str
 
 
-def embed_partition(column: pd.Series[Any], orders: Orders, how: Embedding) -> pd.Series[Any]:
+def embed_partition(
+    column: pd.Series[Any], task: WorkerTask, how: EmbeddingSpec
+) -> pd.Series[Any]:
     """The vectors of a partition's column."""
-    with orders.settled(), _limited(orders):
-        done = embedded(column, how.model, how.options, how.on_error, yes=True)
+    with task.apply_settings(), _with_limit(task):
+        done = embed_rows(column, how.model, how.options, how.on_error, yes=True)
     if done.error is not None:
-        raise _portable(done.error)
+        raise _picklable_error(done.error)
     if done.report.counts["failed"] or done.report.counts["no text"]:
         _warn(str(done.report))
     return arrow_column(done.vectors, column.index, how.name)
 
 
-def ask_partition(view: pd.DataFrame, orders: Orders, given: RowPrompts) -> pd.DataFrame:
-    """The answers to what is asked of a partition's rows."""
-    with orders.settled(), _limited(orders):
-        prompted = Prompted(view, orders.complete(given))
-        ended_by = prompted.ask()
-    columns = columns_of(prompted)
-    if dict(orders.dtypes) == {ANSWER: "string"}:
-        columns = columns.astype(dict(orders.dtypes))
-    _warn_of_objects(columns, orders.dtypes)
-    error = error_of(prompted, ended_by, None, "the cache")
+def ask_partition(view: pd.DataFrame, task: WorkerTask, prompt_spec: RowPrompts) -> pd.DataFrame:
+    """Send the prompts of a partition's rows; return the columns of their answers."""
+    with task.apply_settings(), _with_limit(task):
+        run = RowPromptRun(view, task.complete(prompt_spec))
+        ended_by = run.ask()
+    columns = build_columns(run)
+    if dict(task.dtypes) == {ANSWER: "string"}:
+        columns = columns.astype(dict(task.dtypes))
+    _warn_of_objects(columns, task.dtypes)
+    error = final_error(run, ended_by, None, "the cache")
     if error is not None:
-        raise _portable(error)
-    if prompted.has_failed:
-        _warn(str(prompted.report()))
+        raise _picklable_error(error)
+    if run.has_failed:
+        _warn(str(run.report()))
     return columns
 
 
@@ -377,28 +382,28 @@ def _warn_of_objects(columns: pd.DataFrame, dtypes: Mapping[str, Any]) -> None:
     """Say which columns differ from what was planned: to convert them would lose digits."""
     odd = [name for name, dtype in dtypes.items() if columns[name].dtype != dtype]
     if odd:
-        told = f"The dtype {dtypes[odd[0]]} cannot hold all values of the column {odd[0]}"
-        _warn(f"{told}: this partition has Python objects there", "")
+        message = f"The dtype {dtypes[odd[0]]} cannot hold all values of the column {odd[0]}"
+        _warn(f"{message}: this partition has Python objects there", "")
 
 
-def _limited(orders: Orders) -> AbstractContextManager[None]:
-    return orders.limit.kept() if orders.limit is not None else nullcontext()
+def _with_limit(task: WorkerTask) -> AbstractContextManager[None]:
+    return task.limit.enforce() if task.limit is not None else nullcontext()
 
 
-def _portable(error: BaseException) -> BaseException:
+def _picklable_error(error: BaseException) -> BaseException:
     """An error that can travel: what a service sent along stays behind."""
     if isinstance(error, LLMError):
         hint = error.hint
-        told = LLMError(f"{type(error).__name__}: {error}")
-        told.hint = hint
-        return told
+        copy = LLMError(f"{type(error).__name__}: {error}")
+        copy.hint = hint
+        return copy
     return error
 
 
-def _warn(told: str, then: str = "; rows without a result are missing") -> None:
+def _warn(message: str, then: str = "; rows without a result are missing") -> None:
     """In the notebook too, where the work was ordered by a cluster's client."""
     try:
         from distributed.worker import warn
     except ImportError:
         from llm_magics.user_code import warn
-    warn(f"{told}{then}")
+    warn(f"{message}{then}")

@@ -67,7 +67,7 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     %%llm.
     """
     from llm_magics.benchmarking import scorers
-    from llm_magics.benchmarking.analysis import scores_of
+    from llm_magics.benchmarking.analysis import score_columns
     from llm_magics.benchmarking.compare import compare as measure
 
     arguments = compare_parser().parse(rest)
@@ -95,7 +95,7 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     _print_differences(runs)
     for name, agreed in runs.attrs.get("judges", {}).items():
         print_safe(f"{name} said the same in both orders for {agreed:.0%} of the pairs")
-    scores = scores_of(runs)
+    scores = score_columns(runs)
     return _summarize(runs, [*scores, *_COMPARE_COLUMNS])
 
 
@@ -145,12 +145,12 @@ def _summarize(runs: Measurements, names: Sequence[str]) -> DataFrame:
 def _print_differences(runs: Measurements) -> None:
     import pandas as pd
 
-    from llm_magics.benchmarking.analysis import scores_of
+    from llm_magics.benchmarking.analysis import score_columns
 
-    if runs["asked"].nunique() < 2 or not scores_of(runs):
+    if runs["asked"].nunique() < 2 or not score_columns(runs):
         return
     try:
-        differences = pd.concat([runs.differences(name) for name in scores_of(runs)])
+        differences = pd.concat([runs.differences(name) for name in score_columns(runs)])
     except UsageError as error:  # scipy is an extra
         print_safe(f"Differences were not tested: {error} {error.hint}")
         return
@@ -190,9 +190,9 @@ def _evaluate(shell: InteractiveShell, source: str, variables: Variables) -> Any
 
 def _score(name: str, variables: Variables) -> Any:
     """One of ours by its name, or a function of the notebook."""
-    from llm_magics.benchmarking.scorers import KNOWN
+    from llm_magics.benchmarking.scorers import SCORERS
 
-    found = None if name.strip() in KNOWN else variables.get(name.strip())
+    found = None if name.strip() in SCORERS else variables.get(name.strip())
     return found if callable(found) else name.strip()
 
 

@@ -1,0 +1,379 @@
+"""``df.llm`` and ``series.llm``. Importing this module registers both accessors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from llm_magics.dataframes import prompting, search
+from llm_magics.dataframes.answer_columns import (
+    ANSWER,
+    check_columns_free,
+    merge_answers,
+    schema_fields,
+    tag_answer_columns,
+)
+from llm_magics.dataframes.embed import embed_column, embed_into
+from llm_magics.dataframes.prompt_run import OnError, RowPrompts, prompt_columns
+from llm_magics.dataframes.prompting import classification_prompts, extraction_prompts, run_prompts
+from llm_magics.dataframes.reports import ReportMixin, store_report
+from llm_magics.dataframes.rows import (
+    TEXT,
+    check_holds_no_texts,
+    check_not_overwriting,
+    get_column,
+)
+from llm_magics.dataframes.vectors import find_vector_column, with_tags
+from llm_magics.errors import UsageError
+from llm_magics.runtime.embedding import EmbedOptions
+from llm_magics.runtime.embedding.results import TooLong
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+    from llm_magics.dataframes.plot import VectorPlot
+    from llm_magics.dataframes.reports import RowsEstimate
+    from llm_magics.dataframes.search import VectorIndex
+
+
+# Columns that answers go into where the caller named none: they overwrite nothing of the user's.
+_NOT_CHOSEN = {ANSWER, "label"}
+
+
+@pd.api.extensions.register_dataframe_accessor("llm")
+class FrameAccessor(ReportMixin):
+    """Language models over the columns of a frame."""
+
+    def __init__(self, frame: DataFrame) -> None:
+        super().__init__(frame)
+        self._frame = frame
+
+    def embed(  # noqa: PLR0913 (as for lm.embed)
+        self,
+        column: str,
+        *,
+        into: str = "vector",
+        model: str | None = None,
+        batch_size: int | None = None,
+        concurrency: int | None = None,
+        too_long: TooLong = "truncate",
+        on_error: OnError = "null",
+        dimensions: int | None = None,
+        prefix: str = "",
+        yes: bool = False,
+    ) -> DataFrame:
+        """
+        The frame, with the vectors of ``column`` in the column ``into``.
+
+        The frame itself is changed, as by an assignment, and returned. Interrupted, it has
+        the vectors received so far.
+
+        Args:
+            column: the column of texts.
+            into: the column of vectors, new or overwritten; never one of texts.
+            model, batch_size, concurrency, too_long, on_error, dimensions, prefix, yes: as for
+                a series.
+        """
+        options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
+        texts = self._column(column)
+        check_not_overwriting([column], [into], "vectors")
+        check_holds_no_texts(self._frame, into)
+        how = {"model": model, "options": options, "on_error": on_error, "yes": yes}
+        return embed_into(self._frame, into, texts, **how)
+
+    def prompt(  # noqa: PLR0913 (as for lm.ask)
+        self,
+        prompt: str,
+        *,
+        into: str | None = None,
+        schema: Any = None,
+        model: str | None = None,
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: OnError = "null",
+        fresh: bool = False,
+        dry_run: bool = False,
+        yes: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """
+        The frame, with the answer to a prompt for each row.
+
+        Equal prompts are sent once, and prompts answered before are not sent again: after an
+        interrupt or a crash the same call continues where it stopped.
+
+        Args:
+            prompt: with ``{{ column }}`` in it, or ``{{ row["a column"] }}`` for a name with
+                spaces. Rows in which all of these are missing are skipped.
+            into: the column of answers; ``answer`` by default.
+            schema: what an answer must look like, as for `llm_magics.ask`. Each of its fields
+                becomes a column, and ``into`` is not used.
+            model, system, parameters: as for `llm_magics.ask`, the same for all rows.
+            concurrency: prompts at once.
+            on_error: ``null`` leaves a row that fails without an answer, and warns; ``raise`` raises.
+            fresh: send prompts again that were answered before.
+            dry_run: give what it may take, in tokens, dollars and time, and send nothing.
+            yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
+
+        Raises:
+            UsageError: the prompt names what is no column; or it may cost much, and that was not
+                allowed.
+            Interrupted: the frame has the answers that had come.
+            LLMError: what is wrong with all rows.
+        """
+        prompt_spec = RowPrompts(
+            text=prompt,
+            model=model,
+            system=system,
+            schema=schema,
+            parameters=parameters,
+            concurrency=concurrency,
+            on_error=on_error,
+            fresh=fresh,
+            dry_run=dry_run,
+            yes=yes,
+        )
+        if into is None and not schema_fields(schema):
+            check_columns_free(self._frame, [ANSWER], "The column of answers")
+        return self._ask(
+            self._frame, prompt_spec, into or ANSWER, prompt_columns(self._frame, prompt_spec)
+        )
+
+    def extract(self, column: str, schema: Any, **options: Any) -> Any:
+        """
+        The frame, with what ``schema`` asks for taken out of the texts of ``column``.
+
+        Each field of the schema becomes a column of a type that fits.
+
+        Args:
+            column: the column of texts.
+            schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
+            options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
+                ``yes`` and parameters of the model: see `prompt`.
+        """
+        view = self._column(column).to_frame(TEXT)
+        return self._ask(view, extraction_prompts(schema, options), ANSWER, [column])
+
+    def classify(
+        self, column: str, labels: Sequence[str], *, into: str = "label", **options: Any
+    ) -> Any:
+        """
+        The frame, with the one of ``labels`` that fits each text of ``column`` best.
+
+        Args:
+            column: the column of texts.
+            labels: at least two.
+            into: the column of labels, categorical.
+            options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
+                ``yes`` and parameters of the model: see `prompt`.
+        """
+        view = self._column(column).to_frame(TEXT)
+        if not isinstance(into, str):
+            msg = f"into cannot be {into!r:.60}."
+            raise UsageError(msg, hint='Give it the name of a column: into="label".')
+        return self._ask(view, classification_prompts(labels, into, options), into, [column])
+
+    def nearest(  # noqa: PLR0913 (as for lm.nearest)
+        self,
+        query: str | Sequence[float],
+        *,
+        on: str = "vector",
+        k: int = 5,
+        model: str | None = None,
+        prefix: str = "",
+        index: VectorIndex | None = None,
+    ) -> DataFrame:
+        """
+        The ``k`` rows most like ``query``, best first, with their ``cosine``.
+
+        Args:
+            query: a text, which is embedded, or a vector.
+            on: the column of vectors, or of texts.
+            k: how many.
+            model, prefix, index: as for `llm_magics.nearest`.
+        """
+        column = self._vectors(on)
+        numbered = column.reset_index(drop=True)  # labels of an index may occur twice
+        found = search.nearest(numbered, query, k=k, model=model, prefix=prefix, index=index)
+        rows: DataFrame = self._frame.iloc[found.index].assign(cosine=found.to_numpy())
+        return rows
+
+    def dedupe(
+        self, threshold: float = 0.95, *, on: str = "vector", model: str | None = None
+    ) -> DataFrame:
+        """
+        The frame without the rows that say what one before them says.
+
+        Args:
+            threshold: the cosine from which on two rows say the same.
+            on: the column of vectors, or of texts. Rows without one stay.
+            model: who embeds texts.
+        """
+        is_first = search.dedupe(self._vectors(on), threshold, model=model)
+        return self._frame[is_first.to_numpy()]
+
+    def plot(self, on: str = "vector", *, text: str | None = None, **options: Any) -> VectorPlot:
+        """
+        A picture of a column in two dimensions, with the texts where the mouse is.
+
+        Args:
+            on: the column of vectors, or of texts.
+            text: the column of the points' texts; by default the one that was embedded,
+                else the first one of texts.
+            options: ``color`` (the name of a column), ``clusters`` (how many), ``label``
+                (``True``, or who names them), ``method`` (``pca`` or ``umap``), ``model``:
+                see `llm_magics.plot`.
+        """
+        from llm_magics.dataframes.plot import find_texts, plot
+
+        column = self._vectors(on)
+        if isinstance(color := options.get("color"), str):
+            options["color"] = self._column(color)
+        on = self._vectors_name(on)
+        texts = self._column(text) if text is not None else find_texts(self._frame, on)
+        return plot(column, text=texts, **options)
+
+    def _ask(
+        self, view: DataFrame, prompt_spec: RowPrompts, into: str, read: Sequence[Hashable]
+    ) -> Any:
+        """Send the prompts of the rows of ``view``; return the frame with their answers."""
+        fields = list(schema_fields(prompt_spec.schema))
+        written = fields or [into]
+        check_not_overwriting(read, written)
+        if fields != [into]:
+            check_columns_free(self._frame, fields)
+        elif into in _NOT_CHOSEN:
+            check_columns_free(self._frame, [into], "The column of answers")
+        put = partial(self._put, dict(zip(fields or [ANSWER], written, strict=True)))
+        return run_prompts(view, prompt_spec, put)
+
+    def _put(
+        self, names: Mapping[str, str], columns: DataFrame, is_open: Sequence[bool]
+    ) -> tuple[DataFrame, str]:
+        """Answers into columns of the frame; a row without one keeps what it had."""
+        for name, into in names.items():
+            new = columns[name]
+            is_there = into in self._frame.columns
+            self._frame[into] = merge_answers(new, self._frame[into], is_open) if is_there else new
+        tag_answer_columns(self._frame, names.values())
+        return self._frame, f"the columns {', '.join(names.values())}"
+
+    def _vectors(self, on: str) -> Series[Any]:
+        """The column of vectors, with what is noted of it."""
+        column: Series[Any] = with_tags(self._column(self._vectors_name(on)), self._frame)
+        return column
+
+    def _vectors_name(self, on: str) -> Any:
+        """The column to look in; unless said otherwise, the only one of vectors."""
+        if on != "vector" or on in self._frame.columns:
+            return on
+        return find_vector_column(self._frame)
+
+    def _column(self, name: str) -> Series[Any]:
+        column: Series[Any] = get_column(self._frame, name)
+        return column
+
+
+@pd.api.extensions.register_series_accessor("llm")
+class SeriesAccessor(ReportMixin):
+    """Language models over a column."""
+
+    def __init__(self, series: Series[Any]) -> None:
+        super().__init__(series)
+        self._series = series
+
+    def embed(  # noqa: PLR0913 (as for lm.embed)
+        self,
+        *,
+        model: str | None = None,
+        batch_size: int | None = None,
+        concurrency: int | None = None,
+        too_long: TooLong = "truncate",
+        on_error: OnError = "null",
+        dimensions: int | None = None,
+        prefix: str = "",
+        yes: bool = False,
+    ) -> Series[Any]:
+        """
+        The vector of each text, float32, on the same index; missing ones stay missing.
+
+        Args:
+            model: ``provider/name``; by default the setting ``embedding_model``.
+            batch_size, concurrency: texts in one request and requests at once.
+            too_long: ``truncate``, ``chunk-mean`` or ``error``, as for `llm_magics.embed`.
+            on_error: ``null`` leaves a text that is refused without a vector, and warns;
+                ``raise`` raises.
+            dimensions, prefix: as for `llm_magics.embed`.
+            yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
+        """
+        options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
+        return embed_column(self._series, model, options, on_error, yes=yes)
+
+    def prompt(
+        self, prompt: str, *, schema: Any = None, **options: Any
+    ) -> Series[Any] | DataFrame | RowsEstimate:
+        """
+        The answer to a prompt for each text, on the same index; with a schema, a frame.
+
+        Args:
+            prompt: with ``{{ text }}`` in it.
+            schema, options: as for `llm_magics.prompt`.
+        """
+        answers: Series[Any] | DataFrame | RowsEstimate
+        answers = self._reported(prompting.prompt(self._series, prompt, schema=schema, **options))
+        return answers
+
+    def extract(self, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
+        """
+        What ``schema`` asks for, taken out of each text: a frame with a column for each field.
+
+        Args:
+            schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
+            options: as for `llm_magics.prompt`.
+        """
+        found: DataFrame | RowsEstimate
+        found = self._reported(prompting.extract(self._series, schema, **options))
+        return found
+
+    def classify(self, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
+        """
+        The one of ``labels`` that fits each text best, as a categorical column.
+
+        Args:
+            labels: at least two.
+            options: as for `llm_magics.prompt`.
+        """
+        found: Series[Any] | RowsEstimate
+        found = self._reported(prompting.classify(self._series, labels, **options))
+        return found
+
+    def nearest(self, query: str | Sequence[float], **options: Any) -> Series[Any]:
+        """The cosines of the rows most like ``query``, best first; as `llm_magics.nearest`."""
+        return search.nearest(self._series, query, **options)
+
+    def dedupe(self, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:
+        """The column without the rows that say what one before them says."""
+        is_first = search.dedupe(self._series, threshold, model=model)
+        return self._series[is_first.to_numpy()]
+
+    def plot(self, **options: Any) -> VectorPlot:
+        """A picture of the column in two dimensions; as `llm_magics.plot`."""
+        from llm_magics.dataframes.plot import plot
+
+        return plot(self._series, **options)
+
+    def _reported(self, result: Any) -> Any:
+        """``result``; the column remembers how it went."""
+        if isinstance(result, pd.Series | pd.DataFrame):
+            report = result.llm.report
+            if report is not None:
+                store_report(self._of, report)
+        return result
+
+
+if "pyarrow" in sys.modules:  # pandas imports it where it is installed
+    import llm_magics.dataframes.arrow  # noqa: F401 (files with vectors can be read from now on)
