@@ -275,13 +275,13 @@ def _summary_row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
         # Asked again a prompt tells nothing new of what a model knows.
         by_prompt = group[name].groupby(item_keys(group), sort=False).mean()
         low, high = mean_interval(by_prompt, confidence)
-        row |= {name: _mean(by_prompt), f"{name}_low": low, f"{name}_high": high}
+        row |= {name: mean_of_known(by_prompt), f"{name}_low": low, f"{name}_high": high}
     complete = group[is_complete(group)]
     for name in _SPREAD_COLUMNS:
         if name in group:
             row |= _spread(name, complete[name].to_numpy("float64"), confidence)
     row |= _throughput(group, complete)
-    row["output_tokens"] = _mean(complete["output_tokens"])
+    row["output_tokens"] = mean_of_known(complete["output_tokens"])
     if "queue_s" in group:
         row["queue_s"] = float(complete["queue_s"].median())
     row["retries"] = int(group["retries"].sum())
@@ -329,6 +329,7 @@ def _throughput(group: pd.DataFrame, complete: pd.DataFrame) -> dict[str, float]
     }
 
 
-def _mean(values: pd.Series[Any]) -> float:
+def mean_of_known(values: Any) -> float:
+    """Return the mean of the values that are not missing; NaN where all are."""
     known = pd.to_numeric(values).astype("float64").dropna()
     return float(known.mean()) if len(known) else math.nan

@@ -20,6 +20,7 @@ from llm_magics.benchmarking.analysis import (
     is_better_higher,
     is_complete,
     item_keys,
+    mean_of_known,
     score_columns,
     varying_loads,
 )
@@ -102,7 +103,7 @@ def frontier_points(frame: pd.DataFrame, quality: str | None, cost: str | None) 
     for name, group in frame.groupby(MODEL_COLUMN, sort=False):
         by_prompt = counted_values(group, quality_column).groupby(item_keys(group)).mean()
         interval = mean_interval(by_prompt)
-        rows.append((name, _mean(by_prompt), *interval, _mean_cost(group, cost_column)))
+        rows.append((name, mean_of_known(by_prompt), *interval, _mean_cost(group, cost_column)))
     table = pd.DataFrame(
         rows, columns=["model", quality_column, "low", "high", cost_column]
     ).set_index("model")
@@ -117,15 +118,10 @@ def _default_cost_column(frame: pd.DataFrame) -> str:
     return "cost_usd" if spent.notna().any() and (spent.fillna(0) > 0).any() else "e2e_s"
 
 
-def _mean(values: Any) -> float:
-    known = pd.to_numeric(values).astype("float64").dropna()
-    return float(known.mean()) if len(known) else math.nan
-
-
 def _mean_cost(group: pd.DataFrame, cost_column: str) -> float:
     """Return the mean of what an answer takes; unknown where the cost of one is not known."""
     values = counted_values(group, cost_column)
-    return math.nan if cost_column == "cost_usd" and values.isna().any() else _mean(values)
+    return math.nan if cost_column == "cost_usd" and values.isna().any() else mean_of_known(values)
 
 
 def _is_on_frontier(table: pd.DataFrame, name: Any, quality_column: str, cost_column: str) -> bool:

@@ -10,7 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from llm_magics.benchmarking.analysis import MODEL_COLUMN, SCORE_PREFIX, item_keys, score_columns
+from llm_magics.benchmarking.analysis import (
+    LOAD_COLUMNS,
+    MODEL_COLUMN,
+    SCORE_PREFIX,
+    item_keys,
+    score_columns,
+)
 from llm_magics.errors import UsageError
 
 # Of the many columns of a summary, those that a report shows.
@@ -194,7 +200,7 @@ def _compute_differences(
 def _difference_table(table: pd.DataFrame | str) -> str:
     if isinstance(table, str):
         return table
-    names = ["concurrency", "rate", "model", "other", "n", "difference", "low", "high", "test", "p_corrected", "verdict"]  # fmt: skip
+    names = [*LOAD_COLUMNS, "model", "other", "n", "difference", "low", "high", "test", "p_corrected", "verdict"]  # fmt: skip
     return markdown(table[[name for name in names if name in table]])
 
 
@@ -210,7 +216,7 @@ def _verdict_lines(compared: Mapping[str, pd.DataFrame | str]) -> list[str]:
 
 
 def _load_label(row: Any) -> str:
-    loads = [f"{name} {row[name]:g}" for name in ("concurrency", "rate") if name in row]
+    loads = [f"{name} {row[name]:g}" for name in LOAD_COLUMNS if name in row]
     return f" at {' '.join(loads)}" if loads else ""
 
 

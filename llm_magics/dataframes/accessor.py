@@ -18,11 +18,12 @@ from llm_magics.dataframes.answer_columns import (
     tag_answer_columns,
 )
 from llm_magics.dataframes.embed import embed_column, embed_into
-from llm_magics.dataframes.prompt_run import OnError, RowPrompts, prompt_columns
+from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
 from llm_magics.dataframes.prompting import classification_prompts, extraction_prompts, run_prompts
 from llm_magics.dataframes.reports import ReportMixin, store_report
 from llm_magics.dataframes.rows import (
     TEXT,
+    OnError,
     check_holds_no_texts,
     check_not_overwriting,
     get_column,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from llm_magics._util.text import format_usd
 from llm_magics._util.validation import check_on_error
 from llm_magics.dataframes import vectors
 from llm_magics.dataframes.reports import EmbeddingReport, all_failed, build_report, store_report
-from llm_magics.dataframes.rows import NO_TEXT, Rows, is_text, to_list
+from llm_magics.dataframes.rows import NO_TEXT, OnError, Rows, is_text, to_list
 from llm_magics.dataframes.vectors import EmbeddingModel, tag, tag_array, tag_source
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.runtime.confirm import confirm_cost
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
     Matrix = NDArray[np.float32]
-
-OnError = Literal["raise", "null"]
 
 
 def embed(  # noqa: PLR0913 (each is an argument that a user may want)

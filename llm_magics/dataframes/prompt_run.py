@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_integer, check_on_error
-from llm_magics.dataframes.reports import PromptReport, RowsEstimate
-from llm_magics.dataframes.rows import get_column
+from llm_magics.dataframes.reports import PromptReport, RowsEstimate, sum_known
+from llm_magics.dataframes.rows import OnError, get_column
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
@@ -32,9 +32,6 @@ from llm_magics.wire.finish_reasons import Outcome
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-
-OnError = Literal["null", "raise"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,14 +166,12 @@ class RowPromptRun:
     def estimate(self) -> RowsEstimate:
         """What asking may take; nothing is sent."""
         each = bridge.run(self.call.to_send())
-        costs = [one.cost_usd for one in each]
-        known = [usd for usd in costs if usd is not None]
         return RowsEstimate(
             rows=len(self.codes),
             prompts=len(each),
             input_tokens=sum(one.input_tokens for one in each),
             output_tokens=sum(one.output_tokens for one in each),
-            cost_usd=sum(known) if len(known) == len(costs) else None,
+            cost_usd=sum_known(one.cost_usd for one in each),
             seconds=bridge.run(self.call.seconds(len(each))),
         )
 

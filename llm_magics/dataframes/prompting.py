@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.dataframes.answer_columns import build_columns, final_error, schema_fields
-from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, OnError, RowPromptRun, RowPrompts
+from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPromptRun, RowPrompts
 from llm_magics.dataframes.reports import store_report
-from llm_magics.dataframes.rows import TEXT, to_frame
+from llm_magics.dataframes.rows import TEXT, OnError, to_frame
 from llm_magics.errors import LLMError, UsageError
 from llm_magics.user_code import warn
 

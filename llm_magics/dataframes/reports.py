@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,13 @@ def all_failed(call: EmbeddingCall) -> bool:
     return bool(len(outcomes)) and bool((outcomes == FAILED).all())
 
 
+def sum_known(costs_usd: Iterable[float | None]) -> float | None:
+    """Return the sum of costs; ``None`` where one of them is not known."""
+    costs = list(costs_usd)
+    known = [usd for usd in costs if usd is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsEstimate:
     """What asking may take: US dollars are ``None`` where prices are not known."""
@@ -193,9 +200,7 @@ class PromptReport:
     @property
     def cost_usd(self) -> float | None:
         """US dollars; ``None`` where they are not known of all."""
-        costs = [each.cost_usd for each in self._call.responses if each is not None]
-        known = [usd for usd in costs if usd is not None]
-        return sum(known) if len(known) == len(costs) else None
+        return sum_known(each.cost_usd for each in self._call.responses if each is not None)
 
     def __str__(self) -> str:
         return " · ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame
 
+
+# What happens to a row that fails: no result, or an error.
+OnError = Literal["null", "raise"]
+
+# The name of a single column of texts in a prompt.
+TEXT = "text"
 
 # Codes of rows that have no text.
 MISSING, EMPTY, NO_TEXT = -1, -2, -3
@@ -209,7 +215,3 @@ def to_frame(rows: Any) -> DataFrame:
     ):  # of polars or pyarrow: integers with nulls stay integers
         return to_pandas(rows)
     return pd.DataFrame({TEXT: pd.Series(to_list(rows), dtype=object)})
-
-
-# The name of a lone column of texts in a prompt.
-TEXT = "text"
