@@ -35,7 +35,7 @@ from llm_magics.http.responses import (
     until_deadline,
 )
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
-from llm_magics.secrets import OpaqueValue, Secret
+from llm_magics.secrets import Secret, register_headers
 
 # httpx would send a hundred requests and queue the others, unnoticed; the rate limiter decides how
 # many there may be. Servers (uvicorn, llama.cpp) close a connection that was idle for 5 s: one
@@ -124,8 +124,7 @@ class Transport:
         if credentials is not None:
             user_and_password = ":".join(credentials).encode()
             self._basic = Secret(base64.b64encode(user_and_password).decode())
-            # Registers it, to be removed from all texts.
-            OpaqueValue({"password": credentials.password})
+            register_headers({"password": credentials.password})  # masked in all texts
 
     async def send(
         self,
