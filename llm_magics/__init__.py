@@ -106,12 +106,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        module = import_module(f"{__name__}.{_HOMES[name]}")
-        return module if name == "scorers" else getattr(module, name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+if not TYPE_CHECKING:  # a type checker finds a misspelled name
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            module = import_module(f"{__name__}.{_HOMES[name]}")
+            return module if name == "scorers" else getattr(module, name)
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:

@@ -410,6 +410,8 @@ def _time_out(waiting: asyncio.Future[None]) -> None:
 def _is_readable(connection: socket.socket) -> bool:
     if connection.fileno() < 0:
         return True
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([connection], [], [], 0)[0])
     poll: Any = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,8 @@ def test_a_kernel_killed_in_the_middle_of_a_write(tmp_path: Path) -> None:
             writer.stdout.readline()
             time.sleep(0.15)
             writer.send_signal(signal.SIGKILL)
-    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     cache = Cache(path, 10**9)
     size = cache.size()
     assert size.entries

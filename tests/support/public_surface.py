@@ -264,7 +264,7 @@ def formats(folder: Path) -> dict[str, Any]:
     frame = pd.DataFrame({"text": texts}).llm.embed("text", model="echo/echo")
     lm.config.reset()
     lines = recording.read_text("utf-8").splitlines()
-    with sqlite3.connect(session.answer_cache.path) as opened:
+    with contextlib.closing(sqlite3.connect(session.answer_cache.path)) as opened:
         tables = [sql for (sql,) in opened.execute("SELECT sql FROM sqlite_master ORDER BY name")]
         version = opened.execute("PRAGMA user_version").fetchone()[0]
     session.answer_cache.close()

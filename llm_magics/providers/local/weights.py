@@ -265,14 +265,14 @@ class WeightsStore:
             convert_bert(member.parent, ready)
         target = self.path(starter.name)
         # The checksum first: weights without one would count as damaged.
-        _checksum_file(target).write_text(_sha256(ready))
+        _checksum_file(target).write_text(_sha256(ready), "utf-8")
         os.replace(ready, target)
 
     def _expected_sha256(self, starter: Starter) -> str:
         if not starter.converted:
             return starter.member_sha256
         file = _checksum_file(self.path(starter.name))
-        return file.read_text() if file.is_file() else ""
+        return file.read_text("utf-8") if file.is_file() else ""
 
 
 def _checksum_file(path: Path) -> Path:

@@ -14,6 +14,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Cache:
         self._clock = clock
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._close: Callable[[], None] | None = None
         self._process = 0
         self._file: tuple[int, int] | None = None
         self._is_off = False
@@ -254,6 +256,8 @@ class Cache:
                 self.path, timeout=patience_s, isolation_level=None, check_same_thread=False
             )
             self._connection, self._process = connection, os.getpid()
+            # Closed with the cache that nobody uses any longer, at the latest at Python's exit.
+            self._close = weakref.finalize(self, _close_in, self._process, connection)
             self._file = _file_id(self.path)
             _refuse_foreign(connection)
             self.path.chmod(0o600)  # what one asks is one's own
@@ -265,9 +269,9 @@ class Cache:
         return self._connection
 
     def _let_go(self) -> None:
-        if self._connection is not None and self._process == os.getpid():
-            self._connection.close()
-        self._connection = None
+        if self._close is not None:
+            self._close()
+        self._connection = self._close = None
 
     def _set_aside(self, error: Exception) -> None:
         aside = self.path.with_name(f"{self.path.name}.damaged-{int(self._clock())}")
@@ -405,3 +409,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
             ]
             connection.executemany("UPDATE kept SET value = ?, size = ? WHERE rowid = ?", old)
             last = rows[-1][0]
+
+
+def _close_in(process: int, connection: sqlite3.Connection) -> None:
+    """Close ``connection`` if this is the process that opened it: not in a fork of it."""
+    if process == os.getpid():
+        connection.close()
