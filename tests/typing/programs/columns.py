@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 import llm_magics as lm
-from llm_magics.dataframes.accessor.frame import FrameAccessor
-from llm_magics.dataframes.accessor.series import SeriesAccessor
+from llm_magics.dataframes.accessor import FrameAccessor, SeriesAccessor
 
 frame = pd.DataFrame({"text": ["good", "bad"]})
 
