@@ -58,7 +58,7 @@ def endless(
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(status, headers=names, stream=body)
 
-    monkeypatch.setattr(client, "_transport", lambda url: httpx.MockTransport(answer))
+    monkeypatch.setattr(client, "_create_transport", lambda url: httpx.MockTransport(answer))
     return body
 
 
@@ -162,7 +162,7 @@ def test_a_picture_fetched_by_address_is_bounded(monkeypatch: pytest.MonkeyPatch
             200, json={"data": [{"url": "https://pictures.test/a.png?sig=a%2Fb"}]}
         )
 
-    monkeypatch.setattr(client, "_transport", lambda url: httpx.MockTransport(answer))
+    monkeypatch.setattr(client, "_create_transport", lambda url: httpx.MockTransport(answer))
     with pytest.raises(errors.ProviderError, match="longer than 3 MB"):
         asked(ASKED["a picture"][1], max_response_mb=3)
     assert body.sent < 4 * MB

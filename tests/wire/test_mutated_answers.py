@@ -890,7 +890,7 @@ def with_recorded(name: str, answers: dict[str, list[Seed]]) -> dict[str, list[S
 def bodies_of(case: Case, seed: int, count: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """Ask ``count`` times, and return how often a value came back."""
     service = Service(case.answers)
-    monkeypatch.setattr(client, "_transport", lambda url: httpx.MockTransport(service))
+    monkeypatch.setattr(client, "_create_transport", lambda url: httpx.MockTransport(service))
     monkeypatch.setattr(lmstudio, "_POLL_S", 0)
     operations = list(case.operations.items())
 
