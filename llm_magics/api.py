@@ -1,8 +1,8 @@
 """
 ``lm.ask``, ``lm.stream``, ``lm.runs`` and ``lm.models``, and their asynchronous forms.
 
-The functions without an ``a`` before their name wait for the result; ``await lm.aask(…)`` and
-the like do so without blocking the event loop. What both do is written once, as an `Operation`.
+The functions without an ``a`` before their name block until the result is there; those with it
+are awaited, and leave the event loop free. What both do is written once, as an `Operation`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Stream(_PartialAnswer):
         return chunk
 
     def close(self) -> None:
-        """Stop the model, and wait until it has stopped."""
+        """Stop the model, and return when it has stopped."""
         self._chunks.close()
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ class AsyncStream(_PartialAnswer):
         return chunk
 
     async def aclose(self) -> None:
-        """Stop the model, and wait until it has stopped."""
+        """Stop the model, and return when it has stopped."""
         await self._chunks.aclose()
 
     async def __aenter__(self) -> Self:
@@ -119,7 +119,7 @@ class AsyncStream(_PartialAnswer):
         await self.aclose()
 
 
-def ask(  # noqa: PLR0913 (what can be asked)
+def ask(  # noqa: PLR0913 (the options of a prompt)
     prompt: str = "",
     model: str | None = None,
     *,
@@ -138,13 +138,13 @@ def ask(  # noqa: PLR0913 (what can be asked)
 
     Args:
         prompt: what to ask.
-        model: ``provider/name``, an alias or a route; the setting ``model`` if not given.
-        system: the system message; the setting ``system`` if not given.
+        model: ``provider/name``, an alias or a route; by default the setting ``model``.
+        system: the system message; by default the setting ``system``.
         variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
         images: pictures that go with it: bytes, paths, addresses, figures, PIL images.
         schema: what the answer must look like: a pydantic class, a JSON schema, or fields in
             short (``"name, age int, tags list[str]"``). It is checked; where it does not fit,
-            the model is shown why and asked again (setting ``schema_retries``). ``.data`` is
+            the model gets the error and tries again (setting ``schema_retries``). ``.data`` is
             the value.
         tools: functions that the model may call; its wishes are in ``.tool_calls``.
         template: the prompt in ``prompts/NAME.md``; ``prompt`` is its ``{{ input }}``.
@@ -193,13 +193,13 @@ async def aask(  # noqa: PLR0913 (as for ask)
 
     Args:
         prompt: what to ask.
-        model: ``provider/name``, an alias or a route; the setting ``model`` if not given.
-        system: the system message; the setting ``system`` if not given.
+        model: ``provider/name``, an alias or a route; by default the setting ``model``.
+        system: the system message; by default the setting ``system``.
         variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
         images: pictures that go with it: bytes, paths, addresses, figures, PIL images.
         schema: what the answer must look like: a pydantic class, a JSON schema, or fields in
             short (``"name, age int, tags list[str]"``). It is checked; where it does not fit,
-            the model is shown why and asked again (setting ``schema_retries``). ``.data`` is
+            the model gets the error and tries again (setting ``schema_retries``). ``.data`` is
             the value.
         tools: functions that the model may call; its wishes are in ``.tool_calls``.
         template: the prompt in ``prompts/NAME.md``; ``prompt`` is its ``{{ input }}``.

@@ -1,10 +1,9 @@
 """
-The only event loop, and the way there and back.
+The event loop that all providers share, and calls to it from other threads and loops.
 
-Providers are async. One daemon thread runs one loop for all of them; the cell's own thread
-takes what comes from a queue, so that every output lands in its own cell. Whoever stops
-waiting — Interrupt, ``break``, an error — cancels the work *and waits until it has ended*:
-nothing goes on streaming behind an idle kernel.
+One daemon thread runs the loop. The thread of a cell reads results from a queue, so that every
+output appears in its own cell. An interrupt, ``break`` or an error cancels the coroutine and
+returns only when it has ended: no stream continues behind an idle kernel.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ T = TypeVar("T")
 # How long a cancelled call may take to close its connection before we stop waiting for it.
 CLOSING_TIME_S = 5.0
 
-# Waiting in slices lets Ctrl-C through on Windows, where a bare lock wait cannot be interrupted.
+# Short timeouts let Ctrl-C through on Windows, where a bare lock wait cannot be interrupted.
 _WAIT_S = 0.5
 
 
@@ -49,58 +48,58 @@ class _Queue(Protocol):
 
 
 class _LoopQueue:
-    """Hands items over to the loop of whoever waits for them."""
+    """A queue whose items are read on another event loop."""
 
-    def __init__(self, handed: asyncio.Queue[Any]) -> None:
-        # Weakly: whoever waits holds it, and when nobody does the work is stopped.
-        self._handed = weakref.ref(handed)
+    def __init__(self, target: asyncio.Queue[Any]) -> None:
+        # A weak reference: the reader holds the queue, and when it is dropped the work is stopped.
+        self._target = weakref.ref(target)
         self._loop = asyncio.get_running_loop()
 
     def put(self, item: Any) -> None:
-        handed = self._handed()
-        if handed is not None:
-            with contextlib.suppress(RuntimeError):  # that loop has ended, and nobody waits
-                self._loop.call_soon_threadsafe(handed.put_nowait, item)
+        target = self._target()
+        if target is not None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended
+                self._loop.call_soon_threadsafe(target.put_nowait, item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Nobody waits in a thread."""
+        """Raise `queue.Empty`: items are read from the loop's own queue."""
         raise queue.Empty
 
 
 async def _pump(source: AsyncGenerator[Any, None], items: _Queue) -> None:
     """
-    Put all that ``source`` gives on ``items``, in lists of what came at once.
+    Put the items of ``source`` into ``items``, in lists of those that arrived together.
 
-    Waking the one who waits costs more than an item is worth: he is woken when the loop has
-    done what it could do without waiting itself.
+    Waking the reader costs more than an item is worth: it is woken when the loop has done all
+    that is ready.
     """
-    came: list[Any] = []
+    batch: list[Any] = []
     loop = asyncio.get_running_loop()
 
-    def hand_over() -> None:
-        if came:
-            items.put(came.copy())
-            came.clear()
+    def flush() -> None:
+        if batch:
+            items.put(batch.copy())
+            batch.clear()
 
     try:
         async for item in source:
-            if not came:
-                loop.call_soon(hand_over)
-            came.append(item)
+            if not batch:
+                loop.call_soon(flush)
+            batch.append(item)
     finally:
-        hand_over()
+        flush()
         await source.aclose()
 
 
-async def _wait_for_end(handed: asyncio.Queue[Any]) -> None:
-    """Wait until cancelled work has ended, and let go of all it still hands over."""
+async def _wait_for_end(received: asyncio.Queue[Any]) -> None:
+    """Drop the remaining items of cancelled work until it has ended."""
 
-    async def ended() -> None:
-        while not isinstance(await handed.get(), _End):
+    async def drain() -> None:
+        while not isinstance(await received.get(), _End):
             pass
 
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ended(), CLOSING_TIME_S)
+        await asyncio.wait_for(drain(), CLOSING_TIME_S)
 
 
 class Bridge:
@@ -127,7 +126,7 @@ class Bridge:
         return result
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], None]:
-        """Have ``work`` run behind one's back, from any thread; what is returned cancels it."""
+        """Schedule a coroutine from any thread without waiting; return a function that cancels it."""
         task = _Task(self._running_loop(), work, queue.SimpleQueue())
         task.start()
         return task.cancel
@@ -146,42 +145,42 @@ class Bridge:
         task = self._task(_pump(source, items), items)
         try:
             task.start()
-            while not isinstance(came := task.take(idle), _End):
-                yield from came
+            while not isinstance(batch := task.take(idle), _End):
+                yield from batch
         except BaseException:
             task.cancel_and_wait()
             raise
-        if came.error is not None:
-            raise came.error
+        if batch.error is not None:
+            raise batch.error
 
     async def aiterate(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """
-        The same for a caller on a loop of his own, which goes on turning meanwhile.
+        Yield the items of ``source`` on the caller's event loop, without blocking it.
 
-        Closing the generator, or cancelling its task, stops ``source`` and waits for its end.
+        When the generator is closed, or its task is cancelled, ``source`` ends first.
         """
         if _is_own_thread():
             async with contextlib.aclosing(source):
                 async for item in source:
                     yield item
             return
-        handed: asyncio.Queue[Any] = asyncio.Queue()
-        task = self._task(_pump(source, over := _LoopQueue(handed)), over)
-        forgotten = weakref.finalize(handed, task.cancel)
+        received: asyncio.Queue[Any] = asyncio.Queue()
+        task = self._task(_pump(source, items := _LoopQueue(received)), items)
+        forgotten = weakref.finalize(received, task.cancel)
         forgotten.atexit = False
         task.start()
         try:
-            while not isinstance(came := await handed.get(), _End):
-                for item in came:
+            while not isinstance(batch := await received.get(), _End):
+                for item in batch:
                     yield item
         except BaseException:
             task.cancel()
-            await _wait_for_end(handed)
+            await _wait_for_end(received)
             raise
         finally:
             forgotten.detach()
-        if came.error is not None:
-            raise came.error
+        if batch.error is not None:
+            raise batch.error
 
     def at_exit(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have ``close`` awaited on the loop when Python ends."""
@@ -291,11 +290,11 @@ class _Task:
                     idle()
 
     def cancel_and_wait(self) -> None:
-        """Cancel the work, wait until it has cleaned up, and let go of all it still put."""
+        """Cancel the work and drop its items until it has cleaned up."""
         if self._loop.is_closed():
             return
         self.cancel()
-        if _is_own_thread():  # a forgotten generator, collected there: nobody waits for it
+        if _is_own_thread():  # a generator collected there
             return
         try:
             while not isinstance(self._items.get(timeout=CLOSING_TIME_S), _End):

@@ -77,7 +77,7 @@ class _BoundedRun(Generic[_T]):
         self.wakeups.put_nowait(None)
 
     async def cancel(self) -> None:
-        """Cancel all tasks and wait until they have ended."""
+        """Cancel all tasks and return when they have ended."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

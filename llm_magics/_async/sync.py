@@ -36,7 +36,7 @@ class SyncRunner(Generic[Event_co]):
     Runs a call from a thread without a loop. Use it in a ``with`` block, and iterate once.
 
     However the block is left, the call has ended when it is: the connection is closed and
-    the model has stopped. Progress is shown as it comes; chunks are yielded.
+    the model has stopped. It displays progress and yields chunks.
     """
 
     def __init__(

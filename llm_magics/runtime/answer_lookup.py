@@ -1,4 +1,4 @@
-"""Answers that were given before: those of a recording, and those of the cache."""
+"""Stored answers: those of a recording, and those of the cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AnswerLookup:
     """
     Where the answer to one chat may be, and where a new one is put.
 
-    A recording counts before the cache. ``is_fresh``: the cache is not asked, only told;
+    A recording counts before the cache. ``is_fresh``: the cache is written and not read;
     ``is_kept``: there is one, whatever the settings say. The cache holds complete answers that
     fit ``schema``, and a recording also those that were cut or do not fit, which are replayed.
     """
@@ -42,7 +42,7 @@ class AnswerLookup:
         is_kept: bool = False,
         schema: Any = None,
     ) -> None:
-        self._tape = session.tape
+        self._recording = session.tape
         self._cache = session.answer_cache if is_kept else session.cache
         self._route = route
         self._request = chat_request(route.name, messages, parameters)
@@ -53,15 +53,13 @@ class AnswerLookup:
         self._former_key = b""
 
     async def find(self) -> Mapping[str, Any] | None:
-        """The kept answer; a strict recording without it raises `ReplayMissError`."""
-        kept = self._tape.find(self._request) if self._tape else None
-        if kept is not None or self._cache is None:
-            return kept
+        """Return the stored answer; a strict recording without it raises `ReplayMissError`."""
+        stored = self._recording.find(self._request) if self._recording else None
+        if stored is not None or self._cache is None:
+            return stored
         try:
             await self._find_keys()
-        except (
-            LLMError
-        ):  # which weights would answer cannot be told: nothing is looked for, or kept
+        except LLMError:  # the weights that would answer are unknown: do not use the cache
             return None
         return None if self._is_fresh else self._cached(self._cache)
 
@@ -90,28 +88,28 @@ class AnswerLookup:
         self._former_key = self._digest(former, self._headers)
 
     def _digest(self, identity: str, headers: Mapping[str, str]) -> bytes:
-        told = [key_of(self._request), identity, sorted(headers.items())]
-        return hashlib.sha256(json.dumps(told).encode()).digest()
+        parts = [key_of(self._request), identity, sorted(headers.items())]
+        return hashlib.sha256(json.dumps(parts).encode()).digest()
 
-    async def keep(self, chunks: Sequence[StreamChunk]) -> None:
-        """Store an answer that came to its end, wherever it may be stored."""
-        if self._tape and outcome(self._response(chunks)) in (Outcome.OK, Outcome.CUT):
-            self._tape.keep(self._request, told_by(chunks))
-        await self.keep_in_cache(chunks)
+    async def store(self, chunks: Sequence[StreamChunk]) -> None:
+        """Store a complete answer in the recording and the cache, where it qualifies."""
+        if self._recording and outcome(self._response(chunks)) in (Outcome.OK, Outcome.CUT):
+            self._recording.keep(self._request, told_by(chunks))
+        await self.store_in_cache(chunks)
 
-    async def keep_in_cache(self, chunks: Sequence[StreamChunk]) -> None:
+    async def store_in_cache(self, chunks: Sequence[StreamChunk]) -> None:
         """Store an answer in the cache, if there is one and the answer is good."""
         if not self._cache or not self._key or not self._is_good(chunks):
             return
-        told = told_by(chunks)
-        if scrub_json(told) == told and _is_same_text(told, chunks):
+        record = told_by(chunks)
+        if scrub_json(record) == record and _is_same_text(record, chunks):
             # Another kernel may be writing: not on the loop that all streams run on.
             await asyncio.to_thread(
-                self._cache.put, self._key, json.dumps(told, default=str).encode()
+                self._cache.put, self._key, json.dumps(record, default=str).encode()
             )
 
     def _is_good(self, chunks: Iterable[StreamChunk]) -> bool:
-        """Return whether an answer is complete and fits the schema, and may be given again."""
+        """Return whether an answer is complete and fits the schema, and may be reused."""
         response = self._response(chunks)
         return outcome(response) is Outcome.OK and response.misfit() is None
 
@@ -126,9 +124,9 @@ class AnswerLookup:
         )
 
 
-def _is_same_text(told: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
-    """Whether what is kept is the answer, and not one from which a key was taken out."""
-    text = "".join(piece[1] for piece in told["chunks"])
+def _is_same_text(record: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
+    """Return whether the record has the full text: storing may have removed a key from it."""
+    text = "".join(piece[1] for piece in record["chunks"])
     return text == "".join(chunk.text for chunk in settled(chunks))
 
 
@@ -137,10 +135,10 @@ def _decode_answer(found: bytes | None) -> Mapping[str, Any] | None:
     if found is None:
         return None
     try:
-        told = json.loads(found)
-        chunks = list(chunks_of(told))
+        record = json.loads(found)
+        chunks = list(chunks_of(record))
         "".join([chunk.text + chunk.reasoning for chunk in chunks])
         sum(chunk.elapsed_s or 0.0 for chunk in chunks)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return dict(told)
+    return dict(record)

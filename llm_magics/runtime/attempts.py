@@ -9,9 +9,9 @@ It has the shape of stamina (https://stamina.hynek.me)::
                 yield progress
             ...  # send the request to attempt.route, and hand out what comes
 
-`Attempt.ready` waits for the attempt's turn, loads the model and reserves the budget. An error
+`Attempt.ready` queues for the attempt's turn, loads the model and reserves the budget. An error
 inside the block ends the attempt; if another one may follow, the block swallows it. Nothing is
-repeated after ``attempt.is_committed`` is set. No other place retries a request.
+repeated after ``attempt.is_committed`` is set. Nothing else retries a request.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Services(Protocol):
 @dataclass(frozen=True)
 class Batch:
     """
-    Requests that belong together, such as those for the rows of a column.
+    Requests of one batch, such as those for the rows of a column.
 
     Attributes:
         tuner: how many of them run at once.
@@ -123,7 +123,7 @@ class Attempts:
         failed: the candidates that failed, each with the reason.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 (made by `attempts` alone)
+    def __init__(  # noqa: PLR0913, PLR0917 (called by `attempts` alone)
         self,
         services: Services,
         candidates: Sequence[Candidate],
@@ -144,7 +144,7 @@ class Attempts:
         self._resolve = resolve
         self._batch = batch
         self._is_final = is_final
-        self._place = 0
+        self._index = 0
         self._route: Route | None = None
         self._retry = RetryState(RetryPolicy())
         self._successes = 0
@@ -169,13 +169,13 @@ class Attempts:
 
     @property
     def _is_last(self) -> bool:
-        return self._place == len(self._candidates) - 1
+        return self._index == len(self._candidates) - 1
 
     async def _next_route(self) -> Route:
         """Find the provider of the next candidate that may be tried."""
         breakers = self.services.circuit_breakers
         while True:
-            candidate = self._candidates[self._place]
+            candidate = self._candidates[self._index]
             try:
                 route = await self._resolve(candidate)
             except ProviderError as error:
@@ -185,7 +185,7 @@ class Attempts:
             if self._is_last or breakers.may_try(route.provider.name):
                 break
             self.failed.append(f"{candidate.model} (skipped after repeated failures)")
-            self._place += 1
+            self._index += 1
         policy = retry_policy(self.services.config)
         self._retry = RetryState(policy, clock=asyncio.get_running_loop().time)
         self._successes = self.services.limiter(route.provider).successes
@@ -198,8 +198,8 @@ class Attempts:
             if self.failed:
                 error.hint = f"{error.hint or ''} Failed before: {', '.join(self.failed)}.".strip()
             return False
-        self.failed.append(f"{self._candidates[self._place].model} ({type(error).__name__})")
-        self._place += 1
+        self.failed.append(f"{self._candidates[self._index].model} ({type(error).__name__})")
+        self._index += 1
         self._route = None
         return True
 
@@ -237,7 +237,7 @@ class Attempts:
             breaker.failed(error)
             if breaker.is_open:
                 return None
-        # The pause is waited for by `RateLimiter.acquire`, together with all other requests.
+        # The pause applies in `RateLimiter.acquire`, to all requests alike.
         return 0.0 if overloaded and delay_s is not None else delay_s
 
     def _refused(self, error: ProviderError, attempt: Attempt, limiter: RateLimiter) -> float:
@@ -257,7 +257,7 @@ class Attempt:
 
     Attributes:
         route: the provider and the model to ask.
-        is_first: whether this model is asked for the first time.
+        is_first: whether this is the first attempt with this model.
         is_committed: set it when a part of the answer was handed out: nothing is repeated then.
         is_billed: set it when an answer has begun, which costs something even if it fails.
         cost_usd: set it to what the answer has cost; unless it is known the estimate counts.

@@ -51,7 +51,7 @@ _INITIAL_CONCURRENCY_LOCAL = 2
 
 class BatchCall:
     """
-    Many prompts; afterwards ``responses`` and ``errors`` have what came of each.
+    Many prompts; afterwards ``responses`` and ``errors`` have the result of each.
 
     A prompt that fails for a reason of its own has its error there, and stops no other. After
     some failures of the service in a row the call ends, and the rest stays unanswered.
@@ -84,8 +84,8 @@ class BatchCall:
         """Ask all of them, yielding how far it has come."""
         if not self._prompts:
             return
-        wanted = self._wanted
-        route = await find_route(self._session, wanted)
+        model = self._model
+        route = await find_route(self._session, model)
         limiter = self._session.limiter(route.provider)
         tuner = self._tuner(route, limiter)
         self._batch = Batch(tuner)
@@ -97,9 +97,9 @@ class BatchCall:
         try:
             async with aclosing(
                 run_bounded(lambda: tuner.level, self._ask, numbers, news)
-            ) as walked:
-                async for _ in walked:
-                    yield self._progress(wanted, time.perf_counter() - began)
+            ) as steps:
+                async for _ in steps:
+                    yield self._progress(model, time.perf_counter() - began)
         except ProviderError as error:
             if is_service_failure(error):
                 raise self._broken_off(error) from error
@@ -109,7 +109,7 @@ class BatchCall:
 
     def _broken_off(self, error: ProviderError) -> ProviderError:
         """Return ``error`` with what is done, and how to go on."""
-        for number in self._failed_in_row:  # they are not at fault, and are asked again
+        for number in self._failed_in_row:  # they are not at fault, and are sent again
             self._counts[self.outcome(number)] -= 1
             self.errors.pop(number, None)
             self.responses[number] = None
@@ -124,7 +124,7 @@ class BatchCall:
         return f"{done:,} of {len(self._prompts):,} prompts"
 
     def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
-        """Return how many prompts to ask at once: as many as given, or as bring the most."""
+        """Return how many prompts to ask at once: as many as requested, or the fastest number."""
         if self._concurrency is not None:
             return limiter.fixed_tuner(self._concurrency)
         if route.provider.embedding_concurrency == 1:  # it computes in this process, one at a time
@@ -137,29 +137,29 @@ class BatchCall:
     async def to_send(self) -> list[Estimate]:
         """What each of those may take that were not answered before; nothing is sent."""
         calls = [ChatCall(self._session, prompt) for prompt in self._prompts]
-        told = [await call.to_send() for call in calls]
-        return [each for each in told if each is not None]
+        estimates = [await call.to_send() for call in calls]
+        return [each for each in estimates if each is not None]
 
     async def may_cost(self) -> bool:
         """Whether any model that may answer has a price, as far as that is known."""
         if not self._prompts:
             return False
-        for each in await find_candidates(self._session, self._wanted):
+        for each in await find_candidates(self._session, self._model):
             route = await route_to(self._session, each)
             if pricing.has_price(self._session.config, route.provider, route.model):
                 return True
         return False
 
     async def seconds(self, count: int) -> float | None:
-        """How long ``count`` prompts may take, going by answers that came before."""
+        """How long ``count`` prompts may take, estimated from earlier answers."""
         if not self._prompts:
             return 0.0
-        route = await find_route(self._session, self._wanted)
+        route = await find_route(self._session, self._model)
         each_s = self._session.runs.usual_seconds(route.provider.name, route.model)
         return None if each_s is None else each_s * count / self._at_once(route)
 
     @property
-    def _wanted(self) -> str:
+    def _model(self) -> str:
         return self._prompts[0].model or str(self._session.config.model)
 
     def _at_once(self, route: Route) -> int:
@@ -172,7 +172,7 @@ class BatchCall:
                 async for _ in events:
                     pass
             call.response().check()
-            if call.is_cut_unasked:  # half an answer, which nobody wanted to be one
+            if call.is_cut_unasked:  # half an answer, without a limit set by the user
                 raise cut_error(call.response())
         except _BATCH_ERRORS:
             raise
@@ -200,15 +200,15 @@ class BatchCall:
         return None if response is None else outcome(response)
 
     def _progress(self, model: str, elapsed_s: float) -> Progress:
-        told = [f"asking {model}"]
+        parts = [f"asking {model}"]
         waiting = self._waiting()
-        told += [f"{self._cached:,} cached"] if self._cached else []
-        told += [f"{self._counts[each]:,} {each}" for each in _FAILURES if self._counts[each]]
+        parts += [f"{self._cached:,} cached"] if self._cached else []
+        parts += [f"{self._counts[each]:,} {each}" for each in _FAILURES if self._counts[each]]
         at_least = "at least " if self._has_unknown_cost else ""
-        told += [f"{at_least}${self._cost_usd:.2g}"] if self._cost_usd else []
-        told += [waiting] if waiting else []
+        parts += [f"{at_least}${self._cost_usd:.2g}"] if self._cost_usd else []
+        parts += [waiting] if waiting else []
         return Progress(
-            " · ".join(told),
+            " · ".join(parts),
             self._counts.total(),
             len(self._prompts),
             "prompts",

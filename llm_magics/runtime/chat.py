@@ -66,7 +66,7 @@ async def with_timestamps(
 
 
 def _as_single_chunk(answer: ModelResponse) -> StreamChunk:
-    """A whole answer, from a provider that cannot stream, as the only chunk of a stream."""
+    """An answer from a provider that cannot stream, as the only chunk of a stream."""
     return StreamChunk(
         answer.text,
         answer.reasoning,
@@ -85,7 +85,7 @@ class ChatCall:
 
     ``events`` yields what happens as it happens: `Progress` while the model is fetched and
     loaded, `StreamChunk` while it answers. An answer that is refused, empty or otherwise not
-    complete is an error at its end, with what came in ``partial``.
+    complete is an error at its end, with the received part in ``partial``.
 
     Attributes:
         warns_of_cut: whether to warn of an answer that was cut at no limit of the user's.
@@ -114,10 +114,9 @@ class ChatCall:
             self.filled.append,
             is_default_foreign=is_project_file(session.config.source("system")),
         )
-        parameters_of(
-            prompt, session.config, {}
-        )  # a slip is told of at once, and in the cell's thread
-        self._asked_in_thread = self.messages[-1]
+        # Mistakes in the parameters are reported at once, and in the cell's thread.
+        parameters_of(prompt, session.config, {})
+        self._thread_message = self.messages[-1]
         self._repairs = self._removed_turns = 0
         self._begin()
 
@@ -128,13 +127,13 @@ class ChatCall:
         self._interrupted = False
         self._is_replayed = False
         self._attempts: Attempts | None = None
-        self._kept: AnswerLookup | None = None
+        self._lookup: AnswerLookup | None = None
         self._is_sent = False
         self._is_incomplete = False
 
     @property
     def schema(self) -> Any:
-        """What the answer was asked to look like, if that was said."""
+        """The schema that the answer must fit, if there is one."""
         return self._prompt.schema
 
     @property
@@ -150,50 +149,50 @@ class ChatCall:
         reasoning: bool | None = None,
     ) -> ChatCall:
         """
-        Return the same call with ``more`` said after the prompt; in a thread it takes its place.
+        Return the same call with ``more`` after the prompt; in a thread it replaces this one.
 
-        With ``reasoning`` the model is told to think or not, whatever the prompt says.
+        ``reasoning`` turns thinking on or off, whatever the prompt says.
         """
         other = copy(self)
         if reasoning is not None:
-            told = {**self._prompt.parameters, "reasoning": reasoning}
-            other._prompt = replace(self._prompt, parameters=told)
+            parameters = {**self._prompt.parameters, "reasoning": reasoning}
+            other._prompt = replace(self._prompt, parameters=parameters)
         other.messages = (*self.messages, *more)
         other._repairs = self._repairs + is_repair
         other._begin()
         return other
 
     async def plan(self) -> tuple[Route, list[str], Estimate]:
-        """Whom it would ask, whom in their place, and what it may take; nothing is sent."""
-        first, *others = await find_candidates(self._session, self._wanted)
+        """Return the route, the fallback models and the estimate; nothing is sent."""
+        first, *others = await find_candidates(self._session, self._model)
         self._route = route = await route_to(self._session, first)
         names = [each.model for each in others]
         return route, names, self._estimate(route, self._parameters(route))
 
     async def to_send(self) -> Estimate | None:
         """
-        What it may take, of several models by the dearest; nothing where the answer is kept.
+        Estimate the call, of several models the dearest; ``None`` where the answer is stored.
 
         One of an unknown price may be dearer than any other.
         """
         estimates: list[Estimate] = []
-        for each in await find_candidates(self._session, self._wanted):
+        for each in await find_candidates(self._session, self._model):
             route = await route_to(self._session, each)
             parameters = self._parameters(route)
-            if not estimates and await self._is_kept(route, parameters):
+            if not estimates and await self._is_stored(route, parameters):
                 return None
             estimates.append(self._estimate(route, parameters))
         return max(
             estimates, key=lambda each: math.inf if each.cost_usd is None else each.cost_usd
         )
 
-    async def _is_kept(self, route: Route, parameters: ModelParameters) -> bool:
+    async def _is_stored(self, route: Route, parameters: ModelParameters) -> bool:
         try:
-            return await self._kept_answers(route, parameters).find() is not None
+            return await self._answer_lookup(route, parameters).find() is not None
         except ReplayMissError:
             return False
 
-    def _kept_answers(self, route: Route, parameters: ModelParameters) -> AnswerLookup:
+    def _answer_lookup(self, route: Route, parameters: ModelParameters) -> AnswerLookup:
         return AnswerLookup(
             self._session,
             route,
@@ -205,7 +204,7 @@ class ChatCall:
         )
 
     @property
-    def _wanted(self) -> str:
+    def _model(self) -> str:
         return self._prompt.model or str(self._session.config.model)
 
     def _parameters(self, route: Route) -> ModelParameters:
@@ -226,7 +225,7 @@ class ChatCall:
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Ask. Closing the generator, or cancelling, stops the model at once."""
-        found = await find_candidates(self._session, self._wanted)
+        found = await find_candidates(self._session, self._model)
         # A mistake in the only name ends the call before it begins, and is in no log.
         only = await route_to(self._session, found[0]) if len(found) == 1 else None
         self._route = only
@@ -250,8 +249,8 @@ class ChatCall:
                     async with attempt, aclosing(self._answered(attempt)) as events:
                         async for event in events:
                             yield event
-                if not self._is_replayed and self._kept is not None:
-                    await self._kept.keep(self._chunks)
+                if not self._is_replayed and self._lookup is not None:
+                    await self._lookup.store(self._chunks)
         except ProviderError as error:
             if error.partial is None:
                 error.partial = self.response()
@@ -269,8 +268,8 @@ class ChatCall:
         """Yield the stored answer, or else that of one request."""
         route, parameters = attempt.route, self._parameters(attempt.route)
         if attempt.is_first:
-            self._kept = self._kept_answers(route, parameters)
-            found = await self._kept.find()
+            self._lookup = self._answer_lookup(route, parameters)
+            found = await self._lookup.find()
             if found is not None:
                 self._is_replayed = True
                 async for chunk in self._again(chunks_of(found)):
@@ -282,11 +281,11 @@ class ChatCall:
         async with aclosing(attempt.ready()) as steps:
             async for progress in steps:
                 yield progress
-        keep, self._is_sent = self._chunks.append, True
+        append, self._is_sent = self._chunks.append, True
         answer = with_timestamps(route, self.messages, parameters)
         try:
             async for chunk in answer:
-                keep(chunk)
+                append(chunk)
                 attempt.is_billed = True
                 if chunk.has_tokens or chunk.tool_calls:
                     attempt.is_committed = True
@@ -316,13 +315,13 @@ class ChatCall:
         return not has_limit(parameters.max_tokens, parameters.extra_body)
 
     async def store_for(self, other: ChatCall) -> None:
-        """Put this answer into the cache for ``other``, which was asked first and in its place."""
+        """Put this answer into the cache for ``other``, the first call with this prompt."""
         is_same_model = self._route and other._route and self._route.name == other._route.name
-        if is_same_model and other._kept is not None and not self._is_replayed:
-            await other._kept.keep_in_cache(self._chunks)
+        if is_same_model and other._lookup is not None and not self._is_replayed:
+            await other._lookup.store_in_cache(self._chunks)
 
     async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
-        """Yield a stored answer: at once, or as fast as it came."""
+        """Yield a stored answer: at once, or at its original speed."""
         speed = self._session.config.replay_speed
         past_s = 0.0
         for chunk in chunks:
@@ -333,13 +332,13 @@ class ChatCall:
             yield chunk
 
     async def provenance(self) -> dict[str, Any]:
-        """Where the answer comes from, as it is kept with it: nothing of it differs between runs."""
+        """Return where the answer comes from; nothing of it differs between runs."""
         if self._route is None:
             return {}
         route, parameters = self._route, self._parameters(self._route)
         request = chat_request(route.name, self.messages, parameters)
         response = self.response()
-        told = {
+        facts = {
             "model": route.name,
             "digest": await route.provider.digest(route.model),
             "parameters": request["parameters"],
@@ -349,7 +348,7 @@ class ChatCall:
             "finish_reason": response.finish_reason,
             "source": "kept" if response.cached else "live",
         }
-        return {name: value for name, value in told.items() if value not in (None, "", {})}
+        return {name: value for name, value in facts.items() if value not in (None, "", {})}
 
     @property
     def _has_begun(self) -> bool:
@@ -357,7 +356,7 @@ class ChatCall:
         return any(chunk.has_tokens for chunk in self._chunks)
 
     def _remember(self) -> None:
-        """Make the answer, or what came of it, a turn of its thread."""
+        """Make the answer, or the received part of it, a turn of its thread."""
         if self._prompt.thread is None or not self._has_begun or self._is_incomplete:
             return
         answer, response = self._answer(self._chunks), self.response()
@@ -367,7 +366,7 @@ class ChatCall:
             key=self._turn_key,
             cell=self._cell.key,
             run=self._cell.run,
-            asked=self._asked_in_thread,
+            asked=self._thread_message,
             answered=said,
             model=response.model,
             is_whole=is_whole,
@@ -405,7 +404,7 @@ class ChatCall:
         )
 
     def _measure(self, load_s: float) -> tuple[ModelResponse, Timing]:
-        """The answer as far as it has come, and its times; both are asked for several times."""
+        """Return the answer so far and its times; both are cached, for they are read often."""
         size, known = len(self._chunks), self._measured
         if known is not None and known[:2] == (size, load_s):
             return known[2:]

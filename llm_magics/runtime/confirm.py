@@ -1,4 +1,4 @@
-"""What may cost much is asked about before it is sent."""
+"""Confirmation of calls that may cost much, before they are sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def confirm_batch(call: BatchCall) -> None:
     """
     Have whoever sits there allow what may cost more than the setting ``confirm_above_usd``.
 
-    With a budget nothing is asked: so much is allowed.
+    With a budget there is no question: so much is allowed.
 
     Raises:
         UsageError: it was not allowed, or nobody is there.
@@ -36,7 +36,7 @@ def confirm_batch(call: BatchCall) -> None:
 
 
 def total_usd(estimates: Iterable[Estimate]) -> float:
-    """Return what calls may cost together, of those whose price is known."""
+    """Return the total cost of the calls whose price is known."""
     return sum(each.cost_usd for each in estimates if each.cost_usd is not None)
 
 
@@ -79,7 +79,7 @@ def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> 
     """
     Have whoever sits there allow what each model's ``calls``, so many ``times``, may cost.
 
-    With a budget nothing is asked: so much is allowed.
+    With a budget there is no question: so much is allowed.
 
     Raises:
         UsageError: it was not allowed, or nobody is there.
@@ -97,8 +97,8 @@ async def _estimate_usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
     for model, of_model in calls.items():
         try:
             if await BatchCall(session, [Prompt("", model)]).may_cost():
-                told = [await call.to_send() for call in of_model]
-                usd += total_usd(each for each in told if each is not None)
-        except LLMError:  # it is told of in the rows of this model, and stops no other
+                estimates = [await call.to_send() for call in of_model]
+                usd += total_usd(each for each in estimates if each is not None)
+        except LLMError:  # the rows of this model report it; the other models go on
             continue
     return usd

@@ -1,4 +1,4 @@
-"""What works and what does not: every provider asked for its health, its models, two answers."""
+"""Diagnosis of every provider: its health, its models, one chat and one embedding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Diagnosis:
     What one provider could do.
 
     ``health``, ``models``, ``chat`` and ``embedding`` are ``ok``, ``failed``, or ``–`` where
-    there was nothing to try; ``detail`` says which models were asked, or what went wrong.
+    there was nothing to try; ``detail`` says which models were tried, or what went wrong.
     """
 
     provider: str
@@ -52,8 +52,10 @@ async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosi
 
     One that nobody has set up, and that does not answer, has not failed.
     """
-    asked = names or session.providers.names()
-    return list(await asyncio.gather(*(_diagnose(session, name, bool(names)) for name in asked)))
+    requested = names or session.providers.names()
+    return list(
+        await asyncio.gather(*(_diagnose(session, name, bool(names)) for name in requested))
+    )
 
 
 def format_table(found: Sequence[Diagnosis]) -> str:
@@ -65,26 +67,35 @@ def format_table(found: Sequence[Diagnosis]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
-async def _diagnose(session: Session, name: str, is_asked_for: bool) -> Diagnosis:
+async def _diagnose(session: Session, name: str, is_requested: bool) -> Diagnosis:
     try:
         provider = session.provider(name)
         health = await provider.health_check()
     except Exception as error:  # a provider may be anybody's
         return Diagnosis(name, _FAILED, detail=_error_text(error))
     if health.get("status") != "ok":
-        is_expected = is_asked_for or provider.is_set_up
+        is_expected = is_requested or provider.is_set_up
         state = _FAILED if is_expected else "not set up"
         return Diagnosis(name, state, detail=redact(str(health.get("detail", ""))))
     try:
         models = await provider.describe_models()
     except Exception as error:
         return Diagnosis(name, _OK, _FAILED, detail=_error_text(error))
-    chat, said = await _try_model(provider, models, ("chat", session.config.model), _try_chat)
-    embedding, told = await _try_model(
+    chat, chat_detail = await _try_model(
+        provider, models, ("chat", session.config.model), _try_chat
+    )
+    embedding, embedding_detail = await _try_model(
         provider, models, ("embeddings", session.config.embedding_model), _try_embedding
     )
     listed = f"{len(models)}" if models else "none"
-    return Diagnosis(name, _OK, listed, chat, embedding, "; ".join(filter(None, (said, told))))
+    return Diagnosis(
+        name,
+        _OK,
+        listed,
+        chat,
+        embedding,
+        "; ".join(filter(None, (chat_detail, embedding_detail))),
+    )
 
 
 async def _try_model(
@@ -131,7 +142,7 @@ def _select_model(
 
 
 def _guess_capabilities(name: str) -> tuple[str, ...]:
-    """What a model of which nothing is told can do, by the custom of names."""
+    """Guess the capabilities of a model from its name."""
     return ("embeddings",) if "embed" in name.lower() else ("chat",)
 
 

@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class MediaCall(Generic[_T]):
-    """One image or transcription; afterwards ``result`` is what came of it."""
+    """One image or transcription; afterwards ``result`` has its result."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class MediaCall(Generic[_T]):
         self.result: _T
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Send the request, yielding what it waits for."""
+        """Send the request, yielding its progress."""
         found = await find_candidates(self._session, self._model)
         # A mistake in the only name ends the call before it begins, and is in no log.
         only = await route_to(self._session, found[0]) if len(found) == 1 else None

@@ -39,14 +39,14 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
     """
     One row for each model of each provider whose name matches ``pattern``.
 
-    A provider that does not answer is left out — unless it is the one asked for, or was set up
+    A provider that does not answer is left out — unless it is the requested one, or was set up
     by the user, who is warned.
     """
     from llm_magics._util.tables import SafeFrame
 
     names = session.providers.names()
-    asked = pattern.partition("/")[0]
-    names = [asked] if asked in names else names
+    provider = pattern.partition("/")[0]
+    names = [provider] if provider in names else names
     found = await session.listings.of(names)
     for name, models in zip(names, found, strict=True):
         if isinstance(models, BaseException):
@@ -68,7 +68,7 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
 
 
 def provider_table(session: Session) -> DataFrame:
-    """One row a provider: how one comes to it, and what it can. Nobody is asked."""
+    """Return one row for each provider: how to set it up, and its capabilities. Nothing is sent."""
     from llm_magics._util.tables import WideFrame
 
     rows: list[tuple[object, ...]] = []
@@ -120,19 +120,19 @@ def _matches(name: str, pattern: str, providers: Sequence[str]) -> bool:
     return pattern in name or fnmatch(name, pattern) or fnmatch(bare, pattern)
 
 
-async def select_model(session: Session, wanted: str) -> list[str]:
+async def select_model(session: Session, name: str) -> list[str]:
     """
-    Ask ``wanted`` — a model, an alias or a route — from now on; the models it stands for.
+    Make ``name`` — a model, an alias or a route — the default, and return its models.
 
     Raises:
         ModelNotFoundError: there is no such model.
         UnsupportedError: it cannot chat.
     """
-    if wanted in {*session.config.aliases, *session.config.routes}:
-        names = [each.model for each in await find_candidates(session, wanted)]
-        session.config.model = wanted
+    if name in {*session.config.aliases, *session.config.routes}:
+        names = [each.model for each in await find_candidates(session, name)]
+        session.config.model = name
         return names
-    route = await find_route(session, wanted)
+    route = await find_route(session, name)
     listed = {info.name: info for info in await route.provider.describe_models()}
     if route.model not in listed and not route.model.endswith(".gguf"):
         msg = f'{route.provider.name} has no model "{display_name(route.model)}".'

@@ -55,10 +55,10 @@ def code_blocks(text: str) -> list[CodeBlock]:
 
 def extract_code(text: str, language: str | None = None) -> str:
     """
-    The code of an answer: its first fenced block, in ``language`` if given.
+    The code of an answer: its first fenced block, or the first in ``language``.
 
-    A text without any fence is taken to be code as a whole: so do models answer that were
-    asked for nothing but code.
+    A text without any fence is taken to be code: models with instructions to write nothing but code
+    often leave the fence out.
 
     Raises:
         ParseError: there are fenced blocks, but none in ``language``.
@@ -109,18 +109,18 @@ def find_json_values(text: str) -> list[FoundJSON]:
     """
     Return the JSON values in a text, the last one first.
 
-    Where the whole text is one value, it is the only one. Values inside values do not count.
+    Where all of the text is one value, it is the only one. Values inside values do not count.
     """
     with suppress(ValueError, RecursionError):
         return [FoundJSON(json.loads(text), 0, len(text))]
     found = _json_in_prose(text)
-    places = {(each.start, each.end) for each in found}
+    spans = {(each.start, each.end) for each in found}
     for block in _json_blocks(text):  # a fenced number or text is a value too
         start = text.rfind(block)
         with suppress(ValueError, RecursionError):
             value = json.loads(block)
             length = len(block.rstrip())
-            if not any(begin >= start and end <= start + length for begin, end in places):
+            if not any(begin >= start and end <= start + length for begin, end in spans):
                 found.append(FoundJSON(value, start, start + length))
     return sorted(found, key=lambda each: each.start, reverse=True)
 
@@ -176,14 +176,14 @@ def parse_partial_json(text: str) -> Any:
     Raises:
         ParseError: none has begun, or it is none.
     """
-    whole = _json_in_prose(text)
-    begun = [
-        _parse_partial_at(text, begins.start())
-        for begins in islice(re.finditer(r"[{[]", text), 20)
-        if not any(each.start < begins.start() < each.end for each in whole)
+    complete = _json_in_prose(text)
+    partial = [
+        _parse_partial_at(text, begin.start())
+        for begin in islice(re.finditer(r"[{[]", text), 20)
+        if not any(each.start < begin.start() < each.end for each in complete)
     ]
-    lengths = [(each.value, each.end - each.start) for each in whole]
-    found = [each for each in (*lengths, *begun) if each is not None]
+    lengths = [(each.value, each.end - each.start) for each in complete]
+    found = [each for each in (*lengths, *partial) if each is not None]
     if found:
         return max(found, key=lambda each: each[1])[0]
     msg = f"No JSON has begun in the answer: {_preview(text)}"
@@ -233,14 +233,14 @@ def _parse_separated(text: str, separator: str) -> DataFrame:
     written = pd.read_csv(io.StringIO(text), dtype=str, **read)
     if not frame.columns.equals(written.columns) or not frame.index.equals(written.index):
         return frame
-    for place, name in enumerate(frame.columns):
-        cells = [None if pd.isna(cell) else str(cell).strip() for cell in written.iloc[:, place]]
-        told = [cell for cell in cells if cell is not None]
-        if any(map(_CODE.fullmatch, told)):
+    for index, name in enumerate(frame.columns):
+        cells = [None if pd.isna(cell) else str(cell).strip() for cell in written.iloc[:, index]]
+        present = [cell for cell in cells if cell is not None]
+        if any(map(_CODE.fullmatch, present)):
             frame[name] = pd.Series(cells, index=frame.index, dtype=object)
-        elif told and all(map(_DIGITS.fullmatch, told)):
+        elif present and all(map(_DIGITS.fullmatch, present)):
             frame[name] = _integers([None if cell is None else int(cell) for cell in cells], frame)
-        elif frame.dtypes.iloc[place].kind == "f" and any(map(_is_beyond_floats, told)):
+        elif frame.dtypes.iloc[index].kind == "f" and any(map(_is_beyond_floats, present)):
             frame[name] = pd.Series(cells, index=frame.index, dtype=object)
     return frame
 
@@ -250,13 +250,13 @@ def _is_beyond_floats(cell: str) -> bool:
 
 
 def _integers(values: list[int | None], like: DataFrame) -> Any:
-    """Integers as int64, with gaps as Int64; as Python's own where they are beyond 64 bits."""
+    """Integers as int64, with gaps as Int64; as Python's own where they exceed 64 bits."""
     import pandas as pd
 
-    told = [each for each in values if each is not None]
-    if any(not -_MAX_INT64 <= each < _MAX_INT64 for each in told):
+    present = [each for each in values if each is not None]
+    if any(not -_MAX_INT64 <= each < _MAX_INT64 for each in present):
         return pd.Series(values, index=like.index, dtype=object)
-    return pd.Series(values, index=like.index, dtype="int64" if told == values else "Int64")
+    return pd.Series(values, index=like.index, dtype="int64" if present == values else "Int64")
 
 
 def _frame_of(records: Any) -> DataFrame:
@@ -265,14 +265,14 @@ def _frame_of(records: Any) -> DataFrame:
 
     frame = pd.DataFrame(records)
     exact = pd.DataFrame(records, dtype=object)
-    for place, name in enumerate(frame.columns):
-        if frame.dtypes.iloc[place].kind not in "fiu" or not frame.columns.is_unique:
+    for index, name in enumerate(frame.columns):
+        if frame.dtypes.iloc[index].kind not in "fiu" or not frame.columns.is_unique:
             continue
-        values = [None if _is_missing(each) else each for each in exact.iloc[:, place]]
-        told = [each for each in values if each is not None]
-        if told and all(type(each) is int for each in told):
+        values = [None if _is_missing(each) else each for each in exact.iloc[:, index]]
+        present = [each for each in values if each is not None]
+        if present and all(type(each) is int for each in present):
             frame[name] = _integers(values, frame)
-        elif any(type(each) is int and abs(each) > _MAX_EXACT_INTEGER for each in told):
+        elif any(type(each) is int and abs(each) > _MAX_EXACT_INTEGER for each in present):
             frame[name] = pd.Series(values, index=frame.index, dtype=object)
     return frame
 
@@ -290,16 +290,16 @@ def _infer_types(cells: Sequence[str]) -> Any:
     """
     import pandas as pd
 
-    told = [cell for cell in cells if cell]
-    if not told or not all(map(_PLAIN_NUMBER.fullmatch, told)):
+    present = [cell for cell in cells if cell]
+    if not present or not all(map(_PLAIN_NUMBER.fullmatch, present)):
         return list(cells)
-    if any("." in cell for cell in told):
-        if any(map(_is_beyond_floats, told)):
+    if any("." in cell for cell in present):
+        if any(map(_is_beyond_floats, present)):
             return list(cells)
         return [float(cell) if cell else math.nan for cell in cells]
-    if any(not -_MAX_INT64 <= int(cell) < _MAX_INT64 for cell in told):
+    if any(not -_MAX_INT64 <= int(cell) < _MAX_INT64 for cell in present):
         return list(cells)
-    if len(told) == len(cells):
+    if len(present) == len(cells):
         return [int(cell) for cell in cells]
     return pd.array([int(cell) if cell else None for cell in cells], dtype="Int64")
 
@@ -338,13 +338,13 @@ def _preview(text: str) -> str:
 
 
 def _parse_partial_at(text: str, start: int) -> tuple[Any, int] | None:
-    """The value that begins at ``start`` and is not whole, with the length of what there is."""
+    """Return the incomplete value that begins at ``start``, and the length of its text."""
     from pydantic_core import from_json
 
     body = text[start:]
     with suppress(ValueError, RecursionError):
         json.JSONDecoder().raw_decode(body)
-        return None  # it is whole, and what follows is something else
+        return None  # it is complete, and what follows is something else
     fence = body.rfind("```")
     for part in (body, body[: fence if fence >= 0 else len(body)]):
         with suppress(ValueError):
@@ -384,7 +384,7 @@ def answer_in_thoughts(answer: ModelResponse, schema: Any) -> ModelResponse:
     """
     Return ``answer`` with the JSON of its thoughts as its text, where it has no other.
 
-    Some servers put the whole output of a thinking model into its thoughts when the answer is
+    Some servers put all output of a thinking model into its thoughts when the answer is
     bound to a schema. What does not fit the schema stays a thought.
     """
     if schema is None or not is_thought_only(answer):

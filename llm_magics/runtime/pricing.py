@@ -1,14 +1,12 @@
-"""What calls cost: of one that was made, and of one before it is.
+"""
+Prices of calls, before and after they are sent; an unknown price is ``None``, and never free.
 
-What a call costs. Where no price is known there is none: unknown is never shown as free.
-
-A price of the user's own counts first, then the list that pydantic keeps (``genai-prices``, the
+A price in the user's settings counts first, then the list of pydantic (``genai-prices``, the
 extra ``prices``; with tiers and dates), then what is known of the model otherwise.
 
-About how many tokens a prompt takes, without the tokenizer of its model.
-
-Rather too many than too few: it is used for what may be spent. English has four letters to a
-token, most other scripts one to two; in bytes of UTF-8 that is three for all of them.
+Tokens of a prompt are estimated without the tokenizer of its model, rather too many than too
+few. English has four letters to a token, most other scripts one to two; in bytes of UTF-8 that
+is three for all of them.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ def _value_or(value: float | None, other: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PriceSource:
-    """Who is paid: the name of a price list, or else the address that is asked."""
+    """Where prices are found: the name of a price list, or else the service's address."""
 
     price_list: str = ""
     address: str = ""
@@ -81,7 +79,7 @@ class PriceSource:
 # What services call the tier that their usual prices are for, in the answer to a call.
 _USUAL_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
 
-# The share of the usual price by seller and tier: the same for all models of the seller.
+# The share of the usual price by price list and tier: the same for all its models.
 # Source: https://platform.openai.com/docs/guides/flex-processing (November 2026).
 _SHARES = {("openai", "flex"): 0.5}
 
@@ -91,32 +89,32 @@ def has_usual_price(tier: str | None) -> bool:
     return tier is None or tier.lower() in _USUAL_TIERS
 
 
-def tier_price(usd: float | None, seller: PriceSource, tier: str | None) -> float | None:
+def tier_price(usd: float | None, source: PriceSource, tier: str | None) -> float | None:
     """Return a usual price ``usd`` as it is in ``tier``; ``None`` where that is not known."""
     if usd in (None, 0.0) or has_usual_price(tier):
         return usd
-    share = _SHARES.get((seller.price_list, str(tier).lower()))
+    share = _SHARES.get((source.price_list, str(tier).lower()))
     return None if share is None else usd * share
 
 
-def listed_cost_usd(seller: PriceSource, model: str, usage: Usage) -> float | None:
+def listed_cost_usd(source: PriceSource, model: str, usage: Usage) -> float | None:
     """
     Return the cost by the list of ``genai-prices``, by the tier that the answer names.
 
     ``None`` where the list, the model in it, or a price of that tier is missing.
     """
-    usual = _listed_usd(seller, model, usage, None)
+    usual = _listed_usd(source, model, usage, None)
     tier = usage.service_tier
     if not usual or has_usual_price(tier):
         return usual
     # The list gives the usual price for a tier that it does not have.
-    listed = _listed_usd(seller, model, usage, str(tier).lower())
-    return listed if listed != usual else tier_price(usual, seller, tier)
+    listed = _listed_usd(source, model, usage, str(tier).lower())
+    return listed if listed != usual else tier_price(usual, source, tier)
 
 
-def _listed_usd(seller: PriceSource, model: str, usage: Usage, tier: str | None) -> float | None:
+def _listed_usd(source: PriceSource, model: str, usage: Usage, tier: str | None) -> float | None:
     is_counted = usage.input_tokens is not None and usage.output_tokens is not None
-    if not is_counted or not _has_list() or not (seller.price_list or seller.address):
+    if not is_counted or not _has_list() or not (source.price_list or source.address):
         return None
     from genai_prices import Usage as Used
     from genai_prices import calc_price
@@ -129,10 +127,10 @@ def _listed_usd(seller: PriceSource, model: str, usage: Usage, tier: str | None)
         cache_write_tokens=usage.cache_write_tokens or 0,
     )
     try:
-        if seller.price_list:
-            found = calc_price(used, model, provider_id=seller.price_list, price_context=context)
+        if source.price_list:
+            found = calc_price(used, model, provider_id=source.price_list, price_context=context)
         else:
-            found = calc_price(used, model, provider_api_url=seller.address, price_context=context)
+            found = calc_price(used, model, provider_api_url=source.address, price_context=context)
     except (LookupError, ValueError):
         return None
     if found.model_price.input_mtok is None:  # it bills hours or pictures: tokens are not free
@@ -185,7 +183,7 @@ def _max_tokens(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
 
 
 def _alternatives(schema: Mapping[str, Any]) -> tuple[_Add, list[Any]]:
-    """Return the schemas that one is made of, and how their bounds add up."""
+    """Return the schemas that one combines, and how their bounds add up."""
     for name, add in (("anyOf", max), ("oneOf", max), ("allOf", sum)):
         if isinstance(parts := schema.get(name), list):
             return add, parts
@@ -266,13 +264,13 @@ def cost_usd(
         return own.of(usage)
     if provider.is_free(model):
         return 0.0
-    seller = PriceSource(provider.price_list, provider.address)
-    listed = listed_cost_usd(seller, model, usage)
+    source = PriceSource(provider.price_list, provider.address)
+    listed = listed_cost_usd(source, model, usage)
     if listed is not None:
         return listed
     known = provider.known(model)
     price = Price(known.input_usd, known.output_usd, known.cached_usd, known.written_usd)
-    return tier_price(price.of(usage), seller, usage.service_tier)
+    return tier_price(price.of(usage), source, usage.service_tier)
 
 
 def has_known_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
@@ -292,12 +290,12 @@ def has_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
 
 def configured_price(config: Config, model: str) -> Price | None:
     """What the user has said of the price of ``model``, by its name or by a pattern."""
-    told = config.prices
-    patterns = [model, *(pattern for pattern in told if fnmatchcase(model, pattern))]
+    prices = config.prices
+    patterns = [model, *(pattern for pattern in prices if fnmatchcase(model, pattern))]
     for pattern in patterns:
-        if pattern in told:
-            given = told[pattern]
-            return Price(given.input_usd, given.output_usd, given.cached_usd, given.written_usd)
+        if pattern in prices:
+            price = prices[pattern]
+            return Price(price.input_usd, price.output_usd, price.cached_usd, price.written_usd)
     return None
 
 
@@ -345,10 +343,10 @@ def _bound_by_schema(
 
 
 def _max_answer_tokens(parameters: ModelParameters) -> int | None:
-    """As long as the answers together may be, by whatever name the service knows that."""
+    """Return the limit of all answers in tokens, by whatever name the service has for it."""
     beside = parameters.extra_body
-    told = [parameters.max_tokens, *(beside.get(name) for name in _MAX_TOKENS_NAMES)]
-    bounds = [bound for bound in told if type(bound) is int]
+    limits = [parameters.max_tokens, *(beside.get(name) for name in _MAX_TOKENS_NAMES)]
+    bounds = [bound for bound in limits if type(bound) is int]
     times = _answer_count(parameters)
     return (
         max(bounds) * times if bounds else None if times == 1 else _DEFAULT_ANSWER_TOKENS * times
@@ -356,7 +354,7 @@ def _max_answer_tokens(parameters: ModelParameters) -> int | None:
 
 
 def _answer_count(parameters: ModelParameters) -> int:
-    """Return how many answers are asked for."""
+    """Return the number of requested answers."""
     choices = [parameters.extra_body.get(name) for name in ("n", "best_of")]
     return max([1, *(each for each in choices if type(each) is int)])
 

@@ -1,4 +1,4 @@
-"""The providers as the user's settings make them, and whose keys they are given."""
+"""Providers created from the user's settings and keys, and the lists of their models."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from llm_magics.settings.files import is_project_file
 
 
 class ProviderPool:
-    """Each provider that can be asked, made when first used and anew when its settings change."""
+    """All providers; each is created at first use, and again when its settings change."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._providers: dict[str, tuple[OpaqueKey, BaseModelProvider]] = {}
 
     def get(self, name: str) -> BaseModelProvider:
-        """The provider called ``name``, set up by the settings; made anew when those change."""
-        self._refuse_unknown_settings()
-        made = provider_type(self._type_of(name))
-        settings = self.config.for_provider(name, made.config_type.model_fields)
+        """Return the provider called ``name``; it is created again when its settings change."""
+        self._check_names()
+        kind = provider_type(self._type_of(name))
+        settings = self.config.for_provider(name, kind.config_type.model_fields)
         if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
             del settings["api_key"]  # a blank key counts as unset
         for limit in ("max_line_mb", "max_response_mb"):
-            if limit in made.config_type.model_fields:
+            if limit in kind.config_type.model_fields:
                 settings.setdefault(limit, self.config.get(limit))
-        own = (*made.environment, made.config_type.named_key_variable(name, settings))
-        if "api_key" in made.config_type.model_fields and not settings.get("api_key"):
-            settings |= self._key_of_the_keyring(name, made, settings)
+        own = (*kind.environment, kind.config_type.named_key_variable(name, settings))
+        if "api_key" in kind.config_type.model_fields and not settings.get("api_key"):
+            settings |= self._key_of_the_keyring(name, kind, settings)
         of_environment = [os.environ.get(variable) for variable in own]
-        told = OpaqueKey((settings, of_environment, credentials.trust_version()))
+        state = OpaqueKey((settings, of_environment, credentials.trust_version()))
         known = self._providers.get(name)
-        if known is None or known[0] != told:
-            self._keep_key_from_strangers(name, made, settings)
-            known = self._providers[name] = (told, self._created(name, settings))
+        if known is None or known[0] != state:
+            self._check_address_of_project(name, kind, settings)
+            known = self._providers[name] = (state, self._create(name, settings))
         return known[1]
 
     def takes_key(self, name: str) -> bool:
@@ -56,27 +56,27 @@ class ProviderPool:
 
     def known_names(self) -> list[str]:
         """The providers that are known without looking through what is installed."""
-        return sorted({*built_in_providers(), *self._namesakes()})
+        return sorted({*built_in_providers(), *self._configured_names()})
 
     def names(self) -> list[str]:
-        """All that can be asked: those there are, and those that the settings add by a type."""
-        return sorted({*get_available_providers(), *self._namesakes()})
+        """Return the names of all providers, with those that the settings add by a type."""
+        return sorted({*get_available_providers(), *self._configured_names()})
 
-    def _namesakes(self) -> set[str]:
+    def _configured_names(self) -> set[str]:
         parts = [key.split(".") for key, _, _ in self.config.items()]
         return {part[1] for part in parts if part[0] == "providers" and part[2] == "type"}
 
     def _type_of(self, name: str) -> str:
         return str(self.config.get(f"providers.{name}.type") or name)
 
-    def _keep_key_from_strangers(
-        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+    def _check_address_of_project(
+        self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
     ) -> None:
         """A project's file may say where to ask, but not have the user's own key sent there."""
-        where, source = self._chosen_by_a_project(name)
+        where, source = self._address_of_project(name)
         if not source or credentials.is_trusted(self.config):
             return
-        secret_source = self._secret_source(name, made, settings, source)
+        secret_source = self._secret_source(name, kind, settings, source)
         if not secret_source:
             return
         value = settings[where]
@@ -84,7 +84,7 @@ class ProviderPool:
         hint = f"If you trust it: %llm trust, or %llm config providers.{name}.{where} {value}"
         raise ConfigurationError(msg, hint=hint, provider=name)
 
-    def _chosen_by_a_project(self, name: str) -> tuple[str, str]:
+    def _address_of_project(self, name: str) -> tuple[str, str]:
         """The setting by which a project's file decides where ``name`` is, and that file."""
         for key in credentials.LOCATION_SETTINGS:
             source = self.config.source(f"providers.{name}.{key}")
@@ -95,7 +95,7 @@ class ProviderPool:
         return "", ""
 
     def _secret_source(
-        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any], project: str
+        self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any], project: str
     ) -> str:
         """Where a key of the user's that would be sent comes from; nothing where there is none."""
         if isinstance(settings.get("api_key"), Secret):  # from the keyring; others are revealed
@@ -107,34 +107,34 @@ class ProviderPool:
         if settings.get("api_key"):  # the project's own
             return ""
         if self._type_of(name) == name:
-            return made.own_key_source()
-        variable = made.config_type.named_key_variable(name, settings)
+            return kind.own_key_source()
+        variable = kind.config_type.named_key_variable(name, settings)
         # A well-known service at its own address is where its key belongs.
         is_own_place = "base_url" not in settings
         return variable if environment_value(variable) and not is_own_place else ""
 
-    def _created(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
+    def _create(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
         try:
             return create_provider(name, settings)
         except ConfigurationError as error:
             source = self.config.source(f"providers.{name}.{error.code}")
-            place = "" if source == "default" else f"{source}: "
+            prefix = "" if source == "default" else f"{source}: "
             raise ConfigurationError(
-                f"{place}{error}", hint=error.hint, provider=name, code=error.code
+                f"{prefix}{error}", hint=error.hint, provider=name, code=error.code
             ) from None
 
     def _key_of_the_keyring(
-        self, name: str, made: type[BaseModelProvider], settings: dict[str, Any]
+        self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
     ) -> dict[str, Any]:
         """The key that the user's system keeps, where neither settings nor environment have one."""
-        if environment_value(made.config_type.named_key_variable(name, settings)):
+        if environment_value(kind.config_type.named_key_variable(name, settings)):
             return {}
-        if self._type_of(name) == name and made.own_key_source():
+        if self._type_of(name) == name and kind.own_key_source():
             return {}
         key = credentials.load_key(name)
         return {"api_key": key} if key else {}
 
-    def _refuse_unknown_settings(self) -> None:
+    def _check_names(self) -> None:
         named = {
             key.split(".")[1]: source
             for key, _, source in self.config.items()
@@ -177,10 +177,10 @@ class ModelListCache:
         self, names: Sequence[str], max_age_s: float = 2.0
     ) -> list[ModelList | BaseException]:
         """
-        The models of each provider in ``names``, or its error, all asked at once.
+        The models of each provider in ``names``, or its error, all requested at once.
 
-        What is older than ``max_age_s`` is asked for again. Who is slow is not waited for
-        long: what he told last counts meanwhile, and his answer does the next time.
+        A list older than ``max_age_s`` is requested again. A slow provider does not hold up the
+        caller for long: its last list counts meanwhile, and the new one the next time.
         """
         return list(
             await asyncio.gather(
@@ -198,13 +198,13 @@ class ModelListCache:
         if asking is None:
             asking = self._asking[provider] = asyncio.create_task(self._ask(name, provider))
             asking.add_done_callback(lambda done: self._ended(provider, done))
-        patience_s = _FIRST_TIMEOUT_S if last is None else _REFRESH_TIMEOUT_S
-        await asyncio.wait([asking], timeout=patience_s)
+        timeout_s = _FIRST_TIMEOUT_S if last is None else _REFRESH_TIMEOUT_S
+        await asyncio.wait([asking], timeout=timeout_s)
         if asking.done():
             return asking.result()
         if last is not None:
             return last
-        msg = f"{name} did not list its models within {patience_s:.0f} s."
+        msg = f"{name} did not list its models within {timeout_s:.0f} s."
         raise ConnectionError(msg, hint="Ask again in a moment.", provider=name)
 
     def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[ModelList]) -> None:
@@ -218,9 +218,9 @@ class ModelListCache:
         return models
 
     def names(self) -> list[str]:
-        """The full names of all models that were told of."""
+        """Return the full names of all models in the cache."""
         known = self._known.copy()
-        return [f"{name}/{info.name}" for name, (_, _, told) in known.items() for info in told]
+        return [f"{name}/{info.name}" for name, (_, _, models) in known.items() for info in models]
 
     def forget(self, name: str) -> None:
         """What ``name`` has was changed."""

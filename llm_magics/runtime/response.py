@@ -38,15 +38,15 @@ class Response:
         usage: tokens read and written, as the service counts them.
         timing: what it took; see `llm_magics.runtime.storage.run_log`.
         cost_usd: its price in US dollars, ``None`` where that is unknown.
-        cached: whether it is an earlier answer shown again.
+        cached: whether it is a stored answer.
         messages: what was sent.
         reasoning: the model's thinking, where it shows any.
         tool_calls: what the model wants to have called.
-        schema: what the answer was asked to look like.
-        retries: how often it had to be asked for again.
+        schema: the schema that the answer must fit.
+        retries: how often the request was repeated.
         fallback_from: the models of a route that had failed before, each with its error.
-        repairs: how often it was asked for again because it did not fit the schema.
-        removed_turns: how many later turns of its thread hung on the answer that it took the place of.
+        repairs: how often the model had to correct it because it did not fit the schema.
+        removed_turns: how many later turns of its thread depended on the answer that it replaced.
         raw: the last thing the service sent, decoded.
         reasoning_blocks: what the service requires to be sent back with this answer.
     """
@@ -75,7 +75,7 @@ class Response:
     @property
     def data(self) -> Any:
         """
-        The value in it, which fits the schema it was asked for; an instance of it if a class.
+        The value in it, which fits the schema; an instance of it if a class.
 
         Raises:
             ParseError: there is none, or it does not fit.
@@ -90,16 +90,16 @@ class Response:
             raise misfit
 
     def misfit(self) -> ParseError | None:
-        """Why it does not fit the schema it was asked for, if it does not."""
+        """Return the error if it does not fit the schema."""
         if self.schema is None or self.tool_calls:
             return None
         try:
             self.data  # noqa: B018 (it is read for its error)
         except ParseError as misfit:
-            return self._told(misfit)
+            return self._complete(misfit)
         return None
 
-    def _told(self, misfit: ParseError) -> ParseError:
+    def _complete(self, misfit: ParseError) -> ParseError:
         if is_cut(self.finish_reason):
             msg = "The answer was cut off at its longest, before it was whole."
             misfit = ParseError(msg, hint="Raise max_tokens.")
@@ -108,7 +108,7 @@ class Response:
 
     @property
     def code(self) -> str:
-        """The first fenced block, or the whole text where nothing is fenced."""
+        """The first fenced block, or the full text where nothing is fenced."""
         return parsing.extract_code(self.text)
 
     @property
@@ -127,7 +127,7 @@ class Response:
         Of several values it is the last one that fits the schema; without a schema, the longest.
 
         Args:
-            partial: of a text that is not whole yet, the value as far as it has come.
+            partial: of an incomplete text, the value so far.
             repair: where it is no valid JSON, mend it (extra ``repair``), with a warning.
         """
         if partial:
@@ -146,13 +146,13 @@ class Response:
         return self.text
 
     def __repr__(self) -> str:
-        shown = self.text if len(self.text) <= 60 else f"{self.text[:57]}…"
+        text = self.text if len(self.text) <= 60 else f"{self.text[:57]}…"
         facts = [f"model={self.model!r}"]
         if self.usage.output_tokens is not None:
             facts.append(f"output_tokens={self.usage.output_tokens}")
         if self.finish_reason not in (None, "stop"):
             facts.append(f"finish_reason={self.finish_reason!r}")
-        return scrub(f"Response({shown!r}, {', '.join(facts)})")
+        return scrub(f"Response({text!r}, {', '.join(facts)})")
 
 
 INTERRUPTED = "interrupted"
@@ -190,7 +190,7 @@ def completeness_error(response: Response) -> ProviderError | None:
 
 
 def cut_error(response: Response) -> IncompleteAnswerError:
-    """Return the error of a cut answer where a whole one was needed."""
+    """Return the error of a cut answer where a complete one was needed."""
     name = response.model
     msg = f"{name}: the answer was cut at its longest ({response.finish_reason})."
     return _with_partial(

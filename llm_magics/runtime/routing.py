@@ -1,5 +1,5 @@
 """
-From what a user calls a model to those who are asked.
+Aliases and routes: the candidates that a model's name stands for, in order.
 
 An *alias* is a short name for a model and its parameters; a *route* is a list of models that
 are tried in their order, or in that of a policy.
@@ -31,7 +31,7 @@ Policy = Literal["order", "cheapest", "fastest", "round-robin"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that may be asked, and the parameters that its alias brings along."""
+    """A model to try, and the parameters of its alias."""
 
     model: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -57,46 +57,46 @@ class Route:
 
 
 def resolve_candidates(
-    wanted: str,
+    name: str,
     aliases: Mapping[str, Any],
     routes: Mapping[str, Any],
 ) -> tuple[list[Candidate], Policy]:
     """
-    The models that ``wanted`` stands for, in the order they were written, and the policy.
+    The models that ``name`` stands for, in the order they were written, and the policy.
 
     Raises:
         ConfigurationError: a name leads back to itself, or to nothing.
     """
-    return _resolve(wanted, {}, aliases, routes, ())
+    return _resolve(name, {}, aliases, routes, ())
 
 
 def _resolve(
-    wanted: str,
+    name: str,
     parameters: Mapping[str, Any],
     aliases: Mapping[str, Any],
     routes: Mapping[str, Any],
     seen: tuple[str, ...],
 ) -> tuple[list[Candidate], Policy]:
-    if wanted in seen:
-        way = " → ".join((*seen, wanted))
-        msg = f'The name "{wanted}" leads back to itself: {way}.'
+    if name in seen:
+        chain = " → ".join((*seen, name))
+        msg = f'The name "{name}" leads back to itself: {chain}.'
         raise ConfigurationError(msg, hint="Mend the aliases and routes in your settings.")
-    if wanted in aliases:
-        alias = aliases[wanted]
-        given = {"model": alias} if isinstance(alias, str) else dict(alias)
-        model = given.pop("model", "")
+    if name in aliases:
+        alias = aliases[name]
+        options = {"model": alias} if isinstance(alias, str) else dict(alias)
+        model = options.pop("model", "")
         # What is written nearer to the prompt counts more.
-        return _resolve(model, {**given, **parameters}, aliases, routes, (*seen, wanted))
-    if wanted in routes:
-        route = routes[wanted]
-        told: dict[str, Any] = {"models": route} if isinstance(route, list) else dict(route)
-        policy: Policy = told.get("policy", "order")
+        return _resolve(model, {**options, **parameters}, aliases, routes, (*seen, name))
+    if name in routes:
+        route = routes[name]
+        settings: dict[str, Any] = {"models": route} if isinstance(route, list) else dict(route)
+        policy: Policy = settings.get("policy", "order")
         found: list[Candidate] = []
-        for model in told["models"]:
-            inner, _ = _resolve(model, parameters, aliases, routes, (*seen, wanted))
+        for model in settings["models"]:
+            inner, _ = _resolve(model, parameters, aliases, routes, (*seen, name))
             found += [each for each in inner if each not in found]
         return found, policy
-    return [Candidate(wanted, parameters)], "order"
+    return [Candidate(name, parameters)], "order"
 
 
 def order_candidates(
@@ -178,14 +178,14 @@ def find_provider_of(
 _PRICES_MAX_AGE_S = 3600.0
 
 
-async def find_candidates(session: Session, wanted: str) -> list[Candidate]:
-    """The models that ``wanted`` stands for — itself, an alias, a route — in their order."""
-    found, policy = resolve_candidates(wanted, session.config.aliases, session.config.routes)
+async def find_candidates(session: Session, name: str) -> list[Candidate]:
+    """The models that ``name`` stands for — itself, an alias, a route — in their order."""
+    found, policy = resolve_candidates(name, session.config.aliases, session.config.routes)
     if len(found) < 2 or policy == "order":
         return found
     price = await _prices(session, found) if policy == "cheapest" else {}
     speed = session.runs.speeds() if policy == "fastest" else {}
-    turn = session.turn(wanted) if policy == "round-robin" else 0
+    turn = session.turn(name) if policy == "round-robin" else 0
     return order_candidates(found, policy, turn=turn, price=price.get, speed=speed.get)
 
 
@@ -200,17 +200,17 @@ async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, flo
                 session.config, provider, model, pricing.A_MILLION_EACH
             )
     unknown = sorted({model.partition("/")[0] for model, usd in prices.items() if usd is None})
-    told = await session.listings.of(unknown, _PRICES_MAX_AGE_S)
-    for name, models in zip(unknown, told, strict=True):
+    lists = await session.listings.of(unknown, _PRICES_MAX_AGE_S)
+    for name, models in zip(unknown, lists, strict=True):
         for info in () if isinstance(models, BaseException) else models:
             if prices.get(f"{name}/{info.name}", 0) is None and info.input_usd is not None:
                 prices[f"{name}/{info.name}"] = info.input_usd + (info.output_usd or 0)
     return {model: usd for model, usd in prices.items() if usd is not None}
 
 
-async def find_route(session: Session, wanted: str) -> Route:
-    """The route to the model that a user calls ``wanted``; of several, to the first."""
-    found = await find_candidates(session, wanted)
+async def find_route(session: Session, name: str) -> Route:
+    """The route to the model that a user calls ``name``; of several, to the first."""
+    found = await find_candidates(session, name)
     return await route_to(session, found[0])
 
 
@@ -244,7 +244,7 @@ def log_call(
     route: Callable[[], Route | None],
     response: Callable[[], Response],
 ) -> Generator[None, None, None]:
-    """Put the call made inside into the log, however it ends, by the ``route`` it ended on."""
+    """Log the call inside the block, however it ends, with the ``route`` it ended on."""
     started = run_log.now()
     ending: dict[str, str] = {}
     try:

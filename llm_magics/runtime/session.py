@@ -41,7 +41,7 @@ class Session:
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
         self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
-        self._tape: tuple[Any, Tape | None] = ((None, None, False), None)
+        self._recording: tuple[Any, Tape | None] = ((None, None, False), None)
         self._vectors: dict[str, VectorStore] = {}
         self._turns: dict[str, int] = {}
         self.checked_batches: set[str] = set()  # models whose batches were compared
@@ -77,23 +77,23 @@ class Session:
 
     @property
     def answer_cache(self) -> Cache:
-        """The cache of answers, asked for or not."""
-        told = (cache_folder() / "answers.sqlite", self.config.cache_mb * 1_000_000)
-        if self._cache[1] is None or self._cache[0] != told:
-            self._cache = (told, Cache(*told))
+        """The cache of answers, whether or not the settings use it."""
+        key = (cache_folder() / "answers.sqlite", self.config.cache_mb * 1_000_000)
+        if self._cache[1] is None or self._cache[0] != key:
+            self._cache = (key, Cache(*key))
         assert self._cache[1] is not None
         return self._cache[1]
 
     @property
     def vectors_folder(self) -> Path | None:
-        """Where vectors are kept, if they are."""
-        wanted = self.config.vectors
-        if wanted == Path("off"):
+        """The folder of stored vectors, or ``None`` where they are not stored."""
+        folder = self.config.vectors
+        if folder == Path("off"):
             return None
-        return wanted.expanduser().absolute() if wanted else cache_folder() / "vectors"
+        return folder.expanduser().absolute() if folder else cache_folder() / "vectors"
 
     def vectors(self, space: dict[str, Any]) -> VectorStore | None:
-        """The vectors kept of ``space``, if they are kept at all."""
+        """Return the stored vectors of ``space``, or ``None`` where they are not stored."""
         from llm_magics.runtime.storage.vector_store import VectorStore
 
         folder = self.vectors_folder
@@ -108,22 +108,22 @@ class Session:
     def tape(self) -> Tape | None:
         """The recording in use, if there is one; read anew when the settings change."""
         config = self.config
-        told = (_absolute_path(config.record), _absolute_path(config.replay))
-        if (*told, config.replay_strict) != self._tape[0]:
-            self._keep_writing_in_the_project(config.record if told[0] else None)
-            path = config.record if told[0] else config.replay if told[1] else None
-            made = path and Tape(
+        paths = (_absolute_path(config.record), _absolute_path(config.replay))
+        if (*paths, config.replay_strict) != self._recording[0]:
+            self._check_recording_path(config.record if paths[0] else None)
+            path = config.record if paths[0] else config.replay if paths[1] else None
+            recording = path and Tape(
                 path,
-                records=told[0] is not None,
-                plays=told[1] is not None,
+                records=paths[0] is not None,
+                plays=paths[1] is not None,
                 strict=config.replay_strict,
             )
-            if self._tape[1] is not None:
-                self._tape[1].tidy()
-            self._tape = ((*told, config.replay_strict), made or None)
-        return self._tape[1]
+            if self._recording[1] is not None:
+                self._recording[1].tidy()
+            self._recording = ((*paths, config.replay_strict), recording or None)
+        return self._recording[1]
 
-    def _keep_writing_in_the_project(self, record: Path | None) -> None:
+    def _check_recording_path(self, record: Path | None) -> None:
         """A project's file may have answers recorded beside it, and nowhere else."""
         source = self.config.source("record")
         if record is None or not is_project_file(source):
@@ -139,7 +139,7 @@ class Session:
         return self._turns[route]
 
     async def model_names(self) -> dict[str, list[str]]:
-        """The models of every provider that can be asked, by provider."""
+        """Return the models of every provider that answers, by provider."""
         names = self.providers.names()
         found = await self.ask_all(names, lambda provider: provider.list_models())
         return {
@@ -163,8 +163,8 @@ class Session:
         await self.listings.close()
         if self._cache[1] is not None:
             self._cache[1].close()
-        if self._tape[1] is not None:
-            self._tape[1].tidy()
+        if self._recording[1] is not None:
+            self._recording[1].tidy()
         await self.providers.close()
 
 

@@ -1,4 +1,4 @@
-"""An answer that must fit a schema: where it does not, the model is shown why, and asked again."""
+"""Answers that must fit a schema: the model corrects one that does not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StructuredCall:
         self._left = 0
 
     def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Walk the road, more than once where need be."""
+        """Run the call, and again while the answer does not fit."""
         return self._call.events() if self.schema is None else self._checked()
 
     async def _checked(self) -> AsyncGenerator[Progress | StreamChunk, None]:
@@ -80,13 +80,15 @@ class StructuredCall:
     def _complaint(self, misfit: LLMError) -> tuple[ChatMessage, ChatMessage]:
         """The answer that does not fit, and what is wrong with it."""
         schema = json.dumps(parse_schema(self._call.schema), ensure_ascii=False)
-        told = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
+        message = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
         answer = self.response()
-        said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
-        return said, ChatMessage("user", told)
+        answer_message = ChatMessage(
+            "assistant", answer.text, reasoning_blocks=answer.reasoning_blocks
+        )
+        return answer_message, ChatMessage("user", message)
 
     def go_on(self, more: Sequence[ChatMessage]) -> None:
-        """Ask again, with ``more`` said after the prompt: what came of the calls of tools."""
+        """Ask again, with ``more`` said after the prompt: the results of tool calls."""
         self._call = self._call.again(more)
 
     async def provenance(self) -> dict[str, Any]:

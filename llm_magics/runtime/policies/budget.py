@@ -1,8 +1,8 @@
 """
 How much may be spent. A call that would pass what is left is refused before it is sent.
 
-Calls under way hold what they are estimated to cost, so that many at once do not pass it
-together; when a call ends, what it did cost takes the place of the estimate.
+Calls under way hold what they are estimated to cost, so that their sum does not pass
+it; when a call ends, its actual cost replaces the estimate.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 """
 Rate limits of one provider: requests at once, requests and tokens a minute, pauses.
 
-Without a setting, the number of requests at once is found. A refusal (429) halves it and answers
-raise it again by one a round ("additive increase, multiplicative decrease",
-https://en.wikipedia.org/wiki/Additive_increase/multiplicative_decrease). Within that limit the
+A refusal (429) halves the requests at once, and answers raise them again by one a round
+(https://en.wikipedia.org/wiki/Additive_increase/multiplicative_decrease). Within that limit the
 `ConcurrencyTuner` of a batch looks for the number that brings the most answers a second.
-
-A service that asks to wait pauses all requests to it: those that wait share one pause.
-All of this lives on one event loop and needs no lock.
+A pause applies to all requests alike. All of this runs on one event loop and needs no lock.
 """
 
 from __future__ import annotations
@@ -19,28 +16,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
-# Requests at once that a batch tries at most; beyond this most services refuse.
+# Requests at once that a batch tries at most; above this most services refuse.
 MAX_CONCURRENCY = 64
-
-# The first two rounds are this many requests together: more rounds would cost a short batch
-# of a fast service too much, more requests would crowd a slow server.
+# Requests of the first two rounds: more rounds would cost a short batch of a fast service too
+# much, more requests would crowd a slow server.
 _FIRST_ROUNDS = 40
-
 # A step up must not make an answer take longer than this, even if it brings nothing.
 _MAX_LATENCY_S = 60.0
-
 # Fewer requests at once are preferred while they bring this share of the most answers a second.
 _AS_GOOD = 0.97
-
 # Answers needed to judge a number of requests at once, and to try the next number again; of
 # fewer than the last a lucky one would decide.
 _ENOUGH, _TRY_AGAIN, _FEW = 24, 300, 8
-
 # After so long without a request what was measured before says nothing any more.
 _IDLE_S = 1.0
-
 # A service that keeps refusing after the pause that it named is paused this share of the back-off.
 _NAMED_SHARE = 1 / 20
 
@@ -54,7 +46,7 @@ def _now() -> float:
 
 
 class AdaptiveSemaphore:
-    """Admits a limited number of requests at once, in the order in which they came."""
+    """Admits a limited number of requests at once, in the order of their arrival."""
 
     def __init__(self, maximum: int | None = None) -> None:
         """Admit at most ``maximum``; without one, as many as come until a refusal."""
@@ -87,15 +79,15 @@ class AdaptiveSemaphore:
         return self._admitted
 
     async def _queue(self) -> None:
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
         try:
-            await place
+            await future
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():  # admitted and cancelled at once
+            if future.done() and not future.cancelled():  # admitted and cancelled at once
                 self.release()
             else:
-                self._waiting.remove(place)
+                self._waiting.remove(future)
             raise
 
     def release(self) -> None:
@@ -142,10 +134,10 @@ class AdaptiveSemaphore:
 
     def _admit(self) -> None:
         while self._waiting and self._has_room:
-            place = self._waiting.popleft()
-            if not place.done():
+            future = self._waiting.popleft()
+            if not future.done():
                 self.running += 1
-                place.set_result(None)
+                future.set_result(None)
 
 
 class TokenBucket:
@@ -158,7 +150,7 @@ class TokenBucket:
         self._filled_at = clock()
 
     def take(self, amount: float) -> float:
-        """Take ``amount`` and return the seconds to wait until it is there."""
+        """Take ``amount`` and return the seconds until it is available."""
         now = self._clock()
         refill = (now - self._filled_at) * self._per_minute / 60
         self._level = min(self._per_minute, self._level + refill) - min(amount, self._per_minute)
@@ -177,9 +169,6 @@ class ConcurrencyTuner:
     It measures one number after the other, each for one round of answers or a little more: up
     while that brings more, then down, and stays at the lowest that is as good as the best.
     Now and then it tries the next higher or lower number again, for services change.
-
-    Attributes:
-        running: requests under way.
     """
 
     def __init__(
@@ -190,21 +179,18 @@ class ConcurrencyTuner:
         clock: Callable[[], float] = _now,
     ) -> None:
         """Start with ``start``; if that is ``maximum`` it is fixed."""
-        self.running = 0
+        self.running = 0  # requests under way
         self._level = min(start, maximum)
         self._maximum = maximum
-        self._is_fixed = start >= maximum
+        self._is_settled = self._is_fixed = start >= maximum
         self._semaphore = semaphore
         self._clock = clock
-        self._is_settled = self._is_fixed
         self._rates: dict[int, float] = {}
         self._counts: dict[int, int] = {}
-        self._has_stepped = False
+        self._has_stepped = self._tries_lower = False
         self._ended_at = -math.inf
-        self._tries_lower = False
         self._since: float | None = None  # None until requests of the last number have ended
-        self._left_over = 0
-        self._answers = self._amount = 0
+        self._left_over = self._answers = self._amount = 0
         self._latency_s = math.inf
 
     @property
@@ -318,23 +304,23 @@ class Slot(Protocol):
         """Let another process have it."""
 
 
-# Where requests are made as a part of something larger, such as a cluster: its limit for them.
+# The limit that the requests of a cluster share, where they run as a part of one.
 cluster_limit: ContextVar[Slot | None] = ContextVar("cluster_limit", default=None)
 
 
+@dataclass(slots=True)
 class Permit:
     """A request that is admitted; `release` it when the request has ended."""
 
-    def __init__(self, limiter: RateLimiter, number: int, slot: Slot | None) -> None:
-        self.number = number
-        self._limiter = limiter
-        self._slot = slot
+    number: int
+    semaphore: AdaptiveSemaphore
+    slot: Slot | None = None
 
     async def release(self) -> None:
         """Let the next request in."""
-        self._limiter.semaphore.release()
-        if self._slot is not None:
-            await self._slot.give_back()
+        self.semaphore.release()
+        if self.slot is not None:
+            await self.slot.give_back()
 
 
 class RateLimiter:
@@ -366,14 +352,14 @@ class RateLimiter:
 
     @property
     def pause_s(self) -> float:
-        """Seconds until the service may be asked again; 0 if it may be."""
+        """Seconds until requests may be sent again; 0 if they may."""
         return self.semaphore.pause_s
 
     def tuner(self, kind: str, start: int) -> ConcurrencyTuner:
         """Return the tuner for batches of this kind, with what earlier ones have found."""
         if self._concurrency is not None:
             return self.fixed_tuner(self._concurrency)
-        if cluster_limit.get() is not None:  # the number is given for the cluster as a whole
+        if cluster_limit.get() is not None:  # the number counts for all of the cluster
             return self.fixed_tuner(start)
         if kind not in self._tuners:
             self._tuners[kind] = ConcurrencyTuner(start, semaphore=self.semaphore)
@@ -391,42 +377,33 @@ class RateLimiter:
     async def acquire(self, tokens: Callable[[], int]) -> Permit:
         """Wait until a request of about ``tokens()`` may be sent."""
         while True:
-            number = await self.semaphore.acquire()
-            slot = cluster_limit.get()
-            taken: list[tuple[TokenBucket, float]] = []
-            is_slot_taken = False
+            permit = Permit(await self.semaphore.acquire(), self.semaphore)
             try:
-                if slot is not None:
+                if (slot := cluster_limit.get()) is not None:
                     await slot.take()
-                    is_slot_taken = True
-                taken = self._take(tokens)
-                await self._wait_for(taken)
+                    permit.slot = slot
+                spent = await self._spend(tokens)
             except BaseException:
-                await Permit(self, number, slot if is_slot_taken else None).release()
+                await permit.release()
                 raise
-            permit = Permit(self, number, slot)
             if not self.semaphore.pause_s:
                 return permit
-            # A pause has begun meanwhile: wait with the others.
-            _refund(taken)
+            # A pause has begun meanwhile, and applies to this request too.
+            _refund(spent)
             await permit.release()
 
-    def _take(self, tokens: Callable[[], int]) -> list[tuple[TokenBucket, float]]:
-        amounts: Sequence[tuple[TokenBucket | None, float]] = (
-            (self._requests, 1),
-            (self._tokens, tokens() if self._tokens else 0),
-        )
-        return [(bucket, amount) for bucket, amount in amounts if bucket is not None]
-
-    @staticmethod
-    async def _wait_for(taken: Sequence[tuple[TokenBucket, float]]) -> None:
-        wait_s = max((bucket.take(amount) for bucket, amount in taken), default=0.0)
-        if wait_s:
+    async def _spend(self, tokens: Callable[[], int]) -> list[tuple[TokenBucket, float]]:
+        """Take a request of ``tokens()`` from the buckets, when they have it."""
+        spent = [(self._requests, 1.0)] if self._requests else []
+        spent += [(self._tokens, tokens())] if self._tokens else []
+        delay_s = max((bucket.take(amount) for bucket, amount in spent), default=0.0)
+        if delay_s:
             try:
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(delay_s)
             except asyncio.CancelledError:
-                _refund(taken)
+                _refund(spent)
                 raise
+        return spent
 
     def succeeded(self, number: int) -> None:
         """Learn that request ``number`` was answered."""
@@ -444,32 +421,29 @@ class RateLimiter:
         max_delay_s: float,
     ) -> float:
         """
-        Learn that request ``number`` was too much, and pause all of them.
+        Learn that request ``number`` was too much; pause all, and return the seconds left.
 
         The pause is what the service asks for; without that it is random and grows by
         ``backoff_s``. What is longer than ``max_delay_s`` is not waited, and pauses nobody.
-
-        Returns:
-            The seconds until requests are admitted again.
         """
         is_first = self.semaphore.refused(number)
         self._refusals += is_first
         if retry_after_s is None:
             widest_s = backoff_s(self._refusals - 1) if is_first else 0.0
-            wait_s = self._draw.uniform(widest_s / 2, widest_s)
+            delay_s = self._draw.uniform(widest_s / 2, widest_s)
         elif retry_after_s > max_delay_s:
-            wait_s = 0.0
+            delay_s = 0.0
         else:
             least_s = backoff_s(self._refusals - 1) * _NAMED_SHARE if self._refusals > 1 else 0.0
-            wait_s = max(retry_after_s, least_s)
+            delay_s = max(retry_after_s, least_s)
         was_paused = self.semaphore.pause_s > 0
-        self.semaphore.pause(wait_s)
+        self.semaphore.pause(delay_s)
         if self.semaphore.pause_s and not was_paused:
             for listener in [*self._listeners]:
                 listener()
         return self.semaphore.pause_s
 
 
-def _refund(taken: Sequence[tuple[TokenBucket, float]]) -> None:
-    for bucket, amount in taken:
+def _refund(spent: Sequence[tuple[TokenBucket, float]]) -> None:
+    for bucket, amount in spent:
         bucket.give_back(amount)

@@ -1,5 +1,5 @@
 """
-Retry policy and circuit breakers: the only place that decides whether a request is repeated.
+Retry policy and circuit breakers: which alone decide whether a request is repeated.
 
 A request is repeated until its first token has been handed out, and not after. The delay that a
 service asks for is obeyed up to a bound; without one the delay grows exponentially and is drawn
@@ -30,7 +30,7 @@ from llm_magics.errors import (
     WeightsError,
 )
 
-# Errors that name their reason, whatever status they came with: another request may succeed.
+# Errors that name their reason, whatever their status: another request may succeed.
 _REQUEST_ERRORS = (
     AuthenticationError,
     ContentFilterError,
@@ -92,15 +92,17 @@ class RetryState:
         self, error: ProviderError, pause_s: float, *, is_batch_moving: bool = False
     ) -> float | None:
         """
-        Return ``pause_s``, for which the whole provider is paused, or ``None`` to give up.
+        Return ``pause_s``, for which the provider is paused, or ``None`` to give up.
 
         While a batch is moving, the number of retries is not counted, only the time without
         progress: a service that admits some requests a minute refuses many before it is done.
         """
         policy = self._policy
         has_retries = self._in_row < policy.retries or (is_batch_moving and policy.retries > 0)
-        asked_s = max(pause_s, error.retry_after or 0.0)
-        return None if self._granted(error, asked_s, has_retries=has_retries) is None else pause_s
+        requested_s = max(pause_s, error.retry_after or 0.0)
+        return (
+            None if self._granted(error, requested_s, has_retries=has_retries) is None else pause_s
+        )
 
     def progressed(self, at: float | None = None) -> None:
         """Start counting again: the provider has answered another request meanwhile."""
@@ -167,7 +169,7 @@ class BatchBreaker:
     """
     The circuit breaker of a batch: some failures in a row end it, and a success starts anew.
 
-    It stays open, for the batch is over then; requests that wait for a retry stop waiting.
+    It stays open, for the batch is over then; requests that are due for a retry end.
     """
 
     def __init__(self, after: int = MAX_BATCH_FAILURES) -> None:
@@ -241,7 +243,7 @@ class CircuitBreakers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def may_try(self, name: str) -> bool:
-        """Return whether ``name`` may be asked now; if half-open, only the first caller may."""
+        """Return whether ``name`` may be tried now; if half-open, only the first caller may."""
         with self._lock:
             state = self._states.get(name)
             if state is None or state.failures < self.after:
