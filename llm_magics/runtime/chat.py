@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -47,27 +47,9 @@ from llm_magics.user_code import warn
 from llm_magics.wire.finish_reasons import Outcome, has_limit
 
 
-async def with_timestamps(
-    route: Route, messages: tuple[ChatMessage, ...], parameters: ModelParameters
-) -> AsyncGenerator[StreamChunk, None]:
-    """The provider's chunks, each with a time: its own stamp, or that of its arrival here."""
-    sent = time.perf_counter()
-    answer = await route.provider.generate_chat(messages, route.model, parameters)
-    if isinstance(answer, ModelResponse):
-        yield _as_single_chunk(answer)._replace(elapsed_s=time.perf_counter() - sent)
-        return
-    try:
-        async for chunk in answer:
-            if chunk.elapsed_s is None:
-                chunk = chunk._replace(elapsed_s=time.perf_counter() - sent)
-            yield chunk
-    finally:
-        await answer.aclose()
-
-
-def _as_single_chunk(answer: ModelResponse) -> StreamChunk:
-    """An answer from a provider that cannot stream, as the only chunk of a stream."""
-    return StreamChunk(
+async def _as_stream(answer: ModelResponse) -> AsyncGenerator[StreamChunk, None]:
+    """Yield an answer from a provider that cannot stream, as the only chunk of a stream."""
+    yield StreamChunk(
         answer.text,
         answer.reasoning,
         finish_reason=answer.finish_reason or "stop",
@@ -129,6 +111,7 @@ class ChatCall:
         self._attempts: Attempts | None = None
         self._lookup: AnswerLookup | None = None
         self._is_sent = False
+        self._sent_at = 0.0
         self._is_incomplete = False
 
     @property
@@ -223,8 +206,8 @@ class ChatCall:
             parameters=parameters,
         )
 
-    async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Ask. Closing the generator, or cancelling, stops the model at once."""
+    async def _start(self) -> Attempts:
+        """Find the candidates, and return the attempts at them."""
         found = await find_candidates(self._session, self._model)
         # A mistake in the only name ends the call before it begins, and is in no log.
         only = await route_to(self._session, found[0]) if len(found) == 1 else None
@@ -242,15 +225,32 @@ class ChatCall:
             estimate_usd=lambda route: self._estimate_of(route).cost_usd,
             batch=self._batch,
         )
+        return self._attempts
+
+    async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Run the call. Closing the generator, or cancelling, stops the model at once."""
+        run = await self._start()
         try:
             with log_call(self._session, "chat", lambda: self._route, self.response):
-                async for attempt in self._attempts:
+                async for attempt in run:
                     self._route = attempt.route
-                    async with attempt, aclosing(self._answered(attempt)) as events:
-                        async for event in events:
-                            yield event
-                if not self._is_replayed and self._lookup is not None:
-                    await self._lookup.store(self._chunks)
+                    async with attempt:
+                        parameters = self._parameters(attempt.route)
+                        stored = await self._find_stored(attempt, parameters)
+                        if stored is not None:
+                            async with aclosing(self._replay(stored)) as replay:
+                                async for chunk in replay:
+                                    yield chunk
+                        else:
+                            async with aclosing(attempt.ready()) as steps:
+                                async for progress in steps:
+                                    yield progress
+                            async with self._request(attempt, parameters) as stream:
+                                async for chunk in stream:
+                                    yield self._received(chunk, attempt)
+                        # An error ends the attempt: the answer is no success, and is not stored.
+                        self._check()
+                await self._store()
         except ProviderError as error:
             if error.partial is None:
                 error.partial = self.response()
@@ -260,44 +260,58 @@ class ChatCall:
             raise
         finally:
             self._remember()
+        self._warn_of_cut()
+
+    async def _store(self) -> None:
+        """Store a new answer in the recording and the cache."""
+        if not self._is_replayed and self._lookup is not None:
+            await self._lookup.store(self._chunks)
+
+    def _warn_of_cut(self) -> None:
         # An answer that does not fit its schema is an error, which says that it was cut.
         if self.warns_of_cut and self.is_cut_unasked and self.response().misfit() is None:
             warn(cut_warning(self.response().model))
 
-    async def _answered(self, attempt: Attempt) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Yield the stored answer, or else that of one request."""
-        route, parameters = attempt.route, self._parameters(attempt.route)
+    async def _find_stored(
+        self, attempt: Attempt, parameters: ModelParameters
+    ) -> Iterable[StreamChunk] | None:
+        """Return the stored answer if there is one, or else clear the chunks for a new one."""
         if attempt.is_first:
-            self._lookup = self._answer_lookup(route, parameters)
+            self._lookup = self._answer_lookup(attempt.route, parameters)
             found = await self._lookup.find()
             if found is not None:
                 self._is_replayed = True
-                async for chunk in self._again(chunks_of(found)):
-                    yield chunk
-                self._check()
-                return
+                return chunks_of(found)
         self._chunks.clear()
         self._measured = None
-        async with aclosing(attempt.ready()) as steps:
-            async for progress in steps:
-                yield progress
-        append, self._is_sent = self._chunks.append, True
-        answer = with_timestamps(route, self.messages, parameters)
+        return None
+
+    @asynccontextmanager
+    async def _request(
+        self, attempt: Attempt, parameters: ModelParameters
+    ) -> AsyncGenerator[AsyncGenerator[StreamChunk, None], None]:
+        """Send one request, and give its stream to the block."""
+        route = attempt.route
+        self._is_sent, self._sent_at = True, time.perf_counter()
         try:
-            async for chunk in answer:
-                append(chunk)
-                attempt.is_billed = True
-                if chunk.has_tokens or chunk.tool_calls:
-                    attempt.is_committed = True
-                yield chunk
+            answer = await route.provider.generate_chat(self.messages, route.model, parameters)
+            stream = _as_stream(answer) if isinstance(answer, ModelResponse) else answer
+            async with aclosing(stream):
+                yield stream
         except ProviderError:
             self._is_sent = attempt.is_billed  # a refused request costs nothing
             raise
-        finally:
-            await answer.aclose()
         attempt.cost_usd = self.response().cost_usd
-        # What this raises ends the attempt: the answer is no success, and is not stored.
-        self._check()
+
+    def _received(self, chunk: StreamChunk, attempt: Attempt) -> StreamChunk:
+        """Note a chunk of the answer, and return it with the time of its arrival."""
+        if chunk.elapsed_s is None:
+            chunk = chunk._replace(elapsed_s=time.perf_counter() - self._sent_at)
+        self._chunks.append(chunk)
+        attempt.is_billed = True
+        if chunk.has_tokens or chunk.tool_calls:
+            attempt.is_committed = True
+        return chunk
 
     def _check(self) -> None:
         """Raise an error unless the answer is complete, or was cut at a limit of length."""
@@ -320,7 +334,7 @@ class ChatCall:
         if is_same_model and other._lookup is not None and not self._is_replayed:
             await other._lookup.store_in_cache(self._chunks)
 
-    async def _again(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
+    async def _replay(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
         """Yield a stored answer: at once, or at its original speed."""
         speed = self._session.config.replay_speed
         past_s = 0.0
