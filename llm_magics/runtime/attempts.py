@@ -110,7 +110,14 @@ def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it n
         BudgetError: the request may cost more than is left.
     """
     return Attempts(
-        services, candidates, resolve, capability, tokens, estimate_usd, batch, is_final
+        services,
+        candidates,
+        resolve,
+        capability=capability,
+        tokens=tokens,
+        estimate_usd=estimate_usd,
+        batch=batch,
+        is_final=is_final,
     )
 
 
@@ -123,11 +130,12 @@ class Attempts:
         failed: the candidates that failed, each with the reason.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 (called by `attempts` alone)
+    def __init__(  # noqa: PLR0913 (called by `attempts` alone)
         self,
         services: Services,
         candidates: Sequence[Candidate],
         resolve: Callable[[Candidate], Awaitable[Route]],
+        *,
         capability: str | None,
         tokens: Callable[[Route], int],
         estimate_usd: Callable[[Route], float | None],

@@ -25,6 +25,7 @@ class MediaCall(Generic[_T]):
     def __init__(
         self,
         session: Session,
+        *,
         kind: str,
         model: str,
         work: Callable[[BaseModelProvider, str], Awaitable[_T]],
@@ -86,9 +87,9 @@ def image_call(
     """Return the call that makes images of ``prompt``; ``options`` are the service's own."""
     return MediaCall(
         session,
-        "image",
-        model,
-        lambda provider, name: provider.generate_image(prompt, name, **options),
+        kind="image",
+        model=model,
+        work=lambda provider, name: provider.generate_image(prompt, name, **options),
     )
 
 
@@ -98,7 +99,7 @@ def transcription_call(
     """Return the call that transcribes ``audio``; ``options`` are the service's own."""
     return MediaCall(
         session,
-        "transcription",
-        model,
-        lambda provider, name: provider.transcribe(audio, name, **options),
+        kind="transcription",
+        model=model,
+        work=lambda provider, name: provider.transcribe(audio, name, **options),
     )

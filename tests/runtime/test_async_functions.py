@@ -48,11 +48,6 @@ def test_signature_and_help_are_in_the_source(name: str) -> None:
     assert [each.arg for each in named] == list(inspect.signature(function).parameters)
 
 
-def test_completion_offers_the_public_names_alone() -> None:
-    """``lm.`` and Tab."""
-    assert dir(lm) == sorted(lm.__all__)
-
-
 async def everything() -> tuple[Any, ...]:
     """One call of each."""
     answer = await lm.aask("a b c", model="echo/echo")
