@@ -29,8 +29,13 @@ from llm_magics.providers import error_mapping, model_catalog
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.identity import remove_foreign_reasoning
-from llm_magics.providers.parameter_fallback import ParameterFallbackProvider, UnsupportedParameter
-from llm_magics.providers.remote import RemoteConfig
+from llm_magics.providers.parameter_fallback import (
+    ChatRequest,
+    ParameterFallback,
+    ParameterRules,
+    UnsupportedParameter,
+)
+from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, model_name
 from llm_magics.wire import anthropic_messages as wire
@@ -90,6 +95,44 @@ class MisplacedThinking(UnsupportedParameter):
         return "thinking" in body
 
 
+class AnthropicRules(ParameterRules):
+    """Unsupported parameters of the Messages API, which names them in its messages alone."""
+
+    silent = frozenset({"thinking", ForeignThinking().name, MisplacedThinking().name})
+
+    def find(self, error: ProviderError, body: Mapping[str, Any]) -> UnsupportedParameter | None:
+        # A wrong value of a parameter that the model knows is left to the user.
+        if error.status != 400:
+            return None
+        words = parse_error(error.body).message
+        if _NOT_VERIFIED.search(words) and ForeignThinking().is_in(body):
+            return ForeignThinking()
+        if _MISSING_THINKING.search(words) and MisplacedThinking().is_in(body):
+            return MisplacedThinking()
+        if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
+            return UnsupportedParameter("thinking", body["thinking"])
+        if _NOT_TAKEN.search(words):
+            for name in ("temperature", "top_p", "output_config"):
+                if name in body and re.match(rf"`?{name}`?[:\s]", words):
+                    return UnsupportedParameter(name)
+        return None
+
+    def remove(
+        self,
+        body: dict[str, Any],
+        parameter: UnsupportedParameter,
+        known: Sequence[UnsupportedParameter],
+    ) -> None:
+        if isinstance(parameter, ForeignThinking):
+            wire.remove_thinking(body)
+        elif isinstance(parameter, MisplacedThinking):
+            del body["thinking"]
+        elif parameter.name != "thinking":
+            super().remove(body, parameter, known)
+        elif "budget_tokens" in body.get("thinking", {}):
+            wire.use_adaptive_thinking(body)
+
+
 class AnthropicConfig(RemoteConfig):
     """
     Attributes:
@@ -117,7 +160,7 @@ class AnthropicConfig(RemoteConfig):
         return value.rstrip("/").removesuffix("/v1")
 
 
-class AnthropicProvider(ParameterFallbackProvider):
+class AnthropicProvider(RemoteProvider):
     """Anthropic, or a server that speaks its format."""
 
     name = "anthropic"
@@ -128,7 +171,10 @@ class AnthropicProvider(ParameterFallbackProvider):
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _ANTHROPIC_URL
     config: AnthropicConfig
-    silently = frozenset({"thinking", ForeignThinking().name, MisplacedThinking().name})
+
+    def __init__(self, config: AnthropicConfig | Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        self._fallback = ParameterFallback(AnthropicRules())
 
     def _headers(self) -> Mapping[str, str]:
         return {"anthropic-version": self.config.api_version}
@@ -192,14 +238,28 @@ class AnthropicProvider(ParameterFallbackProvider):
         origin = f"messages {self.address}"  # its models read each other's thinking
         messages = remove_foreign_reasoning(messages, origin)
 
-        def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
-            return wire.build_messages_request(said, model, given, cache=self.config.cache_prompts)
+        def build(conversation: Sequence[ChatMessage], options: ModelParameters) -> dict[str, Any]:
+            return wire.build_messages_request(
+                conversation, model, options, cache=self.config.cache_prompts
+            )
 
         path, decoder = (
             "/v1/messages",
             partial(wire.ChunkDecoder, collect_call_ids(messages), origin),
         )
-        return self._answered(path, messages, model, parameters, ANTHROPIC, build, decoder)
+        return self._fallback.stream_chat(
+            ChatRequest(
+                send=self._chunks,
+                provider=self.name,
+                path=path,
+                model=model,
+                messages=messages,
+                parameters=parameters,
+                dialect=ANTHROPIC,
+                build=build,
+                decoder=decoder,
+            )
+        )
 
     def stream_completion(self, prompt: str, model: str, parameters: ModelParameters) -> NoReturn:
         self._cannot("continue raw text", "local, ollama, openai, lmstudio")
@@ -221,40 +281,6 @@ class AnthropicProvider(ParameterFallbackProvider):
             spent=frozenset({"billing_error"}),
             request_id="request-id",
         )
-
-    def _culprit(
-        self, error: ProviderError, body: Mapping[str, Any]
-    ) -> UnsupportedParameter | None:
-        """Anthropic names the parameter in words alone; a wrong value is the user's to mend."""
-        if error.status != 400:
-            return None
-        words = parse_error(error.body).message
-        if _NOT_VERIFIED.search(words) and ForeignThinking().is_in(body):
-            return ForeignThinking()
-        if _MISSING_THINKING.search(words) and MisplacedThinking().is_in(body):
-            return MisplacedThinking()
-        if "thinking" in words and "adaptive" in words and "budget_tokens" in str(body):
-            return UnsupportedParameter("thinking", body["thinking"])
-        if _NOT_TAKEN.search(words):
-            for name in ("temperature", "top_p", "output_config"):
-                if name in body and re.match(rf"`?{name}`?[:\s]", words):
-                    return UnsupportedParameter(name)
-        return None
-
-    def _leave_out(
-        self,
-        body: dict[str, Any],
-        refused: UnsupportedParameter,
-        known: list[UnsupportedParameter],
-    ) -> None:
-        if isinstance(refused, ForeignThinking):
-            wire.remove_thinking(body)
-        elif isinstance(refused, MisplacedThinking):
-            del body["thinking"]
-        elif refused.name != "thinking":
-            super()._leave_out(body, refused, known)
-        elif "budget_tokens" in body.get("thinking", {}):
-            wire.use_adaptive_thinking(body)
 
 
 def _parse_model(model: dict[str, Any]) -> ModelInfo:

@@ -1,9 +1,8 @@
 """
-What every provider is: six methods all have, and a few that some have.
+The interface of providers: six methods that all have, and a few that some have.
 
-A third party writes a subclass and registers it under the entry-point group
-``llm_magics.providers``. `StreamingProvider` is the shorter way: it asks only for streams,
-and makes whole answers out of them.
+A third party registers a subclass under the entry-point group ``llm_magics.providers``.
+`StreamingProvider` needs less: it builds complete answers from streams.
 """
 
 from __future__ import annotations
@@ -103,8 +102,8 @@ class ModelInfo:
             is_price = type(value) in (int, float) and 0 <= value < 2**63
             object.__setattr__(self, name, float(value) if is_price else None)
         object.__setattr__(self, "name", scrub(model_name(self.name)))
-        told = [each for each in self.capabilities if isinstance(each, str)]
-        object.__setattr__(self, "capabilities", tuple(map(replace_lone_surrogates, told)))
+        names = [each for each in self.capabilities if isinstance(each, str)]
+        object.__setattr__(self, "capabilities", tuple(map(replace_lone_surrogates, names)))
 
 
 def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,15 +111,15 @@ def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     async def generate(
-        self: BaseModelProvider, asked: Any = None, /, *given: Any, **named: Any
+        self: BaseModelProvider, prompt: Any = None, /, *arguments: Any, **named: Any
     ) -> Any:
-        if asked is None:
-            asked = named.pop("messages") if "messages" in named else named.pop("prompt")
-        model, *rest = (*given, named.pop("model")) if "model" in named else given
+        if prompt is None:
+            prompt = named.pop("messages") if "messages" in named else named.pop("prompt")
+        model, *rest = (*arguments, named.pop("model")) if "model" in named else arguments
         parameters = ModelParameters.of(rest[0] if rest else named.pop("parameters", None))
-        if not isinstance(asked, str):
-            asked = messages_of(asked)
-        answer = method(self, asked, model, parameters, *rest[1:], **named)
+        if not isinstance(prompt, str):
+            prompt = messages_of(prompt)
+        answer = method(self, prompt, model, parameters, *rest[1:], **named)
         return await answer if isawaitable(answer) else answer
 
     return generate
@@ -358,7 +357,7 @@ class StreamingProvider(BaseModelProvider):
         self, chunks: AsyncGenerator[StreamChunk, None], model: str, thinking: ThinkTags | None
     ) -> AsyncGenerator[StreamChunk, None]:
         """``chunks``; whatever breaks them after the first token, what had come is kept."""
-        came: list[StreamChunk] = []
+        received: list[StreamChunk] = []
         halves = ("", "")
         try:
             async for chunk in chunks:
@@ -371,14 +370,14 @@ class StreamingProvider(BaseModelProvider):
                         thinking = None
                 if any(halves) or not (chunk.text.isascii() and chunk.reasoning.isascii()):
                     chunk, halves = _join_surrogates(chunk, halves)
-                came.append(chunk)
+                received.append(chunk)
                 yield chunk
             if thinking is not None and (rest := thinking.flush()).has_tokens:
                 yield rest
         except Exception as error:
             if thinking is not None:
-                came.append(thinking.flush())
-            partial = ModelResponse.of(came, model=model, provider=self.name)
+                received.append(thinking.flush())
+            partial = ModelResponse.of(received, model=model, provider=self.name)
             if isinstance(error, StreamInterrupted) or not (
                 partial.text or partial.reasoning or partial.tool_calls
             ):
@@ -390,12 +389,10 @@ class StreamingProvider(BaseModelProvider):
     def _interrupted(self, error: Exception, partial: ModelResponse) -> StreamInterrupted:
         cause = error if isinstance(error, ProviderError) else ProviderError(repr(error))
         changes = {"provider": self.name, "model": partial.model, "retryable": True}
-        return StreamInterrupted(
-            f"The answer of {self.name}/{partial.model} broke off: {cause}",
-            hint="What had come is kept in the error's .partial; run the cell again.",
-            partial=partial,
-            **{**cause.details(), **changes},
-        )
+        msg = f"The answer of {self.name}/{partial.model} broke off: {cause}"
+        hint = "What had come is kept in the error's .partial; run the cell again."
+        details = {**cause.details(), **changes}
+        return StreamInterrupted(msg, hint=hint, partial=partial, **details)
 
 
 def _check_text(chunk: StreamChunk) -> None:

@@ -45,8 +45,8 @@ def parse_calls(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
     """
     by_name = {tool.name: tool for tool in tools}
     found: list[ToolCall] = []
-    for name, written in _find_calls(text, list(by_name)):
-        arguments = _parse_arguments(written, by_name[name])
+    for name, source in _find_calls(text, list(by_name)):
+        arguments = _parse_arguments(source, by_name[name])
         if arguments is not None and len(found) < _MAX_CALLS:
             found.append(ToolCall(f"call_{len(found)}", name, arguments))
     return tuple(found)
@@ -57,14 +57,14 @@ def _find_calls(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     if not names:
         return
     end = 0
-    places = re.finditer(rf"(?<![\w.])({'|'.join(map(re.escape, names))})\(", text)
-    for place in islice(places, _MAX_MATCHES):
-        if place.start() < end:  # within the call before
+    matches = re.finditer(rf"(?<![\w.])({'|'.join(map(re.escape, names))})\(", text)
+    for match in islice(matches, _MAX_MATCHES):
+        if match.start() < end:  # within the call before
             continue
-        length = _call_length(text[place.end() : place.end() + _MAX_CALL_CHARS])
-        end = place.end() + max(0, length)
+        length = _call_length(text[match.end() : match.end() + _MAX_CALL_CHARS])
+        end = match.end() + max(0, length)
         if length >= 0:
-            yield place[1], f"f({text[place.end() : end]}"
+            yield match[1], f"f({text[match.end() : end]}"
 
 
 def _call_length(text: str) -> int:
@@ -77,20 +77,20 @@ def _call_length(text: str) -> int:
     return -1
 
 
-def _parse_arguments(written: str, tool: Tool) -> str | None:
+def _parse_arguments(source: str, tool: Tool) -> str | None:
     """The arguments of a call as JSON; ``None`` where it cannot be made."""
     names = list(tool.parameters.get("properties", {}))
     try:
         with warnings.catch_warnings(action="ignore"):  # of backslashes, which are the user's
-            node = ast.parse(written, mode="eval").body
+            node = ast.parse(source, mode="eval").body
         if not isinstance(node, ast.Call) or len(node.args) > len(names):
             return None
-        given: dict[str, Any] = dict(zip(names, map(ast.literal_eval, node.args), strict=False))
+        values: dict[str, Any] = dict(zip(names, map(ast.literal_eval, node.args), strict=False))
         for each in node.keywords:
-            if each.arg is None or each.arg in given:
+            if each.arg is None or each.arg in values:
                 return None
-            given[each.arg] = ast.literal_eval(each.value)
-        arguments = json.dumps(given, ensure_ascii=False, allow_nan=False)
+            values[each.arg] = ast.literal_eval(each.value)
+        arguments = json.dumps(values, ensure_ascii=False, allow_nan=False)
         arguments.encode("utf-8")
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None

@@ -64,14 +64,14 @@ def _parse_object(error: Mapping[str, Any], level: int) -> ErrorDetails:
     if level < _MAX_LEVELS:
         behind = _upstream_error(error, said)
         if behind is not None:
-            told = _parse(behind, level + 1)
+            details = _parse(behind, level + 1)
             own = (
                 said
                 if isinstance(said, str) and said != behind and _load_json(said) is None
                 else ""
             )
-            message = f"{own}: {told.message}" if own else told.message
-            return _complete(replace(told, message=message), error)
+            message = f"{own}: {details.message}" if own else details.message
+            return _complete(replace(details, message=message), error)
     code = error.get("code")
     code = code if isinstance(code, str | int) else None
     kind = error.get("type") or error.get("error_type")
@@ -103,10 +103,10 @@ def _parse_text(text: str, level: int) -> ErrorDetails:
 
 def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
     """What a body says whose ``error`` is a text, a list or a flag."""
-    beside = body.get("message")
+    extra = body.get("message")
     words = _message_text(error) if isinstance(error, str | list) else str(error)
-    if isinstance(beside, str):
-        words = beside if isinstance(error, bool) else f"{words}: {beside}"
+    if isinstance(extra, str):
+        words = extra if isinstance(error, bool) else f"{words}: {extra}"
     code = body.get("code")
     kind = body.get("error_type")
     return ErrorDetails(
@@ -117,15 +117,15 @@ def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
     )
 
 
-def _complete(told: ErrorDetails, outer: Mapping[str, Any]) -> ErrorDetails:
+def _complete(details: ErrorDetails, outer: Mapping[str, Any]) -> ErrorDetails:
     """Complete ``told`` with the code, type and status of the ``outer`` object."""
     code = outer.get("code")
     kind = outer.get("error_type")
     return ErrorDetails(
-        told.message,
-        told.code if told.code is not None or not isinstance(code, str | int) else code,
-        told.kind or (kind if isinstance(kind, str) else None),
-        told.status if told.status is not None else _status_of(outer),
+        details.message,
+        details.code if details.code is not None or not isinstance(code, str | int) else code,
+        details.kind or (kind if isinstance(kind, str) else None),
+        details.status if details.status is not None else _status_of(outer),
     )
 
 
@@ -188,8 +188,8 @@ def _is_validation_list(said: Any) -> bool:
 
 
 def _format_validation_error(each: Mapping[str, Any]) -> str:
-    place = each["loc"]
-    where = ".".join(map(str, place)) if isinstance(place, list | tuple) else str(place)
+    location = each["loc"]
+    where = ".".join(map(str, location)) if isinstance(location, list | tuple) else str(location)
     return f"{where}: {each['msg']}"
 
 

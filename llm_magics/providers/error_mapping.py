@@ -297,27 +297,41 @@ def map_error(  # noqa: PLR0913 (a refusal, and whom it concerns)
         spent: those that mean an empty account, where asking again is of no use.
         request_id: the header that names the request.
     """
-    told = parse_error(body)
-    names = (str(told.kind), str(told.code))
-    meant = (
-        status or told.status or next((statuses[each] for each in names if each in statuses), None)
+    details = parse_error(body)
+    names = (str(details.kind), str(details.code))
+    effective_status = (
+        status
+        or details.status
+        or next((statuses[each] for each in names if each in statuses), None)
     )
-    if meant is None and not _OVERLOADED.isdisjoint(names):
-        meant = _STATUS_OVERLOADED
-    is_spent = meant == 402 or bool(spent & {str(told.code), str(told.kind)})
-    is_too_large = not is_spent and is_too_large_for_tier(told.message, meant)
-    made = RateLimitError if is_spent or is_too_large else _error_type(told, body, meant, by_code)
-    retryable = made.retryable or (meant or 0) >= 500 or meant in _RETRYABLE_STATUSES
-    if meant == 501 or made in (ContextLengthError, ModelNotFoundError, UnsupportedError):
+    if effective_status is None and not _OVERLOADED.isdisjoint(names):
+        effective_status = _STATUS_OVERLOADED
+    is_spent = effective_status == 402 or bool(spent & {str(details.code), str(details.kind)})
+    is_too_large = not is_spent and is_too_large_for_tier(details.message, effective_status)
+    error_type = (
+        RateLimitError
+        if is_spent or is_too_large
+        else _error_type(details, body, effective_status, by_code)
+    )
+    retryable = (
+        error_type.retryable
+        or (effective_status or 0) >= 500
+        or effective_status in _RETRYABLE_STATUSES
+    )
+    if effective_status == 501 or error_type in (
+        ContextLengthError,
+        ModelNotFoundError,
+        UnsupportedError,
+    ):
         retryable = False
-    hint = _SPENT_HINT if is_spent else _TOO_LARGE_HINT if is_too_large else _HINTS.get(made)
-    return made(
-        f"{provider}{f'/{model}' if model else ''}: {_message_text(told, meant, headers)}.",
+    hint = _SPENT_HINT if is_spent else _TOO_LARGE_HINT if is_too_large else _HINTS.get(error_type)
+    return error_type(
+        f"{provider}{f'/{model}' if model else ''}: {_message_text(details, effective_status, headers)}.",
         hint=hint,
         provider=provider,
         model=model,
-        status=meant,
-        code=told.code if told.code is not None else told.kind,
+        status=effective_status,
+        code=details.code if details.code is not None else details.kind,
         request_id=headers.get(request_id),
         # Some send it with success too, and an error inside a stream is one of those.
         retry_after=parse_retry_after(headers) if status else None,
@@ -327,16 +341,21 @@ def map_error(  # noqa: PLR0913 (a refusal, and whom it concerns)
 
 
 def _error_type(
-    told: ErrorDetails, body: Any, status: int | None, by_code: Mapping[str, type[ProviderError]]
+    details: ErrorDetails,
+    body: Any,
+    status: int | None,
+    by_code: Mapping[str, type[ProviderError]],
 ) -> type[ProviderError]:
-    for name in (told.code, told.kind):
+    for name in (details.code, details.kind):
         if str(name) in by_code:
             return by_code[str(name)]
         if str(name) in _OVERLOADED:
             return RateLimitError
     if status is not None and (300 <= status < 400 or (status == 404 and isinstance(body, str))):
         return ConfigurationError  # another server's page, or nobody's
-    return _type_from_message(told.message, status) or _BY_STATUS.get(status or 0, ProviderError)
+    return _type_from_message(details.message, status) or _BY_STATUS.get(
+        status or 0, ProviderError
+    )
 
 
 def _type_from_message(message: str, status: int | None) -> type[ProviderError] | None:
@@ -347,10 +366,10 @@ def _type_from_message(message: str, status: int | None) -> type[ProviderError] 
     return ModelNotFoundError if is_missing_model(message, status) else None
 
 
-def _message_text(told: ErrorDetails, status: int | None, headers: Mapping[str, str]) -> str:
+def _message_text(details: ErrorDetails, status: int | None, headers: Mapping[str, str]) -> str:
     if status is not None and 300 <= status < 400:
         return f"the address redirects to {headers.get('location', 'another')}"
-    text = told.message[:MAX_MESSAGE_CHARS]
+    text = details.message[:MAX_MESSAGE_CHARS]
     text = re.sub(r"<[^>]*>", " ", text) if text.lstrip().startswith("<") else text
     return redact(" ".join(text.split())).rstrip(".")[:300] or f"status {status}"
 

@@ -104,11 +104,11 @@ def delete(repository: str) -> None:
 
 async def fetch(repository: str) -> AsyncGenerator[Progress, None]:
     """Download a model into the cache; leaving early stops the download."""
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
-        process = _start_download(repository, told, log)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
+        process = _start_download(repository, output, log)
         before, total = _size_on_disk(repository), None
         async for elapsed_s in wait_for_process(process):
-            total = total or _read_total(told)
+            total = total or _read_total(output)
             done = _size_on_disk(repository) - before
             yield Progress(f"fetching {repository}", done, total, elapsed_s=elapsed_s)
         if process.returncode != 0:
@@ -117,18 +117,18 @@ async def fetch(repository: str) -> AsyncGenerator[Progress, None]:
         yield Progress(f"fetching {repository}", total or 0, total)
 
 
-def _start_download(repository: str, told: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start_download(repository: str, output: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", _DOWNLOAD, repository],
         stdin=subprocess.DEVNULL,
-        stdout=told,
+        stdout=output,
         stderr=log,
     )
 
 
-def _read_total(told: IO[bytes]) -> int | None:
-    told.seek(0)
-    line = told.readline()
+def _read_total(output: IO[bytes]) -> int | None:
+    output.seek(0)
+    line = output.readline()
     return int(json.loads(line)["total"]) if line.endswith(b"\n") else None
 
 

@@ -27,8 +27,8 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 
     What is not set is left out, so that a setting that is new in a version changes nothing.
     """
-    told = json.dumps(_remove_credentials(settings), sort_keys=True, default=str)
-    return blake2b(told.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    public = json.dumps(_remove_credentials(settings), sort_keys=True, default=str)
+    return blake2b(public.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def digest_former_identity(identity: str) -> str:
@@ -52,19 +52,19 @@ def remove_credential_headers(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _remove_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:
-    told = {
+    public = {
         name: value
         for name, value in settings.items()
         if value not in (None, "", {}, [])
         and not re.search(r"(?:^|_)(?:api_?key|token|secret|password)$", name)
     }
-    if isinstance(told.get("base_url"), str):
-        told["base_url"] = _public_address(told["base_url"])
-    if isinstance(told.get("extra_headers"), Mapping):
-        told["extra_headers"] = remove_credential_headers(told["extra_headers"])
-        if not told["extra_headers"]:
-            del told["extra_headers"]
-    return told
+    if isinstance(public.get("base_url"), str):
+        public["base_url"] = _public_address(public["base_url"])
+    if isinstance(public.get("extra_headers"), Mapping):
+        public["extra_headers"] = remove_credential_headers(public["extra_headers"])
+        if not public["extra_headers"]:
+            del public["extra_headers"]
+    return public
 
 
 def _public_address(address: str) -> str:

@@ -83,7 +83,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
         return next((each for each in await self.describe_models() if each.name == model), None)
 
     @property
-    def quirks(self) -> ServiceProfile:
+    def profile(self) -> ServiceProfile:
         return ServiceProfile(dialect=GRAMMAR)
 
     def _path(self, path: str, model: str) -> str:
@@ -192,8 +192,8 @@ class LMStudioProvider(OpenAICompatibleProvider):
 def _parse_model(model: dict[str, Any]) -> ModelInfo:
     """From an entry of ``/api/v1/models``."""
     can = model.get("capabilities") or {}
-    told = {"vision": "vision", "trained_for_tool_use": "tools", "reasoning": "reasoning"}
-    chats = ("chat", "completion", *(word for flag, word in told.items() if can.get(flag)))
+    flags = {"vision": "vision", "trained_for_tool_use": "tools", "reasoning": "reasoning"}
+    chats = ("chat", "completion", *(word for flag, word in flags.items() if can.get(flag)))
     instances = model.get("loaded_instances") or []
     set_to = instances[0].get("config", {}).get("context_length") if instances else None
     return ModelInfo(

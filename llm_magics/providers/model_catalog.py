@@ -114,16 +114,16 @@ def find_providers(model: str) -> list[str]:
     ]
 
 
-def complete_info(provider: str, told: ModelInfo) -> ModelInfo:
+def complete_info(provider: str, info: ModelInfo) -> ModelInfo:
     """``told`` by the service, and what it left open from the table."""
     known = _table()["models"].get(provider, {})
-    row = known.get(told.name) or known.get(_DATE.sub("", told.name)) or {}
+    row = known.get(info.name) or known.get(_DATE.sub("", info.name)) or {}
     missing: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in row.items()
-        if not getattr(told, name)
+        if not getattr(info, name)
     }
-    return replace(told, **missing)
+    return replace(info, **missing)
 
 
 if __name__ == "__main__":

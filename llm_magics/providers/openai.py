@@ -13,21 +13,24 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.attachments import Sound, Transcript
+from llm_magics.errors import ConfigurationError, ProviderError, nearest
+from llm_magics.http import Form, Transport
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import model_catalog
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
 from llm_magics.providers.identity import remove_foreign_reasoning
-from llm_magics.providers.openai_compatible import MediaProvider, OpenAICompatibleConfig
+from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
+from llm_magics.providers.parameter_fallback import ChatRequest
 from llm_magics.providers.profiles import PROFILES, ServiceProfile, find_profile
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk
-from llm_magics.wire import openai_responses
+from llm_magics.wire import openai_media, openai_responses
 from llm_magics.wire.tool_calls import collect_call_ids
 
 _FROM_ENVIRONMENT = {"organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
 _OPENAI_URL = PROFILES["openai"].base_url
-_CLOUD_URLS = {quirks.base_url for quirks in PROFILES.values() if quirks.hosts}
+_CLOUD_URLS = {service.base_url for service in PROFILES.values() if service.hosts}
 
 
 class OpenAIConfig(OpenAICompatibleConfig):
@@ -76,8 +79,8 @@ class OpenAIConfig(OpenAICompatibleConfig):
     def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Of a look-alike called ``name``: its profile's address, and a key that is its own."""
         profile = _profile_of(name, settings)
-        quirks = PROFILES.get(profile or "", ServiceProfile())
-        base_url = settings.get("base_url") or quirks.base_url
+        service = PROFILES.get(profile or "", ServiceProfile())
+        base_url = settings.get("base_url") or service.base_url
         if not base_url:
             msg = f"Where {name} is has not been said."
             hint = f"Set providers.{name}.base_url to its address, up to /v1."
@@ -105,7 +108,7 @@ def _profile_of(name: str, settings: Mapping[str, Any]) -> str | None:
     return settings.get("profile") or (name if name in PROFILES else None)
 
 
-class OpenAIProvider(MediaProvider):
+class OpenAIProvider(OpenAICompatibleProvider):
     """OpenAI, or a server that speaks its formats."""
 
     name = "openai"
@@ -117,7 +120,7 @@ class OpenAIProvider(MediaProvider):
     config: OpenAIConfig
 
     @property
-    def quirks(self) -> ServiceProfile:
+    def profile(self) -> ServiceProfile:
         if self.config.profile:
             return PROFILES[self.config.profile]
         return find_profile(self.config.base_url)
@@ -128,11 +131,11 @@ class OpenAIProvider(MediaProvider):
         return is_in_the_cloud and self.config.api_key is None
 
     def _headers(self) -> dict[str, str]:
-        given = {
+        headers = {
             "OpenAI-Organization": self.config.organization,
             "OpenAI-Project": self.config.project,
         }
-        return {name: value for name, value in given.items() if value}
+        return {name: value for name, value in headers.items() if value}
 
     def _query(self) -> dict[str, str]:
         version = self.config.api_version
@@ -170,12 +173,93 @@ class OpenAIProvider(MediaProvider):
         messages = remove_foreign_reasoning(messages, origin)
         known = self.known(model).capabilities if self._is_openai_itself else ()
         reasons = not known or "reasoning" in known
-        dialect = self.quirks.dialect
+        dialect = self.profile.dialect
 
-        def build(said: Sequence[ChatMessage], given: ModelParameters) -> dict[str, Any]:
+        def build(conversation: Sequence[ChatMessage], options: ModelParameters) -> dict[str, Any]:
             return openai_responses.build_responses_request(
-                said, model, given, dialect, reasons=reasons
+                conversation, model, options, dialect, reasons=reasons
             )
 
         decoder = partial(openai_responses.ChunkDecoder, collect_call_ids(messages), origin)
-        return self._answered("/responses", messages, model, parameters, dialect, build, decoder)
+        return self._fallback.stream_chat(
+            ChatRequest(
+                send=self._chunks,
+                provider=self.name,
+                path="/responses",
+                model=model,
+                messages=messages,
+                parameters=parameters,
+                dialect=dialect,
+                build=build,
+                decoder=decoder,
+            )
+        )
+
+    async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
+        """
+        Pictures of ``prompt``, each as the bytes of a file.
+
+        Args:
+            options: ``n``, ``size``, ``quality``, ``background`` … as the service has them.
+        """
+        model = self.bare(model)
+        body = openai_media.build_image_request(prompt, model, options)
+        path = self._path("/images/generations", model)
+        self._fallback.apply(path, body, model)
+        while True:
+            try:
+                reply = await self._object("POST", path, body, model)
+                break
+            except ProviderError as error:
+                if not self._fallback.learn(error, path, body, model, self.name):
+                    raise
+        with self._reading():
+            images = openai_media.parse_images(reply)
+        return [await self._fetched(each) if isinstance(each, str) else each for each in images]
+
+    async def _fetched(self, url: str) -> bytes:
+        """The picture at ``url``. The key is not sent there: it lies with somebody else."""
+        if not url.startswith("https://"):
+            msg = f"The service sent an address that is not safe: {url[:80]}"
+            raise ProviderError(msg, provider=self.name)
+        address, _, query = url.partition("#")[0].partition("?")
+        elsewhere = Transport(
+            address, timeouts=self.config.timeouts, query=query, limits=self.config.limits
+        )
+        try:
+            reply = await elsewhere.send("GET", "")
+        except ConnectionError as error:
+            raise self._not_fetched(url, str(error)) from error
+        finally:
+            await elsewhere.close()
+        if not reply.ok:
+            raise self._not_fetched(url, f"status {reply.status}")
+        return reply.body
+
+    def _not_fetched(self, url: str, why: str) -> ProviderError:
+        """Return an error that is not retried: that would pay for another image."""
+        msg = f"The image was made and could not be fetched ({why})."
+        return ProviderError(msg, hint=f"Fetch it yourself: {url}", provider=self.name)
+
+    async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
+        """
+        What is said in ``audio``, the bytes of a file.
+
+        Args:
+            options: ``format`` (``json``, ``text``, ``srt``, ``vtt``, ``verbose_json``,
+                ``diarized_json``), ``language``, ``prompt``, ``temperature``,
+                ``timestamp_granularities`` … as the service has them.
+        """
+        model = self.bare(model)
+        sound = Sound(audio)
+        openai_media.check_audio_size(sound)
+        fields, expected = openai_media.build_transcription_form(model, options)
+        file = (sound.file_name, sound.data, sound.media_type)
+        form = Form(fields, {"file": file})
+        path = self._path("/audio/transcriptions", model)
+        reply = await self._send("POST", path, form, model)
+        said = reply.json() if reply.body.startswith(b"{") else None
+        if isinstance(said, dict) and said.get("error"):  # status 200 does not make it an answer
+            raise self._error(said, None, reply.headers, model)
+        with self._reading():
+            return openai_media.parse_transcript(reply.body, expected)

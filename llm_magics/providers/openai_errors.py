@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from llm_magics.errors import (
 from llm_magics.http import Reply
 from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
-from llm_magics.providers.parameter_fallback import UnsupportedParameter
+from llm_magics.providers.parameter_fallback import ParameterRules, UnsupportedParameter
 from llm_magics.wire import openai_reasoning
 from llm_magics.wire.openai_responses import ENCRYPTED_REASONING
 
@@ -219,23 +219,64 @@ def map_openai_error(
     )
 
 
-def find_unsupported_parameter(
-    error: ProviderError, body: Mapping[str, Any]
-) -> UnsupportedParameter | None:
-    """What of ``body`` the service says it does not take, if that is the matter."""
-    if error.status not in (400, 422):
-        return None
-    adapted = find_conversation_change(error, body)
-    if adapted is not None:
-        return adapted
-    told = error.body.get("error") if isinstance(error.body, dict) else None
-    param = told.get("param") if isinstance(told, dict) else None
-    if isinstance(param, str) and _ROLE.fullmatch(param) and UnsupportedSystemRole().is_in(body):
-        return UnsupportedSystemRole()
-    if isinstance(param, str) and param in body:
-        if error.code in ("unsupported_parameter", "unknown_parameter"):
-            return UnsupportedParameter(param)
-        if error.code == "unsupported_value":
-            return UnsupportedParameter(param, body[param])
-    says_so = "stream_options" in str(error) and "stream_options" in body
-    return UnsupportedParameter("stream_options") if says_so else None
+# A parameter and the one that replaces it.
+_REPLACEMENTS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+
+class OpenAIRules(ParameterRules):
+    """Unsupported parameters of OpenAI's formats, in its codes and in other services' messages."""
+
+    silent = frozenset({*_REPLACEMENTS, "stream_options", UnsupportedSystemRole().name})
+
+    def find(self, error: ProviderError, body: Mapping[str, Any]) -> UnsupportedParameter | None:
+        if error.status not in (400, 422):
+            return None
+        adapted = find_conversation_change(error, body)
+        if adapted is not None:
+            return adapted
+        error_body = error.body.get("error") if isinstance(error.body, dict) else None
+        param = error_body.get("param") if isinstance(error_body, dict) else None
+        if (
+            isinstance(param, str)
+            and _ROLE.fullmatch(param)
+            and UnsupportedSystemRole().is_in(body)
+        ):
+            return UnsupportedSystemRole()
+        if isinstance(param, str) and param in body:
+            if error.code in ("unsupported_parameter", "unknown_parameter"):
+                return UnsupportedParameter(param)
+            if error.code == "unsupported_value":
+                return UnsupportedParameter(param, body[param])
+        says_so = "stream_options" in str(error) and "stream_options" in body
+        return UnsupportedParameter("stream_options") if says_so else None
+
+    def remove(
+        self,
+        body: dict[str, Any],
+        parameter: UnsupportedParameter,
+        known: Sequence[UnsupportedParameter],
+    ) -> None:
+        if isinstance(parameter, UnsupportedSystemRole):
+            body["messages"] = [_as_user(message) for message in body["messages"]]
+            return
+        if isinstance(parameter, ConversationChange):
+            parameter.leave_out(body)
+            return
+        value = body.pop(parameter.name, None)
+        other = _REPLACEMENTS.get(parameter.name)
+        if other is not None and UnsupportedParameter(other) not in known:
+            body[other] = value
+
+    def is_silent(
+        self, parameter: UnsupportedParameter, known: Sequence[UnsupportedParameter]
+    ) -> bool:
+        if isinstance(parameter, ConversationChange):
+            return True
+        other = _REPLACEMENTS.get(parameter.name)
+        has_substitute = other is None or UnsupportedParameter(other) not in known
+        return parameter.name in self.silent and has_substitute
+
+
+def _as_user(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a system message as one of the user, which every model reads."""
+    return {**message, "role": "user"} if message["role"] == "system" else message

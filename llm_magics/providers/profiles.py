@@ -56,26 +56,26 @@ class ServiceProfile:
 
     def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
         """``body``, a request in OpenAI's words, in this service's."""
-        made = dict(body)
+        adapted = dict(body)
         for usual, own in self.names.items():
-            value = made.pop(usual, None)
+            value = adapted.pop(usual, None)
             if own and value is not None:
-                made[own] = value
-        if self.schema == "json_object" and "response_format" in made:
-            made["response_format"] = {"type": "json_object"}
-        self._loosen(made)
-        if self.reasoning == "reasoning" and "reasoning_effort" in made:
-            made["reasoning"] = {"effort": made.pop("reasoning_effort")}
-        return made
+                adapted[own] = value
+        if self.schema == "json_object" and "response_format" in adapted:
+            adapted["response_format"] = {"type": "json_object"}
+        self._loosen(adapted)
+        if self.reasoning == "reasoning" and "reasoning_effort" in adapted:
+            adapted["reasoning"] = {"effort": adapted.pop("reasoning_effort")}
+        return adapted
 
     def _loosen(self, body: dict[str, Any]) -> None:
         """Leave ``strict`` out where the model has no strict mode."""
-        told = (body.get("response_format") or {}).get("json_schema")
-        if self.strict_models is None or not isinstance(told, dict):
+        schema_format = (body.get("response_format") or {}).get("json_schema")
+        if self.strict_models is None or not isinstance(schema_format, dict):
             return
         if not any(part in str(body.get("model")) for part in self.strict_models):
-            kept = {name: value for name, value in told.items() if name != "strict"}
-            body["response_format"] = {"type": "json_schema", "json_schema": kept}
+            loose = {name: value for name, value in schema_format.items() if name != "strict"}
+            body["response_format"] = {"type": "json_schema", "json_schema": loose}
 
 
 _NEWER_NAMES = MappingProxyType({"max_tokens": "max_completion_tokens"})
@@ -140,10 +140,10 @@ PROFILES: Mapping[str, ServiceProfile] = {
 def find_profile(base_url: str) -> ServiceProfile:
     """What is known of the service at ``base_url``, by its host."""
     host = urlsplit(base_url).hostname or ""
-    for quirks in PROFILES.values():
-        for end in quirks.hosts:
+    for profile in PROFILES.values():
+        for end in profile.hosts:
             if host == end or (end.startswith(".") and host.endswith(end)):
-                return quirks
+                return profile
     return PROFILES["other"]
 
 
@@ -170,11 +170,11 @@ def parse_model(model: Mapping[str, Any]) -> ModelInfo:
 
 def _context_length(model: Mapping[str, Any]) -> int | None:
     meta = model.get("meta") or {}  # llama.cpp's: what it was started with, not what it could
-    told = [model.get(name) for name in _CONTEXT_FIELDS] + [
+    lengths = [model.get(name) for name in _CONTEXT_FIELDS] + [
         meta.get("n_ctx"),
         meta.get("n_ctx_train"),
     ]
-    return next((int(length) for length in told if length), None)
+    return next((int(length) for length in lengths if length), None)
 
 
 def _capabilities(model: Mapping[str, Any]) -> tuple[str, ...]:

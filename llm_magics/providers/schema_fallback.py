@@ -1,9 +1,9 @@
 """
-Binding an answer to a schema where the service can do it, and stating it in the prompt where not.
+Binding an answer to a schema where the service can, and stating the schema in the prompt otherwise.
 
-Which model takes which schema is found out by asking: a request that is refused because of its
+Which model takes which schema is found out by trying: a request that is refused because of its
 schema is repeated once without it, with the schema in the prompt. The refusal is remembered, for
-the model where it takes no schemas, else for this schema alone.
+the model where it takes no schemas at all, and otherwise for this schema.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ def add_schema_to_prompt(
     messages: Sequence[ChatMessage], schema: Mapping[str, Any]
 ) -> list[ChatMessage]:
     """Return ``messages`` with the schema at the end of the last one of the user's."""
-    told = (
+    instruction = (
         "Answer with JSON alone, and nothing before or after it, that fits this JSON schema:\n"
         f"{json.dumps(dict(schema), ensure_ascii=False)}"
     )
-    made = list(messages)
-    for place in range(len(made) - 1, -1, -1):
-        if made[place].role == "user":
-            content = f"{made[place].content}\n\n{told}".lstrip()
-            made[place] = replace(made[place], content=content)
-            return made
-    return [*made, ChatMessage("user", told)]
+    extended = list(messages)
+    for index in range(len(extended) - 1, -1, -1):
+        if extended[index].role == "user":
+            content = f"{extended[index].content}\n\n{instruction}".lstrip()
+            extended[index] = replace(extended[index], content=content)
+            return extended
+    return [*extended, ChatMessage("user", instruction)]
 
 
 def is_schema_refusal(error: ProviderError) -> bool:
@@ -86,89 +86,111 @@ def is_schema_refusal(error: ProviderError) -> bool:
 
 
 def _error_text(error: ProviderError) -> str:
-    told = parse_error(error.body)
+    details = parse_error(error.body)
     body = error.body.get("error") if isinstance(error.body, Mapping) else None
     parameter = body.get("param") if isinstance(body, Mapping) else None
     return " ".join(
-        str(each) for each in (told.message[:2000], told.code, parameter, error) if each
+        str(each) for each in (details.message[:2000], details.code, parameter, error) if each
     )
 
 
-class SchemaFallback:
-    """What the models of a provider were found not to take."""
+async def retry_unless_begun(
+    first: Callable[[], Chunks], next_attempt: Callable[[ProviderError], Chunks | None]
+) -> Chunks:
+    """
+    Yield the answer of ``first``; on an error before its first chunk, that of the next attempt.
 
-    def __init__(self) -> None:
-        self._refused: set[tuple[str, str, str]] = set()
-
-    def asked(
-        self,
-        model: tuple[str, str],
-        messages: Sequence[ChatMessage],
-        parameters: ModelParameters,
-        dialect: Dialect,
-        ask: Callable[[Sequence[ChatMessage], ModelParameters], Chunks],
-    ) -> Chunks:
-        """
-        Return the answer of ``ask``, bound to the schema of ``parameters`` if there is one.
-
-        For providers whose dialect wraps nothing.
-        """
-        schema = parameters.schema
-        if schema is None:
-            return ask(messages, parameters)
-        has_form = compile_schema(schema, dialect) is not None
-        return self.answered(
-            model,
-            schema,
-            (lambda: ask(messages, parameters)) if has_form else None,
-            lambda: ask(add_schema_to_prompt(messages, schema), replace(parameters, schema=None)),
-        )
-
-    async def answered(
-        self,
-        model: tuple[str, str],
-        schema: Mapping[str, Any],
-        bound: Callable[[], Chunks] | None,
-        unbound: Callable[[], Chunks],
-    ) -> Chunks:
-        """
-        Yield the answer of ``bound``, or of ``unbound`` where the service refuses the schema.
-
-        Args:
-            model: the address and the model.
-            schema: of the answer, as the user wrote it.
-            bound: asks with the schema; ``None`` where it has no form for this service.
-            unbound: asks with the schema in the prompt.
-        """
-        key = _schema_digest(schema)
-        if bound is not None and not self._is_known(model, key):
-            has_begun = False
-            chunks = bound()
-            try:
-                async for chunk in chunks:
-                    has_begun = True
-                    yield chunk
-                return
-            except ProviderError as error:
-                if has_begun or not is_schema_refusal(error):
-                    raise
-                noted = self._note(model, key, error)
-            finally:
-                await chunks.aclose()
-        else:
-            noted = None
-        chunks = unbound()
+    Args:
+        first: sends the request.
+        next_attempt: sends it in another form after an error, or returns ``None`` to raise it.
+    """
+    chunks = first()
+    while True:
         has_begun = False
         try:
             async for chunk in chunks:
                 has_begun = True
                 yield chunk
-        except ProviderError:
-            if noted is not None and not has_begun:  # the schema was not to blame
-                self._refused.discard(noted)
-            raise
+            return
+        except ProviderError as error:
+            following = None if has_begun else next_attempt(error)
+            if following is None:
+                raise
         finally:
             await chunks.aclose()
+        chunks = following
+
+
+class SchemaFallback:
+    """Remembers which schemas the models of a provider refuse, and states those in the prompt."""
+
+    def __init__(self) -> None:
+        self._refused: set[tuple[str, str, str]] = set()
+
+    def stream(
+        self,
+        model: tuple[str, str],
+        messages: Sequence[ChatMessage],
+        parameters: ModelParameters,
+        dialect: Dialect,
+        send: Callable[[Sequence[ChatMessage], ModelParameters], Chunks],
+    ) -> Chunks:
+        """
+        Return the answer of ``send``, bound to the schema of ``parameters`` if there is one.
+
+        For providers whose dialect wraps nothing.
+        """
+        schema = parameters.schema
+        if schema is None:
+            return send(messages, parameters)
+        is_supported = compile_schema(schema, dialect) is not None
+        return self.stream_bound(
+            model,
+            schema,
+            (lambda: send(messages, parameters)) if is_supported else None,
+            lambda: send(add_schema_to_prompt(messages, schema), replace(parameters, schema=None)),
+        )
+
+    def stream_bound(
+        self,
+        model: tuple[str, str],
+        schema: Mapping[str, Any],
+        bound: Callable[[], Chunks] | None,
+        unbound: Callable[[], Chunks],
+        retry: Callable[[ProviderError], Chunks | None] = lambda _: None,
+    ) -> Chunks:
+        """
+        Return the answer of ``bound``, or of ``unbound`` where the service refuses the schema.
+
+        Args:
+            model: the address and the model.
+            schema: of the answer, as the user wrote it.
+            bound: sends the schema; ``None`` where it has no form for this service.
+            unbound: sends the request with the schema in the prompt.
+            retry: the next attempt after any other error, if there is one.
+        """
+        key = _schema_digest(schema)
+        is_bound = False
+        entry: tuple[str, str, str] | None = None
+
+        def first() -> Chunks:
+            nonlocal is_bound
+            if bound is None or self._is_known(model, key):
+                return unbound()
+            is_bound = True
+            return bound()
+
+        def next_attempt(error: ProviderError) -> Chunks | None:
+            nonlocal is_bound, entry
+            if is_bound and is_schema_refusal(error):
+                is_bound, entry = False, self._note(model, key, error)
+                return unbound()
+            following = retry(error)
+            if following is None and entry is not None:  # the schema was not to blame
+                self._refused.discard(entry)
+            return following
+
+        return retry_unless_begun(first, next_attempt)
 
     def _is_known(self, model: tuple[str, str], key: str) -> bool:
         return any((*model, each) in self._refused for each in (_ANY_SCHEMA, key))
@@ -179,9 +201,9 @@ class SchemaFallback:
         words = _error_text(error)
         if _GENERATION_FAILED.search(words):
             return None
-        noted = (*model, key if _INVALID_SCHEMA_WORDS.search(words) else _ANY_SCHEMA)
-        self._refused.add(noted)
-        return noted
+        entry = (*model, key if _INVALID_SCHEMA_WORDS.search(words) else _ANY_SCHEMA)
+        self._refused.add(entry)
+        return entry
 
 
 def _schema_digest(schema: Mapping[str, Any]) -> str:

@@ -136,13 +136,13 @@ class LoadingNotice:
     def __init__(self, find: Callable[[str], Awaitable[ModelInfo | None]]) -> None:
         """``find`` tells of a model whether it is loaded, and how large it is."""
         self._find = find
-        self._asked_at: dict[str, float] = {}
+        self._checked_at: dict[str, float] = {}
 
     async def of(self, model: str) -> Progress | None:
         """What to show while ``model`` is waited for; nothing where it is in memory already."""
         now = time.monotonic()
-        asked_at, self._asked_at[model] = self._asked_at.get(model), now
-        if asked_at is not None and now - asked_at < _LOADED_TTL_S:
+        checked_at, self._checked_at[model] = self._checked_at.get(model), now
+        if checked_at is not None and now - checked_at < _LOADED_TTL_S:
             return None
         try:
             async with asyncio.timeout(_LOOKUP_TIMEOUT_S):

@@ -121,9 +121,11 @@ def test_a_missing_model_names_the_nearest() -> None:
 
 def test_strangers_are_asked_as_strangers() -> None:
     """``max_tokens`` and numbers; OpenAI itself gets its newer names and base64."""
-    assert OpenAIProvider(OpenAIConfig(base_url="http://a.example/v1")).quirks is PROFILES["other"]
     assert (
-        OpenAIProvider(OpenAIConfig(base_url="https://api.openai.com/v1/")).quirks
+        OpenAIProvider(OpenAIConfig(base_url="http://a.example/v1")).profile is PROFILES["other"]
+    )
+    assert (
+        OpenAIProvider(OpenAIConfig(base_url="https://api.openai.com/v1/")).profile
         is PROFILES["openai"]
     )
     with serving(FakeOpenAI()) as server:

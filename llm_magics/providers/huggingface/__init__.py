@@ -25,17 +25,17 @@ from llm_magics.types import Embeddings, StreamChunk
 from llm_magics.wire.decoders import is_error_body
 
 
-def pool_vector(given: list[Any]) -> list[float]:
+def pool_vector(values: list[Any]) -> list[float]:
     """
     The vector of a text: as given, or the normalised mean over its tokens.
 
     ``given`` is a vector, or a list of them in any depth of lists of one.
     """
-    while given and isinstance(given[0], list) and len(given) == 1:
-        given = given[0]
-    if not given or not isinstance(given[0], list):
-        return given
-    mean = [sum(column) / len(given) for column in zip(*given, strict=True)]
+    while values and isinstance(values[0], list) and len(values) == 1:
+        values = values[0]
+    if not values or not isinstance(values[0], list):
+        return values
+    mean = [sum(column) / len(values) for column in zip(*values, strict=True)]
     norm = math.sqrt(sum(value * value for value in mean)) or 1.0
     return [value / norm for value in mean]
 
@@ -112,10 +112,10 @@ class HuggingFaceProvider(OpenAICompatibleProvider):
     generate_shortened = BaseModelProvider.generate_shortened
 
 
-def _try_pool(given: Any) -> object:
+def _try_pool(values: Any) -> object:
     """The vector of a text, ``None`` where it cannot be read."""
     try:
-        return pool_vector(given)
+        return pool_vector(values)
     except (TypeError, ValueError, OverflowError, LookupError):
         return None
 

@@ -121,7 +121,7 @@ class TextGenerator:
 
     def _how(self, parameters: ModelParameters, read: int) -> dict[str, Any]:
         longest = (self.context or _NO_BOUND) - read
-        how: dict[str, Any] = {
+        options: dict[str, Any] = {
             "max_new_tokens": min(parameters.max_tokens or longest, longest),
             "pad_token_id": self._tokenizer.pad_token_id or min(self._ends(), default=0),
             **parameters.extra_body,
@@ -129,12 +129,18 @@ class TextGenerator:
         temperature = parameters.temperature
         if temperature == 0:
             # A model's own settings for drawing would be warned about where nothing is drawn.
-            return {**how, "do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            return {
+                **options,
+                "do_sample": False,
+                "temperature": None,
+                "top_p": None,
+                "top_k": None,
+            }
         if temperature is not None or parameters.top_p is not None or parameters.seed is not None:
-            given = {"temperature": temperature, "top_p": parameters.top_p}
-            how |= {name: value for name, value in given.items() if value is not None}
-            how["do_sample"] = True
-        return how
+            sampling = {"temperature": temperature, "top_p": parameters.top_p}
+            options |= {name: value for name, value in sampling.items() if value is not None}
+            options["do_sample"] = True
+        return options
 
     def _ends(self) -> set[int]:
         ends = self._model.generation_config.eos_token_id
@@ -219,11 +225,11 @@ class Embedder:
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """A unit vector for each text, of shape (n, d), and the tokens read."""
         # Texts of like length go together: all of a batch are padded to its longest.
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]), reverse=True)
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
         parts, tokens = [], 0
         for start in range(0, len(texts), _BATCH):
-            asked = [texts[place] for place in order[start : start + _BATCH]]
-            batch = self._tokenizer(asked, padding=True, return_tensors="pt")
+            selected = [texts[index] for index in order[start : start + _BATCH]]
+            batch = self._tokenizer(selected, padding=True, return_tensors="pt")
             read = int(batch["attention_mask"].sum(1).max())
             if read > self._longest:
                 msg = f"A text of {read} tokens is longer than the {self._longest} that it reads."
@@ -233,9 +239,9 @@ class Embedder:
                 states = self._model(**batch).last_hidden_state
             pooled = _pool(states, batch["attention_mask"], self._pooling)
             parts.append(torch.nn.functional.normalize(pooled, dim=1).float().numpy())
-        came = np.concatenate(parts)
-        vectors = np.empty_like(came)
-        vectors[order] = came
+        ordered = np.concatenate(parts)
+        vectors = np.empty_like(ordered)
+        vectors[order] = ordered
         return vectors, tokens
 
 
@@ -251,10 +257,10 @@ def _pool(states: Any, mask: Any, pooling: Pooling) -> Any:
 
 def read_pooling(folder: Path) -> Pooling:
     """How a model of sentence-transformers pools, from its own files; the mean where none say."""
-    told = _read_json(folder / "1_Pooling" / "config.json")
-    if told.get("pooling_mode_cls_token"):
+    config = _read_json(folder / "1_Pooling" / "config.json")
+    if config.get("pooling_mode_cls_token"):
         return "cls"
-    return "last" if told.get("pooling_mode_lasttoken") else "mean"
+    return "last" if config.get("pooling_mode_lasttoken") else "mean"
 
 
 def read_max_length(folder: Path) -> int | None:
@@ -265,7 +271,7 @@ def read_max_length(folder: Path) -> int | None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        told = json.loads(file.read_text("utf-8"))
+        config = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return config if isinstance(config, dict) else {}

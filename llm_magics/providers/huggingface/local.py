@@ -68,10 +68,10 @@ def find_on_disk(model: str) -> Path | None:
 def read_model_config(folder: Path | None) -> dict[str, Any]:
     """What a model's folder says of it; nothing where there is none."""
     try:
-        told = json.loads((folder or Path()).joinpath("config.json").read_text("utf-8"))
+        config = json.loads((folder or Path()).joinpath("config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 _EMBEDS = ("BertModel", "RobertaModel", "MPNetModel", "XLMRobertaModel", "DistilBertModel")
@@ -131,23 +131,23 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return [self._described(model) for model in models]
 
     def _described(self, model: hf_hub.CachedModel) -> ModelInfo:
-        told = read_model_config(hf_hub.cached_folder(model.name))
-        kinds = told.get("architectures") or [""]
+        config = read_model_config(hf_hub.cached_folder(model.name))
+        kinds = config.get("architectures") or [""]
         writes = kinds[0].endswith("ForCausalLM")
         loaded = any(name == model.name for _, name in self._loaded)
         return ModelInfo(
             model.name,
             ("chat", "completion") if writes else ("embeddings",) if kinds[0] in _EMBEDS else (),
-            told.get("max_position_embeddings"),
+            config.get("max_position_embeddings"),
             model.size_bytes,
             pulled=True,
             loaded=loaded,
         )
 
     async def health_check(self) -> dict[str, Any]:
-        lacking = missing_packages()
-        if lacking:
-            detail = f"Not installed: {', '.join(lacking)}. Run: pip install {' '.join(lacking)}"
+        missing = missing_packages()
+        if missing:
+            detail = f"Not installed: {', '.join(missing)}. Run: pip install {' '.join(missing)}"
             return {"status": "unavailable", "detail": detail}
         models = await self.list_models()
         detail = f"Transformers is ready; {len(models)} models in the hub's cache"
@@ -218,11 +218,11 @@ class HuggingFaceLocalProvider(StreamingProvider):
             raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
         if parameters.schema is not None:  # nothing here can bind an answer to it
             messages = add_schema_to_prompt(messages, parameters.schema)
-        said = openai_chat.build_chat_request(messages, model, replace(parameters, schema=None))
+        request = openai_chat.build_chat_request(messages, model, replace(parameters, schema=None))
         return self._stream(
             model,
             parameters,
-            lambda writer: writer.chat_tokens(said["messages"], said.get("tools")),
+            lambda writer: writer.chat_tokens(request["messages"], request.get("tools")),
         )
 
     def stream_completion(
@@ -304,10 +304,10 @@ class HuggingFaceLocalProvider(StreamingProvider):
             raise WeightsError(msg, hint=hint, provider=self.name, model=model) from error
 
     def _need_packages(self, model: str) -> None:
-        lacking = missing_packages()
-        if lacking:
-            msg = f"{self.name} runs on Transformers, and {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
-            hint = f"Run: pip install {' '.join(lacking)}"
+        missing = missing_packages()
+        if missing:
+            msg = f"{self.name} runs on Transformers, and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
+            hint = f"Run: pip install {' '.join(missing)}"
             raise ConfigurationError(msg, hint=hint, provider=self.name, model=model)
 
     def _unknown(self, model: str, known: list[str]) -> ModelNotFoundError:
@@ -327,7 +327,7 @@ async def _wait_for_thread(writing: asyncio.Future[GenerationResult]) -> None:
 
 def _model_identity(model: str) -> str:
     """The folder of the revision in the hub's cache, or a path and when it was written."""
-    place = Path(model).expanduser()
-    if place.exists():
-        return f"{place.resolve()} {place.stat().st_mtime_ns}"
+    path = Path(model).expanduser()
+    if path.exists():
+        return f"{path.resolve()} {path.stat().st_mtime_ns}"
     return str(hf_hub.cached_folder(model)) if find_spec("huggingface_hub") else ""

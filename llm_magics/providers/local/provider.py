@@ -220,13 +220,13 @@ class LocalProvider(StreamingProvider):
         names = [tool.name for tool in parameters.tools]
 
         def ask(
-            said: Sequence[ChatMessage], given: ModelParameters
+            conversation: Sequence[ChatMessage], options: ModelParameters
         ) -> AsyncGenerator[StreamChunk, None]:
-            body = openai_chat.build_chat_request(said, model, given, GRAMMAR)
-            decoder = openai_chat.ChunkDecoder(names, collect_call_ids(said), origin)
-            return self._stream(path, body, model, given, decoder)
+            body = openai_chat.build_chat_request(conversation, model, options, GRAMMAR)
+            decoder = openai_chat.ChunkDecoder(names, collect_call_ids(conversation), origin)
+            return self._stream(path, body, model, options, decoder)
 
-        return self._bindings.asked((path, model), messages, parameters, GRAMMAR, ask)
+        return self._bindings.stream((path, model), messages, parameters, GRAMMAR, ask)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -255,8 +255,8 @@ class LocalProvider(StreamingProvider):
             path,
             body,
             decoder or openai_chat.ChunkDecoder(),
-            lambda said, status, headers: map_openai_error(
-                said, status, self.name, model, headers
+            lambda body, status, headers: map_openai_error(
+                body, status, self.name, model, headers
             ),
         )
         try:

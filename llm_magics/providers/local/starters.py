@@ -157,11 +157,11 @@ def _downloaded_bytes(folder: Path) -> int:
     """How much of a wheel has come: the largest .whl anywhere in ``folder``."""
     sizes = [0]
     # Not by rglob, which fails where pip takes a folder away at the same moment.
-    for place, _, names in os.walk(folder):
+    for directory, _, names in os.walk(folder):
         for name in names:
             if name.endswith(".whl"):
                 with contextlib.suppress(OSError):  # pip may just be moving it
-                    sizes.append(Path(place, name).stat().st_size)
+                    sizes.append(Path(directory, name).stat().st_size)
     return max(sizes)
 
 

@@ -1,5 +1,6 @@
 """Ollama, by its own API."""
 
-from llm_magics.providers.ollama.provider import OllamaConfig, OllamaProvider
+from llm_magics.providers.ollama.dialect import OllamaConfig
+from llm_magics.providers.ollama.provider import OllamaProvider
 
 __all__ = ["OllamaConfig", "OllamaProvider"]

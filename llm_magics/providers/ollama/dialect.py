@@ -1,12 +1,17 @@
-"""What an Ollama server's errors mean: by its words where they tell more than the status."""
+"""
+What is particular to Ollama: its address and options, its errors, and how it reports progress.
+
+Errors are told apart by their messages where these say more than the status.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 
 from llm_magics._util.text import read_json
 from llm_magics.errors import (
@@ -23,7 +28,8 @@ from llm_magics.progress import Progress
 from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.error_mapping import parse_retry_after
-from llm_magics.secrets import redact, strip_whitespace
+from llm_magics.providers.remote import RemoteConfig
+from llm_magics.secrets import Secret, environment_value, redact, strip_whitespace
 
 # What 0.24 says, what the llama-server of 0.30 says, and what it says of a text to embed.
 _TOO_LONG = re.compile(
@@ -48,25 +54,25 @@ def map_ollama_error(
         return error_mapping.map_error(
             said, status, headers, provider=provider, model=model, by_code={}
         )
-    told = parse_error(said)  # from 0.30 on a JSON string inside ``error``
+    details = parse_error(said)  # from 0.30 on a JSON string inside ``error``
     if status is None:  # in a stream, of newer servers
-        status = told.status
-    words = redact(told.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
-    made, hint = _error_type(words.lower(), status)
-    if made is ContextLengthError:
+        status = details.status
+    words = redact(details.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
+    error_type, hint = _error_type(words.lower(), status)
+    if error_type is ContextLengthError:
         hint = _context_hint(words, provider)
     callers_fault = any(part in words.lower() for part in _REQUEST_FAULT_WORDS)
-    retryable = made.retryable or (
+    retryable = error_type.retryable or (
         (status is None or status >= 500 or status == 408) and not callers_fault
     )
-    return made(
+    return error_type(
         f"{provider}{f'/{model}' if model else ''}: {words[:300] or f'status {status}'}.",
         hint=hint,
         provider=provider,
         model=model,
         status=status,
         retry_after=parse_retry_after(headers),
-        retryable=retryable and made not in (ModelNotFoundError, ContextLengthError),
+        retryable=retryable and error_type not in (ModelNotFoundError, ContextLengthError),
         body=said,
     )
 
@@ -143,11 +149,34 @@ def parse_host(host: str) -> str:
     name = parts.hostname or "127.0.0.1"
     if name in ("0.0.0.0", "::"):  # noqa: S104 (where a server listens is not where one asks)
         name = "127.0.0.1"
-    shown = f"[{name}]" if ":" in name else name
+    host_name = f"[{name}]" if ":" in name else name
     user, at, _ = parts.netloc.rpartition("@")
     path = _API_PATH.sub("", parts.path.rstrip("/"))
     query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.scheme}://{user}{at}{shown}:{port}{path}{query}"
+    return f"{parts.scheme}://{user}{at}{host_name}:{port}{path}{query}"
+
+
+class OllamaConfig(RemoteConfig):
+    """
+    Attributes:
+        base_url: where the server is; ``OLLAMA_HOST`` unless given.
+        api_key: for a server that wants one; ``OLLAMA_API_KEY`` unless given.
+        keep_alive: how long a model stays loaded after a call, as Ollama writes it ("5m").
+        num_ctx: the longest prompt and answer together, in tokens; the server's own unless given.
+    """
+
+    base_url: str = Field(default_factory=lambda: environment_value("OLLAMA_HOST"))
+    api_key: Secret | None = Field(
+        default_factory=lambda: Secret.of(environment_value("OLLAMA_API_KEY"))
+    )
+    keep_alive: str | int | None = None
+    num_ctx: int | None = Field(None, ge=1)
+    idle_s: float = Field(600.0, gt=0)  # a large model may take minutes to load
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _address(cls, value: object) -> object:
+        return parse_host(value) if isinstance(value, str) else value
 
 
 # api/types.go, Options and Runner.
@@ -229,21 +258,21 @@ class PullTracker:
 
     def after(self, line: bytes, elapsed_s: float) -> Progress:
         """How far the pull has come with this line."""
-        told = read_json(line)
-        if not isinstance(told, dict):
+        update = read_json(line)
+        if not isinstance(update, dict):
             msg = f"a line that is no object: {line[:40]!r}"
             raise TypeError(msg)
-        if "error" in told:
-            raise map_ollama_error(told, None, {}, self._provider, self._model)
-        self.succeeded = self.succeeded or told.get("status") == "success"
-        digest = told.get("digest")
+        if "error" in update:
+            raise map_ollama_error(update, None, {}, self._provider, self._model)
+        self.succeeded = self.succeeded or update.get("status") == "success"
+        digest = update.get("digest")
         if digest:
-            self._total[digest] = int(told.get("total") or self._total.get(digest, 0))
-            self._done[digest] = int(told.get("completed") or self._done.get(digest, 0))
+            self._total[digest] = int(update.get("total") or self._total.get(digest, 0))
+            self._done[digest] = int(update.get("completed") or self._done.get(digest, 0))
         done, total = sum(self._done.values()), sum(self._total.values())
         task = f"fetching {self._model}"
         if not total:
-            return Progress(f"{task}: {told.get('status', '')}", elapsed_s=elapsed_s)
+            return Progress(f"{task}: {update.get('status', '')}", elapsed_s=elapsed_s)
         return Progress(task, total if self.succeeded else done, total, elapsed_s=elapsed_s)
 
 
@@ -282,52 +311,10 @@ _CAPABILITY_NAMES = {
     "thinking": ("reasoning",),
 }
 
-# So many pages are read at once.
-_MAX_CONCURRENT = 8
 
-
-class CapabilityCache:
-    """
-    The capabilities of models, from ``/api/show``.
-
-    The list of models is no substitute: 0.24 has no capabilities there, and 0.30 calls embedding
-    models ``completion``.
-    """
-
-    def __init__(self, show: Callable[[str], Awaitable[Mapping[str, Any]]]) -> None:
-        self._show = show
-        self._known: dict[str, tuple[str, ...]] = {}
-
-    async def of(self, model: str, digest: str) -> tuple[str, ...]:
-        """
-        Return the capabilities of ``model``, whose weights have ``digest``.
-
-        Raises:
-            ProviderError: its page cannot be read.
-        """
-        if digest and digest in self._known:
-            return self._known[digest]
-        capabilities = _parse_capabilities((await self._show(model)).get("capabilities"))
-        if digest:
-            self._known[digest] = capabilities
-        return capabilities
-
-    async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-        """Return those of all models of a list; what the list says where a page cannot be read."""
-        free = asyncio.Semaphore(_MAX_CONCURRENT)
-
-        async def of_one(tag: Mapping[str, Any]) -> tuple[str, ...]:
-            async with free:
-                try:
-                    return await self.of(tag["name"], str(tag.get("digest") or ""))
-                except ProviderError:
-                    return _parse_capabilities(tag.get("capabilities"))
-
-        return await asyncio.gather(*map(of_one, tags))
-
-
-def _parse_capabilities(capabilities: object) -> tuple[str, ...]:
+def parse_capabilities(capabilities: object) -> tuple[str, ...]:
+    """Return the capabilities that the server reports, by our names."""
     if not isinstance(capabilities, list):
         return ()
-    told = [each for each in capabilities if isinstance(each, str)]
-    return tuple(name for each in told for name in _CAPABILITY_NAMES.get(each, (each,)))
+    names = [each for each in capabilities if isinstance(each, str)]
+    return tuple(name for each in names for name in _CAPABILITY_NAMES.get(each, (each,)))

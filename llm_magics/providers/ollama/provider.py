@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-
-from pydantic import Field, field_validator
 
 from llm_magics.errors import (
     ConnectionError,
@@ -27,19 +25,19 @@ from llm_magics.progress import Progress
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
 from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.ollama.dialect import (
-    CapabilityCache,
+    OllamaConfig,
     PullTracker,
     check_options,
     map_ollama_error,
     may_be_full,
     move_options,
+    parse_capabilities,
     parse_host,
     truncates_silently,
 )
-from llm_magics.providers.remote import RemoteConfig, RemoteProvider
+from llm_magics.providers.remote import RemoteProvider
 from llm_magics.providers.schema_fallback import SchemaFallback
 from llm_magics.providers.streaming import LoadingNotice
-from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk
 from llm_magics.user_code import warn
 from llm_magics.wire import ollama as wire
@@ -59,27 +57,48 @@ _CLOUD_SUFFIXES = (":cloud", "-cloud")
 _DIGESTS_TTL_S = 30.0
 
 
-class OllamaConfig(RemoteConfig):
+# So many pages are read at once.
+_MAX_CONCURRENT = 8
+
+
+class CapabilityCache:
     """
-    Attributes:
-        base_url: where the server is; ``OLLAMA_HOST`` unless given.
-        api_key: for a server that wants one; ``OLLAMA_API_KEY`` unless given.
-        keep_alive: how long a model stays loaded after a call, as Ollama writes it ("5m").
-        num_ctx: the longest prompt and answer together, in tokens; the server's own unless given.
+    The capabilities of models, from ``/api/show``.
+
+    The list of models is no substitute: 0.24 has no capabilities there, and 0.30 calls embedding
+    models ``completion``.
     """
 
-    base_url: str = Field(default_factory=lambda: environment_value("OLLAMA_HOST"))
-    api_key: Secret | None = Field(
-        default_factory=lambda: Secret.of(environment_value("OLLAMA_API_KEY"))
-    )
-    keep_alive: str | int | None = None
-    num_ctx: int | None = Field(None, ge=1)
-    idle_s: float = Field(600.0, gt=0)  # a large model may take minutes to load
+    def __init__(self, show: Callable[[str], Awaitable[Mapping[str, Any]]]) -> None:
+        self._show = show
+        self._known: dict[str, tuple[str, ...]] = {}
 
-    @field_validator("base_url", mode="before")
-    @classmethod
-    def _address(cls, value: object) -> object:
-        return parse_host(value) if isinstance(value, str) else value
+    async def of(self, model: str, digest: str) -> tuple[str, ...]:
+        """
+        Return the capabilities of ``model``, whose weights have ``digest``.
+
+        Raises:
+            ProviderError: its page cannot be read.
+        """
+        if digest and digest in self._known:
+            return self._known[digest]
+        capabilities = parse_capabilities((await self._show(model)).get("capabilities"))
+        if digest:
+            self._known[digest] = capabilities
+        return capabilities
+
+    async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+        """Return those of all models of a list; what the list says where a page cannot be read."""
+        free = asyncio.Semaphore(_MAX_CONCURRENT)
+
+        async def of_one(tag: Mapping[str, Any]) -> tuple[str, ...]:
+            async with free:
+                try:
+                    return await self.of(tag["name"], str(tag.get("digest") or ""))
+                except ProviderError:
+                    return parse_capabilities(tag.get("capabilities"))
+
+        return await asyncio.gather(*map(of_one, tags))
 
 
 class OllamaProvider(RemoteProvider):
@@ -186,7 +205,7 @@ class OllamaProvider(RemoteProvider):
     async def load_model(self, model: str) -> None:
         """Have ``model`` in memory."""
         model = self.bare(model)
-        body = {"model": model, "messages": [], "stream": False, **self._kept()}
+        body = {"model": model, "messages": [], "stream": False, **self._keep_alive_field()}
         await self._object("POST", "/api/chat", body, model)
 
     async def unload_model(self, model: str) -> None:
@@ -201,8 +220,10 @@ class OllamaProvider(RemoteProvider):
         lines, sizes = NewlineSplitter(), PullTracker(self.name, model)
         try:
             limits = BodyLimits(total=None)  # a download may take as long as it takes
-            asked = {"model": model}
-            async with self._transport.stream("POST", "/api/pull", asked, limits=limits) as stream:
+            requested = {"model": model}
+            async with self._transport.stream(
+                "POST", "/api/pull", requested, limits=limits
+            ) as stream:
                 if not stream.ok:
                     reply = await stream.reply()
                     error = self._error(reply.json(), reply.status, reply.headers, model)
@@ -262,7 +283,7 @@ class OllamaProvider(RemoteProvider):
             warn(msg)
         body = {
             **wire.build_embed_request(texts, model, dimensions, truncate=truncate),
-            **self._kept(),
+            **self._keep_alive_field(),
         }
         try:
             reply = await self._object("POST", "/api/embed", body, model)
@@ -298,15 +319,17 @@ class OllamaProvider(RemoteProvider):
         has_tools = bool(parameters.tools)
 
         def ask(
-            said: Sequence[ChatMessage], given: ModelParameters
+            conversation: Sequence[ChatMessage], options: ModelParameters
         ) -> AsyncGenerator[StreamChunk, None]:
-            body = wire.build_chat_request(said, model, given)
-            decoder = wire.ChunkDecoder(collect_call_ids(said), origin, has_tools=has_tools)
+            body = wire.build_chat_request(conversation, model, options)
+            decoder = wire.ChunkDecoder(
+                collect_call_ids(conversation), origin, has_tools=has_tools
+            )
             return self._stream(
                 path, body, model, headers, needs_vision=has_images, decoder=decoder
             )
 
-        return self._bindings.asked((path, model), messages, parameters, GRAMMAR, ask)
+        return self._bindings.stream((path, model), messages, parameters, GRAMMAR, ask)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -372,9 +395,9 @@ class OllamaProvider(RemoteProvider):
 
     async def _context(self, body: dict[str, Any], model: str) -> int | None:
         """The context that the model was loaded with, as asked for or as the server says."""
-        asked = body.get("options", {}).get("num_ctx")
-        if asked is not None:
-            return int(asked)
+        requested = body.get("options", {}).get("num_ctx")
+        if requested is not None:
+            return int(requested)
         try:
             loaded = await self.running_models()
         except ProviderError:
@@ -387,9 +410,9 @@ class OllamaProvider(RemoteProvider):
         options = {"num_ctx": self.config.num_ctx} if self.config.num_ctx else {}
         options |= body.get("options", {})
         check_options(options)
-        return {**self._kept(), **body, **({"options": options} if options else {})}
+        return {**self._keep_alive_field(), **body, **({"options": options} if options else {})}
 
-    def _kept(self) -> dict[str, Any]:
+    def _keep_alive_field(self) -> dict[str, Any]:
         keep_alive = self.config.keep_alive
         return {} if keep_alive is None else {"keep_alive": keep_alive}
 
@@ -403,16 +426,16 @@ class OllamaProvider(RemoteProvider):
         return tags
 
     async def _models(self, path: str) -> list[dict[str, Any]]:
-        said = await self._object("GET", path)
-        models = said.get("models") or []
+        reply = await self._object("GET", path)
+        models = reply.get("models") or []
         if not isinstance(models, list) or not all(map(_is_named, models)):
-            raise self._foreign(said)
+            raise self._foreign(reply)
         return models
 
     def _refused(
-        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+        self, body: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        return map_ollama_error(said, status, headers, self.name, model)
+        return map_ollama_error(body, status, headers, self.name, model)
 
 
 def _is_named(model: Any) -> bool:
