@@ -73,7 +73,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     config.reset()
     config.reload()
     session.runs.clear()
-    session.threads.forget()
+    session.conversations.forget()
     secrets._secrets.clear()  # what an earlier test took for a key
     yield
     config.reset()

@@ -223,7 +223,7 @@ def _bench_operation(  # noqa: PLR0913 (a public function)
         else validation.check_positive("seconds", seconds, "seconds"),
         is_distinct=bool(distinct),
         # A recording is found again by what was sent.
-        seed=draw if draw is not None else 0 if session.tape else secrets.randbits(32),
+        seed=draw if draw is not None else 0 if session.recording else secrets.randbits(32),
         system=system,
         parameters=parameters,
         run=secrets.randbits(32),

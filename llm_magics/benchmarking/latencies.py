@@ -43,7 +43,14 @@ from typing import Any, NamedTuple
 
 from llm_magics.errors import UsageError
 from llm_magics.runtime.response import Response
-from llm_magics.runtime.storage.run_log import ANSWER, COUNT, SUMMARY, TOOL, WRITTEN, kinds_of
+from llm_magics.runtime.storage.run_log import (
+    ANSWER,
+    COUNT,
+    SUMMARY,
+    TOOL,
+    WRITTEN,
+    classify_chunks,
+)
 from llm_magics.types import StreamChunk
 
 __all__ = ["ANSWER", "COUNT", "SUMMARY", "TOOL", "WRITTEN", "ChunkTimestamps", "chunk_timestamps"]
@@ -90,7 +97,7 @@ def chunk_timestamps(chunks: Iterable[StreamChunk]) -> ChunkTimestamps:
 
 def _with_kinds(chunks: Iterable[StreamChunk]) -> Iterable[tuple[StreamChunk, str]]:
     chunks = list(chunks)
-    return zip(chunks, kinds_of(chunks), strict=True)
+    return zip(chunks, classify_chunks(chunks), strict=True)
 
 
 # How many tokens a text has.

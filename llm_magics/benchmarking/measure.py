@@ -29,7 +29,7 @@ from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import INTERRUPTED, Response, cut_warning
 from llm_magics.runtime.session import session
-from llm_magics.runtime.storage.run_log import hidden_tokens
+from llm_magics.runtime.storage.run_log import unstreamed_tokens
 from llm_magics.secrets import redact
 from llm_magics.types import StreamChunk
 from llm_magics.user_code import warn
@@ -89,7 +89,7 @@ class MeasuredCall:
         if not response.cached:
             # What was counted here is what was streamed.
             is_reported = tokens.source == "service"
-            unstreamed = hidden_tokens(self.chunks, response.usage) if is_reported else 0
+            unstreamed = unstreamed_tokens(self.chunks, response.usage) if is_reported else 0
             times = compute_latencies(stamps, tokens.written, self._load_within_s, unstreamed)
         return {
             "provider": provider,

@@ -173,7 +173,7 @@ class EmbeddedRows:
     @property
     def matrix(self) -> Vectors:
         """All vectors as one array of shape (n, d); a row of NaN where there is none."""
-        codes, unique = self.rows.codes, self.call.landed.matrix
+        codes, unique = self.rows.codes, self.call.results.matrix
         if len(codes) == len(unique) and (codes == np.arange(len(codes))).all():
             return unique  # no text occurs twice, and none is missing
         matrix = np.full((len(codes), unique.shape[1]), np.nan, dtype=np.float32)
@@ -185,7 +185,7 @@ class EmbeddedRows:
     @property
     def embedding_model(self) -> EmbeddingModel:
         """The model that embedded the rows."""
-        return EmbeddingModel(self.report.model, self.call.asked_dimensions)
+        return EmbeddingModel(self.report.model, self.call.requested_dimensions)
 
     def refuse_without_texts(self, column: Any) -> None:
         """A column of numbers or dates was not meant."""
@@ -202,7 +202,7 @@ class EmbeddedRows:
         Rows of one text share one vector, which therefore can only be read: a change to it
         would change the others.
         """
-        results = self.call.landed
+        results = self.call.results
         matrix = results.matrix.view()
         matrix.flags.writeable = False
         has_one = np.isin(results.outcomes, (OK, TRUNCATED, AVERAGED))
@@ -259,7 +259,7 @@ def estimate_embedding(texts: Any, model: str | None, options: EmbedOptions) -> 
     """What embedding ``texts`` would take, in words; nothing is sent."""
     plan = _EmbeddingPlan(texts=texts, model=model, options=options, on_error="null")
     name, left, estimate = bridge.run(plan.call.estimate())
-    unique = len(plan.call.landed.outcomes)
+    unique = len(plan.call.results.outcomes)
     cost = "nothing" if estimate.cost_usd == 0 else format_usd(estimate.cost_usd)
     return (
         f"{plan.rows:,} rows · {unique:,} different texts · {unique - left:,} kept · {left:,} to send to {name}: "
@@ -283,7 +283,7 @@ class _EmbeddingPlan:
         """Have whoever sits there allow what may cost much; a budget has allowed it already."""
         if session.config.budget is not None:
             return
-        most_usd = bridge.run(self.call.most_usd())  # looking up cached vectors takes longer
+        most_usd = bridge.run(self.call.max_cost_usd())  # looking up cached vectors takes longer
         if most_usd is None or most_usd <= session.config.confirm_above_usd:
             return
         name, left, estimate = bridge.run(self.call.estimate())
@@ -300,12 +300,12 @@ class _EmbeddingPlan:
 
     def done(self, error: BaseException | None) -> EmbeddedRows:
         """What has come of it, when ``error`` ended it or nothing did."""
-        errors = self.call.landed.errors
+        errors = self.call.results.errors
         if error is None and errors and (self._raises or all_failed(self.call)):
             error = errors[min(errors)]
         report = build_report(self._rows, self.call, self._index)
         done = EmbeddedRows(rows=self._rows, call=self.call, report=report, error=error)
-        tag_array(self.call.landed.matrix, done.embedding_model)
+        tag_array(self.call.results.matrix, done.embedding_model)
         return done
 
 

@@ -252,10 +252,10 @@ def prompt_columns(frame: DataFrame, prompt_spec: RowPrompts) -> list[Hashable]:
     """
     known = {str(name): name for name in frame.columns}
     _check_spaces(prompt_spec.text, known)
-    named = templates.names_in(prompt_spec.text, with_functions=True) & set(known)
-    unknown = templates.names_in(prompt_spec.text) - set(known)
+    named = templates.find_names(prompt_spec.text, with_functions=True) & set(known)
+    unknown = templates.find_names(prompt_spec.text) - set(known)
     if ROW in unknown:
-        keys = templates.keys_of(prompt_spec.text, ROW)
+        keys = templates.find_row_keys(prompt_spec.text, ROW)
         in_row = set(known) if keys is None else {str(key) for key in keys}
         unknown = (unknown - {ROW}) | (in_row - set(known))
         named |= in_row & set(known)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llm_magics.runtime.batch import BatchCall
     from llm_magics.runtime.embedding import EmbeddingCall
-    from llm_magics.runtime.embedding.results import Speed
+    from llm_magics.runtime.embedding.results import Throughput
 
 
 _MISSING_NAMES = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
@@ -50,7 +50,7 @@ class EmbeddingReport:
     dimensions: int
     seconds: float
     cost_usd: float | None
-    speed: Speed | None
+    speed: Throughput | None
     _rows: Rows
     _call: EmbeddingCall
     _index: Index | None
@@ -77,7 +77,7 @@ class EmbeddingReport:
 
         from llm_magics._util.tables import WideFrame
 
-        codes, results = self._rows.codes, self._call.landed
+        codes, results = self._rows.codes, self._call.results
         outcomes = row_outcomes(self._rows, self._call)
         odd = np.flatnonzero(outcomes != "ok")
         errors = [results.errors.get(int(codes[row])) for row in odd]
@@ -94,7 +94,7 @@ class EmbeddingReport:
 
 def row_outcomes(rows: Rows, call: EmbeddingCall) -> NDArray[np.str_]:
     """Return the outcome of each row, in a word."""
-    of_texts = np.asarray(OUTCOMES)[call.landed.outcomes]
+    of_texts = np.asarray(OUTCOMES)[call.results.outcomes]
     outcomes = np.full(len(rows), "", dtype="U9")
     has_text = rows.codes >= 0
     outcomes[has_text] = of_texts[rows.codes[has_text]]
@@ -107,7 +107,7 @@ def build_report(rows: Rows, call: EmbeddingCall, index: Index | None) -> Embedd
     """How ``call`` went for ``rows``."""
     per_text = np.bincount(rows.codes[rows.codes >= 0], minlength=len(rows.texts))
     of_texts = [
-        int(per_text[call.landed.outcomes == number].sum()) for number in range(len(OUTCOMES))
+        int(per_text[call.results.outcomes == number].sum()) for number in range(len(OUTCOMES))
     ]
     counts = dict(zip(OUTCOMES, of_texts, strict=True))
     counts |= {word: rows.count(code) for code, word in _MISSING_NAMES.items()}
@@ -116,9 +116,9 @@ def build_report(rows: Rows, call: EmbeddingCall, index: Index | None) -> Embedd
     return EmbeddingReport(
         model=response.model,
         counts=counts,
-        cached=int(call.landed.kept.sum()),
+        cached=int(call.results.is_cached.sum()),
         sent=call.sent,
-        dimensions=call.landed.dimensions,
+        dimensions=call.results.dimensions,
         seconds=response.timing.e2e_s or 0.0,
         cost_usd=response.cost_usd,
         speed=call.speed,
@@ -130,7 +130,7 @@ def build_report(rows: Rows, call: EmbeddingCall, index: Index | None) -> Embedd
 
 def all_failed(call: EmbeddingCall) -> bool:
     """Whether there were texts, and all of them failed."""
-    outcomes = call.landed.outcomes
+    outcomes = call.results.outcomes
     return bool(len(outcomes)) and bool((outcomes == FAILED).all())
 
 

@@ -106,7 +106,7 @@ def _argument_candidates(command: str) -> tuple[str, Iterable[str]]:
     if command == "key":
         return "provider", session.providers.known_names()
     if command == "threads":
-        return "thread", [*session.threads.names(), "clear"]
+        return "thread", [*session.conversations.names(), "clear"]
     return "word", _WORDS.get(command, [])
 
 
@@ -134,7 +134,7 @@ def _templates() -> tuple[str, list[str]]:
 def _threads() -> tuple[str, list[str]]:
     from llm_magics.runtime.session import session
 
-    return "thread", session.threads.names()
+    return "thread", session.conversations.names()
 
 
 def variables() -> dict[str, Any]:
@@ -207,9 +207,9 @@ def _prompt_candidates(text: str, cursor_line: int, before: str) -> Candidates |
 
 
 def _filters() -> Iterable[str]:
-    from llm_magics.runtime.prompts.templates import filters
+    from llm_magics.runtime.prompts.templates import list_filters
 
-    return filters()
+    return list_filters()
 
 
 _LINE = re.compile(r"^\s*(%%?(?:llm|embed))\s(.*)$")

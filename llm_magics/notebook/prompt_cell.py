@@ -36,7 +36,7 @@ from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts import prompt_files
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.prompts.prompt_files import PromptFile
-from llm_magics.runtime.prompts.templates import Filled, names_in
+from llm_magics.runtime.prompts.templates import Substitution, find_names
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
@@ -202,7 +202,7 @@ def answer_cell(
     prompt = _prompt(options, cell, variables)
     if options.dry_run:
         return _dry_run(ChatCall(session, prompt))
-    session.threads.leave(current_host().current_cell.key, but=options.thread)
+    session.conversations.leave(current_host().current_cell.key, but=options.thread)
     answer(shell, options, prompt)
     return None
 
@@ -214,7 +214,7 @@ def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]
         raise UsageError(msg, hint="Write the prompt on the line: %llm ask Why is the sky blue?")
     frontend.apply_nested_loop()
     options = llm_cell_parser().parse("")
-    session.threads.leave(current_host().current_cell.key, but=None)
+    session.conversations.leave(current_host().current_cell.key, but=None)
     return answer(shell, options, _prompt(options, text, variables))
 
 
@@ -243,7 +243,7 @@ def _used(options: argparse.Namespace, cell: str) -> set[str]:
     if options.template:
         file = prompt_files.load(options.template)
         text += f" {file.text} {file.system or ''}"
-    return set(names_in(text))
+    return set(find_names(text))
 
 
 def _check_unused(parameters: Mapping[str, str], options: argparse.Namespace, cell: str) -> None:
@@ -318,7 +318,7 @@ def _dry_run(call: ChatCall) -> None:
     print_safe("\n".join(lines))
 
 
-def _format_filled(filled: Filled) -> str:
+def _format_filled(filled: Substitution) -> str:
     names = ", ".join(filled.names) or "an expression"
     return f"  {names}: {filled.kind}, {filled.characters:,} characters"
 

@@ -16,7 +16,12 @@ from llm_magics.runtime.response import Response, outcome
 from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.answer_cache import Cache
-from llm_magics.runtime.storage.serialization import chat_request, chunks_of, key_of, told_by
+from llm_magics.runtime.storage.serialization import (
+    chat_request,
+    decode_answer,
+    digest_request,
+    encode_answer,
+)
 from llm_magics.secrets import scrub_json
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, settled
 from llm_magics.wire.finish_reasons import Outcome
@@ -42,7 +47,7 @@ class AnswerLookup:
         is_kept: bool = False,
         schema: Any = None,
     ) -> None:
-        self._recording = session.tape
+        self._recording = session.recording
         self._cache = session.answer_cache if is_kept else session.cache
         self._route = route
         self._request = chat_request(route.name, messages, parameters)
@@ -76,7 +81,7 @@ class AnswerLookup:
     def _good_answer_in(self, found: bytes | None) -> Mapping[str, Any] | None:
         """Return the answer unless it is cut, empty or invalid: earlier versions stored these."""
         answer = _decode_answer(found)
-        is_good = answer is not None and self._is_good(chunks_of(answer))
+        is_good = answer is not None and self._is_good(decode_answer(answer))
         return answer if is_good else None
 
     async def _find_keys(self) -> None:
@@ -88,20 +93,20 @@ class AnswerLookup:
         self._former_key = self._digest(former, self._headers)
 
     def _digest(self, identity: str, headers: Mapping[str, str]) -> bytes:
-        parts = [key_of(self._request), identity, sorted(headers.items())]
+        parts = [digest_request(self._request), identity, sorted(headers.items())]
         return hashlib.sha256(json.dumps(parts).encode()).digest()
 
     async def store(self, chunks: Sequence[StreamChunk]) -> None:
         """Store a complete answer in the recording and the cache, where it qualifies."""
         if self._recording and outcome(self._response(chunks)) in (Outcome.OK, Outcome.CUT):
-            self._recording.keep(self._request, told_by(chunks))
+            self._recording.keep(self._request, encode_answer(chunks))
         await self.store_in_cache(chunks)
 
     async def store_in_cache(self, chunks: Sequence[StreamChunk]) -> None:
         """Store an answer in the cache, if there is one and the answer is good."""
         if not self._cache or not self._key or not self._is_good(chunks):
             return
-        record = told_by(chunks)
+        record = encode_answer(chunks)
         if scrub_json(record) == record and _is_same_text(record, chunks):
             # Another kernel may be writing: not on the loop that all streams run on.
             await asyncio.to_thread(
@@ -136,7 +141,7 @@ def _decode_answer(found: bytes | None) -> Mapping[str, Any] | None:
         return None
     try:
         record = json.loads(found)
-        chunks = list(chunks_of(record))
+        chunks = list(decode_answer(record))
         "".join([chunk.text + chunk.reasoning for chunk in chunks])
         sum(chunk.elapsed_s or 0.0 for chunk in chunks)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -155,7 +155,7 @@ class BatchCall:
         if not self._prompts:
             return 0.0
         route = await find_route(self._session, self._model)
-        each_s = self._session.runs.usual_seconds(route.provider.name, route.model)
+        each_s = self._session.runs.median_seconds(route.provider.name, route.model)
         return None if each_s is None else each_s * count / self._at_once(route)
 
     @property

@@ -24,12 +24,12 @@ from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.conversations import Turn
 from llm_magics.runtime.prompts.prompt import (
     Prompt,
-    messages_before,
-    messages_of,
-    parameters_of,
-    with_template,
+    apply_template,
+    build_messages,
+    build_parameters,
+    previous_messages,
 )
-from llm_magics.runtime.prompts.templates import Filled
+from llm_magics.runtime.prompts.templates import Substitution
 from llm_magics.runtime.response import (
     INTERRUPTED,
     Response,
@@ -40,7 +40,7 @@ from llm_magics.runtime.response import (
 from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_call, route_to
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
-from llm_magics.runtime.storage.serialization import chat_request, chunks_of, key_of
+from llm_magics.runtime.storage.serialization import chat_request, decode_answer, digest_request
 from llm_magics.settings.files import is_project_file
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
 from llm_magics.user_code import warn
@@ -82,14 +82,14 @@ class ChatCall:
         self._session = session
         self._batch = batch
         self.warns_of_cut = batch is None
-        self._prompt = prompt = with_template(prompt, session.config)
+        self._prompt = prompt = apply_template(prompt, session.config)
         self._cell = (
             current_host().current_cell
         )  # another one may be running when the answer has come
         self._turn_key = uuid4().hex
-        self.filled: list[Filled] = []
-        before = messages_before(session.threads, prompt, self._cell)
-        self.messages = messages_of(
+        self.filled: list[Substitution] = []
+        before = previous_messages(session.conversations, prompt, self._cell)
+        self.messages = build_messages(
             prompt,
             session.config.system,
             before,
@@ -97,7 +97,7 @@ class ChatCall:
             is_default_foreign=is_project_file(session.config.source("system")),
         )
         # Mistakes in the parameters are reported at once, and in the cell's thread.
-        parameters_of(prompt, session.config, {})
+        build_parameters(prompt, session.config, {})
         self._thread_message = self.messages[-1]
         self._repairs = self._removed_turns = 0
         self._begin()
@@ -191,7 +191,7 @@ class ChatCall:
         return self._prompt.model or str(self._session.config.model)
 
     def _parameters(self, route: Route) -> ModelParameters:
-        return parameters_of(self._prompt, self._session.config, route.parameters)
+        return build_parameters(self._prompt, self._session.config, route.parameters)
 
     def _estimate_of(self, route: Route) -> Estimate:
         return self._estimate(route, self._parameters(route))
@@ -281,7 +281,7 @@ class ChatCall:
             found = await self._lookup.find()
             if found is not None:
                 self._is_replayed = True
-                return chunks_of(found)
+                return decode_answer(found)
         self._chunks.clear()
         self._measured = None
         return None
@@ -356,7 +356,7 @@ class ChatCall:
             "model": route.name,
             "digest": await route.provider.digest(route.model),
             "parameters": request["parameters"],
-            "request": key_of(request),
+            "request": digest_request(request),
             "input_tokens": response.usage.input_tokens,
             "output_tokens": response.usage.output_tokens,
             "finish_reason": response.finish_reason,
@@ -385,7 +385,7 @@ class ChatCall:
             model=response.model,
             is_whole=is_whole,
         )
-        self._removed_turns += self._session.threads.add(self._prompt.thread, turn)
+        self._removed_turns += self._session.conversations.add(self._prompt.thread, turn)
 
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
         """The answer, or as much of it as has come, or what ``so_far`` makes of it."""

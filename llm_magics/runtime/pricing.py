@@ -324,7 +324,7 @@ def chat_estimate(  # noqa: PLR0913 (a prompt, who answers it, and what is known
     if bound is not None:
         written = bound if written is None else min(bound, written)
     elif written is None:
-        longest = runs.longest_answer(provider.name, model)
+        longest = runs.longest_output(provider.name, model)
         written = max(_DEFAULT_ANSWER_TOKENS, longest)
     tier = parameters.extra_body.get("service_tier")
     return _make_estimate(config, provider, model, Usage(read, written, service_tier=tier))

@@ -245,7 +245,7 @@ def log_call(
     response: Callable[[], Response],
 ) -> Generator[None, None, None]:
     """Log the call inside the block, however it ends, with the ``route`` it ended on."""
-    started = run_log.now()
+    started = run_log.utc_now()
     ending: dict[str, str] = {}
     try:
         yield

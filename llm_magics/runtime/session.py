@@ -15,10 +15,10 @@ from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.policies.budget import Budget
 from llm_magics.runtime.policies.rate_limit import RateLimiter
 from llm_magics.runtime.policies.retry import CircuitBreakers
-from llm_magics.runtime.prompts.conversations import Threads
+from llm_magics.runtime.prompts.conversations import Conversations
 from llm_magics.runtime.provider_pool import ModelListCache, ProviderPool
 from llm_magics.runtime.storage.answer_cache import Cache
-from llm_magics.runtime.storage.recordings import Tape
+from llm_magics.runtime.storage.recordings import Recording
 from llm_magics.runtime.storage.run_log import RunLog
 from llm_magics.settings.config import Config, cache_folder, config
 from llm_magics.settings.files import is_project_file
@@ -36,12 +36,12 @@ class Session:
         self.config = config
         self.runs = RunLog()
         self.circuit_breakers = CircuitBreakers()
-        self.threads = Threads()
+        self.conversations = Conversations()
         self.listings = ModelListCache(self.provider)
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
         self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
-        self._recording: tuple[Any, Tape | None] = ((None, None, False), None)
+        self._recording: tuple[Any, Recording | None] = ((None, None, False), None)
         self._vectors: dict[str, VectorStore] = {}
         self._turns: dict[str, int] = {}
         self.checked_batches: set[str] = set()  # models whose batches were compared
@@ -105,14 +105,14 @@ class Session:
         return self._vectors[key]
 
     @property
-    def tape(self) -> Tape | None:
+    def recording(self) -> Recording | None:
         """The recording in use, if there is one; read anew when the settings change."""
         config = self.config
         paths = (_absolute_path(config.record), _absolute_path(config.replay))
         if (*paths, config.replay_strict) != self._recording[0]:
             self._check_recording_path(config.record if paths[0] else None)
             path = config.record if paths[0] else config.replay if paths[1] else None
-            recording = path and Tape(
+            recording = path and Recording(
                 path,
                 records=paths[0] is not None,
                 plays=paths[1] is not None,

@@ -8,19 +8,22 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from llm_magics.errors import TemplateError
-from llm_magics.sandbox.frames import Facade, Row
+from llm_magics.sandbox.copies import Row
+from llm_magics.sandbox.frames import Facade
 
-# The rendered text, and any value made on the way to it, in characters or items.
-MOST_CHARACTERS = 10_000_000
+# The rendered text, and any value on the way to it, in characters or items.
+MAX_CHARACTERS = 10_000_000
 # Seconds for one rendering.
-MOST_SECONDS = 10.0
-# Characters and items over the whole rendering, so that many values below the limit add up.
-_MOST_WORK = 200_000_000
+MAX_SECONDS = 10.0
+# Characters and items over one rendering, so that many values below the limit add up.
+_MAX_WORK = 200_000_000
 # What one step of a loop or one call counts.
 _STEP = 20
-_MOST_BITS = 20_000
-_MOST_DIGITS = 6_000
-# What a table within a list counts: about as many characters as it is shown with.
+# The width of a formatted field.
+MAX_FIELD = 10_000
+_MAX_BITS = 20_000
+_MAX_DIGITS = 6_000
+# What a table within a list counts: about as many characters as its text has.
 _TABLE = 5_000
 
 _HINT = "A prompt file may make 10,000,000 characters in 10 seconds. A cell has no such limit."
@@ -30,7 +33,7 @@ class Budget:
     """What one rendering has used so far, and the weights of the values that it has seen."""
 
     def __init__(self) -> None:
-        self._deadline = time.monotonic() + MOST_SECONDS
+        self._deadline = time.monotonic() + MAX_SECONDS
         self._work = 0
         # By identity; the value is held so that its identity is not used again.
         self._weights: dict[int, tuple[Any, int]] = {}
@@ -42,10 +45,10 @@ class Budget:
         Raises:
             TemplateError: a value is too large, all values are, or the time is over.
         """
-        if amount > MOST_CHARACTERS:
+        if amount > MAX_CHARACTERS:
             refuse("makes a value that is too large")
         self._work += amount + _STEP
-        if self._work > _MOST_WORK or time.monotonic() > self._deadline:
+        if self._work > _MAX_WORK or time.monotonic() > self._deadline:
             refuse("takes too long")
 
     def weigh(self, value: Any) -> int:
@@ -57,7 +60,7 @@ class Budget:
         if isinstance(value, str | range):
             return len(value)
         if isinstance(value, int):
-            if value.bit_length() > _MOST_BITS:
+            if value.bit_length() > _MAX_BITS:
                 refuse("makes a number that is too large")
             return 1
         if isinstance(value, Row):
@@ -74,7 +77,7 @@ class Budget:
         for part in parts:
             self._refuse_no_data(part)
             weight += _TABLE if isinstance(part, Facade) else self.weigh(part)
-            if weight > MOST_CHARACTERS:
+            if weight > MAX_CHARACTERS:
                 refuse("makes a value that is too large")
         self.spend(len(value))
         self._weights[id(value)] = (value, weight)
@@ -89,9 +92,7 @@ class Budget:
     def check(self, value: Any) -> Any:
         """Return ``value``, weighed and paid for."""
         is_decimal = isinstance(value, Decimal) and value.is_finite()
-        if (
-            is_decimal and abs(value.adjusted()) > _MOST_DIGITS
-        ):  # it would take hours as an integer
+        if is_decimal and abs(value.adjusted()) > _MAX_DIGITS:  # it would take hours as an integer
             refuse("makes a number that is too large")
         self.spend(self.weigh(value))
         return value
@@ -102,7 +103,7 @@ class Budget:
             self.spend(0)
             yield value
 
-    def whole(self, value: Any) -> Any:
+    def as_list(self, value: Any) -> Any:
         """Return ``value``; as a list where it can be read only once."""
         if hasattr(type(value), "__next__") and hasattr(type(value), "__iter__"):
             return list(self.steps(value))
@@ -133,10 +134,17 @@ class Steps:
 
 def refuse(what: str) -> NoReturn:
     """
-    Stop a template that is beyond its limits.
+    Stop a template that is that exceeds its limits.
 
     Raises:
         TemplateError: always.
     """
     msg = f"The template {what}."
     raise TemplateError(msg, hint=_HINT)
+
+
+def limit_widths(widths: Iterable[str]) -> None:
+    """Refuse a format with a field that is too wide."""
+    for width in widths:
+        if width == "*" or len(width) > len(str(MAX_FIELD)) or int(width or 0) > MAX_FIELD:
+            refuse(f"formats a value to more than {MAX_FIELD:,} characters")

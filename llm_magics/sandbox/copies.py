@@ -1,4 +1,4 @@
-"""Copies of the caller's data for a template that must not change it, nor see more than data."""
+"""Copies of the caller's data for templates that must not change it; rows, and what reads the libraries' tables."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import decimal
 import sys
 import uuid
 from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from llm_magics.errors import TemplateError
-from llm_magics.sandbox.frames import facade
 
-_MOST_ITEMS = 1_000_000
-_DEEPEST = 60
+_MAX_ITEMS = 1_000_000
+_MAX_DEPTH = 60
 _SAME = (
     type(None),
     bool,
@@ -33,45 +32,21 @@ _SAME = (
 _MAPPINGS = (dict, OrderedDict, defaultdict, Counter, ChainMap, UserDict, MappingProxyType)
 # Values in the cells of tables that cannot be changed.
 _CELLS = frozenset({"Timestamp", "Timedelta", "NaTType", "NAType", "Period", "Interval"})
-_HINT = (
-    "A prompt file sees texts, numbers, lists, mappings and tables; make one of them in a cell."
-)
 
 
-def data_named(names: set[str], variables: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return read-only copies of those of ``variables`` that a template names.
-
-    Raises:
-        TemplateError: one of them is no data, or too large to be copied.
-    """
-    found = {}
-    for name in names & set(variables):
-        try:
-            found[name] = copied(variables[name])
-        except _TooMuchError as error:
-            msg = f"The template names {{{{ {name} }}}}, which {error}."
-            raise TemplateError(msg, hint="Pass on a part of it, or a DataFrame.") from None
-        except _NoDataError as error:
-            holds = "is" if type(variables[name]).__name__ == str(error) else "holds"
-            msg = f"The template names {{{{ {name} }}}}, and {name} {holds} a {error}."
-            raise TemplateError(msg, hint=_HINT) from None
-    return found
-
-
-def users_own(variables: Mapping[str, Any]) -> dict[str, Any]:
+def user_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return ``variables`` without what IPython itself put into the notebook's namespace.
 
     That is its history (``In``, ``_i3``), its outputs (``Out``, ``_``, ``_3``) and its functions.
-    A name that the user has given another value is the user's own.
+    A name that the user has set to another value is the user's own.
     """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None:
         return dict(variables)
     nothing = object()
-    hidden = shell.user_ns_hidden
+    internal = shell.user_ns_hidden
     history = [
         getattr(shell.history_manager, name, nothing)
         for name in ("input_hist_parsed", "input_hist_raw", "output_hist", "dir_hist")
@@ -79,42 +54,49 @@ def users_own(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in variables.items()
-        if hidden.get(name, nothing) is not value and not any(value is each for each in history)
+        if internal.get(name, nothing) is not value and not any(value is each for each in history)
     }
 
 
-class _NoDataError(Exception):
+class NoDataError(Exception):
     """A value is neither data nor a table; its message is the name of its type."""
 
 
-class _TooMuchError(Exception):
+class TooMuchError(Exception):
     """A value has too many items, or too many levels."""
 
 
-def copied(value: Any) -> Any:
-    """Return a copy of ``value``, or what stands in front of it; shared parts stay shared."""
-    return _Copier().copy(value, 0)
+def copied(value: Any, wrap_table: Callable[[Any], Any | None]) -> Any:
+    """
+    Return a copy of ``value``; shared parts stay shared.
+
+    Raises:
+        NoDataError: it holds what is neither data nor a table, for which ``wrap_table`` gives ``None``.
+        TooMuchError: it has too many items or levels.
+    """
+    return _Copier(wrap_table).copy(value, 0)
 
 
 class _Copier:
-    def __init__(self) -> None:
-        self._left = _MOST_ITEMS
+    def __init__(self, wrap_table: Callable[[Any], Any | None]) -> None:
+        self._wrap_table = wrap_table
+        self._left = _MAX_ITEMS
         # By identity; the value is held, for a passing one would leave its identity to the next.
-        self._made: dict[int, tuple[Any, Any]] = {}
+        self._copies: dict[int, tuple[Any, Any]] = {}
 
     def copy(self, value: Any, depth: int) -> Any:
         kind = type(value)
         if kind in _SAME:
             return value
-        known = self._made.get(id(value))
+        known = self._copies.get(id(value))
         if known is not None:
             return known[1]
-        if depth > _DEEPEST:
-            msg = f"has more than {_DEEPEST} levels"
-            raise _TooMuchError(msg)
-        made = self._copy(value, kind, depth + 1)
-        self._made[id(value)] = (value, made)
-        return made
+        if depth > _MAX_DEPTH:
+            msg = f"has more than {_MAX_DEPTH} levels"
+            raise TooMuchError(msg)
+        copy = self._copy(value, kind, depth + 1)
+        self._copies[id(value)] = (value, copy)
+        return copy
 
     def _copy(self, value: Any, kind: type, depth: int) -> Any:  # noqa: PLR0911 (one for each kind)
         if kind in _MAPPINGS:
@@ -138,9 +120,9 @@ class _Copier:
             return self._scalar(value, depth)
         if module == "pyarrow" and hasattr(value, "as_py"):
             return self.copy(value.as_py(), depth)
-        stand_in = facade(value)
+        stand_in = self._wrap_table(value)
         if stand_in is None:
-            raise _NoDataError(kind.__name__)
+            raise NoDataError(kind.__name__)
         return stand_in
 
     def _scalar(self, value: Any, depth: int) -> Any:
@@ -152,5 +134,101 @@ class _Copier:
     def _take(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            msg = f"has more than {_MOST_ITEMS:,} items"
-            raise _TooMuchError(msg)
+            msg = f"has more than {_MAX_ITEMS:,} items"
+            raise TooMuchError(msg)
+
+
+class Row:
+    """A row: its values by position, and by the names of the columns."""
+
+    def __init__(self, names: Sequence[Any], values: Sequence[Any]) -> None:
+        self._names = list(names)
+        self._values = list(values)
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the values."""
+        return iter(self._values)
+
+    def __str__(self) -> str:
+        """Return the values by their names."""
+        return str(self.to_dict())
+
+    __repr__ = __str__
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the value at a position, or of a column."""
+        if key in self._names:
+            return self._values[self._names.index(key)]
+        if isinstance(key, int | slice):
+            return self._values[key]
+        raise KeyError(key)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the value of a column."""
+        if name.startswith("_") or name not in self._names:
+            raise AttributeError(name)
+        return self[name]
+
+    def keys(self) -> list[Any]:
+        """Return the names of the columns."""
+        return list(self._names)
+
+    def values(self) -> list[Any]:
+        """Return the values."""
+        return list(self._values)
+
+    def items(self) -> list[tuple[Any, Any]]:
+        """Return the values with their names."""
+        return list(zip(self._names, self._values, strict=True))
+
+    def to_dict(self) -> dict[Any, Any]:
+        """Return the values by their names."""
+        return dict(self.items())
+
+
+# Tables of pandas, polars and pyarrow.
+
+
+def column_names(frame: Any) -> Any:
+    """Return the names of the columns of a table."""
+    return frame.schema.names if type(frame).__module__.startswith("pyarrow") else frame.columns
+
+
+def column_at(frame: Any, position: int) -> Any:
+    """Return the column at a position of a table."""
+    if hasattr(frame, "iloc"):
+        return frame.iloc[:, position]
+    return frame.column(position) if hasattr(frame, "column") else frame.to_series(position)
+
+
+def list_values(column: Any) -> list[Any]:
+    """Return the values of a column or an array."""
+    has_own = hasattr(column, "to_pylist")  # of pyarrow
+    values: list[Any] = column.to_pylist() if has_own else column.to_list() if hasattr(column, "to_list") else column.tolist()  # fmt: skip
+    return values
+
+
+def refuse_repeated(names: list[Any]) -> None:
+    """A part of a table is no larger than the table."""
+    try:
+        is_repeated = len(set(names)) < len(names)
+    except TypeError:  # lists within the list
+        is_repeated = True
+    if is_repeated:
+        msg = "A table is read by a list that has the same name or row twice, or lists in it."
+        raise TemplateError(msg, hint='Name each once: {{ df[["name", "stars"]] }}.')
+
+
+def refuse_growth(one: Any, other: Any) -> None:
+    """Columns are joined by their labels, arrays by their shapes: many to many takes all memory."""
+    if hasattr(one, "index") and hasattr(other, "index"):
+        if one.index.is_unique or other.index.is_unique or one.index.equals(other.index):
+            return
+    elif getattr(one, "ndim", 1) == getattr(other, "ndim", 1) == 1 or one.shape == other.shape:
+        return
+    msg = "Two columns with repeated labels, or two arrays of different shapes, are put together."
+    raise TemplateError(msg, hint="Do it in a cell, and show the result.")

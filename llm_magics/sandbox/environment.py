@@ -17,147 +17,100 @@ from jinja2.utils import Cycler, Joiner, Namespace
 
 from llm_magics._util.table_text import describe_table, format_table, is_table
 from llm_magics.errors import TemplateError
-from llm_magics.sandbox.budget import MOST_CHARACTERS, Budget, Steps, refuse
-from llm_magics.sandbox.frames import Facade, Places, Row, raw
+from llm_magics.sandbox.budget import (
+    MAX_CHARACTERS,
+    MAX_FIELD,
+    Budget,
+    Steps,
+    limit_widths,
+    refuse,
+)
+from llm_magics.sandbox.copies import NoDataError, Row, TooMuchError, copied
+from llm_magics.sandbox.frames import Facade, Places, facade, raw
 
 _PLAIN = (str, int, float, bool, list, tuple, dict, set, frozenset, type(None))
 _DATES = (dt.date, dt.time, dt.timedelta)
 
 # What a template may look up in each kind of value; methods among it are called with limits.
+# fmt: off
 _ATTRIBUTES: list[tuple[tuple[type, ...], frozenset[str]]] = [
     (
         (str,),
-        frozenset(
-            [
-                "capitalize",
-                "casefold",
-                "center",
-                "count",
-                "endswith",
-                "expandtabs",
-                "find",
-                "format",
-                "format_map",
-                "index",
-                "isalnum",
-                "isalpha",
-                "isascii",
-                "isdecimal",
-                "isdigit",
-                "isidentifier",
-                "islower",
-                "isnumeric",
-                "isprintable",
-                "isspace",
-                "istitle",
-                "isupper",
-                "join",
-                "ljust",
-                "lower",
-                "lstrip",
-                "partition",
-                "removeprefix",
-                "removesuffix",
-                "replace",
-                "rfind",
-                "rindex",
-                "rjust",
-                "rpartition",
-                "rsplit",
-                "rstrip",
-                "split",
-                "splitlines",
-                "startswith",
-                "strip",
-                "swapcase",
-                "title",
-                "upper",
-                "zfill",
-            ]
-        ),
+        frozenset([
+            "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find",
+            "format", "format_map", "index", "isalnum", "isalpha", "isascii", "isdecimal",
+            "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace",
+            "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition",
+            "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
+            "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip",
+            "swapcase", "title", "upper", "zfill"
+        ]),
     ),
     ((dict,), frozenset({"items", "keys", "values", "get", "copy"})),
     ((list, tuple), frozenset({"count", "index", "copy"})),
     (
         (set, frozenset),
-        frozenset(
-            [
-                "copy",
-                "union",
-                "intersection",
-                "difference",
-                "symmetric_difference",
-                "issubset",
-                "issuperset",
-                "isdisjoint",
-            ]
-        ),
+        frozenset([
+            "copy", "union", "intersection", "difference", "symmetric_difference", "issubset",
+            "issuperset", "isdisjoint"
+        ]),
     ),
     ((int, float, complex), frozenset({"real", "imag", "numerator", "denominator", "is_integer"})),
     (
         _DATES,
-        frozenset(
-            [
-                "year",
-                "month",
-                "day",
-                "hour",
-                "minute",
-                "second",
-                "microsecond",
-                "tzinfo",
-                "days",
-                "seconds",
-                "microseconds",
-                "quarter",
-                "dayofweek",
-                "dayofyear",
-                "week",
-                "weekday",
-                "isoweekday",
-                "isoformat",
-                "date",
-                "time",
-                "total_seconds",
-                "strftime",
-                "day_name",
-                "month_name",
-            ]
-        ),
+        frozenset([
+            "year", "month", "day", "hour", "minute", "second", "microsecond", "tzinfo",
+            "days", "seconds", "microseconds", "quarter", "dayofweek", "dayofyear", "week",
+            "weekday", "isoweekday", "isoformat", "date", "time", "total_seconds", "strftime",
+            "day_name", "month_name"
+        ]),
     ),
     (
         (LoopContext,),
-        frozenset(
-            [
-                "index",
-                "index0",
-                "revindex",
-                "revindex0",
-                "first",
-                "last",
-                "length",
-                "depth",
-                "depth0",
-                "previtem",
-                "nextitem",
-                "cycle",
-                "changed",
-            ]
-        ),
+        frozenset([
+            "index", "index0", "revindex", "revindex0", "first", "last", "length", "depth",
+            "depth0", "previtem", "nextitem", "cycle", "changed"
+        ]),
     ),
     ((Cycler,), frozenset({"next", "reset", "current"})),
     ((Macro,), frozenset({"name"})),
 ]
+# fmt: on
 _CALLED = (Macro, BlockReference, LoopContext, Joiner)
-# Jinja's code for these takes time beyond what their size says.
+# Jinja's code for these takes more time than their size suggests.
 _SLOW = frozenset({"striptags", "urlize", "wordwrap", "pprint"})
-_MOST_OF_SLOW = 100_000
-_LONGEST_NUMBER = 1_000_000
-_LONGEST_FIELD = 10_000
-_MOST_DIGITS = 300
-# Neither reads on from a "%(" beyond the next one: a long text of them would take hours.
+_MAX_OF_SLOW = 100_000
+_MAX_NUMBER = 1_000_000
+_MAX_DIGITS = 300
+# Neither reads past the next "%(" from one: a long text of them would take hours.
 _PART = re.compile(r"%(?:\([^()]*\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?")
 _NAME_WITH_BRACKETS = re.compile(r"%\([^()]*\(")
+
+
+_HINT = (
+    "A prompt file sees texts, numbers, lists, mappings and tables; make one of them in a cell."
+)
+
+
+def copy_named_data(names: set[str], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return read-only copies of those of ``variables`` that a template names.
+
+    Raises:
+        TemplateError: one of them is no data, or too large to be copied.
+    """
+    found = {}
+    for name in names & set(variables):
+        try:
+            found[name] = copied(variables[name], facade)
+        except TooMuchError as error:
+            msg = f"The template names {{{{ {name} }}}}, which {error}."
+            raise TemplateError(msg, hint="Pass on a part of it, or a DataFrame.") from None
+        except NoDataError as error:
+            holds = "is" if type(variables[name]).__name__ == str(error) else "holds"
+            msg = f"The template names {{{{ {name} }}}}, and {name} {holds} a {error}."
+            raise TemplateError(msg, hint=_HINT) from None
+    return found
 
 
 class Sandbox(SandboxedEnvironment):
@@ -170,7 +123,7 @@ class Sandbox(SandboxedEnvironment):
         super().__init__(
             undefined=jinja2.StrictUndefined,
             keep_trailing_newline=True,
-            finalize=jinja2.pass_context(lambda _, value: self.shown(value)),
+            finalize=jinja2.pass_context(lambda _, value: self.display_text(value)),
             optimized=False,
             **options,
         )
@@ -204,13 +157,13 @@ class Sandbox(SandboxedEnvironment):
         length = 0
         for part in self.from_string(tree).generate(variables):
             length += len(part)
-            if length > MOST_CHARACTERS:
-                refuse(f"makes more than {MOST_CHARACTERS:,} characters")
+            if length > MAX_CHARACTERS:
+                refuse(f"makes more than {MAX_CHARACTERS:,} characters")
             parts.append(part)
             self.budget.spend(len(part))
         return "".join(parts)
 
-    def shown(self, value: Any) -> str:
+    def display_text(self, value: Any) -> str:
         """Return what the prompt gets for the value of an expression."""
         if isinstance(value, Undefined):
             return str(value)  # raises what is undefined
@@ -231,7 +184,7 @@ class Sandbox(SandboxedEnvironment):
         return any(isinstance(obj, kinds) and attr in names for kinds, names in _ATTRIBUTES)
 
     def is_safe_callable(self, obj: Any) -> bool:
-        """Return whether a template may call ``obj``: a method of data, or what Jinja made."""
+        """Return whether a template may call ``obj``: a method of data, or an object of Jinja."""
         if id(obj) in self._own or isinstance(obj, (*_CALLED, _Format)):
             return True
         owner = getattr(obj, "__self__", None)
@@ -247,7 +200,7 @@ class Sandbox(SandboxedEnvironment):
         self.budget.spend(0)
         owner = getattr(obj, "__self__", None)
         if type(owner) in (str, list, dict, tuple):
-            args = tuple(self.budget.whole(value) for value in args)
+            args = tuple(self.budget.as_list(value) for value in args)
             self._limit_method(obj.__name__, owner, args, kwargs)
         if isinstance(owner, _DATES):
             self._limit_numbers("strftime", (*args, *kwargs.values()))
@@ -296,14 +249,14 @@ class Sandbox(SandboxedEnvironment):
 
         @wraps(function, updated=("__dict__",) if isinstance(function, FunctionType) else ())
         def limited(*args: Any, **kwargs: Any) -> Any:
-            values = [self.budget.whole(value) for value in args[passed:]]
+            values = [self.budget.as_list(value) for value in args[passed:]]
             for value in (*values, *kwargs.values()):
                 if name not in ("callable", "defined", "undefined", "default", "d", "sameas"):
                     self._refuse_namespace(value)
                 self._checked(value)
             self._limit_filter(name, values, kwargs)
             result = function(*args[:passed], *values, **kwargs)
-            return self._checked(self.budget.whole(result))
+            return self._checked(self.budget.as_list(result))
 
         return limited
 
@@ -315,8 +268,8 @@ class Sandbox(SandboxedEnvironment):
         first = values[0] if values else None
         rest = [*values[1:], *kwargs.values()]
         self._limit_numbers(name, rest if name != "lipsum" else [*values, *rest])
-        if name in _SLOW and self.budget.weigh(first) > _MOST_OF_SLOW:
-            refuse(f"uses {name} on more than {_MOST_OF_SLOW:,} characters")
+        if name in _SLOW and self.budget.weigh(first) > _MAX_OF_SLOW:
+            refuse(f"uses {name} on more than {_MAX_OF_SLOW:,} characters")
         if name == "format":
             self._limit_format(str(first), (*values[1:], *kwargs.values()))
         if name == "indent":
@@ -332,7 +285,7 @@ class Sandbox(SandboxedEnvironment):
             self.budget.spend(_count(first))
 
     def _limit_numbers(self, name: str, values: Iterable[Any]) -> None:
-        most = {"round": _MOST_DIGITS, "lipsum": 100, "tojson": 20}.get(name, _LONGEST_NUMBER)
+        most = {"round": _MAX_DIGITS, "lipsum": 100, "tojson": 20}.get(name, _MAX_NUMBER)
         for value in values:
             if isinstance(value, int) and abs(value) > most:
                 refuse(f"gives {name} a number above {most:,}")
@@ -340,9 +293,9 @@ class Sandbox(SandboxedEnvironment):
                 self.limit_format_of_dates(value)
 
     def limit_format_of_dates(self, text: str) -> None:
-        """Refuse a format of ``strftime`` of which all fields together are too wide."""
+        """Refuse a format of ``strftime`` whose fields add up to too much."""
         widths = re.findall(r"\d+", text)
-        _limit_widths(widths)
+        limit_widths(widths)
         self.budget.spend(sum(map(int, widths)))
 
     def _limit_method(
@@ -369,15 +322,15 @@ class Sandbox(SandboxedEnvironment):
             self.budget.spend(max(0, times) * max(1, self.budget.weigh(value)) if value else 0)
 
     def _limit_power(self, base: int, exponent: int) -> None:
-        if abs(base) > 1 and abs(exponent) * base.bit_length() > _LONGEST_FIELD:
+        if abs(base) > 1 and abs(exponent) * base.bit_length() > MAX_FIELD:
             refuse("makes a number that is too large")
 
     def _limit_format(self, text: str, values: Any) -> None:
         parts = _PART.findall(text)
         for widths in parts:
-            _limit_widths(widths)
+            limit_widths(widths)
         if _NAME_WITH_BRACKETS.search(text):  # what follows such a name is in no part
-            _limit_widths(re.findall(r"\d+|\*", text))
+            limit_widths(re.findall(r"\d+|\*", text))
         held = values if isinstance(values, tuple) else (values,)
         if isinstance(values, dict):
             held = tuple(values.values())
@@ -402,7 +355,7 @@ class Sandbox(SandboxedEnvironment):
         for item in tree.find_all(nodes.Getitem):
             if isinstance(item.arg, nodes.Slice):
                 item.node = _call("_checked", item.node)
-        self.filters["shown"] = self.shown
+        self.filters["shown"] = self.display_text
         _have_literals_checked(tree)
 
 
@@ -455,16 +408,6 @@ class _Formatter(SandboxedFormatter):
         sandbox._refuse_machinery(value)
         sandbox._checked(value)
         return super().convert_field(value, conversion)
-
-
-def _limit_widths(widths: Iterable[str]) -> None:
-    for width in widths:
-        if (
-            width == "*"
-            or len(width) > len(str(_LONGEST_FIELD))
-            or int(width or 0) > _LONGEST_FIELD
-        ):
-            refuse(f"formats a value to more than {_LONGEST_FIELD:,} characters")
 
 
 def _length(value: Any) -> int:

@@ -1,17 +1,27 @@
-"""What stands in front of DataFrames, columns and arrays in a template: they can only be read."""
+"""DataFrames, columns and arrays as a template sees them: read-only objects in front of each."""
 
 from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llm_magics._util.table_text import format_table, is_table, summarize_table
 from llm_magics.errors import TemplateError
+from llm_magics.sandbox.copies import (
+    NoDataError,
+    Row,
+    column_at,
+    column_names,
+    copied,
+    list_values,
+    refuse_growth,
+    refuse_repeated,
+)
 
 # Cells that one call may turn into text or lists.
-_MOST_CELLS = 1_000_000
+_MAX_CELLS = 1_000_000
 _KINDS = {
     "pandas": ("DataFrame", "Series", "Index"),
     "polars": ("DataFrame", "Series"),
@@ -39,11 +49,9 @@ def raw(value: Any) -> Any:
 
 
 def _seen(value: Any) -> Any:
-    from llm_magics.sandbox.copies import _NoDataError, copied
-
     try:
-        return copied(value)
-    except _NoDataError as error:
+        return copied(value, facade)
+    except NoDataError as error:
         msg = f"The table holds a {error}."
         raise TemplateError(msg, hint="A prompt file sees texts, numbers and lists.") from None
 
@@ -52,13 +60,13 @@ def _key(key: Any) -> Any:
     """Return a key for the library: plain values alone, for it would call a function."""
     if isinstance(key, Column):
         if not key.dtype.lower().startswith("bool"):
-            _refuse_repeated(key._list())
+            refuse_repeated(key._list())
         return key._raw
     if isinstance(key, slice):
         return slice(_key(key.start), _key(key.stop), _key(key.step))
     if isinstance(key, list):
         if not all(isinstance(part, bool) for part in key):
-            _refuse_repeated(key)
+            refuse_repeated(key)
         return [_key(part) for part in key]
     if isinstance(key, tuple):
         return tuple(_key(part) for part in key)
@@ -66,28 +74,6 @@ def _key(key: Any) -> Any:
         return key
     msg = f"A table cannot be read by a {type(key).__name__}."
     raise TemplateError(msg, hint='Use the name of a column: {{ df["name"] }}.')
-
-
-def _refuse_repeated(names: list[Any]) -> None:
-    """A part of a table is no larger than the table."""
-    try:
-        is_repeated = len(set(names)) < len(names)
-    except TypeError:  # lists within the list
-        is_repeated = True
-    if is_repeated:
-        msg = "A table is read by a list that has the same name or row twice, or lists in it."
-        raise TemplateError(msg, hint='Name each once: {{ df[["name", "stars"]] }}.')
-
-
-def _refuse_growth(one: Any, other: Any) -> None:
-    """Columns are joined by their labels, arrays by their shapes: many to many takes all memory."""
-    if hasattr(one, "index") and hasattr(other, "index"):
-        if one.index.is_unique or other.index.is_unique or one.index.equals(other.index):
-            return
-    elif getattr(one, "ndim", 1) == getattr(other, "ndim", 1) == 1 or one.shape == other.shape:
-        return
-    msg = "Two columns with repeated labels, or two arrays of different shapes, are put together."
-    raise TemplateError(msg, hint="Do it in a cell, and show the result.")
 
 
 class Facade:
@@ -183,17 +169,19 @@ class Facade:
         return _seen(self._raw.iloc[rows] if has_places else self._raw[rows])
 
     def _bounded(self) -> Any:
-        if self.size > _MOST_CELLS:
+        if self.size > _MAX_CELLS:
             msg = f"A table of {self.size:,} values is too large to be written out."
             raise TemplateError(msg, hint="Take a part of it: {{ df.head(20) }}.")
         return self._raw
 
     def _list(self) -> list[Any]:
-        return [_seen(value) for value in _listed(self._bounded())]
+        return [_seen(value) for value in list_values(self._bounded())]
 
     def _rows(self) -> list[Any]:
-        names = list(_names(self._raw))
-        columns = [_listed(_column(self._bounded(), place)) for place in range(len(names))]
+        names = list(column_names(self._raw))
+        columns = [
+            list_values(column_at(self._bounded(), position)) for position in range(len(names))
+        ]
         return [[_seen(value) for value in row] for row in zip(*columns, strict=True)]
 
 
@@ -202,23 +190,23 @@ class Table(Facade):
 
     def __getattr__(self, name: str) -> Any:
         """Return a column by its name: ``{{ df.stars }}``."""
-        if name.startswith("_") or name not in _names(self._raw):
+        if name.startswith("_") or name not in column_names(self._raw):
             raise AttributeError(name)
         return _seen(self._raw[name])
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the names of the columns; over the columns as polars and pyarrow do."""
-        for name in _names(self._raw):
+        for name in column_names(self._raw):
             yield name if self._library == "pandas" else _seen(self._raw[name])
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a column."""
-        return name in list(_names(self._raw))
+        return name in list(column_names(self._raw))
 
     @property
     def columns(self) -> list[Any]:
         """The names of the columns; the columns themselves as pyarrow does."""
-        return [_seen(name) for name in _names(self._raw)]
+        return [_seen(name) for name in column_names(self._raw)]
 
     @property
     def dtypes(self) -> dict[Any, str]:
@@ -232,8 +220,8 @@ class Table(Facade):
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Yield each column with its name."""
-        for place, name in enumerate(self.columns):
-            yield name, _seen(_column(self._raw, place))
+        for position, name in enumerate(self.columns):
+            yield name, _seen(column_at(self._raw, position))
 
     def itertuples(self, index: bool = True) -> Iterator[Row]:
         """Yield the rows, with the label of each unless ``index`` is false (pandas)."""
@@ -326,7 +314,7 @@ class Table(Facade):
         elif self._library == "polars":
             records = frame.iter_rows()
         else:
-            records = zip(*(_listed(each) for each in frame.columns), strict=True)
+            records = zip(*(list_values(each) for each in frame.columns), strict=True)
         for label, record in zip(labels, records, strict=False):
             yield _seen(label), Row(names, [_seen(value) for value in record])
 
@@ -387,7 +375,7 @@ class Column(Facade):
         if not isinstance(other, Column | str | int | float) and not hasattr(other, "isoformat"):
             return NotImplemented
         if isinstance(other, Column):
-            _refuse_growth(self._raw, other._raw)
+            refuse_growth(self._raw, other._raw)
         return _seen(how(self._raw, raw(other)))
 
     def _reckoned(self, how: Callable[[Any, Any], Any], other: Any) -> Any:
@@ -429,58 +417,6 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod"):
     setattr(Column, f"__{_name}__", _operator(_name, "_reckoned"))
 
 
-class Row:
-    """A row: its values by position, and by the names of the columns."""
-
-    def __init__(self, names: Sequence[Any], values: Sequence[Any]) -> None:
-        self._names = list(names)
-        self._values = list(values)
-
-    def __len__(self) -> int:
-        """Return the number of values."""
-        return len(self._values)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Iterate over the values."""
-        return iter(self._values)
-
-    def __str__(self) -> str:
-        """Return the values by their names."""
-        return str(self.to_dict())
-
-    __repr__ = __str__
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return the value at a position, or of a column."""
-        if key in self._names:
-            return self._values[self._names.index(key)]
-        if isinstance(key, int | slice):
-            return self._values[key]
-        raise KeyError(key)
-
-    def __getattr__(self, name: str) -> Any:
-        """Return the value of a column."""
-        if name.startswith("_") or name not in self._names:
-            raise AttributeError(name)
-        return self[name]
-
-    def keys(self) -> list[Any]:
-        """Return the names of the columns."""
-        return list(self._names)
-
-    def values(self) -> list[Any]:
-        """Return the values."""
-        return list(self._values)
-
-    def items(self) -> list[tuple[Any, Any]]:
-        """Return the values with their names."""
-        return list(zip(self._names, self._values, strict=True))
-
-    def to_dict(self) -> dict[Any, Any]:
-        """Return the values by their names."""
-        return dict(self.items())
-
-
 class Places:
     """``df.loc`` and ``df.iloc``, to read by."""
 
@@ -495,22 +431,6 @@ class Places:
             raise KeyError(key) from error
 
 
-def _names(frame: Any) -> Any:
-    return frame.schema.names if type(frame).__module__.startswith("pyarrow") else frame.columns
-
-
-def _column(frame: Any, place: int) -> Any:
-    if hasattr(frame, "iloc"):
-        return frame.iloc[:, place]
-    return frame.column(place) if hasattr(frame, "column") else frame.to_series(place)
-
-
-def _listed(column: Any) -> list[Any]:
-    has_own = hasattr(column, "to_pylist")  # of pyarrow
-    values: list[Any] = column.to_pylist() if has_own else column.to_list() if hasattr(column, "to_list") else column.tolist()  # fmt: skip
-    return values
-
-
 def _listed_seen(values: Any) -> list[Any]:
     has_list = any(hasattr(values, name) for name in ("to_pylist", "to_list", "tolist"))
-    return [_seen(value) for value in (_listed(values) if has_list else values)]
+    return [_seen(value) for value in (list_values(values) if has_list else values)]

@@ -22,7 +22,7 @@ import openai
 
 import llm_magics as lm
 from llm_magics.runtime.session import session
-from llm_magics.runtime.storage.vector_store import keys_of
+from llm_magics.runtime.storage.vector_store import hash_texts
 from tests.benchmarks.embed_server import BASE_S, ROW_S
 from tests.benchmarks.rounds import best_of
 
@@ -91,7 +91,7 @@ def cached_rows_per_s(folder: Path) -> float:
     assert store is not None
     for start in range(1, MANY, 10_000):
         part = rows[start : start + 10_000]
-        store.put(keys_of(part), np.ones((len(part), 64), np.float32))
+        store.put(hash_texts(part), np.ones((len(part), 64), np.float32))
     best = 0.0
     for _ in range(3):
         began = time.perf_counter()

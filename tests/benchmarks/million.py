@@ -13,7 +13,7 @@ import numpy as np
 
 import llm_magics as lm
 from llm_magics.http import Transport
-from llm_magics.runtime.storage.vector_store import keys_of
+from llm_magics.runtime.storage.vector_store import hash_texts
 
 ROWS, UNIQUE, BATCH, WIDTH = 1_000_000, 100_000, 256, 384
 
@@ -60,7 +60,7 @@ def kept_rows_per_s() -> float:
         assert store is not None
         for start in range(1, ROWS, 50_000):
             part = texts[start : start + 50_000]
-            store.put(keys_of(part), np.ones((len(part), WIDTH), np.float32))
+            store.put(hash_texts(part), np.ones((len(part), WIDTH), np.float32))
         best = 0.0
         for _ in range(2):
             began = time.perf_counter()

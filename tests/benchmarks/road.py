@@ -22,9 +22,9 @@ from llm_magics import ChatMessage, ModelParameters
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import StreamInterrupted
 from llm_magics.runtime.session import session
-from llm_magics.runtime.storage.answer_cache import Cache, _sealed
-from llm_magics.runtime.storage.recordings import Tape
-from llm_magics.runtime.storage.serialization import chat_request, key_of
+from llm_magics.runtime.storage.answer_cache import Cache, _seal
+from llm_magics.runtime.storage.recordings import Recording
+from llm_magics.runtime.storage.serialization import chat_request, digest_request
 from tests.benchmarks.rounds import best_of
 from tests.benchmarks.stream_server import CHUNKS, SLOWLY
 from tests.benchmarks.streaming import ask_the_server
@@ -112,16 +112,16 @@ def look_up_s(entries: int, folder: Path) -> dict[str, float]:
     drawn = ((draw.randbytes(32), draw.randbytes(600)) for _ in range(entries))
     connection.executemany(
         "INSERT INTO kept VALUES (?, ?, 720, ?)",
-        ((key, now, _sealed(key, value)) for key, value in drawn),
+        ((key, now, _seal(key, value)) for key, value in drawn),
     )
     keys = [row[0] for row in connection.execute(
         "SELECT key FROM kept WHERE rowid % ? = 0 LIMIT 1000", (max(1, entries // 1000),)
     )]  # fmt: skip
     requests = [chat_request("m", [ChatMessage("user", str(n))], ModelParameters()) for n in range(1000)]  # fmt: skip
-    tape = Tape(folder / f"{entries}.jsonl", records=True)
+    tape = Recording(folder / f"{entries}.jsonl", records=True)
     answer = {"answer": {"chunks": [[0.1, "hi"]]}}
     tape._entries = {f"{number:024x}": answer for number in range(entries)}
-    tape._entries |= {key_of(request): answer for request in requests}
+    tape._entries |= {digest_request(request): answer for request in requests}
     return {
         "cache": _median(keys, cache.get),
         "recording": _median(requests, tape.find),

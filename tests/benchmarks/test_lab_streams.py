@@ -111,7 +111,7 @@ TELL = """
     window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code: `
 import json
 from llm_magics.runtime.session import session
-told = [ans.finish_reason, len(ans.text), len(session.threads.before("main", "", "")[-1].content)]
+told = [ans.finish_reason, len(ans.text), len(session.conversations.before("main", "", "")[-1].content)]
 open("told.json", "w").write(json.dumps(told))
     `}).done.then(() => 1)
 """

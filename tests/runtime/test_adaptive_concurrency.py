@@ -17,7 +17,7 @@ import llm_magics as lm
 from llm_magics._async.concurrency import run_bounded
 from llm_magics.progress import Progress
 from llm_magics.runtime.batch import BatchCall
-from llm_magics.runtime.embedding.results import Speed, SpeedMeter
+from llm_magics.runtime.embedding.results import Throughput, ThroughputMeter
 from llm_magics.runtime.policies.rate_limit import AdaptiveSemaphore, ConcurrencyTuner
 from llm_magics.runtime.prompts.prompt import Prompt
 from tests.support import virtual_time
@@ -86,7 +86,7 @@ class Climb:
 
     def __init__(self, tuner: ConcurrencyTuner, rate: Callable[[int], float]) -> None:
         self.tuner = tuner
-        self.meter = SpeedMeter(lambda: asyncio.get_running_loop().time())
+        self.meter = ThroughputMeter(lambda: asyncio.get_running_loop().time())
         self._server = SharedServer(rate)
 
     async def walk(self, count: int) -> None:
@@ -98,7 +98,7 @@ class Climb:
         started_at = self.tuner.started()
         await self._server.serve()
         self.tuner.finished(started_at, 100)
-        self.meter.landed(100, self.tuner.running)
+        self.meter.record(100, self.tuner.running)
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_a_service_that_is_far_away_is_asked_more_at_once() -> None:
 
 def test_whose_limit_it_was_is_told() -> None:
     """The server's, or this process's own where it had no time left."""
-    assert str(Speed(930.0, 1000.0, 8, 0.3)) == (
+    assert str(Throughput(930.0, 1000.0, 8, 0.3)) == (
         "930 rows/s, 93% of the server's limit (8 requests at once)"
     )
-    assert "this notebook's own limit" in str(Speed(930.0, 1000.0, 8, 0.99))
+    assert "this notebook's own limit" in str(Throughput(930.0, 1000.0, 8, 0.99))
 
 
 def test_what_was_there_before_is_no_speed() -> None:

@@ -91,8 +91,8 @@ def test_a_token_bucket_is_waited_for(names: Callable[[float], float | None]) ->
     server = TokenBucketServer(1500, 600, names)
     call = embedding(SimulatedProvider(server))
     told, seconds = virtual_time.run(walked(call))
-    assert call.landed.count(1) == len(TEXTS)
-    assert not call.landed.errors
+    assert call.results.count(1) == len(TEXTS)
+    assert not call.results.errors
     at_least_s = (len(TEXTS) - 1500) / 600
     assert seconds < 2.5 * at_least_s
     assert len(server.refusals) <= 60
@@ -111,7 +111,7 @@ def test_all_calls_share_one_pause() -> None:
         rows = BatchCall(shared, [Prompt(f"row {n}", "lab/m") for n in range(100)])
         chats = [ChatCall(shared, Prompt(f"chat {n}", "lab/m")) for n in range(20)]
         await asyncio.gather(*(walked(each) for each in (texts, rows, *chats)))
-        assert texts.landed.count(1) == 600
+        assert texts.results.count(1) == 600
         assert not rows.errors
         assert all(each.response().text == "said" for each in chats)
 
@@ -225,7 +225,7 @@ def test_an_outage_ends_an_embedding(error: Callable[[], ProviderError]) -> None
         virtual_time.run(walked(call))
     assert f"{server.rows:,} of 6,000 texts are embedded" in str(caught.value.hint)
     assert server.failures <= 10 + 64
-    assert not call.landed.errors
+    assert not call.results.errors
 
 
 def test_failures_now_and_then_end_nothing() -> None:
@@ -262,8 +262,8 @@ def test_texts_that_a_server_stumbles_over_are_found(bad: set[int]) -> None:
 
     call = embedding(SimulatedProvider(stumble), TEXTS[:2000])
     virtual_time.run(walked(call))
-    assert set(call.landed.errors) == bad
-    assert call.landed.count(1) == 2000 - len(bad)
+    assert set(call.results.errors) == bad
+    assert call.results.count(1) == 2000 - len(bad)
 
 
 def test_waiting_for_a_retry_ends_with_the_batch() -> None:

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, errors
-from llm_magics.runtime.prompts.conversations import Threads, Turn
+from llm_magics.runtime.prompts.conversations import Conversations, Turn
 from llm_magics.runtime.session import session
 from tests.support.kernels import Kernel
 from tests.support.servers import servers
@@ -30,7 +30,7 @@ def test_running_a_cell_again_replaces_its_turns_and_what_came_after(
     steps: list[tuple[str, int]],
 ) -> None:
     """No cell has turns of two runs; those of one run stand beside each other."""
-    threads = Threads()
+    threads = Conversations()
     expected: list[tuple[str, int, str]] = []
     for number, (cell, run) in enumerate(steps):
         for place, (other, of_run, _) in enumerate(expected):
@@ -49,7 +49,7 @@ def test_running_a_cell_again_replaces_its_turns_and_what_came_after(
 
 def test_turns_that_are_asked_at_once_are_all_kept() -> None:
     """Whichever ends first, in this run of the cell and in the next."""
-    threads = Threads()
+    threads = Conversations()
     for run, order in (("1", "BA"), ("2", "AB")):
         for name in order:
             threads.add("t", turn("c", run, f"{name}{run}"))
@@ -58,7 +58,7 @@ def test_turns_that_are_asked_at_once_are_all_kept() -> None:
 
 def test_what_broke_off_takes_nothing_with_it() -> None:
     """A turn that others hang on stays until a whole one takes its place."""
-    threads = Threads()
+    threads = Conversations()
     for cell in "abc":
         threads.add("t", turn(cell, "1", cell))
     threads.add("t", turn("a", "2", "half", is_whole=False))
@@ -124,7 +124,7 @@ def test_several_turns_of_one_cell(shell: InteractiveShell) -> None:
     loop = "import llm_magics as lm\nfor i in range(3): lm.ask(str(i), thread='t')"
     for _ in range(2):
         shell.run_cell(loop, cell_id="c1")
-        asked = [message.content for message in session.threads.before("t")][::2]
+        asked = [message.content for message in session.conversations.before("t")][::2]
         assert asked == ["before", "0", "1", "2"]
 
 
@@ -133,7 +133,7 @@ def test_where_nobody_says_which_cell_it_is(shell: InteractiveShell) -> None:
     lm.config.model = "echo/echo"
     for text in ("a", "b", "b", "a"):
         shell.run_cell(f"%%llm --thread\n{text}")
-    assert [message.content for message in session.threads.before("main")][::2] == ["a"]
+    assert [message.content for message in session.conversations.before("main")][::2] == ["a"]
 
 
 def test_an_answer_that_fails_leaves_the_turn_as_it_was() -> None:
@@ -150,10 +150,10 @@ def test_an_answer_that_fails_leaves_the_turn_as_it_was() -> None:
         lm.ask("one", model="one/m", thread="t")
         with pytest.raises(errors.ProviderError):
             lm.ask("two", model="one/m", thread="t")
-        assert [m.content for m in session.threads.before("t")] == ["one", "good"]
+        assert [m.content for m in session.conversations.before("t")] == ["one", "good"]
         with pytest.raises(errors.StreamInterrupted):
             lm.ask("three", model="one/m", thread="t")
-    frame = session.threads.frame()
+    frame = session.conversations.frame()
     assert frame.content.tolist()[2:] == ["three", "half "]
     assert frame.whole.tolist() == [True, True, False, False]
 
@@ -162,13 +162,13 @@ def test_a_name_with_a_slash_is_a_model(shell: InteractiveShell) -> None:
     """``--thread echo/lorem`` names no thread; two models have none together."""
     shell.run_cell_magic("llm", "-o ans --thread echo/lorem --max-tokens 3", "hi")
     assert shell.user_ns["ans"].model == "echo/lorem"
-    assert session.threads.names() == ["main"]
+    assert session.conversations.names() == ["main"]
     with pytest.raises(errors.UsageError, match="names several"):
         shell.run_cell_magic("llm", "echo/echo echo/lorem --thread", "hi")
     with pytest.raises(errors.UsageError, match='no thread "mian"'):
         shell.run_line_magic("llm", "threads mian")
     shell.run_line_magic("llm", "threads clear main")
-    assert session.threads.names() == []
+    assert session.conversations.names() == []
 
 
 def test_two_cells_of_the_same_words_where_nobody_watches(kernel: Kernel) -> None:
@@ -202,7 +202,7 @@ def test_a_cell_that_leaves_a_thread_takes_its_turn_with_it(
     lm.config.model = "echo/echo"
 
     def said(thread: str = "main") -> list[str]:
-        return [message.content for message in session.threads.before(thread)][::2]
+        return [message.content for message in session.conversations.before(thread)][::2]
 
     for cell in "abc":
         shell.run_cell(f"%%llm --thread\n{cell}", cell_id=cell)

@@ -21,13 +21,13 @@ from llm_magics import errors
 from llm_magics.parameters import ModelParameters
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage import recordings
-from llm_magics.runtime.storage.recordings import Tape
+from llm_magics.runtime.storage.recordings import Recording
 from llm_magics.runtime.storage.serialization import (
     Request,
     chat_request,
-    chunks_of,
-    key_of,
-    told_by,
+    decode_answer,
+    digest_request,
+    encode_answer,
 )
 from llm_magics.types import ChatMessage, StreamChunk
 from tests.support.nested import plain_environment
@@ -48,14 +48,14 @@ def request(text: str) -> Request:
 
 def answer(text: str) -> dict[str, object]:
     """An answer as it is recorded."""
-    return told_by([StreamChunk(text, elapsed_s=0.1), StreamChunk(finish_reason="stop")])
+    return encode_answer([StreamChunk(text, elapsed_s=0.1), StreamChunk(finish_reason="stop")])
 
 
-def texts_in(tape: Tape, prompts: list[str]) -> list[str | None]:
+def texts_in(tape: Recording, prompts: list[str]) -> list[str | None]:
     """What is played for each of ``prompts``."""
     found = [tape.find(request(prompt)) for prompt in prompts]
     return [
-        None if told is None else "".join(chunk.text for chunk in chunks_of(told))
+        None if told is None else "".join(chunk.text for chunk in decode_answer(told))
         for told in found
     ]
 
@@ -68,14 +68,14 @@ def test_any_text_survives_recording(answers: dict[str, str], appends: bool) -> 
         if appends:
             patch.setattr(recordings, "_REWRITTEN_BYTES", 1)
         file = Path(folder) / FILE
-        tape = Tape(file, records=True)
+        tape = Recording(file, records=True)
         for prompt, text in answers.items():
             tape.keep(request(prompt), answer(text))
         told = file.read_text("utf-8")
         assert len(told.splitlines()) == told.count("\n") == len(answers)
-        assert texts_in(Tape(file), list(answers)) == list(answers.values())
+        assert texts_in(Recording(file), list(answers)) == list(answers.values())
         tape.tidy()
-        assert texts_in(Tape(file), list(answers)) == list(answers.values())
+        assert texts_in(Recording(file), list(answers)) == list(answers.values())
 
 
 @pytest.mark.parametrize("end", sorted(ENDS))
@@ -100,13 +100,13 @@ from llm_magics.runtime.session import session
 from llm_magics.runtime.storage import recordings
 recordings._REWRITTEN_BYTES = int(sys.argv[2])
 lm.config.model, lm.config.record = "echo/echo", "tape.jsonl"
-session.tape
+session.recording
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(40):
     lm.ask(f"{sys.argv[1]} {number}")
 lm.config.record = None
-session.tape
+session.recording
 """
 
 
@@ -147,7 +147,7 @@ def test_many_threads_record_into_one_file(tmp_path: Path) -> None:
     """Each with a recording of its own, as kernels have."""
 
     def record(name: str) -> None:
-        tape = Tape(tmp_path / FILE, records=True)
+        tape = Recording(tmp_path / FILE, records=True)
         for number in range(15):
             tape.keep(request(f"{name} {number}"), answer("a"))
         tape.tidy()
@@ -157,7 +157,7 @@ def test_many_threads_record_into_one_file(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    tape = Tape(tmp_path / FILE)
+    tape = Recording(tmp_path / FILE)
     prompts = [f"{name} {number}" for name in range(5) for number in range(15)]
     assert texts_in(tape, prompts) == ["a"] * 75
 
@@ -177,14 +177,14 @@ with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     for number in range(4):
         assert lm.ask(f"answer {{number}} " * 20).text.startswith("answer")
-    assert session.tape.find is not None
+    assert session.recording.find is not None
 print([str(each.message) for each in said])
 text = open("tape.jsonl").read()
 assert text.endswith("\\n") and text.count("\\n") == 1, text
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 {last}
 lm.config.record = None
-session.tape
+session.recording
 """
 
 
@@ -206,7 +206,7 @@ def test_a_full_disk_loses_no_answer(tmp_path: Path, rewritten: int, last: str) 
 
 def recorded(*prompts: str) -> bytes:
     """A file with answers to ``prompts``; what is in it."""
-    tape = Tape(FILE, records=True)
+    tape = Recording(FILE, records=True)
     tape.keep_all([(request(prompt), answer(f"to {prompt}")) for prompt in prompts])
     return FILE.read_bytes()
 
@@ -217,7 +217,7 @@ def test_a_torn_last_line_is_set_aside(data: st.DataObject) -> None:
     """Wherever it was cut: the others are played, and what is recorded next is whole."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
-        tape = Tape(file, records=True)
+        tape = Recording(file, records=True)
         prompts = ["a", "b", "c"]
         tape.keep_all([(request(prompt), answer(f"to {prompt}")) for prompt in prompts])
         told = file.read_bytes()
@@ -226,7 +226,7 @@ def test_a_torn_last_line_is_set_aside(data: st.DataObject) -> None:
         file.write_bytes(told[:cut])
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            again = Tape(file, records=True)
+            again = Recording(file, records=True)
         is_whole = cut in (last, len(told) - 1)
         assert len(said) == (not is_whole)
         played = [text for text in texts_in(again, prompts) if text]
@@ -236,7 +236,7 @@ def test_a_torn_last_line_is_set_aside(data: st.DataObject) -> None:
         assert beside.exists() == (not is_whole)
         if not is_whole:
             assert beside.read_bytes().strip() == told[last:cut].strip()
-        assert texts_in(Tape(file), ["new"]) == ["to new"]
+        assert texts_in(Recording(file), ["new"]) == ["to new"]
 
 
 def test_marks_of_a_merge_are_left_out() -> None:
@@ -244,10 +244,10 @@ def test_marks_of_a_merge_are_left_out() -> None:
     one, two = recorded("a", "b").split(b"\n")[:-1]
     FILE.write_bytes(b"\n".join([b"<<<<<<< ours", one, b"=======", two, b">>>>>>> theirs", b""]))
     with pytest.warns(UserWarning, match=r"lines 1, 3, 5 cannot be read"):
-        tape = Tape(FILE, records=True)
+        tape = Recording(FILE, records=True)
     assert texts_in(tape, ["a", "b"]) == ["to a", "to b"]
     tape.keep(request("c"), answer("to c"))
-    assert texts_in(Tape(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
+    assert texts_in(Recording(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
     assert Path("tape.jsonl.damaged").read_text() == "<<<<<<< ours\n=======\n>>>>>>> theirs\n"
 
 
@@ -257,13 +257,13 @@ def test_another_file_is_not_taken_for_a_recording(text: str) -> None:
     FILE.write_text(text)
     for records in (False, True):
         with pytest.raises(errors.ConfigurationError, match="line 1"):
-            Tape(FILE, records=records)
+            Recording(FILE, records=records)
     assert FILE.read_text() == text
 
 
 def test_a_file_that_became_another_meanwhile_is_not_overwritten() -> None:
     """The answer is returned, and a warning says that it was not recorded."""
-    tape = Tape(FILE, records=True)
+    tape = Recording(FILE, records=True)
     tape.keep(request("a"), answer("to a"))
     FILE.write_text("# My notes\n")
     with pytest.warns(UserWarning, match="were not recorded"):
@@ -271,15 +271,15 @@ def test_a_file_that_became_another_meanwhile_is_not_overwritten() -> None:
     assert FILE.read_text() == "# My notes\n"
     FILE.unlink()
     tape.keep(request("c"), answer("to c"))
-    assert texts_in(Tape(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
+    assert texts_in(Recording(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
 
 
 @pytest.mark.parametrize("chunks", [3, [["x", "a"]], [[0, 5]], [[0]]])
 def test_an_answer_that_cannot_be_played_is_a_miss(chunks: object) -> None:
     """With a warning, and not a raw exception."""
-    told = {"key": key_of(request("a")), "request": request("a")}
+    told = {"key": digest_request(request("a")), "request": request("a")}
     FILE.write_text(json.dumps({**told, "answer": {"chunks": chunks}}) + "\n")
-    tape = Tape(FILE, strict=True)
+    tape = Recording(FILE, strict=True)
     with (
         pytest.warns(UserWarning, match="cannot be read"),
         pytest.raises(errors.ReplayMissError),
@@ -290,7 +290,7 @@ def test_an_answer_that_cannot_be_played_is_a_miss(chunks: object) -> None:
 def test_a_file_with_ends_of_lines_of_windows() -> None:
     """As git may check it out."""
     FILE.write_bytes(b"\xef\xbb\xbf" + recorded("a", "b").replace(b"\n", b"\r\n"))
-    assert texts_in(Tape(FILE), ["a", "b"]) == ["to a", "to b"]
+    assert texts_in(Recording(FILE), ["a", "b"]) == ["to a", "to b"]
 
 
 def test_recorded_vectors_that_cannot_be_read_are_asked_for() -> None:
@@ -298,7 +298,7 @@ def test_recorded_vectors_that_cannot_be_read_are_asked_for() -> None:
     lm.config.record, lm.config.vectors = FILE, "off"
     live = lm.embed(["a"], model="echo/echo")
     lm.config.record = None
-    assert session.tape is None
+    assert session.recording is None
     entry = json.loads(FILE.read_text())
     for vector in ("!!", "", 5, None):
         entry["answer"]["vector"] = vector
@@ -307,7 +307,7 @@ def test_recorded_vectors_that_cannot_be_read_are_asked_for() -> None:
         with pytest.warns(UserWarning, match="cannot be read"):
             assert (lm.embed(["a"], model="echo/echo") == live).all()
         lm.config.replay = None
-        assert session.tape is None
+        assert session.recording is None
 
 
 def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +318,7 @@ def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPat
         yield False
 
     monkeypatch.setattr(recordings, "locked", no_lock)
-    tapes = [Tape(FILE, records=True) for _ in range(2)]
+    tapes = [Recording(FILE, records=True) for _ in range(2)]
     prompts = [f"prompt {number}" for number in range(12)]
     for number, prompt in enumerate(prompts):
         tapes[number % 2].keep(request(prompt), answer("a"))
@@ -326,7 +326,7 @@ def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPat
     for tape in tapes:
         tape.tidy()
     assert FILE.read_text().count("\n") == 12
-    assert texts_in(Tape(FILE), prompts) == ["a"] * 12
+    assert texts_in(Recording(FILE), prompts) == ["a"] * 12
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="there are no devices")
@@ -334,5 +334,5 @@ def test_a_device_is_not_replaced_by_a_recording() -> None:
     """Nor is a folder."""
     for path in ("/dev/null", "."):
         with pytest.raises(errors.ConfigurationError, match="Nothing can be recorded"):
-            Tape(Path(path), records=True)
+            Recording(Path(path), records=True)
     assert Path("/dev/null").is_char_device()

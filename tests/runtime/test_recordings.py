@@ -18,14 +18,14 @@ from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.attachments import Image
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage import recordings
-from llm_magics.runtime.storage.recordings import Tape
+from llm_magics.runtime.storage.recordings import Recording
 from llm_magics.runtime.storage.serialization import (
     chat_request,
-    chunks_of,
-    key_of,
-    packed,
-    told_by,
-    unpacked,
+    decode_answer,
+    decode_vector,
+    digest_request,
+    encode_answer,
+    encode_vector,
 )
 from llm_magics.types import ModelResponse, StreamChunk, ToolCall, Usage
 from tests.support.fake_openai import FakeOpenAI
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_said_to_be_one() -> None:
     text = FILE.read_text()
     FILE.write_text(f"{text}<<<<<<< HEAD\n")
     with pytest.warns(UserWarning, match="line 5 cannot be read"):
-        tape = Tape(FILE)
+        tape = Recording(FILE)
     assert len(tape._entries) == 4
     assert FILE.read_text().startswith(text)
 
@@ -179,8 +179,8 @@ def test_an_answer_comes_back_as_it_was(pieces: list[tuple[str, str]], used: int
     chunks = [StreamChunk(text, thought, n / 10) for n, (text, thought) in enumerate(pieces)]
     call = ToolCall("c", "f", '{"x": 1}')
     last = StreamChunk(finish_reason="stop", usage=Usage(used, 2), tool_calls=(call,))
-    told = json.loads(json.dumps(told_by([*chunks, last])))
-    before, after = ModelResponse.of([*chunks, last]), ModelResponse.of(chunks_of(told))
+    told = json.loads(json.dumps(encode_answer([*chunks, last])))
+    before, after = ModelResponse.of([*chunks, last]), ModelResponse.of(decode_answer(told))
     for name in ("text", "reasoning", "usage", "finish_reason", "tool_calls"):
         assert getattr(before, name) == getattr(after, name)
 
@@ -188,7 +188,7 @@ def test_an_answer_comes_back_as_it_was(pieces: list[tuple[str, str]], used: int
 @given(st.lists(st.floats(width=32, allow_nan=False)))
 def test_a_vector_comes_back_as_it_was(vector: list[float]) -> None:
     """Every bit of its float32 numbers."""
-    assert unpacked(packed(vector)) == vector
+    assert decode_vector(encode_vector(vector)) == vector
 
 
 def test_a_key_is_of_all_that_decides_the_answer() -> None:
@@ -197,17 +197,23 @@ def test_a_key_is_of_all_that_decides_the_answer() -> None:
     hi = ChatMessage("user", "hi")
     seen = ChatMessage("user", "hi", images=(Image(b"\x89PNG\r\n\x1a\n1"),))
     keys = {
-        key_of(chat_request("m", [hi], plain)),
-        key_of(chat_request("n", [hi], plain)),
-        key_of(chat_request("m", [seen], plain)),
-        key_of(chat_request("m", [hi], ModelParameters(max_tokens=3, schema={"type": "object"}))),
-        key_of(chat_request("m", [hi], ModelParameters(max_tokens=3, extra_body={"top_k": 1}))),
+        digest_request(chat_request("m", [hi], plain)),
+        digest_request(chat_request("n", [hi], plain)),
+        digest_request(chat_request("m", [seen], plain)),
+        digest_request(
+            chat_request("m", [hi], ModelParameters(max_tokens=3, schema={"type": "object"}))
+        ),
+        digest_request(
+            chat_request("m", [hi], ModelParameters(max_tokens=3, extra_body={"top_k": 1}))
+        ),
     }
     assert len(keys) == 5
     cell, python = (ModelParameters(temperature=number, max_tokens=3) for number in (0.0, 0))
-    assert key_of(chat_request("m", [hi], cell)) == key_of(chat_request("m", [hi], python))
+    assert digest_request(chat_request("m", [hi], cell)) == digest_request(
+        chat_request("m", [hi], python)
+    )
     header = ModelParameters(max_tokens=3, extra_headers={"X": "y"}, stream=True)
-    assert key_of(chat_request("m", [hi], header)) in keys
+    assert digest_request(chat_request("m", [hi], header)) in keys
 
 
 @pytest.mark.parametrize("file", ["../outside.jsonl", "/tmp/outside.jsonl", "~/outside.jsonl"])
@@ -266,7 +272,7 @@ def test_a_long_recording_grows_line_by_line(monkeypatch: pytest.MonkeyPatch) ->
     keys = [json.loads(line)["key"] for line in lines]
     assert keys != sorted(keys)
     lm.config.record = None
-    assert session.tape is None
+    assert session.recording is None
     assert FILE.read_text().splitlines() == [
         line for _, line in sorted(zip(keys, lines, strict=True))
     ]

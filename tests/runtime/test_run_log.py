@@ -75,9 +75,9 @@ def test_an_estimate_reads_no_run_again(monkeypatch: pytest.MonkeyPatch) -> None
         times = {"output_tokens": number, "e2e_s": float(number), "tokens_per_s": float(number)}
         log.add(Run(**{**empty, **told, **times}))
     monkeypatch.setattr(log, "_runs", None)
-    assert (log.longest_answer("p", "m0"), log.longest_answer("p", "m1")) == (298, 299)
-    assert log.longest_answer("p", "other") == 0
-    assert log.usual_seconds("p", "m0") == 279  # the median of the last twenty
-    assert log.usual_seconds("p", "m1") == 278  # the last of it was given before
-    assert log.usual_seconds("p", "other") is None
+    assert (log.longest_output("p", "m0"), log.longest_output("p", "m1")) == (298, 299)
+    assert log.longest_output("p", "other") == 0
+    assert log.median_seconds("p", "m0") == 279  # the median of the last twenty
+    assert log.median_seconds("p", "m1") == 278  # the last of it was given before
+    assert log.median_seconds("p", "other") is None
     assert log.speeds() == {"p/m0": 279, "p/m1": 278}

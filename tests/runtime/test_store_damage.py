@@ -29,7 +29,12 @@ from llm_magics.providers import create_provider
 from llm_magics.providers.identity import remove_credential_headers, settings_digest
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.answer_cache import Cache
-from llm_magics.runtime.storage.vector_store import VectorStore, forget_all, keys_of, size_of
+from llm_magics.runtime.storage.vector_store import (
+    VectorStore,
+    clear_store,
+    hash_texts,
+    measure_store,
+)
 from tests.support.embedder import Embedder
 from tests.support.nested import plain_environment
 from tests.support.serving import serving
@@ -56,7 +61,7 @@ def found_in(folder: Path, texts: list[str], space: dict[str, Any] = SPACE) -> t
     """How many of ``texts`` are found by a new store, and how many warnings came; none is wrong."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        found, rows = VectorStore(folder, space).find(keys_of(texts))
+        found, rows = VectorStore(folder, space).find(hash_texts(texts))
     if found.any():
         np.testing.assert_array_equal(rows[found], rows_of(texts)[found])
     return int(found.sum()), len(said)
@@ -67,7 +72,7 @@ TEXTS = [f"text {n}" for n in range(40)]
 
 def test_every_flipped_byte_of_a_row_is_noticed(tmp_path: Path) -> None:
     """That row is dropped with one line of warning, and once; all others are found."""
-    VectorStore(tmp_path, SPACE).put(keys_of(TEXTS), rows_of(TEXTS))
+    VectorStore(tmp_path, SPACE).put(hash_texts(TEXTS), rows_of(TEXTS))
     draw = random.Random(1)
     (rows,) = files_of(tmp_path, ".rows")
     whole = rows.read_bytes()
@@ -83,7 +88,7 @@ def test_every_flipped_byte_of_a_row_is_noticed(tmp_path: Path) -> None:
         assert found_in(tmp_path, TEXTS) == (39, 1)
         assert found_in(tmp_path, TEXTS) == (39, 0)
         store = VectorStore(tmp_path, SPACE)
-        store.put(keys_of(TEXTS), rows_of(TEXTS))
+        store.put(hash_texts(TEXTS), rows_of(TEXTS))
         assert found_in(tmp_path, TEXTS) == (40, 0)
 
 
@@ -95,7 +100,7 @@ def test_whatever_happens_to_the_files_no_vector_is_wrong(data: st.DataObject) -
         folder = Path(name)
         store = VectorStore(folder, SPACE)
         for start in (0, 20):
-            store.put(keys_of(TEXTS[start : start + 20]), rows_of(TEXTS[start : start + 20]))
+            store.put(hash_texts(TEXTS[start : start + 20]), rows_of(TEXTS[start : start + 20]))
         for _ in range(data.draw(st.integers(1, 3))):
             path = data.draw(
                 st.sampled_from(files_of(folder, ".rows") + files_of(folder, ".keys"))
@@ -116,10 +121,10 @@ def test_whatever_happens_to_the_files_no_vector_is_wrong(data: st.DataObject) -
         found_in(folder, TEXTS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            store.put(keys_of(["new"]), rows_of(["new"]))
-            missing, _ = store.find(keys_of(TEXTS))
+            store.put(hash_texts(["new"]), rows_of(["new"]))
+            missing, _ = store.find(hash_texts(TEXTS))
             again = [text for text, there in zip(TEXTS, missing, strict=True) if not there]
-            store.put(keys_of(again), rows_of(again).reshape(-1, 5))
+            store.put(hash_texts(again), rows_of(again).reshape(-1, 5))
         count, _ = found_in(folder, [*TEXTS, "new"])
         assert count == 41
 
@@ -132,10 +137,10 @@ def test_files_that_changed_under_a_running_session_are_not_continued(
 ) -> None:
     """What it stores afterwards is found, and is right."""
     store = VectorStore(tmp_path, SPACE)
-    store.put(keys_of(TEXTS[:20]), rows_of(TEXTS[:20]))
+    store.put(hash_texts(TEXTS[:20]), rows_of(TEXTS[:20]))
     (rows,), (keys,) = files_of(tmp_path, ".rows"), files_of(tmp_path, ".keys")
     if what == "cleared":
-        forget_all(tmp_path)
+        clear_store(tmp_path)
     elif what == "rows cut":
         os.truncate(rows, 10 * 5 * 4)
     elif what == "keys cut":
@@ -152,8 +157,8 @@ def test_files_that_changed_under_a_running_session_are_not_continued(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for start in range(20, 40, 5):
-            store.put(keys_of(TEXTS[start : start + 5]), rows_of(TEXTS[start : start + 5]))
-        found, got = store.find(keys_of(TEXTS))
+            store.put(hash_texts(TEXTS[start : start + 5]), rows_of(TEXTS[start : start + 5]))
+        found, got = store.find(hash_texts(TEXTS))
     assert found[20:].all()
     np.testing.assert_array_equal(got[found], rows_of(TEXTS)[found])
     assert found_in(tmp_path, TEXTS[20:])[0] == 20
@@ -162,10 +167,10 @@ def test_files_that_changed_under_a_running_session_are_not_continued(
 CLEARER = """
 import sys
 from pathlib import Path
-from llm_magics.runtime.storage.vector_store import forget_all
+from llm_magics.runtime.storage.vector_store import clear_store
 print("ready", flush=True)
 while True:
-    forget_all(Path(sys.argv[1]))
+    clear_store(Path(sys.argv[1]))
 """
 
 
@@ -182,14 +187,14 @@ def test_clearing_in_another_kernel_while_vectors_are_added(tmp_path: Path) -> N
         texts = [f"text {n}" for n in range(600)]
         for start in range(0, 600, 10):
             some = texts[start : start + 10]
-            store.put(keys_of(some), rows_of(some))
+            store.put(hash_texts(some), rows_of(some))
             found_in(tmp_path, texts[: start + 10])
     finally:
         clearing.send_signal(signal.SIGKILL)
         clearing.communicate()
-    store.put(keys_of(texts), rows_of(texts))
+    store.put(hash_texts(texts), rows_of(texts))
     assert found_in(tmp_path, texts) == (600, 0)
-    forget_all(tmp_path)
+    clear_store(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,18 +230,18 @@ FULL = """
 import resource, signal, sys, warnings
 import numpy as np
 from pathlib import Path
-from llm_magics.runtime.storage.vector_store import VectorStore, keys_of
+from llm_magics.runtime.storage.vector_store import VectorStore, hash_texts
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = VectorStore(Path(sys.argv[1]), {"model": "m"})
-store.put(keys_of(["a"]), np.ones((1, 64), np.float32))
+store.put(hash_texts(["a"]), np.ones((1, 64), np.float32))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
     for n in range(3):
-        store.put(keys_of([f"b {n} {k}" for k in range(9)]), np.ones((9, 64), np.float32))
+        store.put(hash_texts([f"b {n} {k}" for k in range(9)]), np.ones((9, 64), np.float32))
 print([str(each.message) for each in said])
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-store.put(keys_of(["c"]), 3 * np.ones((1, 64), np.float32))
+store.put(hash_texts(["c"]), 3 * np.ones((1, 64), np.float32))
 """
 
 
@@ -247,7 +252,7 @@ def test_a_full_disk_costs_what_does_not_fit(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=plain_environment(), check=True, capture_output=True, text=True)  # fmt: skip
     assert done.stdout.count("cannot be kept") == 1
     texts = ["a", "c", *(f"b {n} {k}" for n in range(3) for k in range(9))]
-    found, rows = VectorStore(tmp_path, SPACE).find(keys_of(texts))
+    found, rows = VectorStore(tmp_path, SPACE).find(hash_texts(texts))
     assert found.tolist() == [True, True] + [False] * 27
     assert rows[:2, 0].tolist() == [1, 3]
 
@@ -268,7 +273,7 @@ def test_a_store_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
     identity = asyncio.run(lab.identity("m"))
     store = VectorStore(folder, {"provider": "lab", "model": "m", "identity": identity})
     texts = ["one", "two", "three"]
-    found, rows = store.find(keys_of([*texts, "four"]))
+    found, rows = store.find(hash_texts([*texts, "four"]))
     assert found.tolist() == [True, True, True, False]
     expected = [[len(each), sum(map(ord, each)), 1.5, -2.0] for each in texts]
     np.testing.assert_array_equal(rows[:3], np.float32(expected))
@@ -276,14 +281,14 @@ def test_a_store_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
     for word in ("of-before", "someone", "lab.example.org", "another"):
         assert word not in told
     assert found_in_again(folder, store) == 3
-    assert size_of(folder)[0] == 6
+    assert measure_store(folder)[0] == 6
 
 
 def found_in_again(folder: Path, store: VectorStore) -> int:
     """How many of the texts another session finds, which has nothing to convert."""
     label = json.loads((store.folder / "space.json").read_text())
     before = sorted(path.name for path in folder.rglob("*"))
-    found, _ = VectorStore(folder, label).find(keys_of(["one", "two", "three"]))
+    found, _ = VectorStore(folder, label).find(hash_texts(["one", "two", "three"]))
     assert sorted(path.name for path in folder.rglob("*")) == before
     return int(found.sum())
 
@@ -306,7 +311,7 @@ def test_spaces_of_the_version_before_are_found_by_their_identity_now(
     else:
         identity = asyncio.run(provider.identity("m"))
     space = {"provider": name, "identity": identity, **spaces[name]}
-    assert VectorStore(tmp_path / "v", space).find(keys_of(["one"]))[0].all()
+    assert VectorStore(tmp_path / "v", space).find(hash_texts(["one"]))[0].all()
 
 
 def old_store(folder: Path, texts: list[str], *, rows: int | None = None) -> None:
@@ -315,7 +320,7 @@ def old_store(folder: Path, texts: list[str], *, rows: int | None = None) -> Non
     home.mkdir(parents=True)
     (home / "space.json").write_text(json.dumps(SPACE))
     stem = "0" * 32
-    (home / f"{stem}.5.keys").write_bytes(keys_of(texts).tobytes())
+    (home / f"{stem}.5.keys").write_bytes(hash_texts(texts).tobytes())
     (home / f"{stem}.5.rows").write_bytes(rows_of(texts)[:rows].tobytes())
 
 
@@ -347,7 +352,7 @@ def test_two_kernels_may_take_over_the_same_store(tmp_path: Path) -> None:
     counts: list[int] = []
 
     def look(store: VectorStore) -> None:
-        counts.append(int(store.find(keys_of(TEXTS))[0].sum()))
+        counts.append(int(store.find(hash_texts(TEXTS))[0].sum()))
 
     threads = [threading.Thread(target=look, args=[store]) for store in stores]
     for thread in threads:
@@ -355,7 +360,7 @@ def test_two_kernels_may_take_over_the_same_store(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert counts == [40] * 8
-    assert size_of(tmp_path)[0] == 40
+    assert measure_store(tmp_path)[0] == 40
 
 
 # Credentials.
@@ -404,7 +409,7 @@ def test_an_identity_is_the_same_for_every_key(one: str, two: str) -> None:
 def test_clearing_deletes_what_the_store_wrote_and_nothing_else(tmp_path: Path) -> None:
     """Neither the user's files nor what links lead to."""
     store = VectorStore(tmp_path, SPACE)
-    store.put(keys_of(["a"]), rows_of(["a"]))
+    store.put(hash_texts(["a"]), rows_of(["a"]))
     mine = tmp_path / "mine"
     mine.mkdir()
     precious = [
@@ -423,10 +428,10 @@ def test_clearing_deletes_what_the_store_wrote_and_nothing_else(tmp_path: Path) 
     (foreign / "space.json").write_text('{"not": "ours"}')
     (tmp_path / ("b" * 32)).symlink_to(mine, target_is_directory=True)
     (store.folder / f"{'c' * 32}.5.rows").symlink_to(mine / "thesis.rows")
-    forget_all(tmp_path)
+    clear_store(tmp_path)
     assert all(path.read_text() == "precious" for path in precious)
     assert (foreign / "space.json").exists()
-    assert not store.find(keys_of(["a"]))[0].any()
+    assert not store.find(hash_texts(["a"]))[0].any()
     assert not list(store.folder.glob("*.v2.*"))
 
 

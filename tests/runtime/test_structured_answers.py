@@ -79,7 +79,7 @@ def test_a_thread_keeps_the_question_and_the_last_answer() -> None:
     """And nothing of the complaint."""
     with servers(one=in_turn("no", '{"age": 3}')):
         lm.ask("who?", model="one/m", schema="age int", thread="t")
-    assert [each.content for each in session.threads.before("t")] == ["who?", '{"age": 3}']
+    assert [each.content for each in session.conversations.before("t")] == ["who?", '{"age": 3}']
 
 
 def test_a_schema_in_a_cell(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:

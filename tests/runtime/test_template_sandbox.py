@@ -22,7 +22,7 @@ import llm_magics as lm
 from llm_magics._util.filesystem import load_yaml
 from llm_magics.errors import LLMError, TemplateError
 from llm_magics.runtime.prompts import prompt_files
-from llm_magics.runtime.prompts.templates import names_in, render
+from llm_magics.runtime.prompts.templates import find_names, render
 from llm_magics.sandbox import budget
 
 
@@ -221,8 +221,8 @@ GROWING: dict[str, Any] = {
 @pytest.mark.parametrize("text", BOMBS)
 def test_a_bomb_is_an_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever would take hours or all memory ends in an error in words, well within a minute."""
-    monkeypatch.setattr(budget, "MOST_SECONDS", 1.0)
-    names_in(text)
+    monkeypatch.setattr(budget, "MAX_SECONDS", 1.0)
+    find_names(text)
     with pytest.raises(TemplateError):
         foreign(text, x="text", day=pd.Timestamp("2024-01-01"), df=FRAMES[0], **GROWING)
 
@@ -269,7 +269,7 @@ def test_the_time_of_a_rendering_is_limited(monkeypatch: pytest.MonkeyPatch) -> 
     """A loop that makes nothing ends when the time is over; a cell's own loop has no limit."""
     text = "{% for a in range(500) %}{% for b in range(500) %}{% endfor %}{% endfor %}."
     assert foreign(text) == "."
-    monkeypatch.setattr(budget, "MOST_SECONDS", -1.0)
+    monkeypatch.setattr(budget, "MAX_SECONDS", -1.0)
     with pytest.raises(TemplateError, match="takes too long"):
         foreign(text)
     assert render(text, {}) == "."

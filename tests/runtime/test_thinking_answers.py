@@ -47,7 +47,7 @@ def test_what_comes_before_a_lone_tag_is_thinking(
         assert len(running["one"].asked) == 1
     assert (answer.text, answer.reasoning) == ('{"name": "Ann"}', THOUGHTS)
     assert answer.json() == {"name": "Ann"}
-    assert session.threads.before("t")[1].content == '{"name": "Ann"}'
+    assert session.conversations.before("t")[1].content == '{"name": "Ann"}'
 
 
 def test_in_streams_rows_and_what_is_kept() -> None:

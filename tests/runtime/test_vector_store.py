@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from IPython.core.interactiveshell import InteractiveShell
 
-from llm_magics.runtime.storage.vector_store import VectorStore, forget_all, keys_of, size_of
+from llm_magics.runtime.storage.vector_store import (
+    VectorStore,
+    clear_store,
+    hash_texts,
+    measure_store,
+)
 from llm_magics.settings.config import config
 from tests.support.nested import plain_environment
 
@@ -34,9 +39,9 @@ def test_what_was_put_is_found_again(tmp_path: Path) -> None:
     """By another store over the same folder too; what is not there is said not to be."""
     store = VectorStore(tmp_path, SPACE)
     rows = rows_for(["a", "b"])
-    store.put(keys_of(["a", "b"]), rows)
+    store.put(hash_texts(["a", "b"]), rows)
     for each in (store, VectorStore(tmp_path, SPACE)):
-        found, got = each.find(keys_of(["b", "x", "a"]))
+        found, got = each.find(hash_texts(["b", "x", "a"]))
         assert found.tolist() == [True, False, True]
         np.testing.assert_array_equal(got[[0, 2]], rows[[1, 0]])
         assert np.isnan(got[1]).all()
@@ -45,14 +50,14 @@ def test_what_was_put_is_found_again(tmp_path: Path) -> None:
 
 def test_spaces_do_not_mix(tmp_path: Path) -> None:
     """Another model, or other weights under its name, has nothing of the first."""
-    VectorStore(tmp_path, SPACE).put(keys_of(["a"]), rows_for(["a"]))
+    VectorStore(tmp_path, SPACE).put(hash_texts(["a"]), rows_for(["a"]))
     for other in ({"model": "n"}, {"model": "m", "digest": "2"}, {}):
-        assert not VectorStore(tmp_path, other).find(keys_of(["a"]))[0].any()
+        assert not VectorStore(tmp_path, other).find(hash_texts(["a"]))[0].any()
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
     """A store in which nothing was put leaves no folder."""
-    found, rows = VectorStore(tmp_path / "none", SPACE).find(keys_of(["a"]))
+    found, rows = VectorStore(tmp_path / "none", SPACE).find(hash_texts(["a"]))
     assert (found.tolist(), rows.shape) == ([False], (1, 0))
     assert not (tmp_path / "none").exists()
 
@@ -76,13 +81,13 @@ class AsDictionary(RuleBasedStateMachine):
         """Put what is new."""
         new = [text for text in texts if text not in self.expected]
         rows = rows_for(new).reshape(-1, 3)
-        self.stores[which].put(keys_of(new), rows)
+        self.stores[which].put(hash_texts(new), rows)
         self.expected |= dict(zip(new, rows, strict=True))
 
     @rule(texts=texts, which=st.integers(0, 1))
     def find(self, texts: list[str], which: int) -> None:
         """What was put, by either."""
-        found, rows = self.stores[which].find(keys_of(texts))
+        found, rows = self.stores[which].find(hash_texts(texts))
         assert found.tolist() == [text in self.expected for text in texts]
         for text, row, there in zip(texts, rows, found, strict=True):
             if there:
@@ -114,7 +119,7 @@ def test_damage_costs_what_is_damaged_and_no_more(data: st.DataObject) -> None:
     texts = [f"text {n}" for n in range(20)]
     rows = rows_for(texts)
     with tempfile.TemporaryDirectory() as folder:
-        VectorStore(Path(folder), SPACE).put(keys_of(texts), rows)
+        VectorStore(Path(folder), SPACE).put(hash_texts(texts), rows)
         written = 0
         for pattern, width in (("*.keys", 32), ("*.rows", 12)):
             (path,) = Path(folder).glob(f"*/{pattern}")
@@ -125,7 +130,7 @@ def test_damage_costs_what_is_damaged_and_no_more(data: st.DataObject) -> None:
             written = -(-size // width)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a last entry that is half written
-            found, got = VectorStore(Path(folder), SPACE).find(keys_of(texts))
+            found, got = VectorStore(Path(folder), SPACE).find(hash_texts(texts))
         assert not found[written:].any()
         for row, there, expected in zip(got, found, rows, strict=True):
             if there:
@@ -135,11 +140,11 @@ def test_damage_costs_what_is_damaged_and_no_more(data: st.DataObject) -> None:
 WRITER = """
 import sys, itertools, numpy as np
 from pathlib import Path
-from llm_magics.runtime.storage.vector_store import VectorStore, keys_of
+from llm_magics.runtime.storage.vector_store import VectorStore, hash_texts
 store = VectorStore(Path(sys.argv[1]), {"model": "m"})
 for n in itertools.count():
     texts = [f"{sys.argv[2]} {n} {k}" for k in range(50)]
-    store.put(keys_of(texts), np.full((50, 64), n + 1, np.float32))
+    store.put(hash_texts(texts), np.full((50, 64), n + 1, np.float32))
     print(n, flush=True)
 """
 
@@ -161,7 +166,7 @@ def test_killed_in_the_middle_of_writing(tmp_path: Path) -> None:
         said, _ = writer.communicate()
         done = int(said.split()[-1]) if said.split() else 0
         texts = [f"{name} {n} {k}" for n in range(done + 1) for k in range(50)]
-        found, rows = store.find(keys_of(texts))
+        found, rows = store.find(hash_texts(texts))
         assert found.all()
         np.testing.assert_array_equal(rows[:, 0], np.repeat(np.arange(done + 1) + 1, 50))
 
@@ -171,22 +176,22 @@ def test_where_nothing_can_be_written_nothing_is_lost(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = VectorStore(tmp_path / "file", SPACE)
     with pytest.warns(UserWarning, match="cannot be kept"):
-        store.put(keys_of(["a"]), rows_for(["a"]))
-    store.put(keys_of(["b"]), rows_for(["b"]))
-    assert not store.find(keys_of(["a"]))[0].any()
+        store.put(hash_texts(["a"]), rows_for(["a"]))
+    store.put(hash_texts(["b"]), rows_for(["b"]))
+    assert not store.find(hash_texts(["a"]))[0].any()
 
 
 def test_all_can_be_counted_and_forgotten(tmp_path: Path) -> None:
     """A store that is open finds nothing afterwards, and can be added to."""
     store = VectorStore(tmp_path, SPACE)
-    store.put(keys_of(["a", "b"]), rows_for(["a", "b"]))
-    assert store.find(keys_of(["a"]))[0].all()
-    assert size_of(tmp_path) == (2, 2 * (32 + 12))
-    forget_all(tmp_path)
-    assert not store.find(keys_of(["a"]))[0].any()
-    assert size_of(tmp_path) == (0, 0)
-    store.put(keys_of(["c"]), rows_for(["c"]))
-    assert store.find(keys_of(["c"]))[0].all()
+    store.put(hash_texts(["a", "b"]), rows_for(["a", "b"]))
+    assert store.find(hash_texts(["a"]))[0].all()
+    assert measure_store(tmp_path) == (2, 2 * (32 + 12))
+    clear_store(tmp_path)
+    assert not store.find(hash_texts(["a"]))[0].any()
+    assert measure_store(tmp_path) == (0, 0)
+    store.put(hash_texts(["c"]), rows_for(["c"]))
+    assert store.find(hash_texts(["c"]))[0].all()
 
 
 def test_the_command_that_counts_and_clears(

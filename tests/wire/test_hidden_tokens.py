@@ -11,7 +11,7 @@ import pytest
 from llm_magics.benchmarking.latencies import chunk_timestamps
 from llm_magics.benchmarking.measure import MeasuredCall
 from llm_magics.runtime.response import Response
-from llm_magics.runtime.storage.run_log import hidden_tokens, measure
+from llm_magics.runtime.storage.run_log import measure, unstreamed_tokens
 from llm_magics.types import EngineTimings, ModelResponse, StreamChunk, ToolCall, Usage
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 
@@ -240,4 +240,4 @@ def test_thinking_of_responses_and_messages_is_counted() -> None:
     usage = {"input_tokens": 5, "output_tokens": 9, **details}
     assert openai_responses.parse_usage(usage) == Usage(5, 9, None, None, 4)
     assert anthropic_messages.parse_usage(usage) == Usage(5, 9, 0, None, 4)
-    assert hidden_tokens(visible(), openai_responses.parse_usage(usage)) == 4
+    assert unstreamed_tokens(visible(), openai_responses.parse_usage(usage)) == 4

@@ -24,7 +24,7 @@ from llm_magics.parameters import Tool
 from llm_magics.providers import create_provider
 from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.session import session
-from llm_magics.runtime.storage.serialization import chunks_of, told_by
+from llm_magics.runtime.storage.serialization import decode_answer, encode_answer
 from llm_magics.types import StreamChunk, ToolCall
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from llm_magics.wire.tool_calls import mark_tool_turns
@@ -305,8 +305,8 @@ def test_thinking_stands_where_it_stood() -> None:
     talk = [ChatMessage("user", "x"), said, *told]
     body = anthropic_messages.build_messages_request(talk, "m", ModelParameters())
     assert body["messages"][1]["content"] == blocks
-    recorded = json.loads(json.dumps(told_by([whole_chunk(answer)])))
-    (again,) = [c for c in chunks_of(recorded) if c.reasoning_blocks]
+    recorded = json.loads(json.dumps(encode_answer([whole_chunk(answer)])))
+    (again,) = [c for c in decode_answer(recorded) if c.reasoning_blocks]
     said = ChatMessage("assistant", answer.text, (), again.tool_calls, "", again.reasoning_blocks)
     body = anthropic_messages.build_messages_request(
         [talk[0], said, *told], "m", ModelParameters()

@@ -51,7 +51,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
     from llm_magics._util.tables import WideFrame
     from llm_magics.errors import LLMError
     from llm_magics.runtime.prompts import prompt_files
-    from llm_magics.runtime.prompts.templates import names_in
+    from llm_magics.runtime.prompts.templates import find_names
 
     rows: list[tuple[str, str, str | None, str, str]] = []
     for name, path in sorted(prompt_files.names().items()):
@@ -60,7 +60,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
         except LLMError as error:  # one that is wrong hides no other
             rows.append((name, f"({error})", None, "", display_path(path)))
             continue
-        names = names_in(f"{file.text}{file.system or ''}") - {"input"}
+        names = find_names(f"{file.text}{file.system or ''}") - {"input"}
         rows.append(
             (name, file.description, file.model, ", ".join(sorted(names)), display_path(path))
         )
@@ -73,7 +73,7 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     from llm_magics.runtime.session import session
 
     words = split_words(rest)
-    known = session.threads.names()
+    known = session.conversations.names()
     clears = words[:1] == ["clear"] and "clear" not in known
     if len(words) > 1 + clears:
         msg = f"%llm threads takes the name of one thread, and was given {rest!r}."
@@ -85,9 +85,9 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
         msg = f'There is no thread "{name}".'
         raise UsageError(msg, hint=nearest(name, known))
     if clears:
-        print_safe(f"{session.threads.forget(name):,} turns are forgotten.")
+        print_safe(f"{session.conversations.forget(name):,} turns are forgotten.")
         return None
-    return session.threads.frame(name)
+    return session.conversations.frame(name)
 
 
 @command("image TEXT [-o NAME] [--model M] [--size S]", is_prose=True)

@@ -78,10 +78,10 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     from llm_magics.runtime.session import session
 
     if not rest:
-        tape = session.tape
+        recording = session.recording
         print_safe(
-            f"Answers are kept in {tape.path}."
-            if tape and tape.records
+            f"Answers are kept in {recording.path}."
+            if recording and recording.records
             else "Nothing is recorded."
         )
         return
@@ -89,7 +89,7 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     before = session.config.record
     session.config.record = file
     try:
-        off = file == "off" or session.tape is None
+        off = file == "off" or session.recording is None
     except ConfigurationError:
         session.config.record = before
         raise
@@ -104,9 +104,11 @@ def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     arguments = _replay_parser().parse(rest)
     if not rest:
-        tape = session.tape
+        recording = session.recording
         print_safe(
-            f"Answers come from {tape.path}." if tape and tape.plays else "Answers are live."
+            f"Answers come from {recording.path}."
+            if recording and recording.plays
+            else "Answers are live."
         )
         return
     file = one_word("replay", shlex.join(arguments.file), "a file", "answers.jsonl")
@@ -114,11 +116,11 @@ def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     session.config.replay, session.config.replay_strict = file, arguments.strict
     session.config.replay_speed = arguments.speed
     try:
-        tape = session.tape
+        recording = session.recording
     except ConfigurationError:
         session.config.replay = before
         raise
-    print_safe("Answers are live." if tape is None else f"Answers come from {file}.")
+    print_safe("Answers are live." if recording is None else f"Answers come from {file}.")
 
 
 def _replay_parser() -> OptionParser:
@@ -161,24 +163,24 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
 def _describe_vectors() -> str:
     from llm_magics.runtime.session import session
-    from llm_magics.runtime.storage.vector_store import size_of
+    from llm_magics.runtime.storage.vector_store import measure_store
 
     folder = session.vectors_folder
     if folder is None:
         return "Vectors are not kept: the setting vectors is off."
-    count, size = size_of(folder)
+    count, size = measure_store(folder)
     return f"{count:,} vectors are kept, {size / 1e6:.1f} MB, in {folder}"
 
 
 def _clear_vectors() -> str:
     from llm_magics.runtime.session import session
-    from llm_magics.runtime.storage.vector_store import forget_all, size_of
+    from llm_magics.runtime.storage.vector_store import clear_store, measure_store
     from llm_magics.settings.credentials import require_trusted_folder
 
     folder = session.vectors_folder
     if folder is None:
         return _describe_vectors()
     require_trusted_folder(session.config, "vectors" if session.config.vectors else "cache_dir")
-    count, _ = size_of(folder)
-    size = forget_all(folder)
+    count, _ = measure_store(folder)
+    size = clear_store(folder)
     return f"{count:,} vectors are forgotten, {size / 1e6:.1f} MB."

@@ -1,4 +1,4 @@
-"""Texts on their way to vectors: each paid for once, kept as soon as it lands."""
+"""Texts embedded in batches: vectors are looked up first, and stored as soon as they arrive."""
 
 from llm_magics.runtime.embedding.call import EmbeddingCall
 from llm_magics.runtime.embedding.results import EmbedOptions

@@ -1,9 +1,9 @@
 """
-Many texts on their way to vectors, batch by batch.
+Embed many texts, batch by batch.
 
-What was paid for before is not sent; what comes is stored at once, so that a call that ends in
-any way has lost nothing. A batch that the service refuses for what is in it is halved until the
-texts at fault are found; any other error that remains after the retries ends the call.
+Vectors of earlier calls are not requested again; new ones are stored at once, so that a call that
+ends early loses nothing. A batch that the service refuses because of its texts is halved until
+the texts at fault are found; any other error that remains after the retries ends the call.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from llm_magics.progress import Progress
 from llm_magics.runtime import pricing
 from llm_magics.runtime.attempts import Batch, load_model, retry_policy, waiting_text
 from llm_magics.runtime.embedding import request
-from llm_magics.runtime.embedding.request import Send, Sender, mean_of_parts, truncated
+from llm_magics.runtime.embedding.request import Send, Sender, embed_mean_of_parts, embed_truncated
 from llm_magics.runtime.embedding.results import (
     FAILED,
     OK,
     PENDING,
+    EmbeddingResults,
     EmbedOptions,
-    Landed,
-    Speed,
-    SpeedMeter,
+    Throughput,
+    ThroughputMeter,
     is_usable,
 )
-from llm_magics.runtime.embedding.vector_cache import Keeping
+from llm_magics.runtime.embedding.vector_cache import VectorCache
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
 from llm_magics.runtime.policies.retry import is_service_failure, with_hint
 from llm_magics.runtime.pricing import Estimate
@@ -58,8 +58,8 @@ from llm_magics.types import StreamChunk, Usage
 if TYPE_CHECKING:
     from llm_magics.runtime.embedding.results import Floats
 
-# These are about the call, whatever texts are in it.
-_OF_THE_CALL = (
+# Errors of the call, whichever texts are in it.
+_CALL_ERRORS = (
     AuthenticationError,
     ConfigurationError,
     ConnectionError,
@@ -69,18 +69,14 @@ _OF_THE_CALL = (
 )
 
 # If so many texts were refused and none was taken, it is not the texts.
-_HOPELESS = 8
+_MAX_REFUSALS = 8
 
 # Between two batches that failed, one after the other, no longer than this.
-_MOST_BETWEEN_S = 2.0
+_MAX_BACK_OFF_S = 2.0
 
 
 class EmbeddingCall:
-    """
-    Texts on their way, each of them another; afterwards ``landed`` has what came of each.
-
-    ``texts`` are not empty: what is has no meaning to embed.
-    """
+    """Embeds ``texts``, all different and none empty; ``results`` has the outcome of each."""
 
     def __init__(
         self,
@@ -98,16 +94,16 @@ class EmbeddingCall:
         self._model = model or session.config.embedding_model
         self._route: Route | None = None
         self._sender: Sender | None = None
-        self._keeping: Keeping | None = None
+        self._cache: VectorCache | None = None
         self._batch: Batch | None = None
-        self._meter = SpeedMeter()
+        self._meter = ThroughputMeter()
         self._waiting: Callable[[], str] = str
         self._cpu_s = self._sending_s = 0.0
         self._elapsed_s: float | None = None
-        self.landed = Landed(len(texts), self._texts)
+        self.results = EmbeddingResults(len(texts), self._texts)
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Embed the texts, yielding how far it has come."""
+        """Embed the texts, yielding the progress."""
         if not self._texts:
             return
         self._route = route = await find_route(self._session, self._model)
@@ -117,8 +113,8 @@ class EmbeddingCall:
         self._sender = Sender(self._session, route, self._options.dimensions, self._batch)
         with log_call(self._session, "embedding", lambda: route, self.response):
             began = time.perf_counter()
-            await self._find_kept(route)
-            if (self.landed.outcomes == PENDING).any():
+            await self._find_cached(route)
+            if (self.results.outcomes == PENDING).any():
                 async with aclosing(load_model(route, "embeddings")) as loading:
                     async for progress in loading:
                         yield progress
@@ -128,40 +124,48 @@ class EmbeddingCall:
                         yield self._progress(route)
             self._elapsed_s = time.perf_counter() - began
 
-    async def most_usd(self) -> float | None:
-        """What all of them may cost, were none kept, where prices are known."""
+    async def max_cost_usd(self) -> float | None:
+        """Return the cost of all texts if none were stored; ``None`` where prices are unknown."""
         if not self._texts:
             return 0.0
         route = await find_route(self._session, self._model)
         if not pricing.has_price(self._session.config, route.provider, route.model):
             return None
-        told = pricing.embedding_estimate(
+        estimate = pricing.embedding_estimate(
             self._session.config, route.provider, route.model, self._texts
         )
-        return told.cost_usd
+        return estimate.cost_usd
 
     async def estimate(self) -> tuple[str, int, Estimate]:
-        """Who would embed, how many texts would be sent, and what that may take; nothing is."""
+        """Return the model, how many texts would be sent, and their estimate, without sending any."""
         self._route = route = await find_route(self._session, self._model)
-        await self._find_kept(route)
-        left = [self._texts[place] for place in self.landed.pending]
-        told = pricing.embedding_estimate(self._session.config, route.provider, route.model, left)
-        return route.name, len(left), told
+        await self._find_cached(route)
+        pending = [self._texts[position] for position in self.results.pending]
+        estimate = pricing.embedding_estimate(
+            self._session.config, route.provider, route.model, pending
+        )
+        return route.name, len(pending), estimate
 
-    async def _find_kept(self, route: Route) -> None:
-        self._keeping = Keeping(self._session, route, self._texts, self._options, self.landed)
-        await self._keeping.find()
+    async def _find_cached(self, route: Route) -> None:
+        self._cache = VectorCache(
+            session=self._session,
+            route=route,
+            texts=self._texts,
+            options=self._options,
+            results=self.results,
+        )
+        await self._cache.find()
 
     # What is sent.
 
     async def _sent(
         self, route: Route, limiter: RateLimiter, batch: Batch
     ) -> AsyncGenerator[None, None]:
-        """Send all batches, several at once, yielding whenever one has ended or must wait."""
-        left = self.landed.pending
-        lengths = [len(self._texts[place].encode()) for place in left]
+        """Send all batches, several at once; yield when one has ended and when sending is paused."""
+        pending = self.results.pending
+        lengths = [len(self._texts[position].encode()) for position in pending]
         bounds = Bounds(self._options.batch_size or route.provider.embedding_batch_size)
-        todo = ([left[number] for number in batch] for batch in batches(lengths, bounds))
+        todo = ([pending[number] for number in batch] for batch in batches(lengths, bounds))
         began, cpu_s = time.perf_counter(), time.process_time()
         news: asyncio.Queue[None] = asyncio.Queue()
         forget = limiter.on_pause(lambda: news.put_nowait(None))
@@ -182,14 +186,14 @@ class EmbeddingCall:
 
     def _broken_off(self, error: ProviderError, batch: Batch) -> ProviderError:
         """Return ``error`` with what is done, and how to go on."""
-        done = len(self._texts) - self.landed.count(PENDING, FAILED)
+        done = len(self._texts) - self.results.count(PENDING, FAILED)
         more = f"{done:,} of {len(self._texts):,} texts are embedded"
         if self._session.vectors_folder is not None:
             more += " and kept. Run it again to send the others."
         return with_hint(error, batch.breaker.failures if batch.breaker.is_open else 0, more)
 
     def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
-        """Return how many batches to send at once: as many as given, or as bring the most."""
+        """Return how many batches to send at once: the set ``concurrency``, or the fastest that was found."""
         if self._options.concurrency is not None:
             return limiter.fixed_tuner(self._options.concurrency)
         usual = route.provider.embedding_concurrency
@@ -197,7 +201,7 @@ class EmbeddingCall:
             return limiter.fixed_tuner(1)
         return limiter.tuner(f"embeddings {route.model}", usual)
 
-    async def _embed(self, places: list[int]) -> None:
+    async def _embed(self, positions: list[int]) -> None:
         """
         Embed a batch; if it is refused for its texts, embed its halves.
 
@@ -205,91 +209,93 @@ class EmbeddingCall:
         at fault must not look like a service that fails all the time.
         """
         assert self._sender is not None
-        assert self._keeping is not None
+        assert self._cache is not None
         assert self._batch is not None
-        todo = deque([places])
+        todo = deque([positions])
         while todo:
             part = todo.popleft()
             try:
-                rows = await self._sender.send([self._texts[place] for place in part])
+                rows = await self._sender.send([self._texts[position] for position in part])
             except ProviderError as error:
                 if self._batch.breaker.is_open or not _is_about_texts(error):
                     raise
                 if len(part) == 1:
-                    await self._treat(part[0], error)
+                    await self._handle_refused(part[0], error)
                     continue
                 next_one = [todo.popleft()] if todo and is_service_failure(error) else []
                 todo.extendleft(reversed([*next_one, *_halves(part)]))
                 await self._back_off(self._batch)
                 continue
-            if len(part) > 1 and not is_usable(rows).any():  # one text may spoil its whole batch
+            if len(part) > 1 and not is_usable(rows).any():  # one text may spoil its batch
                 todo.extendleft(reversed(_halves(part)))
                 continue
-            self._meter.landed(len(rows), self._batch.tuner.running)
-            await self._keep(part, rows)
-            await self._check_alone(part, rows)
+            self._meter.record(len(rows), self._batch.tuner.running)
+            await self._store(part, rows)
+            await self._check_consistency(part, rows)
 
     async def _back_off(self, batch: Batch) -> None:
         """Wait a little if failures of the service follow one another."""
         again = batch.breaker.failures - 2
         if again >= 0:
-            widest_s = min(retry_policy(self._session.config).backoff_s(again), _MOST_BETWEEN_S)
+            widest_s = min(retry_policy(self._session.config).backoff_s(again), _MAX_BACK_OFF_S)
             await batch.breaker.sleep(random.uniform(0, widest_s))  # noqa: S311
 
-    async def _keep(self, places: list[int], rows: Floats) -> None:
+    async def _store(self, positions: list[int], rows: Floats) -> None:
         """
         Keep what has come.
 
         Raises:
             ProviderError: they are of another length than those before, or none could be used.
         """
-        assert self._keeping is not None
-        landed = self.landed
-        if len(places) == 1 and is_usable(rows).all() and await self._is_odd(rows):
-            text = self._texts[places[0]]
+        assert self._cache is not None
+        results = self.results
+        if len(positions) == 1 and is_usable(rows).all() and await self._has_odd_length(rows):
+            text = self._texts[positions[0]]
             msg = (
                 f"The service gave {text[:60]!r} a vector of {rows.shape[1]} dimensions, and "
-                f"other texts vectors of {landed.dimensions}."
+                f"other texts vectors of {results.dimensions}."
             )
-            landed.fail(places[0], ProviderError(msg))
+            results.fail(positions[0], ProviderError(msg))
             return
-        await self._keeping.keep(places, rows)
-        if len(landed.errors) >= _HOPELESS and not landed.dimensions:
-            raise landed.errors[min(landed.errors)]
+        await self._cache.store(positions, rows)
+        if len(results.errors) >= _MAX_REFUSALS and not results.dimensions:
+            raise results.errors[min(results.errors)]
 
-    async def _is_odd(self, rows: Floats) -> bool:
+    async def _has_odd_length(self, rows: Floats) -> bool:
         """Whether one vector is of another length, and the model still gives those of before."""
         assert self._sender is not None
-        landed = self.landed
-        if landed.dimensions in (0, rows.shape[1]):
+        results = self.results
+        if results.dimensions in (0, rows.shape[1]):
             return False
-        known = np.flatnonzero(np.isin(landed.outcomes, (OK,)))
+        known = np.flatnonzero(np.isin(results.outcomes, (OK,)))
         if len(known) < 2:  # nothing tells which of them is the odd one
             return False
         again = await self._sender.send_again([self._texts[int(known[0])]])
-        return bool(is_usable(again).all()) and again.shape[1] == landed.dimensions
+        return bool(is_usable(again).all()) and again.shape[1] == results.dimensions
 
-    async def _check_alone(self, places: list[int], rows: Floats) -> None:
+    async def _check_consistency(self, positions: list[int], rows: Floats) -> None:
         if self._route is not None and self._sender is not None:
-            batch = [self._texts[place] for place in places], rows
-            await request.check(self._session, self._route, self._sender.send_again, batch)
+            batch = [self._texts[position] for position in positions], rows
+            await request.check_batch_consistency(
+                self._session, self._route, self._sender.send_again, batch
+            )
 
-    async def _treat(self, place: int, error: ProviderError) -> None:
+    async def _handle_refused(self, position: int, error: ProviderError) -> None:
         """A text that is refused for itself: treated where it is too long, else failed."""
         assert self._sender is not None
-        assert self._keeping is not None
-        text, policy = self._texts[place], self._options.too_long
+        assert self._cache is not None
+        text, policy = self._texts[position], self._options.too_long
         if isinstance(error, ContextLengthError) and policy != "error":
-            treat = self._truncated if policy == "truncate" else mean_of_parts
+            treat = self._truncated if policy == "truncate" else embed_mean_of_parts
             try:
                 rows = await treat(text, error, self._sender.send)
             except ContextLengthError as again:
                 error = again
             else:
-                await self._keeping.keep([place], rows, self._keeping.treatment)
+                await self._cache.store([position], rows, self._cache.treatment)
                 return
-        self.landed.fail(place, error)
-        if len(self.landed.errors) >= _HOPELESS and not self._sender.sent:
+        self.results.fail(position, error)
+        if len(self.results.errors) >= _MAX_REFUSALS and not self._sender.sent:
             raise error
 
     async def _truncated(self, text: str, error: ContextLengthError, send: Send) -> Floats:
@@ -298,46 +304,46 @@ class EmbeddingCall:
         assert self._route is not None
         if self._route.provider.truncates_texts:
             return await self._sender.send([text], truncate=True)
-        return await truncated(text, error, send)
+        return await embed_truncated(text, error, send)
 
-    # What is told of it.
+    # Progress and measurements.
 
     def _progress(self, route: Route) -> Progress:
-        told = [f"embedding with {route.name}"]
+        parts = [f"embedding with {route.name}"]
         for count, word in (
-            (int(self.landed.kept.sum()), "cached"),
-            (self.landed.count(FAILED), "failed"),
+            (int(self.results.is_cached.sum()), "cached"),
+            (self.results.count(FAILED), "failed"),
         ):
             if count:
-                told.append(f"{count:,} {word}")
+                parts.append(f"{count:,} {word}")
         if self._sender is not None and self._sender.cost_usd:
-            told.append(f"${self._sender.cost_usd:.2g}")
+            parts.append(f"${self._sender.cost_usd:.2g}")
         if self._sender is not None and self._sender.tokens:
-            told.insert(1, f"{self._sender.tokens:,} tokens")
+            parts.insert(1, f"{self._sender.tokens:,} tokens")
         if waiting := self._waiting():
-            told.append(waiting)
-        done = len(self._texts) - self.landed.count(PENDING)
+            parts.append(waiting)
+        done = len(self._texts) - self.results.count(PENDING)
         return Progress(
-            " · ".join(told),
+            " · ".join(parts),
             done=done,
             total=len(self._texts),
             unit="rows",
             elapsed_s=self._elapsed_s or 0.0,
-            before=int(self.landed.kept.sum()),
+            before=int(self.results.is_cached.sum()),
         )
 
     @property
-    def speed(self) -> Speed | None:
+    def speed(self) -> Throughput | None:
         """How fast it went, where enough was sent to tell."""
         meter = self._meter
         if not meter.fastest or not self._sending_s:
             return None
         rows_per_s, cpu_share = self.sent / self._sending_s, self._cpu_s / self._sending_s
-        return Speed(rows_per_s, meter.fastest, meter.at_once, cpu_share)
+        return Throughput(rows_per_s, meter.fastest, meter.at_once, cpu_share)
 
     @property
-    def asked_dimensions(self) -> int | None:
-        """How many dimensions were asked for, if that was said."""
+    def requested_dimensions(self) -> int | None:
+        """The ``dimensions`` of the options."""
         return self._options.dimensions
 
     @property
@@ -358,7 +364,7 @@ class EmbeddingCall:
             timing=run_log.measure(chunks, usage, route.load_s if route else 0.0),
             cost_usd=sender.cost_usd if sender else None,
             retries=sender.retries if sender else 0,
-            cached=not self.sent and bool(self.landed.kept.any()),
+            cached=not self.sent and bool(self.results.is_cached.any()),
         )
 
 
@@ -366,11 +372,11 @@ def _is_about_texts(error: ProviderError) -> bool:
     """Whether other texts might be taken: a 500 too, which is how some say that one is odd."""
     if isinstance(error, ContextLengthError):
         return True
-    if isinstance(error, _OF_THE_CALL) or error.status is None:
+    if isinstance(error, _CALL_ERRORS) or error.status is None:
         return False
     return (400 <= error.status < 500 and error.status != 402) or error.status == 500
 
 
-def _halves(places: list[int]) -> tuple[list[int], list[int]]:
-    middle = len(places) // 2
-    return places[:middle], places[middle:]
+def _halves(positions: list[int]) -> tuple[list[int], list[int]]:
+    middle = len(positions) // 2
+    return positions[:middle], positions[middle:]

@@ -160,10 +160,10 @@ class Sender:
 
 
 # Rounding in another order moves a vector by far less than this.
-_ALIKE = 0.99
+_MIN_SIMILARITY = 0.99
 
 
-async def check(
+async def check_batch_consistency(
     session: Session,
     route: Route,
     send: Callable[[Sequence[str]], Awaitable[Floats]],
@@ -177,13 +177,13 @@ async def check(
     session.checked_batches.add(route.name)
     try:
         (alone,) = await send(texts[-1:])
-    except ProviderError:  # the batch itself has come, and that is what was asked for
+    except ProviderError:  # the batch itself succeeded
         return
     lengths = float(np.linalg.norm(alone) * np.linalg.norm(rows[-1]))
-    if alone.shape == rows[-1].shape and float(alone @ rows[-1]) < _ALIKE * lengths:
-        told = float(alone @ rows[-1]) / lengths
+    if alone.shape == rows[-1].shape and float(alone @ rows[-1]) < _MIN_SIMILARITY * lengths:
+        similarity = float(alone @ rows[-1]) / lengths
         msg = (
-            f"{route.name} gives a text another vector in a batch than alone (cosine {told:.3f}): "
+            f"{route.name} gives a text another vector in a batch than alone (cosine {similarity:.3f}): "
             "its batches cannot be trusted. Embed with batch_size=1, or update the server."
         )
         warn(msg)
@@ -192,21 +192,21 @@ async def check(
 Send = Callable[[Sequence[str]], Awaitable["Floats"]]
 
 # Where a service says how long the text is and how long it may be: so much of it surely fits.
-_SAYS = re.compile(r"(\d+) tokens\D+?(\d+)")
+_TOKEN_COUNTS = re.compile(r"(\d+) tokens\D+?(\d+)")
 _MARGIN = 0.9
 
-_MOST_TRIES = 12
+_MAX_TRIES = 12
 
 
-async def truncated(text: str, error: ContextLengthError, send: Send) -> Floats:
+async def embed_truncated(text: str, error: ContextLengthError, send: Send) -> Floats:
     """
     The vector of as much of its beginning as the model reads, of shape (1, d).
 
     Raises:
         ContextLengthError: even a little of it is refused.
     """
-    for _ in range(_MOST_TRIES):
-        text = text[: int(len(text) * _share(error))]
+    for _ in range(_MAX_TRIES):
+        text = text[: int(len(text) * _fitting_share(error))]
         if not text.strip():
             break
         try:
@@ -216,7 +216,7 @@ async def truncated(text: str, error: ContextLengthError, send: Send) -> Floats:
     raise error
 
 
-async def mean_of_parts(text: str, error: ContextLengthError, send: Send) -> Floats:
+async def embed_mean_of_parts(text: str, error: ContextLengthError, send: Send) -> Floats:
     """
     The mean of its parts, weighted by their lengths and brought to length 1, of shape (1, d).
 
@@ -224,8 +224,8 @@ async def mean_of_parts(text: str, error: ContextLengthError, send: Send) -> Flo
         ContextLengthError: even small parts are refused.
     """
     size = len(text)
-    for _ in range(_MOST_TRIES):
-        size = int(size * _share(error))
+    for _ in range(_MAX_TRIES):
+        size = int(size * _fitting_share(error))
         parts = _parts(text, size)
         if not parts:
             break
@@ -239,13 +239,13 @@ async def mean_of_parts(text: str, error: ContextLengthError, send: Send) -> Flo
     raise error
 
 
-def _share(error: ContextLengthError) -> float:
+def _fitting_share(error: ContextLengthError) -> float:
     """How much of what was sent is worth a try."""
-    said = _SAYS.search(str(error))
-    if said:
-        longer, longest = sorted(map(int, said.groups()), reverse=True)
-        if 0 < longest < longer:
-            return longest / longer * _MARGIN
+    counts = _TOKEN_COUNTS.search(str(error))
+    if counts:
+        length, limit = sorted(map(int, counts.groups()), reverse=True)
+        if 0 < limit < length:
+            return limit / length * _MARGIN
     return 0.5
 
 

@@ -1,4 +1,4 @@
-"""What has come of each text: its vector, where it is from, or why there is none."""
+"""Options of an embedding call, and its results: a vector or an error for each text; throughput."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-# What can have come of a text.
+# The outcomes of a text.
 PENDING, OK, TRUNCATED, AVERAGED, FAILED = range(5)
 OUTCOMES = ("pending", "ok", "truncated", "averaged", "failed")
 
 
-class Landed:
+class EmbeddingResults:
     """
-    The vectors of ``count`` texts as they come; ``matrix`` has a row for each, NaN until then.
+    The vectors of ``count`` texts; ``matrix`` has a row for each, NaN until it is computed.
 
-    ``kept`` marks those that were there before, and cost nothing.
+    ``is_cached`` marks those that were stored before, and cost nothing.
     """
 
     def __init__(self, count: int, texts: Sequence[str] = ()) -> None:
         self._texts = texts
         self.outcomes = np.full(count, PENDING, np.uint8)
-        self.kept = np.zeros(count, bool)
+        self.is_cached = np.zeros(count, bool)
         self.matrix: Floats = np.empty((count, 0), np.float32)
         self.errors: dict[int, LLMError] = {}
 
@@ -44,31 +44,31 @@ class Landed:
 
     @property
     def pending(self) -> list[int]:
-        """The texts that nothing has come of yet."""
-        return [int(place) for place in np.flatnonzero(self.outcomes == PENDING)]
+        """The positions of the texts that have no outcome yet."""
+        return [int(position) for position in np.flatnonzero(self.outcomes == PENDING)]
 
     def count(self, *outcomes: int) -> int:
-        """How many have come to this."""
+        """Return how many texts have one of these ``outcomes``."""
         return int(np.isin(self.outcomes, outcomes).sum())
 
-    def adopt(self, found: NDArray[np.bool_], matrix: Floats) -> None:
-        """Rows that were kept before, of a ``matrix`` with a row for each text."""
+    def store_cached(self, found: NDArray[np.bool_], matrix: Floats) -> None:
+        """Take the stored rows of a ``matrix`` that has a row for each text."""
         if not found.any():
             return
         self.matrix = matrix
         self.outcomes[found] = OK
-        self.kept[found] = True
+        self.is_cached[found] = True
 
-    def land(self, places: Sequence[int], rows: Floats, outcome: int = OK) -> list[int]:
+    def store(self, positions: Sequence[int], rows: Floats, outcome: int = OK) -> list[int]:
         """
-        Rows that have come; those of ``places`` whose vectors are good.
+        Store the ``rows`` of the texts at ``positions``; return the positions with usable vectors.
 
         Raises:
             ProviderError: they are of another length than those before.
         """
         good = is_usable(rows)
-        for place in np.asarray(places)[~good].tolist():
-            self.fail(place, self._unusable(place))
+        for position in np.asarray(positions)[~good].tolist():
+            self.fail(position, self._unusable(position))
         if not good.any():
             return []
         if not self.dimensions:
@@ -77,13 +77,13 @@ class Landed:
             msg = f"Vectors of {rows.shape[1]} dimensions came, and those before had {self.dimensions}."
             hint = "Another model may stand behind that name now. What came is kept: run it again."
             raise ProviderError(msg, hint=hint)
-        landed = np.asarray(places)[good]
-        self.matrix[landed] = rows[good]
-        self.outcomes[landed] = outcome
-        return [int(place) for place in landed]
+        stored = np.asarray(positions)[good]
+        self.matrix[stored] = rows[good]
+        self.outcomes[stored] = outcome
+        return [int(position) for position in stored]
 
-    def _unusable(self, place: int) -> ProviderError:
-        text = self._texts[place] if place < len(self._texts) else ""
+    def _unusable(self, position: int) -> ProviderError:
+        text = self._texts[position] if position < len(self._texts) else ""
         of = f" for {text[:60]!r}{'…' if len(text) > 60 else ''}" if text else ""
         msg = (
             f"The service gave no usable vector{of}: not a list of finite numbers, all zeros, "
@@ -92,10 +92,10 @@ class Landed:
         hint = "The other texts have theirs. Run it again to ask once more for this one."
         return ProviderError(msg, hint=hint)
 
-    def fail(self, place: int, error: LLMError) -> None:
-        """A text for which there is no vector."""
-        self.outcomes[place] = FAILED
-        self.errors[place] = error
+    def fail(self, position: int, error: LLMError) -> None:
+        """Note that there is no vector for a text, and why."""
+        self.outcomes[position] = FAILED
+        self.errors[position] = error
 
 
 def is_usable(rows: Floats) -> NDArray[np.bool_]:
@@ -110,8 +110,8 @@ TooLong = Literal["truncate", "chunk-mean", "error"]
 class EmbedOptions:
     """
     Attributes:
-        batch_size: texts in one request at most; what suits the provider unless given.
-        concurrency: requests at once at most; the same.
+        batch_size: texts in one request at most; by default as many as the provider takes.
+        concurrency: requests at once at most; by default as many as are fastest.
         too_long: of a text that is longer than the model reads: ``truncate`` embeds its
             beginning, ``chunk-mean`` the mean of its parts weighted by their lengths and of
             length 1 again, ``error`` nothing.
@@ -144,11 +144,11 @@ _BUSY = 0.85
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class Throughput:
     """
     Attributes:
-        rows_per_s: texts that were sent, over the whole time from the first request to the last.
-        limit_rows_per_s: the most that came in a second while many requests were under way.
+        rows_per_s: texts that were sent, over the time from the first request to the last.
+        limit_rows_per_s: the most answered in a second while many requests were open.
         at_once: how many requests at once that took.
         cpu_share: of one core, what this process used meanwhile.
     """
@@ -164,19 +164,19 @@ class Speed:
         return min(1.0, self.rows_per_s / self.limit_rows_per_s)
 
     @property
-    def is_our_own(self) -> bool:
+    def is_client_bound(self) -> bool:
         """Whether this process was the limit, and not the server."""
         return self.cpu_share > _BUSY
 
     def __str__(self) -> str:
-        whose = "this notebook's own" if self.is_our_own else "the server's"
+        whose = "this notebook's own" if self.is_client_bound else "the server's"
         return (
             f"{self.rows_per_s:,.0f} rows/s, {self.share:.0%} of {whose} limit"
             f" ({self.at_once} requests at once)"
         )
 
 
-class SpeedMeter:
+class ThroughputMeter:
     """
     Measures how fast answers come.
 
@@ -192,7 +192,7 @@ class SpeedMeter:
         self._since: float | None = None  # the first answer also waited for a connection
         self._answers = self._amount = self._most_at_once = 0
 
-    def landed(self, amount: int, at_once: int) -> None:
+    def record(self, amount: int, at_once: int) -> None:
         """Count an answer that holds ``amount``, one of ``at_once`` that were under way."""
         now = self._clock()
         if self._since is None:

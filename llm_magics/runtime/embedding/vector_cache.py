@@ -1,4 +1,4 @@
-"""What is there already of some texts' vectors, and where new ones are put as they land."""
+"""Vectors found in a recording and in the vector store, and new ones stored in both."""
 
 from __future__ import annotations
 
@@ -13,75 +13,81 @@ from llm_magics.runtime.embedding.results import (
     AVERAGED,
     OK,
     TRUNCATED,
+    EmbeddingResults,
     EmbedOptions,
-    Landed,
     is_usable,
 )
 from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
-from llm_magics.runtime.storage.serialization import Request, embedding_request, packed, vector_in
-from llm_magics.runtime.storage.vector_store import VectorStore, keys_of
+from llm_magics.runtime.storage.serialization import (
+    Request,
+    embedding_request,
+    encode_vector,
+    read_vector,
+)
+from llm_magics.runtime.storage.vector_store import VectorStore, hash_texts
 
 if TYPE_CHECKING:
     from llm_magics.runtime.embedding.results import Floats
 
 
-class Keeping:
-    """The vectors of ``texts`` by the model of ``route``: in a recording, and in the store."""
+class VectorCache:
+    """The vectors of ``texts`` by the model of ``route``: in a recording, and in the vector store."""
 
     def __init__(
         self,
+        *,
         session: Session,
         route: Route,
         texts: Sequence[str],
         options: EmbedOptions,
-        landed: Landed,
+        results: EmbeddingResults,
     ) -> None:
         self._session = session
         self._route = route
         self._texts = texts
         self._options = options
-        self._landed = landed
+        self._results = results
         self._store: VectorStore | None = None
 
     @property
     def treatment(self) -> int:
-        """What comes of a text that is too long."""
+        """The outcome of a text that is too long."""
         return TRUNCATED if self._options.too_long == "truncate" else AVERAGED
 
     async def find(self) -> None:
-        """Take what a recording has, then what was paid for in an earlier call."""
-        landed = self._landed
-        self._play()
-        if not landed.pending:  # and nobody need be there to be asked
+        """Look the texts up in the recording, then in the vector store."""
+        results = self._results
+        self._replay()
+        if not results.pending:
             return
         self._store = await self._find_store()
         if self._store is None:
             return
-        if not landed.kept.any():
-            landed.adopt(*self._store.find(keys_of(self._texts)))
+        if not results.is_cached.any():
+            results.store_cached(*self._store.find(hash_texts(self._texts)))
         else:  # a recording has some of them
-            self._find_left(self._store, "", OK)
-        self._find_left(self._store, self._treated, self.treatment)
-        self._record(np.flatnonzero(landed.kept))
+            self._find_pending(self._store, "", OK)
+        self._find_pending(self._store, self._long_text_prefix, self.treatment)
+        self._record(np.flatnonzero(results.is_cached))
 
-    async def keep(self, places: list[int], rows: Floats, outcome: int = OK) -> None:
-        """What has landed, here and for later; on a thread, for a disk may be slow."""
-        prefix = "" if outcome == OK else self._treated
+    async def store(self, positions: list[int], rows: Floats, outcome: int = OK) -> None:
+        """Store new vectors in the results, the store and the recording; on a thread, as a disk may be slow."""
+        prefix = "" if outcome == OK else self._long_text_prefix
         try:
-            good = self._landed.land(places, rows, outcome)
-        except ProviderError:  # another model answers now: what is paid is kept all the same
+            good = self._results.store(positions, rows, outcome)
+        except ProviderError:  # the model changed; store what was paid for
             if self._store is not None:
-                keys = keys_of(prefix + self._texts[place] for place in places)
+                keys = hash_texts(prefix + self._texts[position] for position in positions)
                 await asyncio.to_thread(self._store.put, keys, rows)
             raise
         if self._store is not None:
-            keys = keys_of(prefix + self._texts[place] for place in good)
-            await asyncio.to_thread(self._store.put, keys, self._landed.matrix[good])
+            keys = hash_texts(prefix + self._texts[position] for position in good)
+            await asyncio.to_thread(self._store.put, keys, self._results.matrix[good])
         self._record(good)
 
     async def _find_store(self) -> VectorStore | None:
-        """What is kept of this model; nothing where its weights cannot be told from others."""
+        """Open the store of this model; ``None`` where its weights cannot be identified."""
         provider, model = self._route.provider, self._route.model
         try:
             identity = await provider.identity(model)
@@ -92,44 +98,48 @@ class Keeping:
             space["dimensions"] = self._options.dimensions
         return self._session.vectors(space)
 
-    def _find_left(self, store: VectorStore, prefix: str, outcome: int) -> None:
-        """Take what is kept of the texts that nothing has come of yet."""
-        left = self._landed.pending
-        found, rows = store.find(keys_of(prefix + self._texts[place] for place in left))
+    def _find_pending(self, store: VectorStore, prefix: str, outcome: int) -> None:
+        """Look up the texts that have no outcome yet."""
+        pending = self._results.pending
+        found, rows = store.find(
+            hash_texts(prefix + self._texts[position] for position in pending)
+        )
         if found.any():
-            places = self._landed.land(np.asarray(left)[found].tolist(), rows[found], outcome)
-            self._landed.kept[places] = True
+            positions = self._results.store(
+                np.asarray(pending)[found].tolist(), rows[found], outcome
+            )
+            self._results.is_cached[positions] = True
 
     @property
-    def _treated(self) -> str:
-        """What stands before the key of a text that was too long, and was treated so."""
+    def _long_text_prefix(self) -> str:
+        """The prefix of the key of a text that was too long, and was shortened this way."""
         return f"{self._options.too_long}\0"
 
-    def _play(self) -> None:
-        tape = self._session.tape
-        if tape is None or not tape.plays:
+    def _replay(self) -> None:
+        recording = self._session.recording
+        if recording is None or not recording.plays:
             return
-        for place, text in enumerate(self._texts):
-            found = tape.find(self._request(text))
-            vector = vector_in(found) if found else None
+        for position, text in enumerate(self._texts):
+            found = recording.find(self._request(text))
+            vector = read_vector(found) if found else None
             if vector is None or self._options.dimensions not in (None, len(vector)):
                 continue
             rows = np.asarray(vector, np.float32)[None, :]
             if is_usable(rows).all():
-                self._landed.land([place], rows)
-                self._landed.kept[place] = True
+                self._results.store([position], rows)
+                self._results.is_cached[position] = True
 
-    def _record(self, places: Iterable[int]) -> None:
-        tape = self._session.tape
-        if tape is None or not tape.records:
+    def _record(self, positions: Iterable[int]) -> None:
+        recording = self._session.recording
+        if recording is None or not recording.records:
             return
-        matrix = self._landed.matrix
-        tape.keep_all(
+        matrix = self._results.matrix
+        recording.keep_all(
             (
-                self._request(self._texts[place]),
-                {"vector": packed(matrix[place].tolist())},
+                self._request(self._texts[position]),
+                {"vector": encode_vector(matrix[position].tolist())},
             )
-            for place in map(int, places)
+            for position in map(int, positions)
         )
 
     def _request(self, text: str) -> Request:

@@ -1,1 +1,1 @@
-"""Prompts: templates, prompt files, conversations, and the messages made of them."""
+"""Prompts: templates, prompt files, conversations, and the messages built from them."""

@@ -1,8 +1,8 @@
 """
-Conversations: what was asked and answered before, and goes along with the next prompt.
+Conversations: earlier prompts and answers, sent with the next prompt of the same thread.
 
-A turn belongs to the cell that asked it. When that cell asks again, its turn is replaced, and
-those that came after it go: they hung on an answer that is no more.
+A turn belongs to the cell that sent it. When that cell runs again, its turn is replaced, and
+later turns are removed, because they depend on the replaced answer.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Turn:
     A question and its answer.
 
     Attributes:
-        key: what tells this turn from all others.
-        cell: what tells the cell that asked from all others; empty where no cell did.
-        run: what tells that run of the cell from its others.
+        key: identifies this turn.
+        cell: the key of the cell that sent the prompt; empty outside of cells.
+        run: identifies the run of the cell.
         asked, answered: the messages.
         model: who answered.
-        is_whole: whether the answer came to its end.
+        is_whole: whether the answer is complete.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Turn:
 
 
 @dataclass
-class Threads:
+class Conversations:
     """The conversations of this session, by name."""
 
     _turns: dict[str, list[Turn]] = field(default_factory=dict)
@@ -53,41 +53,41 @@ class Threads:
         """What goes along when a ``run`` of ``cell`` asks in the thread ``name``."""
         return [
             message
-            for turn in self._kept(name, cell, run)
+            for turn in self._turns_before(name, cell, run)
             for message in (turn.asked, turn.answered)
         ]
 
     def add(self, name: str, turn: Turn) -> int:
         """
-        Put ``turn`` in its place; how many later ones went because they hung on an old one.
+        Add ``turn``, or replace the one of its cell; return how many later turns were removed.
 
-        One that broke off does not take the place of a turn that others hang on: they stay.
+        An interrupted turn does not replace one that later turns depend on.
         """
         turns = self._turns.get(name, [])
         known = [each.key for each in turns]
-        if turn.key in known:  # asked again, with what was wrong
+        if turn.key in known:  # repaired in another round
             turns[known.index(turn.key)] = turn
             return 0
-        kept = self._kept(name, turn.cell, turn.run)
-        dropped = len(turns) - len(kept) - 1
+        earlier_turns = self._turns_before(name, turn.cell, turn.run)
+        dropped = len(turns) - len(earlier_turns) - 1
         if dropped > 0 and not turn.is_whole:
             return 0
-        self._turns[name] = [*kept, turn]
+        self._turns[name] = [*earlier_turns, turn]
         return max(0, dropped)
 
     def leave(self, cell: str, but: str | None = None) -> None:
         """``cell`` asks in no thread any more, ``but`` for that one: its turns go, with what hung."""
         for name in [each for each in self._turns if each != but and cell]:
-            self._turns[name] = self._kept(name, cell, "")
+            self._turns[name] = self._turns_before(name, cell, "")
             if not self._turns[name]:
                 del self._turns[name]
 
-    def _kept(self, name: str, cell: str, run: str) -> list[Turn]:
-        """The turns before the first of an earlier run of the cell."""
+    def _turns_before(self, name: str, cell: str, run: str) -> list[Turn]:
+        """Return the turns before the first of an earlier run of the cell."""
         turns = self._turns.get(name, [])
         earlier = (
-            place
-            for place, turn in enumerate(turns)
+            index
+            for index, turn in enumerate(turns)
             if cell and turn.cell == cell and turn.run != run
         )
         return turns[: next(earlier, None)]

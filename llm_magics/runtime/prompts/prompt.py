@@ -1,4 +1,4 @@
-"""What is asked: the prompt as the user gave it, and the messages and parameters made of it."""
+"""Prompt: what a user asks; the messages and parameters built from it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from llm_magics.errors import LLMError, TemplateError, UsageError, abbreviate
 from llm_magics.host import Cell
 from llm_magics.parameters import ModelParameters
 from llm_magics.runtime.prompts import prompt_files, templates
-from llm_magics.runtime.prompts.conversations import Threads
-from llm_magics.sandbox.copies import users_own
+from llm_magics.runtime.prompts.conversations import Conversations
+from llm_magics.sandbox.copies import user_variables
 from llm_magics.schemas import parse_schema
 from llm_magics.secrets import register_headers
 from llm_magics.settings.config import Config
@@ -25,7 +25,7 @@ from llm_magics.types import ChatMessage
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
 # What every service has in its own words.
 _SHARED = ("tool_choice", "reasoning", "extra_headers")
-# Parameters that services have, and that look like slips for ours.
+# Parameters that services have, and that look like misspelled ones of ours.
 _THEIRS = frozenset(
     {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}
 )
@@ -69,7 +69,7 @@ class Prompt:
         text: the prompt, with ``{{ names }}`` in it.
         model: whom to ask; the setting ``model`` where ``None``.
         system: the system message; the setting ``system`` where ``None``.
-        parameters: those given for this prompt, over the settings.
+        parameters: those of this prompt; they override the settings.
         images: pictures that go with it.
         schema: what the answer must look like; see `llm_magics.schemas`.
         tools: functions that the model may call.
@@ -77,8 +77,8 @@ class Prompt:
         template: the name of a prompt in a file; ``text`` is its ``{{ input }}``.
         thread: the conversation that it goes on with, and that it becomes part of.
         is_fresh: ask the model, whatever the cache has.
-        is_foreign: it came in a file, which may be somebody else's.
-        is_kept: its answer is kept and given again, also where the settings ask for no cache.
+        is_foreign: it is from a file, which others may have written.
+        is_kept: its answer is cached, also where the settings turn the cache off.
     """
 
     text: str
@@ -96,19 +96,19 @@ class Prompt:
     is_kept: bool = False
 
 
-def with_template(prompt: Prompt, config: Config) -> Prompt:
+def apply_template(prompt: Prompt, config: Config) -> Prompt:
     """``prompt`` with what the file of its template says, where the prompt itself says nothing."""
     if prompt.template is None:
         return prompt
     file = prompt_files.load(prompt.template)
     text = file.text
-    if "input" not in templates.names_in(f"{text}{file.system or ''}") and prompt.text.strip():
+    if "input" not in templates.find_names(f"{text}{file.system or ''}") and prompt.text.strip():
         text = f"{text}\n\n{{{{ input }}}}"
     # The cell's own expressions are the user's, and see what any cell sees.
     own = "" if prompt.variables is None else templates.render(prompt.text, prompt.variables)
-    given = {"input": own or prompt.text}
+    values = {"input": own or prompt.text}
     try:
-        parameters_of(Prompt("", parameters=file.parameters), config, {})
+        build_parameters(Prompt("", parameters=file.parameters), config, {})
     except LLMError as error:
         msg = f"The template {prompt.template}: {error}"
         raise TemplateError(msg, hint=error.hint) from None
@@ -119,29 +119,29 @@ def with_template(prompt: Prompt, config: Config) -> Prompt:
         is_foreign=True,
         model=prompt.model or file.model,
         system=file.system if prompt.system is None else prompt.system,
-        parameters={**file.parameters, **_told(prompt.parameters)},
+        parameters={**file.parameters, **_set_parameters(prompt.parameters)},
         schema=file.schema if prompt.schema is None else prompt.schema,
-        variables={**file.defaults, **users_own(prompt.variables or {}), **given},
+        variables={**file.defaults, **user_variables(prompt.variables or {}), **values},
     )
 
 
-def _told(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _set_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def parameters_of(prompt: Prompt, config: Config, alias: Mapping[str, Any]) -> ModelParameters:
-    """Those of the prompt, over those of the ``alias`` that was asked, over the settings."""
-    given = {name: config.get(name) for name in _SETTINGS}
-    asked = {**alias, **_told(prompt.parameters)}
-    given |= {name: asked.pop(name) for name in _SETTINGS if name in asked}
-    given |= {name: asked.pop(name) for name in _SHARED if name in asked}
-    register_headers(given.get("extra_headers", {}))  # a service may repeat them
-    asked |= asked.pop("extra_body", {})
-    for name in asked:
-        _refuse_slip(name)
+def build_parameters(prompt: Prompt, config: Config, alias: Mapping[str, Any]) -> ModelParameters:
+    """Merge the parameters of the prompt, of the ``alias`` it names, and of the settings."""
+    values = {name: config.get(name) for name in _SETTINGS}
+    extra = {**alias, **_set_parameters(prompt.parameters)}
+    values |= {name: extra.pop(name) for name in _SETTINGS if name in extra}
+    values |= {name: extra.pop(name) for name in _SHARED if name in extra}
+    register_headers(values.get("extra_headers", {}))  # a service may repeat them
+    extra |= extra.pop("extra_body", {})
+    for name in extra:
+        _check_parameter(name)
     schema = None if prompt.schema is None else parse_schema(prompt.schema)
-    tools = tuple(create_tool(each) for each in _several(prompt.tools))
-    return ModelParameters(**given, stream=True, extra_body=asked, schema=schema, tools=tools)
+    tools = tuple(create_tool(each) for each in _as_list(prompt.tools))
+    return ModelParameters(**values, stream=True, extra_body=extra, schema=schema, tools=tools)
 
 
 # What other libraries call what is set elsewhere here.
@@ -152,8 +152,8 @@ _ELSEWHERE = {
 }
 
 
-def _refuse_slip(name: str) -> None:
-    """What goes to the service as it is must be no slip, and must not undo what is ours."""
+def _check_parameter(name: str) -> None:
+    """Refuse a parameter that is misspelled, or that the call itself sets."""
     if name in _OURS:
         msg = f"{name} cannot be given as a parameter."
         raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
@@ -177,11 +177,11 @@ def _refuse_slip(name: str) -> None:
         raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
 
 
-def messages_of(
+def build_messages(
     prompt: Prompt,
     default_system: str | None,
     before: Sequence[ChatMessage] = (),
-    note: Callable[[templates.Filled], None] | None = None,
+    note: Callable[[templates.Substitution], None] | None = None,
     *,
     is_default_foreign: bool = False,
 ) -> tuple[ChatMessage, ...]:
@@ -202,24 +202,24 @@ def messages_of(
         text = fill(text, is_foreign=prompt.is_foreign)
         is_default = prompt.system is None and is_default_foreign
         if is_default:
-            fill = partial(fill, variables=users_own(prompt.variables))
+            fill = partial(fill, variables=user_variables(prompt.variables))
         system = system and fill(system, is_foreign=prompt.is_foreign or is_default)
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Write what to ask.")
-    asked = ChatMessage(
-        "user", text, images=tuple(load_image(each) for each in _several(prompt.images))
+    message = ChatMessage(
+        "user", text, images=tuple(load_image(each) for each in _as_list(prompt.images))
     )
     first = (ChatMessage("system", system),) if system else ()
-    return (*first, *before, asked)
+    return (*first, *before, message)
 
 
-def _several(given: Any) -> Iterable[Any]:
-    """What was given as a list, or the one thing that was given without one."""
-    return given if isinstance(given, list | tuple) else (given,)
+def _as_list(values: Any) -> Iterable[Any]:
+    """Return a list as it is, and a single value in a tuple."""
+    return values if isinstance(values, list | tuple) else (values,)
 
 
-def messages_before(threads: Threads, prompt: Prompt, cell: Cell) -> list[ChatMessage]:
+def previous_messages(threads: Conversations, prompt: Prompt, cell: Cell) -> list[ChatMessage]:
     """What was said before in the thread of the prompt, if it has one."""
     if prompt.thread is None:
         return []

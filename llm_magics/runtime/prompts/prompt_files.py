@@ -1,5 +1,5 @@
 """
-Prompts kept in files: ``prompts/NAME.md``, with what belongs to them at their head.
+Prompt files: ``prompts/NAME.md``, with their settings in a YAML head.
 
     ---
     description: sums up an article
@@ -34,7 +34,7 @@ from llm_magics.secrets import scrub
 _FOLDER = "prompts"
 _HEAD = re.compile(r"\A---[ \t]*\r?\n(?:(.*?)\r?\n)?---[ \t]*(?:\r?\n|\Z)(.*)\Z", re.DOTALL)
 _NAME = re.compile(r"\w[\w.-]*")
-_MOST_BYTES = 1_000_000
+_MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ def read(path: Path) -> PromptFile:
     """
     try:
         _refuse_links(path)
-        if path.stat().st_size > _MOST_BYTES:
-            msg = f"{path} has more than {_MOST_BYTES:,} bytes."
+        if path.stat().st_size > _MAX_BYTES:
+            msg = f"{path} has more than {_MAX_BYTES:,} bytes."
             raise TemplateError(msg, hint="Name long texts in it: {{ text }}.")
         text = path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
@@ -132,8 +132,8 @@ def read(path: Path) -> PromptFile:
         raise TemplateError(msg, hint="Close it with a line of --- before the prompt.")
     if head is None:
         return PromptFile(text.strip("\n"))
-    told = _checked(path, _decoded(path, head[1] or ""))
-    return PromptFile(head[2].strip("\n"), **told)
+    fields = _check_head(path, _parse_head(path, head[1] or ""))
+    return PromptFile(head[2].strip("\n"), **fields)
 
 
 def _refuse_links(path: Path) -> None:
@@ -155,7 +155,7 @@ def _users_folder() -> Path:
     return user_config_path("llm_magics", appauthor=False) / _FOLDER
 
 
-def _decoded(path: Path, head: str) -> Any:
+def _parse_head(path: Path, head: str) -> Any:
     try:
         return load_yaml(head) or {}
     except ValueError as error:
@@ -163,11 +163,11 @@ def _decoded(path: Path, head: str) -> Any:
         raise TemplateError(msg, hint="Put texts with a colon in them in quotes.") from None
 
 
-def _checked(path: Path, told: Any) -> dict[str, Any]:
-    if not isinstance(told, dict):
-        msg = f"The head of {path} holds {type(told).__name__}, not names with values."
+def _check_head(path: Path, fields: Any) -> dict[str, Any]:
+    if not isinstance(fields, dict):
+        msg = f"The head of {path} holds {type(fields).__name__}, not names with values."
         raise TemplateError(msg, hint="Write it like this:  system: You are brief.")
-    for name, value in told.items():
+    for name, value in fields.items():
         if name not in _KINDS:
             msg = f'{path}: there is no "{name}" in the head of a template.'
             raise TemplateError(msg, hint=nearest(str(name), _KINDS))
@@ -178,11 +178,11 @@ def _checked(path: Path, told: Any) -> dict[str, Any]:
             msg = f"{path}: {name} has a name that is no text."
             raise TemplateError(msg, hint=f"Write {_EXAMPLES[name]}.")
     try:
-        if "schema" in told:
-            parse_schema(told["schema"])
+        if "schema" in fields:
+            parse_schema(fields["schema"])
     except LLMError as error:
         raise TemplateError(f"{path}: {error}", hint=error.hint) from None
-    return told
+    return fields
 
 
 def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
@@ -196,7 +196,7 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
         msg = f'"{name}" cannot be the name of a template.'
         raise TemplateError(msg, hint="Use letters, digits, _ and -, like --save summary.")
     path = Path.cwd() / _FOLDER / f"{name}.md"
-    text = scrub(_written(prompt))
+    text = scrub(_format_file(prompt))
     try:
         _refuse_links(path)
         is_another = path.exists() and path.read_bytes() != text.encode()
@@ -211,11 +211,11 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
     return path
 
 
-def _written(prompt: PromptFile) -> str:
+def _format_file(prompt: PromptFile) -> str:
     import yaml
 
-    told = {name: value for name, value in asdict(prompt).items() if value and name != "text"}
-    if not told:
+    fields = {name: value for name, value in asdict(prompt).items() if value and name != "text"}
+    if not fields:
         return f"{prompt.text}\n"
-    head = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=99)
+    head = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=99)
     return f"---\n{head}---\n{prompt.text}\n"

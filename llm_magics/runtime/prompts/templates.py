@@ -25,7 +25,7 @@ def _as_function(kind: Callable[..., Any]) -> Callable[..., Any]:
     return convert
 
 
-# Python's own, which people expect in an expression; Jinja has filters in their place.
+# Python's own, which people expect in an expression; Jinja has filters instead.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: _as_function(function)
     for function in (len, str, int, float, round, sorted, sum, min, max, abs, list, repr, zip)
@@ -40,7 +40,7 @@ _RAW_HINT = "To send braces as they are, put them between {% raw %} and {% endra
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class Substitution:
     """What a ``{{ … }}`` became: the names in it, the kind of its value, and its text's length."""
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class Filled:
 def render(
     text: str,
     variables: Mapping[str, Any],
-    note: Callable[[Filled], None] | None = None,
+    note: Callable[[Substitution], None] | None = None,
     *,
     is_foreign: bool = False,
 ) -> str:
@@ -61,13 +61,13 @@ def render(
     Args:
         text: the prompt.
         variables: what the names in it stand for.
-        note: told of each that was filled in.
-        is_foreign: it came in a file, perhaps somebody else's: it reads copies of the data that
+        note: called with each substitution.
+        is_foreign: it is from a file that others may have written: it reads copies of the data that
             it names, calls nothing of the notebook's, and has limits of size and time.
 
     Raises:
         TemplateError: a name is not defined, an expression fails, braces do not match, or a
-            template of a file names what is no data, or is beyond its limits.
+            template of a file names what is no data, or exceeds its limits.
     """
     if "{{" not in text and "{%" not in text:
         return text
@@ -81,7 +81,7 @@ def render(
         environment = _environment()
         tree = environment.parse(text)
         _have_noted(tree)
-        environment.globals[_NOTE] = _noting(note, _shown)
+        environment.globals[_NOTE] = _noting(note, _display_value)
         return environment.from_string(tree).render(variables)
     except jinja2.TemplateSyntaxError as error:
         msg = f"Line {error.lineno} of the prompt: {str(error.message).rstrip('.')}."
@@ -96,28 +96,27 @@ def render(
 
 
 def _render_foreign(
-    text: str, variables: Mapping[str, Any], note: Callable[[Filled], None] | None
+    text: str, variables: Mapping[str, Any], note: Callable[[Substitution], None] | None
 ) -> str:
-    from llm_magics.sandbox.copies import data_named
-    from llm_magics.sandbox.environment import Sandbox
+    from llm_magics.sandbox.environment import Sandbox, copy_named_data
 
     sandbox = Sandbox(_FUNCTIONS, **_SYNTAX)
     tree = sandbox.parse(text)
-    data = data_named(names_in(text), variables)
+    data = copy_named_data(find_names(text), variables)
     if note is not None:
         _have_noted(tree)
-        sandbox.add_function(_NOTE, _noting(note, sandbox.shown))
+        sandbox.add_function(_NOTE, _noting(note, sandbox.display_text))
     return sandbox.fill_in(text, tree, data)
 
 
 @lru_cache(maxsize=16)
 def _compiled(text: str) -> jinja2.Template:
-    """A template of the user's own, made once for all rows that it is filled in for."""
+    """Compile a template of the user's own once for all rows."""
     return _environment().from_string(text)
 
 
-def names_in(text: str, *, with_functions: bool = False) -> set[str]:
-    """The names that must be given for ``text`` to be filled in; those of functions need not."""
+def find_names(text: str, *, with_functions: bool = False) -> set[str]:
+    """Return the variables that ``text`` uses, without those of functions."""
     import jinja2
     from jinja2 import meta
 
@@ -136,7 +135,7 @@ def names_in(text: str, *, with_functions: bool = False) -> set[str]:
         return set()
 
 
-def keys_of(text: str, name: str) -> set[str] | None:
+def find_row_keys(text: str, name: str) -> set[str] | None:
     """
     Return the keys by which ``text`` reads the mapping ``name``: ``row["a b"]``, ``row.a``.
 
@@ -163,7 +162,7 @@ def keys_of(text: str, name: str) -> set[str] | None:
     return set(keys) if len(keys) == reads else None
 
 
-def filters() -> list[str]:
+def list_filters() -> list[str]:
     """What can stand behind a bar in an expression."""
     return list(_environment().filters)
 
@@ -175,7 +174,7 @@ def _environment() -> SandboxedEnvironment:
     environment = SandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
-        finalize=_shown,
+        finalize=_display_value,
         **_SYNTAX,
     )
     environment.filters |= {"table": format_table, "describe": describe_table}
@@ -183,7 +182,7 @@ def _environment() -> SandboxedEnvironment:
     return environment
 
 
-def _shown(value: Any) -> Any:
+def _display_value(value: Any) -> Any:
     # Its own lines: what follows a table on its last one would be read as a part of it.
     return f"{summarize_table(value)}\n" if is_table(value) else value
 
@@ -193,22 +192,22 @@ def _have_noted(tree: Template) -> None:
     from jinja2 import nodes
 
     for output in tree.find_all(nodes.Output):
-        for place, part in enumerate(output.nodes):
+        for index, part in enumerate(output.nodes):
             if isinstance(part, nodes.TemplateData):
                 continue
             within = [part, *part.find_all(nodes.Name)]
             names = dict.fromkeys(each.name for each in within if isinstance(each, nodes.Name))
-            told: list[nodes.Expr] = [nodes.Const(tuple(names)), part]
-            call = nodes.Call(nodes.Name(_NOTE, "load"), told, [], None, None)
+            arguments: list[nodes.Expr] = [nodes.Const(tuple(names)), part]
+            call = nodes.Call(nodes.Name(_NOTE, "load"), arguments, [], None, None)
             call.set_lineno(part.lineno)
-            output.nodes[place] = call
+            output.nodes[index] = call
 
 
 def _noting(
-    note: Callable[[Filled], None], shown: Callable[[Any], Any]
+    note: Callable[[Substitution], None], display: Callable[[Any], Any]
 ) -> Callable[[tuple[str, ...], Any], Any]:
     def noted(names: tuple[str, ...], value: Any) -> Any:
-        note(Filled(names, _kind(value), len(str(shown(value)))))
+        note(Substitution(names, _kind(value), len(str(display(value)))))
         return value
 
     return noted

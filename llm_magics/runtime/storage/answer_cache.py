@@ -1,8 +1,8 @@
 """
-Values kept in a file of the user's cache, by a digest of all that decides them.
+A cache of answers in SQLite, by a digest of all that decides them.
 
 The file is SQLite with a write-ahead log: several kernels read and write it at once, and one
-that is killed in the middle of a write leaves it whole. Values are bytes, never pickles. When
+that is killed in the middle of a write leaves it intact. Values are bytes, never pickles. When
 it grows over its bound the values that were used least recently go. A cache must never be the
 reason why a call fails: a damaged file is set aside, a busy or full disk is done without. Each
 value is stored with a checksum over its key and itself: a damaged one is dropped.
@@ -55,7 +55,7 @@ CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON kept BEGIN
 
 _FROM_THE_START = "SELECT key, used, value FROM kept ORDER BY rowid"
 _FROM_THE_END = f"{_FROM_THE_START} DESC"
-_COUNT_ANEW = "UPDATE kept SET size = length(value) + ? WHERE size IS NOT length(value) + ?"
+_RECOUNT = "UPDATE kept SET size = length(value) + ? WHERE size IS NOT length(value) + ?"
 
 # What a stored value begins with, and the size of the checksum behind it.
 _SEAL, _SUM_BYTES = b"\x02", 8
@@ -72,7 +72,7 @@ _DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no su
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
-    """How much is kept."""
+    """How much is stored."""
 
     entries: int
     bytes: int
@@ -80,7 +80,7 @@ class CacheSize:
 
 class Cache:
     """
-    Bytes by key, in a file that is made when it is first used.
+    Bytes by key, in a file that is created on first use.
 
     Safe to use from several threads and processes.
     """
@@ -100,62 +100,62 @@ class Cache:
         self._rests_until = 0.0
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of ``key``, if it is kept."""
+        """Return the value of ``key``, if it is stored."""
         return self.get_all([key]).get(key)
 
     def get_all(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """The values of those ``keys`` that are kept."""
-        # While another thread waits for its turn to write, there is nothing to be had.
-        return self._with(lambda connection: self._found(connection, keys), {}, _READ_S)
+        """Return the values of those ``keys`` that are stored."""
+        # While another thread holds the lock for writing, nothing is found.
+        return self._run(lambda connection: self._find(connection, keys), {}, _READ_S)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Keep ``value`` under ``key``."""
+        """Store ``value`` under ``key``."""
         self.put_all([(key, value)])
 
     def put_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keep several values at once: all of them, or none."""
+        """Store several values in one transaction."""
         now = self._clock()
-        rows = [(key, now, len(value) + _ROW_BYTES, _sealed(key, value)) for key, value in values]
+        rows = [(key, now, len(value) + _ROW_BYTES, _seal(key, value)) for key, value in values]
 
         def put(connection: sqlite3.Connection) -> None:
-            with _writing(connection):
+            with _transaction(connection):
                 # Not REPLACE, which would remove a row without its trigger.
                 connection.executemany("DELETE FROM kept WHERE key = ?", [row[:1] for row in rows])
                 connection.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
                 self._evict(connection)
 
-        self._with(put, None)
+        self._run(put, None)
 
     def clear(self) -> CacheSize:
         """Forget all; how much that was."""
         size = self.size()
 
         def clear(connection: sqlite3.Connection) -> None:
-            with _writing(connection):
+            with _transaction(connection):
                 connection.execute("DELETE FROM kept")
             connection.execute("VACUUM")
 
-        self._with(clear, None)
+        self._run(clear, None)
         return size
 
     def size(self) -> CacheSize:
-        """How much is kept."""
+        """Return how much is stored."""
         query = "SELECT (SELECT count(*) FROM kept), size FROM total"
-        return self._with(
+        return self._run(
             lambda connection: CacheSize(*connection.execute(query).fetchone()), CacheSize(0, 0)
         )
 
     def close(self) -> None:
-        """Let go of the file; it is opened again when used."""
+        """Close the file; it is opened again when used."""
         with self._lock:
-            self._let_go()
+            self._close_connection()
 
     def _evict(self, connection: sqlite3.Connection) -> None:
         size = connection.execute("SELECT size FROM total").fetchone()[0]
         if size <= self._bound_bytes:
             return
         # The count itself may be damaged, and would have everything deleted.
-        connection.execute(_COUNT_ANEW, (_ROW_BYTES, _ROW_BYTES))
+        connection.execute(_RECOUNT, (_ROW_BYTES, _ROW_BYTES))
         connection.execute("UPDATE total SET size = (SELECT ifnull(sum(size), 0) FROM kept)")
         size = connection.execute("SELECT size FROM total").fetchone()[0]
         if size <= self._bound_bytes:
@@ -175,14 +175,14 @@ class Cache:
         """Another's write is not waited for: the value is there already."""
         connection.execute("PRAGMA busy_timeout = 0")
         try:
-            with _writing(connection):
+            with _transaction(connection):
                 connection.executemany(
                     "UPDATE kept SET used = ? WHERE key = ?", [(now, key) for key in keys]
                 )
         except sqlite3.OperationalError:
             pass
 
-    def _found(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    def _find(self, connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         stale: list[bytes] = []
         damaged: list[bytes] = []
@@ -190,7 +190,7 @@ class Cache:
         for key in keys:
             row = connection.execute("SELECT value, used FROM kept WHERE key = ?", (key,))
             for sealed, used in row.fetchall():
-                value = _unsealed(key, sealed)
+                value = _unseal(key, sealed)
                 if value is None:
                     if _is_damaged_value(key, sealed):
                         damaged.append(key)
@@ -199,19 +199,21 @@ class Cache:
                 if not isinstance(used, float) or not 0 <= now - used <= _USED_STEP_S:
                     stale.append(key)
         if damaged:
-            found |= self._dropped(connection, damaged)
+            found |= self._drop_damaged(connection, damaged)
         if stale:
             self._note_use(connection, stale, now)
         return found
 
-    def _dropped(self, connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, bytes]:
+    def _drop_damaged(
+        self, connection: sqlite3.Connection, keys: list[bytes]
+    ) -> dict[bytes, bytes]:
         """Delete damaged values; those of them that only their index had lost."""
         found: dict[bytes, bytes] = {}
-        with _writing(connection):
+        with _transaction(connection):
             connection.execute("REINDEX kept")
             for key in keys:
                 row = connection.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
-                value = _unsealed(key, row[0]) if row else None
+                value = _unseal(key, row[0]) if row else None
                 if value is None:
                     connection.execute("DELETE FROM kept WHERE key = ?", (key,))
                 else:
@@ -224,36 +226,36 @@ class Cache:
             )
         return found
 
-    def _with(
-        self, work: Callable[[sqlite3.Connection], _T], otherwise: _T, patience_s: float = _BUSY_S
+    def _run(
+        self, work: Callable[[sqlite3.Connection], _T], otherwise: _T, timeout_s: float = _BUSY_S
     ) -> _T:
         """What ``work`` gives; ``otherwise`` where something is wrong with the file."""
-        if self._clock() < self._rests_until or not self._lock.acquire(timeout=patience_s):
+        if self._clock() < self._rests_until or not self._lock.acquire(timeout=timeout_s):
             return otherwise
         try:
             try:
-                connection = self._opened(patience_s)
-                connection.execute(f"PRAGMA busy_timeout = {int(patience_s * 1000)}")
+                connection = self._opened(timeout_s)
+                connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
                 return work(connection)
             except sqlite3.DatabaseError as error:
                 is_mine = self._file == _file_id(self.path)
-                self._let_go()
+                self._close_connection()
                 if not _is_damaged(error):
-                    self._do_without(error)
+                    self._disable(error)
                 elif is_mine:  # else another kernel has begun a new one already
                     self._set_aside(error)
             except OSError as error:
-                self._let_go()
-                self._do_without(error)
+                self._close_connection()
+                self._disable(error)
         finally:
             self._lock.release()
         return otherwise
 
-    def _opened(self, patience_s: float) -> sqlite3.Connection:
+    def _opened(self, timeout_s: float) -> sqlite3.Connection:
         if self._connection is None or self._process != os.getpid():  # not across a fork
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(
-                self.path, timeout=patience_s, isolation_level=None, check_same_thread=False
+                self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False
             )
             self._connection, self._process = connection, os.getpid()
             # Closed with the cache that nobody uses any longer, at the latest at Python's exit.
@@ -268,7 +270,7 @@ class Cache:
             _migrate(connection)
         return self._connection
 
-    def _let_go(self) -> None:
+    def _close_connection(self) -> None:
         if self._close is not None:
             self._close()
         self._connection = self._close = None
@@ -283,36 +285,36 @@ class Cache:
             beside = self.path.with_name(f"{self.path.name}{ending}")
             with suppress(OSError):
                 os.replace(beside, aside.with_name(f"{aside.name}{ending}"))
-        saved = self._save_from(aside)
+        saved = self._restore_from(aside)
         warn(
             f"The cache {self.path} is damaged ({error}). It was set aside as {aside.name}, "
             f"and a new one is begun{f' with the {saved:,} answers in it that were whole' if saved else ''}."
         )
 
-    def _save_from(self, aside: Path) -> int:
+    def _restore_from(self, aside: Path) -> int:
         """Take over the values of a damaged file whose checksums are right; how many."""
-        whole: dict[bytes, tuple[float, bytes]] = {}
+        intact: dict[bytes, tuple[float, bytes]] = {}
         with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(aside)) as damaged:
             for query in (_FROM_THE_START, _FROM_THE_END):  # up to the damage
                 with suppress(sqlite3.Error):
                     for key, used, sealed in damaged.execute(query):
-                        if _unsealed(key, sealed) is not None:
-                            whole[key] = (used, sealed)
+                        if _unseal(key, sealed) is not None:
+                            intact[key] = (used, sealed)
         saved = [
-            (key, used, len(sealed) + _ROW_BYTES, sealed) for key, (used, sealed) in whole.items()
+            (key, used, len(sealed) + _ROW_BYTES, sealed) for key, (used, sealed) in intact.items()
         ]
         if not saved:
             return 0
         try:
             connection = self._opened(_BUSY_S)
-            with _writing(connection):
+            with _transaction(connection):
                 connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?)", saved)
         except (sqlite3.Error, OSError):
-            self._let_go()
+            self._close_connection()
             return 0
         return len(saved)
 
-    def _do_without(self, error: Exception) -> None:
+    def _disable(self, error: Exception) -> None:
         self._rests_until = self._clock() + _REST_S
         if not self._is_off:  # said once
             self._is_off = True
@@ -320,8 +322,8 @@ class Cache:
 
 
 @contextmanager
-def _writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that takes the writer's place at once, and is whole or not at all."""
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Open a transaction that locks the database for writing at once; roll back on an error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -344,36 +346,36 @@ def _is_damaged(error: sqlite3.DatabaseError) -> bool:
     return any(words in str(error) for words in _DAMAGED)
 
 
-def _sum(key: bytes, value: bytes) -> bytes:
+def _checksum(key: bytes, value: bytes) -> bytes:
     return blake2b(
         value, digest_size=_SUM_BYTES, key=blake2b(key, digest_size=32).digest()
     ).digest()
 
 
-def _sealed(key: bytes, value: bytes) -> bytes:
+def _seal(key: bytes, value: bytes) -> bytes:
     """Return ``value`` in the form in which it is stored, behind its checksum."""
-    return _SEAL + _sum(key, value) + value
+    return _SEAL + _checksum(key, value) + value
 
 
-def _unsealed(key: object, sealed: object) -> bytes | None:
+def _unseal(key: object, sealed: object) -> bytes | None:
     """The value in ``sealed``; ``None`` where it is not what was stored under ``key``."""
     if not isinstance(key, bytes) or not isinstance(sealed, bytes):
         return None
     start = len(_SEAL) + _SUM_BYTES
     value = sealed[start:]
-    return value if sealed[:start] == _SEAL + _sum(key, value) else None
+    return value if sealed[:start] == _SEAL + _checksum(key, value) else None
 
 
 def _is_damaged_value(key: bytes, sealed: object) -> bool:
     """Whether a value was stored here and has changed; what another program put there has not."""
     if not isinstance(sealed, bytes):
         return False
-    return sealed.startswith(_SEAL) or _unsealed(key, _SEAL + sealed[1:]) is not None
+    return sealed.startswith(_SEAL) or _unseal(key, _SEAL + sealed[1:]) is not None
 
 
 def _refuse_foreign(connection: sqlite3.Connection) -> None:
     """
-    Leave a database alone that another program made.
+    Refuse the database of another program.
 
     Raises:
         OSError: it is one.
@@ -390,7 +392,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         return
     last = -1
     while True:
-        with _writing(connection):
+        with _transaction(connection):
             rows = connection.execute(
                 "SELECT rowid, key, value FROM kept WHERE rowid > ? ORDER BY rowid LIMIT ?",
                 (last, _STEP),
@@ -403,9 +405,9 @@ def _migrate(connection: sqlite3.Connection) -> None:
                 return
             # Another kernel may have begun with it.
             old = [
-                (_sealed(key, value), len(value) + len(_SEAL) + _SUM_BYTES + _ROW_BYTES, row)
+                (_seal(key, value), len(value) + len(_SEAL) + _SUM_BYTES + _ROW_BYTES, row)
                 for row, key, value in rows
-                if isinstance(value, bytes) and _unsealed(key, value) is None
+                if isinstance(value, bytes) and _unseal(key, value) is None
             ]
             connection.executemany("UPDATE kept SET value = ?, size = ? WHERE rowid = ?", old)
             last = rows[-1][0]

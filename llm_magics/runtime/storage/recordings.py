@@ -1,5 +1,5 @@
 """
-Answers kept in a file, and played back: notebooks that run with no key and no network.
+Recordings: answers in a JSON-lines file, replayed so that notebooks run without key and network.
 
 A file holds one JSON object a line, in the order of their keys, so that git shows what changed
 and nothing else. The key of a call is a digest of all that decides its answer: kind, model,
@@ -22,10 +22,10 @@ from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.errors import ConfigurationError, ReplayMissError
 from llm_magics.runtime.storage.serialization import (
     Request,
-    chunks_of,
-    key_of,
-    vector_in,
-    with_names,
+    canonicalize,
+    decode_answer,
+    digest_request,
+    read_vector,
 )
 from llm_magics.secrets import scrub_json
 from llm_magics.user_code import warn
@@ -36,13 +36,13 @@ _ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 _RESTORE = "Restore it from version control, or record it again."
 
 # How long another kernel's writing is waited for; a write takes a few milliseconds.
-_PATIENCE_S = 2.0
+_LOCK_TIMEOUT_S = 2.0
 
 # A file up to this size is written anew with every answer, so that it is sorted at every moment.
 _REWRITTEN_BYTES = 2_000_000
 
 
-def _entry_in(line: bytes) -> dict[str, Any] | None:
+def _parse_entry(line: bytes) -> dict[str, Any] | None:
     """Return the entry in a line, ``None`` where the line has none."""
     try:
         entry = json.loads(line)
@@ -53,14 +53,14 @@ def _entry_in(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def _is_answer(answer: Mapping[str, Any]) -> bool:
+def _is_playable(answer: Mapping[str, Any]) -> bool:
     """Return whether an answer can be played."""
     if "vector" in answer:
-        return vector_in(answer) is not None
+        return read_vector(answer) is not None
     if "chunks" not in answer:
         return True  # of another kind of call
     try:
-        chunks = list(chunks_of(answer))
+        chunks = list(decode_answer(answer))
         "".join([chunk.text + chunk.reasoning for chunk in chunks])
         sum(chunk.elapsed_s or 0.0 for chunk in chunks)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -69,14 +69,14 @@ def _is_answer(answer: Mapping[str, Any]) -> bool:
 
 
 @dataclass
-class Tape:
+class Recording:
     """
     A file of answers.
 
     Attributes:
         path: where it is, as it was said.
         records: whether new answers are added.
-        plays: whether kept answers are given in place of asking.
+        plays: whether recorded answers are returned, and no request is sent.
         strict: whether a call that is not in it is an error.
     """
 
@@ -90,7 +90,7 @@ class Tape:
     # Answers of this session, and those of them that are not in the file for certain.
     _own: set[str] = field(default_factory=set, repr=False)
     _unsaved: list[str] = field(default_factory=list, repr=False)
-    # The lines that cannot be read, for the backup that is made before the file is rewritten.
+    # The lines that cannot be read, for the backup that is written before the file is rewritten.
     _damaged: list[bytes] = field(default_factory=list, repr=False)
     _state: tuple[int, ...] | None = field(default=None, repr=False)
     _has_warned: bool = field(default=False, repr=False)
@@ -106,10 +106,10 @@ class Tape:
             msg = f"There is no recording at {self.path}."
             raise ConfigurationError(msg, hint=f"Make one with: %llm record {self.path}")
         if self.records:
-            self._refuse_where_nothing_can_be_written()
+            self._check_writable()
 
-    def _refuse_where_nothing_can_be_written(self) -> None:
-        """Before an answer is paid for that could not be kept."""
+    def _check_writable(self) -> None:
+        """Refuse a path that cannot be written to, before an answer is paid for."""
         folder = self._file.parent
         is_other = self._file.exists() and not self._file.is_file()
         if is_other or not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -138,7 +138,7 @@ class Tape:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            entry = _entry_in(line)
+            entry = _parse_entry(line)
             if entry is not None:
                 entries[entry["key"]] = entry
                 continue
@@ -151,9 +151,9 @@ class Tape:
             msg = f"{self.path}, line {numbers[0]}, is no recorded answer."
             raise ConfigurationError(msg, hint=_RESTORE)
         if numbers:
-            told = ", ".join(map(str, numbers[:5])) + (" …" if len(numbers) > 5 else "")
+            listed = ", ".join(map(str, numbers[:5])) + (" …" if len(numbers) > 5 else "")
             warn(
-                f"{self.path}: line{'s' * (len(numbers) > 1)} {told} "
+                f"{self.path}: line{'s' * (len(numbers) > 1)} {listed} "
                 f"cannot be read (an interrupted write, or marks of a merge), and "
                 f"{'are' if len(numbers) > 1 else 'is'} left out. The other {len(entries):,} "
                 "answers are used."
@@ -163,32 +163,32 @@ class Tape:
     def _state_now(self) -> tuple[int, ...] | None:
         """Tells whether the file is as this session left it."""
         try:
-            told = self._file.stat()
+            status = self._file.stat()
         except OSError:
             return None
-        return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
     def find(self, request: Request) -> dict[str, Any] | None:
         """
-        The kept answer to ``request``, if it is to be played.
+        Return the recorded answer to ``request``, if it is to be replayed.
 
         Raises:
-            ReplayMissError: there is none, and the tape is strict; it says what differs.
+            ReplayMissError: there is none, and the recording is strict; the error names the differences.
         """
         if not self.plays:
             return None
-        entry = self._entries.get(key_of(request))
-        if entry is not None and not _is_answer(entry["answer"]):
+        entry = self._entries.get(digest_request(request))
+        if entry is not None and not _is_playable(entry["answer"]):
             warn(f"{self.path}: the answer {entry['key']} cannot be read, and is left out.")
             self._damaged.append(self._line(entry["key"]).rstrip("\n").encode())
             self._entries.pop(entry["key"])
             entry = None
         if entry is None and self.strict:
-            raise self._missed(request)
+            raise self._miss_error(request)
         return entry["answer"] if entry else None
 
     def keep(self, request: Request, answer: Mapping[str, Any]) -> None:
-        """Add an answer, if the tape records; the file can be read at every moment."""
+        """Add an answer, if the recording records; the file can be read at every moment."""
         self.keep_all([(request, answer)])
 
     def keep_all(self, answers: Iterable[tuple[Request, Mapping[str, Any]]]) -> None:
@@ -196,18 +196,18 @@ class Tape:
         if not self.records:
             return
         for request, answer in answers:
-            key = key_of(request)
+            key = digest_request(request)
             self._entries[key] = {"key": key, "request": request, "answer": dict(answer)}
             self._own.add(key)
             self._unsaved.append(key)
-        self._try_to(self._write)
+        self._warn_on_failure(self._write)
 
     def tidy(self) -> None:
-        """Put what was added at the end of a long file in its place."""
+        """Sort what was appended to a long file."""
         if self.records and (self._unsaved or not self._is_sorted):
-            self._try_to(self._save_with_others)
+            self._warn_on_failure(self._save_with_others)
 
-    def _try_to(self, write: Callable[[], None]) -> None:
+    def _warn_on_failure(self, write: Callable[[], None]) -> None:
         """Call ``write``; where it fails, warn: the answers are paid for, and are returned."""
         try:
             write()
@@ -229,11 +229,11 @@ class Tape:
         Raises:
             OSError: the disk is full, for example; the file is unchanged.
         """
-        with locked(self._file, _PATIENCE_S) as is_locked:
+        with locked(self._file, _LOCK_TIMEOUT_S) as is_locked:
             state = self._state_now()
             if is_locked and (state is None or state[2] < _REWRITTEN_BYTES):
                 self._merge_and_save()
-            else:  # to put each in its place would take longer with each
+            else:  # sorting it again would take longer with each
                 lines = "".join(self._line(key) for key in self._unsaved)
                 append_lines(self._file, lines.encode(), is_locked=is_locked)
                 # Without a lock another kernel may rewrite the file at this moment: `tidy` puts in
@@ -260,33 +260,33 @@ class Tape:
 
     def _line(self, key: str) -> str:
         entry = self._entries[key]
-        plain = scrub_json(with_names(entry))  # before quotes in a key become other characters
+        plain = scrub_json(canonicalize(entry))  # before quotes in a key become other characters
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
         # Other programs, and versions before this one, take these for ends of lines.
         return f"{replace_lone_surrogates(text).translate(_ESCAPED)}\n"
 
     def _save(self) -> None:
-        """Write the file anew, whole; whoever reads it meanwhile reads the old one."""
+        """Rewrite the file atomically."""
         lines = [self._line(key) for key in sorted(self._entries)]
         atomic_write(self._file, "".join(lines))
         self._state = self._state_now()
         self._unsaved.clear()
         self._is_sorted = True
 
-    def _missed(self, request: Request) -> ReplayMissError:
-        told = [entry["request"] for entry in self._entries.values()]
-        alike = [each for each in told if each.get("kind") == request["kind"]]
+    def _miss_error(self, request: Request) -> ReplayMissError:
+        requests = [entry["request"] for entry in self._entries.values()]
+        alike = [each for each in requests if each.get("kind") == request["kind"]]
         if not alike:
             why = f"it holds no {request['kind']} at all"
         else:
-            nearest = max(alike, key=lambda each: _likeness(each, request))
+            nearest = max(alike, key=lambda each: _similarity(each, request))
             why = "; ".join(_differences(nearest, request)) or "the nearest is the same"
         msg = f"{self.path} has no answer to this call: {why}."
         hint = f"Record it: %llm record {self.path}, or ask live: %llm replay off"
         return ReplayMissError(msg, hint=hint)
 
 
-def _flat(request: Mapping[str, Any]) -> dict[str, str]:
+def _flatten(request: Mapping[str, Any]) -> dict[str, str]:
     """The ingredients of a request by name, as people call them."""
     flat = {"model": request.get("model", "")}
     if "text" in request:
@@ -306,23 +306,23 @@ def _flat(request: Mapping[str, Any]) -> dict[str, str]:
     return flat
 
 
-def _likeness(one: Request, other: Request) -> float:
+def _similarity(one: Request, other: Request) -> float:
     a, b = (json.dumps(each, sort_keys=True, ensure_ascii=False)[:2000] for each in (one, other))
-    same = len(_flat(one).items() & _flat(other).items())
+    same = len(_flatten(one).items() & _flatten(other).items())
     return float(same + difflib.SequenceMatcher(None, a, b).quick_ratio())
 
 
-def _differences(kept: Request, asked: Request) -> list[str]:
-    before, now = _flat(kept), _flat(asked)
+def _differences(recorded: Request, requested: Request) -> list[str]:
+    before, now = _flatten(recorded), _flatten(requested)
     names = [*now, *(name for name in before if name not in now)]
     return [
-        f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
+        f"{name} was {_shorten(before.get(name))} and is {_shorten(now.get(name))}"
         for name in names
         if before.get(name) != now.get(name)
     ]
 
 
-def _short(text: str | None) -> str:
+def _shorten(text: str | None) -> str:
     if text is None:
         return "not given"
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 # Enough for a long day; a notebook must not grow for ever.
-_KEPT_RUNS = 100_000
+_MAX_RUNS = 100_000
 
 # What a chunk of a stream is a piece of.
 ANSWER, THINKING, SUMMARY, TOOL, EMPTY, COUNT = "a", "r", "s", "t", "e", "u"
@@ -97,16 +97,16 @@ _COLUMN_TYPES = {
 
 
 class _ModelRuns:
-    """What is asked of the runs of one model: its longest answer, and its last times."""
+    """Figures of one model: its longest answer, and its last times."""
 
     def __init__(self) -> None:
-        self.longest = 0
+        self.max_output_tokens = 0
         self.seconds: deque[float] = deque(maxlen=_SPEED_RUNS)
         self.tokens_per_s: deque[float] = deque(maxlen=_SPEED_RUNS)
 
     def add(self, run: Run) -> None:
         """Count ``run``."""
-        self.longest = max(self.longest, run.output_tokens or 0)
+        self.max_output_tokens = max(self.max_output_tokens, run.output_tokens or 0)
         if run.cached:
             return
         if run.e2e_s is not None:
@@ -119,11 +119,11 @@ class RunLog:
     """
     The calls of this session, oldest first.
 
-    What is asked before each call is kept by model, so that it takes no longer as calls add up.
+    Figures that each call reads are kept by model, so that reading them does not slow down.
     """
 
     def __init__(self) -> None:
-        self._runs: deque[Run] = deque(maxlen=_KEPT_RUNS)
+        self._runs: deque[Run] = deque(maxlen=_MAX_RUNS)
         self._models: dict[tuple[str, str], _ModelRuns] = {}
 
     def add(self, run: Run) -> None:
@@ -143,7 +143,7 @@ class RunLog:
         self._models.clear()
 
     def totals(self) -> Totals:
-        """What all of them together took."""
+        """Return the totals of all calls."""
         runs = self._runs.copy()
         known = [run.cost_usd for run in runs if run.cost_usd is not None]
         return Totals(
@@ -161,15 +161,15 @@ class RunLog:
             if runs.tokens_per_s
         }
 
-    def usual_seconds(self, provider: str, model: str) -> float | None:
+    def median_seconds(self, provider: str, model: str) -> float | None:
         """How long an answer of a model took, the median over its last runs, if it gave any."""
         runs = self._models.get((provider, model))
         return median(list(runs.seconds)) if runs and runs.seconds else None
 
-    def longest_answer(self, provider: str, model: str) -> int:
-        """The most tokens that an answer of a model had; 0 where it has given none."""
+    def longest_output(self, provider: str, model: str) -> int:
+        """Return the most tokens that an answer of a model had; 0 without an answer."""
         runs = self._models.get((provider, model))
-        return runs.longest if runs else 0
+        return runs.max_output_tokens if runs else 0
 
     def frame(self) -> DataFrame:
         """One row per call; times in UTC, durations in the unit their column names."""
@@ -180,16 +180,16 @@ class RunLog:
         return frame.astype(_COLUMN_TYPES)
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """The time for a row of the log."""
     return datetime.now(UTC)
 
 
-def kinds_of(chunks: Iterable[StreamChunk]) -> Iterator[str]:
+def classify_chunks(chunks: Iterable[StreamChunk]) -> Iterator[str]:
     """
-    What each chunk is a piece of: a letter, as told in `llm_magics.benchmarking`'s stamps.
+    Yield for each chunk what it is a piece of, as a letter: ``ANSWER``, ``THINKING`` and so on.
 
-    A tool call that came in pieces was written by these, not by the chunk that has it whole.
+    A tool call streamed in pieces counts with these, not with the chunk that has all of it.
     """
     comes_in_pieces = False
     for chunk in chunks:
@@ -207,7 +207,7 @@ def kinds_of(chunks: Iterable[StreamChunk]) -> Iterator[str]:
             yield COUNT
 
 
-def hidden_tokens(chunks: Iterable[StreamChunk], usage: Usage | None) -> int | None:
+def unstreamed_tokens(chunks: Iterable[StreamChunk], usage: Usage | None) -> int | None:
     """
     How many output tokens were counted and not streamed; ``None`` if there are some, uncounted.
 
@@ -228,7 +228,7 @@ def measure(chunks: Sequence[StreamChunk], usage: Usage | None, load_s: float = 
     """What the call that gave ``chunks`` took, after ``load_s`` of loading."""
     if not chunks:
         return Timing(load_s=load_s)
-    pieces = list(zip(chunks, kinds_of(chunks), strict=True))
+    pieces = list(zip(chunks, classify_chunks(chunks), strict=True))
     spoken = [chunk.elapsed_s or 0.0 for chunk, kind in pieces if kind in WRITTEN]
     timings = next((chunk.timings for chunk in reversed(chunks) if chunk.timings), None)
     engine_load_s = (timings.load_s if timings else None) or 0.0
@@ -238,10 +238,10 @@ def measure(chunks: Sequence[StreamChunk], usage: Usage | None, load_s: float = 
     if generation_s and output_tokens > 1:
         itl_s = generation_s / (output_tokens - 1)
         tokens_per_s = output_tokens / generation_s
-    elif (hidden := hidden_tokens(chunks, usage)) is not None:
-        counted = WRITTEN - {SUMMARY} if hidden else WRITTEN
+    elif (unstreamed := unstreamed_tokens(chunks, usage)) is not None:
+        counted = WRITTEN - {SUMMARY} if unstreamed else WRITTEN
         streamed = [chunk.elapsed_s or 0.0 for chunk, kind in pieces if kind in counted]
-        gaps = output_tokens - hidden - 1
+        gaps = output_tokens - unstreamed - 1
         if gaps > 0 and streamed and streamed[-1] > streamed[0]:
             itl_s = (streamed[-1] - streamed[0]) / gaps
             tokens_per_s = 1 / itl_s

@@ -27,12 +27,12 @@ Request = dict[str, Any]
 def chat_request(
     model: str, messages: Sequence[ChatMessage], parameters: ModelParameters
 ) -> Request:
-    """All that decides the answer of a chat."""
-    given = {
+    """Return all that decides the answer of a chat."""
+    parameters_sent = {
         name: getattr(parameters, name)
         for name in ("temperature", "max_tokens", "top_p", "seed", "tool_choice", "reasoning")
     }
-    given |= {
+    parameters_sent |= {
         "stop": list(parameters.stop) or None,
         "schema": parameters.schema,
         "tools": [tool.as_dict() for tool in parameters.tools] or None,
@@ -42,107 +42,109 @@ def chat_request(
         "kind": "chat",
         "model": model,
         "messages": [_message(message) for message in messages],
-        "parameters": {name: value for name, value in given.items() if value is not None},
+        "parameters": {
+            name: value for name, value in parameters_sent.items() if value is not None
+        },
     }
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:
-    pictures = [image.url or hashlib.sha256(image.data).hexdigest() for image in message.images]
-    made = {
+    images = [image.url or hashlib.sha256(image.data).hexdigest() for image in message.images]
+    fields = {
         "role": message.role,
         "content": message.content,
-        "images": pictures,
+        "images": images,
         "tool_calls": [asdict(call) for call in message.tool_calls],
         "tool_call_id": message.tool_call_id,
     }
-    return {name: value for name, value in made.items() if value or name in ("role", "content")}
+    return {name: value for name, value in fields.items() if value or name in ("role", "content")}
 
 
 def embedding_request(model: str, text: str, dimensions: int | None = None) -> Request:
-    """All that decides the vector of a text."""
+    """Return all that decides the vector of a text."""
     request: Request = {"kind": "embedding", "model": model, "text": text}
     return request if dimensions is None else {**request, "dimensions": dimensions}
 
 
-def key_of(request: Request) -> str:
-    """A digest of ``request``."""
-    text = json.dumps(with_names(request), sort_keys=True, ensure_ascii=False, default=str)
+def digest_request(request: Request) -> str:
+    """Return the key of a ``request``."""
+    text = json.dumps(canonicalize(request), sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
-def with_names(value: Any) -> Any:
+def canonicalize(value: Any) -> Any:
     """``value`` with texts for all names in it, so that they can be sorted, and 0.0 as 0."""
     if isinstance(value, Mapping):
-        return {str(name): with_names(each) for name, each in value.items()}
+        return {str(name): canonicalize(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [with_names(each) for each in value]
+        return [canonicalize(each) for each in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)  # a cell's --temperature 0 and Python's are the same
     return value
 
 
-def told_by(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
-    """An answer as it is kept: its pieces with their times, and how it ended."""
+def encode_answer(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
+    """Return an answer as JSON: its pieces with their times, usage, tool calls and finish reason."""
     chunks = settled(chunks)
     pieces = [
         [round(chunk.elapsed_s or 0.0, 4), chunk.text, *([chunk.reasoning] if chunk.reasoning else [])]
         for chunk in chunks
         if chunk.has_tokens
     ]  # fmt: skip
-    told: dict[str, Any] = {"chunks": without_keys(pieces)}
+    answer: dict[str, Any] = {"chunks": redact_keys(pieces)}
     for chunk in chunks:
         if chunk.finish_reason:
-            told["finish_reason"] = chunk.finish_reason
+            answer["finish_reason"] = chunk.finish_reason
         if chunk.usage:
             counted = asdict(chunk.usage).items()
-            told["usage"] = {name: count for name, count in counted if count is not None}
+            answer["usage"] = {name: count for name, count in counted if count is not None}
         if chunk.tool_calls:
-            told.setdefault("tool_calls", []).extend(asdict(call) for call in chunk.tool_calls)
+            answer.setdefault("tool_calls", []).extend(asdict(call) for call in chunk.tool_calls)
         if chunk.reasoning_blocks:
             blocks = map(ReasoningBlock.of, chunk.reasoning_blocks)
-            told.setdefault("reasoning_blocks", []).extend(each.as_dict() for each in blocks)
-    return told
+            answer.setdefault("reasoning_blocks", []).extend(each.as_dict() for each in blocks)
+    return answer
 
 
-def without_keys(pieces: list[list[Any]]) -> list[list[Any]]:
-    """A key comes in pieces too: where the whole has one, the whole is kept as one piece."""
+def redact_keys(pieces: list[list[Any]]) -> list[list[Any]]:
+    """Remove keys from the pieces; a key may span several, which then become one piece."""
     text = "".join(piece[1] for piece in pieces)
     thoughts = "".join(piece[2] for piece in pieces if len(piece) > 2)
     if scrub(text) == text and scrub(thoughts) == thoughts:
         return pieces
-    whole = [pieces[-1][0], scrub(text), *([scrub(thoughts)] if thoughts else [])]
-    return [whole]
+    redacted = [pieces[-1][0], scrub(text), *([scrub(thoughts)] if thoughts else [])]
+    return [redacted]
 
 
-def chunks_of(told: Mapping[str, Any]) -> Iterator[StreamChunk]:
-    """The pieces of a kept answer, with the times that they had."""
+def decode_answer(answer: Mapping[str, Any]) -> Iterator[StreamChunk]:
+    """Yield the chunks of a stored answer, with their times."""
     elapsed_s = 0.0
-    for elapsed_s, text, *reasoning in told["chunks"]:
+    for elapsed_s, text, *reasoning in answer["chunks"]:
         yield StreamChunk(text, reasoning[0] if reasoning else "", elapsed_s)
-    usage = told.get("usage")
+    usage = answer.get("usage")
     yield StreamChunk(
         elapsed_s=elapsed_s,
-        finish_reason=told.get("finish_reason"),
+        finish_reason=answer.get("finish_reason"),
         usage=Usage(**usage) if usage else None,
-        tool_calls=tuple(ToolCall(**call) for call in told.get("tool_calls", ())),
-        reasoning_blocks=tuple(map(ReasoningBlock.from_dict, told.get("reasoning_blocks", ()))),
+        tool_calls=tuple(ToolCall(**call) for call in answer.get("tool_calls", ())),
+        reasoning_blocks=tuple(map(ReasoningBlock.from_dict, answer.get("reasoning_blocks", ()))),
     )
 
 
-def packed(vector: Sequence[float]) -> str:
-    """A vector as it is kept: float32, little-endian, in base64."""
+def encode_vector(vector: Sequence[float]) -> str:
+    """Encode a vector as float32, little-endian, in base64."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def unpacked(text: str) -> list[float]:
-    """The vector in ``text``."""
+def decode_vector(text: str) -> list[float]:
+    """Decode what `encode_vector` returned."""
     data = base64.b64decode(text)
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
-def vector_in(answer: Mapping[str, Any]) -> list[float] | None:
-    """The vector of a kept answer; ``None`` where there is none that can be read."""
+def read_vector(answer: Mapping[str, Any]) -> list[float] | None:
+    """Return the vector of a stored answer; ``None`` where there is none that can be read."""
     try:
-        return unpacked(answer["vector"]) or None
+        return decode_vector(answer["vector"]) or None
     except (KeyError, TypeError, ValueError, struct.error):
         return None

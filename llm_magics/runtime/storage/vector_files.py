@@ -72,7 +72,7 @@ class Segment:
         return self.keys.with_suffix(".rows")
 
 
-def segment_at(keys: Path) -> Segment | None:
+def find_segment(keys: Path) -> Segment | None:
     """Describe the segment of a file of entries; ``None`` where it is not one, or has no rows."""
     named = _NAME.fullmatch(keys.name)
     if named is None:
@@ -90,8 +90,8 @@ def read_entries(segment: Segment) -> NDArray[Any]:
     """Read the entries of a segment; of an old one, where it cannot be converted, make them."""
     try:
         if segment.is_old:
-            made = _entries_of_old(segment)
-            return np.empty(0, ENTRY) if made is None else made
+            entries = _entries_of_old(segment)
+            return np.empty(0, ENTRY) if entries is None else entries
         return _without_torn_end(np.fromfile(segment.keys, ENTRY, segment.size))
     except OSError:  # cleared by another process
         return np.empty(0, ENTRY)
@@ -121,13 +121,13 @@ def _weights(count: int) -> NDArray[np.uint64]:
     return (mixed ^ (mixed >> np.uint64(31))) | np.uint64(1)
 
 
-# Before the numbers of a row come a constant, the four words of its key, and its place.
+# Before the numbers of a row come a constant, the four words of its key, and its number.
 _HEAD = 6
 
 
 def checksums(keys: Keys, places: NDArray[np.uint64], rows: Floats) -> Sums:
     """
-    Return a checksum of each row together with its key and its place in the file.
+    Return a checksum over each row, its key and its position in the file.
 
     It is multilinear hashing (Lemire and Kaser, 2014, https://arxiv.org/abs/1202.4961) of
     32-bit words modulo 2**64: weights are odd, so that a change of one word always shows. It is
@@ -161,7 +161,7 @@ def read_rows(
     Read the rows of ``entries`` into the ``places`` of ``out``.
 
     In the order of the file, a block at a time: to walk through a mapped file costs a fault for
-    every few pages, and to read all of it at once its whole size in memory.
+    every few pages, and to read all of it at once takes its size in memory.
 
     Returns:
         For each entry whether its row is the one that was written; ``None`` where the file
@@ -173,10 +173,10 @@ def read_rows(
         file = segment.rows.open("rb", buffering=0)
         with file:
             count = os.fstat(file.fileno()).st_size // (wide * FLOAT_BYTES)
-            wanted = entries["row"]
-            order = np.argsort(wanted, kind="stable")
-            order = order[: int(np.searchsorted(wanted[order], np.uint64(count)))]
-            rows = wanted[order].astype(np.int64)
+            numbers = entries["row"]
+            order = np.argsort(numbers, kind="stable")
+            order = order[: int(np.searchsorted(numbers[order], np.uint64(count)))]
+            rows = numbers[order].astype(np.int64)
             block = max(1, _BLOCK_BYTES // (wide * FLOAT_BYTES))
             done = 0
             while done < len(rows):
@@ -184,14 +184,17 @@ def read_rows(
                 end = int(np.searchsorted(rows, first + block))
                 some = rows[done:end] - first
                 file.seek(first * wide * FLOAT_BYTES)
-                came = np.fromfile(file, "<f4", (int(some[-1]) + 1) * wide)
-                came = came[: len(came) // wide * wide].reshape(-1, wide)
-                if len(came) <= some[-1]:  # cut meanwhile
+                block_rows = np.fromfile(file, "<f4", (int(some[-1]) + 1) * wide)
+                block_rows = block_rows[: len(block_rows) // wide * wide].reshape(-1, wide)
+                if len(block_rows) <= some[-1]:  # cut meanwhile
                     break
                 those = order[done:end]
-                found = came if len(came) == end - done else came[some]
-                whole = entries[those]
-                is_good = checksums(whole["key"], whole["row"], found) == whole["sum"]
+                found = block_rows if len(block_rows) == end - done else block_rows[some]
+                block_entries = entries[those]
+                is_good = (
+                    checksums(block_entries["key"], block_entries["row"], found)
+                    == block_entries["sum"]
+                )
                 good[those] = is_good
                 _put(found, places[those], is_good, out)
                 done = end
@@ -211,7 +214,7 @@ def _put(
     out[target] = found
 
 
-def void(segment: Segment, numbers: NDArray[np.int64]) -> None:
+def write_tombstones(segment: Segment, numbers: NDArray[np.int64]) -> None:
     """Take damaged entries out of their file, so that they are reported once."""
     if segment.is_old:
         return
@@ -223,7 +226,7 @@ def void(segment: Segment, numbers: NDArray[np.int64]) -> None:
             file.write(entry.tobytes())
 
 
-def is_void(entries: NDArray[Any]) -> NDArray[np.bool_]:
+def are_tombstones(entries: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which entries are tombstones."""
     return np.asarray(entries["row"] == _NO_ROW, np.bool_)
 
@@ -251,11 +254,11 @@ class Writer:
         self._row_bytes = dimensions * FLOAT_BYTES
         self._left: list[tuple[int, int, int]] = []
         for path in self._paths:
-            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+            created = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
             try:
-                self._left.append(_state(made))
+                self._left.append(_state(created))
             finally:
-                os.close(made)
+                os.close(created)
 
     @property
     def _paths(self) -> tuple[Path, Path]:
@@ -304,8 +307,8 @@ class Writer:
 
 def _state(file: int) -> tuple[int, int, int]:
     """Tells a file from another of its name, and from itself at another length."""
-    told = os.fstat(file)
-    return told.st_dev, told.st_ino if told.st_nlink else -1, told.st_size
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino if status.st_nlink else -1, status.st_size
 
 
 def _write_all(file: int, array: NDArray[Any]) -> None:
@@ -317,7 +320,7 @@ def _write_all(file: int, array: NDArray[Any]) -> None:
 # The first version.
 
 
-def converted(segment: Segment) -> bool:
+def convert_segment(segment: Segment) -> bool:
     """
     Bring a segment of the first version to the current one; its rows are not copied.
 
@@ -345,7 +348,7 @@ def converted(segment: Segment) -> bool:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    # Whatever ends this process in between, either the old pair or the new one is whole.
+    # Whatever ends this process in between, either the old pair or the new one is complete.
     os.replace(segment.rows, target.with_suffix(".rows"))
     segment.keys.unlink(missing_ok=True)
     return True

@@ -29,12 +29,12 @@ _OTHERS = re.compile(r"space\.json(?:\.[\d-]+\.part)?|segments\.lock")
 _ENTRY_BYTES = {False: 16, True: 32}
 
 
-def label_of(space: Mapping[str, Any]) -> str:
+def encode_label(space: Mapping[str, Any]) -> str:
     """Return what ``space.json`` has of a space."""
     return json.dumps(space, sort_keys=True, ensure_ascii=False, default=str)
 
 
-def name_of(label: str) -> str:
+def folder_name(label: str) -> str:
     """Return the name of the folder of a space."""
     return blake2b(label.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -51,7 +51,7 @@ def write_label(folder: Path, label: str) -> None:
         atomic_write(folder / _LABEL, label)
 
 
-def move_former(folder: Path) -> None:
+def migrate_labels(folder: Path) -> None:
     """
     Give the spaces in ``folder`` whose label has settings in clear, keys among them, the label of today.
 
@@ -66,8 +66,8 @@ def move_former(folder: Path) -> None:
                 if space is None:
                     continue
                 space["identity"] = digest_former_identity(space["identity"])
-                label = label_of(space)
-                _move(each, folder / name_of(label), label)
+                label = encode_label(space)
+                _move(each, folder / folder_name(label), label)
 
 
 def _former(folder: Path) -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ def _move(source: Path, target: Path, label: str) -> None:
             source.rmdir()
 
 
-def forget_all(folder: Path) -> int:
+def clear_store(folder: Path) -> int:
     """Delete all spaces in ``folder``; how many bytes they were."""
     gone = 0
     for space in _folders(folder):
@@ -114,17 +114,17 @@ def forget_all(folder: Path) -> int:
     return gone
 
 
-def size_of(folder: Path) -> tuple[int, int]:
+def measure_store(folder: Path) -> tuple[int, int]:
     """How many vectors are stored in ``folder``, and their bytes."""
     count = size = 0
     for space in _folders(folder):
         for path in _files(space):
             with suppress(FileNotFoundError):
-                told = path.lstat().st_size
+                file_size = path.lstat().st_size
                 if path.suffix == ".keys":
-                    count += told // _ENTRY_BYTES[".v2." in path.name]
+                    count += file_size // _ENTRY_BYTES[".v2." in path.name]
                 if path.suffix in (".keys", ".rows"):
-                    size += told
+                    size += file_size
     return count, size
 
 
@@ -158,7 +158,7 @@ def _has_own_label(space: Path) -> bool:
         if not _is_real(label, stat.S_ISREG):
             return False
         text = label.read_text("utf-8")
-        return name_of(text) == space.name or "model" in json.loads(text)
+        return folder_name(text) == space.name or "model" in json.loads(text)
     except (OSError, ValueError, TypeError):
         return False
 

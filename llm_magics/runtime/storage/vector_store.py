@@ -23,7 +23,7 @@ import numpy as np
 from llm_magics._util.filesystem import locked
 from llm_magics.runtime.storage import vector_files, vector_folders
 from llm_magics.runtime.storage.vector_files import Segment, Writer
-from llm_magics.runtime.storage.vector_folders import forget_all, size_of
+from llm_magics.runtime.storage.vector_folders import clear_store, measure_store
 from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from llm_magics.runtime.storage.vector_files import Floats, Keys
 
 
-__all__ = ["VectorStore", "forget_all", "keys_of", "size_of"]
+__all__ = ["VectorStore", "clear_store", "hash_texts", "measure_store"]
 
 # How often files are begun that another process clears in the same moment.
 _TRIES = 50
 
 
-def keys_of(texts: Iterable[str]) -> Keys:
+def hash_texts(texts: Iterable[str]) -> Keys:
     """The keys of ``texts``, of shape (n, 2)."""
     size = vector_files.KEY_BYTES
     digests = [
@@ -61,7 +61,7 @@ class _Index:
         entries = np.concatenate([part[::-1] for part in parts])
         numbers = np.concatenate([np.arange(len(part))[::-1] for part in parts])
         owners = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-        there = ~vector_files.is_void(entries)
+        there = ~vector_files.are_tombstones(entries)
         order = np.flatnonzero(there)
         order = order[np.argsort(entries["key"][order, 0], kind="stable")]
         self.entries = entries[order]
@@ -95,11 +95,11 @@ class VectorStore:
 
     def __init__(self, folder: Path, space: Mapping[str, Any]) -> None:
         """Use the subfolder of ``folder`` for this space; nothing is read or created yet."""
-        self._label = vector_folders.label_of(space)
+        self._label = vector_folders.encode_label(space)
         self._home = folder
-        self.folder = folder / vector_folders.name_of(self._label)
-        asked = space.get("dimensions")
-        self._dimensions = asked if isinstance(asked, int) else None
+        self.folder = folder / vector_folders.folder_name(self._label)
+        requested = space.get("dimensions")
+        self._dimensions = requested if isinstance(requested, int) else None
         self._lock = threading.Lock()
         self._known: dict[Path, Segment] = {}
         self._index: _Index | None = None
@@ -142,7 +142,7 @@ class VectorStore:
             damaged, is_gone = self._read(index, at, left, found, out)
             if len(damaged):
                 self._drop(index, np.unique(damaged))
-                left = left[np.isin(at, damaged)]  # there may be an older one that is whole
+                left = left[np.isin(at, damaged)]  # there may be an older one that is intact
             elif is_gone and not is_again:  # another process has converted or cleared the files
                 is_again, self._known = True, {}
                 self._read_news()
@@ -180,7 +180,7 @@ class VectorStore:
         self._damaged += len(places)
         for number in np.unique(index.owners[places]):
             mine = places[index.owners[places] == number]
-            vector_files.void(index.segments[number], index.numbers[mine])
+            vector_files.write_tombstones(index.segments[number], index.numbers[mine])
         index.drop(places)
 
     def _report_damage(self) -> None:
@@ -237,16 +237,16 @@ class VectorStore:
         """Bring what an earlier version has written to the form of today."""
         if not self._is_prepared:
             self._is_prepared = True
-            vector_folders.move_former(self._home)
+            vector_folders.migrate_labels(self._home)
 
     def _read_news(self) -> None:
         """Take in what this process and others have written since."""
-        whole = self._segments()
-        if any(segment.is_old for segment in whole):
-            self._convert(whole)
-            whole = self._segments()
+        segments = self._segments()
+        if any(segment.is_old for segment in segments):
+            self._convert(segments)
+            segments = self._segments()
         # The newest first: of a text that was paid for twice its last vector is found.
-        news = {each.keys: each for each in sorted(whole, key=lambda each: -each.written_ns)}
+        news = {each.keys: each for each in sorted(segments, key=lambda each: -each.written_ns)}
         if news == self._known:
             return
         self._known = news
@@ -260,7 +260,7 @@ class VectorStore:
                 names = [path for path in self.folder.iterdir() if path.suffix == ".keys"]
             except OSError:
                 return []
-            found = [vector_files.segment_at(name) for name in names]
+            found = [vector_files.find_segment(name) for name in names]
             # Files that vanish while they are looked at have a new name that was not listed yet.
             if all(found):
                 break
@@ -270,9 +270,9 @@ class VectorStore:
             if each and each.size and self._dimensions in (None, each.dimensions)
         ]
 
-    def _convert(self, whole: list[Segment]) -> None:
+    def _convert(self, segments: list[Segment]) -> None:
         with suppress(OSError), locked(self.folder / "segments"):
-            for segment in whole:
+            for segment in segments:
                 # Another process may have done it while this one waited.
-                if segment.is_old and vector_files.segment_at(segment.keys) is not None:
-                    self._damaged += 0 if vector_files.converted(segment) else segment.size
+                if segment.is_old and vector_files.find_segment(segment.keys) is not None:
+                    self._damaged += 0 if vector_files.convert_segment(segment) else segment.size
