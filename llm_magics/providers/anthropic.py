@@ -60,10 +60,10 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
 # The words for a parameter that a model does not know, and not for a value that is wrong.
 _NOT_TAKEN = re.compile(r"Extra inputs are not permitted|deprecated|not supported (?:for|by|with)")
 
-# A signature that was made for another account, or does not belong to its thinking.
+# A signature of another account, or one that does not belong to its thinking.
 _NOT_VERIFIED = re.compile(r"Invalid .?signature.? in .?thinking.? block", re.IGNORECASE)
 
-# Calls in a turn that has no thinking, though thinking is asked for.
+# Calls in a turn that has no thinking, though the request enables thinking.
 _MISSING_THINKING = re.compile(
     r"Expected .?thinking.? or .?redacted_thinking.?,? but found|must start with a thinking block",
     re.IGNORECASE,
@@ -136,9 +136,9 @@ class AnthropicRules(ParameterRules):
 class AnthropicConfig(RemoteConfig):
     """
     Attributes:
-        base_url: the service's address, without ``/v1``; ``ANTHROPIC_BASE_URL`` unless given.
-        api_key: the key; ``ANTHROPIC_API_KEY`` unless given.
-        api_version: which version of the interface is asked. The newer one, 2026-10-21, takes no
+        base_url: the service's address, without ``/v1``; default: ``ANTHROPIC_BASE_URL``.
+        api_key: the key; default: ``ANTHROPIC_API_KEY``.
+        api_version: the version of the API. The newer one, 2026-10-21, takes no
             temperature and no top_p of any model; where a model takes none, neither does this,
             and they are left out with a warning.
         cache_prompts: have tools, system message and conversation cached by the service, which

@@ -43,7 +43,7 @@ __all__ = [
     "StreamingProvider",
 ]
 
-# What models that read and write text can do, and all capabilities, as people are told of them.
+# Capabilities of models that read and write text, and all capabilities, as users see them.
 TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
 CAPABILITIES = (*TEXT_CAPABILITIES, "images", "transcription", "pull", "delete")
 
@@ -69,7 +69,7 @@ class ModelInfo:
     Attributes:
         name: without the provider.
         capabilities: of ``chat``, ``completion``, ``embeddings``, ``vision``, ``tools`` …
-        context: the longest prompt and answer together, in tokens.
+        context: the limit of prompt plus answer, in tokens.
         size_bytes: of its weights on disk.
         pulled: whether it can be used without fetching anything.
         loaded: whether it is in memory now.
@@ -94,7 +94,7 @@ class ModelInfo:
         raise attribute_error(self, name, _RENAMED)
 
     def __post_init__(self) -> None:
-        """What a service sends may be anything: a number that is none counts as not told."""
+        """Replace invalid numbers by ``None``: a service may send anything."""
         for name in ("context", "size_bytes", "max_output_tokens"):
             object.__setattr__(self, name, count_or_none(getattr(self, name)))
         for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
@@ -126,7 +126,7 @@ def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class BaseModelProvider(ABC):
-    """One service that models are asked through."""
+    """A service that runs models."""
 
     # A class's own; a provider that a settings file names has that name.
     name: str
@@ -142,7 +142,7 @@ class BaseModelProvider(ABC):
     embedding_concurrency: ClassVar[int] = 4
     # Whether the service itself can embed the beginning of a text that is too long.
     truncates_texts: ClassVar[bool] = False
-    # All variables that its settings may come from: when one changes, it is made anew.
+    # Variables that its settings may come from: when one changes, the provider is created again.
     environment: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ProviderConfig | Mapping[str, Any] | None = None) -> None:
@@ -165,7 +165,7 @@ class BaseModelProvider(ABC):
 
     @property
     def address(self) -> str:
-        """Where it is asked; nothing where that is this machine."""
+        """The address of the service; empty if it is this machine."""
         return ""
 
     @property
@@ -186,7 +186,7 @@ class BaseModelProvider(ABC):
         return ModelInfo(model)
 
     async def digest(self, model: str) -> str:
-        """That of the model's weights, where they can be told apart."""
+        """Return the digest of the model's weights, where there is one."""
         return ""
 
     async def identity(self, model: str) -> str:
@@ -217,7 +217,7 @@ class BaseModelProvider(ABC):
         model: str,
         parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
-        """The answer to a conversation: whole, or as it comes where ``parameters.stream``."""
+        """Answer a conversation: completely, or as a stream if ``parameters.stream``."""
 
     @abstractmethod
     async def generate_completion(
@@ -226,7 +226,7 @@ class BaseModelProvider(ABC):
         model: str,
         parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
-        """The continuation of a raw text: whole, or as it comes where ``parameters.stream``."""
+        """Continue a raw text: completely, or as a stream if ``parameters.stream``."""
 
     @abstractmethod
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
@@ -257,7 +257,7 @@ class BaseModelProvider(ABC):
         return [ModelInfo(name) for name in await self.list_models()]
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
-        """Whatever must happen once before ``model`` can be asked, with its progress."""
+        """Do what is needed once before ``model`` can be used, and report its progress."""
         return
         yield
 
@@ -300,7 +300,7 @@ class BaseModelProvider(ABC):
 
 class StreamingProvider(BaseModelProvider):
     """
-    A provider that streams underneath; a whole answer is an accumulated stream.
+    A provider that always streams; a complete answer is an accumulated stream.
 
     ``writes_thinking``: its models may write ``<think>`` into their answers, to be put apart.
     """
@@ -356,7 +356,7 @@ class StreamingProvider(BaseModelProvider):
     async def _guarded(
         self, chunks: AsyncGenerator[StreamChunk, None], model: str, thinking: ThinkTags | None
     ) -> AsyncGenerator[StreamChunk, None]:
-        """``chunks``; whatever breaks them after the first token, what had come is kept."""
+        """Yield ``chunks``; an error after the first token carries the partial answer."""
         received: list[StreamChunk] = []
         halves = ("", "")
         try:

@@ -98,7 +98,7 @@ def build_config(
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         check_setting_names(name, config_type, settings)
-        # What may be a key is not shown, whatever it looks like.
+        # A value that may be a key is not displayed.
         value = "what it is" if is_secret_name(key) else redact(repr(first["input"]))
         msg = f"{name}: {key} cannot be {value}."
         hint = first["msg"].removeprefix("Value error, ").rstrip(".") + "."

@@ -41,7 +41,7 @@ def parse_calls(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
     """
     The calls of ``tools`` in ``text``, such as ``weather("Oslo")``, in their order.
 
-    Arguments are literals, by place or by name; what Python would not call so is no call.
+    Arguments are literals, positional or by keyword; invalid Python is not a call.
     """
     by_name = {tool.name: tool for tool in tools}
     found: list[ToolCall] = []
@@ -53,7 +53,7 @@ def parse_calls(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
 
 
 def _find_calls(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each place where one of ``names`` is called in ``text``, up to its closing bracket."""
+    """Yield each call of one of ``names`` in ``text``, up to its closing bracket."""
     if not names:
         return
     end = 0
@@ -78,7 +78,7 @@ def _call_length(text: str) -> int:
 
 
 def _parse_arguments(source: str, tool: Tool) -> str | None:
-    """The arguments of a call as JSON; ``None`` where it cannot be made."""
+    """Return the arguments of a call as JSON; ``None`` if they are invalid."""
     names = list(tool.parameters.get("properties", {}))
     try:
         with warnings.catch_warnings(action="ignore"):  # of backslashes, which are the user's

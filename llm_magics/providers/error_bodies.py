@@ -15,7 +15,7 @@ from typing import Any
 # An error within an error within …: more levels than this are not read.
 _MAX_LEVELS = 6
 
-# More of a text is not searched for JSON: it may be a whole web page.
+# More of a text is not searched for JSON: it may be a web page.
 _MAX_CHARS = 100_000
 
 # What a validation error repeats of the request. It is left out, because it may say anything.
@@ -118,7 +118,7 @@ def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
 
 
 def _complete(details: ErrorDetails, outer: Mapping[str, Any]) -> ErrorDetails:
-    """Complete ``told`` with the code, type and status of the ``outer`` object."""
+    """Complete ``details`` with the code, type and status of the ``outer`` object."""
     code = outer.get("code")
     kind = outer.get("error_type")
     return ErrorDetails(

@@ -43,7 +43,7 @@ _MOMENT_S, _MOMENT_MS = 1e9, 1e11
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """
-    Return the seconds to wait, or ``None`` if the service does not say.
+    Return the delay in seconds, or ``None`` if the service does not say.
 
     Read are ``retry-after-ms``, ``retry-after`` in seconds or as a date (RFC 9110, section
     10.2.3), and ``x-ratelimit-reset-…`` of a limit of which nothing remains. They count only
@@ -102,7 +102,7 @@ def _parse_number(text: str | None) -> float | None:
     return number if number is not None and 0 <= number < float("inf") else None
 
 
-# More of an error's text is not read: it may be a whole web page, or worse.
+# More of an error's text is not read: it may be a web page, or worse.
 MAX_MESSAGE_CHARS = 4000
 
 # Statuses that blame the request. An error inside a stream has none, and may blame it too.
@@ -247,7 +247,7 @@ _HINTS: dict[type[ProviderError], str] = {
     UnsupportedError: "Use another model; %llm models shows what each can do.",
 }
 
-# llama.cpp says so where a model was given no eyes.
+# What llama.cpp says of a model without a vision projector.
 _NO_IMAGE_INPUT = "image input is not supported"
 
 # Codes and types by which services say that they have too much to do, with whatever status.

@@ -36,12 +36,12 @@ from huggingface_hub.utils import disable_progress_bars
 disable_progress_bars()
 files = HfApi().model_info(sys.argv[1], files_metadata=True).siblings
 plain = ("onnx/", "openvino/", "coreml/", "tf_model", "flax_model", "rust_model")
-kept = [each for each in files if not each.rfilename.startswith(plain)]
-safe = any(each.rfilename.endswith(".safetensors") for each in kept)
+selected = [each for each in files if not each.rfilename.startswith(plain)]
+safe = any(each.rfilename.endswith(".safetensors") for each in selected)
 old = (".bin", ".pt", ".pth", ".msgpack", ".h5", ".ot") if safe else ()
-kept = [each for each in kept if not each.rfilename.endswith((".gguf", ".onnx", *old))]
-print(json.dumps({"total": sum(each.size or 0 for each in kept)}), flush=True)
-snapshot_download(sys.argv[1], allow_patterns=[each.rfilename for each in kept])
+selected = [each for each in selected if not each.rfilename.endswith((".gguf", ".onnx", *old))]
+print(json.dumps({"total": sum(each.size or 0 for each in selected)}), flush=True)
+snapshot_download(sys.argv[1], allow_patterns=[each.rfilename for each in selected])
 """
 
 

@@ -89,7 +89,7 @@ def _may_be_credential(name: str, value: str) -> bool:
 
 def remove_foreign_reasoning(messages: Sequence[ChatMessage], origin: str) -> list[ChatMessage]:
     """
-    Return ``messages`` without the reasoning blocks that another service or model made.
+    Return ``messages`` without the reasoning blocks of another service or model.
 
     Blocks of unknown origin stay: a wire format sends only those that have its shape.
     """

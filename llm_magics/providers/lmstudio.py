@@ -27,7 +27,7 @@ from llm_magics.wire.schema_dialects import GRAMMAR
 
 _DEFAULT_URL = "http://127.0.0.1:1234"
 
-# How often a download is asked how far it has come, in seconds.
+# The interval between checks of a download's progress, in seconds.
 _POLL_S = 0.5
 
 _KINDS = {"embedding": ("embeddings",), "embeddings": ("embeddings",)}
@@ -36,8 +36,8 @@ _KINDS = {"embedding": ("embeddings",), "embeddings": ("embeddings",)}
 class LMStudioConfig(OpenAICompatibleConfig):
     """
     Attributes:
-        base_url: where the server is, without ``/v1``; ``LMSTUDIO_BASE_URL`` unless given.
-        api_key: for a server that wants one; ``LM_API_TOKEN`` unless given.
+        base_url: where the server is, without ``/v1``; default: ``LMSTUDIO_BASE_URL``.
+        api_key: for a server that wants one; default: ``LM_API_TOKEN``.
         chat_api: ``v1`` speaks OpenAI's format as it is; ``v0`` is LM Studio's older interface,
             which adds the time to first token and the speed that it measured itself.
     """
@@ -75,7 +75,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
         self._loading = LoadingNotice(self._size_and_place)
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
-        """Say that the server loads ``model``, which its answer waits for."""
+        """Report that the server is loading ``model``."""
         if (progress := await self._loading.of(self.bare(model))) is not None:
             yield progress
 

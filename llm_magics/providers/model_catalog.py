@@ -115,7 +115,7 @@ def find_providers(model: str) -> list[str]:
 
 
 def complete_info(provider: str, info: ModelInfo) -> ModelInfo:
-    """``told`` by the service, and what it left open from the table."""
+    """Return ``info`` with what the service did not report filled in from the table."""
     known = _table()["models"].get(provider, {})
     row = known.get(info.name) or known.get(_DATE.sub("", info.name)) or {}
     missing: dict[str, Any] = {

@@ -37,8 +37,8 @@ class OpenAIConfig(OpenAICompatibleConfig):
     """
     Attributes:
         base_url: the service's address, up to ``/v1``.
-        api_key: the key; ``OPENAI_API_KEY`` unless given. A server of your own may need none.
-        organization, project: sent along where given. ``OPENAI_ORG_ID`` and
+        api_key: the key; default: ``OPENAI_API_KEY``. A server of your own may need none.
+        organization, project: sent if set. ``OPENAI_ORG_ID`` and
             ``OPENAI_PROJECT_ID`` count at OpenAI itself and at ``OPENAI_BASE_URL``: they are
             the user's, and no other address learns them.
         api: which of OpenAI's two interfaces a chat goes through.
@@ -104,7 +104,7 @@ class OpenAIConfig(OpenAICompatibleConfig):
 
 
 def _profile_of(name: str, settings: Mapping[str, Any]) -> str | None:
-    """The profile that a look-alike was given, or that has its name."""
+    """Return the profile that the settings name, or the one with the provider's name."""
     return settings.get("profile") or (name if name in PROFILES else None)
 
 

@@ -76,7 +76,7 @@ class UnsupportedSystemRole(UnsupportedParameter):
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedEncryptedReasoning(UnsupportedParameter):
-    """The encrypted thinking that is asked for, of a model that does not reason."""
+    """A request for encrypted thinking to a model that does not reason."""
 
     name: str = "encrypted thinking"
 
@@ -126,7 +126,7 @@ class ForeignEncryptedReasoning(UnsupportedParameter):
 
 @dataclass(frozen=True, slots=True)
 class MissingReasoning(UnsupportedParameter):
-    """Thinking that must stand with calls, of calls that another model made."""
+    """Thinking that is required with calls, missing for calls of another model."""
 
     name: str = "calls without thinking"
 
@@ -141,7 +141,7 @@ class MissingReasoning(UnsupportedParameter):
 
 @dataclass(frozen=True, slots=True)
 class MissingSignatures(UnsupportedParameter):
-    """Signatures that must stand with calls, of calls that another model made."""
+    """Signatures that are required with calls, missing for calls of another model."""
 
     name: str = "calls without a signature"
 

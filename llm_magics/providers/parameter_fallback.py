@@ -48,7 +48,7 @@ class UnsupportedParameter:
 
 
 class ParameterRules(ABC):
-    """How a wire format reports unsupported parameters, and what to send in their place."""
+    """How a wire format reports unsupported parameters, and what to send instead."""
 
     # Left out without a warning: the user did not set it, or something else replaces it.
     silent: ClassVar[frozenset[str]] = frozenset()

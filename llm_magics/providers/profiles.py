@@ -34,11 +34,11 @@ class ServiceProfile:
         key_variable: the environment variable in which its users keep their key.
         key_header: where the key goes.
         names: what it calls a parameter, by OpenAI's older name; ``""`` where it has none.
-        encoding_format: how vectors are asked for; strangers do not all know base64.
-        schema: ``json_schema``, or ``json_object`` where a schema is beyond it: the answer is
+        encoding_format: of vectors; not every service supports base64.
+        schema: ``json_schema``, or ``json_object`` where schemas are unsupported: the answer is
             then JSON, and only the check on this side tells whether it fits.
         dialect: the subset of JSON schemas that it accepts.
-        strict_models: parts of the names of models that can be told to follow a schema
+        strict_models: parts of the names of models that support following a schema
             strictly; ``None`` where all can.
         reasoning: the parameter that says how much to think, and how it is written.
     """
@@ -156,7 +156,7 @@ _PARAMETERS = {"tools": "tools", "structured_outputs": "schema", "reasoning": "r
 
 
 def parse_model(model: Mapping[str, Any]) -> ModelInfo:
-    """What is told of a model; what is not told is ``None``, and not guessed."""
+    """Return what the service reports of a model; anything else is ``None``, not guessed."""
     price = model.get("pricing") or {}
     return ModelInfo(
         model["id"],

@@ -1,4 +1,4 @@
-"""What providers that are reached over a network have in common: an address, a key, patience."""
+"""What providers over a network have in common: an address, a key, timeouts, health."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class RemoteConfig(ProviderConfig):
         return value
 
     def model_post_init(self, context: Any, /) -> None:
-        """Wrap what may hold a key, so that it is neither shown by ``repr`` nor repeated."""
+        """Wrap what may hold a key, so that ``repr`` and errors do not contain it."""
         register_address(self.base_url)
         register_headers(self.extra_headers)
         self.__dict__["base_url"] = Address(self.base_url)
@@ -137,7 +137,7 @@ class RemoteConfig(ProviderConfig):
 
     @property
     def timeouts(self) -> Timeouts:
-        """How long to wait."""
+        """The timeouts of its requests."""
         return Timeouts(self.connect_s, self.idle_s, self.total_s)
 
     @property

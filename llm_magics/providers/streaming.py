@@ -87,7 +87,7 @@ async def _decode(
     content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/html":
         raise _web_page_error(await stream.reply())
-    if content_type == "application/json":  # it was asked to stream, and does not
+    if content_type == "application/json":  # the server does not stream
         body = _read_object(await stream.reply(), refused)
         for chunk in decoder.decode_body(body, stream.elapsed_s):
             yield chunk
@@ -123,10 +123,10 @@ def _read_object(reply: Reply, refused: ErrorMapper) -> dict[str, Any]:
     return body
 
 
-# Servers keep a model for minutes after a call; so long it is not asked about again.
+# Servers keep a model loaded for minutes after a call; until then it is not checked again.
 _LOADED_TTL_S = 60.0
 
-# To tell of the loading is not worth a long wait.
+# A message about loading is not worth a long delay.
 _LOOKUP_TIMEOUT_S = 1.0
 
 

@@ -55,7 +55,7 @@ def answered_by(url: str, monkeypatch: pytest.MonkeyPatch, **timeouts: float) ->
     engine = SimpleNamespace(
         transport=engine_transport(url, Secret("a-loopback-key"), Timeouts(**timeouts)),
         is_alive=True,
-        wait_briefly=lambda: None,
+        await_exit=lambda: None,
     )
 
     async def ready(model: str, capability: str) -> Any:

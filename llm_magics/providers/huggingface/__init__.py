@@ -27,9 +27,9 @@ from llm_magics.wire.decoders import is_error_body
 
 def pool_vector(values: list[Any]) -> list[float]:
     """
-    The vector of a text: as given, or the normalised mean over its tokens.
+    Return the vector of a text: as it is, or the normalised mean over its tokens.
 
-    ``given`` is a vector, or a list of them in any depth of lists of one.
+    ``values`` is a vector, or a list of them in any depth of lists of one.
     """
     while values and isinstance(values[0], list) and len(values) == 1:
         values = values[0]
@@ -42,7 +42,7 @@ def pool_vector(values: list[Any]) -> list[float]:
 
 _ROUTER_URL = "https://router.huggingface.co"
 
-# What text-embeddings-inference takes at once unless told otherwise.
+# The default batch size of text-embeddings-inference.
 _MAX_TEXTS = 32
 
 
@@ -50,7 +50,7 @@ class HuggingFaceConfig(OpenAICompatibleConfig):
     """
     Attributes:
         base_url: the router's address, without ``/v1``.
-        api_key: the token; that of ``HF_TOKEN`` or of ``hf auth login`` unless given.
+        api_key: the token; that of ``HF_TOKEN`` or of ``hf auth login`` by default.
     """
 
     base_url: str = Field(_ROUTER_URL)
@@ -107,7 +107,7 @@ class HuggingFaceProvider(OpenAICompatibleProvider):
             vectors += [_try_pool(each) for each in said]
         return Embeddings.of_rows(vectors)
 
-    # Its vectors come by a road of its own, and not by that of its kin.
+    # Its embeddings do not use the endpoint of OpenAI-compatible services.
     generate_packed = BaseModelProvider.generate_packed
     generate_shortened = BaseModelProvider.generate_shortened
 

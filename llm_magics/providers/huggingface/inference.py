@@ -39,7 +39,7 @@ logging.disable_progress_bar()
 
 _NO_BOUND = 10**9
 
-# How often, in seconds, one who waits for the model looks whether it shall wait on.
+# How often, in seconds, a thread that needs the model checks whether it was cancelled.
 _POLL_S = 0.05
 
 # Texts embedded at once, padded to the longest of them.
@@ -48,7 +48,7 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """How a text came to an end, and the tokens it took."""
+    """Why a text ended, and the tokens it took."""
 
     finish_reason: Literal["stop", "length"]
     input_tokens: int
@@ -66,7 +66,7 @@ class TextGenerator:
 
     @property
     def context(self) -> int | None:
-        """The longest prompt and answer together, in tokens."""
+        """The limit of prompt plus answer, in tokens."""
         longest = getattr(self._model.config, "max_position_embeddings", None)
         return int(longest) if longest else None
 
@@ -197,7 +197,7 @@ class _PieceStreamer(TextStreamer):
 
 
 class _StopOnRequest(StoppingCriteria):
-    """Ends the writing when it is told to, or when a stop sequence was written."""
+    """Ends the generation on request, or after a stop sequence."""
 
     def __init__(self, stopped: threading.Event, streamer: _PieceStreamer) -> None:
         self._stopped = stopped
@@ -215,7 +215,7 @@ class Embedder:
     """A model that turns texts into vectors."""
 
     def __init__(self, folder: Path, pooling: Pooling | None = None) -> None:
-        """Load it from ``folder``; how it pools is what it was trained with, unless given."""
+        """Load it from ``folder``; the default pooling is the one it was trained with."""
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModel.from_pretrained(folder).eval()
         self._pooling = pooling or read_pooling(folder)
@@ -224,7 +224,7 @@ class Embedder:
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """A unit vector for each text, of shape (n, d), and the tokens read."""
-        # Texts of like length go together: all of a batch are padded to its longest.
+        # Sorted by length: all texts of a batch are padded to its longest.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
         parts, tokens = [], 0
         for start in range(0, len(texts), _BATCH):
@@ -264,7 +264,7 @@ def read_pooling(folder: Path) -> Pooling:
 
 
 def read_max_length(folder: Path) -> int | None:
-    """The longest text that a model of sentence-transformers was made for, in tokens."""
+    """Return the maximum text length of a model of sentence-transformers, in tokens."""
     longest = _read_json(folder / "sentence_bert_config.json").get("max_seq_length")
     return int(longest) if longest else None
 

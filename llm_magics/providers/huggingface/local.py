@@ -90,7 +90,7 @@ class HuggingFaceLocalConfig(ProviderConfig):
 
 
 class HuggingFaceLocalProvider(StreamingProvider):
-    """Models of Transformers, loaded when first used and kept until the provider is closed."""
+    """Models of Transformers, in memory from their first use until the provider is closed."""
 
     name = "huggingface-local"
     capabilities = ("chat", "completion", "embeddings", "reasoning", "pull", "delete")
@@ -248,7 +248,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         def write() -> GenerationResult:
             try:
                 return writer.write(read(writer), parameters, say, stopped)
-            finally:  # also where it fails: whoever waits for the next piece must not wait on
+            finally:  # on failure too: the consumer must not block on the next piece
                 loop.call_soon_threadsafe(pieces.put_nowait, None)
 
         writing = asyncio.ensure_future(asyncio.to_thread(write))
@@ -266,7 +266,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         finally:
             stopped.set()
             if not writing.done():
-                await asyncio.shield(_wait_for_thread(writing))
+                await asyncio.shield(_join_thread(writing))
         usage = Usage(written.input_tokens, written.output_tokens)
         yield StreamChunk("", "", clock() - started, written.finish_reason, usage)
 
@@ -276,7 +276,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         self._loaded.clear()
 
     def _model(self, kind: str, model: str) -> TextGenerator | Embedder:
-        """The loaded model; whoever comes second waits for the first to load it."""
+        """Return the loaded model; concurrent callers share one load."""
         with self._loading:
             found: TextGenerator | Embedder | None = self._loaded.get((kind, model))
             if found is None:
@@ -318,7 +318,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return ModelNotFoundError(msg, hint=hint, provider=self.name, model=model)
 
 
-async def _wait_for_thread(writing: asyncio.Future[GenerationResult]) -> None:
+async def _join_thread(writing: asyncio.Future[GenerationResult]) -> None:
     """Wait until the thread has seen that it shall stop, which takes it one token."""
     await asyncio.wait([writing])
     if not writing.cancelled():

@@ -3,7 +3,7 @@ The engine's own process: llama.cpp's server, for as long as its parent lives.
 
 Run as a script with nothing imported but xllamacpp, so that it starts fast. Its first line on
 standard input says what to load; it answers with one JSON line, its address or why it failed.
-It ends when standard input closes or its parent is gone, however that came about.
+It ends when standard input closes or its parent is gone, for whatever reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POLL_S = 1.0
 
 
 def main() -> None:
-    """Load, answer, and wait for the end."""
+    """Load, answer, and serve until the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Interrupt is for the kernel's cell
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # llama.cpp logs to stdout too; only the answer may go there

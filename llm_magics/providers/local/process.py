@@ -1,7 +1,7 @@
 """
 llama.cpp in a child process: a crash in native code must not take the user's kernel along.
 
-The child serves one model on a loopback port, behind a random key. It is told what to load
+The child serves one model on a loopback port, behind a random key. It reads what to load
 over its standard input, and that pipe is its lifeline: when the kernel ends in whatever way,
 the pipe closes and the child ends.
 """
@@ -51,7 +51,7 @@ class EngineSpec:
 
 
 def default_threads() -> int:
-    """All cores but one: llama.cpp spins while it waits, and the notebook wants to live."""
+    """Return all cores but one: llama.cpp spins while idle, and the notebook needs one."""
     return max(1, (os.cpu_count() or 1) - 1)
 
 
@@ -76,7 +76,7 @@ class Engine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            start_new_session=True,  # Interrupt goes to the kernel's whole process group
+            start_new_session=True,  # Interrupt goes to the kernel's process group
         )
         self._finalizer = weakref.finalize(self, _stop, self._process, self._log)
 
@@ -133,7 +133,7 @@ class Engine:
             return "it still runs"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
-    def wait_briefly(self) -> None:
+    def await_exit(self) -> None:
         """Give a process that is just dying the time to be seen dead."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.5)
@@ -185,7 +185,7 @@ def _log_reason(log: IO[bytes]) -> str:
 
 
 class _Starting:
-    """An engine that is being loaded on a thread of its own, and who waits for it."""
+    """An engine that is being loaded on its own thread, and the number of its waiters."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.engine = Engine(spec)
@@ -203,7 +203,7 @@ class _Starting:
 
 
 class EnginePool:
-    """The engines that run, one a model; a dead one is replaced when next asked for."""
+    """The running engines, one per model; a dead one is replaced on its next use."""
 
     def __init__(self) -> None:
         self._engines: dict[EngineSpec, Engine] = {}
@@ -219,7 +219,7 @@ class EnginePool:
         """
         The engine for ``spec``, started if it does not run.
 
-        Several may wait for the same start; when the last of them is cancelled, so is it.
+        Several callers may share one start; when the last of them is cancelled, so is the start.
         """
         with self._lock:
             engine = self.running(spec)

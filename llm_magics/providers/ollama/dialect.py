@@ -1,7 +1,7 @@
 """
 What is particular to Ollama: its address and options, its errors, and how it reports progress.
 
-Errors are told apart by their messages where these say more than the status.
+Errors are classified by their messages where these say more than the status.
 """
 
 from __future__ import annotations
@@ -159,10 +159,10 @@ def parse_host(host: str) -> str:
 class OllamaConfig(RemoteConfig):
     """
     Attributes:
-        base_url: where the server is; ``OLLAMA_HOST`` unless given.
-        api_key: for a server that wants one; ``OLLAMA_API_KEY`` unless given.
+        base_url: where the server is; default: ``OLLAMA_HOST``.
+        api_key: for a server that wants one; default: ``OLLAMA_API_KEY``.
         keep_alive: how long a model stays loaded after a call, as Ollama writes it ("5m").
-        num_ctx: the longest prompt and answer together, in tokens; the server's own unless given.
+        num_ctx: the limit of prompt plus answer, in tokens; default: the server's.
     """
 
     base_url: str = Field(default_factory=lambda: environment_value("OLLAMA_HOST"))
@@ -239,7 +239,7 @@ def move_options(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_options(names: Iterable[str]) -> None:
-    """Refuse an option that there is not: a slip would go unnoticed."""
+    """Refuse unknown options: a mistyped one would go unnoticed."""
     for name in names:
         if name not in _OPTIONS:
             msg = f'Ollama has no option "{name}".'

@@ -53,7 +53,7 @@ _LONG_TEXT_HINT = (
 # What they are called that Ollama's own computers run, and bill.
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 
-# For so long a model is taken to be the same that was asked about.
+# How long a model's digest is assumed not to change.
 _DIGESTS_TTL_S = 30.0
 
 
@@ -124,7 +124,7 @@ class OllamaProvider(RemoteProvider):
         self._bindings = SchemaFallback()
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
-        """Say that the server loads ``model``, which its answer waits for."""
+        """Report that the server is loading ``model``."""
         if (progress := await self._loading.of(self.bare(model))) is not None:
             yield progress
 
@@ -349,7 +349,7 @@ class OllamaProvider(RemoteProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         body = self._with_settings(body)
         if needs_vision and "vision" not in await self._abilities_of(model):
-            # The server would leave the picture out in silence, and an answer be made up.
+            # The server would drop the image silently, and the model invent an answer.
             msg = f"{self.name}/{model} cannot see pictures."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
         chunks = self._chunks(path, body, model, decoder or wire.ChunkDecoder(), headers)
@@ -387,14 +387,14 @@ class OllamaProvider(RemoteProvider):
         warn(msg)
 
     async def _known_version(self) -> str:
-        """The server's version, asked once; nothing where it does not say."""
+        """Return the server's version, fetched once; empty if it does not say."""
         if not self._version:
             with suppress(ProviderError):
                 self._version = await self.version()
         return self._version
 
     async def _context(self, body: dict[str, Any], model: str) -> int | None:
-        """The context that the model was loaded with, as asked for or as the server says."""
+        """Return the context that the model was loaded with, as requested or as reported."""
         requested = body.get("options", {}).get("num_ctx")
         if requested is not None:
             return int(requested)
