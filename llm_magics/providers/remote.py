@@ -275,7 +275,7 @@ class RemoteProvider(StreamingProvider):
                 retryable=retryable,
             ) from error
 
-    async def _chunks(
+    def _chunks(
         self,
         path: str,
         body: dict[str, Any],
@@ -283,25 +283,22 @@ class RemoteProvider(StreamingProvider):
         decoder: Decoder,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
-        """The answer to ``POST body`` as it comes."""
+        """Return the answer to ``POST body`` as a stream."""
         self._need_key()
-        chunks = stream_chunks(
+        return stream_chunks(
             self._transport,
             path,
             body,
             decoder,
             lambda said, status, sent: self._error(said, status, sent, model),
-            headers,
+            headers=headers,
+            explain=self._explain_broken,
         )
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except ConnectionError as error:
-            raise self._unreachable(error) from None
-        except ModelNotFoundError as error:
-            raise await self._explained(error) from None
-        finally:
-            await chunks.aclose()
+
+    async def _explain_broken(self, error: ProviderError) -> ProviderError:
+        if isinstance(error, ConnectionError):
+            return self._unreachable(error)
+        return await self._explained(error)
 
     def _error(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str

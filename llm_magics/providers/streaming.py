@@ -6,10 +6,17 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from llm_magics._util.text import read_json
-from llm_magics.errors import ConfigurationError, ConnectionError, LLMError, ProviderError
+from llm_magics.errors import (
+    ConfigurationError,
+    ConnectionError,
+    LLMError,
+    ModelNotFoundError,
+    ProviderError,
+)
 from llm_magics.http import ByteStream, Reply, Transport
 from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo
@@ -39,73 +46,94 @@ class Decoder(Protocol):
 # Makes an error's body, its status (None inside a stream) and its headers into an error.
 ErrorMapper = Callable[[Any, int | None, Any], ProviderError]
 
+# Completes a broken connection or a missing model with what the provider knows of it.
+ErrorExplainer = Callable[[ProviderError], Awaitable[ProviderError]]
+
 # How long a connection may stay open after the answer has said that it is finished.
 _END_TIMEOUT_S = 2.0
 
 
-async def stream_chunks(  # noqa: PLR0913, PLR0917 (the two sides of one exchange)
+async def stream_chunks(  # noqa: PLR0913 (the two sides of one exchange)
     transport: Transport,
     path: str,
     body: dict[str, Any],
     decoder: Decoder,
     refused: ErrorMapper,
+    *,
     headers: Mapping[str, str] | None = None,
+    explain: ErrorExplainer | None = None,
 ) -> AsyncGenerator[StreamChunk, None]:
     """
     ``POST body`` and yield the answer as it comes.
 
     Raises:
-        ProviderError: what ``refused`` makes of an error, be it by status or in the stream.
+        ProviderError: what ``refused`` makes of an error, by status or in the stream; a broken
+            connection and a missing model as ``explain`` returns them.
         ConnectionError: the stream ended before its finish marker.
     """
+    opened = _open(transport, path, body, decoder, refused, headers=headers, explain=explain)
+    async with opened as stream:
+        content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type == "text/html":
+            raise _web_page_error(await stream.reply())
+        if content_type == "application/json":  # the server does not stream
+            answer = _read_object(await stream.reply(), refused)
+            for chunk in decoder.decode_body(answer, stream.elapsed_s):
+                yield chunk
+            failure = answer if answer.get("error") else getattr(decoder, "failure", None)
+            if failure is not None:
+                raise InStreamError(failure)
+            return
+        elapsed_s = 0.0
+        is_hurried = False
+        async for elapsed_s, block in stream.blocks:
+            for chunk in decoder.feed(block, elapsed_s):
+                yield chunk
+            if decoder.finished and not is_hurried:
+                # Usage may follow. To close before the end would have the connection reset; to
+                # wait for an end that never comes would hang.
+                stream.end_within(_END_TIMEOUT_S)
+                is_hurried = True
+        for chunk in decoder.flush(elapsed_s):
+            yield chunk
+
+
+@asynccontextmanager
+async def _open(  # noqa: PLR0913 (as for stream_chunks)
+    transport: Transport,
+    path: str,
+    body: dict[str, Any],
+    decoder: Decoder,
+    refused: ErrorMapper,
+    *,
+    headers: Mapping[str, str] | None,
+    explain: ErrorExplainer | None,
+) -> AsyncGenerator[ByteStream, None]:
+    """Send the request; errors inside the block become the provider's own."""
     answered: Mapping[str, str] = {}
     try:
-        async with transport.stream("POST", path, body, headers) as stream:
-            answered = stream.headers
-            if not stream.ok:
-                reply = await stream.reply()
-                raise refused(reply.json(), reply.status, reply.headers)
-            async for chunk in _decode(stream, decoder, refused):
-                yield chunk
-    except InStreamError as error:
-        raise refused(error.body, None, answered) from None
-    except ConnectionError:
-        if not decoder.finished:  # some servers drop the connection after the last word
+        try:
+            async with transport.stream("POST", path, body, headers) as stream:
+                answered = stream.headers
+                if not stream.ok:
+                    reply = await stream.reply()
+                    raise refused(reply.json(), reply.status, reply.headers)
+                yield stream
+        except InStreamError as error:
+            raise refused(error.body, None, answered) from None
+        except ConnectionError:
+            if not decoder.finished:  # some servers drop the connection after the last word
+                raise
+        except DECODING_ERRORS as error:
+            msg = f"The service sent what cannot be read: {type(error).__name__}: {error}"
+            raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
+        if not decoder.finished:
+            msg = "The service ended the answer without saying that it was finished."
+            raise ConnectionError(msg, hint="Run the cell again.")
+    except (ConnectionError, ModelNotFoundError) as error:
+        if explain is None:
             raise
-    except DECODING_ERRORS as error:
-        msg = f"The service sent what cannot be read: {type(error).__name__}: {error}"
-        raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
-    if not decoder.finished:
-        msg = "The service ended the answer without saying that it was finished."
-        raise ConnectionError(msg, hint="Run the cell again.")
-
-
-async def _decode(
-    stream: ByteStream, decoder: Decoder, refused: ErrorMapper
-) -> AsyncGenerator[StreamChunk, None]:
-    elapsed_s = 0.0
-    content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == "text/html":
-        raise _web_page_error(await stream.reply())
-    if content_type == "application/json":  # the server does not stream
-        body = _read_object(await stream.reply(), refused)
-        for chunk in decoder.decode_body(body, stream.elapsed_s):
-            yield chunk
-        failure = body if body.get("error") else getattr(decoder, "failure", None)
-        if failure is not None:
-            raise InStreamError(failure)
-        return
-    is_hurried = False
-    async for elapsed_s, block in stream.blocks:
-        for chunk in decoder.feed(block, elapsed_s):
-            yield chunk
-        if decoder.finished and not is_hurried:
-            # Usage may follow. To close before the end would have the connection reset; to
-            # wait for an end that never comes would hang.
-            stream.end_within(_END_TIMEOUT_S)
-            is_hurried = True
-    for chunk in decoder.flush(elapsed_s):
-        yield chunk
+        raise await explain(error) from None
 
 
 def _web_page_error(reply: Reply) -> ConfigurationError:
