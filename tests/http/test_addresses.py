@@ -268,7 +268,7 @@ def test_a_blank_key_is_asked_for_as_a_missing_one(
 def test_the_key_of_a_namesake_is_stripped_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As is one in a settings file or from the keyring; a blank one lets the next source count."""
     monkeypatch.setenv("LAB_API_KEY", f"{KEY}\n")
-    monkeypatch.setattr(keys, "stored", lambda name: Secret.of("from-the-keyring\n"))
+    monkeypatch.setattr(keys, "load_key", lambda name: Secret.of("from-the-keyring\n"))
     with serving(Says(chat_stream("hi"))) as server:
         lab = {"type": "openai", "base_url": server.url}
         for given in ({}, {"api_key": " "}, {"api_key": "a-key-of-the-file\n"}):

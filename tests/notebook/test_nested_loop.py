@@ -31,7 +31,7 @@ async def where() -> str:
     "Say on which loop it runs."
     await asyncio.sleep(0)
     return "kernel" if asyncio.get_running_loop() is loop_of_the_kernel else "own"
-def call(): return Toolbox([where], frontend.run).call(ToolCall("c", "where", ""))
+def call(): return Toolbox([where], frontend.run_coroutine).call(ToolCall("c", "where", ""))
 async def forty_two():
     await asyncio.sleep(0)
     return 42
@@ -81,7 +81,7 @@ def test_an_interrupt_stops_what_is_nested(kernel: Kernel) -> None:
             kernel.interrupt()
 
     done = kernel.run(
-        "Toolbox([tick], frontend.run).call(ToolCall('c', 'tick', ''))", on_output=press
+        "Toolbox([tick], frontend.run_coroutine).call(ToolCall('c', 'tick', ''))", on_output=press
     )
     assert done.status == "error"
     before = kernel.value("len(ticks)")

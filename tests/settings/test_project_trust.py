@@ -249,7 +249,7 @@ def test_a_canary_is_nowhere(
     shell.run_line_magic("llm", "config")
     provider = session.provider("openai")
     # A thread holds what a model said as it said it: it goes back to that model.
-    held = {name: value for name, value in vars(session).items() if name != "threads"}
+    held = {name: value for name, value in vars(session).items() if name != "conversations"}
     reprs = [repr(each) for each in (provider, vars(provider), provider.config, lm.config)]
     reprs += [lm.config.frame().to_string(), lm.runs().to_string(), repr(held)]
     connection = sqlite3.connect(tmp_path / "cache" / "answers.sqlite")

@@ -104,6 +104,8 @@ def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
 
         async def stop() -> None:
             listening.close()
+            for _ in range(3):  # a connection accepted just now gets its task first
+                await asyncio.sleep(0)
             tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             for task in tasks:
                 task.cancel()
