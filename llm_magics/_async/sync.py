@@ -151,7 +151,7 @@ async def run_async(operation: Operation[T]) -> T:
             pass
     except asyncio.CancelledError as error:
         partial = getattr(operation.interrupted(), "partial", None)
-        if partial is not None:  # what had come is not lost with the task
+        if partial is not None:  # the partial result outlives the task
             vars(error)["partial"] = partial
         raise
     return operation.result()

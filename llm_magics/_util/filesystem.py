@@ -140,9 +140,9 @@ else:
 
 def display_path(path: Path) -> str:
     """
-    ``path`` as one would write it here: from the working folder, or from home.
+    Return ``path`` relative to the working folder, or to the home folder with ``~``.
 
-    An output of a notebook is then the same on every machine, and tells nobody whose it was.
+    A notebook's output is then the same on every machine, and does not contain the user's name.
     """
     try:
         path = path.absolute()
@@ -150,7 +150,7 @@ def display_path(path: Path) -> str:
             return path.relative_to(Path.cwd()).as_posix()
         if path.is_relative_to(Path.home()):
             return f"~/{path.relative_to(Path.home()).as_posix()}"
-    except (OSError, RuntimeError):  # there is no folder, or nobody's home
+    except (OSError, RuntimeError):  # no working folder, or no home
         pass
     return path.as_posix()
 

@@ -75,7 +75,7 @@ def create_marks(values: Any, count: int) -> Marks:
     if len(names) > len(COLOURS) or (codes < 0).any():
         by_size = np.argsort(-np.bincount(codes[codes >= 0], minlength=len(names)), kind="stable")
         largest = np.sort(by_size[:most])
-        # The last one is of what is missing.
+        # The last position is that of missing names.
         position = np.full(len(names) + 1, len(largest), np.int64)
         position[largest] = np.arange(len(largest))
         codes, names = position[codes], [*(names[each] for each in largest), OTHERS]
@@ -136,7 +136,7 @@ def legend(
     loc: Literal["upper left", "center left"],
     anchor: tuple[float, float],
 ) -> None:
-    """What is whose, beside the picture; a name is taken as it is, and is no formula."""
+    """Draw a legend beside the axes; names are literal text, never formulas."""
     drawn = ax.legend(
         handles,
         [f" {name}" for name in names],  # a name that begins with _ would be left out

@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_magics.errors import UsageError
 
-# So like an argument of ours is no parameter of a service. ("store" is one, and like "score".)
+# From this similarity on, a name is a mistyped argument ("store" is a parameter of a service).
 _MIN_SIMILARITY = 0.82
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from llm_magics._util.terminal import escape_all_but_colours
 from llm_magics.errors import ConfigurationError, LLMError
 from llm_magics.host import Cell, Host
-from llm_magics.secrets import Secret, redact
+from llm_magics.secrets import redact, register_secret
 from llm_magics.settings.config import config
 from llm_magics.user_code import CodeLocation, warn
 
@@ -149,7 +149,7 @@ class _CellTracker:
             found = _ENV_KEY.match(line)
             if found is None:
                 continue
-            Secret(found["value"].strip("\"'"))  # registered, so that errors and logs hide it
+            register_secret(found["value"].strip("\"'"))  # errors and logs mask it
             name = found["name"]
             if name in self._names_of_saved_keys:
                 continue

@@ -1,4 +1,4 @@
-"""One prompt: filled in, sent, and at every moment worth what has come of it so far."""
+"""One prompt: rendered, sent, and its answer, which is available while it arrives."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ from llm_magics.runtime.session import session
 
 def confirm_batch(call: BatchCall) -> None:
     """
-    Have whoever sits there allow what may cost more than the setting ``confirm_above_usd``.
+    Ask the user to allow calls that may cost more than the setting ``confirm_above_usd``.
 
-    With a budget there is no question: so much is allowed.
+    With a budget nothing is asked: the budget is the limit.
 
     Raises:
-        UsageError: it was not allowed, or nobody is there.
+        UsageError: the user refused, or there is no user to ask.
     """
     if session.config.budget is not None or not bridge.run(call.may_cost()):
         return
@@ -49,7 +49,7 @@ def confirm_cost(
     ``is_partial``: there are calls beside whose price is not known.
 
     Raises:
-        UsageError: it was not allowed, or nobody is there.
+        UsageError: the user refused, or there is no user to ask.
     """
     limit = session.config.confirm_above_usd
     if usd is not None and usd > limit:
@@ -77,12 +77,12 @@ def _require_permission(what: str, how_to_allow: str) -> None:
 
 def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
     """
-    Have whoever sits there allow what each model's ``calls``, so many ``times``, may cost.
+    Ask the user to allow the cost of each model's ``calls``, repeated ``times``.
 
-    With a budget there is no question: so much is allowed.
+    With a budget nothing is asked: the budget is the limit.
 
     Raises:
-        UsageError: it was not allowed, or nobody is there.
+        UsageError: the user refused, or there is no user to ask.
     """
     if session.config.budget is not None:
         return
