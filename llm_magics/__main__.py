@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llm_magics._util.terminal import escape_controls
+from llm_magics._util.text import escape_controls
 from llm_magics.errors import LLMError
 
 

@@ -36,16 +36,15 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
-from llm_magics._util.terminal import (
+from llm_magics._util.text import (
     display_name,
     escape_controls,
     escape_invisible,
+    replace_lone_surrogates,
     strip_controls,
 )
-from llm_magics._util.text import replace_lone_surrogates
-from llm_magics.host import current_host
+from llm_magics.host import current_host, location_in
 from llm_magics.secrets import redact, redact_json
-from llm_magics.user_code import location_in
 
 
 def _sanitize(text: str) -> str:

@@ -2,20 +2,97 @@
 The program around this package: where progress is displayed, questions are put and cells run.
 
 A terminal's host is there from the start; the notebook's extension installs its own with
-`install_host`.
+`install_host`. Warnings and errors point to the line of the user's code that called this package.
 """
 
 from __future__ import annotations
 
+import linecache
 import sys
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import CodeType
+from types import CodeType, FrameType, TracebackType
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from llm_magics._util.terminal import display_name
-from llm_magics.progress import Progress
+from llm_magics._util.text import (
+    count_or_none,
+    display_name,
+    escape_controls,
+    replace_lone_surrogates,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """
+    How much of some long work is done.
+
+    Attributes:
+        task: what is being done, for people ("fetching smollm2-135m").
+        done, total: how much of it, in ``unit``; ``total`` is ``None`` where unknown.
+        unit: ``"B"`` for bytes, else a word for the things counted.
+        elapsed_s: seconds since the work began.
+        before: how much of ``done`` was there then, and took no time.
+        is_load: whether this is loading a model rather than answering.
+    """
+
+    task: str
+    done: int = 0
+    total: int | None = None
+    unit: str = "B"
+    elapsed_s: float = 0.0
+    is_load: bool = False
+    before: int = 0
+
+    def __post_init__(self) -> None:
+        """A service may send anything: a size that is none counts as unknown."""
+        object.__setattr__(self, "task", replace_lone_surrogates(self.task))
+        object.__setattr__(self, "done", count_or_none(self.done) or 0)
+        object.__setattr__(self, "total", count_or_none(self.total))
+
+    @property
+    def fraction(self) -> float | None:
+        """From 0 to 1, or ``None`` where the total is unknown."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at the speed so far, or ``None`` while that is unknown."""
+        if not self.total or not self.speed:
+            return None
+        return max(0.0, (self.total - self.done) / self.speed)
+
+    @property
+    def speed(self) -> float | None:
+        """So much a second, or ``None`` while that is unknown."""
+        since = self.done - self.before
+        return since / self.elapsed_s if since > 0 and self.elapsed_s else None
+
+    def __str__(self) -> str:
+        parts = [self.task]
+        if self.total:
+            parts.append(f"{_amount(self.done, self.unit, self.total)}")
+            parts.append(f"{self.fraction:.0%}")
+        if self.speed is not None:
+            parts.append(f"{_quantity(self.speed, self.unit)}/s")
+        if self.eta_s is not None and self.fraction != 1:
+            parts.append(f"ETA {self.eta_s:.0f} s")
+        return "  ".join(parts)
+
+
+def _amount(done: int, unit: str, total: int) -> str:
+    if unit == "B":
+        return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB"
+    return f"{done:,}/{total:,} {unit}"
+
+
+def _quantity(amount: float, unit: str) -> str:
+    return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:,.0f} {unit}"
+
 
 # Displays how far some work has come; called with ``None``, it ends and the display goes away.
 ProgressDisplay = Callable[[Progress | None], None]
@@ -106,3 +183,121 @@ def install_host(host: Host) -> None:
     """Make ``host`` the host of this process."""
     global _host  # noqa: PLW0603 (one host a process, like sys.displayhook)
     _host = host
+
+
+# Frames of these packages stand between the user's code and ours, or below ours.
+_LIBRARIES = frozenset(
+    {
+        "IPython",
+        "asyncio",
+        "concurrent",
+        "contextlib",
+        "decorator",
+        "distributed",
+        "functools",
+        "importlib",
+        "ipykernel",
+        "llm_magics",
+        "pandas",
+        "threading",
+        "traitlets",
+    }
+)
+
+_MAX_SOURCE = 100
+
+
+class CodeLocation(NamedTuple):
+    """
+    A line of the user's code.
+
+    Attributes:
+        file: the path of a script or module, or the label of a cell (``Cell In[3]``).
+        line: its number, from 1.
+        module: the name of the module that it is in.
+        source: the line itself, without its indentation; empty where it is not known.
+    """
+
+    file: str
+    line: int
+    module: str
+    source: str
+
+    def __str__(self) -> str:
+        where = self.file if self.file.startswith("Cell ") else f"File {self.file}"
+        code = self.source if len(self.source) <= _MAX_SOURCE else f"{self.source[:_MAX_SOURCE]}…"
+        return f"{where}, line {self.line}: {code}" if code else f"{where}, line {self.line}"
+
+
+# The user's line that work on the event loop's own thread is done for.
+_called_from: ContextVar[CodeLocation | None] = ContextVar("called_from", default=None)
+
+# Warnings that were issued already, by file: Python's own registry does not distinguish cells.
+_registries: dict[str, dict[Any, Any]] = {}
+
+
+def warn(
+    message: str, category: type[Warning] = UserWarning, *, location: CodeLocation | None = None
+) -> None:
+    """
+    Issue a warning that points to the user's line, also from the event loop's thread.
+
+    Args:
+        location: that line, where no frame shows it: before its cell runs.
+    """
+    message = escape_controls(message)  # it may quote a service
+    location = location or _location_of_caller() or _called_from.get()
+    if location is None:
+        warnings.warn(message, category, stacklevel=2)
+        return
+    registry = _registries.setdefault(location.file, {})
+    file, line, module, _ = location
+    warnings.warn_explicit(message, category, file, line, module, registry)
+
+
+def note_caller() -> None:
+    """Remember the user's line for the work that is handed to another thread from here."""
+    location = _location_of_caller()
+    if location is not None:
+        _called_from.set(location)
+
+
+def location_in(traceback: TracebackType | None) -> CodeLocation | None:
+    """Return the line of Python that called into this package; ``None`` for a magic's cell."""
+    before: FrameType | None = None
+    line = 0
+    while traceback is not None:
+        frame = traceback.tb_frame
+        package = _package_of(frame)
+        if package == "llm_magics":
+            break
+        if package not in _LIBRARIES or package in ("IPython", "ipykernel"):
+            before, line = frame, traceback.tb_lineno
+        traceback = traceback.tb_next
+    if traceback is None or before is None or _package_of(before) in _LIBRARIES:
+        return None
+    return _location_at(before, line)
+
+
+def _location_of_caller() -> CodeLocation | None:
+    for frame in _frames(sys._getframe(2)):
+        if _package_of(frame) not in _LIBRARIES:
+            return _location_at(frame, frame.f_lineno)
+    return None
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _location_at(frame: FrameType, line: int) -> CodeLocation:
+    code = frame.f_code
+    source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
+    file = current_host().label_cell(code) or code.co_filename
+    return CodeLocation(file, line, str(frame.f_globals.get("__name__", "")), source)

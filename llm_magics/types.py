@@ -14,14 +14,14 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
 from llm_magics._util.text import count_or_none, replace_lone_surrogates
-from llm_magics.attachments import Image
+from llm_magics.attachments import Image, ReasoningBlock
 from llm_magics.errors import ConfigurationError, ParseError
+from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters, Tool
-from llm_magics.progress import Progress
 from llm_magics.secrets import scrub_json
 
 __all__ = [
@@ -382,3 +382,20 @@ class ToolCall:
             msg = f"The arguments of {self.name} are no JSON object: {self.arguments_text[:80]}"
             raise ParseError(msg, hint="Read them as written from .arguments_text.")
         return arguments
+
+
+def remove_foreign_reasoning(messages: Sequence[ChatMessage], origin: str) -> list[ChatMessage]:
+    """
+    Return ``messages`` without the reasoning blocks of another service or model.
+
+    Blocks of unknown origin stay: a wire format sends only those that have its shape.
+    """
+    return [_remove_foreign(message, origin) for message in messages]
+
+
+def _remove_foreign(message: ChatMessage, origin: str) -> ChatMessage:
+    if not message.reasoning_blocks:
+        return message
+    blocks = map(ReasoningBlock.of, message.reasoning_blocks)
+    own = tuple(block for block in blocks if block.origin in ("", origin))
+    return replace(message, reasoning_blocks=own)

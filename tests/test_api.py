@@ -22,9 +22,8 @@ from llm_magics.errors import (
     ParseError,
     UsageError,
 )
-from llm_magics.host import ProgressDisplay, TerminalHost, install_host
+from llm_magics.host import Progress, ProgressDisplay, TerminalHost, install_host
 from llm_magics.parameters import ModelParameters
-from llm_magics.progress import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.echo import EchoProvider
 from llm_magics.runtime.session import session

@@ -85,10 +85,9 @@ ORDER = [
     ["attachments", "http"],
     ["_util"],
     ["errors"],
-    ["secrets", "user_code"],
+    ["secrets"],
     ["host"],
-    ["progress"],
-    ["_util.terminal", "_util.text"],
+    ["_util.text"],
 ]
 RANK = {entry: -row for row, entries in enumerate(ORDER) for entry in entries}
 # They import on first use what is above them.

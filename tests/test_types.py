@@ -13,8 +13,7 @@ import pytest
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk, errors
 from llm_magics.attachments import Image, load_image
 from llm_magics.errors import ConfigurationError, LLMError, ProviderError, nearest
-from llm_magics.host import TerminalHost, install_host
-from llm_magics.progress import Progress
+from llm_magics.host import Progress, TerminalHost, install_host
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.runtime.response import Response
 from llm_magics.secrets import Secret, scrub

@@ -13,7 +13,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
-from llm_magics import user_code
+from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import LLMError
 
@@ -40,7 +40,7 @@ def test_a_warning_from_the_event_loop_points_to_the_line_of_the_caller() -> Non
     """The loop runs on a thread of its own, where no frame is the user's."""
 
     async def work() -> None:
-        await asyncio.to_thread(user_code.warn, "from far away")
+        await asyncio.to_thread(host.warn, "from far away")
 
     with pytest.warns(UserWarning, match="from far away") as caught:
         bridge.run(work())  # from here
@@ -53,7 +53,7 @@ def test_an_awaited_call_warns_at_the_line_that_awaits() -> None:
 
     async def events() -> None:
         async def source() -> asyncio.AsyncGenerator[int, None]:  # type: ignore[name-defined]
-            user_code.warn("while awaited")
+            host.warn("while awaited")
             yield 1
 
         async for _ in bridge.aiterate(source()):  # awaited here
@@ -69,15 +69,15 @@ def test_the_same_warning_of_one_line_is_shown_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for _ in range(3):
-            user_code.warn("in a loop")
-        user_code.warn("in a loop")
+            host.warn("in a loop")
+        host.warn("in a loop")
     assert len(caught) == 2
 
 
 def test_no_module_warns_with_a_line_of_its_own() -> None:
-    """Every warning goes through `user_code.warn`."""
+    """Every warning goes through `host.warn`."""
     for path in Path(PACKAGE).rglob("*.py"):
-        if path.name != "user_code.py":
+        if path.name != "host.py":
             assert "warnings.warn" not in path.read_text("utf-8"), path
 
 

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar
 
-from llm_magics.user_code import note_caller
+from llm_magics.host import note_caller
 
 T = TypeVar("T")
 

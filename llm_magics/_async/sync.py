@@ -17,8 +17,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import Interrupted
-from llm_magics.host import ProgressDisplay, current_host
-from llm_magics.progress import Progress
+from llm_magics.host import Progress, ProgressDisplay, current_host
 from llm_magics.types import StreamChunk
 
 Event_co = TypeVar("Event_co", bound=Progress | StreamChunk, covariant=True)

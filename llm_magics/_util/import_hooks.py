@@ -53,7 +53,7 @@ class _Watcher(MetaPathFinder):
         try:
             import_module(self.ours)
         except Exception as error:  # a fault of ours must not break the import of theirs
-            from llm_magics.user_code import warn
+            from llm_magics.host import warn
 
             warn(f"{self.ours} could not be imported: {error}")
 

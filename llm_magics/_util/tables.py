@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from llm_magics._util.terminal import escape_controls
+from llm_magics._util.text import escape_controls
 
 _FULL_TEXT = ("display.max_colwidth", None, "display.max_columns", None)
 

@@ -20,7 +20,7 @@ from llm_magics.benchmarking.measure import PARTIAL_HINT, Job, Record, attach_pa
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.workload import Arrival, Block, Plan, Step, parse_steps
 from llm_magics.errors import Interrupted, UsageError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime.confirm import confirm_calls
 from llm_magics.runtime.session import session
 

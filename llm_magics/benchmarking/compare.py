@@ -24,7 +24,7 @@ from llm_magics.benchmarking.measure import (
 )
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, UsageError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.confirm import confirm_calls
 from llm_magics.runtime.prompts.prompt import Prompt

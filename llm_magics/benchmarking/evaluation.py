@@ -17,7 +17,7 @@ from llm_magics.benchmarking.analysis import SCORE_PREFIX, occurrences, score_co
 from llm_magics.benchmarking.judge import Judge
 from llm_magics.benchmarking.scorers import Scorer
 from llm_magics.errors import LLMError, UsageError
-from llm_magics.user_code import warn
+from llm_magics.host import warn
 
 
 def parse_scorers(score: Any) -> list[Scorer | Judge]:

@@ -24,6 +24,7 @@ from llm_magics.benchmarking.latencies import (
     count_tokens,
 )
 from llm_magics.errors import BudgetError, EmptyAnswerError, LLMError
+from llm_magics.host import warn
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.prompts.prompt import Prompt
@@ -32,7 +33,6 @@ from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.run_log import unstreamed_tokens
 from llm_magics.secrets import redact
 from llm_magics.types import StreamChunk
-from llm_magics.user_code import warn
 from llm_magics.wire.finish_reasons import is_cut
 
 CACHED_NOTE = "an earlier answer, given again: it has no times"

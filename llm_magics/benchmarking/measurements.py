@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llm_magics._util import typesetting
-from llm_magics._util.terminal import escape_controls
+from llm_magics._util.text import escape_controls
 from llm_magics.benchmarking import analysis, evaluation, tool_metrics
 from llm_magics.benchmarking import analysis as summaries
 from llm_magics.benchmarking import report as reporting

@@ -24,11 +24,11 @@ from llm_magics.dataframes.reports import EmbeddingReport, all_failed, build_rep
 from llm_magics.dataframes.rows import NO_TEXT, OnError, Rows, is_text, to_list
 from llm_magics.dataframes.vectors import EmbeddingModel, tag, tag_array, tag_source
 from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.host import warn
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.runtime.embedding.results import AVERAGED, OK, TRUNCATED, TooLong
 from llm_magics.runtime.session import session
-from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

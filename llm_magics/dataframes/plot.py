@@ -17,11 +17,11 @@ from llm_magics.dataframes.rows import to_list
 from llm_magics.dataframes.vector_plot import VectorPlot
 from llm_magics.dataframes.vectors import normalize, resolve_column, resolve_model, source_column
 from llm_magics.errors import UsageError
+from llm_magics.host import warn
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
-from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

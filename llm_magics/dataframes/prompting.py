@@ -10,7 +10,7 @@ from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPromptRun, RowPro
 from llm_magics.dataframes.reports import store_report
 from llm_magics.dataframes.rows import TEXT, OnError, to_frame
 from llm_magics.errors import LLMError, UsageError
-from llm_magics.user_code import warn
+from llm_magics.host import warn
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

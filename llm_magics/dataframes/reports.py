@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics._util.terminal import display_name
-from llm_magics._util.text import format_usd
+from llm_magics._util.text import display_name, format_usd
 from llm_magics.dataframes.rows import EMPTY, MISSING, NO_TEXT, Rows
 from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
 from llm_magics.runtime.response import cut_error

@@ -29,8 +29,7 @@ from llm_magics.dataframes.vectors import (
     resolve_model,
 )
 from llm_magics.errors import UsageError
-from llm_magics.host import current_host
-from llm_magics.progress import Progress
+from llm_magics.host import Progress, current_host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import httpx
 
 from llm_magics.errors import ConfigurationError, ConnectionError
-from llm_magics.http import addresses, timing
+from llm_magics.http import connections, timing
 from llm_magics.http.connections import JoiningConnectionPool, TimestampBackend
 from llm_magics.http.responses import (
     BodyLimits,
@@ -120,7 +120,7 @@ class Transport:
     _basic: Secret | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.base_url, credentials = addresses.split_credentials(self.base_url)
+        self.base_url, credentials = connections.split_credentials(self.base_url)
         if credentials is not None:
             user_and_password = ":".join(credentials).encode()
             self._basic = Secret(base64.b64encode(user_and_password).decode())
@@ -230,7 +230,7 @@ class Transport:
         separator = b"&" if url.query else b"?"
         query = self.query if isinstance(self.query, str) else urlencode(self.query)
         target = url.raw_path + separator + query.encode()
-        if url.scheme == "http" and addresses.find_proxy(str(url)):
+        if url.scheme == "http" and connections.find_proxy(str(url)):
             return b"http://" + url.netloc + target  # a proxy expects the full address
         return target
 
@@ -253,7 +253,7 @@ class Transport:
     def _new_client(self) -> httpx.AsyncClient:
         connect_s = self.timeouts.connect
         if connect_s is None:
-            is_local = addresses.is_local_address(self.base_url)
+            is_local = connections.is_local_address(self.base_url)
             connect_s = _LOCAL_CONNECT_S if is_local else _REMOTE_CONNECT_S
         try:
             return httpx.AsyncClient(
@@ -313,7 +313,7 @@ class _TimestampTransport(httpx.AsyncHTTPTransport):
 
 def _create_transport(url: str) -> httpx.AsyncBaseTransport:
     """Make the transport that leads to ``url``: through a proxy where the environment has one."""
-    proxy = addresses.find_proxy(url)
+    proxy = connections.find_proxy(url)
     if proxy is not None:
         return httpx.AsyncHTTPTransport(proxy=proxy, limits=_POOL_LIMITS)
     if not timing.is_available():

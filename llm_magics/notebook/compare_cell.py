@@ -10,21 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.terminal import display_name
+from llm_magics._util.text import display_name
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
-from llm_magics.host import current_host
+from llm_magics.host import Progress, current_host, warn
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.columns import Columns
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.provenance import get_provenance
-from llm_magics.progress import Progress
 from llm_magics.runtime.batch import ParallelCalls
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import cut_warning
 from llm_magics.runtime.routing import find_route
 from llm_magics.runtime.session import session
-from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from IPython.core.completer import SimpleCompletion, context_matcher
 
-from llm_magics._util.terminal import quote_word
+from llm_magics._util.text import quote_word
 from llm_magics.notebook import parsers
 
 if TYPE_CHECKING:

@@ -21,12 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from llm_magics._util.terminal import escape_all_but_colours
+from llm_magics._util.text import escape_all_but_colours
 from llm_magics.errors import ConfigurationError, LLMError
-from llm_magics.host import Cell, Host
+from llm_magics.host import Cell, CodeLocation, Host, warn
 from llm_magics.secrets import redact, register_secret
 from llm_magics.settings.config import config
-from llm_magics.user_code import CodeLocation, warn
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell

@@ -16,8 +16,8 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util import terminal, typesetting
-from llm_magics._util.text import replace_lone_surrogates
+from llm_magics._util import typesetting
+from llm_magics._util.text import replace_lone_surrogates, strip_controls
 from llm_magics.secrets import scrub
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ _LINKS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
 def to_plain_text(text: str) -> str:
     """Return ``text`` without control characters and without keys."""
-    return scrub(terminal.strip_controls(replace_lone_surrogates(text)))
+    return scrub(strip_controls(replace_lone_surrogates(text)))
 
 
 def render_safe(text: str) -> str:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.filesystem import display_path
-from llm_magics._util.terminal import display_name
-from llm_magics._util.text import format_usd
+from llm_magics._util.text import display_name, format_usd
 from llm_magics.errors import Interrupted, ParseError, UsageError, nearest
 from llm_magics.host import current_host
 from llm_magics.notebook import frontend, markdown

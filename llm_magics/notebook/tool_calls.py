@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util.terminal import escape_invisible
+from llm_magics._util.text import escape_invisible
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.frontend import display_mode

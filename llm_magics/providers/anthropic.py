@@ -28,7 +28,6 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.providers import error_mapping, model_catalog
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import parse_error
-from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.parameter_fallback import (
     ChatRequest,
     ParameterFallback,
@@ -37,7 +36,7 @@ from llm_magics.providers.parameter_fallback import (
 )
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.secrets import Secret, environment_value
-from llm_magics.types import ChatMessage, StreamChunk, model_name
+from llm_magics.types import ChatMessage, StreamChunk, model_name, remove_foreign_reasoning
 from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.schema_dialects import ANTHROPIC
 from llm_magics.wire.tool_calls import collect_call_ids

@@ -19,8 +19,8 @@ from llm_magics._util.text import count_or_none, replace_lone_surrogates
 from llm_magics._util.validation import attribute_error
 from llm_magics.attachments import Transcript
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
+from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters
-from llm_magics.progress import Progress
 from llm_magics.providers.configs import ProviderConfig, resolve_config
 from llm_magics.secrets import environment_value, scrub
 from llm_magics.types import (

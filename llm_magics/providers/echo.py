@@ -25,8 +25,8 @@ from typing import Any
 from pydantic import Field
 
 from llm_magics.errors import ModelNotFoundError, nearest
+from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters, Tool
-from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo, StreamingProvider
 from llm_magics.providers.configs import ProviderConfig
 from llm_magics.types import ChatMessage, Embeddings, StreamChunk, ToolCall, Usage

@@ -25,7 +25,7 @@ from typing import IO
 
 from llm_magics._async.concurrency import wait_for_process
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.secrets import environment_value, scrub, strip_whitespace
 
 # Weights in safetensors alone where there are such: the older format can hold code.

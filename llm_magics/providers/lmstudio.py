@@ -16,7 +16,7 @@ from urllib.parse import quote
 from pydantic import Field, field_validator
 
 from llm_magics.errors import ContextLengthError, ModelNotFoundError, ProviderError, nearest
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.providers.profiles import ServiceProfile

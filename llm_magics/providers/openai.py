@@ -19,12 +19,11 @@ from llm_magics.http import Form, Transport
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import model_catalog
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
-from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.providers.parameter_fallback import ChatRequest
 from llm_magics.providers.profiles import PROFILES, ServiceProfile, find_profile
 from llm_magics.secrets import Secret, environment_value
-from llm_magics.types import ChatMessage, StreamChunk
+from llm_magics.types import ChatMessage, StreamChunk, remove_foreign_reasoning
 from llm_magics.wire import openai_media, openai_responses
 from llm_magics.wire.tool_calls import collect_call_ids
 

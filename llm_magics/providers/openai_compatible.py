@@ -18,12 +18,19 @@ from llm_magics.errors import ProviderError
 from llm_magics.http import KeyHeader, Reply
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.openai_errors import OpenAIRules, map_openai_error
 from llm_magics.providers.parameter_fallback import ChatRequest, ParameterFallback
 from llm_magics.providers.profiles import ServiceProfile, parse_model
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
-from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage, model_name
+from llm_magics.types import (
+    ChatMessage,
+    Embeddings,
+    PackedVectors,
+    StreamChunk,
+    Usage,
+    model_name,
+    remove_foreign_reasoning,
+)
 from llm_magics.wire import openai_chat
 from llm_magics.wire.openai_embeddings import (
     build_embedding_request,

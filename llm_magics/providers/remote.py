@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ConfigDict, Field, field_validator
 
-from llm_magics._util.terminal import quote_word
+from llm_magics._util.text import quote_word
 from llm_magics.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -23,8 +23,7 @@ from llm_magics.errors import (
 )
 from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import StreamingProvider
-from llm_magics.providers.configs import ProviderConfig
-from llm_magics.providers.identity import settings_digest
+from llm_magics.providers.configs import ProviderConfig, settings_digest
 from llm_magics.providers.streaming import Decoder, stream_chunks
 from llm_magics.secrets import (
     Address,

@@ -17,8 +17,8 @@ from llm_magics.errors import (
     ModelNotFoundError,
     ProviderError,
 )
+from llm_magics.host import Progress
 from llm_magics.http import ByteStream, Reply, Transport
-from llm_magics.progress import Progress
 from llm_magics.providers.base import ModelInfo
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import DECODING_ERRORS, InStreamError

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_magics.errors import LLMError
 from llm_magics.parameters import ModelParameters
-from llm_magics.providers.identity import remove_credential_headers
+from llm_magics.providers.configs import remove_credential_headers
 from llm_magics.runtime.parsing import answer_in_thoughts
 from llm_magics.runtime.response import Response, outcome
 from llm_magics.runtime.routing import Route

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from llm_magics.errors import ProviderError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.policies.budget import Budget, Hold
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, Permit, RateLimiter

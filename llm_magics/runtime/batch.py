@@ -18,7 +18,7 @@ from llm_magics.errors import (
     ProviderError,
     UsageError,
 )
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime import pricing
 from llm_magics.runtime.attempts import Batch, waiting_text
 from llm_magics.runtime.chat import ChatCall

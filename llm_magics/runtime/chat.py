@@ -13,9 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 from llm_magics.errors import ProviderError, ReplayMissError
-from llm_magics.host import current_host
+from llm_magics.host import Progress, current_host, warn
 from llm_magics.parameters import ModelParameters
-from llm_magics.progress import Progress
 from llm_magics.runtime import pricing
 from llm_magics.runtime.answer_lookup import AnswerLookup
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
@@ -43,7 +42,6 @@ from llm_magics.runtime.storage import run_log
 from llm_magics.runtime.storage.serialization import chat_request, decode_answer, digest_request
 from llm_magics.settings.files import is_project_file
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
-from llm_magics.user_code import warn
 from llm_magics.wire.finish_reasons import Outcome, has_limit
 
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 from llm_magics.attachments import Transcript
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.attempts import Attempt, Attempts, attempts
 from llm_magics.runtime.response import Response

@@ -8,15 +8,14 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
-from llm_magics._util.terminal import display_name
+from llm_magics._util.text import display_name
 from llm_magics.errors import LLMError, ModelNotFoundError, UnsupportedError, nearest
-from llm_magics.progress import Progress
+from llm_magics.host import Progress, warn
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime import pricing
 from llm_magics.runtime.routing import find_candidates, find_route
 from llm_magics.runtime.session import Session
 from llm_magics.secrets import redact
-from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from pandas import DataFrame

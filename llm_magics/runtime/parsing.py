@@ -13,9 +13,9 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llm_magics.errors import ParseError
+from llm_magics.host import warn
 from llm_magics.schemas import validate_json
 from llm_magics.types import ModelResponse
-from llm_magics.user_code import warn
 from llm_magics.wire.schema_dialects import unwrap_answer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llm_magics._util.terminal import escape_invisible
+from llm_magics._util.text import escape_invisible
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, nearest
 from llm_magics.host import current_host
 from llm_magics.providers.base import BaseModelProvider

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from llm_magics.errors import EmptyAnswerError, LLMError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime.attempts import Batch
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.parsing import is_thought_only

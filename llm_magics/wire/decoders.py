@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics._util.text import count_or_none, read_json
 from llm_magics.types import StreamChunk
+from llm_magics.wire.schema_dialects import WRAPPER
 from llm_magics.wire.sse import EventDecoder, ServerEvent
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -213,3 +215,68 @@ def count_reasoning_tokens(usage: Mapping[str, Any]) -> int | None:
                 if (count := count_or_none(details.get(kind))) is not None:
                     return count
     return count_or_none(usage.get("reasoning_tokens"))
+
+
+# The beginning of an answer inside the object that was put around its schema, and parts of it.
+_WRAPPER_START = re.compile(rf'\s*\{{\s*"{WRAPPER}"\s*:\s*')
+
+
+_PARTIAL_WRAPPER_START = re.compile(
+    r"\s*(?:\{\s*(?:"
+    + "|".join(re.escape(f'"{WRAPPER}"'[:length]) for length in range(len(WRAPPER) + 2, 0, -1))
+    + rf'|"{WRAPPER}"\s*)?)?'
+)
+
+
+_WRAPPER_END = re.compile(r"\s*\}\s*")
+
+
+class AnswerUnwrapper:
+    """
+    Takes the object off an answer that was wrapped in one, while it comes.
+
+    An answer that is not wrapped passes unchanged. At the end the last ``}`` is held back, for it
+    may be the wrapper's.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._is_wrapped: bool | None = None
+
+    def take(self, chunk: StreamChunk) -> StreamChunk:
+        """Return ``chunk`` with as much of the answer as is certain."""
+        text = self._held + chunk.text
+        self._held = ""
+        if self._is_wrapped is None and text.strip():
+            text = self._begun(text)
+        elif self._is_wrapped is None:
+            self._held, text = text, ""
+        if self._is_wrapped:
+            text = self._without_end(text)
+        if chunk.finish_reason:
+            text += self.flush()
+        return chunk._replace(text=text) if text != chunk.text else chunk
+
+    def _begun(self, text: str) -> str:
+        found = _WRAPPER_START.match(text)
+        # The white space after the colon may go on in the next chunk.
+        if found is not None and found.end() < len(text):
+            self._is_wrapped = True
+            return text[found.end() :]
+        if found is not None or _PARTIAL_WRAPPER_START.fullmatch(text):
+            self._held = text
+            return ""
+        self._is_wrapped = False
+        return text
+
+    def _without_end(self, text: str) -> str:
+        end = len(text.rstrip().removesuffix("}").rstrip())
+        self._held = text[end:]
+        return text[:end]
+
+    def flush(self) -> str:
+        """Return what was held back and is part of the answer."""
+        held, self._held = self._held, ""
+        if self._is_wrapped:
+            return "" if _WRAPPER_END.fullmatch(held) else held
+        return held

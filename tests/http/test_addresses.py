@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
-from llm_magics.http import Timeouts, Transport, addresses
-from llm_magics.http.addresses import find_proxy, is_loopback, split_credentials
+from llm_magics.http import Timeouts, Transport, connections
+from llm_magics.http.connections import find_proxy, is_loopback, split_credentials
 from llm_magics.providers import create_provider
 from llm_magics.providers.ollama.dialect import parse_host
 from llm_magics.runtime.session import session
@@ -134,7 +134,7 @@ def test_no_proxy_may_hold_anything(text: str) -> None:
     """It is read without an error."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            addresses, "getproxies", lambda: {"https": "http://proxy.test:3128", "no": text}
+            connections, "getproxies", lambda: {"https": "http://proxy.test:3128", "no": text}
         )
         find_proxy("https://api.service.test/v1")
         find_proxy("https://[2001:db8::1]:99/v1")

@@ -19,16 +19,15 @@ from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
-from llm_magics import user_code
-from llm_magics._util import terminal
+from llm_magics import host
 from llm_magics._util.tables import SafeFrame, WideFrame
+from llm_magics._util.text import display_name, escape_controls, escape_invisible, quote_word
 from llm_magics.errors import ModelNotFoundError, ProviderError, UnsupportedError, nearest
-from llm_magics.host import terminal_progress
+from llm_magics.host import Progress, terminal_progress
 from llm_magics.notebook.display.answer import TextDisplay
 from llm_magics.notebook.display.output import print_safe
 from llm_magics.notebook.parsers import parse_setting_value, split_words, strip_comment
 from llm_magics.notebook.picker import widgets
-from llm_magics.progress import Progress
 from llm_magics.runtime.models import require_chat
 from llm_magics.runtime.response import Response
 from llm_magics.secrets import Secret
@@ -137,9 +136,9 @@ def test_copied_lines_are_read_as_they_are_meant(model: str, system: str) -> Non
 @example('\\"#')
 def test_a_word_is_one_word_or_nothing(text: str) -> None:
     """And it is what the line is split into."""
-    spelled = terminal.quote_word(text)
+    spelled = quote_word(text)
     if spelled is None:
-        assert terminal.escape_invisible(text) != text
+        assert escape_invisible(text) != text
     else:
         assert shlex.split(spelled) == [text]
         assert strip_comment(f"{spelled} # more") == spelled
@@ -148,9 +147,9 @@ def test_a_word_is_one_word_or_nothing(text: str) -> None:
 @given(st.text())
 def test_names_and_prose_hide_nothing(text: str) -> None:
     """A name is printable and short, prose keeps its line breaks and tabs."""
-    assert terminal.display_name(text).isprintable()
-    assert len(terminal.display_name(text)) <= 200
-    prose = terminal.escape_controls(text)
+    assert display_name(text).isprintable()
+    assert len(display_name(text)) <= 200
+    prose = escape_controls(text)
     assert not HIDDEN.difference("\u200d").intersection(prose)
     assert prose.count("\n") == text.count("\n")
     assert prose.count("\t") == text.count("\t")
@@ -159,7 +158,7 @@ def test_names_and_prose_hide_nothing(text: str) -> None:
 def test_prose_keeps_emoji_and_joiners_of_scripts() -> None:
     """A family, a flag of tags, a heart, Persian."""
     text = "👩‍👩‍👧 \U0001f3f4\U000e0067\U000e0062\U000e007f ❤️ می‌خواهم"
-    assert terminal.escape_controls(text) == text
+    assert escape_controls(text) == text
 
 
 @attacks
@@ -209,7 +208,7 @@ def test_what_is_said_and_warned_of_is_escaped(
     assert told.endswith("\n\ttwo\n")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        user_code.warn(f"one {attack}")
+        host.warn(f"one {attack}")
     assert not HIDDEN.intersection(str(caught[0].message))
 
 

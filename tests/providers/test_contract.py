@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, UnsupportedError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers import (
     BaseModelProvider,
     built_in_providers,

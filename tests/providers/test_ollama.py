@@ -20,7 +20,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.attachments import Image
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, dialect
 from llm_magics.types import StreamChunk
 from tests.support.fake_ollama import CHAT, EMBED, FakeOllama

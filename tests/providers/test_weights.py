@@ -18,7 +18,7 @@ import pytest
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers.local import LocalConfig, LocalProvider, starters
 from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics._async.concurrency import run_bounded
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.embedding.results import Throughput, ThroughputMeter
 from llm_magics.runtime.policies.rate_limit import AdaptiveSemaphore, ConcurrencyTuner

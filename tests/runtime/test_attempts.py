@@ -15,7 +15,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import ConnectionError, ProviderError, RateLimitError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions

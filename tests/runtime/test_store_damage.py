@@ -26,7 +26,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.providers import create_provider
-from llm_magics.providers.identity import remove_credential_headers, settings_digest
+from llm_magics.providers.configs import remove_credential_headers, settings_digest
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.vector_store import (

@@ -20,8 +20,8 @@ import pytest
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.attachments import Transcript
 from llm_magics.errors import LLMError, ProviderError, StreamInterrupted
+from llm_magics.host import Progress
 from llm_magics.http import client
-from llm_magics.progress import Progress
 from llm_magics.providers import create_provider, lmstudio
 from llm_magics.providers.base import ModelInfo
 from llm_magics.types import EngineTimings, PackedVectors, StreamChunk, ToolCall, Usage

@@ -21,9 +21,9 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import create_provider
-from llm_magics.providers.schema_fallback import AnswerUnwrapper
 from llm_magics.schemas import parse_schema, validate_answer, validate_json
 from llm_magics.types import ChatMessage, StreamChunk
+from llm_magics.wire.decoders import AnswerUnwrapper
 from llm_magics.wire.schema_dialects import (
     ANTHROPIC,
     CEREBRAS,

@@ -406,5 +406,5 @@ def _warn(message: str, then: str = "; rows without a result are missing") -> No
     try:
         from distributed.worker import warn
     except ImportError:
-        from llm_magics.user_code import warn
+        from llm_magics.host import warn
     warn(f"{message}{then}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics._util.terminal import display_name, quote_word
+from llm_magics._util.text import display_name, quote_word
 from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word
 from llm_magics.notebook.display.output import print_safe

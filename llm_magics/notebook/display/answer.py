@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from llm_magics._util.terminal import display_name
-from llm_magics._util.text import format_usd
-from llm_magics.host import terminal_progress
+from llm_magics._util.text import display_name, format_usd
+from llm_magics.host import Progress, terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.output import (
     Bundle,
@@ -29,7 +28,6 @@ from llm_magics.notebook.display.output import (
 )
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.provenance import PROVENANCE_KEY
-from llm_magics.progress import Progress
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.secrets import partial_secret_length
 from llm_magics.wire.finish_reasons import is_cut

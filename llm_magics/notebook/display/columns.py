@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.terminal import display_name
+from llm_magics._util.text import display_name
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.output import Bundle, UpdatableOutput, UpdatePacer
 from llm_magics.notebook.provenance import PROVENANCE_KEY

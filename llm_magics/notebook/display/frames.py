@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util.terminal import escape_controls
+from llm_magics._util.text import escape_controls
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -20,11 +20,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from llm_magics._util.terminal import escape_controls
-from llm_magics.host import ProgressDisplay, terminal_progress
+from llm_magics._util.text import escape_controls
+from llm_magics.host import Progress, ProgressDisplay, terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.frontend import display_mode
-from llm_magics.progress import Progress
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.terminal import display_name
-from llm_magics.progress import Progress
+from llm_magics._util.text import display_name
+from llm_magics.host import Progress
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.models import PullCall, delete_model, with_price
 from llm_magics.runtime.session import Session

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from llm_magics._util.terminal import display_name
+from llm_magics._util.text import display_name
 from llm_magics.errors import LLMError
 from llm_magics.host import current_host
 from llm_magics.notebook.frontend import display_mode

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
-from llm_magics._util.terminal import (
+from llm_magics._util.text import (
     display_name,
     escape_controls,
     escape_invisible,
+    format_usd,
     quote_word,
     strip_controls,
 )
-from llm_magics._util.text import format_usd
 from llm_magics.errors import UsageError
 from llm_magics.notebook import markdown
 from llm_magics.notebook.parsers import parse_setting_value as read

@@ -27,12 +27,12 @@ from llm_magics.errors import (
     WeightsError,
     nearest,
 )
+from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters
-from llm_magics.progress import Progress
 from llm_magics.providers import hf_hub
 from llm_magics.providers.base import ModelInfo, StreamingProvider
 from llm_magics.providers.configs import ProviderConfig
-from llm_magics.providers.schema_fallback import add_schema_to_prompt
+from llm_magics.providers.parameter_fallback import add_schema_to_prompt
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage
 from llm_magics.wire import openai_chat
 

@@ -26,13 +26,12 @@ from llm_magics.errors import (
     ProviderError,
     UnsupportedError,
 )
+from llm_magics.host import Progress
 from llm_magics.http import Reply
 from llm_magics.parameters import ModelParameters
-from llm_magics.progress import Progress
 from llm_magics.providers import streaming
 from llm_magics.providers.base import ModelInfo, StreamingProvider
 from llm_magics.providers.configs import ProviderConfig
-from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.local.process import (
     Engine,
     EnginePool,
@@ -42,10 +41,10 @@ from llm_magics.providers.local.process import (
 from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.providers.openai_errors import map_openai_error, map_reply
-from llm_magics.providers.schema_fallback import SchemaFallback
+from llm_magics.providers.parameter_fallback import SchemaFallback
 from llm_magics.providers.streaming import stream_chunks
 from llm_magics.settings.config import cache_folder
-from llm_magics.types import ChatMessage, PackedVectors, StreamChunk
+from llm_magics.types import ChatMessage, PackedVectors, StreamChunk, remove_foreign_reasoning
 from llm_magics.wire import openai_chat
 from llm_magics.wire.openai_embeddings import (
     build_embedding_request,

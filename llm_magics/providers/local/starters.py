@@ -21,7 +21,7 @@ from typing import IO
 
 from llm_magics._async.concurrency import wait_for_process
 from llm_magics.errors import WeightsError
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.secrets import scrub
 
 

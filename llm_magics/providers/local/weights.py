@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers import hf_hub
 from llm_magics.providers.local.starters import STARTERS, Starter, fetch_wheel
 

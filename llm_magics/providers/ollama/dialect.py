@@ -24,7 +24,7 @@ from llm_magics.errors import (
     UsageError,
     nearest,
 )
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.error_mapping import parse_retry_after

@@ -19,11 +19,10 @@ from llm_magics.errors import (
     ProviderError,
     UnsupportedError,
 )
+from llm_magics.host import Progress, warn
 from llm_magics.http import BodyLimits
 from llm_magics.parameters import ModelParameters
-from llm_magics.progress import Progress
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
-from llm_magics.providers.identity import remove_foreign_reasoning
 from llm_magics.providers.ollama.dialect import (
     OllamaConfig,
     PullTracker,
@@ -35,11 +34,16 @@ from llm_magics.providers.ollama.dialect import (
     parse_host,
     truncates_silently,
 )
+from llm_magics.providers.parameter_fallback import SchemaFallback
 from llm_magics.providers.remote import RemoteProvider
-from llm_magics.providers.schema_fallback import SchemaFallback
 from llm_magics.providers.streaming import LoadingNotice
-from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk
-from llm_magics.user_code import warn
+from llm_magics.types import (
+    ChatMessage,
+    Embeddings,
+    PackedVectors,
+    StreamChunk,
+    remove_foreign_reasoning,
+)
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.schema_dialects import GRAMMAR
 from llm_magics.wire.sse import NewlineSplitter

@@ -30,7 +30,7 @@ from llm_magics.errors import (
     RateLimitError,
     UnsupportedError,
 )
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime import pricing
 from llm_magics.runtime.attempts import Batch, load_model, retry_policy, waiting_text
 from llm_magics.runtime.embedding import request

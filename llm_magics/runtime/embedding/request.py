@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_magics.errors import ContextLengthError, ProviderError, UnsupportedError
+from llm_magics.host import warn
 from llm_magics.runtime import pricing
 from llm_magics.runtime.attempts import Batch, attempts
 from llm_magics.runtime.embedding.results import is_usable
 from llm_magics.runtime.routing import Candidate, Route
 from llm_magics.runtime.session import Session
 from llm_magics.types import PackedVectors, Usage
-from llm_magics.user_code import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

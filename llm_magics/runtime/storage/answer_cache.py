@@ -22,7 +22,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from llm_magics.user_code import warn
+from llm_magics.host import warn
 
 _T = TypeVar("_T")
 

@@ -20,6 +20,7 @@ from typing import Any
 from llm_magics._util.filesystem import append_lines, atomic_write, locked
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.errors import ConfigurationError, ReplayMissError
+from llm_magics.host import warn
 from llm_magics.runtime.storage.serialization import (
     Request,
     canonicalize,
@@ -28,7 +29,6 @@ from llm_magics.runtime.storage.serialization import (
     read_vector,
 )
 from llm_magics.secrets import scrub_json
-from llm_magics.user_code import warn
 
 # Ends of lines for Python and for some editors, and not for JSON: they may stand in its texts.
 _ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
