@@ -19,7 +19,8 @@ def plain_environment() -> dict[str, str]:
 
 def nbval(path: Path, *options: str) -> str:
     """What nbval says of the notebook at ``path``."""
-    command = [sys.executable, "-m", "pytest", path.name, "-p", "no:cacheprovider", *options]
+    plugins = ["-p", "no:cacheprovider", "-p", "no:randomly"]  # cells run in their order
+    command = [sys.executable, "-m", "pytest", path.name, *plugins, *options]
     done = subprocess.run(
         command,
         cwd=path.parent,
