@@ -123,7 +123,7 @@ def test_settings_of_a_provider_take_effect_at_once() -> None:
 
 def test_settings_for_a_provider_that_is_not_there(tmp_path: Path) -> None:
     """A slip in a provider's name does not pass unnoticed."""
-    Path("llm_magics.yaml").write_text("providers: {locl: {threads: 1}}")
+    Path("llm_magics.yaml").write_text("providers: {locl: {threads: 1}}", encoding="utf-8")
     with pytest.raises(ConfigurationError, match='no provider "locl"') as caught:
         lm.ask("x", model="echo/echo")
     assert "llm_magics.yaml" in str(caught.value)
@@ -365,6 +365,6 @@ def test_one_tool_or_picture_needs_no_list() -> None:
 def test_reloading_keeps_what_was_set() -> None:
     """Files and environment are read again; the session's own settings stay."""
     lm.config.temperature = 0.5
-    Path("llm_magics.yaml").write_text("seed: 7")
+    Path("llm_magics.yaml").write_text("seed: 7", encoding="utf-8")
     lm.config.reload()
     assert (lm.config.temperature, lm.config.seed) == (0.5, 7)

@@ -136,7 +136,7 @@ def test_a_notebook_says_where_its_answers_come_from(tmp_path: Path) -> None:
 )
 def test_what_is_no_notebook(shell: InteractiveShell, text: str) -> None:
     """Is an error in words; so is a file that is not there."""
-    Path("odd.ipynb").write_text(text)
+    Path("odd.ipynb").write_text(text, encoding="utf-8")
     for name in ("odd.ipynb", "missing.ipynb"):
         with pytest.raises(errors.UsageError, match=name):
             shell.run_line_magic("llm", f"audit {name}")
@@ -148,7 +148,7 @@ def test_a_hostile_notebook_is_read_as_it_is() -> None:
         1, {}, {"outputs": 3}, {"outputs": [1, {}, {"metadata": 3}, {"metadata": {"llm_magics": []}}]},
         {"outputs": [{"metadata": {"llm_magics": {"model": {"a": 1}, "input_tokens": "many", "x": 1}}}], "source": 5},
     ]  # fmt: skip
-    Path("odd.ipynb").write_text(json.dumps({"cells": cells}))
+    Path("odd.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
     found = audit(Path("odd.ipynb"))
     assert len(found) == 1
     assert found.input_tokens.isna().all()

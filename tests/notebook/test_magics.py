@@ -306,7 +306,7 @@ def test_errors_can_be_shown_in_full(shell: InteractiveShell) -> None:
     assert any("LLMError" in line for line in error._render_traceback_())
     llm_magics.config.reset()
     llm_magics.config.reload()
-    Path("llm_magics.yaml").write_text("modle: x")
+    Path("llm_magics.yaml").write_text("modle: x", encoding="utf-8")
     assert error._render_traceback_() == ["LLMError: what", "→ do"]
 
 

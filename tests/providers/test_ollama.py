@@ -89,7 +89,9 @@ def test_a_projects_file_cannot_send_the_key_elsewhere(
 ) -> None:
     """Not before the user has said yes, by setting the address himself."""
     monkeypatch.setenv("OLLAMA_API_KEY", "canary-93b1c6d2")
-    Path("llm_magics.yaml").write_text(f"providers: {{ollama: {{base_url: '{server.url}'}}}}")
+    Path("llm_magics.yaml").write_text(
+        f"providers: {{ollama: {{base_url: '{server.url}'}}}}", encoding="utf-8"
+    )
     with pytest.raises(
         errors.ConfigurationError, match=r"your key would go too \(OLLAMA_API_KEY\)"
     ) as caught:
@@ -107,7 +109,7 @@ def test_no_key_of_the_users_follows_a_projects_address(
     """Wherever the key was set; but a key that the project brings itself goes there."""
     key = "canary-93b1c6d2"
     project = Path("llm_magics.yaml")
-    project.write_text(f"providers: {{ollama: {{base_url: '{server.url}'}}}}")
+    project.write_text(f"providers: {{ollama: {{base_url: '{server.url}'}}}}", encoding="utf-8")
     if own == "environment":
         monkeypatch.setenv("LLM_MAGICS_OLLAMA_API_KEY", key)
     elif own == "user file":
@@ -122,7 +124,10 @@ def test_no_key_of_the_users_follows_a_projects_address(
     lm.config.reset()
     lm.config.reload()
     monkeypatch.delenv("LLM_MAGICS_OLLAMA_API_KEY", raising=False)
-    project.write_text(f"providers: {{ollama: {{base_url: '{server.url}', api_key: own-key-1}}}}")
+    project.write_text(
+        f"providers: {{ollama: {{base_url: '{server.url}', api_key: own-key-1}}}}",
+        encoding="utf-8",
+    )
     assert lm.ask("hi", model=f"ollama/{CHAT}").text
 
 

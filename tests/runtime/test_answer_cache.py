@@ -350,7 +350,7 @@ def test_an_answer_with_a_key_in_it_is_not_kept(own_cache: Path) -> None:
     assert session.answer_cache.size().entries == 0
     kept = [
         json.loads(line)["answer"]["chunks"]
-        for line in Path("tape.jsonl").read_text().splitlines()
+        for line in Path("tape.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     texts = ["".join(piece[1] for piece in each) for each in kept]
     assert all(secret not in text and odd not in text for text in texts)

@@ -152,7 +152,7 @@ def test_the_magics(shell: InteractiveShell, capsys: pytest.CaptureFixture[str])
     assert answer.text != shell.user_ns["ans"].text
     with pytest.raises(errors.TemplateError, match="another template"):
         shell.run_cell_magic("llm", "--save brief", "Something else")
-    assert "Tell of" in Path("prompts/brief.md").read_text()
+    assert "Tell of" in Path("prompts/brief.md").read_text(encoding="utf-8")
     shell.run_cell_magic("llm", "--save brief --yes", "Something else")
     write("---\nwrong: 1\n---\n", "broken")
     listed = shell.run_line_magic("llm", "templates")

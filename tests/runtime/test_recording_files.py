@@ -248,27 +248,30 @@ def test_marks_of_a_merge_are_left_out() -> None:
     assert texts_in(tape, ["a", "b"]) == ["to a", "to b"]
     tape.keep(request("c"), answer("to c"))
     assert texts_in(Recording(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
-    assert Path("tape.jsonl.damaged").read_text() == "<<<<<<< ours\n=======\n>>>>>>> theirs\n"
+    assert (
+        Path("tape.jsonl.damaged").read_text(encoding="utf-8")
+        == "<<<<<<< ours\n=======\n>>>>>>> theirs\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["# My notes\n", '{"a": 1}\n', "x\ny\n", '{"a": 1}\n{"b": 2'])
 def test_another_file_is_not_taken_for_a_recording(text: str) -> None:
     """Nor is it ever overwritten."""
-    FILE.write_text(text)
+    FILE.write_text(text, encoding="utf-8")
     for records in (False, True):
         with pytest.raises(errors.ConfigurationError, match="line 1"):
             Recording(FILE, records=records)
-    assert FILE.read_text() == text
+    assert FILE.read_text(encoding="utf-8") == text
 
 
 def test_a_file_that_became_another_meanwhile_is_not_overwritten() -> None:
     """The answer is returned, and a warning says that it was not recorded."""
     tape = Recording(FILE, records=True)
     tape.keep(request("a"), answer("to a"))
-    FILE.write_text("# My notes\n")
+    FILE.write_text("# My notes\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="were not recorded"):
         tape.keep(request("b"), answer("to b"))
-    assert FILE.read_text() == "# My notes\n"
+    assert FILE.read_text(encoding="utf-8") == "# My notes\n"
     FILE.unlink()
     tape.keep(request("c"), answer("to c"))
     assert texts_in(Recording(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
@@ -278,7 +281,7 @@ def test_a_file_that_became_another_meanwhile_is_not_overwritten() -> None:
 def test_an_answer_that_cannot_be_played_is_a_miss(chunks: object) -> None:
     """With a warning, and not a raw exception."""
     told = {"key": digest_request(request("a")), "request": request("a")}
-    FILE.write_text(json.dumps({**told, "answer": {"chunks": chunks}}) + "\n")
+    FILE.write_text(json.dumps({**told, "answer": {"chunks": chunks}}) + "\n", encoding="utf-8")
     tape = Recording(FILE, strict=True)
     with (
         pytest.warns(UserWarning, match="cannot be read"),
@@ -299,10 +302,10 @@ def test_recorded_vectors_that_cannot_be_read_are_asked_for() -> None:
     live = lm.embed(["a"], model="echo/echo")
     lm.config.record = None
     assert session.recording is None
-    entry = json.loads(FILE.read_text())
+    entry = json.loads(FILE.read_text(encoding="utf-8"))
     for vector in ("!!", "", 5, None):
         entry["answer"]["vector"] = vector
-        Path("odd.jsonl").write_text(json.dumps(entry) + "\n")
+        Path("odd.jsonl").write_text(json.dumps(entry) + "\n", encoding="utf-8")
         lm.config.replay = "odd.jsonl"
         with pytest.warns(UserWarning, match="cannot be read"):
             assert (lm.embed(["a"], model="echo/echo") == live).all()
@@ -322,10 +325,10 @@ def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPat
     prompts = [f"prompt {number}" for number in range(12)]
     for number, prompt in enumerate(prompts):
         tapes[number % 2].keep(request(prompt), answer("a"))
-    assert FILE.read_text().count("\n") == 12
+    assert FILE.read_text(encoding="utf-8").count("\n") == 12
     for tape in tapes:
         tape.tidy()
-    assert FILE.read_text().count("\n") == 12
+    assert FILE.read_text(encoding="utf-8").count("\n") == 12
     assert texts_in(Recording(FILE), prompts) == ["a"] * 12
 
 

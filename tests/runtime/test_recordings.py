@@ -92,7 +92,7 @@ def test_the_file_is_stable_and_holds_no_secret(monkeypatch: pytest.MonkeyPatch)
         lm.config.record = FILE
         lm.ask(f"my key is {key}", model="one/gpt-test", extra_headers={"X-Key": "canary-99"})
         lm.ask("b", model="one/gpt-test")
-        before = FILE.read_text()
+        before = FILE.read_text(encoding="utf-8")
         lm.config.reset("record")
         lm.config.record = FILE
         entries = [json.loads(line) for line in before.splitlines()]
@@ -142,12 +142,12 @@ def test_the_magics(shell: InteractiveShell, capsys: pytest.CaptureFixture[str])
 def test_a_damaged_file_is_said_to_be_one() -> None:
     """With its line; nothing of it is thrown away, and the other answers are used."""
     recorded()
-    text = FILE.read_text()
-    FILE.write_text(f"{text}<<<<<<< HEAD\n")
+    text = FILE.read_text(encoding="utf-8")
+    FILE.write_text(f"{text}<<<<<<< HEAD\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="line 5 cannot be read"):
         tape = Recording(FILE)
     assert len(tape._entries) == 4
-    assert FILE.read_text().startswith(text)
+    assert FILE.read_text(encoding="utf-8").startswith(text)
 
 
 def test_a_relative_path_is_another_file_in_another_folder(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_relative_path_is_another_file_in_another_folder(tmp_path: Path) -> No
     (tmp_path / "other").mkdir()
     os.chdir(tmp_path / "other")
     lm.ask("two")
-    assert len(FILE.read_text().splitlines()) == 1
+    assert len(FILE.read_text(encoding="utf-8").splitlines()) == 1
     assert len((tmp_path / FILE).read_text().splitlines()) == 1
 
 
@@ -267,13 +267,13 @@ def test_a_long_recording_grows_line_by_line(monkeypatch: pytest.MonkeyPatch) ->
     lm.config.record, lm.config.model = FILE, "echo/echo"
     for number in range(20):
         lm.ask(str(number))
-    lines = FILE.read_text().splitlines()
+    lines = FILE.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 20
     keys = [json.loads(line)["key"] for line in lines]
     assert keys != sorted(keys)
     lm.config.record = None
     assert session.recording is None
-    assert FILE.read_text().splitlines() == [
+    assert FILE.read_text(encoding="utf-8").splitlines() == [
         line for _, line in sorted(zip(keys, lines, strict=True))
     ]
     lm.config.replay, lm.config.replay_strict = FILE, True

@@ -354,7 +354,7 @@ def test_a_system_message_of_a_file_is_limited_too(shell: InteractiveShell) -> N
         lm.ask(template="file", model="echo/echo", variables={"settings": settings_of_user})
     assert settings_of_user == {"key": 1}
     shell.run_cell("def f(): return 'called'")
-    Path("llm_magics.yaml").write_text("system: '{{ f() }}'\n")
+    Path("llm_magics.yaml").write_text("system: '{{ f() }}'\n", encoding="utf-8")
     lm.config.reload()
     with pytest.raises(LLMError, match="f is a function"):
         shell.run_cell_magic("llm", "echo/echo", "hi\n")
