@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import quote
 
@@ -242,21 +241,20 @@ class AnthropicProvider(RemoteProvider):
                 conversation, model, options, cache=self.config.cache_prompts
             )
 
-        path, decoder = (
-            "/v1/messages",
-            partial(wire.ChunkDecoder, collect_call_ids(messages), origin),
-        )
+        def create_decoder() -> wire.ChunkDecoder:
+            return wire.ChunkDecoder(collect_call_ids(messages), origin)
+
         return self._fallback.stream_chat(
             ChatRequest(
                 send=self._chunks,
                 provider=self.name,
-                path=path,
+                path="/v1/messages",
                 model=model,
                 messages=messages,
                 parameters=parameters,
                 dialect=ANTHROPIC,
                 build=build,
-                decoder=decoder,
+                create_decoder=create_decoder,
             )
         )
 

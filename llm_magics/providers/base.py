@@ -7,7 +7,6 @@ A third party registers a subclass under the entry-point group ``llm_magics.prov
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from llm_magics.types import (
     messages_of,
     model_name,
 )
-from llm_magics.wire.decoders import ThinkTags
+from llm_magics.wire.decoders import ThinkTags, join_surrogates
 
 __all__ = [
     "CAPABILITIES",
@@ -346,7 +345,7 @@ class StreamingProvider(BaseModelProvider):
         parameters: ModelParameters,
         writes_thinking: bool = False,
     ) -> Answer:
-        guarded = self._guarded(chunks, model, ThinkTags() if writes_thinking else None)
+        guarded = self._guarded(chunks, model, writes_thinking=writes_thinking)
         if parameters.stream:
             return guarded
         return ModelResponse.of(
@@ -354,22 +353,23 @@ class StreamingProvider(BaseModelProvider):
         )
 
     async def _guarded(
-        self, chunks: AsyncGenerator[StreamChunk, None], model: str, thinking: ThinkTags | None
+        self, chunks: AsyncGenerator[StreamChunk, None], model: str, *, writes_thinking: bool
     ) -> AsyncGenerator[StreamChunk, None]:
         """Yield ``chunks``; an error after the first token carries the partial answer."""
         received: list[StreamChunk] = []
+        thinking: ThinkTags | None = None
         halves = ("", "")
         try:
             async for chunk in chunks:
-                _check_text(chunk)
-                if chunk.finish_reason is not None or chunk.reasoning_blocks or chunk.tool_calls:
-                    chunk = _check_fields(chunk)
+                if writes_thinking and not received:
+                    thinking = ThinkTags()
+                chunk = _check_types(chunk)
                 if thinking is not None:
                     chunk = thinking.split(chunk)
                     if thinking.is_past:
                         thinking = None
                 if any(halves) or not (chunk.text.isascii() and chunk.reasoning.isascii()):
-                    chunk, halves = _join_surrogates(chunk, halves)
+                    chunk, halves = join_surrogates(chunk, halves)
                 received.append(chunk)
                 yield chunk
             if thinking is not None and (rest := thinking.flush()).has_tokens:
@@ -395,9 +395,12 @@ class StreamingProvider(BaseModelProvider):
         return StreamInterrupted(msg, hint=hint, partial=partial, **details)
 
 
-def _check_text(chunk: StreamChunk) -> None:
+def _check_types(chunk: StreamChunk) -> StreamChunk:
+    """Return the chunk, if all that it has is of the promised types."""
     if type(chunk.text) is str and type(chunk.reasoning) is str:
-        return
+        if chunk.finish_reason is None and not (chunk.reasoning_blocks or chunk.tool_calls):
+            return chunk  # as nearly all pieces are
+        return _check_fields(chunk)
     sent = chunk.text if type(chunk.text) is not str else chunk.reasoning
     msg = f"The service sent {type(sent).__name__} where a text should be."
     raise ProviderError(msg, hint="Run the cell again.", body=chunk.raw)
@@ -421,28 +424,3 @@ def _check_fields(chunk: StreamChunk) -> StreamChunk:
     )
     reason = scrub(replace_lone_surrogates(reason)) if reason else reason
     return chunk._replace(finish_reason=reason, tool_calls=calls)
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _join_surrogates(
-    chunk: StreamChunk, halves: tuple[str, str]
-) -> tuple[StreamChunk, tuple[str, str]]:
-    """
-    A chunk in which no character is cut in two, of ``halves`` that were held back and its own.
-
-    Returns:
-        The chunk, and the halves of its text and of its thinking to be held back for the next.
-    """
-    texts = halves[0] + chunk.text, halves[1] + chunk.reasoning
-    if not any(map(_SURROGATE.search, texts)):
-        return chunk, ("", "")
-    is_last = bool(chunk.finish_reason)
-    (text, half), (reasoning, other) = (_split_surrogate(each, is_last) for each in texts)
-    return chunk._replace(text=text, reasoning=reasoning), (half, other)
-
-
-def _split_surrogate(text: str, is_last: bool) -> tuple[str, str]:
-    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not is_last else ""
-    return replace_lone_surrogates(text.removesuffix(half)), half

@@ -8,7 +8,6 @@ Source: https://platform.openai.com/docs/api-reference.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -179,7 +178,9 @@ class OpenAIProvider(OpenAICompatibleProvider):
                 conversation, model, options, dialect, reasons=reasons
             )
 
-        decoder = partial(openai_responses.ChunkDecoder, collect_call_ids(messages), origin)
+        def create_decoder() -> openai_responses.ChunkDecoder:
+            return openai_responses.ChunkDecoder(collect_call_ids(messages), origin)
+
         return self._fallback.stream_chat(
             ChatRequest(
                 send=self._chunks,
@@ -190,7 +191,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
                 parameters=parameters,
                 dialect=dialect,
                 build=build,
-                decoder=decoder,
+                create_decoder=create_decoder,
             )
         )
 

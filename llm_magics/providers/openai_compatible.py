@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -161,8 +160,10 @@ class OpenAICompatibleProvider(RemoteProvider):
                 openai_chat.build_chat_request(conversation, model, options, profile.dialect)
             )
 
-        names = [tool.name for tool in parameters.tools]
-        decoder = partial(openai_chat.ChunkDecoder, names, collect_call_ids(messages), origin)
+        def create_decoder() -> openai_chat.ChunkDecoder:
+            names = [tool.name for tool in parameters.tools]
+            return openai_chat.ChunkDecoder(names, collect_call_ids(messages), origin)
+
         return self._fallback.stream_chat(
             ChatRequest(
                 send=self._chunks,
@@ -173,7 +174,7 @@ class OpenAICompatibleProvider(RemoteProvider):
                 parameters=parameters,
                 dialect=profile.dialect,
                 build=build,
-                decoder=decoder,
+                create_decoder=create_decoder,
             )
         )
 

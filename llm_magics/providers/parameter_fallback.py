@@ -32,7 +32,7 @@ from llm_magics.errors import (
 from llm_magics.host import warn
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.error_bodies import parse_error
-from llm_magics.providers.streaming import Decoder
+from llm_magics.providers.streaming import DecoderFactory
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.decoders import AnswerUnwrapper
 from llm_magics.wire.schema_dialects import JSON_OBJECT, Dialect, compile_schema
@@ -287,7 +287,7 @@ class Send(Protocol):
         path: str,
         body: dict[str, Any],
         model: str,
-        decoder: Decoder,
+        create_decoder: DecoderFactory,
         headers: Mapping[str, str] | None = None,
         /,
     ) -> Chunks: ...
@@ -305,7 +305,7 @@ class ChatRequest:
     parameters: ModelParameters
     dialect: Dialect
     build: Callable[[Sequence[ChatMessage], ModelParameters], dict[str, Any]]
-    decoder: Callable[[], Decoder]
+    create_decoder: DecoderFactory
 
 
 class ParameterFallback:
@@ -327,7 +327,7 @@ class ParameterFallback:
                 path,
                 request.build(messages, parameters),
                 model,
-                request.decoder,
+                request.create_decoder,
                 parameters.extra_headers,
                 request.provider,
             )
@@ -336,7 +336,9 @@ class ParameterFallback:
         is_wrapped = False
 
         def send() -> Chunks:
-            chunks = request.send(path, body, model, request.decoder(), parameters.extra_headers)
+            chunks = request.send(
+                path, body, model, request.create_decoder, parameters.extra_headers
+            )
             return unwrap_answer(chunks) if is_wrapped else chunks
 
         def bound() -> Chunks:
@@ -368,7 +370,7 @@ class ParameterFallback:
         path: str,
         body: dict[str, Any],
         model: str,
-        decoder: Callable[[], Decoder],
+        create_decoder: DecoderFactory,
         headers: Mapping[str, str],
         provider: str,
     ) -> Chunks:
@@ -376,12 +378,12 @@ class ParameterFallback:
 
         def first() -> Chunks:
             self.apply(path, body, model)
-            return send(path, body, model, decoder(), headers)
+            return send(path, body, model, create_decoder, headers)
 
         def retry(error: ProviderError) -> Chunks | None:
             if not self.learn(error, path, body, model, provider):
                 return None
-            return send(path, body, model, decoder(), headers)
+            return send(path, body, model, create_decoder, headers)
 
         return retry_unless_begun(first, retry)
 

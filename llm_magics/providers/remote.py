@@ -24,7 +24,7 @@ from llm_magics.errors import (
 from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import StreamingProvider
 from llm_magics.providers.configs import ProviderConfig, settings_digest
-from llm_magics.providers.streaming import Decoder, stream_chunks
+from llm_magics.providers.streaming import DecoderFactory, stream_chunks
 from llm_magics.secrets import (
     Address,
     KeyHeaders,
@@ -279,7 +279,7 @@ class RemoteProvider(StreamingProvider):
         path: str,
         body: dict[str, Any],
         model: str,
-        decoder: Decoder,
+        create_decoder: DecoderFactory,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         """Return the answer to ``POST body`` as a stream."""
@@ -288,7 +288,7 @@ class RemoteProvider(StreamingProvider):
             self._transport,
             path,
             body,
-            decoder,
+            create_decoder,
             lambda said, status, sent: self._error(said, status, sent, model),
             headers=headers,
             explain=self._explain_broken,

@@ -43,6 +43,9 @@ class Decoder(Protocol):
         """Return the chunks of an unstreamed answer, one JSON body."""
 
 
+# Makes a decoder when the response has begun.
+DecoderFactory = Callable[[], Decoder]
+
 # Makes an error's body, its status (None inside a stream) and its headers into an error.
 ErrorMapper = Callable[[Any, int | None, Any], ProviderError]
 
@@ -57,7 +60,7 @@ async def stream_chunks(  # noqa: PLR0913 (the two sides of one exchange)
     transport: Transport,
     path: str,
     body: dict[str, Any],
-    decoder: Decoder,
+    create_decoder: DecoderFactory,
     refused: ErrorMapper,
     *,
     headers: Mapping[str, str] | None = None,
@@ -71,8 +74,10 @@ async def stream_chunks(  # noqa: PLR0913 (the two sides of one exchange)
             connection and a missing model as ``explain`` returns them.
         ConnectionError: the stream ended before its finish marker.
     """
-    opened = _open(transport, path, body, decoder, refused, headers=headers, explain=explain)
-    async with opened as stream:
+    opened = _open(
+        transport, path, body, create_decoder, refused, headers=headers, explain=explain
+    )
+    async with opened as (stream, decoder):
         content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type == "text/html":
             raise _web_page_error(await stream.reply())
@@ -103,14 +108,15 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
     transport: Transport,
     path: str,
     body: dict[str, Any],
-    decoder: Decoder,
+    create_decoder: DecoderFactory,
     refused: ErrorMapper,
     *,
     headers: Mapping[str, str] | None,
     explain: ErrorExplainer | None,
-) -> AsyncGenerator[ByteStream, None]:
+) -> AsyncGenerator[tuple[ByteStream, Decoder], None]:
     """Send the request; errors inside the block become the provider's own."""
     answered: Mapping[str, str] = {}
+    is_finished = False
     try:
         try:
             async with transport.stream("POST", path, body, headers) as stream:
@@ -118,16 +124,20 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
                 if not stream.ok:
                     reply = await stream.reply()
                     raise refused(reply.json(), reply.status, reply.headers)
-                yield stream
+                decoder = create_decoder()
+                try:
+                    yield stream, decoder
+                finally:
+                    is_finished = decoder.finished
         except InStreamError as error:
             raise refused(error.body, None, answered) from None
         except ConnectionError:
-            if not decoder.finished:  # some servers drop the connection after the last word
+            if not is_finished:  # some servers drop the connection after the last word
                 raise
         except DECODING_ERRORS as error:
             msg = f"The service sent what cannot be read: {type(error).__name__}: {error}"
             raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
-        if not decoder.finished:
+        if not is_finished:
             msg = "The service ended the answer without saying that it was finished."
             raise ConnectionError(msg, hint="Run the cell again.")
     except (ConnectionError, ModelNotFoundError) as error:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.text import count_or_none, read_json
+from llm_magics._util.text import count_or_none, read_json, replace_lone_surrogates
 from llm_magics.types import StreamChunk
 from llm_magics.wire.schema_dialects import WRAPPER
 from llm_magics.wire.sse import EventDecoder, ServerEvent
@@ -280,3 +280,28 @@ class AnswerUnwrapper:
         if self._is_wrapped:
             return "" if _WRAPPER_END.fullmatch(held) else held
         return held
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def join_surrogates(
+    chunk: StreamChunk, halves: tuple[str, str]
+) -> tuple[StreamChunk, tuple[str, str]]:
+    """
+    A chunk in which no character is cut in two, of ``halves`` that were held back and its own.
+
+    Returns:
+        The chunk, and the halves of its text and of its thinking to be held back for the next.
+    """
+    texts = halves[0] + chunk.text, halves[1] + chunk.reasoning
+    if not any(map(_SURROGATE.search, texts)):
+        return chunk, ("", "")
+    is_last = bool(chunk.finish_reason)
+    (text, half), (reasoning, other) = (_split_surrogate(each, is_last) for each in texts)
+    return chunk._replace(text=text, reasoning=reasoning), (half, other)
+
+
+def _split_surrogate(text: str, is_last: bool) -> tuple[str, str]:
+    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not is_last else ""
+    return replace_lone_surrogates(text.removesuffix(half)), half

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from llm_magics.parameters import ModelParameters
@@ -55,7 +56,10 @@ def _encode_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Encode messages; images of a tool's result follow as a user message, as tools cannot send any."""
     encoded: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
-    for message, uses_tools in zip(messages, mark_tool_turns(messages), strict=True):
+    # Only reasoning that is sent back depends on the turn.
+    has_reasoning = any(message.reasoning_blocks for message in messages)
+    tool_turns = mark_tool_turns(messages) if has_reasoning else repeat(False, len(messages))
+    for message, uses_tools in zip(messages, tool_turns, strict=True):
         if message.role != "tool" and pictures:
             encoded.append({"role": "user", "content": pictures})
             pictures = []

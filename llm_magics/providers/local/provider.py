@@ -42,7 +42,7 @@ from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.providers.openai_errors import map_openai_error, map_reply
 from llm_magics.providers.parameter_fallback import SchemaFallback
-from llm_magics.providers.streaming import stream_chunks
+from llm_magics.providers.streaming import DecoderFactory, stream_chunks
 from llm_magics.settings.config import cache_folder
 from llm_magics.types import ChatMessage, PackedVectors, StreamChunk, remove_foreign_reasoning
 from llm_magics.wire import openai_chat
@@ -222,8 +222,11 @@ class LocalProvider(StreamingProvider):
             conversation: Sequence[ChatMessage], options: ModelParameters
         ) -> AsyncGenerator[StreamChunk, None]:
             body = openai_chat.build_chat_request(conversation, model, options, GRAMMAR)
-            decoder = openai_chat.ChunkDecoder(names, collect_call_ids(conversation), origin)
-            return self._stream(path, body, model, options, decoder)
+
+            def create_decoder() -> openai_chat.ChunkDecoder:
+                return openai_chat.ChunkDecoder(names, collect_call_ids(conversation), origin)
+
+            return self._stream(path, body, model, options, create_decoder)
 
         return self._bindings.stream((path, model), messages, parameters, GRAMMAR, ask)
 
@@ -239,7 +242,7 @@ class LocalProvider(StreamingProvider):
         body: dict[str, Any],
         model: str,
         parameters: ModelParameters,
-        decoder: openai_chat.ChunkDecoder | None = None,
+        create_decoder: DecoderFactory = openai_chat.ChunkDecoder,
     ) -> AsyncGenerator[StreamChunk, None]:
         engine = await self._ready(model, "chat")
         if parameters.tools and parameters.tool_choice != "none":
@@ -253,7 +256,7 @@ class LocalProvider(StreamingProvider):
             engine.transport,
             path,
             body,
-            decoder or openai_chat.ChunkDecoder(),
+            create_decoder,
             lambda body, status, headers: map_openai_error(
                 body, status, self.name, model, headers
             ),

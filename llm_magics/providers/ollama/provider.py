@@ -36,7 +36,7 @@ from llm_magics.providers.ollama.dialect import (
 )
 from llm_magics.providers.parameter_fallback import SchemaFallback
 from llm_magics.providers.remote import RemoteProvider
-from llm_magics.providers.streaming import LoadingNotice
+from llm_magics.providers.streaming import DecoderFactory, LoadingNotice
 from llm_magics.types import (
     ChatMessage,
     Embeddings,
@@ -326,11 +326,13 @@ class OllamaProvider(RemoteProvider):
             conversation: Sequence[ChatMessage], options: ModelParameters
         ) -> AsyncGenerator[StreamChunk, None]:
             body = wire.build_chat_request(conversation, model, options)
-            decoder = wire.ChunkDecoder(
-                collect_call_ids(conversation), origin, has_tools=has_tools
-            )
+
+            def create_decoder() -> wire.ChunkDecoder:
+                call_ids = collect_call_ids(conversation)
+                return wire.ChunkDecoder(call_ids, origin, has_tools=has_tools)
+
             return self._stream(
-                path, body, model, headers, needs_vision=has_images, decoder=decoder
+                path, body, model, headers, create_decoder, needs_vision=has_images
             )
 
         return self._bindings.stream((path, model), messages, parameters, GRAMMAR, ask)
@@ -347,16 +349,16 @@ class OllamaProvider(RemoteProvider):
         body: dict[str, Any],
         model: str,
         headers: Mapping[str, str],
+        create_decoder: DecoderFactory = wire.ChunkDecoder,
         *,
         needs_vision: bool = False,
-        decoder: wire.ChunkDecoder | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         body = self._with_settings(body)
         if needs_vision and "vision" not in await self._abilities_of(model):
             # The server would drop the image silently, and the model invent an answer.
             msg = f"{self.name}/{model} cannot see pictures."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
-        chunks = self._chunks(path, body, model, decoder or wire.ChunkDecoder(), headers)
+        chunks = self._chunks(path, body, model, create_decoder, headers)
         has_answered = False
         try:
             async for chunk in chunks:
