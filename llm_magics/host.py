@@ -229,8 +229,23 @@ class CodeLocation(NamedTuple):
         return f"{where}, line {self.line}: {code}" if code else f"{where}, line {self.line}"
 
 
-# The user's line that work on the event loop's own thread is done for.
-_called_from: ContextVar[CodeLocation | None] = ContextVar("called_from", default=None)
+class _Caller(NamedTuple):
+    """The user's line that called this package; what a warning says of it is looked up later."""
+
+    code: CodeType
+    line: int
+    variables: dict[str, Any]
+
+    def locate(self) -> CodeLocation:
+        """Return its location, with the source as it is now."""
+        path = self.code.co_filename
+        source = linecache.getline(path, self.line, self.variables).strip()
+        file = current_host().label_cell(self.code) or path
+        return CodeLocation(file, self.line, str(self.variables.get("__name__", "")), source)
+
+
+# The caller for whom work on the event loop's own thread is done.
+_called_from: ContextVar[_Caller | None] = ContextVar("called_from", default=None)
 
 # Warnings that were issued already, by file: Python's own registry does not distinguish cells.
 _registries: dict[str, dict[Any, Any]] = {}
@@ -246,7 +261,9 @@ def warn(
         location: that line, where no frame shows it: before its cell runs.
     """
     message = escape_controls(message)  # it may quote a service
-    location = location or _location_of_caller() or _called_from.get()
+    caller = None if location else _find_caller() or _called_from.get()
+    if caller is not None:
+        location = caller.locate()
     if location is None:
         warnings.warn(message, category, stacklevel=2)
         return
@@ -257,9 +274,9 @@ def warn(
 
 def note_caller() -> None:
     """Remember the user's line for the work that is handed to another thread from here."""
-    location = _location_of_caller()
-    if location is not None:
-        _called_from.set(location)
+    caller = _find_caller()
+    if caller is not None:
+        _called_from.set(caller)
 
 
 def location_in(traceback: TracebackType | None) -> CodeLocation | None:
@@ -276,13 +293,13 @@ def location_in(traceback: TracebackType | None) -> CodeLocation | None:
         traceback = traceback.tb_next
     if traceback is None or before is None or _package_of(before) in _LIBRARIES:
         return None
-    return _location_at(before, line)
+    return _Caller(before.f_code, line, before.f_globals).locate()
 
 
-def _location_of_caller() -> CodeLocation | None:
+def _find_caller() -> _Caller | None:
     for frame in _frames(sys._getframe(2)):
         if _package_of(frame) not in _LIBRARIES:
-            return _location_at(frame, frame.f_lineno)
+            return _Caller(frame.f_code, frame.f_lineno, frame.f_globals)
     return None
 
 
@@ -294,10 +311,3 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _package_of(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def _location_at(frame: FrameType, line: int) -> CodeLocation:
-    code = frame.f_code
-    source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
-    file = current_host().label_cell(code) or code.co_filename
-    return CodeLocation(file, line, str(frame.f_globals.get("__name__", "")), source)

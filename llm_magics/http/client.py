@@ -31,8 +31,7 @@ from llm_magics.http.responses import (
     ByteStream,
     DeadlineError,
     Reply,
-    translate_deadline,
-    until_deadline,
+    await_until,
 )
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
 from llm_magics.secrets import Secret, register_headers
@@ -161,9 +160,10 @@ class Transport:
         deadline = None if total is None else time.monotonic() + total
         client = self._client()
         try:
-            with translate_deadline():
-                async with until_deadline(deadline):
-                    response, connection = await self._send(client, method, path, body, headers)
+            sending = self._send(client, method, path, body, headers)
+            response, connection = await (
+                sending if deadline is None else await_until(deadline, sending)
+            )
             self._has_answered = True
             request_timing = REQUEST_TIMING.get()
             if request_timing is not None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from llm_magics._util.text import read_json
 from llm_magics.errors import ProviderError
 from llm_magics.http.timing import RequestTiming
+
+_T = TypeVar("_T")
 
 # Decoded block by block, each to at most a thousand times its size. Brotli, zstd and encodings
 # within encodings have no such limit, and are not requested.
@@ -137,9 +138,7 @@ class ByteStream:
                 if self._deadline is None:  # a context for every block is a tenth of its cost
                     block = await anext(parts)
                 else:
-                    with translate_deadline():
-                        async with until_deadline(self._deadline):
-                            block = await anext(parts)
+                    block = await await_until(self._deadline, anext(parts))
             except StopAsyncIteration:
                 return
             received_at = network.received_at if has_times else clock()
@@ -202,17 +201,16 @@ class DeadlineError(Exception):
     """The answer took longer than its total timeout."""
 
 
-@contextmanager
-def translate_deadline() -> Generator[None, None, None]:
-    """Tell our own deadline from one that the caller has set."""
+async def await_until(deadline: float, work: Awaitable[_T]) -> _T:
+    """
+    Return the result of ``work``.
+
+    Raises:
+        DeadlineError: it is not there at ``deadline``, by `time.monotonic`. (A TimeoutError would
+            not tell our deadline from one that the caller has set.)
+    """
     try:
-        yield
+        async with asyncio.timeout(deadline - time.monotonic()):
+            return await work
     except TimeoutError:
         raise DeadlineError from None
-
-
-def until_deadline(deadline: float | None) -> AbstractAsyncContextManager[Any]:
-    """Return a context that ends with a TimeoutError at ``deadline``, if there is one."""
-    if deadline is None:
-        return nullcontext()
-    return asyncio.timeout(deadline - time.monotonic())

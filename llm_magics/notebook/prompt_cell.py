@@ -39,7 +39,6 @@ from llm_magics.runtime.prompts.templates import Substitution, find_names
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
-from llm_magics.schemas import parse_schema
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -53,10 +52,10 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
     """Display the answer as it streams and return it; however it ends, what arrived is stored."""
     call = StructuredCall(session, prompt)
     form = options.format or ("markdown" if call.schema is None else "json")
-    rounds = ToolRounds(shell, prompt.tools, is_allowed=options.yes)
+    rounds = ToolRounds(shell, prompt.tools, is_allowed=options.yes) if prompt.tools else None
     try:
         _show(shell, call, options, is_shown=form == "markdown")
-        for messages in rounds.of(call):
+        for messages in rounds.of(call) if rounds is not None else ():
             call.go_on(messages)
             _show(shell, call, options, is_shown=form == "markdown")
     except KeyboardInterrupt:
@@ -280,7 +279,7 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
         variables={**variables, **values},
         images=[variables.get(word, word) for word in options.image],
         schema=options.schema and variables.get(options.schema, options.schema),
-        tools=find_functions(options.tools or "", variables),
+        tools=find_functions(options.tools, variables) if options.tools else (),
         template=options.template,
         thread=options.thread,
         is_fresh=options.fresh,
@@ -309,8 +308,8 @@ def _dry_run(call: ChatCall) -> None:
         lines.append(f"where that fails: {', then '.join(map(display_name, others))}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
     lines += [f"[picture] {image!r}" for image in call.messages[-1].images]
-    if call.schema is not None:
-        lines.append(f"[schema] {json.dumps(parse_schema(call.schema), ensure_ascii=False)}")
+    if call.json_schema is not None:
+        lines.append(f"[schema] {json.dumps(call.json_schema, ensure_ascii=False)}")
     if call.filled:
         lines += ["", "filled in:", *map(_format_filled, call.filled)]
     lines += ["", _format_estimate(estimate)]

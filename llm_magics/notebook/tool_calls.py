@@ -71,7 +71,7 @@ class ToolRounds:
         most = session.config.tool_rounds
         for _ in range(most):
             response = call.response()
-            if not self._toolbox.tools or not response.tool_calls:
+            if not response.tool_calls:
                 return
             if is_cut(response.finish_reason):
                 msg = f"{response.model} was cut in the middle of its calls; none was run."

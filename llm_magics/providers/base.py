@@ -40,6 +40,7 @@ __all__ = [
     "ModelInfo",
     "ProviderConfig",
     "StreamingProvider",
+    "as_stream",
 ]
 
 # Capabilities of models that read and write text, and all capabilities, as users see them.
@@ -393,6 +394,20 @@ class StreamingProvider(BaseModelProvider):
         hint = "What had come is kept in the error's .partial; run the cell again."
         details = {**cause.details(), **changes}
         return StreamInterrupted(msg, hint=hint, partial=partial, **details)
+
+
+async def as_stream(answer: ModelResponse) -> AsyncGenerator[StreamChunk, None]:
+    """Yield a complete answer, from a provider that cannot stream, as the only chunk of a stream."""
+    yield StreamChunk(
+        answer.text,
+        answer.reasoning,
+        finish_reason=answer.finish_reason or "stop",
+        usage=answer.usage,
+        timings=answer.timings,
+        raw=answer.raw,
+        tool_calls=answer.tool_calls,
+        reasoning_blocks=answer.reasoning_blocks,
+    )
 
 
 def _check_types(chunk: StreamChunk) -> StreamChunk:

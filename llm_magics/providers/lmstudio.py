@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -82,7 +83,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
     async def _size_and_place(self, model: str) -> ModelInfo | None:
         return next((each for each in await self.describe_models() if each.name == model), None)
 
-    @property
+    @cached_property
     def profile(self) -> ServiceProfile:
         return ServiceProfile(dialect=GRAMMAR)
 

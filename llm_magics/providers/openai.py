@@ -8,6 +8,7 @@ Source: https://platform.openai.com/docs/api-reference.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -117,7 +118,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
     usual_address = own_address = _OPENAI_URL
     config: OpenAIConfig
 
-    @property
+    @cached_property
     def profile(self) -> ServiceProfile:
         if self.config.profile:
             return PROFILES[self.config.profile]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -65,7 +66,7 @@ class OpenAICompatibleProvider(RemoteProvider):
         super().__init__(config)
         self._fallback = ParameterFallback(OpenAIRules())
 
-    @property
+    @cached_property
     def profile(self) -> ServiceProfile:
         """In what the service differs from others."""
         return ServiceProfile()

@@ -14,8 +14,8 @@ from llm_magics.providers.configs import remove_credential_headers
 from llm_magics.runtime.parsing import answer_in_thoughts
 from llm_magics.runtime.response import Response, outcome
 from llm_magics.runtime.routing import Route
-from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.answer_cache import Cache
+from llm_magics.runtime.storage.recordings import Recording
 from llm_magics.runtime.storage.serialization import (
     chat_request,
     decode_answer,
@@ -31,24 +31,24 @@ class AnswerLookup:
     """
     Where the answer to one chat may be, and where a new one is put.
 
-    A recording counts before the cache. ``is_fresh``: the cache is written and not read;
-    ``is_kept``: there is one, whatever the settings say. The cache holds complete answers that
-    fit ``schema``, and a recording also those that were cut or do not fit, which are replayed.
+    A recording counts before the cache. ``is_fresh``: the cache is written and not read. The
+    cache holds complete answers that fit ``schema``, and a recording also those that were cut or
+    do not fit, which are replayed.
     """
 
     def __init__(  # noqa: PLR0913 (what decides about an answer)
         self,
-        session: Session,
+        *,
+        recording: Recording | None,
+        cache: Cache | None,
         route: Route,
         messages: Sequence[ChatMessage],
         parameters: ModelParameters,
-        *,
         is_fresh: bool,
-        is_kept: bool = False,
         schema: Any = None,
     ) -> None:
-        self._recording = session.recording
-        self._cache = session.answer_cache if is_kept else session.cache
+        self._recording = recording
+        self._cache = cache
         self._route = route
         self._request = chat_request(route.name, messages, parameters)
         self._headers = dict(parameters.extra_headers)

@@ -318,8 +318,9 @@ class Attempt:
                 async for progress in loading:
                     yield progress
         budget = run.services.budget
-        estimate = run.estimate_usd(route) if budget.limit_usd is not None else None
-        self._hold = self._resources.enter_context(budget.held(route.name, estimate))
+        if budget.limit_usd is not None:
+            held = budget.held(route.name, run.estimate_usd(route))
+            self._hold = self._resources.enter_context(held)
         if batch is not None:
             self._started_at = batch.tuner.started()
 
@@ -355,10 +356,11 @@ class Attempt:
 
     def _succeeded(self) -> None:
         run, provider = self._run, self.route.provider
-        if self._hold is None or self.number is None:  # an answer was found without a request
+        if self.number is None:  # an answer was found without a request
             run.services.circuit_breakers.abandoned(provider.name)
             return
-        self._hold.spent_usd = self.cost_usd
+        if self._hold is not None:
+            self._hold.spent_usd = self.cost_usd
         run.services.limiter(provider).succeeded(self.number)
         run.services.circuit_breakers.succeeded(provider.name)
         if self._batch is not None:

@@ -25,7 +25,7 @@ from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, RateLimiter
 from llm_magics.runtime.policies.retry import is_service_failure, with_hint
 from llm_magics.runtime.pricing import Estimate
-from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.prompts.prompt import Prompt, PromptParameters
 from llm_magics.runtime.response import Response, cut_error, outcome, outcome_of_error
 from llm_magics.runtime.routing import Route, find_candidates, find_route, route_to
 from llm_magics.runtime.session import Session
@@ -64,6 +64,7 @@ class BatchCall:
         self._prompts = prompts
         self._concurrency = concurrency
         self._batch: Batch | None = None
+        self._parameters: PromptParameters | None = None
         self._waiting: Callable[[], str] = str
         self._failed_in_row: list[int] = []
         self.done: Callable[[], str] = self._done
@@ -136,7 +137,10 @@ class BatchCall:
 
     async def to_send(self) -> list[Estimate]:
         """What each of those may take that were not answered before; nothing is sent."""
-        calls = [ChatCall(self._session, prompt) for prompt in self._prompts]
+        calls = [
+            ChatCall(self._session, prompt, parameters=self._parameters_of(prompt))
+            for prompt in self._prompts
+        ]
         estimates = [await call.to_send() for call in calls]
         return [each for each in estimates if each is not None]
 
@@ -166,7 +170,8 @@ class BatchCall:
         return self._tuner(route, self._session.limiter(route.provider)).level
 
     async def _ask(self, number: int) -> None:
-        call = StructuredCall(self._session, self._prompts[number], self._batch)
+        prompt = self._prompts[number]
+        call = StructuredCall(self._session, prompt, self._batch, self._parameters_of(prompt))
         try:
             async with aclosing(call.events()) as events:
                 async for _ in events:
@@ -191,6 +196,12 @@ class BatchCall:
         self._cached += response.cached
         self._cost_usd += response.cost_usd or 0.0
         self._has_unknown_cost |= response.cost_usd is None
+
+    def _parameters_of(self, prompt: Prompt) -> PromptParameters:
+        """Return the parameters of a prompt: those of the one before, where they are the same."""
+        if self._parameters is None or not self._parameters.are_of(prompt):
+            self._parameters = PromptParameters(prompt, self._session.config)
+        return self._parameters
 
     def outcome(self, number: int) -> Outcome | None:
         """Return how the answer to a prompt ended; ``None`` where there is none yet."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from copy import copy
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from llm_magics.errors import ProviderError, ReplayMissError
 from llm_magics.host import Progress, current_host, warn
 from llm_magics.parameters import ModelParameters
+from llm_magics.providers.base import as_stream
 from llm_magics.runtime import pricing
 from llm_magics.runtime.answer_lookup import AnswerLookup
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
@@ -23,9 +23,10 @@ from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.conversations import Turn
 from llm_magics.runtime.prompts.prompt import (
     Prompt,
+    PromptParameters,
     apply_template,
     build_messages,
-    build_parameters,
+    has_foreign_system,
     previous_messages,
 )
 from llm_magics.runtime.prompts.templates import Substitution
@@ -40,23 +41,8 @@ from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_ca
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
 from llm_magics.runtime.storage.serialization import chat_request, decode_answer, digest_request
-from llm_magics.settings.files import is_project_file
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
 from llm_magics.wire.finish_reasons import Outcome, has_limit
-
-
-async def _as_stream(answer: ModelResponse) -> AsyncGenerator[StreamChunk, None]:
-    """Yield an answer from a provider that cannot stream, as the only chunk of a stream."""
-    yield StreamChunk(
-        answer.text,
-        answer.reasoning,
-        finish_reason=answer.finish_reason or "stop",
-        usage=answer.usage,
-        timings=answer.timings,
-        raw=answer.raw,
-        tool_calls=answer.tool_calls,
-        reasoning_blocks=answer.reasoning_blocks,
-    )
 
 
 class ChatCall:
@@ -71,11 +57,21 @@ class ChatCall:
         warns_of_cut: whether to warn of an answer that was cut at no limit of the user's.
     """
 
-    def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        prompt: Prompt,
+        batch: Batch | None = None,
+        parameters: PromptParameters | None = None,
+    ) -> None:
         """
         Fill in the prompt, in this thread, for its expressions are the user's own code.
 
-        ``batch`` is what the call is a part of.
+        Args:
+            session: the shared state of the notebook.
+            prompt: what to ask.
+            batch: what the call is a part of.
+            parameters: those of the prompt, where others have the same.
         """
         self._session = session
         self._batch = batch
@@ -92,10 +88,12 @@ class ChatCall:
             session.config.system,
             before,
             self.filled.append,
-            is_default_foreign=is_project_file(session.config.source("system")),
+            is_default_foreign=has_foreign_system(prompt, session.config),
         )
-        # Mistakes in the parameters are reported at once, and in the cell's thread.
-        build_parameters(prompt, session.config, {})
+        if parameters is None or not parameters.are_of(prompt):
+            parameters = PromptParameters(prompt, session.config)
+        self._prompt_parameters = parameters
+        parameters.merge()  # mistakes are reported at once, and in the cell's thread
         self._thread_message = self.messages[-1]
         self._repairs = self._removed_turns = 0
         self._begin()
@@ -118,6 +116,11 @@ class ChatCall:
         return self._prompt.schema
 
     @property
+    def json_schema(self) -> Mapping[str, Any] | None:
+        """The same, as a JSON schema."""
+        return self._prompt_parameters.schema
+
+    @property
     def chunks(self) -> Sequence[StreamChunk]:
         """The pieces of the answer, as far as it has come."""
         return self._chunks
@@ -136,8 +139,7 @@ class ChatCall:
         """
         other = copy(self)
         if reasoning is not None:
-            parameters = {**self._prompt.parameters, "reasoning": reasoning}
-            other._prompt = replace(self._prompt, parameters=parameters)
+            other._prompt_parameters = self._prompt_parameters.with_reasoning(reasoning)
         other.messages = (*self.messages, *more)
         other._repairs = self._repairs + is_repair
         other._begin()
@@ -169,19 +171,25 @@ class ChatCall:
 
     async def _is_stored(self, route: Route, parameters: ModelParameters) -> bool:
         try:
-            return await self._answer_lookup(route, parameters).find() is not None
+            lookup = self._answer_lookup(route, parameters)
+            return lookup is not None and await lookup.find() is not None
         except ReplayMissError:
             return False
 
-    def _answer_lookup(self, route: Route, parameters: ModelParameters) -> AnswerLookup:
+    def _answer_lookup(self, route: Route, parameters: ModelParameters) -> AnswerLookup | None:
+        """Return where the answer may be stored; ``None`` without a recording and a cache."""
+        session, prompt = self._session, self._prompt
+        cache = session.answer_cache if prompt.is_kept else session.cache
+        if session.recording is None and cache is None:
+            return None
         return AnswerLookup(
-            self._session,
-            route,
-            self.messages,
-            parameters,
-            is_fresh=self._prompt.is_fresh,
-            is_kept=self._prompt.is_kept,
-            schema=self._prompt.schema,
+            recording=session.recording,
+            cache=cache,
+            route=route,
+            messages=self.messages,
+            parameters=parameters,
+            is_fresh=prompt.is_fresh,
+            schema=prompt.schema,
         )
 
     @property
@@ -189,7 +197,7 @@ class ChatCall:
         return self._prompt.model or str(self._session.config.model)
 
     def _parameters(self, route: Route) -> ModelParameters:
-        return build_parameters(self._prompt, self._session.config, route.parameters)
+        return self._prompt_parameters.merge(route.parameters)
 
     def _estimate_of(self, route: Route) -> Estimate:
         return self._estimate(route, self._parameters(route))
@@ -276,7 +284,7 @@ class ChatCall:
         """Return the stored answer if there is one, or else clear the chunks for a new one."""
         if attempt.is_first:
             self._lookup = self._answer_lookup(attempt.route, parameters)
-            found = await self._lookup.find()
+            found = await self._lookup.find() if self._lookup is not None else None
             if found is not None:
                 self._is_replayed = True
                 return decode_answer(found)
@@ -293,7 +301,7 @@ class ChatCall:
         self._is_sent, self._sent_at = True, time.perf_counter()
         try:
             answer = await route.provider.generate_chat(self.messages, route.model, parameters)
-            stream = _as_stream(answer) if isinstance(answer, ModelResponse) else answer
+            stream = as_stream(answer) if isinstance(answer, ModelResponse) else answer
             async with aclosing(stream):
                 yield stream
         except ProviderError:

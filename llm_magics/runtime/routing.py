@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from llm_magics._util.text import escape_invisible
@@ -245,7 +246,7 @@ def log_call(
     response: Callable[[], Response],
 ) -> Generator[None, None, None]:
     """Log the call inside the block, however it ends, with the ``route`` it ended on."""
-    started = run_log.utc_now()
+    started = datetime.now(UTC)
     ending: dict[str, str] = {}
     try:
         yield

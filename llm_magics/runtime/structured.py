@@ -11,10 +11,9 @@ from llm_magics.host import Progress
 from llm_magics.runtime.attempts import Batch
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.parsing import is_thought_only
-from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.prompts.prompt import Prompt, PromptParameters
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import Session
-from llm_magics.schemas import parse_schema
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.finish_reasons import is_cut
 
@@ -22,10 +21,16 @@ from llm_magics.wire.finish_reasons import is_cut
 class StructuredCall:
     """A prompt on its way, as a `ChatCall`; its answer is checked before the call ends."""
 
-    def __init__(self, session: Session, prompt: Prompt, batch: Batch | None = None) -> None:
-        """Fill in the prompt; ``batch`` is what the call is a part of."""
+    def __init__(
+        self,
+        session: Session,
+        prompt: Prompt,
+        batch: Batch | None = None,
+        parameters: PromptParameters | None = None,
+    ) -> None:
+        """Fill in the prompt; ``batch`` and ``parameters`` are as for `ChatCall`."""
         self._left = session.config.schema_retries
-        self._call = ChatCall(session, prompt, batch)
+        self._call = ChatCall(session, prompt, batch, parameters)
 
     @property
     def schema(self) -> Any:
@@ -79,7 +84,7 @@ class StructuredCall:
 
     def _complaint(self, misfit: LLMError) -> tuple[ChatMessage, ChatMessage]:
         """The answer that does not fit, and what is wrong with it."""
-        schema = json.dumps(parse_schema(self._call.schema), ensure_ascii=False)
+        schema = json.dumps(self._call.json_schema, ensure_ascii=False)
         message = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
         answer = self.response()
         answer_message = ChatMessage(

@@ -15,8 +15,7 @@ from llm_magics._async.bridge import bridge
 from tests.support.servers import servers
 from tests.support.serving import Says, chat_stream
 
-# The target is 35 modules.
-MAX_MODULES = 52
+MAX_MODULES = 35
 MAX_GENERATORS = 6
 
 

@@ -564,7 +564,12 @@ def test_an_answer_of_the_version_before_is_found_by_its_key_now(tmp_path: Path)
     provider = session.provider("lab")
     route = Route(provider, "m")
     kept = AnswerLookup(
-        session, route, [ChatMessage("user", "hi")], ModelParameters(), is_fresh=False
+        recording=None,
+        cache=session.cache,
+        route=route,
+        messages=[ChatMessage("user", "hi")],
+        parameters=ModelParameters(),
+        is_fresh=False,
     )
     assert asyncio.run(kept.find()) is None
     answer = {"chunks": [[0.1, "hello"]], "finish_reason": "stop"}

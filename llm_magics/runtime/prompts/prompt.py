@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from llm_magics.attachments import load_image
@@ -18,6 +20,7 @@ from llm_magics.sandbox.copies import user_variables
 from llm_magics.schemas import parse_schema
 from llm_magics.secrets import register_headers
 from llm_magics.settings.config import Config
+from llm_magics.settings.files import is_project_file
 from llm_magics.tools import create_tool
 from llm_magics.types import ChatMessage
 
@@ -108,7 +111,7 @@ def apply_template(prompt: Prompt, config: Config) -> Prompt:
     own = "" if prompt.variables is None else templates.render(prompt.text, prompt.variables)
     values = {"input": own or prompt.text}
     try:
-        build_parameters(Prompt("", parameters=file.parameters), config, {})
+        PromptParameters(Prompt("", parameters=file.parameters), config).merge()
     except LLMError as error:
         msg = f"The template {prompt.template}: {error}"
         raise TemplateError(msg, hint=error.hint) from None
@@ -129,19 +132,58 @@ def _set_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def build_parameters(prompt: Prompt, config: Config, alias: Mapping[str, Any]) -> ModelParameters:
-    """Merge the parameters of the prompt, of the ``alias`` it names, and of the settings."""
-    values = {name: config.get(name) for name in _SETTINGS}
-    extra = {**alias, **_set_parameters(prompt.parameters)}
-    values |= {name: extra.pop(name) for name in _SETTINGS if name in extra}
-    values |= {name: extra.pop(name) for name in _SHARED if name in extra}
-    register_headers(values.get("extra_headers", {}))  # a service may repeat them
-    extra |= extra.pop("extra_body", {})
-    for name in extra:
-        _check_parameter(name)
-    schema = None if prompt.schema is None else parse_schema(prompt.schema)
-    tools = tuple(create_tool(each) for each in _as_list(prompt.tools))
-    return ModelParameters(**values, stream=True, extra_body=extra, schema=schema, tools=tools)
+class PromptParameters:
+    """
+    The parameters of a prompt, with its schema and its tools compiled.
+
+    Made once for all attempts and models, and once for all prompts of a batch that share them.
+
+    Attributes:
+        schema: the JSON schema that the answer must fit.
+        tools: what the model may call.
+    """
+
+    def __init__(self, prompt: Prompt, config: Config) -> None:
+        self.schema = None if prompt.schema is None else parse_schema(prompt.schema)
+        self.tools = tuple(create_tool(each) for each in _as_list(prompt.tools))
+        self._prompt = prompt
+        self._own = _set_parameters(prompt.parameters)
+        self._settings = {name: config.get(name) for name in _SETTINGS}
+        self._merged: tuple[Mapping[str, Any], ModelParameters] | None = None
+
+    def are_of(self, prompt: Prompt) -> bool:
+        """Return whether ``prompt`` has the same parameters, schema and tools."""
+        own = self._prompt
+        return (
+            prompt.parameters is own.parameters
+            and prompt.schema is own.schema
+            and prompt.tools is own.tools
+        )
+
+    def with_reasoning(self, reasoning: bool) -> PromptParameters:
+        """Return these parameters with thinking turned on or off."""
+        other = copy(self)
+        other._own, other._merged = {**self._own, "reasoning": reasoning}, None
+        return other
+
+    def merge(self, alias: Mapping[str, Any] = MappingProxyType({})) -> ModelParameters:
+        """Return the parameters of the prompt, of the ``alias`` it names, and of the settings."""
+        if self._merged is None or self._merged[0] != alias:
+            self._merged = (alias, self._merge(alias))
+        return self._merged[1]
+
+    def _merge(self, alias: Mapping[str, Any]) -> ModelParameters:
+        extra = {**alias, **self._own}
+        values = {name: extra.pop(name, value) for name, value in self._settings.items()}
+        values |= {name: extra.pop(name) for name in _SHARED if name in extra}
+        if "extra_headers" in values:
+            register_headers(values["extra_headers"])  # a service may repeat them
+        extra |= extra.pop("extra_body", {})
+        for name in extra:
+            _check_parameter(name)
+        return ModelParameters(
+            **values, stream=True, extra_body=extra, schema=self.schema, tools=self.tools
+        )
 
 
 # What other libraries call what is set elsewhere here.
@@ -175,6 +217,12 @@ def _check_parameter(name: str) -> None:
     if meant:
         msg = f"There is no parameter {name}."
         raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
+
+
+def has_foreign_system(prompt: Prompt, config: Config) -> bool:
+    """Return whether the system message is the default one, from a file of the project."""
+    is_default = prompt.system is None and config.system is not None
+    return is_default and is_project_file(config.source("system"))
 
 
 def build_messages(

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -178,11 +178,6 @@ class RunLog:
         columns = [field.name for field in fields(Run)]
         frame = SafeFrame([astuple(run) for run in self._runs.copy()], columns=columns)
         return frame.astype(_COLUMN_TYPES)
-
-
-def utc_now() -> datetime:
-    """The time for a row of the log."""
-    return datetime.now(UTC)
 
 
 def classify_chunks(chunks: Iterable[StreamChunk]) -> Iterator[str]:
