@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,10 +108,11 @@ async def fetch(repository: str) -> AsyncGenerator[Progress, None]:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
         process = _start_download(repository, output, log)
         before, total = _size_on_disk(repository), None
-        async for elapsed_s in wait_for_process(process):
-            total = total or _read_total(output)
-            done = _size_on_disk(repository) - before
-            yield Progress(f"fetching {repository}", done, total, elapsed_s=elapsed_s)
+        async with aclosing(wait_for_process(process)) as steps:
+            async for elapsed_s in steps:
+                total = total or _read_total(output)
+                done = _size_on_disk(repository) - before
+                yield Progress(f"fetching {repository}", done, total, elapsed_s=elapsed_s)
         if process.returncode != 0:
             log.seek(0)
             raise _download_error(repository, log.read().decode("utf-8", "replace"))
@@ -211,8 +213,9 @@ async def fetch_gguf(model: str) -> AsyncGenerator[Progress, None]:
     repository, file = _parse_hub_name(model)
     with tempfile.TemporaryFile() as log:
         process = _start_gguf_download(repository, file, log)
-        async for elapsed_s in wait_for_process(process):
-            yield Progress(f"fetching {file} from the hub", elapsed_s=elapsed_s)
+        async with aclosing(wait_for_process(process)) as steps:
+            async for elapsed_s in steps:
+                yield Progress(f"fetching {file} from the hub", elapsed_s=elapsed_s)
         if process.returncode != 0:
             log.seek(0)
             raise _gguf_download_error(model, log.read().decode("utf-8", "replace"))

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 from llm_magics._util.text import read_json
@@ -91,14 +91,15 @@ async def stream_chunks(  # noqa: PLR0913 (the two sides of one exchange)
             return
         elapsed_s = 0.0
         is_hurried = False
-        async for elapsed_s, block in stream.blocks:
-            for chunk in decoder.feed(block, elapsed_s):
-                yield chunk
-            if decoder.finished and not is_hurried:
-                # Usage may follow. To close before the end would have the connection reset; to
-                # wait for an end that never comes would hang.
-                stream.end_within(_END_TIMEOUT_S)
-                is_hurried = True
+        async with aclosing(stream.blocks) as blocks:
+            async for elapsed_s, block in blocks:
+                for chunk in decoder.feed(block, elapsed_s):
+                    yield chunk
+                if decoder.finished and not is_hurried:
+                    # Usage may follow. To close before the end would have the connection reset;
+                    # to wait for an end that never comes would hang.
+                    stream.end_within(_END_TIMEOUT_S)
+                    is_hurried = True
         for chunk in decoder.flush(elapsed_s):
             yield chunk
 

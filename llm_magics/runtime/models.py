@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
@@ -159,8 +159,9 @@ class PullCall:
     async def events(self) -> AsyncGenerator[Progress, None]:
         """Fetch it, yielding how far that has come."""
         route = await find_route(self._session, self._model)
-        async for progress in route.provider.pull_model(route.model):
-            yield progress
+        async with aclosing(route.provider.pull_model(route.model)) as steps:
+            async for progress in steps:
+                yield progress
         self._session.listings.forget(route.provider.name)
 
 

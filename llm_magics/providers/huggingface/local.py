@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,8 +159,9 @@ class HuggingFaceLocalProvider(StreamingProvider):
         model = self.bare(model)
         self._need_packages(model)
         if find_on_disk(model) is None:
-            async for progress in self.pull_model(model):
-                yield progress
+            async with aclosing(self.pull_model(model)) as steps:
+                async for progress in steps:
+                    yield progress
         kind = "embedder" if capability == "embeddings" else "writer"
         if (kind, model) not in self._loaded:
             yield Progress(f"loading {model}", is_load=True)
@@ -172,8 +174,9 @@ class HuggingFaceLocalProvider(StreamingProvider):
         if is_path(model):
             raise self._unknown(model, [])
         try:
-            async for progress in hf_hub.fetch(model):
-                yield progress
+            async with aclosing(hf_hub.fetch(model)) as steps:
+                async for progress in steps:
+                    yield progress
         except ModelNotFoundError as error:
             known = await self.list_models()
             guess = nearest(model, known, listed=False)

