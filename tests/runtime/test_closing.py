@@ -14,7 +14,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
 from llm_magics.benchmarking import bench, compare
-from llm_magics.progress import Progress
+from llm_magics.host import Progress
 from llm_magics.runtime.batch import BatchCall, ParallelCalls
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
