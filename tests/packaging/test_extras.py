@@ -55,6 +55,7 @@ import llm_magics as lm, warnings
 warnings.simplefilter("ignore")
 assert lm.ask("{'a': 1,}", model="echo/echo").json(repair=True) == {"a": 1}
 """,
+    "docs": "import myst_nb, pydata_sphinx_theme, sphinx",
     "notebooks": "import jupyterlab, matplotlib, scipy, dask.dataframe, xllamacpp, llm_magics",
 }
 
