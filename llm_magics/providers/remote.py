@@ -238,10 +238,10 @@ class RemoteProvider(StreamingProvider):
         try:
             reply = await self._transport.send(method, path, body, headers)
         except ConnectionError as error:
-            raise self._unreachable(error) from None
+            raise await self._explain_broken(error) from None
         if not reply.ok:
             refused = self._error(reply.json(), reply.status, reply.headers, model)
-            raise await self._explained(refused)
+            raise await self._explain_broken(refused)
         return reply
 
     async def _object(

@@ -10,7 +10,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,11 +17,12 @@ import openai
 
 import llm_magics as lm
 from llm_magics.providers.local import LocalProvider
-from llm_magics.providers.local.process import engine_transport
+from llm_magics.providers.local.client import EngineClient
 from llm_magics.runtime.session import session
 from llm_magics.secrets import Secret
 from tests.benchmarks.rounds import best_of
 from tests.benchmarks.stream_server import CHUNKS
+from tests.support.engines import ServedEngine
 
 
 def bare(url: str) -> str:
@@ -62,16 +62,16 @@ def ask_the_server(url: str) -> None:
     """Have the local provider talk to the server at ``url`` in place of an engine."""
     provider: Any = session.provider("local")
     assert isinstance(provider, LocalProvider)
-    engine = SimpleNamespace(transport=engine_transport(url, Secret("k")), is_alive=True)
+    client = EngineClient(ServedEngine(url, Secret("k")), "smollm2-135m", max_tokens=1024)
 
-    async def ready(model: str, capability: str) -> Any:
-        return engine
+    async def client_of(model: str, capability: str) -> EngineClient:
+        return client
 
     async def prepare(model: str, capability: str) -> Any:
         return
         yield
 
-    provider._ready = ready
+    provider._client = client_of
     provider.prepare = prepare
 
 

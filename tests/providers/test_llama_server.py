@@ -34,10 +34,9 @@ def servers() -> Iterator[dict[str, Engine]]:
     provider = LocalProvider()
 
     async def started() -> dict[str, Engine]:
-        return {
-            "chat": await provider._ready("smollm2-135m", "chat"),
-            "embed": await provider._ready("minilm-l6-v2", "embeddings"),
-        }
+        chat = await provider._client("smollm2-135m", "chat")
+        embed = await provider._client("minilm-l6-v2", "embeddings")
+        return {"chat": chat.engine, "embed": embed.engine}
 
     yield asyncio.run(started())
     asyncio.run(provider.close())
@@ -45,13 +44,10 @@ def servers() -> Iterator[dict[str, Engine]]:
 
 def used(name: str, engine: Engine, do: Callable[[Any], Any], **settings: Any) -> Any:
     """What ``do`` gives, called with a provider that talks to ``engine``."""
-    transport = engine.transport
-    assert transport.key is not None
-    root = transport.base_url
-    base_url = f"{root}/v1" if name == "openai" else root
+    base_url = f"{engine.address}/v1" if name == "openai" else engine.address
 
     async def use() -> Any:
-        made = create_provider(name, base_url=base_url, api_key=transport.key, **settings)
+        made = create_provider(name, base_url=base_url, api_key=engine.key, **settings)
         async with made:
             return await do(made)
 
@@ -88,10 +84,9 @@ def test_many_in_a_row(name: str, servers: dict[str, Engine]) -> None:
 
 def test_the_same_by_the_official_clients(servers: dict[str, Engine]) -> None:
     """Theirs and ours hear the same from the same server."""
-    transport = servers["chat"].transport
-    assert transport.key is not None
-    key = transport.key.reveal()
-    with openai.OpenAI(base_url=f"{transport.base_url}/v1", api_key=key, max_retries=3) as client:
+    engine = servers["chat"]
+    key = engine.key.reveal()
+    with openai.OpenAI(base_url=f"{engine.address}/v1", api_key=key, max_retries=3) as client:
         theirs = client.chat.completions.create(
             model="m",
             messages=[
@@ -105,7 +100,7 @@ def test_the_same_by_the_official_clients(servers: dict[str, Engine]) -> None:
     assert ours.text == theirs.choices[0].message.content
     assert theirs.usage is not None
     assert ours.usage.input_tokens == theirs.usage.prompt_tokens
-    with anthropic.Anthropic(base_url=transport.base_url, api_key=key, max_retries=3) as client:
+    with anthropic.Anthropic(base_url=engine.address, api_key=key, max_retries=3) as client:
         message = client.messages.create(
             model="m",
             max_tokens=5,
@@ -179,7 +174,7 @@ def test_its_refusals_have_their_class(name: str, servers: dict[str, Engine]) ->
     with pytest.raises(errors.ContextLengthError, match="8192"):
         used(name, servers["chat"], lambda p: p.generate_chat(long, "m", SHORT))
     engine = servers["chat"]
-    stranger = create_provider(name, base_url=f"{engine.transport.base_url}{'/v1' if name == 'openai' else ''}", api_key="wrong")  # fmt: skip
+    stranger = create_provider(name, base_url=f"{engine.address}{'/v1' if name == 'openai' else ''}", api_key="wrong")  # fmt: skip
     with pytest.raises(errors.AuthenticationError):
         asyncio.run(stranger.generate_chat(TALK, "m", SHORT))
 

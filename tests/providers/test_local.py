@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,15 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
-from llm_magics.http import Timeouts, Transport
+from llm_magics.http import Transport
 from llm_magics.parameters import Tool
 from llm_magics.providers import create_provider
 from llm_magics.providers.local import LocalConfig, LocalProvider
-from llm_magics.providers.local.process import (
-    Engine,
-    EngineSpec,
-    default_threads,
-    engine_transport,
-)
+from llm_magics.providers.local.client import EngineClient
+from llm_magics.providers.local.process import Engine, EngineSpec, default_threads
 from llm_magics.secrets import Secret
 from tests.conftest import engines_of, eventually
+from tests.support.engines import ServedEngine
 from tests.support.nested import plain_environment
 from tests.support.serving import Says, as_json, chat_event, chat_stream, serving
 
@@ -49,19 +45,16 @@ def local() -> Iterator[LocalProvider]:
     asyncio.run(provider.close())
 
 
-def answered_by(url: str, monkeypatch: pytest.MonkeyPatch, **timeouts: float) -> LocalProvider:
+def answered_by(url: str, monkeypatch: pytest.MonkeyPatch, **settings: float) -> LocalProvider:
     """A local provider whose engine is the server at ``url``."""
     provider = LocalProvider()
-    engine = SimpleNamespace(
-        transport=engine_transport(url, Secret("a-loopback-key"), Timeouts(**timeouts)),
-        is_alive=True,
-        await_exit=lambda: None,
-    )
+    engine = ServedEngine(url, Secret("a-loopback-key"))
+    client = EngineClient(engine, "m", max_tokens=provider.config.max_tokens, **settings)
 
-    async def ready(model: str, capability: str) -> Any:
-        return engine
+    async def client_of(model: str, capability: str) -> EngineClient:
+        return client
 
-    monkeypatch.setattr(provider, "_ready", ready)
+    monkeypatch.setattr(provider, "_client", client_of)
     return provider
 
 
@@ -166,15 +159,14 @@ def test_a_gguf_that_llama_cpp_refuses(local: LocalProvider) -> None:
 def test_the_engine_answers_only_to_its_key(local: LocalProvider) -> None:
     """Another program on this machine cannot use it; the key is nowhere to be seen."""
     engine = asyncio.run(local._engine("smollm2-135m", "chat"))
-    key = engine.transport.key
-    assert key is not None
+    key = engine.key
 
     async def knock() -> int:
-        stranger = Transport(engine.transport.base_url, headers={"Connection": "close"})
+        stranger = Transport(engine.address)
         return (await stranger.send("POST", "/v1/chat/completions", {})).status
 
     assert asyncio.run(knock()) == 401
-    assert key.reveal() not in repr(engine.transport)
+    assert key.reveal() not in repr(EngineClient(engine, "m", max_tokens=1).config)
     (process,) = [p for p in engines_of(os.getpid()) if p.pid == engine._process.pid]
     assert key.reveal() not in " ".join(process.cmdline())
     assert key.reveal() not in str(process.environ())
@@ -281,7 +273,7 @@ def test_a_break_after_the_last_word_is_success(monkeypatch: pytest.MonkeyPatch)
 def test_silence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stops in mid-answer and keeps the line open is given up."""
     with serving(Says([chat_event("a")], hang=True)) as server:
-        provider = answered_by(server.url, monkeypatch, idle=0.2)
+        provider = answered_by(server.url, monkeypatch, idle_s=0.2)
         with pytest.raises(errors.StreamInterrupted, match="sent nothing"):
             asyncio.run(provider.generate_chat(HI, "m", ModelParameters()))
 
@@ -336,10 +328,10 @@ def test_cancelling_a_start_stops_the_engine(
     """The last who waits for a load takes it along; another load does not wait for it."""
     real = Engine._load
 
-    def slow(self: Engine, key: Secret) -> str:
+    def slow(self: Engine) -> str:
         if not self.spec.embeddings:
             time.sleep(1.5)
-        return real(self, key)
+        return real(self)
 
     monkeypatch.setattr(Engine, "_load", slow)
 

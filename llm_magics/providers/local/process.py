@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import IO
 
 from llm_magics.errors import WeightsError
-from llm_magics.http import Timeouts, Transport
 from llm_magics.secrets import Secret
 
 # llama.cpp's level: with more, its log would grow by each request for as long as it runs.
@@ -55,21 +54,22 @@ def default_threads() -> int:
     return max(1, (os.cpu_count() or 1) - 1)
 
 
-def engine_transport(address: str, key: Secret, timeouts: Timeouts | None = None) -> Transport:
-    """The way to an engine. Its server drops a pooled connection after a stream: use none."""
-    return Transport(
-        address, headers={"Connection": "close"}, key=key, timeouts=timeouts or Timeouts()
-    )
-
-
 class Engine:
-    """An engine's process, and the way to talk to it once it has loaded its model."""
+    """
+    An engine's process.
 
-    transport: Transport
+    Attributes:
+        spec: what it loads.
+        key: without it the engine's server answers nobody.
+        address: of its server, once the model is loaded.
+    """
+
+    address: str
 
     def __init__(self, spec: EngineSpec) -> None:
         """Start the process; `load` has it load the model."""
         self.spec = spec
+        self.key = Secret(secrets.token_urlsafe(32))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the engine)
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", str(_CHILD)],
@@ -82,14 +82,13 @@ class Engine:
 
     def load(self) -> None:
         """Wait until the model is loaded; blocks, and ends with an error if it is stopped."""
-        key = Secret(secrets.token_urlsafe(32))
         try:
-            self.transport = engine_transport(self._load(key), key)
+            self.address = self._load()
         except BaseException:
             self.stop()
             raise
 
-    def _load(self, key: Secret) -> str:
+    def _load(self) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -100,7 +99,7 @@ class Engine:
             "context": spec.context,
             "threads": spec.threads,
             "verbosity": _ERRORS_ONLY,
-            "key": key.reveal(),
+            "key": self.key.reveal(),
             "packages": _llama_folder(),
         }
         try:

@@ -9,9 +9,7 @@ from the hub (``local/hf:OWNER/REPO/FILE.gguf``).
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from importlib.util import find_spec
@@ -22,17 +20,14 @@ from pydantic import AfterValidator, Field
 
 from llm_magics.errors import (
     ConfigurationError,
-    ConnectionError,
-    ContextLengthError,
-    ProviderError,
     UnsupportedError,
 )
 from llm_magics.host import Progress
-from llm_magics.http import Reply
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import streaming
-from llm_magics.providers.base import ModelInfo, StreamingProvider
+from llm_magics.providers.base import Answer, BaseModelProvider, ModelInfo
 from llm_magics.providers.configs import ProviderConfig
+from llm_magics.providers.local.client import EngineClient
 from llm_magics.providers.local.process import (
     Engine,
     EnginePool,
@@ -41,20 +36,8 @@ from llm_magics.providers.local.process import (
 )
 from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
-from llm_magics.providers.openai_errors import map_openai_error, map_reply
-from llm_magics.providers.parameter_fallback import SchemaFallback
-from llm_magics.providers.streaming import DecoderFactory, stream_chunks
 from llm_magics.settings.config import cache_folder
-from llm_magics.types import ChatMessage, PackedVectors, StreamChunk, remove_foreign_reasoning
-from llm_magics.wire import openai_chat
-from llm_magics.wire.openai_embeddings import (
-    build_embedding_request,
-    extract_vectors,
-    parse_embeddings,
-    parse_packed_vectors,
-)
-from llm_magics.wire.schema_dialects import GRAMMAR
-from llm_magics.wire.tool_calls import collect_call_ids
+from llm_magics.types import ChatMessage, PackedVectors
 
 # A long context costs memory whether used or not; a model of 128k would take gigabytes.
 _DEFAULT_CONTEXT = 8192
@@ -78,8 +61,8 @@ class LocalConfig(ProviderConfig):
     )
 
 
-class LocalProvider(StreamingProvider):
-    """llama.cpp in a child process, one for each model in use."""
+class LocalProvider(BaseModelProvider):
+    """llama.cpp in a child process for each model in use, and an OpenAI-compatible client for it."""
 
     name = "local"
     capabilities = (
@@ -103,7 +86,7 @@ class LocalProvider(StreamingProvider):
         super().__init__(config)
         self._weights = WeightsStore(self.config.weights_dir)
         self._engines = EnginePool()
-        self._bindings = SchemaFallback()
+        self._clients: dict[EngineSpec, EngineClient] = {}
 
     @property
     def is_set_up(self) -> bool:
@@ -180,106 +163,55 @@ class LocalProvider(StreamingProvider):
         self._weights.delete(model)
         self._engines.stop(path)
 
+    async def generate_chat(
+        self,
+        messages: Sequence[ChatMessage | Mapping[str, Any]],
+        model: str,
+        parameters: ModelParameters | Mapping[str, Any] | None = None,
+    ) -> Answer:
+        model, parameters = self.bare(model), ModelParameters.of(parameters)
+        client = await self._client(model, "chat")
+        if parameters.tools and parameters.tool_choice != "none":
+            await client.check_tools()
+        return await client.generate_chat(messages, model, parameters)
+
+    async def generate_completion(
+        self,
+        prompt: str,
+        model: str,
+        parameters: ModelParameters | Mapping[str, Any] | None = None,
+    ) -> Answer:
+        client = await self._client(self.bare(model), "chat")
+        return await client.generate_completion(prompt, model, parameters)
+
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
-        model = self.bare(model)
         if not texts:
             return []
-        reply = await self._embedded(texts, model)
-        try:
-            return parse_embeddings(reply.json())
-        except ValueError as error:
-            raise self._unreadable(error, model) from error
+        client = await self._client(self.bare(model), "embeddings")
+        return await client.generate_embeddings(texts, model)
 
     async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
-        model = self.bare(model)
-        reply = await self._embedded(texts, model)
-        rest, apart = extract_vectors(reply.body)
-        try:
-            return parse_packed_vectors(json.loads(rest), apart)
-        except ValueError as error:
-            raise self._unreadable(error, model) from error
-
-    def _unreadable(self, error: ValueError, model: str) -> ProviderError:
-        msg = f"{self.name}/{model} sent vectors that cannot be read: {error}."
-        return ProviderError(msg, provider=self.name, model=model)
-
-    async def _embedded(self, texts: Sequence[str], model: str) -> Reply:
-        engine = await self._ready(model, "embeddings")
-        try:
-            body = build_embedding_request(texts, model)
-            reply = await engine.transport.send("POST", "/v1/embeddings", body)
-        except ConnectionError as error:
-            raise await self._explained(error, engine, model) from None
-        if not reply.ok:
-            raise _map_error(map_reply(reply, self.name, model))
-        return reply
-
-    def stream_chat(
-        self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
-    ) -> AsyncGenerator[StreamChunk, None]:
-        path, origin = "/v1/chat/completions", f"chat {self.name} {model}"
-        messages = remove_foreign_reasoning(messages, origin)
-        names = [tool.name for tool in parameters.tools]
-
-        def ask(
-            conversation: Sequence[ChatMessage], options: ModelParameters
-        ) -> AsyncGenerator[StreamChunk, None]:
-            body = openai_chat.build_chat_request(conversation, model, options, GRAMMAR)
-
-            def create_decoder() -> openai_chat.ChunkDecoder:
-                return openai_chat.ChunkDecoder(names, collect_call_ids(conversation), origin)
-
-            return self._stream(path, body, model, options, create_decoder)
-
-        return self._bindings.stream((path, model), messages, parameters, GRAMMAR, ask)
-
-    def stream_completion(
-        self, prompt: str, model: str, parameters: ModelParameters
-    ) -> AsyncGenerator[StreamChunk, None]:
-        body = openai_chat.build_completion_request(prompt, model, parameters)
-        return self._stream("/v1/completions", body, model, parameters)
-
-    async def _stream(
-        self,
-        path: str,
-        body: dict[str, Any],
-        model: str,
-        parameters: ModelParameters,
-        create_decoder: DecoderFactory = openai_chat.ChunkDecoder,
-    ) -> AsyncGenerator[StreamChunk, None]:
-        engine = await self._ready(model, "chat")
-        if parameters.tools and parameters.tool_choice != "none":
-            await self._check_tools(engine, model)
-        if parameters.seed is not None or parameters.temperature == 0:
-            # A prompt half from the cache is computed in other batches, which moves the last
-            # bits: who asks for the same answer twice must get it.
-            body.setdefault("cache_prompt", False)
-        body.setdefault("max_tokens", self.config.max_tokens)
-        chunks = stream_chunks(
-            engine.transport,
-            path,
-            body,
-            create_decoder,
-            lambda body, status, headers: map_openai_error(
-                body, status, self.name, model, headers
-            ),
-        )
-        try:
-            async for chunk in chunks:
-                yield chunk
-        except ConnectionError as error:
-            raise await self._explained(error, engine, model) from None
-        finally:
-            await chunks.aclose()
+        client = await self._client(self.bare(model), "embeddings")
+        return await client.generate_packed(texts, model)
 
     async def close(self) -> None:
         """Stop all engines."""
         self._engines.stop_all()
+        clients = [*self._clients.values()]
+        self._clients.clear()
+        for client in clients:
+            await client.close()
 
-    async def _ready(self, model: str, capability: str) -> Engine:
+    async def _client(self, model: str, capability: str) -> EngineClient:
+        """Return the client of the engine for ``model``, which is started where need be."""
         async for _ in self.prepare(model, capability):
             pass
-        return await self._engine(model, capability)
+        engine = await self._engine(model, capability)
+        client = self._clients.get(engine.spec)
+        if client is None or client.engine is not engine:
+            client = EngineClient(engine, model, max_tokens=self.config.max_tokens)
+            self._clients[engine.spec] = client
+        return client
 
     async def _engine(self, model: str, capability: str) -> Engine:
         spec = self._spec(model, capability)
@@ -315,25 +247,6 @@ class LocalProvider(StreamingProvider):
             hint = f"Use {' or '.join(f'local/{name}' for name in can)}."
             raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
 
-    async def _check_tools(self, engine: Engine, model: str) -> None:
-        """Refuse tools that the model's template does not support: llama.cpp would drop them."""
-        reply = await engine.transport.send("GET", "/props")
-        if reply.ok and reply.json().get("chat_template_caps", {}).get("supports_tools") is False:
-            msg = f"local/{model} cannot call tools: its chat template has no place for them."
-            hint = "Use a model that was trained to, or ask for data with a schema."
-            raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
-
-    async def _explained(
-        self, error: ConnectionError, engine: Engine, model: str
-    ) -> ConnectionError:
-        """``error``, saying that the engine died where that is what happened."""
-        await asyncio.to_thread(engine.await_exit)
-        if engine.is_alive:
-            return error
-        msg = f"the engine of local/{model} died ({engine.exit_reason()})"
-        hint = "Run the cell again: a new engine is started."
-        return ConnectionError(msg, hint=hint, provider=self.name, model=model)
-
 
 def _file_stamp(path: Path) -> tuple[int, int]:
     """Return the time and size that identify a version of a file; zeros if there is none."""
@@ -342,22 +255,6 @@ def _file_stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (status.st_mtime_ns, status.st_size)
-
-
-def _map_error(error: ProviderError) -> ProviderError:
-    """``error``, by its right name: llama.cpp calls a text that is too long a server error."""
-    if "too large to process" not in str(error):
-        return error
-    tokens = re.search(r"\((\d+) tokens\).*: (\d+)\)", str(error))
-    read, longest = tokens.groups() if tokens else ("?", "?")
-    return ContextLengthError(
-        f"A text of {read} tokens is longer than the {longest} that local/{error.model} reads.",
-        hint="Shorten it, or cut it into pieces.",
-        provider=error.provider,
-        model=error.model,
-        status=error.status,
-        body=error.body,
-    )
 
 
 def _missing_engine_error() -> ConfigurationError:

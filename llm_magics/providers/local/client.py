@@ -1,0 +1,119 @@
+"""
+The OpenAI-compatible client of one llama.cpp server that runs as a child process.
+
+Source: https://github.com/ggml-org/llama.cpp/tree/master/tools/server, and its traffic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Mapping
+from functools import cached_property
+from typing import Any
+
+from llm_magics.errors import ConnectionError, ContextLengthError, ProviderError, UnsupportedError
+from llm_magics.providers.local.process import Engine
+from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
+from llm_magics.providers.profiles import ServiceProfile
+from llm_magics.providers.streaming import DecoderFactory
+from llm_magics.types import StreamChunk
+from llm_magics.wire.schema_dialects import GRAMMAR
+
+_PROFILE = ServiceProfile(encoding_format="base64", dialect=GRAMMAR)
+
+
+class EngineConfig(OpenAICompatibleConfig):
+    """
+    Attributes:
+        max_tokens: the longest answer where a prompt sets no bound of its own.
+    """
+
+    max_tokens: int
+
+
+class EngineClient(OpenAICompatibleProvider):
+    """One running engine: what it is sent, and what its errors mean."""
+
+    name = "local"
+    config_type = EngineConfig
+    config: EngineConfig
+
+    def __init__(self, engine: Engine, model: str, **settings: Any) -> None:
+        """``settings`` are those of `EngineConfig`; the address and the key are the engine's."""
+        super().__init__({"base_url": engine.address, "api_key": engine.key, **settings})
+        self.engine = engine
+        self._model = model
+        self._supports_tools: bool | None = None
+
+    @cached_property
+    def profile(self) -> ServiceProfile:
+        return _PROFILE
+
+    @property
+    def address(self) -> str:
+        """The same for every start: reasoning is sent back to another engine of the model too."""
+        return self.name
+
+    def _path(self, path: str, model: str) -> str:
+        return f"/v1{path}"
+
+    async def check_tools(self) -> None:
+        """Refuse tools that the model's template does not support: llama.cpp would drop them."""
+        if self._supports_tools is None:
+            properties = await self._object("GET", "/props")
+            supported = properties.get("chat_template_caps", {}).get("supports_tools")
+            self._supports_tools = supported is not False
+        if not self._supports_tools:
+            msg = (
+                f"local/{self._model} cannot call tools: its chat template has no place for them."
+            )
+            hint = "Use a model that was trained to, or ask for data with a schema."
+            raise UnsupportedError(msg, hint=hint, provider=self.name, model=self._model)
+
+    def _chunks(
+        self,
+        path: str,
+        body: dict[str, Any],
+        model: str,
+        create_decoder: DecoderFactory,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[StreamChunk, None]:
+        if body.get("seed") is not None or body.get("temperature") == 0:
+            # A prompt half from the cache is computed in other batches, which moves the last
+            # bits: who asks for the same answer twice must get it.
+            body.setdefault("cache_prompt", False)
+        body.setdefault("max_tokens", self.config.max_tokens)
+        return super()._chunks(path, body, model, create_decoder, headers)
+
+    def _error(
+        self, said: Any, status: int | None, headers: Mapping[str, str], model: str
+    ) -> ProviderError:
+        """The refusal, without advice about the key, which is not the user's."""
+        error = self._refused(said, status, headers, model)
+        # llama.cpp calls a text that is too long a server error.
+        return _length_error(error) if "too large to process" in str(error) else error
+
+    async def _explain_broken(self, error: ProviderError) -> ProviderError:
+        """``error``, saying that the engine died where that is what happened."""
+        if not isinstance(error, ConnectionError):
+            return error
+        await asyncio.to_thread(self.engine.await_exit)
+        if self.engine.is_alive:
+            return self._unreachable(error)
+        msg = f"the engine of local/{self._model} died ({self.engine.exit_reason()})"
+        hint = "Run the cell again: a new engine is started."
+        return ConnectionError(msg, hint=hint, provider=self.name, model=self._model)
+
+
+def _length_error(error: ProviderError) -> ContextLengthError:
+    tokens = re.search(r"\((\d+) tokens\).*: (\d+)\)", str(error))
+    read, longest = tokens.groups() if tokens else ("?", "?")
+    return ContextLengthError(
+        f"A text of {read} tokens is longer than the {longest} that local/{error.model} reads.",
+        hint="Shorten it, or cut it into pieces.",
+        provider=error.provider,
+        model=error.model,
+        status=error.status,
+        body=error.body,
+    )
