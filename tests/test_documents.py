@@ -1,9 +1,11 @@
-"""README, notebooks and CI say what is so."""
+"""README, pages, notebooks and CI agree with the code."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -26,10 +28,14 @@ from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings
 from tests.support import reference
+from tests.support.markdown_pages import code_blocks, code_spans, name_of, pages
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# Pages that are written by hand, and have examples.
+PAGES = [ROOT / "README.md", *(path for path in pages() if path.parts[-2] in ("docs", "how-to"))]
 
 
 def fenced(language: str) -> list[str]:
@@ -50,22 +56,26 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
                     )
 
 
-def test_the_readmes_python_is_python() -> None:
-    """What is no magic can be parsed, and every lm.name in it exists."""
-    for block in fenced("python"):
-        if not block.startswith("%"):
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_python_of_a_page_is_python(page: Path) -> None:
+    """Cells without magics can be parsed, and every lm.name on the page exists."""
+    for block in code_blocks(page, "python"):
+        if "%" not in block:
             ast.parse(block)
-    for name in re.findall(r"\blm\.(\w+)", README):
-        assert hasattr(llm_magics, name), name
+    for name in re.findall(r"\blm\.(\w+)", page.read_text("utf-8")):
+        assert hasattr(llm_magics, name) or find_spec(f"llm_magics.{name}"), name
 
 
-def test_the_readmes_settings_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each example file is accepted, and every provider in it can be made."""
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if code_blocks(page, "yaml")], ids=name_of
+)
+def test_the_settings_on_a_page_are_valid(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each example file is accepted, and every provider in it can be created."""
     for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "GROQ_API_KEY", "AZURE_OPENAI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
-    examples = fenced("yaml")
-    assert len(examples) > 1
-    for example in examples:
+    for example in code_blocks(page, "yaml"):
         settings = Settings.model_validate(yaml.safe_load(example))
         (tmp_path / "llm_magics.yaml").write_text(example)
         own = Session(Config(tmp_path, {}))
@@ -73,11 +83,19 @@ def test_the_readmes_settings_are_valid(tmp_path: Path, monkeypatch: pytest.Monk
             assert own.provider(name).name == name
 
 
-def test_the_readme_names_every_profile() -> None:
-    """Those whose manners are known."""
-    for name in PROFILES:
-        if name not in ("openai", "other"):
-            assert f"`{name}`" in README
+def test_the_page_of_servers_names_every_profile() -> None:
+    """All but those of OpenAI itself and of unknown services."""
+    spans = code_spans(ROOT / "docs" / "how-to" / "own-server.md")
+    assert set(PROFILES) - {"openai", "other"} <= set(spans)
+
+
+def test_the_page_of_providers_has_each_with_its_capabilities() -> None:
+    """Each has a row in the table, made from the code, and a section."""
+    text = (ROOT / "docs" / "how-to" / "providers.md").read_text("utf-8")
+    rows = re.findall(r"^\| `.*\|$", text, re.MULTILINE)
+    assert rows == reference.provider_rows()
+    for name in get_available_providers():
+        assert f"\n## {name}\n" in text
 
 
 def test_the_readme_names_every_provider() -> None:
@@ -105,14 +123,19 @@ def test_the_readme_names_every_notebook() -> None:
 
 
 def lines_of_magics() -> list[tuple[str, str]]:
-    """Every line of a magic in the README and in the notebooks, and where it stands."""
-    texts = [("README", block) for block in fenced("python")]
+    """Every line of a magic on the pages and in the notebooks, and where it stands."""
+    texts = [(name_of(page), block) for page in PAGES for block in code_blocks(page, "python")]
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         texts += [(path.stem, cell.source) for cell in cells if cell.cell_type == "code"]
         spans = [re.findall(r"`(%[^`]+)`", c.source) for c in cells if c.cell_type == "markdown"]
         texts += [(path.stem, span) for found in spans for span in found]
-    texts += [("README", span) for span in re.findall(r"`(%[^`]+)`", README)]
+    texts += [
+        (name_of(page), span)
+        for page in PAGES
+        for span in code_spans(page)
+        if span.startswith("%")
+    ]
     return [
         (place, re.sub(r"^\w+ = (?=%)", "", line.strip()))
         for place, text in texts
@@ -185,3 +208,14 @@ def test_binder_builds_what_the_notebook_needs() -> None:
     assert "set -e" in script.read_text("utf-8")
     (python,) = re.findall(r"<<'PYTHON'\n(.*?)\nPYTHON", script.read_text("utf-8"), re.DOTALL)
     ast.parse(python)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_extras_on_a_page_exist(page: Path) -> None:
+    """Those that a command installs, and those that the text names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    text = page.read_text("utf-8")
+    named = set(re.findall(r"extra `(\w+)`", text))
+    for group in re.findall(r'pip install -e "\.\[([\w,]+)\]"', text):
+        named |= set(group.split(","))
+    assert named <= set(project["optional-dependencies"])

@@ -1,0 +1,30 @@
+"""The examples on the pages of the documentation run, and its magics and settings are valid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.kernels import Kernel
+from tests.support.markdown_pages import ROOT
+
+PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")]
+CELL = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```python\n(.*?)```", re.DOTALL)
+
+
+def cells_of(page: Path) -> list[str]:
+    """Return the cells of a page that can run without a key."""
+    return [code for mark, code in CELL.findall(page.read_text("utf-8")) if not mark]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    "page", sorted(page for page in PAGES if cells_of(page)), ids=lambda page: page.stem
+)
+def test_the_cells_of_a_page_run(page: Path, kernel: Kernel) -> None:
+    """From top to bottom, without an error."""
+    for code in cells_of(page):
+        result = kernel.run(code)
+        assert result.status == "ok", f"{code}\n{result.error}"
