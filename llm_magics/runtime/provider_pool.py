@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from llm_magics.errors import ConfigurationError, ConnectionError, nearest
@@ -18,8 +19,35 @@ from llm_magics.providers import (
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.secrets import OpaqueKey, Secret, environment_value, strip_whitespace
 from llm_magics.settings import credentials
-from llm_magics.settings.config import Config
+from llm_magics.settings.config import Config, provider_variables
 from llm_magics.settings.files import is_project_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Created:
+    """
+    A provider, and what it was created from.
+
+    Attributes:
+        state: its settings and the environment variables of its service.
+        changes: how often the settings had changed.
+        environment: the variables that any of its settings may come from.
+        files: the version of the files of trust and keys; ``None`` where it depends on neither.
+    """
+
+    provider: BaseModelProvider
+    state: OpaqueKey
+    changes: int
+    environment: Mapping[str, str | None] = field(repr=False)
+    files: object
+
+    def is_current(self, changes: int) -> bool:
+        """Return whether nothing has changed since; ``changes`` of the settings are counted."""
+        return (
+            self.changes == changes
+            and all(os.environ.get(name) == value for name, value in self.environment.items())
+            and (self.files is None or self.files == credentials.files_version())
+        )
 
 
 class ProviderPool:
@@ -27,10 +55,23 @@ class ProviderPool:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._providers: dict[str, tuple[OpaqueKey, BaseModelProvider]] = {}
+        self._created: dict[str, _Created] = {}
+        self._changes = 0
+        config.watch(self._count_change)
+
+    def _count_change(self) -> None:
+        self._changes += 1
 
     def get(self, name: str) -> BaseModelProvider:
         """Return the provider called ``name``; it is created again when its settings change."""
+        known = self._created.get(name)
+        if known is None or not known.is_current(self._changes):
+            known = self._created[name] = self._refresh(name, known)
+        return known.provider
+
+    def _refresh(self, name: str, known: _Created | None) -> _Created:
+        """Return the provider as the settings are now: ``known``'s, where they are the same."""
+        changes = self._changes
         self._check_names()
         kind = provider_type(self._type_of(name))
         settings = self.config.for_provider(name, kind.config_type.model_fields)
@@ -40,15 +81,23 @@ class ProviderPool:
             if limit in kind.config_type.model_fields:
                 settings.setdefault(limit, self.config.get(limit))
         own = (*kind.environment, kind.config_type.named_key_variable(name, settings))
-        if "api_key" in kind.config_type.model_fields and not settings.get("api_key"):
+        needs_key = "api_key" in kind.config_type.model_fields and not settings.get("api_key")
+        is_of_project = bool(self._address_of_project(name)[1])
+        files = credentials.files_version() if needs_key or is_of_project else None
+        if needs_key:
             settings |= self._key_of_the_keyring(name, kind, settings)
-        of_environment = [os.environ.get(variable) for variable in own]
-        state = OpaqueKey((settings, of_environment, credentials.trust_version()))
-        known = self._providers.get(name)
-        if known is None or known[0] != state:
+        environment = {each: os.environ.get(each) for each in own}
+        state = OpaqueKey((settings, environment, files if is_of_project else None))
+        if known is not None and known.state == state:
+            provider = known.provider
+        else:
             self._check_address_of_project(name, kind, settings)
-            known = self._providers[name] = (state, self._create(name, settings))
-        return known[1]
+            provider = self._create(name, settings)
+        variables = provider_variables(name, ["type", *kind.config_type.model_fields])
+        environment |= {each: os.environ.get(each) for each in variables.values()}
+        return _Created(
+            provider=provider, state=state, changes=changes, environment=environment, files=files
+        )
 
     def takes_key(self, name: str) -> bool:
         """Whether the provider called ``name`` can have a key."""
@@ -153,7 +202,7 @@ class ProviderPool:
 
     async def close(self) -> None:
         """Close all of them."""
-        closing = (provider.close() for _, provider in self._providers.values())
+        closing = (each.provider.close() for each in self._created.values())
         await asyncio.gather(*closing, return_exceptions=True)
 
 

@@ -238,8 +238,7 @@ class Config:
 
     def _provider_environment(self, provider: str, keys: Iterable[str]) -> dict[str, SourcedValue]:
         found = {}
-        for key in keys:
-            name = f"{ENVIRONMENT_PREFIX}{provider}_{key}".upper()
+        for key, name in provider_variables(provider, keys).items():
             if value := self.__dict__["_environment"].get(name):
                 source = f"environment {name}"
                 found[f"providers.{provider}.{key}"] = SourcedValue(
@@ -276,6 +275,11 @@ class Config:
         return "\n".join(
             f"{key:{widths[0]}}  {value:{widths[1]}}  {source}" for key, value, source in rows
         )
+
+
+def provider_variables(provider: str, keys: Iterable[str]) -> dict[str, str]:
+    """Return by key the environment variables that the settings of ``provider`` may come from."""
+    return {key: f"{ENVIRONMENT_PREFIX}{provider}_{key}".upper() for key in keys}
 
 
 def redact_setting(value: Any) -> Any:

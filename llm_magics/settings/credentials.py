@@ -95,10 +95,14 @@ def distrust(path: Path) -> bool:
     return was_known
 
 
-def trust_version() -> tuple[int, int]:
-    """Return a value that changes with the list of trusted files."""
+def files_version() -> tuple[tuple[int, int], ...]:
+    """Return a value that changes with the lists of trusted files and of keys in the keyring."""
+    return tuple(map(_version_of, (_trust_path(), _keyring_path())))
+
+
+def _version_of(path: Path) -> tuple[int, int]:
     try:
-        status = _trust_path().stat()
+        status = path.stat()
     except OSError:
         return (0, 0)
     return (status.st_mtime_ns, status.st_ino)
