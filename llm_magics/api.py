@@ -159,17 +159,17 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         Interrupted: with what had come in ``partial``.
     """
     request = Prompt(
-        prompt,
-        model,
-        system,
-        parameters,
-        variables,
-        images,
-        schema,
-        tools,
-        template,
-        thread,
-        fresh,
+        text=prompt,
+        model=model,
+        system=system,
+        parameters=parameters,
+        variables=variables,
+        images=images,
+        schema=schema,
+        tools=tools,
+        template=template,
+        thread=thread,
+        is_fresh=fresh,
     )
     return run_sync(_ask_operation(request))
 
@@ -214,17 +214,17 @@ async def aask(  # noqa: PLR0913 (as for ask)
         Interrupted: with what had come in ``partial``.
     """
     request = Prompt(
-        prompt,
-        model,
-        system,
-        parameters,
-        variables,
-        images,
-        schema,
-        tools,
-        template,
-        thread,
-        fresh,
+        text=prompt,
+        model=model,
+        system=system,
+        parameters=parameters,
+        variables=variables,
+        images=images,
+        schema=schema,
+        tools=tools,
+        template=template,
+        thread=thread,
+        is_fresh=fresh,
     )
     return await run_async(_ask_operation(request))
 
@@ -265,17 +265,17 @@ def stream(  # noqa: PLR0913 (as for ask)
     value in it as far as it has come.
     """
     request = Prompt(
-        prompt,
-        model,
-        system,
-        parameters,
-        variables,
-        images,
-        schema,
-        tools,
-        template,
-        thread,
-        fresh,
+        text=prompt,
+        model=model,
+        system=system,
+        parameters=parameters,
+        variables=variables,
+        images=images,
+        schema=schema,
+        tools=tools,
+        template=template,
+        thread=thread,
+        is_fresh=fresh,
     )
     return Stream(ChatCall(session, request))
 
@@ -301,17 +301,17 @@ def astream(  # noqa: PLR0913 (as for ask)
     value in it as far as it has come.
     """
     request = Prompt(
-        prompt,
-        model,
-        system,
-        parameters,
-        variables,
-        images,
-        schema,
-        tools,
-        template,
-        thread,
-        fresh,
+        text=prompt,
+        model=model,
+        system=system,
+        parameters=parameters,
+        variables=variables,
+        images=images,
+        schema=schema,
+        tools=tools,
+        template=template,
+        thread=thread,
+        is_fresh=fresh,
     )
     return AsyncStream(ChatCall(session, request))
 

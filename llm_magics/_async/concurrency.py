@@ -25,7 +25,12 @@ async def run_bounded(
     no further item is started; those that run may be paid, and are awaited before the error is
     raised. Closing the generator cancels all of them.
     """
-    run = _BoundedRun(limit if callable(limit) else lambda: limit, function, items, wakeups)
+    run = _BoundedRun(
+        limit=limit if callable(limit) else lambda: limit,
+        function=function,
+        items=items,
+        wakeups=wakeups,
+    )
     try:
         run.spawn()
         while run.is_running:
@@ -43,6 +48,7 @@ class _BoundedRun(Generic[_T]):
 
     def __init__(
         self,
+        *,
         limit: Callable[[], int],
         function: Callable[[_T], Awaitable[None]],
         items: Iterable[_T],

@@ -30,7 +30,7 @@ OTHERS = "others"
 _RAMP = ((59, 82, 139), (33, 145, 140), (94, 201, 98), (240, 200, 40))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Marks:
     """
     Colours and groups of points.
@@ -60,7 +60,7 @@ def create_marks(values: Any, count: int) -> Marks:
     """The marks of ``count`` points by their ``values``: numbers on a ramp, all else in groups."""
     nothing = np.zeros(count, np.int64)
     if values is None:
-        return Marks(nothing, [], [COLOURS[0]] * count)
+        return Marks(numbers=nothing, names=[], colours=[COLOURS[0]] * count)
     column = pd.Series(values).reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return _ramped(column.astype("float64").to_numpy(), nothing)
@@ -79,16 +79,21 @@ def create_marks(values: Any, count: int) -> Marks:
         position = np.full(len(names) + 1, len(largest), np.int64)
         position[largest] = np.arange(len(largest))
         codes, names = position[codes], [*(names[each] for each in largest), OTHERS]
-    return Marks(codes, names, [COLOURS[code] for code in codes.tolist()])
+    return Marks(numbers=codes, names=names, colours=[COLOURS[code] for code in codes.tolist()])
 
 
 def _ramped(values: NDArray[Any], numbers: NDArray[np.int64]) -> Marks:
     known = values[np.isfinite(values)]
     if not len(known):
-        return Marks(numbers, [], [COLOURS[-1]] * len(values))
+        return Marks(numbers=numbers, names=[], colours=[COLOURS[-1]] * len(values))
     low, high = float(known.min()), float(known.max())
     shares = (values - low) / ((high - low) or 1.0)
-    return Marks(numbers, [], [_on_ramp(share) for share in shares.tolist()], (low, high))
+    return Marks(
+        numbers=numbers,
+        names=[],
+        colours=[_on_ramp(share) for share in shares.tolist()],
+        span=(low, high),
+    )
 
 
 def _on_ramp(share: float) -> str:

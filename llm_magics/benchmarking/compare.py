@@ -174,7 +174,14 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
     evaluation.check_scorers(score, expected, len(model_names))
     right = None if expected is None else evaluation.expected_by_prompt(texts, expected)
     times = check_integer("repeat", repeat)
-    prompt = Prompt("", None, system, parameters, variables, is_fresh=times > 1)
+    prompt = Prompt(
+        text="",
+        model=None,
+        system=system,
+        parameters=parameters,
+        variables=variables,
+        is_fresh=times > 1,
+    )
     jobs = _build_jobs(prompt, texts, model_names, times, right)
     at_once, record = (
         check_integer("concurrency", concurrency),

@@ -98,8 +98,8 @@ def judge_pairs(
     rows = frame.to_dict("records")
     prompts = [
         Prompt(
-            _pair_prompt(rows, one, other, judge),
-            judge.model,
+            text=_pair_prompt(rows, one, other, judge),
+            model=judge.model,
             parameters={"temperature": 0},  # the same verdict each time
             schema=_VERDICT_SCHEMA,
             is_kept=True,

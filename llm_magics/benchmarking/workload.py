@@ -313,7 +313,9 @@ class Plan:
         }
 
     def _prompt(self, text: str, model: str, system: str | None) -> Prompt:
-        return Prompt(text, model, system, self.parameters, is_fresh=True)
+        return Prompt(
+            text=text, model=model, system=system, parameters=self.parameters, is_fresh=True
+        )
 
     def job(self, step: int, model: int, number: int, in_round: int) -> Job:
         """The request ``number`` of a model at a step."""

@@ -79,7 +79,13 @@ class FrameAccessor(ReportMixin):
             model, batch_size, concurrency, too_long, on_error, dimensions, prefix, yes: as for
                 a series.
         """
-        options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
+        options = EmbedOptions(
+            batch_size=batch_size,
+            concurrency=concurrency,
+            too_long=too_long,
+            dimensions=dimensions,
+            prefix=prefix,
+        )
         texts = self._column(column)
         check_not_overwriting([column], [into], "vectors")
         check_holds_no_texts(self._frame, into)
@@ -311,7 +317,13 @@ class SeriesAccessor(ReportMixin):
             dimensions, prefix: as for `llm_magics.embed`.
             yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
         """
-        options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
+        options = EmbedOptions(
+            batch_size=batch_size,
+            concurrency=concurrency,
+            too_long=too_long,
+            dimensions=dimensions,
+            prefix=prefix,
+        )
         return embed_column(self._series, model, options, on_error, yes=yes)
 
     def prompt(

@@ -145,7 +145,13 @@ def _embed_operation(  # noqa: PLR0913 (each is an argument that a user may want
     dimensions: int | None,
     prefix: str,
 ) -> Operation[Vectors]:
-    options = EmbedOptions(batch_size, concurrency, too_long, dimensions, prefix)
+    options = EmbedOptions(
+        batch_size=batch_size,
+        concurrency=concurrency,
+        too_long=too_long,
+        dimensions=dimensions,
+        prefix=prefix,
+    )
     plan = _EmbeddingPlan(texts=texts, model=model, options=options, on_error=on_error)
 
     def stopped() -> Interrupted:
@@ -277,7 +283,9 @@ class _EmbeddingPlan:
         self._index = getattr(texts, "index", None) if hasattr(texts, "iloc") else None
         self._rows = Rows(texts, strict=on_error == "raise")
         self._raises = on_error == "raise"
-        self.call = EmbeddingCall(session, self._rows.texts, model, options)
+        self.call = EmbeddingCall(
+            session=session, texts=self._rows.texts, model=model, options=options
+        )
 
     def obtain_consent(self) -> None:
         """Have whoever sits there allow what may cost much; a budget has allowed it already."""

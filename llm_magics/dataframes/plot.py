@@ -64,7 +64,7 @@ def name_clusters(groups: Clusters, model: str | None, otherwise: Sequence[str])
     with_texts = [number for number, each in enumerate(samples) if each]
     prompts = [
         Prompt(
-            _NAMING_PROMPT.format("\n".join(f"- {text}" for text in samples[number])),
+            text=_NAMING_PROMPT.format("\n".join(f"- {text}" for text in samples[number])),
             model=model,
             parameters={"max_tokens": _MAX_ANSWER_TOKENS},
             is_kept=True,

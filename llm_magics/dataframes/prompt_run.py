@@ -154,7 +154,7 @@ class RowPromptRun:
     def _prompt(self, text: str) -> Prompt:
         prompt_spec = self._prompt_spec
         return Prompt(
-            text,
+            text=text,
             model=prompt_spec.model,
             system=prompt_spec.system,
             parameters=prompt_spec.parameters,

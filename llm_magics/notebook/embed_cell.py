@@ -90,11 +90,11 @@ def _options(options: argparse.Namespace) -> EmbedOptions:
     from llm_magics.runtime.embedding import EmbedOptions
 
     return EmbedOptions(
-        options.batch_size,
-        options.concurrency,
-        options.too_long,
-        options.dimensions,
-        options.prefix,
+        batch_size=options.batch_size,
+        concurrency=options.concurrency,
+        too_long=options.too_long,
+        dimensions=options.dimensions,
+        prefix=options.prefix,
     )
 
 

@@ -272,7 +272,7 @@ def _split_parameters(
 def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> Prompt:
     values, service = _split_parameters(options, cell)
     return Prompt(
-        cell.rstrip("\n"),
+        text=cell.rstrip("\n"),
         model=options.model[0] if options.model else None,
         system=options.system,
         parameters={**collect_parameters(options), **service},
@@ -290,7 +290,7 @@ def _save(options: argparse.Namespace, cell: str) -> None:
     """Save the cell as a template, without what belongs to a single run."""
     values, service = _split_parameters(options, cell)
     file = PromptFile(
-        cell.strip("\n"),
+        text=cell.strip("\n"),
         system=options.system,
         model=next(iter(options.model), None),
         parameters={**collect_parameters(options), **service},

@@ -22,7 +22,7 @@ _MAX_CHARS = 100_000
 _REQUEST_FIELDS = frozenset({"input", "ctx", "url"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorDetails:
     """What a refusal says: in words, and by the service's own code and type."""
 
@@ -42,7 +42,7 @@ def _parse(body: Any, level: int) -> ErrorDetails:
         return _parse_text(body, level)
     body = _first_error(body)
     if not isinstance(body, Mapping):
-        return ErrorDetails(str(body))
+        return ErrorDetails(message=str(body))
     error = body.get("error", body)
     if not error and body.get("errors"):  # Cloudflare's
         error = body["errors"]
@@ -77,7 +77,12 @@ def _parse_object(error: Mapping[str, Any], level: int) -> ErrorDetails:
     kind = error.get("type") or error.get("error_type")
     if kind is None and isinstance(error.get("status"), str):
         kind = error["status"]  # Google's: INVALID_ARGUMENT, UNAVAILABLE …
-    return ErrorDetails(_message_text(said), code, str(kind) if kind else None, _status_of(error))
+    return ErrorDetails(
+        message=_message_text(said),
+        code=code,
+        kind=str(kind) if kind else None,
+        status=_status_of(error),
+    )
 
 
 _MESSAGES = ("message", "detail", "error_message", "error_description", "msg")
@@ -98,7 +103,7 @@ def _upstream_error(error: Mapping[str, Any], said: Any) -> Any:
 
 def _parse_text(text: str, level: int) -> ErrorDetails:
     inner = _load_json(text) if level < _MAX_LEVELS else None
-    return ErrorDetails(text) if inner is None else _parse(inner, level + 1)
+    return ErrorDetails(message=text) if inner is None else _parse(inner, level + 1)
 
 
 def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
@@ -110,10 +115,10 @@ def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
     code = body.get("code")
     kind = body.get("error_type")
     return ErrorDetails(
-        words,
-        code if isinstance(code, str | int) and not isinstance(code, bool) else None,
-        str(kind) if kind else None,
-        _status_of(body),
+        message=words,
+        code=code if isinstance(code, str | int) and not isinstance(code, bool) else None,
+        kind=str(kind) if kind else None,
+        status=_status_of(body),
     )
 
 
@@ -122,10 +127,10 @@ def _complete(details: ErrorDetails, outer: Mapping[str, Any]) -> ErrorDetails:
     code = outer.get("code")
     kind = outer.get("error_type")
     return ErrorDetails(
-        details.message,
-        details.code if details.code is not None or not isinstance(code, str | int) else code,
-        details.kind or (kind if isinstance(kind, str) else None),
-        details.status if details.status is not None else _status_of(outer),
+        message=details.message,
+        code=details.code if details.code is not None or not isinstance(code, str | int) else code,
+        kind=details.kind or (kind if isinstance(kind, str) else None),
+        status=details.status if details.status is not None else _status_of(outer),
     )
 
 

@@ -23,7 +23,7 @@ from llm_magics.wire.schema_dialects import (
 _BEARER = KeyHeader()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceProfile:
     """
     What one service wants differently. The defaults are what most servers understand.
@@ -82,9 +82,9 @@ _NEWER_NAMES = MappingProxyType({"max_tokens": "max_completion_tokens"})
 
 PROFILES: Mapping[str, ServiceProfile] = {
     "openai": ServiceProfile(
-        "https://api.openai.com/v1",
-        ("api.openai.com",),
-        "OPENAI_API_KEY",
+        base_url="https://api.openai.com/v1",
+        hosts=("api.openai.com",),
+        key_variable="OPENAI_API_KEY",
         names=_NEWER_NAMES,
         dialect=OPENAI,
         encoding_format="base64",
@@ -97,41 +97,46 @@ PROFILES: Mapping[str, ServiceProfile] = {
         encoding_format="base64",
     ),
     "cerebras": ServiceProfile(
-        "https://api.cerebras.ai/v1", ("api.cerebras.ai",), "CEREBRAS_API_KEY", dialect=CEREBRAS
+        base_url="https://api.cerebras.ai/v1",
+        hosts=("api.cerebras.ai",),
+        key_variable="CEREBRAS_API_KEY",
+        dialect=CEREBRAS,
     ),
     "deepseek": ServiceProfile(
-        "https://api.deepseek.com/v1",
-        ("api.deepseek.com",),
-        "DEEPSEEK_API_KEY",
+        base_url="https://api.deepseek.com/v1",
+        hosts=("api.deepseek.com",),
+        key_variable="DEEPSEEK_API_KEY",
         schema="json_object",
         dialect=JSON_OBJECT,
     ),
     "groq": ServiceProfile(
-        "https://api.groq.com/openai/v1",
-        ("api.groq.com",),
-        "GROQ_API_KEY",
+        base_url="https://api.groq.com/openai/v1",
+        hosts=("api.groq.com",),
+        key_variable="GROQ_API_KEY",
         strict_models=("gpt-oss",),
     ),
     "llamacpp": ServiceProfile(
-        "http://127.0.0.1:8080/v1", key_variable="LLAMA_API_KEY", dialect=GRAMMAR
+        base_url="http://127.0.0.1:8080/v1", key_variable="LLAMA_API_KEY", dialect=GRAMMAR
     ),
     "mistral": ServiceProfile(
-        "https://api.mistral.ai/v1",
-        ("api.mistral.ai",),
-        "MISTRAL_API_KEY",
+        base_url="https://api.mistral.ai/v1",
+        hosts=("api.mistral.ai",),
+        key_variable="MISTRAL_API_KEY",
         names=MappingProxyType({"seed": "random_seed", "stream_options": ""}),
     ),
     "openrouter": ServiceProfile(
-        "https://openrouter.ai/api/v1",
-        ("openrouter.ai",),
-        "OPENROUTER_API_KEY",
+        base_url="https://openrouter.ai/api/v1",
+        hosts=("openrouter.ai",),
+        key_variable="OPENROUTER_API_KEY",
         reasoning="reasoning",
     ),
     "together": ServiceProfile(
-        "https://api.together.xyz/v1", ("api.together.xyz",), "TOGETHER_API_KEY"
+        base_url="https://api.together.xyz/v1",
+        hosts=("api.together.xyz",),
+        key_variable="TOGETHER_API_KEY",
     ),
     "vllm": ServiceProfile(
-        "http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY", dialect=GRAMMAR
+        base_url="http://127.0.0.1:8000/v1", key_variable="VLLM_API_KEY", dialect=GRAMMAR
     ),
     "other": ServiceProfile(dialect=UNKNOWN),
 }

@@ -72,7 +72,11 @@ class Batch:
 
 def retry_policy(config: Config) -> RetryPolicy:
     """Return the retry policy of the settings."""
-    return RetryPolicy(config.retries, config.max_retry_delay_s, config.retry_timeout_s)
+    return RetryPolicy(
+        retries=config.retries,
+        max_delay_s=config.max_retry_delay_s,
+        timeout_s=config.retry_timeout_s,
+    )
 
 
 def waiting_text(provider: str, limiter: RateLimiter) -> str:

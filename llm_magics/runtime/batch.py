@@ -171,7 +171,8 @@ class BatchCall:
 
     async def _ask(self, number: int) -> None:
         prompt = self._prompts[number]
-        call = StructuredCall(self._session, prompt, self._batch, self._parameters_of(prompt))
+        parameters = self._parameters_of(prompt)
+        call = StructuredCall(self._session, prompt, self._batch, parameters=parameters)
         try:
             async with aclosing(call.events()) as events:
                 async for _ in events:

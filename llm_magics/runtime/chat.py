@@ -62,6 +62,7 @@ class ChatCall:
         session: Session,
         prompt: Prompt,
         batch: Batch | None = None,
+        *,
         parameters: PromptParameters | None = None,
     ) -> None:
         """
@@ -77,9 +78,8 @@ class ChatCall:
         self._batch = batch
         self.warns_of_cut = batch is None
         self._prompt = prompt = apply_template(prompt, session.config)
-        self._cell = (
-            current_host().current_cell
-        )  # another one may be running when the answer has come
+        # Another one may be running when the answer has come.
+        self._cell = current_host().current_cell
         self._turn_key = uuid4().hex
         self.filled: list[Substitution] = []
         before = previous_messages(session.conversations, prompt, self._cell)
@@ -117,7 +117,7 @@ class ChatCall:
 
     @property
     def json_schema(self) -> Mapping[str, Any] | None:
-        """The same, as a JSON schema."""
+        """The schema that the answer must fit as a JSON schema."""
         return self._prompt_parameters.schema
 
     @property

@@ -96,7 +96,7 @@ async def _estimate_usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
     usd = 0.0
     for model, of_model in calls.items():
         try:
-            if await BatchCall(session, [Prompt("", model)]).may_cost():
+            if await BatchCall(session, [Prompt(text="", model=model)]).may_cost():
                 estimates = [await call.to_send() for call in of_model]
                 usd += total_usd(each for each in estimates if each is not None)
         except LLMError:  # the rows of this model report it; the other models go on

@@ -24,7 +24,7 @@ _TRIAL_PARAMETERS = ModelParameters(max_tokens=64, temperature=0)
 _OK, _FAILED, _NOTHING = "ok", "failed", "–"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """
     What one provider could do.
@@ -72,15 +72,15 @@ async def _diagnose(session: Session, name: str, is_requested: bool) -> Diagnosi
         provider = session.provider(name)
         health = await provider.health_check()
     except Exception as error:  # a provider may be anybody's
-        return Diagnosis(name, _FAILED, detail=_error_text(error))
+        return Diagnosis(provider=name, health=_FAILED, detail=_error_text(error))
     if health.get("status") != "ok":
         is_expected = is_requested or provider.is_set_up
         state = _FAILED if is_expected else "not set up"
-        return Diagnosis(name, state, detail=redact(str(health.get("detail", ""))))
+        return Diagnosis(provider=name, health=state, detail=redact(str(health.get("detail", ""))))
     try:
         models = await provider.describe_models()
     except Exception as error:
-        return Diagnosis(name, _OK, _FAILED, detail=_error_text(error))
+        return Diagnosis(provider=name, health=_OK, models=_FAILED, detail=_error_text(error))
     chat, chat_detail = await _try_model(
         provider, models, ("chat", session.config.model), _try_chat
     )
@@ -89,12 +89,12 @@ async def _diagnose(session: Session, name: str, is_requested: bool) -> Diagnosi
     )
     listed = f"{len(models)}" if models else "none"
     return Diagnosis(
-        name,
-        _OK,
-        listed,
-        chat,
-        embedding,
-        "; ".join(filter(None, (chat_detail, embedding_detail))),
+        provider=name,
+        health=_OK,
+        models=listed,
+        chat=chat,
+        embedding=embedding,
+        detail="; ".join(filter(None, (chat_detail, embedding_detail))),
     )
 
 

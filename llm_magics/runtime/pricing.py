@@ -28,7 +28,7 @@ from llm_magics.types import ChatMessage, Usage
 _MILLION = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """
     US dollars for a million tokens; ``None`` where it is not known.
@@ -269,7 +269,12 @@ def cost_usd(
     if listed is not None:
         return listed
     known = provider.known(model)
-    price = Price(known.input_usd, known.output_usd, known.cached_usd, known.written_usd)
+    price = Price(
+        input_usd=known.input_usd,
+        output_usd=known.output_usd,
+        cached_usd=known.cached_usd,
+        written_usd=known.written_usd,
+    )
     return tier_price(price.of(usage), source, usage.service_tier)
 
 
@@ -295,7 +300,12 @@ def configured_price(config: Config, model: str) -> Price | None:
     for pattern in patterns:
         if pattern in prices:
             price = prices[pattern]
-            return Price(price.input_usd, price.output_usd, price.cached_usd, price.written_usd)
+            return Price(
+                input_usd=price.input_usd,
+                output_usd=price.output_usd,
+                cached_usd=price.cached_usd,
+                written_usd=price.written_usd,
+            )
     return None
 
 

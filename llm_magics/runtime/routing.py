@@ -38,7 +38,7 @@ class Candidate:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Route:
     """
     Where a request goes: the provider, the model's name there, and the time to load it.
@@ -226,7 +226,7 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
     if not model:
         msg = f'"{candidate.model}" names no model.'
         raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")
-    return Route(session.provider(name), model, parameters=candidate.parameters)
+    return Route(provider=session.provider(name), model=model, parameters=candidate.parameters)
 
 
 def _qualified_name_hint(session: Session, name: str, model: str) -> str:

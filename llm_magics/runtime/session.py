@@ -58,7 +58,11 @@ class Session:
         process = os.getpid()  # a fork never releases the permits of its parent
         if known is None or known[:2] != (provider, process):
             own = provider.config
-            limiter = RateLimiter(own.concurrency, own.requests_per_minute, own.tokens_per_minute)
+            limiter = RateLimiter(
+                concurrency=own.concurrency,
+                requests_per_minute=own.requests_per_minute,
+                tokens_per_minute=own.tokens_per_minute,
+            )
             known = self._limiters[provider.name] = (provider, process, limiter)
         return known[2]
 
@@ -113,7 +117,7 @@ class Session:
             self._check_recording_path(config.record if paths[0] else None)
             path = config.record if paths[0] else config.replay if paths[1] else None
             recording = path and Recording(
-                path,
+                path=path,
                 records=paths[0] is not None,
                 plays=paths[1] is not None,
                 strict=config.replay_strict,

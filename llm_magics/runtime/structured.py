@@ -26,11 +26,12 @@ class StructuredCall:
         session: Session,
         prompt: Prompt,
         batch: Batch | None = None,
+        *,
         parameters: PromptParameters | None = None,
     ) -> None:
         """Fill in the prompt; ``batch`` and ``parameters`` are as for `ChatCall`."""
         self._left = session.config.schema_retries
-        self._call = ChatCall(session, prompt, batch, parameters)
+        self._call = ChatCall(session, prompt, batch, parameters=parameters)
 
     @property
     def schema(self) -> Any:

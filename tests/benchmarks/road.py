@@ -118,7 +118,7 @@ def look_up_s(entries: int, folder: Path) -> dict[str, float]:
         "SELECT key FROM kept WHERE rowid % ? = 0 LIMIT 1000", (max(1, entries // 1000),)
     )]  # fmt: skip
     requests = [chat_request("m", [ChatMessage("user", str(n))], ModelParameters()) for n in range(1000)]  # fmt: skip
-    tape = Recording(folder / f"{entries}.jsonl", records=True)
+    tape = Recording(path=folder / f"{entries}.jsonl", records=True)
     answer = {"answer": {"chunks": [[0.1, "hi"]]}}
     tape._entries = {f"{number:024x}": answer for number in range(entries)}
     tape._entries |= {digest_request(request): answer for request in requests}

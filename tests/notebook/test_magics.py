@@ -263,7 +263,10 @@ def test_tab_completes_without_asking_anybody(
     assert "--temperature" not in completed(shell, "%%llm\nsome --te")
     assert completed(shell, "%llm key open") == {"openai"}
     assert completed(shell, "%llm cache o") == {"on", "off"}
-    session.conversations.add("talk", Turn("k", "c", "r", *[ChatMessage("user", "x")] * 2, "m"))
+    said = ChatMessage("user", "x")
+    session.conversations.add(
+        "talk", Turn(key="k", cell="c", run="r", asked=said, answered=said, model="m")
+    )
     assert completed(shell, "%%llm --thread ta") == completed(shell, "%llm threads ta") == {"talk"}
     shell.run_cell_magic("llm", "--save kept", "x")
     assert completed(shell, "%%llm -t ") == {"kept"}

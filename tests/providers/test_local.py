@@ -190,7 +190,7 @@ def test_closing_stops_the_engines() -> None:
 def test_a_forgotten_engine_is_stopped(local: LocalProvider) -> None:
     """Nobody has to remember to close: an engine nobody holds ends."""
     path = local.config.weights_dir / "minilm-l6-v2.gguf"
-    engine = Engine(EngineSpec(path, (0, 0), embeddings=True, context=0, threads=1))
+    engine = Engine(EngineSpec(path=path, stamp=(0, 0), embeddings=True, context=0, threads=1))
     process = engine._process
     del engine
     assert eventually(lambda: process.poll() is not None, within_s=5)

@@ -56,7 +56,7 @@ def column_s(
         provider = SimulatedProvider(
             lambda texts: server.serve(draw.uniform(1 - spread, 1 + spread)), is_own=is_own
         )
-        prompts = [Prompt(f"row {number}", "lab/m") for number in range(ROWS)]
+        prompts = [Prompt(text=f"row {number}", model="lab/m") for number in range(ROWS)]
         call = BatchCall(SimulatedSession(provider), prompts, concurrency)
         async with aclosing(call.events()) as events:
             async for _ in events:
@@ -106,7 +106,7 @@ class Climb:
 )
 def test_the_limit_of_a_server_is_found(places: int, expected: set[int]) -> None:
     """It is not crowded beyond what it does at once, nor left idle."""
-    climb = Climb(ConcurrencyTuner(4), lambda count: 10.0 * min(count, places))
+    climb = Climb(ConcurrencyTuner(start=4), lambda count: 10.0 * min(count, places))
     virtual_time.run(climb.walk(1200))
     assert climb.tuner.level in expected
     assert 0.6 < climb.meter.fastest / (min(places, 64) * 1000) < 1.1
@@ -114,7 +114,7 @@ def test_the_limit_of_a_server_is_found(places: int, expected: set[int]) -> None
 
 def test_a_given_number_stays() -> None:
     """Where the user says how many, it stays so; the speed is measured all the same."""
-    climb = Climb(ConcurrencyTuner(2, 2), lambda count: 10.0 * count)
+    climb = Climb(ConcurrencyTuner(start=2, maximum=2), lambda count: 10.0 * count)
     virtual_time.run(climb.walk(100))
     assert climb.tuner.level == 2
     assert climb.meter.fastest == pytest.approx(2000, rel=0.1)
@@ -122,14 +122,14 @@ def test_a_given_number_stays() -> None:
 
 def test_few_answers_tell_no_speed() -> None:
     """A lucky one decides nothing."""
-    climb = Climb(ConcurrencyTuner(4, 4), lambda count: 10.0 * count)
+    climb = Climb(ConcurrencyTuner(start=4, maximum=4), lambda count: 10.0 * count)
     virtual_time.run(climb.walk(8))
     assert climb.meter.fastest == 0.0
 
 
 def test_slow_answers_are_not_multiplied() -> None:
     """A server that needs 20 s an answer and does one at a time never gets dozens at once."""
-    climb = Climb(ConcurrencyTuner(2), lambda count: 0.05)
+    climb = Climb(ConcurrencyTuner(start=2), lambda count: 0.05)
     virtual_time.run(climb.walk(60))
     assert climb._server.most_at_once <= 4
 
@@ -137,7 +137,7 @@ def test_slow_answers_are_not_multiplied() -> None:
 def test_a_refusal_ends_the_climb() -> None:
     """The number stays within what the service admits, and grows with that again."""
     semaphore = AdaptiveSemaphore()
-    tuner = ConcurrencyTuner(8, semaphore=semaphore)
+    tuner = ConcurrencyTuner(start=8, semaphore=semaphore)
 
     async def refuse() -> None:
         number = [await semaphore.acquire() for _ in range(8)][-1]
@@ -162,7 +162,7 @@ def test_the_number_stays_within_its_bounds(
 ) -> None:
     """Whatever comes, however long it takes: from 1 to the maximum."""
     now = [0.0]
-    tuner = ConcurrencyTuner(start, maximum, clock=lambda: now[0])
+    tuner = ConcurrencyTuner(start=start, maximum=maximum, clock=lambda: now[0])
     for took_s, amount in answers:
         started_at = tuner.started()
         now[0] += took_s
@@ -225,10 +225,12 @@ def test_a_service_that_is_far_away_is_asked_more_at_once() -> None:
 
 def test_whose_limit_it_was_is_told() -> None:
     """The server's, or this process's own where it had no time left."""
-    assert str(Throughput(930.0, 1000.0, 8, 0.3)) == (
-        "930 rows/s, 93% of the server's limit (8 requests at once)"
+    assert str(
+        Throughput(rows_per_s=930.0, limit_rows_per_s=1000.0, at_once=8, cpu_share=0.3)
+    ) == ("930 rows/s, 93% of the server's limit (8 requests at once)")
+    assert "this notebook's own limit" in str(
+        Throughput(rows_per_s=930.0, limit_rows_per_s=1000.0, at_once=8, cpu_share=0.99)
     )
-    assert "this notebook's own limit" in str(Throughput(930.0, 1000.0, 8, 0.99))
 
 
 def test_what_was_there_before_is_no_speed() -> None:

@@ -72,7 +72,9 @@ async def walked(call: Any) -> list[Progress]:
 
 def embedding(provider: SimulatedProvider, texts: Sequence[str] = TEXTS) -> EmbeddingCall:
     """Texts to be embedded by ``provider``, nothing kept."""
-    return EmbeddingCall(SimulatedSession(provider), texts, "lab/m", EmbedOptions())
+    return EmbeddingCall(
+        session=SimulatedSession(provider), texts=texts, model="lab/m", options=EmbedOptions()
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -107,9 +109,11 @@ def test_all_calls_share_one_pause() -> None:
 
     async def all_of_them() -> None:
         shared = SimulatedSession(provider)
-        texts = EmbeddingCall(shared, TEXTS[:600], "lab/m", EmbedOptions(batch_size=50))
-        rows = BatchCall(shared, [Prompt(f"row {n}", "lab/m") for n in range(100)])
-        chats = [ChatCall(shared, Prompt(f"chat {n}", "lab/m")) for n in range(20)]
+        texts = EmbeddingCall(
+            session=shared, texts=TEXTS[:600], model="lab/m", options=EmbedOptions(batch_size=50)
+        )
+        rows = BatchCall(shared, [Prompt(text=f"row {n}", model="lab/m") for n in range(100)])
+        chats = [ChatCall(shared, Prompt(text=f"chat {n}", model="lab/m")) for n in range(20)]
         await asyncio.gather(*(walked(each) for each in (texts, rows, *chats)))
         assert texts.results.count(1) == 600
         assert not rows.errors
@@ -128,7 +132,7 @@ def test_a_column_is_patient_while_it_moves() -> None:
     server = TokenBucketServer(60, 1, lambda s: None)
     call = BatchCall(
         SimulatedSession(SimulatedProvider(server)),
-        [Prompt(f"row {number}", "lab/m") for number in range(180)],
+        [Prompt(text=f"row {number}", model="lab/m") for number in range(180)],
     )
     _, seconds = virtual_time.run(walked(call))
     assert not call.errors
@@ -148,7 +152,7 @@ def test_a_service_that_admits_nobody_is_given_up() -> None:
         (
             BatchCall(
                 SimulatedSession(provider2 := SimulatedProvider(refuse)),
-                [Prompt(f"row {number}", "lab/m") for number in range(1000)],
+                [Prompt(text=f"row {number}", model="lab/m") for number in range(1000)],
             ),
             60,
         ),
@@ -205,7 +209,7 @@ def test_an_outage_ends_a_column_after_ten_failures(
     server = Outage(100, error)
     call = BatchCall(
         SimulatedSession(SimulatedProvider(server)),
-        [Prompt(f"row {number}", "lab/m") for number in range(1000)],
+        [Prompt(text=f"row {number}", model="lab/m") for number in range(1000)],
         concurrency=8,
     )
     with pytest.raises(ProviderError, match="10 requests in a row failed") as caught:
@@ -243,7 +247,7 @@ def test_failures_now_and_then_end_nothing() -> None:
     lm.config.retries = 10
     call = BatchCall(
         SimulatedSession(SimulatedProvider(sometimes)),
-        [Prompt(f"row {number}", "lab/m") for number in range(300)],
+        [Prompt(text=f"row {number}", model="lab/m") for number in range(300)],
     )
     virtual_time.run(walked(call))
     assert not call.errors
@@ -282,7 +286,7 @@ def test_waiting_for_a_retry_ends_with_the_batch() -> None:
 
     call = BatchCall(
         SimulatedSession(SimulatedProvider(fail)),
-        [Prompt(f"row {number}", "lab/m") for number in range(50)],
+        [Prompt(text=f"row {number}", model="lab/m") for number in range(50)],
     )
 
     async def timed() -> float:
@@ -477,7 +481,7 @@ def test_a_cell_says_that_the_service_asks_to_wait() -> None:
     """Before the wait, with its length and its reason."""
     busy = Says(BUSY.pieces, 429, "application/json", headers={"retry-after-ms": "300"})
     with servers(one=once(busy, GOOD)):
-        events = list(bridge.iterate(ChatCall(session, Prompt("x", "one/m")).events()))
+        events = list(bridge.iterate(ChatCall(session, Prompt(text="x", model="one/m")).events()))
     told = [str(each) for each in events if isinstance(each, Progress)]
     assert "one asks to wait 1 s (rate limit)" in told
 
@@ -494,7 +498,7 @@ def test_a_call_that_was_cancelled_leaves_the_breaker_to_others() -> None:
         lm.config.routes = {"both": ["one/m", "two/m"]}
 
         async def cut_short() -> None:
-            call = ChatCall(session, Prompt("x", "both"))
+            call = ChatCall(session, Prompt(text="x", model="both"))
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await walked(call)
@@ -519,7 +523,7 @@ def test_a_tool_call_that_was_handed_out_is_not_asked_for_again() -> None:
             return chunks()
 
     provider = Half(SharedServer(lambda count: 1.0).serve)  # type: ignore[arg-type]
-    call = ChatCall(SimulatedSession(provider), Prompt("x", "lab/m"))
+    call = ChatCall(SimulatedSession(provider), Prompt(text="x", model="lab/m"))
     with pytest.raises(ConnectionError):
         virtual_time.run(walked(call))
     assert len(provider.requests) == 1

@@ -21,7 +21,9 @@ from tests.support.serving import Asked, Says, chat_stream
 def turn(cell: str, run: str, text: str, is_whole: bool = True) -> Turn:
     """A turn of a cell."""
     asked, answered = ChatMessage("user", text), ChatMessage("assistant", "a")
-    return Turn(text, cell, run, asked, answered, "m", is_whole)
+    return Turn(
+        key=text, cell=cell, run=run, asked=asked, answered=answered, model="m", is_whole=is_whole
+    )
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(0, 2)), max_size=20))

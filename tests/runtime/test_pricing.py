@@ -34,7 +34,7 @@ counts = st.integers(0, 10**9)
 @given(counts, counts, counts, counts)
 def test_a_price_is_linear_in_tokens(plain: int, cached: int, written: int, out: int) -> None:
     """Each kind at its own price; what is cached is not billed twice."""
-    price = Price(2.0, 10.0, 0.1, 2.5)
+    price = Price(input_usd=2.0, output_usd=10.0, cached_usd=0.1, written_usd=2.5)
     used = Usage(plain + cached + written, out, cached, written)
     expected = (plain * 2.0 + out * 10.0 + cached * 0.1 + written * 2.5) / MILLION
     assert price.of(used) == pytest.approx(expected)
@@ -44,12 +44,12 @@ def test_a_price_is_linear_in_tokens(plain: int, cached: int, written: int, out:
     ("price", "usage"),
     [
         (Price(), Usage(1, 1)),
-        (Price(1.0), Usage(1, 1)),
-        (Price(1.0, 1.0), Usage(None, 1)),
-        (Price(1.0, 1.0), Usage()),
-        (Price(None, 1.0), Usage(1, 1)),
-        (Price(1.0, 1.0), Usage(1, None)),
-        (Price(1.0), Usage(1, None)),
+        (Price(input_usd=1.0), Usage(1, 1)),
+        (Price(input_usd=1.0, output_usd=1.0), Usage(None, 1)),
+        (Price(input_usd=1.0, output_usd=1.0), Usage()),
+        (Price(input_usd=None, output_usd=1.0), Usage(1, 1)),
+        (Price(input_usd=1.0, output_usd=1.0), Usage(1, None)),
+        (Price(input_usd=1.0), Usage(1, None)),
     ],
 )
 def test_what_is_not_known_is_not_nothing(price: Price, usage: Usage) -> None:

@@ -133,7 +133,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\x85\u2028\u2
 @settings(deadline=None, max_examples=60)
 def test_what_is_saved_is_read_again(text: str, system: str, defaults: dict[str, str]) -> None:
     """Whatever stands in it: colons, quotes, dashes, any script."""
-    kept = PromptFile(text, "what: for", system, "echo/echo", {"stop": ["a", "---"]}, "a int", defaults)  # fmt: skip
+    kept = PromptFile(text=text, description="what: for", system=system, model="echo/echo", parameters={"stop": ["a", "---"]}, schema="a int", defaults=defaults)  # fmt: skip
     assert prompt_files.read(prompt_files.save("any", kept, overwrite=True)) == kept
 
 
@@ -244,7 +244,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     (tmp_path / "prompts" / "bytes.md").write_bytes(b"\xff\xfe")
     for name in ("x" * 300, "folder", "bytes"):
         with pytest.raises(errors.TemplateError):
-            prompt_files.save(name, PromptFile("x"), overwrite=name == "folder")
+            prompt_files.save(name, PromptFile(text="x"), overwrite=name == "folder")
     assert (tmp_path / "prompts" / "bytes.md").read_bytes() == b"\xff\xfe"
 
 

@@ -68,14 +68,14 @@ def test_any_text_survives_recording(answers: dict[str, str], appends: bool) -> 
         if appends:
             patch.setattr(recordings, "_REWRITTEN_BYTES", 1)
         file = Path(folder) / FILE
-        tape = Recording(file, records=True)
+        tape = Recording(path=file, records=True)
         for prompt, text in answers.items():
             tape.keep(request(prompt), answer(text))
         told = file.read_text("utf-8")
         assert len(told.splitlines()) == told.count("\n") == len(answers)
-        assert texts_in(Recording(file), list(answers)) == list(answers.values())
+        assert texts_in(Recording(path=file), list(answers)) == list(answers.values())
         tape.tidy()
-        assert texts_in(Recording(file), list(answers)) == list(answers.values())
+        assert texts_in(Recording(path=file), list(answers)) == list(answers.values())
 
 
 @pytest.mark.parametrize("end", sorted(ENDS))
@@ -147,7 +147,7 @@ def test_many_threads_record_into_one_file(tmp_path: Path) -> None:
     """Each with a recording of its own, as kernels have."""
 
     def record(name: str) -> None:
-        tape = Recording(tmp_path / FILE, records=True)
+        tape = Recording(path=tmp_path / FILE, records=True)
         for number in range(15):
             tape.keep(request(f"{name} {number}"), answer("a"))
         tape.tidy()
@@ -157,7 +157,7 @@ def test_many_threads_record_into_one_file(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    tape = Recording(tmp_path / FILE)
+    tape = Recording(path=tmp_path / FILE)
     prompts = [f"{name} {number}" for name in range(5) for number in range(15)]
     assert texts_in(tape, prompts) == ["a"] * 75
 
@@ -206,7 +206,7 @@ def test_a_full_disk_loses_no_answer(tmp_path: Path, rewritten: int, last: str) 
 
 def recorded(*prompts: str) -> bytes:
     """A file with answers to ``prompts``; what is in it."""
-    tape = Recording(FILE, records=True)
+    tape = Recording(path=FILE, records=True)
     tape.keep_all([(request(prompt), answer(f"to {prompt}")) for prompt in prompts])
     return FILE.read_bytes()
 
@@ -217,7 +217,7 @@ def test_a_torn_last_line_is_set_aside(data: st.DataObject) -> None:
     """Wherever it was cut: the others are played, and what is recorded next is whole."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
-        tape = Recording(file, records=True)
+        tape = Recording(path=file, records=True)
         prompts = ["a", "b", "c"]
         tape.keep_all([(request(prompt), answer(f"to {prompt}")) for prompt in prompts])
         told = file.read_bytes()
@@ -226,7 +226,7 @@ def test_a_torn_last_line_is_set_aside(data: st.DataObject) -> None:
         file.write_bytes(told[:cut])
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            again = Recording(file, records=True)
+            again = Recording(path=file, records=True)
         is_whole = cut in (last, len(told) - 1)
         assert len(said) == (not is_whole)
         played = [text for text in texts_in(again, prompts) if text]
@@ -236,7 +236,7 @@ def test_a_torn_last_line_is_set_aside(data: st.DataObject) -> None:
         assert beside.exists() == (not is_whole)
         if not is_whole:
             assert beside.read_bytes().strip() == told[last:cut].strip()
-        assert texts_in(Recording(file), ["new"]) == ["to new"]
+        assert texts_in(Recording(path=file), ["new"]) == ["to new"]
 
 
 def test_marks_of_a_merge_are_left_out() -> None:
@@ -244,10 +244,10 @@ def test_marks_of_a_merge_are_left_out() -> None:
     one, two = recorded("a", "b").split(b"\n")[:-1]
     FILE.write_bytes(b"\n".join([b"<<<<<<< ours", one, b"=======", two, b">>>>>>> theirs", b""]))
     with pytest.warns(UserWarning, match=r"lines 1, 3, 5 cannot be read"):
-        tape = Recording(FILE, records=True)
+        tape = Recording(path=FILE, records=True)
     assert texts_in(tape, ["a", "b"]) == ["to a", "to b"]
     tape.keep(request("c"), answer("to c"))
-    assert texts_in(Recording(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
+    assert texts_in(Recording(path=FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
     assert (
         Path("tape.jsonl.damaged").read_text(encoding="utf-8")
         == "<<<<<<< ours\n=======\n>>>>>>> theirs\n"
@@ -260,13 +260,13 @@ def test_another_file_is_not_taken_for_a_recording(text: str) -> None:
     FILE.write_text(text, encoding="utf-8")
     for records in (False, True):
         with pytest.raises(errors.ConfigurationError, match="line 1"):
-            Recording(FILE, records=records)
+            Recording(path=FILE, records=records)
     assert FILE.read_text(encoding="utf-8") == text
 
 
 def test_a_file_that_became_another_meanwhile_is_not_overwritten() -> None:
     """The answer is returned, and a warning says that it was not recorded."""
-    tape = Recording(FILE, records=True)
+    tape = Recording(path=FILE, records=True)
     tape.keep(request("a"), answer("to a"))
     FILE.write_text("# My notes\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="were not recorded"):
@@ -274,7 +274,7 @@ def test_a_file_that_became_another_meanwhile_is_not_overwritten() -> None:
     assert FILE.read_text(encoding="utf-8") == "# My notes\n"
     FILE.unlink()
     tape.keep(request("c"), answer("to c"))
-    assert texts_in(Recording(FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
+    assert texts_in(Recording(path=FILE), ["a", "b", "c"]) == ["to a", "to b", "to c"]
 
 
 @pytest.mark.parametrize("chunks", [3, [["x", "a"]], [[0, 5]], [[0]]])
@@ -282,7 +282,7 @@ def test_an_answer_that_cannot_be_played_is_a_miss(chunks: object) -> None:
     """With a warning, and not a raw exception."""
     told = {"key": digest_request(request("a")), "request": request("a")}
     FILE.write_text(json.dumps({**told, "answer": {"chunks": chunks}}) + "\n", encoding="utf-8")
-    tape = Recording(FILE, strict=True)
+    tape = Recording(path=FILE, strict=True)
     with (
         pytest.warns(UserWarning, match="cannot be read"),
         pytest.raises(errors.ReplayMissError),
@@ -293,7 +293,7 @@ def test_an_answer_that_cannot_be_played_is_a_miss(chunks: object) -> None:
 def test_a_file_with_ends_of_lines_of_windows() -> None:
     """As git may check it out."""
     FILE.write_bytes(b"\xef\xbb\xbf" + recorded("a", "b").replace(b"\n", b"\r\n"))
-    assert texts_in(Recording(FILE), ["a", "b"]) == ["to a", "to b"]
+    assert texts_in(Recording(path=FILE), ["a", "b"]) == ["to a", "to b"]
 
 
 def test_recorded_vectors_that_cannot_be_read_are_asked_for() -> None:
@@ -321,7 +321,7 @@ def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPat
         yield False
 
     monkeypatch.setattr(recordings, "locked", no_lock)
-    tapes = [Recording(FILE, records=True) for _ in range(2)]
+    tapes = [Recording(path=FILE, records=True) for _ in range(2)]
     prompts = [f"prompt {number}" for number in range(12)]
     for number, prompt in enumerate(prompts):
         tapes[number % 2].keep(request(prompt), answer("a"))
@@ -329,7 +329,7 @@ def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPat
     for tape in tapes:
         tape.tidy()
     assert FILE.read_text(encoding="utf-8").count("\n") == 12
-    assert texts_in(Recording(FILE), prompts) == ["a"] * 12
+    assert texts_in(Recording(path=FILE), prompts) == ["a"] * 12
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="there are no devices")
@@ -337,5 +337,5 @@ def test_a_device_is_not_replaced_by_a_recording() -> None:
     """Nor is a folder."""
     for path in ("/dev/null", "."):
         with pytest.raises(errors.ConfigurationError, match="Nothing can be recorded"):
-            Recording(Path(path), records=True)
+            Recording(path=Path(path), records=True)
     assert Path("/dev/null").is_char_device()

@@ -145,7 +145,7 @@ def test_a_damaged_file_is_said_to_be_one() -> None:
     text = FILE.read_text(encoding="utf-8")
     FILE.write_text(f"{text}<<<<<<< HEAD\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="line 5 cannot be read"):
-        tape = Recording(FILE)
+        tape = Recording(path=FILE)
     assert len(tape._entries) == 4
     assert FILE.read_text(encoding="utf-8").startswith(text)
 

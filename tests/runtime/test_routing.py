@@ -72,7 +72,9 @@ def error_of(made: type[errors.ProviderError] = errors.RateLimitError, **more: A
 @given(st.integers(0, 5), st.floats(0, 60), st.integers())
 def test_waits_are_bounded(retries: int, max_retry_delay_s: float, seed: int) -> None:
     """Each by the longest, all by the number, whatever is drawn."""
-    tried = RetryState(RetryPolicy(retries, max_retry_delay_s), random.Random(seed))
+    tried = RetryState(
+        RetryPolicy(retries=retries, max_delay_s=max_retry_delay_s), random.Random(seed)
+    )
     waits = []
     while (wait_s := tried.delay_s(error_of())) is not None:
         waits.append(wait_s)
@@ -86,7 +88,7 @@ def test_what_the_service_says_of_the_wait_is_obeyed() -> None:
     assert RetryState(RetryPolicy()).delay_s(error_of(retry_after=0)) == 0
     assert RetryState(RetryPolicy()).delay_s(error_of(retry_after=31)) is None
     now = [0.0]
-    tried = RetryState(RetryPolicy(9, 30, 50), clock=lambda: now[0])
+    tried = RetryState(RetryPolicy(retries=9, max_delay_s=30, timeout_s=50), clock=lambda: now[0])
     for began_s, expected in ((1, 20), (25, 20), (31, None)):
         now[0] = began_s
         assert tried.delay_s(error_of(retry_after=20)) == expected

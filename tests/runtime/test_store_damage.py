@@ -562,7 +562,7 @@ def test_an_answer_of_the_version_before_is_found_by_its_key_now(tmp_path: Path)
     from llm_magics.types import ChatMessage
 
     provider = session.provider("lab")
-    route = Route(provider, "m")
+    route = Route(provider=provider, model="m")
     kept = AnswerLookup(
         recording=None,
         cache=session.cache,

@@ -76,7 +76,13 @@ class DaskSeriesAccessor:
         )
         check_on_error(on_error)
         at_once = limit.most if limit is not None else None
-        options = EmbedOptions(batch_size, at_once, too_long, dimensions, prefix)
+        options = EmbedOptions(
+            batch_size=batch_size,
+            concurrency=at_once,
+            too_long=too_long,
+            dimensions=dimensions,
+            prefix=prefix,
+        )
         how = EmbeddingSpec(
             model=name, options=options, on_error=on_error, name=f"{self._series.name}_vector"
         )

@@ -41,7 +41,7 @@ def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Respons
     model = one_word("explain", rest, "a model") if rest else None
     prompt = build_prompt()
     show_prompt(shell, prompt)
-    return answer(shell, llm_cell_parser().parse(""), Prompt(prompt, model))
+    return answer(shell, llm_cell_parser().parse(""), Prompt(text=prompt, model=model))
 
 
 @command("templates")

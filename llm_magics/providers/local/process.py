@@ -33,7 +33,7 @@ _ERRORS_ONLY = 1
 _CHILD = Path(__file__).with_name("child.py")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """
     What an engine loads.

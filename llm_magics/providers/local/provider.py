@@ -225,7 +225,13 @@ class LocalProvider(BaseModelProvider):
         embeds = capability == "embeddings"
         context = 0 if embeds else self.config.context
         path = self._weights.path(model)
-        return EngineSpec(path, _file_stamp(path), embeds, context, self._threads(embeds=embeds))
+        return EngineSpec(
+            path=path,
+            stamp=_file_stamp(path),
+            embeddings=embeds,
+            context=context,
+            threads=self._threads(embeds=embeds),
+        )
 
     def _threads(self, *, embeds: bool) -> int:
         """As many as was said; vectors come in bursts, for which no core is spared."""

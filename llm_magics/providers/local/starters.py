@@ -26,7 +26,7 @@ from llm_magics.host import Progress
 from llm_magics.secrets import scrub
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Starter:
     """
     A model that can be had with pip alone.

@@ -80,6 +80,7 @@ class EmbeddingCall:
 
     def __init__(
         self,
+        *,
         session: Session,
         texts: Sequence[str],
         model: str | None = None,
@@ -110,7 +111,12 @@ class EmbeddingCall:
         limiter = self._session.limiter(route.provider)
         self._batch = Batch(self._tuner(route, limiter))
         self._waiting = lambda: waiting_text(route.provider.name, limiter)
-        self._sender = Sender(self._session, route, self._options.dimensions, self._batch)
+        self._sender = Sender(
+            session=self._session,
+            route=route,
+            dimensions=self._options.dimensions,
+            batch=self._batch,
+        )
         with log_call(self._session, "embedding", lambda: route, self.response):
             began = time.perf_counter()
             await self._find_cached(route)
@@ -339,7 +345,12 @@ class EmbeddingCall:
         if not meter.fastest or not self._sending_s:
             return None
         rows_per_s, cpu_share = self.sent / self._sending_s, self._cpu_s / self._sending_s
-        return Throughput(rows_per_s, meter.fastest, meter.at_once, cpu_share)
+        return Throughput(
+            rows_per_s=rows_per_s,
+            limit_rows_per_s=meter.fastest,
+            at_once=meter.at_once,
+            cpu_share=cpu_share,
+        )
 
     @property
     def requested_dimensions(self) -> int | None:

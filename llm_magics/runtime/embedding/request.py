@@ -36,6 +36,7 @@ class Sender:
 
     def __init__(
         self,
+        *,
         session: Session,
         route: Route,
         dimensions: int | None = None,

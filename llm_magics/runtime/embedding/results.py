@@ -106,7 +106,7 @@ def is_usable(rows: Floats) -> NDArray[np.bool_]:
 TooLong = Literal["truncate", "chunk-mean", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedOptions:
     """
     Attributes:
@@ -143,7 +143,7 @@ _ANSWERS, _SECONDS = 8, 0.25
 _BUSY = 0.85
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
     """
     Attributes:

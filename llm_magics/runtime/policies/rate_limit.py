@@ -173,6 +173,7 @@ class ConcurrencyTuner:
 
     def __init__(
         self,
+        *,
         start: int,
         maximum: int = MAX_CONCURRENCY,
         semaphore: AdaptiveSemaphore | None = None,
@@ -334,6 +335,7 @@ class RateLimiter:
 
     def __init__(
         self,
+        *,
         concurrency: int | None = None,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
@@ -362,12 +364,12 @@ class RateLimiter:
         if cluster_limit.get() is not None:  # the number counts for all of the cluster
             return self.fixed_tuner(start)
         if kind not in self._tuners:
-            self._tuners[kind] = ConcurrencyTuner(start, semaphore=self.semaphore)
+            self._tuners[kind] = ConcurrencyTuner(start=start, semaphore=self.semaphore)
         return self._tuners[kind]
 
     def fixed_tuner(self, concurrency: int) -> ConcurrencyTuner:
         """Return a tuner that stays at ``concurrency``."""
-        return ConcurrencyTuner(concurrency, concurrency, self.semaphore)
+        return ConcurrencyTuner(start=concurrency, maximum=concurrency, semaphore=self.semaphore)
 
     def on_pause(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` whenever a pause begins, until what is returned is called."""

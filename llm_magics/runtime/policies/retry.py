@@ -43,7 +43,7 @@ _REQUEST_ERRORS = (
 MAX_BATCH_FAILURES = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """
     How often and how long to retry.
@@ -223,7 +223,7 @@ class _State:
     is_tried: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CircuitBreakers:
     """
     One circuit breaker for each provider, so that a route skips one that keeps failing.

@@ -63,7 +63,7 @@ _FLAGS = {
 _OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """
     What a user asks.
@@ -111,7 +111,7 @@ def apply_template(prompt: Prompt, config: Config) -> Prompt:
     own = "" if prompt.variables is None else templates.render(prompt.text, prompt.variables)
     values = {"input": own or prompt.text}
     try:
-        PromptParameters(Prompt("", parameters=file.parameters), config).merge()
+        PromptParameters(Prompt(text="", parameters=file.parameters), config).merge()
     except LLMError as error:
         msg = f"The template {prompt.template}: {error}"
         raise TemplateError(msg, hint=error.hint) from None

@@ -37,7 +37,7 @@ _NAME = re.compile(r"\w[\w.-]*")
 _MAX_BYTES = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFile:
     """
     A prompt and what belongs to it.
@@ -131,9 +131,9 @@ def read(path: Path) -> PromptFile:
         msg = f"The head of {path} has no end."
         raise TemplateError(msg, hint="Close it with a line of --- before the prompt.")
     if head is None:
-        return PromptFile(text.strip("\n"))
+        return PromptFile(text=text.strip("\n"))
     fields = _check_head(path, _parse_head(path, head[1] or ""))
-    return PromptFile(head[2].strip("\n"), **fields)
+    return PromptFile(text=head[2].strip("\n"), **fields)
 
 
 def _refuse_links(path: Path) -> None:

@@ -68,7 +68,7 @@ def _is_playable(answer: Mapping[str, Any]) -> bool:
     return True
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Recording:
     """
     A file of answers.

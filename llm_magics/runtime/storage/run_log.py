@@ -41,7 +41,7 @@ WRITTEN = frozenset({ANSWER, THINKING, SUMMARY, TOOL})
 _SPEED_RUNS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One call and its measurements: a row of ``lm.runs()``."""
 

@@ -47,7 +47,7 @@ _SUM_BYTES = 800_000
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """
     One pair of files, with the sizes it had when it was listed.
@@ -83,7 +83,9 @@ def find_segment(keys: Path) -> Segment | None:
         written_ns = keys.with_suffix(".rows").stat().st_mtime_ns
     except OSError:
         return None
-    return Segment(keys, int(named[1]), size, written_ns, is_old)
+    return Segment(
+        keys=keys, dimensions=int(named[1]), size=size, written_ns=written_ns, is_old=is_old
+    )
 
 
 def read_entries(segment: Segment) -> NDArray[Any]:
