@@ -93,10 +93,13 @@ class ProviderPool:
         else:
             self._check_address_of_project(name, kind, settings)
             provider = self._create(name, settings)
-        variables = provider_variables(name, ["type", *kind.config_type.model_fields])
-        environment |= {each: os.environ.get(each) for each in variables.values()}
+        variables = provider_variables(name, ["type", *kind.config_type.model_fields]).values()
         return _Created(
-            provider=provider, state=state, changes=changes, environment=environment, files=files
+            provider=provider,
+            state=state,
+            changes=changes,
+            environment={each: os.environ.get(each) for each in (*own, *variables)},
+            files=files,
         )
 
     def takes_key(self, name: str) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from llm_magics.parameters import Tool
@@ -140,6 +141,13 @@ def compile_schema(schema: Mapping[str, Any], dialect: Dialect) -> CompiledSchem
     >>> compiled({"enum": ["a", "b"]}, OPENAI).schema["properties"]["answer"]
     {'enum': ['a', 'b'], 'type': 'string'}
     """
+    return _compile(json.dumps(dict(schema)), dialect)
+
+
+@lru_cache(maxsize=64)
+def _compile(text: str, dialect: Dialect) -> CompiledSchema | None:
+    """Compile the schema in ``text``: once, for all requests of a batch have the same."""
+    schema = json.loads(text)
     try:
         flat = flatten_schema(schema)
     except InexpressibleSchemaError:
