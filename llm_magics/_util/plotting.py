@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from llm_magics.errors import UsageError
+from llm_magics._util.validation import require_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 
@@ -119,18 +119,31 @@ def check_matplotlib() -> None:
     Raises:
         UsageError: matplotlib is not installed.
     """
-    if find_spec("matplotlib") is None:
-        msg = "matplotlib is not installed."
-        raise UsageError(msg, hint="pip install matplotlib")
+    require_package("matplotlib", "A figure", extra="plots")
 
 
 def empty_figure(width: float, height: float) -> Figure:
     """A figure that shows itself in a notebook and lets the page through."""
     check_matplotlib()
-
-    figure = InlineFigure(figsize=(width, height), layout="constrained")
+    figure = _inline_figure()(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     return figure
+
+
+@cache
+def _inline_figure() -> type[Figure]:
+    """Return the class of our figures, made on first use: matplotlib is optional."""
+    from matplotlib.figure import Figure
+
+    class InlineFigure(Figure):
+        """pyplot, which keeps figures until they are closed, has no part in it."""
+
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=110)
+            return file.getvalue()
+
+    return InlineFigure
 
 
 def legend(
@@ -153,12 +166,3 @@ def legend(
     )
     for text in drawn.get_texts():
         text.set_parse_math(False)
-
-
-class InlineFigure(Figure):
-    """pyplot, which keeps figures until they are closed, has no part in it."""
-
-    def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png", dpi=110)
-        return file.getvalue()

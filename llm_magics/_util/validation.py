@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from numbers import Real
 from typing import Any
 
@@ -105,3 +106,21 @@ def check_on_error(value: Any) -> None:
     if value not in ("null", "raise"):
         msg = f"on_error cannot be {value!r:.60}."
         raise UsageError(msg, hint='Give it "null" or "raise".')
+
+
+def require_package(module: str, what: str, *, extra: str, package: str | None = None) -> None:
+    """
+    Check that ``module`` is installed, which belongs to an optional dependency of ours.
+
+    Args:
+        module: its name in an ``import``.
+        what: what needs it, at the beginning of a sentence.
+        extra: the extra that installs it.
+        package: its name on the package index, where that differs.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if find_spec(module) is None:
+        msg = f"{what} needs {package or module}, which is not installed."
+        raise UsageError(msg, hint=f'Run: pip install "llm_magics[{extra}]"')

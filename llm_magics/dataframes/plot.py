@@ -12,7 +12,7 @@ import pandas as pd
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.embed import get_index, resolve_vectors
-from llm_magics.dataframes.projection import Method, cluster, keywords, project
+from llm_magics.dataframes.projection import Method, check_method, cluster, keywords, project
 from llm_magics.dataframes.rows import to_list
 from llm_magics.dataframes.vector_plot import VectorPlot
 from llm_magics.dataframes.vectors import normalize, resolve_column, resolve_model, source_column
@@ -146,8 +146,10 @@ def plot(  # noqa: PLR0913 (what a picture has)
         ``figure()`` is matplotlib's, ``save("plot.png")`` keeps it.
 
     Raises:
-        UsageError: there are fewer than two vectors, or arguments do not fit.
+        UsageError: there are fewer than two vectors, arguments do not fit, or scikit-learn is
+            not installed.
     """
+    check_method(method)
     frame, column = column, resolve_column(column)
     if text is None and frame is not column and hasattr(frame, "attrs"):
         text = find_texts(frame, column.name)

@@ -1,15 +1,15 @@
-"""Many dimensions as two: principal components, or UMAP where that is installed."""
+"""Vectors in two dimensions, clusters of vectors, and keywords of clusters, by scikit-learn."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from llm_magics._util.validation import require_package
 from llm_magics.dataframes.vectors import normalize
 from llm_magics.errors import UsageError, nearest
 
@@ -17,57 +17,51 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-    Array = NDArray[np.float32]
     Numbers = NDArray[np.int64]
 
 Method = Literal["pca", "umap"]
 
-# Oversampling and power iterations of the randomised decomposition: with these the first two
-# components are exact to three digits.
-_OVERSAMPLING, _POWER_ITERATIONS = 10, 8
 
-
-def project(vectors: Floats, method: Method) -> tuple[Floats, tuple[float, float] | None]:
+def check_method(method: Method) -> None:
     """
-    ``vectors`` (n, d) as points (n, 2), the same each time.
-
-    Returns:
-        The points; and, of principal components, the share of the variance that each has.
+    Check that `project` can use ``method``, before any text is embedded.
 
     Raises:
-        UsageError: there is no such method, or it is not installed.
+        UsageError: there is no such method, or what it needs is not installed.
     """
     if method not in get_args(Method):
         msg = f"method cannot be {method!r}."
         raise UsageError(msg, hint=nearest(str(method), get_args(Method)))
+    require_package("sklearn", "A picture of vectors", extra="plots", package="scikit-learn")
+    if method == "umap" and find_spec("umap") is None:
+        msg = "UMAP is not installed."
+        raise UsageError(msg, hint='pip install umap-learn, or leave method="umap" out.')
+
+
+def project(vectors: Floats, method: Method) -> tuple[Floats, tuple[float, float] | None]:
+    """
+    Return ``vectors`` (n, d) as points (n, 2), the same each time.
+
+    With principal components comes the share of the variance that each of the two has.
+    """
     return principal_components(vectors) if method == "pca" else (_umap(vectors), None)
 
 
 def principal_components(vectors: Floats) -> tuple[Floats, tuple[float, float]]:
-    """
-    The two principal components of ``vectors``, by randomised subspace iteration.
+    """Return the two principal components of ``vectors``, and their shares of the variance."""
+    from sklearn.decomposition import PCA
+    from sklearn.utils.extmath import svd_flip
 
-    Source: Halko, Martinsson & Tropp, "Finding structure with randomness", 2011, algorithm 4.4.
-    """
-    centred = vectors - vectors.mean(axis=0)
-    wide = min(2 + _OVERSAMPLING, *centred.shape)
-    basis = np.random.default_rng(0).standard_normal((centred.shape[1], wide)).astype(np.float32)
-    for _ in range(_POWER_ITERATIONS):
-        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
-    _, sizes, turned = np.linalg.svd(centred @ basis, full_matrices=False)
-    directions = _with_fixed_signs((basis @ turned.T).T[:2])
-    points = np.zeros((len(vectors), 2), np.float32)  # of one dimension the second is nothing
-    points[:, : len(directions)] = centred @ directions.T
-    total_variance = float((centred.astype(np.float64) ** 2).sum()) or 1.0
-    shares = [float(size) ** 2 / total_variance for size in sizes[:2]]
-    return points, (shares[0], shares[1] if len(shares) > 1 else 0.0)
-
-
-def _with_fixed_signs(directions: Any) -> Any:
-    """Each the way that its largest number is positive: the other way is as right."""
-    largest = np.abs(directions).argmax(axis=1)
-    signs = np.sign(directions[np.arange(len(directions)), largest])
-    return directions * np.where(signs == 0, 1, signs)[:, None]
+    count = min(2, *vectors.shape)
+    # With eight power iterations the components are exact to three digits.
+    pca = PCA(count, svd_solver="randomized", iterated_power=8, random_state=0)
+    points = np.zeros((len(vectors), 2), np.float32)  # a single dimension has no second component
+    with np.errstate(over="ignore", invalid="ignore"):  # equal vectors have no variance to share
+        scores = pca.fit_transform(vectors)
+    # In each direction the largest number is positive; which sign PCA takes depends on its version.
+    points[:, :count], _ = svd_flip(scores, pca.components_, u_based_decision=False)
+    shares = [*np.nan_to_num(pca.explained_variance_ratio_).tolist(), 0.0]
+    return points, (shares[0], shares[1])
 
 
 def _umap(vectors: Floats) -> Floats:
@@ -76,9 +70,6 @@ def _umap(vectors: Floats) -> Floats:
 
     Source: McInnes, Healy & Melville, "UMAP", 2018, https://arxiv.org/abs/1802.03426.
     """
-    if find_spec("umap") is None:
-        msg = "UMAP is not installed."
-        raise UsageError(msg, hint='pip install umap-learn, or leave method="umap" out.')
     import umap
 
     near = min(15, len(vectors) - 1)
@@ -95,95 +86,71 @@ def _umap(vectors: Floats) -> Floats:
     return points
 
 
-_RESTARTS, _MAX_ITERATIONS = 10, 50
+_RESTARTS, _MAX_ITERATIONS = 4, 50
 
-# Centres are found among so many vectors; all are put to them afterwards.
+# Centres are found among so many vectors; every vector is assigned to one of them afterwards.
 _SAMPLE = 20_000
 
 
-def cluster(vectors: Array, k: int) -> tuple[Numbers, Array]:
-    """
-    A number for each of ``vectors`` (n, d), the largest group first, and the centres (k, d).
+def cluster(vectors: Floats, k: int) -> tuple[Numbers, Floats]:
+    """Return the cluster of each of ``vectors`` (n, d), the largest first, and the centres (k, d)."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    Centres begin far from each other ("k-means++"); of several tries the tightest counts.
-    Source: Arthur & Vassilvitskii, "k-means++: the advantages of careful seeding", 2007.
-    """
     rows = normalize(vectors)
     draw = np.random.default_rng(0)
     sample = rows if len(rows) <= _SAMPLE else rows[draw.choice(len(rows), _SAMPLE, replace=False)]
-    tries = (_refine_centres(sample, _seed_centres(sample, k, draw)) for _ in range(_RESTARTS))
-    centres = max(tries, key=lambda each: float((sample @ each.T).max(axis=1).sum()))
-    numbers = (rows @ centres.T).argmax(axis=1)
-    order = np.argsort(-np.bincount(numbers, minlength=len(centres)), kind="stable")
-    return np.argsort(order)[numbers], centres[order]
+    kmeans = KMeans(k, n_init=_RESTARTS, max_iter=_MAX_ITERATIONS, random_state=0)
+    with warnings.catch_warnings():  # of fewer distinct vectors than k some clusters are empty
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kmeans.fit(sample)
+    numbers = kmeans.predict(rows)
+    order = np.argsort(-np.bincount(numbers, minlength=k), kind="stable")
+    return np.argsort(order)[numbers], kmeans.cluster_centers_[order]
 
 
-def _seed_centres(rows: Array, k: int, draw: np.random.Generator) -> Array:
-    centres = [rows[draw.integers(len(rows))]]
-    far = 1 - rows @ centres[0]
-    for _ in range(k - 1):
-        chances = np.clip(far, 0, None).astype(np.float64) ** 2
-        total = chances.sum()
-        row = draw.choice(len(rows), p=chances / total) if total else draw.integers(len(rows))
-        centres.append(rows[row])
-        far = np.minimum(far, 1 - rows @ centres[-1])
-    return np.stack(centres)
-
-
-def _refine_centres(rows: Array, centres: Array) -> Array:
-    """Each centre to the middle of its rows, until none changes."""
-    numbers = np.full(len(rows), -1)
-    for _ in range(_MAX_ITERATIONS):
-        now = (rows @ centres.T).argmax(axis=1)
-        if (now == numbers).all():
-            break
-        numbers = now
-        sums = np.zeros_like(centres)
-        np.add.at(sums, numbers, rows)
-        moved = normalize(sums)
-        centres = np.where(np.isnan(moved), centres, moved)  # nobody's centre stays where it is
-    return centres
-
-
-_WORD = re.compile(r"[^\W\d_]{3,}")
+# A run of three letters or more; numbers name nothing.
+_WORD = r"[^\W\d_]{3,}"
 _WORDS_PER_NAME = 3
 
-# Words of English that stand in any text and name no group. They are passed over in other languages
-# too, where a few of them mean something; for the rest rarity decides.
-_STOP_WORDS = frozenset(
-    """
-    about above after again all also although always and another any are aren because been before
-    being below between both but can cannot could couldn did didn does doesn doing don done down
-    during each either else ever every few for from further get gets getting give given goes going
-    gone got had hadn has hasn have haven having her here hers him his how however into isn its
-    just keep let like made make makes many may maybe might more most much must neither never nor
-    not now off often once one only other others our ours out over own quite rather really said
-    same say says seem seems shall she should shouldn since some still such than that the their
-    theirs them then there these they thing things this those though through thus too under until
-    upon use used using very want wanted was wasn way well went were weren what when where whether
-    which while who whom whose why will with within without won would wouldn yet you your yours
-    """.split()  # noqa: SIM905 (a list of them would be pages long)
+# scikit-learn's list of English words to pass over has a few that name things, and lacks what
+# remains of contractions.
+_NAMING_WORDS = frozenset(["bill", "cry", "detail", "fire", "front", "interest", "mill", "system"])
+_CONTRACTIONS = frozenset(
+    ["aren", "didn", "doesn", "don", "hadn", "hasn", "haven", "isn", "wasn", "weren", "won"]
 )
 
 
-def keywords(texts: Sequence[str], numbers: NDArray[np.int64], count: int) -> list[str]:
+def keywords(texts: Sequence[str], numbers: Numbers, count: int) -> list[str]:
     """
-    For each of ``count`` groups the words that tell it from the others; "group 1" where none do.
+    Return for each of ``count`` clusters the words that tell it from the others, or "group 1".
 
-    A word counts by the share of the group's texts that have it, times the logarithm of its
-    rarity among all texts ("tf-idf", Spärck Jones, 1972). English words such as "with" are passed over.
+    A word counts by the share of the cluster's texts that have it, times the logarithm of its
+    rarity among all texts (class-based tf-idf). English words such as "with" are passed over.
     """
-    words = [set(_WORD.findall(text.lower())) - _STOP_WORDS for text in texts]
-    everywhere = Counter(word for each in words for word in each)
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
+
+    stop_words = ENGLISH_STOP_WORDS - _NAMING_WORDS | _CONTRACTIONS
+    vectorizer = CountVectorizer(binary=True, token_pattern=_WORD, stop_words=sorted(stop_words))
+    try:
+        has_word = vectorizer.fit_transform(texts)
+    except ValueError:  # none of the texts has a word
+        return [f"group {number + 1}" for number in range(count)]
+    words = vectorizer.get_feature_names_out()
+    everywhere = _column_sums(has_word)
     names = []
-    for group in range(count):
-        mine = [words[row] for row in np.flatnonzero(numbers == group).tolist()]
-        within = Counter(word for each in mine for word in each)
-        scores = {
-            word: often / len(mine) * np.log(len(words) / everywhere[word])
-            for word, often in within.items()
-            if often / len(mine) > (everywhere[word] - often) / max(1, len(words) - len(mine))
-        }
-        best = sorted(scores, key=lambda word: (-round(scores[word], 9), word))
-        names.append(", ".join(best[:_WORDS_PER_NAME]) or f"group {group + 1}")
+    for number in range(count):
+        is_mine = numbers == number
+        size = int(is_mine.sum())
+        within = _column_sums(has_word[is_mine])
+        share = within / max(1, size)
+        is_telling = share > (everywhere - within) / max(1, len(texts) - size)
+        scores = np.where(is_telling, share * np.log(len(texts) / everywhere), -1.0).round(9)
+        best = np.argsort(-scores, kind="stable")[:_WORDS_PER_NAME]  # words are in order already
+        chosen = words[best[is_telling[best]]].tolist()
+        names.append(", ".join(chosen) or f"group {number + 1}")
     return names
+
+
+def _column_sums(matrix: Any) -> Any:
+    return np.asarray(matrix.sum(axis=0), np.float64).ravel()

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics._util.validation import check_integer
+from llm_magics._util.validation import check_integer, require_package
 from llm_magics.dataframes import vectors as search
 from llm_magics.dataframes.embed import embed, get_index, resolve_vectors
 from llm_magics.dataframes.rows import is_text
@@ -167,7 +166,7 @@ def index(column: Any, *, model: str | None = None) -> VectorIndex:
     Raises:
         UsageError: usearch is not installed.
     """
-    _require_usearch()
+    require_package("usearch", "An index", extra="index")
     from usearch.index import Index
 
     column = resolve_column(column)
@@ -218,7 +217,7 @@ class VectorIndex:
         Raises:
             UsageError: there is none, or usearch is not installed.
         """
-        _require_usearch()
+        require_package("usearch", "An index", extra="index")
         from usearch.index import Index
 
         if not Path(path).is_file() or not _row_count_file(path).is_file():
@@ -235,9 +234,3 @@ class VectorIndex:
 
 def _row_count_file(path: str | Path) -> Path:
     return Path(f"{path}.rows")
-
-
-def _require_usearch() -> None:
-    if find_spec("usearch") is None:
-        msg = "An index needs usearch, which is not installed."
-        raise UsageError(msg, hint="pip install usearch; without it search is exact.")

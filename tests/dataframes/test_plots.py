@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,6 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics._util import plotting
 from llm_magics.dataframes import plot, projection
-from llm_magics.dataframes import projection as clusters
-from llm_magics.dataframes import projection as keywords
 from llm_magics.providers.echo import EchoProvider
 
 ECHO = {"model": "echo/echo"}
@@ -65,13 +65,21 @@ def test_few_vectors_and_few_dimensions(shape: tuple[int, int]) -> None:
 def test_groups_are_found() -> None:
     """The same each time, the largest first; a group may be empty-handed and harms nobody."""
     vectors = np.concatenate([blobs(), blobs()[:10]])
-    numbers, centres = clusters.cluster(vectors, 3)
+    numbers, centres = projection.cluster(vectors, 3)
     assert np.bincount(numbers).tolist() == [30, 20, 20]
     assert len(set(numbers[:20])) == len(set(numbers[20:40])) == 1
-    np.testing.assert_array_equal(clusters.cluster(vectors, 3)[0], numbers)
+    np.testing.assert_array_equal(projection.cluster(vectors, 3)[0], numbers)
     assert centres.shape == (3, 40)
+
+
+def test_fewer_distinct_vectors_than_clusters() -> None:
+    """Leave clusters empty, without a warning."""
     same = np.ones((4, 3), np.float32)
-    assert clusters.cluster(same, 3)[0].tolist() == [0, 0, 0, 0]
+    numbers, centres = projection.cluster(same, 3)
+    assert numbers.tolist() == [0, 0, 0, 0]
+    assert centres.shape == (3, 3)
+    names = projection.keywords(["red apple"] * 4, numbers, 3)
+    assert names == ["apple, red", "group 2", "group 3"]
 
 
 def test_a_frame_is_drawn(frame: pd.DataFrame) -> None:
@@ -138,11 +146,15 @@ def test_groups_are_called_by_words_of_their_own() -> None:
     """Those that others have not; where no word tells, by a number."""
     texts = ["the cat sat", "the cat ran", "the bank paid", "the bank failed", "..."]
     numbers = np.array([0, 0, 1, 1, 2])
-    names = keywords.keywords(texts, numbers, 3)
+    names = projection.keywords(texts, numbers, 3)
     assert [name.split(",")[0] for name in names] == ["cat", "bank", "group 3"]
     assert "the" not in "".join(names)
     texts = ["not with that cat", "very much that bank"]
-    assert keywords.keywords(texts, np.array([0, 1]), 2) == ["cat", "bank"]
+    assert projection.keywords(texts, np.array([0, 1]), 2) == ["cat", "bank"]
+    texts = ["the system didn't start", "a fire won't wait"]
+    names = projection.keywords(texts, np.array([0, 1]), 2)
+    assert names == ["start, system", "fire, wait"]
+    assert projection.keywords(["...", "12"], np.array([0, 1]), 2) == ["group 1", "group 2"]
 
 
 @pytest.mark.parametrize(
@@ -232,3 +244,30 @@ def test_umap_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(errors.UsageError, match="not installed") as caught:
         lm.plot(blobs(), method="umap")
     assert "umap-learn" in str(caught.value.hint)
+
+
+def test_without_scikit_learn_nothing_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error, which has the line that installs it, comes before any text is sent."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(errors.UsageError, match="needs scikit-learn") as caught:
+        lm.plot(["one", "two"], model="echo/there-is-no-such-model")
+    assert 'pip install "llm_magics[plots]"' in str(caught.value.hint)
+
+
+def test_without_matplotlib_the_page_is_drawn_all_the_same() -> None:
+    """The figure alone needs it."""
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+import llm_magics as lm
+shown = lm.plot([[1.0, 2.0], [2.0, 1.0], [0.0, 1.0]])
+assert shown._repr_mimebundle_()["text/html"].count("<i") == 3
+try:
+    shown.figure()
+except lm.errors.UsageError as error:
+    print(error.hint)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert "llm_magics[plots]" in done.stdout, done.stderr

@@ -20,7 +20,7 @@ import llm_magics as lm
 assert lm.ask("Say hello.", model="local/smollm2-135m", max_tokens=3).usage.output_tokens == 3
 assert lm.embed(["a"], model="local/minilm-l6-v2").shape == (1, 384)
 """,
-    "lab": "import jupyterlab",
+    "lab": "import jupyterlab, matplotlib, scipy, sklearn, pyarrow, dask.dataframe",
     "hf": """
 from llm_magics.providers import create_provider
 import asyncio
@@ -33,7 +33,7 @@ from llm_magics.types import Usage
 assert listed_cost_usd(PriceSource("openai"), "gpt-4o-mini", Usage(1000, 1000)) > 0
 """,
     "plots": VECTORS
-    + 'df.llm.embed("text", model="echo/echo").llm.plot().figure().savefig("x.png")',
+    + 'df.llm.embed("text", model="echo/echo").llm.plot(clusters=2).figure().savefig("x.png")',
     "bench": """
 import llm_magics as lm
 said = [f"word {n}" for n in range(12)]
@@ -56,7 +56,7 @@ warnings.simplefilter("ignore")
 assert lm.ask("{'a': 1,}", model="echo/echo").json(repair=True) == {"a": 1}
 """,
     "docs": "import myst_nb, pydata_sphinx_theme, sphinx",
-    "notebooks": "import jupyterlab, matplotlib, scipy, dask.dataframe, xllamacpp, llm_magics",
+    "notebooks": "import jupyterlab, matplotlib, scipy, sklearn, dask.dataframe, nbval, xllamacpp",
 }
 
 
