@@ -201,7 +201,9 @@ def test_a_notebook_is_committed_executed_and_clean(path: Path) -> None:
 def test_binder_builds_what_the_notebook_needs() -> None:
     """The package with the embedded engine, and weights fetched by a script that stops at errors."""
     folder = ROOT / "binder"
-    assert (folder / "requirements.txt").read_text("utf-8").strip() == "-e .[local,plots,bench,dask]"
+    assert (folder / "requirements.txt").read_text(
+        "utf-8"
+    ).strip() == "-e .[local,plots,bench,dask]"
     assert (folder / "runtime.txt").read_text("utf-8").startswith("python-3.1")
     script = folder / "postBuild"
     assert script.stat().st_mode & 0o111
