@@ -1,5 +1,5 @@
 """
-The pages of ``docs/reference``, made from the code.
+The pages of ``docs/reference``, made from the code, and the drawing of the architecture.
 
     python -m tests.support.reference_pages
 
@@ -38,9 +38,10 @@ from llm_magics.providers.remote import RemoteConfig
 from llm_magics.settings.schema import Settings
 from tests.support import column_meanings
 from tests.support.docstrings import attributes, markdown, one_line, table, text_of
+from tests.support.drawing import architecture
 from tests.support.reference_python import python
 
-FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+DOCS = Path(__file__).parents[2] / "docs"
 _SURFACE = Path(__file__).parents[1] / "data" / "public_surface.json"
 
 # The modules of the subcommands, in the order of the page.
@@ -348,14 +349,15 @@ def _page(parts: list[str]) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "magics.md": magics,
-    "settings.md": settings,
-    "columns.md": columns,
-    "errors.md": error_classes,
-    "python.md": lambda: _page(python()),
+    "reference/magics.md": magics,
+    "reference/settings.md": settings,
+    "reference/columns.md": columns,
+    "reference/errors.md": error_classes,
+    "reference/python.md": lambda: _page(python()),
+    "explanation/architecture.svg": architecture,
 }
 
 
 if __name__ == "__main__":
     for name, make in PAGES.items():
-        (FOLDER / name).write_text(make(), "utf-8")
+        (DOCS / name).write_text(make(), "utf-8")
