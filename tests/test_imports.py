@@ -18,7 +18,17 @@ from llm_magics import providers
 
 PACKAGE = Path(llm_magics.__file__).parent
 ROOT = Path(__file__).parents[1]
-HEAVY = {"pandas", "numpy", "ipywidgets", "httpx", "jinja2", "pydantic", "markdown_it", "yaml"}
+HEAVY = {
+    "pandas",
+    "numpy",
+    "ipywidgets",
+    "httpx",
+    "jinja2",
+    "pydantic",
+    "pydantic_core",
+    "markdown_it",
+    "yaml",
+}
 
 # From the top to the foundations: a module imports only from rows below its own, or from the
 # same entry. The longest entry that a module's name begins with is the one that counts.

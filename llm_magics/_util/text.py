@@ -1,5 +1,5 @@
 """
-Text that can be sent, stored and displayed, JSON that is bounded, batches, amounts of money.
+Text that can be sent, stored and displayed, batches, amounts of money.
 
 Untrusted text is escaped for terminals, and for questions in which all of it must be visible.
 
@@ -10,13 +10,10 @@ more.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
-
-from pydantic_core import from_json
+from typing import NamedTuple
 
 
 def replace_lone_surrogates(text: str) -> str:
@@ -77,67 +74,6 @@ def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Itera
         size += length
     if batch:
         yield batch
-
-
-# Deeper values would exhaust the stack of whatever walks through them later. pydantic's limit is
-# the same.
-_MAX_DEPTH = 200
-
-
-def read_json(data: bytes | str, *, replace_surrogates: bool = True) -> Any:
-    """
-    Return the value in ``data``, in a third of the time that `json.loads` takes.
-
-    Args:
-        data: the JSON text.
-        replace_surrogates: replace lone surrogates. Without it they stay: the halves of a character
-            may come in two pieces of a stream.
-
-    Raises:
-        ValueError: it is not JSON, or it is nested too deeply.
-    """
-    try:
-        return from_json(data)
-    except ValueError as error:
-        if "recursion limit" in str(error):
-            raise
-    # Lone surrogates and a byte order mark are read by this one only.
-    try:
-        value = json.loads(data)
-    except RecursionError:
-        msg = "it is nested too deeply"
-        raise ValueError(msg) from None
-    _check_depth(value)
-    return _replace_surrogates_in(value) if replace_surrogates else value
-
-
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    msg = "it is nested too deeply"
-    raise ValueError(msg)
-
-
-def _replace_surrogates_in(value: Any) -> Any:
-    if isinstance(value, str):
-        return replace_lone_surrogates(value)
-    if isinstance(value, dict):
-        return {
-            replace_lone_surrogates(name): _replace_surrogates_in(each)
-            for name, each in value.items()
-        }
-    if isinstance(value, list):
-        return [_replace_surrogates_in(each) for each in value]
-    return value
 
 
 def format_usd(usd: float | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from llm_magics._util.text import read_json
+from llm_magics._util.json_text import read_json
 from llm_magics.errors import ProviderError
 from llm_magics.http.timing import RequestTiming
 

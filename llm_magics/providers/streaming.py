@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
-from llm_magics._util.text import read_json
+from llm_magics._util.json_text import read_json
 from llm_magics.errors import (
     ConfigurationError,
     ConnectionError,

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.text import count_or_none, read_json, replace_lone_surrogates
+from llm_magics._util.json_text import read_json
+from llm_magics._util.text import count_or_none, replace_lone_surrogates
 from llm_magics.types import StreamChunk
 from llm_magics.wire.schema_dialects import WRAPPER
 from llm_magics.wire.sse import EventDecoder, ServerEvent

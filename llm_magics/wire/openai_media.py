@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from llm_magics._util.text import read_json
+from llm_magics._util.json_text import read_json
 from llm_magics.attachments import Sound, Transcript
 from llm_magics.errors import ConfigurationError, ProviderError, nearest
 

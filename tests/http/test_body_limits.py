@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
-from llm_magics._util.text import read_json
+from llm_magics._util.json_text import read_json
 from llm_magics.http import BodyLimits, Transport, client
 from llm_magics.http.responses import _measure_lines
 from llm_magics.providers import create_provider

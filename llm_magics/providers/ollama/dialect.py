@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from llm_magics._util.text import read_json
+from llm_magics._util.json_text import read_json
 from llm_magics.errors import (
     AuthenticationError,
     ContextLengthError,

@@ -1,0 +1,74 @@
+"""
+JSON from elsewhere: read fast, of bounded depth, without lone surrogates.
+
+Not in `_util.text`, which is loaded with the extension: the parser is pydantic's, which is not.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic_core import from_json
+
+from llm_magics._util.text import replace_lone_surrogates
+
+# Deeper values would exhaust the stack of whatever walks through them later. pydantic's limit is
+# the same.
+_MAX_DEPTH = 200
+
+
+def read_json(data: bytes | str, *, replace_surrogates: bool = True) -> Any:
+    """
+    Return the value in ``data``, in a third of the time that `json.loads` takes.
+
+    Args:
+        data: the JSON text.
+        replace_surrogates: replace lone surrogates. Without it they stay: the halves of a character
+            may come in two pieces of a stream.
+
+    Raises:
+        ValueError: it is not JSON, or it is nested too deeply.
+    """
+    try:
+        return from_json(data)
+    except ValueError as error:
+        if "recursion limit" in str(error):
+            raise
+    # Lone surrogates and a byte order mark are read by this one only.
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        msg = "it is nested too deeply"
+        raise ValueError(msg) from None
+    _check_depth(value)
+    return _replace_surrogates_in(value) if replace_surrogates else value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    msg = "it is nested too deeply"
+    raise ValueError(msg)
+
+
+def _replace_surrogates_in(value: Any) -> Any:
+    if isinstance(value, str):
+        return replace_lone_surrogates(value)
+    if isinstance(value, dict):
+        return {
+            replace_lone_surrogates(name): _replace_surrogates_in(each)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_replace_surrogates_in(each) for each in value]
+    return value
