@@ -224,17 +224,24 @@ class OpenAIProvider(OpenAICompatibleProvider):
             msg = f"The service sent an address that is not safe: {url[:80]}"
             raise ProviderError(msg, provider=self.name)
         address, _, query = url.partition("#")[0].partition("?")
+        host, slash, path = address.removeprefix("https://").partition("/")
         elsewhere = Transport(
-            address, timeouts=self.config.timeouts, query=query, limits=self.config.limits
+            f"https://{host}",
+            timeouts=self.config.timeouts,
+            query=query,
+            limits=self.config.limits,
         )
         try:
-            reply = await elsewhere.send("GET", "")
+            reply = await elsewhere.send("GET", f"{slash}{path}")
         except ConnectionError as error:
             raise self._not_fetched(url, str(error)) from error
         finally:
             await elsewhere.close()
         if not reply.ok:
             raise self._not_fetched(url, f"status {reply.status}")
+        kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind.startswith("text/") or kind in ("application/json", "application/xml"):
+            raise self._not_fetched(url, f"{kind} is no image")
         return reply.body
 
     def _not_fetched(self, url: str, why: str) -> ProviderError:

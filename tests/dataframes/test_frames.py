@@ -149,3 +149,12 @@ def test_asking_whether_pandas_is_there_does_not_disarm_the_accessor() -> None:
         "assert pd.DataFrame().llm\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("text", "text_vector"), (None, "vector"), (7, "7_vector")])  # fmt: skip
+def test_a_column_of_vectors_is_named_after_its_texts(name: object, expected: str) -> None:
+    """``series.llm.embed()``, with the index of the texts."""
+    texts = pd.Series(["a", "b"], index=[3, 5], name=name)
+    vectors = texts.llm.embed(**ECHO)
+    assert vectors.name == expected
+    assert vectors.index.tolist() == [3, 5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,8 +67,10 @@ class Server:
 
 
 @contextmanager
-def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
-    """Serve ``answer`` on a loopback port while the block runs."""
+def serving(
+    answer: Callable[[Asked], Says] | Says, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    """Serve ``answer`` on a loopback port while the block runs; with ``tls`` over https."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -93,11 +96,11 @@ def serving(answer: Callable[[Asked], Says] | Says) -> Iterator[Server]:
             writer.close()
 
     async def start() -> asyncio.Server:
-        return await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1000)
+        return await asyncio.start_server(handle, "127.0.0.1", 0, backlog=1000, ssl=tls)
 
     listening = asyncio.run_coroutine_threadsafe(start(), loop).result()
     host, port = listening.sockets[0].getsockname()[:2]
-    server.url = f"http://{host}:{port}"
+    server.url = f"http://{host}:{port}" if tls is None else f"https://localhost:{port}"
     try:
         yield server
     finally:

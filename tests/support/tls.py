@@ -1,0 +1,32 @@
+"""A certificate authority of the test's own, made by openssl, and a server that it vouches for."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+
+
+def create_authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """
+    Create an authority, and a server's certificate for ``localhost`` and ``127.0.0.1``.
+
+    Returns:
+        The authority's certificate, for ``SSL_CERT_FILE``, and the server's context.
+    """
+    authority, authority_key = folder / "authority.pem", folder / "authority.key"
+    request, key, signed = folder / "server.csr", folder / "server.key", folder / "server.pem"
+    names = folder / "names"
+    names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n", "utf-8")
+    new = ["-newkey", "rsa:2048", "-nodes"]
+    for command in (
+        ["req", "-x509", *new, "-days", "2", "-subj", "/CN=Authority of a test",
+         "-keyout", authority_key, "-out", authority],
+        ["req", *new, "-subj", "/CN=localhost", "-keyout", key, "-out", request],
+        ["x509", "-req", "-days", "2", "-in", request, "-CA", authority, "-CAkey", authority_key,
+         "-CAcreateserial", "-extfile", names, "-out", signed],
+    ):  # fmt: skip
+        subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed, key)
+    return authority, context
