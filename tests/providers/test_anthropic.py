@@ -17,7 +17,7 @@ from llm_magics.attachments import Image
 from llm_magics.parameters import Tool
 from llm_magics.providers.anthropic import AnthropicConfig, AnthropicProvider
 from llm_magics.types import ToolCall, Usage
-from llm_magics.wire.anthropic_messages import build_messages_request
+from llm_magics.wire.anthropic_messages import ChunkDecoder, build_messages_request
 from tests.support.fake_anthropic import CHAT, MODELS, FakeAnthropic, event, signature, wrong_turns
 from tests.support.recorded import events, needs_recordings, records
 from tests.support.serving import Says, serving
@@ -359,3 +359,36 @@ def test_every_conversation_has_a_form_that_is_taken(talk: list[tuple[Any, str]]
     kept = "".join(text for role, text in talk if role != "system" and text.strip())
     sent = "".join(b["text"] for turn in body["messages"] for b in turn["content"])
     assert sent.removeprefix("(blank)") == f"{kept}x"
+
+
+def test_results_stand_first_in_their_turn() -> None:
+    """Also where the user wrote something before they were there."""
+    call = ToolCall("c1", "weather", "{}")
+    body = build_messages_request(
+        [
+            ChatMessage("user", "look"),
+            ChatMessage("assistant", "", tool_calls=(call,)),
+            ChatMessage("user", "by the way"),
+            ChatMessage("tool", "sunny", tool_call_id="c1"),
+        ],
+        "m",
+        ModelParameters(),
+    )
+    assert [block["type"] for block in body["messages"][-1]["content"]] == ["tool_result", "text"]
+
+
+def test_a_signature_in_pieces_goes_back_whole() -> None:
+    """Of thinking that is streamed, and of the thinking itself."""
+    delta = "content_block_delta"
+    events = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+        {"type": delta, "index": 0, "delta": {"type": "thinking_delta", "thinking": "h"}},
+        {"type": delta, "index": 0, "delta": {"type": "thinking_delta", "thinking": "m"}},
+        {"type": delta, "index": 0, "delta": {"type": "signature_delta", "signature": "ab"}},
+        {"type": delta, "index": 0, "delta": {"type": "signature_delta", "signature": "cd"}},
+        {"type": "content_block_stop", "index": 0},
+    ]  # fmt: skip
+    decoder = ChunkDecoder()
+    data = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
+    blocks = [block for chunk in decoder.feed(data, 0.0) for block in chunk.reasoning_blocks]
+    assert [dict(block) for block in blocks] == [{"type": "thinking", "thinking": "hm", "signature": "abcd"}]  # fmt: skip

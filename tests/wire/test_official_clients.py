@@ -531,7 +531,7 @@ ROUNDS = [
     ChatMessage("assistant", "hello"),
     ChatMessage("user", "look", images=(PICTURE,)),
     ChatMessage("assistant", "I ask", tool_calls=(CALL, NO_WORDS)),
-    ChatMessage("tool", "sunny", tool_call_id="c1"),
+    ChatMessage("tool", "sunny", tool_call_id="c1", images=(PICTURE,)),
     ChatMessage("tool", "noon", tool_call_id="c/2", images=(PICTURE,)),
     ChatMessage("user", "so?"),
 ]
@@ -565,7 +565,7 @@ def test_openai_chat_rounds(fake_openai: Server, choice: str) -> None:
         {"role": "assistant", "content": "I ask", "tool_calls": openai_calls()},
         {"role": "tool", "content": "sunny", "tool_call_id": "c1"},
         {"role": "tool", "content": "noon", "tool_call_id": "c/2"},
-        {"role": "user", "content": [picture]},  # a result of a tool has no pictures
+        {"role": "user", "content": [picture, picture]},  # a result of a tool has no pictures
         {"role": "user", "content": "so?"},
     ]
     with theirs(fake_openai) as client:
@@ -644,7 +644,7 @@ def test_openai_responses_rounds(choice: str) -> None:
         {"role": "assistant", "content": [{"type": "output_text", "text": "I ask"}]},
         {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": CALL.arguments_text},
         {"type": "function_call", "call_id": "c/2", "name": "now", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
+        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "sunny"}, image]},
         {"type": "function_call_output", "call_id": "c/2", "output": [{"type": "input_text", "text": "noon"}, image]},
         {"role": "user", "content": [{"type": "input_text", "text": "so?"}]},
     ]  # fmt: skip
@@ -699,7 +699,11 @@ def test_anthropic_rounds(choice: str) -> None:
         {
             "role": "user",
             "content": [
-                {"type": "tool_result", "tool_use_id": "c1", "content": "sunny"},
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "c1",
+                    "content": [{"type": "text", "text": "sunny"}, image],
+                },
                 {
                     "type": "tool_result",
                     "tool_use_id": "c_2",
@@ -781,7 +785,7 @@ def test_ollama_rounds() -> None:
         {"role": "assistant", "content": "hello"},
         {"role": "user", "content": "look", "images": [PICTURE.base64]},
         {"role": "assistant", "content": "I ask", "tool_calls": calls},
-        {"role": "tool", "content": "sunny", "tool_name": "weather"},
+        {"role": "tool", "content": "sunny", "tool_name": "weather", "images": [PICTURE.base64]},
         {"role": "tool", "content": "noon", "tool_name": "now", "images": [PICTURE.base64]},
         {"role": "user", "content": "so?"},
     ]
