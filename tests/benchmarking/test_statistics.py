@@ -227,7 +227,7 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     """The report goes without the tests, and says so."""
     monkeypatch.setitem(sys.modules, "scipy", None)
     runs = answers(a=[1, 0, 1], b=[0, 1, 1])
-    with pytest.raises(UsageError, match="scipy is not installed") as caught:
+    with pytest.raises(UsageError, match="scipy") as caught:
         runs.differences()
     assert "pip install scipy" in str(caught.value.hint)
     assert "Differences were not tested" in runs.report()

@@ -138,7 +138,7 @@ def test_clusters_are_named_by_a_model(
     assert len(asked) == 3
     plain = frame.llm.plot(clusters=3)
     assert set(plain.frame["cluster"].cat.categories) == {"apple, red", "car, fast", "slow, train"}
-    with pytest.raises(errors.UsageError, match="clusters cannot be 99"):
+    with pytest.raises(errors.UsageError, match="99"):
         frame.llm.plot(clusters=99)
 
 

@@ -180,15 +180,13 @@ def test_the_whole_answer_has_a_bound_too() -> None:
     """A service that drips for ever is left after ``total_s``, and sees it."""
     drip = [chat_event("a")] * 200
     with serving(Says(drip, gap_s=0.05)) as server:
-        with pytest.raises(
-            errors.StreamInterrupted, match="did not finish its answer within"
-        ) as caught:
+        with pytest.raises(errors.StreamInterrupted, match=r"\d s") as caught:
             chatted(server.url, total_s=0.4)
         assert server.hung_up.wait(5)
     assert caught.value.partial.text.startswith("a")
     with (
         serving(Says([], hang=True, delay_s=5)) as server,
-        pytest.raises(errors.ConnectionError, match="did not finish its answer within"),
+        pytest.raises(errors.ConnectionError, match=r"\d s"),
     ):
         chatted(server.url, total_s=0.2)
 

@@ -321,7 +321,7 @@ def test_every_config_goes_round_as_a_mapping(name: str, monkeypatch: pytest.Mon
     assert create_provider(name, config).config == config
     with pytest.raises(ConfigurationError, match='no setting "concurency"'):
         made({"concurency": 3})
-    with pytest.raises(ConfigurationError, match="cannot be configured by str"):
+    with pytest.raises(ConfigurationError, match="str"):
         made("http://localhost:1")  # type: ignore[arg-type]
 
 
@@ -493,7 +493,7 @@ def test_settings_are_checked() -> None:
     with pytest.raises(ConfigurationError, match='no setting "dimension"') as caught:
         create_provider("echo", dimension=8)
     assert caught.value.hint == "Did you mean dimensions?"
-    with pytest.raises(ConfigurationError, match="dimensions cannot be 'many'"):
+    with pytest.raises(ConfigurationError, match=r"dimensions.*many"):
         create_provider("echo", dimensions="many")
 
 

@@ -324,7 +324,7 @@ def test_a_slip_in_truncate_is_refused_here(server: Server) -> None:
     async def use(provider: OllamaProvider) -> None:
         await chatted(provider, extra_body={"truncate": "never"})
 
-    with pytest.raises(errors.UsageError, match="truncate cannot be 'never'"):
+    with pytest.raises(errors.UsageError, match=r"truncate.*never"):
         asked_once(server.url, use)
 
 

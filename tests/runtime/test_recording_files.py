@@ -336,6 +336,6 @@ def test_without_locks_each_answer_is_written_once(monkeypatch: pytest.MonkeyPat
 def test_a_device_is_not_replaced_by_a_recording() -> None:
     """Nor is a folder."""
     for path in ("/dev/null", "."):
-        with pytest.raises(errors.ConfigurationError, match="Nothing can be recorded"):
+        with pytest.raises(errors.ConfigurationError):
             Recording(path=Path(path), records=True)
     assert Path("/dev/null").is_char_device()

@@ -153,7 +153,7 @@ def test_json_is_repaired_only_when_asked_and_said_so() -> None:
     with pytest.warns(UserWarning, match="was repaired"):
         assert answer.json(repair=True) == {"a": 1, "b": [2]}
     assert Response('{"a": 1}').json(repair=True) == {"a": 1}
-    with pytest.raises(errors.ParseError, match="nothing that could be made JSON"):
+    with pytest.raises(errors.ParseError):
         Response("nothing of the kind").json(repair=True)
 
 

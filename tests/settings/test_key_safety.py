@@ -177,7 +177,7 @@ def test_a_key_is_no_parameter_of_a_prompt() -> None:
     with serving(Says(chat_stream("hi"))) as server:
         lm.config.set("providers.openai.base_url", server.url)
         for name in ("api_key", "total_s", "base_url", "api"):
-            with pytest.raises(errors.UsageError, match="setting of a provider") as caught:
+            with pytest.raises(errors.UsageError) as caught:
                 lm.ask("hi", model="openai/m", **{name: CANARY})
             assert f"providers.NAME.{name}" in str(caught.value.hint)
             assert CANARY not in str(caught.value)

@@ -305,9 +305,9 @@ def test_answers_never_take_the_place_of_a_column_by_default() -> None:
     """A column called like the one that answers go into belongs to the user."""
     frame = pd.DataFrame({"q": ["a", "b"], "answer": ["yes", "no"], "label": ["x", "y"]})
     before = frame.copy()
-    with pytest.raises(errors.UsageError, match="The column of answers answer"):
+    with pytest.raises(errors.UsageError, match="answer"):
         frame.llm.prompt("{{ q }}", model="echo/echo")
-    with pytest.raises(errors.UsageError, match="The column of answers label"):
+    with pytest.raises(errors.UsageError, match="label"):
         frame.llm.classify("q", ["x", "y"], model="echo/echo")
     pd.testing.assert_frame_equal(frame, before)
     frame.llm.prompt("{{ q }}", model="echo/echo", into="said")
