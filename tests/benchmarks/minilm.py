@@ -14,7 +14,7 @@ import numpy as np
 import llm_magics as lm
 from tests.support import published
 
-ROWS, ROUNDS = 400, 5
+ROWS, ROUNDS = 240, 5
 WORDS = "the quick brown fox jumps over a lazy dog while people read about markets weather music".split()  # noqa: SIM905 (a list of them is no easier to read)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-_LEAST = 9
-_MOST = 40
+_LEAST = 7
+_MOST = 25
 
 # After so many rounds without a better figure the best is taken for the true cost.
-_STEADY = 8
+_STEADY = 5
 _BETTER = 0.98
 
 

@@ -62,16 +62,16 @@ def ask_the_server(url: str) -> None:
     """Have the local provider talk to the server at ``url`` in place of an engine."""
     provider: Any = session.provider("local")
     assert isinstance(provider, LocalProvider)
-    client = EngineClient(ServedEngine(url, Secret("k")), "smollm2-135m", max_tokens=1024)
+    client = EngineClient(ServedEngine(url, Secret("k")), url, "m", max_tokens=1024)
 
-    async def client_of(model: str, capability: str) -> EngineClient:
-        return client
+    async def clients_of(model: str, capability: str) -> list[EngineClient]:
+        return [client]
 
     async def prepare(model: str, capability: str) -> Any:
         return
         yield
 
-    provider._client = client_of
+    provider._clients_of = clients_of
     provider.prepare = prepare
 
 

@@ -75,10 +75,9 @@ def test_stamps_over_tls_are_reported(tmp_path: Path, record: Record) -> None:
 
 def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     """
-    More tokens/s per core than the openai client and guidellm; 3 and 2.5 times are the targets.
+    At most a third of the CPU a token that the openai client takes, and 1 / 2.5 of guidellm's.
 
-    Measured: 3.1 to 5.1 and 1.7 to 2.9 times, by the load of the machine. Over httpx a token takes
-    14 to 24 us; h11's parsing of its HTTP chunk is 5 of them.
+    Measured: 6.2 and 3.1 times; 12 us a token, of which h11's parsing of its HTTP chunk is 5.
     """
     clients = [name for name in driving.DRIVERS if driving.is_there(name)]
     cost = {name: told_by("driving", name, paced_url)[name] for name in clients}
@@ -87,4 +86,4 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     for name in set(clients) - {"ours"}:
         ratio, target = cost[name] / cost["ours"], {"guidellm": 2.5}.get(name, 3)
         record(f"  {name} / ours", f"{ratio:.1f}", f"at least {target}")
-        assert ratio >= {"guidellm": 1.2}.get(name, 3)
+        assert ratio >= target

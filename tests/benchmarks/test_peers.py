@@ -64,4 +64,4 @@ def test_minilm_against_sentence_transformers(record: Record) -> None:
         record(
             f"MiniLM, rows/s: {name} / sentence-transformers", f"{told[name]:.2f}", "at least 1"
         )
-    assert told["huggingface-local"] >= 0.6  # a wall time, on a shared machine
+    assert min(told.values()) >= 0.6  # a wall time, on a shared machine

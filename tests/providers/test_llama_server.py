@@ -34,8 +34,8 @@ def servers() -> Iterator[dict[str, Engine]]:
     provider = LocalProvider()
 
     async def started() -> dict[str, Engine]:
-        chat = await provider._client("smollm2-135m", "chat")
-        embed = await provider._client("minilm-l6-v2", "embeddings")
+        chat, *_ = await provider._clients_of("smollm2-135m", "chat")
+        embed, *_ = await provider._clients_of("minilm-l6-v2", "embeddings")
         return {"chat": chat.engine, "embed": embed.engine}
 
     yield asyncio.run(started())
@@ -44,7 +44,7 @@ def servers() -> Iterator[dict[str, Engine]]:
 
 def used(name: str, engine: Engine, do: Callable[[Any], Any], **settings: Any) -> Any:
     """What ``do`` gives, called with a provider that talks to ``engine``."""
-    base_url = f"{engine.address}/v1" if name == "openai" else engine.address
+    base_url = f"{engine.addresses[0]}/v1" if name == "openai" else engine.addresses[0]
 
     async def use() -> Any:
         made = create_provider(name, base_url=base_url, api_key=engine.key, **settings)
@@ -86,7 +86,7 @@ def test_the_same_by_the_official_clients(servers: dict[str, Engine]) -> None:
     """Theirs and ours hear the same from the same server."""
     engine = servers["chat"]
     key = engine.key.reveal()
-    with openai.OpenAI(base_url=f"{engine.address}/v1", api_key=key, max_retries=3) as client:
+    with openai.OpenAI(base_url=f"{engine.addresses[0]}/v1", api_key=key, max_retries=3) as client:
         theirs = client.chat.completions.create(
             model="m",
             messages=[
@@ -100,7 +100,7 @@ def test_the_same_by_the_official_clients(servers: dict[str, Engine]) -> None:
     assert ours.text == theirs.choices[0].message.content
     assert theirs.usage is not None
     assert ours.usage.input_tokens == theirs.usage.prompt_tokens
-    with anthropic.Anthropic(base_url=engine.address, api_key=key, max_retries=3) as client:
+    with anthropic.Anthropic(base_url=engine.addresses[0], api_key=key, max_retries=3) as client:
         message = client.messages.create(
             model="m",
             max_tokens=5,
@@ -174,7 +174,7 @@ def test_its_refusals_have_their_class(name: str, servers: dict[str, Engine]) ->
     with pytest.raises(errors.ContextLengthError, match="8192"):
         used(name, servers["chat"], lambda p: p.generate_chat(long, "m", SHORT))
     engine = servers["chat"]
-    stranger = create_provider(name, base_url=f"{engine.address}{'/v1' if name == 'openai' else ''}", api_key="wrong")  # fmt: skip
+    stranger = create_provider(name, base_url=f"{engine.addresses[0]}{'/v1' if name == 'openai' else ''}", api_key="wrong")  # fmt: skip
     with pytest.raises(errors.AuthenticationError):
         asyncio.run(stranger.generate_chat(TALK, "m", SHORT))
 

@@ -49,12 +49,12 @@ def answered_by(url: str, monkeypatch: pytest.MonkeyPatch, **settings: float) ->
     """A local provider whose engine is the server at ``url``."""
     provider = LocalProvider()
     engine = ServedEngine(url, Secret("a-loopback-key"))
-    client = EngineClient(engine, "m", max_tokens=provider.config.max_tokens, **settings)
+    client = EngineClient(engine, url, "m", max_tokens=provider.config.max_tokens, **settings)
 
-    async def client_of(model: str, capability: str) -> EngineClient:
-        return client
+    async def clients_of(model: str, capability: str) -> list[EngineClient]:
+        return [client]
 
-    monkeypatch.setattr(provider, "_client", client_of)
+    monkeypatch.setattr(provider, "_clients_of", clients_of)
     return provider
 
 
@@ -75,6 +75,23 @@ def test_minilm_gives_the_similarities_of_its_model_card(local: LocalProvider) -
     vectors = np.array(asyncio.run(local.generate_embeddings(texts, "minilm-l6-v2")))
     assert vectors.shape == (4, 384)
     assert vectors[0] @ vectors[1:].T == pytest.approx([0.695, 0.943, 0.257], abs=0.01)
+
+
+def test_vectors_of_several_servers_come_in_the_order_of_the_texts() -> None:
+    """Two servers share five texts; each vector is the one that its text has alone."""
+    provider = LocalProvider(LocalConfig(threads=2))
+    texts = ["cat", "a dog in the garden", "rain", "markets fell on Monday", "music"]
+
+    async def use() -> None:
+        together = await provider.generate_embeddings(texts, "minilm-l6-v2")
+        (clients,) = provider._clients.values()
+        assert len({client.config.base_url for client in clients}) == 2
+        for text, vector in zip(texts, together, strict=True):
+            (alone,) = await provider.generate_embeddings([text], "minilm-l6-v2")
+            assert vector == pytest.approx(alone, abs=1e-5)
+        await provider.close()
+
+    asyncio.run(use())
 
 
 def test_the_same_seed_gives_the_same_answer(local: LocalProvider) -> None:
@@ -162,11 +179,13 @@ def test_the_engine_answers_only_to_its_key(local: LocalProvider) -> None:
     key = engine.key
 
     async def knock() -> int:
-        stranger = Transport(engine.address)
+        stranger = Transport(engine.addresses[0])
         return (await stranger.send("POST", "/v1/chat/completions", {})).status
 
     assert asyncio.run(knock()) == 401
-    assert key.reveal() not in repr(EngineClient(engine, "m", max_tokens=1).config)
+    assert key.reveal() not in repr(
+        EngineClient(engine, *engine.addresses, "m", max_tokens=1).config
+    )
     (process,) = [p for p in engines_of(os.getpid()) if p.pid == engine._process.pid]
     assert key.reveal() not in " ".join(process.cmdline())
     assert key.reveal() not in str(process.environ())
@@ -328,7 +347,7 @@ def test_cancelling_a_start_stops_the_engine(
     """The last who waits for a load takes it along; another load does not wait for it."""
     real = Engine._load
 
-    def slow(self: Engine) -> str:
+    def slow(self: Engine) -> list[str]:
         if not self.spec.embeddings:
             time.sleep(1.5)
         return real(self)

@@ -12,7 +12,7 @@ class ServedEngine(Engine):
     is_alive = True
 
     def __init__(self, address: str, key: Secret) -> None:
-        self.address = address
+        self.addresses = [address]
         self.key = key
 
     def await_exit(self) -> None:

@@ -1,8 +1,8 @@
 """
-The engine's own process: llama.cpp's server, for as long as its parent lives.
+The engine's own process: llama.cpp's servers, for as long as their parent lives.
 
 Run as a script with nothing imported but xllamacpp, so that it starts fast. Its first line on
-standard input says what to load; it answers with one JSON line, its address or why it failed.
+standard input says what to load; it answers with one JSON line, their addresses or why it failed.
 It ends when standard input closes or its parent is gone, for whatever reason.
 """
 
@@ -26,11 +26,11 @@ def main() -> None:
     spec = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        address = {"address": serve(spec)}
+        outcome: dict[str, object] = {"addresses": [serve(spec) for _ in range(spec["servers"])]}
     except Exception as error:
-        address = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(address), file=answer, flush=True)
-    if "error" in address:
+        outcome = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(outcome), file=answer, flush=True)
+    if "error" in outcome:
         os._exit(1)
     sys.stdin.read()  # until the parent closes it, by will or by dying
     os._exit(0)  # no clean-up is needed, and native threads could hold it up
@@ -45,8 +45,7 @@ def end_with(parent: int) -> None:
 
 def serve(spec: dict) -> str:  # type: ignore[type-arg]
     """Load the model and return the address it is served at."""
-    global server  # noqa: PLW0603 (it must outlive this call)
-    if spec["packages"]:
+    if spec["packages"] and spec["packages"] not in sys.path:
         sys.path.append(spec["packages"])
     import xllamacpp
 
@@ -59,16 +58,22 @@ def serve(spec: dict) -> str:  # type: ignore[type-arg]
     params.n_parallel = 1
     params.ctx_shift = False  # what is longer than the context is refused, not cut
     params.embedding = spec["embeddings"]
+    if spec["embeddings"]:
+        # Attention over a short text is a small product, which takes longer in this form.
+        off = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = off
     params.cpuparams.n_threads = spec["threads"]
     params.cpuparams_batch.n_threads = spec["threads"]
     params.ui = False
     params.endpoint_slots = False
     params.verbosity = spec["verbosity"]
     server = xllamacpp.Server(params)
+    servers.append(server)
     return str(server.listening_address)
 
 
-server = None
+# A server ends when nobody holds it.
+servers: list[object] = []
 
 if __name__ == "__main__":
     main()

@@ -33,15 +33,15 @@ class EngineConfig(OpenAICompatibleConfig):
 
 
 class EngineClient(OpenAICompatibleProvider):
-    """One running engine: what it is sent, and what its errors mean."""
+    """One server of a running engine: what it is sent, and what its errors mean."""
 
     name = "local"
     config_type = EngineConfig
     config: EngineConfig
 
-    def __init__(self, engine: Engine, model: str, **settings: Any) -> None:
-        """``settings`` are those of `EngineConfig`; the address and the key are the engine's."""
-        super().__init__({"base_url": engine.address, "api_key": engine.key, **settings})
+    def __init__(self, engine: Engine, address: str, model: str, **settings: Any) -> None:
+        """``settings`` are those of `EngineConfig`; the key is the engine's."""
+        super().__init__({"base_url": address, "api_key": engine.key, **settings})
         self.engine = engine
         self._model = model
         self._supports_tools: bool | None = None

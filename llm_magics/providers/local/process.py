@@ -1,7 +1,7 @@
 """
 llama.cpp in a child process: a crash in native code must not take the user's kernel along.
 
-The child serves one model on a loopback port, behind a random key. It reads what to load
+The child serves one model on loopback ports, behind a random key. It reads what to load
 over its standard input, and that pipe is its lifeline: when the kernel ends in whatever way,
 the pipe closes and the child ends.
 """
@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from llm_magics.errors import WeightsError
 from llm_magics.secrets import Secret
@@ -39,7 +39,7 @@ class EngineSpec:
     What an engine loads.
 
     ``context`` is in tokens; 0 takes the model's own. ``stamp`` tells a file from another
-    that has taken its place.
+    that has taken its place. Each of the ``servers`` computes on ``threads`` cores.
     """
 
     path: Path
@@ -47,6 +47,7 @@ class EngineSpec:
     embeddings: bool
     context: int
     threads: int
+    servers: int = 1
 
 
 def default_threads() -> int:
@@ -61,10 +62,10 @@ class Engine:
     Attributes:
         spec: what it loads.
         key: without it the engine's server answers nobody.
-        address: of its server, once the model is loaded.
+        addresses: of its servers, once the model is loaded.
     """
 
-    address: str
+    addresses: list[str]
 
     def __init__(self, spec: EngineSpec) -> None:
         """Start the process; `load` has it load the model."""
@@ -83,12 +84,12 @@ class Engine:
     def load(self) -> None:
         """Wait until the model is loaded; blocks, and ends with an error if it is stopped."""
         try:
-            self.address = self._load()
+            self.addresses = self._load()
         except BaseException:
             self.stop()
             raise
 
-    def _load(self) -> str:
+    def _load(self) -> list[str]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -98,6 +99,7 @@ class Engine:
             "embeddings": spec.embeddings,
             "context": spec.context,
             "threads": spec.threads,
+            "servers": spec.servers,
             "verbosity": _ERRORS_ONLY,
             "key": self.key.reveal(),
             "packages": _llama_folder(),
@@ -108,9 +110,9 @@ class Engine:
             answer = _first_object(stdout)
         except (OSError, ValueError):  # it ended, or was stopped
             answer = {}
-        if "address" not in answer:
+        if "addresses" not in answer:
             raise self._failed_to_load(answer.get("error"))
-        return str(answer["address"])
+        return [str(address) for address in answer["addresses"]]
 
     def _failed_to_load(self, said: str | None) -> WeightsError:
         self._process.kill()
@@ -161,7 +163,7 @@ def _stop(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
                 pipe.close()
 
 
-def _first_object(lines: IO[bytes]) -> dict[str, str]:
+def _first_object(lines: IO[bytes]) -> dict[str, Any]:
     """The first JSON object among ``lines``: a site's start-up code may print before it."""
     for line in lines:
         try:

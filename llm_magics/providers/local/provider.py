@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import sys
+from array import array
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from llm_magics._async.concurrency import run_bounded
 from llm_magics.errors import (
     ConfigurationError,
     UnsupportedError,
@@ -37,10 +40,18 @@ from llm_magics.providers.local.process import (
 from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.settings.config import cache_folder
-from llm_magics.types import ChatMessage, PackedVectors
+from llm_magics.types import ChatMessage, Embeddings, PackedVectors, Usage
+
+T = TypeVar("T")
 
 # A long context costs memory whether used or not; a model of 128k would take gigabytes.
 _DEFAULT_CONTEXT = 8192
+
+# A small model computes a text in many steps of microseconds. Threads that share each step wait
+# for one another most of the time, above all where other programs use the cores too; servers of
+# one thread, each with texts of its own, do not.
+_SMALL_MODEL_BYTES = 200_000_000
+_MAX_SERVERS = 8
 
 
 class LocalConfig(ProviderConfig):
@@ -86,7 +97,7 @@ class LocalProvider(BaseModelProvider):
         super().__init__(config)
         self._weights = WeightsStore(self.config.weights_dir)
         self._engines = EnginePool()
-        self._clients: dict[EngineSpec, EngineClient] = {}
+        self._clients: dict[EngineSpec, list[EngineClient]] = {}
 
     @property
     def is_set_up(self) -> bool:
@@ -170,7 +181,7 @@ class LocalProvider(BaseModelProvider):
         parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
         model, parameters = self.bare(model), ModelParameters.of(parameters)
-        client = await self._client(model, "chat")
+        (client,) = await self._clients_of(model, "chat")
         if parameters.tools and parameters.tool_choice != "none":
             await client.check_tools()
         return await client.generate_chat(messages, model, parameters)
@@ -181,37 +192,76 @@ class LocalProvider(BaseModelProvider):
         model: str,
         parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
-        client = await self._client(self.bare(model), "chat")
+        (client,) = await self._clients_of(self.bare(model), "chat")
         return await client.generate_completion(prompt, model, parameters)
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
-        if not texts:
-            return []
-        client = await self._client(self.bare(model), "embeddings")
-        return await client.generate_embeddings(texts, model)
+        packed = await self.generate_packed(texts, model)
+        floats = array("f", packed.data)
+        if sys.byteorder == "big":
+            floats.byteswap()
+        size = packed.dimensions
+        rows = (floats[at : at + size].tolist() for at in range(0, len(floats), size or 1))
+        return Embeddings(rows, packed.usage)
 
     async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
-        client = await self._client(self.bare(model), "embeddings")
-        return await client.generate_packed(texts, model)
+        if not texts:
+            return PackedVectors.of_rows([])
+        parts = await self._embed_in_parts(
+            texts, model, lambda client, part: client.generate_packed(part, model)
+        )
+        rows: list[bytes | None] = [None] * len(texts)
+        for number, part in enumerate(parts):
+            size = 4 * part.dimensions
+            rows[number :: len(parts)] = [
+                part.data[at : at + size] for at in range(0, len(part.data), size)
+            ]
+        tokens = sum((part.usage.input_tokens if part.usage else None) or 0 for part in parts)
+        return PackedVectors.of_rows(rows, Usage(tokens or None))
 
     async def close(self) -> None:
         """Stop all engines."""
         self._engines.stop_all()
-        clients = [*self._clients.values()]
+        clients = [client for clients in self._clients.values() for client in clients]
         self._clients.clear()
         for client in clients:
             await client.close()
 
-    async def _client(self, model: str, capability: str) -> EngineClient:
-        """Return the client of the engine for ``model``, which is started where need be."""
+    async def _embed_in_parts(
+        self,
+        texts: Sequence[str],
+        model: str,
+        embed: Callable[[EngineClient, Sequence[str]], Awaitable[T]],
+    ) -> list[T]:
+        """
+        Return what ``embed`` gives for each part of ``texts``, one for each server.
+
+        Every n-th text is in the same part: in a batch they are sorted by length.
+        """
+        clients = (await self._clients_of(self.bare(model), "embeddings"))[: len(texts)]
+        parts: dict[int, T] = {}
+
+        async def embed_part(number: int) -> None:
+            parts[number] = await embed(clients[number], texts[number :: len(clients)])
+
+        numbers = range(len(clients))
+        async with aclosing(run_bounded(lambda: len(clients), embed_part, numbers)) as done:
+            async for _ in done:
+                pass
+        return [parts[number] for number in numbers]
+
+    async def _clients_of(self, model: str, capability: str) -> list[EngineClient]:
+        """Return the clients of the engine for ``model``, which is started where need be."""
         async for _ in self.prepare(model, capability):
             pass
         engine = await self._engine(model, capability)
-        client = self._clients.get(engine.spec)
-        if client is None or client.engine is not engine:
-            client = EngineClient(engine, model, max_tokens=self.config.max_tokens)
-            self._clients[engine.spec] = client
-        return client
+        clients = self._clients.get(engine.spec)
+        if clients is None or clients[0].engine is not engine:
+            clients = self._clients[engine.spec] = [
+                EngineClient(engine, address, model, max_tokens=self.config.max_tokens)
+                for address in engine.addresses
+            ]
+        return clients
 
     async def _engine(self, model: str, capability: str) -> Engine:
         spec = self._spec(model, capability)
@@ -222,21 +272,32 @@ class LocalProvider(BaseModelProvider):
         return await self._engines.start(spec)
 
     def _spec(self, model: str, capability: str) -> EngineSpec:
-        embeds = capability == "embeddings"
-        context = 0 if embeds else self.config.context
         path = self._weights.path(model)
+        stamp = _file_stamp(path)
+        if capability != "embeddings":
+            return EngineSpec(
+                path=path,
+                stamp=stamp,
+                embeddings=False,
+                context=self.config.context,
+                threads=self.config.threads,
+            )
+        threads = self._embedding_threads
+        servers = min(threads, _MAX_SERVERS) if stamp[1] <= _SMALL_MODEL_BYTES else 1
         return EngineSpec(
             path=path,
-            stamp=_file_stamp(path),
-            embeddings=embeds,
-            context=context,
-            threads=self._threads(embeds=embeds),
+            stamp=stamp,
+            embeddings=True,
+            context=0,
+            threads=threads // servers,
+            servers=servers,
         )
 
-    def _threads(self, *, embeds: bool) -> int:
+    @property
+    def _embedding_threads(self) -> int:
         """As many as was said; vectors come in bursts, for which no core is spared."""
         is_said = "threads" in self.config.model_fields_set
-        return (os.cpu_count() or 1) if embeds and not is_said else self.config.threads
+        return self.config.threads if is_said else os.cpu_count() or 1
 
     def _is_loaded(self, model: str) -> bool:
         capabilities = STARTERS[model].capabilities
