@@ -28,29 +28,75 @@ from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings
 from tests.support import reference
-from tests.support.markdown_pages import code_blocks, code_spans, name_of, pages
+from tests.support.markdown_pages import code_blocks, code_spans, links, name_of, pages, sentences
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+README = ROOT / "README.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Pages that are written by hand, and have examples.
-PAGES = [ROOT / "README.md", *(path for path in pages() if path.parts[-2] in ("docs", "how-to"))]
+PAGES = [README, *(path for path in pages() if path.parts[-2] in ("docs", "how-to"))]
 
 
-def fenced(language: str) -> list[str]:
-    """The README's blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+SECTIONS = [
+    "Install and start",
+    "Use it",
+    "What it does",
+    "Notebooks",
+    "Comparison",
+    "Documentation",
+    "Development",
+    "Licence",
+]
+
+
+def test_the_readme_is_short() -> None:
+    """At most 900 words, no sentence over 30, and 18 on average."""
+    assert len(README.read_text("utf-8").split()) <= 900
+    lengths = [len(sentence.split()) for sentence in sentences(README)]
+    assert max(lengths) <= 30
+    assert sum(lengths) / len(lengths) <= 18
+
+
+def test_the_readme_has_its_sections_in_order() -> None:
+    """First a sentence and a picture, then what a newcomer needs, in that order."""
+    text = README.read_text("utf-8")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+    _, sentence, picture, *_ = text.split("\n\n")
+    assert sentence.endswith(".")
+    assert picture.startswith("![")
+    assert text.index("git clone") < text.index("pip install") < text.index("%load_ext llm_magics")
+    comparison = text[text.index("## Comparison") : text.index("## Documentation")]
+    assert len(re.findall(r"^\| \w.*\|$", comparison, re.MULTILINE)) == 8
+
+
+@pytest.mark.parametrize("topic", ["own-server", "security", "dataframes", "compare-and-bench"])
+def test_the_readme_links_to_what_newcomers_look_for(topic: str) -> None:
+    """An own server, where keys go, columns, comparisons."""
+    assert f"docs/how-to/{topic}.md" in links(README)
+
+
+def test_the_rows_of_the_readmes_comparison_are_those_of_the_page() -> None:
+    """The page has each of the README's answers, in a longer table."""
+    page = (ROOT / "docs" / "explanation" / "comparison.md").read_text("utf-8")
+    for row in comparison_rows(README.read_text("utf-8")):
+        assert row in comparison_rows(page)
+
+
+def comparison_rows(text: str) -> list[list[str]]:
+    """Return the cells of the rows with an answer for each project, without footnotes."""
+    rows = [[cell.strip(" ³") for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    return [row for row in rows if len(row) == 6 and row[0].strip("-")]
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
-    """Each command line of the README stands in the CI script; only the browser is left out."""
+    """Each command line of the README stands in the CI script, but for the clone and the browser."""
     lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
     script = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-    for block in fenced("bash"):
+    for block in code_blocks(README, "bash"):
         for command in block.strip().splitlines():
             for part in command.split(" && "):
-                if not part.startswith("jupyter lab"):
+                if not part.startswith(("jupyter lab", "git clone", "cd ")):
                     assert (
                         part.replace("pip install", "pip install -q") in script or part in script
                     )
@@ -98,28 +144,9 @@ def test_the_page_of_providers_has_each_with_its_capabilities() -> None:
         assert f"\n## {name}\n" in text
 
 
-def test_the_readme_names_every_provider() -> None:
-    """Each has a row in the table."""
-    for name in get_available_providers():
-        assert f"| `{name}` |" in README
-
-
-def test_what_the_readme_tells_of_the_code_is_made_from_it() -> None:
-    """Subcommands, flags, providers and the example of one; ``python -m tests.support.reference`` prints them."""
-    blocks = fenced("text")
-    assert reference.subcommands() in [block.strip() for block in blocks]
-    assert reference.flags() in [block.rstrip() for block in blocks]
-    for row in reference.provider_rows():
-        assert row in README
-    assert reference.example() in fenced("python")
-
-
-def test_the_readme_names_every_notebook() -> None:
-    """With a link that leads there; and every link to a file leads somewhere."""
-    links = set(re.findall(r"\]\(([^)#:]+)\)", README))
-    assert {f"notebooks/{path.name}" for path in NOTEBOOKS} <= links
-    for link in links:
-        assert (ROOT / link).exists(), link
+def test_the_readme_links_to_every_notebook() -> None:
+    """With a link that leads there."""
+    assert {f"notebooks/{path.name}" for path in NOTEBOOKS} <= set(links(README))
 
 
 def lines_of_magics() -> list[tuple[str, str]]:

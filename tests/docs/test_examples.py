@@ -10,7 +10,11 @@ import pytest
 from tests.support.kernels import Kernel
 from tests.support.markdown_pages import ROOT
 
-PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs" / "how-to").glob("*.md"),
+]
 CELL = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```python\n(.*?)```", re.DOTALL)
 
 
@@ -24,7 +28,8 @@ def cells_of(page: Path) -> list[str]:
     "page", sorted(page for page in PAGES if cells_of(page)), ids=lambda page: page.stem
 )
 def test_the_cells_of_a_page_run(page: Path, kernel: Kernel) -> None:
-    """From top to bottom, without an error."""
+    """From top to bottom, in one kernel, without an error or a magic that is unknown."""
     for code in cells_of(page):
         result = kernel.run(code)
         assert result.status == "ok", f"{code}\n{result.error}"
+        assert "UsageError:" not in result.text, code  # IPython prints it for an unknown magic

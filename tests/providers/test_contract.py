@@ -81,7 +81,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
 def provider(
     request: pytest.FixtureRequest, server: Server | None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BaseModelProvider]:
-    """Each of the providers, and the README's example of another's, closed afterwards."""
+    """Each of the providers, and the example in CONTRIBUTING.md, closed afterwards."""
     monkeypatch.setattr("llm_magics.providers.entry_points", lambda group: [MARKOV])
     if server is not None:
         yield create_provider(request.param, base_url=server.url, api_key=KEY)
@@ -509,7 +509,7 @@ def test_a_third_party_registers_by_entry_point(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_one_file_and_one_line_make_a_provider(tmp_path: Path) -> None:
-    """The README's example, beside the package as pip would put it, answers in a cell."""
+    """The example in CONTRIBUTING.md, beside the package as pip would put it, answers in a cell."""
     (tmp_path / "markov.py").write_bytes(
         (Path(__file__).parents[1] / "support" / "markov.py").read_bytes()
     )

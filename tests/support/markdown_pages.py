@@ -78,5 +78,20 @@ def code_spans(path: Path) -> list[str]:
     ]
 
 
+def sentences(path: Path) -> list[str]:
+    """Return the sentences of a page's paragraphs and lists; those of tables and headings not."""
+    tokens = _PARSER.parse(path.read_text("utf-8"))
+    found: list[str] = []
+    for before, token in itertools.pairwise(tokens):
+        if before.type == "paragraph_open":
+            text = "".join(
+                " " if child.type == "softbreak" else child.content
+                for child in token.children or []
+                if child.type in ("text", "code_inline", "softbreak")
+            )
+            found += re.split(r"(?<=[.!?])\s+(?=\S)", text)
+    return [sentence for sentence in found if sentence.strip()]
+
+
 def _inline(path: Path) -> Iterator[Token]:
     return (token for token in _PARSER.parse(path.read_text("utf-8")) if token.type == "inline")
