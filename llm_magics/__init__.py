@@ -139,7 +139,7 @@ def _register_accessor() -> None:
     from llm_magics._util.import_hooks import when_imported
 
     when_imported("pandas", "llm_magics.dataframes.accessor")
-    when_imported("pandas", "llm_magics.notebook.display.frames")
+    when_imported("pandas", "llm_magics.notebook.frontend")
     when_imported("dask.dataframe", "llm_magics.dataframes.dask")
 
 

@@ -38,7 +38,7 @@ ORDER = [
     ["notebook.commands"],
     ["notebook.prompt_cell"],
     ["notebook.compare_cell"],
-    ["notebook.embed_cell", "notebook.tool_calls", "notebook.explain", "notebook.picker"],
+    ["notebook.embed_cell", "notebook.tool_calls", "notebook.picker"],
     ["notebook.display"],
     [
         "notebook.parsers",
@@ -65,7 +65,6 @@ ORDER = [
     ["dataframes.dask", "dataframes.plot"],
     ["dataframes.search"],
     ["dataframes.prompting"],
-    ["dataframes.answer_columns"],
     ["dataframes.embed", "dataframes.prompt_run", "dataframes.projection"],
     ["dataframes.reports", "dataframes.vectors"],
     ["dataframes.rows", "dataframes.vector_plot"],

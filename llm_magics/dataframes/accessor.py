@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llm_magics.dataframes import prompting, search
-from llm_magics.dataframes.answer_columns import (
+from llm_magics.dataframes.embed import embed_column, embed_into
+from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
+from llm_magics.dataframes.prompting import (
     ANSWER,
     check_columns_free,
+    classification_prompts,
+    extraction_prompts,
     merge_answers,
+    run_prompts,
     schema_fields,
     tag_answer_columns,
 )
-from llm_magics.dataframes.embed import embed_column, embed_into
-from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
-from llm_magics.dataframes.prompting import classification_prompts, extraction_prompts, run_prompts
 from llm_magics.dataframes.reports import ReportMixin, store_report
 from llm_magics.dataframes.rows import (
     TEXT,

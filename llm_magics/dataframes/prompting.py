@@ -1,16 +1,39 @@
-"""``lm.prompt``, ``lm.extract`` and ``lm.classify``: answers on the index of their rows."""
+"""
+``lm.prompt``, ``lm.extract`` and ``lm.classify``: answers as columns on the index of their rows.
+
+The dtype of a column follows from the schema, and never from the values.
+
+| JSON schema | dtype |
+|---|---|
+| ``integer`` | ``Int64`` |
+| ``number`` | ``Float64`` |
+| ``string`` | ``string`` |
+| ``boolean`` | ``boolean`` |
+| ``string`` of the format ``date`` | ``datetime64[ns]`` |
+| ``string`` of the format ``date-time`` | ``datetime64[ns, UTC]``; a time without an offset counts as UTC |
+| ``enum`` of texts | ``category`` of these |
+| everything else: lists, objects, unions of several types | ``object`` |
+
+A field that may be null has the same dtype, and so has a column without any value. Values that
+the dtype cannot hold exactly (an integer of more than 64 bits, a year after 2262) stay Python
+objects in a column of dtype ``object``.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.dataframes.answer_columns import build_columns, final_error, schema_fields
+import pandas as pd
+
 from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPromptRun, RowPrompts
 from llm_magics.dataframes.reports import store_report
 from llm_magics.dataframes.rows import TEXT, OnError, to_frame
-from llm_magics.errors import LLMError, UsageError
+from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.host import warn
+from llm_magics.schemas import parse_schema
+from llm_magics.wire.schema_forms import InexpressibleSchemaError, flatten_schema
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -19,6 +42,237 @@ if TYPE_CHECKING:
 
 
 __all__ = ["classify", "extract", "prompt"]
+
+_PLAIN = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
+_DATE, _DATE_TIME = "datetime64[ns]", "datetime64[ns, UTC]"
+_FORMATS = {"date": _DATE, "date-time": _DATE_TIME}
+
+
+def schema_fields(schema: Any) -> dict[str, Any]:
+    """
+    Return what ``schema`` asks for, by name; nothing where an answer is one text.
+
+    References, ``allOf`` and the like are resolved.
+    """
+    if schema is None:
+        return {}
+    plain = parse_schema(schema)
+    try:
+        flat = flatten_schema(plain)
+    except InexpressibleSchemaError:
+        return dict(plain.get("properties", {}))
+    root = flat.schema
+    name = str(root.get("$ref", "")).removeprefix("#/$defs/")
+    return dict(flat.definitions.get(name, root).get("properties", {}))
+
+
+def field_dtype(field: Any) -> Any:
+    """Return the dtype of a field's column."""
+    field = _without_null(field)
+    labels = field.get("enum")
+    if labels is not None:
+        return _values_dtype([each for each in labels if each is not None])
+    branches = field.get("anyOf")
+    if branches:
+        kinds = {str(field_dtype(each)): field_dtype(each) for each in branches}
+        if len(kinds) == 1:
+            return next(iter(kinds.values()))
+        return "Float64" if set(kinds) == {"Int64", "Float64"} else "object"
+    kind = field.get("type")
+    if kind == "string" and field.get("format") in _FORMATS:
+        return _FORMATS[field["format"]]
+    return _PLAIN.get(kind, "object") if isinstance(kind, str) else "object"
+
+
+def _without_null(field: Any) -> Mapping[str, Any]:
+    """The field as it is when it has a value."""
+    if not isinstance(field, Mapping):
+        return {}
+    branches = [each for each in field.get("anyOf", ()) if each.get("type") != "null"]
+    if "anyOf" not in field:
+        return field
+    return _without_null(branches[0]) if len(branches) == 1 else {"anyOf": branches}
+
+
+def _values_dtype(values: Sequence[Any]) -> Any:
+    kinds = {type(each) for each in values}
+    if kinds == {str}:
+        return pd.CategoricalDtype(list(dict.fromkeys(values)))
+    names = {
+        frozenset([bool]): "boolean",
+        frozenset([int]): "Int64",
+        frozenset([float]): "Float64",
+    }
+    return names.get(frozenset(kinds), "Float64" if kinds == {int, float} else "object")
+
+
+def field_dtypes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dtype of each field's column."""
+    return {name: field_dtype(field) for name, field in fields.items()}
+
+
+def to_typed_column(values: Iterable[Any], dtype: Any, index: pd.Index[Any]) -> pd.Series[Any]:
+    """
+    Return ``values`` as a column of ``dtype``; of objects where it cannot hold them exactly.
+
+    ``None`` is missing.
+    """
+    values = list(values)
+    convert = _CONVERT.get(str(dtype), _unchanged)
+    try:
+        converted = [None if each is None else convert(each) for each in values]
+        return pd.Series(_to_array(converted, dtype), index=index)
+    except (TypeError, ValueError, OverflowError):
+        return pd.Series(values, index=index, dtype=object)
+
+
+def _to_array(values: list[Any], dtype: Any) -> Any:
+    if str(dtype) in (_DATE, _DATE_TIME):
+        return pd.DatetimeIndex(values, dtype=dtype)
+    if isinstance(dtype, pd.CategoricalDtype):
+        if not {*values} - {None} <= {*dtype.categories}:
+            raise ValueError
+        return pd.Categorical(values, dtype=dtype)
+    if dtype == "object":
+        return pd.Series(values, dtype=object).array
+    return pd.array(values, dtype=dtype)
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _integer(value: Any) -> int:
+    """A JSON integer, also where it is written 3.0, or as a text that a class accepts."""
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(value)
+    return number
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, int) and int(number) != value:
+        raise ValueError(value)  # more digits than a float has
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _date(value: Any) -> pd.Timestamp:
+    return _to_nanoseconds(pd.Timestamp(dt.date.fromisoformat(str(value)[:10])))
+
+
+def _moment(value: Any) -> pd.Timestamp:
+    moment = pd.Timestamp(str(value))
+    return _to_nanoseconds(
+        moment.tz_localize("UTC") if moment.tz is None else moment.tz_convert("UTC")
+    )
+
+
+def _to_nanoseconds(moment: pd.Timestamp) -> pd.Timestamp:
+    return moment.as_unit("ns")  # raises where the year is out of its range
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "Int64": _integer,
+    "Float64": _number,
+    "string": _text,
+    _DATE: _date,
+    _DATE_TIME: _moment,
+}
+
+
+ANSWER = "answer"
+
+
+def build_columns(run: RowPromptRun) -> pd.DataFrame:
+    """
+    The answers on the index of the rows: as ``answer``, or one column for each field of the schema.
+
+    Their dtypes follow from the schema: see `llm_magics.dataframes.prompting`.
+    """
+    fields, answered, index = schema_fields(run.schema), run.answered, run.index
+    if not fields:
+        texts = [None if each is None else each.text for each in answered]
+        return pd.DataFrame({ANSWER: pd.Series(texts, index=index, dtype="object")})
+    dtypes = field_dtypes(fields)
+    values = [None if each is None else each.json() for each in answered]
+    records = [value if isinstance(value, dict) else {} for value in values]
+    columns = {
+        name: to_typed_column([each.get(name) for each in records], dtypes[name], index)
+        for name in fields
+    }
+    return pd.DataFrame(columns, index=index, columns=list(fields))
+
+
+_ANSWERS_KEY = "llm_magics_answers"
+
+
+def tag_answer_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
+    """Note that these columns are answers, and may be answered anew."""
+    frame.attrs[_ANSWERS_KEY] = sorted({*_answer_columns(frame), *names})
+
+
+def _answer_columns(frame: pd.DataFrame) -> list[str]:
+    """What was noted; a file may have something else there."""
+    note = frame.attrs.get(_ANSWERS_KEY)
+    return [str(name) for name in note] if isinstance(note, list) else []
+
+
+def check_columns_free(
+    frame: pd.DataFrame, fields: Sequence[str], what: str = "The schema's field"
+) -> None:
+    """
+    Refuse to put answers into columns that were there before and are not answers.
+
+    Raises:
+        UsageError: one would.
+    """
+    taken = [name for name in fields if name in frame.columns]
+    foreign = sorted({*taken} - {*_answer_columns(frame)})
+    if foreign:
+        msg = f"{what} {foreign[0]} would take the place of a column of the frame."
+        hint = f"Give it another name, or drop the column: df.pop({foreign[0]!r})."
+        raise UsageError(msg, hint=hint)
+
+
+def merge_answers(
+    new: pd.Series[Any], old: pd.Series[Any], is_open: Sequence[bool]
+) -> pd.Series[Any]:
+    """``new``, with what the column had in the rows that are still open: nothing is lost."""
+    mask = pd.Series(list(is_open), index=new.index)
+    if not mask.any() or old[mask.to_numpy()].isna().all():
+        return new
+    mixed = new.astype(object)
+    mixed[mask.to_numpy()] = old[mask.to_numpy()].astype(object)
+    is_fitting = not isinstance(new.dtype, pd.CategoricalDtype) or set(mixed.dropna()) <= set(
+        new.dtype.categories
+    )
+    try:
+        return mixed.astype(new.dtype) if is_fitting else mixed
+    except (TypeError, ValueError):
+        return mixed
+
+
+def final_error(
+    run: RowPromptRun, ended_by: BaseException | None, partial: Any, where: str
+) -> BaseException | None:
+    """Return the error to raise: what ended the run; else, if required, the first failure."""
+    if isinstance(ended_by, KeyboardInterrupt):
+        done = sum(each is not None for each in run.answered)
+        msg = f"Stopped; {done:,} of {len(run.codes):,} rows were answered."
+        hint = f"They are kept in {where}, and are not asked again." if done else None
+        return Interrupted(msg, hint=hint, partial=partial)
+    counts = run.counts()
+    is_lost = counts["failed"] + counts["refused"] + counts["empty"] > 0 and not any(
+        counts[each] for each in ("ok", "cut")
+    )
+    return ended_by or (run.first_error if run.raises or is_lost else None)
 
 
 def row_prompts(text: str, schema: Any, options: Mapping[str, Any]) -> RowPrompts:

@@ -10,7 +10,6 @@ from llm_magics.errors import LLMError
 from llm_magics.host import Host, ProgressDisplay, TerminalHost, install_host
 from llm_magics.notebook import frontend, magics
 from llm_magics.notebook.completion import complete
-from llm_magics.notebook.display import frames
 from llm_magics.notebook.display.output import create_progress_view
 from llm_magics.notebook.magics import LLMMagics, keep_empty_cell
 from llm_magics.settings.config import config
@@ -59,7 +58,7 @@ def load(shell: InteractiveShell) -> None:
     install_host(host)
     frontend.track_cells(shell, host)
     frontend.redact_tracebacks(shell)
-    frames.sanitize_frames(shell)
+    frontend.sanitize_frames(shell)
     config.watch(frontend.apply_nested_loop)
 
 
@@ -78,7 +77,7 @@ def unload(shell: InteractiveShell) -> None:
     shell.display_formatter.formatters["text/html"].pop(".".join(_RESPONSE), None)
     frontend.untrack_cells(shell)
     frontend.restore_tracebacks(shell)
-    frames.restore_frames(shell)
+    frontend.restore_frames(shell)
     install_host(TerminalHost())
     config.unwatch(frontend.apply_nested_loop)
 

@@ -1,5 +1,5 @@
 """
-The shell: its display mode, the running cell, coroutines of the user, and tracebacks.
+The shell: its display mode, the running cell, coroutines of the user, tracebacks and frames.
 
 The kernel's event loop runs while a cell does, so a coroutine of the user (an async tool) runs on
 a new loop in a new thread. Objects that are bound to the kernel's loop, such as a client created
@@ -8,6 +8,10 @@ entered again. That patches asyncio in this process for good, so only the settin
 
 Tracebacks are redacted: ``%xmode Verbose`` prints the variables of every function, and an error
 of another package may quote a request or an answer.
+
+The texts of a DataFrame may come from models, and a frame does not say so. So the HTML and the
+text of every pandas and polars frame that IPython displays are filtered, as soon as pandas and
+this package are imported: only formulas that draw are typeset.
 """
 
 from __future__ import annotations
@@ -16,12 +20,12 @@ import asyncio
 import hashlib
 import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from llm_magics._util.text import escape_all_but_colours
+from llm_magics._util.text import escape_all_but_colours, escape_controls
 from llm_magics.errors import ConfigurationError, LLMError
 from llm_magics.host import Cell, CodeLocation, Host, warn
 from llm_magics.secrets import redact, register_secret
@@ -256,3 +260,75 @@ def restore_tracebacks(shell: InteractiveShell) -> None:
     """Take that back."""
     if hasattr(vars(shell).get(_SHOW_TRACEBACK), "llm_magics"):
         delattr(shell, _SHOW_TRACEBACK)
+
+
+# By module and name: pandas calls its frame one or the other, by its version.
+_FRAMES = (
+    ("pandas", "DataFrame"),
+    ("pandas.core.frame", "DataFrame"),
+    ("pandas.io.formats.style", "Styler"),
+    ("polars.dataframe.frame", "DataFrame"),
+    ("polars.series.series", "Series"),
+)
+# These have no HTML of their own.
+_FRAMES_AND_SERIES = (*_FRAMES, ("pandas", "Series"), ("pandas.core.series", "Series"))
+
+
+def sanitize_frames(shell: InteractiveShell) -> None:
+    """Display frames without the formulas in them that could do more than draw."""
+    for formatter, printed, kinds in _frame_printers(shell):
+        for kind in kinds:
+            # A way that the user, or another package, has set up stays.
+            if kind not in formatter.deferred_printers and not _is_set_up(formatter, kind):
+                formatter.for_type_by_name(*kind, printed)
+
+
+def restore_frames(shell: InteractiveShell) -> None:
+    """Take that back."""
+    for formatter, printed, kinds in _frame_printers(shell):
+        for kind in kinds:
+            if formatter.deferred_printers.get(kind) is printed:
+                del formatter.deferred_printers[kind]
+        for kind, printer in list(formatter.type_printers.items()):
+            if printer is printed:
+                formatter.pop(kind)
+
+
+def _frame_printers(
+    shell: InteractiveShell,
+) -> list[tuple[Any, Callable[..., Any], tuple[tuple[str, str], ...]]]:
+    formatters = shell.display_formatter.formatters
+    return [
+        (formatters["text/html"], _frame_html, _FRAMES),
+        (formatters["text/plain"], _print_frame, _FRAMES_AND_SERIES),
+    ]
+
+
+def _is_set_up(formatter: Any, kind: tuple[str, str]) -> bool:
+    return any((each.__module__, each.__name__) == kind for each in formatter.type_printers)
+
+
+def _frame_html(frame: Any) -> str | None:
+    html = frame._repr_html_()
+    from llm_magics._util import typesetting  # loading the extension should not import it
+
+    return None if html is None else typesetting.sanitize_table(html)
+
+
+def _print_frame(frame: Any, printer: Any, cycle: bool) -> None:
+    """Print the text of a frame without what could change a terminal."""
+    for number, line in enumerate(escape_controls(repr(frame)).split("\n")):
+        if number:
+            printer.break_()
+        printer.text(line)
+
+
+def _sanitize_running_shell() -> None:
+    """Without ``%load_ext`` too: ``lm.compare(…)`` in a notebook gives a frame."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None:
+        sanitize_frames(shell)
+
+
+_sanitize_running_shell()

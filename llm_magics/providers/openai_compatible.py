@@ -32,7 +32,7 @@ from llm_magics.types import (
     remove_foreign_reasoning,
 )
 from llm_magics.wire import openai_chat
-from llm_magics.wire.openai_embeddings import (
+from llm_magics.wire.openai_media import (
     build_embedding_request,
     extract_vectors,
     parse_embedding_usage,

@@ -20,10 +20,10 @@ from llm_magics.runtime.answer_lookup import AnswerLookup
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
 from llm_magics.runtime.parsing import answer_in_thoughts
 from llm_magics.runtime.pricing import Estimate
-from llm_magics.runtime.prompts.conversations import Turn
 from llm_magics.runtime.prompts.prompt import (
     Prompt,
     PromptParameters,
+    Turn,
     apply_template,
     build_messages,
     has_foreign_system,

@@ -15,7 +15,7 @@ from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.policies.budget import Budget
 from llm_magics.runtime.policies.rate_limit import RateLimiter
 from llm_magics.runtime.policies.retry import CircuitBreakers
-from llm_magics.runtime.prompts.conversations import Conversations
+from llm_magics.runtime.prompts.prompt import Conversations
 from llm_magics.runtime.provider_pool import ModelListCache, ProviderPool
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.recordings import Recording

@@ -1,18 +1,24 @@
 """
-OpenAI's image generation and transcription formats.
+OpenAI's formats of vectors, images and transcriptions.
 
-Source: https://platform.openai.com/docs/api-reference/images and /audio.
+Those of vectors are what its many look-alikes speak too.
+
+Source: https://platform.openai.com/docs/api-reference/embeddings, /images and /audio.
 """
 
 from __future__ import annotations
 
+import array
 import base64
-from collections.abc import Mapping
+import binascii
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_magics._util.json_text import read_json
 from llm_magics.attachments import Sound, Transcript
 from llm_magics.errors import ConfigurationError, ProviderError, nearest
+from llm_magics.types import Embeddings, PackedVectors, Usage, float32_bytes
 
 # The service takes no larger file.
 MAX_AUDIO_BYTES = 25 * 1024 * 1024
@@ -81,3 +87,143 @@ def parse_transcript(body: bytes, format_: str) -> Transcript:
             raise TypeError(msg)
         return Transcript(content["text"], content)
     return Transcript(text if format_ in ("srt", "vtt") else text.strip())
+
+
+def build_embedding_request(
+    texts: Sequence[str],
+    model: str,
+    encoding_format: str = "base64",
+    dimensions: int | None = None,
+) -> dict[str, Any]:
+    """Return the body of ``POST /embeddings``."""
+    body = {"model": model, "input": list(texts), "encoding_format": encoding_format}
+    return body if dimensions is None else {**body, "dimensions": dimensions}
+
+
+def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
+    """
+    Return the vectors of an answer, in the order of the texts sent, from base64 or numbers.
+
+    A vector that cannot be read becomes NaN.
+
+    Raises:
+        ValueError: it is not clear which vector belongs to which text.
+    """
+    return Embeddings.of_rows(
+        [_decode_vector(each) for each in _sort_vectors(reply)], parse_embedding_usage(reply)
+    )
+
+
+def _sort_vectors(reply: Mapping[str, Any]) -> list[Any]:
+    """
+    Return the vectors of an answer, undecoded, in the order of the texts sent.
+
+    Raises:
+        ValueError: their indexes are not the numbers from 0 on, each once.
+    """
+    data = reply.get("data") if isinstance(reply, Mapping) else None
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        msg = "an answer without a list of vectors"
+        raise ValueError(msg)
+    indexes = [row.get("index") for row in data]
+    vectors = [row.get("embedding") for row in data]
+    if indexes == [None] * len(data):
+        return vectors
+    # ``1.0`` and ``True`` equal 1, hence the comparison of types.
+    if set(map(type, indexes)) != {int} or sorted(indexes) != list(range(len(data))):
+        listed = ", ".join(repr(index) for index in indexes[:8])
+        msg = f"vectors whose indexes are not the numbers from 0 to {len(data) - 1}, each once: {listed:.80}"
+        raise ValueError(msg)
+    return [vector for _, vector in sorted(zip(indexes, vectors, strict=True), key=_by_index)]
+
+
+def _by_index(row: tuple[int, Any]) -> int:
+    return row[0]
+
+
+_VECTOR = b'"embedding":'
+
+
+# Stands before the number of an extracted vector; base64 has no such character.
+_MARK = "#"
+
+
+def extract_vectors(body: bytes) -> tuple[bytes, list[memoryview]]:
+    """
+    Replace each base64 vector of an answer by a mark; return the answer and these vectors.
+
+    They are never decoded as text: parsing them as JSON strings would cost as much as decoding
+    the base64. Inside a string, a key has backslashes before its quotes, and is not found.
+    """
+    view = memoryview(body)
+    pieces: list[bytes | memoryview] = []
+    vectors: list[memoryview] = []
+    done = 0
+    while (at := body.find(_VECTOR, done)) >= 0:
+        start = at + len(_VECTOR)
+        while body[start : start + 1].isspace():
+            start += 1
+        end = body.find(b'"', start + 1)
+        if body[start : start + 1] != b'"' or end < 0 or body.find(b"\\", start, end) >= 0:
+            pieces.append(view[done:start])  # numbers, or text with something to undo in it
+            done = start
+            continue
+        pieces += [view[done:start], b'"#%d"' % len(vectors)]
+        vectors.append(view[start + 1 : end])
+        done = end + 1
+    return b"".join([*pieces, view[done:]]), vectors
+
+
+def parse_packed_rows(
+    reply: Mapping[str, Any], vectors: Sequence[bytes | memoryview] = ()
+) -> list[bytes | None]:
+    """
+    Return the vectors of an answer as float32, little-endian; ``None`` for one that cannot be read.
+
+    Base64 is not unpacked into numbers; ``vectors`` are those that were extracted.
+
+    Raises:
+        ValueError: it is not clear which vector belongs to which text.
+    """
+    return [_decode_float32(each, vectors) for each in _sort_vectors(reply)]
+
+
+def parse_packed_vectors(
+    reply: Mapping[str, Any], vectors: Sequence[bytes | memoryview] = ()
+) -> PackedVectors:
+    """Return the vectors packed; a vector that cannot be read becomes NaN."""
+    return PackedVectors.of_rows(parse_packed_rows(reply, vectors), parse_embedding_usage(reply))
+
+
+def parse_embedding_usage(reply: Mapping[str, Any]) -> Usage:
+    """Return how many tokens the texts had."""
+    usage = reply.get("usage") or {}
+    return Usage(usage.get("prompt_tokens", usage.get("total_tokens")))  # Voyage's: all is read
+
+
+def _decode_float32(embedding: Any, vectors: Sequence[bytes | memoryview]) -> bytes | None:
+    """Return the bytes of one vector, from base64, numbers, or the mark of an extracted one."""
+    if not isinstance(embedding, str):
+        return float32_bytes(embedding)
+    packed: str | bytes | memoryview = embedding
+    if embedding.startswith(_MARK) and embedding[1:].isdecimal():
+        number = int(embedding[1:])
+        packed = vectors[number] if number < len(vectors) else b""
+    elif "\n" in embedding:  # lines, as MIME has them
+        packed = "".join(embedding.split())
+    try:  # without strictness, whatever is not base64 would be passed over
+        data = binascii.a2b_base64(packed, strict_mode=True)
+    except ValueError:
+        return None
+    return data if data and len(data) % 4 == 0 else None
+
+
+def _decode_vector(embedding: Any) -> Any:
+    """Return the numbers of a vector in base64, and anything else unchanged."""
+    packed = _decode_float32(embedding, ()) if isinstance(embedding, str) else None
+    if packed is None:
+        return embedding
+    floats = array.array("f", packed)
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return floats.tolist()

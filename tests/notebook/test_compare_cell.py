@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.notebook import markdown
-from llm_magics.notebook.display.columns import Columns, compare_texts
+from llm_magics.notebook.compare_cell import Columns, compare_texts
 from tests.support.cells import Cell
 from tests.support.html_reader import Reader
 from tests.support.kernels import Kernel
@@ -70,14 +70,14 @@ def test_stopped_what_had_come_is_kept(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the frame, marked; every server saw its connection close."""
-    from llm_magics.notebook.display import columns
+    from llm_magics.notebook import compare_cell
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     hanging = Says(chat_stream("half ", "x")[:2], hang=True)
     with servers(one=hanging, two=hanging) as running:
-        monkeypatch.setattr(columns.Columns, "write", interrupt)
+        monkeypatch.setattr(compare_cell.Columns, "write", interrupt)
         with pytest.raises(errors.Interrupted) as caught:
             shell.run_cell_magic("llm", "one/a two/b -o cmp", "hi")
         assert all(server.hung_up.wait(5) for server in running.values() if server.asked)

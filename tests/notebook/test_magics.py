@@ -18,7 +18,7 @@ from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook import completion as prompts
 from llm_magics.notebook import parsers
 from llm_magics.notebook.commands import COMMANDS
-from llm_magics.runtime.prompts.conversations import Turn
+from llm_magics.runtime.prompts.prompt import Turn
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 from llm_magics.types import StreamChunk

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, errors
-from llm_magics.runtime.prompts.conversations import Conversations, Turn
+from llm_magics.runtime.prompts.prompt import Conversations, Turn
 from llm_magics.runtime.session import session
 from tests.support.kernels import Kernel
 from tests.support.servers import servers

@@ -16,7 +16,7 @@ from llm_magics.parameters import Tool
 from llm_magics.types import ToolCall, Usage
 from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
 from llm_magics.wire.decoders import InStreamError
-from llm_magics.wire.openai_embeddings import parse_embeddings
+from llm_magics.wire.openai_media import parse_embeddings
 from llm_magics.wire.tool_calls import ToolCallAssembler
 from tests.support.recorded import events, needs_recordings
 from tests.support.wire_answers import PNG, good, holds_error

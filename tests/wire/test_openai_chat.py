@@ -15,11 +15,7 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
 from llm_magics.wire import openai_chat
 from llm_magics.wire.decoders import InStreamError
-from llm_magics.wire.openai_embeddings import (
-    extract_vectors,
-    parse_embeddings,
-    parse_packed_vectors,
-)
+from llm_magics.wire.openai_media import extract_vectors, parse_embeddings, parse_packed_vectors
 from tests.support.cutting import cut_anyhow
 from tests.support.serving import chat_event, chat_stream
 

@@ -18,11 +18,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.types import PackedVectors
 from llm_magics.wire import ollama
-from llm_magics.wire.openai_embeddings import (
-    extract_vectors,
-    parse_embeddings,
-    parse_packed_vectors,
-)
+from llm_magics.wire.openai_media import extract_vectors, parse_embeddings, parse_packed_vectors
 from tests.support.embedder import WIDTH, vector_of
 from tests.support.serving import Asked, Says, as_json, serving
 

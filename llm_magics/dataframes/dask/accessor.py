@@ -17,7 +17,6 @@ from dask.dataframe.extensions import register_dataframe_accessor, register_seri
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.validation import check_integer, check_on_error
-from llm_magics.dataframes.answer_columns import ANSWER, field_dtypes, schema_fields
 from llm_magics.dataframes.arrow import VECTOR_TYPE
 from llm_magics.dataframes.dask.workers import (
     EmbeddingSpec,
@@ -29,7 +28,14 @@ from llm_magics.dataframes.dask.workers import (
 )
 from llm_magics.dataframes.embed import embed
 from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
-from llm_magics.dataframes.prompting import classification_prompts, extraction_prompts, row_prompts
+from llm_magics.dataframes.prompting import (
+    ANSWER,
+    classification_prompts,
+    extraction_prompts,
+    field_dtypes,
+    row_prompts,
+    schema_fields,
+)
 from llm_magics.dataframes.rows import TEXT, OnError, check_not_overwriting, get_column
 from llm_magics.errors import UsageError
 from llm_magics.runtime import pricing

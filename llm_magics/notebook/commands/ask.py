@@ -1,14 +1,26 @@
-"""Commands that send prompts: ask, explain, templates, threads, image and transcribe."""
+"""
+Commands that send prompts: ask, explain, templates, threads, image and transcribe.
+
+The prompt of explain has the traceback of the last error, and the source that it went through.
+"""
 
 from __future__ import annotations
 
+import html
+import linecache
+import sys
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import UsageError, nearest
+from llm_magics.notebook import markdown
 from llm_magics.notebook.commands.registry import Variables, command, one_word
 from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.parsers import OptionParser, check_output_name, parse_pairs, split_words
+from llm_magics.secrets import redact
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -33,14 +45,13 @@ def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
 @command("explain [MODEL]")
 def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
     """Have the last error explained; what is sent is shown before."""
-    from llm_magics.notebook.explain import build_prompt, show_prompt
     from llm_magics.notebook.parsers import llm_cell_parser
     from llm_magics.notebook.prompt_cell import answer
     from llm_magics.runtime.prompts.prompt import Prompt
 
     model = one_word("explain", rest, "a model") if rest else None
-    prompt = build_prompt()
-    show_prompt(shell, prompt)
+    prompt = _build_error_prompt()
+    _show_error_prompt(shell, prompt)
     return answer(shell, llm_cell_parser().parse(""), Prompt(text=prompt, model=model))
 
 
@@ -175,3 +186,82 @@ def _store(shell: InteractiveShell, name: str | None, value: Any) -> None:
     check_output_name(name)
     if name:
         shell.user_ns[name] = value
+
+
+_INSTRUCTION = (
+    "Explain this error of a Python notebook in plain words: what happened, why, and how to mend "
+    "it. Show the corrected lines."
+)
+
+# More of a cell, or of a traceback, than this does not help.
+_MAX_LINES = 80
+_MAX_TRACEBACK = 6000
+
+
+def _build_error_prompt() -> str:
+    """
+    What is sent to have the last error explained; no value of any variable is in it.
+
+    Raises:
+        UsageError: nothing has failed yet.
+    """
+    error = getattr(sys, "last_value", None)
+    if error is None:
+        msg = "There is no error to explain: nothing has failed in this session."
+        raise UsageError(msg, hint="Run the cell that fails, then %llm explain.")
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_user_frame(each)]
+    text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
+    parts = [_INSTRUCTION, f"```\n{text[-_MAX_TRACEBACK:].strip()}\n```", *_sources(frames)]
+    return redact("\n\n".join(parts))
+
+
+def _is_user_frame(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of a cell or of a file beside the notebook, and not of a library."""
+    if _is_cell(frame.filename):
+        return True
+    path = Path(frame.filename)
+    is_installed = "site-packages" in path.parts
+    return path.is_relative_to(Path.cwd()) and not is_installed
+
+
+def _is_cell(filename: str) -> bool:
+    return "ipykernel_" in filename or filename.startswith("<ipython-input")
+
+
+def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
+    """Each source once, with the lines that it failed at marked."""
+    at: dict[str, set[int]] = {}
+    for frame in frames:
+        at.setdefault(frame.filename, set()).add(frame.lineno or 0)
+    found = []
+    for filename, marked in at.items():
+        lines = linecache.getlines(filename)
+        first = max(0, min(marked) - _MAX_LINES // 2) if len(lines) > _MAX_LINES else 0
+        excerpt = [
+            f"{'>' if number in marked else ' '} {line.rstrip()}"
+            for number, line in enumerate(lines[first : first + _MAX_LINES], first + 1)
+        ]
+        name = "The cell" if _is_cell(filename) else f"The file {Path(filename).name}"
+        if excerpt:
+            text = "\n".join(excerpt)
+            found.append(f"{name}, failing at >:\n\n```python\n{text}\n```")
+    return found
+
+
+def _show_error_prompt(shell: InteractiveShell, prompt: str) -> None:
+    """What is sent, folded where that can be."""
+    text = markdown.to_plain_text(prompt)
+    if display_mode(shell) == "text":
+        sys.stdout.write(f"{text}\n\n")
+        return
+    words = "this is sent to have the error explained"
+    shell.display_pub.publish(
+        data={
+            "text/plain": text,
+            "text/html": (
+                f'<details class="mathjax_ignore"><summary><em>{words}</em></summary>'
+                f'<pre style="white-space: pre-wrap">{html.escape(text)}</pre></details>'
+            ),
+        },
+        metadata={},
+    )

@@ -1,12 +1,14 @@
-"""What a subcommand of ``%llm`` is, and those there are."""
+"""What a subcommand of ``%llm`` is, those there are, and how they are run and described."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.errors import UsageError
-from llm_magics.notebook.parsers import split_words
+from llm_magics.errors import Interrupted, UsageError, nearest
+from llm_magics.notebook.display.output import print_safe
+from llm_magics.notebook.parsers import bench_parser, compare_parser, split_words, strip_comment
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -23,6 +25,8 @@ __all__ = [
     "command",
     "on_or_off",
     "one_word",
+    "run",
+    "show_help",
 ]
 
 COMMANDS: dict[str, Command] = {}
@@ -66,3 +70,51 @@ def on_or_off(name: str, rest: str) -> bool:
         msg = f"%llm {name} takes on or off, and was given {rest!r}."
         raise UsageError(msg, hint=f"Write %llm {name} on.")
     return rest == "on"
+
+
+def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
+    """What ``%llm`` does with its line."""
+    name, _, rest = line.strip().partition(" ")
+    if not name or name.startswith("#"):
+        name, rest = "help", ""
+    if name not in COMMANDS:
+        msg = f'%llm has no subcommand "{name}".'
+        raise UsageError(msg, hint=nearest(name, COMMANDS))
+    if name not in PROSE:
+        rest = strip_comment(rest)
+    if rest.strip() and USAGE[name] == name:
+        msg = f"%llm {name} takes nothing more, and was given {rest.strip()!r}."
+        raise UsageError(msg, hint=f"Write %llm {name}.")
+    try:
+        return COMMANDS[name](shell, rest.strip(), variables)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        msg = f"Stopped %llm {name}."
+        raise Interrupted(msg) from None
+
+
+# Their flags are listed in their help.
+_PARSERS = {"bench": bench_parser, "compare": compare_parser}
+
+
+def _print_help(name: str) -> None:
+    if name not in COMMANDS:
+        msg = f'%llm has no subcommand "{name}".'
+        raise UsageError(msg, hint=nearest(name, COMMANDS))
+    print_safe(f"%llm {USAGE[name]}\n\n{inspect.getdoc(COMMANDS[name])}")
+    if name in _PARSERS:
+        print_safe(f"\n{_PARSERS[name]().format_help()}")
+
+
+def show_help(shell: InteractiveShell, rest: str, variables: Variables) -> None:
+    """Show this, or all there is to know of one subcommand."""
+    if rest:
+        _print_help(rest)
+        return
+    lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
+    width = max(map(len, USAGE.values()))
+    helps = {name: (inspect.getdoc(COMMANDS[name]) or "").splitlines()[0] for name in COMMANDS}
+    lines += [f"%llm {USAGE[name]:{width}} {helps[name]}" for name in COMMANDS]
+    lines += ["", "%embed EXPR --into COLUMN   vectors for a column; %embed? lists its flags"]
+    print_safe("\n".join(lines))

@@ -342,8 +342,7 @@ class RateLimiter:
         clock: Callable[[], float] = _now,
     ) -> None:
         self.semaphore = AdaptiveSemaphore(concurrency)
-        self.successes = 0
-        self.last_success = 0.0
+        self.successes, self.last_success = 0, 0.0
         self._concurrency = concurrency
         self._requests = TokenBucket(requests_per_minute, clock) if requests_per_minute else None
         self._tokens = TokenBucket(tokens_per_minute, clock) if tokens_per_minute else None
