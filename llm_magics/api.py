@@ -137,26 +137,28 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
     The answer to ``prompt``.
 
     Args:
-        prompt: what to ask.
+        prompt: the text of the prompt.
         model: ``provider/name``, an alias or a route; by default the setting ``model``.
         system: the system message; by default the setting ``system``.
-        variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
-        images: pictures that go with it: bytes, paths, addresses, figures, PIL images.
-        schema: what the answer must look like: a pydantic class, a JSON schema, or fields in
-            short (``"name, age int, tags list[str]"``). It is checked; where it does not fit,
-            the model gets the error and tries again (setting ``schema_retries``). ``.data`` is
-            the value.
-        tools: functions that the model may call; its wishes are in ``.tool_calls``.
-        template: the prompt in ``prompts/NAME.md``; ``prompt`` is its ``{{ input }}``.
-        thread: the conversation to go on with.
-        fresh: ask anew, whatever the cache has.
+        variables: values for ``{{ name }}`` in the prompt. Without it, braces are not
+            interpreted.
+        images: images to send: bytes, paths, URLs, figures or PIL images.
+        schema: the structure of the answer: a pydantic class, a JSON schema, or short field
+            definitions (``"name, age int, tags list[str]"``). The answer is validated; if it
+            does not match, the model gets the error and tries again (setting
+            ``schema_retries``). ``.data`` is the value.
+        tools: functions that the model may call. The calls it requests are in ``.tool_calls``.
+        template: name of the prompt file ``prompts/NAME.md``; ``prompt`` is its
+            ``{{ input }}``.
+        thread: name of the conversation to continue.
+        fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
-            ``reasoning``, ``tool_choice``, ``extra_headers``; any other goes to the service
-            as it is.
+            ``reasoning``, ``tool_choice``, ``extra_headers``. Other parameters are passed to
+            the service unchanged.
 
     Raises:
-        LLMError: of the fitting kind; see `llm_magics.errors`.
-        Interrupted: with what had come in ``partial``.
+        LLMError: the call failed; see `llm_magics.errors` for its subclasses.
+        Interrupted: the call was interrupted; ``partial`` has the answer so far.
     """
     request = Prompt(
         text=prompt,
@@ -192,26 +194,28 @@ async def aask(  # noqa: PLR0913 (as for ask)
     The answer to ``prompt``.
 
     Args:
-        prompt: what to ask.
+        prompt: the text of the prompt.
         model: ``provider/name``, an alias or a route; by default the setting ``model``.
         system: the system message; by default the setting ``system``.
-        variables: what ``{{ names }}`` in the prompt stand for; braces are left alone without.
-        images: pictures that go with it: bytes, paths, addresses, figures, PIL images.
-        schema: what the answer must look like: a pydantic class, a JSON schema, or fields in
-            short (``"name, age int, tags list[str]"``). It is checked; where it does not fit,
-            the model gets the error and tries again (setting ``schema_retries``). ``.data`` is
-            the value.
-        tools: functions that the model may call; its wishes are in ``.tool_calls``.
-        template: the prompt in ``prompts/NAME.md``; ``prompt`` is its ``{{ input }}``.
-        thread: the conversation to go on with.
-        fresh: ask anew, whatever the cache has.
+        variables: values for ``{{ name }}`` in the prompt. Without it, braces are not
+            interpreted.
+        images: images to send: bytes, paths, URLs, figures or PIL images.
+        schema: the structure of the answer: a pydantic class, a JSON schema, or short field
+            definitions (``"name, age int, tags list[str]"``). The answer is validated; if it
+            does not match, the model gets the error and tries again (setting
+            ``schema_retries``). ``.data`` is the value.
+        tools: functions that the model may call. The calls it requests are in ``.tool_calls``.
+        template: name of the prompt file ``prompts/NAME.md``; ``prompt`` is its
+            ``{{ input }}``.
+        thread: name of the conversation to continue.
+        fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
-            ``reasoning``, ``tool_choice``, ``extra_headers``; any other goes to the service
-            as it is.
+            ``reasoning``, ``tool_choice``, ``extra_headers``. Other parameters are passed to
+            the service unchanged.
 
     Raises:
-        LLMError: of the fitting kind; see `llm_magics.errors`.
-        Interrupted: with what had come in ``partial``.
+        LLMError: the call failed; see `llm_magics.errors` for its subclasses.
+        Interrupted: the call was interrupted; ``partial`` has the answer so far.
     """
     request = Prompt(
         text=prompt,
@@ -259,10 +263,10 @@ def stream(  # noqa: PLR0913 (as for ask)
     **parameters: Any,
 ) -> Stream:
     """
-    The answer to ``prompt`` as it comes; arguments and errors as for `ask`.
+    Stream the answer to ``prompt``; arguments and errors as for `ask`.
 
-    Iterate it for the pieces. Its ``response`` is the answer so far, and its ``data`` the JSON
-    value in it as far as it has come.
+    Iterate over the result to get the pieces. Its ``response`` is the answer so far, and its
+    ``data`` the partial JSON value in it.
     """
     request = Prompt(
         text=prompt,
@@ -295,10 +299,10 @@ def astream(  # noqa: PLR0913 (as for ask)
     **parameters: Any,
 ) -> AsyncStream:
     """
-    The answer to ``prompt`` as it comes; arguments and errors as for `ask`.
+    Stream the answer to ``prompt``; arguments and errors as for `ask`.
 
-    Iterate it for the pieces. Its ``response`` is the answer so far, and its ``data`` the JSON
-    value in it as far as it has come.
+    Iterate over the result to get the pieces. Its ``response`` is the answer so far, and its
+    ``data`` the partial JSON value in it.
     """
     request = Prompt(
         text=prompt,
@@ -323,7 +327,7 @@ def runs() -> DataFrame:
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
     ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
-    number of its run). Their definitions: `llm_magics.runtime.storage.run_log`.
+    number of the cell run). `llm_magics.runtime.storage.run_log` defines them.
     """
     return session.runs.frame()
 
@@ -335,7 +339,7 @@ async def aruns() -> DataFrame:
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
     ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
-    number of its run). Their definitions: `llm_magics.runtime.storage.run_log`.
+    number of the cell run). `llm_magics.runtime.storage.run_log` defines them.
     """
     return session.runs.frame()
 
@@ -345,12 +349,12 @@ def models(pattern: str = "") -> DataFrame:
     The models of all providers, one row each.
 
     Columns: ``provider``, ``model`` (its full name), ``capabilities``, ``context`` (tokens),
-    ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars for a million tokens),
-    ``pulled``, ``loaded``; empty where neither the service nor the table of known models tells.
+    ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars per million tokens),
+    ``pulled``, ``loaded``. Unknown values are missing.
 
     Args:
-        pattern: keep those of the provider of that name, or whose full name contains it, or
-            matches it with ``*`` and ``?``.
+        pattern: the name of a provider, a part of the model's full name, or a pattern with
+            ``*`` and ``?``.
     """
     return run_sync(_models_operation(pattern))
 
@@ -360,12 +364,12 @@ async def amodels(pattern: str = "") -> DataFrame:
     The models of all providers, one row each.
 
     Columns: ``provider``, ``model`` (its full name), ``capabilities``, ``context`` (tokens),
-    ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars for a million tokens),
-    ``pulled``, ``loaded``; empty where neither the service nor the table of known models tells.
+    ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars per million tokens),
+    ``pulled``, ``loaded``. Unknown values are missing.
 
     Args:
-        pattern: keep those of the provider of that name, or whose full name contains it, or
-            matches it with ``*`` and ``?``.
+        pattern: the name of a provider, a part of the model's full name, or a pattern with
+            ``*`` and ``?``.
     """
     return await run_async(_models_operation(pattern))
 

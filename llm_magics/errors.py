@@ -84,7 +84,7 @@ class _ShortTraceback:
 
 class LLMError(_ShortTraceback, Exception):
     """
-    The root of all errors raised here on purpose.
+    The base class of all errors of llm_magics, except `Interrupted`.
 
     ``str(error)`` says what happened and why; ``error.hint`` says what to do.
     """
@@ -97,46 +97,49 @@ class LLMError(_ShortTraceback, Exception):
 
 
 class UsageError(LLMError):
-    """A magic was typed wrongly."""
+    """A magic or a call has an invalid argument."""
 
 
 class BudgetError(LLMError):
-    """A call may cost more than is left of the budget; it was not sent."""
+    """A call may cost more than the rest of the budget; it was not sent."""
 
 
 class TemplateError(LLMError):
-    """A prompt's ``{{ … }}`` cannot be filled in."""
+    """A ``{{ … }}`` in a prompt cannot be filled in."""
 
 
 class ParseError(LLMError):
     """
-    An answer does not hold what was requested.
+    An answer does not contain the requested JSON, table or value.
 
     Attributes:
-        partial: the answer, where there is one to look at.
+        partial: the answer, if there is one.
     """
 
     partial: Any = None
 
 
 class ReplayMissError(LLMError):
-    """A recording has no answer to a call; the message says what differs from the nearest."""
+    """
+    A recording has no answer to a call; the message names the difference from the closest
+    recorded call.
+    """
 
 
 class ProviderError(LLMError):
     """
-    A provider could not do what was requested.
+    A provider could not complete a request.
 
     Attributes:
-        provider, model: whom it concerns, where known.
-        status: the HTTP status, where there was one.
+        provider, model: the provider and the model, if known.
+        status: the HTTP status, if there was one.
         code: the service's own error code.
-        request_id: the service's name for the request, for its support.
-        retry_after: seconds until a retry may succeed, where the service sent them.
+        request_id: the service's identifier of the request.
+        retry_after: seconds until a retry may succeed, if the service sent them.
         retryable: whether the same request may succeed later.
-        body: what the service sent, decoded where it was JSON.
-        partial: the part of the answer that was received, where a request was sent: a `Response`
-            from ``lm.ask`` and the like, a `ModelResponse` from a provider itself.
+        body: the response of the service, decoded if it was JSON.
+        partial: the part of the answer that was received: a `Response` from ``lm.ask`` and
+            similar functions, a `ModelResponse` from a provider.
     """
 
     retryable: bool = False
@@ -195,33 +198,33 @@ class AuthenticationError(ProviderError):
 
 
 class ConfigurationError(ProviderError):
-    """A setting is missing, mistyped or impossible."""
+    """A setting is missing, misspelled or invalid."""
 
 
 class ConnectionError(ProviderError, builtins.ConnectionError):  # noqa: A001 (a fixed name)
-    """Nobody answered, or the connection broke before an answer began."""
+    """The server did not respond, or the connection broke before an answer began."""
 
     retryable = True
 
 
 class ContentFilterError(ProviderError):
-    """The service or the model refuses to answer; ``partial`` has the answer up to there."""
+    """The service or the model refused to answer; ``partial`` has the answer up to then."""
 
 
 class ContextLengthError(ProviderError):
-    """The prompt is longer than the model can read."""
+    """The prompt is longer than the model's context."""
 
 
 class IncompleteAnswerError(ProviderError):
     """
-    The answer ended without being complete: a failure, an unknown reason, or a limit of length.
+    The answer is incomplete: a failure, an unknown finish reason, or a length limit.
 
-    ``partial`` has what was received; ``code`` is the reason, in the words of the service.
+    ``partial`` has the text received so far; ``code`` is the finish reason of the service.
     """
 
 
 class EmptyAnswerError(IncompleteAnswerError):
-    """The answer has no text and no tool calls; ``partial`` has its thinking, if any."""
+    """The answer has no text and no tool calls; ``partial`` has the thinking, if any."""
 
 
 class ModelNotFoundError(ProviderError):
@@ -236,10 +239,10 @@ class RateLimitError(ProviderError):
 
 class StreamInterrupted(ProviderError):  # noqa: N818 (a fixed name)
     """
-    The answer broke off after it had begun.
+    The connection broke after the answer began.
 
     Attributes:
-        partial: the answer before the break, a `ModelResponse`.
+        partial: the answer up to then, a `ModelResponse`.
     """
 
     retryable = True
@@ -250,19 +253,19 @@ class StreamInterrupted(ProviderError):  # noqa: N818 (a fixed name)
 
 
 class UnsupportedError(ProviderError):
-    """This service or model cannot do that; the message names what can."""
+    """The service or the model does not support this; the message names alternatives."""
 
 
 class WeightsError(ProviderError):
-    """A local model's file cannot be fetched, or is not what it should be."""
+    """The file of a local model cannot be downloaded or is damaged."""
 
 
 class Interrupted(_ShortTraceback, KeyboardInterrupt):
     """
-    The user stopped the cell.
+    The user interrupted the cell.
 
     Attributes:
-        partial: what had come until then, a `Response`.
+        partial: the answer so far, a `Response`.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, partial: Any = None) -> None:

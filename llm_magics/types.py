@@ -94,16 +94,16 @@ class ChatMessage:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """
-    Tokens read and written, as the service counts them; ``None`` where it does not say.
+    Tokens read and written, as counted by the service; ``None`` if it does not report them.
 
     Attributes:
-        input_tokens: of the prompt, whether from the service's cache or not. (Ollama from 0.30 on
-            counts only what was not in its cache: it is not the length of the prompt there.)
-        output_tokens: of the answer, its thinking included.
-        cached_tokens: those of the prompt that were read from the service's cache.
-        cache_write_tokens: those of the prompt that were put into it.
-        reasoning_tokens: those of the answer that are thinking, visible or not.
-        service_tier: by which tier the service bills the call (``flex``, ``priority`` …).
+        input_tokens: tokens of the prompt, cached or not. (Ollama 0.30 and later counts only
+            tokens that were not in its cache.)
+        output_tokens: tokens of the answer, including thinking.
+        cached_tokens: tokens of the prompt that were read from the service's cache.
+        cache_write_tokens: tokens of the prompt that were added to the service's cache.
+        reasoning_tokens: tokens of the answer that are thinking, visible or not.
+        service_tier: the tier that the service bills (``flex``, ``priority`` …).
     """
 
     input_tokens: int | None = None

@@ -48,41 +48,41 @@ def bench(  # noqa: PLR0913 (a public function)
     """
     Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
-    The models take turns, so that a machine that gets slower does so for all of them. See
-    `llm_magics.benchmarking.latencies` for the measurements. Nothing comes from the cache.
+    The models take turns, so that a change in the speed of the machine affects all of them.
+    `llm_magics.benchmarking.latencies` defines the measurements. The cache is not used.
 
     Args:
-        prompts: one, or several; by default a short one.
-        models: one, or several.
-        repeat: how often each prompt is sent to each model at each load. Without this,
-            ``requests`` and ``seconds``, 3 times, or as often as it takes for four
-            requests to each slot of ``concurrency``.
-        concurrency: so many requests at once ("closed loop"), by default 1; of a list one
+        prompts: one or several; by default a short prompt.
+        models: one or several.
+        repeat: how often each prompt is sent to each model at each load. If ``repeat``,
+            ``requests`` and ``seconds`` are not set: 3 times, or often enough for four requests
+            per slot of ``concurrency``.
+        concurrency: concurrent requests ("closed loop"), by default 1. A list is measured one
             after the other ("sweep").
-        rate: so many requests a second instead of that, whether or not the service keeps up
-            ("open loop"); ``latency_s`` counts from when each was meant to begin. For fewer
-            than 30 requests a rate of ``poisson`` arrivals is a matter of luck.
+        rate: requests started per second instead, whether or not the service keeps up ("open
+            loop"). ``latency_s`` counts from the scheduled start. With fewer than 30 requests,
+            the actual rate of ``poisson`` arrivals varies widely.
         arrival: with ``rate``, ``poisson`` or ``constant``.
-        requests: of each model at each load, instead of ``repeat``.
+        requests: number of requests to each model at each load, instead of ``repeat``.
         seconds: how long each model is measured at each load, instead of ``repeat``.
-        warmup: requests to each model that are not counted; they are in ``.warm_up``.
-        distinct: begin each prompt with a mark of its own, so that no cache of prompts
-            flatters.
-        tokenizer: counts the tokens where a service does not: a function, a
-            ``tokenizer.json``, or a model on the hub.
-        system, parameters: as for `lm.ask`, the same for all.
-        yes: do not ask about the cost.
-        draw: the same number draws the same marks, arrivals and order again.
+        warmup: first requests to each model, which are not counted; they are in ``.warm_up``.
+        distinct: start each prompt with a distinct mark, so that prompt caches do not improve
+            the result.
+        tokenizer: counts the tokens if the service does not: a function, a ``tokenizer.json``,
+            or a model on the hub.
+        system, parameters: as for ``lm.ask``, the same for all requests.
+        yes: do not ask for confirmation of the cost.
+        draw: a seed for the marks, arrivals and order.
 
     Returns:
-        One row a request, with the columns of `lm.runs` and more; requests that failed are
-        rows too. ``.summary()`` has one row a model.
+        one row per request, with the columns of ``lm.runs`` and more. Failed requests are rows
+        too. ``.summary()`` has one row per model.
 
     Raises:
-        UsageError: an argument does not fit.
-        BudgetError: the budget is spent; with what was measured in ``partial``.
-        Interrupted: with what was measured in ``partial`` (of ``lm.abench`` the
-            `CancelledError` has it).
+        UsageError: an argument is invalid.
+        BudgetError: the budget is spent; ``partial`` has the results so far.
+        Interrupted: ``partial`` has the results so far (with ``lm.abench``, in the
+            ``CancelledError``).
     """
     return run_sync(
         _bench_operation(
@@ -126,41 +126,41 @@ async def abench(  # noqa: PLR0913 (a public function)
     """
     Measure how fast each of ``models`` answers ``prompts``: ``lm.bench(models="openai/gpt-5")``.
 
-    The models take turns, so that a machine that gets slower does so for all of them. See
-    `llm_magics.benchmarking.latencies` for the measurements. Nothing comes from the cache.
+    The models take turns, so that a change in the speed of the machine affects all of them.
+    `llm_magics.benchmarking.latencies` defines the measurements. The cache is not used.
 
     Args:
-        prompts: one, or several; by default a short one.
-        models: one, or several.
-        repeat: how often each prompt is sent to each model at each load. Without this,
-            ``requests`` and ``seconds``, 3 times, or as often as it takes for four
-            requests to each slot of ``concurrency``.
-        concurrency: so many requests at once ("closed loop"), by default 1; of a list one
+        prompts: one or several; by default a short prompt.
+        models: one or several.
+        repeat: how often each prompt is sent to each model at each load. If ``repeat``,
+            ``requests`` and ``seconds`` are not set: 3 times, or often enough for four requests
+            per slot of ``concurrency``.
+        concurrency: concurrent requests ("closed loop"), by default 1. A list is measured one
             after the other ("sweep").
-        rate: so many requests a second instead of that, whether or not the service keeps up
-            ("open loop"); ``latency_s`` counts from when each was meant to begin. For fewer
-            than 30 requests a rate of ``poisson`` arrivals is a matter of luck.
+        rate: requests started per second instead, whether or not the service keeps up ("open
+            loop"). ``latency_s`` counts from the scheduled start. With fewer than 30 requests,
+            the actual rate of ``poisson`` arrivals varies widely.
         arrival: with ``rate``, ``poisson`` or ``constant``.
-        requests: of each model at each load, instead of ``repeat``.
+        requests: number of requests to each model at each load, instead of ``repeat``.
         seconds: how long each model is measured at each load, instead of ``repeat``.
-        warmup: requests to each model that are not counted; they are in ``.warm_up``.
-        distinct: begin each prompt with a mark of its own, so that no cache of prompts
-            flatters.
-        tokenizer: counts the tokens where a service does not: a function, a
-            ``tokenizer.json``, or a model on the hub.
-        system, parameters: as for `lm.ask`, the same for all.
-        yes: do not ask about the cost.
-        draw: the same number draws the same marks, arrivals and order again.
+        warmup: first requests to each model, which are not counted; they are in ``.warm_up``.
+        distinct: start each prompt with a distinct mark, so that prompt caches do not improve
+            the result.
+        tokenizer: counts the tokens if the service does not: a function, a ``tokenizer.json``,
+            or a model on the hub.
+        system, parameters: as for ``lm.ask``, the same for all requests.
+        yes: do not ask for confirmation of the cost.
+        draw: a seed for the marks, arrivals and order.
 
     Returns:
-        One row a request, with the columns of `lm.runs` and more; requests that failed are
-        rows too. ``.summary()`` has one row a model.
+        one row per request, with the columns of ``lm.runs`` and more. Failed requests are rows
+        too. ``.summary()`` has one row per model.
 
     Raises:
-        UsageError: an argument does not fit.
-        BudgetError: the budget is spent; with what was measured in ``partial``.
-        Interrupted: with what was measured in ``partial`` (of ``lm.abench`` the
-            `CancelledError` has it).
+        UsageError: an argument is invalid.
+        BudgetError: the budget is spent; ``partial`` has the results so far.
+        Interrupted: ``partial`` has the results so far (with ``lm.abench``, in the
+            ``CancelledError``).
     """
     return await run_async(
         _bench_operation(

@@ -46,31 +46,32 @@ def compare(  # noqa: PLR0913 (a public function)
     **parameters: Any,
 ) -> Measurements:
     """
-    What each of ``models`` answers to each of ``prompts``, how well, how fast and for how much.
+    Send each prompt to each model and measure quality, speed and cost.
 
     Args:
-        prompts, models: one, or several.
-        system, variables, parameters: as for `lm.ask`, the same for all.
-        expected: what is right: one for all, one a prompt in their order, or by prompt.
-        score: how answers are scored: ``"exact"``, ``"contains"``, ``"numeric"``,
-            ``"similar"``, ``"regex"``, ``"json_valid"``, a function of the answer (and of what
-            was expected), ``scorers.judge(…)``; several as a list, or by name.
-        repeat: how often each is sent.
-        concurrency: requests at once to each provider; providers run side by side.
+        prompts, models: one or several.
+        system, variables, parameters: as for ``lm.ask``, the same for all requests.
+        expected: the expected answers: one for all, one per prompt in the same order, or a
+            mapping from prompts.
+        score: how to score answers: ``"exact"``, ``"contains"``, ``"numeric"``, ``"similar"``,
+            ``"regex"``, ``"json_valid"``, ``scorers.judge(…)``, or a function of the answer
+            (and the expected answer). Pass several as a list, or as a mapping from names.
+        repeat: how often each prompt is sent.
+        concurrency: concurrent requests to each provider. Providers run in parallel.
         tokenizer: as for `lm.bench`.
-        yes: do not ask about the cost.
+        yes: do not ask for confirmation of the cost.
 
     Returns:
-        One row for each prompt and model, with the answer in ``text``, the columns of
-        `lm.runs`, and a column ``score_…`` for each score. A model that fails has its ``error``
-        there, and stops no other. ``.summary()``, ``.differences()`` and ``.plot_frontier()``
-        tell who is better.
+        one row per prompt and model, with the answer in ``text``, the columns of ``lm.runs``,
+        and a column ``score_…`` per score. A failed request has its ``error`` there and does
+        not stop the others. ``.summary()``, ``.differences()`` and ``.plot_frontier()`` compare
+        the models.
 
     Raises:
-        UsageError: an argument does not fit.
-        BudgetError: the budget is spent; with what had come in ``partial``.
-        Interrupted: with what had come in ``partial`` (of ``lm.acompare`` the `CancelledError`
-            has it).
+        UsageError: an argument is invalid.
+        BudgetError: the budget is spent; ``partial`` has the results so far.
+        Interrupted: ``partial`` has the results so far (with ``lm.acompare``, in the
+            ``CancelledError``).
     """
     return run_sync(
         _compare_operation(
@@ -104,31 +105,32 @@ async def acompare(  # noqa: PLR0913 (a public function)
     **parameters: Any,
 ) -> Measurements:
     """
-    What each of ``models`` answers to each of ``prompts``, how well, how fast and for how much.
+    Send each prompt to each model and measure quality, speed and cost.
 
     Args:
-        prompts, models: one, or several.
-        system, variables, parameters: as for `lm.ask`, the same for all.
-        expected: what is right: one for all, one a prompt in their order, or by prompt.
-        score: how answers are scored: ``"exact"``, ``"contains"``, ``"numeric"``,
-            ``"similar"``, ``"regex"``, ``"json_valid"``, a function of the answer (and of what
-            was expected), ``scorers.judge(…)``; several as a list, or by name.
-        repeat: how often each is sent.
-        concurrency: requests at once to each provider; providers run side by side.
+        prompts, models: one or several.
+        system, variables, parameters: as for ``lm.ask``, the same for all requests.
+        expected: the expected answers: one for all, one per prompt in the same order, or a
+            mapping from prompts.
+        score: how to score answers: ``"exact"``, ``"contains"``, ``"numeric"``, ``"similar"``,
+            ``"regex"``, ``"json_valid"``, ``scorers.judge(…)``, or a function of the answer
+            (and the expected answer). Pass several as a list, or as a mapping from names.
+        repeat: how often each prompt is sent.
+        concurrency: concurrent requests to each provider. Providers run in parallel.
         tokenizer: as for `lm.bench`.
-        yes: do not ask about the cost.
+        yes: do not ask for confirmation of the cost.
 
     Returns:
-        One row for each prompt and model, with the answer in ``text``, the columns of
-        `lm.runs`, and a column ``score_…`` for each score. A model that fails has its ``error``
-        there, and stops no other. ``.summary()``, ``.differences()`` and ``.plot_frontier()``
-        tell who is better.
+        one row per prompt and model, with the answer in ``text``, the columns of ``lm.runs``,
+        and a column ``score_…`` per score. A failed request has its ``error`` there and does
+        not stop the others. ``.summary()``, ``.differences()`` and ``.plot_frontier()`` compare
+        the models.
 
     Raises:
-        UsageError: an argument does not fit.
-        BudgetError: the budget is spent; with what had come in ``partial``.
-        Interrupted: with what had come in ``partial`` (of ``lm.acompare`` the `CancelledError`
-            has it).
+        UsageError: an argument is invalid.
+        BudgetError: the budget is spent; ``partial`` has the results so far.
+        Interrupted: ``partial`` has the results so far (with ``lm.acompare``, in the
+            ``CancelledError``).
     """
     return await run_async(
         _compare_operation(

@@ -72,25 +72,25 @@ class Measurements(pd.DataFrame):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The same as a plain DataFrame."""
+        """The measurements as a plain DataFrame."""
         return pd.DataFrame(self)
 
     @property
     def warm_up(self) -> pd.DataFrame:
-        """The requests before those that count."""
+        """The warm-up requests, which are not counted."""
         return pd.DataFrame(self.attrs.get("warm_up", []))
 
     def summary(self, confidence: float = 0.95) -> pd.DataFrame:
         """
-        One row a model, and a load where there were several.
+        One row per model, and per load if there are several.
 
-        Of scores the mean with its interval (of right and wrong Wilson's, else by bootstrap over
-        prompts). Of times the median, its interval (``_low``, ``_high``, by bootstrap), and the
-        90th and 99th percentile (of tokens/s the 10th and 1st). Requests that failed are counted in
-        ``failed`` and have no times; those from a cache or a recording, in ``cached``, neither.
-        ``client_cpu`` is the share of one core that this process was busy: near 1 it was
-        measured itself, and not the service. Of fewer than 100 requests a 99th percentile is
-        little more than the slowest.
+        Scores have their mean and its interval (Wilson's for scores of 0 and 1, otherwise a
+        bootstrap over prompts). Times have their median, its interval (``_low``, ``_high``, by
+        bootstrap), and the 90th and 99th percentile (for tokens/s the 10th and 1st). Failed
+        requests are counted in ``failed``, and answers from a cache or a recording in
+        ``cached``; neither have times. ``client_cpu`` is the CPU use of this process, as a
+        share of one core: near 1, this process limits the result. With fewer than 100 requests
+        the 99th percentile is close to the maximum.
         """
         return summaries.summary(
             self._checked_frame(*_SUMMARY_COLUMNS), _check_confidence(confidence)
@@ -104,37 +104,40 @@ class Measurements(pd.DataFrame):
 
         Args:
             by: a score or a measurement (``exact``, ``e2e_s``); by default the first score,
-                else ``e2e_s``. An answer that failed scores 0, and has no time.
-            baseline: compare all others with this model only.
-            confidence: of the interval, and of the verdict.
+                otherwise ``e2e_s``. A failed request scores 0 and has no time.
+            baseline: compare this model with all others; by default every pair is compared.
+            confidence: confidence level of the interval and of the verdict.
 
         Returns:
-            For each pair, and each load where there are several: ``n`` prompts in common (of
-            times: requests), both means, the ``difference`` (other less model) with its interval by paired bootstrap, the test
-            (McNemar where all is 0 or 1, else Wilcoxon) with its ``p`` and the one corrected
-            for the number of pairs (Holm), how many prompts would be ``n_needed`` to tell
-            (power 80 %), and a ``verdict`` in words.
+            one row per pair, and per load if there are several: ``n`` common prompts (for
+            times: requests), both means, the ``difference`` (other minus model) with its
+            interval (paired bootstrap), the test (McNemar if all values are 0 or 1, otherwise
+            Wilcoxon) with ``p`` and ``p_corrected`` (Holm), the number of prompts ``n_needed``
+            for a power of 80 %, and a ``verdict`` in words.
 
         Raises:
-            UsageError: there is no such measurement or model; scipy is not installed.
+            UsageError: the measurement or the model is unknown, or scipy is not installed.
         """
         return analysis.differences(
             self._checked_frame(), by, baseline, _check_confidence(confidence)
         )
 
     def wins(self, by: str | None = None) -> pd.DataFrame:
-        """The share of prompts on which the row's model beats the column's; a tie is half."""
+        """
+        The share of prompts on which the row's model beats the column's; a tie counts as
+        half.
+        """
         return analysis.win_matrix(self._checked_frame(), by)
 
     def scored(self, score: Any, expected: Any = None, *, yes: bool = False) -> Measurements:
         """
-        The same with a column ``score_…`` for each score.
+        Return the measurements with a column ``score_…`` per score.
 
         Args:
             score: see `llm_magics.benchmarking.scorers`.
-            expected: what is right: one for all, one a prompt in their order, or by prompt;
-                by default the column ``expected``.
-            yes: do not ask about what a judge costs.
+            expected: the expected answers: one for all, one per prompt in the same order, or a
+                mapping from prompts; by default the column ``expected``.
+            yes: do not ask for confirmation of the cost of a judge.
         """
         frame = self._checked_frame("text")
         known = expected if expected is not None else frame.get("expected")
@@ -145,19 +148,20 @@ class Measurements(pd.DataFrame):
 
     def as_measured_by(self, tool: Tool) -> pd.DataFrame:
         """
-        What another tool would report of the same stamps: ``vllm``, ``guidellm`` or ``aiperf``.
+        The figures that another tool would report for the same timestamps: ``vllm``,
+        ``guidellm`` or ``aiperf``.
 
-        One row a model and load, its columns named as that tool names them.
+        One row per model and load, with the column names of that tool.
         """
         return tool_metrics.report_as(self._checked_frame(*_TIMESTAMP_COLUMNS), tool)
 
     def metrics(self) -> dict[str, float]:
-        """All numbers of the summary by ``model/figure``, as ``mlflow.log_metrics`` takes them."""
+        """All numbers of the summary by ``model/figure``, for ``mlflow.log_metrics``."""
         return reporting.metrics(self.summary())
 
     def report(self, path: Any = None) -> str:
         """
-        A report in Markdown: figures, differences, how and where they were measured.
+        A report in Markdown: results, differences, method and environment.
 
         Args:
             path: a file to write it to.
@@ -170,31 +174,31 @@ class Measurements(pd.DataFrame):
         return text
 
     def plot_load(self) -> Figure:
-        """Time to first token, and tokens a second, over the load."""
+        """Plot time to first token and throughput against the load."""
         from llm_magics.benchmarking import plots
 
         return plots.load(self.summary())
 
     def plot_latency(self, by: str = "e2e_s") -> Figure:
-        """How a measurement is spread: the share of requests at or below each value."""
+        """Plot the distribution of a measurement: the share of requests at or below each value."""
         from llm_magics.benchmarking import plots
 
         return plots.latency(self._checked_frame(), by)
 
     def plot_frontier(self, quality: str | None = None, cost: str | None = None) -> Figure:
         """
-        Quality against cost; on the frontier are those that no other beats in both.
+        Plot quality against cost. No model beats those on the frontier in both.
 
         Args:
             quality: a score, by default the first.
-            cost: ``cost_usd`` if it is known, else ``e2e_s``, or another measurement.
+            cost: a measurement; by default ``cost_usd`` if it is known, otherwise ``e2e_s``.
         """
         from llm_magics.benchmarking import plots
 
         return plots.frontier(self._checked_frame(), quality, cost)
 
     def plot_wins(self, by: str | None = None) -> Figure:
-        """Which model beats which, and how often."""
+        """Plot how often each model beats each other model."""
         from llm_magics.benchmarking import plots
 
         return plots.wins(self.wins(by), analysis.column_to_compare(self._checked_frame(), by))

@@ -54,7 +54,10 @@ class Scorer:
 
 
 def exact(*, ignore_case: bool = True) -> Scorer:
-    """The answer is what was expected, but for space around it and a full stop at its end."""
+    """
+    Whether the answer equals the expected text, ignoring surrounding space and a final full
+    stop.
+    """
 
     def score(answer: str, expected: Any) -> bool:
         return _normalize(answer, ignore_case) == _normalize(expected, ignore_case)
@@ -63,7 +66,7 @@ def exact(*, ignore_case: bool = True) -> Scorer:
 
 
 def contains(*, ignore_case: bool = True) -> Scorer:
-    """What was expected occurs in the answer, as a word; of several things each."""
+    """Whether the answer contains the expected text as a word; a list: all of its texts."""
 
     def score(answer: str, expected: Any) -> bool:
         parts = expected if isinstance(expected, list | tuple | set) else [expected]
@@ -76,7 +79,7 @@ def contains(*, ignore_case: bool = True) -> Scorer:
 
 
 def regex(pattern: str | None = None) -> Scorer:
-    """``pattern``, or the one that was expected, is found in the answer."""
+    """Whether ``pattern``, or the expected pattern, matches the answer."""
     try:
         known = None if pattern is None else re.compile(pattern)
     except re.error as error:
@@ -90,7 +93,7 @@ def regex(pattern: str | None = None) -> Scorer:
 
 
 def json_valid() -> Scorer:
-    """There is a JSON value in the answer, be it in a fenced block."""
+    """Whether the answer contains a JSON value, also in a fenced block."""
 
     def score(answer: str, _: Any) -> bool:
         return _succeeds(lambda: parse_json(answer))
@@ -99,7 +102,10 @@ def json_valid() -> Scorer:
 
 
 def fits(schema: Any) -> Scorer:
-    """The answer's JSON fits ``schema``: a pydantic class, a JSON schema, or fields in short."""
+    """
+    Whether the JSON in the answer matches ``schema``: a pydantic class, a JSON schema, or
+    short field definitions.
+    """
     parsed_schema = parse_schema(schema)
 
     def score(answer: str, _: Any) -> bool:
@@ -109,7 +115,10 @@ def fits(schema: Any) -> Scorer:
 
 
 def numeric(*, rel: float = 1e-6, abs: float = 1e-9) -> Scorer:  # noqa: A002 (as in math.isclose)
-    """The last number in the answer is the one expected, to a share ``rel`` or to ``abs``."""
+    """
+    Whether the last number in the answer equals the expected one, within ``rel`` (relative)
+    or ``abs``.
+    """
 
     def score(answer: str, expected: Any) -> bool:
         found, expected_numbers = _find_numbers(answer), _find_numbers(str(expected))
@@ -124,7 +133,7 @@ def numeric(*, rel: float = 1e-6, abs: float = 1e-9) -> Scorer:  # noqa: A002 (a
 
 
 def similar(model: str | None = None) -> Scorer:
-    """How near the answer is to what was expected: the cosine of their vectors, 0 at least."""
+    """The cosine similarity of the answer and the expected text, at least 0."""
 
     def score(answer: str, expected: Any) -> float:
         from llm_magics.dataframes.embed import embed

@@ -70,16 +70,16 @@ class FrameAccessor(ReportMixin):
         yes: bool = False,
     ) -> DataFrame:
         """
-        The frame, with the vectors of ``column`` in the column ``into``.
+        Add the vectors of ``column`` as the column ``into``; return the DataFrame.
 
-        The frame itself is changed, as by an assignment, and returned. Interrupted, it has
-        the vectors received so far.
+        The DataFrame itself is changed, as by an assignment. After an interrupt it has the
+        vectors received so far.
 
         Args:
             column: the column of texts.
-            into: the column of vectors, new or overwritten; never one of texts.
+            into: the column of vectors. An existing one is overwritten, unless it has texts.
             model, batch_size, concurrency, too_long, on_error, dimensions, prefix, yes: as for
-                a series.
+                a column.
         """
         options = EmbedOptions(
             batch_size=batch_size,
@@ -110,29 +110,30 @@ class FrameAccessor(ReportMixin):
         **parameters: Any,
     ) -> Any:
         """
-        The frame, with the answer to a prompt for each row.
+        Add the answer to a prompt for each row; return the DataFrame.
 
         Equal prompts are sent once, and prompts answered before are not sent again: after an
         interrupt or a crash the same call continues where it stopped.
 
         Args:
-            prompt: with ``{{ column }}`` in it, or ``{{ row["a column"] }}`` for a name with
-                spaces. Rows in which all of these are missing are skipped.
+            prompt: a template with ``{{ column }}``, or ``{{ row["a column"] }}`` for a name
+                with spaces. Rows in which all of them are missing are skipped.
             into: the column of answers; ``answer`` by default.
-            schema: what an answer must look like, as for `llm_magics.ask`. Each of its fields
-                becomes a column, and ``into`` is not used.
+            schema: the structure of an answer, as for `llm_magics.ask`. Each field becomes a
+                column, and ``into`` is not used.
             model, system, parameters: as for `llm_magics.ask`, the same for all rows.
-            concurrency: prompts at once.
-            on_error: ``null`` leaves a row that fails without an answer, and warns; ``raise`` raises.
-            fresh: send prompts again that were answered before.
-            dry_run: give what it may take, in tokens, dollars and time, and send nothing.
-            yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
+            concurrency: number of concurrent requests.
+            on_error: ``null`` leaves the answer of a failed row empty and warns; ``raise``
+                raises the error.
+            fresh: send prompts even if their answers are cached.
+            dry_run: return an estimate of tokens, cost and time, and send nothing.
+            yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
 
         Raises:
-            UsageError: the prompt names what is no column; or it may cost much, and that was not
-                allowed.
-            Interrupted: the frame has the answers that had come.
-            LLMError: what is wrong with all rows.
+            UsageError: the prompt names a column that does not exist, or the cost needs
+                confirmation.
+            Interrupted: the DataFrame has the answers so far.
+            LLMError: an error that affects all rows.
         """
         prompt_spec = RowPrompts(
             text=prompt,
@@ -154,9 +155,9 @@ class FrameAccessor(ReportMixin):
 
     def extract(self, column: str, schema: Any, **options: Any) -> Any:
         """
-        The frame, with what ``schema`` asks for taken out of the texts of ``column``.
+        Extract the fields of ``schema`` from the texts of ``column``; return the DataFrame.
 
-        Each field of the schema becomes a column of a type that fits.
+        Each field of the schema becomes a column of a matching type.
 
         Args:
             column: the column of texts.
@@ -171,11 +172,11 @@ class FrameAccessor(ReportMixin):
         self, column: str, labels: Sequence[str], *, into: str = "label", **options: Any
     ) -> Any:
         """
-        The frame, with the one of ``labels`` that fits each text of ``column`` best.
+        Add a column with one of ``labels`` for each text of ``column``; return the DataFrame.
 
         Args:
             column: the column of texts.
-            labels: at least two.
+            labels: the labels, the labels, at least two.
             into: the column of labels, categorical.
             options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
                 ``yes`` and parameters of the model: see `prompt`.
@@ -197,12 +198,12 @@ class FrameAccessor(ReportMixin):
         index: VectorIndex | None = None,
     ) -> DataFrame:
         """
-        The ``k`` rows most like ``query``, best first, with their ``cosine``.
+        The ``k`` rows closest to ``query``, best first, with their ``cosine``.
 
         Args:
             query: a text, which is embedded, or a vector.
             on: the column of vectors, or of texts.
-            k: how many.
+            k: number of rows.
             model, prefix, index: as for `llm_magics.nearest`.
         """
         column = self._vectors(on)
@@ -215,27 +216,27 @@ class FrameAccessor(ReportMixin):
         self, threshold: float = 0.95, *, on: str = "vector", model: str | None = None
     ) -> DataFrame:
         """
-        The frame without the rows that say what one before them says.
+        The DataFrame without near-duplicates of earlier rows.
 
         Args:
-            threshold: the cosine from which on two rows say the same.
-            on: the column of vectors, or of texts. Rows without one stay.
-            model: who embeds texts.
+            threshold: the cosine similarity above which two rows count as duplicates.
+            on: the column of vectors, or of texts. Rows without a vector are kept.
+            model: the embedding model for texts.
         """
         is_first = search.dedupe(self._vectors(on), threshold, model=model)
         return self._frame[is_first.to_numpy()]
 
     def plot(self, on: str = "vector", *, text: str | None = None, **options: Any) -> VectorPlot:
         """
-        A picture of a column in two dimensions, with the texts where the mouse is.
+        Plot a column in two dimensions; the text of a point appears under the mouse.
 
         Args:
             on: the column of vectors, or of texts.
-            text: the column of the points' texts; by default the one that was embedded,
-                else the first one of texts.
-            options: ``color`` (the name of a column), ``clusters`` (how many), ``label``
-                (``True``, or who names them), ``method`` (``pca`` or ``umap``), ``model``:
-                see `llm_magics.plot`.
+            text: the column with the texts of the points; by default the one that was embedded,
+                otherwise the first one with texts.
+            options: ``color`` (the name of a column), ``clusters`` (their number), ``label``
+                (``True``, or the model that names them), ``method`` (``pca`` or ``umap``),
+                ``model``: see `llm_magics.plot`.
         """
         from llm_magics.dataframes.plot import find_texts, plot
 
@@ -308,16 +309,16 @@ class SeriesAccessor(ReportMixin):
         yes: bool = False,
     ) -> Series[Any]:
         """
-        The vector of each text, float32, on the same index; missing ones stay missing.
+        The vector of each text, float32, on the same index. Missing texts stay missing.
 
         Args:
             model: ``provider/name``; by default the setting ``embedding_model``.
-            batch_size, concurrency: texts in one request and requests at once.
+            batch_size, concurrency: texts per request and concurrent requests.
             too_long: ``truncate``, ``chunk-mean`` or ``error``, as for `llm_magics.embed`.
-            on_error: ``null`` leaves a text that is refused without a vector, and warns;
-                ``raise`` raises.
+            on_error: ``null`` leaves the vector of a refused text empty and warns; ``raise``
+                raises the error.
             dimensions, prefix: as for `llm_magics.embed`.
-            yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
+            yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
         """
         options = EmbedOptions(
             batch_size=batch_size,
@@ -332,10 +333,10 @@ class SeriesAccessor(ReportMixin):
         self, prompt: str, *, schema: Any = None, **options: Any
     ) -> Series[Any] | DataFrame | RowsEstimate:
         """
-        The answer to a prompt for each text, on the same index; with a schema, a frame.
+        The answer to a prompt for each text, on the same index; with a schema, a DataFrame.
 
         Args:
-            prompt: with ``{{ text }}`` in it.
+            prompt: a template with ``{{ text }}``.
             schema, options: as for `llm_magics.prompt`.
         """
         answers: Series[Any] | DataFrame | RowsEstimate
@@ -344,7 +345,7 @@ class SeriesAccessor(ReportMixin):
 
     def extract(self, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
         """
-        What ``schema`` asks for, taken out of each text: a frame with a column for each field.
+        Extract the fields of ``schema`` from each text: a DataFrame with a column per field.
 
         Args:
             schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
@@ -356,10 +357,10 @@ class SeriesAccessor(ReportMixin):
 
     def classify(self, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
         """
-        The one of ``labels`` that fits each text best, as a categorical column.
+        Assign one of ``labels`` to each text, as a categorical column.
 
         Args:
-            labels: at least two.
+            labels: the labels, the labels, at least two.
             options: as for `llm_magics.prompt`.
         """
         found: Series[Any] | RowsEstimate
@@ -367,16 +368,19 @@ class SeriesAccessor(ReportMixin):
         return found
 
     def nearest(self, query: str | Sequence[float], **options: Any) -> Series[Any]:
-        """The cosines of the rows most like ``query``, best first; as `llm_magics.nearest`."""
+        """
+        The cosine similarities of the rows closest to ``query``, best first; as
+        `llm_magics.nearest`.
+        """
         return search.nearest(self._series, query, **options)
 
     def dedupe(self, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:
-        """The column without the rows that say what one before them says."""
+        """The column without near-duplicates of earlier rows."""
         is_first = search.dedupe(self._series, threshold, model=model)
         return self._series[is_first.to_numpy()]
 
     def plot(self, **options: Any) -> VectorPlot:
-        """A picture of the column in two dimensions; as `llm_magics.plot`."""
+        """Plot the column in two dimensions; as `llm_magics.plot`."""
         from llm_magics.dataframes.plot import plot
 
         return plot(self._series, **options)

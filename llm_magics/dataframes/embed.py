@@ -56,21 +56,22 @@ def embed(  # noqa: PLR0913 (each is an argument that a user may want)
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
             and empty ones get a row of NaN.
         model: ``provider/name``; by default the setting ``embedding_model``.
-        batch_size, concurrency: texts in one request and requests at once; by default
-            what suits the provider.
-        too_long: a text that is longer than the model reads is an ``error``, or ``truncate``
-            embeds its beginning, ``chunk-mean`` the mean of its parts.
-        on_error: ``null`` leaves a row of NaN for a text that the service refuses.
-        dimensions: of each vector, where the service can give fewer than all.
-        prefix: stands before each text, as some models want it (``"passage: "``).
+        batch_size, concurrency: texts per request and concurrent requests; by default chosen
+            for the provider.
+        too_long: how to handle a text that is too long for the model: ``error`` raises,
+            ``truncate`` embeds its beginning, ``chunk-mean`` embeds the mean of its parts.
+        on_error: ``raise``, or ``null`` for a row of NaN if the service refuses a text.
+        dimensions: length of the vectors, if the service supports shorter ones.
+        prefix: text to put before each text; some models need one (``"passage: "``).
 
     Returns:
         An array of shape (n, d), float32, in the order of ``texts``.
 
     Raises:
-        UsageError: ``texts`` is a single string or a frame, or holds something that is no text.
-        Interrupted: with the rows that were done in ``partial``, NaN for the others.
-        LLMError: the provider could not embed them. Vectors received are cached, and not sent again.
+        UsageError: ``texts`` is a single string or a DataFrame, or contains values that are not
+            text.
+        Interrupted: ``partial`` has the rows embedded so far, NaN for the others.
+        LLMError: the provider could not embed them. Vectors received so far are cached.
     """
     return run_sync(
         _embed_operation(
@@ -104,21 +105,22 @@ async def aembed(  # noqa: PLR0913 (each is an argument that a user may want)
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
             and empty ones get a row of NaN.
         model: ``provider/name``; by default the setting ``embedding_model``.
-        batch_size, concurrency: texts in one request and requests at once; by default
-            what suits the provider.
-        too_long: a text that is longer than the model reads is an ``error``, or ``truncate``
-            embeds its beginning, ``chunk-mean`` the mean of its parts.
-        on_error: ``null`` leaves a row of NaN for a text that the service refuses.
-        dimensions: of each vector, where the service can give fewer than all.
-        prefix: stands before each text, as some models want it (``"passage: "``).
+        batch_size, concurrency: texts per request and concurrent requests; by default chosen
+            for the provider.
+        too_long: how to handle a text that is too long for the model: ``error`` raises,
+            ``truncate`` embeds its beginning, ``chunk-mean`` embeds the mean of its parts.
+        on_error: ``raise``, or ``null`` for a row of NaN if the service refuses a text.
+        dimensions: length of the vectors, if the service supports shorter ones.
+        prefix: text to put before each text; some models need one (``"passage: "``).
 
     Returns:
         An array of shape (n, d), float32, in the order of ``texts``.
 
     Raises:
-        UsageError: ``texts`` is a single string or a frame, or holds something that is no text.
-        Interrupted: with the rows that were done in ``partial``, NaN for the others.
-        LLMError: the provider could not embed them. Vectors received are cached, and not sent again.
+        UsageError: ``texts`` is a single string or a DataFrame, or contains values that are not
+            text.
+        Interrupted: ``partial`` has the rows embedded so far, NaN for the others.
+        LLMError: the provider could not embed them. Vectors received so far are cached.
     """
     return await run_async(
         _embed_operation(

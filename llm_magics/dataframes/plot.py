@@ -126,24 +126,23 @@ def plot(  # noqa: PLR0913 (what a picture has)
     model: str | None = None,
 ) -> VectorPlot:
     """
-    A picture of a column of vectors in two dimensions, with the texts where the mouse is.
+    Plot a column of vectors in two dimensions; the text of a point appears under the mouse.
 
     Args:
         column: vectors, or texts, which are embedded; a list, array (n, d), or column; or a
             DataFrame with one column of vectors.
-        text: the text of each point, as long as ``column``; a column of texts has its own.
-        color: what colours the points: a column of numbers, or of groups; the clusters if
-            there are some.
-        clusters: put the points into so many groups, by k-means, each called by words that
-            the others have not.
-        label: have the groups named by a model, the setting ``model`` or the one named here,
-            which reads the texts in the middle of each.
+        text: the text of each point; by default ``column`` itself, if it has texts.
+        color: values for the colours of the points, numbers or groups; by default the clusters,
+            if any.
+        clusters: number of groups (k-means). Each is named by its most specific words.
+        label: let a model name the groups: ``True`` for the setting ``model``, or a model's
+            name. It reads the texts nearest to the centre of each group.
         method: ``pca`` (principal components), or ``umap`` where umap-learn is installed.
-        model: who embeds texts.
+        model: the embedding model for texts.
 
     Returns:
-        A picture that shows itself in a notebook; its ``frame`` has the points,
-        ``figure()`` is matplotlib's, ``save("plot.png")`` keeps it.
+        a plot that a notebook displays. ``frame`` has the points, ``figure()`` returns a
+        matplotlib figure, ``save("plot.png")`` saves it.
 
     Raises:
         UsageError: there are fewer than two vectors, arguments do not fit, or scikit-learn is

@@ -336,26 +336,28 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
     an interrupt or a crash the same call continues where it stopped.
 
     Args:
-        rows: a frame; or a list, array, or column of pandas, polars or pyarrow.
-        prompt: with ``{{ column }}`` in it, or ``{{ row["a column"] }}`` for a name with spaces;
-            of a lone column, ``{{ text }}``. Rows in which all of these are missing are
-            skipped.
-        schema: what an answer must look like, as for `llm_magics.ask`.
+        rows: a DataFrame; or a list, array, or column of pandas, polars or pyarrow.
+        prompt: a template with ``{{ column }}``, or ``{{ row["a column"] }}`` for a name with
+            spaces; ``{{ text }}`` for a single column. Rows in which all of them are missing
+            are skipped.
+        schema: the structure of an answer, as for `llm_magics.ask`.
         model, system, parameters: as for `llm_magics.ask`, the same for all rows.
-        concurrency: prompts at once.
-        on_error: ``null`` leaves a row that fails without an answer, and warns; ``raise`` raises.
-        fresh: send prompts again that were answered before.
-        dry_run: give what it may take, in tokens, dollars and time, and send nothing.
-        yes: do not ask, whatever it may cost (setting ``confirm_above_usd``).
+        concurrency: number of concurrent requests.
+        on_error: ``null`` leaves the answer of a failed row empty and warns; ``raise`` raises
+            the error.
+        fresh: send prompts even if their answers are cached.
+        dry_run: return an estimate of tokens, cost and time, and send nothing.
+        yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
 
     Returns:
-        The answers on the index of ``rows``; with a schema a frame with a column for each field.
+        the answers on the index of ``rows``; with a schema, a DataFrame with a column per
+        field.
 
     Raises:
-        UsageError: the prompt names what is no column; or it may cost much, and that was not
-            allowed.
-        Interrupted: with the answers that had come in ``partial``.
-        LLMError: what is wrong with all rows.
+        UsageError: the prompt names a column that does not exist, or the cost needs
+            confirmation.
+        Interrupted: ``partial`` has the answers so far.
+        LLMError: an error that affects all rows.
     """
     prompt_spec = RowPrompts(
         text=prompt,
@@ -378,7 +380,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
 
 def extract(texts: Any, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
     """
-    What ``schema`` asks for, taken out of each text: a frame with a column for each field.
+    Extract the fields of ``schema`` from each text: a DataFrame with a column per field.
 
     Args:
         texts: a list, array, or column.
@@ -392,11 +394,11 @@ def extract(texts: Any, schema: Any, **options: Any) -> DataFrame | RowsEstimate
 
 def classify(texts: Any, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
     """
-    The one of ``labels`` that fits each text best, as a categorical column.
+    Assign one of ``labels`` to each text, as a categorical column.
 
     Args:
         texts: a list, array, or column.
-        labels: at least two.
+        labels: the labels, the labels, at least two.
         options: as for `prompt`.
     """
     found: Series[Any] | RowsEstimate

@@ -263,6 +263,6 @@ class ReportMixin:
 
     @property
     def report(self) -> EmbeddingReport | PromptReport | None:
-        """How the last embedding or asking went; its ``frame()`` has the rows that did not go plainly."""
+        """A report on the last operation; its ``frame()`` has the rows with problems."""
         report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_REPORT_ATTRIBUTE)
         return report

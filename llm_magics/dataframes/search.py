@@ -48,21 +48,24 @@ def nearest(  # noqa: PLR0913 (a public function)
     index: VectorIndex | None = None,
 ) -> Series[Any]:
     """
-    The ``k`` rows most like ``query``, best first: their cosines, on the index of ``column``.
+    The ``k`` rows closest to ``query``, best first: cosine similarities on the index of
+    ``column``.
 
-    Exact, by a product of matrices, unless there is an ``index``.
+    The search is exact unless you pass an ``index``.
 
     Args:
         column: vectors, or texts; a list, array (n, d), or column; or a DataFrame with one
             column of vectors.
         query: a text, which is embedded, or a vector of d numbers.
-        k: how many.
-        model: who embeds; the one that embedded the column, else the setting ``embedding_model``.
-        prefix: what the model wants before a question, like ``"query: "``.
-        index: the result of `llm_magics.index` for ``column``, to search in.
+        k: number of rows.
+        model: the embedding model; by default the one that embedded the column, otherwise the
+            setting ``embedding_model``.
+        prefix: text to put before the query; some models need one (``"query: "``).
+        index: the result of `llm_magics.index` for ``column``.
 
     Raises:
-        UsageError: the query has another length than the vectors, or the index is of others.
+        UsageError: the query and the vectors differ in length, or the index belongs to another
+            column.
     """
     import pandas as pd
 
@@ -93,17 +96,17 @@ def _check_dimensions(query: Vectors, dimensions: int) -> None:
 
 def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:
     """
-    Which rows to keep so that none says what one before it says: ``df[lm.dedupe(df["vector"])]``.
+    Which rows to keep to drop near-duplicates of earlier rows: ``df[lm.dedupe(df["vector"])]``.
 
     Args:
         column: vectors, or texts; a list, array (n, d), or column; or a DataFrame with one
             column of vectors.
-        threshold: the cosine from which on two rows say the same.
-        model: who embeds texts.
+        threshold: the cosine similarity above which two rows count as duplicates.
+        model: the embedding model for texts.
 
     Returns:
         ``True`` or ``False`` for each row, on the index of ``column``. Rows without a vector
-        stay.
+        are kept.
     """
     import pandas as pd
 
@@ -157,11 +160,11 @@ def index(column: Any, *, model: str | None = None) -> VectorIndex:
     """
     An index over ``column``, for ``df.llm.nearest(query, index=…)`` and ``lm.nearest``.
 
-    Up to a million rows an exact search, which needs none, is fast enough.
+    For up to a million rows the exact search, which needs no index, is fast enough.
 
     Args:
         column: vectors, or texts, which are embedded; a list, array (n, d), or column.
-        model: who embeds texts.
+        model: the embedding model for texts.
 
     Raises:
         UsageError: usearch is not installed.

@@ -43,11 +43,11 @@ def matrix(column: Any) -> Vectors:
     """
     A column of vectors as an array of shape (n, d), float32; a row of NaN where one is missing.
 
-    Rows that lie one after the other, as those do that were embedded together, are not copied:
-    the array can only be read, for a change to it would change the column. To change it, copy it.
+    Rows that were embedded together are not copied, so the array is read-only. Copy it to
+    change it.
 
     Raises:
-        UsageError: the vectors are not of one length, or are none.
+        UsageError: the vectors differ in length, or the column has none.
     """
     column = resolve_column(column)
     return _read_only(_matrix(column))

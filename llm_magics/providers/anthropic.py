@@ -136,11 +136,10 @@ class AnthropicConfig(RemoteConfig):
     Attributes:
         base_url: the service's address, without ``/v1``; default: ``ANTHROPIC_BASE_URL``.
         api_key: the key; default: ``ANTHROPIC_API_KEY``.
-        api_version: the version of the API. The newer one, 2026-10-21, takes no
-            temperature and no top_p of any model; where a model takes none, neither does this,
-            and they are left out with a warning.
-        cache_prompts: have tools, system message and conversation cached by the service, which
-            makes the next turn cheaper and this one a little dearer.
+        api_version: the version of the API. The newer one, 2026-10-21, does not accept
+            temperature and top_p; these are then left out, with a warning.
+        cache_prompts: let the service cache tools, system message and conversation. This makes
+            the next turn cheaper and the current one slightly more expensive.
     """
 
     base_url: str = Field(

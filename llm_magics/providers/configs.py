@@ -37,7 +37,7 @@ class ProviderConfig(BaseModel):
     Settings that all providers share; an unknown or mistyped setting is refused.
 
     Attributes:
-        concurrency: maximum number of simultaneous calls; adapted automatically by default.
+        concurrency: maximum number of concurrent requests; adapted automatically by default.
         requests_per_minute, tokens_per_minute: rate limits; unlimited by default.
     """
 

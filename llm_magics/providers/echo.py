@@ -143,9 +143,9 @@ _CONTEXT = 8192
 class EchoConfig(ProviderConfig):
     """
     Attributes:
-        ttft_s: virtual seconds to the first token, besides 1 ms a prompt token.
-        tokens_per_s: virtual speed after it; each gap varies by a quarter around it.
-        dimensions: length of its vectors.
+        ttft_s: virtual seconds to the first token, in addition to 1 ms per prompt token.
+        tokens_per_s: virtual speed afterwards; each gap varies by a quarter.
+        dimensions: length of the vectors.
     """
 
     ttft_s: float = Field(0.05, ge=0)

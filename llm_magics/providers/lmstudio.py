@@ -37,10 +37,10 @@ _KINDS = {"embedding": ("embeddings",), "embeddings": ("embeddings",)}
 class LMStudioConfig(OpenAICompatibleConfig):
     """
     Attributes:
-        base_url: where the server is, without ``/v1``; default: ``LMSTUDIO_BASE_URL``.
-        api_key: for a server that wants one; default: ``LM_API_TOKEN``.
-        chat_api: ``v1`` speaks OpenAI's format as it is; ``v0`` is LM Studio's older interface,
-            which adds the time to first token and the speed that it measured itself.
+        base_url: the server's address, without ``/v1``; default: ``LMSTUDIO_BASE_URL``.
+        api_key: for a server that requires one; default: ``LM_API_TOKEN``.
+        chat_api: ``v1`` is OpenAI's format; ``v0`` is LM Studio's older API, which also reports
+            its time to first token and speed.
     """
 
     base_url: str = Field(

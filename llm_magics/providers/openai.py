@@ -37,13 +37,14 @@ class OpenAIConfig(OpenAICompatibleConfig):
     Attributes:
         base_url: the service's address, up to ``/v1``.
         api_key: the key; default: ``OPENAI_API_KEY``. A server of your own may need none.
-        organization, project: sent if set. ``OPENAI_ORG_ID`` and
-            ``OPENAI_PROJECT_ID`` count at OpenAI itself and at ``OPENAI_BASE_URL``: they are
-            the user's, and no other address learns them.
-        api: which of OpenAI's two interfaces a chat goes through.
-        profile: whose manners the service has, if its address does not tell: ``groq``,
+        organization: sent if set; default: ``OPENAI_ORG_ID``, for OpenAI and
+            ``OPENAI_BASE_URL`` only.
+        project: sent if set; default: ``OPENAI_PROJECT_ID``, for OpenAI and ``OPENAI_BASE_URL``
+            only.
+        api: which of OpenAI's APIs to use for chat.
+        profile: the kind of service, if the address does not identify it: ``groq``,
             ``mistral``, ``vllm`` …
-        api_version: of Azure's older interface, with an address for each deployment.
+        api_version: the version of Azure's older API, which has one address per deployment.
     """
 
     base_url: str = Field(

@@ -55,13 +55,14 @@ class RemoteConfig(ProviderConfig):
     """
     Attributes:
         base_url: the service's address.
-        api_key: the key it wants, if it wants one.
-        connect_s, idle_s, total_s: seconds to wait for a connection (2 for a server on this
-            machine and 10 for any other unless given), for the next byte, and for the whole
-            answer (no limit unless given).
-        max_line_mb, max_response_mb: how long a line of a stream, and a whole answer, may be,
-            in millions of bytes after decompression.
-        extra_headers: sent with every request.
+        api_key: the API key, if the service needs one.
+        connect_s: seconds to wait for a connection; by default 2 for a server on this machine
+            and 10 for any other.
+        idle_s: seconds to wait for the next byte.
+        total_s: seconds to wait for the whole answer; no limit by default.
+        max_line_mb: maximum size of one line of a stream, in MB.
+        max_response_mb: maximum size of a response after decompression, in MB.
+        extra_headers: headers to send with every request.
     """
 
     model_config = ConfigDict(

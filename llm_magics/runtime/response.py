@@ -29,26 +29,27 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Response:
     """
-    What a model answered, and how.
+    A model's answer, with its measurements.
 
     Attributes:
         text: the answer.
-        model: who answered, as ``provider/name``.
-        finish_reason: ``stop``, ``length`` … as the service says, or ``interrupted``.
+        model: the model that answered, as ``provider/name``.
+        finish_reason: the service's value, such as ``stop`` or ``length``, or ``interrupted``.
         usage: tokens read and written, as the service counts them.
-        timing: what it took; see `llm_magics.runtime.storage.run_log`.
-        cost_usd: its price in US dollars, ``None`` where that is unknown.
+        timing: the times; `llm_magics.runtime.storage.run_log` defines them.
+        cost_usd: the price in US dollars, ``None`` if unknown.
         cached: whether it is a stored answer.
-        messages: what was sent.
-        reasoning: the model's thinking, where it shows any.
-        tool_calls: what the model wants to have called.
+        messages: the messages that were sent.
+        reasoning: the model's thinking, if it returns any.
+        tool_calls: the tool calls that the model requests.
         schema: the schema that the answer must fit.
         retries: how often the request was repeated.
         fallback_from: the models of a route that had failed before, each with its error.
-        repairs: how often the model had to correct it because it did not fit the schema.
-        removed_turns: how many later turns of its thread depended on the answer that it replaced.
-        raw: the last thing the service sent, decoded.
-        reasoning_blocks: what the service requires to be sent back with this answer.
+        repairs: how often the answer was corrected because it did not match the schema.
+        removed_turns: how many later turns of its thread were removed because they depended on
+            the replaced answer.
+        raw: the last message of the service, decoded.
+        reasoning_blocks: data that the service needs back with this answer.
     """
 
     text: str
@@ -75,16 +76,19 @@ class Response:
     @property
     def data(self) -> Any:
         """
-        The value in it, which fits the schema; an instance of it if a class.
+        The value in the answer, validated by the schema; an instance if the schema is a class.
 
         Raises:
-            ParseError: there is none, or it does not fit.
+            ParseError: the answer has no value, or it does not match.
         """
         value = self.json()
         return value if self.schema is None else validate_answer(value, self.schema)
 
     def check(self) -> None:
-        """Raise the `ParseError` of `data`, if there is one, with this answer in ``partial``."""
+        """
+        Raise a `ParseError`, with this answer in ``partial``, if the answer does not match
+        its schema.
+        """
         misfit = self.misfit()
         if misfit is not None:
             raise misfit
@@ -108,7 +112,7 @@ class Response:
 
     @property
     def code(self) -> str:
-        """The first fenced block, or the full text where nothing is fenced."""
+        """The first fenced block, or the full text if there is none."""
         return parsing.extract_code(self.text)
 
     @property
@@ -122,13 +126,14 @@ class Response:
 
     def json(self, *, partial: bool = False, repair: bool = False) -> Any:
         """
-        Return the JSON value in it; a `ParseError` where there is none.
+        Return the JSON value in the answer; raise a `ParseError` if there is none.
 
-        Of several values it is the last one that fits the schema; without a schema, the longest.
+        If there are several, it is the last one that matches the schema; without a schema, the
+        longest.
 
         Args:
-            partial: of an incomplete text, the value so far.
-            repair: where it is no valid JSON, mend it (extra ``repair``), with a warning.
+            partial: return the value so far of an incomplete answer.
+            repair: repair invalid JSON, with a warning (extra ``repair``).
         """
         if partial:
             return parsing.parse_partial_json(self.text)
@@ -139,7 +144,7 @@ class Response:
         return parsing.parse_json(self.text, repair=repair)
 
     def df(self) -> DataFrame:
-        """The table in it as a DataFrame; a `ParseError` where there is none."""
+        """The table in the answer as a DataFrame; raises a `ParseError` if there is none."""
         return parsing.parse_table(self.text)
 
     def __str__(self) -> str:

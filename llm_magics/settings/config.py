@@ -48,8 +48,7 @@ class Config:
     """
     Settings as attributes: ``config.model``, ``config.temperature = 0.2``.
 
-    Settings of a provider are reached by their dotted key,
-    ``config.set("providers.local.threads", 2)``.
+    Settings of a provider have a dotted key: ``config.set("providers.local.threads", 2)``.
     """
 
     if TYPE_CHECKING:  # set behind __setattr__, which is for settings
@@ -70,7 +69,7 @@ class Config:
         self.reload()
 
     def reload(self) -> None:
-        """Read files and environment again; what was set in this session stays."""
+        """Read files and environment again. Values set in this session stay."""
         self.__dict__["_layers"] = None
         self.__dict__["_defaults"] = None
         self._notify()
@@ -101,14 +100,14 @@ class Config:
         Give ``key`` a value for this session.
 
         Raises:
-            ConfigurationError: there is no such setting, or it cannot be ``value``.
+            ConfigurationError: the setting is unknown, or ``value`` is invalid.
         """
         checked = _validate(_nest(key, value), f"config.{key}")
         self._direct.update(_flatten(checked, "set in this session"))
         self._notify()
 
     def reset(self, key: str | None = None) -> None:
-        """Take back what was `set` for ``key``, or for all of them."""
+        """Remove the value that was `set` for ``key``, or for all settings."""
         if key is None:
             self._direct.clear()
         else:

@@ -10,6 +10,7 @@ import pandas as pd
 
 import llm_magics as lm
 from llm_magics import types
+from llm_magics.benchmarking import judge
 from tests.support.docstrings import description, signature
 
 _FUNCTIONS = {
@@ -19,7 +20,22 @@ _FUNCTIONS = {
     "Comparing and measuring": ["compare", "bench"],
     "Models and calls": ["models", "runs"],
 }
+# Members for other parts of the package.
+_INTERNAL = {
+    "credentials_here",
+    "files",
+    "for_provider",
+    "set_here",
+    "unwatch",
+    "watch",
+    "misfit",
+    "of",
+    "named",
+}
 _ASYNC = {name: f"a{name}" for name in lm.__all__ if f"a{name}" in lm.__all__}
+
+
+SCORER_MODULES = (lm.scorers.__name__, judge.__name__)
 
 
 def python() -> list[str]:
@@ -55,7 +71,7 @@ def python() -> list[str]:
         "`from llm_magics import scorers`. Pass a scorer, or its name, as `score` to `lm.compare`.",
     ]
     for name, function in inspect.getmembers(lm.scorers, inspect.isfunction):
-        if function.__module__ == lm.scorers.__name__ and not name.startswith("_"):
+        if function.__module__ in SCORER_MODULES and not {name, name[:1]} & {*_INTERNAL, "_"}:
             parts += _function(f"scorers.{name}", function)
     parts += [
         "## Configuration",
@@ -96,4 +112,5 @@ def _members(owner: str, kind: type) -> list[str]:
 def vars_of(kind: type) -> set[str]:
     """Return the public members that ``kind`` and its bases in this package define."""
     ours = [base for base in kind.__mro__ if base.__module__.startswith("llm_magics")]
-    return {name for base in ours for name in vars(base) if not name.startswith("_")}
+    names = {name for base in ours for name in vars(base) if not name.startswith("_")}
+    return names - _INTERNAL

@@ -106,7 +106,7 @@ class DaskSeriesAccessor:
         return _map_prompts(self._series.to_frame(TEXT), extraction_prompts(schema, options))
 
     def classify(self, labels: Sequence[str], **options: Any) -> Any:
-        """The one of ``labels`` that fits each text best, as a categorical column."""
+        """Assign one of ``labels`` to each text, as a categorical column."""
         prompt_spec = classification_prompts(labels, "label", options)
         return _map_prompts(self._series.to_frame(TEXT), prompt_spec)["label"]
 
@@ -136,13 +136,13 @@ class DaskFrameAccessor:
         self, prompt: str, *, into: str | None = None, schema: Any = None, **options: Any
     ) -> Any:
         """
-        The frame, with the answer to a prompt for each row.
+        Add the answer to a prompt for each row; return the DataFrame.
 
         Args:
-            prompt: with ``{{ column }}`` in it.
+            prompt: a template with ``{{ column }}``.
             into: the column of answers; ``answer`` by default.
-            schema: each of its fields becomes a column of a type by the schema.
-            options: as for pandas; ``concurrency`` is summed over all workers.
+            schema: each field becomes a column of a matching type.
+            options: as for pandas; ``concurrency`` is the limit for all workers together.
         """
         prompt_spec = row_prompts(prompt, schema, options)
         written = list(schema_fields(schema)) or [into or ANSWER]
@@ -150,7 +150,7 @@ class DaskFrameAccessor:
         return self._with(_map_prompts(self._frame, prompt_spec), into)
 
     def extract(self, column: str, schema: Any, **options: Any) -> Any:
-        """The frame, with what ``schema`` asks for taken out of the texts of ``column``."""
+        """Extract the fields of ``schema`` from the texts of ``column``."""
         view = self._column(column).to_frame(TEXT)
         check_not_overwriting([column], schema_fields(schema))
         return self._with(_map_prompts(view, extraction_prompts(schema, options)), None)
@@ -158,7 +158,10 @@ class DaskFrameAccessor:
     def classify(
         self, column: str, labels: Sequence[str], *, into: str = "label", **options: Any
     ) -> Any:
-        """The frame, with the one of ``labels`` that fits each text of ``column`` best."""
+        """
+        Add a column with one of ``labels`` for each text of ``column``; return the
+        DataFrame.
+        """
         view = self._column(column).to_frame(TEXT)
         check_not_overwriting([column], [into])
         return self._with(_map_prompts(view, classification_prompts(labels, into, options)), None)
@@ -173,16 +176,16 @@ class DaskFrameAccessor:
         prefix: str = "",
     ) -> Any:
         """
-        The ``k`` rows most like ``query``, best first, with their ``cosine``.
+        The ``k`` rows closest to ``query``, best first, with their ``cosine``.
 
-        Each worker looks through its own rows; only the best of them travel.
+        Each worker searches its rows; only the best ones are transferred.
 
         Args:
-            query: a text, which is embedded here and now, or a vector.
+            query: a text, which is embedded immediately, or a vector.
             on: the column of vectors.
-            k: how many.
-            model: who embeds the text: the one that embedded the column, if that was not the
-                setting ``embedding_model``.
+            k: number of rows.
+            model: the model that embedded the column, if it is not the setting
+                ``embedding_model``.
             prefix: as for `llm_magics.nearest`.
         """
         self._column(on)

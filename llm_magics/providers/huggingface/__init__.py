@@ -50,7 +50,7 @@ class HuggingFaceConfig(OpenAICompatibleConfig):
     """
     Attributes:
         base_url: the router's address, without ``/v1``.
-        api_key: the token; that of ``HF_TOKEN`` or of ``hf auth login`` by default.
+        api_key: the token; default: ``HF_TOKEN``, or the token of ``hf auth login``.
     """
 
     base_url: str = Field(_ROUTER_URL)

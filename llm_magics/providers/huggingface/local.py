@@ -81,9 +81,9 @@ _EMBEDS = ("BertModel", "RobertaModel", "MPNetModel", "XLMRobertaModel", "Distil
 class HuggingFaceLocalConfig(ProviderConfig):
     """
     Attributes:
-        pooling: how vectors of tokens become one of the text; as the model was trained unless
-            given.
-        max_tokens: the longest answer where a prompt sets no bound of its own.
+        pooling: how token vectors are combined into one text vector; default: as the model was
+            trained.
+        max_tokens: maximum length of an answer, in tokens, if a call sets none.
     """
 
     pooling: Literal["mean", "cls", "last"] | None = None

@@ -57,9 +57,9 @@ _MAX_SERVERS = 8
 class LocalConfig(ProviderConfig):
     """
     Attributes:
-        threads: cores to compute on; by default all but one, and all for vectors.
-        max_tokens: the longest answer where a prompt sets no bound of its own: a small model
-            may not find an end.
+        threads: number of CPU cores; by default all but one, and all for embeddings.
+        max_tokens: maximum length of an answer, in tokens, if a call sets none. Small models
+            may not stop by themselves.
         context: the limit of prompt plus answer, in tokens.
         weights_dir: the folder of the weights; by default in the user's cache.
     """

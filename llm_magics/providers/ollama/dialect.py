@@ -159,9 +159,10 @@ def parse_host(host: str) -> str:
 class OllamaConfig(RemoteConfig):
     """
     Attributes:
-        base_url: where the server is; default: ``OLLAMA_HOST``.
-        api_key: for a server that wants one; default: ``OLLAMA_API_KEY``.
-        keep_alive: how long a model stays loaded after a call, as Ollama writes it ("5m").
+        base_url: the server's address; default: ``OLLAMA_HOST``, otherwise
+            ``http://127.0.0.1:11434``.
+        api_key: for a server that requires one; default: ``OLLAMA_API_KEY``.
+        keep_alive: how long a model stays loaded after a call, in Ollama's notation ("5m").
         num_ctx: the limit of prompt plus answer, in tokens; default: the server's.
     """
 
