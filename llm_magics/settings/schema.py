@@ -17,7 +17,12 @@ def _as_list(value: Any) -> Any:
 
 
 class _Alias(BaseModel):
-    """A model and its parameters under a short name; ``temperature`` and so on beside it."""
+    """
+    A model under a short name; other keys, such as ``temperature``, are parameters.
+
+    Attributes:
+        model: the model, as ``provider/name``.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -35,7 +40,14 @@ class _Alias(BaseModel):
 
 
 class _Route(BaseModel):
-    """Models that are tried in turn, and in which order."""
+    """
+    Models that are tried in turn.
+
+    Attributes:
+        models: the models, as ``provider/name``.
+        policy: ``order`` (as listed), ``cheapest`` (by known prices), ``fastest`` (as measured in
+            this session) or ``round-robin``.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +56,15 @@ class _Route(BaseModel):
 
 
 class _Price(BaseModel):
-    """US dollars for a million tokens."""
+    """
+    A price in US dollars per million tokens.
+
+    Attributes:
+        input_usd: price of tokens in the prompt.
+        output_usd: price of tokens in the answer.
+        cached_usd: price of prompt tokens that the service read from its cache.
+        written_usd: price of prompt tokens that the service added to its cache.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
