@@ -35,7 +35,8 @@ README = ROOT / "README.md"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Pages that are written by hand, and have examples.
-PAGES = [README, *(path for path in pages() if path.parts[-2] in ("docs", "how-to"))]
+WRITTEN_BY_HAND = ("docs", "how-to", "explanation")
+PAGES = [README, *(path for path in pages() if path.parts[-2] in WRITTEN_BY_HAND)]
 
 
 SECTIONS = [
