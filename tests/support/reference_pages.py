@@ -51,7 +51,7 @@ _GROUPS = {
     "benchmarks": "Comparing and measuring",
     "history": "Calls, cost and recordings",
     "settings": "Settings and keys",
-    "commands": "Help",
+    "registry": "Help",
 }
 
 
