@@ -13,8 +13,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 where all that was tried works, 1 where something does not."""
     parser = argparse.ArgumentParser("python -m llm_magics")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    doctor = commands.add_parser("doctor", help="try every provider, and say what works")
-    doctor.add_argument("provider", nargs="*", help="only these; all that are set up if none")
+    doctor = commands.add_parser("doctor", help="check every provider and report what works")
+    doctor.add_argument(
+        "provider", nargs="*", help="check only these; default: all configured providers"
+    )
     return _doctor(parser.parse_args(arguments).provider)
 
 
@@ -27,7 +29,7 @@ def _doctor(names: list[str]) -> int:
     known = session.providers.names()
     for name in names:
         if name not in known:
-            sys.stderr.write(f'There is no provider "{name}". {nearest(name, known)}\n')
+            sys.stderr.write(f'No provider is named "{name}". {nearest(name, known)}\n')
             return 1
     found = bridge.run(diagnose(session, names))
     sys.stdout.write(f"{escape_controls(format_table(found))}\n")

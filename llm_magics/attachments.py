@@ -16,9 +16,7 @@ from llm_magics.errors import ConfigurationError
 # PNG's word for a pixel of so many values.
 _KINDS = {1: 0, 3: 2, 4: 6}
 
-_SHAPES = (
-    "Give it the shape (height, width), or with 3 or 4 colours behind; 0 to 255, or 0.0 to 1.0."
-)
+_SHAPES = "Use the shape (height, width), (height, width, 3) or (height, width, 4), with values 0 to 255 or 0.0 to 1.0."
 
 
 def encode_png(array: Any) -> bytes:
@@ -38,12 +36,12 @@ def encode_png(array: Any) -> bytes:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in _KINDS or not pixels.size:
-        msg = f"An array of shape {np.shape(array)} is no picture."
+        msg = f"An array of shape {np.shape(array)} is not an image."
         raise ConfigurationError(msg, hint=_SHAPES)
     if pixels.dtype.kind in "fb":
         pixels = pixels * 255.0
     if pixels.dtype.kind not in "fiu" or not _are_colours(pixels):
-        msg = f"The values of the array ({pixels.dtype}) are no colours."
+        msg = f"The values of the array ({pixels.dtype}) are not colours."
         raise ConfigurationError(msg, hint=_SHAPES)
     return _write_png(np.rint(pixels).astype(np.uint8))
 
@@ -83,8 +81,8 @@ class Image:
 
     def __post_init__(self) -> None:
         if bool(self.data) == bool(self.url):
-            msg = "A picture is given by its bytes or by its address."
-            raise ConfigurationError(msg, hint="Give one of data and url.")
+            msg = "An image needs either data or url."
+            raise ConfigurationError(msg, hint="Pass one of data and url.")
 
     @property
     def media_type(self) -> str:
@@ -94,15 +92,17 @@ class Image:
         for signature, media_type in _SIGNATURES.items():
             if self.data.startswith(signature):
                 return media_type
-        msg = "This is no picture that the services know."
+        msg = "Unknown image format."
         raise ConfigurationError(msg, hint="Use PNG, JPEG, GIF or WebP.")
 
     @property
     def base64(self) -> str:
         """Its bytes in base64."""
         if not self.data:
-            msg = "This service takes a picture by its bytes, and this is an address."
-            raise ConfigurationError(msg, hint="Fetch it first, and give its bytes or a path.")
+            msg = "This service does not accept image URLs."
+            raise ConfigurationError(
+                msg, hint="Download the image first, and pass its bytes or path."
+            )
         return base64.b64encode(self.data).decode()
 
     @property
@@ -122,14 +122,14 @@ def load_image(source: Any) -> Image:
     if isinstance(source, Image):
         return source
     if isinstance(source, bytes | bytearray):
-        return _from_bytes(bytes(source), "The picture")
+        return _from_bytes(bytes(source), "The image")
     return _load_named(source) if isinstance(source, str | Path) else _render_image(source)
 
 
 def _load_named(source: str | Path) -> Image:
     """Return the picture at a path or an address, or in a data URL."""
     if isinstance(source, str) and source.startswith("data:"):
-        return _from_bytes(_decode_base64(source.partition(",")[2]), "The picture in the data URL")
+        return _from_bytes(_decode_base64(source.partition(",")[2]), "The image in the data URL")
     if isinstance(source, str) and source.startswith(("https://", "http://")):
         return Image(url=source)
     return _read_image(source)
@@ -138,7 +138,7 @@ def _load_named(source: str | Path) -> Image:
 def _render_image(source: Any) -> Image:
     """Return the picture of another library's object."""
     if isinstance(getattr(source, "data", None), bytes):  # IPython
-        return _from_bytes(source.data, "The picture")
+        return _from_bytes(source.data, "The image")
     if hasattr(source, "convert") and getattr(source, "mode", None) not in _PNG_MODES:  # PIL
         source = source.convert("RGB")
     for way in ("save", "savefig"):  # PIL, matplotlib
@@ -148,9 +148,9 @@ def _render_image(source: Any) -> Image:
         return _render_image(source.get_figure())
     if hasattr(source, "__array__"):
         return Image(encode_png(source))
-    msg = f"A {type(source).__name__} is no picture."
+    msg = f"Expected an image, got {type(source).__name__}."
     raise ConfigurationError(
-        msg, hint="Give bytes, a path, an address, an array, a figure or a PIL image."
+        msg, hint="Pass bytes, a path, a URL, an array, a figure or a PIL image."
     )
 
 
@@ -158,8 +158,8 @@ def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text)
     except ValueError:
-        msg = "The data URL of a picture is no base64."
-        raise ConfigurationError(msg, hint="Give the picture's bytes or its path.") from None
+        msg = "The data URL of the image is not valid base64."
+        raise ConfigurationError(msg, hint="Pass the bytes or the path of the image.") from None
 
 
 def _save_png(save: Callable[..., Any]) -> bytes:
@@ -168,8 +168,8 @@ def _save_png(save: Callable[..., Any]) -> bytes:
     try:
         save(buffer, format="PNG")
     except (TypeError, ValueError, OSError) as error:
-        msg = f"The picture cannot be saved as PNG: {error}"
-        raise ConfigurationError(msg, hint="Give its bytes, or a path.") from None
+        msg = f"Could not save the image as PNG: {error}"
+        raise ConfigurationError(msg, hint="Pass its bytes or a path.") from None
     return buffer.getvalue()
 
 
@@ -178,16 +178,16 @@ def _read_image(source: str | Path) -> Image:
         data = Path(source).expanduser().read_bytes()
     except (OSError, ValueError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or error
-        msg = f"The picture {source} cannot be read: {why}."
+        msg = f"Could not read the image {source}: {why}."
         raise ConfigurationError(msg, hint="Check the path.") from None
-    return _from_bytes(data, f"The picture {source}")
+    return _from_bytes(data, f"The image {source}")
 
 
 def _from_bytes(data: bytes, what: str) -> Image:
     """Return the picture in the bytes of a file; printers' colours are converted to RGB."""
     if not data:
         msg = f"{what} is empty (0 bytes)."
-        raise ConfigurationError(msg, hint="Check how the file was written.")
+        raise ConfigurationError(msg, hint="Check that the file was written completely.")
     return Image(_convert_to_rgb(data) if _is_cmyk(data) else data)
 
 
@@ -216,8 +216,8 @@ def _convert_to_rgb(data: bytes) -> bytes:
         with PILImage.open(io.BytesIO(data)) as picture:
             return _save_png(picture.convert("RGB").save)
     except (OSError, ValueError) as error:
-        msg = f"The picture has CMYK colours and could not be converted: {error}"
-        raise ConfigurationError(msg, hint="Save it as an RGB picture.") from None
+        msg = f"Could not convert the CMYK image to RGB: {error}"
+        raise ConfigurationError(msg, hint="Save it as an RGB image.") from None
 
 
 class ReasoningBlock(dict[str, Any]):
@@ -279,15 +279,15 @@ class Sound:
 
     def __post_init__(self) -> None:
         if not self.data:
-            msg = "The recording is empty (0 bytes)."
-            raise ConfigurationError(msg, hint="Check how the file was written.")
+            msg = "The audio is empty (0 bytes)."
+            raise ConfigurationError(msg, hint="Check that the file was written completely.")
 
     @property
     def _kind(self) -> tuple[str, str]:
         for at, mark, ending, media_type in _SOUNDS:
             if self.data[at : at + len(mark)] == mark:
                 return ending, media_type
-        msg = "This is no recording that the services know."
+        msg = "Unknown audio format."
         raise ConfigurationError(msg, hint="Use MP3, MP4, M4A, WAV, FLAC, Ogg or WebM.")
 
     @property

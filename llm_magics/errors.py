@@ -302,6 +302,6 @@ def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     if not listed:
         return ""
     if not known:
-        return "There are none."
+        return "None are available."
     listing = ", ".join(map(display_name, known[:8]))
-    return f"There are: {listing}{' …' if len(known) > 8 else ''}."
+    return f"Available: {listing}{' …' if len(known) > 8 else ''}."

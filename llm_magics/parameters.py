@@ -71,12 +71,12 @@ class ModelParameters:
         if self.extra_headers:
             register_headers(self.extra_headers)
             object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
-        _check_number("temperature", self.temperature, 0, None, "a number, 0 or more")
+        _check_number("temperature", self.temperature, 0, None, "a number of at least 0")
         _check_number("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
         _check_number(
-            "max_tokens", self.max_tokens, 1, None, "a whole number, 1 or more", integer=True
+            "max_tokens", self.max_tokens, 1, None, "an integer of at least 1", integer=True
         )
-        _check_number("seed", self.seed, None, None, "a whole number", integer=True)
+        _check_number("seed", self.seed, None, None, "an integer", integer=True)
 
     @classmethod
     def of(cls, parameters: ModelParameters | Mapping[str, Any] | None) -> ModelParameters:
@@ -93,8 +93,8 @@ class ModelParameters:
         if parameters is None:
             return cls()
         if not isinstance(parameters, Mapping):
-            msg = f"The parameters cannot be {type(parameters).__name__}."
-            raise ConfigurationError(msg, hint="Give a dictionary, ModelParameters, or None.")
+            msg = f"Invalid parameters: {type(parameters).__name__}."
+            raise ConfigurationError(msg, hint="Pass a dict, ModelParameters or None.")
         known = [each.name for each in fields(cls)]
         arguments = {name: value for name, value in parameters.items() if name in known}
         others = {name: value for name, value in parameters.items() if name not in known}
@@ -128,11 +128,11 @@ _CALL_ARGUMENTS = frozenset({"input", "messages", "model", "prompt"})
 
 def _reject_misspelled(name: object, known: Sequence[str]) -> None:
     if not isinstance(name, str) or name in _CALL_ARGUMENTS:
-        msg = f"{name!r} cannot be given as a parameter."
+        msg = f"{name!r} is not a model parameter."
         raise ConfigurationError(msg, hint="It is an argument of the call itself.")
     meant = [] if name in _SERVICE_PARAMETERS else get_close_matches(name, known, n=1, cutoff=0.75)
     if meant:
-        msg = f"There is no parameter {name}."
+        msg = f"Unknown parameter: {name}."
         raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
 
 
@@ -141,9 +141,9 @@ def _check_mapping(name: str, value: object, values: type) -> None:
         isinstance(key, str) and isinstance(each, values) for key, each in value.items()
     ):
         return
-    msg = f"{name} cannot be what it is."  # without its value: it may hold a key
+    msg = f"Invalid value for {name}."  # without its value: it may hold a key
     kind = "texts" if values is str else "values"
-    raise ConfigurationError(msg, hint=f"Give it a dictionary of {kind} by name.")
+    raise ConfigurationError(msg, hint=f"Pass a dict of {kind} by name.")
 
 
 def _parse_stop(stop: str | Iterable[str]) -> tuple[str, ...]:
@@ -151,8 +151,8 @@ def _parse_stop(stop: str | Iterable[str]) -> tuple[str, ...]:
         (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Iterable) else stop
     )
     if not isinstance(stops, tuple) or not all(isinstance(each, str) for each in stops):
-        msg = f"stop cannot be {stop!r}."
-        raise ConfigurationError(msg, hint="Give it a text, or a list of texts.")
+        msg = f"Invalid value for stop: {stop!r}."
+        raise ConfigurationError(msg, hint="Pass a string or a list of strings.")
     return stops
 
 
@@ -174,5 +174,5 @@ def _check_number(  # noqa: PLR0913 (a row of a table)
         or (low is not None and value < low)
         or (high is not None and value > high)
     ):
-        msg = f"{name} cannot be {value!r}."
-        raise ConfigurationError(msg, hint=f"Give it {allowed}.")
+        msg = f"Invalid value {value!r} for {name}."
+        raise ConfigurationError(msg, hint=f"Pass {allowed}.")

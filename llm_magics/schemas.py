@@ -56,8 +56,8 @@ def parse_schema(spec: Any) -> dict[str, Any]:
     """
     if isinstance(spec, Mapping):
         if spec and not _KEYWORDS & set(spec):
-            msg = f"A schema has none of the words of JSON schemas: {list(spec)[:5]}."
-            raise ConfigurationError(msg, hint='Write fields in short: "name, age int".')
+            msg = f"The schema has no JSON schema keyword: {list(spec)[:5]}."
+            raise ConfigurationError(msg, hint='Use the short form for fields: "name, age int".')
         return _check_schema(dict(spec))
     if isinstance(spec, str):
         if spec.lstrip().startswith("{"):
@@ -68,17 +68,17 @@ def parse_schema(spec: Any) -> dict[str, Any]:
 
     # Of a function pydantic would use the arguments as the schema.
     if inspect.isroutine(spec) or isinstance(type(spec), type(BaseModel)):
-        msg = f"{spec!r:.60} is no schema."
+        msg = f"{spec!r:.60} is not a schema."
         raise ConfigurationError(
-            msg, hint="Give a pydantic class, a JSON schema, or fields in short."
+            msg, hint='Pass a pydantic class, a JSON schema, or fields such as "name, age int".'
         )
     try:
         schema: dict[str, Any] = close_objects(TypeAdapter(spec).json_schema())
         return schema
     except PydanticUserError as error:
-        msg = f"No schema can be made of {spec!r}: {error.message.splitlines()[0]}"
+        msg = f"Could not derive a schema from {spec!r}: {error.message.splitlines()[0]}"
         raise ConfigurationError(
-            msg, hint="Give a pydantic class, a JSON schema, or fields in short."
+            msg, hint='Pass a pydantic class, a JSON schema, or fields such as "name, age int".'
         ) from None
 
 
@@ -86,8 +86,10 @@ def _decode_schema(text: str) -> dict[str, Any]:
     try:
         schema = json.loads(text)
     except ValueError as error:
-        msg = f"The schema is no valid JSON: {error}."
-        raise ConfigurationError(msg, hint='Or write fields in short: "name, age int".') from None
+        msg = f"The schema is not valid JSON: {error}."
+        raise ConfigurationError(
+            msg, hint='Or use the short form for fields: "name, age int".'
+        ) from None
     assert isinstance(schema, dict)  # it begins with a brace
     return schema
 
@@ -112,10 +114,10 @@ def _parse_fields(text: str) -> dict[str, Any]:
         found = _FIELD.fullmatch(" ".join(part.split()))
         if found is not None and found["name"] in properties:
             msg = f'The schema names "{found["name"]}" twice.'
-            raise ConfigurationError(msg, hint="Give each field a name of its own.")
+            raise ConfigurationError(msg, hint="Use a different name for each field.")
         if found is None:
-            msg = f'"{part}" is no field of a schema.'
-            raise ConfigurationError(msg, hint='Write it like "name, age int, tags list[str]".')
+            msg = f'"{part}" is not a valid field.'
+            raise ConfigurationError(msg, hint='Example: "name, age int, tags list[str]".')
         kind, about = (found["type"] or "").strip(), (found["about"] or "").strip()
         if not kind and about.removesuffix("?").strip() in _TYPES:  # "age: int", as in Python
             kind, about = about, ""
@@ -129,8 +131,8 @@ def _parse_fields(text: str) -> dict[str, Any]:
         if not is_optional:
             required.append(found["name"])
     if not properties:
-        msg = "The schema names no field."
-        raise ConfigurationError(msg, hint='Write it like "name, age int, tags list[str]".')
+        msg = "The schema has no fields."
+        raise ConfigurationError(msg, hint='Example: "name, age int, tags list[str]".')
     return {
         "type": "object",
         "properties": properties,
@@ -169,7 +171,7 @@ def _parse_type(name: str, part: str) -> dict[str, Any]:
     if "|" in name:
         return _parse_choice([each.strip() for each in name.split("|")], part)
     if name not in _TYPES:
-        msg = f'"{part}" has no type that is known.'
+        msg = f'"{part}" has an unknown type.'
         hint = f"{nearest(name, [*_TYPES, 'list'])} A choice is written red|green|blue."
         raise ConfigurationError(msg, hint=hint)
     return dict(_TYPES[name])
@@ -310,7 +312,7 @@ def _check_json(value: Any, validator: Any) -> None:
     try:
         errors = sorted(validator.iter_errors(value), key=lambda each: len(each.path))
     except (Unresolvable, RecursionError) as problem:
-        msg = f"The schema refers to what is not there, or to itself: {str(problem)[:200]}"
+        msg = f"The schema has an unresolved or circular reference: {str(problem)[:200]}"
         raise ConfigurationError(msg, hint="Check its $ref.") from None
     if errors:
         raise _mismatch_error([(each.absolute_path, each.message) for each in errors])
@@ -382,5 +384,5 @@ def _mismatch_error(found: Sequence[tuple[Iterable[Any], str]]) -> ParseError:
         for where, why in found[:_MAX_MISMATCHES]
     ]
     more = f"; and {len(found) - len(places)} more" if len(found) > len(places) else ""
-    msg = f"The answer does not fit the schema {'; '.join(places)}{more}"
-    return ParseError(msg, hint="Read it as it is from .text, or ask again.")
+    msg = f"The answer does not match the schema {'; '.join(places)}{more}"
+    return ParseError(msg, hint="The raw answer is in .text. Try again, or simplify the schema.")

@@ -50,8 +50,8 @@ def create_tool(function: Function | Tool) -> Tool:
 def _name_of(function: Function) -> str:
     name = getattr(function, "__name__", "")
     if not name.isidentifier():
-        msg = f"{function!r} has no name that a model could call."
-        raise ConfigurationError(msg, hint="Give it a name with def.")
+        msg = f"{function!r} has no name for a model to call."
+        raise ConfigurationError(msg, hint="Define it with def.")
     return str(name)
 
 
@@ -65,13 +65,13 @@ def _arguments_model(function: Function) -> type[BaseModel]:
     try:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError) as error:
-        msg = f"The arguments of {name} cannot be told to a model: {error}"
-        raise ConfigurationError(msg, hint="Use types that JSON has.") from None
+        msg = f"Could not describe the arguments of {name} to a model: {error}"
+        raise ConfigurationError(msg, hint="Use types that JSON supports.") from None
     fields: dict[str, Any] = {}
     for each in parameters.values():
         if each.kind in _UNCALLABLE or each.kind is inspect.Parameter.POSITIONAL_ONLY:
-            msg = f"{name} takes {each}, which a model cannot give."
-            raise ConfigurationError(msg, hint="Use arguments with names.")
+            msg = f"{name} takes {each}, which a model cannot pass."
+            raise ConfigurationError(msg, hint="Use named arguments.")
         default = ... if each.default is inspect.Parameter.empty else each.default
         fields[each.name] = (hints.get(each.name, Any), default)
     try:
@@ -80,12 +80,12 @@ def _arguments_model(function: Function) -> type[BaseModel]:
         )
         model.model_json_schema()
         if set(fields) != set(model.model_fields):
-            msg = "an argument has a name that is kept for other uses"
+            msg = "an argument has a reserved name"
             raise NameError(msg)
     except (PydanticUserError, NameError) as error:
         first = str(error).splitlines()[0]
-        msg = f"The arguments of {name} cannot be told to a model: {first}"
-        raise ConfigurationError(msg, hint="Use types that JSON has.") from None
+        msg = f"Could not describe the arguments of {name} to a model: {first}"
+        raise ConfigurationError(msg, hint="Use types that JSON supports.") from None
     return model
 
 
@@ -113,8 +113,8 @@ class Toolbox:
         for each in functions:
             name = _name_of(each)
             if name in self._functions:
-                msg = f"Two tools are called {name}."
-                raise ConfigurationError(msg, hint="Give one of them another name.")
+                msg = f"Two tools are named {name}."
+                raise ConfigurationError(msg, hint="Rename one of them.")
             self._functions[name] = each
         self.tools = tuple(create_tool(each) for each in self._functions.values())
 
@@ -130,7 +130,7 @@ class Toolbox:
         """
         function = self._functions.get(call.name)
         if function is None:
-            return f"Error: there is no tool {call.name}. {nearest(call.name, self._functions)}"
+            return f"Error: unknown tool {call.name}. {nearest(call.name, self._functions)}"
         try:
             checked = _arguments_model(function)(**call.arguments)
             arguments = {name: getattr(checked, name) for name in type(checked).model_fields}

@@ -73,7 +73,7 @@ class ChatMessage:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            msg = f'A message cannot have the role "{self.role}".'
+            msg = f'Invalid message role: "{self.role}".'
             raise ConfigurationError(msg, hint=f"Use one of {', '.join(ROLES)}.")
         object.__setattr__(self, "content", replace_lone_surrogates(self.content))
 
@@ -87,8 +87,8 @@ class ChatMessage:
             is_text = isinstance(message.get("content"), str)
             if set(message) <= known and "role" in message and is_text:
                 return cls(**message)
-        msg = "A message is not one."  # without its values: they may be long
-        raise ConfigurationError(msg, hint='Write {"role": "user", "content": "…"}.')
+        msg = "Invalid message."  # without its values: they may be long
+        raise ConfigurationError(msg, hint='Use {"role": "user", "content": "…"}.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,8 +379,8 @@ class ToolCall:
         except ValueError:
             arguments = None
         if not isinstance(arguments, dict):
-            msg = f"The arguments of {self.name} are no JSON object: {self.arguments_text[:80]}"
-            raise ParseError(msg, hint="Read them as written from .arguments_text.")
+            msg = f"The arguments of {self.name} are not a JSON object: {self.arguments_text[:80]}"
+            raise ParseError(msg, hint="The raw text is in .arguments_text.")
         return arguments
 
 

@@ -96,7 +96,7 @@ def test_calls_are_checked_and_made() -> None:
     [
         (ToolCall("c", "wether", "{}"), "Did you mean weather?"),
         (ToolCall("c", "weather", "{}"), "city"),
-        (ToolCall("c", "weather", "[1]"), "no JSON object"),
+        (ToolCall("c", "weather", "[1]"), "not a JSON object"),
         (ToolCall("c", "weather", '{"city": "x", "unit": "K"}'), "unit"),
         (ToolCall("c", "weather", '{"city": "x", "other": 1}'), "other"),
     ],
@@ -124,7 +124,7 @@ def test_a_function_that_fails() -> None:
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
-        ("as it is", "as it is"),
+        ("raw answer", "raw answer"),
         (None, "null"),
         ([1, "é"], '[1, "é"]'),
         (pd.DataFrame({"a": [1, 2]}), '[{"a": 1}, {"a": 2}]'),

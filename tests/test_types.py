@@ -110,8 +110,8 @@ def test_full_tracebacks_can_be_had() -> None:
 def test_nearest_names_candidates_or_lists_a_few() -> None:
     """A slip of the finger is recognised; otherwise one sees what there is."""
     assert nearest("modle", ["model", "seed"]) == "Did you mean model?"
-    assert nearest("x", ["model", "seed"]) == "There are: model, seed."
-    assert nearest("x", []) == "There are none."
+    assert nearest("x", ["model", "seed"]) == "Available: model, seed."
+    assert nearest("x", []) == "None are available."
     assert nearest("x", ["model"], listed=False) == ""
 
 
@@ -176,7 +176,7 @@ def test_what_is_no_count_of_tokens_counts_as_not_told(value: Any) -> None:
 )
 def test_extras_are_dictionaries(wrong: dict[str, Any]) -> None:
     """Checked here, where it is the caller's mistake; what they hold is not shown."""
-    with pytest.raises(ConfigurationError, match="cannot be what it is"):
+    with pytest.raises(ConfigurationError, match="Invalid value"):
         ModelParameters(**wrong)
 
 

@@ -174,7 +174,7 @@ def load_yaml(text: str) -> Any:
     import yaml
 
     if len(text) > _MAX_CHARACTERS:
-        msg = f"it has more than {_MAX_CHARACTERS:,} characters"
+        msg = f"more than {_MAX_CHARACTERS:,} characters"
         raise ValueError(msg)
     try:
         _check_size(text)
@@ -193,14 +193,14 @@ def _check_size(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                msg = f"the alias *{event.anchor} stands for nothing, or for itself"
+                msg = f"the alias *{event.anchor} is undefined or refers to itself"
                 raise ValueError(msg)
             count += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
             sizes |= {event.anchor: 1} if event.anchor else {}
             if event.style is None and _NUMBER.fullmatch(event.value):
-                msg = "a number in it has more than 1,000 digits"
+                msg = "a number with more than 1,000 digits"
                 raise ValueError(msg)
         elif isinstance(event, yaml.CollectionStartEvent):
             open_.append((event.anchor, count))

@@ -39,7 +39,7 @@ def read_json(data: bytes | str, *, replace_surrogates: bool = True) -> Any:
     try:
         value = json.loads(data)
     except RecursionError:
-        msg = "it is nested too deeply"
+        msg = "nested too deeply"
         raise ValueError(msg) from None
     _check_depth(value)
     return _replace_surrogates_in(value) if replace_surrogates else value
@@ -57,7 +57,7 @@ def _check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    msg = "it is nested too deeply"
+    msg = "nested too deeply"
     raise ValueError(msg)
 
 

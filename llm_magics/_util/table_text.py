@@ -47,7 +47,7 @@ def summarize_table(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS
         count //= 2
     lines.append(_markdown(frame.head(count)))
     if count < len(frame):
-        lines.append(f"({len(frame) - count:,} more rows are not shown)")
+        lines.append(f"({len(frame) - count:,} more rows)")
     return "\n".join(lines)
 
 
@@ -56,7 +56,7 @@ def format_table(value: DataFrame | Series[Any], rows: int = _MAX_ROWS) -> str:
     frame = _frame(value)
     text = _markdown(frame.head(rows))
     left = len(frame) - rows
-    return f"{text}\n({left:,} more rows are not shown)" if left > 0 else text
+    return f"{text}\n({left:,} more rows)" if left > 0 else text
 
 
 def describe_table(value: DataFrame | Series[Any]) -> str:
@@ -67,8 +67,10 @@ def describe_table(value: DataFrame | Series[Any]) -> str:
 
 def _frame(value: DataFrame | Series[Any]) -> DataFrame:
     if not is_table(value):
-        msg = f"A {type(value).__name__} is no table."
-        raise TemplateError(msg, hint="table and describe take a DataFrame or one of its columns.")
+        msg = f"Expected a DataFrame or Series, got {type(value).__name__}."
+        raise TemplateError(
+            msg, hint="Use table and describe with a DataFrame or one of its columns."
+        )
     return value.to_frame() if type(value).__name__ == "Series" else value  # type: ignore[operator, return-value]
 
 

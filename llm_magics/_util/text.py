@@ -10,6 +10,7 @@ more.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -77,10 +78,18 @@ def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Itera
 
 
 def format_usd(usd: float | None) -> str:
-    """An amount as people read it: cents, or as many digits as tell it from nothing."""
+    """Return an amount as ``$3,092.21``; below one cent with two significant digits: ``$0.00042``."""
     if usd is None:
         return "an unknown amount"
-    return f"${usd:.2f}" if usd == 0 or usd >= 0.995 else f"${usd:.2g}"
+    if usd == 0 or usd >= 0.00995:
+        return f"${usd:,.2f}"
+    decimals = 1 - math.floor(math.log10(usd))
+    return f"${usd:.{decimals}f}"
+
+
+def pluralize(count: int, noun: str) -> str:
+    """Return ``count`` with ``noun``, which gets an ``s`` unless there is one: "1 row", "1,200 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def count_or_none(value: object) -> int | None:

@@ -27,16 +27,16 @@ def check_texts(what: str, value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if hasattr(value, "columns") or not isinstance(value, Iterable) or isinstance(value, Mapping):
-        msg = f"{what} cannot be a {type(value).__name__}."
-        raise UsageError(msg, hint="Give it a text, or a list or column of texts.")
+        msg = f"Invalid {what}: got {type(value).__name__}."
+        raise UsageError(msg, hint="Pass a string, or a list or column of strings.")
     listed = list(value)
     if not listed:
-        msg = f"There is nothing to ask: {what} has none."
-        raise UsageError(msg, hint="Give it one text at least.")
+        msg = f"{what} is empty."
+        raise UsageError(msg, hint="Pass at least one text.")
     for each in listed:
         if not isinstance(each, str):
-            msg = f"{what} has something else than texts: {each!r:.60}."
-            raise UsageError(msg, hint="Give it a text, or a list or column of texts.")
+            msg = f"{what} contains a value that is not a string: {each!r:.60}."
+            raise UsageError(msg, hint="Pass a string, or a list or column of strings.")
     return listed
 
 
@@ -50,8 +50,8 @@ def check_model_names(value: Any) -> list[str]:
     named = check_texts("models", value)
     twice = next((each for each in named if named.count(each) > 1), None)
     if twice is not None:
-        msg = f"{twice} is named twice."
-        raise UsageError(msg, hint="Give its second form a short name: lm.config.aliases.")
+        msg = f"{twice} is listed twice."
+        raise UsageError(msg, hint="Define an alias for the second one: lm.config.aliases.")
     return named
 
 
@@ -59,8 +59,8 @@ def check_positive(what: str, value: Any, of_what: str) -> float:
     """Return ``value`` as a number above 0."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 < float(value) < math.inf:
-        msg = f"{what} cannot be {value!r:.60}."
-        raise UsageError(msg, hint=f"Give it a number of {of_what}, above 0.")
+        msg = f"Invalid value for {what}: {value!r:.60}."
+        raise UsageError(msg, hint=f"Pass a number of {of_what} above 0.")
     return float(value)
 
 
@@ -68,7 +68,7 @@ def attribute_error(owner: object, name: str, renamed: Mapping[str, str]) -> Att
     """Return the error for an attribute that ``owner`` lacks; a renamed one has its new name."""
     msg = f"{type(owner).__name__!r} object has no attribute {name!r}"
     if name in renamed:
-        msg = f"{msg}. It is called {renamed[name]} now."
+        msg = f"{msg}. It was renamed to {renamed[name]}."
     return AttributeError(msg, name=name, obj=owner)
 
 
@@ -83,7 +83,7 @@ def check_misspelled(parameters: Iterable[str], function: Callable[..., Any]) ->
     for name in parameters:
         meant = get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
         if meant:
-            msg = f"There is no argument {name}."
+            msg = f"Unknown argument: {name}."
             raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
 
 
@@ -96,16 +96,16 @@ def check_integer(name: str, value: Any, *, least: int = 1, most: int | None = N
     is_bool = isinstance(value, bool)
     if is_bool or number < least or (most is not None and number > most):
         bounds = f"{least:,} or more" if most is None else f"from {least:,} to {most:,}"
-        msg = f"{name} cannot be {value!r:.60}."
-        raise UsageError(msg, hint=f"Give it a whole number, {bounds}.")
+        msg = f"Invalid value for {name}: {value!r:.60}."
+        raise UsageError(msg, hint=f"Pass an integer, {bounds}.")
     return number
 
 
 def check_on_error(value: Any) -> None:
     """``null`` or ``raise``."""
     if value not in ("null", "raise"):
-        msg = f"on_error cannot be {value!r:.60}."
-        raise UsageError(msg, hint='Give it "null" or "raise".')
+        msg = f"Invalid value for on_error: {value!r:.60}."
+        raise UsageError(msg, hint='Use "null" or "raise".')
 
 
 def require_package(module: str, what: str, *, extra: str, package: str | None = None) -> None:

@@ -88,7 +88,7 @@ def column_to_compare(frame: pd.DataFrame, by: str | None) -> str:
     for name in (by, f"{SCORE_PREFIX}{by}"):
         if name in known:
             return name
-    msg = f"There is no measurement {by!r:.60} of which more, or less, is better."
+    msg = f"{by!r:.60} is not a column that models can be ranked by."
     raise UsageError(msg, hint=nearest(str(by), known))
 
 
@@ -159,7 +159,7 @@ def _pairs(models: list[str], baseline: str | None) -> list[tuple[str, str]]:
     if baseline is None:
         return list(combinations(models, 2))
     if baseline not in models:
-        msg = f"There is no model {baseline!r:.60} among the measurements."
+        msg = f"The measurements do not include the model {baseline!r:.60}."
         raise UsageError(msg, hint=nearest(str(baseline), models))
     return [(baseline, other) for other in models if other != baseline]
 
@@ -196,20 +196,20 @@ def _verdict(row: Any, column: str, confidence: float, answered: set[str]) -> st
     n, gap = row["n"], row["difference"]
     silent = [each for each in (row["model"], row["other"]) if each not in answered]
     if silent:
-        return f"not compared: {' and '.join(silent)} answered nothing"
+        return f"not compared: no answers from {' and '.join(silent)}"
     if not n:
-        return "not compared: nothing was measured of both"
+        return "not compared: no prompt has measurements of both"
     if row["p_corrected"] < 1 - confidence:
         way = row["_direction"]
         if gap * way <= 0:  # a few that are far out, against the many
-            return f"unclear at n = {n}: the mean says one thing, and most requests the other"
+            return f"unclear at n = {n}: the mean and the majority of requests disagree"
         winner = row["other"] if (way > 0) == is_better_higher(column) else row["model"]
         unit = "" if column.startswith(SCORE_PREFIX) else _MEASUREMENTS[column][1]
         return f"{winner} is better by {abs(gap):.3g}{unit} at n = {n}"
     if pd.isna(row["n_needed"]):
-        return f"no difference seen at n = {n}"
+        return f"no difference found at n = {n}"
     needed = max(int(row["n_needed"]), n + 1)
-    return f"not resolved at n = {n}; about {_round_up(needed):,} would do"
+    return f"not resolved at n = {n}; needs about {_round_up(needed):,}"
 
 
 def _round_up(number: int) -> int:
@@ -224,8 +224,8 @@ def win_matrix(frame: pd.DataFrame, by: str | None) -> pd.DataFrame:
     column = column_to_compare(frame, by)
     loads = varying_loads(frame)
     if loads:
-        msg = "There are several loads, and who wins may differ between them."
-        raise UsageError(msg, hint=f"Take one: runs[runs.{loads[0]} == 8].wins()")
+        msg = "The measurements have several loads; the winner may differ between them."
+        raise UsageError(msg, hint=f"Select one: runs[runs.{loads[0]} == 8].wins()")
     table = pivot_by_model(frame, column)
     sign = 1 if is_better_higher(column) else -1
     shares = pd.DataFrame(math.nan, index=table.columns, columns=table.columns)

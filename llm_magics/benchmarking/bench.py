@@ -205,11 +205,11 @@ def _bench_operation(  # noqa: PLR0913 (a public function)
     if models is None:
         raise _missing_models_error(prompts)
     if seconds is not None and (requests is not None or repeat is not None):
-        msg = "It is measured for so many seconds, or so many requests, and not both."
-        raise UsageError(msg, hint="Leave seconds out, or requests and repeat.")
+        msg = "seconds cannot be combined with requests or repeat."
+        raise UsageError(msg, hint="Remove seconds, or remove requests and repeat.")
     if requests is not None and repeat is not None:
-        msg = "There are so many requests, or each prompt is asked so often, and not both."
-        raise UsageError(msg, hint="Leave requests out, or repeat.")
+        msg = "requests and repeat cannot be combined."
+        raise UsageError(msg, hint="Remove one of them.")
     plan = Plan(
         models=validation.check_model_names(models),
         prompts=validation.check_texts(
@@ -236,7 +236,7 @@ def _bench_operation(  # noqa: PLR0913 (a public function)
     call = BenchCall(plan=plan, record=Record(count), before=Record(count), warm_up=warm_up)
 
     def stopped() -> Interrupted:
-        msg = f"Stopped; {call.record.so_far()}."
+        msg = f"Interrupted after {call.record.so_far()}."
         return Interrupted(msg, hint=PARTIAL_HINT, partial=call.result(is_stopped=True))
 
     return Operation(call, call.result, stopped)
@@ -249,10 +249,10 @@ def _missing_models_error(prompts: Any) -> UsageError:
         isinstance(each, str) and "/" in each and len(each.split()) == 1 for each in named
     )
     if named and is_model:
-        msg = "lm.bench takes the prompts first and needs models= for the models."
-        return UsageError(msg, hint=f"Write lm.bench(models={prompts!r}).")
+        msg = "lm.bench needs models=; its first argument is the prompts."
+        return UsageError(msg, hint=f"Use: lm.bench(models={prompts!r})")
     msg = "lm.bench needs models=."
-    return UsageError(msg, hint='Write lm.bench(prompts, models="provider/name").')
+    return UsageError(msg, hint='Use: lm.bench(prompts, models="provider/name")')
 
 
 class BenchCall:

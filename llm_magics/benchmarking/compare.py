@@ -165,10 +165,8 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
 ) -> Operation[Measurements]:
     validation.check_misspelled(parameters, compare)
     if models is None:
-        msg = "lm.compare needs models to compare."
-        raise UsageError(
-            msg, hint='Write lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"]).'
-        )
+        msg = "lm.compare needs a list of models."
+        raise UsageError(msg, hint='Use: lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"])')
     model_names, texts = (
         validation.check_model_names(models),
         validation.check_texts("prompts", prompts),
@@ -203,7 +201,7 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
     def stopped() -> Interrupted:
         partial = call.result(is_stopped=True)
         evaluation.add_scores(partial, evaluation.rule_scorers(score))
-        msg = f"Stopped; {call.record.so_far()}."
+        msg = f"Interrupted after {call.record.so_far()}."
         return Interrupted(msg, hint=PARTIAL_HINT if len(partial) else None, partial=partial)
 
     return Operation(call, result, stopped)
@@ -214,9 +212,9 @@ def _add_scores(measurements: Measurements, score: Any, *, yes: bool) -> Measure
     try:
         evaluation.add_scores(measurements, score, yes=yes)
     except KeyboardInterrupt:
-        msg = f"Stopped while scoring; all {len(measurements)} answers had come."
+        msg = f"Interrupted while scoring; all {len(measurements):,} answers are complete."
         raise Interrupted(
-            msg, hint=f"{PARTIAL_HINT}; .scored(…) scores them", partial=measurements
+            msg, hint=f"{PARTIAL_HINT}; score them with .scored(…)", partial=measurements
         ) from None
     return measurements
 

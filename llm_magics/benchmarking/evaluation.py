@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from llm_magics._util.text import pluralize
 from llm_magics.benchmarking import judge as judging
 from llm_magics.benchmarking import scorers
 from llm_magics.benchmarking.analysis import SCORE_PREFIX, occurrences, score_columns
@@ -58,8 +59,10 @@ def _parse_scorer(score: Any, name: str | None = None) -> Scorer | Judge:
         return _parse_scorer(score(), name)
     if callable(score):
         return Scorer(name or _function_name(score), _with_two_arguments(score))
-    msg = f"A score cannot be {score!r:.60}."
-    raise UsageError(msg, hint='Give it a function of the answer, or a name like "exact".')
+    msg = f"Invalid score: {score!r:.60}."
+    raise UsageError(
+        msg, hint='Pass a function of the answer, or the name of a scorer such as "exact".'
+    )
 
 
 def _function_name(function: Callable[..., Any]) -> str:
@@ -108,18 +111,20 @@ def expected_by_prompt(prompts: Sequence[str], expected: Any) -> list[Any]:
     """
     if isinstance(expected, Mapping):
         if not set(prompts) & set(expected):
-            msg = "expected has none of the prompts."
-            raise UsageError(msg, hint="Its keys are the prompts, word for word.")
+            msg = "expected contains none of the prompts."
+            raise UsageError(msg, hint="Use the exact prompts as keys.")
         return [expected.get(prompt) for prompt in prompts]
     if isinstance(expected, set | frozenset):
-        msg = "expected cannot be a set, which has no order."
-        raise UsageError(msg, hint="Give it a list, one for each prompt.")
+        msg = "expected cannot be a set, because a set has no order."
+        raise UsageError(msg, hint="Pass a list with one value per prompt.")
     if isinstance(expected, str) or not isinstance(expected, Iterable):
         return [expected] * len(prompts)
     values = list(expected)
     if len(values) != len(prompts):
-        msg = f"expected has {len(values):,} values, and there are {len(prompts):,} prompts."
-        raise UsageError(msg, hint="Give one for each prompt, in their order, or by prompt.")
+        msg = f"expected has {len(values):,} values for {len(prompts):,} prompts."
+        raise UsageError(
+            msg, hint="Pass one value per prompt in the same order, or a dict keyed by prompt."
+        )
     return values
 
 
@@ -159,11 +164,11 @@ def _judge_scores(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
     try:
         scores, agreed, silent = judging.judge_pairs(frame, judge, yes=yes)
     except LLMError as error:
-        msg = f"The answers are there, and the judge could not be asked: {error} Try .scored(…)."
+        msg = f"The judge failed; the answers are complete but have no judgement: {error} Judge them later with .scored(…)."
         warn(msg)
         return [math.nan] * len(frame)
     if silent:
-        msg = f"The judge gave no verdict {silent:,} times; those pairs count for nobody."
+        msg = f"The judge returned no verdict for {pluralize(silent, 'pair')}; these count for neither model."
         warn(msg)
     frame.attrs["judges"] = {**frame.attrs.get("judges", {}), judge.name: agreed}
     return scores
@@ -183,11 +188,11 @@ def check_scorers(score: Any, expected: Any, models: int) -> None:
     """
     for each in parse_scorers(score):
         if isinstance(each, Judge) and models < 2:
-            msg = "A judge says which of two answers is better, and there is one model."
-            raise UsageError(msg, hint="Name two models at least.")
+            msg = "A judge compares two answers, but there is only one model."
+            raise UsageError(msg, hint="Pass at least two models.")
         if isinstance(each, Scorer) and each.needs_expected and expected is None:
-            msg = f"The score {each.name} needs to know what is right."
-            raise UsageError(msg, hint="Give expected=[…], one for each prompt.")
+            msg = f"The score {each.name} needs expected answers."
+            raise UsageError(msg, hint="Pass expected=[…] with one value per prompt.")
 
 
 def _rule_scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> list[float]:
@@ -205,11 +210,11 @@ def _rule_scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> li
     if wrong:
         msg = (
             f"The score {scorer.name} failed for {len(wrong):,} of {len(frame):,} answers"
-            f" ({type(wrong[0]).__name__}: {wrong[0]}); it is missing there."
+            f" ({type(wrong[0]).__name__}: {wrong[0]}); they have no score."
         )
         warn(msg)
     if unknown:
-        msg = f"For {unknown:,} of {len(frame):,} answers nobody said what is right: {scorer.name} is missing there."
+        msg = f"For {unknown:,} of {len(frame):,} answers expected has no value: they have no score {scorer.name}."
         warn(msg)
     return scores
 
@@ -221,7 +226,7 @@ def _score_answer(scorer: Scorer, text: Any, right: Any, wrong: list[BaseExcepti
         wrong.append(failure)
         return math.nan
     if math.isinf(score):
-        wrong.append(ValueError("no number that can be counted with"))
+        wrong.append(ValueError("not a finite number"))
         return math.nan
     return score
 

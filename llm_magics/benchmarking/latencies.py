@@ -153,8 +153,8 @@ def resolve_tokenizer(tokenizer: Any) -> TokenCounter | None:
         tokenizer = _load_tokenizer(str(tokenizer))
     encode = getattr(tokenizer, "encode", tokenizer)
     if not callable(encode):
-        msg = f"tokenizer cannot be {tokenizer!r:.60}."
-        raise UsageError(msg, hint="Give it a function from a text to its tokens.")
+        msg = f"Invalid tokenizer: {tokenizer!r:.60}."
+        raise UsageError(msg, hint="Pass a function that returns the tokens of a text.")
 
     def count(text: str) -> int:
         tokens: Any = encode(text)
@@ -174,8 +174,10 @@ def _load_tokenizer(name: str) -> Any:
         is_file = Path(name).is_file()
         return Tokenizer.from_file(name) if is_file else Tokenizer.from_pretrained(name)
     except Exception as error:  # whatever the library raises, a bare Exception among it
-        msg = f"The tokenizer {name} cannot be had: {error}"
-        raise UsageError(msg, hint="Give it a tokenizer.json, or a function.") from error
+        msg = f"Could not load the tokenizer {name}: {error}"
+        raise UsageError(
+            msg, hint="Pass the path of a tokenizer.json file, or a function."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import urlsplit
 
+from llm_magics._util.text import pluralize
 from llm_magics.benchmarking.latencies import (
     ChunkTimestamps,
     Latencies,
@@ -35,11 +36,11 @@ from llm_magics.secrets import redact
 from llm_magics.types import StreamChunk
 from llm_magics.wire.finish_reasons import is_cut
 
-CACHED_NOTE = "an earlier answer, given again: it has no times"
+CACHED_NOTE = "answered from a cache or recording: no times"
 VIRTUAL_CLOCK_NOTE = (
-    "on a clock of its own: its times stand beside no others, and it has no throughput"
+    "simulated clock: times are not comparable with other providers, no throughput"
 )
-CLOCK_WENT_BACK_NOTE = "the clock went back while it came: it has no times"
+CLOCK_WENT_BACK_NOTE = "the clock was set back during the request: no times"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +192,9 @@ COLUMN_TYPES: dict[str, str] = {
 }
 
 
-PARTIAL_HINT = "They are in the exception: import sys; runs = sys.last_value.partial"
+PARTIAL_HINT = (
+    "The partial results are in the exception: import sys; runs = sys.last_value.partial"
+)
 
 
 @contextmanager
@@ -258,8 +261,8 @@ class Record:
         """How much of it has come, in words."""
         complete = sum(row["finish_reason"] != INTERRUPTED for row in self.answered)
         part = len(self.answered) - complete
-        text = f"{complete:,} answer{'s' * (complete != 1)} had come"
-        return f"{text} whole, and {part:,} in part" if part else text
+        text = pluralize(complete, "complete answer")
+        return f"{text}, {part:,} partial" if part else text
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -28,13 +28,13 @@ _SUMMARY_COLUMNS = ("cached", "retries", "cost_usd", "output_tokens")
 
 class Measurements(pd.DataFrame):
     """
-    What ``lm.bench`` and ``lm.compare`` give: a DataFrame with one row a request.
+    The result of ``lm.bench`` and ``lm.compare``: a DataFrame with one row per request.
 
-    All of pandas works, ``to_parquet`` and ``to_csv`` included; what is cut out of it
-    (``runs[runs.asked == "p/m"]``) can be summed up like all of it; ``asked`` is a model as it
-    was named. Throughput is that of the rows that are there. Read from a file again it is
-    ``lm.Measurements(pd.read_parquet(…))``; of CSV ``attrs`` are lost, which tell when, where, with
-    what versions and parameters it was measured. The columns are described in
+    All of pandas works, including ``to_parquet`` and ``to_csv``. A selection of rows, such as
+    ``runs[runs.asked == "p/m"]``, has the same methods; its throughput is that of its rows. The
+    column ``asked`` is the model as it was named in the call. To read it back, use
+    ``lm.Measurements(pd.read_parquet(…))``. A CSV file loses ``attrs``: the time, machine, versions
+    and parameters of the measurement. The columns are described in
     `llm_magics.benchmarking.latencies`.
     """
 
@@ -206,13 +206,15 @@ class Measurements(pd.DataFrame):
     def _checked_frame(self, *more: str) -> pd.DataFrame:
         """Return the plain frame that all figures read; raise an error that names what is missing."""
         if not len(self):
-            msg = "There are no measurements in it."
-            hint = "Measure some; of one model they are runs[runs.asked == 'provider/name']."
+            msg = "There are no measurements."
+            hint = "Check the selection; the column asked holds the models as they were named."
             raise UsageError(msg, hint=hint)
         missing = [name for name in (*_REQUIRED_COLUMNS, *more) if name not in self]
         if missing:
             msg = f"The column {missing[0]} is missing."
-            raise UsageError(msg, hint="Take what lm.bench or lm.compare gave, with its columns.")
+            raise UsageError(
+                msg, hint="Use the result of lm.bench or lm.compare with all of its columns."
+            )
         return self.frame
 
     def _repr_html_(self) -> str | None:
@@ -234,6 +236,6 @@ def _without_timestamps(row: Mapping[str, Any]) -> dict[str, Any]:
 def _check_confidence(confidence: Any) -> float:
     is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
     if not is_number or not 0 < confidence < 1:
-        msg = f"confidence cannot be {confidence!r:.60}."
-        raise UsageError(msg, hint="Give it a share below 1, like 0.95.")
+        msg = f"Invalid confidence: {confidence!r:.60}."
+        raise UsageError(msg, hint="Pass a number between 0 and 1, such as 0.95.")
     return float(confidence)

@@ -95,8 +95,8 @@ def frontier_points(frame: pd.DataFrame, quality: str | None, cost: str | None) 
     better in one of the two.
     """
     if quality is None and not score_columns(frame):
-        msg = "The answers have no score."
-        raise UsageError(msg, hint='Score them: runs.scored("exact", expected=[…]).')
+        msg = "The answers have no scores."
+        raise UsageError(msg, hint='Score them with runs.scored("exact", expected=[…]).')
     quality_column = column_to_compare(frame, quality)
     cost_column = column_to_compare(frame, cost or _default_cost_column(frame))
     rows = []
@@ -181,12 +181,12 @@ def frontier(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figu
     if quality_column.startswith(SCORE_PREFIX) and table[quality_column].between(0, 1).all():
         ax.set_ylim(-0.04, 1.04)
     label(
-        ax, x=f"{cost_column}, mean", y=f"{quality_column.removeprefix(SCORE_PREFIX)}, mean", title="up is better, left is cheaper; filled, on the line: no other is better in both"
+        ax, x=f"{cost_column}, mean", y=f"{quality_column.removeprefix(SCORE_PREFIX)}, mean", title="higher is better, further left is cheaper; filled points on the line: no model is better in both"
     )  # fmt: skip
     return drawn
 
 
-_LOAD_UNITS = {"concurrency": "at once", "rate": "a second"}
+_LOAD_UNITS = {"concurrency": "concurrent", "rate": "per second"}
 # More loads than these beside each other cannot be read.
 _MAX_LOADS = 6
 
@@ -196,8 +196,11 @@ def latency(frame: pd.DataFrame, by: str) -> Figure:
     column = column_to_compare(frame, by)
     complete = frame[is_complete(frame) & frame[column].notna()]
     if not len(complete):
-        msg = f"No request has a {column}."
-        raise UsageError(msg, hint="Answers from a cache or a recording have no times.")
+        msg = f"No request has a value of {column}."
+        raise UsageError(
+            msg,
+            hint="Answers from a cache or a recording have no times.",
+        )
     parts = _split_by_load(complete)
     drawn, axes = new_figure(len(parts), width=max(7.0, 3.2 * len(parts) + 1.5))
     models = list(dict.fromkeys(complete[MODEL_COLUMN]))
@@ -208,7 +211,7 @@ def latency(frame: pd.DataFrame, by: str) -> Figure:
             for number, model in enumerate(models)
         ]
         ax.set_ylim(0, 1.02)
-        y = "share of requests, at or below" if ax is axes[0] else ""
+        y = "cumulative share of requests" if ax is axes[0] else ""
         label(ax, x=column, y=y, title=f"{column}, {len(part):,} requests{load}")
     limits = [ax.get_xlim() for ax in axes]
     for ax in axes:
@@ -224,8 +227,8 @@ def _split_by_load(complete: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     name = loads[0]
     parts = [(f", {load:g} {_LOAD_UNITS[name]}", part) for load, part in complete.groupby(name)]
     if len(parts) > _MAX_LOADS:
-        msg = f"There are {len(parts)} loads, and no more than {_MAX_LOADS} can be seen at once."
-        raise UsageError(msg, hint=f"Draw some: runs[runs.{name} <= 8].plot_latency()")
+        msg = f"The measurements have {len(parts)} loads; a plot shows at most {_MAX_LOADS}."
+        raise UsageError(msg, hint=f"Select some: runs[runs.{name} <= 8].plot_latency()")
     return parts
 
 
@@ -237,15 +240,15 @@ def _draw_distribution(ax: Axes, part: pd.DataFrame, model: str, column: str, nu
     return ax.plot(np.repeat(values, 2), steps if len(values) else [], **style)[0]
 
 
-_LOAD_LINES = {"concurrency": "requests at once", "rate": "requests a second"}
+_LOAD_LINES = {"concurrency": "concurrent requests", "rate": "requests per second"}
 
 
 def load(summary: pd.DataFrame) -> Figure:
     """Of a summary with several loads: the median with its 90th percentile, and tokens a second."""
     load = next((name for name in LOAD_COLUMNS if name in summary.index.names), None)
     if load is None:
-        msg = "The load was the same for all requests."
-        raise UsageError(msg, hint="Measure with concurrency=[1, 4, 16], or rate=[1, 2, 4].")
+        msg = "All requests have the same load."
+        raise UsageError(msg, hint="Measure with concurrency=[1, 4, 16] or rate=[1, 2, 4].")
     drawn, (first, speed) = new_figure(2, width=9.5)
     names, handles = [], []
     for number, (name, group) in enumerate(summary.groupby(level="model", sort=False)):
@@ -261,8 +264,8 @@ def load(summary: pd.DataFrame) -> Figure:
         top = ax.dataLim.ymax  # infinite where nothing was drawn
         ax.set_ylim(0, 1.08 * top if math.isfinite(top) and top > 0 else 1)
         ax.set_xticks(sorted({*summary.index.get_level_values(load).astype(float)}))
-    label(first, x=_LOAD_LINES[load], y="seconds", title="time to first token: median, to the 90th percentile")  # fmt: skip
-    label(speed, x=_LOAD_LINES[load], y="tokens/s", title="tokens a second, of all requests")
+    label(first, x=_LOAD_LINES[load], y="seconds", title="time to first token: median to 90th percentile")  # fmt: skip
+    label(speed, x=_LOAD_LINES[load], y="tokens/s", title="tokens per second, all requests")
     legend(speed, names, handles)
     return drawn
 
@@ -270,8 +273,8 @@ def load(summary: pd.DataFrame) -> Figure:
 def wins(shares: pd.DataFrame, column: str) -> Figure:
     """``shares`` as `Measurements.wins` gives them: in each field its number, and a shade of it."""
     if len(shares) < 2:
-        msg = "There is one model only."
-        raise UsageError(msg, hint="Compare two at least.")
+        msg = "The measurements have only one model."
+        raise UsageError(msg, hint="Compare at least two models.")
     size = 1.2 + 0.9 * len(shares)
     drawn, (ax,) = new_figure(width=size + 2.2, height=size)
     ax.grid(visible=False)
@@ -292,6 +295,6 @@ def wins(shares: pd.DataFrame, column: str) -> Figure:
             tick_label.set_parse_math(False)
     label(
         ax,
-        title=f"{column.removeprefix(SCORE_PREFIX)}: share of prompts that the row wins, ties half",
+        title=f"{column.removeprefix(SCORE_PREFIX)}: share of prompts won by the row (ties count half)",
     )
     return drawn

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from llm_magics._util.text import pluralize
 from llm_magics.benchmarking.analysis import (
     LOAD_COLUMNS,
     MODEL_COLUMN,
@@ -61,7 +62,7 @@ def report(
             f"## Differences in {name}\n\n{_difference_table(table)}"
             for name, table in compared.items()
         ),
-        "## How it was measured",
+        "## Method",
         _DEFINITIONS,
         _about_lines(about),
     ]
@@ -79,10 +80,10 @@ def write_report(text: str, path: Any) -> None:
         what = (
             f"{path} is a folder"
             if Path(path).is_dir()
-            else f"There is no folder {Path(path).parent}"
+            else f"The folder {Path(path).parent} does not exist"
         )
         msg = f"{what}."
-        raise UsageError(msg, hint="Name a file in a folder that is there.")
+        raise UsageError(msg, hint="Pass the path of a file in an existing folder.")
     Path(path).write_text(text, encoding="utf-8")
 
 
@@ -96,16 +97,12 @@ _DEFINITIONS = (
 
 def _count_line(runs: pd.DataFrame, about: Mapping[Any, Any]) -> str:
     parts = [
-        _pluralize(len(runs), "request"),
-        _pluralize(item_keys(runs).nunique(), "prompt"),
-        _pluralize(runs[MODEL_COLUMN].nunique(), "model"),
+        pluralize(len(runs), "request"),
+        pluralize(item_keys(runs).nunique(), "prompt"),
+        pluralize(runs[MODEL_COLUMN].nunique(), "model"),
     ]
     stopped = f" It was stopped {about['stopped']}." if about.get("stopped") else ""
     return f"{', '.join(parts)}; {about.get('time', 'at an unknown time')}.{stopped}"
-
-
-def _pluralize(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _speed_table(summary: pd.DataFrame) -> pd.DataFrame:
@@ -136,17 +133,19 @@ def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]
     failed = summary[summary["failed"] > 0]
     for key, row in failed.iterrows():
         remarks.append(
-            f"{_row_label(key)} failed {int(row['failed'])} of {int(row['requests'])} requests; they score 0,"
-            " and count in no time."
+            f"{_row_label(key)} failed {int(row['failed'])} of {int(row['requests'])} requests; they score 0"
+            " and have no times."
         )
     if (summary["cached"] > 0).any():
         remarks.append(
-            f"{int(summary['cached'].sum())} answers came from a cache or a recording: they have no times."
+            f"{pluralize(int(summary['cached'].sum()), 'answer')} from a cache or a recording: without times."
         )
     counted_by = runs.get("tokens_from", pd.Series(dtype="object"))
     sources = sorted({*counted_by.dropna()} - {"service"})
     if sources:
-        remarks.append(f"Some tokens were counted by {' and '.join(sources)}, not by the service.")
+        remarks.append(
+            f"Some token counts are from {' and '.join(sources)}, not from the service."
+        )
     if "client_cpu" in summary and (summary["client_cpu"] > _BUSY_CLIENT_SHARE).any():
         remarks.append(
             f"This process was busy {summary['client_cpu'].max():.0%} of a core: it may have been the"
@@ -154,7 +153,9 @@ def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]
         )
     for name, agreed in about.get("judges", {}).items():
         if not math.isnan(agreed):
-            remarks.append(f"{name} said the same in both orders for {agreed:.0%} of the pairs.")
+            remarks.append(
+                f"{name} chose the same answer in both orders for {agreed:.0%} of the pairs."
+            )
     remarks += _prompt_cache_remarks(runs) + _queue_remarks(summary)
     return ["\n".join(f"- {each}" for each in remarks)] if remarks else []
 
@@ -166,7 +167,7 @@ def _prompt_cache_remarks(runs: pd.DataFrame) -> list[str]:
     cached, read = runs["cached_tokens"].sum(), runs["input_tokens"].sum()
     if not cached or not read:
         return []
-    return [f"{cached / read:.0%} of the prompts' tokens came from a service's own cache."]
+    return [f"{cached / read:.0%} of the prompt tokens were read from a service's cache."]
 
 
 def _queue_remarks(summary: pd.DataFrame) -> list[str]:
@@ -193,7 +194,7 @@ def _compute_differences(
         try:
             result[name] = differences(column)
         except UsageError as error:  # scipy is an extra; a report goes without
-            result[name] = f"Differences were not tested: {error} {error.hint}"
+            result[name] = f"Differences were not computed: {error} {error.hint}"
     return result
 
 

@@ -83,7 +83,7 @@ def regex(pattern: str | None = None) -> Scorer:
     try:
         known = None if pattern is None else re.compile(pattern)
     except re.error as error:
-        msg = f"This is no regular expression: {pattern!r:.60} ({error})."
+        msg = f"Invalid regular expression {pattern!r:.60}: {error}."
         raise UsageError(msg, hint="See https://docs.python.org/3/library/re.html") from None
 
     def score(answer: str, expected: Any) -> bool:
@@ -123,7 +123,7 @@ def numeric(*, rel: float = 1e-6, abs: float = 1e-9) -> Scorer:  # noqa: A002 (a
     def score(answer: str, expected: Any) -> bool:
         found, expected_numbers = _find_numbers(answer), _find_numbers(str(expected))
         if not expected_numbers:
-            msg = f"{expected!r:.40} is no number"
+            msg = f"{expected!r:.40} is not a number"
             raise ValueError(msg)
         if not found:
             return False
@@ -165,7 +165,7 @@ def named(name: str) -> Scorer:
         UsageError: there is none.
     """
     if name not in SCORERS:
-        msg = f"There is no score {name!r:.60}."
+        msg = f"Unknown score: {name!r:.60}."
         raise UsageError(msg, hint=nearest(name, [*SCORERS, "judge"]))
     return SCORERS[name]()
 

@@ -113,7 +113,7 @@ _METRIC_NAMES: dict[str, dict[str, str]] = {
 def report_as(frame: pd.DataFrame, tool: Tool) -> pd.DataFrame:
     """See `Measurements.as_measured_by`."""
     if tool not in get_args(Tool):
-        msg = f"There is no tool {tool!r:.60}."
+        msg = f"Unknown tool: {tool!r:.60}."
         raise UsageError(msg, hint=f"Use one of {', '.join(get_args(Tool))}.")
     keys = [MODEL_COLUMN, *(name for name in LOAD_COLUMNS if name in frame)]
     rows = []

@@ -71,7 +71,9 @@ class Step:
 
     def __str__(self) -> str:
         return (
-            f"{self.rate:g} a second" if self.rate is not None else f"{self.concurrency} at once"
+            f"{self.rate:g} per second"
+            if self.rate is not None
+            else f"{self.concurrency} concurrent"
         )
 
     async def run(
@@ -110,14 +112,14 @@ def parse_steps(concurrency: Any, rate: Any, arrival: Any) -> list[Step]:
         UsageError: both kinds were requested, or a number is invalid.
     """
     if arrival not in get_args(Arrival):
-        msg = f"arrival cannot be {arrival!r:.60}."
-        raise UsageError(msg, hint='Give it "poisson" or "constant".')
+        msg = f"Invalid arrival: {arrival!r:.60}."
+        raise UsageError(msg, hint='Use "poisson" or "constant".')
     if rate is None:
         at_once = [1] if concurrency is None else _as_nonempty_list(concurrency)
         return [Step(check_integer("concurrency", each)) for each in at_once]
     if concurrency is not None:
-        msg = "Requests begin so many at once, or so many a second, and not both."
-        raise UsageError(msg, hint="Leave concurrency out, or rate.")
+        msg = "concurrency and rate cannot be combined."
+        raise UsageError(msg, hint="Remove one of them.")
     return [
         Step(rate=check_positive("rate", each, "requests a second"), arrival=arrival)
         for each in _as_nonempty_list(rate)
@@ -129,8 +131,8 @@ def _as_nonempty_list(value: Any) -> Sequence[Any]:
         list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     )
     if not several:
-        msg = "There is no load to measure at: the list is empty."
-        raise UsageError(msg, hint="Write concurrency=[1, 8], or leave it out.")
+        msg = "The list of loads is empty."
+        raise UsageError(msg, hint="Use concurrency=[1, 8], or remove it.")
     return several
 
 

@@ -183,8 +183,8 @@ class FrameAccessor(ReportMixin):
         """
         view = self._column(column).to_frame(TEXT)
         if not isinstance(into, str):
-            msg = f"into cannot be {into!r:.60}."
-            raise UsageError(msg, hint='Give it the name of a column: into="label".')
+            msg = f"Invalid value for into: {into!r:.60}."
+            raise UsageError(msg, hint='Pass the name of a column: into="label"')
         return self._ask(view, classification_prompts(labels, into, options), into, [column])
 
     def nearest(  # noqa: PLR0913 (as for lm.nearest)

@@ -199,7 +199,7 @@ class EmbeddedRows:
         """A column of numbers or dates was not meant."""
         if len(self.rows) and self.rows.count(NO_TEXT) and not self.rows.texts:
             kind = getattr(column, "dtype", "values")
-            msg = f"The column {getattr(column, 'name', '')} has no texts: it is of {kind}."
+            msg = f"The column {getattr(column, 'name', '')} has no texts (dtype {kind})."
             raise UsageError(msg, hint='Convert it first: df["c"] = df["c"].astype(str)')
 
     @property
@@ -230,8 +230,8 @@ class EmbeddedRows:
         """Return the exception for an Interrupt; its hint says where finished rows are."""
         where = where or "the exception's .partial"
         done = sum(vector is not None for vector in self.vectors)
-        msg = f"Stopped; {done:,} of {len(self.rows):,} rows were embedded."
-        hint = f"They are kept in {where}, and are not sent again." if done else None
+        msg = f"Interrupted: {done:,} of {len(self.rows):,} rows are embedded."
+        hint = f"Their vectors are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
 
 
@@ -270,7 +270,7 @@ def estimate_embedding(texts: Any, model: str | None, options: EmbedOptions) -> 
     unique = len(plan.call.results.outcomes)
     cost = "nothing" if estimate.cost_usd == 0 else format_usd(estimate.cost_usd)
     return (
-        f"{plan.rows:,} rows · {unique:,} different texts · {unique - left:,} kept · {left:,} to send to {name}: "
+        f"{plan.rows:,} rows · {unique:,} distinct texts · {unique - left:,} already stored · {left:,} to send to {name}: "
         f"about {estimate.input_tokens:,} tokens, cost {cost}"
     )
 
@@ -300,7 +300,7 @@ class _EmbeddingPlan:
         confirm_cost(
             estimate.cost_usd,
             f"{left:,} texts to {name}",
-            'Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting.',
+            'Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting confirm_above_usd.',
         )
 
     @property
@@ -358,7 +358,7 @@ def write_vectors(done: EmbeddedRows, frame: DataFrame, into: str, column: Serie
     store_report(frame, done.report)
     is_there = into in frame.columns
     if isinstance(done.error, LLMError) or (done.error is not None and is_there):
-        return "the store of vectors"
+        return "the vector store"
     done.refuse_without_texts(column)
     frame[into] = done.column(column)
     tag(frame, into, done.embedding_model)
@@ -397,11 +397,13 @@ def resolve_vectors(column: Any, model: str | None = None) -> Matrix:
     if first is None:
         return vectors.matrix(values)
     if _VECTOR_AS_TEXT.match(first):
-        msg = "The column has vectors that were written out as text, and cut short, as CSV does."
-        raise UsageError(msg, hint="Keep frames with vectors in Parquet: df.to_parquet(…).")
+        msg = "The column has vectors as truncated text, as CSV files store them."
+        raise UsageError(msg, hint="Save DataFrames with vectors as Parquet: df.to_parquet(…)")
     if any(isinstance(value, list | tuple | np.ndarray) for value in values):
-        msg = "The column has texts and vectors."
-        raise UsageError(msg, hint="Look for the row that is not like the others.")
+        msg = "The column has both texts and vectors."
+        raise UsageError(
+            msg, hint="Find the rows of the other type: df.c.map(type).value_counts()"
+        )
     done = embed_rows(values, model, EmbedOptions(), "null")
     if done.error is not None:
         raise done.error

@@ -85,7 +85,7 @@ def name_clusters(groups: Clusters, model: str | None, otherwise: Sequence[str])
         names[number] = name or names[number]
         unnamed += not name
     if unnamed:
-        msg = f"{unnamed} of {len(with_texts)} groups are called by words of theirs: the model gave no short name."
+        msg = f"{unnamed} of {len(with_texts)} groups are named by their keywords: the model returned no short name."
         warn(msg)
     return names
 
@@ -157,8 +157,8 @@ def plot(  # noqa: PLR0913 (what a picture has)
         norms = np.linalg.norm(vectors, axis=1)
     is_there = np.isfinite(norms) & (norms > 0)
     if is_there.sum() < 2:
-        msg = f"A picture takes two vectors at least, and this column has {int(is_there.sum())}."
-        raise UsageError(msg, hint="Give it more rows; embed them if they have no vectors yet.")
+        msg = f"A plot needs at least two vectors; this column has {int(is_there.sum())}."
+        raise UsageError(msg, hint="Pass more rows, or embed them first.")
     texts = _texts(column, text, len(vectors))
     colours = None if color is None else _colours(color, len(vectors))
     rows, positions = vectors[is_there], np.flatnonzero(is_there)
@@ -231,8 +231,8 @@ def _colours(color: Any, count: int) -> pd.Series[Any]:
     """Return the values that colour the rows, with their own type."""
     values = _check_length(color, count, "color")
     if any(pd.api.types.is_list_like(value) for value in values):
-        msg = "color is a column of numbers or of names, and this holds lists."
-        raise UsageError(msg, hint="Give it another column.")
+        msg = "color needs a column of numbers or names; this one holds lists."
+        raise UsageError(msg, hint="Pass another column.")
     colours = color if isinstance(color, pd.Series) else pd.Series(values)
     return colours.reset_index(drop=True)
 
@@ -240,8 +240,8 @@ def _colours(color: Any, count: int) -> pd.Series[Any]:
 def _check_length(values: Any, count: int, what: str) -> list[Any]:
     items = list(values) if getattr(values, "ndim", 1) != 1 else to_list(values)
     if len(items) != count:
-        msg = f"{what} has {len(items):,} values, and there are {count:,} vectors."
-        raise UsageError(msg, hint=f"Give {what} a column of the same frame.")
+        msg = f"{what} has {len(items):,} values for {count:,} vectors."
+        raise UsageError(msg, hint=f"Pass a column of the same DataFrame as {what}.")
     return items
 
 

@@ -30,7 +30,7 @@ def check_method(method: Method) -> None:
         UsageError: there is no such method, or what it needs is not installed.
     """
     if method not in get_args(Method):
-        msg = f"method cannot be {method!r}."
+        msg = f"Invalid method: {method!r}."
         raise UsageError(msg, hint=nearest(str(method), get_args(Method)))
     require_package("sklearn", "A picture of vectors", extra="plots", package="scikit-learn")
     if method == "umap" and find_spec("umap") is None:

@@ -62,8 +62,8 @@ class RowPrompts:
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
-            msg = f"A prompt is a text, and this is {type(self.text).__name__}."
-            raise UsageError(msg, hint='Write it first: lm.prompt(df, "Sum up {{ text }}").')
+            msg = f"The prompt must be a string, got {type(self.text).__name__}."
+            raise UsageError(msg, hint='Use: lm.prompt(df, "Summarize {{ text }}")')
         if self.concurrency is not None:
             check_integer("concurrency", self.concurrency)
         for name in self.parameters:
@@ -78,20 +78,20 @@ class RowPrompts:
 
 # Arguments that other functions take, and that are no parameters of a model.
 _UNSUPPORTED_ARGUMENTS = {
-    "into": "Only df.llm.prompt and df.llm.classify put one column somewhere.",
-    "schema": "What is extracted is said first; labels are the schema of classify.",
+    "into": "Only df.llm.prompt and df.llm.classify take into.",
+    "schema": "extract takes the schema as its first argument; classify takes labels.",
     **dict.fromkeys(
-        ("thread", "variables", "template", "images", "tools"), "Only lm.ask takes it."
+        ("thread", "variables", "template", "images", "tools"), "Only lm.ask takes this argument."
     ),
 }
 
 
 def _check_argument_name(name: str) -> None:
     if name in _UNSUPPORTED_ARGUMENTS:
-        raise UsageError(f"{name} cannot be given here.", hint=_UNSUPPORTED_ARGUMENTS[name])
+        raise UsageError(f"{name} is not supported here.", hint=_UNSUPPORTED_ARGUMENTS[name])
     meant = get_close_matches(name, {*ROW_ARGUMENTS, "into"}, n=1, cutoff=0.7)
     if meant:
-        raise UsageError(f"There is no argument {name}.", hint=f"Did you mean {meant[0]}?")
+        raise UsageError(f"Unknown argument: {name}.", hint=f"Did you mean {meant[0]}?")
 
 
 # All that is no parameter of the model's.
@@ -261,7 +261,7 @@ def prompt_columns(frame: DataFrame, prompt_spec: RowPrompts) -> list[Hashable]:
         named |= in_row & set(known)
     if unknown:
         first = min(unknown)
-        msg = f'The prompt names "{first}", and the DataFrame has no such column.'
+        msg = f'The prompt uses "{first}", but the DataFrame has no such column.'
         raise UsageError(msg, hint=nearest(first, known))
     return [known[name] for name in sorted(named)]
 
@@ -271,7 +271,7 @@ def _check_spaces(text: str, names: Iterable[str]) -> None:
     for name in names:
         if not name.isidentifier() and re.search(r"\{\{\s*" + re.escape(name) + r"\s*[|}]", text):
             msg = f'The column "{name}" cannot be written as {{{{ {name} }}}}.'
-            raise UsageError(msg, hint=f'Write {{{{ row["{name}"] }}}}.')
+            raise UsageError(msg, hint=f'Use {{{{ row["{name}"] }}}}.')
 
 
 def _is_missing(value: Any) -> bool:

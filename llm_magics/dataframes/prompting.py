@@ -295,8 +295,8 @@ def classification_prompts(
     is_list = isinstance(labels, Iterable) and not isinstance(labels, str | bytes | Mapping)
     labels = list(dict.fromkeys(labels)) if is_list else []
     if len(labels) < 2 or not all(isinstance(each, str) for each in labels):
-        msg = "To classify takes a list of at least two different labels, all of them texts."
-        raise UsageError(msg, hint='Write labels=["praise", "complaint"].')
+        msg = "classify needs a list of at least two different labels, all of them strings."
+        raise UsageError(msg, hint='Use: labels=["praise", "complaint"]')
     schema = {
         "type": "object",
         "properties": {into: {"type": "string", "enum": labels}},

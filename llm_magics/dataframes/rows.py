@@ -72,8 +72,8 @@ def to_list(column: Any) -> list[Any]:
         or getattr(column, "ndim", 1) != 1
         or hasattr(column, "columns")
     ):
-        msg = f"A list or column of rows is needed, and this is {type(column).__name__}."
-        raise UsageError(msg, hint='Write df["column"], or ["…"] as in lm.embed(["…"]).')
+        msg = f"Expected a list or a column, got {type(column).__name__}."
+        raise UsageError(msg, hint='Pass df["column"], or a list: lm.embed(["…"])')
     for way in _TO_LIST_METHODS:
         if hasattr(column, way):
             values: list[Any] = getattr(column, way)()
@@ -154,11 +154,11 @@ def get_column(frame: Any, name: Any) -> Any:
     known = list(frame.columns)
     count = sum(each == name for each in known) if _is_hashable(name) else 0
     if count == 0:
-        msg = f"The frame has no column {name!r:.60}."
+        msg = f"The DataFrame has no column {name!r:.60}."
         raise UsageError(msg, hint=nearest(str(name), map(str, known)))
     if count > 1 or getattr(frame[name], "ndim", 1) != 1:
-        msg = f"The frame has more than one column {name!r:.60}."
-        raise UsageError(msg, hint="Give each a name of its own: df.columns = […].")
+        msg = f"The DataFrame has more than one column {name!r:.60}."
+        raise UsageError(msg, hint="Rename the columns: df.columns = […]")
     return frame[name]
 
 
@@ -173,8 +173,8 @@ def check_not_overwriting(
     """
     both = sorted({str(name) for name in read} & {str(name) for name in written})
     if both:
-        msg = f"The {what} would take the place of the column {both[0]}, which they are about."
-        raise UsageError(msg, hint="Give into= another name, or the field of the schema.")
+        msg = f"The {what} would overwrite the column {both[0]}, which they are computed from."
+        raise UsageError(msg, hint="Use another name for into=, or for the field of the schema.")
 
 
 def check_holds_no_texts(frame: Any, into: object) -> None:
@@ -185,14 +185,14 @@ def check_holds_no_texts(frame: Any, into: object) -> None:
         UsageError: the column ``into`` of a frame of pandas has texts.
     """
     if not _is_hashable(into):
-        msg = f"into cannot be {into!r:.60}."
-        raise UsageError(msg, hint='Give it the name of a column: into="vector".')
+        msg = f"Invalid value for into: {into!r:.60}."
+        raise UsageError(msg, hint='Pass the name of a column: into="vector"')
     if into not in frame.columns:
         return
     column = get_column(frame, into)
     if any(isinstance(value, str) and value.strip() for value in column):
-        msg = f"The vectors would take the place of the texts in the column {into}."
-        hint = f"Give into= another name, or drop the column: df.pop({into!r})."
+        msg = f"The vectors would overwrite the texts in the column {into}."
+        hint = f"Use another name for into=, or drop the column: df.pop({into!r})"
         raise UsageError(msg, hint=hint)
 
 

@@ -81,8 +81,8 @@ def nearest(  # noqa: PLR0913 (a public function)
     else:
         _check_dimensions(query_vector, index.dimensions)
         if index.rows != len(column):
-            msg = f"The index is of {index.rows:,} rows, and the column has {len(column):,}."
-            raise UsageError(msg, hint="Make it anew: lm.index(…).")
+            msg = f"The index has {index.rows:,} rows, but the column has {len(column):,}."
+            raise UsageError(msg, hint="Build it again: lm.index(…)")
         positions, cosines = index.search(query_vector[0], k)
     found = np.isfinite(cosines)  # those without a vector are like nothing
     return pd.Series(cosines[found], index=get_index(column)[positions[found]], name="cosine")
@@ -90,8 +90,8 @@ def nearest(  # noqa: PLR0913 (a public function)
 
 def _check_dimensions(query: Vectors, dimensions: int) -> None:
     if query.shape[1] != dimensions:
-        msg = f"The query has {query.shape[1]} dimensions, and the column has {dimensions}."
-        raise UsageError(msg, hint="Embed it with the same model: model=…")
+        msg = f"The query has {query.shape[1]} dimensions, but the column has {dimensions}."
+        raise UsageError(msg, hint="Embed the query with the same model: model=…")
 
 
 def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:
@@ -111,8 +111,8 @@ def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) ->
     import pandas as pd
 
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
-        msg = f"threshold cannot be {threshold!r}."
-        raise UsageError(msg, hint="Give it a cosine above 0 and at most 1, like 0.95.")
+        msg = f"Invalid threshold: {threshold!r}."
+        raise UsageError(msg, hint="Pass a cosine similarity above 0 and at most 1, such as 0.95.")
     column = resolve_column(column)
     model = resolve_model(column, model)
     try:
@@ -130,7 +130,7 @@ def _query_vector(
     if isinstance(query, str):
         if not is_text(query):
             msg = "The query is empty."
-            raise UsageError(msg, hint="Write what to look for.")
+            raise UsageError(msg, hint="Pass a text or a vector to search for.")
         dimensions = (
             embedding_model.dimensions
             if embedding_model and embedding_model.model == model
@@ -142,8 +142,8 @@ def _query_vector(
     except (TypeError, ValueError):
         vector = np.empty(0, np.float32)
     if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
-        msg = f"The query is a text or a vector of numbers, and this is {type(query).__name__}."
-        raise UsageError(msg, hint='Ask one at a time, like df.llm.nearest("a question").')
+        msg = f"The query must be a text or a vector of numbers, got {type(query).__name__}."
+        raise UsageError(msg, hint='Search for one query at a time: df.llm.nearest("a question")')
     return vector[None, :]
 
 
@@ -224,8 +224,8 @@ class VectorIndex:
         from usearch.index import Index
 
         if not Path(path).is_file() or not _row_count_file(path).is_file():
-            msg = f"There is no index at {path}."
-            raise UsageError(msg, hint="Make one: lm.index(df.vector).save(…).")
+            msg = f"No index file at {path}."
+            raise UsageError(msg, hint="Create one: lm.index(df.vector).save(…)")
         return cls(Index.restore(str(path)), int(_row_count_file(path).read_text("utf-8")))
 
     def __len__(self) -> int:

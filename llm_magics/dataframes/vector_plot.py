@@ -155,7 +155,7 @@ class VectorPlot:
         title = self.title
         if len(frame) > _MAX_POINTS:
             frame = frame.sample(_MAX_POINTS, random_state=0)
-            title = f"{title} · {_MAX_POINTS:,} of them drawn"
+            title = f"{title} · {_MAX_POINTS:,} shown"
         points = frame[["x", "y"]].to_numpy(np.float32)
         texts = frame["text"].tolist()
         page = scatter_html(points, self._marks(frame), texts, self._labels(), title)
@@ -186,8 +186,8 @@ class VectorPlot:
             UsageError: its folder is not there; matplotlib is not installed.
         """
         if not Path(path).parent.is_dir():
-            msg = f"There is no folder {Path(path).parent}."
-            raise UsageError(msg, hint="Make it first, or name another file.")
+            msg = f"The folder {Path(path).parent} does not exist."
+            raise UsageError(msg, hint="Create it first, or choose another path.")
         if Path(path).suffix.lower() in (".html", ".htm"):
             page = self._repr_mimebundle_()["text/html"]
             document = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{page}'

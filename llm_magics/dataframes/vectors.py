@@ -74,7 +74,7 @@ def _matrix(column: Any) -> Vectors:
     shapes = {row.shape for row in rows if row is not None}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         listed = ", ".join(sorted(map(str, shapes))) or "none"
-        msg = f"A column of vectors of one length is needed, and this holds {listed}."
+        msg = f"Expected a column of vectors of one length, got {listed}."
         kind = UsageError if shapes else NoVectorsError
         raise kind(msg, hint='Embed it: df.llm.embed("text", into="vector").')
     present = [row for row in rows if row is not None]
@@ -285,8 +285,8 @@ def find_embedding_model(column: Any) -> EmbeddingModel | None:
     found = _models_in_memory(column)
     if len(found) > 1:
         names = " and ".join(sorted(maker.model for maker in found))
-        msg = f"The column has vectors of {names}, which cannot be compared."
-        raise UsageError(msg, hint="Embed it anew with one of them.")
+        msg = f"The column mixes vectors of {names}, which cannot be compared."
+        raise UsageError(msg, hint="Embed the column again with one of them.")
     if found:
         return found.pop()
     name = str(getattr(column, "name", None))
@@ -345,11 +345,13 @@ def find_vector_column(frame: Any) -> Any:
         return having[0]
     if having:
         found = ", ".join(map(str, having))
-        msg = f"The DataFrame has {len(having)} columns of vectors: {found}."
+        msg = f"The DataFrame has {len(having)} vector columns: {found}."
         raise UsageError(msg, hint=f'Choose one of them, for example df["{having[0]}"].')
     listed = ", ".join(map(str, names)) or "none"
-    msg = f"The DataFrame has no column of vectors. Its columns: {listed}."
-    raise UsageError(msg, hint='Pass one column, or make vectors first: df.llm.embed("text").')
+    msg = f"The DataFrame has no vector column. Its columns: {listed}."
+    raise UsageError(
+        msg, hint='Pass a column of vectors, or embed one first: df.llm.embed("text")'
+    )
 
 
 def is_vector_column(column: Any) -> bool:

@@ -183,8 +183,8 @@ class Transport:
         except httpx.HTTPError as error:
             raise self._map_transport_error(error) from None
         except DeadlineError:
-            msg = f"{self.base_url} did not finish its answer within {total or 0:g} s."
-            raise ConnectionError(msg, hint="Raise the setting total_s.") from None
+            msg = f"No complete response from {self.base_url} within {total or 0:g} s (total timeout)."
+            raise ConnectionError(msg, hint="Raise the setting total_s of the provider.") from None
 
     async def _send(
         self,
@@ -265,7 +265,7 @@ class Transport:
                 trust_env=False,
             )
         except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
-            msg = f"No connection to {self.base_url} can be set up: {error}"
+            msg = f"Could not set up a connection to {self.base_url}: {error}"
             hint = "Check the address, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
             raise ConfigurationError(msg, hint=hint) from None
 
@@ -275,22 +275,22 @@ class Transport:
                 error.request.headers.pop(name, None)
         reason = str(error) or type(error).__name__
         code = None
-        hint = "Check that the server runs and can be reached."
+        hint = "Check that the server is running and reachable."
         if isinstance(error, httpx.LocalProtocolError):  # its words would show the header
-            message = f"The request to {self.base_url} holds what cannot be sent."
-            hint = "Check the key and the headers for line breaks and characters beyond ASCII."
+            message = f"The request to {self.base_url} contains characters that cannot be sent."
+            hint = "Check the key and the headers for line breaks and non-ASCII characters."
         elif "CERTIFICATE_VERIFY_FAILED" in reason or "[SSL" in reason:
             message = f"Could not make a secure connection to {self.base_url} ({reason})."
-            hint = "Check the address, and whether a proxy stands between; SSL_CERT_FILE adds its certificate."
+            hint = "Check the address. For a proxy with its own certificate, set SSL_CERT_FILE."
         elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
             # A server that has answered before, and accepts no connection in time, has too many.
             is_busy = self._has_answered and isinstance(error, httpx.ConnectTimeout)
             code = None if is_busy else "unreachable"
             message = f"Could not connect to {self.base_url} ({reason})."
         elif isinstance(error, httpx.TimeoutException):
-            message = f"{self.base_url} sent nothing for {self.timeouts.idle:g} s."
+            message = f"No data from {self.base_url} for {self.timeouts.idle:g} s (idle timeout)."
         else:
-            message = f"The connection to {self.base_url} broke ({reason})."
+            message = f"The connection to {self.base_url} was lost ({reason})."
         return ConnectionError(message, hint=hint, code=code)
 
 

@@ -157,7 +157,7 @@ class ByteStream:
         """The body's parts, decompressed; without the layers of httpx that do nothing to them."""
         encoding = self.headers.get("content-encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
-            msg = f"The answer is encoded as {encoding[:40]!r}, which was not asked for."
+            msg = f"The response has the unexpected encoding {encoding[:40]!r}."
             raise ProviderError(msg, hint="Check the provider's base_url, and any proxy.")
         if encoding in ("", "identity"):
             return aiter(self._response.stream)
@@ -192,8 +192,8 @@ def _measure_lines(block: bytes, before: int, limit: int) -> tuple[int, int]:
 
 
 def _raise_too_large(what: str, limit: int, setting: str) -> NoReturn:
-    msg = f"{what} is longer than {limit / 1e6:g} MB; the rest was not read."
-    hint = f"If it is meant to be so long: %llm config {setting} {max(1, limit // 500_000)}"
+    msg = f"{what} is larger than {limit / 1e6:g} MB; the rest was not read."
+    hint = f"To allow more: %llm config {setting} {max(1, limit // 500_000)}"
     raise ProviderError(msg, hint=hint, code="response_too_large", retryable=False)
 
 

@@ -404,7 +404,7 @@ def _enable_timestamps(connection: socket.socket) -> bool:
 
 def _time_out(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
-        waiting.set_exception(httpcore.ReadTimeout("nothing arrived in time"))
+        waiting.set_exception(httpcore.ReadTimeout("read timeout"))
 
 
 def _is_readable(connection: socket.socket) -> bool:

@@ -156,10 +156,10 @@ _COLUMNS = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_token
 
 # What belongs to one answer.
 _SINGLE_MODEL_FLAGS = {
-    "dry_run": "--dry-run shows what goes to one model",
-    "thread": "A thread goes on with one answer",
-    "tools": "Tools are called for one model",
-    "schema": "A schema binds the answer of one model",
+    "dry_run": "--dry-run works with one model",
+    "thread": "--thread works with one model",
+    "tools": "--tools works with one model",
+    "schema": "--schema works with one model",
 }
 
 
@@ -167,8 +167,8 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     """Ask all models at once, show their answers as they come, and give the figures as a frame."""
     for flag, why in _SINGLE_MODEL_FLAGS.items():
         if getattr(options, flag):
-            msg = f"{why}, and the cell names several."
-            raise UsageError(msg, hint="Name one of them, or leave the flag out.")
+            msg = f"{why}, but the cell names several."
+            raise UsageError(msg, hint="Name one model, or remove the flag.")
     _check_models(options.model)
     calls = [ChatCall(session, replace(prompt, model=model)) for model in options.model]
     for call in calls:
@@ -179,16 +179,18 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     except KeyboardInterrupt:
         frame = _frame(prompt, options, calls, parallel)
         _store(shell, options.output, frame)
-        hint = f"What had come is kept in {options.output}." if options.output else None
-        msg = f"Stopped; {frame['text'].astype(bool).sum()} of {len(frame)} had begun to answer."
+        hint = f"Partial answers are in {options.output}." if options.output else None
+        msg = f"Interrupted: {frame['text'].astype(bool).sum()} of {len(frame)} models had started to answer."
         raise Interrupted(msg, hint=hint, partial=frame) from None
     frame = _frame(prompt, options, calls, parallel)
     _store(shell, options.output, frame)
     if frame["error"].notna().all():
-        msg = f"None of the {len(frame)} models answered. {frame['error'].iloc[0]}"
+        msg = f"All {len(frame)} models failed. First error: {frame['error'].iloc[0]}"
         is_prose = frame["error"].str.startswith("ModelNotFoundError").all()
-        prose = "Is that the prompt? It goes into the lines below %%llm."
-        raise LLMError(msg, hint=prose if is_prose else "Ask one of them alone to see more.")
+        prose = "If these words are the prompt, write them in the lines below %%llm."
+        raise LLMError(
+            msg, hint=prose if is_prose else "Run one of them alone for the full error."
+        )
     cut = sum(call.is_cut_unasked for call in calls)
     if cut:
         warn(cut_warning("", cut, len(calls)))
@@ -203,7 +205,7 @@ def _check_models(models: Sequence[str]) -> None:
             try:
                 bridge.run(find_route(session, word))
             except ModelNotFoundError as error:
-                prose = "The prompt goes into the lines below %%llm, and a text of several words in quotes."
+                prose = "Write the prompt in the lines below %%llm; put a value of several words in quotes."
                 hint = f"{error.hint or ''} {prose}".strip()
                 raise ModelNotFoundError(str(error), hint=hint) from None
 

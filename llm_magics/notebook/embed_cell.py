@@ -30,8 +30,8 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     options = parser.parse(flags)
     check_output_name(options.output)
     if not source:
-        msg = "%embed was not told what to embed."
-        raise UsageError(msg, hint="Write %embed df.text --into vector.")
+        msg = "%embed needs a column or a list of texts."
+        raise UsageError(msg, hint="Use: %embed df.text --into vector")
     frame = _find_frame(shell, source, variables) if options.into else None
     texts = _evaluate(shell, source, variables)
     if frame is not None:
@@ -65,7 +65,7 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
     texts = [text.strip() for text in cell.split("\n") if text.strip()]
     if not texts:
         msg = "The cell is empty."
-        raise UsageError(msg, hint="Write one text a line below %%embed.")
+        raise UsageError(msg, hint="Write one text per line below %%embed.")
     if options.dry_run:
         _print_estimate(texts, options)
         return None
@@ -143,15 +143,17 @@ def _evaluate(shell: InteractiveShell, source: str, variables: Mapping[str, Any]
         return eval(source, shell.user_global_ns, dict(variables))  # noqa: S307 (the user's own)
     except SyntaxError as error:
         msg = f"%embed {source}: {error.msg}."
-        raise UsageError(msg, hint="Write %embed df.text --into vector.") from None
+        raise UsageError(msg, hint="Use: %embed df.text --into vector") from None
     except NameError as error:
         known = [name for name in variables if not name.startswith("_")]
         guess = nearest(str(error.name), known, listed=False)
         msg = f"%embed {source}: {error}."
-        raise UsageError(msg, hint=guess or "Define it in a cell before.") from None
+        raise UsageError(msg, hint=guess or "Define it in an earlier cell.") from None
     except Exception as error:
         msg = f"%embed {source}: {type(error).__name__}: {error}"
-        raise UsageError(msg, hint="Try the expression in a cell of its own.") from error
+        raise UsageError(
+            msg, hint="Run the expression in its own cell to see the error."
+        ) from error
 
 
 def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> DataFrame:
@@ -159,8 +161,8 @@ def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, An
     import pandas as pd
 
     if not _is_expression(source):
-        msg = f"%embed {source}: this is no expression."
-        raise UsageError(msg, hint="Write %embed df.text --into vector.")
+        msg = f"%embed {source}: not a valid expression."
+        raise UsageError(msg, hint="Use: %embed df.text --into vector")
     expression = ast.parse(source, mode="eval").body
     if isinstance(expression, ast.Attribute | ast.Subscript):
         base = ast.unparse(expression.value)
@@ -169,5 +171,5 @@ def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, An
         # vectors put into it would be lost.
         if isinstance(frame, pd.DataFrame) and frame is _evaluate(shell, base, variables):
             return frame
-    msg = f"--into needs a column of a frame that has a name, and {source} is not one."
-    raise UsageError(msg, hint="Write %embed df.text --into vector, or keep the result with -o.")
+    msg = f"--into needs a column of a DataFrame held by a variable; {source} is not one."
+    raise UsageError(msg, hint="Use %embed df.text --into vector, or store the result with -o.")

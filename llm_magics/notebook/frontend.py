@@ -97,7 +97,7 @@ def _patcher() -> ModuleType:
         return patcher
     if sys.version_info >= _FIRST_UNSUPPORTED:
         config.reset("loop")
-        msg = "loop: nested needs nest-asyncio2 on this Python."
+        msg = "The setting loop: nested needs nest-asyncio2 on this Python."
         raise ConfigurationError(msg, hint="Run: pip install nest-asyncio2, and restart.")
     older: ModuleType = nest_asyncio
     return older

@@ -81,7 +81,7 @@ class OptionParser(argparse.ArgumentParser):
         if word.startswith("-"):
             msg = f"{self.prog} has no flag {word.partition('=')[0]}."
             raise UsageError(msg, hint=nearest(word.partition("=")[0], self.flags))
-        msg = f'{self.prog} does not know what to do with "{word}".'
+        msg = f'{self.prog} does not take "{word}".'
         raise UsageError(msg, hint=self._where)
 
     @property
@@ -128,8 +128,8 @@ def split_words(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError as error:
-        msg = f"The line cannot be read: {str(error).lower()}."
-        raise UsageError(msg, hint="Put a word with spaces or quotes in it in quotes.") from None
+        msg = f"Could not parse the line: {str(error).lower()}."
+        raise UsageError(msg, hint="Put values that contain spaces or quotes in quotes.") from None
 
 
 def parse_pairs(words: Sequence[str]) -> dict[str, str]:
@@ -139,7 +139,7 @@ def parse_pairs(words: Sequence[str]) -> dict[str, str]:
         key, equals, value = word.partition("=")
         if not equals or not key.isidentifier():
             msg = f'"{word}" is not KEY=VALUE.'
-            raise UsageError(msg, hint="Write -p topic=whales, with no spaces around the =.")
+            raise UsageError(msg, hint="Use -p topic=whales, without spaces around =.")
         found[key] = value
     return found
 
@@ -160,8 +160,8 @@ def parse_service_value(text: str) -> Any:
 def check_output_name(name: str | None) -> None:
     """Refuse a name for -o that no variable can have."""
     if name is not None and (not name.isidentifier() or iskeyword(name)):
-        msg = f'-o {name}: "{name}" cannot be a variable\'s name.'
-        raise UsageError(msg, hint="Use letters, digits and _, like -o answer.")
+        msg = f'-o {name}: "{name}" is not a valid variable name.'
+        raise UsageError(msg, hint="Use letters, digits and underscores: -o answer")
 
 
 def move_model_from_thread(options: argparse.Namespace) -> None:
@@ -173,61 +173,75 @@ def move_model_from_thread(options: argparse.Namespace) -> None:
 
 def llm_cell_parser() -> OptionParser:
     """The line of ``%%llm``."""
-    parser = OptionParser("%%llm", "Ask a model the prompt in the lines below.")
+    parser = OptionParser("%%llm", "Send the lines below to a model.")
     add = parser.add_argument
-    add("model", nargs="*", metavar="MODEL", help="provider/name; several are compared")
-    add("-o", "--output", metavar="NAME", help="keep the answer in this variable")
-    add("-s", "--system", metavar="TEXT", help="the system message")
+    add("model", nargs="*", metavar="MODEL", help="provider/name; two or more are compared")
+    add("-o", "--output", metavar="NAME", help="store the answer in this variable")
+    add("-s", "--system", metavar="TEXT", help="system message")
     add(
         "-f",
         "--format",
         choices=FORMATS,
-        help="how the answer is shown; markdown, with --schema json",
+        help="how to display the answer; default: markdown, or json with --schema",
     )
     add(
         "-t",
         "--template",
         metavar="NAME",
-        help="the prompt in prompts/NAME.md; the cell is {{ input }}",
+        help="use the prompt in prompts/NAME.md; the cell fills {{ input }}",
     )
     add("-p", "--param", action="append", default=[], metavar="KEY=VALUE",
-        help="what {{ KEY }} in the prompt stands for, or a parameter: num_ctx=8192")  # fmt: skip
+        help="value of {{ KEY }} in the prompt, or a model parameter: num_ctx=8192")  # fmt: skip
     add(
         "--schema",
         metavar="FIELDS",
-        help='what the answer must look like: "name, age int", or a variable',
+        help='fields of the answer: "name, age int", or a variable with a schema or class',
     )
     add(
         "--image",
         action="append",
         default=[],
         metavar="X",
-        help="a picture: a file, an address, a variable",
+        help="image to send: a file, a URL or a variable",
     )
-    add("--tools", metavar="F,G", help="functions of the notebook that the model may call")
-    add("--thread", nargs="?", const=THREAD, metavar="NAME", help="go on with a conversation")
+    add("--tools", metavar="F,G", help="functions defined in the notebook that the model may call")
+    add("--thread", nargs="?", const=THREAD, metavar="NAME", help="continue a conversation")
     add_parameters(parser)
-    add("--fresh", action="store_true", help="ask anew, whatever the cache has")
-    add("--save", metavar="NAME", help="keep the cell as prompts/NAME.md, and ask nobody")
-    add("--yes", action="store_true", help="allow what would be asked about")
-    add("--dry-run", action="store_true", help="show what would be sent, and send nothing")
-    add("--no-stream", action="store_true", help="show the answer when it is whole")
+    add("--fresh", action="store_true", help="bypass the cache")
+    add("--save", metavar="NAME", help="save the cell as prompts/NAME.md without sending it")
+    add("--yes", action="store_true", help="do not ask for confirmation")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="show what would be sent, with tokens and cost; send nothing",
+    )
+    add("--no-stream", action="store_true", help="display the answer only when it is complete")
     return parser
 
 
 def add_parameters(parser: OptionParser) -> None:
     """The flags that say how to answer."""
     add = parser.add_argument
-    add("--temperature", type=float, metavar="T", help="0 (the likeliest answer) or more")
-    add("--max-tokens", type=int, metavar="N", help="the longest answer")
-    add("--top-p", type=float, metavar="P", help="the share of probability drawn from")
-    add("--seed", type=int, metavar="N", help="the same seed asks for the same draw")
+    add("--temperature", type=float, metavar="T", help="sampling temperature, 0 or more")
+    add("--max-tokens", type=int, metavar="N", help="maximum length of the answer, in tokens")
+    add(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="nucleus sampling: probability mass to sample from",
+    )
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed for reproducible sampling, where the service supports it",
+    )
     add(
         "--stop",
         action="append",
         type=unescape,
         metavar="TEXT",
-        help="end the answer before this; \\n is a newline",
+        help="stop before this text; \\n is a newline",
     )
 
 
@@ -239,73 +253,109 @@ def collect_parameters(options: argparse.Namespace) -> Mapping[str, Any]:
 
 def embed_parser(magic: str = "%embed") -> OptionParser:
     """The flags of ``%embed`` and ``%%embed``."""
-    parser = OptionParser(magic, "Turn texts into vectors.")
+    parser = OptionParser(magic, "Embed texts as vectors.")
     add = parser.add_argument
-    add("-o", "--output", metavar="NAME", help="keep the result in this variable")
-    add("--model", metavar="MODEL", help="provider/name; the setting embedding_model if not given")
-    add("--batch-size", type=int, metavar="N", help="texts in one request, at most")
-    add("--concurrency", type=int, metavar="N", help="requests at once, at most")
+    add("-o", "--output", metavar="NAME", help="store the result in this variable")
+    add("--model", metavar="MODEL", help="provider/name; default: the setting embedding_model")
+    add("--batch-size", type=int, metavar="N", help="maximum number of texts per request")
+    add("--concurrency", type=int, metavar="N", help="maximum number of concurrent requests")
     add(
         "--too-long",
         choices=("truncate", "chunk-mean", "error"),
         default="truncate",
-        help="what becomes of a text that is longer than the model reads",
+        help="how to handle texts longer than the model's context",
     )
     add(
         "--on-error",
         choices=("null", "raise"),
         default="null",
-        help="null leaves a text that is refused without a vector",
+        help="null: leave a text without a vector if the service refuses it",
     )
-    add("--dimensions", type=int, metavar="N", help="numbers in a vector, where fewer can be had")
-    add("--prefix", default="", metavar="TEXT", help='what the model wants first: "passage: "')
-    add("--dry-run", action="store_true", help="show what would be sent, and send nothing")
-    add("--yes", action="store_true", help="do not ask, whatever it may cost")
+    add(
+        "--dimensions",
+        type=int,
+        metavar="N",
+        help="length of the vectors, where the model can shorten them",
+    )
+    add("--prefix", default="", metavar="TEXT", help='text put before each text: "passage: "')
+    add(
+        "--dry-run",
+        action="store_true",
+        help="show what would be sent, with tokens and cost; send nothing",
+    )
+    add("--yes", action="store_true", help="do not ask for confirmation of the cost")
     if magic == "%embed":
-        add("--into", metavar="COLUMN", help="put the vectors into this column of the frame")
+        add("--into", metavar="COLUMN", help="store the vectors in this column of the DataFrame")
     return parser
 
 
 def bench_parser() -> OptionParser:
     """The line of ``%llm bench``."""
-    parser = _create_measurement_parser("%llm bench", "Measure how fast models answer.")
+    parser = _create_measurement_parser("%llm bench", "Measure the speed of models under load.")
     add = parser.add_argument
-    add("--prompts", metavar="X", help="a list, column or text of the notebook")
-    add("--repeat", type=int, metavar="N", help="how often each prompt is asked of each model")
-    add("--requests", type=int, metavar="N", help="of each model at each load, in place of that")
-    add("--seconds", type=float, metavar="S", help="for each model at each load, in place of both")
-    add("--concurrency", metavar="N,N", help="requests at once; of several one after the other")
-    add("--rate", metavar="R,R", help="requests a second in place of that")
-    add("--arrival", choices=("poisson", "constant"), default="poisson", help="with --rate")
-    add("--warmup", type=int, default=1, metavar="N", help="requests that do not count")
-    add("--same", action="store_true", help="do not make prompts distinct")
+    add("--prompts", metavar="X", help="variable with a list, a column or a text")
+    add(
+        "--repeat", type=int, metavar="N", help="number of times each prompt is sent to each model"
+    )
+    add(
+        "--requests",
+        type=int,
+        metavar="N",
+        help="number of requests per model and load, instead of --repeat",
+    )
+    add(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="duration per model and load, instead of a number of requests",
+    )
+    add(
+        "--concurrency",
+        metavar="N,N",
+        help="concurrent requests; several values are measured in turn",
+    )
+    add("--rate", metavar="R,R", help="requests per second, instead of --concurrency")
+    add(
+        "--arrival",
+        choices=("poisson", "constant"),
+        default="poisson",
+        help="distribution of the arrivals with --rate",
+    )
+    add(
+        "--warmup", type=int, default=1, metavar="N", help="requests before the measurement starts"
+    )
+    add(
+        "--same",
+        action="store_true",
+        help="send identical prompts (a service may answer from its cache)",
+    )
     return parser
 
 
 def compare_parser() -> OptionParser:
     """The line of ``%llm compare``."""
     parser = _create_measurement_parser(
-        "%llm compare", "Ask models the same, and see who is better."
+        "%llm compare", "Send the same prompts to several models and score the answers."
     )
     add = parser.add_argument
-    add("--prompts", metavar="X", help="a list, column or text of the notebook")
-    add("--expected", metavar="X", help="what is right, one for each prompt")
+    add("--prompts", metavar="X", help="variable with a list, a column or a text")
+    add("--expected", metavar="X", help="variable with the expected answers, one per prompt")
     add("--score", metavar="NAME,…", action="append", default=[],
-        help="exact, contains, numeric, … or a function")  # fmt: skip
-    add("--judge", metavar="MODEL", help="a model that says which of two answers is better")
-    add("--repeat", type=int, default=1, metavar="N", help="how often each prompt is asked")
-    add("--concurrency", type=int, default=1, metavar="N", help="requests at once, to a provider")
+        help="scorer: exact, contains, numeric, … or a function")  # fmt: skip
+    add("--judge", metavar="MODEL", help="model that judges which of two answers is better")
+    add("--repeat", type=int, default=1, metavar="N", help="number of times each prompt is sent")
+    add("--concurrency", type=int, default=1, metavar="N", help="concurrent requests per provider")
     return parser
 
 
 def _create_measurement_parser(magic: str, about: str) -> OptionParser:
     parser = OptionParser(magic, about)
     add = parser.add_argument
-    add("models", nargs="*", metavar="MODEL", help="provider/name; the setting model if not given")
-    add("-o", "--output", metavar="NAME", help="keep all measurements in this variable")
-    add("-s", "--system", metavar="TEXT", help="the system message")
+    add("models", nargs="*", metavar="MODEL", help="provider/name; default: the setting model")
+    add("-o", "--output", metavar="NAME", help="store the measurements in this variable")
+    add("-s", "--system", metavar="TEXT", help="system message")
     add_parameters(parser)
-    add("--yes", action="store_true", help="do not ask, whatever it may cost")
+    add("--yes", action="store_true", help="do not ask for confirmation of the cost")
     return parser
 
 

@@ -77,11 +77,11 @@ def _read_notebook(path: Path) -> Mapping[str, Any]:
     try:
         notebook = json.loads(path.expanduser().read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        msg = f"{path} cannot be read as a notebook: {str(error)[:100]}"
-        raise UsageError(msg, hint="Write %llm audit NOTEBOOK.ipynb.") from None
+        msg = f"Could not read {path} as a notebook: {str(error)[:100]}"
+        raise UsageError(msg, hint="Use: %llm audit NOTEBOOK.ipynb") from None
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        msg = f"{path} is no notebook: it has no cells."
-        raise UsageError(msg, hint="Write %llm audit NOTEBOOK.ipynb.")
+        msg = f"{path} is not a notebook: it has no cells."
+        raise UsageError(msg, hint="Use: %llm audit NOTEBOOK.ipynb")
     return notebook
 
 

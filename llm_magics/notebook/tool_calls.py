@@ -33,9 +33,13 @@ def find_functions(names: str, variables: Mapping[str, Any]) -> list[Callable[..
         value = variables.get(name)
         if not callable(value):
             known = [each for each, other in variables.items() if callable(other)]
-            what = "no function" if name in variables else "not there"
+            what = "not a function" if name in variables else "not defined"
             msg = f"--tools {name}: {name} is {what}."
-            raise UsageError(msg, hint=nearest(name, known, listed=False) or "Define it with def.")
+            raise UsageError(
+                msg,
+                hint=nearest(name, known, listed=False)
+                or "Define it with def in an earlier cell.",
+            )
         found.append(value)
     return found
 
@@ -74,13 +78,17 @@ class ToolRounds:
             if not response.tool_calls:
                 return
             if is_cut(response.finish_reason):
-                msg = f"{response.model} was cut in the middle of its calls; none was run."
+                msg = (
+                    f"{response.model} was cut off in the middle of its tool calls; none was run."
+                )
                 error = LLMError(msg, hint="Raise max_tokens.")
                 raise error
             yield self.messages(response)
         if call.response().tool_calls:
-            msg = f"{call.response().model} still calls tools after {most} rounds of them."
-            raise LLMError(msg, hint="Ask more plainly, or raise it: %llm config tool_rounds 20")
+            msg = f"{call.response().model} still calls tools after {most} rounds."
+            raise LLMError(
+                msg, hint="Simplify the prompt, or raise the limit: %llm config tool_rounds 20"
+            )
 
     def messages(self, response: Response) -> list[ChatMessage]:
         """Return the model's calls, and the result of each."""
@@ -103,14 +111,14 @@ class ToolRounds:
 
     def _run(self, call: ToolCall) -> str:
         if call.name in self._toolbox and not self._may_run(call):
-            result = "Error: the user does not allow this call."
+            result = "Error: the user did not allow this call."
         else:
             result = truncate(self._toolbox.call(call), session.config.tool_result_max_chars)
         self._show(call, result)
         return result
 
     def _left_out(self, call: ToolCall, most: int) -> str:
-        result = f"Error: this call was not run. At most {most} calls are run at once."
+        result = f"Error: this call was not run. At most {most} calls run per round."
         self._show(call, result)
         return result
 
@@ -120,8 +128,8 @@ class ToolRounds:
         question = f"The model wants to call {format_call(call)}"
         if display_mode(self._shell) != "live":
             error = UsageError(
-                f"{question}\nNobody is there to allow it.",
-                hint="Write --yes to allow the calls of this cell.",
+                f"{question}\nConfirmation is required, but the session is not interactive.",
+                hint="Add --yes to allow the calls of this cell.",
             )
             error.lines_shown = len(str(error).splitlines())
             raise error
@@ -163,7 +171,7 @@ def format_call(call: ToolCall) -> str:
     try:
         arguments = call.arguments
     except LLMError:
-        return f"{name}, with arguments that are no JSON object:\n    {escape_invisible(call.arguments_text)}"
+        return f"{name}, with arguments that are not a JSON object:\n    {escape_invisible(call.arguments_text)}"
     if not arguments:
         return f"{name}, without arguments."
     lines = [f"    {escape_invisible(each)}: {_json(value)}" for each, value in arguments.items()]

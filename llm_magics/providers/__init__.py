@@ -92,7 +92,7 @@ def provider_type(name: str) -> type[BaseModelProvider]:
         return found
     registered = _registered().get(name)
     if registered is None:
-        msg = f'There is no provider "{name}".'
+        msg = f'No provider is named "{name}".'
         raise ConfigurationError(msg, hint=nearest(name, get_available_providers()))
     return _load(registered)
 
@@ -102,8 +102,8 @@ def _load(entry: EntryPoint) -> type[BaseModelProvider]:
         loaded: type[BaseModelProvider] = entry.load()
     except Exception as error:
         package = entry.dist.name if entry.dist else "its package"
-        msg = f'The provider "{entry.name}" cannot be imported ({type(error).__name__}: {error}).'
-        raise ConfigurationError(msg, hint=f"Mend or uninstall {package}.") from error
+        msg = f'Could not import the provider "{entry.name}" ({type(error).__name__}: {error}).'
+        raise ConfigurationError(msg, hint=f"Fix or uninstall {package}.") from error
     return loaded
 
 

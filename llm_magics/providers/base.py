@@ -152,7 +152,7 @@ class BaseModelProvider(ABC):
         """Have every provider take messages and parameters in all their forms."""
         super().__init_subclass__(**options)
         for name in _RENAMED.keys() & vars(cls):
-            msg = f"{cls.__name__}.{name} is called {_RENAMED[name]} now."
+            msg = f"{cls.__name__}.{name} was renamed to {_RENAMED[name]}."
             raise TypeError(msg)
         for name in ("generate_chat", "generate_completion"):
             if name in vars(cls):
@@ -240,13 +240,13 @@ class BaseModelProvider(ABC):
         self, texts: Sequence[str], model: str, dimensions: int
     ) -> PackedVectors:
         """The same as `generate_packed`, of vectors that the service itself shortens."""
-        self._cannot("give vectors of fewer dimensions", "openai, ollama")
+        self._cannot("shorten vectors", "openai, ollama")
 
     async def generate_truncated(
         self, texts: Sequence[str], model: str, dimensions: int | None = None
     ) -> PackedVectors:
         """The same as `generate_packed`, of the beginning of texts that are too long."""
-        self._cannot("cut long texts itself", "ollama")
+        self._cannot("truncate long texts", "ollama")
 
     @abstractmethod
     async def health_check(self) -> dict[str, Any]:
@@ -293,8 +293,8 @@ class BaseModelProvider(ABC):
         return model.removeprefix(f"{self.name}/")
 
     def _cannot(self, what: str, who_can: str = "") -> NoReturn:
-        msg = f"The provider {self.name} cannot {what}."
-        hint = f"These can: {who_can}." if who_can else None
+        msg = f"The provider {self.name} does not {what}."
+        hint = f"Use one of: {who_can}." if who_can else None
         raise UnsupportedError(msg, hint=hint, provider=self.name)
 
 
@@ -390,8 +390,8 @@ class StreamingProvider(BaseModelProvider):
     def _interrupted(self, error: Exception, partial: ModelResponse) -> StreamInterrupted:
         cause = error if isinstance(error, ProviderError) else ProviderError(repr(error))
         changes = {"provider": self.name, "model": partial.model, "retryable": True}
-        msg = f"The answer of {self.name}/{partial.model} broke off: {cause}"
-        hint = "What had come is kept in the error's .partial; run the cell again."
+        msg = f"The answer of {self.name}/{partial.model} was interrupted: {cause}"
+        hint = "The partial answer is in the error's .partial. Run the cell again."
         details = {**cause.details(), **changes}
         return StreamInterrupted(msg, hint=hint, partial=partial, **details)
 
@@ -417,7 +417,7 @@ def _check_types(chunk: StreamChunk) -> StreamChunk:
             return chunk  # as nearly all pieces are
         return _check_fields(chunk)
     sent = chunk.text if type(chunk.text) is not str else chunk.reasoning
-    msg = f"The service sent {type(sent).__name__} where a text should be."
+    msg = f"The service sent {type(sent).__name__} instead of text."
     raise ProviderError(msg, hint="Run the cell again.", body=chunk.raw)
 
 
@@ -429,7 +429,7 @@ def _check_fields(chunk: StreamChunk) -> StreamChunk:
     """
     reason = chunk.finish_reason
     if reason is not None and not isinstance(reason, str):
-        msg = f"The service sent {type(reason).__name__} as the reason why the answer ended."
+        msg = f"The service sent {type(reason).__name__} as the finish reason."
         raise ProviderError(msg, hint="Run the cell again.", retryable=True, body=chunk.raw)
     if not all(isinstance(each, Mapping) for each in chunk.reasoning_blocks):
         msg = "The service sent a block of reasoning that is not an object."

@@ -84,8 +84,8 @@ def resolve_config(name: str, config_type: type[ProviderConfig], config: object)
         return config
     if isinstance(config, Mapping):
         return build_config(name, config_type, config)
-    msg = f"The provider {name} cannot be configured by {type(config).__name__}."
-    hint = f"Give it {config_type.__name__}(…), or a dictionary of its settings."
+    msg = f"Invalid configuration of the provider {name}: {type(config).__name__}."
+    hint = f"Pass {config_type.__name__}(…) or a dict of its settings."
     raise ConfigurationError(msg, hint=hint, provider=name)
 
 
@@ -107,8 +107,8 @@ def build_config(
         key = ".".join(str(part) for part in first["loc"])
         check_setting_names(name, config_type, settings)
         # A value that may be a key is not displayed.
-        value = "what it is" if is_secret_name(key) else redact(repr(first["input"]))
-        msg = f"{name}: {key} cannot be {value}."
+        value = "of this type" if is_secret_name(key) else redact(repr(first["input"]))
+        msg = f"{name}: invalid value {value} for {key}."
         hint = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
         raise ConfigurationError(msg, hint=hint, provider=name, code=key) from None
 
@@ -124,7 +124,7 @@ def check_setting_names(
     """
     for key in settings:
         if key not in config_type.model_fields:
-            msg = f'The provider {name} has no setting "{key}".'
+            msg = f'Unknown setting of the provider {name}: "{key}".'
             hint = nearest(str(key), config_type.model_fields)
             raise ConfigurationError(msg, hint=hint, provider=name, code=str(key))
 

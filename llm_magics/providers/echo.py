@@ -193,7 +193,7 @@ class EchoProvider(StreamingProvider):
         """Bring a deleted model back; there is nothing to fetch."""
         model = self._known(model, of=MODELS)
         self._deleted.discard(model)
-        yield Progress(f"fetching {model}", done=1, total=1, unit="model")
+        yield Progress(f"downloading {model}", done=1, total=1, unit="model")
 
     async def delete_model(self, model: str) -> None:
         """Forget ``model`` until it is pulled again."""

@@ -238,13 +238,13 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
 }
 
 _HINTS: dict[type[ProviderError], str] = {
-    AuthenticationError: "Check the provider's key.",
+    AuthenticationError: "Check the API key of the provider.",
     ConfigurationError: "Check the provider's base_url.",
-    ContentFilterError: "Word it differently; the service will not answer this.",
+    ContentFilterError: "Rephrase the prompt; the service declined this one.",
     ContextLengthError: "Shorten the prompt, or use a model with a longer context.",
-    ModelNotFoundError: "List what there is with %llm models.",
-    RateLimitError: "Wait a little and run the cell again.",
-    UnsupportedError: "Use another model; %llm models shows what each can do.",
+    ModelNotFoundError: "List the available models with %llm models.",
+    RateLimitError: "Wait a moment and run the cell again.",
+    UnsupportedError: "Use another model; %llm models lists their capabilities.",
 }
 
 # What llama.cpp says of a model without a vision projector.
@@ -266,10 +266,9 @@ _STATUS_OVERLOADED = 529
 
 _NO_STATUSES: Mapping[str, int] = MappingProxyType({})
 
-_SPENT_HINT = "Fill up the account; asking again does not help."
+_SPENT_HINT = "Add credit to the account; retrying does not help."
 _TOO_LARGE_HINT = (
-    "Shorten the prompt or lower max_tokens, or raise the account's limit; "
-    "asking again does not help."
+    "Shorten the prompt, lower max_tokens, or raise the account's limit; retrying does not help."
 )
 
 # Asking again later may help, though the caller need not change anything.

@@ -91,7 +91,7 @@ def delete(repository: str) -> None:
 
     names = [model.name for model in cached_models()]
     if repository not in names:
-        msg = f"The hub's cache has no model {repository}."
+        msg = f"The Hugging Face cache has no model {repository}."
         raise ModelNotFoundError(msg, hint=nearest(repository, names), model=repository)
     cache = scan_cache_dir()
     revisions = [
@@ -112,11 +112,11 @@ async def fetch(repository: str) -> AsyncGenerator[Progress, None]:
             async for elapsed_s in steps:
                 total = total or _read_total(output)
                 done = _size_on_disk(repository) - before
-                yield Progress(f"fetching {repository}", done, total, elapsed_s=elapsed_s)
+                yield Progress(f"downloading {repository}", done, total, elapsed_s=elapsed_s)
         if process.returncode != 0:
             log.seek(0)
             raise _download_error(repository, log.read().decode("utf-8", "replace"))
-        yield Progress(f"fetching {repository}", total or 0, total)
+        yield Progress(f"downloading {repository}", total or 0, total)
 
 
 def _start_download(repository: str, output: IO[bytes], log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -145,12 +145,12 @@ def _size_on_disk(repository: str) -> int:
 def _download_error(repository: str, log: str) -> WeightsError | ModelNotFoundError:
     text = scrub(log)
     if "RepositoryNotFoundError" in text or "404" in text:
-        msg = f"The hub has no model {repository}, or it is private."
+        msg = f"The Hugging Face hub has no public model {repository}."
         hint = "Check the name; private and gated models need HF_TOKEN."
         return ModelNotFoundError(msg, hint=hint, model=repository)
     lines = [line for line in text.splitlines() if line.strip()]
     why = next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "it failed")
-    msg = f"{repository} could not be fetched from the hub: {why[:200]}"
+    msg = f"Could not download {repository} from the Hugging Face hub: {why[:200]}"
     hint = "Check the network; gated models need HF_TOKEN."
     return WeightsError(msg, hint=hint, model=repository, retryable=True)
 
@@ -215,7 +215,7 @@ async def fetch_gguf(model: str) -> AsyncGenerator[Progress, None]:
         process = _start_gguf_download(repository, file, log)
         async with aclosing(wait_for_process(process)) as steps:
             async for elapsed_s in steps:
-                yield Progress(f"fetching {file} from the hub", elapsed_s=elapsed_s)
+                yield Progress(f"downloading {file} from the hub", elapsed_s=elapsed_s)
         if process.returncode != 0:
             log.seek(0)
             raise _gguf_download_error(model, log.read().decode("utf-8", "replace"))
@@ -234,8 +234,8 @@ def _parse_hub_name(model: str) -> tuple[str, str]:
     owner, _, rest = model.removeprefix(_PREFIX).partition("/")
     name, _, file = rest.partition("/")
     if not file.endswith(".gguf"):
-        msg = f'"{model}" does not name a file on the hub.'
-        raise ModelNotFoundError(msg, hint="Write local/hf:OWNER/REPO/FILE.gguf.", model=model)
+        msg = f'"{model}" is not a file on the Hugging Face hub.'
+        raise ModelNotFoundError(msg, hint="Use local/hf:OWNER/REPO/FILE.gguf.", model=model)
     if find_spec("huggingface_hub") is None:
         msg = "Models from the Hugging Face hub need the package huggingface_hub."
         hint = "Run: pip install huggingface_hub"
@@ -247,6 +247,6 @@ def _gguf_download_error(model: str, log: str) -> WeightsError:
     lines = [line for line in scrub(log).splitlines() if line.strip()]
     # The last line that begins a message: those after it only go on with it.
     why = next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "it failed")
-    msg = f"{model} could not be fetched from the hub: {why[:200]}"
+    msg = f"Could not download {model} from the Hugging Face hub: {why[:200]}"
     hint = "Check the name and the network; private models need HF_TOKEN."
     return WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)

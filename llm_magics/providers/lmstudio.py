@@ -68,7 +68,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
     key_variable = "LM_API_TOKEN"
     environment = ("LM_API_TOKEN", "LMSTUDIO_BASE_URL")
     usual_address = _DEFAULT_URL
-    start_hint = f"Start it in LM Studio, or with: {start}. LMSTUDIO_BASE_URL says where."
+    start_hint = f"Start the server in LM Studio, or with: {start}. For another address set LMSTUDIO_BASE_URL."
     config: LMStudioConfig
 
     def __init__(self, config: LMStudioConfig | Mapping[str, Any] | None = None) -> None:
@@ -162,7 +162,10 @@ class LMStudioProvider(OpenAICompatibleProvider):
             if job.get("status") not in ("downloading", "paused"):
                 msg = f"LM Studio could not download {model}."
                 raise ProviderError(
-                    msg, hint="LM Studio's own window says why.", provider=self.name, body=job
+                    msg,
+                    hint="See the status of the download in the LM Studio app.",
+                    provider=self.name,
+                    body=job,
                 )
             await asyncio.sleep(_POLL_S)
             path = f"/api/v1/models/download/status/{quote(str(job.get('job_id')), safe='')}"
@@ -170,7 +173,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
 
     async def delete_model(self, model: str) -> None:
         """LM Studio's server deletes nothing; its window does."""
-        self._cannot("delete models; use its own window", "local, ollama, huggingface-local")
+        self._cannot("delete models; use the LM Studio app", "local, ollama, huggingface-local")
 
     async def generate_embeddings(self, texts: Any, model: str) -> list[list[float]]:
         vectors = await super().generate_embeddings(texts, model)
@@ -229,4 +232,4 @@ def _progress(model: str, job: Mapping[str, Any], elapsed_s: float) -> Progress:
     if job.get("status") in ("completed", "already_downloaded"):
         done = total or 0
     paused = " (paused)" if job.get("status") == "paused" else ""
-    return Progress(f"fetching {model}{paused}", done, total, elapsed_s=elapsed_s)
+    return Progress(f"downloading {model}{paused}", done, total, elapsed_s=elapsed_s)

@@ -82,7 +82,7 @@ class OpenAIConfig(OpenAICompatibleConfig):
         service = PROFILES.get(profile or "", ServiceProfile())
         base_url = settings.get("base_url") or service.base_url
         if not base_url:
-            msg = f"Where {name} is has not been said."
+            msg = f"Provider {name} has no base_url."
             hint = f"Set providers.{name}.base_url to its address, up to /v1."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
         return {
@@ -222,7 +222,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
     async def _fetched(self, url: str) -> bytes:
         """The picture at ``url``. The key is not sent there: it lies with somebody else."""
         if not url.startswith("https://"):
-            msg = f"The service sent an address that is not safe: {url[:80]}"
+            msg = f"The service sent an unsafe URL: {url[:80]}"
             raise ProviderError(msg, provider=self.name)
         address, _, query = url.partition("#")[0].partition("?")
         host, slash, path = address.removeprefix("https://").partition("/")
@@ -247,8 +247,8 @@ class OpenAIProvider(OpenAICompatibleProvider):
 
     def _not_fetched(self, url: str, why: str) -> ProviderError:
         """Return an error that is not retried: that would pay for another image."""
-        msg = f"The image was made and could not be fetched ({why})."
-        return ProviderError(msg, hint=f"Fetch it yourself: {url}", provider=self.name)
+        msg = f"The image was generated but could not be downloaded ({why})."
+        return ProviderError(msg, hint=f"Download it yourself: {url}", provider=self.name)
 
     async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
         """

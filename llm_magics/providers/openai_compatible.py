@@ -147,7 +147,7 @@ class OpenAICompatibleProvider(RemoteProvider):
 
     def _check_count(self, count: int, expected: int, model: str) -> None:
         if count != expected:
-            msg = f"{self.name}/{self.bare(model)} gave {count} vectors for {expected} texts."
+            msg = f"{self.name}/{self.bare(model)} returned {count} vectors for {expected} texts."
             raise ProviderError(msg, provider=self.name, model=model, retryable=True)
 
     def stream_chat(

@@ -408,6 +408,6 @@ class ParameterFallback:
         if parameter.is_in(body):
             return False  # it cannot be left out
         if not self._rules.is_silent(parameter, known):
-            msg = f"{provider}/{model} does not take {parameter}: it is left out from now on."
+            msg = f"{provider}/{model} does not support {parameter}; it is omitted from now on."
             warn(msg)
         return True

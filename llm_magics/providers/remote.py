@@ -85,7 +85,7 @@ class RemoteConfig(ProviderConfig):
         if not isinstance(key, str):
             return value
         if not strip_whitespace(key).isprintable():
-            msg = "It holds characters that no key has."
+            msg = "It contains characters that API keys do not have."
             raise ValueError(msg)
         return Secret.of(key)
 
@@ -103,7 +103,7 @@ class RemoteConfig(ProviderConfig):
         except ValueError:
             is_one = False
         if not is_one or not value.isprintable() or " " in value:
-            msg = "An address begins with http:// or https://"
+            msg = "Use an address that starts with http:// or https://."
             raise ValueError(msg)
         return value
 
@@ -125,7 +125,7 @@ class RemoteConfig(ProviderConfig):
     @classmethod
     def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if not settings.get("base_url"):
-            msg = f"Where {name} is has not been said."
+            msg = f"Provider {name} has no base_url."
             hint = f"Set providers.{name}.base_url to its address."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
         key = environment_value(cls.named_key_variable(name, settings)) or None
@@ -267,7 +267,7 @@ class RemoteProvider(StreamingProvider):
         try:
             yield
         except DECODING_ERRORS as error:
-            msg = f"{self.name} sent what cannot be read: {type(error).__name__}: {error}"
+            msg = f"{self.name} sent an invalid response: {type(error).__name__}: {error}"
             raise ProviderError(
                 msg,
                 hint="Check the provider's base_url.",
@@ -313,8 +313,10 @@ class RemoteProvider(StreamingProvider):
 
     def _need_key(self) -> None:
         if self._needs_key:
-            msg = f"{self.name} needs a key, and none is set."
-            hint = f"Write %llm key {self.name}, or set {self.key_variable} in the environment."
+            msg = f"{self.name} needs an API key, but none is set."
+            hint = (
+                f"Run %llm key {self.name}, or set the environment variable {self.key_variable}."
+            )
             raise AuthenticationError(msg, hint=hint, provider=self.name, code="no_key")
 
     async def _explained(self, error: ProviderError) -> ProviderError:
@@ -334,15 +336,15 @@ class RemoteProvider(StreamingProvider):
             return nearest(model, models)
         guess = nearest(model, models, listed=False)
         spelled = quote_word(f"{self.name}/{model}")
-        return f"{guess} Fetch it with: %llm pull {spelled}".strip() if spelled else guess
+        return f"{guess} Download it with: %llm pull {spelled}".strip() if spelled else guess
 
     def _unreachable(self, error: ConnectionError) -> ConnectionError:
         hint = self.start_hint if error.code == "unreachable" and self.start_hint else error.hint
         return ConnectionError(str(error), hint=hint, provider=self.name, code=error.code)
 
     def _foreign(self, said: Any) -> ConfigurationError:
-        msg = f"What answers at {self.address} is not {self.name}: {str(said)[:60]!r}"
-        hint = f"Check providers.{self.name}.base_url; perhaps a proxy answered in its place."
+        msg = f"The server at {self.address} is not {self.name}: {str(said)[:60]!r}"
+        hint = f"Check providers.{self.name}.base_url; a proxy may have answered instead."
         return ConfigurationError(
             # A proxy that answers once in place of the service does so in passing.
             msg,

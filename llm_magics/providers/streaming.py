@@ -136,10 +136,10 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
             if not is_finished:  # some servers drop the connection after the last word
                 raise
         except DECODING_ERRORS as error:
-            msg = f"The service sent what cannot be read: {type(error).__name__}: {error}"
+            msg = f"The service sent an invalid response: {type(error).__name__}: {error}"
             raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
         if not is_finished:
-            msg = "The service ended the answer without saying that it was finished."
+            msg = "The service ended the stream before the answer was finished."
             raise ConnectionError(msg, hint="Run the cell again.")
     except (ConnectionError, ModelNotFoundError) as error:
         if explain is None:
@@ -149,8 +149,8 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
 
 def _web_page_error(reply: Reply) -> ConfigurationError:
     text = re.sub(r"<[^>]*>", " ", reply.body[:4000].decode("utf-8", "replace"))
-    msg = f"A web page came in place of an answer: {' '.join(text.split())[:80]!r}"
-    hint = "Check the provider's base_url; perhaps a proxy answered in its place."
+    msg = f"Received a web page instead of an answer: {' '.join(text.split())[:80]!r}"
+    hint = "Check the provider's base_url; a proxy may have answered instead."
     return ConfigurationError(msg, hint=hint, status=reply.status, retryable=True)
 
 

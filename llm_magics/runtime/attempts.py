@@ -82,7 +82,7 @@ def retry_policy(config: Config) -> RetryPolicy:
 def waiting_text(provider: str, limiter: RateLimiter) -> str:
     """Return what to show while a provider is paused, or nothing if it is not."""
     seconds = math.ceil(limiter.pause_s)
-    return f"{provider} asks to wait {seconds:,} s (rate limit)" if seconds else ""
+    return f"{provider} requests a delay of {seconds:,} s (rate limit)" if seconds else ""
 
 
 def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it needs)
@@ -208,7 +208,7 @@ class Attempts:
         """Go on to the next candidate, if there is one that may do better."""
         if self._is_last or not may_fall_back(error):
             if self.failed:
-                error.hint = f"{error.hint or ''} Failed before: {', '.join(self.failed)}.".strip()
+                error.hint = f"{error.hint or ''} Also failed: {', '.join(self.failed)}.".strip()
             return False
         self.failed.append(f"{self._candidates[self._index].model} ({type(error).__name__})")
         self._index += 1

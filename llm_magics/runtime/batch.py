@@ -114,7 +114,7 @@ class BatchCall:
             self._counts[self.outcome(number)] -= 1
             self.errors.pop(number, None)
             self.responses[number] = None
-        hint = f"{self.done()} are answered and kept. Run it again to send the others."
+        hint = f"{self.done()} are answered and stored. Run it again to send the rest."
         failures = self._batch.breaker.failures if self._batch and self.is_broken_off else 0
         return with_hint(error, failures, hint)
 
@@ -212,7 +212,7 @@ class BatchCall:
         return None if response is None else outcome(response)
 
     def _progress(self, model: str, elapsed_s: float) -> Progress:
-        parts = [f"asking {model}"]
+        parts = [f"prompting {model}"]
         waiting = self._waiting()
         parts += [f"{self._cached:,} cached"] if self._cached else []
         parts += [f"{self._counts[each]:,} {each}" for each in _FAILURES if self._counts[each]]

@@ -30,7 +30,7 @@ def confirm_batch(call: BatchCall) -> None:
     confirm_cost(
         total_usd(left),
         f"{len(left):,} prompts",
-        "Give it yes=True, or raise it: %llm config confirm_above_usd 20",
+        "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20",
         is_partial=any(each.cost_usd is None for each in left),
     )
 
@@ -54,7 +54,7 @@ def confirm_cost(
     limit = session.config.confirm_above_usd
     if usd is not None and usd > limit:
         at_least = "at least " if is_partial else ""
-        what = f"This may cost {at_least}{format_usd(usd)} ({of_what}), and the setting confirm_above_usd is {format_usd(limit)}."
+        what = f"This may cost {at_least}{format_usd(usd)} ({of_what}), more than confirm_above_usd ({format_usd(limit)})."
         _require_permission(what, how_to_allow)
 
 
@@ -65,13 +65,13 @@ def _require_permission(what: str, how_to_allow: str) -> None:
     Raises:
         UsageError: there is no user to ask, or the answer was not yes.
     """
-    answer = current_host().ask(f"{what} Go on? [y/N] ")
+    answer = current_host().ask(f"{what} Continue? [y/N] ")
     if answer is None:
-        msg = f"{what} Nobody is there to allow it."
+        msg = f"{what} Confirmation is required, but the session is not interactive."
     elif answer.strip().lower() in ("y", "yes"):
         return
     else:
-        msg = f"{what} It was not allowed."
+        msg = f"{what} You declined."
     raise UsageError(f"{msg} Nothing was sent.", hint=how_to_allow)
 
 
@@ -88,7 +88,7 @@ def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> 
         return
     usd = bridge.run(_estimate_usd(calls)) * times
     count = round(sum(map(len, calls.values())) * times)
-    how = "Give it yes=True, or raise it: %llm config confirm_above_usd 20"
+    how = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
     confirm_cost(usd, f"{count:,} requests", how)
 
 

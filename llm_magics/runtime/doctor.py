@@ -152,14 +152,14 @@ async def _try_chat(provider: BaseModelProvider, model: str) -> None:
     )
     assert isinstance(answer, ModelResponse)
     if not (answer.text or answer.reasoning):
-        msg = "the answer was empty"
+        msg = "empty answer"
         raise ValueError(msg)
 
 
 async def _try_embedding(provider: BaseModelProvider, model: str) -> None:
     vectors = await provider.generate_embeddings(["hi"], model)
     if len(vectors) != 1 or not vectors[0]:
-        msg = "there was no vector"
+        msg = "no vector returned"
         raise ValueError(msg)
 
 

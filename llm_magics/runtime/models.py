@@ -77,7 +77,7 @@ def provider_table(session: Session) -> DataFrame:
             can = ", ".join(provider.capabilities)
             rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
         except Exception as error:  # one that is wrong, or anybody's, hides no other
-            rows.append((name, False, "", f"mend it: {redact(str(error))}", ""))
+            rows.append((name, False, "", f"not usable: {redact(str(error))}", ""))
     return WideFrame(rows, columns=["provider", "set_up", "key", "start", "capabilities"])
 
 
@@ -85,7 +85,7 @@ def _warn(session: Session, name: str, error: BaseException) -> None:
     """Of a provider that the user has set up, and that does not answer."""
     with suppress(LLMError):
         if session.provider(name).is_set_up:
-            warn(f"The models of {name} are missing: {error}")
+            warn(f"Could not list the models of {name}: {error}")
 
 
 def with_price(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
@@ -144,8 +144,8 @@ async def select_model(session: Session, name: str) -> list[str]:
 def require_chat(model: str, capabilities: Sequence[str]) -> None:
     """Refuse a model of which it is known that it cannot chat."""
     if capabilities and "chat" not in capabilities:
-        msg = f"{display_name(model)} cannot chat; it is made for {display_name(' and '.join(capabilities))}."
-        hint = f"For embeddings write: %llm config embedding_model {display_name(model)}"
+        msg = f"{display_name(model)} does not support chat, only {display_name(' and '.join(capabilities))}."
+        hint = f"To use it for embeddings: %llm config embedding_model {display_name(model)}"
         raise UnsupportedError(msg, hint=hint)
 
 

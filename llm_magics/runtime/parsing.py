@@ -69,8 +69,8 @@ def extract_code(text: str, language: str | None = None) -> str:
             return block.code.rstrip("\n")
     if blocks:
         found = ", ".join(sorted({block.language or "no language" for block in blocks}))
-        msg = f"The answer has no {language} code; its blocks are marked: {found}."
-        raise ParseError(msg, hint="Read them all from .code_blocks.")
+        msg = f"The answer has no {language} code block; its blocks are: {found}."
+        raise ParseError(msg, hint="All blocks are in .code_blocks.")
     return text.strip()
 
 
@@ -93,8 +93,8 @@ def parse_json(text: str, *, repair: bool = False) -> Any:
         return max(found, key=lambda each: each.end - each.start).value
     if repair:
         return _repair_json(text)
-    msg = f"The answer holds no valid JSON: {_preview(text)}"
-    raise ParseError(msg, hint="Ask for JSON alone, or read the answer from .text.")
+    msg = f"The answer contains no valid JSON: {_preview(text)}"
+    raise ParseError(msg, hint="Request JSON only, for example with a schema, or use .text.")
 
 
 class FoundJSON(NamedTuple):
@@ -155,7 +155,7 @@ def _repair_json(text: str) -> Any:
     try:
         from json_repair import repair_json
     except ImportError:
-        msg = "To repair JSON the package json-repair is needed."
+        msg = "json(repair=True) needs the package json-repair."
         raise ParseError(msg, hint="Run: pip install json-repair") from None
     blocks = _json_blocks(text)
     try:
@@ -163,9 +163,9 @@ def _repair_json(text: str) -> Any:
     except (ValueError, RecursionError):
         value = ""
     if value in ("", [], {}):
-        msg = f"The answer holds nothing that could be made JSON: {_preview(text)}"
-        raise ParseError(msg, hint="Read the answer from .text.")
-    warn("The JSON of the answer was not valid, and was repaired by a guess.")
+        msg = f"The answer contains nothing that could be repaired to JSON: {_preview(text)}"
+        raise ParseError(msg, hint="The answer is in .text.")
+    warn("The answer's JSON was invalid and was repaired; check the result.")
     return value
 
 
@@ -186,8 +186,8 @@ def parse_partial_json(text: str) -> Any:
     found = [each for each in (*lengths, *partial) if each is not None]
     if found:
         return max(found, key=lambda each: each[1])[0]
-    msg = f"No JSON has begun in the answer: {_preview(text)}"
-    raise ParseError(msg, hint="Wait for more of it.")
+    msg = f"The answer so far contains no JSON: {_preview(text)}"
+    raise ParseError(msg, hint="Wait for more of the answer.")
 
 
 def _json_blocks(text: str) -> list[str]:
@@ -204,8 +204,8 @@ def parse_table(text: str) -> DataFrame:
     try:
         return _parse_table(text)
     except (ParseError, ValueError, TypeError):  # pandas has its own words for a bad table
-        msg = f"The answer holds no table: {_preview(text)}"
-        hint = "Ask for a JSON list of objects, CSV in a fence, or a Markdown table."
+        msg = f"The answer contains no table: {_preview(text)}"
+        hint = "Request a JSON list of objects, a CSV code block or a Markdown table."
         raise ParseError(msg, hint=hint) from None
 
 
@@ -334,7 +334,7 @@ def _markdown_rows(text: str) -> list[list[str]]:
 
 def _preview(text: str) -> str:
     flat = " ".join(text.split())
-    return f'it begins "{flat[:60]}".' if flat else "it is empty."
+    return f'it starts with "{flat[:60]}".' if flat else "it is empty."
 
 
 def _parse_partial_at(text: str, start: int) -> tuple[Any, int] | None:

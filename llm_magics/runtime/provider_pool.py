@@ -132,8 +132,8 @@ class ProviderPool:
         if not secret_source:
             return
         value = settings[where]
-        msg = f"{source} sends {name} to {value}, where your key would go too ({secret_source})."
-        hint = f"If you trust it: %llm trust, or %llm config providers.{name}.{where} {value}"
+        msg = f"{source} sets the address of {name} to {value}, and your API key ({secret_source}) would be sent there."
+        hint = f"If you trust it, run %llm trust, or %llm config providers.{name}.{where} {value}"
         raise ConfigurationError(msg, hint=hint, provider=name)
 
     def _address_of_project(self, name: str) -> tuple[str, str]:
@@ -199,8 +199,8 @@ class ProviderPool:
         for name in sorted(unknown):
             if name not in available:
                 source = named[name]
-                msg = f'{source}: there is no provider "{name}".'
-                hint = f"{nearest(name, available)} A look-alike wants providers.{name}.type."
+                msg = f'{source}: no provider is named "{name}".'
+                hint = f"{nearest(name, available)} For a compatible server set providers.{name}.type."
                 raise ConfigurationError(msg, hint=hint)
 
     async def close(self) -> None:
@@ -257,7 +257,7 @@ class ModelListCache:
         if last is not None:
             return last
         msg = f"{name} did not list its models within {timeout_s:.0f} s."
-        raise ConnectionError(msg, hint="Ask again in a moment.", provider=name)
+        raise ConnectionError(msg, hint="Try again in a moment.", provider=name)
 
     def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[ModelList]) -> None:
         self._asking.pop(provider, None)

@@ -105,7 +105,7 @@ class Response:
 
     def _complete(self, misfit: ParseError) -> ParseError:
         if is_cut(self.finish_reason):
-            msg = "The answer was cut off at its longest, before it was whole."
+            msg = "The answer was cut off at the length limit."
             misfit = ParseError(msg, hint="Raise max_tokens.")
         misfit.partial = self
         return misfit
@@ -166,7 +166,7 @@ INTERRUPTED = "interrupted"
 _Error = TypeVar("_Error", bound=ProviderError)
 
 _RAISE_LIMIT = "Raise max_tokens, or ask for a shorter answer."
-_THINK_LESS = "Raise max_tokens, or let it think less: reasoning=False."
+_THINK_LESS = "Raise max_tokens, or reduce thinking: reasoning=False."
 
 
 def outcome(response: Response) -> Outcome:
@@ -197,7 +197,7 @@ def completeness_error(response: Response) -> ProviderError | None:
 def cut_error(response: Response) -> IncompleteAnswerError:
     """Return the error of a cut answer where a complete one was needed."""
     name = response.model
-    msg = f"{name}: the answer was cut at its longest ({response.finish_reason})."
+    msg = f"{name}: the answer was cut off at the length limit ({response.finish_reason})."
     return _with_partial(
         IncompleteAnswerError(msg, hint=_RAISE_LIMIT, **_about(response)), response
     )
@@ -208,7 +208,7 @@ def cut_warning(model: str, count: int = 1, total: int = 1) -> str:
     which = "The answer" if total == 1 else f"{count:,} of {total:,} answers"
     were = "was" if total == 1 or count == 1 else "were"
     by = f" of {model}" if model else ""
-    return f"{which}{by} {were} cut at the longest that the model or its service gives. Set max_tokens."
+    return f"{which}{by} {were} cut off at the length limit of the model or its service. Set max_tokens."
 
 
 def outcome_of_error(error: LLMError) -> Outcome:
@@ -230,8 +230,8 @@ def _refusal(response: Response) -> ContentFilterError:
     why = f": {words[:200]}" if words else f" ({response.finish_reason})"
     return _with_partial(
         ContentFilterError(
-            f"{response.model} refuses to answer{why}",
-            hint="Word it differently, or ask another model.",
+            f"{response.model} refused to answer{why}",
+            hint="Rephrase the prompt, or use another model.",
             **_about(response),
         ),
         response,
@@ -241,13 +241,13 @@ def _refusal(response: Response) -> ContentFilterError:
 def _empty(response: Response) -> EmptyAnswerError:
     has_thoughts = bool(response.reasoning.strip())
     if is_cut(response.finish_reason):
-        what = "all of it was thinking" if has_thoughts else "it had no text yet"
-        msg, hint = f"the answer was cut at its longest, and {what}.", _THINK_LESS
+        what = "it contains only thinking" if has_thoughts else "it has no text"
+        msg, hint = f"the answer was cut off at the length limit, and {what}.", _THINK_LESS
     elif has_thoughts:
-        msg = "the answer has no text: all of it is thinking."
-        hint = "Ask again, or without thinking: reasoning=False."
+        msg = "the answer contains only thinking and no text."
+        hint = "Try again, or turn thinking off: reasoning=False."
     else:
-        msg, hint = "the answer is empty.", "Ask again, or ask another model."
+        msg, hint = "the answer is empty.", "Try again, or use another model."
     error = EmptyAnswerError(f"{response.model}: {msg}", hint=hint, **_about(response))
     return _with_partial(error, response)
 
@@ -255,10 +255,10 @@ def _empty(response: Response) -> EmptyAnswerError:
 def _failure(response: Response) -> IncompleteAnswerError:
     reason = response.finish_reason
     passes = is_transient(reason)
-    known = "" if passes else ", which is not known to mean that it is whole"
+    known = "" if passes else ", which is not a known reason for a complete answer"
     error = IncompleteAnswerError(
         f'{response.model} ended the answer with "{reason}"{known}.',
-        hint="Run it again." if passes else "What came of it is in the error's .partial.",
+        hint="Run it again." if passes else "The partial answer is in the error's .partial.",
         retryable=passes,
         **_about(response),
     )

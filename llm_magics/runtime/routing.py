@@ -80,8 +80,8 @@ def _resolve(
 ) -> tuple[list[Candidate], Policy]:
     if name in seen:
         chain = " → ".join((*seen, name))
-        msg = f'The name "{name}" leads back to itself: {chain}.'
-        raise ConfigurationError(msg, hint="Mend the aliases and routes in your settings.")
+        msg = f'The alias or route "{name}" refers to itself: {chain}.'
+        raise ConfigurationError(msg, hint="Fix the aliases and routes in your settings.")
     if name in aliases:
         alias = aliases[name]
         options = {"model": alias} if isinstance(alias, str) else dict(alias)
@@ -155,8 +155,8 @@ def find_provider_of(
         ModelNotFoundError: none does, or several do.
     """
     if name in listings:
-        msg = f'"{name}" is a provider, and no model.'
-        hint = f"Write {name}/NAME. {nearest('', listings[name], listed=True)}"
+        msg = f'"{name}" is a provider, not a model.'
+        hint = f"Use {name}/NAME. {nearest('', listings[name], listed=True)}"
         raise ModelNotFoundError(msg, hint=hint, provider=name)
     having = [provider for provider, models in listings.items() if name in models]
     if len(having) == 1:
@@ -164,7 +164,7 @@ def find_provider_of(
     known = [f"{provider}/{model}" for provider, models in listings.items() for model in models]
     if having:
         msg = f'Several providers have a model "{name}".'
-        hint = f"Say which: {' or '.join(f'{provider}/{escape_invisible(name)}' for provider in having)}."
+        hint = f"Use one of: {' or '.join(f'{provider}/{escape_invisible(name)}' for provider in having)}."
     elif instructions := " ".join(elsewhere):
         msg = f'The model "{name}" needs the name of its provider.'
         hint = instructions
@@ -224,8 +224,10 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
         elsewhere = [_qualified_name_hint(session, each, model) for each in find_providers(model)]
         name = find_provider_of(candidate.model, listings, short_names, elsewhere)
     if not model:
-        msg = f'"{candidate.model}" names no model.'
-        raise ModelNotFoundError(msg, hint=f"Write {name}/NAME; %llm models {name} lists them.")
+        msg = f'"{candidate.model}" is not a model name.'
+        raise ModelNotFoundError(
+            msg, hint=f"Use {name}/NAME; %llm models {name} lists the models."
+        )
     return Route(provider=session.provider(name), model=model, parameters=candidate.parameters)
 
 
@@ -234,8 +236,8 @@ def _qualified_name_hint(session: Session, name: str, model: str) -> str:
     provider = session.provider(name)
     model = escape_invisible(model)
     if provider.is_set_up or not provider.key_variable:
-        return f"Write {name}/{model}."
-    return f"Write {name}/{model}; it needs {provider.key_variable} (or: %llm key {name})."
+        return f"Use {name}/{model}."
+    return f"Use {name}/{model}; it needs {provider.key_variable} (or: %llm key {name})."
 
 
 @contextmanager

@@ -134,8 +134,8 @@ class Session:
             return
         folder = Path(source.removeprefix("file ")).parent.resolve()
         if not (folder / record.expanduser()).resolve().is_relative_to(folder):
-            msg = f"{source} would write a recording to {record}, outside of its own folder."
-            raise ConfigurationError(msg, hint=f"If you want that: %llm record {record}")
+            msg = f"{source} sets record to {record}, outside its own folder."
+            raise ConfigurationError(msg, hint=f"To allow it, run: %llm record {record}")
 
     def turn(self, route: str) -> int:
         """Which round of ``route`` this is, from 0."""

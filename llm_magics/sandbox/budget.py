@@ -26,7 +26,7 @@ _MAX_DIGITS = 6_000
 # What a table within a list counts: about as many characters as its text has.
 _TABLE = 5_000
 
-_HINT = "A prompt file may make 10,000,000 characters in 10 seconds. A cell has no such limit."
+_HINT = "A prompt file may produce up to 10,000,000 characters in 10 seconds. Cells have no such limit."
 
 
 class Budget:
@@ -46,7 +46,7 @@ class Budget:
             TemplateError: a value is too large, all values are, or the time is over.
         """
         if amount > MAX_CHARACTERS:
-            refuse("makes a value that is too large")
+            refuse("produces a value that is too large")
         self._work += amount + _STEP
         if self._work > _MAX_WORK or time.monotonic() > self._deadline:
             refuse("takes too long")
@@ -61,7 +61,7 @@ class Budget:
             return len(value)
         if isinstance(value, int):
             if value.bit_length() > _MAX_BITS:
-                refuse("makes a number that is too large")
+                refuse("produces a number that is too large")
             return 1
         if isinstance(value, Row):
             return self.weigh(value._values)
@@ -78,7 +78,7 @@ class Budget:
             self._refuse_no_data(part)
             weight += _TABLE if isinstance(part, Facade) else self.weigh(part)
             if weight > MAX_CHARACTERS:
-                refuse("makes a value that is too large")
+                refuse("produces a value that is too large")
         self.spend(len(value))
         self._weights[id(value)] = (value, weight)
         return weight
@@ -87,13 +87,13 @@ class Budget:
         is_data = isinstance(part, tuple) or hasattr(part, "_fail_with_undefined_error")
         if type(part).__module__.startswith("jinja2.") and not is_data:  # a group is a tuple
             msg = f"The template puts a {type(part).__name__} into a list."
-            raise TemplateError(msg, hint="Lists hold texts, numbers, lists and tables.")
+            raise TemplateError(msg, hint="Lists can contain strings, numbers, lists and tables.")
 
     def check(self, value: Any) -> Any:
         """Return ``value``, weighed and paid for."""
         is_decimal = isinstance(value, Decimal) and value.is_finite()
         if is_decimal and abs(value.adjusted()) > _MAX_DIGITS:  # it would take hours as an integer
-            refuse("makes a number that is too large")
+            refuse("produces a number that is too large")
         self.spend(self.weigh(value))
         return value
 

@@ -219,8 +219,8 @@ def refuse_repeated(names: list[Any]) -> None:
     except TypeError:  # lists within the list
         is_repeated = True
     if is_repeated:
-        msg = "A table is read by a list that has the same name or row twice, or lists in it."
-        raise TemplateError(msg, hint='Name each once: {{ df[["name", "stars"]] }}.')
+        msg = "A table is indexed by a list with duplicates or nested lists."
+        raise TemplateError(msg, hint='List each name once: {{ df[["name", "stars"]] }}.')
 
 
 def refuse_growth(one: Any, other: Any) -> None:
@@ -230,5 +230,5 @@ def refuse_growth(one: Any, other: Any) -> None:
             return
     elif getattr(one, "ndim", 1) == getattr(other, "ndim", 1) == 1 or one.shape == other.shape:
         return
-    msg = "Two columns with repeated labels, or two arrays of different shapes, are put together."
-    raise TemplateError(msg, hint="Do it in a cell, and show the result.")
+    msg = "Two columns with duplicate labels, or two arrays of different shapes, are combined."
+    raise TemplateError(msg, hint="Do it in a cell, and insert the result.")

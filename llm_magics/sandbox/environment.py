@@ -87,9 +87,7 @@ _PART = re.compile(r"%(?:\([^()]*\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?")
 _NAME_WITH_BRACKETS = re.compile(r"%\([^()]*\(")
 
 
-_HINT = (
-    "A prompt file sees texts, numbers, lists, mappings and tables; make one of them in a cell."
-)
+_HINT = "A prompt file can use strings, numbers, lists, mappings and tables; convert the value in a cell."
 
 
 def copy_named_data(names: set[str], variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,11 +102,11 @@ def copy_named_data(names: set[str], variables: Mapping[str, Any]) -> dict[str, 
         try:
             found[name] = copied(variables[name], facade)
         except TooMuchError as error:
-            msg = f"The template names {{{{ {name} }}}}, which {error}."
-            raise TemplateError(msg, hint="Pass on a part of it, or a DataFrame.") from None
+            msg = f"The template uses {{{{ {name} }}}}, which {error}."
+            raise TemplateError(msg, hint="Pass a part of it, or a DataFrame.") from None
         except NoDataError as error:
             holds = "is" if type(variables[name]).__name__ == str(error) else "holds"
-            msg = f"The template names {{{{ {name} }}}}, and {name} {holds} a {error}."
+            msg = f"The template uses {{{{ {name} }}}}, and {name} {holds} a {error}."
             raise TemplateError(msg, hint=_HINT) from None
     return found
 
@@ -158,7 +156,7 @@ class Sandbox(SandboxedEnvironment):
         for part in self.from_string(tree).generate(variables):
             length += len(part)
             if length > MAX_CHARACTERS:
-                refuse(f"makes more than {MAX_CHARACTERS:,} characters")
+                refuse(f"produces more than {MAX_CHARACTERS:,} characters")
             parts.append(part)
             self.budget.spend(len(part))
         return "".join(parts)
@@ -240,8 +238,8 @@ class Sandbox(SandboxedEnvironment):
 
     def _refuse_machinery(self, value: Any) -> None:
         if isinstance(value, (*_CALLED, Namespace, Cycler, Places)) or callable(value):
-            msg = f"The template shows a {type(value).__name__}."
-            raise TemplateError(msg, hint="Show the data in it, or call it.")
+            msg = f"The template inserts a {type(value).__name__}."
+            raise TemplateError(msg, hint="Insert its data, or call it.")
 
     def _limited(self, name: str, function: Any) -> Callable[..., Any]:
         """Return a filter, test or function that weighs what it gets and gives."""
@@ -288,7 +286,7 @@ class Sandbox(SandboxedEnvironment):
         most = {"round": _MAX_DIGITS, "lipsum": 100, "tojson": 20}.get(name, _MAX_NUMBER)
         for value in values:
             if isinstance(value, int) and abs(value) > most:
-                refuse(f"gives {name} a number above {most:,}")
+                refuse(f"passes {name} a number above {most:,}")
             if name == "strftime" and isinstance(value, str):
                 self.limit_format_of_dates(value)
 
@@ -323,7 +321,7 @@ class Sandbox(SandboxedEnvironment):
 
     def _limit_power(self, base: int, exponent: int) -> None:
         if abs(base) > 1 and abs(exponent) * base.bit_length() > MAX_FIELD:
-            refuse("makes a number that is too large")
+            refuse("produces a number that is too large")
 
     def _limit_format(self, text: str, values: Any) -> None:
         parts = _PART.findall(text)
@@ -425,8 +423,8 @@ def _sum(values: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
     for value in values:
         item = value if attribute is None else _attribute(value, attribute)
         if isinstance(item, str | list | tuple | dict) or isinstance(total, str | list | tuple):
-            msg = f"sum adds numbers, and this is a {type(item).__name__}."
-            raise TemplateError(msg, hint="Join texts with | join.")
+            msg = f"sum needs numbers, got {type(item).__name__}."
+            raise TemplateError(msg, hint="Join strings with | join.")
         total = total + item
     return total
 

@@ -52,8 +52,10 @@ def _seen(value: Any) -> Any:
     try:
         return copied(value, facade)
     except NoDataError as error:
-        msg = f"The table holds a {error}."
-        raise TemplateError(msg, hint="A prompt file sees texts, numbers and lists.") from None
+        msg = f"The table contains a {error}."
+        raise TemplateError(
+            msg, hint="A prompt file can use strings, numbers and lists."
+        ) from None
 
 
 def _key(key: Any) -> Any:
@@ -72,7 +74,7 @@ def _key(key: Any) -> Any:
         return tuple(_key(part) for part in key)
     if isinstance(key, _SIMPLE) or hasattr(key, "isoformat"):
         return key
-    msg = f"A table cannot be read by a {type(key).__name__}."
+    msg = f"A table cannot be indexed by a {type(key).__name__}."
     raise TemplateError(msg, hint='Use the name of a column: {{ df["name"] }}.')
 
 
@@ -170,8 +172,8 @@ class Facade:
 
     def _bounded(self) -> Any:
         if self.size > _MAX_CELLS:
-            msg = f"A table of {self.size:,} values is too large to be written out."
-            raise TemplateError(msg, hint="Take a part of it: {{ df.head(20) }}.")
+            msg = f"A table of {self.size:,} values is too large to insert."
+            raise TemplateError(msg, hint="Use a part of it: {{ df.head(20) }}.")
         return self._raw
 
     def _list(self) -> list[Any]:
@@ -253,7 +255,7 @@ class Table(Facade):
         if orient == "dict":
             labels = _seen(self._raw.index)._list()
             return {name: dict(zip(labels, each, strict=True)) for name, each in listed.items()}
-        msg = f'to_dict("{orient}") is not for prompt files.'
+        msg = f'to_dict("{orient}") is not supported in prompt files.'
         raise TemplateError(msg, hint="Use dict, list or records.")
 
     def to_dicts(self) -> Any:

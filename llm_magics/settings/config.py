@@ -185,7 +185,7 @@ class Config:
                 return layer[key]
         if key.startswith("providers."):
             return SourcedValue(None, "default")
-        raise _unknown_setting(key, "There is no setting")
+        raise _unknown_setting(key, "Unknown setting")
 
     def _default_values(self) -> dict[str, SourcedValue]:
         if self._defaults is None:
@@ -227,12 +227,12 @@ class Config:
                 if (
                     new := _RENAMED.get(name.removeprefix(ENVIRONMENT_PREFIX).lower())
                 ) is not None:
-                    msg = f"environment {name}: there is no such setting."
-                    hint = f"It is called {ENVIRONMENT_PREFIX}{new.upper()} now."
+                    msg = f"environment variable {name}: unknown setting."
+                    hint = f"It was renamed to {ENVIRONMENT_PREFIX}{new.upper()}."
                     raise ConfigurationError(msg, hint=hint)
                 meant = get_close_matches(name, known, n=1, cutoff=0.9)
                 if meant:
-                    msg = f"environment {name}: there is no such setting."
+                    msg = f"environment variable {name}: unknown setting."
                     raise ConfigurationError(msg, hint=f"Did you mean {meant[0]}?")
 
     def _provider_environment(self, provider: str, keys: Iterable[str]) -> dict[str, SourcedValue]:
@@ -319,8 +319,8 @@ def _validate(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
         parts = [str(part) for part in first["loc"]]
         key = ".".join(part for part in parts if not part.startswith(("_", "list[")))
         if first["type"] == "extra_forbidden":
-            raise _unknown_setting(key, f"{source}: there is no setting") from None
-        msg = f"{source}: {key} cannot be {abbreviate(first['input'])}."
+            raise _unknown_setting(key, f"{source}: unknown setting") from None
+        msg = f"{source}: invalid value {abbreviate(first['input'])} for {key}."
         hint = _HINTS.get(parts[0]) or f"{first['msg']}."
         raise ConfigurationError(msg, hint=hint) from None
     return {key: getattr(checked, key) for key in checked.model_fields_set}
@@ -336,17 +336,17 @@ _RENAMED = {
 
 def _unknown_setting(key: str, what: str) -> ConfigurationError:
     if key in _RENAMED:
-        return ConfigurationError(f'{what} "{key}".', hint=f"It is called {_RENAMED[key]} now.")
+        return ConfigurationError(f'{what} "{key}".', hint=f"It was renamed to {_RENAMED[key]}.")
     hint = _HINTS.get(key.partition(".")[0]) if "." in key else None
     return ConfigurationError(f'{what} "{key}".', hint=hint or nearest(key, _keys()))
 
 
 # What the settings that are tables look like.
 _HINTS = {
-    "aliases": "An alias is written  NAME: {model: ollama/llama3.2, temperature: 0}",
-    "prices": "A price is written  MODEL: {input_usd: 1.25, output_usd: 10}, or 0.",
+    "aliases": "Example of an alias:  NAME: {model: ollama/llama3.2, temperature: 0}",
+    "prices": "Example of a price:  MODEL: {input_usd: 1.25, output_usd: 10}, or 0.",
     "routes": (
-        "A route is written  NAME: [MODEL, MODEL], or  NAME: {models: […], policy: cheapest}; "
+        "Example of a route:  NAME: [MODEL, MODEL], or  NAME: {models: […], policy: cheapest}; "
         "policies: order, cheapest, fastest, round-robin."
     ),
 }
@@ -358,8 +358,8 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
     _, _, rest = key.partition(".")
     provider, _, name = rest.partition(".")
     if not name:
-        msg = f'"{key}" names no setting of a provider.'
-        raise ConfigurationError(msg, hint="Write providers.NAME.SETTING.")
+        msg = f'"{key}" is not a setting of a provider.'
+        raise ConfigurationError(msg, hint="Use providers.NAME.SETTING.")
     return {"providers": {provider: {name: value}}}
 
 

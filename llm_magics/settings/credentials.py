@@ -68,10 +68,8 @@ def require_trusted_folder(config: Config, key: str) -> None:
     """
     source = config.source(key)
     if is_project_file(source) and not is_trusted(config):
-        msg = f"Nothing was deleted: {key} is {config.get(key)}, as {source} has it, and you have not trusted that file."
-        hint = (
-            f"If the folder is right, run %llm trust, or set it yourself: %llm config {key} FOLDER"
-        )
+        msg = f"Nothing was deleted: {key} is {config.get(key)}, set by {source}, which you have not trusted."
+        hint = f"If the folder is correct, run %llm trust, or set it yourself: %llm config {key} FOLDER"
         raise ConfigurationError(msg, hint=hint)
 
 
@@ -145,7 +143,7 @@ def store_key(provider: str, key: Secret) -> str:
     try:
         keyring.set_password(_SERVICE, provider, key.reveal())
     except (KeyringError, OSError, RuntimeError) as error:
-        return f"This system's keyring cannot be used ({type(error).__name__})"
+        return f"The system keyring is not usable ({type(error).__name__})"
     _save_providers({*_load_providers(), provider})
     return ""
 

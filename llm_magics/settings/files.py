@@ -63,15 +63,15 @@ def _parse_file(path: Path) -> dict[str, Any] | None:
     elif settings is None:  # an empty file
         settings = {}
     if settings is not None and not isinstance(settings, dict):
-        msg = f"{path} holds {type(settings).__name__}, not settings by name."
-        raise ConfigurationError(msg, hint="Write it like this:  model: local/smollm2-135m")
+        msg = f"{path} must contain a mapping of settings, got {type(settings).__name__}."
+        raise ConfigurationError(msg, hint="Example:  model: local/smollm2-135m")
     return settings
 
 
 def _unreadable_error(path: Path, error: Exception) -> ConfigurationError:
     why = " ".join(redact(str(error)).replace("^", "").split())[:200].rstrip(".")
-    msg = f"{path} cannot be read: {why}"
-    return ConfigurationError(msg, hint="Mend the file, or move it away.")
+    msg = f"Could not read {path}: {why}"
+    return ConfigurationError(msg, hint="Fix or remove the file.")
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {

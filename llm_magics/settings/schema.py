@@ -84,85 +84,112 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("local/smollm2-135m", description="asked where a cell names none")
-    embedding_model: str = Field("local/minilm-l6-v2", description="embeds where none is named")
-    image_model: str = Field("openai/gpt-image-2", description="makes pictures")
-    transcription_model: str = Field("openai/gpt-4o-transcribe", description="writes down speech")
-    system: str | None = Field(None, description="the system message of every prompt")
-    temperature: float | None = Field(None, ge=0, allow_inf_nan=False, description="0 or more")
-    max_tokens: int | None = Field(None, ge=1, description="longest answer, in tokens")
-    top_p: float | None = Field(None, gt=0, le=1, description="above 0, at most 1")
-    seed: int | None = Field(None, description="the same seed, the same draw")
+    model: str = Field("local/smollm2-135m", description="Model used when a cell names none.")
+    embedding_model: str = Field(
+        "local/minilm-l6-v2", description="Model used for embeddings when none is named."
+    )
+    image_model: str = Field("openai/gpt-image-2", description="Model that generates images.")
+    transcription_model: str = Field(
+        "openai/gpt-4o-transcribe", description="Model that transcribes audio."
+    )
+    system: str | None = Field(None, description="System message for every prompt.")
+    temperature: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Sampling temperature, 0 or more."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="Maximum length of an answer, in tokens."
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Nucleus sampling: probability mass, above 0 and at most 1."
+    )
+    seed: int | None = Field(None, description="Seed for reproducible sampling.")
     stop: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
-        (), description="an answer ends before any of these"
+        (), description="Texts before which an answer ends."
     )
     aliases: dict[str, str | _Alias] = Field(
-        {}, description="short names: a model, or a model with parameters"
+        {}, description="Short names for a model, or for a model with parameters."
     )
     routes: dict[str, list[str] | _Route] = Field(
-        {}, description="models tried in turn: a list, or models and a policy"
+        {}, description="Names for lists of models that are tried in turn."
     )
-    retries: int = Field(2, ge=0, le=20, description="how often a failed call is repeated")
+    retries: int = Field(2, ge=0, le=20, description="Number of retries of a failed request.")
     retry_timeout_s: float = Field(
-        120.0, ge=0, description="so long after a call began nothing is repeated"
+        120.0, ge=0, description="Total retry time per call, in seconds."
     )
     schema_retries: int = Field(
-        1, ge=0, le=10, description="an answer that does not fit its schema is asked for again"
+        1,
+        ge=0,
+        le=10,
+        description="Number of retries of an answer that does not match its schema.",
     )
     tool_rounds: int = Field(
-        8, ge=1, le=100, description="how often a model may call tools before it must answer"
+        8, ge=1, le=100, description="Maximum rounds of tool calls before the model must answer."
     )
     tool_calls_max: int = Field(
-        20, ge=1, le=1000, description="so many calls of tools at once are run, and no more"
+        20, ge=1, le=1000, description="Maximum number of tool calls in one round."
     )
     tool_result_max_chars: int = Field(
-        20_000, ge=100, description="a longer result of a tool is cut for the model, and says so"
+        20_000, ge=100, description="Tool results longer than this are truncated, with a note."
     )
     max_retry_delay_s: float = Field(
-        30.0, ge=0, description="a longer wait before a retry is not waited"
+        30.0, ge=0, description="Do not retry if the delay would exceed this many seconds."
     )
     budget: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="US dollars that may be spent"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Limit on spending in this session, in US dollars.",
     )
     confirm_above_usd: float = Field(
         1.0,
         ge=0,
-        description="a column that may cost more is asked about first, if there is no budget",
+        description="Ask for confirmation above this cost in US dollars, if no budget is set.",
     )
     prices: dict[str, Annotated[_Price, BeforeValidator(_parse_price)]] = Field(
-        {}, description="of models, by name or pattern: lab/*"
+        {}, description="Prices of models per million tokens, by name or pattern: lab/*"
     )
-    cache: bool = Field(False, description="an answer given before is given again")
-    cache_mb: int = Field(500, ge=1, description="how large the cache may grow")
+    cache: bool = Field(False, description="Reuse answers to identical requests.")
+    cache_mb: int = Field(500, ge=1, description="Maximum size of the answer cache, in MB.")
     vectors: Path | None = Field(
-        None, description="vectors are kept in this folder; off: nowhere; else in cache_dir"
+        None,
+        description="Folder for stored vectors; off: do not store them; default: in cache_dir.",
     )
-    record: Path | None = Field(None, description="answers are kept in this file")
-    replay: Path | None = Field(None, description="answers come from this file; off: live")
-    replay_strict: bool = Field(False, description="a call that is not in the file is an error")
+    record: Path | None = Field(None, description="Record answers in this file.")
+    replay: Path | None = Field(None, description="Replay answers from this file; off: live.")
+    replay_strict: bool = Field(
+        False, description="Raise an error for a call that the replayed file does not contain."
+    )
     replay_speed: float = Field(
-        0, ge=0, allow_inf_nan=False, description="1: as fast as it was recorded; 0: at once"
+        0, ge=0, allow_inf_nan=False, description="Replay speed; 1: as recorded, 0: immediately."
     )
     max_line_mb: float = Field(
-        16.0, gt=0, allow_inf_nan=False, description="longest line of a streamed answer, in MB"
+        16.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum size of one line of a streamed answer, in MB.",
     )
     max_response_mb: float = Field(
-        512.0, gt=0, allow_inf_nan=False, description="longest answer, decompressed, in MB"
+        512.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum size of a response after decompression, in MB.",
     )
     render: Literal["auto", "live", "static", "text"] = Field(
-        "auto", description="how answers are shown; auto: live where somebody watches"
+        "auto", description="How to display answers; auto: live in interactive notebooks."
     )
     footer: Literal["auto", "always", "never"] = Field(
-        "never", description="a line under each answer; auto: where somebody watches"
+        "never",
+        description="Line with tokens, cost and time under answers; auto: in interactive notebooks.",
     )
     loop: Literal["thread", "nested"] = Field(
-        "thread", description="nested: asyncio.run() works in a cell; patches asyncio for good"
+        "thread",
+        description="nested: let asyncio.run() work in cells (patches asyncio permanently).",
     )
-    tracebacks: Literal["short", "full"] = Field("short", description="how errors are shown")
+    tracebacks: Literal["short", "full"] = Field("short", description="How to display errors.")
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("llm_magics", appauthor=False),
-        description="weights and caches go here",
+        description="Folder for weights and caches.",
     )
     providers: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], dict[str, Any]] = Field(
-        {}, description="settings of a provider, by its name"
+        {}, description="Settings of providers, by name."
     )

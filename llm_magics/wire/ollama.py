@@ -229,6 +229,6 @@ def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
     """
     vectors = reply.get("embeddings") or []
     if not isinstance(vectors, list):
-        msg = "an answer without a list of vectors"
+        msg = "a response without a list of vectors"
         raise ValueError(msg)  # noqa: TRY004 (of what was sent, not of an argument)
     return Embeddings.of_rows(vectors, Usage(reply.get("prompt_eval_count")))

@@ -41,8 +41,8 @@ def parse_images(reply: Mapping[str, Any]) -> list[bytes | str]:
     """Return the images of an answer, each as its bytes or its address."""
     rows = reply.get("data") or []
     if not rows:
-        msg = "The service made no picture."
-        raise ProviderError(msg, hint="Word it differently, and run the cell again.", body=reply)
+        msg = "The service returned no image."
+        raise ProviderError(msg, hint="Rephrase the prompt and run the cell again.", body=reply)
     return [
         base64.b64decode(row["b64_json"]) if row.get("b64_json") else row["url"] for row in rows
     ]
@@ -55,7 +55,7 @@ def build_transcription_form(
     remaining = dict(options)
     format_ = remaining.pop("format", remaining.pop("response_format", None)) or "json"
     if format_ not in TRANSCRIPT_FORMATS:
-        msg = f'A transcription has no format "{format_}".'
+        msg = f'Unknown transcription format: "{format_}".'
         raise ConfigurationError(msg, hint=nearest(str(format_), TRANSCRIPT_FORMATS))
     fields: dict[str, str | list[str]] = {"model": model, "response_format": format_}
     for name, value in remaining.items():
@@ -70,8 +70,8 @@ def check_audio_size(sound: Sound) -> None:
     """Reject a file that the service would reject after receiving all of it."""
     if len(sound.data) > MAX_AUDIO_BYTES:
         size = len(sound.data) / 1e6
-        msg = f"The recording is {size:.0f} MB, and the service takes 25 MB."
-        raise ConfigurationError(msg, hint="Cut it into parts, or send it as MP3 or Opus.")
+        msg = f"The audio file has {size:.0f} MB; the service accepts at most 25 MB."
+        raise ConfigurationError(msg, hint="Split it, or convert it to MP3 or Opus.")
 
 
 def parse_transcript(body: bytes, format_: str) -> Transcript:

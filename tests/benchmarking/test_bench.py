@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -251,7 +250,7 @@ def test_a_service_without_usage(service: Service, server: Server) -> None:
     by_words = lm.bench(models="lab/m", repeat=1, tokenizer=lambda text: len(text.split()) + 10)
     assert by_words.tokens_from.tolist() == ["tokenizer"]
     assert by_words.output_tokens.tolist() == [13]
-    assert "counted by tokenizer" in by_words.report()
+    assert "counts are from tokenizer" in by_words.report()
 
 
 def test_an_answer_of_one_token(service: Service, server: Server) -> None:
@@ -300,7 +299,7 @@ def test_retries_are_counted(service: Service, server: Server) -> None:
 def test_an_interrupt_keeps_what_was_measured(service: Service, server: Server) -> None:
     """Whole rows, and those under way as far as they had come."""
     service.gap_s = 0.1
-    threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    service.fails = lambda number: number == 8 and os.kill(os.getpid(), signal.SIGINT) is not None
     with pytest.raises(Interrupted) as caught:
         lm.bench(models="lab/m", requests=100, concurrency=2, warmup=0)
     partial = caught.value.partial
@@ -309,7 +308,7 @@ def test_an_interrupt_keeps_what_was_measured(service: Service, server: Server) 
     whole = partial[partial.finish_reason == "stop"]
     assert partial.summary().requests.iloc[0] == len(partial)
     assert len(whole) >= 2
-    assert "had come" in str(caught.value)
+    assert "answer" in str(caught.value)
     time.sleep(0.3)
     assert server.running == 0
 
@@ -340,7 +339,7 @@ def test_what_is_replayed_has_no_times(server: Server, tmp_path: Path) -> None:
         assert runs[name].isna().all()
     assert runs.note.str.contains("no times").all()
     assert runs.summary().cached.tolist() == [2]
-    assert "came from a cache or a recording" in runs.report()
+    assert "from a cache or a recording" in runs.report()
 
 
 def test_it_can_be_awaited(server: Server) -> None:
@@ -392,26 +391,26 @@ def test_where_it_was_measured_is_kept(server: Server) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"repeat": 0}, "repeat cannot be 0"),
-        ({"repeat": True}, "repeat cannot be True"),
-        ({"concurrency": 0}, "concurrency cannot be 0"),
-        ({"concurrency": []}, "list is empty"),
-        ({"concurrency": "8"}, "concurrency cannot be '8'"),
-        ({"rate": 0}, "rate cannot be 0"),
-        ({"rate": float("nan")}, "rate cannot be nan"),
-        ({"rate": 1, "concurrency": 2}, "not both"),
-        ({"rate": 1, "arrival": "never"}, "arrival cannot be"),
-        ({"seconds": -1}, "seconds cannot be -1"),
-        ({"requests": 1.5}, "requests cannot be 1.5"),
-        ({"warmup": -1}, "warmup cannot be -1"),
-        ({"prompts": []}, "nothing to ask: prompts has none"),
-        ({"prompts": ["a", None]}, "something else than texts: None"),
-        ({"prompts": pd.DataFrame({"a": ["b"]})}, "prompts cannot be a DataFrame"),
-        ({"seconds": 1, "requests": 2}, "not both"),
-        ({"repeat": 1, "requests": 2}, "not both"),
-        ({"concurency": 2}, "no argument concurency"),
-        ({"tokenizer": 3}, "tokenizer cannot be 3"),
-        ({"max_token": 3}, "There is no parameter max_token"),
+        ({"repeat": 0}, "repeat: 0"),
+        ({"repeat": True}, "repeat: True"),
+        ({"concurrency": 0}, "concurrency: 0"),
+        ({"concurrency": []}, "empty"),
+        ({"concurrency": "8"}, "concurrency: '8'"),
+        ({"rate": 0}, "rate: 0"),
+        ({"rate": float("nan")}, "rate: nan"),
+        ({"rate": 1, "concurrency": 2}, "cannot be combined"),
+        ({"rate": 1, "arrival": "never"}, "arrival"),
+        ({"seconds": -1}, "seconds: -1"),
+        ({"requests": 1.5}, "requests: 1.5"),
+        ({"warmup": -1}, "warmup: -1"),
+        ({"prompts": []}, "prompts is empty"),
+        ({"prompts": ["a", None]}, "not a string: None"),
+        ({"prompts": pd.DataFrame({"a": ["b"]})}, "prompts: got DataFrame"),
+        ({"seconds": 1, "requests": 2}, "cannot be combined"),
+        ({"repeat": 1, "requests": 2}, "cannot be combined"),
+        ({"concurency": 2}, "argument: concurency"),
+        ({"tokenizer": 3}, "tokenizer: 3"),
+        ({"max_token": 3}, "parameter: max_token"),
     ],
 )
 def test_a_slip_is_told_of_before_anything_is_sent(
@@ -426,10 +425,10 @@ def test_a_slip_is_told_of_before_anything_is_sent(
 
 def test_no_model_is_a_slip() -> None:
     """An empty list measures nothing; a model is named once."""
-    for models, says in (([], "models has none"), (None, "needs models="), ([None], "else than texts")):  # fmt: skip
+    for models, says in (([], "models is empty"), (None, "needs models="), ([None], "not a string")):  # fmt: skip
         with pytest.raises(UsageError, match=says):
             lm.bench(models=models)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="named twice"):
+    with pytest.raises(UsageError, match="twice"):
         lm.bench(models=["echo/echo", "echo/echo"])
 
 
@@ -478,7 +477,7 @@ def test_a_virtual_clock_has_no_throughput() -> None:
     runs = lm.bench(
         models="echo/lorem", prompts=["a", "b"], concurrency=[1, 2], requests=4, max_tokens=20
     )
-    assert runs.note.str.contains("clock of its own").all()
+    assert runs.note.str.contains("simulated clock").all()
     assert runs.summary().throughput_tokens_per_s.isna().all()
     assert runs.summary().tokens_per_s.notna().all()
     runs.plot_load()

@@ -98,7 +98,7 @@ def test_what_broke_off_is_not_fast(service: Service, server: Server) -> None:
     assert set(runs[runs.asked == "lab/cut"].text) == {"one"}  # what had come is there
     row = runs.differences("e2e_s").iloc[0]
     assert row.n == 0
-    assert row.verdict == "not compared: lab/cut answered nothing"
+    assert row.verdict == "not compared: no answers from lab/cut"
     assert runs.wins("e2e_s").isna().all(axis=None)
     assert runs.as_measured_by("aiperf").completed.tolist() == [8, 0]
 
@@ -150,7 +150,7 @@ def test_no_test_finds_anything_in_fewer_than_six(score: str) -> None:
         one = [0.0] * n
         other = [1.0] * n if score == "score_x" else [1.0 + k / 10 for k in range(n)]
         row = measured(**{score: {"a": one, "b": other}}).differences(score).iloc[0]
-        assert row.verdict == f"not resolved at n = {n}; about 6 would do"
+        assert row.verdict == f"not resolved at n = {n}; needs about 6"
         assert row.n_needed == 6
     other = [1.0] * 6 if score == "score_x" else [1.0 + k / 10 for k in range(6)]
     row = measured(**{score: {"a": [0.0] * 6, "b": other}}).differences(score).iloc[0]
@@ -171,7 +171,7 @@ def test_loads_are_compared_each_for_itself(service: Service, server: Server) ->
 def test_more_is_not_always_better_or_worse(column: str) -> None:
     """Of these it is neither."""
     runs = lm.bench(models=["echo/echo", "echo/lorem"], repeat=2)
-    with pytest.raises(UsageError, match="of which more, or less, is better"):
+    with pytest.raises(UsageError, match="ranked"):
         runs.differences(column)
 
 
@@ -257,7 +257,7 @@ def test_expected_that_fits_no_prompt_is_a_slip() -> None:
         lm.compare(["a"], "echo/echo", expected={"b": "a"}, score="exact")
     with pytest.raises(UsageError, match="cannot be a set"):
         lm.compare(["a", "b"], "echo/echo", expected={"a", "b"}, score="exact")
-    with pytest.raises(UsageError, match="needs to know what is right"):
+    with pytest.raises(UsageError, match="expected"):
         lm.compare(["a"], "echo/echo").scored("exact")
 
 
@@ -303,7 +303,8 @@ def test_a_task_that_is_cancelled_keeps_what_came(
             else lm.acompare(prompts, "lab/good")
         )
         task = asyncio.create_task(work)
-        await asyncio.sleep(1.5)
+        while len(server.asked) < 8:
+            await asyncio.sleep(0.01)
         task.cancel()
         try:
             await task
@@ -321,7 +322,7 @@ def test_a_parameter_of_a_service_is_no_slip(service: Service, server: Server) -
     lm.compare("q", "lab/good", store=True, repeat_penalty=1.1)
     assert server.asked[0].json()["store"] is True
     for slip in ("scores", "model", "expectd", "concurency"):
-        with pytest.raises(UsageError, match=f"no argument {slip}"):
+        with pytest.raises(UsageError, match=f"argument: {slip}"):
             lm.compare("q", "lab/good", **{slip: 1})
 
 
@@ -341,7 +342,7 @@ def test_a_judge_that_is_gone_ends_no_other_score(service: Service, server: Serv
     assert runs.score_len.notna().all()
     with pytest.warns(UserWarning, match=r"\b1\b"):
         runs = lm.compare("q", ["lab/good", "echo/echo"], score=scorers.judge("lab/half"))
-    with pytest.raises(UsageError, match="there is one model"):
+    with pytest.raises(UsageError, match="one model"):
         lm.compare("q", "lab/good", score="judge")
 
 
@@ -448,4 +449,4 @@ def test_a_report_says_what_was_compared(tmp_path: Any) -> None:
 
 def test_a_model_that_is_asked_of_its_cache_is_told(service: Service, server: Server) -> None:
     """Of the prompts' tokens, how many came from there."""
-    assert "75% of the prompts' tokens came from" in lm.bench(models="lab/good", repeat=2).report()
+    assert "75% of the prompt tokens" in lm.bench(models="lab/good", repeat=2).report()

@@ -131,13 +131,13 @@ def test_a_score_that_fails_loses_no_answer() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"score": "exactly", "expected": "x"}, "no score 'exactly'"),
-        ({"score": "exact"}, "exact needs to know what is right"),
-        ({"score": 5}, "A score cannot be 5"),
+        ({"score": "exactly", "expected": "x"}, "'exactly'"),
+        ({"score": "exact"}, "exact needs expected"),
+        ({"score": 5}, "score: 5"),
         ({"score": "exact", "expected": ["a", "b", "c"]}, "expected has 3 values"),
-        ({"repeat": 0}, "repeat cannot be 0"),
-        ({"concurrency": 0}, "concurrency cannot be 0"),
-        ({"max_token": 1}, "There is no parameter max_token"),
+        ({"repeat": 0}, "repeat: 0"),
+        ({"concurrency": 0}, "concurrency: 0"),
+        ({"max_token": 1}, "parameter: max_token"),
     ],
 )
 def test_a_slip_costs_nothing(options: dict[str, Any], says: str) -> None:
@@ -150,7 +150,7 @@ def test_a_slip_costs_nothing(options: dict[str, Any], says: str) -> None:
 
 def test_a_wrong_pattern_is_a_slip() -> None:
     """Said when it is written."""
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="regular expression"):
         scorers.regex("(")
 
 
@@ -230,7 +230,7 @@ def test_a_judge_is_told_what_is_right_and_what_is_an_answer() -> None:
 def test_a_judge_that_cannot_be_asked_loses_no_answer() -> None:
     """The answers are there, unscored, with a warning; scoring can be tried again."""
     refuse = as_json({"error": {"message": "no", "code": "invalid_value"}}, 400)
-    with pytest.warns(UserWarning, match="The answers are there"):
+    with pytest.warns(UserWarning, match="judge failed"):
         runs, _ = judged(lambda first, second: refuse, ["lab/a", "lab/b"], ["x"])
     assert runs.text.tolist() == ["a says x", "b says x"]
     assert runs.score_judge.isna().all()
@@ -242,7 +242,7 @@ def test_an_interrupt_while_scoring_keeps_the_answers(monkeypatch: pytest.Monkey
     def stop(answer: str) -> float:
         raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="Stopped while scoring") as caught:
+    with pytest.raises(Interrupted, match="scoring") as caught:
         lm.compare(["a", "b"], "echo/echo", score=stop)
     assert caught.value.partial.text.tolist() == ["a", "b"]
 
@@ -277,12 +277,12 @@ def test_a_report_is_a_file(tmp_path: Path) -> None:
         "# Models compared",
         "## Quality",
         "## Differences in exact",
-        "How it was measured",
+        "Method",
     ):
         assert part in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in tables)
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="folder"):
         runs.report(tmp_path / "no" / "report.md")
 
 

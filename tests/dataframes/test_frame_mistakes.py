@@ -67,7 +67,7 @@ def test_a_slip_changes_no_column(chat: Chatter, given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["into", "schema", "thread"])
 def test_what_does_not_belong_here_goes_to_no_model(chat: Chatter, name: str) -> None:
     """It is refused by name, and not taken for a parameter of the model."""
-    with pytest.raises(errors.UsageError, match=f"{name} cannot be given here"):
+    with pytest.raises(errors.UsageError, match=f"{name} is not supported here"):
         lm.classify(["a"], ["x", "y"], **{name: "z"})
     assert chat.paid == []
 
@@ -172,7 +172,7 @@ def test_a_model_that_was_changed_is_paid_once(service: Embedder) -> None:
     """Its vectors have another length now: what came is kept, and the older ones asked for anew."""
     lm.embed(["a", "b"])
     service.cut = 4
-    with pytest.raises(errors.ProviderError, match="4 dimensions came"):
+    with pytest.raises(errors.ProviderError, match="4 dimensions"):
         lm.embed(["a", "new 1", "new 2"])
     assert lm.embed(["a", "new 1", "new 2"]).shape == (3, 4)
     assert sorted(service.paid) == ["a", "a", "b", "new 1", "new 2"]
@@ -224,7 +224,7 @@ def test_columns_that_are_not_what_they_seem() -> None:
     """Vectors out of a CSV, vectors and texts, two columns of a name, none of vectors."""
     frame = pd.DataFrame({"text": ["a", "b"]}).llm.embed("text", **ECHO)
     written = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
-    with pytest.raises(errors.UsageError, match="written out as text"):
+    with pytest.raises(errors.UsageError, match="truncated"):
         written.llm.nearest("a")
     mixed = pd.Series([frame["vector"][0], "a"])
     with pytest.raises(errors.UsageError, match="texts and vectors"):
@@ -236,7 +236,7 @@ def test_columns_that_are_not_what_they_seem() -> None:
     ):
         with pytest.raises(errors.UsageError, match="more than one column"):
             ask()
-    with pytest.raises(errors.UsageError, match="no column of vectors") as caught:
+    with pytest.raises(errors.UsageError, match="no vector column") as caught:
         pd.DataFrame({"text": ["a"]}).llm.nearest("a")
     assert "df.llm.embed" in str(caught.value.hint)
 
@@ -275,7 +275,7 @@ def test_odd_vectors_are_left_out_of_a_picture() -> None:
     named = pd.Series(["_a", "b"] * 6)
     legend = lm.plot(vectors, color=named).figure().axes[0].get_legend()
     assert [each.get_text() for each in legend.get_texts()] == [" _a", " b"]
-    with pytest.raises(errors.UsageError, match="no folder"):
+    with pytest.raises(errors.UsageError, match="folder"):
         shown.save("nowhere/plot.html")
     assert pd.DataFrame({"id": ["x", "y"], "text": ["a", "b"]}).llm.plot("text", **ECHO).frame[
         "text"

@@ -47,7 +47,7 @@ def test_missing_texts_have_missing_vectors(missing: object) -> None:
 
 @pytest.mark.parametrize(
     ("texts", "said"),
-    [("one string", "this is str"), (5, "this is int"), (["a", 5], "Row 1 is int")],
+    [("one string", "got str"), (5, "got int"), (["a", 5], "Row 1 is int")],
 )
 def test_what_is_no_text_is_refused(texts: object, said: str) -> None:
     """The message says which row, before anything is sent."""
@@ -136,7 +136,7 @@ def test_what_had_come_before_an_error_is_kept(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("texts", [{"a": "b"}, {"a"}, pd.DataFrame({"text": ["a"]}), b"x"])
 def test_what_is_no_list_is_refused(texts: object) -> None:
     """A frame would embed its column names, a dict its keys."""
-    with pytest.raises(UsageError, match="list or column"):
+    with pytest.raises(UsageError, match="list or a column"):
         lm.embed(texts, **ECHO)  # type: ignore[arg-type]
 
 

@@ -103,8 +103,8 @@ def test_labels_become_a_category(service: Chatter) -> None:
     ("prompt", "given", "message"),
     [
         ("{{ txt }}", {}, "no such column"),
-        ("{{ text }}", {"on_error": "never"}, "on_error cannot be"),
-        ("{{ text }}", {"temperatur": 1}, "no parameter temperatur"),
+        ("{{ text }}", {"on_error": "never"}, "on_error"),
+        ("{{ text }}", {"temperatur": 1}, "parameter: temperatur"),
         ("{{ text", {}, "Line 1 of the prompt"),
     ],
 )
@@ -206,7 +206,7 @@ frame = pd.DataFrame({{"text": [f"text {{n}}" for n in range(60)]}})"""
             kernel.interrupt()
 
     stopped = kernel.run(cell, on_output=press)
-    assert "of 60 rows were answered" in stopped.error
+    assert "of 60 rows" in stopped.error
     assert "kept in the columns answer" in stopped.error
     service.delay_s = 0.0
     assert 8 <= kernel.value("int(frame.answer.notna().sum())") < 60
@@ -298,7 +298,7 @@ def test_what_may_cost_much_is_asked_about(service: Chatter, asker: Asker) -> No
     lm.config.prices = {"lab/*": {"input_usd": 0, "output_usd": 1_000_000}}
     frame = pd.DataFrame({"text": ["a", "b", "c"]})
     asker.answer = "n"
-    with pytest.raises(errors.UsageError, match=r"was not allowed\. Nothing was sent"):
+    with pytest.raises(errors.UsageError, match=r"Nothing was sent"):
         frame.llm.prompt("{{ text }}", max_tokens=1)
     assert (service.paid, list(frame)) == ([], ["text"])
     asker.answer = "y"
@@ -308,7 +308,7 @@ def test_what_may_cost_much_is_asked_about(service: Chatter, asker: Asker) -> No
     frame.llm.prompt("{{ text }}", max_tokens=1)
     assert len(asker.asked) == 2
     asker.answer = None
-    with pytest.raises(errors.UsageError, match="Nobody is there") as caught:
+    with pytest.raises(errors.UsageError, match="Confirmation is required") as caught:
         lm.classify(["d", "e"], ["x", "y"], max_tokens=1)
     assert "yes=True" in str(caught.value.hint)
     lm.classify(["d", "e"], ["x", "y"], max_tokens=1, yes=True)
@@ -328,9 +328,9 @@ lm.config.prices = {{"lab/*": {{"input_usd": 1e6, "output_usd": 1e6}}}}
 df = pd.DataFrame({{"text": ["a long text, of some words"]}})"""
     )
     shown = str(kernel.run('df.llm.prompt("{{ text }}", model="lab/m")'))
-    assert "Nobody is there to allow it" in shown
+    assert "Confirmation is required" in shown
     shown = str(kernel.run("%embed df.text --model lab/m --into vector"))
-    assert "Nobody is there to allow it" in shown
+    assert "Confirmation is required" in shown
     assert "--yes" in shown
     assert service.paid == []
 

@@ -261,7 +261,7 @@ def test_a_blank_key_is_asked_for_as_a_missing_one(
 ) -> None:
     """Before anything is sent."""
     monkeypatch.setenv(VARIABLES[provider], " \n")
-    with pytest.raises(errors.AuthenticationError, match="needs a key"):
+    with pytest.raises(errors.AuthenticationError, match="API key"):
         asyncio.run(create_provider(provider).list_models())
 
 

@@ -151,14 +151,14 @@ def test_ends_of_bodies(says: bytes, body: bytes) -> None:
 )
 def test_what_is_not_http_is_an_error(says: bytes) -> None:
     """An answer that was cut, one of two lengths, or of another protocol."""
-    with pytest.raises(errors.ConnectionError, match="broke"):
+    with pytest.raises(errors.ConnectionError, match="was lost"):
         exchanged(says)
 
 
 @pytest.mark.parametrize("says", [b"", HEAD + b"Content-Length: 10\r\n\r\nshort"])
 def test_silence_ends(says: bytes) -> None:
     """Before the headers and within the body, after the idle timeout."""
-    with pytest.raises(errors.ConnectionError, match="sent nothing for"):
+    with pytest.raises(errors.ConnectionError, match="idle timeout"):
         exchanged(says, close=False, wait_s=0.1)
 
 
@@ -215,7 +215,7 @@ def test_chunks_before_a_fault_in_the_same_packet_are_handed_on() -> None:
     whole = in_chunks(b"one ", b"two").removesuffix(b"0\r\n\r\n")
     blocks, error = blocks_of(CHUNKED + whole + b"no size\r\n")
     assert blocks == [b"one two"]
-    assert "broke" in error
+    assert "was lost" in error
 
 
 @given(

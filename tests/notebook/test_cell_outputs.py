@@ -97,7 +97,7 @@ def test_what_a_footer_says() -> None:
     assert footer.format_footer(answer) == (
         "a/b · 1,200 → 40 tokens · 1.5 s to load · 2.3 s · 82 tokens/s · $0.0042 · cut at max_tokens"
     )
-    assert footer.format_footer(Response("x", "a/b", cached=True)) == "a/b · given before"
+    assert footer.format_footer(Response("x", "a/b", cached=True)) == "a/b · cached"
     assert footer.format_footer(Response("x", "a/b", "interrupted", Usage(None, 3))) == "a/b · ? → 3 tokens · interrupted"  # fmt: skip
 
 

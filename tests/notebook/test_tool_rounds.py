@@ -86,7 +86,7 @@ def test_nothing_runs_where_nobody_can_allow_it(kernel: Kernel) -> None:
         kernel.run(f"import llm_magics as lm; lm.config.providers = {settings}")
         told = kernel.run("%%llm one/m --tools weather\nHow is it?")
         assert told.status == "error"
-        assert "Nobody is there to allow it" in told.error
+        assert "Confirmation is required" in told.error
         assert 'city: "<b>Oslo"' in told.error
         assert "--yes" in told.error
         assert kernel.run("print(seen)").text == "[]"
@@ -130,7 +130,7 @@ def test_who_sits_there_is_asked(
     messages = rounds.messages(Response("", tool_calls=calls))
     assert seen == ran
     assert asked[0] == 'The model wants to call note:\n    text: "a"\nRun it? [y/N/all] '
-    refused = [message.content for message in messages[1:] if "does not allow" in message.content]
+    refused = [message.content for message in messages[1:] if "did not allow" in message.content]
     assert len(refused) == 2 - len(ran)
 
 
@@ -181,7 +181,7 @@ def test_all_arguments_are_asked_about(
     ]:
         assert character in asked[0]
     assert all(each.isprintable() for each in lines)
-    assert "no JSON object" in asked[1]
+    assert "not a JSON object" in asked[1]
     assert r"[\u202e1]" in asked[1]
     assert "without arguments" in asked[2]
     monkeypatch.setattr(tool_calls, "display_mode", lambda shell: "static")
@@ -245,9 +245,9 @@ def test_rounds_are_bounded(shell: InteractiveShell) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("wether", "{}", "there is no tool wether"),
+        ("wether", "{}", "wether"),
         ("weather", "{}", "Field required"),
-        ("weather", '{"city": 3', "no JSON object"),
+        ("weather", '{"city": 3', "not a JSON object"),
         ("weather", '{"city": "x", "y": 1}', "Extra inputs"),
         ("fails", "{}", "ZeroDivisionError"),
     ],
@@ -267,9 +267,9 @@ def test_what_goes_wrong_is_told_to_the_model(
 @pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
-        ("--tools wether", "not there", "Did you mean weather?"),
-        ("--tools seen", "no function", "def"),
-        ("echo/echo echo/lorem --tools weather", "for one model", "Name one"),
+        ("--tools wether", "not defined", "Did you mean weather?"),
+        ("--tools seen", "not a function", "def"),
+        ("echo/echo echo/lorem --tools weather", "one model", "Name one"),
     ],
 )
 def test_tools_that_are_none(shell: InteractiveShell, line: str, message: str, hint: str) -> None:

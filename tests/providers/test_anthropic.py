@@ -65,7 +65,7 @@ def test_without_a_key_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
     provider = AnthropicProvider()
     assert asyncio.run(provider.initialize()) is False
-    with pytest.raises(errors.AuthenticationError, match="needs a key") as caught:
+    with pytest.raises(errors.AuthenticationError, match="API key") as caught:
         asyncio.run(chatted(provider))
     assert "ANTHROPIC_API_KEY" in str(caught.value.hint)
 

@@ -293,11 +293,11 @@ def test_the_quick_start_runs(
                     prompt="Once upon", model=model, parameters={**short, "stream": True}
                 )
                 assert ModelResponse.of(await chunks_of(pieces)).text == went_on.text
-            with pytest.raises(ConfigurationError, match="no parameter temperatur"):
+            with pytest.raises(ConfigurationError, match="parameter: temperatur"):
                 await each.generate_chat(plain, model, {"temperatur": 1})
-            with pytest.raises(ConfigurationError, match="max_tokens cannot be"):
+            with pytest.raises(ConfigurationError, match="for max_tokens"):
                 await each.generate_chat(plain, model, {"max_tokens": "8"})
-            with pytest.raises(ConfigurationError, match="A message is not one"):
+            with pytest.raises(ConfigurationError, match="message"):
                 await each.generate_chat([{"user": "hi"}], model)
 
     asyncio.run(use())
@@ -319,7 +319,7 @@ def test_every_config_goes_round_as_a_mapping(name: str, monkeypatch: pytest.Mon
     provider = made(told)
     assert provider.config == config
     assert create_provider(name, config).config == config
-    with pytest.raises(ConfigurationError, match='no setting "concurency"'):
+    with pytest.raises(ConfigurationError, match='"concurency"'):
         made({"concurency": 3})
     with pytest.raises(ConfigurationError, match="str"):
         made("http://localhost:1")  # type: ignore[arg-type]
@@ -411,7 +411,7 @@ def test_providers_in_a_table(monkeypatch: pytest.MonkeyPatch, shell: Interactiv
     assert table.capabilities["anthropic"] == "chat, vision, tools, schema, reasoning"
     lm.config.providers = {"wrong": {"type": "openai"}}
     table = shell.run_line_magic("llm", "providers").set_index("provider")
-    assert "Where wrong is has not been said" in table.start["wrong"]
+    assert "Provider wrong has no base_url" in table.start["wrong"]
     assert table.set_up["echo"]
 
 
@@ -470,7 +470,7 @@ def test_echo_forgets_and_pulls_models() -> None:
         with pytest.raises(ModelNotFoundError):
             await echo.delete_model("lorem")
         assert [each async for each in echo.pull_model("lorem")] == [
-            Progress("fetching lorem", 1, 1, "model")
+            Progress("downloading lorem", 1, 1, "model")
         ]
         assert await echo.list_models() == ["echo", "lorem"]
 
@@ -490,7 +490,7 @@ def test_settings_are_checked() -> None:
     echo = create_provider("echo", {"dimensions": 8}, ttft_s=0.5)
     assert (echo.config.dimensions, echo.config.ttft_s) == (8, 0.5)  # type: ignore[attr-defined]
     assert create_provider("echo", echo.config).config == echo.config
-    with pytest.raises(ConfigurationError, match='no setting "dimension"') as caught:
+    with pytest.raises(ConfigurationError, match='"dimension"') as caught:
         create_provider("echo", dimension=8)
     assert caught.value.hint == "Did you mean dimensions?"
     with pytest.raises(ConfigurationError, match=r"dimensions.*many"):

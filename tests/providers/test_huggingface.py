@@ -98,7 +98,7 @@ def test_spent_credits_are_not_asked_for_again() -> None:
     with serving(says) as server, pytest.raises(errors.RateLimitError) as caught:
         used(server.url, lambda p: p.generate_embeddings(["a"], EMBED))
     assert not caught.value.retryable
-    assert "Fill up" in str(caught.value.hint)
+    assert "Add credit" in str(caught.value.hint)
 
 
 def test_a_vector_short() -> None:

@@ -228,7 +228,7 @@ def test_what_is_not_there(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     provider = create_provider("huggingface-local")
-    with pytest.raises(errors.ModelNotFoundError, match="no model at"):
+    with pytest.raises(errors.ModelNotFoundError, match="No model at"):
         asyncio.run(provider.generate_chat(TALK, str(tmp_path / "none"), SHORT))
     with pytest.raises((errors.WeightsError, errors.ModelNotFoundError)) as caught:
         asyncio.run(provider.generate_chat(TALK, "someone/tin", SHORT))

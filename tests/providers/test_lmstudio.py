@@ -110,7 +110,7 @@ def test_nothing_is_deleted() -> None:
     """LM Studio has no way to do it, and the error says where there is one."""
     with serving(FakeLMStudio()) as server, pytest.raises(errors.UnsupportedError) as caught:
         used(server.url, lambda provider: provider.delete_model(CHAT))
-    assert "its own window" in str(caught.value)
+    assert "LM Studio app" in str(caught.value)
 
 
 def test_its_own_measurements_become_metrics() -> None:

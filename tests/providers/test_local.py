@@ -160,7 +160,7 @@ def test_any_gguf_works_by_its_path(local: LocalProvider) -> None:
     Path("broken.gguf").write_bytes(b"<html>")
     with pytest.raises(errors.WeightsError, match="not a GGUF"):
         asyncio.run(local.generate_chat(HI, "./broken.gguf", ModelParameters()))
-    with pytest.raises(errors.ModelNotFoundError, match="no file"):
+    with pytest.raises(errors.ModelNotFoundError, match="does not exist"):
         asyncio.run(local.generate_chat(HI, "./missing.gguf", ModelParameters()))
 
 

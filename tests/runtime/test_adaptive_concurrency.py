@@ -227,7 +227,7 @@ def test_whose_limit_it_was_is_told() -> None:
     """The server's, or this process's own where it had no time left."""
     assert str(
         Throughput(rows_per_s=930.0, limit_rows_per_s=1000.0, at_once=8, cpu_share=0.3)
-    ) == ("930 rows/s, 93% of the server's limit (8 requests at once)")
+    ) == ("930 rows/s, 93% of the server's limit (8 concurrent requests)")
     assert "this notebook's own limit" in str(
         Throughput(rows_per_s=930.0, limit_rows_per_s=1000.0, at_once=8, cpu_share=0.99)
     )

@@ -99,7 +99,7 @@ def test_a_token_bucket_is_waited_for(names: Callable[[float], float | None]) ->
     assert seconds < 2.5 * at_least_s
     assert len(server.refusals) <= 60
     if names(0.5) is not None:
-        assert any("lab asks to wait" in str(each) for each in told)
+        assert any("lab requests a delay" in str(each) for each in told)
 
 
 def test_all_calls_share_one_pause() -> None:
@@ -364,7 +364,7 @@ def test_an_embedding_goes_on_where_an_outage_ended_it(embedder: Embedder) -> No
         lm.config.set("providers.lab.base_url", server.url)
         with pytest.raises(errors.ProviderError, match="10 ") as caught:
             lm.embed(texts)
-        assert "and kept. Run it again" in str(caught.value.hint)
+        assert "and stored. Run it again" in str(caught.value.hint)
         assert len(server.asked) < 100
         left[0] = 10_000
         assert lm.embed(texts).shape == (3000, 8)
@@ -483,7 +483,7 @@ def test_a_cell_says_that_the_service_asks_to_wait() -> None:
     with servers(one=once(busy, GOOD)):
         events = list(bridge.iterate(ChatCall(session, Prompt(text="x", model="one/m")).events()))
     told = [str(each) for each in events if isinstance(each, Progress)]
-    assert "one asks to wait 1 s (rate limit)" in told
+    assert "one requests a delay of 1 s (rate limit)" in told
 
 
 def test_a_call_that_was_cancelled_leaves_the_breaker_to_others() -> None:

@@ -193,7 +193,7 @@ def test_the_log_knows_which_cell_asked(kernel: Kernel) -> None:
 @pytest.mark.parametrize("name", [["a"], 3, ""])
 def test_a_thread_has_a_name(name: Any) -> None:
     """Anything else is refused before it is asked."""
-    with pytest.raises(errors.UsageError, match="named by a text"):
+    with pytest.raises(errors.UsageError, match="thread"):
         lm.ask("hi", model="echo/echo", thread=name)
 
 

@@ -231,7 +231,7 @@ def test_an_estimate_is_of_the_tier_that_is_asked_for(
         assert told.cost_usd == (None if share is None else pytest.approx(usual * share))
         if share is None:
             lm.config.budget = 1
-            with pytest.raises(BudgetError, match="not known"):
+            with pytest.raises(BudgetError, match="is unknown"):
                 lm.ask("hi", "lab/gpt-5", service_tier=tier)
         assert not server.asked
 

@@ -21,7 +21,7 @@ from llm_magics.runtime.session import session
 from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
 DONE = b"data: [DONE]\n\n"
-LENGTH = "cut at the longest"
+LENGTH = "cut off at the length limit"
 
 
 def chat(text: str = "", finish: str | None = "stop", **more: Any) -> Says:
@@ -372,7 +372,7 @@ def test_each_outcome_has_its_name_in_columns(service: Scripted) -> None:
     assert told.outcome.tolist() == ["cut", "refused", "empty", "empty", "empty", "failed", "cut"]
     texts = told.text.fillna("").tolist()
     assert texts == ["Half an", "I will not", "", "hm", "hm", "", "Half an"]
-    assert "cut at its longest" in told.error[5]
+    assert "cut off at the length limit" in told.error[5]
     service.answers.clear()
     service.paid.clear()
     frame.llm.prompt("{{ text }}")
@@ -523,7 +523,7 @@ def test_a_cell_shows_what_came_and_raises(
     with pytest.raises(errors.EmptyAnswerError):
         shell.run_cell_magic("llm", "lab/m", "empty")
     assert shell.user_ns["_llm"].text == "Half an"
-    with pytest.raises(errors.ContentFilterError, match="refuses to answer: Never"):
+    with pytest.raises(errors.ContentFilterError, match="refused to answer: Never"):
         shell.run_cell_magic("llm", "lab/m", "refused")
     assert "Never" in capsys.readouterr().out
     service.answers["both"] = iter_of(chat("Half an", "length"), chat("all"))

@@ -61,7 +61,7 @@ def test_json_is_found_bare_fenced_or_in_prose(value: object, language: str) -> 
 
 def test_broken_json_is_an_error_and_not_repaired() -> None:
     """The message shows how the answer begins."""
-    with pytest.raises(ParseError, match="it begins"):
+    with pytest.raises(ParseError, match="it starts"):
         parsing.parse_json("{'a': 1")
 
 

@@ -89,18 +89,18 @@ def test_the_projects_own_count_before_the_users(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("---\nsystm: x\n---\nhi", 'there is no "systm".*'),
-        ("---\nsystem: [1]\n---\nhi", "system cannot be"),
-        ("---\n- a\n---\nhi", "holds list"),
-        ("---\na: b: c\n---\nhi", "is no YAML"),
+        ("---\nsystm: x\n---\nhi", '"systm".*'),
+        ("---\nsystem: [1]\n---\nhi", "value for system"),
+        ("---\n- a\n---\nhi", "got list"),
+        ("---\na: b: c\n---\nhi", "YAML"),
         ("---\nschema: 'age nonsense'\n---\nhi", "nonsense"),
-        ("---\ndefaults: 3\n---\nhi", "defaults cannot be 3"),
+        ("---\ndefaults: 3\n---\nhi", "defaults: 3"),
         ("---\nparameters: {base_url: x}\n---\nhi", "setting of a provider"),
         ("---\nparameters: {temperature: hot}\n---\nhi", "temperature"),
         ("hi {{ nobody }}", "nobody"),
         ("hi {% if %}", "Line 1"),
         ("{{ ().__class__.__mro__ }}", "unsafe|__class__"),
-        ("---\nsystem: !!python/object/apply:os.getcwd []\n---\nhi", "is no YAML"),
+        ("---\nsystem: !!python/object/apply:os.getcwd []\n---\nhi", "YAML"),
         ("", "empty"),
     ],
 )
@@ -114,11 +114,11 @@ def test_a_wrong_file_is_said_to_be_one(text: str, message: str) -> None:
 def test_a_mistyped_name_is_told_the_nearest() -> None:
     """And where templates are kept."""
     write(SUMMARY)
-    with pytest.raises(errors.TemplateError, match='no template "sumary"') as caught:
+    with pytest.raises(errors.TemplateError, match='"sumary"') as caught:
         lm.ask("x", template="sumary")
     assert "Did you mean summary?" in str(caught.value.hint)
     for name in ("../summary", "/etc/passwd", ""):
-        with pytest.raises(errors.TemplateError, match="no template"):
+        with pytest.raises(errors.TemplateError, match="No template"):
             lm.ask("x", template=name)
 
 
@@ -150,7 +150,7 @@ def test_the_magics(shell: InteractiveShell, capsys: pytest.CaptureFixture[str])
     shell.user_ns["topic"] = "sharks"
     shell.run_cell_magic("llm", "-t brief -o ans", "\n")
     assert answer.text != shell.user_ns["ans"].text
-    with pytest.raises(errors.TemplateError, match="another template"):
+    with pytest.raises(errors.TemplateError, match="already exists"):
         shell.run_cell_magic("llm", "--save brief", "Something else")
     assert "Tell of" in Path("prompts/brief.md").read_text(encoding="utf-8")
     shell.run_cell_magic("llm", "--save brief --yes", "Something else")
@@ -158,7 +158,7 @@ def test_the_magics(shell: InteractiveShell, capsys: pytest.CaptureFixture[str])
     listed = shell.run_line_magic("llm", "templates")
     assert listed.name.tolist() == ["brief", "broken"]
     assert "wrong" in listed.description[1]
-    with pytest.raises(errors.TemplateError, match="cannot be the name"):
+    with pytest.raises(errors.TemplateError, match="template name"):
         shell.run_cell_magic("llm", "--save ../up", "x")
 
 

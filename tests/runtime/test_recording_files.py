@@ -243,7 +243,7 @@ def test_marks_of_a_merge_are_left_out() -> None:
     """Both sides are used; the lines are named, and kept beside when the file is rewritten."""
     one, two = recorded("a", "b").split(b"\n")[:-1]
     FILE.write_bytes(b"\n".join([b"<<<<<<< ours", one, b"=======", two, b">>>>>>> theirs", b""]))
-    with pytest.warns(UserWarning, match=r"lines 1, 3, 5 cannot be read"):
+    with pytest.warns(UserWarning, match=r"lines 1, 3, 5 could not be parsed"):
         tape = Recording(path=FILE, records=True)
     assert texts_in(tape, ["a", "b"]) == ["to a", "to b"]
     tape.keep(request("c"), answer("to c"))
@@ -284,7 +284,7 @@ def test_an_answer_that_cannot_be_played_is_a_miss(chunks: object) -> None:
     FILE.write_text(json.dumps({**told, "answer": {"chunks": chunks}}) + "\n", encoding="utf-8")
     tape = Recording(path=FILE, strict=True)
     with (
-        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.warns(UserWarning, match="could not be parsed"),
         pytest.raises(errors.ReplayMissError),
     ):
         tape.find(request("a"))
@@ -307,7 +307,7 @@ def test_recorded_vectors_that_cannot_be_read_are_asked_for() -> None:
         entry["answer"]["vector"] = vector
         Path("odd.jsonl").write_text(json.dumps(entry) + "\n", encoding="utf-8")
         lm.config.replay = "odd.jsonl"
-        with pytest.warns(UserWarning, match="cannot be read"):
+        with pytest.warns(UserWarning, match="could not be parsed"):
             assert (lm.embed(["a"], model="echo/echo") == live).all()
         lm.config.replay = None
         assert session.recording is None

@@ -161,5 +161,5 @@ def test_code_by_its_language() -> None:
     """The first block of that language; an error that lists those there are."""
     answer = Response("```sql\nselect 1\n```\nand\n```Python\nprint(1)\n```")
     assert (answer.code, answer.code_in("python")) == ("select 1", "print(1)")
-    with pytest.raises(errors.ParseError, match="marked: python, sql"):
+    with pytest.raises(errors.ParseError, match="python, sql"):
         answer.code_in("rust")

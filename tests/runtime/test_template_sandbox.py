@@ -261,7 +261,7 @@ class Client:
 @pytest.mark.parametrize("orient", ["records", "split", "table", "index"])
 def test_json_of_a_table_holds_no_attributes(frame: pd.DataFrame, orient: str) -> None:
     """Of objects in its cells or among its labels, of which pandas writes all."""
-    with pytest.raises(TemplateError, match="holds a Client"):
+    with pytest.raises(TemplateError, match="contains a Client"):
         foreign("{{ df.to_json(orient='" + orient + "') }}", df=frame)
 
 
@@ -323,7 +323,7 @@ def test_a_file_sees_nothing_of_ipythons(
     shell.run_cell("'the-secret-output'", store_history=True)
     assert name in shell.user_ns
     write(f"{{{{ {name} }}}}")
-    with pytest.raises(LLMError, match="there is no variable"):
+    with pytest.raises(LLMError, match="not defined"):
         shell.run_cell_magic("llm", "echo/echo -t file", "\n")
     write("---\ndefaults: {" + name + ": mine}\n---\n{{ " + name + " }}")
     shell.run_cell_magic("llm", "echo/echo -t file -o ans", "\n")
@@ -342,7 +342,7 @@ def test_history_by_another_name_is_no_data(shell: InteractiveShell) -> None:
     """`h = In` does not make the notebook's source data of the user's."""
     write("{{ h }}")
     shell.run_cell("h = In")
-    with pytest.raises(LLMError, match="no variable h"):
+    with pytest.raises(LLMError, match="variable h "):
         shell.run_cell_magic("llm", "echo/echo -t file", "\n")
 
 
@@ -390,7 +390,11 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, shell: InteractiveS
     (real.parent / "gone.md").symlink_to(outside / "gone.md")
     os.mkfifo(real.parent / "pipe.md")
     assert prompt_files.load("near").text == "good"
-    for name, message in (("out", "a link to"), ("gone", "a link to"), ("pipe", "not a file")):
+    for name, message in (
+        ("out", "a symbolic link to"),
+        ("gone", "a symbolic link to"),
+        ("pipe", "not a file"),
+    ):
         with pytest.raises(TemplateError, match=message):
             prompt_files.load(name)
     listed = shell.run_line_magic("llm", "templates")

@@ -32,10 +32,10 @@ def test_expressions_and_json_live_together() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("{{ topik }}", "no variable topik", "Did you mean topic?"),
-        ("{{ topic.x }}", "has no attribute", "cell of its own"),
+        ("{{ topik }}", "variable topik", "Did you mean topic?"),
+        ("{{ topic.x }}", "has no attribute", "own cell"),
         ("a\n{{ a b }}", "Line 2 of the prompt", "raw"),
-        ("{{ 1 / 0 }}", "ZeroDivisionError", "cell of its own"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError", "own cell"),
     ],
 )
 def test_what_cannot_be_filled_in_is_said(text: str, message: str, hint: str) -> None:
@@ -71,7 +71,7 @@ def test_a_frame_becomes_what_a_model_can_read() -> None:
         "|  | 2 | 0.123457 |",
     ]
     assert lines[6].startswith("| c d | 3")
-    assert lines[-2:] == ["(280 more rows are not shown)", " End"]
+    assert lines[-2:] == ["(280 more rows)", " End"]
 
 
 def test_a_frame_is_fitted_to_its_room() -> None:
@@ -80,14 +80,14 @@ def test_a_frame_is_fitted_to_its_room() -> None:
     text = render("{{ df }}", {"df": long})
     assert len(text) < 4500
     assert "…" in text
-    assert "more rows are not shown" in text
+    assert "more rows" in text
 
 
 def test_tables_and_columns_by_filter() -> None:
     """As many rows as are asked for, figures of all columns, a column alone; else an error."""
     two = render("{{ df | table(2) }}", {"df": FRAME})
     assert two.count("\n") == 4
-    assert two.endswith("(298 more rows are not shown)")
+    assert two.endswith("(298 more rows)")
     assert "(" not in render("{{ df | table(300) }}", {"df": FRAME}).splitlines()[-1]
     told = render("{{ df | describe }}", {"df": FRAME})
     assert "| mean |" in told

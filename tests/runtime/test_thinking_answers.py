@@ -220,4 +220,4 @@ def test_displays_take_back_what_was_thinking(capsys: pytest.CaptureFixture[str]
         display.write("a thought")
         display.rethink()
         display.write("the answer")
-    assert capsys.readouterr().out == "a thought\n(so far the model was thinking)\n\nthe answer\n"
+    assert capsys.readouterr().out == "a thought\n(the model was still thinking)\n\nthe answer\n"

@@ -175,7 +175,7 @@ def test_where_nothing_can_be_written_nothing_is_lost(tmp_path: Path) -> None:
     """One warning, and the work goes on without it."""
     (tmp_path / "file").write_text("")
     store = VectorStore(tmp_path / "file", SPACE)
-    with pytest.warns(UserWarning, match="cannot be kept"):
+    with pytest.warns(UserWarning, match="Could not store"):
         store.put(hash_texts(["a"]), rows_for(["a"]))
     store.put(hash_texts(["b"]), rows_for(["b"]))
     assert not store.find(hash_texts(["a"]))[0].any()
@@ -200,14 +200,14 @@ def test_the_command_that_counts_and_clears(
     """Vectors beside answers; what was cleared is sent again."""
     shell.run_line_magic("embed", '["a", "b"]')
     shell.run_line_magic("llm", "cache")
-    assert "2 vectors are kept, 0.0 MB, in" in capsys.readouterr().out
+    assert "Stored vectors: 2, 0.0 MB, in" in capsys.readouterr().out
     shell.run_line_magic("llm", "cache clear vectors")
-    assert "2 vectors are forgotten" in capsys.readouterr().out
+    assert "2 vectors" in capsys.readouterr().out
     shell.run_line_magic("llm", "cache")
-    assert "0 vectors are kept" in capsys.readouterr().out
+    assert "Stored vectors: 0" in capsys.readouterr().out
     shell.run_line_magic("embed", '["a", "b"]')
     shell.run_line_magic("llm", "cache")
-    assert "2 vectors are kept" in capsys.readouterr().out
+    assert "Stored vectors: 2" in capsys.readouterr().out
     config.vectors = "off"
     shell.run_line_magic("llm", "cache clear vectors")
-    assert "Vectors are not kept" in capsys.readouterr().out
+    assert "not stored" in capsys.readouterr().out

@@ -76,13 +76,13 @@ def test_somebody_elses_pyproject_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("modle: x", 'there is no setting "modle"', "Did you mean model"),
-        ("temperature: hot", "temperature cannot be 'hot'", "number"),
-        ("temperature: -1", "temperature cannot be -1", "greater than or equal to 0"),
-        ("render: sometimes", "render cannot be 'sometimes'", "auto"),
-        ("providers: [a]", "providers cannot be", "dictionary"),
-        ("model: [unclosed", "cannot be read", "Mend the file"),
-        ("- a\n- b", "holds list", "like this"),
+        ("modle: x", '"modle"', "Did you mean model"),
+        ("temperature: hot", "'hot' for temperature", "number"),
+        ("temperature: -1", "-1 for temperature", "greater than or equal to 0"),
+        ("render: sometimes", "'sometimes' for render", "auto"),
+        ("providers: [a]", "for providers", "dictionary"),
+        ("model: [unclosed", "Could not read", "Fix or remove"),
+        ("- a\n- b", "got list", "Example"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(
@@ -168,7 +168,7 @@ def test_the_environment_of_a_provider_is_seen(tmp_path: Path) -> None:
 def test_a_broken_pyproject_with_our_table_is_named(tmp_path: Path) -> None:
     """It is ours as well, and would be ignored in silence."""
     (tmp_path / "pyproject.toml").write_text("[tool.llm_magics]\nmodel = ")
-    with pytest.raises(ConfigurationError, match=r"pyproject\.toml cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"Could not read .*pyproject\.toml"):
         Config(tmp_path, {}).get("model")
 
 

@@ -123,7 +123,7 @@ def test_nothing_secret_goes_where_a_project_says(
     """Until the user has said yes, by setting the address himself."""
     name, text = project
     session = own_session(tmp_path, text, user)
-    with pytest.raises(errors.ConfigurationError, match="where your key would go") as caught:
+    with pytest.raises(errors.ConfigurationError, match="API key") as caught:
         session.provider(name)
     assert CANARY not in str(caught.value)
     session.config.set(f"providers.{name}.base_url", "http://trusted.example")
@@ -138,7 +138,7 @@ def test_a_folder_that_looks_like_the_users_is_a_projects(
     folder = Path(os.environ["XDG_CONFIG_HOME"]) / "llm_magics-evil"
     folder.mkdir(parents=True)
     session = own_session(folder, PROJECTS["address"][1])
-    with pytest.raises(errors.ConfigurationError, match="where your key would go"):
+    with pytest.raises(errors.ConfigurationError, match="API key"):
         session.provider("openai")
 
 

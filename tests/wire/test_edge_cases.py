@@ -250,7 +250,7 @@ def test_a_response_that_fails_inside_a_200(told: dict[str, Any]) -> None:
         with pytest.raises(errors.RateLimitError, match="no money") as caught:
             asyncio.run(provider.generate_chat(HI, "m", ModelParameters()))
     assert not caught.value.retryable
-    assert "Fill up" in str(caught.value.hint)
+    assert "Add credit" in str(caught.value.hint)
 
 
 def test_a_picture_to_a_model_without_eyes() -> None:

@@ -310,7 +310,7 @@ def test_tool_calls_are_put_together(pieces: list[Any], expected: list[Any]) -> 
 def test_arguments_that_are_no_object_are_said_so() -> None:
     """Nothing means nothing given; broken text can still be read."""
     assert ToolCall("a", "f", "").arguments == {}
-    with pytest.raises(ParseError, match="no JSON object"):
+    with pytest.raises(ParseError, match="not a JSON object"):
         ToolCall("a", "f", "[1]").arguments  # noqa: B018
 
 
@@ -322,5 +322,5 @@ def test_a_picture_is_known_by_its_first_bytes() -> None:
     for wrong in ({}, {"data": b"x", "url": "y"}):
         with pytest.raises(ConfigurationError):
             Image(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="no picture"):
+    with pytest.raises(ConfigurationError, match="image format"):
         Image(b"text").media_type  # noqa: B018

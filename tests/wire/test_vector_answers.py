@@ -175,7 +175,7 @@ def test_indexes_that_are_not_each_once_refuse_the_batch(
         ]
 
     answers += [wrong] * 20
-    with pytest.raises(errors.ProviderError, match="each once"):
+    with pytest.raises(errors.ProviderError, match="exactly"):
         lm.embed(["a", "b", "c"])
     answers.clear()
     expected = np.float32([vector_of(text) for text in "abc"])
@@ -247,7 +247,7 @@ def test_a_service_without_a_usable_vector_is_given_up(answers: list[Any]) -> No
         return [{"index": n, "embedding": [None] * WIDTH} for n in range(len(texts))]
 
     answers += [none] * 1000
-    with pytest.raises(errors.ProviderError, match="no usable vector"):
+    with pytest.raises(errors.ProviderError, match="unusable vector"):
         lm.embed([f"text {n}" for n in range(200)], on_error="null", concurrency=1)
     assert len(asked) < 40
 
@@ -259,7 +259,7 @@ def test_vectors_of_another_length_than_was_asked_for_are_refused(answers: list[
         return [{"index": n, "embedding": row * 2} for n, row in enumerate(rows)]
 
     answers += [whole] * 20
-    with pytest.raises(errors.UnsupportedError, match=r"16 dimensions, and 8"):
+    with pytest.raises(errors.UnsupportedError, match=r"16 dimensions"):
         lm.embed(["a", "b"], dimensions=8)
     answers.clear()
     assert lm.embed(["a", "b"], dimensions=8).shape == (2, 8)
@@ -286,11 +286,11 @@ def test_vectors_never_take_the_place_of_texts(
     frame = pd.DataFrame({"text": ["a", "b"], "title": ["x", "y"]})
     before = frame.copy()
     for into in ("text", "title"):
-        with pytest.raises(errors.UsageError, match="take the place"):
+        with pytest.raises(errors.UsageError, match="overwrite"):
             frame.llm.embed("text", into=into)
     shell.user_ns["frame"] = frame
     for line in ("frame.text --into text", 'frame["text"] --into title'):
-        with pytest.raises(errors.UsageError, match="take the place"):
+        with pytest.raises(errors.UsageError, match="overwrite"):
             shell.run_line_magic("embed", line)
     pd.testing.assert_frame_equal(frame, before)
     frame.llm.embed("text")
@@ -320,7 +320,7 @@ def test_dask_refuses_it_too() -> None:
         lambda: frame.llm.extract("text", "text, age int", model="echo/echo"),
         lambda: frame.llm.classify("text", ["x", "y"], into="text", model="echo/echo"),
     ):
-        with pytest.raises(errors.UsageError, match="take the place"):
+        with pytest.raises(errors.UsageError, match="overwrite"):
             refused()
 
 

@@ -210,7 +210,7 @@ class DaskFrameAccessor:
 def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
     """Plan the prompts of the rows of ``view``; return their answers as a frame."""
     if prompt_spec.dry_run:
-        msg = "What a frame of Dask's would take cannot be told before it is computed."
+        msg = "The cost of a Dask DataFrame cannot be estimated before it is computed."
         raise UsageError(msg, hint="Try it on df.head(): df.head().llm.prompt(…, dry_run=True).")
     # An alias has its parameters: each worker finds the way from it itself.
     _, limit = _resolve_model(
@@ -238,7 +238,7 @@ def _resolve_model(
         concurrency = check_integer("concurrency", concurrency)
     route = bridge.run(find_route(session, model))
     if not yes and pricing.has_price(session.config, route.provider, route.model):
-        msg = f"{route.name} costs what it costs for all rows, and a cluster asks nobody."
+        msg = f"{route.name} is not free, and a cluster cannot ask for confirmation."
         raise UsageError(msg, hint="Try it on df.head() first; then allow it with yes=True.")
     if route.provider.is_free(route.model) and concurrency is None:
         return route.name, None

@@ -183,9 +183,9 @@ class SealedValues:
                 return dict(opened)
         except (TimeoutError, ValueError):
             pass
-        msg = "The credentials set in the notebook's session are not known on this worker."
+        msg = "The credentials of the notebook's session are not available on this worker."
         hint = (
-            "Make the distributed.Client before the column is planned, "
+            "Create the distributed.Client before the column is planned, "
             "or set them in the environment of the workers."
         )
         raise ConfigurationError(msg, hint=hint)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._util.text import pluralize
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook import markdown
 from llm_magics.notebook.commands.registry import Variables, command, one_word
@@ -87,16 +88,16 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     known = session.conversations.names()
     clears = words[:1] == ["clear"] and "clear" not in known
     if len(words) > 1 + clears:
-        msg = f"%llm threads takes the name of one thread, and was given {rest!r}."
+        msg = f"%llm threads takes one thread name (got {rest!r})."
         raise UsageError(
-            msg, hint="Write %llm threads, %llm threads NAME or %llm threads clear NAME."
+            msg, hint="Use: %llm threads, %llm threads NAME, or %llm threads clear NAME"
         )
     name = next(iter(words[1:] if clears else words), None)
     if name is not None and name not in known:
         msg = f'There is no thread "{name}".'
         raise UsageError(msg, hint=nearest(name, known))
     if clears:
-        print_safe(f"{session.conversations.forget(name):,} turns are forgotten.")
+        print_safe(f"Removed {pluralize(session.conversations.forget(name), 'turn')}.")
         return None
     return session.conversations.frame(name)
 
@@ -114,13 +115,13 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     from llm_magics.runtime.prompts.templates import render
     from llm_magics.runtime.session import session
 
-    parser = _parser("%llm image", "Make a picture.")
+    parser = _parser("%llm image", "Generate an image.")
     parser.add_argument("--size", metavar="S")
     options = parser.parse_prose(rest)
     prompt = render(" ".join(options.words), variables)
     if not prompt.strip():
-        msg = "%llm image takes a text that says what is to be seen."
-        raise UsageError(msg, hint='Write %llm image "a whale in a teacup" -o img.')
+        msg = "%llm image needs a description of the image."
+        raise UsageError(msg, hint='Use: %llm image "a whale in a teacup" -o img')
     parameters = {
         **parse_pairs(options.option),
         **({"size": options.size} if options.size else {}),
@@ -140,10 +141,10 @@ def transcribe(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     from llm_magics.runtime.media_calls import transcription_call
     from llm_magics.runtime.session import session
 
-    options = _parser("%llm transcribe", "Write down what is said.").parse(rest)
+    options = _parser("%llm transcribe", "Transcribe an audio file.").parse(rest)
     if len(options.words) != 1:
-        msg = "%llm transcribe takes a file."
-        raise UsageError(msg, hint="Write %llm transcribe talk.mp3 -o text.")
+        msg = "%llm transcribe needs one file."
+        raise UsageError(msg, hint="Use: %llm transcribe talk.mp3 -o text")
     check_output_name(options.output)
     model = options.model or session.config.transcription_model
     audio = _read(Path(options.words[0]).expanduser())
@@ -174,11 +175,11 @@ def _read(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}."
-        raise UsageError(msg, hint="Name a file with a recording in it.") from None
+        msg = f"Could not read {path}: {error.strerror}."
+        raise UsageError(msg, hint="Pass the path of an audio file.") from None
     if not data:
-        msg = f"The recording {path} is empty (0 bytes)."
-        raise UsageError(msg, hint="Check how the file was written.")
+        msg = f"The audio file {path} is empty (0 bytes)."
+        raise UsageError(msg, hint="Check that the file was written completely.")
     return data
 
 

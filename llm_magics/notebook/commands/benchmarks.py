@@ -72,8 +72,8 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
 
     arguments = compare_parser().parse(rest)
     if not arguments.prompts:
-        msg = "%llm compare was not told what to ask."
-        raise UsageError(msg, hint="Write %llm compare A B --prompts questions.")
+        msg = "%llm compare needs --prompts."
+        raise UsageError(msg, hint="Use: %llm compare A B --prompts questions")
     prompts = _texts(shell, arguments.prompts, variables)
     expected = _evaluate(shell, arguments.expected, variables) if arguments.expected else None
     names = ",".join(arguments.score).split(",")
@@ -94,7 +94,7 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     )
     _print_differences(runs)
     for name, agreed in runs.attrs.get("judges", {}).items():
-        print_safe(f"{name} said the same in both orders for {agreed:.0%} of the pairs")
+        print_safe(f"{name} chose the same answer in both orders for {agreed:.0%} of the pairs")
     scores = score_columns(runs)
     return _summarize(runs, [*scores, *_COMPARE_COLUMNS])
 
@@ -120,16 +120,18 @@ def _measure(
         partial = getattr(stopped, "partial", None)
         if arguments.output and partial is not None:
             shell.user_ns[arguments.output] = partial
-            stopped.hint = f"What had come is kept in {arguments.output}."
+            stopped.hint = f"Partial results are in {arguments.output}."
         raise
     if arguments.output:
         shell.user_ns[arguments.output] = runs
     if not len(runs):
-        msg = "Nothing was measured: the time was too short for one request."
-        raise UsageError(msg, hint="Write --seconds 10, or --requests 5.")
+        msg = "No request finished within the given time."
+        raise UsageError(
+            msg, hint="Raise the time, or set a number of requests: --seconds 10 or --requests 5"
+        )
     if runs["error"].notna().all():
-        msg = f"None of the {len(runs):,} requests was answered. {runs['error'].iloc[0]}"
-        raise LLMError(msg, hint="Ask one of the models alone to see more: %%llm MODEL")
+        msg = f"All {len(runs):,} requests failed. First error: {runs['error'].iloc[0]}"
+        raise LLMError(msg, hint="Run one of the models alone for the full error: %%llm MODEL")
     return runs
 
 
@@ -152,7 +154,7 @@ def _print_differences(runs: Measurements) -> None:
     try:
         differences = pd.concat([runs.differences(name) for name in score_columns(runs)])
     except UsageError as error:  # scipy is an extra
-        print_safe(f"Differences were not tested: {error} {error.hint}")
+        print_safe(f"Differences were not computed: {error} {error.hint}")
         return
     for _, row in differences.iterrows():
         name = str(row["measured"]).removeprefix("score_")
@@ -168,8 +170,8 @@ def _texts(shell: InteractiveShell, source: str, variables: Variables) -> list[s
     except TypeError:
         texts = [None]
     if not texts or not all(isinstance(text, str) for text in texts):
-        msg = f"--prompts {source}: this is no list of texts."
-        raise UsageError(msg, hint="Name a list or a column of texts.")
+        msg = f"--prompts {source} is not a list or column of texts."
+        raise UsageError(msg, hint="Pass a list of strings or a column of texts.")
     return texts
 
 
@@ -180,11 +182,11 @@ def _evaluate(shell: InteractiveShell, source: str, variables: Variables) -> Any
         known = [name for name in variables if not name.startswith("_")]
         guess = nearest(str(error.name), known, listed=False)
         msg = f"{source}: {error}."
-        hint = guess or "Define it in a cell before; put an expression in quotes."
+        hint = guess or "Define it in an earlier cell; put an expression in quotes."
         raise UsageError(msg, hint=hint) from None
     except Exception as error:
         msg = f"{source}: {type(error).__name__}: {error}"
-        hint = "Name a variable of the notebook, or put an expression in quotes."
+        hint = "Pass the name of a variable, or an expression in quotes."
         raise UsageError(msg, hint=hint) from error
 
 
@@ -202,5 +204,7 @@ def _numbers(flag: str, text: str | None, kind: type[int | float]) -> list[Any] 
     try:
         return [kind(each) for each in text.split(",")]
     except ValueError:
-        msg = f"{flag} cannot be {text!r:.60}."
-        raise UsageError(msg, hint=f"Write {flag} 1,8 with no spaces around the comma.") from None
+        msg = f"Invalid value for {flag}: {text!r:.60}."
+        raise UsageError(
+            msg, hint=f"Use numbers separated by commas without spaces: {flag} 1,8"
+        ) from None

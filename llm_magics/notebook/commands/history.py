@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from llm_magics._util.text import pluralize
 from llm_magics.errors import UsageError
 from llm_magics.notebook.commands.registry import Variables, command, on_or_off, one_word
 from llm_magics.notebook.display.output import print_safe
@@ -38,13 +39,13 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
     Calls, tokens and dollars of this session, by model or by cell.
 
-    ``unpriced`` calls are not in the dollars: what they cost is not known.
+    Calls without a known price are counted in ``unpriced`` and not in the cost.
     """
     from llm_magics.api import runs as logged
 
     if rest not in ("", "cells"):
-        msg = f"%llm cost takes cells or nothing, and was given {rest!r}."
-        raise UsageError(msg, hint="Write %llm cost cells to see what each cell has cost.")
+        msg = f"%llm cost takes 'cells' or no argument (got {rest!r})."
+        raise UsageError(msg, hint="Use %llm cost cells for the cost of each cell.")
     calls = logged()
     calls = calls.assign(calls=1, unpriced=calls["cost_usd"].isna())
     by = ["cell", "provider", "model"] if rest else ["provider", "model"]
@@ -66,23 +67,23 @@ def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         session.budget.allow(session.config.budget)
     now = session.budget
     if now.limit_usd is None:
-        print_safe("There is no budget: calls may cost what they cost.")
+        print_safe("No budget is set.")
     else:
-        print_safe(f"{format_usd(now.left_usd)} of {format_usd(now.limit_usd)} is left.")
+        print_safe(f"{format_usd(now.left_usd)} of {format_usd(now.limit_usd)} left.")
 
 
 @command("record [FILE|off]")
 def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Keep every answer from now on in a file, for replay."""
+    """Record every answer from now on in a file, for replay."""
     from llm_magics.errors import ConfigurationError
     from llm_magics.runtime.session import session
 
     if not rest:
         recording = session.recording
         print_safe(
-            f"Answers are kept in {recording.path}."
+            f"Answers are recorded in {recording.path}."
             if recording and recording.records
-            else "Nothing is recorded."
+            else "Recording is off."
         )
         return
     file = one_word("record", rest, "a file", "answers.jsonl")
@@ -93,7 +94,7 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     except ConfigurationError:
         session.config.record = before
         raise
-    print_safe("Recording has ended." if off else f"Every answer is kept in {file} from now on.")
+    print_safe("Recording is off." if off else f"Answers are recorded in {file} from now on.")
 
 
 @command("replay [FILE [--strict] [--speed X]|off]")
@@ -106,9 +107,9 @@ def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if not rest:
         recording = session.recording
         print_safe(
-            f"Answers come from {recording.path}."
+            f"Answers are replayed from {recording.path}."
             if recording and recording.plays
-            else "Answers are live."
+            else "Replay is off: answers are live."
         )
         return
     file = one_word("replay", shlex.join(arguments.file), "a file", "answers.jsonl")
@@ -120,11 +121,15 @@ def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     except ConfigurationError:
         session.config.replay = before
         raise
-    print_safe("Answers are live." if recording is None else f"Answers come from {file}.")
+    print_safe(
+        "Replay is off: answers are live."
+        if recording is None
+        else f"Answers are replayed from {file}."
+    )
 
 
 def _replay_parser() -> OptionParser:
-    parser = OptionParser("%llm replay", "Take answers from a recording.")
+    parser = OptionParser("%llm replay", "Replay answers from a recording.")
     parser.add_argument("file", nargs="*")
     parser.add_argument("--strict", action="store_true")
     parser.add_argument("--speed", type=float, default=0.0)
@@ -134,9 +139,9 @@ def _replay_parser() -> OptionParser:
 @command("cache [on|off|clear|clear vectors]")
 def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """
-    Give an answer given before again; --fresh in a cell asks anew.
+    Reuse the answer to an identical request; --fresh in a cell bypasses the cache.
 
-    Vectors are kept always, and shared by all notebooks: clear vectors forgets them.
+    Vectors are always stored, and shared by all notebooks; clear vectors deletes them.
     """
     from llm_magics.runtime.session import session
     from llm_magics.settings.credentials import require_trusted_folder
@@ -144,7 +149,7 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if rest == "clear":
         require_trusted_folder(session.config, "cache_dir")
         gone = session.answer_cache.clear()
-        print_safe(f"{gone.entries:,} answers are forgotten.")
+        print_safe(f"Deleted {pluralize(gone.entries, 'cached answer')}.")
         return
     if rest.split() == ["clear", "vectors"]:
         print_safe(_clear_vectors())
@@ -156,7 +161,7 @@ def cache(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     print_safe(
         f"The cache is {state}: {size.entries:,} answers, {size.bytes / 1e6:.1f} of "
         f"{session.config.cache_mb:,} MB, in {session.answer_cache.path}"
-        " (those of columns are kept always)"
+        " (answers in columns are always cached)"
     )
     print_safe(_describe_vectors())
 
@@ -167,9 +172,9 @@ def _describe_vectors() -> str:
 
     folder = session.vectors_folder
     if folder is None:
-        return "Vectors are not kept: the setting vectors is off."
+        return "Vectors are not stored (the setting vectors is off)."
     count, size = measure_store(folder)
-    return f"{count:,} vectors are kept, {size / 1e6:.1f} MB, in {folder}"
+    return f"Stored vectors: {count:,}, {size / 1e6:.1f} MB, in {folder}"
 
 
 def _clear_vectors() -> str:
@@ -183,4 +188,4 @@ def _clear_vectors() -> str:
     require_trusted_folder(session.config, "vectors" if session.config.vectors else "cache_dir")
     count, _ = measure_store(folder)
     size = clear_store(folder)
-    return f"{count:,} vectors are forgotten, {size / 1e6:.1f} MB."
+    return f"Deleted {pluralize(count, 'vector')} ({size / 1e6:.1f} MB)."

@@ -25,7 +25,7 @@ def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     names = bridge.run(select_model(session, one_word("use", rest, "a model")))
     chosen = session.config.model
     details = "" if names == [chosen] else f": {', then '.join(map(display_name, names))}"
-    print_safe(f"Asking {display_name(chosen)} from now on{details}.")
+    print_safe(f"Using {display_name(chosen)} from now on{details}.")
 
 
 @command("models [PATTERN]")
@@ -41,7 +41,7 @@ def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
             print_safe(explain_no_models(rest.rstrip("/")))
             return frame
         known = listed()
-        msg = f'There is no model or provider like "{rest}".'
+        msg = f'No model or provider matches "{rest}".'
         raise ModelNotFoundError(msg, hint=nearest(rest, {*known.provider, *known.model}))
     return frame
 
@@ -70,10 +70,10 @@ def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         with SyncRunner(PullCall(session, model)) as exchange:
             exchange.finish()
     except KeyboardInterrupt:
-        msg = f"Stopped; {display_name(model)} was not pulled completely."
-        hint = f"What was downloaded is not lost. Continue with: %llm pull {quote_word(model) or 'MODEL'}"
+        msg = f"Interrupted: {display_name(model)} was not downloaded completely."
+        hint = f"The downloaded part is saved. Continue with: %llm pull {quote_word(model) or 'MODEL'}"
         raise Interrupted(msg, hint=hint) from None
-    print_safe(f"{display_name(model)} is here.")
+    print_safe(f"{display_name(model)} is ready.")
 
 
 @command("delete MODEL")
@@ -85,7 +85,7 @@ def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
     model = one_word("delete", rest, "a model")
     bridge.run(delete_model(session, model))
-    print_safe(f"{display_name(model)} is deleted.")
+    print_safe(f"Deleted {display_name(model)}.")
 
 
 @command("providers")
@@ -108,7 +108,7 @@ def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     known = session.providers.names()
     for each in names:
         if each not in known:
-            msg = f'There is no provider "{display_name(each)}".'
+            msg = f'No provider is named "{display_name(each)}".'
             raise UsageError(msg, hint=nearest(each, known))
     return bridge.run(checked(session, names or None))
 

@@ -58,17 +58,17 @@ def one_word(name: str, rest: str, what: str, example: str = "local/smollm2-135m
     """The only word of the line."""
     words = split_words(rest)
     if len(words) != 1:
-        received = f", and was given {rest!r}" if rest else ""
+        received = f" (got {rest!r})" if rest else ""
         msg = f"%llm {name} takes {what}{received}."
-        raise UsageError(msg, hint=f"Write %llm {name} {example}.")
+        raise UsageError(msg, hint=f"Use: %llm {name} {example}")
     return words[0]
 
 
 def on_or_off(name: str, rest: str) -> bool:
     """Whether the line says ``on``."""
     if rest not in ("on", "off"):
-        msg = f"%llm {name} takes on or off, and was given {rest!r}."
-        raise UsageError(msg, hint=f"Write %llm {name} on.")
+        msg = f"%llm {name} takes on or off (got {rest!r})."
+        raise UsageError(msg, hint=f"Use: %llm {name} on")
     return rest == "on"
 
 

@@ -51,7 +51,7 @@ def _reset_if_rejected(key: str) -> None:
 
 @command("key PROVIDER [--forget]")
 def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Type a provider's key unseen; kept in the system's keyring, or for the session."""
+    """Enter a provider's API key without echo; saved in the system keyring if there is one."""
     from llm_magics.runtime.session import session
     from llm_magics.settings import credentials
 
@@ -64,16 +64,16 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if forgets:
         had_one = session.config.get(f"providers.{name}.api_key") is not None
         session.config.reset(f"providers.{name}.api_key")
-        was_kept = credentials.delete_key(name) or had_one
+        had_key = credentials.delete_key(name) or had_one
         print_safe(
-            f"The key of {name} is forgotten." if was_kept else f"No key of {name} was kept."
+            f"Removed the API key for {name}." if had_key else f"No API key for {name} was saved."
         )
         return
     secret = _read_key(name)
     session.config.set(f"providers.{name}.api_key", secret)
     why = credentials.store_key(name, secret)
-    where = f"for this session. {why}." if why else "in your system's keyring."
-    print_safe(f"The key of {name} is kept {where}")
+    where = f"for this session only. {why}." if why else "in the system keyring."
+    print_safe(f"Saved the API key for {name} {where}")
 
 
 def _check_takes_key(name: str) -> None:
@@ -81,11 +81,11 @@ def _check_takes_key(name: str) -> None:
 
     names = session.providers.names()
     if name not in names:
-        msg = f'There is no provider "{name}".'
+        msg = f'No provider is named "{name}".'
         raise UsageError(msg, hint=nearest(name, names))
     if not session.providers.takes_key(name):
-        msg = f"{name} takes no key."
-        raise UsageError(msg, hint="It can be asked without.")
+        msg = f"{name} does not use an API key."
+        raise UsageError(msg, hint="Use it without one.")
 
 
 def _read_key(name: str) -> Secret:
@@ -93,36 +93,36 @@ def _read_key(name: str) -> Secret:
     import getpass
 
     try:
-        typed = getpass.getpass(f"Key of {name} (not shown): ").strip()
+        typed = getpass.getpass(f"API key for {name} (hidden): ").strip()
     except (EOFError, NotImplementedError) as error:  # nobody is there to type
-        msg = "A key can be typed only where somebody sits in front of the notebook."
+        msg = "Typing a key needs an interactive notebook."
         raise UsageError(
-            msg, hint="Put it into the environment before the kernel starts."
+            msg, hint="Set the environment variable before the kernel starts."
         ) from error
     if not typed or not typed.isprintable():
-        msg = "That is no key." if typed else "No key was typed."
+        msg = "The key has unprintable characters." if typed else "No key was entered."
         raise UsageError(msg, hint=f"Run %llm key {name} again.")
     return Secret(typed)
 
 
 @command("trust [off]")
 def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Let this project's settings say where your own keys are sent."""
+    """Allow this project's settings to decide where your API keys are sent."""
     from llm_magics.settings import credentials as trusted
     from llm_magics.settings.config import config as settings_now
 
     if rest not in ("", "off"):
-        msg = f"%llm trust takes off or nothing, and was given {rest!r}."
-        raise UsageError(msg, hint="It is about the folder that the notebook is in.")
+        msg = f"%llm trust takes 'off' or no argument (got {rest!r})."
+        raise UsageError(msg, hint="It applies to the project of this notebook.")
     settings_now.reload()  # what is trusted is what the file says now, and what is in force
     found = trusted.find_project_file(settings_now)
     if found is None:
-        print_safe("There is no settings file of a project here.")
+        print_safe("This project has no settings file.")
         return
     path, settings = found
     if rest == "off":
         print_safe(
-            f"{path} is not trusted any more."
+            f"{path} is no longer trusted."
             if trusted.distrust(path)
             else f"{path} was not trusted."
         )
@@ -133,9 +133,14 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         for name, own in trusted.provider_locations(settings).items()
     ]
     lines += [
-        f"  {key}: {folder} (stored vectors and answers may be cleared there)"
+        f"  {key}: {folder} (stored vectors and answers there may be deleted)"
         for key, folder in trusted.storage_folders(settings).items()
     ]
     print_safe(
-        "\n".join([f"Your keys may be sent to where {path} says, until that changes:", *lines])
+        "\n".join(
+            [
+                f"Trusted: API keys may be sent to the addresses in {path} until they change:",
+                *lines,
+            ]
+        )
     )

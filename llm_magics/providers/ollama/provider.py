@@ -116,7 +116,7 @@ class OllamaProvider(RemoteProvider):
     key_variable = "OLLAMA_API_KEY"
     environment = ("OLLAMA_API_KEY", "OLLAMA_HOST")
     usual_address = parse_host("")
-    start_hint = f"Start it with: {start}. OLLAMA_HOST says where it is."
+    start_hint = f"Start it with: {start}. For another address set OLLAMA_HOST."
     config: OllamaConfig
 
     def __init__(self, config: OllamaConfig | Mapping[str, Any] | None = None) -> None:
@@ -194,7 +194,7 @@ class OllamaProvider(RemoteProvider):
     async def version(self) -> str:
         """The server's version."""
         return str(
-            (await self._object("GET", "/api/version")).get("version", "of no known version")
+            (await self._object("GET", "/api/version")).get("version", "of unknown version")
         )
 
     async def running_models(self) -> list[dict[str, Any]]:
@@ -242,9 +242,9 @@ class OllamaProvider(RemoteProvider):
         except ConnectionError as error:
             raise self._unreachable(error) from None
         if not sizes.succeeded:
-            msg = f"The server stopped sending {model} before it was whole."
+            msg = f"The server ended the download of {model} before it was complete."
             raise ConnectionError(
-                msg, hint="Pull it again: it goes on where it stopped.", provider=self.name
+                msg, hint="Pull it again; the download resumes.", provider=self.name
             )
 
     def _progress(
@@ -284,7 +284,7 @@ class OllamaProvider(RemoteProvider):
             return []
         if "embeddings" not in (capabilities := await self._abilities_of(model)) and capabilities:
             # The server gives its hidden states all the same, which are like nothing much.
-            msg = f"{self.name}/{model} is not made to embed: its vectors tell little of likeness."
+            msg = f"{self.name}/{model} is not an embedding model: its vectors are a poor measure of similarity."
             warn(msg)
         body = {
             **wire.build_embed_request(texts, model, dimensions, truncate=truncate),
@@ -304,10 +304,10 @@ class OllamaProvider(RemoteProvider):
         with self._reading(retryable=True):
             vectors: Embeddings = wire.parse_embeddings(reply)
         if len(vectors) != len(texts):  # it leaves out what it finds empty
-            msg = f"{self.name}/{model} gave {len(vectors)} vectors for {len(texts)} texts."
+            msg = f"{self.name}/{model} returned {len(vectors)} vectors for {len(texts)} texts."
             raise ProviderError(
                 msg,
-                hint="Leave out empty texts.",
+                hint="Remove empty texts.",
                 provider=self.name,
                 model=model,
                 retryable=True,
@@ -357,7 +357,7 @@ class OllamaProvider(RemoteProvider):
         body = self._with_settings(body)
         if needs_vision and "vision" not in await self._abilities_of(model):
             # The server would drop the image silently, and the model invent an answer.
-            msg = f"{self.name}/{model} cannot see pictures."
+            msg = f"{self.name}/{model} does not accept images."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
         chunks = self._chunks(path, body, model, create_decoder, headers)
         has_answered = False
@@ -381,13 +381,13 @@ class OllamaProvider(RemoteProvider):
             return
         if not has_answered:
             msg = (
-                f"{self.name}/{model} answered with nothing after reading {read} tokens. If the prompt "
-                "was longer, the server cut it to fit: raise num_ctx, or update Ollama."
+                f"{self.name}/{model} returned an empty answer after reading {read} tokens. If the prompt "
+                "was longer, the server truncated it: raise num_ctx, or update Ollama."
             )
         elif read == await self._context(body, model):
             msg = (
-                f"{self.name}/{model} read {read} tokens, which is all that it can: what was longer "
-                "was cut by the server. Raise num_ctx, or update Ollama."
+                f"{self.name}/{model} read {read} tokens, its whole context: the server may have "
+                "truncated the prompt. Raise num_ctx, or update Ollama."
             )
         else:
             return

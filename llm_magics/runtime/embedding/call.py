@@ -195,7 +195,7 @@ class EmbeddingCall:
         done = len(self._texts) - self.results.count(PENDING, FAILED)
         more = f"{done:,} of {len(self._texts):,} texts are embedded"
         if self._session.vectors_folder is not None:
-            more += " and kept. Run it again to send the others."
+            more += " and stored. Run it again to send the rest."
         return with_hint(error, batch.breaker.failures if batch.breaker.is_open else 0, more)
 
     def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
@@ -258,8 +258,8 @@ class EmbeddingCall:
         if len(positions) == 1 and is_usable(rows).all() and await self._has_odd_length(rows):
             text = self._texts[positions[0]]
             msg = (
-                f"The service gave {text[:60]!r} a vector of {rows.shape[1]} dimensions, and "
-                f"other texts vectors of {results.dimensions}."
+                f"The service returned {rows.shape[1]} dimensions for {text[:60]!r}, but "
+                f"{results.dimensions} for other texts."
             )
             results.fail(positions[0], ProviderError(msg))
             return

@@ -131,8 +131,8 @@ class Sender:
         count = len(packed.data) // (4 * packed.dimensions) if packed.dimensions else 0
         if count != expected:
             raise ProviderError(
-                f"{route.name} gave {count} vectors for {expected} texts.",
-                hint="They were not kept, for it is unclear whose they are.",
+                f"{route.name} returned {count} vectors for {expected} texts.",
+                hint="They were discarded, because they cannot be matched with the texts. Run it again.",
                 provider=route.provider.name,
                 model=route.model,
                 retryable=True,
@@ -143,7 +143,7 @@ class Sender:
                 f"{route.name} gave vectors of {packed.dimensions} dimensions, and "
                 f"{self._dimensions} were asked for. They were not kept."
             )
-            hint = "The model cannot shorten its vectors to that: leave dimensions out."
+            hint = "The model does not support this number of dimensions; remove dimensions."
             raise UnsupportedError(msg, hint=hint, provider=route.provider.name, model=route.model)
         return rows
 
@@ -156,7 +156,7 @@ class Sender:
                 return await provider.generate_packed(texts, model)
             return await provider.generate_shortened(texts, model, self._dimensions)
         except ValueError as error:  # vectors of several lengths
-            msg = f"{self._route.name} sent what cannot be vectors: {error}."
+            msg = f"{self._route.name} returned an invalid embedding response: {error}."
             raise ProviderError(msg, provider=self._route.provider.name, retryable=True) from error
 
 
@@ -184,8 +184,8 @@ async def check_batch_consistency(
     if alone.shape == rows[-1].shape and float(alone @ rows[-1]) < _MIN_SIMILARITY * lengths:
         similarity = float(alone @ rows[-1]) / lengths
         msg = (
-            f"{route.name} gives a text another vector in a batch than alone (cosine {similarity:.3f}): "
-            "its batches cannot be trusted. Embed with batch_size=1, or update the server."
+            f"{route.name} returns a different vector for a text in a batch than alone (cosine {similarity:.3f}): "
+            "batches are not reliable. Embed with batch_size=1, or update the server."
         )
         warn(msg)
 

@@ -74,8 +74,8 @@ class EmbeddingResults:
         if not self.dimensions:
             self.matrix = np.full((len(self.outcomes), rows.shape[1]), np.nan, np.float32)
         if rows.shape[1] != self.dimensions:
-            msg = f"Vectors of {rows.shape[1]} dimensions came, and those before had {self.dimensions}."
-            hint = "Another model may stand behind that name now. What came is kept: run it again."
+            msg = f"Received vectors of {rows.shape[1]} dimensions after vectors of {self.dimensions}."
+            hint = "The model behind this name may have changed. The vectors received so far are stored; run it again."
             raise ProviderError(msg, hint=hint)
         stored = np.asarray(positions)[good]
         self.matrix[stored] = rows[good]
@@ -86,10 +86,10 @@ class EmbeddingResults:
         text = self._texts[position] if position < len(self._texts) else ""
         of = f" for {text[:60]!r}{'…' if len(text) > 60 else ''}" if text else ""
         msg = (
-            f"The service gave no usable vector{of}: not a list of finite numbers, all zeros, "
-            "or not as long as the others."
+            f"The service returned an unusable vector{of}: not finite, all zeros, or of another "
+            "length than the others."
         )
-        hint = "The other texts have theirs. Run it again to ask once more for this one."
+        hint = "The other texts have their vectors. Run it again to retry this one."
         return ProviderError(msg, hint=hint)
 
     def fail(self, position: int, error: LLMError) -> None:
@@ -129,10 +129,10 @@ class EmbedOptions:
         for name in ("batch_size", "concurrency", "dimensions"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
-                msg = f"{name} cannot be {value!r}."
-                raise UsageError(msg, hint="Give it a whole number, 1 or more.")
+                msg = f"Invalid value for {name}: {value!r}."
+                raise UsageError(msg, hint="Pass an integer of at least 1.")
         if self.too_long not in get_args(TooLong):
-            msg = f"too_long cannot be {self.too_long!r}."
+            msg = f"Invalid value for too_long: {self.too_long!r}."
             raise UsageError(msg, hint=nearest(str(self.too_long), get_args(TooLong)))
 
 
@@ -172,7 +172,7 @@ class Throughput:
         whose = "this notebook's own" if self.is_client_bound else "the server's"
         return (
             f"{self.rows_per_s:,.0f} rows/s, {self.share:.0%} of {whose} limit"
-            f" ({self.at_once} requests at once)"
+            f" ({self.at_once} concurrent requests)"
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from llm_magics._util.text import format_usd
 from llm_magics.errors import BudgetError
 
-_CONTINUE = "Raise it with %llm budget USD, or end it with %llm budget off."
+_CONTINUE = "Raise the budget with %llm budget USD, or turn it off with %llm budget off."
 
 
 @dataclass
@@ -80,10 +80,10 @@ class Budget:
     def _check(self, model: str, estimate_usd: float | None) -> None:
         left_usd = self.left_usd or 0.0
         if estimate_usd is None:
-            msg = f"What {model} costs is not known, so a budget of {format_usd(self.limit_usd)} cannot be kept."
+            msg = f"The price of {model} is unknown, so the budget of {format_usd(self.limit_usd)} cannot be enforced."
             hint = (
-                f"Say it with the setting prices ({{{model}: {{input_usd: …, output_usd: …}}}}), "
-                "or end the budget with %llm budget off."
+                f"Set the price in the setting prices ({{{model}: {{input_usd: …, output_usd: …}}}}), "
+                "or turn the budget off with %llm budget off."
             )
             raise BudgetError(msg, hint=hint)
         if estimate_usd > left_usd:

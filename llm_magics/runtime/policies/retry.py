@@ -155,7 +155,7 @@ def with_hint(error: ProviderError, failures: int, more: str) -> ProviderError:
     """Return ``error`` as the one that ends a batch: after how many failures, and what to do."""
     message = str(error)
     copy = type(error)(
-        f"{failures:,} requests in a row failed, the last with: {message}"
+        f"{failures:,} requests in a row failed; the last error: {message}"
         if failures
         else message,
         hint=f"{error.hint or ''} {more}".strip(),

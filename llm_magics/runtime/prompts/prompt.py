@@ -161,13 +161,13 @@ _ARGUMENTS = ("fresh", "images", "model", "schema", "system", "template", "threa
 # What %%llm calls them, and what does the same in Python.
 _FLAGS = {
     "dry_run": "In a cell: %%llm --dry-run.",
-    "format": "In Python the answer is a value: .json(), .df(), .code.",
-    "image": "Write images=[…].",
-    "output": "In Python the answer is what lm.ask gives back.",
-    "param": "Write variables={…}.",
-    "params": "Write variables={…}.",
+    "format": "In Python, use the methods of the answer: .json(), .df(), .code",
+    "image": "Use images=[…].",
+    "output": "In Python, lm.ask returns the answer.",
+    "param": "Use variables={…}.",
+    "params": "Use variables={…}.",
     "save": "In a cell: %%llm --save NAME.",
-    "yes": "Nothing is asked in Python.",
+    "yes": "lm.ask never asks for confirmation.",
 }
 _OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
 
@@ -297,34 +297,34 @@ class PromptParameters:
 
 # What other libraries call what is set elsewhere here.
 _ELSEWHERE = {
-    "timeout": "Patience is a provider's: %llm config providers.NAME.total_s 30",
+    "timeout": "Set it per provider: %llm config providers.NAME.total_s 30",
     "max_retries": "Set it for all prompts: %llm config retries 3",
-    "messages": 'Give the prompt as text; thread="NAME" goes on with a conversation.',
+    "messages": 'Pass the prompt as text; thread="NAME" continues a conversation.',
 }
 
 
 def _check_parameter(name: str) -> None:
     """Refuse a parameter that is misspelled, or that the call itself sets."""
     if name in _OURS:
-        msg = f"{name} cannot be given as a parameter."
+        msg = f"{name} is not a model parameter."
         raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
     if name in _OF_PROVIDERS:
-        msg = f"{name} is a setting of a provider, and none of a prompt."
+        msg = f"{name} is a setting of a provider, not of a prompt."
         raise UsageError(msg, hint=f"Set it for all prompts: %llm config providers.NAME.{name} …")
     if name in _THEIRS:
         return
     if name in _FLAGS:
-        msg = f"There is no parameter {name}: it is a flag of %%llm."
+        msg = f"{name} is a flag of %%llm, not a parameter."
         raise UsageError(msg, hint=_FLAGS[name])
     if name in _ARGUMENTS:
-        msg = f"{name} cannot be given here."
-        raise UsageError(msg, hint="It belongs to the prompt of lm.ask.")
+        msg = f"{name} is not supported here."
+        raise UsageError(msg, hint="It is an argument of lm.ask.")
     if name in _ELSEWHERE:
-        msg = f"There is no parameter {name}."
+        msg = f"Unknown parameter: {name}."
         raise UsageError(msg, hint=_ELSEWHERE[name])
     meant = get_close_matches(name, (*_SETTINGS, *_SHARED, *_ARGUMENTS), n=1, cutoff=0.75)
     if meant:
-        msg = f"There is no parameter {name}."
+        msg = f"Unknown parameter: {name}."
         raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
 
 
@@ -350,8 +350,10 @@ def build_messages(
     """
     for what, value in (("prompt", prompt.text), ("model", prompt.model)):
         if not isinstance(value, str | None) or (what == "prompt" and value is None):
-            msg = f"A {what} is a text, and this is {type(value).__name__}."
-            raise UsageError(msg, hint="Ask one at a time; lm.compare takes several.")
+            msg = f"The {what} must be a string, got {type(value).__name__}."
+            raise UsageError(
+                msg, hint="Pass one prompt at a time; use lm.compare or lm.prompt for several."
+            )
     system = prompt.system if prompt.system is not None else default_system
     text = prompt.text
     if prompt.variables is not None:
@@ -363,7 +365,7 @@ def build_messages(
         system = system and fill(system, is_foreign=prompt.is_foreign or is_default)
     if not text.strip():
         msg = "The prompt is empty."
-        raise UsageError(msg, hint="Write what to ask.")
+        raise UsageError(msg, hint="Pass the text of the prompt.")
     message = ChatMessage(
         "user", text, images=tuple(load_image(each) for each in _as_list(prompt.images))
     )
@@ -381,6 +383,6 @@ def previous_messages(threads: Conversations, prompt: Prompt, cell: Cell) -> lis
     if prompt.thread is None:
         return []
     if not isinstance(prompt.thread, str) or not prompt.thread:
-        msg = f"A thread is named by a text, and this is {abbreviate(prompt.thread)}."
-        raise UsageError(msg, hint='Write thread="main".')
+        msg = f"The thread must be a string, got {abbreviate(prompt.thread)}."
+        raise UsageError(msg, hint='Use thread="main".')
     return threads.before(prompt.thread, cell.key, cell.run)

@@ -104,8 +104,10 @@ def load(name: str) -> PromptFile:
     known = names()
     name = name.removeprefix(f"{_FOLDER}/").removesuffix(".md")
     if name not in known:
-        msg = f'There is no template "{name}".'
-        hint = f"{nearest(name, known)} They are files prompts/NAME.md; --save NAME makes one."
+        msg = f'No template is named "{name}".'
+        hint = (
+            f"{nearest(name, known)} Templates are files prompts/NAME.md; --save NAME creates one."
+        )
         raise TemplateError(msg, hint=hint)
     return read(known[name])
 
@@ -121,15 +123,15 @@ def read(path: Path) -> PromptFile:
         _refuse_links(path)
         if path.stat().st_size > _MAX_BYTES:
             msg = f"{path} has more than {_MAX_BYTES:,} bytes."
-            raise TemplateError(msg, hint="Name long texts in it: {{ text }}.")
+            raise TemplateError(msg, hint="Insert long texts with variables: {{ text }}.")
         text = path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read: {error}"
+        msg = f"Could not read {path}: {error}"
         raise TemplateError(msg, hint="Save it as UTF-8 text.") from None
     head = _HEAD.match(text)
     if head is None and re.match(r"---[ \t]*\r?\n\w+:", text):
-        msg = f"The head of {path} has no end."
-        raise TemplateError(msg, hint="Close it with a line of --- before the prompt.")
+        msg = f"The front matter of {path} is not closed."
+        raise TemplateError(msg, hint="Add a line with --- before the prompt.")
     if head is None:
         return PromptFile(text=text.strip("\n"))
     fields = _check_head(path, _parse_head(path, head[1] or ""))
@@ -141,10 +143,10 @@ def _refuse_links(path: Path) -> None:
     real, folder = path.resolve(), path.parent.resolve()
     is_users = path.parent == _users_folder()
     if not real.is_relative_to(folder):
-        msg = f"{path} is a link to {real}, outside of its folder."
+        msg = f"{path} is a symbolic link to {real}, outside its folder."
         raise TemplateError(msg, hint="Copy the file into the folder.")
     if not is_users and not folder.is_relative_to(path.parent.parent.resolve()):
-        msg = f"{path.parent} is a link to {folder}, outside of its project."
+        msg = f"{path.parent} is a symbolic link to {folder}, outside its project."
         raise TemplateError(msg, hint="Copy the folder into the project.")
     if path.exists() and not real.is_file():
         msg = f"{path} is not a file."
@@ -159,24 +161,24 @@ def _parse_head(path: Path, head: str) -> Any:
     try:
         return load_yaml(head) or {}
     except ValueError as error:
-        msg = f"The head of {path} is no YAML: {error}"
-        raise TemplateError(msg, hint="Put texts with a colon in them in quotes.") from None
+        msg = f"The front matter of {path} is not valid YAML: {error}"
+        raise TemplateError(msg, hint="Put values that contain a colon in quotes.") from None
 
 
 def _check_head(path: Path, fields: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
-        msg = f"The head of {path} holds {type(fields).__name__}, not names with values."
-        raise TemplateError(msg, hint="Write it like this:  system: You are brief.")
+        msg = f"The front matter of {path} must be a mapping, got {type(fields).__name__}."
+        raise TemplateError(msg, hint="Example:  system: You are brief.")
     for name, value in fields.items():
         if name not in _KINDS:
-            msg = f'{path}: there is no "{name}" in the head of a template.'
+            msg = f'{path}: unknown key "{name}" in the front matter.'
             raise TemplateError(msg, hint=nearest(str(name), _KINDS))
         if not isinstance(value, _KINDS[name]):
-            msg = f"{path}: {name} cannot be {abbreviate(value)}."
-            raise TemplateError(msg, hint=f"Write {_EXAMPLES[name]}.")
+            msg = f"{path}: invalid value for {name}: {abbreviate(value)}."
+            raise TemplateError(msg, hint=f"Example:  {_EXAMPLES[name]}")
         if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-            msg = f"{path}: {name} has a name that is no text."
-            raise TemplateError(msg, hint=f"Write {_EXAMPLES[name]}.")
+            msg = f"{path}: the names in {name} must be strings."
+            raise TemplateError(msg, hint=f"Example:  {_EXAMPLES[name]}")
     try:
         if "schema" in fields:
             parse_schema(fields["schema"])
@@ -193,21 +195,21 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
         TemplateError: ``name`` is none, or another prompt has it and ``overwrite`` is not said.
     """
     if not _NAME.fullmatch(name):
-        msg = f'"{name}" cannot be the name of a template.'
-        raise TemplateError(msg, hint="Use letters, digits, _ and -, like --save summary.")
+        msg = f'"{name}" is not a valid template name.'
+        raise TemplateError(msg, hint="Use letters, digits, _ and -: --save summary")
     path = Path.cwd() / _FOLDER / f"{name}.md"
     text = scrub(_format_file(prompt))
     try:
         _refuse_links(path)
         is_another = path.exists() and path.read_bytes() != text.encode()
         if is_another and not overwrite:
-            msg = f"There is another template {path}."
-            hint = "Take another name, or write --yes to put this in its place."
+            msg = f"The template {path} already exists."
+            hint = "Use another name, or add --yes to overwrite it."
             raise TemplateError(msg, hint=hint)
         atomic_write(path, text)
     except OSError as error:
-        msg = f"{path} cannot be written: {error.strerror}."
-        raise TemplateError(msg, hint="Take another name, or another folder.") from None
+        msg = f"Could not write {path}: {error.strerror}."
+        raise TemplateError(msg, hint="Use another name or another folder.") from None
     return path
 
 

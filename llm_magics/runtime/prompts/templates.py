@@ -36,7 +36,7 @@ _NOTE = "_llm_magics_note"
 # Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
 _SYNTAX: dict[str, Any] = {"comment_start_string": "{{#", "comment_end_string": "#}}"}
 
-_RAW_HINT = "To send braces as they are, put them between {% raw %} and {% endraw %}."
+_RAW_HINT = "To send literal braces, put them between {% raw %} and {% endraw %}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ def render(
         raise
     except Exception as error:
         msg = f"An expression in the prompt failed: {type(error).__name__}: {error}"
-        raise TemplateError(msg, hint="Try the expression in a cell of its own.") from error
+        raise TemplateError(
+            msg, hint="Run the expression in its own cell to see the error."
+        ) from error
 
 
 def _render_foreign(
@@ -227,12 +229,10 @@ def _kind(value: Any) -> str:
 def _undefined(message: str, variables: Mapping[str, Any]) -> TemplateError:
     name = message.split("'")[1] if "'" in message else ""
     if message != f"'{name}' is undefined":  # an attribute or item, not a name
-        msg = f"The prompt cannot be filled in: {message}."
-        return TemplateError(msg, hint="Try the expression in a cell of its own.")
+        msg = f"Could not render the prompt: {message}."
+        return TemplateError(msg, hint="Run the expression in its own cell to see the error.")
     known = [known for known in variables if not known.startswith("_")]
-    msg = f"The prompt names {{{{ {name} }}}}, and there is no variable {name}."
+    msg = f"The prompt uses {{{{ {name} }}}}, but the variable {name} is not defined."
     guess = nearest(name, known, listed=False)
-    how = (
-        f"Define {name} in a cell before, or give it with -p {name}=…, in Python variables={{…}}."
-    )
+    how = f"Define {name} in an earlier cell, or pass it with -p {name}=… (in Python: variables={{…}})."
     return TemplateError(msg, hint=f"{guess} {how}".strip())

@@ -221,8 +221,8 @@ class Cache:
         lost = len(keys) - len(found)
         if lost:
             warn(
-                f"{lost:,} cached answers in {self.path} were damaged. They were dropped, and "
-                "are asked for again."
+                f"{lost:,} cached answers in {self.path} were damaged and removed; "
+                "they will be requested again."
             )
         return found
 
@@ -287,8 +287,8 @@ class Cache:
                 os.replace(beside, aside.with_name(f"{aside.name}{ending}"))
         saved = self._restore_from(aside)
         warn(
-            f"The cache {self.path} is damaged ({error}). It was set aside as {aside.name}, "
-            f"and a new one is begun{f' with the {saved:,} answers in it that were whole' if saved else ''}."
+            f"The cache {self.path} is damaged ({error}). It was renamed to {aside.name}, "
+            f"and a new one was created{f' with its {saved:,} intact answers' if saved else ''}."
         )
 
     def _restore_from(self, aside: Path) -> int:
@@ -318,7 +318,7 @@ class Cache:
         self._rests_until = self._clock() + _REST_S
         if not self._is_off:  # said once
             self._is_off = True
-            warn(f"The cache {self.path} is not used: {error}.")
+            warn(f"Could not use the cache {self.path}: {error}.")
 
 
 @contextmanager

@@ -103,8 +103,8 @@ class Recording:
             self._entries = self._read()
             self._is_sorted = list(self._entries) == sorted(self._entries)
         elif self.plays and not self.records:
-            msg = f"There is no recording at {self.path}."
-            raise ConfigurationError(msg, hint=f"Make one with: %llm record {self.path}")
+            msg = f"No recording at {self.path}."
+            raise ConfigurationError(msg, hint=f"Create one with: %llm record {self.path}")
         if self.records:
             self._check_writable()
 
@@ -113,11 +113,11 @@ class Recording:
         folder = self._file.parent
         is_other = self._file.exists() and not self._file.is_file()
         if is_other or not folder.is_dir() or not os.access(folder, os.W_OK):
-            what = "is in no folder that can be written to"
+            what = "is not in a writable folder"
             if is_other:
-                what = "is a folder" if self._file.is_dir() else "is a device, and not a file"
-            msg = f"Nothing can be recorded in {self.path}: it {what}."
-            raise ConfigurationError(msg, hint="Make the folder, or name another file.")
+                what = "is a folder" if self._file.is_dir() else "is a device, not a file"
+            msg = f"Could not record to {self.path}: it {what}."
+            raise ConfigurationError(msg, hint="Create the folder, or choose another file.")
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """
@@ -131,7 +131,7 @@ class Recording:
         try:
             lines = self._file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
         except OSError as error:
-            msg = f"{self.path} cannot be read: {error}."
+            msg = f"Could not read {self.path}: {error}."
             raise ConfigurationError(msg, hint=_RESTORE) from None
         entries: dict[str, dict[str, Any]] = {}
         numbers: list[int] = []
@@ -148,14 +148,14 @@ class Recording:
         # Where nothing in it is an answer it is some other file, which must not be overwritten.
         is_torn = numbers == [len(lines)] and lines[-1].startswith(b'{"')
         if numbers and not entries and not is_torn:
-            msg = f"{self.path}, line {numbers[0]}, is no recorded answer."
+            msg = f"{self.path}, line {numbers[0]}: not a recorded answer."
             raise ConfigurationError(msg, hint=_RESTORE)
         if numbers:
             listed = ", ".join(map(str, numbers[:5])) + (" …" if len(numbers) > 5 else "")
             warn(
                 f"{self.path}: line{'s' * (len(numbers) > 1)} {listed} "
-                f"cannot be read (an interrupted write, or marks of a merge), and "
-                f"{'are' if len(numbers) > 1 else 'is'} left out. The other {len(entries):,} "
+                f"could not be parsed (an interrupted write or merge markers) and "
+                f"{'were' if len(numbers) > 1 else 'was'} skipped. The other {len(entries):,} "
                 "answers are used."
             )
         return entries
@@ -179,7 +179,7 @@ class Recording:
             return None
         entry = self._entries.get(digest_request(request))
         if entry is not None and not _is_playable(entry["answer"]):
-            warn(f"{self.path}: the answer {entry['key']} cannot be read, and is left out.")
+            warn(f"{self.path}: the answer {entry['key']} could not be parsed and was skipped.")
             self._damaged.append(self._line(entry["key"]).rstrip("\n").encode())
             self._entries.pop(entry["key"])
             entry = None
@@ -216,8 +216,8 @@ class Recording:
                 self._has_warned = True
                 why = getattr(error, "strerror", None) or error
                 warn(
-                    f"Answers were not recorded in {self.path}: {why}. They are returned, and are "
-                    "written with the next answer that can be."
+                    f"Answers were not recorded in {self.path}: {why}. They were returned to "
+                    "you and will be written with the next answer."
                 )
         else:
             self._has_warned = False
@@ -277,12 +277,12 @@ class Recording:
         requests = [entry["request"] for entry in self._entries.values()]
         alike = [each for each in requests if each.get("kind") == request["kind"]]
         if not alike:
-            why = f"it holds no {request['kind']} at all"
+            why = f"it contains no {request['kind']}"
         else:
             nearest = max(alike, key=lambda each: _similarity(each, request))
-            why = "; ".join(_differences(nearest, request)) or "the nearest is the same"
-        msg = f"{self.path} has no answer to this call: {why}."
-        hint = f"Record it: %llm record {self.path}, or ask live: %llm replay off"
+            why = "; ".join(_differences(nearest, request)) or "the nearest entry is equal"
+        msg = f"{self.path} has no answer for this call: {why}."
+        hint = f"Record it with %llm record {self.path}, or run live with %llm replay off"
         return ReplayMissError(msg, hint=hint)
 
 
@@ -316,7 +316,7 @@ def _differences(recorded: Request, requested: Request) -> list[str]:
     before, now = _flatten(recorded), _flatten(requested)
     names = [*now, *(name for name in before if name not in now)]
     return [
-        f"{name} was {_shorten(before.get(name))} and is {_shorten(now.get(name))}"
+        f"{name} was {_shorten(before.get(name))}, now {_shorten(now.get(name))}"
         for name in names
         if before.get(name) != now.get(name)
     ]
@@ -324,5 +324,5 @@ def _differences(recorded: Request, requested: Request) -> list[str]:
 
 def _shorten(text: str | None) -> str:
     if text is None:
-        return "not given"
+        return "not set"
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -344,7 +344,7 @@ class VectorStore:
         if self._damaged:
             msg = (
                 f"{self._damaged:,} stored vectors in {self.folder} were damaged. They were "
-                "dropped, and are computed again."
+                "dropped, and will be computed again."
             )
             self._damaged = 0
             warn(msg)
@@ -363,8 +363,8 @@ class VectorStore:
                 if not self._has_warned:
                     self._has_warned = True
                     warn(
-                        f"Vectors cannot be kept in {self.folder}: {error.strerror or error}. They "
-                        "are returned, and will be asked for again another time."
+                        f"Could not store vectors in {self.folder}: {error.strerror or error}. They "
+                        "were returned to you, but will be requested again next time."
                     )
 
     def _append(self, keys: Keys, rows: Floats) -> None:
