@@ -18,6 +18,7 @@ from llm_magics.benchmarking import scorers
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.workload import Plan, Step
 from llm_magics.errors import BudgetError, UsageError
+from tests.conftest import eventually
 from tests.support.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 
 BROKEN = as_json({"error": {"message": "no", "code": "invalid_value"}}, 400)
@@ -303,8 +304,7 @@ def test_a_task_that_is_cancelled_keeps_what_came(
             else lm.acompare(prompts, "lab/good")
         )
         task = asyncio.create_task(work)
-        while len(server.asked) < 8:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(eventually, lambda: len(server.asked) >= 8, 60)
         task.cancel()
         try:
             await task
