@@ -135,7 +135,7 @@ def test_killed_engine_fails_the_cell_and_the_next_one_works(watched_kernel: Ker
     result = watched_kernel.run(LONG, on_output=kill)
     assert result.status == "error"
     assert result.error.startswith("StreamInterrupted:")
-    assert "died (signal 9)" in result.error
+    assert "ended (signal 9)" in result.error
     assert len(result.error.splitlines()) <= 4
     assert watched_kernel.value("ans.text")
     again = watched_kernel.run("%%llm --max-tokens 5\nhello")

@@ -204,7 +204,7 @@ def test_an_interrupt_keeps_what_had_come(service: Embedder, watched_kernel: Ker
             kernel.interrupt()
 
     done = kernel.run(line, on_output=press)
-    assert "kept in vector, and are not sent again" in done.error
+    assert "will not be requested again" in done.error
     had = kernel.value("int(df['vector'].notna().sum())")
     assert 0 < had < 1000
     missing = set(kernel.value("df['text'][df['vector'].isna()].tolist()"))
