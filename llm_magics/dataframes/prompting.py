@@ -236,8 +236,8 @@ def check_columns_free(
     taken = [name for name in fields if name in frame.columns]
     foreign = sorted({*taken} - {*_answer_columns(frame)})
     if foreign:
-        msg = f"{what} {foreign[0]} would take the place of a column of the frame."
-        hint = f"Give it another name, or drop the column: df.pop({foreign[0]!r})."
+        msg = f"{what} {foreign[0]} would overwrite an existing column."
+        hint = f"Use another name, or drop the column: df.pop({foreign[0]!r})"
         raise UsageError(msg, hint=hint)
 
 
@@ -265,8 +265,8 @@ def final_error(
     """Return the error to raise: what ended the run; else, if required, the first failure."""
     if isinstance(ended_by, KeyboardInterrupt):
         done = sum(each is not None for each in run.answered)
-        msg = f"Stopped; {done:,} of {len(run.codes):,} rows were answered."
-        hint = f"They are kept in {where}, and are not asked again." if done else None
+        msg = f"Interrupted: {done:,} of {len(run.codes):,} rows are answered."
+        hint = f"Their answers are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
     counts = run.counts()
     is_lost = counts["failed"] + counts["refused"] + counts["empty"] > 0 and not any(

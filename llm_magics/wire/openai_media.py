@@ -123,7 +123,7 @@ def _sort_vectors(reply: Mapping[str, Any]) -> list[Any]:
     """
     data = reply.get("data") if isinstance(reply, Mapping) else None
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        msg = "an answer without a list of vectors"
+        msg = "a response without a list of vectors"
         raise ValueError(msg)
     indexes = [row.get("index") for row in data]
     vectors = [row.get("embedding") for row in data]
@@ -132,7 +132,7 @@ def _sort_vectors(reply: Mapping[str, Any]) -> list[Any]:
     # ``1.0`` and ``True`` equal 1, hence the comparison of types.
     if set(map(type, indexes)) != {int} or sorted(indexes) != list(range(len(data))):
         listed = ", ".join(repr(index) for index in indexes[:8])
-        msg = f"vectors whose indexes are not the numbers from 0 to {len(data) - 1}, each once: {listed:.80}"
+        msg = f"vectors whose indexes are not exactly 0 to {len(data) - 1}: {listed:.80}"
         raise ValueError(msg)
     return [vector for _, vector in sorted(zip(indexes, vectors, strict=True), key=_by_index)]
 

@@ -45,7 +45,7 @@ def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
 
 @command("explain [MODEL]")
 def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
-    """Have the last error explained; what is sent is shown before."""
+    """Explain the last error. The prompt is displayed before it is sent."""
     from llm_magics.notebook.parsers import llm_cell_parser
     from llm_magics.notebook.prompt_cell import answer
     from llm_magics.runtime.prompts.prompt import Prompt
@@ -208,8 +208,8 @@ def _build_error_prompt() -> str:
     """
     error = getattr(sys, "last_value", None)
     if error is None:
-        msg = "There is no error to explain: nothing has failed in this session."
-        raise UsageError(msg, hint="Run the cell that fails, then %llm explain.")
+        msg = "No cell has failed in this session, so there is no error to explain."
+        raise UsageError(msg, hint="Run the failing cell, then %llm explain.")
     frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_user_frame(each)]
     text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
     parts = [_INSTRUCTION, f"```\n{text[-_MAX_TRACEBACK:].strip()}\n```", *_sources(frames)]
@@ -255,7 +255,7 @@ def _show_error_prompt(shell: InteractiveShell, prompt: str) -> None:
     if display_mode(shell) == "text":
         sys.stdout.write(f"{text}\n\n")
         return
-    words = "this is sent to have the error explained"
+    words = "prompt sent to explain the error"
     shell.display_pub.publish(
         data={
             "text/plain": text,

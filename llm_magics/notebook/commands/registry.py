@@ -83,14 +83,14 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
     if name not in PROSE:
         rest = strip_comment(rest)
     if rest.strip() and USAGE[name] == name:
-        msg = f"%llm {name} takes nothing more, and was given {rest.strip()!r}."
-        raise UsageError(msg, hint=f"Write %llm {name}.")
+        msg = f"%llm {name} takes no arguments (got {rest.strip()!r})."
+        raise UsageError(msg, hint=f"Use: %llm {name}")
     try:
         return COMMANDS[name](shell, rest.strip(), variables)
     except Interrupted:
         raise
     except KeyboardInterrupt:
-        msg = f"Stopped %llm {name}."
+        msg = f"%llm {name} was interrupted."
         raise Interrupted(msg) from None
 
 
