@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.text import display_name
+from llm_magics._util.text import display_name, pluralize
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.host import Progress, current_host, warn
 from llm_magics.notebook import markdown
@@ -128,7 +128,7 @@ def compare_texts(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
     plain, folded = [], []
     for name, text in others:
         words, count = _mark_differences(first[1], text)
-        summary = f"{name} differs from {first[0]} in {count:,} word{'' if count == 1 else 's'}"
+        summary = f"{name} differs from {first[0]} in {pluralize(count, 'word')}"
         plain.append(summary)
         folded.append(
             f'<details class="mathjax_ignore"><summary><em>{html.escape(markdown.to_plain_text(summary))}</em>'

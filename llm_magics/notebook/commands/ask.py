@@ -190,7 +190,7 @@ def _store(shell: InteractiveShell, name: str | None, value: Any) -> None:
 
 
 _INSTRUCTION = (
-    "Explain this error of a Python notebook in plain words: what happened, why, and how to mend "
+    "Explain this error of a Python notebook in plain words: what happened, why, and how to fix "
     "it. Show the corrected lines."
 )
 
