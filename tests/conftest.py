@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -28,6 +29,12 @@ _OF_THE_USER = re.compile(
 # A shell that starts a job in the background has it ignore SIGINT, which is inherited; the
 # tests that interrupt a call would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# An example may take as long as it does on a busy machine, and nothing is kept between runs.
+hypothesis.settings.register_profile(
+    "here", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("here")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -60,14 +67,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.weights)
 
 
+@pytest.fixture(scope="session")
+def ipython_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of IPython's profile and history, in place of the user's."""
+    return tmp_path_factory.mktemp("ipython")
+
+
 @pytest.fixture(autouse=True)
-def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_settings(
+    ipython_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """No settings or keys of the user's count, none outlive the test, and the log starts empty."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user-config"))
+    monkeypatch.setenv("IPYTHONDIR", str(ipython_folder))
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
     for name in list(os.environ):
         if _OF_THE_USER.search(name):
             monkeypatch.delenv(name)
+    # It is for this process: in a kernel, other packages' warnings would stand in the output.
+    monkeypatch.delenv("PYTHONWARNDEFAULTENCODING", raising=False)
     monkeypatch.setenv("LLM_MAGICS_VECTORS", str(tmp_path / "vectors"))
     monkeypatch.chdir(tmp_path)
     config.reset()

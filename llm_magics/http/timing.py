@@ -271,7 +271,9 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         if self._clock is None:
             block = self._socket.recv(_BLOCK_SIZE)
             return time.perf_counter(), block
-        block, ancillary, _, _ = self._socket.recvmsg(_BLOCK_SIZE, _ANCILLARY_SIZE)
+        block, ancillary, _, _ = self._socket.recvmsg(  # type: ignore[attr-defined, unused-ignore]
+            _BLOCK_SIZE, _ANCILLARY_SIZE
+        )
         for level, kind, data in ancillary:
             is_stamp = level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS
             if is_stamp and len(data) == _TIMESPEC.size:
@@ -413,5 +415,5 @@ def _is_readable(connection: socket.socket) -> bool:
     if not hasattr(select, "poll"):  # Windows
         return bool(select.select([connection], [], [], 0)[0])
     poll: Any = select.poll()
-    poll.register(connection, select.POLLIN)
+    poll.register(connection, select.POLLIN)  # type: ignore[attr-defined, unused-ignore]
     return bool(poll.poll(0))

@@ -34,6 +34,8 @@ from llm_magics.secrets import scrub
 _FOLDER = "prompts"
 _HEAD = re.compile(r"\A---[ \t]*\r?\n(?:(.*?)\r?\n)?---[ \t]*(?:\r?\n|\Z)(.*)\Z", re.DOTALL)
 _NAME = re.compile(r"\w[\w.-]*")
+# Devices, which Windows takes for no file, whatever follows a dot.
+_DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|(?:COM|LPT)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 _MAX_BYTES = 1_000_000
 
 
