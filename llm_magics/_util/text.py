@@ -67,7 +67,7 @@ def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Itera
     batch: list[str] = []
     size = 0
     for text in texts:
-        length = len(text.encode())
+        length = len(text.encode("utf-8", "surrogatepass"))
         if batch and (len(batch) == most_texts or size + length > MAX_BYTES):
             yield batch
             batch, size = [], 0

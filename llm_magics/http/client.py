@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import ssl
 import threading
 import time
@@ -23,6 +24,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.http import connections, timing
 from llm_magics.http.connections import JoiningConnectionPool, TimestampBackend
@@ -205,6 +207,8 @@ class Transport:
             trace = _ConnectionTrace()
             extensions: dict[str, Any] = {"trace": trace.note}
             content = _encode_body(body)
+            if "content" in content:
+                headers = {"Content-Type": "application/json", **(headers or {})}
             request = client.build_request(
                 method, path, headers=headers, extensions=extensions, **content
             )
@@ -349,7 +353,13 @@ def _record_start(
 def _encode_body(body: Any) -> dict[str, Any]:
     if isinstance(body, Form):
         return {"data": dict(body.fields), "files": dict(body.files)}
-    return {"json": body} if body is not None else {}
+    if body is None:
+        return {}
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return {"content": text.encode()}
+    except UnicodeEncodeError:
+        return {"content": replace_lone_surrogates(text).encode()}
 
 
 class _ConnectionTrace:

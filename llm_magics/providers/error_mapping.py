@@ -250,6 +250,12 @@ _HINTS: dict[type[ProviderError], str] = {
 # What llama.cpp says of a model without a vision projector.
 _NO_IMAGE_INPUT = "image input is not supported"
 
+# What Ollama says of a model, through each of its interfaces.
+_NO_CAPABILITY = re.compile(
+    r"^(?:\S+|this model) does not support (?:chat|completion|embeddings|generate|insert|thinking|tools|vision)\b",
+    re.IGNORECASE,
+)
+
 # Codes and types by which services say that they have too much to do, with whatever status.
 _OVERLOADED = frozenset(
     {
@@ -361,6 +367,8 @@ def _type_from_message(message: str, status: int | None) -> type[ProviderError] 
     if is_too_long(message, status):
         return ContextLengthError
     if message.startswith(_NO_IMAGE_INPUT):
+        return UnsupportedError
+    if status in _REQUEST_STATUSES and _NO_CAPABILITY.match(message):
         return UnsupportedError
     return ModelNotFoundError if is_missing_model(message, status) else None
 

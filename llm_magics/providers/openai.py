@@ -181,7 +181,8 @@ class OpenAIProvider(OpenAICompatibleProvider):
             )
 
         def create_decoder() -> openai_responses.ChunkDecoder:
-            return openai_responses.ChunkDecoder(collect_call_ids(messages), origin)
+            taken, limit = collect_call_ids(messages), parameters.max_tokens
+            return openai_responses.ChunkDecoder(taken, origin, limit=limit)
 
         return self._fallback.stream_chat(
             ChatRequest(

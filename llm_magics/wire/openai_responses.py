@@ -76,8 +76,8 @@ def _encode_message(message: ChatMessage) -> list[dict[str, Any]]:
     if message.content:
         content.append({"type": kind, "text": message.content})
     content += _encode_images(message)
-    if content:
-        items.append({"role": message.role, "content": content})
+    if content:  # llama.cpp takes no message of the assistant without its type
+        items.append({"type": "message", "role": message.role, "content": content})
     return items + [
         {
             "type": "function_call",
@@ -159,16 +159,21 @@ def _encode_choice(choice: str) -> Any:
 class ChunkDecoder(EventChunkDecoder):
     """The named events of a streamed response into chunks; unknown ones are passed over."""
 
-    def __init__(self, taken: Iterable[str] = (), origin: str = "") -> None:
+    def __init__(
+        self, taken: Iterable[str] = (), origin: str = "", *, limit: int | None = None
+    ) -> None:
         """
         Prepare for one answer.
 
         Args:
             taken: the ids of earlier calls of the conversation.
             origin: the service and model, by which reasoning blocks are marked.
+            limit: the requested ``max_output_tokens``, for servers that do not repeat it and
+                call an answer that they cut ``completed``.
         """
         super().__init__()
         self._origin = origin
+        self._limit = limit
         self._ids = CallIds(taken)
         self._has_reasoned = False
         self._calls = 0
@@ -244,6 +249,8 @@ class ChunkDecoder(EventChunkDecoder):
         self, response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
     ) -> StreamChunk:
         """The end; some servers tell of calls only there."""
+        if response.get("max_output_tokens") is None:
+            response = {**response, "max_output_tokens": self._limit}
         last = _decode_last(response, event, elapsed_s)
         output = response.get("output")
         items = output if isinstance(output, list) else []
@@ -299,7 +306,7 @@ def parse_finish_reason(response: Mapping[str, Any]) -> str:
 
 
 def _has_reached_limit(response: Mapping[str, Any]) -> bool:
-    """Whether it is as long as it may be: Ollama 0.30 says ``completed`` of what it cut, too."""
+    """Whether it is as long as it may be: Ollama and llama.cpp say ``completed`` of a cut, too."""
     limit = count_or_none(response.get("max_output_tokens"))
     written = count_or_none((response.get("usage") or {}).get("output_tokens"))
     return limit is not None and written is not None and written >= limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import subprocess
@@ -61,6 +62,28 @@ def test_a_name_that_is_nobody() -> None:
     """A mistyped host is a ConnectionError too."""
     with pytest.raises(errors.ConnectionError, match="no-such-host"):
         chatted("http://no-such-host.invalid/v1")
+
+
+@pytest.mark.parametrize("provider", ["ollama", "openai"])
+def test_what_is_no_unicode_is_sent_replaced(provider: str) -> None:
+    """Half of a character, in a text to continue and in one to embed, as in a message."""
+
+    async def use(url: str) -> None:
+        async with create_provider(provider, base_url=url, api_key="k") as each:
+            for sending in (
+                each.generate_completion("a\ud800é", "m"),
+                each.generate_packed(["a\ud800é"], "m"),
+                each.generate_embeddings(["a\ud83d\ude00"], "m"),
+            ):
+                with contextlib.suppress(errors.ProviderError):  # this server has no answer
+                    await sending
+
+    with serving(as_json({})) as server:
+        asyncio.run(use(server.url))
+        sent = [asked for asked in server.asked if asked.body and "show" not in asked.path]
+    texts = [body.get("input") or [body["prompt"]] for body in (each.json() for each in sent)]
+    assert texts == [["a\ufffdé"], ["a\ufffdé"], ["a\U0001f600"]]
+    assert {each.headers["content-type"] for each in sent} == {"application/json"}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage, errors
+from llm_magics.providers.ollama import OllamaProvider
 from llm_magics.types import ModelResponse
 from tests.support.live import Target, answer_of, stream_of
 
@@ -17,7 +18,7 @@ MESSAGES = [ChatMessage("user", "Write a sentence about the sea.")]
 
 
 def test_it_reports_its_health_and_models(target: Target) -> None:
-    """Health is ok in words; models are listed, and described in the same order."""
+    """Health is ok in words; the same models are listed and described."""
 
     async def use() -> None:
         async with target.create() as provider:
@@ -27,7 +28,8 @@ def test_it_reports_its_health_and_models(target: Target) -> None:
             assert health["detail"]
             models = await provider.list_models()
             assert any(name.removesuffix(":latest") == target.chat for name in models)
-            assert [info.name for info in await provider.describe_models()] == models
+            described = [info.name for info in await provider.describe_models()]
+            assert sorted(described) == sorted(models)  # Ollama's order changes
 
     asyncio.run(use())
 
@@ -63,13 +65,9 @@ def test_a_completion_continues_the_text(target: Target) -> None:
                     await provider.generate_completion("Once", target.chat)
                 assert "local" in str(caught.value.hint)
                 return
-            try:
-                whole = await answer_of(
-                    provider, "Once upon a time", target.chat, target.short()
-                )
-            except errors.ProviderError as error:
-                assert not error.retryable
-                pytest.skip(f"{target.chat} continues no text: {error}")
+            if target.at in ("OPENAI_API_KEY", "LMSTUDIO_BASE_URL"):
+                pytest.skip("its models of today continue no text")
+            whole = await answer_of(provider, "Once upon a time", target.chat, target.short())
             streamed = await provider.generate_completion(
                 "Once upon a time", target.chat, target.short(stream=True)
             )
@@ -173,16 +171,20 @@ def test_models_are_listed_with_their_capabilities(ollama: Target) -> None:
 
 def test_loading_and_unloading_a_model(ollama: Target) -> None:
     """It is reported while the server loads it, and not once it is in memory."""
-    from llm_magics.providers.ollama import OllamaProvider
+
+    async def loaded(provider: OllamaProvider) -> list[str]:
+        return [each["name"] for each in await provider.running_models()]
 
     async def use() -> None:
-        async with ollama.create() as provider:
-            assert isinstance(provider, OllamaProvider)
+        async with OllamaProvider(ollama.config) as provider:
             await provider.unload_model(ollama.chat)
-            assert ollama.chat not in [each["name"] for each in await provider.running_models()]
+            unloading = 100  # the server answers before it has unloaded the model
+            while unloading and ollama.chat in await loaded(provider):
+                unloading -= 1
+                await asyncio.sleep(0.1)
             assert [each.is_load async for each in provider.prepare(ollama.chat, "chat")] == [True]
             await provider.load_model(ollama.chat)
-            assert ollama.chat in [each["name"] for each in await provider.running_models()]
+            assert ollama.chat in await loaded(provider)
             assert [each async for each in provider.prepare(ollama.chat, "chat")] == []
             shown = await provider.show_model(ollama.chat)
             assert shown["model_info"]

@@ -9,8 +9,8 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage
-from tests.support.live import Target, answer_of, can_see_slots, is_busy, slots, stream_of
 from tests.conftest import eventually
+from tests.support.live import Target, answer_of, can_see_slots, is_busy, slots, stream_of
 
 pytestmark = pytest.mark.live
 
@@ -81,7 +81,7 @@ def test_an_answer_is_stopped_before_its_first_token(target: Target) -> None:
 
     async def use() -> None:
         async with target.create() as provider:
-            prompt = [ChatMessage("user", "river and sea and wind " * 150 + LONG)]
+            prompt = [ChatMessage("user", "river and sea and wind " * 60 + LONG)]
             asking = asyncio.ensure_future(
                 answer_of(provider, prompt, target.chat, target.short(max_tokens=200))
             )

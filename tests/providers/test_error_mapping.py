@@ -206,6 +206,23 @@ def test_how_long_the_service_wants_to_be_left_alone(
     assert not never.retryable
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ('"all-minilm" does not support chat', E.UnsupportedError),
+        ("registry.ollama.ai/library/m:latest does not support tools", E.UnsupportedError),
+        ("this model does not support embeddings", E.UnsupportedError),
+        ("Your prompt “it does not support chat” is odd", E.ProviderError),
+    ],
+)
+def test_a_model_without_a_capability(words: str, expected: type[E.ProviderError]) -> None:
+    """Ollama says so in words alone, through OpenAI's and Anthropic's formats too."""
+    for kind in ("invalid_request_error", "api_error"):
+        error = map_openai_error({"error": {"message": words, "type": kind}}, 400, "openai", "m")
+        assert type(error) is expected
+        assert error.retryable is False
+
+
 @pytest.mark.parametrize("provider", ["anthropic", "huggingface", "lmstudio", "openai"])
 def test_an_error_inside_a_stream_has_its_class(provider: str) -> None:
     """Status 200 promises nothing; a Retry-After that came with it means nothing."""

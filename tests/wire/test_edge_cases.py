@@ -232,6 +232,30 @@ def test_a_response_that_is_cut_short_says_why() -> None:
     assert responses({"type": "response.incomplete", "response": cut}).finish_reason == "length"
 
 
+@pytest.mark.parametrize(("written", "finish"), [(8, "length"), (7, "stop")])
+def test_a_cut_that_is_called_complete_is_noticed(written: int, finish: str) -> None:
+    """llama.cpp says ``completed`` of every answer, and does not repeat the limit."""
+    usage = {"input_tokens": 3, "output_tokens": written}
+    done = {"status": "completed", "output": [], "usage": usage}
+
+    async def use(url: str) -> ModelResponse:
+        async with OpenAIProvider({"base_url": url, "api_key": KEY, "api": "responses"}) as each:
+            answer = await each.generate_chat(HI, "m", ModelParameters(max_tokens=8))
+        assert isinstance(answer, ModelResponse)
+        return answer
+
+    event = {"type": "response.completed", "response": done}
+    with serving(Says([f"data: {json.dumps(event)}\n\n".encode()])) as server:
+        assert asyncio.run(use(server.url)).finish_reason == finish
+
+
+def test_messages_of_a_response_have_their_type() -> None:
+    """llama.cpp refuses a message of the assistant that does not say what it is."""
+    turns = [ChatMessage("user", "hi"), ChatMessage("assistant", "yes"), ChatMessage("user", "?")]
+    body = openai_responses.build_responses_request(turns, "m", ModelParameters())
+    assert [item["type"] for item in body["input"]] == ["message"] * 3
+
+
 @pytest.mark.parametrize(
     "told",
     [
