@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llm_magics._util.statistics import bootstrap, gap_interval, holm, mean_interval, paired_test
+from llm_magics._util.statistics import (
+    bootstrap,
+    gap_interval,
+    holm,
+    mean_interval,
+    paired_test,
+    require_scipy,
+)
 from llm_magics.errors import UsageError, nearest
 from llm_magics.runtime.response import INTERRUPTED
 
@@ -131,6 +138,7 @@ def differences(
     frame: pd.DataFrame, by: str | None, baseline: str | None, confidence: float
 ) -> pd.DataFrame:
     """One row a pair of models, and a load where there are several; see `Measurements`."""
+    require_scipy()
     column = column_to_compare(frame, by)
     pairs = _pairs(list(dict.fromkeys(frame[MODEL_COLUMN])), baseline)
     loads = varying_loads(frame)
@@ -253,6 +261,7 @@ _SPREAD_COLUMNS = (
 
 def summary(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """See `Measurements.summary`."""
+    require_scipy()
     keys = [MODEL_COLUMN, *varying_loads(frame)]
     rows = []
     for values, group in frame.groupby(keys, sort=False, dropna=False):

@@ -184,8 +184,8 @@ def _queue_remarks(summary: pd.DataFrame) -> list[str]:
 
 def _compute_differences(
     runs: pd.DataFrame, differences: Callable[[str], pd.DataFrame]
-) -> dict[str, pd.DataFrame | str]:
-    """By each score, or by time; where there is no test, why."""
+) -> dict[str, pd.DataFrame]:
+    """Return the differences by each score, or by time."""
     if runs[MODEL_COLUMN].nunique() < 2:
         return {}
     result: dict[str, pd.DataFrame | str] = {}
@@ -198,19 +198,16 @@ def _compute_differences(
     return result
 
 
-def _difference_table(table: pd.DataFrame | str) -> str:
-    if isinstance(table, str):
-        return table
+def _difference_table(table: pd.DataFrame) -> str:
     names = [*LOAD_COLUMNS, "model", "other", "n", "difference", "low", "high", "test", "p_corrected", "verdict"]  # fmt: skip
     return markdown(table[[name for name in names if name in table]])
 
 
-def _verdict_lines(compared: Mapping[str, pd.DataFrame | str]) -> list[str]:
+def _verdict_lines(compared: Mapping[str, pd.DataFrame]) -> list[str]:
     """What the tests say, a line each; what they do not is in the tables."""
     lines = [
         f"- {name}{_load_label(row)}: {_markdown_cell(row['model'])} and {_markdown_cell(row['other'])}: {_markdown_cell(row['verdict'])}"
         for name, table in compared.items()
-        if not isinstance(table, str)
         for _, row in table.iterrows()
     ]
     return ["\n".join(lines)] if 0 < len(lines) <= _MAX_VERDICT_LINES else []

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_magics._util.statistics import bootstrap, holm, paired_test
+import llm_magics as lm
+from llm_magics._util.statistics import bootstrap, holm, mean_interval, paired_test
 from llm_magics.benchmarking.analysis import _round_up
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import UsageError
@@ -224,8 +225,8 @@ def test_numbers_of_prompts_are_rounded_up() -> None:
     assert [_round_up(n) for n in (7, 99, 128, 1301, 25_001)] == [7, 99, 130, 1400, 26_000]
 
 
-def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report goes without the tests, and says so."""
+def test_without_scipy_the_measurements_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was paid is returned; intervals and tests raise an error that says what to install."""
     monkeypatch.setitem(sys.modules, "scipy", None)
     runs = answers(a=[1, 0, 1], b=[0, 1, 1])
     with pytest.raises(UsageError, match="scipy") as caught:

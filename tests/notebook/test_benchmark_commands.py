@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -136,3 +137,17 @@ def test_tab_knows_models_flags_scores_and_variables(shell: InteractiveShell) ->
     assert {"exact", "polite"} <= set(find_candidates("%llm", "compare x/y --score e").names)
     assert "echo/echo" in find_candidates("%llm", "compare x/y --judge e").names
     assert not list(find_candidates("%llm", "bench --repeat 3").names)
+
+
+@pytest.mark.parametrize("line", ["bench echo/echo -o runs", "compare echo/echo --prompts 'x'"])
+def test_without_scipy_nothing_is_sent(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """The summary would need it when the answers are paid already."""
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    shell.user_ns["x"] = ["a", "b"]
+    with pytest.raises(UsageError, match="needs scipy") as caught:
+        run(shell, line)
+    assert 'pip install "llm_magics[bench]"' in str(caught.value.hint)
+    assert lm.runs().empty
+    assert "runs" not in shell.user_ns

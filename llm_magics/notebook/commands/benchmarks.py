@@ -113,7 +113,10 @@ def _measure(
     shell: InteractiveShell, arguments: argparse.Namespace, measure: Callable[[], Measurements]
 ) -> Measurements:
     """Return what ``measure`` returns, stored in the variable of ``-o``; interrupted, as much as there is."""
+    from llm_magics._util.statistics import require_scipy
+
     check_output_name(arguments.output)
+    require_scipy()  # the summary needs it, and the answers may have cost something by then
     try:
         runs = measure()
     except (Interrupted, BudgetError) as stopped:
