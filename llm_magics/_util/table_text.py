@@ -1,7 +1,8 @@
-"""DataFrames as a model reads them: what is in them first, then rows as far as there is room."""
+"""Tables as text: Markdown, columns of spaces, and DataFrames summarized for a model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import TemplateError
@@ -84,9 +85,52 @@ def _columns(frame: DataFrame) -> str:
 
 
 def _markdown(frame: DataFrame) -> str:
-    rows = [[_cell(name) for name in frame.columns], ["---"] * frame.shape[1]]
-    rows += [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return format_markdown([_cell(name) for name in frame.columns], rows)
+
+
+def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table without padding, which a model would be charged for."""
+    from tabulate import DataRow, TableFormat
+
+    row = DataRow("| ", " | ", " |")
+    markdown = TableFormat(
+        lineabove=None,
+        linebelowheader=lambda widths, _: f"| {' | '.join(['---'] * len(widths))} |",
+        linebetweenrows=None,
+        linebelow=None,
+        headerrow=row,
+        datarow=row,
+        padding=0,
+        with_header_hide=None,
+    )
+    return _tabulate(rows, headers, markdown, None)
+
+
+def format_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return ``rows`` a line each, their columns separated by spaces and aligned on the left."""
+    return _tabulate(rows, (), "plain", "left")
+
+
+def _tabulate(
+    rows: Sequence[Sequence[str]], headers: Sequence[str], style: Any, alignment: str | None
+) -> str:
+    from tabulate import SEPARATING_LINE, tabulate
+
+    # tabulate would draw a line in place of a row with this cell.
+    rows = [
+        ["\N{REPLACEMENT CHARACTER}" if cell == SEPARATING_LINE else cell for cell in row]
+        for row in rows
+    ]
+    text: str = tabulate(
+        rows,
+        headers,
+        tablefmt=style,
+        stralign=alignment,
+        numalign=alignment,
+        disable_numparse=True,
+    )
+    return text
 
 
 def _number(value: float) -> str:

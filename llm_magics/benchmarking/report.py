@@ -246,16 +246,8 @@ def _row_label(key: Any, loads: Sequence[Any] = ("",)) -> str:
 
 def markdown(frame: pd.DataFrame) -> str:
     """``frame`` as a table; what is in it cannot break out of its cell."""
-    lines = [
-        _markdown_row(map(_markdown_cell, frame.columns)),
-        _markdown_row(["---"] * len(frame.columns)),
-    ]
-    lines += [_markdown_row(map(_markdown_cell, row)) for row in frame.itertuples(index=False)]
-    return "\n".join(lines)
-
-
-def _markdown_row(cells: Any) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+    rows = [[*map(_markdown_cell, row)] for row in frame.itertuples(index=False)]
+    return format_markdown([*map(_markdown_cell, frame.columns)], rows)
 
 
 def _markdown_cell(value: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._util.table_text import format_columns
 from llm_magics.errors import UnsupportedError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
@@ -61,10 +62,8 @@ async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosi
 def format_table(found: Sequence[Diagnosis]) -> str:
     """One line a provider, below a heading."""
     columns = [each.name for each in fields(Diagnosis)]
-    rows = [columns, *([str(getattr(each, name)) for name in columns] for each in found)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(columns) - 1)]
-    padded = [[*map(str.ljust, row[:-1], widths), row[-1]] for row in rows]
-    return "\n".join("  ".join(row).rstrip() for row in padded)
+    rows = [[str(getattr(each, name)) for name in columns] for each in found]
+    return format_columns([columns, *rows])
 
 
 async def _diagnose(session: Session, name: str, is_requested: bool) -> Diagnosis:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
+from llm_magics._util.table_text import format_columns
 from llm_magics._util.text import (
     display_name,
     escape_controls,
@@ -78,24 +79,13 @@ def filter_rows(rows: Iterable[Row], query: str) -> list[Row]:
 def list_labels(rows: Sequence[Row]) -> list[str]:
     """The lines of a list, in columns as wide as they need be."""
     cells = [(_cut(row.cells[0]), *row.cells[1:]) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        .rstrip()
-        .replace(" ", _SPACE)
-        for line in cells
-    ]
+    return format_columns(cells).replace(" ", _SPACE).split("\n") if cells else []
 
 
 def format_text(rows: Sequence[Row], chosen: str) -> str:
     """The table for a terminal and for what is saved, with the chosen model marked."""
     lines = [("", *COLUMNS), *_marked(rows, chosen)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text_lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([*text_lines, *_more(rows)])
+    return "\n".join([format_columns(lines), *_more(rows)])
 
 
 def format_html(rows: Sequence[Row], chosen: str) -> str:
