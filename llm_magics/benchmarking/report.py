@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from llm_magics._util.table_text import format_markdown
 from llm_magics._util.text import pluralize
 from llm_magics.benchmarking.analysis import (
     LOAD_COLUMNS,
@@ -188,14 +189,10 @@ def _compute_differences(
     """Return the differences by each score, or by time."""
     if runs[MODEL_COLUMN].nunique() < 2:
         return {}
-    result: dict[str, pd.DataFrame | str] = {}
-    for column in score_columns(runs) or ["e2e_s"]:
-        name = column.removeprefix(SCORE_PREFIX)
-        try:
-            result[name] = differences(column)
-        except UsageError as error:  # scipy is an extra; a report goes without
-            result[name] = f"Differences were not computed: {error} {error.hint}"
-    return result
+    return {
+        column.removeprefix(SCORE_PREFIX): differences(column)
+        for column in score_columns(runs) or ["e2e_s"]
+    }
 
 
 def _difference_table(table: pd.DataFrame) -> str:

@@ -190,13 +190,13 @@ def test_many_models_are_corrected_for() -> None:
     assert (told.p_corrected >= told.p).all()
     against = runs.differences(baseline="c")
     assert against.other.tolist() == ["a", "b", "d"]
-    with pytest.raises(UsageError, match="model 'e'"):
+    with pytest.raises(UsageError, match="no model 'e'"):
         runs.differences(baseline="e")
-    with pytest.raises(UsageError, match="'exactt'") as caught:
+    with pytest.raises(UsageError, match="no measurement 'exactt'") as caught:
         runs.differences("exactt")
     assert "score_exact" in str(caught.value.hint)
     for wrong in (0, 1, 95, "much"):
-        with pytest.raises(UsageError, match="confidence"):
+        with pytest.raises(UsageError, match="confidence cannot be"):
             runs.differences(confidence=wrong)  # type: ignore[arg-type]
 
 
@@ -228,8 +228,53 @@ def test_numbers_of_prompts_are_rounded_up() -> None:
 def test_without_scipy_the_measurements_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was paid is returned; intervals and tests raise an error that says what to install."""
     monkeypatch.setitem(sys.modules, "scipy", None)
-    runs = answers(a=[1, 0, 1], b=[0, 1, 1])
-    with pytest.raises(UsageError, match="scipy") as caught:
-        runs.differences()
-    assert "pip install scipy" in str(caught.value.hint)
-    assert "Differences were not computed" in runs.report()
+    runs = lm.compare(["a", "b"], ["echo/echo", "echo/lorem"], expected="a", score="exact")
+    assert runs.score_exact.tolist() == [1, 0, 0, 0]
+    assert len(lm.bench(models="echo/echo", repeat=2)) == 2
+    for compute in (runs.summary, runs.differences, runs.report, runs.metrics):
+        with pytest.raises(UsageError, match="needs scipy") as caught:
+            compute()
+        assert 'pip install "llm_magics[bench]"' in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_intervals_of_proportions_are_those_of_the_literature(
+    right: int, n: int, low: float, high: float
+) -> None:
+    """Wilson's, as in table I of Newcombe, "Two-sided confidence intervals", 1998."""
+    found = mean_interval([1] * right + [0] * (n - right))
+    assert found == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_interval_of_a_median_is_that_of_all_resamples() -> None:
+    """
+    Its ends are order statistics, whose probabilities are binomial.
+
+    Source: Efron, "Bootstrap methods: another look at the jackknife", 1979, section 3.
+    """
+    n = 19  # no resample's probability is near 2.5 or 97.5 %
+    values = np.sort(np.random.default_rng(8).lognormal(size=n))
+
+    def below(k: int) -> float:  # the probability that a median is at most the k-th value
+        ways = (math.comb(n, i) * (k / n) ** i * (1 - k / n) ** (n - i) for i in range(10, n + 1))
+        return sum(ways)
+
+    low, high = (next(k for k in range(1, n + 1) if below(k) > tail) for tail in (0.025, 0.975))
+    assert bootstrap(values, np.median) == (values[low - 1], values[high - 1])
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error() -> None:
+    """Of many values, to a tenth of it."""
+    values = np.random.default_rng(9).normal(3, 2, 4000)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    low, high = bootstrap(values, np.mean)
+    assert low == pytest.approx(values.mean() - half, abs=half / 10)
+    assert high == pytest.approx(values.mean() + half, abs=half / 10)

@@ -154,11 +154,7 @@ def _print_differences(runs: Measurements) -> None:
 
     if runs["asked"].nunique() < 2 or not score_columns(runs):
         return
-    try:
-        differences = pd.concat([runs.differences(name) for name in score_columns(runs)])
-    except UsageError as error:  # scipy is an extra
-        print_safe(f"Differences were not computed: {error} {error.hint}")
-        return
+    differences = pd.concat([runs.differences(name) for name in score_columns(runs)])
     for _, row in differences.iterrows():
         name = str(row["measured"]).removeprefix("score_")
         print_safe(f"{name}: {row['model']} and {row['other']}: {row['verdict']}")

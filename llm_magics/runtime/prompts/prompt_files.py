@@ -196,7 +196,7 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
     Raises:
         TemplateError: ``name`` is none, or another prompt has it and ``overwrite`` is not said.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
         msg = f'"{name}" is not a valid template name.'
         raise TemplateError(msg, hint="Use letters, digits, _ and -: --save summary")
     path = Path.cwd() / _FOLDER / f"{name}.md"
