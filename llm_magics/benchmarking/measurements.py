@@ -91,6 +91,9 @@ class Measurements(pd.DataFrame):
         ``cached``; neither have times. ``client_cpu`` is the CPU use of this process, as a
         share of one core: near 1, this process limits the result. With fewer than 100 requests
         the 99th percentile is close to the maximum.
+
+        Raises:
+            UsageError: scipy, which computes the intervals, is not installed.
         """
         return summaries.summary(
             self._checked_frame(*_SUMMARY_COLUMNS), _check_confidence(confidence)

@@ -23,12 +23,12 @@ from llm_magics.wire.decoders import (
     DONE,
     EventChunkDecoder,
     InStreamError,
+    ServerEvent,
     count_reasoning_tokens,
     decode_json,
     is_error_body,
 )
 from llm_magics.wire.schema_dialects import ANTHROPIC, compile_schema, convert_tool_schema
-from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import CallIds, encode_arguments, serialize_arguments
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})

@@ -12,9 +12,8 @@ from typing import Any
 from llm_magics.attachments import ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, Embeddings, EngineTimings, StreamChunk, ToolCall, Usage
-from llm_magics.wire.decoders import InStreamError, decode_json
+from llm_magics.wire.decoders import InStreamError, NewlineSplitter, decode_json
 from llm_magics.wire.schema_dialects import GRAMMAR, build_function, compile_schema
-from llm_magics.wire.sse import NewlineSplitter
 from llm_magics.wire.tool_calls import (
     CallIds,
     encode_arguments,

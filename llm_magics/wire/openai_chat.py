@@ -23,6 +23,7 @@ from llm_magics.wire.decoders import (
     DONE,
     EventChunkDecoder,
     InStreamError,
+    ServerEvent,
     count_reasoning_tokens,
     decode_json,
     is_error_body,
@@ -33,7 +34,6 @@ from llm_magics.wire.schema_dialects import (
     build_function,
     compile_schema,
 )
-from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import ToolCallAssembler, mark_tool_turns
 
 

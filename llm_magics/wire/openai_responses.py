@@ -19,13 +19,13 @@ from llm_magics.wire.decoders import (
     DONE,
     EventChunkDecoder,
     InStreamError,
+    ServerEvent,
     count_reasoning_tokens,
     decode_json,
     is_error_body,
 )
 from llm_magics.wire.openai_chat import build_schema_format
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, build_function
-from llm_magics.wire.sse import ServerEvent
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
 
 # Included in the answer, so that reasoning can be sent back without being stored at the service.

@@ -190,13 +190,13 @@ def test_many_models_are_corrected_for() -> None:
     assert (told.p_corrected >= told.p).all()
     against = runs.differences(baseline="c")
     assert against.other.tolist() == ["a", "b", "d"]
-    with pytest.raises(UsageError, match="no model 'e'"):
+    with pytest.raises(UsageError, match="model 'e'"):
         runs.differences(baseline="e")
-    with pytest.raises(UsageError, match="no measurement 'exactt'") as caught:
+    with pytest.raises(UsageError, match="'exactt'") as caught:
         runs.differences("exactt")
     assert "score_exact" in str(caught.value.hint)
     for wrong in (0, 1, 95, "much"):
-        with pytest.raises(UsageError, match="confidence cannot be"):
+        with pytest.raises(UsageError, match="confidence"):
             runs.differences(confidence=wrong)  # type: ignore[arg-type]
 
 

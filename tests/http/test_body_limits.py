@@ -25,7 +25,7 @@ from llm_magics.http.responses import _measure_lines
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.session import session
-from llm_magics.wire.sse import LineSplitter, NewlineSplitter
+from llm_magics.wire.decoders import LineSplitter, NewlineSplitter
 from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
 HI = [ChatMessage("user", "hi")]

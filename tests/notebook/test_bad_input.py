@@ -60,7 +60,7 @@ def test_a_mistake_ends_the_cell_and_nothing_else(shared_kernel: Kernel, name: s
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("modle: x", "model"), ("temperature: hot", "number"), ("a: [", "Mend")]
+    ("text", "hint"), [("modle: x", "model"), ("temperature: hot", "number"), ("a: [", "Fix")]
 )
 def test_a_wrong_settings_file(tmp_path: Path, text: str, hint: str) -> None:
     """The cell that first needs a setting fails, naming the file; mended, it works."""

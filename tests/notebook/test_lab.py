@@ -57,7 +57,7 @@ def test_fetching_shows_a_bar_and_leaves_no_trace(tmp_path: Path) -> None:
         while bar.count():
             told.add(page.outputs(1).inner_text())
             page.page.wait_for_timeout(50)
-        assert any("fetching smollm2-135m" in text and "MB/s" in text for text in told), told
+        assert any("downloading smollm2-135m" in text and "MB/s" in text for text in told), told
         page.wait()
         assert page.outputs(2).locator("progress").count() == 0
         notebook = page.saved()

@@ -219,7 +219,7 @@ def test_the_hubs_cache_is_listed_and_deleted_from(cache: Path) -> None:
 def test_a_damaged_model_is_said_to_be_one(cache: Path) -> None:
     """By name, with the reason that Transformers gives."""
     provider = create_provider("huggingface-local")
-    with pytest.raises(errors.WeightsError, match="cannot load someone/tiny"):
+    with pytest.raises(errors.WeightsError, match="could not load someone/tiny"):
         asyncio.run(provider.generate_chat(TALK, "someone/tiny", SHORT))
 
 

@@ -241,8 +241,8 @@ def test_responses_requests_hold_pictures_tools_and_schema() -> None:
     """As the Responses API wants them; nothing is stored there."""
     body = openai_responses.build_responses_request(TALK, "m", ASKED)
     assert body["instructions"] == "be brief"
-    assert [item.get("type") or item["role"] for item in body["input"]] == [
-        "user",
+    assert [item["type"] for item in body["input"]] == [
+        "message",
         "function_call",
         "function_call_output",
     ]

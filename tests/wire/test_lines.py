@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.wire.sse import LineSplitter
+from llm_magics.wire.decoders import LineSplitter
 from tests.support.cutting import cut_anyhow
 
 

@@ -253,6 +253,7 @@ def test_openai_responses() -> None:
                 instructions="be brief",
                 input=[
                     {
+                        "type": "message",
                         "role": "user",
                         "content": [
                             {"type": "input_text", "text": "look"},
@@ -638,15 +639,15 @@ def test_openai_responses_rounds(choice: str) -> None:
     """The same talk in items: calls and results by their ids, reasoning, every parameter."""
     image = {"type": "input_image", "image_url": PICTURE.as_url}
     items: Any = [
-        {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
-        {"role": "assistant", "content": [{"type": "output_text", "text": "hello"}]},
-        {"role": "user", "content": [{"type": "input_text", "text": "look"}, image]},
-        {"role": "assistant", "content": [{"type": "output_text", "text": "I ask"}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hello"}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "look"}, image]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I ask"}]},
         {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": CALL.arguments_text},
         {"type": "function_call", "call_id": "c/2", "name": "now", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "sunny"}, image]},
         {"type": "function_call_output", "call_id": "c/2", "output": [{"type": "input_text", "text": "noon"}, image]},
-        {"role": "user", "content": [{"type": "input_text", "text": "so?"}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "so?"}]},
     ]  # fmt: skip
     named: Any = {"type": "function", "name": choice}
     with serving(as_json({"error": {"message": "no"}}, 400)) as server:

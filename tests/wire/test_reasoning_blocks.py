@@ -252,7 +252,7 @@ def test_items_of_another_model_are_dropped() -> None:
 
         responses(server.url, turns)
         second = posted(server)[1]
-    assert [item.get("type") for item in second["input"]] == [None, None, None]
+    assert [item.get("type") for item in second["input"]] == ["message"] * 3
 
 
 def test_items_without_encrypted_content_are_dropped() -> None:

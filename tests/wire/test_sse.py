@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.wire.sse import EventDecoder, ServerEvent
+from llm_magics.wire.decoders import EventDecoder, ServerEvent
 from tests.support.cutting import cut_anyhow
 
 

@@ -45,8 +45,8 @@ from llm_magics.types import (
     remove_foreign_reasoning,
 )
 from llm_magics.wire import ollama as wire
+from llm_magics.wire.decoders import NewlineSplitter
 from llm_magics.wire.schema_dialects import GRAMMAR
-from llm_magics.wire.sse import NewlineSplitter
 from llm_magics.wire.tool_calls import collect_call_ids
 
 _LONG_TEXT_HINT = (

@@ -173,7 +173,7 @@ def _check_head(path: Path, fields: Any) -> dict[str, Any]:
         raise TemplateError(msg, hint="Example:  system: You are brief.")
     for name, value in fields.items():
         if name not in _KINDS:
-            msg = f'{path}: unknown key "{name}" in the front matter.'
+            msg = f'{path}: unknown field "{name}" in the front matter.'
             raise TemplateError(msg, hint=nearest(str(name), _KINDS))
         if not isinstance(value, _KINDS[name]):
             msg = f"{path}: invalid value for {name}: {abbreviate(value)}."
