@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.support.kernels import Kernel
-from tests.support.nested import plain_environment
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.kernel
 
@@ -87,50 +79,3 @@ def test_an_interrupt_stops_what_is_nested(kernel: Kernel) -> None:
     before = kernel.value("len(ticks)")
     kernel.run("await asyncio.sleep(0.3)")
     assert kernel.value("len(ticks)") == before
-
-
-def newest_python() -> Path | None:
-    """The newest Python on this machine that is newer than the one that runs the tests."""
-    found = [Path(each) for name in ("python3.14", "python3.13", "python3.12") if (each := shutil.which(name))]  # fmt: skip
-    found += sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.1[2-9]*/bin/python"))  # fmt: skip
-    told: dict[tuple[int, ...], Path] = {}
-    for each in found:
-        asked = subprocess.run(
-            [each, "-c", "import sys; print(*sys.version_info[:2])"],
-            check=False, capture_output=True, text=True,
-        )  # fmt: skip
-        if asked.returncode == 0:
-            told[tuple(map(int, asked.stdout.split()))] = each
-    newer = [version for version in told if version > sys.version_info[:2]]
-    return told[max(newer)] if newer else None
-
-
-@pytest.mark.network
-def test_the_newest_python_too(tmp_path: Path) -> None:
-    """What these tests say of the oldest supported Python holds on the newest that is here."""
-    python = newest_python()
-    if python is None:
-        pytest.skip("there is no newer Python on this machine")
-    environment = tmp_path / "newest"
-    subprocess.run([python, "-m", "venv", environment], check=True)
-    wanted = [
-        "ipykernel",
-        "pytest",
-        "pytest-cov",
-        "pytest-timeout",
-        "pytest-xdist",
-        "hypothesis",
-        "psutil",
-    ]
-    install = [environment / "bin" / "pip", "install", "-q", "-e", ROOT, *wanted]
-    subprocess.run(install, check=True)
-    command = [environment / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov"]  # fmt: skip
-    selected = [
-        __file__,
-        f"--deselect={Path(__file__).relative_to(ROOT)}::test_the_newest_python_too",
-    ]
-    done = subprocess.run(
-        [*command, *selected], cwd=ROOT, env=plain_environment(), capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "4 passed" in done.stdout

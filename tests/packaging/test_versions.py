@@ -81,3 +81,13 @@ def test_every_python(wheel: Path, tmp_path: Path, version: str) -> None:
     )
     for code in (ALONE.partition("try:")[0], USES["local"], USES["bench"], USES["dask"]):
         said(python, code, tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config"))
+
+
+def test_nested_loops_on_the_newest_python(wheel: Path, tmp_path: Path) -> None:
+    """``loop: nested`` works where asyncio has changed since the oldest Python."""
+    found = interpreters()
+    newest = max(found, key=lambda version: tuple(map(int, version.split("."))))
+    python = made(tmp_path / "env", wheel, *RUNNER, *TOOLS, python=found[newest])
+    folder = checkout(tmp_path, "tests", "pyproject.toml")
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    assert "4 passed" in ran([*command, "tests/notebook/test_nested_loop.py"], folder)

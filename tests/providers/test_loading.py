@@ -53,7 +53,7 @@ def test_a_model_on_disk_is_said_to_be_loading(server: Server, fake: FakeOllama)
 
 def test_a_server_that_is_slow_or_wrong_holds_nobody_up() -> None:
     """The call itself says what is wrong."""
-    for says in (Says([b"no"], 500, "text/plain"), Says([b"{}"], delay_s=30), Says(drop=True)):
+    for says in (Says([b"no"], 500, "text/plain"), Says([b"{}"], delay_s=4), Says(drop=True)):
         with serving(lambda asked, says=says: _answer(asked, says)) as server:  # type: ignore[misc]
             assert said(server.url, CHAT) == []
 

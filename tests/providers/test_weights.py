@@ -301,6 +301,7 @@ def test_a_model_from_the_hub_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch
         pull(store, "hf:owner/repo")
     assert "hf:OWNER/REPO/FILE.gguf" in str(caught.value.hint)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # for the process that downloads
     with pytest.raises(WeightsError, match=r"model\.gguf"):
         pull(store, "hf:owner/repo/model.gguf")
 
