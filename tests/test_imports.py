@@ -45,7 +45,6 @@ ORDER = [
         "notebook.frontend",
         "notebook.provenance",
         "notebook.markdown",
-        "notebook.line_calls",
     ],
     ["notebook"],
     ["benchmarking.bench", "benchmarking.compare"],
@@ -86,7 +85,7 @@ ORDER = [
     ["runtime"],
     ["providers"],
     ["_async"],
-    ["wire", "kernel_loop"],
+    ["wire"],
     ["settings", "sandbox"],
     ["tools"],
     ["schemas", "types"],
@@ -176,6 +175,12 @@ def test_imports_go_one_way(module: str) -> None:
     for imported in imports_of(MODULES[module]) - {""}:
         below = entry_of(imported)
         assert below == entry or RANK[below] < RANK[entry], f"{module} imports {imported}"
+
+
+def test_the_order_names_modules_that_exist() -> None:
+    """An entry of a module that was merged or renamed is removed."""
+    packages = {module.rpartition(".")[0] for module in MODULES}
+    assert set(RANK) <= {*MODULES, *packages}
 
 
 def test_no_policy_imports_another() -> None:
