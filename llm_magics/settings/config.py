@@ -165,11 +165,14 @@ class Config:
         return [(key, *values[key]) for key in sorted(values)]
 
     def frame(self) -> DataFrame:
-        """Return every setting with its value and its source."""
+        """Return every setting with its value, its source and what it does."""
         from llm_magics._util.tables import WideFrame
 
-        rows = [(key, redact_setting(value), source) for key, value, source in self.items()]
-        return WideFrame(rows, columns=["key", "value", "source"]).set_index("key")
+        rows = [
+            (key, redact_setting(value), source, describe_setting(key))
+            for key, value, source in self.items()
+        ]
+        return WideFrame(rows, columns=["key", "value", "source", "description"]).set_index("key")
 
     def _look_up(self, key: str) -> SourcedValue:
         layers: list[dict[str, SourcedValue]] = [
@@ -290,6 +293,12 @@ def _make_portable(value: Any) -> Any:
     if isinstance(value, Path):
         return value.expanduser().absolute()
     return strip_credentials(value) if isinstance(value, Address) else value
+
+
+def describe_setting(key: str) -> str:
+    """Return what a setting does; nothing for a setting of a provider."""
+    field = _schema().model_fields.get(key)
+    return field.description or "" if field else ""
 
 
 def _schema() -> type[Settings]:

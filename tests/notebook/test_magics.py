@@ -17,7 +17,7 @@ from llm_magics import ChatMessage
 from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook import completion as prompts
 from llm_magics.notebook import parsers
-from llm_magics.notebook.commands import COMMANDS
+from llm_magics.notebook.commands import COMMANDS, registry
 from llm_magics.runtime.prompts.prompt import Turn
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
@@ -311,6 +311,22 @@ def test_errors_can_be_shown_in_full(shell: InteractiveShell) -> None:
     llm_magics.config.reload()
     Path("llm_magics.yaml").write_text("modle: x", encoding="utf-8")
     assert error._render_traceback_() == ["LLMError: what", "→ do"]
+
+
+def test_help_groups_commands_and_lists_the_flags_of_a_magic(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every subcommand stands once below a heading; a magic's help has each flag with its meaning."""
+    shell.run_line_magic("llm", "help")
+    overview = capsys.readouterr().out
+    for heading, names in registry.names_by_group().items():
+        part = overview.partition(f"\n{heading}\n")[2].partition("\n\n")[0]
+        assert [line.split()[1] for line in part.splitlines()] == names
+    for magic, parser in (("llm", parsers.llm_cell_parser()), ("embed", parsers.embed_parser())):
+        shell.run_line_magic("llm", f"help {magic}")
+        text = " ".join(capsys.readouterr().out.split())
+        for action in parser._actions:
+            assert action.help in text
 
 
 def test_help_lists_every_flag(shell: InteractiveShell) -> None:

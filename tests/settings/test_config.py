@@ -11,6 +11,7 @@ import pytest
 import llm_magics as lm
 from llm_magics.errors import ConfigurationError
 from llm_magics.settings.config import Config
+from llm_magics.settings.schema import Settings
 
 
 def user_file(text: str) -> None:
@@ -136,10 +137,11 @@ def test_settings_of_a_provider_come_from_everywhere_too(tmp_path: Path) -> None
 
 
 def test_all_settings_can_be_seen_with_their_sources(tmp_path: Path) -> None:
-    """As a table, and in the repr."""
+    """As a table that says what each does, and in the repr."""
     config = Config(tmp_path, {"LLM_MAGICS_SEED": "7"})
     frame = config.frame()
-    assert frame.loc["seed"].tolist() == [7, "environment LLM_MAGICS_SEED"]
+    assert frame.loc["seed", ["value", "source"]].tolist() == [7, "environment LLM_MAGICS_SEED"]
+    assert frame.description[list(Settings.model_fields)[:-1]].str.len().gt(10).all()
     assert "environment LLM_MAGICS_SEED" in repr(config)
     assert "model" in dir(config)
 

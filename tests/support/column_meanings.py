@@ -137,6 +137,7 @@ CONFIG = {
     "key": "The setting (index).",
     "value": "Its value.",
     "source": "Where the value comes from.",
+    "description": "What the setting does.",
 }
 
 # Headings, the tables of the public surface, and the meanings of their columns.

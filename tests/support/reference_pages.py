@@ -24,6 +24,7 @@ from pydantic_core import PydanticUndefined
 
 from llm_magics import errors
 from llm_magics.notebook.commands import COMMANDS, USAGE
+from llm_magics.notebook.commands.registry import names_by_group
 from llm_magics.notebook.parsers import (
     OptionParser,
     bench_parser,
@@ -45,14 +46,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 _SURFACE = Path(__file__).parents[1] / "data" / "public_surface.json"
 
 # The modules of the subcommands, in the order of the page.
-_GROUPS = {
-    "ask": "Prompting",
-    "models": "Models and providers",
-    "benchmarks": "Comparing and measuring",
-    "history": "Calls, cost and recordings",
-    "settings": "Settings and keys",
-    "registry": "Help",
-}
 
 
 def magics() -> str:
@@ -79,18 +72,13 @@ def magics() -> str:
         "`%llm` is followed by a subcommand.",
     ]
     parsers = {"bench": bench_parser, "compare": compare_parser}
-    for module, heading in _GROUPS.items():
-        names = [name for name in COMMANDS if _module_of(COMMANDS[name]) == module]
+    for heading, names in names_by_group().items():
         parts.append(f"### {heading}")
         for name in names:
             text = markdown(inspect.getdoc(COMMANDS[name]) or "")
             parts += [f"#### `%llm {name}`", f"```text\n%llm {USAGE[name]}\n```", text]
             parts += [_flag_table(parsers[name]())] if name in parsers else []
     return _page(parts)
-
-
-def _module_of(function: Callable[..., Any]) -> str:
-    return function.__module__.rpartition(".")[2]
 
 
 def _synopsis(magic: str, parser: OptionParser) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @command("ask TEXT", is_prose=True)
 def ask(shell: InteractiveShell, rest: str, variables: Variables) -> Response:
     """
-    Ask the model of the settings; {{ names }} as in %%llm.
+    Send a one-line prompt to the model of the settings; {{ name }} works as in %%llm.
 
     ``answer = %llm ask TEXT`` assigns the answer.
     """
@@ -58,7 +58,7 @@ def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Respons
 
 @command("templates")
 def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """The prompts in files that -t can name, as a DataFrame."""
+    """List the prompt files that -t can use, as a DataFrame."""
     from llm_magics._util.filesystem import display_path
     from llm_magics._util.tables import WideFrame
     from llm_magics.errors import LLMError
@@ -81,7 +81,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
 
 @command("threads [NAME|clear [NAME]]")
 def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
-    """What the next prompt of each --thread will carry, as a DataFrame."""
+    """Show the messages of each conversation (--thread), as a DataFrame."""
     from llm_magics.runtime.session import session
 
     words = split_words(rest)
@@ -105,7 +105,7 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
 @command("image TEXT [-o NAME] [--model M] [--size S]", is_prose=True)
 def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
     """
-    Make a picture; -o keeps the bytes of its file.
+    Generate an image; -o stores the bytes of its file.
 
     ``picture = %llm image TEXT`` assigns them.
     """
@@ -137,7 +137,7 @@ def image(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
 
 @command("transcribe FILE [-o NAME] [--model M]")
 def transcribe(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
-    """Write down what is said in a recording; -o keeps the text."""
+    """Transcribe an audio file; -o stores the text."""
     from llm_magics.runtime.media_calls import transcription_call
     from llm_magics.runtime.session import session
 

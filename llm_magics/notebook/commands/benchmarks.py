@@ -30,7 +30,7 @@ _COMPARE_COLUMNS = ["requests", "failed", "cached", "ttft_s", "e2e_s", "tokens_p
 @command("bench MODEL… [-o NAME] [FLAGS]")
 def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
-    Measure how fast models answer, a row a model; -o keeps every request.
+    Measure the speed of models; -o stores a row for each request.
 
     --concurrency N,N, --repeat N, --prompts X, --requests N, --seconds S, --rate R,R, --arrival, --warmup N, --same, and the
     parameters of %%llm.
@@ -61,7 +61,7 @@ def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
 @command("compare MODEL… --prompts X [-o NAME] [FLAGS]")
 def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
-    Ask models the prompts in a variable, and see who is better; -o keeps every answer.
+    Compare models on the prompts in a variable; -o stores every answer.
 
     --expected X, --score exact,contains,…, --judge MODEL, --repeat N, --concurrency N, and the parameters of
     %%llm.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @command("runs")
 def runs(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """The calls of this session with their measurements, as a DataFrame."""
+    """List the calls of this session with their measurements, as a DataFrame."""
     from llm_magics.api import runs as logged
 
     return logged()
@@ -26,7 +26,7 @@ def runs(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
 
 @command("audit NOTEBOOK")
 def audit(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """Where the answers in a notebook file come from, as a DataFrame."""
+    """List the origin of the answers in a notebook file, as a DataFrame."""
     from pathlib import Path
 
     from llm_magics.notebook.provenance import audit as audited
@@ -37,7 +37,7 @@ def audit(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
 @command("cost [cells]")
 def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
-    Calls, tokens and dollars of this session, by model or by cell.
+    Show the calls, tokens and cost of this session, by model or by cell.
 
     Calls without a known price are counted in ``unpriced`` and not in the cost.
     """
@@ -56,7 +56,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
 
 @command("budget [USD|off]")
 def budget(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Refuse, before it is sent, what may cost more than is left of so many dollars."""
+    """Set a budget: calls that may exceed it are refused before they are sent."""
     from llm_magics._util.text import format_usd
     from llm_magics.runtime.session import session
 
@@ -99,7 +99,7 @@ def record(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
 @command("replay [FILE [--strict] [--speed X]|off]")
 def replay(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Take answers from a recording; with --strict, from nowhere else."""
+    """Replay answers from a recording; with --strict, only from there."""
     from llm_magics.errors import ConfigurationError
     from llm_magics.runtime.session import session
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command("use MODEL")
 def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Ask this model from now on."""
+    """Use this model from now on."""
     from llm_magics._async.bridge import bridge
     from llm_magics.runtime.models import select_model
     from llm_magics.runtime.session import session
@@ -30,7 +30,7 @@ def use(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
 @command("models [PATTERN]")
 def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """What models there are, as a DataFrame."""
+    """List the available models, as a DataFrame."""
     from llm_magics.api import models as listed
     from llm_magics.errors import ModelNotFoundError
     from llm_magics.runtime.session import session
@@ -60,7 +60,7 @@ def explain_no_models(provider_name: str) -> str:
 
 @command("pull MODEL")
 def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Fetch a model, so that it can be used."""
+    """Download a model."""
     from llm_magics._async.sync import SyncRunner
     from llm_magics.runtime.models import PullCall
     from llm_magics.runtime.session import session
@@ -90,7 +90,7 @@ def delete(shell: InteractiveShell, rest: str, variables: Variables) -> None:
 
 @command("providers")
 def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """Which providers there are, how to come to each, and what it can, as a DataFrame."""
+    """List the providers with their keys, start commands and capabilities, as a DataFrame."""
     from llm_magics.runtime.models import provider_table
     from llm_magics.runtime.session import session
 
@@ -99,7 +99,7 @@ def providers(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
 
 @command("health [PROVIDER …]")
 def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
-    """Which providers can be used, and if not, why; of all, or of those named."""
+    """Check which providers work, and why the others do not."""
     from llm_magics._async.bridge import bridge
     from llm_magics.runtime.doctor import check_health as checked
     from llm_magics.runtime.session import session

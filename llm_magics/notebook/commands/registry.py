@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import Interrupted, UsageError, nearest
 from llm_magics.notebook.display.output import print_safe
-from llm_magics.notebook.parsers import bench_parser, compare_parser, split_words, strip_comment
+from llm_magics.notebook.parsers import (
+    bench_parser,
+    compare_parser,
+    embed_parser,
+    llm_cell_parser,
+    split_words,
+    strip_comment,
+)
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -18,11 +25,13 @@ Command = Callable[["InteractiveShell", str, Variables], Any]
 
 __all__ = [
     "COMMANDS",
+    "GROUPS",
     "PROSE",
     "USAGE",
     "Command",
     "Variables",
     "command",
+    "names_by_group",
     "on_or_off",
     "one_word",
     "run",
@@ -31,6 +40,16 @@ __all__ = [
 
 COMMANDS: dict[str, Command] = {}
 USAGE: dict[str, str] = {}
+
+# The headings of the help, by the module that has the subcommands.
+GROUPS = {
+    "ask": "Prompting",
+    "models": "Models and providers",
+    "benchmarks": "Comparing and measuring",
+    "history": "Calls, cost and recordings",
+    "settings": "Settings and keys",
+    "registry": "Help",
+}
 
 # Subcommands whose line is prose, in which a # begins no comment.
 PROSE: set[str] = set()
@@ -94,11 +113,25 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
         raise Interrupted(msg) from None
 
 
+def names_by_group() -> dict[str, list[str]]:
+    """Return the names of the subcommands below each heading of the help."""
+    groups: dict[str, list[str]] = {heading: [] for heading in GROUPS.values()}
+    for name, function in COMMANDS.items():
+        groups[GROUPS[function.__module__.rpartition(".")[2]]].append(name)
+    return groups
+
+
 # Their flags are listed in their help.
 _PARSERS = {"bench": bench_parser, "compare": compare_parser}
 
+# The magics themselves, whose flags ``%llm help llm`` and ``%llm help embed`` list.
+_MAGICS = {"llm": llm_cell_parser, "embed": embed_parser}
+
 
 def _print_help(name: str) -> None:
+    if name in _MAGICS:
+        print_safe(_MAGICS[name]().format_help())
+        return
     if name not in COMMANDS:
         msg = f'%llm has no subcommand "{name}".'
         raise UsageError(msg, hint=nearest(name, COMMANDS))
@@ -108,13 +141,17 @@ def _print_help(name: str) -> None:
 
 
 def show_help(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Show this, or all there is to know of one subcommand."""
+    """Show this overview, or the details of one subcommand, of llm or of embed."""
     if rest:
         _print_help(rest)
         return
-    lines = ["%%llm [MODEL] …   the prompt in the lines below; %%llm? lists its flags", ""]
+    lines = [
+        "%%llm [MODEL …]            send the lines below to a model; flags: %llm help llm",
+        "%embed EXPR --into COLUMN  embed a column of texts; flags: %llm help embed",
+    ]
     width = max(map(len, USAGE.values()))
     helps = {name: (inspect.getdoc(COMMANDS[name]) or "").splitlines()[0] for name in COMMANDS}
-    lines += [f"%llm {USAGE[name]:{width}} {helps[name]}" for name in COMMANDS]
-    lines += ["", "%embed EXPR --into COLUMN   vectors for a column; %embed? lists its flags"]
+    for heading, names in names_by_group().items():
+        lines += ["", heading]
+        lines += [f"  %llm {USAGE[name]:{width}}  {helps[name]}" for name in names]
     print_safe("\n".join(lines))

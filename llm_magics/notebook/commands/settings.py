@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @command("config [KEY [VALUE]]")
 def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
-    """See all settings and where they come from, see one, or set one."""
+    """Show all settings with their sources, show one, or set one."""
     from llm_magics.settings.config import config as settings
-    from llm_magics.settings.config import redact_setting
+    from llm_magics.settings.config import describe_setting, redact_setting
 
     key, _, value = rest.partition(" ")
     if not key:
@@ -30,6 +30,8 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
         settings.set(key, parsed)
         _reset_if_rejected(key)
     print_safe(f"{key} = {redact_setting(settings.get(key))!r}  ({settings.source(key)})")
+    if not value.strip() and (description := describe_setting(key)):
+        print_safe(description)
     return None
 
 
