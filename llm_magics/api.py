@@ -43,7 +43,7 @@ class _PartialAnswer:
 
     @property
     def data(self) -> Any:
-        """The JSON value in it, as far as it has come; ``None`` before there is any."""
+        """The JSON value received so far; ``None`` before there is any."""
         try:
             return self.response.json(partial=True)
         except ParseError:

@@ -28,7 +28,7 @@ def encode_png(array: Any) -> bytes:
             integers from 0 to 255, of fractions from 0 to 1, or of truth values.
 
     Raises:
-        ConfigurationError: it is no picture.
+        ConfigurationError: it is not an image.
     """
     import numpy as np
 
@@ -47,7 +47,7 @@ def encode_png(array: Any) -> bytes:
 
 
 def _are_colours(pixels: Any) -> bool:
-    """Whether all values are colours; those that are no number are not."""
+    """Whether all values are colours; NaN and infinity are not."""
     return bool(pixels.min() >= 0 and pixels.max() <= 255)
 
 
@@ -117,7 +117,7 @@ def load_image(source: Any) -> Image:
     of PIL or IPython.
 
     Raises:
-        ConfigurationError: it is none of these, or there is no such file.
+        ConfigurationError: it is none of these, or the file does not exist.
     """
     if isinstance(source, Image):
         return source
@@ -191,7 +191,7 @@ def _from_bytes(data: bytes, what: str) -> Image:
     return Image(_convert_to_rgb(data) if _is_cmyk(data) else data)
 
 
-# What PIL writes into a PNG file as it is; the rest (CMYK, YCbCr, LAB …) becomes RGB.
+# Modes that PIL writes into a PNG file unchanged; the rest (CMYK, YCbCr, LAB …) becomes RGB.
 _PNG_MODES = frozenset({"1", "I", "I;16", "L", "LA", "P", "PA", "RGB", "RGBA"})
 
 # JPEG's markers of a frame, which tell how many colours a pixel has (ITU-T T.81, table B.1).
@@ -247,12 +247,12 @@ class ReasoningBlock(dict[str, Any]):
         return block if isinstance(block, cls) else cls(block)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as it is recorded."""
+        """Return its form in a recording."""
         return {"block": dict(self), "origin": self.origin, "at": list(self.at)}
 
     @classmethod
     def from_dict(cls, recorded: Mapping[str, Any]) -> Self:
-        """Return the block that was recorded; older recordings have it without its origin."""
+        """Return the recorded block; older recordings lack its origin."""
         block, at = recorded.get("block"), recorded.get("at")
         if not isinstance(block, Mapping) or not isinstance(at, list) or len(at) != 2:
             return cls(recorded)

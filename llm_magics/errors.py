@@ -10,7 +10,7 @@ Everything llm_magics raises, as one tree.
     └── ProviderError             a service, with status, code, request id …
         ├── AuthenticationError   the key is missing, wrong or not allowed
         ├── ConfigurationError    a setting is missing, mistyped or impossible
-        ├── ConnectionError       nobody answered (also a builtin ConnectionError)
+        ├── ConnectionError       no response (also a builtin ConnectionError)
         ├── ContentFilterError    the service or the model refuses to answer; see ``partial``
         ├── ContextLengthError    the prompt is longer than the model can read
         ├── IncompleteAnswerError the answer ended without being complete; see ``partial``

@@ -94,7 +94,7 @@ def _quantity(amount: float, unit: str) -> str:
     return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:,.0f} {unit}"
 
 
-# Displays how far some work has come; called with ``None``, it ends and the display goes away.
+# Displays the progress of some work; called with ``None``, it removes the display.
 ProgressDisplay = Callable[[Progress | None], None]
 
 
@@ -131,14 +131,14 @@ class Host(ABC):
 
     @abstractmethod
     def ask(self, question: str) -> str | None:
-        """Return the user's answer to ``question``; ``None`` if there is no user to ask."""
+        """Return the user's answer to ``question``; ``None`` if the session is not interactive."""
 
     def shows_full_tracebacks(self) -> bool:
         """Return whether errors are rendered with their full traceback, not in two to four lines."""
         return False
 
     def label_cell(self, code: CodeType) -> str | None:
-        """Return the label of the cell that ``code`` was compiled from; ``None`` if it is no cell's."""
+        """Return the label of the cell that ``code`` was compiled from; ``None`` for other code."""
         return None
 
 
@@ -157,7 +157,7 @@ class TerminalHost(Host):
 
 
 def terminal_progress() -> ProgressDisplay:
-    """Return a display on one line of the terminal; it shows nothing where there is no terminal."""
+    """Return a progress display on one line of the terminal; it is silent without a terminal."""
     stream = sys.stderr
     if not stream.isatty():
         return lambda progress: None
@@ -237,7 +237,7 @@ class _Caller(NamedTuple):
     variables: dict[str, Any]
 
     def locate(self) -> CodeLocation:
-        """Return its location, with the source as it is now."""
+        """Return its location, with the current source."""
         path = self.code.co_filename
         source = linecache.getline(path, self.line, self.variables).strip()
         file = current_host().label_cell(self.code) or path

@@ -116,7 +116,7 @@ class ModelParameters:
         return replace(self, max_tokens=max_tokens)
 
 
-# Parameters of services that look like misspellings of ours.
+# Parameters of services that resemble misspelled parameters of this package.
 _SERVICE_PARAMETERS = frozenset(
     {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids"}
 )

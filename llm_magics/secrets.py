@@ -53,7 +53,7 @@ _GAPS = re.compile(f"[{_ZERO_WIDTH}]+")
 
 
 def _may_be_key(name: str, value: str) -> bool:
-    """Whether a header may hold a key: one by its name, or one that is no plain word."""
+    """Whether a header may hold a key: by its name, or because its value is not a plain word."""
     return _KEY_HEADERS.search(name) is not None or not re.fullmatch(r"[A-Za-z_.\s-]*", value)
 
 
@@ -96,7 +96,7 @@ class Secret:
         return cls(value) if value else None
 
     def reveal(self) -> str:
-        """The key itself: for the header that needs it, and for nothing else."""
+        """Return the plain key, only for the header that needs it."""
         return self._value
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 The values sent to a provider and received from it: messages, tool calls, chunks, responses, vectors.
 
 All are immutable and independent of any service, notebook or file. Parameters, tools and
-progress have modules of their own and can be imported from here as well.
+progress are defined in other modules and can be imported from here as well.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ChatMessage:
         images: pictures that come with it.
         tool_calls: the tools that the assistant calls.
         tool_call_id: which call this is the result of, in a message of the role ``tool``.
-        reasoning_blocks: what the service gave with an answer and wants back with it, as it is.
+        reasoning_blocks: data of the service that must be sent back unchanged with an answer.
     """
 
     role: Role
@@ -121,7 +121,7 @@ class Usage:
             object.__setattr__(self, "service_tier", None)
 
     def __repr__(self) -> str:
-        """Return what is known of it."""
+        """Return its known fields."""
         values = ((name, getattr(self, name)) for name in self.__slots__)
         known = ", ".join(f"{name}={value!r}" for name, value in values if value is not None)
         return f"Usage({known})"
@@ -152,7 +152,7 @@ class EngineTimings:
 
 class StreamChunk(NamedTuple):
     """
-    A piece of an answer as it comes. (A tuple, because making one must cost next to nothing.)
+    A piece of a streamed answer. (A tuple, because creating one must be cheap.)
 
     Attributes:
         text: the new text of the answer, often one token.

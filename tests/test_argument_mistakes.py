@@ -38,10 +38,10 @@ def test_a_slip_in_python_is_no_parameter(given: dict[str, Any], hint: str) -> N
     [
         ("-p sentence=9", "in {{ sentences }}", "no {{ sentence }}", "Did you mean sentences?"),
         ("-p x=1", "hi", "no {{ x }}", "None are available"),
-        ("-t kept -p input=pears", "apples", "is the cell", "lines below"),
-        ("--schema Persn", "who?", "There is no Persn", "Did you mean Person?"),
-        ("-t kept --save other", "apples", "does nothing there", "Save first"),
-        ("--save other --thread", "apples", "does nothing there", "Save first"),
+        ("-t kept -p input=pears", "apples", "text of the cell", "lines below"),
+        ("--schema Persn", "who?", "Persn is not defined", "Did you mean Person?"),
+        ("-t kept --save other", "apples", "no effect", "Save first"),
+        ("--save other --thread", "apples", "no effect", "Save first"),
         ("Explain the sky", "hi", 'has a model "Explain"', "lines below"),
         ("-t missing.md", "x", '"missing"', "prompts/NAME.md"),
     ],
@@ -163,6 +163,6 @@ def test_a_dry_run_shows_all_that_would_go(
     Path("a.png").write_bytes(bytes.fromhex("89504e470d0a1a0a"))
     shell.run_cell_magic("llm", "both --dry-run --schema 'age int' --image a.png", "who?")
     told = capsys.readouterr().out
-    assert "where that fails: echo/lorem" in told
+    assert "on failure: echo/lorem" in told
     assert '[schema] {"type": "object"' in told
-    assert "[picture] Image(" in told
+    assert "[image] Image(" in told

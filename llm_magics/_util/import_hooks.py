@@ -1,4 +1,4 @@
-"""Import a module of ours as soon as another package is imported, be it now or later."""
+"""Import one of our modules when another package is imported, now or later."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Watcher(MetaPathFinder):
         finally:
             self._is_asking = False
         if spec is not None and spec.loader is not None:
-            # Asking for a spec imports nothing yet: the watcher stays until somebody does.
+            # Finding a spec imports nothing, so the watcher stays until the package is imported.
             spec.loader = _ThenOurs(spec.loader, self)
         return spec
 
@@ -52,7 +52,7 @@ class _Watcher(MetaPathFinder):
             sys.meta_path.remove(self)
         try:
             import_module(self.ours)
-        except Exception as error:  # a fault of ours must not break the import of theirs
+        except Exception as error:  # an error in our module must not break the import of theirs
             from llm_magics.host import warn
 
             warn(f"{self.ours} could not be imported: {error}")

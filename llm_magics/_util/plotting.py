@@ -154,7 +154,7 @@ def legend(
     loc: Literal["upper left", "center left"],
     anchor: tuple[float, float],
 ) -> None:
-    """Draw a legend beside the axes; names are literal text, never formulas."""
+    """Draw a legend next to the axes; names are literal text, not formulas."""
     drawn = ax.legend(
         handles,
         [f" {name}" for name in names],  # a name that begins with _ would be left out

@@ -26,7 +26,7 @@ _MIN_RESAMPLES, _MAX_RESAMPLES, _ENOUGH_DRAWN = 200, 2000, 10_000_000
 _SEED = 20240229
 # Values drawn at once, so that memory stays bounded.
 _MAX_DRAWN = 4_000_000
-# The share of true differences that a test shall find.
+# The statistical power: the share of true differences that a test should find.
 _POWER = 0.8
 
 Statistic = Callable[..., Any]

@@ -10,7 +10,7 @@ from llm_magics.errors import TemplateError
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-# Room for one table in a prompt; a token is about four characters of such text.
+# The tokens for one table in a prompt; a token is about four characters of such text.
 _BUDGET_TOKENS = 1000
 
 
@@ -53,7 +53,7 @@ def summarize_table(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS
 
 
 def format_table(value: DataFrame | Series[Any], rows: int = _MAX_ROWS) -> str:
-    """The first ``rows`` rows as a Markdown table; what is left out is said."""
+    """Return the first ``rows`` rows as a Markdown table, with the number of omitted rows."""
     frame = _frame(value)
     text = _markdown(frame.head(rows))
     left = len(frame) - rows

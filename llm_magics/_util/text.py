@@ -114,7 +114,7 @@ _INVISIBLE = re.compile(
 )
 
 
-# Characters that hide, reorder or join what stands beside them: overrides of the direction of
+# Characters that hide, reorder or join their neighbours: overrides of the direction of
 # writing, zero-width spaces, and joiners, selectors and tags that no emoji or script needs there.
 _DECEPTIVE = re.compile(
     "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"

@@ -16,7 +16,7 @@ IGNORE, PROCESS = "mathjax_ignore", "mathjax_process"
 _TOKENS = re.compile(r"\\(?:([A-Za-z]+)|.|$)|\$", re.DOTALL)
 
 # Named after any backslash, also one that seems to be escaped: a second line of defence, for
-# chemical formulas are read by rules of their own.
+# chemical formulas have their own syntax.
 _FORBIDDEN = re.compile(
     r"\\\s*(?:\w*(?:def|define\w*|declare\w*|newcommand\w*|newenvironment|tagform|require|setoptions)|let"
     r"|futurelet|global|csname|catcode|char|newextarrow|bbox|class|cssid|data|enclose|eqref|fcolorbox|href"
@@ -27,7 +27,7 @@ _FORBIDDEN = re.compile(
 
 _TEXT = re.compile(r"(<[^>]*>)")
 
-# As in Markdown: no space inside the dollars, and no letter or digit beside them.
+# As in Markdown: no space inside the dollars, and no letter or digit next to them.
 _INLINE = re.compile(
     r"(?<![\\$\w])\$(?![\s$])((?:\\.|[^$\\\n]){1,500}?)(?<![\s\\])\$(?![\w$])|\\\(((?:\\.|[^\\\n]){1,500}?)\\\)"
 )

@@ -110,7 +110,7 @@ def check_on_error(value: Any) -> None:
 
 def require_package(module: str, what: str, *, extra: str, package: str | None = None) -> None:
     """
-    Check that ``module`` is installed, which belongs to an optional dependency of ours.
+    Check that ``module``, which belongs to an optional dependency, is installed.
 
     Args:
         module: its name in an ``import``.

@@ -231,7 +231,7 @@ class CompareCall:
         self._about = about
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Ask all of them, yielding how far it has come."""
+        """Send all prompts and yield the progress."""
         by_provider: dict[str, list[Job]] = {}
         for job in self._jobs:
             by_provider.setdefault(job.model.partition("/")[0], []).append(job)

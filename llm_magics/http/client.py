@@ -73,7 +73,7 @@ class KeyHeader:
     scheme: str = "Bearer"
 
     def value(self, key: Secret) -> str:
-        """Return the header's value; the key is revealed for nothing else."""
+        """Return the header's value, the only use of the plain key."""
         return f"{self.scheme} {key.reveal()}".lstrip()
 
 
@@ -102,7 +102,7 @@ class Transport:
         headers: sent with every request.
         key, key_header: the key, and the header that it is sent in.
         timeouts, limits: how long an answer may take, and how large it may be.
-        query: appended to every address, as it is or by name and value.
+        query: appended to every address, as a string or by name and value.
     """
 
     base_url: str
@@ -337,7 +337,7 @@ class _Authorization(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Any:
         if self._key:
             request.headers[self._header.name] = self._header.value(self._key)
-        if self._basic:  # written for this very address: before a key that wants the same header
+        if self._basic:  # set for this address, so it overrides a key for the same header
             request.headers["Authorization"] = f"Basic {self._basic.reveal()}"
         yield request
 

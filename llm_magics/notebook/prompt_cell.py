@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.filesystem import display_path
-from llm_magics._util.text import display_name, format_usd
+from llm_magics._util.text import display_name, format_usd, pluralize
 from llm_magics.errors import Interrupted, ParseError, UsageError, nearest
 from llm_magics.host import current_host
 from llm_magics.notebook import frontend, markdown
@@ -106,12 +106,13 @@ def _show_summary(shell: InteractiveShell, response: Response) -> None:
     if response.retries or response.fallback_from or response.repairs:
         print_safe(_format_attempts(response))
     if response.removed_turns:
-        turns = (
-            "A later turn"
-            if response.removed_turns == 1
-            else f"{response.removed_turns} later turns"
+        turns = pluralize(response.removed_turns, "later turn")
+        which, cells = (
+            ("was", "its cell") if response.removed_turns == 1 else ("were", "their cells")
         )
-        sys.stdout.write(f"{turns} of the thread hung on the old answer: run those cells again.\n")
+        sys.stdout.write(
+            f"{turns} depended on the replaced answer and {which} removed; rerun {cells}.\n"
+        )
     footer_setting = session.config.footer
     if footer_setting == "always" or (footer_setting == "auto" and display_mode(shell) == "live"):
         footer.show_footer(shell.display_pub.publish, response)
@@ -121,12 +122,12 @@ def _format_attempts(response: Response) -> str:
     """In one line, what it took to get the answer."""
     parts = [f"answered by {display_name(response.model)}"]
     if response.fallback_from:
-        parts.append(f"in place of {', '.join(map(display_name, response.fallback_from))}")
+        parts.append(f"instead of {', '.join(map(display_name, response.fallback_from))}")
     if response.retries:
         times = "once" if response.retries == 1 else f"{response.retries} times"
-        parts.append(f"asked again {times}")
+        parts.append(f"retried {times}")
     if response.repairs:
-        parts.append("shown what did not fit its schema")
+        parts.append("corrected to match its schema")
     return ", ".join(parts)
 
 
@@ -169,8 +170,8 @@ def _store(shell: InteractiveShell, name: str | None, response: Response) -> Non
 
 def _interrupted(response: Response, name: str | None) -> Interrupted:
     received = f"{len(response.text):,} characters" if response.text else "nothing"
-    msg = f"Stopped; {received} had come."
-    hint = f"What had come is kept in {name or LAST}." if response.text else None
+    msg = f"Interrupted; received {received}."
+    hint = f"The partial answer is in {name or LAST}." if response.text else None
     return Interrupted(msg, hint=hint, partial=response)
 
 
@@ -186,10 +187,8 @@ def answer_cell(
     move_model_from_thread(options)
     for model in options.model:
         if "=" in model:
-            msg = f'"{model}" is no model.'
-            raise UsageError(
-                msg, hint=f"To fill in a {{{{ name }}}} of the prompt write -p {model}."
-            )
+            msg = f'"{model}" is not a model.'
+            raise UsageError(msg, hint=f"To set a {{{{ name }}}} of the prompt, use -p {model}.")
     _validate_options(options, cell, variables)
     if options.save:
         return _save(options, cell)
@@ -209,7 +208,7 @@ def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]
     """Ask the prompt on the line of ``%llm ask`` and return the answer, which is displayed."""
     if not text.strip():
         msg = "The prompt is empty."
-        raise UsageError(msg, hint="Write the prompt on the line: %llm ask Why is the sky blue?")
+        raise UsageError(msg, hint="Use: %llm ask Why is the sky blue?")
     frontend.apply_nested_loop()
     options = llm_cell_parser().parse("")
     session.conversations.leave(current_host().current_cell.key, but=None)
@@ -222,13 +221,13 @@ def _validate_options(
     """What would be dropped, or taken for something else, without a word."""
     for flag in ("template", "thread", "output", "image", "tools"):
         if options.save and getattr(options, flag):
-            msg = f"--save keeps the cell and asks nobody: --{flag} does nothing there."
-            raise UsageError(msg, hint="Save first, and ask in another cell.")
+            msg = f"--save stores the prompt without sending it, so --{flag} has no effect."
+            raise UsageError(msg, hint="Save first, and send the prompt from another cell.")
     schema = options.schema or ""
     if schema.isidentifier() and schema[:1].isupper() and schema not in variables:
         classes = [name for name, value in variables.items() if isinstance(value, type)]
-        msg = f"There is no {schema}."
-        hint = f"{nearest(schema, classes, listed=False)} Fields are written: --schema 'name, age int'."
+        msg = f"{schema} is not defined."
+        hint = f"{nearest(schema, classes, listed=False)} Example of fields: --schema 'name, age int'."
         raise UsageError(msg, hint=hint.strip())
     parameters = parse_pairs(options.param)
     if parameters and not options.save:
@@ -248,8 +247,8 @@ def _check_unused(parameters: Mapping[str, str], options: argparse.Namespace, ce
     used = _used(options, cell)
     for each in parameters:
         if options.template and each == "input":
-            msg = "{{ input }} is the cell."
-            raise UsageError(msg, hint="Write it in the lines below.")
+            msg = "-p cannot set {{ input }}: it is the text of the cell."
+            raise UsageError(msg, hint="Write the text in the lines below.")
         if each not in used and each not in SERVICE_PARAMETERS:
             msg = f"-p {each}: the prompt has no {{{{ {each} }}}}."
             raise UsageError(msg, hint=nearest(each, used))
@@ -298,20 +297,20 @@ def _save(options: argparse.Namespace, cell: str) -> None:
         defaults=values,
     )
     path = prompt_files.save(options.save, file, overwrite=options.yes)
-    print_safe(f"Kept as {display_path(path)}; %%llm -t {options.save} asks it.")
+    print_safe(f"Saved as {display_path(path)}. Use it with %%llm -t {options.save}.")
 
 
 def _dry_run(call: ChatCall) -> None:
     route, others, estimate = bridge.run(call.plan())
     lines = [f"to {display_name(route.name)}; nothing was sent"]
     if others:
-        lines.append(f"where that fails: {', then '.join(map(display_name, others))}")
+        lines.append(f"on failure: {', then '.join(map(display_name, others))}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
-    lines += [f"[picture] {image!r}" for image in call.messages[-1].images]
+    lines += [f"[image] {image!r}" for image in call.messages[-1].images]
     if call.json_schema is not None:
         lines.append(f"[schema] {json.dumps(call.json_schema, ensure_ascii=False)}")
     if call.filled:
-        lines += ["", "filled in:", *map(_format_filled, call.filled)]
+        lines += ["", "inserted:", *map(_format_filled, call.filled)]
     lines += ["", _format_estimate(estimate)]
     print_safe("\n".join(lines))
 

@@ -243,7 +243,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
             raise self._not_fetched(url, f"status {reply.status}")
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind.startswith("text/") or kind in ("application/json", "application/xml"):
-            raise self._not_fetched(url, f"{kind} is no image")
+            raise self._not_fetched(url, f"{kind} is not an image")
         return reply.body
 
     def _not_fetched(self, url: str, why: str) -> ProviderError:

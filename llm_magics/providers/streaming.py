@@ -37,7 +37,7 @@ class Decoder(Protocol):
         """The chunks that ``data`` completes."""
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """What is left when the stream has ended."""
+        """Return the remaining chunks at the end of the stream."""
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """Return the chunks of an unstreamed answer, one JSON body."""

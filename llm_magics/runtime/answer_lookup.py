@@ -136,7 +136,7 @@ def _is_same_text(record: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> b
 
 
 def _decode_answer(found: bytes | None) -> Mapping[str, Any] | None:
-    """The answer; what somebody else has put there is none."""
+    """Return the answer; ignore an entry with another format."""
     if found is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Many prompts to one model, some at a time; each answer is stored as it comes."""
+"""Many prompts to one model, several at a time; each answer is stored when it is complete."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BatchCall:
     """
     Many prompts; afterwards ``responses`` and ``errors`` have the result of each.
 
-    A prompt that fails for a reason of its own has its error there, and stops no other. After
+    A prompt that fails for its own reason has its error there and does not stop the others. After
     some failures of the service in a row the call ends, and the rest stays unanswered.
     """
 
@@ -82,7 +82,7 @@ class BatchCall:
         return self._batch is not None and self._batch.breaker.is_open
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Ask all of them, yielding how far it has come."""
+        """Send all prompts and yield the progress."""
         if not self._prompts:
             return
         model = self._model

@@ -78,7 +78,7 @@ class ChatCall:
         self._batch = batch
         self.warns_of_cut = batch is None
         self._prompt = prompt = apply_template(prompt, session.config)
-        # Another one may be running when the answer has come.
+        # Another cell may be running when the answer is complete.
         self._cell = current_host().current_cell
         self._turn_key = uuid4().hex
         self.filled: list[Substitution] = []
@@ -122,7 +122,7 @@ class ChatCall:
 
     @property
     def chunks(self) -> Sequence[StreamChunk]:
-        """The pieces of the answer, as far as it has come."""
+        """The pieces of the answer received so far."""
         return self._chunks
 
     def again(
@@ -254,7 +254,7 @@ class ChatCall:
                             async with self._request(attempt, parameters) as stream:
                                 async for chunk in stream:
                                     yield self._received(chunk, attempt)
-                        # An error ends the attempt: the answer is no success, and is not stored.
+                        # An error ends the attempt: the answer did not succeed and is not stored.
                         self._check()
                 await self._store()
         except ProviderError as error:
@@ -305,7 +305,7 @@ class ChatCall:
             async with aclosing(stream):
                 yield stream
         except ProviderError:
-            self._is_sent = attempt.is_billed  # a refused request costs nothing
+            self._is_sent = attempt.is_billed  # a refused request is free
             raise
         attempt.cost_usd = self.response().cost_usd
 
@@ -394,7 +394,7 @@ class ChatCall:
         self._removed_turns += self._session.conversations.add(self._prompt.thread, turn)
 
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
-        """The answer, or as much of it as has come, or what ``so_far`` makes of it."""
+        """The answer, the partial answer, or what ``so_far`` makes of it."""
         route = self._route
         load_s = route.load_s if route else 0.0
         if so_far is None:
@@ -444,7 +444,7 @@ class ChatCall:
         if self._route is None:
             return None
         provider, model = self._route.provider, self._route.model
-        if not self._is_sent:  # a refusal costs nothing, of a model whose price is known
+        if not self._is_sent:  # a refusal is free if the price of the model is known
             return 0.0 if pricing.has_known_price(self._session.config, provider, model) else None
         usage = answer.usage if answer.finish_reason and answer.usage else Usage()
         return pricing.cost_usd(self._session.config, provider, model, usage)

@@ -22,7 +22,7 @@ def confirm_batch(call: BatchCall) -> None:
     With a budget nothing is asked: the budget is the limit.
 
     Raises:
-        UsageError: the user refused, or there is no user to ask.
+        UsageError: the user declined, or the session is not interactive.
     """
     if session.config.budget is not None or not bridge.run(call.may_cost()):
         return
@@ -46,10 +46,10 @@ def confirm_cost(
     """
     Have what may cost ``usd`` allowed, if that is more than the setting ``confirm_above_usd``.
 
-    ``is_partial``: there are calls beside whose price is not known.
+    ``is_partial``: the price of some calls is unknown.
 
     Raises:
-        UsageError: the user refused, or there is no user to ask.
+        UsageError: the user declined, or the session is not interactive.
     """
     limit = session.config.confirm_above_usd
     if usd is not None and usd > limit:
@@ -63,7 +63,7 @@ def _require_permission(what: str, how_to_allow: str) -> None:
     Return if the user allows ``what``, a sentence.
 
     Raises:
-        UsageError: there is no user to ask, or the answer was not yes.
+        UsageError: the session is not interactive, or the answer was not yes.
     """
     answer = current_host().ask(f"{what} Continue? [y/N] ")
     if answer is None:
@@ -82,7 +82,7 @@ def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> 
     With a budget nothing is asked: the budget is the limit.
 
     Raises:
-        UsageError: the user refused, or there is no user to ask.
+        UsageError: the user declined, or the session is not interactive.
     """
     if session.config.budget is not None:
         return

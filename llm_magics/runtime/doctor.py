@@ -51,7 +51,7 @@ async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosi
     """
     Try the providers called ``names``, or all that are set up.
 
-    One that nobody has set up, and that does not answer, has not failed.
+    A provider that is not configured and does not answer has not failed.
     """
     requested = names or session.providers.names()
     return list(

@@ -124,7 +124,7 @@ async def select_model(session: Session, name: str) -> list[str]:
     Make ``name`` — a model, an alias or a route — the default, and return its models.
 
     Raises:
-        ModelNotFoundError: there is no such model.
+        ModelNotFoundError: the model does not exist.
         UnsupportedError: it cannot chat.
     """
     if name in {*session.config.aliases, *session.config.routes}:
@@ -157,7 +157,7 @@ class PullCall:
         self._model = model
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Fetch it, yielding how far that has come."""
+        """Download it and yield the progress."""
         route = await find_route(self._session, self._model)
         async with aclosing(route.provider.pull_model(route.model)) as steps:
             async for progress in steps:

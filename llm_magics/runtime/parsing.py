@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-# As it is written in a table of numbers. With a leading zero it is a code, and a text.
+# A number as tables have it. With a leading zero it is a code, and therefore text.
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 _CODE = re.compile(r"[-+]?0\d+")
 _DIGITS = re.compile(r"[-+]?\d+")
@@ -81,7 +81,7 @@ def parse_json(text: str, *, repair: bool = False) -> Any:
     Nothing is repaired unless ``repair``, and then with a warning.
 
     Raises:
-        ParseError: there is no valid JSON in it.
+        ParseError: it contains no valid JSON.
     """
     for candidate in (text, *_json_blocks(text)):
         try:
@@ -171,7 +171,7 @@ def _repair_json(text: str) -> Any:
 
 def parse_partial_json(text: str) -> Any:
     """
-    The JSON value in a text that is still being written, as far as it has come.
+    Return the JSON value received so far in an incomplete text.
 
     Raises:
         ParseError: none has begun, or it is none.
@@ -260,7 +260,7 @@ def _integers(values: list[int | None], like: DataFrame) -> Any:
 
 
 def _frame_of(records: Any) -> DataFrame:
-    """JSON rows or columns; integers beside nulls stay integers."""
+    """Return JSON rows or columns as a table; integers stay integers if there are nulls."""
     import pandas as pd
 
     frame = pd.DataFrame(records)

@@ -2,7 +2,7 @@
 Prices of calls, before and after they are sent; an unknown price is ``None``, and never free.
 
 A price in the user's settings counts first, then the list of pydantic (``genai-prices``, the
-extra ``prices``; with tiers and dates), then what is known of the model otherwise.
+extra ``prices``; with tiers and dates), then the package's own table.
 
 Tokens of a prompt are estimated without the tokenizer of its model, rather too many than too
 few. English has four letters to a token, most other scripts one to two; in bytes of UTF-8 that
@@ -90,7 +90,7 @@ def has_usual_price(tier: str | None) -> bool:
 
 
 def tier_price(usd: float | None, source: PriceSource, tier: str | None) -> float | None:
-    """Return a usual price ``usd`` as it is in ``tier``; ``None`` where that is not known."""
+    """Return the usual price ``usd`` converted to ``tier``; ``None`` where that is unknown."""
     if usd in (None, 0.0) or has_usual_price(tier):
         return usd
     share = _SHARES.get((source.price_list, str(tier).lower()))
@@ -294,7 +294,7 @@ def has_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
 
 
 def configured_price(config: Config, model: str) -> Price | None:
-    """What the user has said of the price of ``model``, by its name or by a pattern."""
+    """Return the price that the settings have for ``model``, by name or pattern."""
     prices = config.prices
     patterns = [model, *(pattern for pattern in prices if fnmatchcase(model, pattern))]
     for pattern in patterns:
@@ -318,7 +318,7 @@ class Estimate:
     cost_usd: float | None
 
 
-def chat_estimate(  # noqa: PLR0913 (a prompt, who answers it, and what is known of both)
+def chat_estimate(  # noqa: PLR0913 (the prompt, the model, and the facts about both)
     config: Config,
     runs: RunLog,
     provider: BaseModelProvider,

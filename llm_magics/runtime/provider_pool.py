@@ -178,7 +178,7 @@ class ProviderPool:
     def _key_of_the_keyring(
         self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
     ) -> dict[str, Any]:
-        """The key that the user's system keeps, where neither settings nor environment have one."""
+        """Return the key in the system keyring, if settings and environment have none."""
         if environment_value(kind.config_type.named_key_variable(name, settings)):
             return {}
         if self._type_of(name) == name and kind.own_key_source():
@@ -217,10 +217,10 @@ _FIRST_TIMEOUT_S = 8.0
 
 
 class ModelListCache:
-    """What each provider has, by its name. To be used on the bridge's loop alone."""
+    """The models of each provider, by its name. Use it only on the bridge's loop."""
 
     def __init__(self, provider: Callable[[str], BaseModelProvider]) -> None:
-        """Of the providers that ``provider`` gives by their names."""
+        """Create the cache for the providers that ``provider`` returns by name."""
         self._provider = provider
         self._known: dict[str, tuple[BaseModelProvider, float, ModelList]] = {}
         self._asking: dict[BaseModelProvider, asyncio.Task[ModelList]] = {}
@@ -262,7 +262,7 @@ class ModelListCache:
     def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[ModelList]) -> None:
         self._asking.pop(provider, None)
         if not asking.cancelled():
-            asking.exception()  # of a failure that nobody waited for, nobody is to hear
+            asking.exception()  # a failure that no caller waits for is not reported
 
     async def _ask(self, name: str, provider: BaseModelProvider) -> ModelList:
         models = await provider.describe_models()
@@ -279,7 +279,7 @@ class ModelListCache:
         self._known.pop(name, None)
 
     async def close(self) -> None:
-        """Ask nobody any more."""
+        """Cancel all requests."""
         for asking in list(self._asking.values()):
             asking.cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)

@@ -170,7 +170,7 @@ _THINK_LESS = "Raise max_tokens, or reduce thinking: reasoning=False."
 
 
 def outcome(response: Response) -> Outcome:
-    """Return how the answer in ``response`` ended; white space alone is no text."""
+    """Return how the answer in ``response`` ended; white space does not count as text."""
     return classify_outcome(
         response.finish_reason,
         has_text=bool(response.text.strip()),
@@ -182,7 +182,7 @@ def completeness_error(response: Response) -> ProviderError | None:
     """
     Return the error that an incomplete answer raises, with the answer in ``partial``.
 
-    A complete answer raises none, nor does one that was cut at a limit of length.
+    A complete answer raises none; neither does one that was cut off at a length limit.
     """
     match outcome(response):
         case Outcome.REFUSED:

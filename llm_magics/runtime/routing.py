@@ -109,7 +109,7 @@ def order_candidates(
     speed: Callable[[str], float | None] = lambda _: None,
 ) -> list[Candidate]:
     """
-    ``found`` in the order in which they are to be tried.
+    Return ``found`` in the order in which to try them.
 
     Args:
         turn: which round it is, for ``round-robin``.
@@ -191,7 +191,7 @@ async def find_candidates(session: Session, name: str) -> list[Candidate]:
 
 
 async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, float]:
-    """What is known of prices, of a million tokens in and as many out."""
+    """Return the price of a million input and a million output tokens, if known."""
     prices: dict[str, float | None] = {}
     for each in found:
         name, model = split_name(each.model)

@@ -68,7 +68,7 @@ class Session:
 
     @property
     def budget(self) -> Budget:
-        """What may be spent, by the settings; counted anew when they change."""
+        """The budget of the settings; the count restarts when they change."""
         limit_usd = self.config.budget
         if limit_usd != self._budget.limit_usd:
             self._budget.allow(limit_usd)
@@ -110,7 +110,7 @@ class Session:
 
     @property
     def recording(self) -> Recording | None:
-        """The recording in use, if there is one; read anew when the settings change."""
+        """The recording in use, if there is one; read again when the settings change."""
         config = self.config
         paths = (_absolute_path(config.record), _absolute_path(config.replay))
         if (*paths, config.replay_strict) != self._recording[0]:
@@ -128,7 +128,7 @@ class Session:
         return self._recording[1]
 
     def _check_recording_path(self, record: Path | None) -> None:
-        """A project's file may have answers recorded beside it, and nowhere else."""
+        """A project's file may record answers only in its own folder."""
         source = self.config.source("record")
         if record is None or not is_project_file(source):
             return

@@ -39,7 +39,7 @@ class StructuredCall:
         return self._call.schema
 
     def ask_once(self) -> None:
-        """Leave an answer that does not fit as it is."""
+        """Accept an answer that does not match the schema."""
         self._left = 0
 
     def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
@@ -102,5 +102,5 @@ class StructuredCall:
         return await self._call.provenance()
 
     def response(self) -> Response:
-        """The last answer, or as much of it as has come."""
+        """The last answer, complete or partial."""
         return self._call.response()

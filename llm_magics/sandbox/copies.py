@@ -59,7 +59,7 @@ def user_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class NoDataError(Exception):
-    """A value is neither data nor a table; its message is the name of its type."""
+    """Raised for a value that is not data or a table; its message is the name of its type."""
 
 
 class TooMuchError(Exception):
@@ -71,7 +71,7 @@ def copied(value: Any, wrap_table: Callable[[Any], Any | None]) -> Any:
     Return a copy of ``value``; shared parts stay shared.
 
     Raises:
-        NoDataError: it holds what is neither data nor a table, for which ``wrap_table`` gives ``None``.
+        NoDataError: it contains a value that is not data or a table (``wrap_table`` returned ``None``).
         TooMuchError: it has too many items or levels.
     """
     return _Copier(wrap_table).copy(value, 0)
@@ -154,7 +154,7 @@ class Row:
         return iter(self._values)
 
     def __str__(self) -> str:
-        """Return the values by their names."""
+        """Return the values by name."""
         return str(self.to_dict())
 
     __repr__ = __str__
@@ -186,7 +186,7 @@ class Row:
         return list(zip(self._names, self._values, strict=True))
 
     def to_dict(self) -> dict[Any, Any]:
-        """Return the values by their names."""
+        """Return the values by name."""
         return dict(self.items())
 
 
@@ -213,7 +213,7 @@ def list_values(column: Any) -> list[Any]:
 
 
 def refuse_repeated(names: list[Any]) -> None:
-    """A part of a table is no larger than the table."""
+    """The size of a part of a table, at most that of the table."""
     try:
         is_repeated = len(set(names)) < len(names)
     except TypeError:  # lists within the list

@@ -95,7 +95,7 @@ def copy_named_data(names: set[str], variables: Mapping[str, Any]) -> dict[str, 
     Return read-only copies of those of ``variables`` that a template names.
 
     Raises:
-        TemplateError: one of them is no data, or too large to be copied.
+        TemplateError: one of them is not data, or is too large to copy.
     """
     found = {}
     for name in names & set(variables):
@@ -378,7 +378,7 @@ def _call(name: str, value: Any) -> nodes.Expr:
 
 
 class _Format:
-    """``"{}".format`` of a text: no field is wider than a limit, nor longer than the budget."""
+    """``"{}".format`` of a text, with limited fields and a limited result."""
 
     def __init__(self, sandbox: Sandbox, text: str, name: str) -> None:
         self._sandbox = sandbox

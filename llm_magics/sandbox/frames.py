@@ -44,7 +44,7 @@ def facade(value: Any) -> Facade | None:
 
 
 def raw(value: Any) -> Any:
-    """Return the table or column behind a `Facade`; any other value as it is."""
+    """Return the table or column behind a `Facade`, and any other value unchanged."""
     return value._raw if isinstance(value, Facade) else value
 
 
@@ -124,7 +124,7 @@ class Facade:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no value."""
+        """Whether a value is missing."""
         return self.size == 0
 
     @property
@@ -191,7 +191,7 @@ class Table(Facade):
     """A DataFrame, or a table of pyarrow."""
 
     def __getattr__(self, name: str) -> Any:
-        """Return a column by its name: ``{{ df.stars }}``."""
+        """Return a column by name: ``{{ df.stars }}``."""
         if name.startswith("_") or name not in column_names(self._raw):
             raise AttributeError(name)
         return _seen(self._raw[name])
@@ -212,7 +212,7 @@ class Table(Facade):
 
     @property
     def dtypes(self) -> dict[Any, str]:
-        """The type of each column by its name."""
+        """The type of each column, by name."""
         kinds = self._raw.schema.types if self._library == "pyarrow" else self._raw.dtypes
         return dict(zip(self.columns, map(str, kinds), strict=True))
 

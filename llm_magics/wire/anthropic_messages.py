@@ -39,7 +39,7 @@ _INVALID_ID_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]")
 # Said where only pictures or nothing would stand before the first answer.
 _BLANK = {"type": "text", "text": "(blank)"}
 
-# The API wants a bound, and has no default; every current model can write this much.
+# The API requires a limit and has no default; every current model supports this one.
 DEFAULT_MAX_TOKENS = 4096
 
 # Tokens to think with, by the words that other services use.
@@ -240,7 +240,7 @@ def _encode_thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, 
     if not reasoning:
         return {} if reasoning is None else {"thinking": {"type": "disabled"}}
     budget = _BUDGETS.get(str(reasoning), _BUDGETS["medium"])
-    # What it thinks counts as output too, so the bound must leave room for the answer.
+    # Thinking counts as output too, so the limit must leave enough tokens for the answer.
     return {
         "thinking": {"type": "enabled", "budget_tokens": budget},
         "max_tokens": max_tokens if max_tokens > budget else max_tokens + budget,
@@ -423,7 +423,7 @@ class ChunkDecoder(EventChunkDecoder):
 
 
 def parse_finish_reason(stop_reason: str | None) -> str | None:
-    """Why it ended, in the words of chat completions; an unknown reason stays as it is."""
+    """Return the finish reason in the terms of chat completions; an unknown one is unchanged."""
     return _FINISH_REASONS.get(stop_reason, stop_reason) if stop_reason else None
 
 

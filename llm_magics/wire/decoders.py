@@ -199,7 +199,7 @@ class ThinkTags:
         return text
 
     def _until_lone_tag(self, text: str) -> tuple[str, str]:
-        """The text as it is; where a closing tag ends the thinking, what follows it."""
+        """Return the text after a closing tag of thinking; without one, the whole text."""
         index = text.find(_CLOSE)
         while index >= 0:
             if _may_end_thinking("".join([*self._said, text[:index]])):
@@ -302,7 +302,7 @@ class EventChunkDecoder(ABC):
         return self._chunks(self._events.feed(data), elapsed_s)
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """What is left when the stream has ended."""
+        """Return the remaining chunks at the end of the stream."""
         return self._chunks(self._events.flush(), elapsed_s)
 
     def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:

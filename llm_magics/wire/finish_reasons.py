@@ -117,7 +117,7 @@ _TRANSIENT = frozenset(
         "timeout",
     }
 )
-# Written where there is no reason at all.
+# Used when the service gives no reason.
 _NO_REASON = frozenset({"", "finishreasonunspecified", "none", "null", "unspecified"})
 
 
@@ -129,7 +129,7 @@ def classify_outcome(
 
     Args:
         finish_reason: why it ended, in the words of the service; ``None`` if it gave no reason.
-        has_text: whether there is text beside the thinking.
+        has_text: whether there is text in addition to the thinking.
         has_tool_calls: whether there are tool calls.
     """
     reason = _normalize(finish_reason)
@@ -167,7 +167,7 @@ def _normalize(finish_reason: str | None) -> str:
     return "".join(filter(str.isalnum, last)).casefold()
 
 
-# What services call the longest answer, beside our own `max_tokens`.
+# The names that services use for `max_tokens`.
 _LIMIT_NAMES = frozenset(
     {
         "maxcompletiontokens",
@@ -193,7 +193,7 @@ def _has_limit(parameters: Mapping[str, Any]) -> bool:
     for name, value in parameters.items():
         plain = _normalize(str(name))
         if plain in _LIMIT_NAMES and isinstance(value, int) and not isinstance(value, bool):
-            if value > 0:  # Ollama's -1 and -2 mean that there is no limit
+            if value > 0:  # Ollama's -1 and -2 mean no limit
                 return True
         elif plain in _NESTED and isinstance(value, Mapping) and _has_limit(value):
             return True

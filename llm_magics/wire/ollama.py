@@ -148,7 +148,7 @@ class ChunkDecoder:
         return self._chunks(self._lines.feed(data), elapsed_s)
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """What is left when the stream has ended."""
+        """Return the remaining chunks at the end of the stream."""
         return self._chunks(self._lines.flush(), elapsed_s)
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
@@ -224,7 +224,7 @@ def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
     The vectors of an answer; one that cannot be read becomes NaN.
 
     Raises:
-        ValueError: there is no list of vectors.
+        ValueError: the list of vectors is missing.
     """
     vectors = reply.get("embeddings") or []
     if not isinstance(vectors, list):

@@ -199,7 +199,9 @@ class ChunkDecoder(EventChunkDecoder):
         if is_error_body(body) or (event.name == b"error" and body):
             if not isinstance(body, dict) or not body.get("choices"):
                 raise InStreamError(body)
-            chunk = self._chunk(body, elapsed_s)  # a last piece of the answer, beside the error
+            chunk = self._chunk(
+                body, elapsed_s
+            )  # a last piece of the answer, together with the error
             self.finished, self.failure = True, body
             return chunk
         if not isinstance(body, dict):
@@ -280,7 +282,7 @@ class ChunkDecoder(EventChunkDecoder):
         )
 
 
-# The fields of a delta beside its content. Most have none, and one look is faster than one for each.
+# The fields of a delta other than its content. Most have none, and one check is faster than one for each.
 _BESIDE_CONTENT = openai_reasoning.ReasoningCollector.known | {
     "refusal", "reasoning", "reasoning_content", "reasoning_details", "tool_calls", "function_call"
 }  # fmt: skip
@@ -335,7 +337,7 @@ def _parse_usage(usage: Mapping[str, Any], tier: str | None) -> Usage:
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
     thought = count_reasoning_tokens(usage)
     if thought and usage.get("total_tokens") == (read or 0) + (written or 0) + thought:
-        written = (written or 0) + thought  # xAI counts them beside the answer's own
+        written = (written or 0) + thought  # xAI counts them in addition to the answer's tokens
     return Usage(read, written, cached, None, thought, tier)
 
 

@@ -248,7 +248,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _last(
         self, response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
     ) -> StreamChunk:
-        """The end; some servers tell of calls only there."""
+        """The end; some servers report calls only there."""
         if response.get("max_output_tokens") is None:
             response = {**response, "max_output_tokens": self._limit}
         last = _decode_last(response, event, elapsed_s)

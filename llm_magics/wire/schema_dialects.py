@@ -30,7 +30,7 @@ from llm_magics.wire.schema_forms import (
     get_json_type,
 )
 
-# The field that holds an answer whose schema is not one of an object.
+# The field that holds an answer whose schema is not an object.
 WRAPPER = "answer"
 
 _FORMATS = frozenset(
@@ -60,8 +60,8 @@ class Dialect:
         max_min_items: the largest ``minItems`` that it takes, if it takes any.
         has_recursion: whether a schema may refer to itself.
         wraps: whether the root must be an object.
-        types_enums: whether ``enum`` needs a ``type`` beside it.
-        falls_back: what it cannot express may be sent as it is, without a guarantee.
+        types_enums: whether ``enum`` needs a ``type`` next to it.
+        falls_back: whether a schema that it cannot express may be sent unchanged, without a guarantee.
         max_properties, max_levels, max_values, max_characters: the bounds of a schema.
     """
 
@@ -124,7 +124,7 @@ class CompiledSchema:
     A schema for one service.
 
     Attributes:
-        schema: as it is sent.
+        schema: the schema that is sent.
         is_strict: whether ``strict`` may be set.
         is_wrapped: whether the answer comes in the field ``WRAPPER`` of an object.
     """
@@ -189,7 +189,7 @@ def _requires_all(schema: Any) -> bool:
 
 
 def _find_root(flat: FlatSchema) -> JSONSchema:
-    """The schema itself, also where it is one of its own definitions."""
+    """Return the schema itself, also if it is one of its definitions."""
     reference = str(flat.schema.get("$ref", ""))
     return flat.definitions.get(reference.removeprefix("#/$defs/"), flat.schema)
 
@@ -199,7 +199,7 @@ def convert_tool_schema(schema: Mapping[str, Any]) -> JSONSchema:
     Return the schema of a tool's arguments as services accept it.
 
     References are inlined and ``allOf`` and ``oneOf`` rewritten; the root is an object. A schema
-    that cannot be rewritten is sent as it is.
+    that cannot be rewritten is sent unchanged.
     """
     try:
         flat = flatten_schema(schema)
@@ -281,7 +281,7 @@ class _Compiler:
                 }
             if isinstance(more, dict):
                 fields["additionalProperties"] = self.compile(more)
-            if "patternProperties" in schema:  # a grammar knows none, and must leave room for them
+            if "patternProperties" in schema:  # a grammar does not know them and must allow them
                 fields.pop("additionalProperties", None)
             return self._with_limits(fields, schema, done)
         if is_open:

@@ -1,7 +1,7 @@
 """
 JSON schemas in one form: without references, ``allOf``, ``oneOf`` and lists of types.
 
-What is left of the ways to say the same is ``type``, ``enum``, ``anyOf`` and the limits; only a
+The remaining keywords are ``type``, ``enum``, ``anyOf`` and the limits; only a
 schema that refers to itself keeps its references.
 """
 
@@ -107,7 +107,7 @@ class _Flattener:
         return _split_types(_normalize_values(form))
 
     def _resolve(self, reference: Any, beside: JSONSchema, within: tuple[str, ...]) -> JSONSchema:
-        """Return what a reference leads to, with what stands beside it."""
+        """Return the target of a reference, merged with the keywords next to it."""
         if reference not in self._recursive:
             found = self.flatten(resolve_reference(self._root, reference), (*within, reference))
             return merge_schemas(found, self.flatten(beside, within)) if beside else found
@@ -280,7 +280,7 @@ def _normalize_values(schema: JSONSchema) -> JSONSchema:
 
 
 def _split_types(schema: JSONSchema) -> JSONSchema:
-    """Replace a list of types by ``anyOf``, with no other keyword beside it."""
+    """Replace a list of types by ``anyOf``, with no other keyword next to it."""
     about = {name: schema[name] for name in _ANNOTATIONS if name in schema}
     kinds = _list_types(schema)
     if "enum" in schema:

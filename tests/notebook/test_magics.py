@@ -92,7 +92,7 @@ def test_a_dry_run_sends_nothing(
     shell.run_cell_magic("llm", "--dry-run -s sys", "hi {{ 1 + 1 }}")
     assert capsys.readouterr().out == (
         "to echo/echo; nothing was sent\n[system] sys\n[user] hi 2\n\n"
-        "filled in:\n  an expression: int, 1 characters\n\n"
+        "inserted:\n  an expression: int, 1 characters\n\n"
         "about 11 tokens, and an answer of up to 1,000: cost nothing\n"
     )
     assert llm_magics.runs().empty
@@ -233,7 +233,7 @@ def test_subcommands(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
         ("use echo/ecco", 'no model "ecco"', "Did you mean echo?"),
         ("config modle x", '"modle"', "Did you mean model?"),
         ("config temperature hot", "'hot' for temperature", "number"),
-        ("ask", "empty", "prompt"),
+        ("ask", "empty", "%llm ask"),
         ("delete echo/ecco", 'no model "ecco"', "echo"),
     ],
 )

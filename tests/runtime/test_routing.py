@@ -305,6 +305,6 @@ def test_a_cell_tells_what_it_took(
         assert "one/m, then two/m" in capsys.readouterr().out
         shell.run_cell_magic("llm", "-f text", "x")
         told = capsys.readouterr().out
-        assert "answered by two/m, in place of one/m (RateLimitError), asked again 3 times" in told
+        assert "answered by two/m, instead of one/m (RateLimitError), retried 3 times" in told
         shell.run_cell_magic("llm", "two/m -f text", "x")
         assert "answered by" not in capsys.readouterr().out

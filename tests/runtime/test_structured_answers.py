@@ -90,7 +90,7 @@ def test_a_schema_in_a_cell(shell: InteractiveShell, capsys: pytest.CaptureFixtu
         assert shell.user_ns["ans"].data == Person(name="Ann", age=3)
         out = capsys.readouterr().out
         assert "Person(name='Ann', age=3)" in out
-        assert "shown what did not fit its schema" in out
+        assert "corrected to match its schema" in out
         shell.run_cell_magic("llm", 'one/m --schema "name, age int" -o ans', "who?")
         assert shell.user_ns["ans"].data == {"name": "Ann", "age": 3}
         with pytest.raises(errors.ParseError):

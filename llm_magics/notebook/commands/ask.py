@@ -94,7 +94,7 @@ def threads(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
         )
     name = next(iter(words[1:] if clears else words), None)
     if name is not None and name not in known:
-        msg = f'There is no thread "{name}".'
+        msg = f'No conversation is named "{name}".'
         raise UsageError(msg, hint=nearest(name, known))
     if clears:
         print_safe(f"Removed {pluralize(session.conversations.forget(name), 'turn')}.")

@@ -162,7 +162,7 @@ class EmbeddingCall:
         )
         await self._cache.find()
 
-    # What is sent.
+    # The request.
 
     async def _sent(
         self, route: Route, limiter: RateLimiter, batch: Batch
@@ -248,7 +248,7 @@ class EmbeddingCall:
 
     async def _store(self, positions: list[int], rows: Floats) -> None:
         """
-        Keep what has come.
+        Store the vectors received.
 
         Raises:
             ProviderError: they are of another length than those before, or none could be used.

@@ -2,7 +2,7 @@
 One batch of texts sent to a provider, its vectors checked, and texts that are too long.
 
 Some servers gave a text another vector in a batch than alone (ollama/ollama#6262). Servers on
-the user's own machine are tested for it, where one more text costs nothing.
+the user's own machine are tested for it, where one more text is free.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sender:
     @property
     def cost_usd(self) -> float | None:
         """Return the cost of all that was sent; ``None`` if it is unknown of a part."""
-        if not self._costs_usd and self._has_tried:  # refused, which costs nothing if it is priced
+        if not self._costs_usd and self._has_tried:  # refused, which is free if the price is known
             route = self._route
             is_known = pricing.has_known_price(self._session.config, route.provider, route.model)
             return 0.0 if is_known else None
@@ -192,7 +192,7 @@ async def check_batch_consistency(
 
 Send = Callable[[Sequence[str]], Awaitable["Floats"]]
 
-# Where a service says how long the text is and how long it may be: so much of it surely fits.
+# Where a service reports the length of a text and its limit, this share of the text fits.
 _TOKEN_COUNTS = re.compile(r"(\d+) tokens\D+?(\d+)")
 _MARGIN = 0.9
 

@@ -27,7 +27,7 @@ class EmbeddingResults:
     """
     The vectors of ``count`` texts; ``matrix`` has a row for each, NaN until it is computed.
 
-    ``is_cached`` marks those that were stored before, and cost nothing.
+    ``is_cached`` marks those that were already stored and are free.
     """
 
     def __init__(self, count: int, texts: Sequence[str] = ()) -> None:
@@ -93,7 +93,7 @@ class EmbeddingResults:
         return ProviderError(msg, hint=hint)
 
     def fail(self, position: int, error: LLMError) -> None:
-        """Note that there is no vector for a text, and why."""
+        """Record the reason why a text has no vector."""
         self.outcomes[position] = FAILED
         self.errors[position] = error
 
@@ -139,7 +139,7 @@ class EmbedOptions:
 # So many answers and so much time show how fast it goes; of fewer a lucky one would decide.
 _ANSWERS, _SECONDS = 8, 0.25
 
-# Who uses so much of one core has no time left to ask for more.
+# A process that uses this share of a core has no time left to send more requests.
 _BUSY = 0.85
 
 

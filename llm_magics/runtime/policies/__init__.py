@@ -1,1 +1,1 @@
-"""Policies of the request pipeline. Each is a file of its own, and none imports another."""
+"""Policies of the request pipeline, one per file; none imports another."""

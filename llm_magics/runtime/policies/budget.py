@@ -1,5 +1,5 @@
 """
-How much may be spent. A call that would pass what is left is refused before it is sent.
+A spending limit. A call that may exceed the remaining budget is refused before it is sent.
 
 Calls under way hold what they are estimated to cost, so that their sum does not pass
 it; when a call ends, its actual cost replaces the estimate.
@@ -60,7 +60,7 @@ class Budget:
         Where that is not known — a call broken off, say — the estimate counts as spent.
 
         Raises:
-            BudgetError: it is more than what is left, or not known.
+            BudgetError: the estimate exceeds the remaining budget, or is unknown.
         """
         hold = Hold(estimate_usd)
         if self.limit_usd is None:

@@ -119,7 +119,7 @@ class AdaptiveSemaphore:
         return number > self._lowered_at
 
     def pause(self, seconds: float) -> None:
-        """Admit nobody for so long, or longer if a pause is set that ends later."""
+        """Admit no request for this time, or until a later end that is already set."""
         until = _now() + seconds
         if seconds <= 0 or until <= self._paused_until:
             return
@@ -141,7 +141,7 @@ class AdaptiveSemaphore:
 
 
 class TokenBucket:
-    """So much in a minute, and at most one minute's worth at once."""
+    """A token bucket: a rate per minute, with a burst of at most one minute."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = _now) -> None:
         self._per_minute = per_minute
@@ -302,7 +302,7 @@ class Slot(Protocol):
         """Wait for it."""
 
     async def give_back(self) -> None:
-        """Let another process have it."""
+        """Release it for another process."""
 
 
 # The limit that the requests of a cluster share, where they run as a part of one.
@@ -394,7 +394,7 @@ class RateLimiter:
             await permit.release()
 
     async def _spend(self, tokens: Callable[[], int]) -> list[tuple[TokenBucket, float]]:
-        """Take a request of ``tokens()`` from the buckets, when they have it."""
+        """Take a request of ``tokens()`` from the buckets, when they are full enough."""
         spent = [(self._requests, 1.0)] if self._requests else []
         spent += [(self._tokens, tokens())] if self._tokens else []
         delay_s = max((bucket.take(amount) for bucket, amount in spent), default=0.0)
@@ -425,7 +425,7 @@ class RateLimiter:
         Learn that request ``number`` was too much; pause all, and return the seconds left.
 
         The pause is what the service asks for; without that it is random and grows by
-        ``backoff_s``. What is longer than ``max_delay_s`` is not waited, and pauses nobody.
+        ``backoff_s``. A delay above ``max_delay_s`` is not waited for, and does not pause other requests.
         """
         is_first = self.semaphore.refused(number)
         self._refusals += is_first

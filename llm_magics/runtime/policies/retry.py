@@ -167,7 +167,7 @@ def with_hint(error: ProviderError, failures: int, more: str) -> ProviderError:
 
 class BatchBreaker:
     """
-    The circuit breaker of a batch: some failures in a row end it, and a success starts anew.
+    The circuit breaker of a batch: a number of failures in a row ends it; a success resets the count.
 
     It stays open, for the batch is over then; requests that are due for a retry end.
     """

@@ -67,7 +67,7 @@ class Conversations:
         return list(self._turns)
 
     def before(self, name: str, cell: str = "", run: str = "") -> list[ChatMessage]:
-        """What goes along when a ``run`` of ``cell`` asks in the thread ``name``."""
+        """Return the earlier messages that a ``run`` of ``cell`` sends with the thread ``name``."""
         return [
             message
             for turn in self._turns_before(name, cell, run)
@@ -133,11 +133,11 @@ class Conversations:
         return SafeFrame(rows, columns=["thread", "turn", "role", "content", "model", "whole"])
 
 
-# The parameters that are settings too; any other goes to the service as it is.
+# The parameters that are settings too; any other is sent to the service unchanged.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
 # What every service has in its own words.
 _SHARED = ("tool_choice", "reasoning", "extra_headers")
-# Parameters that services have, and that look like misspelled ones of ours.
+# Parameters of services that resemble misspelled parameters of this package.
 _THEIRS = frozenset(
     {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}
 )
@@ -374,7 +374,7 @@ def build_messages(
 
 
 def _as_list(values: Any) -> Iterable[Any]:
-    """Return a list as it is, and a single value in a tuple."""
+    """Return a list unchanged, and a single value in a tuple."""
     return values if isinstance(values, list | tuple) else (values,)
 
 

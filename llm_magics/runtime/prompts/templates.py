@@ -56,7 +56,7 @@ def render(
     is_foreign: bool = False,
 ) -> str:
     """
-    ``text`` with its ``{{ … }}`` filled in; text without any is left exactly as it is.
+    Return ``text`` with its ``{{ … }}`` rendered; other text is unchanged.
 
     Args:
         text: the prompt.
@@ -67,7 +67,7 @@ def render(
 
     Raises:
         TemplateError: a name is not defined, an expression fails, braces do not match, or a
-            template of a file names what is no data, or exceeds its limits.
+            template of a file uses an object that is not data, or exceeds its limits.
     """
     if "{{" not in text and "{%" not in text:
         return text

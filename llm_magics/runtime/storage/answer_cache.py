@@ -26,7 +26,7 @@ from llm_magics.host import warn
 
 _T = TypeVar("_T")
 
-# What a value takes beside itself: its key, its row and their places in the indexes.
+# The overhead of a value: its key, its row and their index entries.
 _ROW_BYTES = 120
 
 # An eviction goes on to this part of the bound, so that not every value after it evicts again.
@@ -66,7 +66,7 @@ _VERSION = 2
 # Values of the first version that are brought to this one in one transaction.
 _STEP = 500
 
-# Of a file that is no database, or is damaged. Others pass: locked, full, read-only.
+# Errors of a damaged or foreign file. Others are temporary: locked, full, read-only.
 _DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column")
 
 
@@ -258,11 +258,11 @@ class Cache:
                 self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False
             )
             self._connection, self._process = connection, os.getpid()
-            # Closed with the cache that nobody uses any longer, at the latest at Python's exit.
+            # Closed when the cache is garbage collected, at the latest at Python's exit.
             self._close = weakref.finalize(self, _close_in, self._process, connection)
             self._file = _file_id(self.path)
             _refuse_foreign(connection)
-            self.path.chmod(0o600)  # what one asks is one's own
+            self.path.chmod(0o600)  # prompts are private
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA journal_size_limit = 8000000")

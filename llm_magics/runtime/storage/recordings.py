@@ -38,7 +38,7 @@ _RESTORE = "Restore it from version control, or record it again."
 # How long another kernel's writing is waited for; a write takes a few milliseconds.
 _LOCK_TIMEOUT_S = 2.0
 
-# A file up to this size is written anew with every answer, so that it is sorted at every moment.
+# A file up to this size is rewritten with every answer, so that it is always sorted.
 _REWRITTEN_BYTES = 2_000_000
 
 
@@ -74,7 +74,7 @@ class Recording:
     A file of answers.
 
     Attributes:
-        path: where it is, as it was said.
+        path: the path as the user wrote it.
         records: whether new answers are added.
         plays: whether recorded answers are returned, and no request is sent.
         strict: whether a call that is not in it is an error.
@@ -96,7 +96,7 @@ class Recording:
     _has_warned: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Read the file; one that is to be played must be there."""
+        """Read the file; a file to replay must exist."""
         self._file = self.path.expanduser().absolute()  # the same one from any folder
         if self._file.is_file():
             self._state = self._state_now()
@@ -170,7 +170,7 @@ class Recording:
 
     def find(self, request: Request) -> dict[str, Any] | None:
         """
-        Return the recorded answer to ``request``, if it is to be replayed.
+        Return the recorded answer to ``request``, if answers are replayed.
 
         Raises:
             ReplayMissError: there is none, and the recording is strict; the error names the differences.
@@ -242,7 +242,7 @@ class Recording:
                 self._is_sorted = False
 
     def _save_with_others(self) -> None:
-        with locked(self._file):  # where there are no locks, all the same
+        with locked(self._file):  # continue on file systems without locks
             self._merge_and_save()
 
     def _merge_and_save(self) -> None:

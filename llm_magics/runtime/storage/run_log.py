@@ -37,7 +37,7 @@ ANSWER, THINKING, SUMMARY, TOOL, EMPTY, COUNT = "a", "r", "s", "t", "e", "u"
 # What a model has written, of whichever kind.
 WRITTEN = frozenset({ANSWER, THINKING, SUMMARY, TOOL})
 
-# So many of a model's last runs say how fast it is.
+# The number of recent runs that the speed of a model is estimated from.
 _SPEED_RUNS = 20
 
 

@@ -73,7 +73,7 @@ class Segment:
 
 
 def find_segment(keys: Path) -> Segment | None:
-    """Describe the segment of a file of entries; ``None`` where it is not one, or has no rows."""
+    """Describe the segment in a file of entries; ``None`` if it has none, or no rows."""
     named = _NAME.fullmatch(keys.name)
     if named is None:
         return None

@@ -134,7 +134,7 @@ def clear_store(folder: Path) -> int:
             except PermissionError:
                 if sys.platform != "win32":
                     raise
-                continue  # Windows removes no file that somebody writes to at the moment
+                continue  # Windows cannot remove a file that another process has open
             gone += size
         with suppress(OSError):  # something of the user's is in it
             space.rmdir()
