@@ -182,7 +182,8 @@ def test_loading_and_unloading_a_model(ollama: Target) -> None:
             while unloading and ollama.chat in await loaded(provider):
                 unloading -= 1
                 await asyncio.sleep(0.1)
-            assert [each.is_load async for each in provider.prepare(ollama.chat, "chat")] == [True]
+            (notice,) = [each async for each in provider.prepare(ollama.chat, "chat")]
+            assert notice.task.startswith(f"loading {ollama.chat}")
             await provider.load_model(ollama.chat)
             assert ollama.chat in await loaded(provider)
             assert [each async for each in provider.prepare(ollama.chat, "chat")] == []

@@ -138,6 +138,10 @@ def model_processes() -> list[psutil.Process]:
     return [psutil.Process(int(pid)) for pid in done.stdout.split()]
 
 
+# The slot of a server that still starts, as far as the tests read it.
+_STARTING = {"is_processing": True, "next_token": [{"n_decoded": 0}]}
+
+
 def slots(target: Target) -> list[dict[str, Any]]:
     """
     What llama.cpp's servers compute for ``target``: one entry for each request that fits in.
@@ -149,9 +153,16 @@ def slots(target: Target) -> list[dict[str, Any]]:
     else:
         words = [process.cmdline() for process in model_processes()]
         addresses = [f"http://127.0.0.1:{each[each.index('--port') + 1]}" for each in words]
-    return [
-        slot for address in addresses for slot in httpx.get(f"{address}/slots", timeout=60).json()
-    ]
+    found: list[dict[str, Any]] = []
+    for address in addresses:
+        try:
+            reply = httpx.get(f"{address}/slots", timeout=60)
+        except httpx.ConnectError:
+            reply = None
+        # A server that still starts refuses connections, then answers with an error.
+        is_ready = reply is not None and reply.status_code == 200
+        found += reply.json() if reply is not None and is_ready else [_STARTING]
+    return found
 
 
 def is_busy(target: Target) -> bool:
