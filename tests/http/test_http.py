@@ -240,6 +240,7 @@ def test_a_chunked_body_is_the_same_however_it_arrives(parts: list[bytes], cuts:
 def test_a_connection_with_bytes_left_over_is_not_used_again() -> None:
     """What a server sends unasked is not taken for the answer to the next request."""
     connections = []
+    smuggled = threading.Event()
 
     def answer(made: socket.socket) -> None:
         connections.append(made)
@@ -249,13 +250,16 @@ def test_a_connection_with_bytes_left_over_is_not_used_again() -> None:
             if number == 1:
                 time.sleep(0.02)
                 made.sendall(b"HTTP/1.1 200 SMUGGLED\r\n\r\n")
+                smuggled.set()
 
     async def three(url: str) -> list[bytes]:
         transport = Transport(url)
         bodies = []
-        for _ in range(3):
+        for number in range(3):
             bodies.append((await transport.send("GET", "/")).body)
-            await asyncio.sleep(0.1)  # for what the server still sends
+            if number == 1:
+                assert await asyncio.to_thread(smuggled.wait, 30)
+            await asyncio.sleep(0.05)  # for the bytes to be read
         await transport.close()
         return bodies
 
