@@ -22,7 +22,7 @@ MOST = 1500
 def free_after(target: Target) -> int:
     """Wait until ``target`` computes nothing, and return the longest of its conversations."""
     assert eventually(lambda: not is_busy(target), 60)
-    return max(int(slot.get("n_prompt_tokens", 0)) for slot in slots(target))
+    return max((int(slot.get("n_prompt_tokens", 0)) for slot in slots(target)), default=0)
 
 
 def test_pieces_come_while_the_answer_is_written(target: Target) -> None:
