@@ -26,10 +26,13 @@ DEVICES = ("CON", "nul", "Aux.v2", "com1", "LPT¹", "prn.md")
 
 # Third-party packages come first: on Windows they have builds of their own.
 PROGRAM = """
-import asyncio, importlib, json, sys, warnings
+import asyncio, importlib.util, json, sys, warnings
 import dask.dataframe, distributed, httpx, IPython, ipywidgets, jinja2, jsonschema, keyring
-import markdown_it, matplotlib.pyplot, nest_asyncio, pandas, platformdirs, pydantic, pygments
+import markdown_it, matplotlib.pyplot, pandas, platformdirs, pydantic, pygments
 import pyarrow, scipy.stats, sqlite3, subprocess, xllamacpp, yaml
+for name in ("nest_asyncio", "nest_asyncio2"):  # by the version of Python
+    if importlib.util.find_spec(name):
+        importlib.import_module(name)
 from tests.support import windows
 
 assert not any(name.partition(".")[0] == "llm_magics" for name in sys.modules)

@@ -40,6 +40,8 @@ def pretend() -> None:
         for name in names.split():
             if hasattr(owner, name):
                 delattr(owner, name)
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13; written for POSIX here
+        os.process_cpu_count = os.cpu_count
     sys.platform = "win32"
 
 
