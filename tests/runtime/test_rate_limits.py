@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -148,18 +149,12 @@ def all_of(calls: list[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 def test_concurrency_of_a_provider_is_bounded() -> None:
     """Forty calls, four at a time, all answered."""
-    running, most, lock = [0], [0], threading.Lock()
+    service_s, times, lock = 0.03, list[float](), threading.Lock()
 
     def answer(asked: Asked) -> Says:
         with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        threading.Timer(0.02, leave).start()
-        return Says(chat_stream("a", "b"), delay_s=0.03)
-
-    def leave() -> None:
-        with lock:
-            running[0] -= 1
+            times.append(time.monotonic())
+        return Says(chat_stream("a", "b"), delay_s=service_s)
 
     with serving(answer) as server:
         lm.config.providers = {
@@ -167,7 +162,9 @@ def test_concurrency_of_a_provider_is_bounded() -> None:
         }
         answers = all_of([lm.aask("hi", model="one/m") for _ in range(40)])
         assert [answer.text for answer in answers] == ["ab"] * 40
-    assert 1 < most[0] <= 4
+    # The fifth request of any five is sent when one of the four before it has been answered.
+    assert all(fifth - first >= service_s for first, fifth in zip(times, times[4:], strict=False))
+    assert any(after - before < service_s for before, after in pairwise(times))
 
 
 def test_a_storm_of_refusals_is_survived() -> None:
