@@ -79,9 +79,9 @@ def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Itera
 
 def format_usd(usd: float | None) -> str:
     """Return an amount as ``$3,092.21``; below one cent with two significant digits: ``$0.00042``."""
-    if usd is None:
+    if usd is None or math.isnan(usd):
         return "an unknown amount"
-    if usd == 0 or usd >= 0.00995:
+    if usd <= 0 or usd >= 0.00995:
         return f"${usd:,.2f}"
     decimals = 1 - math.floor(math.log10(usd))
     return f"${usd:.{decimals}f}"
@@ -151,7 +151,7 @@ def escape_controls(text: str) -> str:
     r"""
     Return prose with control and deceptive characters as ``\uXXXX``; breaks and tabs stay.
 
-    Emoji and scripts that need joiners are left alone; see `visible` for names.
+    Emoji and scripts that need joiners are unchanged; see `display_name` for names.
     """
     return _DECEPTIVE.sub(
         _escaped_all, _SURROGATES.sub(_escaped_all, _CONTROLS.sub(_escaped_all, text))
@@ -159,7 +159,7 @@ def escape_controls(text: str) -> str:
 
 
 def escape_all_but_colours(text: str) -> str:
-    """Return `escaped` text in which the colours are left."""
+    """Return the text of `escape_controls`, but with ANSI colours unchanged."""
     return _DECEPTIVE.sub(_escaped_all, _CONTROLS_IN_COLOUR.sub(_escaped_all, text))
 
 

@@ -15,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics._util.text import format_usd
 from llm_magics.providers.anthropic import AnthropicProvider
 from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.runtime import pricing
@@ -385,3 +386,21 @@ def test_what_was_never_sent_costs_nothing() -> None:
     assert costs[0] == 0
     assert math.isnan(costs[1])
     assert costs[2:] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (3092.214, "$3,092.21"),
+        (0.5, "$0.50"),
+        (0.0, "$0.00"),
+        (0.00042, "$0.00042"),
+        (0.00995, "$0.01"),
+        (-0.5, "$-0.50"),
+        (None, "an unknown amount"),
+        (float("nan"), "an unknown amount"),
+    ],
+)
+def test_an_amount_is_written_in_dollars(usd: float | None, text: str) -> None:
+    """Cents from one cent on, two significant digits below; an amount that is unknown says so."""
+    assert format_usd(usd) == text
