@@ -53,7 +53,7 @@ _GAPS = re.compile(f"[{_ZERO_WIDTH}]+")
 
 
 def _may_be_key(name: str, value: str) -> bool:
-    """Whether a header may hold a key: by its name, or because its value is not a plain word."""
+    """Whether a header may hold a key: its name suggests it, or its value is not a plain word."""
     return _KEY_HEADERS.search(name) is not None or not re.fullmatch(r"[A-Za-z_.\s-]*", value)
 
 

@@ -52,7 +52,9 @@ class _Watcher(MetaPathFinder):
             sys.meta_path.remove(self)
         try:
             import_module(self.ours)
-        except Exception as error:  # an error in our module must not break the import of theirs
+        except (
+            Exception
+        ) as error:  # an error in our module must not break the import of the other package
             from llm_magics.host import warn
 
             warn(f"{self.ours} could not be imported: {error}")

@@ -32,7 +32,7 @@ class Measurements(pd.DataFrame):
 
     All of pandas works, including ``to_parquet`` and ``to_csv``. A selection of rows, such as
     ``runs[runs.asked == "p/m"]``, has the same methods; its throughput is that of its rows. The
-    column ``asked`` is the model as it was named in the call. To read it back, use
+    column ``asked`` has the name of the model in the call. To read it back, use
     ``lm.Measurements(pd.read_parquet(…))``. A CSV file loses ``attrs``: the time, machine, versions
     and parameters of the measurement. The columns are described in
     `llm_magics.benchmarking.latencies`.
@@ -209,7 +209,7 @@ class Measurements(pd.DataFrame):
     def _checked_frame(self, *more: str) -> pd.DataFrame:
         """Return the plain frame that all figures read; raise an error that names what is missing."""
         if not len(self):
-            msg = "There are no measurements."
+            msg = "The selection has no measurements."
             hint = "Check the selection; the column asked holds the models as they were named."
             raise UsageError(msg, hint=hint)
         missing = [name for name in (*_REQUIRED_COLUMNS, *more) if name not in self]

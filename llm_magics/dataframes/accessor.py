@@ -176,7 +176,7 @@ class FrameAccessor(ReportMixin):
 
         Args:
             column: the column of texts.
-            labels: the labels, the labels, at least two.
+            labels: at least two different labels.
             into: the column of labels, categorical.
             options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
                 ``yes`` and parameters of the model: see `prompt`.
@@ -360,7 +360,7 @@ class SeriesAccessor(ReportMixin):
         Assign one of ``labels`` to each text, as a categorical column.
 
         Args:
-            labels: the labels, the labels, at least two.
+            labels: at least two different labels.
             options: as for `llm_magics.prompt`.
         """
         found: Series[Any] | RowsEstimate

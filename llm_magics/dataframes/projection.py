@@ -27,7 +27,7 @@ def check_method(method: Method) -> None:
     Check that `project` can use ``method``, before any text is embedded.
 
     Raises:
-        UsageError: there is no such method, or what it needs is not installed.
+        UsageError: ``method`` is unknown, or a package it needs is not installed.
     """
     if method not in get_args(Method):
         msg = f"Invalid method: {method!r}."
@@ -123,10 +123,10 @@ _CONTRACTIONS = frozenset(
 
 def keywords(texts: Sequence[str], numbers: Numbers, count: int) -> list[str]:
     """
-    Return for each of ``count`` clusters the words that tell it from the others, or "group 1".
+    Return for each of ``count`` clusters the words that distinguish it, or "group 1".
 
-    A word counts by the share of the cluster's texts that have it, times the logarithm of its
-    rarity among all texts (class-based tf-idf). English words such as "with" are passed over.
+    A word is scored by its share of the cluster's texts, times the logarithm of its
+    rarity among all texts (class-based tf-idf). English words such as "with" are ignored.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 

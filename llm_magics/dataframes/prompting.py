@@ -85,7 +85,7 @@ def field_dtype(field: Any) -> Any:
 
 
 def _without_null(field: Any) -> Mapping[str, Any]:
-    """The field as it is when it has a value."""
+    """Return the schema of a field without null."""
     if not isinstance(field, Mapping):
         return {}
     branches = [each for each in field.get("anyOf", ()) if each.get("type") != "null"]
@@ -214,7 +214,7 @@ _ANSWERS_KEY = "llm_magics_answers"
 
 
 def tag_answer_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
-    """Note that these columns are answers, and may be answered anew."""
+    """Record that these columns are answers, which may be requested again."""
     frame.attrs[_ANSWERS_KEY] = sorted({*_answer_columns(frame), *names})
 
 
@@ -398,7 +398,7 @@ def classify(texts: Any, labels: Sequence[str], **options: Any) -> Series[Any] |
 
     Args:
         texts: a list, array, or column.
-        labels: the labels, the labels, at least two.
+        labels: at least two different labels.
         options: as for `prompt`.
     """
     found: Series[Any] | RowsEstimate

@@ -43,7 +43,7 @@ class Columns:
     """
     Shows one text a column, live or once at the end; both leave the same output.
 
-    Where there is no room they stand below each other.
+    In a narrow window the columns are stacked.
     """
 
     def __init__(

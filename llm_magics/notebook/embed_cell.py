@@ -171,5 +171,5 @@ def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, An
         # vectors put into it would be lost.
         if isinstance(frame, pd.DataFrame) and frame is _evaluate(shell, base, variables):
             return frame
-    msg = f"--into needs a column of a DataFrame held by a variable; {source} is not one."
+    msg = f"--into needs a column of a DataFrame in a variable, got {source}."
     raise UsageError(msg, hint="Use %embed df.text --into vector, or store the result with -o.")

@@ -9,7 +9,7 @@ entered again. That patches asyncio in this process for good, so only the settin
 Tracebacks are redacted: ``%xmode Verbose`` prints the variables of every function, and an error
 of another package may quote a request or an answer.
 
-The texts of a DataFrame may come from models, and a frame does not say so. So the HTML and the
+The texts of a DataFrame may come from models, which the frame does not show. So the HTML and the
 text of every pandas and polars frame that IPython displays are filtered, as soon as pandas and
 this package are imported: only formulas that draw are typeset.
 """
@@ -270,7 +270,7 @@ _FRAMES = (
     ("polars.dataframe.frame", "DataFrame"),
     ("polars.series.series", "Series"),
 )
-# These have no HTML of their own.
+# Series have no HTML representation.
 _FRAMES_AND_SERIES = (*_FRAMES, ("pandas", "Series"), ("pandas.core.series", "Series"))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-# A number as tables have it. With a leading zero it is a code, and therefore text.
+# A number in a table. With a leading zero it is a code, and therefore text.
 _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 _CODE = re.compile(r"[-+]?0\d+")
 _DIGITS = re.compile(r"[-+]?\d+")

@@ -217,7 +217,7 @@ _FIRST_TIMEOUT_S = 8.0
 
 
 class ModelListCache:
-    """The models of each provider, by its name. Use it only on the bridge's loop."""
+    """The models of each provider, by name. Use it only on the bridge's loop."""
 
     def __init__(self, provider: Callable[[str], BaseModelProvider]) -> None:
         """Create the cache for the providers that ``provider`` returns by name."""

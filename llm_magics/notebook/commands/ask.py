@@ -201,14 +201,14 @@ _MAX_TRACEBACK = 6000
 
 def _build_error_prompt() -> str:
     """
-    What is sent to have the last error explained; no value of any variable is in it.
+    Return the prompt that explains the last error; it contains no value of any variable.
 
     Raises:
         UsageError: nothing has failed yet.
     """
     error = getattr(sys, "last_value", None)
     if error is None:
-        msg = "No cell has failed in this session, so there is no error to explain."
+        msg = "No cell has failed in this session; nothing to explain."
         raise UsageError(msg, hint="Run the failing cell, then %llm explain.")
     frames = [each for each in traceback.extract_tb(error.__traceback__) if _is_user_frame(each)]
     text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
@@ -217,7 +217,7 @@ def _build_error_prompt() -> str:
 
 
 def _is_user_frame(frame: traceback.FrameSummary) -> bool:
-    """Whether a frame is of a cell or of a file beside the notebook, and not of a library."""
+    """Whether a frame belongs to a cell or to a file in the notebook's folder, not to a library."""
     if _is_cell(frame.filename):
         return True
     path = Path(frame.filename)
@@ -250,7 +250,7 @@ def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
 
 
 def _show_error_prompt(shell: InteractiveShell, prompt: str) -> None:
-    """What is sent, folded where that can be."""
+    """Display the prompt, folded where HTML is displayed."""
     text = markdown.to_plain_text(prompt)
     if display_mode(shell) == "text":
         sys.stdout.write(f"{text}\n\n")

@@ -72,7 +72,7 @@ def serve(spec: dict) -> str:  # type: ignore[type-arg]
     return str(server.listening_address)
 
 
-# A server ends when nobody holds it.
+# References that keep the servers running.
 servers: list[object] = []
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ _PROFILE = ServiceProfile(encoding_format="base64", dialect=GRAMMAR)
 class EngineConfig(OpenAICompatibleConfig):
     """
     Attributes:
-        max_tokens: the longest answer where a prompt sets no bound of its own.
+        max_tokens: maximum length of an answer, in tokens, if a prompt sets none.
     """
 
     max_tokens: int
@@ -52,7 +52,7 @@ class EngineClient(OpenAICompatibleProvider):
 
     @property
     def address(self) -> str:
-        """The same for every start: reasoning is sent back to another engine of the model too."""
+        """The same after every start, so that reasoning is sent back to a new engine of the model too."""
         return self.name
 
     def _path(self, path: str, model: str) -> str:
@@ -80,8 +80,8 @@ class EngineClient(OpenAICompatibleProvider):
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         if body.get("seed") is not None or body.get("temperature") == 0:
-            # A prompt half from the cache is computed in other batches, which moves the last
-            # bits: who asks for the same answer twice must get it.
+            # A prompt that is partly cached is computed in other batches, which changes the last
+            # bits, but the same call must give the same answer.
             body.setdefault("cache_prompt", False)
         body.setdefault("max_tokens", self.config.max_tokens)
         return super()._chunks(path, body, model, create_decoder, headers)
@@ -89,13 +89,13 @@ class EngineClient(OpenAICompatibleProvider):
     def _error(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        """The refusal, without advice about the key, which is not the user's."""
+        """Return the mapped error, without advice about the key, which is not the user's."""
         error = self._refused(said, status, headers, model)
         # llama.cpp calls a text that is too long a server error.
         return _length_error(error) if "too large to process" in str(error) else error
 
     async def _explain_broken(self, error: ProviderError) -> ProviderError:
-        """``error``, saying that the engine died where that is what happened."""
+        """Return ``error``; if the engine has ended, an error that says so."""
         if not isinstance(error, ConnectionError):
             return error
         await asyncio.to_thread(self.engine.await_exit)

@@ -61,7 +61,7 @@ class Engine:
 
     Attributes:
         spec: what it loads.
-        key: without it the engine's server answers nobody.
+        key: the API key that the servers require.
         addresses: of its servers, once the model is loaded.
     """
 

@@ -48,8 +48,8 @@ T = TypeVar("T")
 _DEFAULT_CONTEXT = 8192
 
 # A small model computes a text in many steps of microseconds. Threads that share each step wait
-# for one another most of the time, above all where other programs use the cores too; servers of
-# one thread, each with texts of its own, do not.
+# for one another most of the time, above all if other programs use the cores too; servers of
+# one thread, each with different texts, do not.
 _SMALL_MODEL_BYTES = 200_000_000
 _MAX_SERVERS = 8
 

@@ -350,8 +350,8 @@ class VectorStore:
     def _report_damage(self) -> None:
         if self._damaged:
             msg = (
-                f"{self._damaged:,} stored vectors in {self.folder} were damaged. They were "
-                "dropped, and will be computed again."
+                f"{self._damaged:,} stored vectors in {self.folder} were damaged and "
+                "removed; they will be computed again."
             )
             self._damaged = 0
             warn(msg)
