@@ -242,7 +242,7 @@ def _ask_operation(request: Prompt) -> Operation[Response]:
         return answer
 
     def interrupted() -> Interrupted:
-        msg = "Interrupted; the partial answer is in the exception's .partial."
+        msg = "Stopped; the partial answer is in the exception's .partial."
         return Interrupted(msg, partial=call.response())
 
     return Operation(call, result, interrupted)

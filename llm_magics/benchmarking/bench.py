@@ -236,7 +236,7 @@ def _bench_operation(  # noqa: PLR0913 (a public function)
     call = BenchCall(plan=plan, record=Record(count), before=Record(count), warm_up=warm_up)
 
     def stopped() -> Interrupted:
-        msg = f"Interrupted after {call.record.so_far()}."
+        msg = f"Stopped after {call.record.so_far()}."
         return Interrupted(msg, hint=PARTIAL_HINT, partial=call.result(is_stopped=True))
 
     return Operation(call, call.result, stopped)

@@ -201,7 +201,7 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
     def stopped() -> Interrupted:
         partial = call.result(is_stopped=True)
         evaluation.add_scores(partial, evaluation.rule_scorers(score))
-        msg = f"Interrupted after {call.record.so_far()}."
+        msg = f"Stopped after {call.record.so_far()}."
         return Interrupted(msg, hint=PARTIAL_HINT if len(partial) else None, partial=partial)
 
     return Operation(call, result, stopped)
@@ -212,7 +212,7 @@ def _add_scores(measurements: Measurements, score: Any, *, yes: bool) -> Measure
     try:
         evaluation.add_scores(measurements, score, yes=yes)
     except KeyboardInterrupt:
-        msg = f"Interrupted while scoring; all {len(measurements):,} answers are complete."
+        msg = f"Stopped while scoring; all {len(measurements):,} answers are complete."
         raise Interrupted(
             msg, hint=f"{PARTIAL_HINT}; score them with .scored(…)", partial=measurements
         ) from None

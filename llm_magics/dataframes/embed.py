@@ -230,7 +230,7 @@ class EmbeddedRows:
         """Return the exception for an Interrupt; its hint says where finished rows are."""
         where = where or "the exception's .partial"
         done = sum(vector is not None for vector in self.vectors)
-        msg = f"Interrupted: {done:,} of {len(self.rows):,} rows are embedded."
+        msg = f"Stopped: {done:,} of {len(self.rows):,} rows are embedded."
         hint = f"Their vectors are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
 

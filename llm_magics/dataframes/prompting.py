@@ -265,7 +265,7 @@ def final_error(
     """Return the error to raise: what ended the run; else, if required, the first failure."""
     if isinstance(ended_by, KeyboardInterrupt):
         done = sum(each is not None for each in run.answered)
-        msg = f"Interrupted: {done:,} of {len(run.codes):,} rows are answered."
+        msg = f"Stopped: {done:,} of {len(run.codes):,} rows are answered."
         hint = f"Their answers are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
     counts = run.counts()

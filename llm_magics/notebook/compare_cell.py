@@ -180,7 +180,7 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
         frame = _frame(prompt, options, calls, parallel)
         _store(shell, options.output, frame)
         hint = f"Partial answers are in {options.output}." if options.output else None
-        msg = f"Interrupted: {frame['text'].astype(bool).sum()} of {len(frame)} models had started to answer."
+        msg = f"Stopped: {frame['text'].astype(bool).sum()} of {len(frame)} models had started to answer."
         raise Interrupted(msg, hint=hint, partial=frame) from None
     frame = _frame(prompt, options, calls, parallel)
     _store(shell, options.output, frame)

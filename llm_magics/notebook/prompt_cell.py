@@ -169,8 +169,9 @@ def _store(shell: InteractiveShell, name: str | None, response: Response) -> Non
 
 
 def _interrupted(response: Response, name: str | None) -> Interrupted:
-    received = f"{len(response.text):,} characters" if response.text else "nothing"
-    msg = f"Interrupted; received {received}."
+    msg = "Stopped before the first token."
+    if response.text:
+        msg = f"Stopped after {len(response.text):,} characters."
     hint = f"The partial answer is in {name or LAST}." if response.text else None
     return Interrupted(msg, hint=hint, partial=response)
 

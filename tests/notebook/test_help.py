@@ -29,4 +29,4 @@ def test_help_without_a_name(shell: InteractiveShell, capsys: pytest.CaptureFixt
     shell.run_line_magic("llm", "help")
     lines = capsys.readouterr().out.splitlines()
     for usage in USAGE.values():
-        assert sum(line.startswith(f"%llm {usage} ") for line in lines) == 1
+        assert sum(line.startswith(f"  %llm {usage} ") for line in lines) == 1

@@ -71,7 +71,7 @@ def test_interrupt_keeps_the_partial_answer(watched_kernel: Kernel) -> None:
     """The cell ends at once, with what had come on screen and in the variable."""
     result = interrupt_when_streaming(watched_kernel)
     assert result.status == "error"
-    assert result.error.startswith("Interrupted: Stopped;")
+    assert result.error.startswith("Interrupted: Stopped after")
     assert "ans" in result.error
     assert watched_kernel.value("ans.finish_reason") == "interrupted"
     partial = watched_kernel.value("ans.text")

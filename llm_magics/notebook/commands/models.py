@@ -70,7 +70,7 @@ def pull(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         with SyncRunner(PullCall(session, model)) as exchange:
             exchange.finish()
     except KeyboardInterrupt:
-        msg = f"Interrupted: {display_name(model)} was not downloaded completely."
+        msg = f"Stopped: {display_name(model)} was not downloaded completely."
         hint = f"The downloaded part is saved. Continue with: %llm pull {quote_word(model) or 'MODEL'}"
         raise Interrupted(msg, hint=hint) from None
     print_safe(f"{display_name(model)} is ready.")

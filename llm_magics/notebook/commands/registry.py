@@ -109,7 +109,7 @@ def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
     except Interrupted:
         raise
     except KeyboardInterrupt:
-        msg = f"%llm {name} was interrupted."
+        msg = f"%llm {name} was stopped."
         raise Interrupted(msg) from None
 
 
