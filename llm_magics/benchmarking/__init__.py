@@ -1,4 +1,4 @@
-"""Models compared: how good, how fast, and for how much."""
+"""Comparison and benchmarks of models: quality, speed and cost."""
 
-# Before any module of this package: pandas, once imported, has the accessors imported.
+# Import pandas before any module of this package: an import hook then imports the accessors.
 import pandas as pd  # noqa: F401

@@ -20,7 +20,7 @@ from llm_magics._util.statistics import (
 from llm_magics.errors import UsageError, nearest
 from llm_magics.runtime.response import INTERRUPTED
 
-# The column with the model, as the caller named it.
+# The column with the name of the model as passed by the caller.
 MODEL_COLUMN = "asked"
 
 # The columns that distinguish loads.
@@ -28,7 +28,7 @@ LOAD_COLUMNS = ("concurrency", "rate")
 
 
 def is_complete(frame: pd.DataFrame) -> pd.Series[Any]:
-    """Whether an answer neither failed nor broke off: of others there are no times."""
+    """Return whether each request ended without an error or interrupt. Other rows have no times."""
     answered = frame["error"].isna()
     if "finish_reason" not in frame:
         return answered
@@ -36,15 +36,15 @@ def is_complete(frame: pd.DataFrame) -> pd.Series[Any]:
 
 
 def varying_loads(frame: pd.DataFrame) -> list[str]:
-    """The columns that tell loads apart, where there are several."""
+    """Return the load columns that have more than one value."""
     return [name for name in LOAD_COLUMNS if name in frame and len(frame[name].unique()) > 1]
 
 
 def item_keys(frame: pd.DataFrame) -> pd.Series[Any]:
     """
-    Return the item of each row: its prompt.
+    Return the key of the item that each row belongs to: its prompt.
 
-    A prompt that occurs with several expected answers is an item with each of them.
+    A prompt with several different expected answers is a separate item for each of them.
     """
     prompts = frame["prompt"]
     if "expected" not in frame:
@@ -63,7 +63,7 @@ def occurrences(frame: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 SCORE_PREFIX = "score_"
-# What is measured, whether more of it is better, and its unit.
+# Each measurement: whether a higher value is better, and its unit.
 _MEASUREMENTS: dict[str, tuple[bool, str]] = {
     **dict.fromkeys(["ttft_s", "ttft_answer_s", "e2e_s", "latency_s", "headers_s", "load_s", "queue_s", "connect_s"], (False, " s")),
     "itl_ms": (False, " ms"),
@@ -72,21 +72,23 @@ _MEASUREMENTS: dict[str, tuple[bool, str]] = {
     "cost_usd": (False, " US$"),
     "retries": (False, ""),
 }  # fmt: skip
-# What failed has cost what it has, and has no time.
+# Measurements that include failed requests: these cost money and are retried, but have no times.
 _COUNTED_ON_FAILURE = ("cost_usd", "retries")
 
 
 def score_columns(frame: pd.DataFrame) -> list[str]:
-    """The columns of scores."""
+    """Return the names of the score columns."""
     return [name for name in map(str, frame.columns) if name.startswith(SCORE_PREFIX)]
 
 
 def column_to_compare(frame: pd.DataFrame, by: str | None) -> str:
     """
-    Return the column ``by``, which may leave out ``score_``; by default the first score.
+    Return the name of the column ``by``, in which the prefix ``score_`` may be omitted.
+
+    By default it is the first score, or ``e2e_s`` for a frame without scores.
 
     Raises:
-        UsageError: there is none, or more of it is neither better nor worse.
+        UsageError: the column does not exist, or models cannot be ranked by it.
     """
     scores = score_columns(frame)
     if by is None:
@@ -100,16 +102,16 @@ def column_to_compare(frame: pd.DataFrame, by: str | None) -> str:
 
 
 def is_better_higher(column: str) -> bool:
-    """Whether more of it is better."""
+    """Whether a higher value in ``column`` is better."""
     return column.startswith(SCORE_PREFIX) or _MEASUREMENTS[column][0]
 
 
 def counted_values(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     """
-    The values of a column, those that count.
+    Return the values of a column that count in statistics; the other values are NaN.
 
-    A failed answer counts in a score, as 0, and in what it cost; it has no time, nor has one
-    that broke off.
+    Scores, costs and retries include failed requests; a failed request scores 0. All other
+    measurements include only complete answers.
     """
     values = pd.to_numeric(frame[column]).astype("float64")
     if column.startswith(SCORE_PREFIX) or column in _COUNTED_ON_FAILURE:
@@ -119,10 +121,11 @@ def counted_values(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
 
 def pivot_by_model(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """
-    Return one row an item that all models share, one column a model, in the order of the frame.
+    Return a table with one row per item and one column per model, in the order of the frame.
 
-    For scores an item is a prompt, for its repeats tell nothing new of what a model knows: its
-    repeats are averaged. Of times it is a request, for each is another draw.
+    For scores, an item is a prompt, and its repeats are averaged: repeats are not independent
+    samples of what a model knows. For times, an item is a request, because each request is
+    an independent sample.
     """
     keys = (
         ["_item"]
@@ -137,7 +140,7 @@ def pivot_by_model(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 def differences(
     frame: pd.DataFrame, by: str | None, baseline: str | None, confidence: float
 ) -> pd.DataFrame:
-    """One row a pair of models, and a load where there are several; see `Measurements`."""
+    """Return one row per pair of models and load; see `Measurements.differences`."""
     require_scipy()
     column = column_to_compare(frame, by)
     pairs = _pairs(list(dict.fromkeys(frame[MODEL_COLUMN])), baseline)
@@ -200,7 +203,7 @@ def _difference_row(
 
 
 def _verdict(row: Any, column: str, confidence: float, answered: set[str]) -> str:
-    """In words, as one may quote it."""
+    """Return the result of a comparison as a sentence that can be quoted."""
     n, gap = row["n"], row["difference"]
     silent = [each for each in (row["model"], row["other"]) if each not in answered]
     if silent:
@@ -209,7 +212,7 @@ def _verdict(row: Any, column: str, confidence: float, answered: set[str]) -> st
         return "not compared: no prompt has measurements of both"
     if row["p_corrected"] < 1 - confidence:
         way = row["_direction"]
-        if gap * way <= 0:  # a few that are far out, against the many
+        if gap * way <= 0:  # a few outliers move the mean against the majority
             return f"unclear at n = {n}: the mean and the majority of requests disagree"
         winner = row["other"] if (way > 0) == is_better_higher(column) else row["model"]
         unit = "" if column.startswith(SCORE_PREFIX) else _MEASUREMENTS[column][1]
@@ -221,14 +224,14 @@ def _verdict(row: Any, column: str, confidence: float, answered: set[str]) -> st
 
 
 def _round_up(number: int) -> int:
-    """Two digits of it: the estimate is no better than that."""
+    """Round up to two significant digits; the estimate is not more precise."""
     digits = max(0, len(str(number)) - 2)
     step = int(10**digits)
     return math.ceil(number / step) * step
 
 
 def win_matrix(frame: pd.DataFrame, by: str | None) -> pd.DataFrame:
-    """The share of common prompts on which the model of the row beats that of the column."""
+    """Return the share of common prompts on which the row's model beats the column's model."""
     column = column_to_compare(frame, by)
     loads = varying_loads(frame)
     if loads:
@@ -247,7 +250,7 @@ def win_matrix(frame: pd.DataFrame, by: str | None) -> pd.DataFrame:
     return shares
 
 
-# What has a distribution that people ask about.
+# Measurements for which a summary includes the interval and percentiles.
 _SPREAD_COLUMNS = (
     "ttft_s",
     "ttft_answer_s",
@@ -260,7 +263,7 @@ _SPREAD_COLUMNS = (
 
 
 def summary(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """See `Measurements.summary`."""
+    """Return one row per model and load; see `Measurements.summary`."""
     require_scipy()
     keys = [MODEL_COLUMN, *varying_loads(frame)]
     rows = []
@@ -281,7 +284,7 @@ def _summary_row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     stopped = int((group["finish_reason"] == INTERRUPTED).sum())
     row |= {"stopped": stopped} if stopped else {}
     for name in score_columns(group):
-        # Asked again a prompt tells nothing new of what a model knows.
+        # Repeats of a prompt are not independent samples of what a model knows.
         by_prompt = group[name].groupby(item_keys(group), sort=False).mean()
         low, high = mean_interval(by_prompt, confidence)
         row |= {name: mean_of_known(by_prompt), f"{name}_low": low, f"{name}_high": high}
@@ -302,7 +305,7 @@ def _summary_row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
 
 def _spread(name: str, values: Any, confidence: float) -> dict[str, float]:
     known = values[np.isfinite(values)]
-    bad = (1, 10) if name == "tokens_per_s" else (99, 90)  # slow is bad: few tokens, many seconds
+    bad = (1, 10) if name == "tokens_per_s" else (99, 90)  # the slow end of the distribution
     if not len(known):
         return dict.fromkeys(_spread_columns(name, bad), math.nan)
     interval = bootstrap(known, np.median, confidence)
@@ -317,11 +320,11 @@ def _spread_columns(name: str, bad: tuple[int, int]) -> list[str]:
 
 def _throughput(group: pd.DataFrame, complete: pd.DataFrame) -> dict[str, float]:
     """
-    Requests and tokens a second over the time in which there was something to do.
+    Return requests and tokens per second over the time in which requests were in flight.
 
-    Each round of a model is such a time: from its first request to its last piece.
+    This time is the sum over the rounds of a model, each from its first request to its last chunk.
     """
-    if "round" not in group:  # nothing of it was meant to load a service
+    if "round" not in group:  # a result of lm.compare, which does not measure throughput
         return {}
     seconds = 0.0
     rounds = [name for name in ("run", *LOAD_COLUMNS, "round") if name in complete]
@@ -339,6 +342,6 @@ def _throughput(group: pd.DataFrame, complete: pd.DataFrame) -> dict[str, float]
 
 
 def mean_of_known(values: Any) -> float:
-    """Return the mean of the values that are not missing; NaN where all are."""
+    """Return the mean of the values that are not missing, or NaN if all are missing."""
     known = pd.to_numeric(values).astype("float64").dropna()
     return float(known.mean()) if len(known) else math.nan

@@ -1,4 +1,4 @@
-"""``lm.bench``: how fast models answer, under which load."""
+"""``lm.bench``: measure the speed of models under load."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def _bench_operation(  # noqa: PLR0913 (a public function)
         if seconds is None
         else validation.check_positive("seconds", seconds, "seconds"),
         is_distinct=bool(distinct),
-        # A recording is found again by what was sent.
+        # A recording is looked up by the request, so the marks must be the same in each run.
         seed=draw if draw is not None else 0 if session.recording else secrets.randbits(32),
         system=system,
         parameters=parameters,
@@ -256,7 +256,7 @@ def _missing_models_error(prompts: Any) -> UsageError:
 
 
 class BenchCall:
-    """A plan on its way; ``record`` has the rows so far."""
+    """A running benchmark; ``record`` has the rows so far."""
 
     def __init__(self, *, plan: Plan, record: Record, before: Record, warm_up: int) -> None:
         self.record = record
@@ -266,9 +266,9 @@ class BenchCall:
         self._began = time.perf_counter()
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Ask all there is to ask, yielding how far it has come."""
+        """Send all requests and yield the progress."""
         self._began = time.perf_counter()
-        draw = random.Random(self._plan.seed)  # noqa: S311 (times, and no secret)
+        draw = random.Random(self._plan.seed)  # noqa: S311 (arrival times, not a secret)
         for job in self._warm_up:
             yield Progress(f"warming up {job.model}")
             await self._before.ask(job)
@@ -283,7 +283,7 @@ class BenchCall:
                         yield self._progress(block)
 
     async def _walk(self, block: Block, draw: random.Random) -> AsyncGenerator[None, None]:
-        """One block; how busy this process was meanwhile is put into its rows."""
+        """Run one block of requests and add the CPU use of this process to its rows."""
         started: list[Job] = []
         cpu_s, began = time.process_time(), time.perf_counter()
         walk = block.step.run(
@@ -311,7 +311,7 @@ class BenchCall:
         )
 
     def result(self, *, is_stopped: bool = False) -> Measurements:
-        """What was measured so far; where that is not all, it is noted."""
+        """Return the measurements so far, marked as stopped if ``is_stopped``."""
         plan = self._plan
         about = {
             **measure.describe_environment(plan.models),
@@ -329,7 +329,7 @@ class BenchCall:
 
 @contextmanager
 def _garbage_collection_paused() -> Iterator[None]:
-    """What is in memory is not looked through for what to free: that would hold stamps up."""
+    """Exclude existing objects from garbage collection, which would delay chunk timestamps."""
     gc.collect()
     gc.freeze()
     try:
@@ -345,12 +345,12 @@ def _record_jobs(jobs: Iterable[Job], started: list[Job]) -> Iterator[Job]:
 
 
 def _requests_per_prompt(plan: Plan) -> float:
-    """Return how often each prompt is sent to a model at most, as far as that is known."""
+    """Return the number of requests per prompt and model, estimated if ``seconds`` is set."""
     counts = [plan.requests_at(step) for step in plan.steps]
     most = sum(_requests_in_time(step, plan) if each is None else each for each, step in zip(counts, plan.steps, strict=True))  # fmt: skip
     return most / len(plan.prompts)
 
 
 def _requests_in_time(step: Step, plan: Plan) -> float:
-    """About how many requests fit in the time; an answer takes a second, for want of better."""
+    """Estimate how many requests fit in the time, assuming one second per answer."""
     return (plan.seconds or 0.0) * (step.rate or step.concurrency or 1)

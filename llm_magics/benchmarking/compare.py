@@ -1,4 +1,4 @@
-"""``lm.compare``: the same prompts to several models, and how good their answers are."""
+"""``lm.compare``: send the same prompts to several models and score their answers."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
 
 
 def _add_scores(measurements: Measurements, score: Any, *, yes: bool) -> Measurements:
-    """With scores; the answers are paid, and outlive an interrupt while they are scored."""
+    """Add the scores. An interrupt while scoring keeps the answers, which are already paid for."""
     try:
         evaluation.add_scores(measurements, score, yes=yes)
     except KeyboardInterrupt:
@@ -220,7 +220,7 @@ def _add_scores(measurements: Measurements, score: Any, *, yes: bool) -> Measure
 
 
 class CompareCall:
-    """Jobs on their way, each provider's on its own; ``record`` has the rows so far."""
+    """A running comparison, with providers in parallel; ``record`` has the rows so far."""
 
     def __init__(
         self, *, jobs: Sequence[Job], at_once: int, record: Record, about: dict[str, Any]
@@ -250,7 +250,7 @@ class CompareCall:
         return Progress(" · ".join(parts), len(self.record), len(self._jobs), "answers", elapsed_s)
 
     def result(self, *, is_stopped: bool = False) -> Measurements:
-        """What had come; where that is not all, it is noted."""
+        """Return the measurements so far, marked as stopped if ``is_stopped``."""
         rows = self.record.answered if is_stopped else self.record.rows
         about = dict(self._about)
         if not is_stopped:
@@ -268,10 +268,10 @@ def _build_jobs(
     right: Sequence[Any] | None,
 ) -> list[Job]:
     """
-    In the order of the rows.
+    Return one job per row of the result, in the order of the rows.
 
-    Calls are built here, in the thread of the cell: templates run the user's own code, and
-    mistakes are reported before anything is sent.
+    The calls are built here, in the calling thread, because templates run the user's code. Errors
+    in prompts and parameters are reported before anything is sent.
     """
     jobs = []
     for each, row, column in product(range(repeat), range(len(texts)), range(len(models))):

@@ -1,4 +1,4 @@
-"""Scores of answers, computed and added as columns."""
+"""Scoring of answers: compute scores and add them as columns."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from llm_magics.host import warn
 
 def parse_scorers(score: Any) -> list[Scorer | Judge]:
     """
-    Return the scorers of ``score``: one or several, by name, as functions, or by column.
+    Return the scorers that ``score`` specifies.
+
+    Args:
+        score: a scorer, its name or a function; a list of these; or a mapping from column
+            names (without ``score_``) to these.
 
     Raises:
-        UsageError: something is none.
+        UsageError: a value is not a scorer, its name or a function.
     """
     if score is None:
         return []
@@ -38,7 +42,7 @@ def parse_scorers(score: Any) -> list[Scorer | Judge]:
 
 
 def _make_unique(parsed: list[Scorer | Judge]) -> list[Scorer | Judge]:
-    """Two of the same name would be one column."""
+    """Number scorers that have the same name, so that each has its own column."""
     unique: list[Scorer | Judge] = []
     for each in parsed:
         count = sum(other.name == each.name for other in parsed[: len(unique)])
@@ -55,7 +59,7 @@ def _parse_scorer(score: Any, name: str | None = None) -> Scorer | Judge:
         return Judge(score.model, score.criteria, name or score.name)
     if isinstance(score, Scorer):
         return Scorer(name or score.name, score.score, score.needs_expected)
-    if score in scorers.SCORERS.values():  # scorers.exact, with its call forgotten
+    if score in scorers.SCORERS.values():  # scorers.exact instead of scorers.exact()
         return _parse_scorer(score(), name)
     if callable(score):
         return Scorer(name or _function_name(score), _with_two_arguments(score))
@@ -71,21 +75,25 @@ def _function_name(function: Callable[..., Any]) -> str:
 
 
 def _with_two_arguments(function: Callable[..., Any]) -> scorers.Score:
-    """The function, called with what was expected where it takes that."""
+    """Return ``function`` as a function of the answer and the expected answer."""
     try:
         signature = inspect.signature(function)
         signature.bind("answer", "expected")
-    except (TypeError, ValueError):  # it takes one, or is written in C and tells nothing of itself
+    except (TypeError, ValueError):  # it takes one argument, or it has no signature (written in C)
         return lambda answer, _: function(answer)
     return function
 
 
 def expected_by_row(frame: pd.DataFrame, expected: Any) -> list[Any]:
     """
-    What is right for each row.
+    Return the expected answer of each row.
+
+    Args:
+        expected: see `expected_by_prompt`; or one value per row of one model and repeat if a prompt
+            occurs more than once. By default the column ``expected``.
 
     Raises:
-        UsageError: there are not as many as prompts.
+        UsageError: the number of values differs from the number of prompts.
     """
     if expected is None:
         return frame["expected"].tolist() if "expected" in frame else [None] * len(frame)
@@ -104,10 +112,15 @@ def expected_by_row(frame: pd.DataFrame, expected: Any) -> list[Any]:
 
 def expected_by_prompt(prompts: Sequence[str], expected: Any) -> list[Any]:
     """
-    What is right for each of ``prompts``: one for all, one for each, or by prompt.
+    Return the expected answer of each of ``prompts``.
+
+    Args:
+        expected: one value for all prompts, one value per prompt in the same order, or a
+            mapping from prompts.
 
     Raises:
-        UsageError: there are not as many as prompts.
+        UsageError: the number of values differs from the number of prompts, the values have
+            no order (a set), or the mapping contains none of the prompts.
     """
     if isinstance(expected, Mapping):
         if not set(prompts) & set(expected):
@@ -132,9 +145,9 @@ def add_scores(
     frame: pd.DataFrame, score: Any, expected: Any = None, *, yes: bool = False
 ) -> None:
     """
-    Put the columns ``score_…`` into ``frame``, behind the answers, and ``expected`` unless it is ``None``.
+    Insert the columns ``score_…`` into ``frame`` after the answers, and ``expected`` if given.
 
-    A score that cannot be computed is missing, with a warning; the others are there.
+    A score that cannot be computed is NaN, with a warning; the other scores are computed.
     """
     parsed = parse_scorers(score)
     right = expected_by_row(frame, expected)
@@ -150,7 +163,7 @@ def add_scores(
 
 
 def _insert_scores(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
-    """Behind the scores that are there, or behind the answers."""
+    """Insert the column after the existing scores, or after the answers if there are none."""
     if name in frame:
         frame[name] = scores
         return
@@ -175,16 +188,17 @@ def _judge_scores(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
 
 
 def rule_scorers(score: Any) -> list[Scorer]:
-    """Those of the scorers that ask nobody."""
+    """Return the scorers that do not call a model as a judge."""
     return [each for each in parse_scorers(score) if isinstance(each, Scorer)]
 
 
 def check_scorers(score: Any, expected: Any, models: int) -> None:
     """
-    Report mistakes before anything is sent.
+    Check ``score`` before anything is sent.
 
     Raises:
-        UsageError: a score is none, needs to know what is right, or has nothing to compare.
+        UsageError: a score is invalid, needs expected answers that are missing, or is a judge
+            although there is only one model.
     """
     for each in parse_scorers(score):
         if isinstance(each, Judge) and models < 2:
@@ -222,7 +236,7 @@ def _rule_scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> li
 def _score_answer(scorer: Scorer, text: Any, right: Any, wrong: list[BaseException]) -> float:
     try:
         score = float(scorer.score(text, right))
-    except (Exception, SystemExit) as failure:  # the user's own code: paid answers outlive it
+    except (Exception, SystemExit) as failure:  # user code must not discard paid answers
         wrong.append(failure)
         return math.nan
     if math.isinf(score):
@@ -232,5 +246,5 @@ def _score_answer(scorer: Scorer, text: Any, right: Any, wrong: list[BaseExcepti
 
 
 def is_missing(value: Any) -> bool:
-    """Whether nothing is expected: ``None``, NaN and the like."""
+    """Whether ``value`` is missing: ``None``, NaN or ``pandas.NA``."""
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))

@@ -1,4 +1,8 @@
-"""A model as judge of two answers, in both orders: a judge with position bias decides nothing."""
+"""
+A model as a judge of two answers.
+
+Each pair is judged in both orders, so that position bias results in a tie.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +54,13 @@ _VERDICT_SCHEMA = {
 @dataclass(frozen=True)
 class Judge:
     """
-    A model that says which of two answers to the same prompt is better.
+    A model that chooses the better of two answers to the same prompt.
 
     Attributes:
-        model: who judges; the setting ``model`` if ``None``. Better none of those judged.
-        criteria: what makes an answer better, as a question.
-        name: of the column.
+        model: the judging model; by default the setting ``model``. It should not be one of
+            the judged models.
+        criteria: a question that defines which answer is better.
+        name: the name of the score column, without ``score_``.
     """
 
     model: str | None = None
@@ -67,17 +72,18 @@ def judge(
     model: str | None = None, criteria: str = _DEFAULT_CRITERIA, *, name: str = "judge"
 ) -> Judge:
     """
-    Have ``model`` say which of two answers to a prompt is better, for each pair of models.
+    Return a scorer that lets ``model`` choose the better of two answers, for each pair of models.
 
-    Each pair is judged twice, once in each order. A win in both is a win; all else is a tie. The
-    score of an answer is the share of its pairs that it has won, a tie being half.
+    Each pair is judged twice, once in each order. An answer wins if it is chosen both times;
+    any other result is a tie. The score of an answer is the share of its pairs that it won; a
+    tie counts as half.
     """
     return Judge(model, criteria, name)
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two rows with answers to the same prompt."""
+    """The positions of two rows with answers to the same prompt."""
 
     one: int
     other: int
@@ -87,9 +93,13 @@ def judge_pairs(
     frame: pd.DataFrame, judge: Judge, *, yes: bool = False
 ) -> tuple[list[float], float, int]:
     """
-    The score of each row, the share of pairs on which both orders agreed, and how often it failed.
+    Judge all pairs of answers to the same prompt.
 
-    An answer that failed loses to one that is there. With ``yes`` its cost needs no confirmation.
+    A failed request loses to an answer. With ``yes``, the cost is not confirmed.
+
+    Returns:
+        the score of each row, the share of pairs on which both orders agreed, and the number
+        of judge calls without a verdict.
 
     Raises:
         LLMError: all calls of the judge failed.
@@ -121,7 +131,7 @@ def judge_pairs(
 
 
 def _pairs(frame: pd.DataFrame) -> list[_Pair]:
-    """Rows of different models with answers to the same prompt, each pair once."""
+    """Return each pair of rows with answers of different models to the same prompt."""
     answered = frame["error"].isna().tolist()
     return [
         pair for pair in _pairs_with_failed(frame) if answered[pair.one] and answered[pair.other]
@@ -129,7 +139,7 @@ def _pairs(frame: pd.DataFrame) -> list[_Pair]:
 
 
 def _pairs_with_failed(frame: pd.DataFrame) -> list[_Pair]:
-    """The same, with those that failed."""
+    """Return the same pairs, including rows whose request failed."""
     numbered = frame.reset_index(drop=True)
     keys: list[Any] = [
         item_keys(numbered),
@@ -149,7 +159,7 @@ def _pair_prompt(rows: Sequence[Any], one: int, other: int, judge: Judge) -> str
     is_known = right is not None and not (isinstance(right, float) and pd.isna(right))
     both = f"{rows[one]['text']}\0{rows[other]['text']}"
     return _PAIR_PROMPT.format(
-        # No answer can hold it, for it is a hash of the answers.
+        # The mark is a hash of both answers, so an answer cannot contain it.
         mark=hashlib.sha256(both.encode()).hexdigest()[:12],
         question=rows[one]["prompt"],
         expected=f"<right_answer>\n{right}\n</right_answer>\n" if is_known else "",

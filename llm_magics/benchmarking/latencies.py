@@ -1,34 +1,35 @@
 """
 Chunk timestamps, token counts and latencies of one answer, each with its formula.
 
-With *t* the times of the pieces since the request was sent (`Stamps`), *t_first* and *t_last*
-those of the first and the last piece in which the model wrote something, *t_end* that of the very
-last piece, and *n* the tokens streamed, thinking included:
+Let *t* be the time of a chunk since the request was sent (`ChunkTimestamps`): *t_first* and
+*t_last* for the first and last chunk with generated content, and *t_end* for the last chunk of the
+stream. *n* is the number of streamed tokens, including thinking.
 
-| column | formula | the same as |
+| column | formula | corresponds to |
 |---|---|---|
-| ``ttft_s`` | t_first, thinking counts | guidellm's and aiperf's TTFT |
-| ``ttft_answer_s`` | the first piece of the answer itself | guidellm's TTFOT, aiperf's TTFO |
+| ``ttft_s`` | t_first, including thinking | guidellm's and aiperf's TTFT |
+| ``ttft_answer_s`` | time of the first chunk of the answer itself | guidellm's TTFOT, aiperf's TTFO |
 | ``itl_ms`` | (t_last - t_first) / (n - 1) | guidellm's ITL; aiperf's, whose latency ends with the last content |
-| ``tpot_ms`` | (t_end - t_first) / (n - 1) | vLLM's TPOT, where its first event has words |
+| ``tpot_ms`` | (t_end - t_first) / (n - 1) | vLLM's TPOT, if its first event has content |
 | ``e2e_s`` | t_end | guidellm's request latency |
 | ``tokens_per_s`` | (n - 1) / (t_last - t_first) | aiperf's tokens/s/user |
-| ``headers_s`` | to the head of the answer: where a service answers one at a time, this includes the time in its queue | - |
-| ``latency_s`` | queue_s + connect_s + e2e_s: from the moment at which it was meant to begin | wrk2's corrected latency |
+| ``headers_s`` | time to the response headers, including the service's queue if it processes one request at a time | - |
+| ``latency_s`` | queue_s + connect_s + e2e_s: from the scheduled start | wrk2's corrected latency |
 
-ITL and TPOT go by tokens and not by pieces, of which one may hold several tokens. They, and
-tokens/s, need two tokens that did not come at once. Thinking that a service counts but does not
-stream is not in *n*: it was written before the first piece. Neither is thinking of which only a
-summary is streamed; the summary counts for ``ttft_s`` and for nothing else. Where it is not said
-how many tokens of thinking there were, these three are missing. A tool call begins with the first
-piece of its name or arguments. The stream ends with its last event; what a
-server still holds the connection open for is not in it. The clock starts when the request is handed to the socket: what a new
-connection took stands in ``connect_s``, waiting before that in ``queue_s``. Loading a model
-(``load_s``), where an engine tells of it, is taken out of all of them.
+ITL and TPOT are computed from tokens, not from chunks, because a chunk may contain several tokens.
+ITL, TPOT and tokens/s need at least two tokens with different timestamps. Thinking tokens that a
+service counts but does not stream are not in *n*, because they were generated before the first
+chunk. If only a summary of the thinking is streamed, the thinking is not in *n* either, and the
+summary counts only for ``ttft_s``. If the number of unstreamed thinking tokens is unknown, ITL,
+TPOT and tokens/s are missing. A tool call begins with the first chunk of its name or arguments. The
+stream ends with its last event, even if the server closes the connection later. The clock starts
+when the request is passed to the socket: the time to open a new connection is in ``connect_s``, and
+the time before that in ``queue_s``. If the engine reports the time to load a model (``load_s``), it
+is subtracted from all times.
 
 Sources: vLLM's ``benchmarks/serve.py``, guidellm's ``schemas/request_stats.py``, aiperf's
-``metrics/types``; "coordinated omission" by Gil Tene's wrk2. `tool_metrics` gives the figures as each
-of those tools would.
+``metrics/types``; "coordinated omission" by Gil Tene's wrk2. `tool_metrics` computes the metrics as
+each of these tools defines them.
 """
 
 from __future__ import annotations
@@ -58,14 +59,13 @@ __all__ = ["ANSWER", "COUNT", "SUMMARY", "TOOL", "WRITTEN", "ChunkTimestamps", "
 
 class ChunkTimestamps(NamedTuple):
     """
-    The times of an answer's pieces, as they were read off the socket.
+    The times at which the chunks of an answer were read from the socket.
 
     Attributes:
-        times_s: of each piece, in seconds since the request was sent.
-        kinds: a letter for each: ``a`` words of the answer, ``r`` of the thinking
-            ("reasoning"), ``s`` of a summary of thinking, ``t`` a tool call or a piece of one,
-            ``u`` nothing but a count of tokens ("usage"), ``e`` empty, such as the one that
-            only names the role.
+        times_s: the time of each chunk, in seconds since the request was sent.
+        kinds: one letter per chunk: ``a`` text of the answer, ``r`` thinking ("reasoning"),
+            ``s`` a summary of thinking, ``t`` a tool call or a part of one, ``u`` only token
+            counts ("usage"), ``e`` empty, such as a chunk with only the role.
     """
 
     times_s: tuple[float, ...] = ()
@@ -73,23 +73,23 @@ class ChunkTimestamps(NamedTuple):
 
     @classmethod
     def from_columns(cls, times_s: Any, kinds: Any) -> ChunkTimestamps:
-        """As they come out of a file: of CSV a list is a text, and an empty text is missing."""
+        """Parse values read from a file. A CSV file has lists as JSON and empty text as missing."""
         times = json.loads(times_s) if isinstance(times_s, str) else times_s
         return cls(tuple(times), kinds if isinstance(kinds, str) else "")
 
     @property
     def is_forward(self) -> bool:
-        """Whether no piece is earlier than the one before it, nor than the request."""
+        """Whether the times never decrease and none is before the request."""
         return all(one <= next_one for one, next_one in pairwise((0.0, *self.times_s)))
 
     def of(self, kinds: Iterable[str]) -> list[float]:
-        """The times of the pieces of these kinds."""
+        """Return the times of the chunks of these kinds."""
         selected = frozenset(kinds)
         return [at for at, kind in zip(self.times_s, self.kinds, strict=True) if kind in selected]
 
 
 def chunk_timestamps(chunks: Iterable[StreamChunk]) -> ChunkTimestamps:
-    """The stamps of ``chunks``, all of which have one."""
+    """Return the timestamps of ``chunks``; chunks without a time are left out."""
     timed = [(chunk, kind) for chunk, kind in _with_kinds(chunks) if chunk.elapsed_s is not None]
     times = tuple(chunk.elapsed_s or 0.0 for chunk, _ in timed)
     return ChunkTimestamps(times, "".join(kind for _, kind in timed))
@@ -100,19 +100,19 @@ def _with_kinds(chunks: Iterable[StreamChunk]) -> Iterable[tuple[StreamChunk, st
     return zip(chunks, classify_chunks(chunks), strict=True)
 
 
-# How many tokens a text has.
+# A function that returns the number of tokens of a text.
 TokenCounter = Callable[[str], int]
 
 
 class TokenCounts(NamedTuple):
     """
-    Of one call.
+    The token counts of one call.
 
     Attributes:
-        read: of the prompt, where that is known.
-        written: of the answer, its thinking included.
-        source: who counted: the ``service``, a ``tokenizer``, or ``pieces`` of the stream,
-            each taken for one token.
+        read: tokens of the prompt, if known.
+        written: tokens of the answer, including thinking.
+        source: the source of the counts: ``service``, ``tokenizer``, or ``pieces`` (each
+            chunk of the stream is counted as one token).
     """
 
     read: int | None
@@ -123,7 +123,7 @@ class TokenCounts(NamedTuple):
 def count_tokens(
     response: Response, stamps: ChunkTimestamps, count: TokenCounter | None
 ) -> TokenCounts:
-    """The service's count; else the tokenizer's; else that of the pieces."""
+    """Return the service's counts, otherwise the tokenizer's, otherwise the number of chunks."""
     usage = response.usage
     if usage.output_tokens is not None:
         return TokenCounts(usage.input_tokens, usage.output_tokens, "service")
@@ -138,14 +138,14 @@ def count_tokens(
 
 def resolve_tokenizer(tokenizer: Any) -> TokenCounter | None:
     """
-    How ``tokenizer`` counts.
+    Return a function that counts tokens with ``tokenizer``.
 
     Args:
-        tokenizer: a function from a text to its tokens or to their number; a tokenizer of
-            Hugging Face's; a ``tokenizer.json``; the name of a model on the hub.
+        tokenizer: a function from a text to its tokens or to their number; a Hugging Face
+            tokenizer; the path of a ``tokenizer.json``; the name of a model on the hub.
 
     Raises:
-        UsageError: it is none of these, or cannot be had.
+        UsageError: the tokenizer is invalid or cannot be loaded.
     """
     if tokenizer is None:
         return None
@@ -173,7 +173,7 @@ def _load_tokenizer(name: str) -> Any:
     try:
         is_file = Path(name).is_file()
         return Tokenizer.from_file(name) if is_file else Tokenizer.from_pretrained(name)
-    except Exception as error:  # whatever the library raises, a bare Exception among it
+    except Exception as error:  # the library also raises plain Exception
         msg = f"Could not load the tokenizer {name}: {error}"
         raise UsageError(
             msg, hint="Pass the path of a tokenizer.json file, or a function."
@@ -182,7 +182,7 @@ def _load_tokenizer(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latencies:
-    """Of one answer, by the formulas above; ``None`` where there is nothing to measure."""
+    """The latencies of one answer by the formulas above; ``None`` if they cannot be measured."""
 
     ttft_s: float | None = None
     ttft_answer_s: float | None = None
@@ -196,11 +196,12 @@ def compute_latencies(
     stamps: ChunkTimestamps, tokens: int | None, load_s: float = 0.0, unstreamed: int | None = 0
 ) -> Latencies:
     """
-    What ``stamps`` and so many output ``tokens`` make; of a clock that went back, nothing.
+    Compute the latencies of an answer. All are ``None`` if the clock went back.
 
     Args:
-        load_s: seconds of loading that the engine tells of, within the first of the times.
-        unstreamed: how many of the tokens were not streamed; ``None`` if some, and nobody knows.
+        tokens: the number of output tokens.
+        load_s: the model's load time that the engine reports, in seconds; part of all times.
+        unstreamed: how many of the tokens were not streamed; ``None`` if that is unknown.
     """
     if not stamps.times_s or not stamps.is_forward:
         return Latencies()

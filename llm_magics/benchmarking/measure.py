@@ -46,17 +46,17 @@ CLOCK_WENT_BACK_NOTE = "the clock was set back during the request: no times"
 @dataclass(frozen=True, kw_only=True)
 class MeasuredCall:
     """
-    The result of one call.
+    The result of one call. Times are those of `time.perf_counter`.
 
     Attributes:
-        model: as the caller named it.
-        response: the answer, or as much of it as was received.
-        chunks: its pieces.
-        error: why it failed, if it did.
-        timing: what it took on the network.
-        began: when the call began, on the clock of `time.perf_counter`.
-        intended: when it was meant to begin.
-        done: when it had ended, on that clock; nothing where that was not seen.
+        model: the name of the model as passed by the caller.
+        response: the answer, or the part of it that was received.
+        chunks: the chunks of the stream.
+        error: the error, if the call failed.
+        timing: the network timing of the request.
+        began: when the call began.
+        intended: the scheduled start.
+        done: when the call ended; ``None`` if unknown.
     """
 
     model: str
@@ -69,7 +69,7 @@ class MeasuredCall:
     done: float | None = None
 
     def row(self, zero: float, count: TokenCounter | None = None) -> dict[str, Any]:
-        """Its columns; times of the clock count from ``zero``."""
+        """Return the columns of the call; absolute times are relative to ``zero``."""
         stamps = chunk_timestamps(self.chunks)
         return {
             **self._answer(stamps, count),
@@ -79,7 +79,7 @@ class MeasuredCall:
         }
 
     def answer(self, count: TokenCounter | None = None) -> dict[str, Any]:
-        """The columns of the answer and its figures, by the formulas of `latencies`."""
+        """Return the columns of the answer and its latencies, as defined in `latencies`."""
         return self._answer(chunk_timestamps(self.chunks), count)
 
     def _answer(self, stamps: ChunkTimestamps, count: TokenCounter | None) -> dict[str, Any]:
@@ -88,14 +88,14 @@ class MeasuredCall:
         tokens = count_tokens(response, stamps, count)
         times = Latencies()
         if not response.cached:
-            # What was counted here is what was streamed.
+            # A local count has only streamed tokens.
             is_reported = tokens.source == "service"
             unstreamed = unstreamed_tokens(self.chunks, response.usage) if is_reported else 0
             times = compute_latencies(stamps, tokens.written, self._load_within_s, unstreamed)
         return {
             "provider": provider,
             "model": name,
-            # Of one that broke off, what had come; it is no answer, and its error says so.
+            # A failed request keeps the text received so far; its error marks it as incomplete.
             "text": response.text or None if self.error else response.text,
             **asdict(times),
             "load_s": response.timing.load_s,
@@ -115,9 +115,9 @@ class MeasuredCall:
 
     def _wire(self, stamps: ChunkTimestamps, zero: float) -> dict[str, Any]:
         """
-        When it was meant to begin, was sent and ended; and its bytes.
+        Return the columns of the request: its queue, connection and start times, and its bytes.
 
-        Where nothing goes over the network it is sent when its call begins.
+        A request that does not use the network counts as sent when its call begins.
         """
         timing = self.timing
         nothing = math.nan if self.response.cached else 0.0
@@ -141,7 +141,7 @@ class MeasuredCall:
 
     @property
     def _load_within_s(self) -> float:
-        """The part of loading that lies within the times: what the engine reports with the answer."""
+        """The load time that the engine reports with the answer; it is part of the chunk times."""
         timings = next((each.timings for each in reversed(self.chunks) if each.timings), None)
         return (timings.load_s if timings else None) or 0.0
 
@@ -153,18 +153,23 @@ class MeasuredCall:
         return None if stamps.is_forward else CLOCK_WENT_BACK_NOTE
 
     def _is_virtual(self, stamps: ChunkTimestamps) -> bool:
-        """Whether it says that it took longer than it did: no real clock does, but by a trifle."""
+        """
+        Whether the timestamps are from a simulated clock.
+
+        They are if the last one is later than the measured duration of the call, with a small
+        tolerance.
+        """
         if self.done is None or not stamps.times_s:
             return False
         return stamps.times_s[-1] > 1.05 * (self.done - self.began) + 0.005
 
 
 def error_text(error: Exception | None) -> str | None:
-    """An error as it stands in a row."""
+    """Return the text of ``error`` for the column ``error``, without secrets."""
     return None if error is None else redact(f"{type(error).__name__}: {error}")
 
 
-# The types that columns have also where all their values are missing.
+# The types of columns, so that a column of missing values has the right type too.
 COLUMN_TYPES: dict[str, str] = {
     **dict.fromkeys(
         [
@@ -199,7 +204,7 @@ PARTIAL_HINT = (
 
 @contextmanager
 def attach_partial_result(so_far: Callable[[], Any]) -> Generator[None, None, None]:
-    """When the budget is spent inside, give the error the results so far as ``partial``."""
+    """Add the results so far as ``partial`` to a `BudgetError` raised inside the block."""
     try:
         yield
     except BudgetError as error:
@@ -211,13 +216,13 @@ def attach_partial_result(so_far: Callable[[], Any]) -> Generator[None, None, No
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """
-    A prompt to be sent.
+    One request of a comparison or benchmark.
 
     Attributes:
-        position: of its row among all rows.
-        prompt: to be sent.
-        columns: what stands in its row before all others; the prompt, as the user gave it.
-        call: the call, where it had to be built before.
+        position: the sort key of its row among all rows.
+        prompt: the prompt to send.
+        columns: the first columns of its row, including the prompt as passed by the user.
+        call: the call, if it is already built.
     """
 
     position: tuple[int, ...]
@@ -227,7 +232,7 @@ class Job:
 
     @property
     def model(self) -> str:
-        """Whom to ask, as it was said."""
+        """The name of the model as passed by the caller; by default the setting ``model``."""
         return self.prompt.model or str(session.config.model)
 
 
@@ -235,30 +240,30 @@ class Record:
     """The rows of the calls so far, in the order of their positions."""
 
     def __init__(self, count: TokenCounter | None = None) -> None:
-        """Count tokens by ``count`` where a service does not."""
+        """Count tokens with ``count`` if the service does not report them."""
         self.zero = time.perf_counter()
         self._count = count
         self._rows: dict[tuple[int, ...], dict[str, Any]] = {}
-        self.failed = 0  # how many have an error
-        self._cut = 0  # how many were cut at no limit of the user's
+        self.failed = 0  # number of calls with an error
+        self._cut = 0  # number of answers cut at a limit that the user did not set
 
     def warn_of_cut(self) -> None:
-        """Warn once of answers that were cut though the user set no limit."""
+        """Warn once about answers that were cut although the user set no limit."""
         if self._cut:
             warn(cut_warning("", self._cut, len(self)))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All of them."""
+        """The rows of all calls."""
         return [self._rows[position] for position in sorted(self._rows)]
 
     @property
     def answered(self) -> list[dict[str, Any]]:
-        """Those that were not cut short before a word had come."""
+        """The rows of all calls except those interrupted before any text was received."""
         return [row for row in self.rows if row["text"] or row["finish_reason"] != INTERRUPTED]
 
     def so_far(self) -> str:
-        """How much of it has come, in words."""
+        """Return the number of complete and partial answers as text."""
         complete = sum(row["finish_reason"] != INTERRUPTED for row in self.answered)
         part = len(self.answered) - complete
         text = pluralize(complete, "complete answer")
@@ -268,14 +273,14 @@ class Record:
         return len(self._rows)
 
     def note(self, jobs: Iterable[Job], client_cpu: float | None) -> None:
-        """Put how busy this process was into the rows of ``jobs`` that went over the network."""
+        """Add the CPU use of this process to the rows of ``jobs`` that used the network."""
         for job in jobs:
             row = self._rows.get(job.position)
             if row is not None:
                 row["client_cpu"] = client_cpu if row["headers_s"] is not None else None
 
     async def ask(self, job: Job, intended: float | None = None) -> None:
-        """Ask, and keep the row; ``intended`` is when it should have begun, else now."""
+        """Send the request and add its row. ``intended`` is the scheduled start, by default now."""
         timing, began = RequestTiming(), time.perf_counter()
         REQUEST_TIMING.set(timing)
         error: LLMError | None = None
@@ -287,11 +292,11 @@ class Record:
             async with aclosing(call.events()) as events:
                 async for _ in events:
                     pass
-        except BudgetError as failure:  # of this one and of all that come
+        except BudgetError as failure:  # all later requests would fail as well
             error = failure
             raise
         except EmptyAnswerError as failure:
-            # A model that thinks up to its limit is measured like one that writes up to it.
+            # A model that spends its token limit on thinking is measured like any other cut answer.
             response = call.response() if call else None
             is_measured = response and response.reasoning and is_cut(response.finish_reason)
             error = None if is_measured else failure
@@ -318,12 +323,12 @@ class Record:
             self._rows[job.position] = {**job.columns, **answered.row(self.zero, self._count)}
 
 
-# What answers are read with, and what runs models here.
+# Libraries that parse answers or run local models.
 _REPORTED_LIBRARIES = ("httpx", "pandas", "xllamacpp", "torch", "transformers")
 
 
 def describe_environment(models: Iterable[str]) -> dict[str, Any]:
-    """When, with what, and where: texts and numbers only, and no key."""
+    """Return the time, versions, machine and service addresses as JSON values without secrets."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "llm_magics": _version("llm-magics"),
@@ -337,7 +342,7 @@ def describe_environment(models: Iterable[str]) -> dict[str, Any]:
 
 
 def request_settings(system: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What was the same for all requests."""
+    """Return the settings that all requests share."""
     values = {name: repr(value) for name, value in parameters.items()}
     return {"system": system, "parameters": values}
 
@@ -354,7 +359,7 @@ def _provider(model: str) -> str:
 
 
 def _address(name: str) -> str:
-    """Where a provider is, without what may be secret in an address."""
+    """Return the address of a provider without its path, query or credentials."""
     try:
         url = getattr(session.provider(name).config, "base_url", None) or ""
     except LLMError:

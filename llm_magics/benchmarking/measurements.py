@@ -1,4 +1,4 @@
-"""`Measurements`: a DataFrame with one row a request, and methods that summarise and draw it."""
+"""`Measurements`: a DataFrame with one row per request and methods to summarize and plot it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llm_magics.benchmarking.tool_metrics import Tool
 
-# All timestamps of an answer, which are stored and not displayed.
+# The timestamps of an answer, which are stored but not displayed.
 _TIMESTAMP_COLUMNS = ["times_s", "kinds"]
 _REQUIRED_COLUMNS = (analysis.MODEL_COLUMN, "prompt", "error")
 _SUMMARY_COLUMNS = ("cached", "retries", "cost_usd", "output_tokens")
@@ -40,7 +40,7 @@ class Measurements(pd.DataFrame):
 
     def __init__(self, data: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(data, *args, **kwargs)  # type: ignore[call-arg]
-        if isinstance(data, pd.DataFrame):  # pandas leaves behind what was noted with it
+        if isinstance(data, pd.DataFrame):  # pandas does not copy attrs
             self.attrs = data.attrs
 
     @property
@@ -54,7 +54,7 @@ class Measurements(pd.DataFrame):
         about: Mapping[str, Any],
         before: Iterable[Mapping[str, Any]] = (),
     ) -> Measurements:
-        """Made of ``rows``; ``before`` are those of the warm-up, which do not count."""
+        """Return the measurements of ``rows``; ``before`` has the rows of the warm-up."""
         frame = cls(list(rows))
         frame = frame[
             [name for name in frame if name not in _TIMESTAMP_COLUMNS]
@@ -82,7 +82,7 @@ class Measurements(pd.DataFrame):
 
     def summary(self, confidence: float = 0.95) -> pd.DataFrame:
         """
-        One row per model, and per load if there are several.
+        Return one row per model, and per load if there are several.
 
         Scores have their mean and its interval (Wilson's for scores of 0 and 1, otherwise a
         bootstrap over prompts). Times have their median, its interval (``_low``, ``_high``, by
@@ -103,7 +103,7 @@ class Measurements(pd.DataFrame):
         self, by: str | None = None, *, baseline: str | None = None, confidence: float = 0.95
     ) -> pd.DataFrame:
         """
-        Which model is better, pair by pair, over the same prompts.
+        Compare each pair of models over the same prompts.
 
         Args:
             by: a score or a measurement (``exact``, ``e2e_s``); by default the first score,
@@ -127,8 +127,9 @@ class Measurements(pd.DataFrame):
 
     def wins(self, by: str | None = None) -> pd.DataFrame:
         """
-        The share of prompts on which the row's model beats the column's; a tie counts as
-        half.
+        Return the share of prompts on which the row's model beats the column's model.
+
+        A tie counts as half.
         """
         return analysis.win_matrix(self._checked_frame(), by)
 
@@ -151,23 +152,23 @@ class Measurements(pd.DataFrame):
 
     def as_measured_by(self, tool: Tool) -> pd.DataFrame:
         """
-        The figures that another tool would report for the same timestamps: ``vllm``,
-        ``guidellm`` or ``aiperf``.
+        Return the metrics that another tool would report for the same timestamps.
 
-        One row per model and load, with the column names of that tool.
+        The result has one row per model and load, with the column names of that tool: ``vllm``,
+        ``guidellm`` or ``aiperf``.
         """
         return tool_metrics.report_as(self._checked_frame(*_TIMESTAMP_COLUMNS), tool)
 
     def metrics(self) -> dict[str, float]:
-        """All numbers of the summary by ``model/figure``, for ``mlflow.log_metrics``."""
+        """Return all numbers of the summary by ``model/metric``, for ``mlflow.log_metrics``."""
         return reporting.metrics(self.summary())
 
     def report(self, path: Any = None) -> str:
         """
-        A report in Markdown: results, differences, method and environment.
+        Return a report in Markdown: results, differences, method and environment.
 
         Args:
-            path: a file to write it to.
+            path: a file to write the report to.
         """
         text = reporting.report(
             self._checked_frame(), self.summary(), self.attrs, self.differences
@@ -190,7 +191,7 @@ class Measurements(pd.DataFrame):
 
     def plot_frontier(self, quality: str | None = None, cost: str | None = None) -> Figure:
         """
-        Plot quality against cost. No model beats those on the frontier in both.
+        Plot quality against cost, with the frontier: the models that no other model dominates.
 
         Args:
             quality: a score, by default the first.
@@ -207,7 +208,7 @@ class Measurements(pd.DataFrame):
         return plots.wins(self.wins(by), analysis.column_to_compare(self._checked_frame(), by))
 
     def _checked_frame(self, *more: str) -> pd.DataFrame:
-        """Return the plain frame that all figures read; raise an error that names what is missing."""
+        """Return the measurements as a plain DataFrame, after a check that the columns exist."""
         if not len(self):
             msg = "The selection has no measurements."
             hint = "Check the selection; the column asked holds the models as they were named."
@@ -232,7 +233,7 @@ class Measurements(pd.DataFrame):
 
 
 def _without_timestamps(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a row that can be stored as JSON beside a frame."""
+    """Return a row without its timestamps, to be stored as JSON in the attributes of a frame."""
     return {name: value for name, value in row.items() if name not in _TIMESTAMP_COLUMNS}
 
 

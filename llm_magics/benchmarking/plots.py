@@ -1,4 +1,4 @@
-"""Figures of measurements: quality against cost, latency, load, and who wins against whom."""
+"""Plots of measurements: quality against cost, latency, load, and win shares."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def new_figure(
     columns: int = 1, *, width: float = 7.0, height: float = 4.0
 ) -> tuple[Figure, list[Axes]]:
     """
-    A figure that shows itself in a notebook, and its axes side by side.
+    Return a figure that a notebook displays, and its axes in one row.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -62,7 +62,7 @@ def _style_axes(ax: Axes) -> None:
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """How the group ``number`` is drawn: by colour, and by dashes and marks for those who see grey."""
+    """Return the line style of group ``number``: colour, dashes and marker all differ."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": _DASHES[number % len(_DASHES)],
@@ -73,7 +73,7 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def label(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
-    """Words on axes, taken as they are: a name with dollars in it is no formula."""
+    """Set the labels and title of axes as plain text; a dollar sign does not start a formula."""
     for text in (
         ax.set_xlabel(x, color=GREY, fontsize="small"),
         ax.set_ylabel(y, color=GREY, fontsize="small"),
@@ -83,16 +83,16 @@ def label(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 
 def legend(ax: Axes, names: Sequence[str], handles: Sequence[Any]) -> None:
-    """Whose line is whose, beside the picture."""
+    """Draw a legend to the right of the axes."""
     plotting.legend(ax, names, handles, loc="upper left", anchor=(1.0, 1.0))
 
 
 def frontier_points(frame: pd.DataFrame, quality: str | None, cost: str | None) -> pd.DataFrame:
     """
-    A row a model: mean ``quality`` with its interval, mean ``cost``, and whether it is on the frontier.
+    Return one row per model: mean ``quality`` with its interval, mean ``cost``, and ``frontier``.
 
-    On the frontier is who has no other that is at least as good and at most as dear, and
-    better in one of the two.
+    A model is on the frontier unless another model is at least as good in both quality and cost,
+    and better in one of them.
     """
     if quality is None and not score_columns(frame):
         msg = "The answers have no scores."
@@ -119,7 +119,7 @@ def _default_cost_column(frame: pd.DataFrame) -> str:
 
 
 def _mean_cost(group: pd.DataFrame, cost_column: str) -> float:
-    """Return the mean of what an answer takes; unknown where the cost of one is not known."""
+    """Return the mean cost or time per answer; NaN if the price of any answer is unknown."""
     values = counted_values(group, cost_column)
     return math.nan if cost_column == "cost_usd" and values.isna().any() else mean_of_known(values)
 
@@ -140,7 +140,7 @@ def _sign(column: str) -> int:
 
 
 def frontier(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figure:
-    """Each model a point with the interval of its quality; the frontier a line."""
+    """Plot each model as a point with the interval of its quality, and the frontier as a line."""
     table = frontier_points(frame, quality, cost)
     quality_column, cost_column = str(table.columns[0]), str(table.columns[3])
     drawn, (ax,) = new_figure()
@@ -187,12 +187,12 @@ def frontier(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figu
 
 
 _LOAD_UNITS = {"concurrency": "concurrent", "rate": "per second"}
-# More loads than these beside each other cannot be read.
+# With more axes in one row the plot is not legible.
 _MAX_LOADS = 6
 
 
 def latency(frame: pd.DataFrame, by: str) -> Figure:
-    """The share of requests at or below each value: a line for each model, axes for each load."""
+    """Plot the share of requests at or below each value: one line per model, one axes per load."""
     column = column_to_compare(frame, by)
     complete = frame[is_complete(frame) & frame[column].notna()]
     if not len(complete):
@@ -244,7 +244,7 @@ _LOAD_LINES = {"concurrency": "concurrent requests", "rate": "requests per secon
 
 
 def load(summary: pd.DataFrame) -> Figure:
-    """Of a summary with several loads: the median with its 90th percentile, and tokens a second."""
+    """Plot time to first token (median to 90th percentile) and tokens per second against load."""
     load = next((name for name in LOAD_COLUMNS if name in summary.index.names), None)
     if load is None:
         msg = "All requests have the same load."
@@ -261,7 +261,7 @@ def load(summary: pd.DataFrame) -> Figure:
         handles += speed.plot(at, group["throughput_tokens_per_s"], **style)
         names.append(str(name))
     for ax in (first, speed):
-        top = ax.dataLim.ymax  # infinite where nothing was drawn
+        top = ax.dataLim.ymax  # infinite if nothing was drawn
         ax.set_ylim(0, 1.08 * top if math.isfinite(top) and top > 0 else 1)
         ax.set_xticks(sorted({*summary.index.get_level_values(load).astype(float)}))
     label(first, x=_LOAD_LINES[load], y="seconds", title="time to first token: median to 90th percentile")  # fmt: skip
@@ -271,14 +271,14 @@ def load(summary: pd.DataFrame) -> Figure:
 
 
 def wins(shares: pd.DataFrame, column: str) -> Figure:
-    """``shares`` as `Measurements.wins` gives them: in each field its number, and a shade of it."""
+    """Plot the result of `Measurements.wins` as a heat map with a number in each cell."""
     if len(shares) < 2:
         msg = "The measurements have only one model."
         raise UsageError(msg, hint="Compare at least two models.")
     size = 1.2 + 0.9 * len(shares)
     drawn, (ax,) = new_figure(width=size + 2.2, height=size)
     ax.grid(visible=False)
-    # Blue in colour, from light to dark in grey: read by the number in either.
+    # A colormap that is also monotonic in greyscale; each cell has its number as well.
     ax.imshow(shares.to_numpy("float64"), cmap="Blues", vmin=0, vmax=1, alpha=0.85)
     for row, name in enumerate(shares.index):
         for position, other in enumerate(shares.columns):

@@ -1,4 +1,4 @@
-"""A report in Markdown, and metrics for MLflow."""
+"""Markdown reports of measurements, and metrics for MLflow."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from llm_magics.benchmarking.analysis import (
 )
 from llm_magics.errors import UsageError
 
-# Of the many columns of a summary, those that a report shows.
+# The columns of a summary that a report shows.
 _SUMMARY_COLUMNS = ["requests", "failed", "cached", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "latency_s_p90", "tokens_per_s", "throughput_tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
 
-# More verdicts than these are read in their tables.
+# A report with more verdicts has them only in its tables.
 _MAX_VERDICT_LINES = 12
 
-# A client that was busy so long measured itself.
+# Above this CPU use of one core, the client may limit the result.
 _BUSY_CLIENT_SHARE = 0.8
 
 
 def metrics(summary: pd.DataFrame) -> dict[str, float]:
-    """Every number by ``model/figure``; names are of what MLflow takes."""
+    """Return the finite numbers by ``model/metric``, with names that MLflow accepts."""
     result: dict[str, float] = {}
     for key, row in summary.iterrows():
         name = _row_label(key, summary.index.names[1:])
@@ -49,7 +49,7 @@ def report(
     about: Mapping[Any, Any],
     differences: Callable[[str], pd.DataFrame],
 ) -> str:
-    """See `Measurements.report`."""
+    """Return the text of a report; see `Measurements.report`."""
     compared = _compute_differences(runs, differences)
     parts = [
         f"# {'Models compared' if len(set(runs[MODEL_COLUMN])) > 1 else 'A model measured'}",
@@ -72,10 +72,10 @@ def report(
 
 def write_report(text: str, path: Any) -> None:
     """
-    Keep ``text`` in a file.
+    Write ``text`` to a file.
 
     Raises:
-        UsageError: its folder is not there.
+        UsageError: the path is a folder, or its folder does not exist.
     """
     if not Path(path).parent.is_dir() or Path(path).is_dir():
         what = (
@@ -129,7 +129,7 @@ def _quality_section(summary: pd.DataFrame) -> list[str]:
 
 
 def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]) -> list[str]:
-    """What one must know before the figures are believed."""
+    """Return caveats as a Markdown list: failures, caches, token sources, limits of the client."""
     remarks = []
     failed = summary[summary["failed"] > 0]
     for key, row in failed.iterrows():
@@ -162,7 +162,7 @@ def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]
 
 
 def _prompt_cache_remarks(runs: pd.DataFrame) -> list[str]:
-    """Return a remark on prompt tokens that a service had cached, such as those of templates."""
+    """Return a remark on the share of prompt tokens that services read from their cache."""
     if "cached_tokens" not in runs:
         return []
     cached, read = runs["cached_tokens"].sum(), runs["input_tokens"].sum()
@@ -172,7 +172,7 @@ def _prompt_cache_remarks(runs: pd.DataFrame) -> list[str]:
 
 
 def _queue_remarks(summary: pd.DataFrame) -> list[str]:
-    """Return remarks on limits of this side that delayed requests, so that the load was lower."""
+    """Return remarks on requests that a client-side limit delayed, which lowered the load."""
     if "queue_s" not in summary:
         return []
     late = summary[summary["queue_s"] > summary["e2e_s"] / 2]
@@ -186,7 +186,7 @@ def _queue_remarks(summary: pd.DataFrame) -> list[str]:
 def _compute_differences(
     runs: pd.DataFrame, differences: Callable[[str], pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
-    """Return the differences by each score, or by time."""
+    """Return the differences by each score, or by ``e2e_s`` for runs without scores."""
     if runs[MODEL_COLUMN].nunique() < 2:
         return {}
     return {
@@ -201,7 +201,7 @@ def _difference_table(table: pd.DataFrame) -> str:
 
 
 def _verdict_lines(compared: Mapping[str, pd.DataFrame]) -> list[str]:
-    """What the tests say, a line each; what they do not is in the tables."""
+    """Return the verdicts as a Markdown list, or nothing if there are too many to read."""
     lines = [
         f"- {name}{_load_label(row)}: {_markdown_cell(row['model'])} and {_markdown_cell(row['other'])}: {_markdown_cell(row['verdict'])}"
         for name, table in compared.items()
@@ -242,7 +242,7 @@ def _row_label(key: Any, loads: Sequence[Any] = ("",)) -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """``frame`` as a table; what is in it cannot break out of its cell."""
+    """Return ``frame`` as a Markdown table. Cell content is escaped."""
     rows = [[*map(_markdown_cell, row)] for row in frame.itertuples(index=False)]
     return format_markdown([*map(_markdown_cell, frame.columns)], rows)
 

@@ -1,13 +1,13 @@
 """
-Whether an answer is right, as a number: 1 is right, 0 is wrong.
+Scorers: functions that rate an answer from 0 (wrong) to 1 (right).
 
     lm.compare(prompts, models, expected=["Paris", "42"], score="exact")
     lm.compare(prompts, models, score=[scorers.json_valid(), scorers.fits("name, age int")])
     lm.compare(prompts, models, score=lambda answer: len(answer) < 100)
 
-A scorer is any function of the answer, or of the answer and what was expected, to a number or a
-truth. Those here have a name, which can be passed instead, and which is in the name of their column:
-``score_exact``. An answer that failed scores 0: none is no right one.
+A scorer is any function of the answer, or of the answer and the expected answer, that returns a
+number or a boolean. Most scorers of this module can also be passed by name. The name of a scorer is
+part of the name of its column: ``score_exact``. A failed request scores 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llm_magics.errors import ParseError, UsageError, nearest
 from llm_magics.runtime.parsing import parse_json
 from llm_magics.schemas import parse_schema, validate_answer
 
-# Of an answer, and of what was expected.
+# A function of an answer and the expected answer.
 Score = Callable[[str, Any], float | bool]
 
 
@@ -42,10 +42,12 @@ __all__ = [
 @dataclass(frozen=True)
 class Scorer:
     """
-    A score and what its column is called.
+    A scoring function and the name of its column.
 
     Attributes:
-        needs_expected: whether there must be something that is expected.
+        name: the name of the column, without ``score_``.
+        score: a function of the answer and the expected answer.
+        needs_expected: whether an expected answer is required.
     """
 
     name: str
@@ -54,10 +56,7 @@ class Scorer:
 
 
 def exact(*, ignore_case: bool = True) -> Scorer:
-    """
-    Whether the answer equals the expected text, ignoring surrounding space and a final full
-    stop.
-    """
+    """Check that the answer equals the expected text, ignoring outer space and a final period."""
 
     def score(answer: str, expected: Any) -> bool:
         return _normalize(answer, ignore_case) == _normalize(expected, ignore_case)
@@ -66,7 +65,7 @@ def exact(*, ignore_case: bool = True) -> Scorer:
 
 
 def contains(*, ignore_case: bool = True) -> Scorer:
-    """Whether the answer contains the expected text as a word; a list: all of its texts."""
+    """Check that the answer contains the expected text as a word, or each text of a list."""
 
     def score(answer: str, expected: Any) -> bool:
         parts = expected if isinstance(expected, list | tuple | set) else [expected]
@@ -79,7 +78,7 @@ def contains(*, ignore_case: bool = True) -> Scorer:
 
 
 def regex(pattern: str | None = None) -> Scorer:
-    """Whether ``pattern``, or the expected pattern, matches the answer."""
+    """Check that ``pattern``, or by default the expected pattern, matches in the answer."""
     try:
         known = None if pattern is None else re.compile(pattern)
     except re.error as error:
@@ -93,7 +92,7 @@ def regex(pattern: str | None = None) -> Scorer:
 
 
 def json_valid() -> Scorer:
-    """Whether the answer contains a JSON value, also in a fenced block."""
+    """Check that the answer contains a JSON value, which may be in a fenced block."""
 
     def score(answer: str, _: Any) -> bool:
         return _succeeds(lambda: parse_json(answer))
@@ -103,8 +102,10 @@ def json_valid() -> Scorer:
 
 def fits(schema: Any) -> Scorer:
     """
-    Whether the JSON in the answer matches ``schema``: a pydantic class, a JSON schema, or
-    short field definitions.
+    Check that the JSON in the answer matches ``schema``.
+
+    Args:
+        schema: a pydantic class, a JSON schema, or short field definitions.
     """
     parsed_schema = parse_schema(schema)
 
@@ -116,8 +117,11 @@ def fits(schema: Any) -> Scorer:
 
 def numeric(*, rel: float = 1e-6, abs: float = 1e-9) -> Scorer:  # noqa: A002 (as in math.isclose)
     """
-    Whether the last number in the answer equals the expected one, within ``rel`` (relative)
-    or ``abs``.
+    Check that the last number in the answer equals the expected number.
+
+    Args:
+        rel: the relative tolerance.
+        abs: the absolute tolerance; the larger of the two tolerances applies.
     """
 
     def score(answer: str, expected: Any) -> bool:
@@ -133,7 +137,7 @@ def numeric(*, rel: float = 1e-6, abs: float = 1e-9) -> Scorer:  # noqa: A002 (a
 
 
 def similar(model: str | None = None) -> Scorer:
-    """The cosine similarity of the answer and the expected text, at least 0."""
+    """Score the cosine similarity of the answer and the expected text, at least 0."""
 
     def score(answer: str, expected: Any) -> float:
         from llm_magics.dataframes.embed import embed
@@ -159,10 +163,10 @@ SCORERS: dict[str, Callable[[], Scorer]] = {
 
 def named(name: str) -> Scorer:
     """
-    The scorer that is called so.
+    Return the scorer called ``name``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the name is unknown.
     """
     if name not in SCORERS:
         msg = f"Unknown score: {name!r:.60}."
@@ -171,7 +175,7 @@ def named(name: str) -> Scorer:
 
 
 def _normalize(value: Any, ignore_case: bool) -> str:
-    if isinstance(value, float) and value.is_integer():  # integers, in a column with gaps
+    if isinstance(value, float) and value.is_integer():  # pandas: integers with missing values
         value = int(value)
     text = " ".join(str(value).split()).removesuffix(".")
     return text.casefold() if ignore_case else text
@@ -185,7 +189,7 @@ def _succeeds(find: Callable[[], Any]) -> bool:
     return True
 
 
-# A hyphen between two numbers is none of a minus.
+# A hyphen between two numbers is not a minus sign.
 _NUMBER = re.compile(
     r"(?:(?<![\w.)])[-+−])?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?"
 )

@@ -1,15 +1,15 @@
 """
-What other tools would report of the same timestamps, by their own formulas and names.
+The metrics that other tools would report for the same timestamps, with their formulas and names.
 
 | tool | TTFT | ITL | TPOT | E2E |
 |---|---|---|---|---|
-| ``vllm`` | first event with a choice, be it empty | gaps between such events, of all requests | (E2E - TTFT) / (n - 1) | last event with a choice |
-| ``guidellm`` | first words, thinking included | (last words - first) / (n - 1) | last words / n | end of the stream |
-| ``aiperf`` | first words, thinking included | (E2E - TTFT) / (n - 1) | (as ITL) | last words |
+| ``vllm`` | first event with a choice, even if it is empty | gaps between such events, over all requests | (E2E - TTFT) / (n - 1) | last event with a choice |
+| ``guidellm`` | first content, including thinking | (last content - first) / (n - 1) | last content / n | end of the stream |
+| ``aiperf`` | first content, including thinking | (E2E - TTFT) / (n - 1) | (same as ITL) | last content |
 
-Times in milliseconds, but guidellm's request latency, which is in seconds. Requests that failed count in none. Taken from vLLM 0.33's
-``benchmarks/serve.py`` and ``lib/endpoint_request_func.py``, guidellm 0.8's
-``schemas/request_stats.py``, and aiperf 0.13's ``metrics/types``.
+Times are in milliseconds, except guidellm's request latency, which is in seconds. Failed requests are
+not included. Sources: vLLM 0.33's ``benchmarks/serve.py`` and ``lib/endpoint_request_func.py``,
+guidellm 0.8's ``schemas/request_stats.py``, and aiperf 0.13's ``metrics/types``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Tool = Literal["vllm", "guidellm", "aiperf"]
 
 @dataclass(kw_only=True)
 class Reading:
-    """What a tool measures of one request, in milliseconds, or several gaps of it."""
+    """The metrics of one request in milliseconds, except those in ``more``."""
 
     ttft: float
     e2e: float
@@ -42,7 +42,7 @@ class Reading:
 
 
 def vllm(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
-    """By vLLM; ``None`` where it would call the request failed."""
+    """Return the metrics as vLLM defines them; ``None`` for a request that it counts as failed."""
     events = stamps.of(kind for kind in set(stamps.kinds) if kind != COUNT)
     if not events:
         return None
@@ -53,7 +53,7 @@ def vllm(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
 
 
 def guidellm(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
-    """By guidellm."""
+    """Return the metrics as guidellm defines them; ``None`` for a request without content."""
     written, answered = stamps.of(WRITTEN), stamps.of((ANSWER, TOOL))
     if not written:
         return None
@@ -69,7 +69,7 @@ def guidellm(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
 
 
 def aiperf(stamps: ChunkTimestamps, tokens: int) -> Reading | None:
-    """By aiperf."""
+    """Return the metrics as aiperf defines them; ``None`` for a request without content."""
     written, answered = stamps.of(WRITTEN), stamps.of((ANSWER, TOOL))
     if not written:
         return None
@@ -90,7 +90,7 @@ _READERS: dict[str, Callable[[ChunkTimestamps, int], Reading | None]] = {
     "guidellm": guidellm,
     "aiperf": aiperf,
 }
-# What a tool calls what: of each the mean, the median and the 99th percentile.
+# The names of each tool's metrics. Each is reported as mean, median and 99th percentile.
 _METRIC_NAMES: dict[str, dict[str, str]] = {
     "vllm": {"ttft": "ttft_ms", "tpot": "tpot_ms", "itl": "itl_ms", "e2e": "e2el_ms"},
     "guidellm": {
@@ -111,7 +111,7 @@ _METRIC_NAMES: dict[str, dict[str, str]] = {
 
 
 def report_as(frame: pd.DataFrame, tool: Tool) -> pd.DataFrame:
-    """See `Measurements.as_measured_by`."""
+    """Return the metrics of ``tool``; see `Measurements.as_measured_by`."""
     if tool not in get_args(Tool):
         msg = f"Unknown tool: {tool!r:.60}."
         raise UsageError(msg, hint=f"Use one of {', '.join(get_args(Tool))}.")
@@ -150,7 +150,7 @@ def _metric_values(readings: Sequence[Reading], what: str) -> list[float]:
 
 
 def _metric_summary(values: list[float], name: str, tool: Tool) -> dict[str, float]:
-    if not values:  # vLLM reports 0 for what it has not seen; others nothing
+    if not values:  # vLLM reports 0 for a metric without values; the others report none
         values = [0.0] if tool == "vllm" else [float("nan")]
     p50, p99 = np.percentile(values, [50, 99])
     mean, median, high = ("mean_", "median_", "p99_") if tool == "vllm" else ("", "", "")

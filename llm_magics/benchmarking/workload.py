@@ -1,9 +1,9 @@
 """
-The requests of a benchmark, their order, and the load: so many at once, or so many a second.
+The requests of a benchmark, their order, and the load (``concurrency`` or ``rate``).
 
-In a *closed loop* a request begins when another has ended, so that ``concurrency`` are under way
-at every moment: a slow answer holds the next one up. In an *open loop* they begin at their times,
-whether or not the service keeps up, as users do.
+In a *closed loop* a request starts when another one ends, so that ``concurrency`` requests are
+always in flight: a slow answer delays the next request. In an *open loop* requests start at
+scheduled times, whether or not the service keeps up, like those of independent users.
 """
 
 from __future__ import annotations
@@ -31,31 +31,30 @@ from llm_magics.runtime.session import session
 
 
 def make_mark(key: str) -> str:
-    """A short mark, another for each ``key``."""
+    """Return a short mark that is different for each ``key``."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def add_mark(prompt: str, mark: str) -> str:
     """
-    ``prompt`` with ``mark`` before it.
+    Return ``prompt`` with ``mark`` as a prefix.
 
-    At its beginning, for what services and engines keep of a prompt is its beginning; where
-    there is a system message, that has one too.
+    Services and engines cache prefixes of prompts, so a different prefix prevents cache hits.
     """
     return f"[{mark}] {prompt}"
 
 
 Arrival = Literal["constant", "poisson"]
 
-# Seconds between the first requests of a closed loop: if they began in one moment, this process
-# would delay them, one after the other, and they would be measured as slow.
+# Seconds between the first requests of a closed loop. If they all started at the same moment, this
+# process would delay some of them and measure them as slow.
 _RAMP_INTERVAL_S = 0.004
 
 
 @dataclass(frozen=True)
 class Step:
     """
-    One load: ``concurrency`` requests at once (closed loop), or ``rate`` of them a second (open).
+    One load: ``concurrency`` requests in flight (closed loop), or ``rate`` per second (open loop).
 
     Exactly one of the two is set.
     """
@@ -66,7 +65,7 @@ class Step:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """As it stands in the rows."""
+        """The columns that describe this load in a row."""
         return {"concurrency": self.concurrency, "rate": self.rate}
 
     def __str__(self) -> str:
@@ -83,7 +82,7 @@ class Step:
         draw: random.Random,
         seconds: float = math.inf,
     ) -> AsyncGenerator[None, None]:
-        """Send ``jobs`` at this load, none begun after ``seconds``; yields when one is done."""
+        """Send ``jobs`` at this load, starting none after ``seconds``; yield after each one."""
         if self.rate is None:
             walk = _run_closed_loop(_take_within(jobs, seconds), record, self.concurrency or 1)
         else:
@@ -95,7 +94,7 @@ class Step:
 
 
 def _take_within(jobs: Iterable[Job], seconds: float) -> Iterator[Job]:
-    """Yield the jobs that are requested within so many seconds; none is taken and left."""
+    """Yield jobs until ``seconds`` have passed, without consuming a job that is not yielded."""
     ends, left = time.perf_counter() + seconds, iter(jobs)
     while time.perf_counter() < ends:
         try:
@@ -137,7 +136,7 @@ def _as_nonempty_list(value: Any) -> Sequence[Any]:
 
 
 def arrival_times(rate: float, arrival: Arrival, draw: random.Random) -> Iterator[float]:
-    """When requests are meant to begin, in seconds: evenly, or as those of many people do."""
+    """Yield the scheduled start times in seconds: evenly spaced, or a Poisson process."""
     at = 0.0
     for nth in counted():
         at = nth / rate if arrival == "constant" else at + draw.expovariate(rate)
@@ -159,7 +158,7 @@ async def _run_closed_loop(
 
 
 class _Ramp:
-    """Holds the first ones up, each a little longer than the one before."""
+    """Delays the first requests, each by a little more than the previous one."""
 
     def __init__(self, count: int) -> None:
         self._left = count
@@ -189,7 +188,7 @@ async def _run_open_loop(
             task.add_done_callback(ended.put_nowait)
             tasks.append(task)
         for _ in range(len(tasks)):
-            (await ended.get()).result()  # what is wrong with all of them ends it
+            (await ended.get()).result()  # raises errors that affect all requests
             yield
     finally:
         for task in tasks:
@@ -197,11 +196,11 @@ async def _run_open_loop(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-# How often each prompt is sent by default.
+# The number of times that each prompt is sent by default.
 _DEFAULT_REPEAT = 3
-# So many requests for each slot of a closed loop, so that it runs full most of the time.
+# The number of requests per slot of a closed loop that keeps all slots busy most of the time.
 _REQUESTS_PER_SLOT = 4
-# So many requests make a rate.
+# The number of requests needed for a meaningful rate.
 _MIN_REQUESTS_FOR_RATE = 30
 
 
@@ -212,14 +211,15 @@ class Plan:
 
     Attributes:
         models, prompts: each prompt is sent to each model.
-        steps: at these loads, one after the other.
-        repeat: how often; ``None`` leaves it to ``requests``, ``seconds``, or the load.
-        requests: of each model at each step, instead of ``repeat``.
-        seconds: how long each model is measured at each step, instead of both.
-        is_distinct: whether each request begins with a mark of its own.
-        seed: draws marks, arrivals and the order of models.
-        system, parameters: the same for all.
-        run: identifies its rows when those of several runs are joined.
+        steps: the loads, measured one after the other.
+        repeat: how often each prompt is sent to each model; if ``None``, it depends on
+            ``requests``, ``seconds`` or the load.
+        requests: the number of requests to each model at each step, instead of ``repeat``.
+        seconds: how long each model is measured at each step, instead of the other two.
+        is_distinct: whether each request begins with a different mark.
+        seed: the random seed for marks, arrivals and the order of models.
+        system, parameters: the same for all requests.
+        run: identifies the rows of this run when several runs are concatenated.
     """
 
     models: Sequence[str]
@@ -235,7 +235,7 @@ class Plan:
     run: int = 0
 
     def requests_at(self, step: Step) -> int | None:
-        """How many requests of each model; ``None`` where the time decides."""
+        """Return the number of requests to each model; ``None`` if ``seconds`` is set."""
         if self.seconds is not None:
             return None
         if self.requests is not None:
@@ -249,21 +249,21 @@ class Plan:
 
     @property
     def total(self) -> int | None:
-        """Requests of all models at all steps."""
+        """The number of requests to all models at all steps; ``None`` if ``seconds`` is set."""
         counts = [self.requests_at(step) for step in self.steps]
         known = [each for each in counts if each is not None]
         return len(self.models) * sum(known) if len(known) == len(counts) else None
 
     def rounds_at(self, step: Step) -> int:
         """
-        In so many rounds, in each of which all models have their turn.
+        Return the number of rounds. In each round all models have a turn.
 
-        A machine that gets slower does so for all of them. Rounds are no shorter than it takes
-        to keep a closed loop full, or an open one at its rate.
+        With several rounds, a machine that slows down affects all models. Each round is long
+        enough to keep a closed loop busy, or an open loop at its rate.
         """
         repeat = self.repeat or _DEFAULT_REPEAT
         requests, at_once = self.requests_at(step), step.concurrency or 1
-        if requests is None:  # an open loop that begins anew has begun with nobody waiting
+        if requests is None:  # an open loop that restarts would lose its backlog of requests
             return 1 if step.rate else repeat
         least = (
             _MIN_REQUESTS_FOR_RATE
@@ -275,8 +275,8 @@ class Plan:
         return max(1, min(repeat, requests // least))
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the blocks of requests without a break: one model, at one load, in one round."""
-        draw = random.Random(self.seed)  # noqa: S311 (an order, and no secret)
+        """Yield the blocks of consecutive requests: one model at one load in one round."""
+        draw = random.Random(self.seed)  # noqa: S311 (an order, not a secret)
         for number, step in enumerate(self.steps):
             rounds = self.rounds_at(step)
             counts = {model: count() for model in range(len(self.models))}
@@ -292,7 +292,7 @@ class Plan:
                     )
 
     def warm_up(self, requests: int) -> list[Job]:
-        """Return the requests to each model before anything counts."""
+        """Return the warm-up requests to each model, which are not counted."""
         return [
             self._job((number, model), Step(1), model, number, 0, "warm-up")
             for model in range(len(self.models))
@@ -301,10 +301,10 @@ class Plan:
 
     def calls(self) -> dict[str, list[ChatCall]]:
         """
-        Build each prompt once for each model, without a mark; nothing is sent.
+        Build the call of each prompt and model, without a mark. Nothing is sent.
 
         Raises:
-            UsageError: something is wrong with a prompt or a parameter, and so for all models.
+            UsageError: a prompt or parameter is invalid.
         """
         return {
             model: [
@@ -320,11 +320,11 @@ class Plan:
         )
 
     def job(self, step: int, model: int, number: int, in_round: int) -> Job:
-        """The request ``number`` of a model at a step."""
+        """Return request ``number`` to a model at a step."""
         position = (step, number, model)
         return self._job(position, self.steps[step], model, number, in_round, f"{step}")
 
-    def _job(  # noqa: PLR0913, PLR0917 (where it stands)
+    def _job(  # noqa: PLR0913, PLR0917 (the coordinates of a request)
         self,
         position: tuple[int, ...],
         step: Step,
@@ -360,7 +360,7 @@ def _is_concurrent(step: Step) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Requests of one model at one load in one of ``rounds``."""
+    """The requests to one model at one load in one of ``rounds``."""
 
     plan: Plan
     step_number: int
@@ -381,11 +381,11 @@ class Block:
 
     @property
     def seconds(self) -> float | None:
-        """How long it lasts, where time decides."""
+        """The duration of the block in seconds; ``None`` if the number of requests is set."""
         return None if self.plan.seconds is None else self.plan.seconds / self.rounds
 
     def jobs(self) -> Iterator[Job]:
-        """As many as fall to this round; without end where time decides."""
+        """Yield the requests of this round; they do not end if the plan has ``seconds``."""
         requests = self.plan.requests_at(self.step)
         for number in self.numbers:
             yield self.plan.job(self.step_number, self.model_number, number, self.in_round)
