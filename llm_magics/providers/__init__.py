@@ -1,8 +1,9 @@
 """
-The providers, by name.
+The registry of providers, by name.
 
-Built-in ones are imported when first created; others register under the entry-point group
-``llm_magics.providers``, as ``name = "package.module:ProviderClass"``.
+A built-in provider's module is imported when the provider is first created. Other packages register
+providers under the entry-point group ``llm_magics.providers``, as
+``name = "package.module:ProviderClass"``.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ _GROUP = "llm_magics.providers"
 
 
 def built_in_providers() -> list[str]:
-    """The names of those that come with this package."""
+    """Return the names of the providers in this package, sorted."""
     return sorted(_BUILT_IN)
 
 
 def get_available_providers() -> list[str]:
-    """The names that `create_provider` knows, sorted."""
+    """Return the names that `create_provider` accepts, sorted."""
     return sorted({*_BUILT_IN, *_registered()})
 
 
@@ -54,17 +55,17 @@ def create_provider(
     name: str, config: ProviderConfig | Mapping[str, Any] | None = None, **settings: Any
 ) -> BaseModelProvider:
     """
-    The provider called ``name``, not yet initialised.
+    Create the provider called ``name``. It is not initialised yet.
 
     Args:
-        name: one of `get_available_providers`; or any name, with one of those as ``type``.
-        config: its own config object, or its settings by name.
-        settings: single settings, over those of ``config``.
+        name: one of `get_available_providers`; or any name, if ``type`` is one of them.
+        config: a config object of the provider, or its settings by name.
+        settings: single settings, which override those of ``config``.
 
     Raises:
-        ConfigurationError: there is no such provider, or no such setting.
+        ConfigurationError: the provider or a setting does not exist, or a value is invalid.
     """
-    # pydantic is behind these; importing this module must not load it.
+    # Importing this module must not import pydantic, which these modules need.
     from llm_magics.providers.configs import build_config, check_setting_names
 
     if config is not None:
@@ -85,7 +86,7 @@ def create_provider(
 
 
 def provider_type(name: str) -> type[BaseModelProvider]:
-    """The class of the provider called ``name``."""
+    """Return the class of the provider called ``name``."""
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
         found: type[BaseModelProvider] = getattr(import_module(module), attribute)
@@ -112,7 +113,7 @@ def _registered() -> dict[str, EntryPoint]:
 
 
 def __getattr__(name: str) -> Any:
-    # pydantic stands behind BaseModelProvider; `import llm_magics` must not pay for it.
+    # BaseModelProvider needs pydantic, which `import llm_magics` must not import.
     if name == "BaseModelProvider":
         from llm_magics.providers.base import BaseModelProvider
 

@@ -1,7 +1,7 @@
 """
-Anthropic's Claude, by the Messages API.
+The provider of Anthropic's Claude models, through the Messages API.
 
-``ANTHROPIC_API_KEY`` and ``ANTHROPIC_BASE_URL`` are heeded.
+It reads the environment variables ``ANTHROPIC_API_KEY`` and ``ANTHROPIC_BASE_URL``.
 Source: https://docs.anthropic.com/en/api.
 """
 
@@ -42,7 +42,7 @@ from llm_magics.wire.tool_calls import collect_call_ids
 
 _ANTHROPIC_URL = "https://api.anthropic.com"
 
-# Most that a page of the list may hold.
+# The maximum number of models in one page of the list.
 _PAGE = 1000
 
 _BY_TYPE: dict[str, type[ProviderError]] = {
@@ -55,25 +55,25 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
     "request_too_large": ContextLengthError,
 }
 
-# The words for a parameter that a model does not know, and not for a value that is wrong.
+# Messages about a parameter that a model does not support, as opposed to an invalid value.
 _NOT_TAKEN = re.compile(r"Extra inputs are not permitted|deprecated|not supported (?:for|by|with)")
 
-# A signature of another account, or one that does not belong to its thinking.
+# The error for a signature of another account, or one that does not match its thinking block.
 _NOT_VERIFIED = re.compile(r"Invalid .?signature.? in .?thinking.? block", re.IGNORECASE)
 
-# Calls in a turn that has no thinking, though the request enables thinking.
+# The error for tool calls in a turn without thinking, when the request enables thinking.
 _MISSING_THINKING = re.compile(
     r"Expected .?thinking.? or .?redacted_thinking.?,? but found|must start with a thinking block",
     re.IGNORECASE,
 )
 
-# What an error inside a stream that began with 200 would have had for a status.
+# The equivalent status of an error inside a stream, where the response status was already 200.
 _STATUS_OF = {"api_error": 500, "timeout_error": 504}
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignThinking(UnsupportedParameter):
-    """Thinking in a conversation that the service cannot verify, so that it refuses it."""
+    """Thinking blocks in a conversation that the service refuses because it cannot verify them."""
 
     name: str = "thinking of another account"
     is_lasting: ClassVar[bool] = False
@@ -84,7 +84,7 @@ class ForeignThinking(UnsupportedParameter):
 
 @dataclass(frozen=True, slots=True)
 class MisplacedThinking(UnsupportedParameter):
-    """Thinking in the middle of a turn that began without: its calls are another model's."""
+    """Enabled thinking in a turn that began without it: another model made its tool calls."""
 
     name: str = "thinking in the middle of a turn"
     is_lasting: ClassVar[bool] = False
@@ -94,12 +94,12 @@ class MisplacedThinking(UnsupportedParameter):
 
 
 class AnthropicRules(ParameterRules):
-    """Unsupported parameters of the Messages API, which names them in its messages alone."""
+    """Find unsupported parameters of the Messages API, which names them only in its messages."""
 
     silent = frozenset({"thinking", ForeignThinking().name, MisplacedThinking().name})
 
     def find(self, error: ProviderError, body: Mapping[str, Any]) -> UnsupportedParameter | None:
-        # A wrong value of a parameter that the model knows is left to the user.
+        # An invalid value of a supported parameter is left for the user to correct.
         if error.status != 400:
             return None
         words = parse_error(error.body).message
@@ -158,10 +158,10 @@ class AnthropicConfig(RemoteConfig):
 
 
 class AnthropicProvider(RemoteProvider):
-    """Anthropic, or a server that speaks its format."""
+    """The provider of Anthropic, or of a server with an Anthropic-compatible API."""
 
     name = "anthropic"
-    writes_thinking = False  # its thinking comes in blocks of its own
+    writes_thinking = False  # the API returns thinking in separate blocks
     config_type = AnthropicConfig
     capabilities = ("chat", "vision", "tools", "schema", "reasoning")
     key_variable = "ANTHROPIC_API_KEY"
@@ -200,7 +200,7 @@ class AnthropicProvider(RemoteProvider):
         return model_catalog.complete_info("anthropic", info) if self.price_list else info
 
     async def _listing(self) -> list[dict[str, Any]]:
-        """All pages of the list."""
+        """Return the models on all pages of the list."""
         models: list[dict[str, Any]] = []
         seen: set[str] = set()
         path = f"/v1/models?limit={_PAGE}"
@@ -221,7 +221,7 @@ class AnthropicProvider(RemoteProvider):
         model: str,
         parameters: ModelParameters | None = None,
     ) -> int:
-        """How many tokens ``messages`` are to ``model``, tools and system message included."""
+        """Return the token count of ``messages`` for ``model``, with tools and system message."""
         model = self.bare(model)
         messages = remove_foreign_reasoning(messages, f"messages {self.address}")
         body = wire.build_count_request(messages, model, parameters or ModelParameters())
@@ -232,7 +232,7 @@ class AnthropicProvider(RemoteProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        origin = f"messages {self.address}"  # its models read each other's thinking
+        origin = f"messages {self.address}"  # its models accept each other's thinking
         messages = remove_foreign_reasoning(messages, origin)
 
         def build(conversation: Sequence[ChatMessage], options: ModelParameters) -> dict[str, Any]:

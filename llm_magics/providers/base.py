@@ -1,8 +1,8 @@
 """
-The interface of providers: six methods that all have, and a few that some have.
+The interface of providers: six methods that all must implement, and optional ones.
 
 A third party registers a subclass under the entry-point group ``llm_magics.providers``.
-`StreamingProvider` needs less: it builds complete answers from streams.
+`StreamingProvider` requires fewer methods: it builds complete answers from streams.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = [
     "as_stream",
 ]
 
-# Capabilities of models that read and write text, and all capabilities, as users see them.
+# Capabilities of models that read and write text, and all capabilities, as shown to users.
 TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
 CAPABILITIES = (*TEXT_CAPABILITIES, "images", "transcription", "pull", "delete")
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
 
-# Names that attributes of providers and models had before the first release.
+# Former names of attributes of providers and models, with the current ones.
 _RENAMED = {
     "abilities": "capabilities",
     "embeds_at_once": "embedding_concurrency",
@@ -64,18 +64,19 @@ _RENAMED = {
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """
-    What is known of a model; ``None`` where it is not.
+    Known facts about a model; ``None`` for unknown ones.
 
     Attributes:
         name: without the provider.
         capabilities: of ``chat``, ``completion``, ``embeddings``, ``vision``, ``tools`` …
         context: the limit of prompt plus answer, in tokens.
-        size_bytes: of its weights on disk.
-        pulled: whether it can be used without fetching anything.
+        size_bytes: the size of its weights on disk.
+        pulled: whether it can be used without a download.
         loaded: whether it is in memory now.
-        input_usd, output_usd: its price in US dollars for a million tokens.
-        cached_usd, written_usd: the same for a prompt read from the service's cache, and put there.
-        max_output_tokens: in tokens.
+        input_usd, output_usd: its price in US dollars per million tokens.
+        cached_usd, written_usd: the same for prompt tokens read from and written to the service's
+            cache.
+        max_output_tokens: the maximum length of an answer, in tokens.
     """
 
     name: str
@@ -94,7 +95,7 @@ class ModelInfo:
         raise attribute_error(self, name, _RENAMED)
 
     def __post_init__(self) -> None:
-        """Replace invalid numbers by ``None``: a service may send anything."""
+        """Replace invalid numbers with ``None``, because a service may send anything."""
         for name in ("context", "size_bytes", "max_output_tokens"):
             object.__setattr__(self, name, count_or_none(getattr(self, name)))
         for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
@@ -107,7 +108,7 @@ class ModelInfo:
 
 
 def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``method`` with messages as mappings, and parameters as one or left out, too."""
+    """Return ``method``, which then also accepts messages as mappings, and optional parameters."""
 
     @wraps(method)
     async def generate(
@@ -128,28 +129,29 @@ def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
 class BaseModelProvider(ABC):
     """A service that runs models."""
 
-    # A class's own; a provider that a settings file names has that name.
+    # The class's default; an instance that a settings file names has the name from the file.
     name: str
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
-    # What it can do with some model of its, of `CAPABILITIES`; a model may do less.
+    # What it can do with at least one model, from `CAPABILITIES`; a single model may support less.
     capabilities: ClassVar[tuple[str, ...]] = ()
-    # What its user does first, in a few words, besides setting a key; nothing where nothing.
+    # What a user must do first, except setting a key, in a few words; empty if nothing.
     start: ClassVar[str] = ""
-    # The environment variable that holds the user's key, where there is one.
+    # The environment variable with the user's key; empty if there is none.
     key_variable: str = ""
-    # So many texts in one request of vectors, and so many such requests at once.
+    # The number of texts in one embedding request, and of such requests at the same time.
     embedding_batch_size: ClassVar[int] = 256
     embedding_concurrency: ClassVar[int] = 4
-    # Whether the service itself can embed the beginning of a text that is too long.
+    # Whether the service itself can embed only the beginning of a text that is too long.
     truncates_texts: ClassVar[bool] = False
-    # Variables that its settings may come from: when one changes, the provider is created again.
+    # The environment variables that its settings depend on. The provider is created again when one
+    # changes.
     environment: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ProviderConfig | Mapping[str, Any] | None = None) -> None:
         self.config = resolve_config(self.name, self.config_type, config)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Have every provider take messages and parameters in all their forms."""
+        """Make the methods of every provider accept messages and parameters in all their forms."""
         super().__init_subclass__(**options)
         for name in _RENAMED.keys() & vars(cls):
             msg = f"{cls.__name__}.{name} was renamed to {_RENAMED[name]}."
@@ -160,7 +162,7 @@ class BaseModelProvider(ABC):
 
     @classmethod
     def own_key_source(cls) -> str:
-        """Where the user's key would be taken from, in words; nothing where there is none."""
+        """Return the source of the user's key, in words; empty if none is set."""
         return cls.key_variable if environment_value(cls.key_variable) else ""
 
     @property
@@ -170,45 +172,45 @@ class BaseModelProvider(ABC):
 
     @property
     def price_list(self) -> str:
-        """Under which service's name prices are published; nothing where ``address`` tells."""
+        """The name under which its prices are published; empty if it follows from ``address``."""
         return ""
 
     def is_free(self, model: str) -> bool:
-        """Whether asking ``model`` costs nothing, because it runs on the user's own machine."""
+        """Return whether ``model`` is free to use, because it runs on the user's own machine."""
         return False
 
     def batches_may_differ(self, model: str) -> bool:
-        """Whether a text's vector may be another in a batch, and it costs nothing to see."""
+        """Return whether a vector may depend on its batch, and whether testing this is free."""
         return self.is_free(model)
 
     def known(self, model: str) -> ModelInfo:
-        """What is known of ``model`` without asking anybody."""
+        """Return the known facts about ``model`` without sending a request."""
         return ModelInfo(model)
 
     async def digest(self, model: str) -> str:
-        """Return the digest of the model's weights, where there is one."""
+        """Return the digest of the model's weights; empty if there is none."""
         return ""
 
     async def identity(self, model: str) -> str:
-        """What tells ``model`` from another of its name: where it is, and which weights."""
+        """Return what distinguishes ``model`` from others of its name: its address and weights."""
         return self.address
 
     async def former_identity(self, model: str) -> str:
-        """What `identity` was in versions before, whose answers are still found."""
+        """Return what earlier versions returned as `identity`, to find the answers they stored."""
         return await self.identity(model)
 
     @property
     def is_set_up(self) -> bool:
-        """Whether the user has said where it is or with what key, or need not."""
+        """Whether the user has set the required address or key, if any."""
         return True
 
     @abstractmethod
     async def initialize(self) -> bool:
-        """Whether the provider can be used at all; cheap, and no model is loaded."""
+        """Return whether the provider can be used at all. This is fast and loads no model."""
 
     @abstractmethod
     async def list_models(self) -> list[str]:
-        """The names of its models, without the provider's."""
+        """Return the names of its models, without the provider's name."""
 
     @abstractmethod
     async def generate_chat(
@@ -230,39 +232,39 @@ class BaseModelProvider(ABC):
 
     @abstractmethod
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
-        """One vector per text, in their order."""
+        """Return one vector per text, in the same order."""
 
     async def generate_packed(self, texts: Sequence[str], model: str) -> PackedVectors:
-        """The same as `generate_embeddings`, without a Python object for each number."""
+        """Like `generate_embeddings`, but without a Python object for each number."""
         return PackedVectors.of(await self.generate_embeddings(texts, model))
 
     async def generate_shortened(
         self, texts: Sequence[str], model: str, dimensions: int
     ) -> PackedVectors:
-        """The same as `generate_packed`, of vectors that the service itself shortens."""
+        """Like `generate_packed`, with vectors that the service shortens to ``dimensions``."""
         self._cannot("shorten vectors", "openai, ollama")
 
     async def generate_truncated(
         self, texts: Sequence[str], model: str, dimensions: int | None = None
     ) -> PackedVectors:
-        """The same as `generate_packed`, of the beginning of texts that are too long."""
+        """Like `generate_packed`, but embed only the beginning of texts that are too long."""
         self._cannot("truncate long texts", "ollama")
 
     @abstractmethod
     async def health_check(self) -> dict[str, Any]:
-        """``{"status": "ok" or "unavailable", "detail": in words, …}``; never costs money."""
+        """Return ``{"status": "ok" or "unavailable", "detail": in words, …}``; always free."""
 
     async def describe_models(self) -> list[ModelInfo]:
-        """Its models with what is known of them."""
+        """Return its models with the known facts about them."""
         return [ModelInfo(name) for name in await self.list_models()]
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
-        """Do what is needed once before ``model`` can be used, and report its progress."""
+        """Do what ``model`` needs once before its first use, and yield the progress."""
         return
         yield
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
-        """Fetch ``model`` so that it can be used."""
+        """Download ``model`` so that it can be used, and yield the progress."""
         self._cannot("pull models", "local, ollama, lmstudio, huggingface-local")
         yield
 
@@ -271,15 +273,15 @@ class BaseModelProvider(ABC):
         self._cannot("delete models", "local, ollama, huggingface-local")
 
     async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
-        """Pictures of ``prompt``, each as the bytes of a file."""
+        """Return images of ``prompt``, each as the bytes of a file."""
         self._cannot("make images", "openai")
 
     async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
-        """What is said in ``audio``, the bytes of a file."""
+        """Return the transcript of ``audio``, the bytes of a file."""
         self._cannot("transcribe audio", "openai")
 
-    async def close(self) -> None:  # noqa: B027 (most hold nothing open)
-        """Give back what is held open. A closed provider can be used again."""
+    async def close(self) -> None:  # noqa: B027 (most have nothing to close)
+        """Release all resources. A closed provider can be used again."""
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -289,7 +291,7 @@ class BaseModelProvider(ABC):
         await self.close()
 
     def bare(self, model: str) -> str:
-        """``model`` without this provider's own prefix."""
+        """Return ``model`` without the prefix of this provider."""
         return model.removeprefix(f"{self.name}/")
 
     def _cannot(self, what: str, who_can: str = "") -> NoReturn:
@@ -302,7 +304,8 @@ class StreamingProvider(BaseModelProvider):
     """
     A provider that always streams; a complete answer is an accumulated stream.
 
-    ``writes_thinking``: its models may write ``<think>`` into their answers, to be put apart.
+    ``writes_thinking`` says whether its models may write ``<think>`` tags into their answers. Their
+    content is then separated from the text.
     """
 
     writes_thinking: ClassVar[bool] = True
@@ -311,13 +314,13 @@ class StreamingProvider(BaseModelProvider):
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        """The answer to a conversation as it comes."""
+        """Yield the chunks of the answer to a conversation as they arrive."""
 
     @abstractmethod
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        """The continuation of a raw text as it comes."""
+        """Yield the chunks of the continuation of a raw text as they arrive."""
 
     async def generate_chat(
         self,
@@ -356,7 +359,7 @@ class StreamingProvider(BaseModelProvider):
     async def _guarded(
         self, chunks: AsyncGenerator[StreamChunk, None], model: str, *, writes_thinking: bool
     ) -> AsyncGenerator[StreamChunk, None]:
-        """Yield ``chunks``; an error after the first token carries the partial answer."""
+        """Yield ``chunks``; an error after the first token contains the partial answer."""
         received: list[StreamChunk] = []
         thinking: ThinkTags | None = None
         halves = ("", "")
@@ -411,10 +414,10 @@ async def as_stream(answer: ModelResponse) -> AsyncGenerator[StreamChunk, None]:
 
 
 def _check_types(chunk: StreamChunk) -> StreamChunk:
-    """Return the chunk, if all that it has is of the promised types."""
+    """Return the chunk if its fields have the declared types; otherwise raise `ProviderError`."""
     if type(chunk.text) is str and type(chunk.reasoning) is str:
         if chunk.finish_reason is None and not (chunk.reasoning_blocks or chunk.tool_calls):
-            return chunk  # as nearly all pieces are
+            return chunk  # the usual case
         return _check_fields(chunk)
     sent = chunk.text if type(chunk.text) is not str else chunk.reasoning
     msg = f"The service sent {type(sent).__name__} instead of text."
@@ -423,9 +426,10 @@ def _check_types(chunk: StreamChunk) -> StreamChunk:
 
 def _check_fields(chunk: StreamChunk) -> StreamChunk:
     """
-    Return the chunk, if what it has besides text is of the promised types.
+    Return the chunk if its fields other than text have the declared types; else raise
+    `ProviderError`.
 
-    A key that the service repeats in its reason, or in the id of a call, is masked.
+    A key that the service repeats in the finish reason or in the id or name of a call is masked.
     """
     reason = chunk.finish_reason
     if reason is not None and not isinstance(reason, str):

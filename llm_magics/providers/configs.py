@@ -1,7 +1,7 @@
 """
 Settings of providers: their common fields, how a config is built and checked, and its digest.
 
-The digest tells one service and its settings from another, without the credentials in them.
+The digest distinguishes services with different settings, without containing credentials.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llm_magics.secrets import is_secret_name, redact, redact_address, scrub, st
 
 
 class SettingsDict(dict[str, Any]):
-    """The settings of a provider by name: a dict that does not show keys."""
+    """The settings of a provider by name: a dict whose ``repr`` does not contain keys."""
 
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{name!r}: {_display_value(name, self[name])}' for name in self)}}}"
@@ -41,7 +41,7 @@ class ProviderConfig(BaseModel):
         requests_per_minute, tokens_per_minute: rate limits; unlimited by default.
     """
 
-    # pydantic's errors would show the input, which may be a key.
+    # pydantic's errors would contain the input, which may be a key.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     concurrency: int | None = Field(default=None, ge=1)
@@ -73,10 +73,10 @@ class ProviderConfig(BaseModel):
 
 def resolve_config(name: str, config_type: type[ProviderConfig], config: object) -> ProviderConfig:
     """
-    Return the config that ``config`` stands for.
+    Return ``config`` as a config object.
 
     Raises:
-        ConfigurationError: it is neither a config nor a mapping of settings, or one is wrong.
+        ConfigurationError: ``config`` has another type, or a setting is unknown or invalid.
     """
     if config is None:
         return build_config(name, config_type, {})
@@ -96,7 +96,7 @@ def build_config(
     Return the config with these ``settings``.
 
     Raises:
-        ConfigurationError: one is unknown or impossible.
+        ConfigurationError: a setting is unknown or has an invalid value.
     """
     if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
         settings = {each: settings[each] for each in settings if each != "api_key"}  # unset
@@ -106,7 +106,7 @@ def build_config(
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         check_setting_names(name, config_type, settings)
-        # A value that may be a key is not displayed.
+        # A value that may be a key is not shown.
         value = "of this type" if is_secret_name(key) else redact(repr(first["input"]))
         msg = f"{name}: invalid value {value} for {key}."
         hint = first["msg"].removeprefix("Value error, ").rstrip(".") + "."
@@ -117,10 +117,10 @@ def check_setting_names(
     name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
 ) -> None:
     """
-    Refuse settings that a provider does not have.
+    Check that a provider has all of these ``settings``.
 
     Raises:
-        ConfigurationError: there is one.
+        ConfigurationError: a setting is unknown.
     """
     for key in settings:
         if key not in config_type.model_fields:
@@ -133,22 +133,22 @@ _CREDENTIAL_NAME = re.compile(
     r"auth|key|token|secret|pass|pwd|cookie|session|credential|sign|jwt|bearer", re.IGNORECASE
 )
 
-# A run of letters and digits that no word or date has.
+# A sequence of letters and digits that is too long for a word or a date.
 _CREDENTIAL_VALUE = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_]{20,}")
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """
-    Return a digest of ``settings``, which is the same for every key and password.
+    Return a digest of ``settings``, which does not depend on keys and passwords.
 
-    What is not set is left out, so that a setting that is new in a version changes nothing.
+    Unset values are left out, so that a new setting in a later version does not change the digest.
     """
     public = json.dumps(_remove_credentials(settings), sort_keys=True, default=str)
     return blake2b(public.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def digest_former_identity(identity: str) -> str:
-    """Convert an identity written out as JSON, as earlier versions stored it, to a digest."""
+    """Convert an identity that earlier versions stored as JSON to a digest."""
     if not identity.startswith("{"):
         return identity
     try:
@@ -159,7 +159,7 @@ def digest_former_identity(identity: str) -> str:
 
 
 def remove_credential_headers(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Return those of ``headers`` that cannot hold a key."""
+    """Return the ``headers`` that cannot contain a key."""
     return {
         str(name): str(value)
         for name, value in headers.items()
@@ -184,7 +184,7 @@ def _remove_credentials(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _public_address(address: str) -> str:
-    """An address without its user, its password and the keys in its query."""
+    """Return an address without its user, its password and the keys in its query."""
     try:
         parts = urlsplit(address)
     except ValueError:

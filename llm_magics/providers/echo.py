@@ -1,12 +1,12 @@
 """
-A provider that needs nothing and surprises nobody: for tests, tutorials and dry runs.
+A deterministic provider without a network or a model, for tests, tutorials and dry runs.
 
-``echo/echo`` answers with the last message; ``echo/lorem`` with text drawn from the prompt
-and the seed. Text, tokens, vectors and *times* depend on these alone: the clock is virtual,
-so that a table of its latencies is the same on every machine.
+``echo/echo`` answers with the last message; ``echo/lorem`` with text that is generated from the
+prompt and the seed. Text, tokens, vectors and *times* depend on these alone: the clock is virtual,
+so that a table of latencies is the same on every machine.
 
-``echo/echo`` calls a tool where the message has the call written in it, as in Python, and
-answers with what the tool gave; a picture is named by its type.
+``echo/echo`` calls a tool if the message contains the call, in Python syntax, and answers with the
+tool's result. An image appears in the answer as its URL or media type.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from llm_magics.types import ChatMessage, Embeddings, StreamChunk, ToolCall, Usa
 
 _MAX_CALL_CHARS = 2000
 _MAX_CALLS, _MAX_MATCHES = 20, 200
-# A text in quotes, or one sign; only brackets outside of quotes count.
+# A quoted text or a single character; only brackets outside quotes count.
 _PART = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|.""", re.DOTALL)
 
 
 def parse_calls(text: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
     """
-    The calls of ``tools`` in ``text``, such as ``weather("Oslo")``, in their order.
+    Return the calls of ``tools`` in ``text``, such as ``weather("Oslo")``, in their order.
 
     Arguments are literals, positional or by keyword; invalid Python is not a call.
     """
@@ -59,7 +59,7 @@ def _find_calls(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     end = 0
     matches = re.finditer(rf"(?<![\w.])({'|'.join(map(re.escape, names))})\(", text)
     for match in islice(matches, _MAX_MATCHES):
-        if match.start() < end:  # within the call before
+        if match.start() < end:  # inside the previous call
             continue
         length = _call_length(text[match.end() : match.end() + _MAX_CALL_CHARS])
         end = match.end() + max(0, length)
@@ -68,7 +68,7 @@ def _find_calls(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _call_length(text: str) -> int:
-    """How much of ``text`` there is to the bracket that closes what it begins in; -1 for none."""
+    """Return the length of ``text`` up to the call's closing bracket; -1 if there is none."""
     depth = 1
     for part in _PART.finditer(text):
         depth += {"(": 1, ")": -1}.get(part[0], 0)
@@ -81,7 +81,7 @@ def _parse_arguments(source: str, tool: Tool) -> str | None:
     """Return the arguments of a call as JSON; ``None`` if they are invalid."""
     names = list(tool.parameters.get("properties", {}))
     try:
-        with warnings.catch_warnings(action="ignore"):  # of backslashes, which are the user's
+        with warnings.catch_warnings(action="ignore"):  # about invalid escapes in the user's text
             node = ast.parse(source, mode="eval").body
         if not isinstance(node, ast.Call) or len(node.args) > len(names):
             return None
@@ -98,7 +98,7 @@ def _parse_arguments(source: str, tool: Tool) -> str | None:
 
 
 LOREM_TOKENS = 60
-_WORDS = (  # noqa: SIM905 (a list of them would be a page long)
+_WORDS = (  # noqa: SIM905 (a list would fill a page)
     "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor "
     "incididunt ut labore et dolore magna aliqua enim ad minim veniam quis nostrud "
     "exercitation ullamco laboris nisi aliquip ex ea commodo consequat duis aute irure in "
@@ -109,12 +109,12 @@ _WORDS = (  # noqa: SIM905 (a list of them would be a page long)
 
 
 def tokenize(text: str) -> list[str]:
-    """``text`` cut into what counts as tokens here: words with the space before them."""
+    """Return ``text`` split into tokens: words with the space before them."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
 def lorem(draw: random.Random, count: int = LOREM_TOKENS) -> str:
-    """So many words and a few more, in sentences."""
+    """Return sentences of random words, at least ``count`` in total."""
     words: list[str] = []
     while len(words) < count:
         sentence = draw.choices(_WORDS, k=draw.randint(6, 12))
@@ -123,7 +123,7 @@ def lorem(draw: random.Random, count: int = LOREM_TOKENS) -> str:
 
 
 def hash_embedding(text: str, dimensions: int) -> list[float]:
-    """A unit vector: each word adds to one of its numbers, or takes away."""
+    """Return a unit vector to which each word contributes plus or minus one in one dimension."""
     vector = [0.0] * dimensions
     for word in re.findall(r"\w+", text.lower()) or [text]:
         digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
@@ -154,11 +154,11 @@ class EchoConfig(ProviderConfig):
 
 
 class EchoProvider(StreamingProvider):
-    """Answers from the prompt and the seed alone, on a virtual clock."""
+    """A provider whose answers depend only on prompt and seed, with a virtual clock."""
 
     name = "echo"
     capabilities = (*_CAPABILITIES["echo"], "pull", "delete")
-    writes_thinking = False  # a prompt comes back as it is
+    writes_thinking = False  # the answer repeats the prompt unchanged
     config_type = EchoConfig
     config: EchoConfig
 
@@ -190,17 +190,17 @@ class EchoProvider(StreamingProvider):
         return {"status": "ok", "detail": "always ready", "models": await self.list_models()}
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
-        """Bring a deleted model back; there is nothing to fetch."""
+        """Restore a deleted model. There is nothing to download."""
         model = self._known(model, of=MODELS)
         self._deleted.discard(model)
         yield Progress(f"downloading {model}", done=1, total=1, unit="model")
 
     async def delete_model(self, model: str) -> None:
-        """Forget ``model`` until it is pulled again."""
+        """Hide ``model`` until it is pulled again."""
         self._deleted.add(self._known(model))
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
-        """Unit vectors of hashed words: texts that share words point the same way."""
+        """Return unit vectors of hashed words: texts that share words have similar vectors."""
         self._known(model)
         vectors = (hash_embedding(text, self.config.dimensions) for text in texts)
         return Embeddings(vectors, Usage(sum(len(tokenize(text)) for text in texts), 0))
@@ -253,7 +253,7 @@ class EchoProvider(StreamingProvider):
 
 
 def _last_message(messages: Sequence[ChatMessage]) -> str:
-    """The user's last message with its pictures named; after calls of tools, what they gave."""
+    """Return the user's last message with its images named, or the results of later tool calls."""
     results: list[str] = []
     for message in reversed(messages):
         if message.role == "tool":
@@ -267,7 +267,7 @@ def _last_message(messages: Sequence[ChatMessage]) -> str:
 
 
 def _allowed_calls(text: str, parameters: ModelParameters) -> tuple[ToolCall, ...]:
-    """The calls that ``text`` has written in it, as far as they may be chosen."""
+    """Return the calls in ``text`` that ``parameters.tool_choice`` allows."""
     choice = parameters.tool_choice
     if choice == "none":
         return ()
@@ -276,7 +276,7 @@ def _allowed_calls(text: str, parameters: ModelParameters) -> tuple[ToolCall, ..
 
 
 def _cut(text: str, parameters: ModelParameters) -> tuple[list[str], str]:
-    """The tokens of ``text`` up to a stop sequence or the longest answer allowed, and why."""
+    """Return the tokens of ``text`` up to a stop or ``max_tokens``, and the finish reason."""
     stops = [text.index(stop) for stop in parameters.stop if stop and stop in text]
     tokens = tokenize(text[: min(stops)] if stops else text)
     if parameters.max_tokens is not None and len(tokens) > parameters.max_tokens:

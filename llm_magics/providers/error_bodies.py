@@ -1,8 +1,8 @@
 """
-Reading the body of an error: its message, code, type and status, in whatever shape they come.
+Parse the body of an error: its message, code, type and status, in every known shape.
 
-Services wrap an error in ``error``, ``errors``, ``detail`` or a list; gateways put the error of
-the service behind them, as JSON text, into their own message.
+Services wrap an error in ``error``, ``errors``, ``detail`` or a list. Gateways put the error of the
+upstream service, as JSON text, into their own message.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-# An error within an error within …: more levels than this are not read.
+# Nested errors below this level are not read.
 _MAX_LEVELS = 6
 
-# More of a text is not searched for JSON: it may be a web page.
+# The rest of a longer text is not searched for JSON, because it may be a web page.
 _MAX_CHARS = 100_000
 
-# What a validation error repeats of the request. It is left out, because it may say anything.
+# The fields of a validation error that repeat the request. They are left out: they may be private.
 _REQUEST_FIELDS = frozenset({"input", "ctx", "url"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorDetails:
-    """What a refusal says: in words, and by the service's own code and type."""
+    """The message of an error, with the code, type and status that its body names."""
 
     message: str
     code: str | int | None = None
@@ -33,7 +33,7 @@ class ErrorDetails:
 
 
 def parse_error(body: Any) -> ErrorDetails:
-    """Return what the body of an error says, whatever shape it has."""
+    """Return the details in the body of an error, which may have any shape."""
     return _parse(body, 0)
 
 
@@ -59,7 +59,7 @@ def _parse(body: Any, level: int) -> ErrorDetails:
 
 
 def _parse_object(error: Mapping[str, Any], level: int) -> ErrorDetails:
-    """What an error object says; of a gateway's, what the service behind it said."""
+    """Return the details of an error object; for a gateway, those of the upstream service."""
     said = next((error[name] for name in _MESSAGES if error.get(name)), error)
     if level < _MAX_LEVELS:
         behind = _upstream_error(error, said)
@@ -89,7 +89,7 @@ _MESSAGES = ("message", "detail", "error_message", "error_description", "msg")
 
 
 def _upstream_error(error: Mapping[str, Any], said: Any) -> Any:
-    """The error that a gateway passes on, if there is one."""
+    """Return the upstream error that a gateway passes on; ``None`` if there is none."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None  # OpenRouter's
     if raw:
@@ -107,7 +107,7 @@ def _parse_text(text: str, level: int) -> ErrorDetails:
 
 
 def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
-    """What a body says whose ``error`` is a text, a list or a flag."""
+    """Return the details of a body whose ``error`` is a text, a list or a flag."""
     extra = body.get("message")
     words = _message_text(error) if isinstance(error, str | list) else str(error)
     if isinstance(extra, str):
@@ -135,7 +135,7 @@ def _complete(details: ErrorDetails, outer: Mapping[str, Any]) -> ErrorDetails:
 
 
 def _first_error(value: Any) -> Any:
-    """The first object of a list of them (Google sends its errors in one), or ``value``."""
+    """Return the first object in a list (Google sends its errors in one), or ``value`` itself."""
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         objects = [each for each in value if isinstance(each, Mapping)]
         if objects and "loc" not in objects[0]:
@@ -144,7 +144,7 @@ def _first_error(value: Any) -> Any:
 
 
 def _before_json(text: str) -> str:
-    """What stands before the JSON object that ends ``text``: a gateway's own words."""
+    """Return the text before the JSON object that ends ``text``: the gateway's own message."""
     start = text.find("{", 0, _MAX_CHARS)
     if start < 0 or _load_json(text[start:], "error") is None:
         return "" if _load_json(text) is not None else text
@@ -152,7 +152,7 @@ def _before_json(text: str) -> str:
 
 
 def _load_json(text: str, needed: str = "") -> Any:
-    """The JSON object or list that ``text`` is, or ``None``; with the name ``needed`` in it."""
+    """Parse ``text`` as a JSON object or list; ``None`` if it is neither or lacks ``needed``."""
     bare = text[:_MAX_CHARS].strip()
     if not bare.startswith(("{", "[")):
         return None
@@ -168,7 +168,7 @@ def _load_json(text: str, needed: str = "") -> Any:
 
 
 def _message_text(said: Any) -> str:
-    """A message as text; of a list of validation errors, where and what, not what was sent."""
+    """Return a message as text; validation errors with field and message, without the input."""
     if isinstance(said, str):
         return said
     if (
@@ -207,7 +207,7 @@ def _remove_input(said: Any) -> Any:
 
 
 def _status_of(error: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error names, as a number or as digits."""
+    """Return the HTTP status that an error object contains, as a number or as digits."""
     for name in ("status_code", "code", "status"):
         value = error.get(name)
         if isinstance(value, str) and len(value) == 3 and value.isdecimal():

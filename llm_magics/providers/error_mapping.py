@@ -1,13 +1,14 @@
 """
-What a refusal over HTTP means, whoever refuses: the part that all services have in common.
+Map an HTTP error to an exception: the rules that are common to all services.
 
-A service's own type and code count first. Statuses lie: a missing model is 404 in one of
-OpenAI's interfaces and 400 in another.
+A service's own error type and code take precedence over the status, which is unreliable: a missing
+model is 404 in one of OpenAI's APIs and 400 in another. Without a code, the text of the
+message
+decides, by patterns for each service.
 
-Error messages that mean something where no code says it, in the words of each service.
-
-A message may quote the prompt, and a prompt may say anything: what stands in quotes does not
-count, and most words count only with a status that blames the request.
+A message may quote the prompt, which may contain any text. Quoted phrases are therefore ignored,
+and
+most patterns apply only with a status that means that the request is at fault.
 """
 
 from __future__ import annotations
@@ -37,17 +38,18 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 
-# A larger number is no duration but a moment, in seconds or milliseconds since 1970.
+# A larger number is a timestamp in seconds or milliseconds since 1970, not a duration.
 _MOMENT_S, _MOMENT_MS = 1e9, 1e11
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """
-    Return the delay in seconds, or ``None`` if the service does not say.
+    Return the delay in seconds, or ``None`` if the service does not specify one.
 
-    Read are ``retry-after-ms``, ``retry-after`` in seconds or as a date (RFC 9110, section
-    10.2.3), and ``x-ratelimit-reset-…`` of a limit of which nothing remains. They count only
-    with errors; some services send them with success.
+    The headers are ``retry-after-ms``, ``retry-after`` in seconds or as a date (RFC 9110, section
+    10.2.3), and ``x-ratelimit-reset-…`` of a used-up limit. Use it only for errors: some services
+    send
+    these headers with successful responses too.
     """
     milliseconds = _parse_number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -70,7 +72,7 @@ def _seconds_until(text: str, now: datetime) -> float | None:
 
 
 def _reset_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return when the last of the used-up limits is reset."""
+    """Return the seconds until the last of the used-up limits is reset; ``None`` if unknown."""
     names = ["", *(f"-{limit}" for limit in _LIMITS)]
     resets = [
         _parse_duration(headers.get(f"x-ratelimit-reset{name}"), now)
@@ -102,18 +104,18 @@ def _parse_number(text: str | None) -> float | None:
     return number if number is not None and 0 <= number < float("inf") else None
 
 
-# More of an error's text is not read: it may be a web page, or worse.
+# The rest of a longer message is not read: it may be a web page.
 MAX_MESSAGE_CHARS = 4000
 
-# Statuses that blame the request. An error inside a stream has none, and may blame it too.
+# Statuses that mean that the request is at fault. An error inside a stream has no status.
 _REQUEST_STATUSES = frozenset({None, 400, 404, 413, 422})
 
-# Statuses that say what is wrong, whatever the words.
+# Statuses whose meaning does not depend on the message.
 _DEFINITE_STATUSES = frozenset({401, 402, 403, 429, 529})
 
 _COUNT = r"\(?[\d,._]+\)?"
 
-# Local servers report with status 500, or inside a stream, that the context is full.
+# Messages about a full context that local servers send with status 500 or inside a stream.
 _FULL_CONTEXT = re.compile(
     r"trying to keep the first \d+ tokens"  # LM Studio
     r"|tokens to keep from the initial prompt is greater than the context length"  # LM Studio
@@ -167,7 +169,7 @@ _NO_SUCH_MODEL = re.compile(
     re.IGNORECASE,
 )
 
-# One request that is larger than what the account may send in a minute, or not in its tier.
+# A single request above the account's limit per minute, or above its tier.
 _TOO_LARGE_FOR_TIER = re.compile(
     r"^\W*request too large for .{0,300}\b(?:tokens|requests) per|^\W*request too large for model"
     r"|long context beta is not yet available|usage is required for long context",
@@ -188,12 +190,12 @@ _QUOTED = re.compile(
 
 
 def unquoted(message: str) -> str:
-    """Return the beginning of ``message`` without the phrases that it quotes."""
+    """Return the beginning of ``message`` without quoted phrases."""
     return _QUOTED.sub(" … ", message[:MAX_MESSAGE_CHARS])
 
 
 def is_too_long(message: str, status: int | None) -> bool:
-    """Return whether ``message`` says that the prompt is longer than the model can read."""
+    """Return whether ``message`` means that the prompt exceeds the model's context."""
     if status in _DEFINITE_STATUSES:
         return False
     words = unquoted(message)
@@ -203,16 +205,16 @@ def is_too_long(message: str, status: int | None) -> bool:
 
 
 def is_missing_model(message: str, status: int | None) -> bool:
-    """Return whether ``message`` says that the model does not exist."""
+    """Return whether ``message`` means that the model does not exist."""
     blames = status is not None and status in _REQUEST_STATUSES
     return blames and bool(_NO_SUCH_MODEL.search(message[:MAX_MESSAGE_CHARS]))
 
 
 def is_too_large_for_tier(message: str, status: int | None) -> bool:
     """
-    Return whether one request is larger than the account may send in a minute.
+    Return whether a single request exceeds the account's limit per minute.
 
-    That is a rate limit, and no waiting helps.
+    This is a rate limit for which retrying does not help.
     """
     if status not in {*_REQUEST_STATUSES, 429}:
         return False
@@ -247,16 +249,16 @@ _HINTS: dict[type[ProviderError], str] = {
     UnsupportedError: "Use another model; %llm models lists their capabilities.",
 }
 
-# What llama.cpp says of a model without a vision projector.
+# llama.cpp's message for a model without a vision projector.
 _NO_IMAGE_INPUT = "image input is not supported"
 
-# What Ollama says of a model, through each of its interfaces.
+# Ollama's message for a missing capability, in each of its APIs.
 _NO_CAPABILITY = re.compile(
     r"^(?:\S+|this model) does not support (?:chat|completion|embeddings|generate|insert|thinking|tools|vision)\b",
     re.IGNORECASE,
 )
 
-# Codes and types by which services say that they have too much to do, with whatever status.
+# Error codes and types that mean that the service is overloaded, whatever the status.
 _OVERLOADED = frozenset(
     {
         "engine_overloaded",
@@ -277,11 +279,11 @@ _TOO_LARGE_HINT = (
     "Shorten the prompt, lower max_tokens, or raise the account's limit; retrying does not help."
 )
 
-# Asking again later may help, though the caller need not change anything.
+# Statuses for which a retry of the unchanged request may succeed.
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 529})
 
 
-def map_error(  # noqa: PLR0913 (a refusal, and whom it concerns)
+def map_error(  # noqa: PLR0913 (the properties of one error)
     body: Any,
     status: int | None,
     headers: Mapping[str, str],
@@ -294,13 +296,13 @@ def map_error(  # noqa: PLR0913 (a refusal, and whom it concerns)
     request_id: str = "x-request-id",
 ) -> ProviderError:
     """
-    The error that a refusal stands for.
+    Return the exception for an error response.
 
     Args:
-        by_code: what the service's own codes and types mean.
-        statuses: the status that an error inside a stream would have had, by its type.
-        spent: those that mean an empty account, where asking again is of no use.
-        request_id: the header that names the request.
+        by_code: the exception types for the service's own error codes and types.
+        statuses: the equivalent status of an error inside a stream, by its type.
+        spent: the codes and types for an account without credit, for which retrying does not help.
+        request_id: the name of the header with the request's id.
     """
     details = parse_error(body)
     names = (str(details.kind), str(details.code))
@@ -338,7 +340,8 @@ def map_error(  # noqa: PLR0913 (a refusal, and whom it concerns)
         status=effective_status,
         code=details.code if details.code is not None else details.kind,
         request_id=headers.get(request_id),
-        # Some send it with success too, and an error inside a stream is one of those.
+        # Some services send it with successful responses too, such as one whose stream contains an
+        # error.
         retry_after=parse_retry_after(headers) if status else None,
         retryable=retryable and not is_spent and not is_too_large and not _forbids_retry(headers),
         body=body,
@@ -357,7 +360,7 @@ def _error_type(
         if str(name) in _OVERLOADED:
             return RateLimitError
     if status is not None and (300 <= status < 400 or (status == 404 and isinstance(body, str))):
-        return ConfigurationError  # another server's page, or nobody's
+        return ConfigurationError  # a page of another server
     return _type_from_message(details.message, status) or _BY_STATUS.get(
         status or 0, ProviderError
     )
@@ -382,5 +385,5 @@ def _message_text(details: ErrorDetails, status: int | None, headers: Mapping[st
 
 
 def _forbids_retry(headers: Mapping[str, str]) -> bool:
-    """Whether the service itself says that asking again is of no use."""
+    """Return whether the service says that retrying does not help."""
     return headers.get("x-should-retry", "").lower() == "false"

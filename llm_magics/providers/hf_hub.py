@@ -1,13 +1,9 @@
 """
-The models in the Hugging Face hub's own cache: listed, fetched, deleted.
+The models in the cache of the Hugging Face hub: list, download and delete them.
 
-A download runs in a process of its own, because a thread could not be stopped when the user
-stops waiting; the hub's client goes on where it was cut off.
-
-GGUF files from the Hugging Face hub: ``hf:OWNER/REPO/FILE.gguf``.
-
-They stay in the hub's own cache. The download runs in a process of its own, because a thread
-could not be stopped when the user stops waiting.
+A model is a repository, ``OWNER/NAME``, or a single GGUF file, ``hf:OWNER/REPO/FILE.gguf``. A
+download runs in a separate process, because a thread could not be stopped when the user cancels it.
+The hub's client resumes an interrupted download.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsErr
 from llm_magics.host import Progress
 from llm_magics.secrets import environment_value, scrub, strip_whitespace
 
-# Weights in safetensors alone where there are such: the older format can hold code.
+# Select only weights in safetensors if there are any, because the older formats can contain code.
 _DOWNLOAD = """
 import json, sys
 from huggingface_hub import HfApi, snapshot_download
@@ -48,14 +44,14 @@ snapshot_download(sys.argv[1], allow_patterns=[each.rfilename for each in select
 
 @dataclass(frozen=True, slots=True)
 class CachedModel:
-    """A model in the cache: its name there, and its bytes on disk."""
+    """A model in the cache: its name and its size on disk, in bytes."""
 
     name: str
     size_bytes: int
 
 
 def cached_models() -> list[CachedModel]:
-    """The models in the cache that hold a configuration, by name."""
+    """Return the models in the cache that have a configuration, sorted by name."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -74,7 +70,7 @@ def cached_models() -> list[CachedModel]:
 
 
 def cached_folder(repository: str) -> Path | None:
-    """Where a model lies in the cache, if it is there; never asks the network."""
+    """Return the folder of a model in the cache, or ``None``; never uses the network."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -104,7 +100,7 @@ def delete(repository: str) -> None:
 
 
 async def fetch(repository: str) -> AsyncGenerator[Progress, None]:
-    """Download a model into the cache; leaving early stops the download."""
+    """Download a model into the cache and yield the progress; closing early stops the download."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
         process = _start_download(repository, output, log)
         before, total = _size_on_disk(repository), None
@@ -135,7 +131,7 @@ def _read_total(output: IO[bytes]) -> int | None:
 
 
 def _size_on_disk(repository: str) -> int:
-    """The bytes on disk of a model, those of files that are still coming among them."""
+    """Return the bytes on disk of a model, including partly downloaded files."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     blobs = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
@@ -160,9 +156,10 @@ _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 def find_token() -> tuple[str, str]:
     """
-    The user's token and where it was found; two empty texts where there is none.
+    Return the user's token and its source; two empty strings if none is found.
 
-    Like ``huggingface_hub``: the environment first, then the file that ``hf auth login`` writes.
+    The order is that of ``huggingface_hub``: first the environment, then the file that
+    ``hf auth login`` writes.
     """
     for name in _VARIABLES:
         if value := environment_value(name):
@@ -170,7 +167,7 @@ def find_token() -> tuple[str, str]:
     path = _token_file()
     try:
         value = strip_whitespace(path.read_text("utf-8"))
-    except (OSError, ValueError):  # there is none, or it is not text
+    except (OSError, ValueError):  # the file is missing or not text
         return "", ""
     return (value, f"file {path}") if value else ("", "")
 
@@ -195,12 +192,12 @@ hf_hub_download(sys.argv[1], sys.argv[2])
 
 
 def is_hub_name(model: str) -> bool:
-    """Whether ``model`` names a file on the hub."""
+    """Return whether ``model`` names a file on the hub."""
     return model.startswith(_PREFIX)
 
 
 def cached_file(model: str) -> Path | None:
-    """Where the file is in the hub's cache, if it is there; never asks the network."""
+    """Return the path of the file in the hub's cache, or ``None``; never uses the network."""
     repository, file = _parse_hub_name(model)
     from huggingface_hub import try_to_load_from_cache
 
@@ -209,7 +206,7 @@ def cached_file(model: str) -> Path | None:
 
 
 async def fetch_gguf(model: str) -> AsyncGenerator[Progress, None]:
-    """Download the file into the hub's cache; leaving early stops the download."""
+    """Download the file into the hub's cache; closing early stops the download."""
     repository, file = _parse_hub_name(model)
     with tempfile.TemporaryFile() as log:
         process = _start_gguf_download(repository, file, log)
@@ -245,7 +242,7 @@ def _parse_hub_name(model: str) -> tuple[str, str]:
 
 def _gguf_download_error(model: str, log: str) -> WeightsError:
     lines = [line for line in scrub(log).splitlines() if line.strip()]
-    # The last line that begins a message: those after it only go on with it.
+    # The last line that starts an error message; the lines after it continue the message.
     why = next((line for line in reversed(lines) if "Error" in line.split(":")[0]), "it failed")
     msg = f"Could not download {model} from the Hugging Face hub: {why[:200]}"
     hint = "Check the name and the network; private models need HF_TOKEN."

@@ -1,7 +1,8 @@
 """
-LM Studio: chat, completion and embeddings by its OpenAI-like side, the rest by its own.
+The provider of LM Studio: OpenAI's format for chat, completion and embeddings, its own API
+otherwise.
 
-``LMSTUDIO_BASE_URL`` says where it is, ``LM_API_TOKEN`` is sent where it wants a key.
+``LMSTUDIO_BASE_URL`` is the server's address; ``LM_API_TOKEN`` is the key, if it requires one.
 Source: https://lmstudio.ai/docs/developer/rest (``/api/v1``, and ``/api/v0`` before 0.4).
 """
 
@@ -59,7 +60,7 @@ class LMStudioConfig(OpenAICompatibleConfig):
 
 
 class LMStudioProvider(OpenAICompatibleProvider):
-    """An LM Studio server."""
+    """The provider of an LM Studio server."""
 
     name = "lmstudio"
     config_type = LMStudioConfig
@@ -109,7 +110,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
         return await super().describe_models()
 
     async def _native(self, path: str) -> dict[str, Any] | None:
-        """What LM Studio's own interface says, or nothing where this server does not have it."""
+        """Return the response of LM Studio's own API; ``None`` if the server lacks it."""
         try:
             said = await self._object("GET", path)
         except ProviderError as error:
@@ -125,14 +126,14 @@ class LMStudioProvider(OpenAICompatibleProvider):
         return {"detail": detail, "models": [model.name for model in models], "loaded": loaded}
 
     async def load_model(self, model: str, **settings: Any) -> dict[str, Any]:
-        """Have ``model`` in memory; ``settings`` such as ``context_length`` as LM Studio has them."""
+        """Load ``model`` into memory, with LM Studio's ``settings``, such as ``context_length``."""
         model = self.bare(model)
         return await self._object(
             "POST", "/api/v1/models/load", {"model": model, **settings}, model
         )
 
     async def unload_model(self, model: str) -> None:
-        """Take every instance of ``model`` out of memory."""
+        """Unload every instance of ``model`` from memory."""
         model = self.bare(model)
         listed = await self._object("GET", "/api/v1/models")
         with self._reading():
@@ -147,7 +148,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
             await self._object("POST", "/api/v1/models/unload", body, model)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
-        """Have LM Studio download ``model``, by its name in the catalogue or its address."""
+        """Download ``model`` in LM Studio, by its catalogue name or its URL."""
         model = self.bare(model)
         started = time.perf_counter()
         try:
@@ -172,13 +173,13 @@ class LMStudioProvider(OpenAICompatibleProvider):
             job = await self._object("GET", path)
 
     async def delete_model(self, model: str) -> None:
-        """LM Studio's server deletes nothing; its window does."""
+        """Raise `UnsupportedError`: LM Studio deletes models only in its app, not by its API."""
         self._cannot("delete models; use the LM Studio app", "local, ollama, huggingface-local")
 
     async def generate_embeddings(self, texts: Any, model: str) -> list[list[float]]:
         vectors = await super().generate_embeddings(texts, model)
         if isinstance(vectors, Embeddings) and not (vectors.usage or Usage()).input_tokens:
-            vectors.usage = None  # it always says nought
+            vectors.usage = None  # LM Studio always reports 0
         return vectors
 
     def _refused(
@@ -194,7 +195,7 @@ class LMStudioProvider(OpenAICompatibleProvider):
 
 
 def _parse_model(model: dict[str, Any]) -> ModelInfo:
-    """From an entry of ``/api/v1/models``."""
+    """Return the facts about a model from an entry of ``/api/v1/models``."""
     can = model.get("capabilities") or {}
     flags = {"vision": "vision", "trained_for_tool_use": "tools", "reasoning": "reasoning"}
     chats = ("chat", "completion", *(word for flag, word in flags.items() if can.get(flag)))
@@ -211,7 +212,7 @@ def _parse_model(model: dict[str, Any]) -> ModelInfo:
 
 
 def _parse_v0_model(model: dict[str, Any]) -> ModelInfo:
-    """From an entry of ``/api/v0/models``."""
+    """Return the facts about a model from an entry of ``/api/v0/models``."""
     chats: tuple[str, ...] = ("chat", "completion")
     if model.get("type") == "vlm":
         chats += ("vision",)

@@ -1,8 +1,8 @@
 """
-What models can do, read and cost, where the service itself does not say.
+Capabilities, limits and prices of models, for services that do not report them.
 
-The table in ``models.json`` has its date and source. What a service reports counts more. Make
-the table again with ``pip download --no-deps litellm`` (MIT licence), then
+The table in ``models.json`` has a date and a source. Values that a service reports take precedence.
+To update the table, run ``pip download --no-deps litellm`` (MIT licence), then
 ``python -m llm_magics.providers.model_catalog WHEEL YYYY-MM-DD``.
 """
 
@@ -40,7 +40,7 @@ _FLAGS = {
 
 
 def build_table(entries: dict[str, Any], source: str, day: str) -> dict[str, Any]:
-    """The table for the providers whose services do not tell, from litellm's ``entries``."""
+    """Return the table for services that do not report these facts, from litellm's ``entries``."""
     models: dict[str, dict[str, Any]] = {provider: {} for provider in _PROVIDERS}
     for name, entry in sorted(entries.items()):
         provider = entry.get("litellm_provider")
@@ -79,7 +79,7 @@ def update_table(wheel: str, day: str) -> None:
     Path(__file__).with_name("models.json").write_text(f"{text}\n", "utf-8")
 
 
-# The date that services put behind the name of a model's version.
+# The date that services append to the name of a model's version.
 _DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
 
 
@@ -91,15 +91,15 @@ def _table() -> dict[str, Any]:
 
 
 def table_date() -> str:
-    """The day of the table, as ``YYYY-MM-DD``."""
+    """Return the date of the table, as ``YYYY-MM-DD``."""
     return str(_table()["as_of"])
 
 
 def find_providers(model: str) -> list[str]:
     """
-    Return the cloud providers in the table that have ``model``, or others of its family.
+    Return the cloud providers in the table that have ``model``, or models of the same family.
 
-    A model that is newer than the table is recognised by the beginning of its name (``gpt-``).
+    A model that is newer than the table is recognised by the prefix of its name (``gpt-``).
     """
     tables: dict[str, dict[str, Any]] = _table()["models"]
     bare = _DATE.sub("", model)
@@ -115,7 +115,7 @@ def find_providers(model: str) -> list[str]:
 
 
 def complete_info(provider: str, info: ModelInfo) -> ModelInfo:
-    """Return ``info`` with what the service did not report filled in from the table."""
+    """Return ``info`` with the facts that the service did not report taken from the table."""
     known = _table()["models"].get(provider, {})
     row = known.get(info.name) or known.get(_DATE.sub("", info.name)) or {}
     missing: dict[str, Any] = {

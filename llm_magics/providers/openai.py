@@ -1,8 +1,8 @@
 """
-OpenAI, and by its address any server that speaks its formats, Azure's among them.
+The provider of OpenAI, and of any server with an OpenAI-compatible API, such as Azure's.
 
-``OPENAI_API_KEY``, ``OPENAI_BASE_URL``, ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID`` are heeded.
-Source: https://platform.openai.com/docs/api-reference.
+It reads the environment variables ``OPENAI_API_KEY``, ``OPENAI_BASE_URL``, ``OPENAI_ORG_ID`` and
+``OPENAI_PROJECT_ID``. Source: https://platform.openai.com/docs/api-reference.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class OpenAIConfig(OpenAICompatibleConfig):
 
     @classmethod
     def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Of a look-alike called ``name``: its profile's address, and a key that is its own."""
+        """Return a compatible service's settings: its profile's address and its own key."""
         profile = _profile_of(name, settings)
         service = PROFILES.get(profile or "", ServiceProfile())
         base_url = settings.get("base_url") or service.base_url
@@ -96,7 +96,8 @@ class OpenAIConfig(OpenAICompatibleConfig):
 
     @classmethod
     def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
-        # A known service's variable is for its own address; a server with its manners has its own.
+        # A service's variable applies only to its own address; a compatible server has its own
+        # variable.
         address = settings.get("base_url")
         profile = _profile_of(name, settings) or ""
         known = find_profile(address) if address else PROFILES.get(profile, ServiceProfile())
@@ -104,12 +105,12 @@ class OpenAIConfig(OpenAICompatibleConfig):
 
 
 def _profile_of(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the profile that the settings name, or the one with the provider's name."""
+    """Return the profile in the settings, or the one with the provider's name, if any."""
     return settings.get("profile") or (name if name in PROFILES else None)
 
 
 class OpenAIProvider(OpenAICompatibleProvider):
-    """OpenAI, or a server that speaks its formats."""
+    """The provider of OpenAI, or of a server with an OpenAI-compatible API."""
 
     name = "openai"
     config_type = OpenAIConfig
@@ -200,10 +201,10 @@ class OpenAIProvider(OpenAICompatibleProvider):
 
     async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
         """
-        Pictures of ``prompt``, each as the bytes of a file.
+        Return images of ``prompt``, each as the bytes of a file.
 
         Args:
-            options: ``n``, ``size``, ``quality``, ``background`` … as the service has them.
+            options: ``n``, ``size``, ``quality``, ``background`` … as the service defines them.
         """
         model = self.bare(model)
         body = openai_media.build_image_request(prompt, model, options)
@@ -221,7 +222,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
         return [await self._fetched(each) if isinstance(each, str) else each for each in images]
 
     async def _fetched(self, url: str) -> bytes:
-        """The picture at ``url``. The key is not sent there: it lies with somebody else."""
+        """Return the image at ``url``. The key is not sent, because the host is not the service."""
         if not url.startswith("https://"):
             msg = f"The service sent an unsafe URL: {url[:80]}"
             raise ProviderError(msg, provider=self.name)
@@ -247,18 +248,18 @@ class OpenAIProvider(OpenAICompatibleProvider):
         return reply.body
 
     def _not_fetched(self, url: str, why: str) -> ProviderError:
-        """Return an error that is not retried: that would pay for another image."""
+        """Return an error that is not retryable, because a retry would pay for another image."""
         msg = f"The image was generated but could not be downloaded ({why})."
         return ProviderError(msg, hint=f"Download it yourself: {url}", provider=self.name)
 
     async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
         """
-        What is said in ``audio``, the bytes of a file.
+        Return the transcript of ``audio``, the bytes of a file.
 
         Args:
             options: ``format`` (``json``, ``text``, ``srt``, ``vtt``, ``verbose_json``,
                 ``diarized_json``), ``language``, ``prompt``, ``temperature``,
-                ``timestamp_granularities`` … as the service has them.
+                ``timestamp_granularities`` … as the service defines them.
         """
         model = self.bare(model)
         sound = Sound(audio)
@@ -269,7 +270,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
         path = self._path("/audio/transcriptions", model)
         reply = await self._send("POST", path, form, model)
         said = reply.json() if reply.body.startswith(b"{") else None
-        if isinstance(said, dict) and said.get("error"):  # status 200 does not make it an answer
+        if isinstance(said, dict) and said.get("error"):  # errors may have status 200
             raise self._error(said, None, reply.headers, model)
         with self._reading():
             return openai_media.parse_transcript(reply.body, expected)

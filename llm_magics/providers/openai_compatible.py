@@ -1,5 +1,5 @@
 """
-Any service that speaks OpenAI's chat format: what they have in common.
+The common base of all providers with an OpenAI-compatible API.
 
 Source: https://platform.openai.com/docs/api-reference.
 """
@@ -57,7 +57,7 @@ class OpenAICompatibleConfig(RemoteConfig):
 
 
 class OpenAICompatibleProvider(RemoteProvider):
-    """A service that speaks OpenAI's format."""
+    """A provider of a service with an OpenAI-compatible API."""
 
     config: OpenAICompatibleConfig
     config_type: ClassVar[type[OpenAICompatibleConfig]] = OpenAICompatibleConfig
@@ -68,14 +68,14 @@ class OpenAICompatibleProvider(RemoteProvider):
 
     @cached_property
     def profile(self) -> ServiceProfile:
-        """In what the service differs from others."""
+        """How the service differs from others."""
         return ServiceProfile()
 
     def _key_header(self) -> KeyHeader:
         return self.profile.key_header
 
     def _path(self, path: str, model: str) -> str:
-        """Where ``path`` is found; Azure has each model under an address of its own."""
+        """Return the full path, which depends on the model in Azure's older API."""
         return path
 
     def _refused(
@@ -94,7 +94,7 @@ class OpenAICompatibleProvider(RemoteProvider):
             return sorted(map(parse_model, listing), key=lambda info: info.name)
 
     async def _listing(self) -> list[dict[str, Any]]:
-        """The models as the service describes them; some send the bare list."""
+        """Return the models as the service describes them; some services send a bare list."""
         said = (await self._send("GET", self._path("/models", ""))).json()
         models = said.get("data") if isinstance(said, dict) else said
         if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):

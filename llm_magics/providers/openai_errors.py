@@ -1,4 +1,4 @@
-"""What the errors of every service that speaks OpenAI's formats mean."""
+"""Map errors of OpenAI-compatible APIs to exceptions, and find the parameters they refuse."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "RESOURCE_EXHAUSTED": RateLimitError,  # Google's
 }
 
-# What an error inside a stream that began with 200 would have had for a status.
+# The equivalent status of an error inside a stream, where the response status was already 200.
 _STATUS_OF = {
     "INTERNAL": 500,
     "InternalServerError": 500,
@@ -60,13 +60,13 @@ _STATUS_OF = {
     "timeout_error": 504,
 }
 
-# The first reasoning models knew no system message.
+# The parameter in errors of the first reasoning models, which did not support system messages.
 _ROLE = re.compile(r"messages\[\d+\]\.role")
 
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedSystemRole(UnsupportedParameter):
-    """A system message, which is to be said as the user's own."""
+    """A system message, which is sent as a user message instead."""
 
     name: str = "a system message"
 
@@ -76,7 +76,7 @@ class UnsupportedSystemRole(UnsupportedParameter):
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedEncryptedReasoning(UnsupportedParameter):
-    """A request for encrypted thinking to a model that does not reason."""
+    """A request for encrypted reasoning from a model that does not reason."""
 
     name: str = "encrypted thinking"
 
@@ -84,7 +84,7 @@ class UnsupportedEncryptedReasoning(UnsupportedParameter):
         return ENCRYPTED_REASONING in (body.get("include") or ())
 
     def leave_out(self, body: dict[str, Any]) -> None:
-        """Ask for the rest only."""
+        """Remove encrypted reasoning from the requested fields."""
         body["include"] = [each for each in body["include"] if each != ENCRYPTED_REASONING]
         if not body["include"]:
             del body["include"]
@@ -92,7 +92,7 @@ class UnsupportedEncryptedReasoning(UnsupportedParameter):
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedReasoningInput(UnsupportedParameter):
-    """Thinking that is sent back in a chat, to a server that does not take it."""
+    """Reasoning that is sent back in a chat to a server that does not accept it."""
 
     name: str = "its thinking back"
 
@@ -101,13 +101,13 @@ class UnsupportedReasoningInput(UnsupportedParameter):
         return openai_reasoning.remove_reasoning(messages) != messages
 
     def leave_out(self, body: dict[str, Any]) -> None:
-        """Send the answers alone."""
+        """Remove the reasoning from the messages."""
         body["messages"] = openai_reasoning.remove_reasoning(body["messages"])
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignEncryptedReasoning(UnsupportedParameter):
-    """Encrypted thinking in a conversation, which another account's key cannot open."""
+    """Encrypted reasoning in a conversation that the key of another account cannot decrypt."""
 
     name: str = "encrypted thinking of another account"
     is_lasting: ClassVar[bool] = False
@@ -116,7 +116,7 @@ class ForeignEncryptedReasoning(UnsupportedParameter):
         return any(item.get("type") == "reasoning" for item in body.get("input") or ())
 
     def leave_out(self, body: dict[str, Any]) -> None:
-        """Send the rest without the names of its items, which belong to the thinking."""
+        """Remove the reasoning items, and the ids of other items, which refer to them."""
         body["input"] = [
             {name: value for name, value in item.items() if name not in ("id", "status", "phase")}
             for item in body["input"]
@@ -126,7 +126,7 @@ class ForeignEncryptedReasoning(UnsupportedParameter):
 
 @dataclass(frozen=True, slots=True)
 class MissingReasoning(UnsupportedParameter):
-    """Thinking that is required with calls, missing for calls of another model."""
+    """Reasoning that the service requires with tool calls, missing for calls by another model."""
 
     name: str = "calls without thinking"
 
@@ -135,13 +135,13 @@ class MissingReasoning(UnsupportedParameter):
         return openai_reasoning.add_empty_reasoning(messages) != messages
 
     def leave_out(self, body: dict[str, Any]) -> None:
-        """Say of these calls that there was none."""
+        """Add empty reasoning to these calls."""
         body["messages"] = openai_reasoning.add_empty_reasoning(body["messages"])
 
 
 @dataclass(frozen=True, slots=True)
 class MissingSignatures(UnsupportedParameter):
-    """Signatures that are required with calls, missing for calls of another model."""
+    """Signatures that the service requires with tool calls, missing for calls by another model."""
 
     name: str = "calls without a signature"
 
@@ -150,7 +150,7 @@ class MissingSignatures(UnsupportedParameter):
         return openai_reasoning.mark_missing_signatures(messages) != messages
 
     def leave_out(self, body: dict[str, Any]) -> None:
-        """Say of these calls that they come from elsewhere, in Google's words for it."""
+        """Mark these calls as from another model, with the value that Google defines for this."""
         body["messages"] = openai_reasoning.mark_missing_signatures(body["messages"])
 
 
@@ -174,7 +174,7 @@ _FIELD = re.compile(
 def find_conversation_change(
     error: ProviderError, body: Mapping[str, Any]
 ) -> ConversationChange | None:
-    """Return what must change in how thinking is asked for or sent back, if ``error`` says so."""
+    """Return how reasoning in ``body`` must change after ``error``; ``None`` if not at all."""
     words = parse_error(error.body).message
     found: ConversationChange | None = None
     if "encrypted content" in words.lower():
@@ -195,7 +195,7 @@ _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
 
 def map_reply(reply: Reply, provider: str, model: str) -> ProviderError:
-    """The error that a reply with an error status stands for."""
+    """Return the exception for a reply with an error status."""
     return map_openai_error(reply.json(), reply.status, provider, model, reply.headers)
 
 
@@ -206,7 +206,7 @@ def map_openai_error(
     model: str,
     headers: Mapping[str, str] | None = None,
 ) -> ProviderError:
-    """The error that a body stands for: by its own type and code first, by its status second."""
+    """Return the exception for an error's body, by its type and code, otherwise by its status."""
     return error_mapping.map_error(
         body,
         status,
@@ -219,12 +219,12 @@ def map_openai_error(
     )
 
 
-# A parameter and the one that replaces it.
+# Parameters, each with its replacement.
 _REPLACEMENTS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
 class OpenAIRules(ParameterRules):
-    """Unsupported parameters of OpenAI's formats, in its codes and in other services' messages."""
+    """Find unsupported parameters by OpenAI's error codes and other services' messages."""
 
     silent = frozenset({*_REPLACEMENTS, "stream_options", UnsupportedSystemRole().name})
 
@@ -278,5 +278,5 @@ class OpenAIRules(ParameterRules):
 
 
 def _as_user(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a system message as one of the user, which every model reads."""
+    """Return a system message as a user message, which every model supports."""
     return {**message, "role": "user"} if message["role"] == "system" else message

@@ -1,13 +1,14 @@
 """
-Repeating requests without the parameters and schemas that a model does not support.
+Retry requests without the parameters and schemas that a model does not support.
 
-Which model supports which parameter changes with every release. A parameter that is refused is
-left out with a warning, and not sent to that model again; where only its value was refused, only
-that value is left out.
+Which model supports which parameter changes with every release. A parameter that the service
+refuses is omitted with a warning, and not sent to that model again. If only its value was refused,
+only that value is omitted.
 
-An answer is bound to a schema where the service can do that. A request that is refused because
-of its schema is repeated once without it, with the schema in the prompt. The refusal is
-remembered, for the model where it takes no schemas at all, and otherwise for this schema.
+An answer is constrained to a schema if the service supports it. A request that is refused because
+of
+its schema is retried once without it, with the schema in the prompt. The refusal is remembered: for
+the model if it supports no schemas at all, otherwise for this schema.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from llm_magics.wire.schema_dialects import JSON_OBJECT, Dialect, compile_schema
 
 Chunks = AsyncGenerator[StreamChunk, None]
 
-# What services say of a schema, or of an answer's format, that they do not take.
+# Words in errors about a schema or an answer format that the service does not support.
 _SCHEMA_WORDS = re.compile(
     r"response[_ ]?format|json[_ ]?schema|structured[_ ]outputs?|output_config|output_format"
     r"|text\.format|guided|grammar|invalid schema|schema (?:is )?too|failed_generation"
     r"|json_validate_failed",
     re.IGNORECASE,
 )
-# The words that blame the schema itself: another one may be taken.
+# Words in errors about this schema in particular. Another schema may be accepted.
 _INVALID_SCHEMA_WORDS = re.compile(
     r"invalid (?:json )?schema|in context=|propert(?:y|ies)\b|\.schema\b|schema error"
     r"|conversion failed|too (?:complex|many|large|deep)|nesting|recursi|\$ref|grammar",
     re.IGNORECASE,
 )
-# The model's own failure to write what fits: the next answer may be bound again.
+# The model failed to generate a matching answer. The next answer may be constrained again.
 _GENERATION_FAILED = re.compile(r"json_validate_failed|failed_generation", re.IGNORECASE)
 
 _OTHER_ERRORS = (
@@ -63,7 +64,7 @@ _OTHER_ERRORS = (
     ModelNotFoundError,
     RateLimitError,
 )
-# With these a service blames the request; Ollama does it with 500 too.
+# Statuses that services use for invalid requests; Ollama uses 500 too.
 _STATUSES = frozenset({None, 400, 422, 500, 501})
 
 _ANY_SCHEMA = ""
@@ -72,7 +73,7 @@ _ANY_SCHEMA = ""
 def add_schema_to_prompt(
     messages: Sequence[ChatMessage], schema: Mapping[str, Any]
 ) -> list[ChatMessage]:
-    """Return ``messages`` with the schema at the end of the last one of the user's."""
+    """Return ``messages`` with the schema appended to the user's last message."""
     instruction = (
         "Answer with JSON alone, and nothing before or after it, that fits this JSON schema:\n"
         f"{json.dumps(dict(schema), ensure_ascii=False)}"
@@ -87,7 +88,7 @@ def add_schema_to_prompt(
 
 
 def is_schema_refusal(error: ProviderError) -> bool:
-    """Whether a service refuses a request because of the schema of its answer."""
+    """Return whether the service refused a request because of the answer's schema."""
     if isinstance(error, _OTHER_ERRORS) or error.status not in _STATUSES:
         return False
     return bool(_SCHEMA_WORDS.search(_error_text(error)))
@@ -106,11 +107,12 @@ async def retry_unless_begun(
     first: Callable[[], Chunks], next_attempt: Callable[[ProviderError], Chunks | None]
 ) -> Chunks:
     """
-    Yield the answer of ``first``; on an error before its first chunk, that of the next attempt.
+    Yield the chunks of ``first``; after an error before its first chunk, those of the next attempt.
 
     Args:
         first: sends the request.
-        next_attempt: sends it in another form after an error, or returns ``None`` to raise it.
+        next_attempt: sends a changed request after an error, or returns ``None`` to raise the
+            error.
     """
     chunks = first()
     while True:
@@ -130,7 +132,7 @@ async def retry_unless_begun(
 
 
 class SchemaFallback:
-    """Remembers which schemas the models of a provider refuse, and states those in the prompt."""
+    """Remembers which schemas the models of a provider refuse, and puts these into the prompt."""
 
     def __init__(self) -> None:
         self._refused: set[tuple[str, str, str]] = set()
@@ -144,9 +146,9 @@ class SchemaFallback:
         send: Callable[[Sequence[ChatMessage], ModelParameters], Chunks],
     ) -> Chunks:
         """
-        Return the answer of ``send``, bound to the schema of ``parameters`` if there is one.
+        Return the answer of ``send``, constrained to the schema of ``parameters`` if it has one.
 
-        For providers whose dialect wraps nothing.
+        This is for providers whose dialect never wraps the schema in an object.
         """
         schema = parameters.schema
         if schema is None:
@@ -168,14 +170,14 @@ class SchemaFallback:
         retry: Callable[[ProviderError], Chunks | None] = lambda _: None,
     ) -> Chunks:
         """
-        Return the answer of ``bound``, or of ``unbound`` where the service refuses the schema.
+        Return the answer of ``bound``, or of ``unbound`` if the service refuses the schema.
 
         Args:
             model: the address and the model.
-            schema: of the answer, as the user wrote it.
-            bound: sends the schema; ``None`` where it has no form for this service.
+            schema: the answer's schema, as the user wrote it.
+            bound: sends the schema; ``None`` if the schema cannot be expressed for this service.
             unbound: sends the request with the schema in the prompt.
-            retry: the next attempt after any other error, if there is one.
+            retry: returns the next attempt after any other error, or ``None`` to raise the error.
         """
         key = _schema_digest(schema)
         is_bound = False
@@ -220,7 +222,7 @@ def _schema_digest(schema: Mapping[str, Any]) -> str:
 
 
 async def unwrap_answer(chunks: Chunks) -> Chunks:
-    """Yield ``chunks`` without the object around the answer."""
+    """Yield ``chunks`` without the object that wraps the answer."""
     work = AnswerUnwrapper()
     try:
         async for chunk in chunks:
@@ -236,11 +238,11 @@ _ANY = object()
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedParameter:
-    """A parameter that a model refuses, with any value or with this one."""
+    """A parameter that a model does not support, with any value or only with this one."""
 
     name: str
     value: Any = _ANY
-    # Whether it holds for other requests to the model too, and not only for this conversation.
+    # Whether it also applies to later requests to the model, and not only to this conversation.
     is_lasting: ClassVar[bool] = True
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
@@ -254,14 +256,14 @@ class UnsupportedParameter:
 class ParameterRules(ABC):
     """How a wire format reports unsupported parameters, and what to send instead."""
 
-    # Left out without a warning: the user did not set it, or something else replaces it.
+    # Omitted without a warning: the user did not set it, or another parameter replaces it.
     silent: ClassVar[frozenset[str]] = frozenset()
-    # Never left out.
+    # Never omitted.
     required: ClassVar[frozenset[str]] = frozenset({"model", "messages", "input", "prompt"})
 
     @abstractmethod
     def find(self, error: ProviderError, body: Mapping[str, Any]) -> UnsupportedParameter | None:
-        """Return the parameter of ``body`` that ``error`` calls unsupported, if it does."""
+        """Return the parameter of ``body`` that ``error`` reports as unsupported, or ``None``."""
 
     def remove(
         self,
@@ -275,7 +277,7 @@ class ParameterRules(ABC):
     def is_silent(
         self, parameter: UnsupportedParameter, known: Sequence[UnsupportedParameter]
     ) -> bool:
-        """Return whether no warning is due."""
+        """Return whether ``parameter`` is omitted without a warning."""
         return parameter.name in self.silent
 
 
@@ -295,7 +297,7 @@ class Send(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """A conversation, and how it is sent."""
+    """A conversation, and how to send it."""
 
     send: Send
     provider: str
@@ -309,16 +311,16 @@ class ChatRequest:
 
 
 class ParameterFallback:
-    """Sends requests, and repeats those that are refused without what a model does not support."""
+    """Sends requests, and retries refused ones without unsupported parameters."""
 
     def __init__(self, rules: ParameterRules) -> None:
         self._rules = rules
-        # By path and model: another interface may take what this one does not.
+        # By path and model, because another API may support what this one does not.
         self._unsupported: dict[tuple[str, str], list[UnsupportedParameter]] = {}
         self._schemas = SchemaFallback()
 
     def stream_chat(self, request: ChatRequest) -> Chunks:
-        """Return an answer that is bound to the schema where the service supports it."""
+        """Return the answer, constrained to its schema if the service supports that."""
         path, model, messages = request.path, request.model, request.messages
         parameters, schema = request.parameters, request.parameters.schema
         if schema is None:
@@ -364,7 +366,7 @@ class ParameterFallback:
             (path, model), schema, bound if schema_form else None, unbound, retry
         )
 
-    def stream(  # noqa: PLR0913, PLR0917 (one request)
+    def stream(  # noqa: PLR0913, PLR0917 (the properties of one request)
         self,
         send: Send,
         path: str,
@@ -374,7 +376,7 @@ class ParameterFallback:
         headers: Mapping[str, str],
         provider: str,
     ) -> Chunks:
-        """Return the answer to ``POST body``."""
+        """Return the chunks of the answer to ``POST body``."""
 
         def first() -> Chunks:
             self.apply(path, body, model)
@@ -388,7 +390,7 @@ class ParameterFallback:
         return retry_unless_begun(first, retry)
 
     def apply(self, path: str, body: dict[str, Any], model: str) -> None:
-        """Remove from ``body`` what ``model`` is known not to support."""
+        """Remove from ``body`` the parameters that ``model`` is known not to support."""
         known = self._unsupported.get((path, model), [])
         for parameter in known:
             if parameter.is_in(body):
@@ -397,7 +399,7 @@ class ParameterFallback:
     def learn(
         self, error: ProviderError, path: str, body: dict[str, Any], model: str, provider: str
     ) -> bool:
-        """Return whether ``body`` is worth sending again, without what ``error`` blames."""
+        """Remove from ``body`` what ``error`` reports; return whether to send it again."""
         parameter = self._rules.find(error, body)
         known = self._unsupported.setdefault((path, model), [])
         if parameter is None or parameter.name in self._rules.required or parameter in known:
@@ -406,7 +408,7 @@ class ParameterFallback:
             known.append(parameter)
         self._rules.remove(body, parameter, known)
         if parameter.is_in(body):
-            return False  # it cannot be left out
+            return False  # it cannot be removed
         if not self._rules.is_silent(parameter, known):
             msg = f"{provider}/{model} does not support {parameter}; it is omitted from now on."
             warn(msg)

@@ -1,4 +1,4 @@
-"""In what the services that speak OpenAI's formats differ from one another, as data."""
+"""The differences between services with OpenAI-compatible APIs, as data."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _BEARER = KeyHeader()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceProfile:
     """
-    What one service wants differently. The defaults are what most servers understand.
+    How one service differs from most others; the defaults suit most servers.
 
     Attributes:
-        base_url: its address, where it has only one.
-        hosts: ends of the host names by which it is known.
+        base_url: its address, if it has only one.
+        hosts: the ends of host names by which it is recognised.
         key_variable: the environment variable in which its users keep their key.
-        key_header: where the key goes.
-        names: what it calls a parameter, by OpenAI's older name; ``""`` where it has none.
-        encoding_format: of vectors; not every service supports base64.
-        schema: ``json_schema``, or ``json_object`` where schemas are unsupported: the answer is
-            then JSON, and only the check on this side tells whether it fits.
+        key_header: the header for the key.
+        names: its names of parameters, by OpenAI's older names; ``""`` if it lacks a parameter.
+        encoding_format: the format of vectors; not every service supports base64.
+        schema: ``json_schema``, or ``json_object`` if it does not support schemas: the answer is
+            then
+            JSON, and only our own validation checks whether it matches the schema.
         dialect: the subset of JSON schemas that it accepts.
-        strict_models: parts of the names of models that support following a schema
-            strictly; ``None`` where all can.
-        reasoning: the parameter that says how much to think, and how it is written.
+        strict_models: parts of the names of models that support strict schemas; ``None`` if all do.
+        reasoning: the parameter for the reasoning effort, which also determines its form.
     """
 
     base_url: str = ""
@@ -55,7 +55,7 @@ class ServiceProfile:
     reasoning: Literal["reasoning_effort", "reasoning"] = "reasoning_effort"
 
     def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
-        """``body``, a request in OpenAI's words, in this service's."""
+        """Convert ``body``, a request with OpenAI's parameter names, to this service's names."""
         adapted = dict(body)
         for usual, own in self.names.items():
             value = adapted.pop(usual, None)
@@ -69,7 +69,7 @@ class ServiceProfile:
         return adapted
 
     def _loosen(self, body: dict[str, Any]) -> None:
-        """Leave ``strict`` out where the model has no strict mode."""
+        """Remove ``strict`` if the model has no strict mode."""
         schema_format = (body.get("response_format") or {}).get("json_schema")
         if self.strict_models is None or not isinstance(schema_format, dict):
             return
@@ -143,7 +143,7 @@ PROFILES: Mapping[str, ServiceProfile] = {
 
 
 def find_profile(base_url: str) -> ServiceProfile:
-    """What is known of the service at ``base_url``, by its host."""
+    """Return the profile of the service at ``base_url``, by its host."""
     host = urlsplit(base_url).hostname or ""
     for profile in PROFILES.values():
         for end in profile.hosts:
@@ -152,7 +152,7 @@ def find_profile(base_url: str) -> ServiceProfile:
     return PROFILES["other"]
 
 
-# Where the context length stands: OpenRouter and Together, vLLM, Groq, Mistral.
+# The fields with the context length: OpenRouter and Together, vLLM, Groq, Mistral.
 _CONTEXT_FIELDS = ("context_length", "max_model_len", "context_window", "max_context_length")
 
 # Mistral's flags, and OpenRouter's names of parameters.
@@ -161,7 +161,7 @@ _PARAMETERS = {"tools": "tools", "structured_outputs": "schema", "reasoning": "r
 
 
 def parse_model(model: Mapping[str, Any]) -> ModelInfo:
-    """Return what the service reports of a model; anything else is ``None``, not guessed."""
+    """Return what the service reports about a model; unknown facts are ``None``, never guessed."""
     price = model.get("pricing") or {}
     return ModelInfo(
         model["id"],
@@ -174,7 +174,7 @@ def parse_model(model: Mapping[str, Any]) -> ModelInfo:
 
 
 def _context_length(model: Mapping[str, Any]) -> int | None:
-    meta = model.get("meta") or {}  # llama.cpp's: what it was started with, not what it could
+    meta = model.get("meta") or {}  # llama.cpp: the configured context, then the model's
     lengths = [model.get(name) for name in _CONTEXT_FIELDS] + [
         meta.get("n_ctx"),
         meta.get("n_ctx_train"),
@@ -198,7 +198,7 @@ def _capabilities(model: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _per_million(usd_per_token: Any) -> float | None:
-    """Prices come as texts of dollars a token; -1 stands for one that changes."""
+    """Convert a price, a string in dollars per token; -1 means that the price varies."""
     try:
         price = float(usd_per_token) * 1e6
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What providers over a network have in common: an address, a key, timeouts, health."""
+"""The common base of providers over HTTP: address, key, timeouts and health check."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from llm_magics.secrets import (
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import DECODING_ERRORS, is_error_body
 
-# Settings by which an answer cannot differ.
+# Settings that cannot affect an answer.
 _TRANSPORT_SETTINGS = {
     "api_key",
     "concurrency",
@@ -108,14 +108,14 @@ class RemoteConfig(ProviderConfig):
         return value
 
     def model_post_init(self, context: Any, /) -> None:
-        """Wrap what may hold a key, so that ``repr`` and errors do not contain it."""
+        """Wrap values that may contain a key, so that ``repr`` and errors do not show it."""
         register_address(self.base_url)
         register_headers(self.extra_headers)
         self.__dict__["base_url"] = Address(self.base_url)
         self.__dict__["extra_headers"] = KeyHeaders(self.extra_headers)
 
     def model_dump(self, **how: Any) -> dict[str, Any]:
-        """Return the settings by name; those that may hold a key stay wrapped."""
+        """Return the settings by name; values that may contain a key stay wrapped."""
         dumped = super().model_dump(**how)
         for name, kind in (("base_url", Address), ("extra_headers", KeyHeaders)):
             if name in dumped:
@@ -142,19 +142,19 @@ class RemoteConfig(ProviderConfig):
 
     @property
     def limits(self) -> BodyLimits:
-        """How large an answer may be."""
+        """The maximum sizes of a response."""
         return BodyLimits(int(self.max_line_mb * 1e6), int(self.max_response_mb * 1e6))
 
 
 class RemoteProvider(StreamingProvider):
-    """A provider over HTTP: it sends, reads, and calls errors by their names."""
+    """A provider over HTTP: it sends requests, reads responses, and maps errors to exceptions."""
 
     config: RemoteConfig
-    # Where the service stands unless the user says otherwise.
+    # The service's address, unless the user sets another.
     usual_address: ClassVar[str] = ""
-    # Where it wants a key: nothing where a server of one's own needs none.
+    # The address that requires a key; empty if the service is the user's own server.
     own_address: ClassVar[str] = ""
-    # What to do where nobody answers.
+    # How to start the service, for the error if it does not respond.
     start_hint: ClassVar[str] = ""
 
     def __init__(self, config: RemoteConfig | Mapping[str, Any] | None = None) -> None:
@@ -176,7 +176,7 @@ class RemoteProvider(StreamingProvider):
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
     async def identity(self, model: str) -> str:
-        """Return a digest of the settings that decide the answer; credentials are not among them."""
+        """Return a digest of the settings that can affect the answer, without credentials."""
         return settings_digest(self._answer_settings())
 
     async def former_identity(self, model: str) -> str:
@@ -186,22 +186,22 @@ class RemoteProvider(StreamingProvider):
         return self.config.model_dump(mode="json", exclude=_TRANSPORT_SETTINGS)
 
     def _headers(self) -> Mapping[str, str]:
-        """What every request says of itself."""
+        """Return the headers of every request."""
         return {}
 
     def _query(self) -> Mapping[str, str]:
-        """What stands behind the ``?`` of every address."""
+        """Return the query parameters of every request."""
         return {}
 
     def _key_header(self) -> KeyHeader:
-        """Where the key goes."""
+        """Return the header for the key."""
         return KeyHeader()
 
     @abstractmethod
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        """The error that a refusal stands for; ``status`` is ``None`` inside a stream."""
+        """Map an error response to an exception; ``status`` is ``None`` inside a stream."""
 
     @property
     def is_set_up(self) -> bool:
@@ -221,7 +221,7 @@ class RemoteProvider(StreamingProvider):
             return {"status": "unavailable", "detail": f"{error} {error.hint or ''}".strip()}
 
     async def _health(self) -> dict[str, Any]:
-        """What there is to say of a service that answers: ``detail`` in words, and more."""
+        """Return the health of a reachable service: ``detail`` in words, and other fields."""
         models = await self.list_models()
         detail = f"{len(models)} models at {self.address}"
         return {"detail": detail, "models": models}
@@ -234,7 +234,7 @@ class RemoteProvider(StreamingProvider):
         model: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """The answer to one request, which is none that refuses."""
+        """Send one request and return the reply; an error status raises an exception."""
         self._need_key()
         try:
             reply = await self._transport.send(method, path, body, headers)
@@ -248,22 +248,22 @@ class RemoteProvider(StreamingProvider):
     async def _object(
         self, method: str, path: str, body: Any = None, model: str = ""
     ) -> dict[str, Any]:
-        """The JSON object that answers a request."""
+        """Send one request and return the JSON object in the reply."""
         reply = await self._send(method, path, body, model)
         return await self._object_in(reply.json(), reply, model)
 
     async def _object_in(self, said: Any, reply: Reply, model: str) -> dict[str, Any]:
-        if isinstance(said, list) and is_error_body(said):  # Google's errors come in a list
+        if isinstance(said, list) and is_error_body(said):  # Google sends errors in a list
             raise await self._explained(self._error(said, None, reply.headers, model))
         if not isinstance(said, dict):
             raise self._foreign(said)
-        if said.get("error"):  # status 200 does not make it an answer
+        if said.get("error"):  # errors may have status 200
             raise await self._explained(self._error(said, None, reply.headers, model))
         return said
 
     @contextmanager
     def _reading(self, *, retryable: bool = False) -> Iterator[None]:
-        """Turn any error in reading what the service sent into one that says so."""
+        """Convert an error while reading a response to a `ProviderError`."""
         try:
             yield
         except DECODING_ERRORS as error:
@@ -283,7 +283,7 @@ class RemoteProvider(StreamingProvider):
         create_decoder: DecoderFactory,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
-        """Return the answer to ``POST body`` as a stream."""
+        """Return the answer to ``POST body`` as a stream of chunks."""
         self._need_key()
         return stream_chunks(
             self._transport,
@@ -303,7 +303,7 @@ class RemoteProvider(StreamingProvider):
     def _error(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        """The refusal; where the key is blamed, saying which, or that none was sent."""
+        """Map an error to an exception; an authentication error's hint names the key's setting."""
         error = self._refused(said, status, headers, model)
         if isinstance(error, AuthenticationError):
             sent = self.config.api_key is not None
@@ -320,7 +320,7 @@ class RemoteProvider(StreamingProvider):
             raise AuthenticationError(msg, hint=hint, provider=self.name, code="no_key")
 
     async def _explained(self, error: ProviderError) -> ProviderError:
-        """``error``; where a model is missing, naming those that are like it."""
+        """Return ``error``; for a missing model, with similar models in the hint."""
         if not isinstance(error, ModelNotFoundError) or not error.model:
             return error
         try:
@@ -346,7 +346,7 @@ class RemoteProvider(StreamingProvider):
         msg = f"The server at {self.address} is not {self.name}: {str(said)[:60]!r}"
         hint = f"Check providers.{self.name}.base_url; a proxy may have answered instead."
         return ConfigurationError(
-            # A proxy that answers once in place of the service does so in passing.
+            # Retryable, because a proxy may answer only once in place of the service.
             msg,
             hint=hint,
             provider=self.name,

@@ -1,4 +1,4 @@
-"""A request sent and its answer read as chunks: the same for every service and format."""
+"""Send a request and read its answer as chunks, for all services and formats."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from llm_magics.wire.decoders import DECODING_ERRORS, InStreamError
 
 class Decoder(Protocol):
     """
-    What a wire format offers for reading an answer.
+    A wire format's reader of an answer.
 
-    Chunks come one by one, so that those before an error in the same bytes are not lost.
+    Chunks are yielded one by one, so that those before an error in the same data are not lost.
     """
 
     finished: bool
 
     def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
-        """The chunks that ``data`` completes."""
+        """Yield the chunks that ``data`` completes."""
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """Return the remaining chunks at the end of the stream."""
+        """Yield the remaining chunks at the end of the stream."""
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """Return the chunks of an unstreamed answer, one JSON body."""
+        """Return the chunks of an answer that is not streamed but one JSON body."""
 
 
-# Makes a decoder when the response has begun.
+# Creates a decoder when the response has started.
 DecoderFactory = Callable[[], Decoder]
 
-# Makes an error's body, its status (None inside a stream) and its headers into an error.
+# Maps an error's body, its status (None inside a stream) and its headers to an exception.
 ErrorMapper = Callable[[Any, int | None, Any], ProviderError]
 
-# Completes a broken connection or a missing model with what the provider knows of it.
+# Adds the provider's knowledge to the error of a broken connection or a missing model.
 ErrorExplainer = Callable[[ProviderError], Awaitable[ProviderError]]
 
-# How long a connection may stay open after the answer has said that it is finished.
+# How long, in seconds, a connection may stay open after the finish marker.
 _END_TIMEOUT_S = 2.0
 
 
-async def stream_chunks(  # noqa: PLR0913 (the two sides of one exchange)
+async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answer)
     transport: Transport,
     path: str,
     body: dict[str, Any],
@@ -67,11 +67,12 @@ async def stream_chunks(  # noqa: PLR0913 (the two sides of one exchange)
     explain: ErrorExplainer | None = None,
 ) -> AsyncGenerator[StreamChunk, None]:
     """
-    ``POST body`` and yield the answer as it comes.
+    Send ``POST body`` and yield the answer as it arrives.
 
     Raises:
-        ProviderError: what ``refused`` makes of an error, by status or in the stream; a broken
-            connection and a missing model as ``explain`` returns them.
+        ProviderError: the result of ``refused`` for an error, by status or in the stream; for a
+            broken
+            connection or a missing model, the result of ``explain``.
         ConnectionError: the stream ended before its finish marker.
     """
     opened = _open(
@@ -96,8 +97,9 @@ async def stream_chunks(  # noqa: PLR0913 (the two sides of one exchange)
                 for chunk in decoder.feed(block, elapsed_s):
                     yield chunk
                 if decoder.finished and not is_hurried:
-                    # Usage may follow. To close before the end would have the connection reset;
-                    # to wait for an end that never comes would hang.
+                    # Usage may follow. Closing before the end would reset the connection; waiting
+                    # for an end
+                    # that never arrives would hang.
                     stream.end_within(_END_TIMEOUT_S)
                     is_hurried = True
         for chunk in decoder.flush(elapsed_s):
@@ -115,7 +117,7 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
     headers: Mapping[str, str] | None,
     explain: ErrorExplainer | None,
 ) -> AsyncGenerator[tuple[ByteStream, Decoder], None]:
-    """Send the request; errors inside the block become the provider's own."""
+    """Send the request; raise errors inside the block as the provider's exceptions."""
     answered: Mapping[str, str] = {}
     is_finished = False
     try:
@@ -133,7 +135,7 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
         except InStreamError as error:
             raise refused(error.body, None, answered) from None
         except ConnectionError:
-            if not is_finished:  # some servers drop the connection after the last word
+            if not is_finished:  # some servers drop the connection at the end
                 raise
         except DECODING_ERRORS as error:
             msg = f"The service sent an invalid response: {type(error).__name__}: {error}"
@@ -156,29 +158,29 @@ def _web_page_error(reply: Reply) -> ConfigurationError:
 
 def _read_object(reply: Reply, refused: ErrorMapper) -> dict[str, Any]:
     body = read_json(reply.body)
-    # Status 200 does not make it an answer. What comes beside an error is handed out before it.
+    # Errors may have status 200. Chunks that precede the error are yielded first.
     if not isinstance(body, dict) or (body.get("error") and not body.get("choices")):
         raise refused(body, None, reply.headers)
     return body
 
 
-# Servers keep a model loaded for minutes after a call; until then it is not checked again.
+# Servers keep a model loaded for minutes after a call, so it is not checked again before this time.
 _LOADED_TTL_S = 60.0
 
-# A message about loading is not worth a long delay.
+# A message about loading does not justify a long delay.
 _LOOKUP_TIMEOUT_S = 1.0
 
 
 class LoadingNotice:
-    """Says of a model that it is being loaded, where the server has it on disk alone."""
+    """Reports that the server is loading a model that it has on disk but not in memory."""
 
     def __init__(self, find: Callable[[str], Awaitable[ModelInfo | None]]) -> None:
-        """``find`` tells of a model whether it is loaded, and how large it is."""
+        """``find`` returns whether a model is loaded, and its size; ``None`` if it is unknown."""
         self._find = find
         self._checked_at: dict[str, float] = {}
 
     async def of(self, model: str) -> Progress | None:
-        """What to show while ``model`` is waited for; nothing where it is in memory already."""
+        """Return the progress to show while ``model`` loads; ``None`` if it is in memory."""
         now = time.monotonic()
         checked_at, self._checked_at[model] = self._checked_at.get(model), now
         if checked_at is not None and now - checked_at < _LOADED_TTL_S:
@@ -186,7 +188,7 @@ class LoadingNotice:
         try:
             async with asyncio.timeout(_LOOKUP_TIMEOUT_S):
                 info = await self._find(model)
-        except (LLMError, TimeoutError):  # the call itself will say what is wrong
+        except (LLMError, TimeoutError):  # the call itself will report the error
             return None
         return (
             None if info is None or info.loaded is not False else Progress(loading_message(info))
@@ -194,7 +196,7 @@ class LoadingNotice:
 
 
 def loading_message(info: ModelInfo) -> str:
-    """That a model is being loaded, and how large it is where that is known."""
+    """Return a message that a model is being loaded, with its size if known."""
     size = info.size_bytes
     if not size:
         return f"loading {info.name}"

@@ -1,8 +1,8 @@
 """
-Models at Hugging Face: chat through the router, vectors by feature extraction.
+The provider of models at Hugging Face: chat through the router, embeddings by feature extraction.
 
-A model is ``OWNER/NAME``, with ``:PROVIDER`` behind it to say who shall serve it. The token is
-that of ``HF_TOKEN`` or of ``hf auth login``.
+A model is ``OWNER/NAME``; append ``:PROVIDER`` to choose the inference provider. The token is
+taken from ``HF_TOKEN`` or from ``hf auth login``.
 Source: https://huggingface.co/docs/inference-providers.
 """
 
@@ -27,9 +27,9 @@ from llm_magics.wire.decoders import is_error_body
 
 def pool_vector(values: list[Any]) -> list[float]:
     """
-    Return the vector of a text: as it is, or the normalised mean over its tokens.
+    Return the vector of a text: ``values`` itself, or the normalised mean of its token vectors.
 
-    ``values`` is a vector, or a list of them in any depth of lists of one.
+    ``values`` is a vector or a list of token vectors, which may be nested in lists of length one.
     """
     while values and isinstance(values[0], list) and len(values) == 1:
         values = values[0]
@@ -63,7 +63,7 @@ class HuggingFaceConfig(OpenAICompatibleConfig):
 
 
 class HuggingFaceProvider(OpenAICompatibleProvider):
-    """Hugging Face's router to those who serve its models."""
+    """The provider of Hugging Face's router, which forwards to inference providers."""
 
     name = "huggingface"
     config_type = HuggingFaceConfig
@@ -107,13 +107,13 @@ class HuggingFaceProvider(OpenAICompatibleProvider):
             vectors += [_try_pool(each) for each in said]
         return Embeddings.of_rows(vectors)
 
-    # Its embeddings do not use the endpoint of OpenAI-compatible services.
+    # Hugging Face does not have the OpenAI-compatible embeddings endpoint.
     generate_packed = BaseModelProvider.generate_packed
     generate_shortened = BaseModelProvider.generate_shortened
 
 
 def _try_pool(values: Any) -> object:
-    """The vector of a text, ``None`` where it cannot be read."""
+    """Return the vector of a text; ``None`` if ``values`` is invalid."""
     try:
         return pool_vector(values)
     except (TypeError, ValueError, OverflowError, LookupError):
@@ -121,7 +121,7 @@ def _try_pool(values: Any) -> object:
 
 
 def _parse_model(model: dict[str, Any]) -> ModelInfo:
-    """What the router says of a model, over those who serve it now; the cheapest one's price."""
+    """Return the facts about a model: its live providers combined, with the lowest price."""
     serving = [each for each in model.get("providers") or () if each.get("status") == "live"]
     seen = (model.get("architecture") or {}).get("input_modalities") or ()
     capabilities = {

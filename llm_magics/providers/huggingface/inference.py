@@ -1,8 +1,8 @@
 """
-A model of Transformers in this process: text written token by token, vectors pooled.
+A Transformers model in this process: streamed text generation and pooled embeddings.
 
-Imports torch and transformers, which takes seconds; so it is imported when first used.
-Everything here blocks, and is meant to run in a thread.
+Importing torch and transformers takes seconds, so this module is imported on first use. Everything
+here blocks and is meant to run in a thread.
 """
 
 from __future__ import annotations
@@ -33,22 +33,21 @@ from llm_magics.parameters import ModelParameters
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What follows the last word is written when it is known where the word ends; a progress bar
-# would be drawn into the notebook beside our own.
+# llm_magics shows its own progress; a second bar would be drawn into the notebook.
 logging.disable_progress_bar()
 
 _NO_BOUND = 10**9
 
-# How often, in seconds, a thread that needs the model checks whether it was cancelled.
+# The interval, in seconds, at which a thread that waits for the model checks for cancellation.
 _POLL_S = 0.05
 
-# Texts embedded at once, padded to the longest of them.
+# The number of texts in a batch, padded to the longest.
 _BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """Why a text ended, and the tokens it took."""
+    """The finish reason of a generated text, and its token counts."""
 
     finish_reason: Literal["stop", "length"]
     input_tokens: int
@@ -56,10 +55,10 @@ class GenerationResult:
 
 
 class TextGenerator:
-    """A model that writes."""
+    """A model that generates text."""
 
     def __init__(self, folder: Path, gguf_file: str | None) -> None:
-        """Load it from ``folder``, or from a GGUF in it; code that comes with it is not run."""
+        """Load it from ``folder``, or from a GGUF file in it. Code in the folder is not run."""
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file).eval()
         self._lock = threading.Lock()
@@ -71,7 +70,7 @@ class TextGenerator:
         return int(longest) if longest else None
 
     def chat_tokens(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> Any:
-        """A conversation as the tokens that the model was trained to see."""
+        """Return the tokens of a conversation, formatted with the model's chat template."""
         if not self._tokenizer.chat_template:
             msg = "This model has no chat template; it can only complete text."
             raise UnsupportedError(msg, hint="Use an instruction-tuned model for chat.")
@@ -84,7 +83,7 @@ class TextGenerator:
         )
 
     def text_tokens(self, text: str) -> Any:
-        """A raw text as tokens."""
+        """Return the tokens of a raw text."""
         return self._tokenizer(text, return_tensors="pt")
 
     def write(
@@ -95,10 +94,11 @@ class TextGenerator:
         stopped: threading.Event,
     ) -> GenerationResult:
         """
-        Go on after ``tokens``, calling ``say`` with each piece of text.
+        Generate text after ``tokens``, and call ``say`` with each piece of it.
 
-        Ends at the model's own end, at ``max_tokens``, before a stop sequence, or at the next
-        token once ``stopped`` is set.
+        Ends at an end-of-sequence token, at ``max_tokens``, before a stop sequence, or at the next
+        token
+        after ``stopped`` is set.
         """
         read = int(tokens["input_ids"].shape[1])
         if self.context and read >= self.context:
@@ -128,7 +128,7 @@ class TextGenerator:
         }
         temperature = parameters.temperature
         if temperature == 0:
-            # A model's own settings for drawing would be warned about where nothing is drawn.
+            # Transformers warns about the model's sampling settings if sampling is disabled.
             return {
                 **options,
                 "do_sample": False,
@@ -151,7 +151,7 @@ class TextGenerator:
 
 @contextmanager
 def _hold(lock: threading.Lock, stopped: threading.Event) -> Iterator[None]:
-    """Hold ``lock``; whoever is stopped while waiting for it goes on at once, and halts."""
+    """Hold ``lock``; raise `RuntimeError` if ``stopped`` is set while waiting for it."""
     while not (has_it := lock.acquire(timeout=_POLL_S)) and not stopped.is_set():
         pass
     try:
@@ -165,7 +165,7 @@ def _hold(lock: threading.Lock, stopped: threading.Event) -> Iterator[None]:
 
 
 class _PieceStreamer(TextStreamer):
-    """Hands text on as it is written, holding back what may be the start of a stop sequence."""
+    """Pass text to ``say``, except characters at the end that may begin a stop sequence."""
 
     def __init__(self, tokenizer: Any, say: Callable[[str], None], stops: Sequence[str]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -188,7 +188,7 @@ class _PieceStreamer(TextStreamer):
             self._say(text[: len(text) - keep])
 
     def _may_begin_a_stop(self, text: str) -> int:
-        """How many of the last characters may be the beginning of a stop sequence."""
+        """Return the number of characters at the end that may begin a stop sequence."""
         longest = max(map(len, self._stops), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self._stops):
@@ -197,7 +197,7 @@ class _PieceStreamer(TextStreamer):
 
 
 class _StopOnRequest(StoppingCriteria):
-    """Ends the generation on request, or after a stop sequence."""
+    """Stop the generation on request, or after a stop sequence."""
 
     def __init__(self, stopped: threading.Event, streamer: _PieceStreamer) -> None:
         self._stopped = stopped
@@ -212,10 +212,10 @@ Pooling = Literal["mean", "cls", "last"]
 
 
 class Embedder:
-    """A model that turns texts into vectors."""
+    """A model that embeds texts."""
 
     def __init__(self, folder: Path, pooling: Pooling | None = None) -> None:
-        """Load it from ``folder``; the default pooling is the one it was trained with."""
+        """Load it from ``folder``. By default, pool as the model was trained to."""
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModel.from_pretrained(folder).eval()
         self._pooling = pooling or read_pooling(folder)
@@ -223,8 +223,8 @@ class Embedder:
         self._lock = threading.Lock()
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """A unit vector for each text, of shape (n, d), and the tokens read."""
-        # Sorted by length: all texts of a batch are padded to its longest.
+        """Return unit vectors of ``texts`` as an array of shape (n, d), and the token count."""
+        # Sorted by length, because all texts of a batch are padded to the longest.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
         parts, tokens = [], 0
         for start in range(0, len(texts), _BATCH):
@@ -256,7 +256,7 @@ def _pool(states: Any, mask: Any, pooling: Pooling) -> Any:
 
 
 def read_pooling(folder: Path) -> Pooling:
-    """How a model of sentence-transformers pools, from its own files; the mean where none say."""
+    """Return the pooling of a sentence-transformers model from its files; by default the mean."""
     config = _read_json(folder / "1_Pooling" / "config.json")
     if config.get("pooling_mode_cls_token"):
         return "cls"
@@ -264,7 +264,7 @@ def read_pooling(folder: Path) -> Pooling:
 
 
 def read_max_length(folder: Path) -> int | None:
-    """Return the maximum text length of a model of sentence-transformers, in tokens."""
+    """Return the maximum text length of a sentence-transformers model, in tokens, if known."""
     longest = _read_json(folder / "sentence_bert_config.json").get("max_seq_length")
     return int(longest) if longest else None
 

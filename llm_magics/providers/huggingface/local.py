@@ -1,8 +1,8 @@
 """
-Transformers in this process: any model that they load, from the hub, a folder or a GGUF.
+The provider that runs Transformers in this process: models from the hub, a folder or a GGUF file.
 
-``huggingface-local/OWNER/NAME`` is fetched into the hub's own cache when first used;
-``huggingface-local/./folder`` and ``huggingface-local/./model.gguf`` are used as they lie.
+``huggingface-local/OWNER/NAME`` is downloaded into the hub's cache on first use;
+``huggingface-local/./folder`` and ``huggingface-local/./model.gguf`` are used in place.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ if TYPE_CHECKING:
 
 
 def missing_packages() -> list[str]:
-    """The packages that are not there."""
+    """Return the names of the required packages that are not installed."""
     return [name for name in ("torch", "transformers") if find_spec(name) is None]
 
 
 def is_path(model: str) -> bool:
-    """Whether ``model`` is a path, and no name on the hub."""
+    """Return whether ``model`` is a path rather than a name on the hub."""
     return model.startswith((".", "/", "~")) or Path(model).is_absolute()
 
 
 def find_on_disk(model: str) -> Path | None:
-    """The folder or file of ``model``, if it is on this machine."""
+    """Return the folder or file of ``model`` on this machine; ``None`` if there is none."""
     if is_path(model):
         path = Path(model).expanduser()
         return path if path.exists() else None
@@ -67,7 +67,7 @@ def find_on_disk(model: str) -> Path | None:
 
 
 def read_model_config(folder: Path | None) -> dict[str, Any]:
-    """What a model's folder says of it; nothing where there is none."""
+    """Return the ``config.json`` in a model's folder; empty if it is missing or invalid."""
     try:
         config = json.loads((folder or Path()).joinpath("config.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -91,12 +91,12 @@ class HuggingFaceLocalConfig(ProviderConfig):
 
 
 class HuggingFaceLocalProvider(StreamingProvider):
-    """Models of Transformers, in memory from their first use until the provider is closed."""
+    """Transformers models, in memory from their first use until the provider is closed."""
 
     name = "huggingface-local"
     capabilities = ("chat", "completion", "embeddings", "reasoning", "pull", "delete")
     start = "pip install torch transformers accelerate huggingface_hub gguf"
-    # Each batch is computed on all cores: two at once would only be in each other's way.
+    # Each batch uses all cores, so concurrent batches would only slow each other down.
     embedding_concurrency = 1
     config_type = HuggingFaceLocalConfig
     config: HuggingFaceLocalConfig
@@ -155,7 +155,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         return {"status": "ok", "detail": detail, "models": models}
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
-        """Fetch the model into the hub's cache and load it, where that has not happened yet."""
+        """Download the model into the hub's cache and load it, unless that is done already."""
         model = self.bare(model)
         self._need_packages(model)
         if find_on_disk(model) is None:
@@ -168,7 +168,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
             await asyncio.to_thread(self._model, kind, model)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
-        """Fetch ``model`` into the hub's cache; cut off, the next pull goes on from there."""
+        """Download ``model`` into the hub's cache. The next pull resumes an interrupted one."""
         model = self.bare(model)
         self._need_packages(model)
         if is_path(model):
@@ -219,7 +219,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         if any(message.images for message in messages):
             msg = f"{self.name}/{model} accepts only text."
             raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
-        if parameters.schema is not None:  # nothing here can bind an answer to it
+        if parameters.schema is not None:  # generation cannot be constrained to a schema
             messages = add_schema_to_prompt(messages, parameters.schema)
         request = openai_chat.build_chat_request(messages, model, replace(parameters, schema=None))
         return self._stream(
@@ -262,7 +262,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         except ProviderError as error:
             error.provider, error.model = self.name, model
             raise
-        except Exception as error:  # templates and models may raise what they like
+        except Exception as error:  # templates and models may raise any exception
             first = str(error).strip().partition("\n")[0][:300]
             msg = f"{self.name}/{model}: {first}"
             raise ProviderError(msg, provider=self.name, model=model) from error
@@ -274,7 +274,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
         yield StreamChunk("", "", clock() - started, written.finish_reason, usage)
 
     async def close(self) -> None:
-        """Let go of all models."""
+        """Drop all loaded models."""
         self._closed += 1
         self._loaded.clear()
 
@@ -285,7 +285,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
             if found is None:
                 closed = self._closed
                 found = self._load(kind, model)
-                if closed == self._closed:  # else nobody would let go of it
+                if closed == self._closed:  # otherwise it would stay in memory after close()
                     self._loaded[kind, model] = found
             return found
 
@@ -320,14 +320,14 @@ class HuggingFaceLocalProvider(StreamingProvider):
 
 
 async def _join_thread(writing: asyncio.Future[GenerationResult]) -> None:
-    """Wait until the thread has seen that it shall stop, which takes it one token."""
+    """Wait until the thread has noticed the stop event, which takes at most one token."""
     await asyncio.wait([writing])
     if not writing.cancelled():
         writing.exception()
 
 
 def _model_identity(model: str) -> str:
-    """The folder of the revision in the hub's cache, or a path and when it was written."""
+    """Return the model's folder in the hub's cache, or a path with its modification time."""
     path = Path(model).expanduser()
     if path.exists():
         return f"{path.resolve()} {path.stat().st_mtime_ns}"

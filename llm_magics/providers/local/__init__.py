@@ -1,4 +1,4 @@
-"""Models on this machine, on llama.cpp."""
+"""The provider that runs models on this machine with llama.cpp."""
 
 from llm_magics.providers.local.provider import LocalConfig, LocalProvider
 

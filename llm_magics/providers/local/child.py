@@ -1,9 +1,9 @@
 """
-The engine's own process: llama.cpp's servers, for as long as their parent lives.
+The child process that runs llama.cpp's servers until its parent ends.
 
-Run as a script with nothing imported but xllamacpp, so that it starts fast. Its first line on
-standard input says what to load; it answers with one JSON line, their addresses or why it failed.
-It ends when standard input closes or its parent is gone, for whatever reason.
+It runs as a script and imports only xllamacpp, so that it starts fast. The first line on standard
+input specifies what to load. The answer is one JSON line with the servers' addresses or an error.
+The process ends when standard input closes or its parent has ended, for any reason.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ POLL_S = 1.0
 
 
 def main() -> None:
-    """Load, answer, and serve until the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Interrupt is for the kernel's cell
+    """Load the model, write the answer, and serve until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are for the kernel's cell
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # llama.cpp logs to stdout too; only the answer may go there
     spec = json.loads(sys.stdin.readline())
@@ -32,19 +32,19 @@ def main() -> None:
     print(json.dumps(outcome), file=answer, flush=True)
     if "error" in outcome:
         os._exit(1)
-    sys.stdin.read()  # until the parent closes it, by will or by dying
-    os._exit(0)  # no clean-up is needed, and native threads could hold it up
+    sys.stdin.read()  # until the parent closes it or ends
+    os._exit(0)  # no clean-up is needed, and native threads could delay it
 
 
 def end_with(parent: int) -> None:
-    """End when the parent has: a fork of it may hold our standard input open."""
+    """End this process when its parent has ended: a fork of the parent may hold our input open."""
     while os.name != "posix" or os.getppid() == parent:
         time.sleep(POLL_S)
     os._exit(0)
 
 
 def serve(spec: dict) -> str:  # type: ignore[type-arg]
-    """Load the model and return the address it is served at."""
+    """Load the model and return the address of its server."""
     if spec["packages"] and spec["packages"] not in sys.path:
         sys.path.append(spec["packages"])
     import xllamacpp
@@ -56,10 +56,10 @@ def serve(spec: dict) -> str:  # type: ignore[type-arg]
     params.api_keys = [spec["key"]]
     params.n_ctx = spec["context"]
     params.n_parallel = 1
-    params.ctx_shift = False  # what is longer than the context is refused, not cut
+    params.ctx_shift = False  # refuse text beyond the context, do not cut it
     params.embedding = spec["embeddings"]
     if spec["embeddings"]:
-        # Attention over a short text is a small product, which takes longer in this form.
+        # For short texts, attention is faster without flash attention.
         off = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.flash_attn_type = off
     params.cpuparams.n_threads = spec["threads"]

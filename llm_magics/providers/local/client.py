@@ -1,7 +1,7 @@
 """
-The OpenAI-compatible client of one llama.cpp server that runs as a child process.
+The OpenAI-compatible client of one llama.cpp server in a child process.
 
-Source: https://github.com/ggml-org/llama.cpp/tree/master/tools/server, and its traffic.
+Source: https://github.com/ggml-org/llama.cpp/tree/master/tools/server, and recorded traffic.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class EngineConfig(OpenAICompatibleConfig):
 
 
 class EngineClient(OpenAICompatibleProvider):
-    """One server of a running engine: what it is sent, and what its errors mean."""
+    """The client of one server of a running engine: it adapts requests and maps errors."""
 
     name = "local"
     config_type = EngineConfig
     config: EngineConfig
 
     def __init__(self, engine: Engine, address: str, model: str, **settings: Any) -> None:
-        """``settings`` are those of `EngineConfig`; the key is the engine's."""
+        """Create the client, with the key of ``engine`` and the fields of `EngineConfig`."""
         super().__init__({"base_url": address, "api_key": engine.key, **settings})
         self.engine = engine
         self._model = model
@@ -52,14 +52,14 @@ class EngineClient(OpenAICompatibleProvider):
 
     @property
     def address(self) -> str:
-        """The same after every start, so that reasoning is sent back to a new engine of the model too."""
+        """A constant, so that reasoning is also sent back to a new engine for the same model."""
         return self.name
 
     def _path(self, path: str, model: str) -> str:
         return f"/v1{path}"
 
     async def check_tools(self) -> None:
-        """Refuse tools that the model's template does not support: llama.cpp would drop them."""
+        """Raise `UnsupportedError` if the model's template ignores tools."""
         if self._supports_tools is None:
             properties = await self._object("GET", "/props")
             supported = properties.get("chat_template_caps", {}).get("supports_tools")
@@ -80,8 +80,9 @@ class EngineClient(OpenAICompatibleProvider):
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[StreamChunk, None]:
         if body.get("seed") is not None or body.get("temperature") == 0:
-            # A prompt that is partly cached is computed in other batches, which changes the last
-            # bits, but the same call must give the same answer.
+            # A prompt that is partly in the cache is computed in different batches, which changes
+            # the last
+            # bits of the result. Repeating such a call must return the same answer.
             body.setdefault("cache_prompt", False)
         body.setdefault("max_tokens", self.config.max_tokens)
         return super()._chunks(path, body, model, create_decoder, headers)
@@ -89,13 +90,13 @@ class EngineClient(OpenAICompatibleProvider):
     def _error(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        """Return the mapped error, without advice about the key, which is not the user's."""
+        """Return the mapped error, without advice about the key, which the user did not set."""
         error = self._refused(said, status, headers, model)
-        # llama.cpp calls a text that is too long a server error.
+        # llama.cpp reports a text that is too long as a server error.
         return _length_error(error) if "too large to process" in str(error) else error
 
     async def _explain_broken(self, error: ProviderError) -> ProviderError:
-        """Return ``error``; if the engine has ended, an error that says so."""
+        """Return ``error``; if the engine's process has ended, return an error about that."""
         if not isinstance(error, ConnectionError):
             return error
         await asyncio.to_thread(self.engine.await_exit)

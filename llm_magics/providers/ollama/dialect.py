@@ -1,7 +1,7 @@
 """
-What is particular to Ollama: its address and options, its errors, and how it reports progress.
+Ollama's specifics: its address and options, its errors, and how it reports progress.
 
-Errors are classified by their messages where these say more than the status.
+Errors are classified by their messages if these are more specific than the status.
 """
 
 from __future__ import annotations
@@ -31,31 +31,32 @@ from llm_magics.providers.error_mapping import parse_retry_after
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret, environment_value, redact, strip_whitespace
 
-# What 0.24 says, what the llama-server of 0.30 says, and what it says of a text to embed.
+# The messages of 0.24, of llama-server in 0.30, and of llama-server for a text to embed.
 _TOO_LONG = re.compile(
     r"exceeds the (?:context length|available context size)|input .{0,40}too large to process"
 )
 
 _TOKENS = re.compile(r"\((\d{1,9}) tokens\)")
 
-# A suggested context has room for an answer, and is no larger than any model's.
+# A suggested context includes this many tokens for an answer, up to the largest context of any
+# model.
 _ROOM_FOR_ANSWER = 512
 _MAX_CONTEXT = 2**20
 
-# Parts of what the server says with status 500 when the caller is at fault.
+# Parts of messages for invalid requests that the server sends with status 500.
 _REQUEST_FAULT_WORDS = ("option ", "invalid format", "invalid json schema", "must be of type")
 
 
 def map_ollama_error(
     said: Any, status: int | None, headers: Mapping[str, str], provider: str, model: str
 ) -> ProviderError:
-    """The error that the server's words and status stand for."""
-    if isinstance(said, str) and said.lstrip().startswith("<"):  # no word of Ollama's
+    """Map an error of the server to an exception, by its message and status."""
+    if isinstance(said, str) and said.lstrip().startswith("<"):  # a web page, not from Ollama
         return error_mapping.map_error(
             said, status, headers, provider=provider, model=model, by_code={}
         )
     details = parse_error(said)  # from 0.30 on a JSON string inside ``error``
-    if status is None:  # in a stream, of newer servers
+    if status is None:  # inside a stream, from newer servers
         status = details.status
     words = redact(details.message).replace("registry.ollama.ai/library/", "").strip().rstrip(".")
     error_type, hint = _error_type(words.lower(), status)
@@ -78,7 +79,7 @@ def map_ollama_error(
 
 
 def _context_hint(words: str, provider: str) -> str:
-    """Return how to make room for a prompt; ``words`` may say how long it is."""
+    """Return how to fit a prompt into the context; ``words`` may contain its length in tokens."""
     length = max(map(int, _TOKENS.findall(words)), default=0)
     size = 8192
     while size < length + _ROOM_FOR_ANSWER and size < _MAX_CONTEXT:
@@ -106,7 +107,7 @@ def _error_type(words: str, status: int | None) -> tuple[type[ProviderError], st
 
 _DEFAULT_PORT = 11434
 
-# The paths of Ollama's own interface and of its look-alike of OpenAI's, which requests add.
+# The paths of Ollama's own API and its OpenAI-compatible one, which requests append.
 _API_PATH = re.compile(
     r"(?:/(?:api|v1)(?:/(?:chat(?:/completions)?|completions|embed(?:dings)?|generate|models|tags))?)$"
 )
@@ -114,7 +115,7 @@ _API_PATH = re.compile(
 
 def parse_host(host: str) -> str:
     """
-    The address that a value of ``OLLAMA_HOST`` stands for.
+    Return the address that a value of ``OLLAMA_HOST`` means.
 
     >>> parse_host("")
     'http://127.0.0.1:11434'
@@ -131,7 +132,7 @@ def parse_host(host: str) -> str:
     >>> parse_host("http://example.com/path/")
     'http://example.com:80/path'
 
-    What an address for another client ends with is left out, and credentials stay:
+    API paths that other clients need are removed; credentials are preserved:
 
     >>> parse_host("http://localhost:11434/v1/")
     'http://localhost:11434'
@@ -147,7 +148,7 @@ def parse_host(host: str) -> str:
     ports = {"http": 80, "https": 443} if separator else {}
     port = parts.port or ports.get(scheme, _DEFAULT_PORT)
     name = parts.hostname or "127.0.0.1"
-    if name in ("0.0.0.0", "::"):  # noqa: S104 (where a server listens is not where one asks)
+    if name in ("0.0.0.0", "::"):  # noqa: S104 (a server's listening address)
         name = "127.0.0.1"
     host_name = f"[{name}]" if ":" in name else name
     user, at, _ = parts.netloc.rpartition("@")
@@ -180,7 +181,7 @@ class OllamaConfig(RemoteConfig):
         return parse_host(value) if isinstance(value, str) else value
 
 
-# api/types.go, Options and Runner.
+# Source: api/types.go, Options and Runner.
 _OPTIONS = frozenset(
     [
         "num_keep",
@@ -221,12 +222,12 @@ _OPTIONS = frozenset(
 
 def move_options(body: dict[str, Any]) -> dict[str, Any]:
     """
-    Return ``body`` with the runner's options where the server reads them.
+    Return ``body`` with the runner's options in ``options``, where the server reads them.
 
-    It ignores them beside ``model``, where a parameter such as ``num_ctx`` would arrive.
+    Parameters such as ``num_ctx`` are added next to ``model``, where the server ignores them.
 
     Raises:
-        UsageError: ``truncate`` or ``shift`` is neither true nor false.
+        UsageError: ``truncate`` or ``shift`` is not a boolean.
     """
     for name in ("truncate", "shift"):
         if not isinstance(body.get(name, False), bool):
@@ -240,7 +241,7 @@ def move_options(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_options(names: Iterable[str]) -> None:
-    """Refuse unknown options: a mistyped one would go unnoticed."""
+    """Raise `UsageError` for an unknown option, because the server would ignore a typo."""
     for name in names:
         if name not in _OPTIONS:
             msg = f'Ollama has no option "{name}".'
@@ -248,7 +249,7 @@ def check_options(names: Iterable[str]) -> None:
 
 
 class PullTracker:
-    """Adds up the layers of a pull: their lines repeat, and come in any order."""
+    """Sums the layers of a pull, whose progress lines repeat and arrive in any order."""
 
     def __init__(self, provider: str, model: str) -> None:
         self._provider = provider
@@ -258,7 +259,7 @@ class PullTracker:
         self.succeeded = False
 
     def after(self, line: bytes, elapsed_s: float) -> Progress:
-        """How far the pull has come with this line."""
+        """Return the pull's progress after this line."""
         update = read_json(line)
         if not isinstance(update, dict):
             msg = f"a line that is not a JSON object: {line[:40]!r}"
@@ -277,10 +278,10 @@ class PullTracker:
         return Progress(task, total if self.succeeded else done, total, elapsed_s=elapsed_s)
 
 
-# The first version that refuses on request what does not fit (ollama/ollama#12582).
+# The first version that can refuse a prompt that is too long (ollama/ollama#12582).
 _FIRST_STRICT_VERSION = (0, 12, 6)
 
-# Contexts are powers of two or nearly so: any other count cannot be that of a full one.
+# Contexts are usually multiples of this. Any other token count cannot be that of a full context.
 _CONTEXT_STEP = 64
 
 
@@ -301,11 +302,11 @@ def truncates_silently(version: str) -> bool:
 
 
 def may_be_full(tokens_read: int | None) -> bool:
-    """Whether a prompt of so many tokens may have filled the context."""
+    """Return whether a prompt of this length may have filled the context."""
     return bool(tokens_read) and tokens_read % _CONTEXT_STEP == 0  # type: ignore[operator]
 
 
-# Ollama's names to ours; others stay as they are.
+# Ollama's names with ours; other names are the same.
 _CAPABILITY_NAMES = {
     "completion": ("chat", "completion"),
     "embedding": ("embeddings",),
@@ -314,7 +315,7 @@ _CAPABILITY_NAMES = {
 
 
 def parse_capabilities(capabilities: object) -> tuple[str, ...]:
-    """Return the capabilities that the server reports, by our names."""
+    """Return the capabilities that the server reports, by our names; none if they are invalid."""
     if not isinstance(capabilities, list):
         return ()
     names = [each for each in capabilities if isinstance(each, str)]

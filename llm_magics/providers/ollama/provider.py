@@ -1,8 +1,9 @@
 """
-Ollama, by its own API: on this machine, on another, or at ollama.com.
+The provider of Ollama, through its own API: on this machine, another one, or ollama.com.
 
-``OLLAMA_HOST`` says where, in all the forms that Ollama itself takes; ``OLLAMA_API_KEY`` is
-sent where one is needed. Source: ``docs/api.md`` of ollama, and traffic of 0.24 and 0.30 servers.
+``OLLAMA_HOST`` is the server's address, in all forms that Ollama accepts; ``OLLAMA_API_KEY`` is the
+key, if the server requires one. Source: ``docs/api.md`` of ollama, and traffic of 0.24 and 0.30
+servers.
 """
 
 from __future__ import annotations
@@ -54,23 +55,23 @@ _LONG_TEXT_HINT = (
     'too_long="chunk-mean"; or use a model with a longer context.'
 )
 
-# What they are called that Ollama's own computers run, and bill.
+# Suffixes of the names of models that run on Ollama's servers and are billed.
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 
-# How long a model's digest is assumed not to change.
+# The time, in seconds, for which digests of models are cached.
 _DIGESTS_TTL_S = 30.0
 
 
-# So many pages are read at once.
+# The maximum number of concurrent requests for the pages of models.
 _MAX_CONCURRENT = 8
 
 
 class CapabilityCache:
     """
-    The capabilities of models, from ``/api/show``.
+    A cache of the capabilities of models, from ``/api/show``.
 
-    The list of models is no substitute: 0.24 has no capabilities there, and 0.30 calls embedding
-    models ``completion``.
+    The list of models is not sufficient: 0.24 does not list capabilities, and 0.30 lists
+    ``completion`` for embedding models.
     """
 
     def __init__(self, show: Callable[[str], Awaitable[Mapping[str, Any]]]) -> None:
@@ -82,7 +83,7 @@ class CapabilityCache:
         Return the capabilities of ``model``, whose weights have ``digest``.
 
         Raises:
-            ProviderError: its page cannot be read.
+            ProviderError: the model's page cannot be read.
         """
         if digest and digest in self._known:
             return self._known[digest]
@@ -92,7 +93,7 @@ class CapabilityCache:
         return capabilities
 
     async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-        """Return those of all models of a list; what the list says where a page cannot be read."""
+        """Return the capabilities of all listed models; from the list if a page cannot be read."""
         free = asyncio.Semaphore(_MAX_CONCURRENT)
 
         async def of_one(tag: Mapping[str, Any]) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ class CapabilityCache:
 
 
 class OllamaProvider(RemoteProvider):
-    """An Ollama server."""
+    """The provider of an Ollama server."""
 
     name = "ollama"
     config_type = OllamaConfig
@@ -192,38 +193,38 @@ class OllamaProvider(RemoteProvider):
         return {"detail": detail, "version": version, "loaded": loaded}
 
     async def version(self) -> str:
-        """The server's version."""
+        """Return the server's version."""
         return str(
             (await self._object("GET", "/api/version")).get("version", "of unknown version")
         )
 
     async def running_models(self) -> list[dict[str, Any]]:
-        """The models in memory, as the server describes them."""
+        """Return the models in memory, as the server describes them."""
         return await self._models("/api/ps")
 
     async def show_model(self, model: str) -> dict[str, Any]:
-        """All that the server knows of ``model``."""
+        """Return everything that the server reports about ``model``."""
         model = self.bare(model)
         return await self._object("POST", "/api/show", {"model": model}, model)
 
     async def load_model(self, model: str) -> None:
-        """Have ``model`` in memory."""
+        """Load ``model`` into memory."""
         model = self.bare(model)
         body = {"model": model, "messages": [], "stream": False, **self._keep_alive_field()}
         await self._object("POST", "/api/chat", body, model)
 
     async def unload_model(self, model: str) -> None:
-        """Take ``model`` out of memory."""
+        """Unload ``model`` from memory."""
         model = self.bare(model)
         body = {"model": model, "messages": [], "stream": False, "keep_alive": 0}
         await self._object("POST", "/api/chat", body, model)
 
     async def pull_model(self, model: str) -> AsyncGenerator[Progress, None]:
-        """Fetch ``model``; cut off, the next pull goes on where it stopped."""
+        """Download ``model``. The next pull resumes an interrupted one."""
         model = self.bare(model)
         lines, sizes = NewlineSplitter(), PullTracker(self.name, model)
         try:
-            limits = BodyLimits(total=None)  # a download may take as long as it takes
+            limits = BodyLimits(total=None)  # a download may take hours
             requested = {"model": model}
             async with self._transport.stream(
                 "POST", "/api/pull", requested, limits=limits
@@ -283,7 +284,7 @@ class OllamaProvider(RemoteProvider):
         if not texts:
             return []
         if "embeddings" not in (capabilities := await self._abilities_of(model)) and capabilities:
-            # The server gives its hidden states all the same, which are like nothing much.
+            # The server returns its hidden states, which are a poor measure of similarity.
             msg = f"{self.name}/{model} is not an embedding model: its vectors are a poor measure of similarity."
             warn(msg)
         body = {
@@ -292,7 +293,7 @@ class OllamaProvider(RemoteProvider):
         }
         try:
             reply = await self._object("POST", "/api/embed", body, model)
-        except ContextLengthError as error:  # num_ctx does not help: the model reads no more
+        except ContextLengthError as error:  # num_ctx does not help: this is the model's own limit
             raise ContextLengthError(
                 str(error),
                 hint=_LONG_TEXT_HINT,
@@ -303,7 +304,7 @@ class OllamaProvider(RemoteProvider):
             ) from None
         with self._reading(retryable=True):
             vectors: Embeddings = wire.parse_embeddings(reply)
-        if len(vectors) != len(texts):  # it leaves out what it finds empty
+        if len(vectors) != len(texts):  # the server drops empty texts
             msg = f"{self.name}/{model} returned {len(vectors)} vectors for {len(texts)} texts."
             raise ProviderError(
                 msg,
@@ -344,7 +345,7 @@ class OllamaProvider(RemoteProvider):
         body = wire.build_generate_request(prompt, model, parameters)
         return self._stream("/api/generate", body, model, parameters.extra_headers)
 
-    async def _stream(  # noqa: PLR0913 (a request, and how it is read)
+    async def _stream(  # noqa: PLR0913 (the properties of one request)
         self,
         path: str,
         body: dict[str, Any],
@@ -356,7 +357,7 @@ class OllamaProvider(RemoteProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         body = self._with_settings(body)
         if needs_vision and "vision" not in await self._abilities_of(model):
-            # The server would drop the image silently, and the model invent an answer.
+            # The server would silently drop the image, and the model would invent an answer.
             msg = f"{self.name}/{model} does not accept images."
             raise UnsupportedError(msg, hint="Use a model with vision.", provider=self.name)
         chunks = self._chunks(path, body, model, create_decoder, headers)
@@ -373,7 +374,7 @@ class OllamaProvider(RemoteProvider):
     async def _warn_of_cut(
         self, body: dict[str, Any], model: str, last: StreamChunk, has_answered: bool
     ) -> None:
-        """Warn where an old server, which cannot refuse, seems to have cut the prompt."""
+        """Warn if an old server, which cannot refuse a long prompt, may have truncated it."""
         read = last.usage.input_tokens if last.usage else None
         if body.get("truncate") is not False or (has_answered and not may_be_full(read)):
             return
@@ -394,14 +395,14 @@ class OllamaProvider(RemoteProvider):
         warn(msg)
 
     async def _known_version(self) -> str:
-        """Return the server's version, fetched once; empty if it does not say."""
+        """Return the server's version, requested once; empty if it is unknown."""
         if not self._version:
             with suppress(ProviderError):
                 self._version = await self.version()
         return self._version
 
     async def _context(self, body: dict[str, Any], model: str) -> int | None:
-        """Return the context that the model was loaded with, as requested or as reported."""
+        """Return the context of the loaded model in tokens, as requested or as reported."""
         requested = body.get("options", {}).get("num_ctx")
         if requested is not None:
             return int(requested)
@@ -446,5 +447,5 @@ class OllamaProvider(RemoteProvider):
 
 
 def _is_named(model: Any) -> bool:
-    """Whether an entry of a list is one of a model."""
+    """Return whether an entry of a list describes a model with a name."""
     return isinstance(model, dict) and isinstance(model.get("name"), str) and model["name"] != ""
