@@ -1,5 +1,5 @@
 """``.llm`` on DataFrames and Series, and the functions of ``lm`` for columns and tables."""
 
-# Before any module of this package: pandas, once imported, has the accessors imported, which
-# need all of them.
+# Import pandas before any module of this package: an import hook then imports the accessors, which
+# need all of these modules.
 import pandas as pd  # noqa: F401

@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.search import VectorIndex
 
 
-# Columns that answers go into where the caller named none: they overwrite nothing of the user's.
+# Default names of answer columns. Answers under these names do not overwrite the user's columns.
 _NOT_CHOSEN = {ANSWER, "label"}
 
 
 @pd.api.extensions.register_dataframe_accessor("llm")
 class FrameAccessor(ReportMixin):
-    """Language models over the columns of a frame."""
+    """Methods that apply language models to the columns of a DataFrame."""
 
     def __init__(self, frame: DataFrame) -> None:
         super().__init__(frame)
@@ -198,7 +198,7 @@ class FrameAccessor(ReportMixin):
         index: VectorIndex | None = None,
     ) -> DataFrame:
         """
-        The ``k`` rows closest to ``query``, best first, with their ``cosine``.
+        Return the ``k`` rows closest to ``query``, best first, with their ``cosine``.
 
         Args:
             query: a text, which is embedded, or a vector.
@@ -207,7 +207,7 @@ class FrameAccessor(ReportMixin):
             model, prefix, index: as for `llm_magics.nearest`.
         """
         column = self._vectors(on)
-        numbered = column.reset_index(drop=True)  # labels of an index may occur twice
+        numbered = column.reset_index(drop=True)  # index labels may not be unique
         found = search.nearest(numbered, query, k=k, model=model, prefix=prefix, index=index)
         rows: DataFrame = self._frame.iloc[found.index].assign(cosine=found.to_numpy())
         return rows
@@ -216,7 +216,7 @@ class FrameAccessor(ReportMixin):
         self, threshold: float = 0.95, *, on: str = "vector", model: str | None = None
     ) -> DataFrame:
         """
-        The DataFrame without near-duplicates of earlier rows.
+        Return the DataFrame without near-duplicates of earlier rows.
 
         Args:
             threshold: the cosine similarity above which two rows count as duplicates.
@@ -264,7 +264,7 @@ class FrameAccessor(ReportMixin):
     def _put(
         self, names: Mapping[str, str], columns: DataFrame, is_open: Sequence[bool]
     ) -> tuple[DataFrame, str]:
-        """Answers into columns of the frame; a row without one keeps what it had."""
+        """Write the answers into columns of the frame; a row without an answer keeps its value."""
         for name, into in names.items():
             new = columns[name]
             is_there = into in self._frame.columns
@@ -273,12 +273,12 @@ class FrameAccessor(ReportMixin):
         return self._frame, f"the columns {', '.join(names.values())}"
 
     def _vectors(self, on: str) -> Series[Any]:
-        """The column of vectors, with what is noted of it."""
+        """Return the column of vectors, tagged with the model that embedded it."""
         column: Series[Any] = with_tags(self._column(self._vectors_name(on)), self._frame)
         return column
 
     def _vectors_name(self, on: str) -> Any:
-        """The column to look in; unless said otherwise, the only one of vectors."""
+        """Return ``on``; if the default column is missing, the name of the only vector column."""
         if on != "vector" or on in self._frame.columns:
             return on
         return find_vector_column(self._frame)
@@ -290,7 +290,7 @@ class FrameAccessor(ReportMixin):
 
 @pd.api.extensions.register_series_accessor("llm")
 class SeriesAccessor(ReportMixin):
-    """Language models over a column."""
+    """Methods that apply language models to a column."""
 
     def __init__(self, series: Series[Any]) -> None:
         super().__init__(series)
@@ -309,7 +309,7 @@ class SeriesAccessor(ReportMixin):
         yes: bool = False,
     ) -> Series[Any]:
         """
-        The vector of each text, float32, on the same index. Missing texts stay missing.
+        Return the vector of each text, float32, on the same index. Missing texts stay missing.
 
         Args:
             model: ``provider/name``; by default the setting ``embedding_model``.
@@ -333,7 +333,7 @@ class SeriesAccessor(ReportMixin):
         self, prompt: str, *, schema: Any = None, **options: Any
     ) -> Series[Any] | DataFrame | RowsEstimate:
         """
-        The answer to a prompt for each text, on the same index; with a schema, a DataFrame.
+        Return the answer to a prompt for each text, on the same index; with a schema, a DataFrame.
 
         Args:
             prompt: a template with ``{{ text }}``.
@@ -345,7 +345,7 @@ class SeriesAccessor(ReportMixin):
 
     def extract(self, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
         """
-        Extract the fields of ``schema`` from each text: a DataFrame with a column per field.
+        Extract the fields of ``schema`` from each text; return a DataFrame with a column per field.
 
         Args:
             schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
@@ -357,7 +357,7 @@ class SeriesAccessor(ReportMixin):
 
     def classify(self, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
         """
-        Assign one of ``labels`` to each text, as a categorical column.
+        Assign one of ``labels`` to each text; return them as a categorical column.
 
         Args:
             labels: at least two different labels.
@@ -369,24 +369,25 @@ class SeriesAccessor(ReportMixin):
 
     def nearest(self, query: str | Sequence[float], **options: Any) -> Series[Any]:
         """
-        The cosine similarities of the rows closest to ``query``, best first; as
-        `llm_magics.nearest`.
+        Return the cosine similarities of the rows closest to ``query``, best first.
+
+        The options are those of `llm_magics.nearest`.
         """
         return search.nearest(self._series, query, **options)
 
     def dedupe(self, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:
-        """The column without near-duplicates of earlier rows."""
+        """Return the column without near-duplicates of earlier rows."""
         is_first = search.dedupe(self._series, threshold, model=model)
         return self._series[is_first.to_numpy()]
 
     def plot(self, **options: Any) -> VectorPlot:
-        """Plot the column in two dimensions; as `llm_magics.plot`."""
+        """Plot the column in two dimensions. The options are those of `llm_magics.plot`."""
         from llm_magics.dataframes.plot import plot
 
         return plot(self._series, **options)
 
     def _reported(self, result: Any) -> Any:
-        """``result``; the column remembers how it went."""
+        """Return ``result``, and store its report with the column."""
         if isinstance(result, pd.Series | pd.DataFrame):
             report = result.llm.report
             if report is not None:
@@ -394,5 +395,5 @@ class SeriesAccessor(ReportMixin):
         return result
 
 
-if "pyarrow" in sys.modules:  # pandas imports it where it is installed
-    import llm_magics.dataframes.arrow  # noqa: F401 (files with vectors can be read from now on)
+if "pyarrow" in sys.modules:  # pandas imports it if it is installed
+    import llm_magics.dataframes.arrow  # noqa: F401 (needed to read Parquet files with vectors)

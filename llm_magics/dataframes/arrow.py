@@ -1,8 +1,8 @@
 """
-Columns of vectors in Arrow's own form, ``list<float>``, as clusters and files of Arrow want them.
+Columns of vectors as Arrow's ``list<float>``, the type for Dask and Parquet files.
 
-pandas writes such a column to Parquet and cannot read it back, because it does not know the name
-of the type it has written there (pandas-dev/pandas#59738). This module registers that name.
+pandas writes such a column to Parquet but cannot read it back, because it does not recognise the
+type name in the file (pandas-dev/pandas#59738). This module registers that name.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ VECTOR_TYPE = pd.ArrowDtype(pa.list_(pa.float32()))
 
 @pd.api.extensions.register_extension_dtype
 class _VectorTypeByName(pd.api.extensions.ExtensionDtype):
-    """No type: it stands among pandas' types to say which one has the name that is in files."""
+    """Not a dtype itself: makes pandas resolve the type name in files to `VECTOR_TYPE`."""
 
     name = "llm_magics.vector_type_by_name"
     type = list
 
     @classmethod
     def construct_from_string(cls, string: str) -> pd.ArrowDtype:
-        """The type of vectors, for its own name."""
+        """Return `VECTOR_TYPE` if ``string`` is its name."""
         if string == str(VECTOR_TYPE):
             return VECTOR_TYPE
         msg = f"{string!r} is not the name of the type of vectors"
@@ -41,7 +41,7 @@ class _VectorTypeByName(pd.api.extensions.ExtensionDtype):
 def arrow_column(
     vectors: Sequence[Vectors | None], index: pd.Index, name: object
 ) -> pd.Series[Any]:
-    """``vectors`` as a column of Arrow's; the numbers are copied once, and are never objects."""
+    """Return ``vectors`` as an Arrow column. The numbers are copied once, without Python objects."""
     widths = [0 if vector is None else len(vector) for vector in vectors]
     present = [vector for vector in vectors if vector is not None]
     values = pa.array(np.concatenate(present) if present else np.empty(0, np.float32))
@@ -53,7 +53,7 @@ def arrow_column(
 
 
 def is_arrow_column(column: Any) -> bool:
-    """Whether ``column`` is a pandas column of Arrow's lists."""
+    """Whether ``column`` is a pandas column of Arrow lists."""
     kind = getattr(column, "dtype", None)
     if not isinstance(kind, pd.ArrowDtype):
         return False
@@ -69,7 +69,11 @@ def _as_lists(column: pd.Series[Any]) -> Any:
 
 
 def to_matrix(column: pd.Series[Any]) -> Vectors | None:
-    """All of them as an array (n, d) in the column's own memory, where they lie so."""
+    """
+    Return the vectors as an array (n, d) that shares the column's memory if possible.
+
+    Return ``None`` if the column has several chunks, missing rows or vectors of different lengths.
+    """
     lists = _as_lists(column)
     if lists.num_chunks != 1 or lists.null_count or not len(lists):
         return None
@@ -83,7 +87,7 @@ def to_matrix(column: pd.Series[Any]) -> Vectors | None:
 
 
 def to_vectors(column: pd.Series[Any]) -> list[Vectors | None]:
-    """The vectors of a column of Arrow's lists, each a part of its memory."""
+    """Return the vectors of a column of Arrow lists, as views of its memory."""
     found: list[Vectors | None] = []
     for chunk in _as_lists(column).chunks:
         values = chunk.values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)  # noqa: PD011 (Arrow's own)

@@ -1,9 +1,9 @@
 """
-Vectors for texts: ``lm.embed``, and what the accessor and ``%embed`` share.
+Embedding of texts: ``lm.embed``, and the functions that the accessor and ``%embed`` share.
 
 Missing and empty texts are never sent: they have no meaning to embed, and some services refuse
-an entire batch for one. A text that occurs often is sent once, and one that was paid for before
-not at all.
+an entire batch that contains one. Equal texts are sent once. Texts whose vectors are cached are not
+sent.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def embed(  # noqa: PLR0913 (each is an argument that a user may want)
     prefix: str = "",
 ) -> Vectors:
     """
-    The vectors of ``texts``.
+    Return the vectors of ``texts``.
 
     Args:
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
@@ -99,7 +99,7 @@ async def aembed(  # noqa: PLR0913 (each is an argument that a user may want)
     prefix: str = "",
 ) -> Vectors:
     """
-    The vectors of ``texts``.
+    Return the vectors of ``texts``.
 
     Args:
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
@@ -171,7 +171,7 @@ def _embed_operation(  # noqa: PLR0913 (each is an argument that a user may want
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedRows:
-    """The result of embedding some rows, and the ``error`` that ended it or has to be raised."""
+    """The result of embedding some rows, and the ``error`` to raise, if any."""
 
     rows: Rows
     call: EmbeddingCall
@@ -180,10 +180,10 @@ class EmbeddedRows:
 
     @property
     def matrix(self) -> Vectors:
-        """All vectors as one array of shape (n, d); a row of NaN where there is none."""
+        """All vectors as one array of shape (n, d), with NaN in rows without a vector."""
         codes, unique = self.rows.codes, self.call.results.matrix
         if len(codes) == len(unique) and (codes == np.arange(len(codes))).all():
-            return unique  # no text occurs twice, and none is missing
+            return unique  # all texts are different and present
         matrix = np.full((len(codes), unique.shape[1]), np.nan, dtype=np.float32)
         tag_array(matrix, self.embedding_model)
         if unique.shape[1]:
@@ -196,7 +196,12 @@ class EmbeddedRows:
         return EmbeddingModel(self.report.model, self.call.requested_dimensions)
 
     def refuse_without_texts(self, column: Any) -> None:
-        """A column of numbers or dates was not meant."""
+        """
+        Refuse a column whose values are not texts, such as numbers or dates.
+
+        Raises:
+            UsageError: the column has values other than texts, and no texts.
+        """
         if len(self.rows) and self.rows.count(NO_TEXT) and not self.rows.texts:
             kind = getattr(column, "dtype", "values")
             msg = f"The column {getattr(column, 'name', '')} has no texts (dtype {kind})."
@@ -205,10 +210,9 @@ class EmbeddedRows:
     @property
     def vectors(self) -> list[Vectors | None]:
         """
-        One a row; ``None`` where there is none.
+        One vector per row; ``None`` for a row without a vector.
 
-        Rows of one text share one vector, which therefore can only be read: a change to it
-        would change the others.
+        The vectors are read-only, because rows with the same text share one array.
         """
         results = self.call.results
         matrix = results.matrix.view()
@@ -218,7 +222,7 @@ class EmbeddedRows:
         return [of_texts[code] if code >= 0 else None for code in self.rows.codes.tolist()]
 
     def column(self, like: Series[Any]) -> Series[Any]:
-        """The vectors as a column on the index of ``like``."""
+        """Return the vectors as a column on the index of ``like``."""
         import pandas as pd
 
         cells = np.empty(len(self.rows), dtype=object)
@@ -227,7 +231,7 @@ class EmbeddedRows:
         return pd.Series(cells, index=like.index, name=name, dtype=object)
 
     def interrupted(self, partial: object, where: str = "") -> Interrupted:
-        """Return the exception for an Interrupt; its hint says where finished rows are."""
+        """Return the exception for an interrupt; its hint says where the finished vectors are."""
         where = where or "the exception's .partial"
         done = sum(vector is not None for vector in self.vectors)
         msg = f"Stopped: {done:,} of {len(self.rows):,} rows are embedded."
@@ -244,11 +248,11 @@ def embed_rows(
     yes: bool = False,
 ) -> EmbeddedRows:
     """
-    Embed ``texts``; on an error or an Interrupt return the vectors received so far.
+    Embed ``texts``. After an error or an interrupt, return the vectors received so far.
 
     Raises:
-        UsageError: it may cost more than the setting ``confirm_above_usd``, and nobody allows it;
-            with ``yes`` it is allowed.
+        UsageError: the cost may exceed the setting ``confirm_above_usd`` and is not confirmed.
+            With ``yes``, no confirmation is needed.
     """
     plan = _EmbeddingPlan(
         texts=texts, model=model, options=options or EmbedOptions(), on_error=on_error
@@ -264,7 +268,7 @@ def embed_rows(
 
 
 def estimate_embedding(texts: Any, model: str | None, options: EmbedOptions) -> str:
-    """What embedding ``texts`` would take, in words; nothing is sent."""
+    """Return a text that estimates the requests, tokens and cost of embedding; nothing is sent."""
     plan = _EmbeddingPlan(texts=texts, model=model, options=options, on_error="null")
     name, left, estimate = bridge.run(plan.call.estimate())
     unique = len(plan.call.results.outcomes)
@@ -276,7 +280,7 @@ def estimate_embedding(texts: Any, model: str | None, options: EmbedOptions) -> 
 
 
 class _EmbeddingPlan:
-    """Which of some rows are sent: each text once, and none that is missing or empty."""
+    """An embedding of rows: distinct texts are sent once, missing and empty ones are not sent."""
 
     def __init__(
         self, *, texts: Any, model: str | None, options: EmbedOptions, on_error: OnError
@@ -290,10 +294,15 @@ class _EmbeddingPlan:
         )
 
     def obtain_consent(self) -> None:
-        """Have whoever sits there allow what may cost much; a budget has allowed it already."""
+        """
+        Ask the user to confirm a cost above ``confirm_above_usd``, unless a budget is set.
+
+        Raises:
+            UsageError: the user declined, or the session is not interactive.
+        """
         if session.config.budget is not None:
             return
-        most_usd = bridge.run(self.call.max_cost_usd())  # looking up cached vectors takes longer
+        most_usd = bridge.run(self.call.max_cost_usd())  # a quick upper bound, without the cache
         if most_usd is None or most_usd <= session.config.confirm_above_usd:
             return
         name, left, estimate = bridge.run(self.call.estimate())
@@ -305,11 +314,11 @@ class _EmbeddingPlan:
 
     @property
     def rows(self) -> int:
-        """How many there are, with those that have no text."""
+        """The number of rows, including those without a text."""
         return len(self._rows)
 
     def done(self, error: BaseException | None) -> EmbeddedRows:
-        """What has come of it, when ``error`` ended it or nothing did."""
+        """Return the result so far; ``error`` is the error that ended the call, if any."""
         errors = self.call.results.errors
         if error is None and errors and (self._raises or all_failed(self.call)):
             error = errors[min(errors)]
@@ -323,11 +332,11 @@ def embed_column(
     column: Series[Any], model: str | None, options: EmbedOptions, on_error: OnError, *, yes: bool
 ) -> Series[Any]:
     """
-    The vectors of ``column``, on its index.
+    Return the vectors of ``column``, on its index.
 
     Raises:
-        Interrupted: with the vectors that had come in ``partial``.
-        LLMError: it could not be done.
+        Interrupted: ``partial`` has the vectors received so far.
+        LLMError: the provider could not embed the texts.
     """
     done = embed_rows(column, model, options, on_error, yes=yes)
     vectors = done.column(column)
@@ -339,7 +348,7 @@ def embed_column(
 
 
 def embed_into(frame: DataFrame, into: str, column: Series[Any], **how: Any) -> DataFrame:
-    """Embed ``column`` into a column of ``frame``, also as far as it got before an Interrupt."""
+    """Embed ``column`` into a column of ``frame``; after an interrupt it has the vectors so far."""
     done = embed_rows(column, **how)
     where = write_vectors(done, frame, into, column)
     _raise_or_warn(done, frame, where)
@@ -348,12 +357,12 @@ def embed_into(frame: DataFrame, into: str, column: Series[Any], **how: Any) -> 
 
 def write_vectors(done: EmbeddedRows, frame: DataFrame, into: str, column: Series[Any]) -> str:
     """
-    Write the vectors into the column ``into``; return where they are, in words.
+    Write the vectors into the column ``into``; return a text that says where the vectors are.
 
     An existing column is only replaced by a complete result.
 
     Raises:
-        UsageError: there is no text in the column.
+        UsageError: the column has values other than texts, and no texts.
     """
     store_report(frame, done.report)
     is_there = into in frame.columns
@@ -368,7 +377,7 @@ def write_vectors(done: EmbeddedRows, frame: DataFrame, into: str, column: Serie
 
 
 def _raise_or_warn(done: EmbeddedRows, result: Any, where: str) -> None:
-    """Raise what ended it, and warn of rows that have no vector."""
+    """Raise the error that ended the call, or warn about rows without a vector."""
     if isinstance(done.error, KeyboardInterrupt):
         raise done.interrupted(result, where) from None
     if done.error is not None:
@@ -377,20 +386,21 @@ def _raise_or_warn(done: EmbeddedRows, result: Any, where: str) -> None:
         warn(f"{done.report}: see .llm.report.frame()")
 
 
-# What numpy writes of an array, and Python of a list.
+# The text of a numpy array or of a Python list.
 _VECTOR_AS_TEXT = re.compile(r"\s*\[\s*-?\d[\d.eE+\-]*[\s,]")
 
 
 def resolve_vectors(column: Any, model: str | None = None) -> Matrix:
     """
-    The vectors of a column of shape (n, d), NaN where one is missing; texts are embedded.
+    Return the vectors of a column, of shape (n, d), with NaN for missing rows. Texts are embedded.
 
     Raises:
-        UsageError: they are neither; or to embed them may cost much, and nobody allows it.
+        UsageError: the column does not have texts or vectors, has both, or the cost of embedding
+            is not confirmed.
     """
     if getattr(column, "ndim", 1) != 1:
         return vectors.matrix(column)
-    if "list" in str(getattr(column, "dtype", "")):  # Arrow's: no object for each number
+    if "list" in str(getattr(column, "dtype", "")):  # an Arrow column, read without Python objects
         return vectors.matrix(column)
     values = to_list(column)
     first = next((value for value in values if is_text(value)), None)
@@ -411,7 +421,7 @@ def resolve_vectors(column: Any, model: str | None = None) -> Matrix:
 
 
 def get_index(column: Any) -> Index:
-    """That of a pandas column, else the numbers of the rows."""
+    """Return the index of a pandas column, otherwise a `RangeIndex`."""
     import pandas as pd
 
     return column.index if hasattr(column, "iloc") else pd.RangeIndex(len(column))

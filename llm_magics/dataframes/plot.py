@@ -1,4 +1,4 @@
-"""``lm.plot``: what a column of vectors looks like."""
+"""``lm.plot``: plot a column of vectors in two dimensions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NAMING_PROMPT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Clusters:
-    """Texts with their vectors (n, d), the number of the group of each, and the centres (k, d)."""
+    """Texts with their vectors (n, d), the group number of each, and the group centres (k, d)."""
 
     texts: Sequence[str]
     vectors: Floats
@@ -52,13 +52,13 @@ class Clusters:
 
 def name_clusters(groups: Clusters, model: str | None, otherwise: Sequence[str]) -> list[str]:
     """
-    Name each group by a model that reads the texts nearest to its centre; answers are cached.
+    Return a name for each group, from a model that reads the texts nearest to its centre.
 
-    A model that does not give a name, but a sentence, gets its group called as it would be
-    ``otherwise``.
+    Answers are cached. If the model fails or returns a sentence instead of a name, the group has
+    its name in ``otherwise``.
 
     Raises:
-        LLMError: none of them could be named.
+        LLMError: the calls for all groups failed.
     """
     samples = [_typical_texts(groups, number) for number in range(len(groups.centres))]
     with_texts = [number for number, each in enumerate(samples) if each]
@@ -91,7 +91,7 @@ def name_clusters(groups: Clusters, model: str | None, otherwise: Sequence[str])
 
 
 def _typical_texts(groups: Clusters, group: int) -> list[str]:
-    """The texts nearest to the centre of a group, each on one line."""
+    """Return the texts nearest to the centre of a group, each on one line."""
     members = np.flatnonzero(groups.numbers == group)
     likeness = normalize(groups.vectors[members]) @ groups.centres[group]
     nearest = members[np.argsort(-likeness, kind="stable")]
@@ -100,7 +100,7 @@ def _typical_texts(groups: Clusters, group: int) -> list[str]:
 
 
 def _parse_name(answer: str) -> str:
-    """The first line of an answer, without what models put around a name; no sentence is one."""
+    """Return the first line of an answer without quotes and markup, or ``""`` if it is too long."""
     lines = [line.strip(" \t\"'`*#.:-") for line in answer.splitlines()]
     first = next((line for line in lines if line), "")
     return (
@@ -108,14 +108,14 @@ def _parse_name(answer: str) -> str:
     )
 
 
-# So many rows tell whether a column is one of texts.
+# The number of rows to inspect to find out whether a column has texts.
 _SAMPLE_ROWS = 100
 
-# So many groups where they are to be named and nobody said how many.
+# The largest default number of groups.
 _MAX_CLUSTERS = 8
 
 
-def plot(  # noqa: PLR0913 (what a picture has)
+def plot(  # noqa: PLR0913 (a public function)
     column: Any,
     *,
     text: Any = None,
@@ -191,8 +191,8 @@ def find_texts(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:
     """
     Return the column of texts that describes the points of the column ``on``.
 
-    That is the column that was embedded, else the first one of texts; ``None`` where ``on``
-    itself holds texts, or no column does.
+    This is the column that was embedded, otherwise the first column of texts; ``None`` if ``on``
+    itself has texts, or no column has.
     """
     if _has_texts(frame[on]):
         return None
@@ -209,7 +209,7 @@ def _has_texts(column: Any) -> bool:
 
 
 def _make_unique(names: list[str]) -> list[str]:
-    """Names of which none occurs twice, for a model may call two groups the same."""
+    """Make the names unique, because a model may give two groups the same name."""
     unique: dict[str, int] = {}
     for number, name in enumerate(names):
         unique[name if name not in unique else f"{name} ({number + 1})"] = number
@@ -228,7 +228,7 @@ def _texts(column: Any, text: Any, count: int) -> list[str]:
 
 
 def _colours(color: Any, count: int) -> pd.Series[Any]:
-    """Return the values that colour the rows, with their own type."""
+    """Return the values for the colours of the rows, with their dtype."""
     values = _check_length(color, count, "color")
     if any(pd.api.types.is_list_like(value) for value in values):
         msg = "color needs a column of numbers or names; this one holds lists."
@@ -246,7 +246,7 @@ def _check_length(values: Any, count: int, what: str) -> list[Any]:
 
 
 def _cluster_count(clusters: int | None, count: int) -> int:
-    """How many groups; unless that is said, more for more vectors."""
+    """Return the number of groups; by default it grows with the number of vectors."""
     if clusters is None:
         return int(min(_MAX_CLUSTERS, max(2, round((count / 2) ** 0.5)), count))
     return check_integer("clusters", clusters, most=count)

@@ -1,4 +1,4 @@
-"""Vectors in two dimensions, clusters of vectors, and keywords of clusters, by scikit-learn."""
+"""Projection of vectors to two dimensions, clusters and their keywords, with scikit-learn."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def check_method(method: Method) -> None:
 
 def project(vectors: Floats, method: Method) -> tuple[Floats, tuple[float, float] | None]:
     """
-    Return ``vectors`` (n, d) as points (n, 2), the same each time.
+    Project ``vectors`` (n, d) to points (n, 2). The result is reproducible.
 
-    With principal components comes the share of the variance that each of the two has.
+    For principal components, also return the share of the variance of each of the two.
     """
     return principal_components(vectors) if method == "pca" else (_umap(vectors), None)
 
@@ -58,7 +58,7 @@ def principal_components(vectors: Floats) -> tuple[Floats, tuple[float, float]]:
     points = np.zeros((len(vectors), 2), np.float32)  # a single dimension has no second component
     with np.errstate(over="ignore", invalid="ignore"):  # equal vectors have no variance to share
         scores = pca.fit_transform(vectors)
-    # In each direction the largest number is positive; which sign PCA takes depends on its version.
+    # The sign of a component depends on the version of PCA: make its largest number positive.
     points[:, :count], _ = svd_flip(scores, pca.components_, u_based_decision=False)
     shares = [*np.nan_to_num(pca.explained_variance_ratio_).tolist(), 0.0]
     return points, (shares[0], shares[1])
@@ -66,7 +66,7 @@ def principal_components(vectors: Floats) -> tuple[Floats, tuple[float, float]]:
 
 def _umap(vectors: Floats) -> Floats:
     """
-    Neighbours stay neighbours; distances further off mean little.
+    Project vectors with UMAP, which preserves neighbourhoods but not large distances.
 
     Source: McInnes, Healy & Melville, "UMAP", 2018, https://arxiv.org/abs/1802.03426.
     """
@@ -88,7 +88,7 @@ def _umap(vectors: Floats) -> Floats:
 
 _RESTARTS, _MAX_ITERATIONS = 4, 50
 
-# Centres are found among so many vectors; every vector is assigned to one of them afterwards.
+# The size of the sample in which centres are found. All vectors are then assigned to a centre.
 _SAMPLE = 20_000
 
 
@@ -101,7 +101,7 @@ def cluster(vectors: Floats, k: int) -> tuple[Numbers, Floats]:
     draw = np.random.default_rng(0)
     sample = rows if len(rows) <= _SAMPLE else rows[draw.choice(len(rows), _SAMPLE, replace=False)]
     kmeans = KMeans(k, n_init=_RESTARTS, max_iter=_MAX_ITERATIONS, random_state=0)
-    with warnings.catch_warnings():  # of fewer distinct vectors than k some clusters are empty
+    with warnings.catch_warnings():  # with fewer distinct vectors than k, some clusters are empty
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans.fit(sample)
     numbers = kmeans.predict(rows)
@@ -109,12 +109,12 @@ def cluster(vectors: Floats, k: int) -> tuple[Numbers, Floats]:
     return np.argsort(order)[numbers], kmeans.cluster_centers_[order]
 
 
-# A run of three letters or more; numbers name nothing.
+# A run of three letters or more. Numbers are not useful as names.
 _WORD = r"[^\W\d_]{3,}"
 _WORDS_PER_NAME = 3
 
-# scikit-learn's list of English words to pass over has a few that name things, and lacks what
-# remains of contractions.
+# scikit-learn's English stop words include a few useful nouns and do not include the parts of
+# contractions.
 _NAMING_WORDS = frozenset(["bill", "cry", "detail", "fire", "front", "interest", "mill", "system"])
 _CONTRACTIONS = frozenset(
     ["aren", "didn", "doesn", "don", "hadn", "hasn", "haven", "isn", "wasn", "weren", "won"]
@@ -146,7 +146,7 @@ def keywords(texts: Sequence[str], numbers: Numbers, count: int) -> list[str]:
         share = within / max(1, size)
         is_telling = share > (everywhere - within) / max(1, len(texts) - size)
         scores = np.where(is_telling, share * np.log(len(texts) / everywhere), -1.0).round(9)
-        best = np.argsort(-scores, kind="stable")[:_WORDS_PER_NAME]  # words are in order already
+        best = np.argsort(-scores, kind="stable")[:_WORDS_PER_NAME]  # ties in alphabetical order
         chosen = words[best[is_telling[best]]].tolist()
         names.append(", ".join(chosen) or f"group {number + 1}")
     return names

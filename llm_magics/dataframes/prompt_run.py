@@ -1,8 +1,8 @@
 """
-One prompt a row, rendered from its columns; equal prompts are sent once.
+Prompts for rows: one prompt per row, rendered from its columns. Equal prompts are sent once.
 
-Answers are cached as they arrive, so that after an interrupt, a crash or a change of other rows
-the same call sends only new prompts.
+Answers are cached as they arrive. After an interrupt, a crash or a change of some rows, the same
+call sends only the prompts that have no cached answer.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class RowPrompts:
     Attributes:
         text: the prompt, with ``{{ column }}`` in it.
         model, system, parameters, schema: as for `llm_magics.ask`, the same for all rows.
-        concurrency: prompts at once; by default what suits the provider.
-        on_error: whether a row that fails is left without an answer (``null``) or raised.
-        fresh: send prompts again that were answered before.
-        dry_run: only tell what it may take.
-        yes: whatever it may cost is allowed.
+        concurrency: number of concurrent requests; by default chosen for the provider.
+        on_error: ``null`` leaves the answer of a failed row empty; ``raise`` raises the error.
+        fresh: send prompts even if their answers are cached.
+        dry_run: only estimate tokens, cost and time.
+        yes: do not ask for confirmation of the cost.
     """
 
     text: str
@@ -69,14 +69,14 @@ class RowPrompts:
         for name in self.parameters:
             _check_argument_name(name)
         headers = self.parameters.get("extra_headers")
-        if isinstance(headers, Mapping):  # anything else is refused when it is sent
+        if isinstance(headers, Mapping):  # other types raise an error when the prompt is sent
             register_headers(headers)
             parameters = {**self.parameters, "extra_headers": KeyHeaders(headers)}
             object.__setattr__(self, "parameters", parameters)
         check_on_error(self.on_error)
 
 
-# Arguments that other functions take, and that are no parameters of a model.
+# Arguments of other functions, which must not be passed to a model as parameters.
 _UNSUPPORTED_ARGUMENTS = {
     "into": "Only df.llm.prompt and df.llm.classify take into.",
     "schema": "extract takes the schema as its first argument; classify takes labels.",
@@ -94,7 +94,7 @@ def _check_argument_name(name: str) -> None:
         raise UsageError(f"Unknown argument: {name}.", hint=f"Did you mean {meant[0]}?")
 
 
-# All that is no parameter of the model's.
+# Arguments that are not model parameters.
 ROW_ARGUMENTS = frozenset(
     {"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes"}
 )
@@ -106,17 +106,18 @@ ROW = "row"
 
 class RowPromptRun:
     """
-    A prompt for each row of ``frame``; `ask` asks them.
+    A prompt for each row of ``frame``; `ask` sends them.
 
     Rows in which all columns that the prompt names are missing are skipped.
     """
 
     def __init__(self, frame: DataFrame, prompt_spec: RowPrompts) -> None:
         """
-        Fill in the prompts.
+        Render the prompts.
 
         Raises:
-            TemplateError: the prompt names what is no column, or cannot be filled in.
+            UsageError: the prompt names a column that does not exist.
+            TemplateError: the prompt cannot be rendered.
         """
         self._frame = frame
         self._prompt_spec = prompt_spec
@@ -143,7 +144,7 @@ class RowPromptRun:
         return [dict(zip(names, row, strict=True)) for row in values]
 
     def _code(self, row: dict[str, Any], numbers: dict[str, int]) -> int:
-        """The number of the prompt of a row; -1 where there is nothing to ask about."""
+        """Return the number of a row's prompt; -1 if all its columns are missing, or it is empty."""
         if row and all(_is_missing(value) for value in row.values()):
             return -1
         values = {name: "" if _is_missing(value) else value for name, value in row.items()}
@@ -164,7 +165,7 @@ class RowPromptRun:
         )
 
     def estimate(self) -> RowsEstimate:
-        """What asking may take; nothing is sent."""
+        """Return an estimate of tokens, cost and time; nothing is sent."""
         each = bridge.run(self.call.to_send())
         return RowsEstimate(
             rows=len(self.codes),
@@ -177,16 +178,16 @@ class RowPromptRun:
 
     def obtain_consent(self) -> None:
         """
-        Have what may cost much allowed.
+        Ask the user to confirm a high cost, unless ``yes`` is set.
 
         Raises:
-            UsageError: it was not, or nobody is there.
+            UsageError: the user declined, or the session is not interactive.
         """
         if not self._prompt_spec.yes:
             confirm_batch(self.call)
 
     def ask(self) -> BaseException | None:
-        """Ask all of them; what ended it before the end, if anything did."""
+        """Send all prompts; return the error that ended the run, if any."""
         try:
             with SyncRunner(self.call) as exchange:
                 exchange.finish()
@@ -196,14 +197,14 @@ class RowPromptRun:
 
     @property
     def answered(self) -> list[Any]:
-        """For each row the `Response` that fills its cell, ``None`` where there is none."""
+        """The `Response` for the cell of each row; ``None`` for a row without one."""
         errors, responses = self.call.errors, self.call.responses
         good = [None if number in errors else each for number, each in enumerate(responses)]
         return [good[code] if code >= 0 else None for code in self.codes]
 
     @property
     def is_open(self) -> list[bool]:
-        """For each row whether it has a prompt, and no answer."""
+        """Whether each row has a prompt but not an answer."""
         return [
             code >= 0 and each is None
             for code, each in zip(self.codes, self.answered, strict=True)
@@ -211,12 +212,12 @@ class RowPromptRun:
 
     @property
     def first_error(self) -> LLMError | None:
-        """That of the first row that failed."""
+        """The error of the first row that failed."""
         errors = self.call.errors
         return errors[min(errors)] if errors else None
 
     def counts(self) -> dict[str, int]:
-        """Return how many rows ended in which way."""
+        """Return the number of rows by outcome."""
         by_prompt = [self.call.outcome(number) for number in range(len(self._texts))]
         rows = Counter(by_prompt[code] if code >= 0 else "missing" for code in self.codes)
         return {
@@ -227,7 +228,7 @@ class RowPromptRun:
 
     @property
     def has_failed(self) -> bool:
-        """Return whether a prompt that was sent has no answer for its cell."""
+        """Whether any prompt that was sent failed."""
         return bool(self.call.errors)
 
     def report(self) -> PromptReport:
@@ -245,7 +246,7 @@ def prompt_columns(frame: DataFrame, prompt_spec: RowPrompts) -> list[Hashable]:
     """
     Return the columns that the prompt names, as ``{{ text }}`` or ``{{ row["a text"] }}``.
 
-    A column that is called like one of Jinja's functions, or ``row``, counts as a column.
+    A column with the name of a Jinja function, or ``row``, takes precedence over it.
 
     Raises:
         UsageError: the prompt names a column that the DataFrame does not have.
@@ -267,7 +268,12 @@ def prompt_columns(frame: DataFrame, prompt_spec: RowPrompts) -> list[Hashable]:
 
 
 def _check_spaces(text: str, names: Iterable[str]) -> None:
-    """Refuse ``{{ a text }}``: a name with a space needs ``{{ row["a text"] }}``."""
+    """
+    Refuse ``{{ a text }}``: a name with a space needs ``{{ row["a text"] }}``.
+
+    Raises:
+        UsageError: the prompt contains such a name.
+    """
     for name in names:
         if not name.isidentifier() and re.search(r"\{\{\s*" + re.escape(name) + r"\s*[|}]", text):
             msg = f'The column "{name}" cannot be written as {{{{ {name} }}}}.'

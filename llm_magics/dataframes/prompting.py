@@ -1,7 +1,7 @@
 """
-``lm.prompt``, ``lm.extract`` and ``lm.classify``: answers as columns on the index of their rows.
+``lm.prompt``, ``lm.extract`` and ``lm.classify``: answers as columns on the index of the rows.
 
-The dtype of a column follows from the schema, and never from the values.
+The dtype of a column depends on the schema, not on the values.
 
 | JSON schema | dtype |
 |---|---|
@@ -11,12 +11,12 @@ The dtype of a column follows from the schema, and never from the values.
 | ``boolean`` | ``boolean`` |
 | ``string`` of the format ``date`` | ``datetime64[ns]`` |
 | ``string`` of the format ``date-time`` | ``datetime64[ns, UTC]``; a time without an offset counts as UTC |
-| ``enum`` of texts | ``category`` of these |
-| everything else: lists, objects, unions of several types | ``object`` |
+| ``enum`` of strings | ``category`` |
+| all others: lists, objects, unions of several types | ``object`` |
 
-A field that may be null has the same dtype, and so has a column without any value. Values that
-the dtype cannot hold exactly (an integer of more than 64 bits, a year after 2262) stay Python
-objects in a column of dtype ``object``.
+Nullable fields and columns without values have the same dtypes. If the dtype cannot represent a
+value exactly (an integer of more than 64 bits, a year after 2262), the column has the dtype
+``object``.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _FORMATS = {"date": _DATE, "date-time": _DATE_TIME}
 
 def schema_fields(schema: Any) -> dict[str, Any]:
     """
-    Return what ``schema`` asks for, by name; nothing where an answer is one text.
+    Return the schema of each field of ``schema`` by name; an empty dict if it has no fields.
 
-    References, ``allOf`` and the like are resolved.
+    References, ``allOf`` and similar keywords are resolved.
     """
     if schema is None:
         return {}
@@ -85,7 +85,7 @@ def field_dtype(field: Any) -> Any:
 
 
 def _without_null(field: Any) -> Mapping[str, Any]:
-    """Return the schema of a field without null."""
+    """Return the schema of a field without ``null`` as an alternative."""
     if not isinstance(field, Mapping):
         return {}
     branches = [each for each in field.get("anyOf", ()) if each.get("type") != "null"]
@@ -113,9 +113,9 @@ def field_dtypes(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_typed_column(values: Iterable[Any], dtype: Any, index: pd.Index[Any]) -> pd.Series[Any]:
     """
-    Return ``values`` as a column of ``dtype``; of objects where it cannot hold them exactly.
+    Return ``values`` as a column of ``dtype``, or of ``object`` if it cannot hold them exactly.
 
-    ``None`` is missing.
+    ``None`` is a missing value.
     """
     values = list(values)
     convert = _CONVERT.get(str(dtype), _unchanged)
@@ -143,7 +143,7 @@ def _unchanged(value: Any) -> Any:
 
 
 def _integer(value: Any) -> int:
-    """A JSON integer, also where it is written 3.0, or as a text that a class accepts."""
+    """Convert a JSON integer, which may be written as ``3.0``, or a string that a class accepts."""
     number = int(value)
     if isinstance(value, float) and number != value:
         raise ValueError(value)
@@ -175,7 +175,7 @@ def _moment(value: Any) -> pd.Timestamp:
 
 
 def _to_nanoseconds(moment: pd.Timestamp) -> pd.Timestamp:
-    return moment.as_unit("ns")  # raises where the year is out of its range
+    return moment.as_unit("ns")  # raises an error if the year is out of range
 
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
@@ -192,9 +192,9 @@ ANSWER = "answer"
 
 def build_columns(run: RowPromptRun) -> pd.DataFrame:
     """
-    The answers on the index of the rows: as ``answer``, or one column for each field of the schema.
+    Return the answers on the index of the rows: a column ``answer``, or one column per field.
 
-    Their dtypes follow from the schema: see `llm_magics.dataframes.prompting`.
+    Their dtypes depend on the schema: see `llm_magics.dataframes.prompting`.
     """
     fields, answered, index = schema_fields(run.schema), run.answered, run.index
     if not fields:
@@ -214,12 +214,12 @@ _ANSWERS_KEY = "llm_magics_answers"
 
 
 def tag_answer_columns(frame: pd.DataFrame, names: Iterable[str]) -> None:
-    """Record that these columns are answers, which may be requested again."""
+    """Record that these columns are answers, which a later run may overwrite."""
     frame.attrs[_ANSWERS_KEY] = sorted({*_answer_columns(frame), *names})
 
 
 def _answer_columns(frame: pd.DataFrame) -> list[str]:
-    """What was noted; a file may have something else there."""
+    """Return the recorded answer columns. In a DataFrame from a file, the record may be invalid."""
     note = frame.attrs.get(_ANSWERS_KEY)
     return [str(name) for name in note] if isinstance(note, list) else []
 
@@ -228,10 +228,10 @@ def check_columns_free(
     frame: pd.DataFrame, fields: Sequence[str], what: str = "The schema's field"
 ) -> None:
     """
-    Refuse to put answers into columns that were there before and are not answers.
+    Refuse to overwrite existing columns that are not answers.
 
     Raises:
-        UsageError: one would.
+        UsageError: one of ``fields`` is such a column.
     """
     taken = [name for name in fields if name in frame.columns]
     foreign = sorted({*taken} - {*_answer_columns(frame)})
@@ -244,7 +244,7 @@ def check_columns_free(
 def merge_answers(
     new: pd.Series[Any], old: pd.Series[Any], is_open: Sequence[bool]
 ) -> pd.Series[Any]:
-    """``new``, with what the column had in the rows that are still open: nothing is lost."""
+    """Return ``new``, with the old values in rows that have no new answer (``is_open``)."""
     mask = pd.Series(list(is_open), index=new.index)
     if not mask.any() or old[mask.to_numpy()].isna().all():
         return new
@@ -262,7 +262,7 @@ def merge_answers(
 def final_error(
     run: RowPromptRun, ended_by: BaseException | None, partial: Any, where: str
 ) -> BaseException | None:
-    """Return the error to raise: what ended the run; else, if required, the first failure."""
+    """Return the error to raise: the one that ended the run; otherwise, if required, the first."""
     if isinstance(ended_by, KeyboardInterrupt):
         done = sum(each is not None for each in run.answered)
         msg = f"Stopped: {done:,} of {len(run.codes):,} rows are answered."
@@ -276,14 +276,14 @@ def final_error(
 
 
 def row_prompts(text: str, schema: Any, options: Mapping[str, Any]) -> RowPrompts:
-    """Return the prompts of ``text``; options that are not about rows go to the model."""
+    """Return the prompts of ``text``; options that are not `ROW_ARGUMENTS` are model parameters."""
     own = {name: value for name, value in options.items() if name in ROW_ARGUMENTS}
     parameters = {name: value for name, value in options.items() if name not in ROW_ARGUMENTS}
     return RowPrompts(text=text, schema=schema, parameters=parameters, **own)
 
 
 def extraction_prompts(schema: Any, options: Mapping[str, Any]) -> RowPrompts:
-    """Have what ``schema`` asks for taken out of texts."""
+    """Return the prompts that extract the fields of ``schema`` from texts."""
     instruction = f"Take this out of the text, as JSON. The text:\n\n{{{{ {TEXT} }}}}"
     return row_prompts(instruction, schema, options)
 
@@ -291,7 +291,7 @@ def extraction_prompts(schema: Any, options: Mapping[str, Any]) -> RowPrompts:
 def classification_prompts(
     labels: Sequence[str], into: str, options: Mapping[str, Any]
 ) -> RowPrompts:
-    """Have texts put under one of ``labels`` each, in the field ``into``."""
+    """Return the prompts that assign one of ``labels`` to each text, in the field ``into``."""
     is_list = isinstance(labels, Iterable) and not isinstance(labels, str | bytes | Mapping)
     labels = list(dict.fromkeys(labels)) if is_list else []
     if len(labels) < 2 or not all(isinstance(each, str) for each in labels):
@@ -303,13 +303,13 @@ def classification_prompts(
         "required": [into],
         "additionalProperties": False,
     }
-    choices = ", ".join(labels).replace("{", "{{ '{' }}")  # a label is no template
+    choices = ", ".join(labels).replace("{", "{{ '{' }}")  # labels are not templates
     instruction = f"Which of these fits the text best: {choices}? The text:\n\n{{{{ {TEXT} }}}}"
     return row_prompts(instruction, schema, options)
 
 
-# Takes the columns of answers and which rows are still open, and writes them where they belong:
-# returns the result, and where it is, in words.
+# Stores the columns of answers. Arguments: the columns, and whether each row is without an answer.
+# Returns the result, and a text that says where it is.
 WriteColumns = Callable[["DataFrame", Sequence[bool]], tuple[Any, str]]
 
 _PARTIAL_ATTRIBUTE = "the exception's .partial"
@@ -330,7 +330,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
     **parameters: Any,
 ) -> Series[Any] | DataFrame | RowsEstimate:
     """
-    The answer to a prompt for each row.
+    Return the answer to a prompt for each row.
 
     Equal prompts are sent once, and prompts answered before are not sent again: after
     an interrupt or a crash the same call continues where it stopped.
@@ -380,7 +380,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
 
 def extract(texts: Any, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
     """
-    Extract the fields of ``schema`` from each text: a DataFrame with a column per field.
+    Extract the fields of ``schema`` from each text; return a DataFrame with a column per field.
 
     Args:
         texts: a list, array, or column.
@@ -394,7 +394,7 @@ def extract(texts: Any, schema: Any, **options: Any) -> DataFrame | RowsEstimate
 
 def classify(texts: Any, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
     """
-    Assign one of ``labels`` to each text, as a categorical column.
+    Assign one of ``labels`` to each text; return them as a categorical column.
 
     Args:
         texts: a list, array, or column.
@@ -409,14 +409,14 @@ def classify(texts: Any, labels: Sequence[str], **options: Any) -> Series[Any] |
 
 
 def run_prompts(view: DataFrame, prompt_spec: RowPrompts, write: WriteColumns) -> Any:
-    """Send the prompts of the rows of ``view`` and ``write`` their answers; a dry run estimates."""
+    """Send the prompts of the rows of ``view`` and ``write`` the answers, or return an estimate."""
     run = RowPromptRun(view, prompt_spec)
     if prompt_spec.dry_run:
         return run.estimate()
     run.obtain_consent()
     ended_by = run.ask()
     if isinstance(ended_by, LLMError) and not any(run.answered):
-        raise ended_by  # and whatever was there stays as it was
+        raise ended_by  # existing answers are not changed
     result, where = write(build_columns(run), run.is_open)
     report = run.report()
     store_report(result, report)
@@ -429,10 +429,10 @@ def run_prompts(view: DataFrame, prompt_spec: RowPrompts, write: WriteColumns) -
 
 
 def single_column(columns: DataFrame, _: Sequence[bool]) -> tuple[Any, str]:
-    """The only one."""
+    """Return the only column as a Series."""
     return columns.iloc[:, 0], _PARTIAL_ATTRIBUTE
 
 
 def all_columns(columns: DataFrame, _: Sequence[bool]) -> tuple[Any, str]:
-    """All of them."""
+    """Return all columns as a DataFrame."""
     return columns, _PARTIAL_ATTRIBUTE

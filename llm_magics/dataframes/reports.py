@@ -1,4 +1,4 @@
-"""Reports of embedding and prompting: in a line, and row by row for rows that are not ``ok``."""
+"""Reports on embedding and prompting: a summary, and the rows whose outcome is not ``ok``."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ _MISSING_NAMES = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EmbeddingReport:
     """
+    The report on embedding some rows.
+
     Attributes:
-        model: who embedded.
-        counts: rows by outcome: ``ok``, ``truncated``, ``averaged``, ``failed``, ``missing``,
-            ``empty``, ``no text``, ``pending``.
-        cached: texts whose vectors were there before.
-        sent: texts that were sent, and are paid where that costs.
-        dimensions: of each vector.
-        seconds: from the first request to the last answer.
-        cost_usd: US dollars, ``None`` where unknown.
-        speed: rows a second and their share of the server's limit, ``None`` where too few were
-            sent to tell.
+        model: the embedding model.
+        counts: number of rows by outcome: ``ok``, ``truncated``, ``averaged``, ``failed``,
+            ``missing``, ``empty``, ``no text``, ``pending``.
+        cached: number of texts whose vectors were cached.
+        sent: number of texts that were sent to the provider.
+        dimensions: length of the vectors.
+        seconds: time from the first request to the last answer.
+        cost_usd: cost in US dollars; ``None`` if unknown.
+        speed: rows per second and their share of the server's limit; ``None`` if too few texts
+            were sent to measure it.
     """
 
     model: str
@@ -56,11 +58,11 @@ class EmbeddingReport:
 
     @property
     def rows(self) -> int:
-        """All of them."""
+        """The number of rows."""
         return len(self._rows)
 
     def __str__(self) -> str:
-        """The same each time it is run: what was cached, sent and paid stands beside it."""
+        """Return a summary that is the same in each run: without cache hits, requests and cost."""
         parts = [f"{count:,} {name}" for name, count in self.counts.items() if count]
         if self.dimensions:
             parts.append(f"{self.dimensions} dimensions")
@@ -71,7 +73,7 @@ class EmbeddingReport:
     __repr__ = __str__
 
     def frame(self) -> DataFrame:
-        """The rows that did not go plainly: their ``outcome``, ``error`` and ``text``, by index."""
+        """Return ``outcome``, ``error`` and ``text`` of the rows that are not ``ok``, by index."""
         import pandas as pd
 
         from llm_magics._util.tables import WideFrame
@@ -92,7 +94,7 @@ class EmbeddingReport:
 
 
 def row_outcomes(rows: Rows, call: EmbeddingCall) -> NDArray[np.str_]:
-    """Return the outcome of each row, in a word."""
+    """Return the name of the outcome of each row."""
     of_texts = np.asarray(OUTCOMES)[call.results.outcomes]
     outcomes = np.full(len(rows), "", dtype="U9")
     has_text = rows.codes >= 0
@@ -103,14 +105,14 @@ def row_outcomes(rows: Rows, call: EmbeddingCall) -> NDArray[np.str_]:
 
 
 def build_report(rows: Rows, call: EmbeddingCall, index: Index | None) -> EmbeddingReport:
-    """How ``call`` went for ``rows``."""
+    """Return the report on ``call`` for ``rows``."""
     per_text = np.bincount(rows.codes[rows.codes >= 0], minlength=len(rows.texts))
     of_texts = [
         int(per_text[call.results.outcomes == number].sum()) for number in range(len(OUTCOMES))
     ]
     counts = dict(zip(OUTCOMES, of_texts, strict=True))
     counts |= {word: rows.count(code) for code, word in _MISSING_NAMES.items()}
-    counts[OUTCOMES[PENDING]] = counts.pop(OUTCOMES[PENDING])  # last, for it is seldom so
+    counts[OUTCOMES[PENDING]] = counts.pop(OUTCOMES[PENDING])  # last, because it is rare
     response = call.response()
     return EmbeddingReport(
         model=response.model,
@@ -128,13 +130,13 @@ def build_report(rows: Rows, call: EmbeddingCall, index: Index | None) -> Embedd
 
 
 def all_failed(call: EmbeddingCall) -> bool:
-    """Whether there were texts, and all of them failed."""
+    """Whether there was at least one text and all texts failed."""
     outcomes = call.results.outcomes
     return bool(len(outcomes)) and bool((outcomes == FAILED).all())
 
 
 def sum_known(costs_usd: Iterable[float | None]) -> float | None:
-    """Return the sum of costs; ``None`` where one of them is not known."""
+    """Return the sum of costs; ``None`` if one of them is unknown."""
     costs = list(costs_usd)
     known = [usd for usd in costs if usd is not None]
     return sum(known) if len(known) == len(costs) else None
@@ -142,7 +144,7 @@ def sum_known(costs_usd: Iterable[float | None]) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsEstimate:
-    """What asking may take: US dollars are ``None`` where prices are not known."""
+    """An estimate of a run; ``cost_usd`` is ``None`` if prices are unknown."""
 
     rows: int
     prompts: int
@@ -168,12 +170,12 @@ def _minutes(seconds: float) -> str:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptReport:
     """
-    The report of one run over rows.
+    The report on prompts for rows.
 
     Attributes:
-        counts: rows by outcome: ``ok``, ``cut`` (at a limit of length), ``refused``, ``empty``
-            (no text, or thinking alone), ``failed``, ``missing`` and ``pending``. `frame` has
-            those that are not ``ok``.
+        counts: number of rows by outcome: ``ok``, ``cut`` (at a length limit), ``refused``,
+            ``empty`` (an answer without text, or with only thinking), ``failed``, ``missing`` and
+            ``pending``. `frame` returns the rows of sent prompts that are not ``ok``.
     """
 
     counts: dict[str, int]
@@ -184,12 +186,12 @@ class PromptReport:
 
     @property
     def sent(self) -> int:
-        """How many prompts were sent and answered, and are paid where that costs."""
+        """The number of prompts that were sent and answered."""
         return sum(each is not None and not each.cached for each in self._call.responses)
 
     @property
     def cached(self) -> int:
-        """How many rows have a cached answer, which cost nothing."""
+        """The number of rows with a cached answer, which is free."""
         answers = self._call.responses
         from_cache = {
             number for number, each in enumerate(answers) if each is not None and each.cached
@@ -198,7 +200,7 @@ class PromptReport:
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars; ``None`` where they are not known of all."""
+        """The cost in US dollars; ``None`` if the cost of an answer is unknown."""
         return sum_known(each.cost_usd for each in self._call.responses if each is not None)
 
     def __str__(self) -> str:
@@ -210,10 +212,10 @@ class PromptReport:
         """
         Return the rows whose prompt was sent and that are not ``ok``, by index.
 
-        Columns: ``error``, ``prompt``, ``outcome`` (as in ``counts``) and ``text``, the
-        answer as far as there is one.
+        Columns: ``error``, ``prompt``, ``outcome`` (as in ``counts``) and ``text``, the answer or
+        the part of it that was received.
         """
-        # Not above: this module is imported when pandas is, by whichever module needs it first.
+        # Imported here, because this module is imported as soon as pandas is.
         from llm_magics._util.tables import WideFrame
 
         bad = {
@@ -235,13 +237,13 @@ class PromptReport:
 
     def _error(self, number: int) -> str:
         error, response = self._call.errors.get(number), self._call.responses[number]
-        if error is None:  # the answer fills its cell, cut at the limit that the user set
+        if error is None:  # the answer was cut at a limit set by the user, and is used
             assert response is not None
             error = cut_error(response)
         return f"{type(error).__name__}: {error}"
 
     def _text(self, number: int) -> str | None:
-        """Return the text of an answer, or else its thinking."""
+        """Return the text of an answer, or its thinking if it has no text."""
         response = self._call.responses[number]
         return None if response is None else response.text or response.reasoning or None
 
@@ -251,18 +253,18 @@ _REPORT_ATTRIBUTE = "_llm_magics_report"
 
 
 def store_report(of: Any, report: EmbeddingReport | PromptReport) -> None:
-    """Keep ``report`` with a column or frame."""
-    object.__setattr__(of, _REPORT_ATTRIBUTE, report)  # pandas' own takes it for a column
+    """Store ``report`` as an attribute of a column or frame."""
+    object.__setattr__(of, _REPORT_ATTRIBUTE, report)  # pandas would treat it as a column
 
 
 class ReportMixin:
-    """What both accessors have."""
+    """The property ``report`` of the DataFrame and Series accessors."""
 
     def __init__(self, of: Any) -> None:
         self._of = of
 
     @property
     def report(self) -> EmbeddingReport | PromptReport | None:
-        """A report on the last operation; its ``frame()`` has the rows with problems."""
+        """The report on the last operation; its ``frame()`` has the rows with problems."""
         report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_REPORT_ATTRIBUTE)
         return report

@@ -1,4 +1,4 @@
-"""Rows of columns and frames of any library: their texts, and which rows have none."""
+"""Reading of columns and frames from pandas, polars and pyarrow: texts and missing rows."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-# What happens to a row that fails: no result, or an error.
+# The handling of a failed row: no result, or an error.
 OnError = Literal["null", "raise"]
 
 # The name of a single column of texts in a prompt.
 TEXT = "text"
 
-# Codes of rows that have no text.
+# Codes of rows without a text.
 MISSING, EMPTY, NO_TEXT = -1, -2, -3
 
-# Texts of the notebook's libraries: what has one of these methods is a column.
+# Methods that convert a column of pyarrow, polars, pandas or numpy to a list.
 _TO_LIST_METHODS = ("to_pylist", "to_list", "tolist")
 
 
 class Rows:
     """
-    Rows as numbers of different texts.
+    The rows of a column, encoded by their distinct texts.
 
     Attributes:
-        texts: each once, in the order in which they first occur.
-        codes: for each row the number of its text, or why it has none.
+        texts: the distinct texts, in the order of their first occurrence.
+        codes: the number of each row's text, or ``MISSING``, ``EMPTY`` or ``NO_TEXT``.
     """
 
     def __init__(self, column: Any, *, strict: bool) -> None:
@@ -44,7 +44,7 @@ class Rows:
         Read ``column``: a list, array, or column of pandas, polars or pyarrow.
 
         Raises:
-            UsageError: it is no column; or, where that is ``strict``, a row is no text.
+            UsageError: it is not a column, or a row is not a text and ``strict`` is set.
         """
         values = to_list(column)
         codes: NDArray[np.int64]
@@ -55,16 +55,16 @@ class Rows:
         return len(self.codes)
 
     def count(self, why: int) -> int:
-        """How many rows have no text for this reason."""
+        """Return the number of rows with the code ``why``."""
         return int((self.codes == why).sum())
 
 
 def to_list(column: Any) -> list[Any]:
     """
-    The values of a list, array, or column of pandas, polars or pyarrow.
+    Return the values of a list, array, or column of pandas, polars or pyarrow.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: ``column`` is something else.
     """
     if (
         not isinstance(column, Iterable)
@@ -83,9 +83,10 @@ def to_list(column: Any) -> list[Any]:
 
 def to_pandas(table: Any) -> DataFrame:
     """
-    Return a DataFrame of polars or a table of pyarrow as one of pandas, with its values as they are.
+    Return a polars DataFrame or pyarrow table as a pandas DataFrame with unchanged values.
 
-    Its columns hold Python objects: pandas itself has no integers beside missing values.
+    Its columns have the dtype ``object``, because pandas would convert integers with missing values
+    to floats.
     """
     import pandas as pd
 
@@ -105,7 +106,7 @@ def to_pandas(table: Any) -> DataFrame:
 
 
 def _encode_texts(values: list[Any]) -> tuple[list[str], NDArray[np.int64]] | None:
-    """Texts and codes where every row is a text, which is found out many times faster."""
+    """Return texts and codes if every row is a text, otherwise ``None``; a fast path."""
     if {*map(type, values)} != {str}:
         return None
     texts = list(dict.fromkeys(values))
@@ -127,13 +128,18 @@ def _encode_with_gaps(values: list[Any], *, strict: bool) -> tuple[list[str], ND
 
 
 def is_text(value: Any) -> bool:
-    """Whether a row has something to embed."""
+    """Whether ``value`` is a string that is not blank."""
     return isinstance(value, str) and not (not value or value.isspace())
 
 
 def _missing_reason(value: Any, row: int, *, strict: bool) -> int:
-    """Why a row has no text."""
-    # NaN, NaT and pd.NA without asking pandas.
+    """
+    Return the code of a row without a text.
+
+    Raises:
+        UsageError: the row is not missing and ``strict`` is set.
+    """
+    # Recognise pd.NA and NaT without pandas, which is slower.
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return MISSING
     if isinstance(value, float | np.floating) and math.isnan(value):
@@ -146,10 +152,10 @@ def _missing_reason(value: Any, row: int, *, strict: bool) -> int:
 
 def get_column(frame: Any, name: Any) -> Any:
     """
-    The one column ``name`` of a frame, of pandas or Dask.
+    Return the column ``name`` of a pandas or Dask DataFrame.
 
     Raises:
-        UsageError: there is none, or there are several of that name.
+        UsageError: the column does not exist, or its name is not unique.
     """
     known = list(frame.columns)
     count = sum(each == name for each in known) if _is_hashable(name) else 0
@@ -166,7 +172,9 @@ def check_not_overwriting(
     read: Iterable[object], written: Iterable[object], what: str = "answers"
 ) -> None:
     """
-    Refuse to put results over the column they are about: a second run would read them.
+    Refuse to overwrite the columns that the results are computed from.
+
+    A second run would otherwise read the results of the first one.
 
     Raises:
         UsageError: a column is both read and written.
@@ -179,10 +187,10 @@ def check_not_overwriting(
 
 def check_holds_no_texts(frame: Any, into: object) -> None:
     """
-    Refuse to put vectors over a column of texts.
+    Refuse to overwrite a column of texts with vectors.
 
     Raises:
-        UsageError: the column ``into`` of a frame of pandas has texts.
+        UsageError: the column ``into`` of a pandas DataFrame has texts.
     """
     if not _is_hashable(into):
         msg = f"Invalid value for into: {into!r:.60}."
@@ -205,7 +213,7 @@ def _is_hashable(name: Any) -> bool:
 
 
 def to_frame(rows: Any) -> DataFrame:
-    """Return rows as a frame of pandas; a lone column is called ``text``."""
+    """Return rows as a pandas DataFrame; a single column is called ``text``."""
     if isinstance(rows, pd.DataFrame):
         return rows
     if isinstance(rows, pd.Series):

@@ -1,9 +1,9 @@
 """
 `VectorPlot`: vectors in two dimensions, as HTML in a notebook or file, or as a matplotlib figure.
 
-The HTML needs no script: the text of a point appears while the mouse is over it. Texts are in
-attributes, so that an untrusted notebook, whose styles are removed, displays no text rather than
-all at once. Colours of the page are used for all but the points.
+The HTML works without scripts: CSS shows the text of a point while the mouse is over it. Texts are
+in attributes, so that an untrusted notebook, whose styles are removed, shows no text instead of all
+texts at once. All colours except those of the points are the page's.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def scatter_html(
     title: str,
 ) -> str:
     """
-    The picture as HTML.
+    Return the plot as HTML.
 
     Args:
-        points: (n, 2).
-        marks: what tells them apart.
+        points: the coordinates, of shape (n, 2).
+        marks: the colours and shapes of the points, and their legend.
         texts: the text of each point.
-        labels: x, y and words.
-        title: above it, in words.
+        labels: the labels of groups, as x, y and text.
+        title: the title above the plot.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     places = _to_percent(points, low, high)
@@ -98,7 +98,7 @@ def scatter_html(
 
 
 def _to_percent(points: Floats, low: Floats, high: Floats) -> Floats:
-    """In percent of the picture, from its upper left corner, with a margin."""
+    """Return points in percent of the plot's size, from its upper left corner, with a margin."""
     span = high - low
     shares = (points - low) / np.where(span > 0, span, 1)
     placed = np.column_stack([shares[:, 0], 1 - shares[:, 1]]) * 94 + 3
@@ -113,7 +113,7 @@ def _dot_html(x: float, y: float, colour: str, number: int, text: str) -> str:
 
 
 def _legend_html(marks: Marks, title: str) -> str:
-    """What colours and shapes stand for."""
+    """Return the title and the legend of colours and shapes as HTML."""
     caption = html.escape(_single_line(f"{title}{marks.title_suffix}"))
     groups = "".join(
         f'<i class="s{number}" style="position:static;background:{COLOURS[number]}"></i>{html.escape(_single_line(name))}'
@@ -123,34 +123,34 @@ def _legend_html(marks: Marks, title: str) -> str:
 
 
 def _single_line(text: str) -> str:
-    """A text on one line, of what can be seen alone."""
+    """Return a text on one line, without non-printable characters, cut to the maximum length."""
     flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     return flat if len(flat) <= _MAX_TEXT else f"{flat[: _MAX_TEXT - 1]}…"
 
 
-# More points than these are not seen in a picture, and make a notebook slow.
+# With more points, they overlap and the notebook becomes slow.
 _MAX_POINTS = 4000
 
-# So near to an edge, as a share of the width, a label goes inwards.
+# A label within this share of the width from an edge is aligned towards the middle.
 _EDGE_SHARE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class VectorPlot:
     """
-    A picture of vectors.
+    A plot of vectors in two dimensions.
 
     Attributes:
-        frame: a row for each point: ``x``, ``y``, ``text``, and ``cluster`` and ``color`` where
-            there are some, on the index of the column.
-        title: what it shows, in words.
+        frame: one row per point with ``x``, ``y``, ``text``, and ``cluster`` and ``color`` if the
+            plot has them, on the index of the column.
+        title: the title of the plot.
     """
 
     frame: pd.DataFrame
     title: str
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """With texts where the mouse is, in a notebook."""
+        """Return the plot as HTML for notebooks, with the texts of points under the mouse."""
         frame = self.frame
         title = self.title
         if len(frame) > _MAX_POINTS:
@@ -166,7 +166,7 @@ class VectorPlot:
 
     def figure(self, ax: Axes | None = None) -> Figure:
         """
-        Draw the same with matplotlib, on ``ax`` if there is one; readable on light and dark pages.
+        Draw the plot with matplotlib, on ``ax`` if given. It is readable on light and dark pages.
 
         Raises:
             UsageError: matplotlib is not installed.
@@ -180,10 +180,10 @@ class VectorPlot:
 
     def save(self, path: Any) -> None:
         """
-        Keep the picture in a file: ``.html`` with the texts, else what matplotlib writes.
+        Save the plot: ``.html`` with the texts, or any format of matplotlib.
 
         Raises:
-            UsageError: its folder is not there; matplotlib is not installed.
+            UsageError: the folder does not exist, or matplotlib is needed and not installed.
         """
         if not Path(path).parent.is_dir():
             msg = f"The folder {Path(path).parent} does not exist."
@@ -214,7 +214,7 @@ class VectorPlot:
             )
         low, high = xs.min(), xs.max()
         for x, y, words in self._labels():
-            share = (x - low) / ((high - low) or 1.0)  # towards the middle, not over the edge
+            share = (x - low) / ((high - low) or 1.0)  # aligned so that it stays inside the plot
             ax.annotate(
                 words,
                 (x, y),
@@ -244,7 +244,7 @@ class VectorPlot:
         return create_marks(frame[by] if by else None, len(frame))
 
     def _labels(self) -> list[tuple[float, float, str]]:
-        """Where the name of each group stands: in its middle."""
+        """Return the position (the median of the points) and the name of each group."""
         if "cluster" not in self.frame:
             return []
         middles = self.frame.groupby("cluster", observed=True)[["x", "y"]].median()

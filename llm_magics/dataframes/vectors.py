@@ -1,11 +1,12 @@
 """
-Columns of vectors: as a matrix, compared by cosine, and marked with the model that embedded them.
+Columns of vectors: conversion to a matrix, cosine similarity, and the model that embedded them.
 
-Search is exact, by products of matrices in blocks: a million rows of 384 numbers are some 800
-million multiplications a query, and nothing needs to be built first.
+The search is exact and computes matrix products in blocks. A query over a million rows of 384
+numbers takes about 400 million multiplications, and needs no index.
 
-The embedding model is known in memory by the array that vectors are rows of, wherever they went
-since; in a file, and in a copy of the numbers, by a note in the ``attrs`` of a frame or column.
+The embedding model of a column is found in two ways. In memory it is recorded for the array that
+the vectors are rows of, even if they are moved to another column. In files and copies it is
+recorded in the ``attrs`` of the frame or column.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-# So far below 1 the cosine of a vector with itself may come out.
+# By rounding, the cosine of a vector with itself may be this much below 1.
 _ROUNDING = 1e-6
 
-# Numbers in a block of products: 64 MB.
+# The number of float32 values in a block of a matrix product: 64 MB.
 _BLOCK_NUMBERS = 16_000_000
 
 
-# So many rows are compared with all before them at once.
+# The number of rows that are compared with all earlier rows in one step.
 _BLOCK_ROWS = 512
 
 
@@ -41,9 +42,9 @@ class NoVectorsError(UsageError):
 
 def matrix(column: Any) -> Vectors:
     """
-    A column of vectors as an array of shape (n, d), float32; a row of NaN where one is missing.
+    Return a column of vectors as an array of shape (n, d), float32. Missing rows are NaN.
 
-    Rows that were embedded together are not copied, so the array is read-only. Copy it to
+    Vectors that were embedded together are not copied, so the array is read-only. Copy it to
     change it.
 
     Raises:
@@ -87,11 +88,11 @@ def _matrix(column: Any) -> Vectors:
 
 def top_k(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
     """
-    The ``k`` rows of ``vectors`` (n, d) most like each of ``queries`` (m, d), best first.
+    Find the ``k`` rows of ``vectors`` (n, d) nearest to each of ``queries`` (m, d), best first.
 
     Returns:
-        Their places and their cosines, each of shape (m, min(k, n)). Rows that are missing come
-        last, with a cosine of NaN.
+        the positions and the cosines of the rows, each of shape (m, min(k, n)). Missing rows are
+        last and have the cosine NaN.
     """
     k = min(k, len(vectors))
     normed, normed_queries = normalize(vectors), normalize(queries)
@@ -116,14 +117,14 @@ def top_k(vectors: Vectors, queries: Vectors, k: int) -> tuple[NDArray[np.int64]
 
 def group_duplicates(vectors: Vectors, threshold: float) -> NDArray[np.int64]:
     """
-    For each row of ``vectors`` (n, d) the first row that it says the same as, itself included.
+    Return for each row of ``vectors`` (n, d) the first row of its group of duplicates.
 
-    A row joins the first one before it whose cosine is at least ``threshold``, and which joined
-    none itself.
+    A row joins the group of the earliest first row with a cosine of at least ``threshold``; if
+    there is none, it is the first row of a new group.
     """
     normed = normalize(vectors)
     first = np.arange(len(normed))
-    present = np.flatnonzero(np.isfinite(normed).all(axis=1))  # the others are like nothing
+    present = np.flatnonzero(np.isfinite(normed).all(axis=1))  # missing rows have no duplicates
     limit = threshold - _ROUNDING
     heads = np.empty((len(present), normed.shape[1]), np.float32)
     head_rows: list[int] = []
@@ -144,7 +145,7 @@ def _assign_to_heads(  # noqa: PLR0913, PLR0917 (the state of a search)
     limit: float,
     first: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Note in ``first`` which of ``rows`` are like one of ``heads``, and return the others."""
+    """Record in ``first`` the rows that are duplicates of ``heads``; return the other rows."""
     step = max(1, _BLOCK_NUMBERS // _BLOCK_ROWS)
     for start in range(0, len(heads), step):
         cosines = normed[rows] @ heads[start : start + step].T
@@ -162,7 +163,7 @@ def _assign_to_heads(  # noqa: PLR0913, PLR0917 (the state of a search)
 def _find_new_heads(
     normed: Vectors, rows: NDArray[np.int64], limit: float, first: NDArray[np.int64]
 ) -> list[int]:
-    """Note in ``first`` which of ``rows`` are like one before them, and return the others."""
+    """Record in ``first`` the duplicates among ``rows``; return the rows that start a group."""
     like = np.tril(normed @ normed.T >= limit, -1)
     is_head: NDArray[np.bool_] = np.logical_not(like.any(axis=1))
     for row in np.flatnonzero(~is_head):
@@ -176,7 +177,7 @@ def _find_new_heads(
 
 
 def normalize(vectors: Vectors) -> Vectors:
-    """Rows of length 1; of those that are no direction, NaN."""
+    """Scale rows to length 1. Rows of length 0, or with missing values, become NaN."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(norms > 0, vectors / norms, np.nan).astype(np.float32)
@@ -187,7 +188,7 @@ def _is_missing(row: Any) -> bool:
 
 
 def _shared_matrix(rows: Sequence[Vectors]) -> Vectors:
-    """The array that ``rows`` are rows of, or a copy where they are not."""
+    """Return the array that ``rows`` are consecutive rows of, without a copy; otherwise a copy."""
     first = rows[0]
     base: Any = first.base
     width = len(first)
@@ -208,7 +209,7 @@ def _shared_matrix(rows: Sequence[Vectors]) -> Vectors:
 
 
 def _address(array: Any) -> int:
-    """Where in memory an array begins."""
+    """Return the memory address of an array's data."""
     begins: int = array.__array_interface__["data"][0]
     return begins
 
@@ -228,7 +229,7 @@ _SOURCES_KEY = "llm_magics_sources"
 
 
 class EmbeddingModel(NamedTuple):
-    """A model's full name, and the requested number of dimensions, if there was one."""
+    """The full name of a model, and the number of dimensions if one was requested."""
 
     model: str
     dimensions: int | None = None
@@ -238,7 +239,7 @@ _models_by_array: dict[int, tuple[weakref.ref[Any], EmbeddingModel]] = {}
 
 
 def tag_array(matrix: NDArray[np.float32], model: EmbeddingModel) -> None:
-    """Remember the model that embedded the rows of ``matrix``."""
+    """Record the model that embedded the rows of ``matrix`` while the array is in memory."""
     base = matrix if matrix.base is None else matrix.base
     if isinstance(base, np.ndarray):
         key = id(base)
@@ -247,14 +248,14 @@ def tag_array(matrix: NDArray[np.float32], model: EmbeddingModel) -> None:
 
 
 def tag(of: Any, column: object, model: EmbeddingModel) -> None:
-    """Note in a frame or column the model that embedded ``column``."""
+    """Record in the ``attrs`` of a frame or column the model that embedded ``column``."""
     noted = of.attrs.get(_MODELS_KEY)
     known = noted if isinstance(noted, dict) else {}
     of.attrs[_MODELS_KEY] = {**known, str(column): list(model)}
 
 
 def tag_source(frame: Any, into: object, column: object) -> None:
-    """Note in ``frame`` that the vectors in ``into`` are those of the texts in ``column``."""
+    """Record in ``frame`` that the vectors in ``into`` are those of the texts in ``column``."""
     noted_before = frame.attrs.get(_SOURCES_KEY)
     known = noted_before if isinstance(noted_before, dict) else {}
     frame.attrs[_SOURCES_KEY] = {**known, str(into): str(column)}
@@ -268,7 +269,7 @@ def source_column(frame: Any, vectors: object) -> Any:
 
 
 def with_tags(column: Any, frame: Any) -> Any:
-    """``column`` with what its ``frame`` notes of it."""
+    """Return ``column`` with the embedding model that ``frame`` records for it."""
     found = column.copy(deep=False)
     if _MODELS_KEY in frame.attrs:
         found.attrs[_MODELS_KEY] = frame.attrs[_MODELS_KEY]
@@ -277,10 +278,10 @@ def with_tags(column: Any, frame: Any) -> Any:
 
 def find_embedding_model(column: Any) -> EmbeddingModel | None:
     """
-    Return the model that embedded ``column``; ``None`` where that is not known.
+    Return the model that embedded ``column``; ``None`` if it is unknown.
 
     Raises:
-        UsageError: several models did.
+        UsageError: the column has vectors of several models.
     """
     found = _models_in_memory(column)
     if len(found) > 1:
@@ -298,7 +299,7 @@ def find_embedding_model(column: Any) -> EmbeddingModel | None:
 
 
 def resolve_model(column: Any, model: str | None) -> str | None:
-    """Return the model that embeds for ``column``: ``model``, else that of its vectors."""
+    """Return ``model``, or by default the model that embedded ``column``."""
     embedding_model = find_embedding_model(column)
     return model or (embedding_model.model if embedding_model else None)
 
@@ -313,7 +314,7 @@ def _models_in_memory(column: Any) -> set[EmbeddingModel]:
     return {_models_by_array[base][1] for base in bases if base in _models_by_array}
 
 
-# So many rows are enough to recognise a column of vectors.
+# The number of rows to inspect to recognise a column of vectors.
 _SAMPLE_ROWS = 100
 
 
@@ -321,7 +322,7 @@ def resolve_column(column: Any) -> Any:
     """
     Return ``column`` as a column that can be read more than once.
 
-    Of a DataFrame (pandas, polars) or a table (pyarrow) it is the only column of vectors.
+    For a DataFrame (pandas, polars) or a table (pyarrow), return its only column of vectors.
 
     Raises:
         UsageError: the DataFrame has no column of vectors, or more than one.
@@ -337,7 +338,7 @@ def find_vector_column(frame: Any) -> Any:
     Return the name of the only column of vectors in a DataFrame.
 
     Raises:
-        UsageError: there is none, or more than one; the message names the columns.
+        UsageError: the DataFrame has no column of vectors, or more than one.
     """
     names = _column_names(frame)
     having = [name for name in names if is_vector_column(frame[name])]
@@ -355,8 +356,8 @@ def find_vector_column(frame: Any) -> Any:
 
 
 def is_vector_column(column: Any) -> bool:
-    """Return whether the first value of a column that is not missing is a list of numbers."""
-    if getattr(column, "ndim", 1) != 1:  # two columns of one name
+    """Whether the first list among the first rows of ``column`` has numbers, and no row is text."""
+    if getattr(column, "ndim", 1) != 1:  # two columns with the same name
         return False
     head = to_list(column[:_SAMPLE_ROWS])
     first = next((value for value in head if isinstance(value, list | tuple | np.ndarray)), None)

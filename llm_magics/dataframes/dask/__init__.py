@@ -1,4 +1,4 @@
-"""``df.llm`` and ``series.llm`` on Dask's collections. Importing this registers them."""
+"""``df.llm`` and ``series.llm`` for Dask. Importing this package registers the accessors."""
 
 from llm_magics.dataframes.dask.accessor import DaskFrameAccessor, DaskSeriesAccessor
 

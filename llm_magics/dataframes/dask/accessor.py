@@ -1,8 +1,8 @@
 """
-``df.llm`` and ``series.llm`` on Dask's collections: the same names, and nothing runs before it is computed.
+``df.llm`` and ``series.llm`` for Dask: the same methods as for pandas, evaluated lazily.
 
-Services are as fast as they are, whatever asks them: a cluster is worth it where models run on
-its workers, or where frames are larger than one machine.
+A cluster does not make a remote service faster. It is useful if models run on its workers, or if
+the data do not fit on one machine.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from llm_magics.runtime.embedding.results import TooLong
 from llm_magics.runtime.routing import find_route
 from llm_magics.runtime.session import session
 
-# Concurrent prompts, summed over all workers.
+# The default number of concurrent prompts of all workers together.
 _DEFAULT_CONCURRENCY = 8
 
 
 @register_series_accessor("llm")
 class DaskSeriesAccessor:
-    """Language models over a column of Dask's."""
+    """Methods that apply language models to a Dask column."""
 
     def __init__(self, series: Any) -> None:
         self._series = series
@@ -68,14 +68,14 @@ class DaskSeriesAccessor:
         yes: bool = False,
     ) -> Any:
         """
-        The vector of each text, as a column of Arrow's ``list<float>``; missing ones stay missing.
+        Return the vector of each text, as an Arrow ``list<float>``. Missing texts stay missing.
 
         Args:
-            concurrency: concurrent requests, summed over all workers; by default what suits the
-                provider, and no bound where models run on the workers.
+            concurrency: the limit of concurrent requests for all workers together; by default
+                chosen for the provider, or unlimited if the model runs on the workers.
             model, batch_size, too_long, on_error, dimensions, prefix: as for pandas.
-            yes: whatever it costs. A cluster asks nobody: a model that has a price is refused
-                without.
+            yes: allow a model that is not free. It is required, because a cluster cannot ask
+                for confirmation of the cost.
         """
         name, limit = _resolve_model(
             model or session.config.embedding_model, concurrency, None, yes=yes
@@ -97,30 +97,36 @@ class DaskSeriesAccessor:
         return self._series.map_partitions(embed_partition, task, how, meta=meta)
 
     def prompt(self, prompt: str, *, schema: Any = None, **options: Any) -> Any:
-        """The answer to a prompt with ``{{ text }}`` for each text; arguments as for pandas."""
+        """
+        Return the answer to a prompt for each text; with a schema, a DataFrame.
+
+        Args:
+            prompt: a template with ``{{ text }}``.
+            schema, options: as for pandas; ``concurrency`` is the limit for all workers together.
+        """
         answers = _map_prompts(self._series.to_frame(TEXT), row_prompts(prompt, schema, options))
         return answers[ANSWER] if list(answers.columns) == [ANSWER] else answers
 
     def extract(self, schema: Any, **options: Any) -> Any:
-        """A column for each field of ``schema``, taken out of each text."""
+        """Extract the fields of ``schema`` from each text; return a DataFrame of the fields."""
         return _map_prompts(self._series.to_frame(TEXT), extraction_prompts(schema, options))
 
     def classify(self, labels: Sequence[str], **options: Any) -> Any:
-        """Assign one of ``labels`` to each text, as a categorical column."""
+        """Assign one of ``labels`` to each text; return them as a categorical column."""
         prompt_spec = classification_prompts(labels, "label", options)
         return _map_prompts(self._series.to_frame(TEXT), prompt_spec)["label"]
 
 
 @register_dataframe_accessor("llm")
 class DaskFrameAccessor:
-    """Language models over the columns of a frame of Dask's; each gives a new frame."""
+    """Methods that apply language models to a Dask DataFrame. Each returns a new DataFrame."""
 
     def __init__(self, frame: Any) -> None:
         self._frame = frame
 
     def embed(self, column: str, *, into: str = "vector", **options: Any) -> Any:
         """
-        The frame, with the vectors of ``column`` in the column ``into``.
+        Add the vectors of ``column`` as the column ``into``; return a new DataFrame.
 
         Args:
             column: the column of texts.
@@ -136,7 +142,7 @@ class DaskFrameAccessor:
         self, prompt: str, *, into: str | None = None, schema: Any = None, **options: Any
     ) -> Any:
         """
-        Add the answer to a prompt for each row; return the DataFrame.
+        Add the answer to a prompt for each row; return a new DataFrame.
 
         Args:
             prompt: a template with ``{{ column }}``.
@@ -150,7 +156,7 @@ class DaskFrameAccessor:
         return self._with(_map_prompts(self._frame, prompt_spec), into)
 
     def extract(self, column: str, schema: Any, **options: Any) -> Any:
-        """Extract the fields of ``schema`` from the texts of ``column``."""
+        """Extract the fields of ``schema`` from the texts of ``column``; return a new DataFrame."""
         view = self._column(column).to_frame(TEXT)
         check_not_overwriting([column], schema_fields(schema))
         return self._with(_map_prompts(view, extraction_prompts(schema, options)), None)
@@ -158,10 +164,7 @@ class DaskFrameAccessor:
     def classify(
         self, column: str, labels: Sequence[str], *, into: str = "label", **options: Any
     ) -> Any:
-        """
-        Add a column with one of ``labels`` for each text of ``column``; return the
-        DataFrame.
-        """
+        """Add a column with one of ``labels`` per text of ``column``; return a new DataFrame."""
         view = self._column(column).to_frame(TEXT)
         check_not_overwriting([column], [into])
         return self._with(_map_prompts(view, classification_prompts(labels, into, options)), None)
@@ -176,7 +179,7 @@ class DaskFrameAccessor:
         prefix: str = "",
     ) -> Any:
         """
-        The ``k`` rows closest to ``query``, best first, with their ``cosine``.
+        Return the ``k`` rows closest to ``query``, best first, with their ``cosine``.
 
         Each worker searches its rows; only the best ones are transferred.
 
@@ -212,7 +215,7 @@ def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
     if prompt_spec.dry_run:
         msg = "The cost of a Dask DataFrame cannot be estimated before it is computed."
         raise UsageError(msg, hint="Try it on df.head(): df.head().llm.prompt(…, dry_run=True).")
-    # An alias has its parameters: each worker finds the way from it itself.
+    # An alias may have parameters, so the unresolved name is sent and each worker resolves it.
     _, limit = _resolve_model(
         prompt_spec.model or session.config.model,
         prompt_spec.concurrency,
@@ -233,7 +236,14 @@ def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
 def _resolve_model(
     model: str, concurrency: int | None, usual: int | None, *, yes: bool
 ) -> tuple[str, SharedLimit | None]:
-    """The model's full name, and the limit for the cluster; none for models on its workers."""
+    """
+    Return the full name of a model, and the limit for the cluster.
+
+    The limit is ``None`` for a free model without a given ``concurrency``.
+
+    Raises:
+        UsageError: the model is not free and ``yes`` is not set.
+    """
     if concurrency is not None:
         concurrency = check_integer("concurrency", concurrency)
     route = bridge.run(find_route(session, model))

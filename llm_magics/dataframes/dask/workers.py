@@ -1,13 +1,13 @@
 """
-The work of a Dask worker on one partition (a pandas frame), its shared limit and credentials.
+The tasks of a Dask worker on one partition (a pandas frame), their shared limit and credentials.
 
-Vectors and answers are cached by their content, as everywhere: if a worker is lost, only its
-requests in flight are repeated. `SharedLimit` bounds the requests of all workers of a cluster by a
-`distributed.Semaphore`, whose leases the scheduler takes back from a lost worker; without a cluster
-Dask's threads share a semaphore of this process. `SealedValues` brings credentials to the workers
-outside the task graph, which is pickled, displayed and logged in many ways: the graph carries only
-a name and a pad, and the encrypted values stay in the scheduler's memory, and in this process for
-the tasks that run here.
+Vectors and answers are cached by content: if a worker is lost, only its requests in flight are
+repeated. `SharedLimit` limits the concurrent requests of all workers with a
+`distributed.Semaphore`; the scheduler reclaims the leases of a lost worker. Without a cluster,
+Dask's threads share a semaphore of this process. `SealedValues` transfers credentials to the
+workers outside the task graph, because the graph is pickled, displayed and logged. The graph has
+only a name and a pad. The encrypted values are in the scheduler's memory, and in this process for
+tasks that run here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from llm_magics.runtime.embedding import EmbedOptions
 
 
-# Acquiring a lease of the cluster's semaphore blocks a thread; at most this many block at once.
+# Acquiring a lease of the cluster's semaphore blocks a thread. This is the maximum number of them.
 _MAX_BLOCKED_THREADS = 64
 
 _lock = threading.Lock()
@@ -54,9 +54,9 @@ _lease_pools: list[ThreadPoolExecutor] = []
 
 class SharedLimit:
     """
-    At most ``most`` requests at once for what is called ``name``.
+    A limit of ``most`` concurrent requests, shared under ``name`` by all workers.
 
-    It is created where the work is planned, travels with it, and is enforced where it is done.
+    It is created by the client, pickled with the tasks, and enforced on the workers.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -66,7 +66,7 @@ class SharedLimit:
 
     @contextmanager
     def enforce(self) -> Generator[None, None, None]:
-        """All calls that are begun inside, in a thread of a worker's, keep it."""
+        """Apply the limit to all calls started inside the block, in the thread of a worker."""
         semaphore = _cluster_semaphore(f"llm_magics {self.name} {self.most}", self.most)
         slots = (
             _LocalSlots(self._in_this_process()) if semaphore is None else _ClusterSlots(semaphore)
@@ -103,7 +103,7 @@ class _ClusterSlots:
         waiting = _lease_pool().submit(self._semaphore.acquire)
         try:
             await asyncio.wrap_future(waiting)
-        except asyncio.CancelledError:  # the lease may be granted all the same
+        except asyncio.CancelledError:  # the lease may still be granted, and is then released
             waiting.add_done_callback(self._let_go)
             raise
 
@@ -118,10 +118,10 @@ class _ClusterSlots:
 
 def _cluster_semaphore(name: str, most: int) -> Semaphore | None:
     """
-    The cluster's, or ``None`` where there is none.
+    Return the semaphore of the cluster, or ``None`` without a cluster.
 
-    It is created in a task's own thread, for elsewhere it finds no worker, and once in a process,
-    for it tells the scheduler now and then that its places are still needed.
+    It is created in the thread of a task, because it needs the current worker. Each process has
+    only one per worker and name, because each refreshes its leases at the scheduler periodically.
     """
     try:
         from distributed import Semaphore, get_worker
@@ -145,15 +145,15 @@ def _lease_pool() -> ThreadPoolExecutor:
 
 _sealed_in_process: dict[str, Mapping[str, Any]] = {}
 
-# How long a worker polls the scheduler for them.
+# The time that a worker waits for sealed values from the scheduler.
 _READ_TIMEOUT_S = 10
 
 
 class SealedValues:
-    """Values by name, JSON in kind, that are nowhere in the graph."""
+    """JSON values by name that are not stored in the task graph."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        """Keep ``values`` here, and on the scheduler of the current client if there is one."""
+        """Store ``values`` here, and encrypted on the scheduler of the current client, if any."""
         self.name = self._pad = ""
         if not values:
             return
@@ -165,10 +165,10 @@ class SealedValues:
 
     def open(self) -> Mapping[str, Any]:
         """
-        Return the values, on a worker of whatever process.
+        Return the values, in this process or on a worker.
 
         Raises:
-            ConfigurationError: they did not travel to this worker.
+            ConfigurationError: the values are not available on this worker.
         """
         if not self.name:
             return {}
@@ -195,7 +195,7 @@ class SealedValues:
 
 
 def _variable(name: str) -> Any:
-    """Return the variable of the cluster's called ``name``; ``None`` where there is no cluster."""
+    """Return the cluster variable called ``name``, or ``None`` without a cluster."""
     try:
         from distributed import Variable, get_client
 
@@ -205,20 +205,20 @@ def _variable(name: str) -> Any:
 
 
 def _xor_with_pad(data: bytes, pad: str) -> bytes:
-    """Return ``data`` under ``pad``, or from under it: the same does both."""
+    """Encrypt or decrypt ``data`` with ``pad``; both are the same operation."""
     stream = hashlib.shake_256(pad.encode()).digest(len(data))
     return bytes(a ^ b for a, b in zip(data, stream, strict=True))
 
 
 _THREADS = "providers.local.threads"
 
-# Tells the process that planned from those that work for it.
+# Identifies this process, to distinguish the client from its workers.
 _PROCESS_ID = uuid4().hex
 
 
 @dataclass
 class _WorkerState:
-    """By whose settings this process works, how many partitions at once, and what was set for them."""
+    """The settings that this process applies, its running partitions, and the names of settings."""
 
     settings: str = ""
     at_work: int = 0
@@ -232,16 +232,16 @@ _settings_changed = threading.Condition()
 @dataclass(frozen=True, kw_only=True)
 class WorkerTask:
     """
-    What all partitions have in common, as it is sent to the workers.
+    The values that all partitions share, sent to the workers.
 
     Attributes:
-        settings: those of the session that planned it, without its keys: workers take these
-            from their own environment or keyring.
-        limit: of concurrent requests in the cluster.
-        dtypes: of the new columns, which must be the same in all partitions.
-        credentials: the addresses among the settings with their passwords, and the headers of
-            the call, which are not in the graph.
-        home: the process that planned, whose session is nobody's to change.
+        settings: the settings of the client's session, without API keys: workers take keys from
+            their own environment or keyring.
+        limit: the limit of concurrent requests in the cluster.
+        dtypes: the dtypes of the new columns, which must be the same in all partitions.
+        credentials: addresses with passwords among the settings, and the headers of the call,
+            which are not in the graph.
+        home: the id of the client's process, whose settings tasks must not change.
     """
 
     settings: Mapping[str, Any]
@@ -257,7 +257,7 @@ class WorkerTask:
         dtypes: Mapping[str, Any],
         headers: Mapping[str, str] | None = None,
     ) -> WorkerTask:
-        """Make the task of the session here, with ``headers`` for each request."""
+        """Create a task from the session of this process, with ``headers`` for each request."""
         sealed = {"settings": config.credentials_here(), "headers": dict(headers or {})}
         return cls(
             settings=config.set_here(),
@@ -267,7 +267,7 @@ class WorkerTask:
         )
 
     def complete(self, prompt_spec: RowPrompts) -> RowPrompts:
-        """Return ``prompt_spec`` with the headers that did not travel in the graph."""
+        """Return ``prompt_spec`` with the headers, which are not stored in the graph."""
         headers = self.credentials.open().get("headers")
         if not headers:
             return prompt_spec
@@ -278,9 +278,10 @@ class WorkerTask:
     @contextmanager
     def apply_settings(self) -> Iterator[None]:
         """
-        Work by these settings, and let nobody work by others meanwhile.
+        Apply these settings inside the block, and block tasks with other settings.
 
-        A worker's threads share one session: a task with other settings starts after those running.
+        The threads of a worker share one session, so a task with other settings waits for the
+        running tasks.
         """
         if self.home == _PROCESS_ID:
             yield
@@ -288,7 +289,7 @@ class WorkerTask:
         key = repr((sorted(self.settings.items()), self.credentials.name))
         with _settings_changed:
             _settings_changed.wait_for(lambda: _worker.settings == key or not _worker.at_work)
-            if _worker.settings != key:  # or who works by the same would see them change
+            if _worker.settings != key:  # no change while tasks with these settings are running
                 self._take_settings()
                 _worker.settings = key
             _worker.at_work += 1
@@ -300,7 +301,7 @@ class WorkerTask:
                 _settings_changed.notify_all()
 
     def _take_settings(self) -> None:
-        """Take on the settings, and no others that an earlier task had."""
+        """Apply the settings, and reset those that an earlier task applied."""
         for key in _worker.applied - set(self.settings):
             config.reset(key)
             _worker.applied.discard(key)
@@ -314,9 +315,9 @@ class WorkerTask:
 
 def _threads_per_worker() -> dict[str, int]:
     """
-    The threads that a model on this worker computes with, where nobody said how many.
+    Return the number of threads for a model on this worker, unless the setting exists.
 
-    All cores, as in a notebook, would be claimed by each of the workers of one machine.
+    With the default, each of the workers of a machine would use all its cores.
     """
     if "threads" in config.for_provider("local", ["threads"]):
         return {}
@@ -324,13 +325,13 @@ def _threads_per_worker() -> dict[str, int]:
         from distributed import get_worker
 
         return {_THREADS: get_worker().state.nthreads}
-    except (ImportError, ValueError):  # no worker of a cluster
+    except (ImportError, ValueError):  # this process is not a worker
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSpec:
-    """Who embeds, and how; ``name`` is that of the column of vectors."""
+    """The embedding model and options; ``name`` is the name of the column of vectors."""
 
     model: str
     options: EmbedOptions
@@ -341,7 +342,7 @@ class EmbeddingSpec:
 def embed_partition(
     column: pd.Series[Any], task: WorkerTask, how: EmbeddingSpec
 ) -> pd.Series[Any]:
-    """The vectors of a partition's column."""
+    """Return the vectors of a partition's column."""
     with task.apply_settings(), _with_limit(task):
         done = embed_rows(column, how.model, how.options, how.on_error, yes=True)
     if done.error is not None:
@@ -371,7 +372,7 @@ def ask_partition(view: pd.DataFrame, task: WorkerTask, prompt_spec: RowPrompts)
 def nearest_in_partition(
     frame: pd.DataFrame, on: str, query: np.ndarray[Any, Any], k: int
 ) -> pd.DataFrame:
-    """The rows of a partition that are most like ``query``."""
+    """Return the ``k`` rows of a partition nearest to ``query``, with their cosines."""
     frame = frame[frame[on].notna()]
     if frame.empty:
         return frame.assign(cosine=np.empty(0, np.float32))
@@ -380,7 +381,7 @@ def nearest_in_partition(
 
 
 def _warn_of_objects(columns: pd.DataFrame, dtypes: Mapping[str, Any]) -> None:
-    """Say which columns differ from what was planned: to convert them would lose digits."""
+    """Warn of columns without the planned dtype, which cannot hold their values exactly."""
     odd = [name for name, dtype in dtypes.items() if columns[name].dtype != dtype]
     if odd:
         message = f"The dtype {dtypes[odd[0]]} cannot hold all values of the column {odd[0]}"
@@ -392,7 +393,7 @@ def _with_limit(task: WorkerTask) -> AbstractContextManager[None]:
 
 
 def _picklable_error(error: BaseException) -> BaseException:
-    """An error that can travel: what a service sent along stays behind."""
+    """Return an error that can be pickled, without the attributes of a provider's error."""
     if isinstance(error, LLMError):
         hint = error.hint
         copy = LLMError(f"{type(error).__name__}: {error}")
@@ -402,7 +403,7 @@ def _picklable_error(error: BaseException) -> BaseException:
 
 
 def _warn(message: str, then: str = "; rows without a result are missing") -> None:
-    """In the notebook too, where the work was ordered by a cluster's client."""
+    """Issue a warning that a cluster's client also shows in the notebook."""
     try:
         from distributed.worker import warn
     except ImportError:
