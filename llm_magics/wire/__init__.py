@@ -1,1 +1,1 @@
-"""Wire formats: bytes in, values out. Nothing here reads a socket, a file or a clock."""
+"""Wire formats: they convert bytes to values, without access to a socket, a file or a clock."""

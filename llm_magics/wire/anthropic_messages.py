@@ -1,8 +1,9 @@
 """
-Anthropic's Messages API.
+The format of Anthropic's Messages API.
 
-In a request the roles of user and assistant alternate, no text is blank, tool results come first
-in the turn after their calls, and thinking blocks are sent back unchanged where they stood.
+In a request, the roles of user and assistant alternate, no text is blank, tool results come first
+in
+the turn after their calls, and thinking blocks are sent back unchanged at their original positions.
 
 Sources: https://docs.anthropic.com/en/api/messages and /messages-streaming, and
 https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking.
@@ -32,20 +33,20 @@ from llm_magics.wire.schema_dialects import ANTHROPIC, compile_schema, convert_t
 from llm_magics.wire.tool_calls import CallIds, encode_arguments, serialize_arguments
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
-# Blocks of tools that the service runs itself: they must be sent back while the answer goes on.
+# Blocks of tools that the service runs itself: they must be sent back until the answer is complete.
 _SERVER_TOOL_BLOCK = re.compile(r"(?:server|mcp)_tool_use|[a-z_]+_tool_result")
-# What an id must not hold.
+# Characters that are not allowed in ids.
 _INVALID_ID_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]")
-# Said where only pictures or nothing would stand before the first answer.
+# The user turn that is inserted before a conversation that starts with an answer.
 _BLANK = {"type": "text", "text": "(blank)"}
 
 # The API requires a limit and has no default; every current model supports this one.
 DEFAULT_MAX_TOKENS = 4096
 
-# Tokens to think with, by the words that other services use.
+# Token budgets for thinking, by the effort levels of other services.
 _BUDGETS = {"low": 1024, "medium": 4096, "high": 16384}
 
-# Why an answer ended, in the words of chat completions, which are those of `finish_reason`.
+# Stop reasons, with the finish reasons of chat completions.
 _FINISH_REASONS = {
     "end_turn": "stop",
     "max_tokens": "length",
@@ -59,7 +60,7 @@ _CACHE_CONTROL = {"cache_control": {"type": "ephemeral"}}
 
 
 def _is_returned(block: Mapping[str, Any]) -> bool:
-    """Return whether ``block`` of an answer must go back with it."""
+    """Return whether ``block`` of an answer must be sent back with it."""
     kind = block.get("type")
     if not isinstance(kind, str) or kind == "tool_result":
         return False
@@ -67,7 +68,7 @@ def _is_returned(block: Mapping[str, Any]) -> bool:
 
 
 def _build_turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Return the turns of ``messages``: those that follow one another of one role become one."""
+    """Return the turns of ``messages``, with consecutive messages of one role merged."""
     turns: list[dict[str, Any]] = []
     for message, is_last_round in zip(messages, _mark_last_round(messages), strict=True):
         role = "assistant" if message.role == "assistant" else "user"
@@ -89,16 +90,16 @@ def _build_turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 
 def _mark_last_round(messages: Sequence[ChatMessage]) -> list[bool]:
-    """Return for each message whether it comes after the last one of the user."""
+    """Return for each message whether it follows the last user message."""
     last = max((n for n, each in enumerate(messages) if each.role == "user"), default=-1)
     return [index > last for index in range(len(messages))]
 
 
 def _lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
     """
-    Return whether the calls that the last turn answers have no thinking before them.
+    Return whether the last turn has results of tool calls that no thinking block precedes.
 
-    Thinking cannot begin in the middle of a turn: the service refuses it.
+    The service refuses to enable thinking in the middle of such a turn.
     """
     if len(turns) < 2 or turns[-1]["role"] != "user":
         return False
@@ -120,7 +121,7 @@ def _encode_blocks(message: ChatMessage, *, is_last_round: bool) -> list[dict[st
 
 
 def _encode_content(message: ChatMessage, is_last_round: bool) -> Iterator[dict[str, Any]]:
-    """Yield the text and calls of a message, with returned blocks where they stood."""
+    """Yield the text and calls of a message, with returned blocks at their original positions."""
     text_at = calls_at = 0
     for each in map(ReasoningBlock.of, message.reasoning_blocks):
         if not _is_returned(each) or not (each["type"] in _THINKING or is_last_round):
@@ -159,7 +160,7 @@ def _encode_result(message: ChatMessage) -> dict[str, Any]:
 
 
 def _encode_id(call_id: str) -> str:
-    """An id in letters that the service takes: other services use more."""
+    """Return an id with only characters that the service accepts: other services use more."""
     return _INVALID_ID_CHARACTERS.sub("_", call_id)
 
 
@@ -171,7 +172,7 @@ def _encode_image(image: Image) -> dict[str, Any]:
 
 
 def _strip_trailing_space(block: dict[str, Any]) -> None:
-    """The beginning of an answer that goes on must not end in a space."""
+    """Remove trailing whitespace, which the beginning of an answer to continue must not have."""
     if block["type"] == "text":
         block["text"] = block["text"].rstrip()
 
@@ -184,10 +185,11 @@ def build_messages_request(
     cache: bool = False,
 ) -> dict[str, Any]:
     """
-    The body of ``POST /v1/messages``.
+    Return the body of ``POST /v1/messages``.
 
-    With ``cache`` the tools, the system message and the conversation so far are marked to
-    be cached: three marks of the four that a request may hold.
+    With ``cache``, the tools, the system message and the conversation are marked to be cached.
+    These
+    are three of the four marks that a request may have.
     """
     system = "\n\n".join(
         each.content for each in messages if each.role == "system" and each.content.strip()
@@ -201,7 +203,7 @@ def build_messages_request(
     }
     if system:
         body["system"] = [{"type": "text", "text": system}]
-    for name in () if parameters.reasoning else ("temperature", "top_p"):  # thinking has its own
+    for name in () if parameters.reasoning else ("temperature", "top_p"):  # refused with thinking
         if (value := getattr(parameters, name)) is not None:
             body[name] = value
     if parameters.stop:
@@ -248,7 +250,7 @@ def _encode_thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, 
 
 
 def use_adaptive_thinking(body: dict[str, Any]) -> None:
-    """Say how hard to think in the words of newer models, which set their own budget."""
+    """Replace the budget with an effort level, which newer models require."""
     budget = body.pop("thinking")["budget_tokens"]
     effort = next(name for name, tokens in _BUDGETS.items() if tokens >= budget)
     body["thinking"] = {"type": "adaptive"}
@@ -256,14 +258,14 @@ def use_adaptive_thinking(body: dict[str, Any]) -> None:
 
 
 def has_thinking(body: Mapping[str, Any]) -> bool:
-    """Return whether a request sends thinking back."""
+    """Return whether a request sends thinking blocks back."""
     return any(
         block["type"] in _THINKING for turn in body["messages"] for block in turn["content"]
     )
 
 
 def remove_thinking(body: dict[str, Any]) -> None:
-    """Send no thinking back; in the middle of a turn none can be requested then."""
+    """Remove thinking blocks, and disable thinking if the request continues a turn with calls."""
     for turn in body["messages"]:
         turn["content"] = [block for block in turn["content"] if block["type"] not in _THINKING]
     if _lacks_thinking(body["messages"]):
@@ -273,7 +275,7 @@ def remove_thinking(body: dict[str, Any]) -> None:
 def build_count_request(
     messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
-    """The body of ``POST /v1/messages/count_tokens``: the same, without what is for writing."""
+    """Return the body of ``POST /v1/messages/count_tokens``, a subset of the message request."""
     body = build_messages_request(messages, model, parameters)
     counted = ("model", "messages", "system", "tools", "tool_choice", "thinking")
     return {name: body[name] for name in counted if name in body}
@@ -288,10 +290,11 @@ def _mark_for_cache(body: dict[str, Any]) -> None:
 
 class ChunkDecoder(EventChunkDecoder):
     """
-    The events of a streamed answer into chunks.
+    Decodes the events of a streamed answer to chunks.
 
-    Usage in ``message_delta`` is cumulative, so that the last one counts; ``input_tokens``
-    leave out what was read from or written to the cache, which is added here.
+    Usage in ``message_delta`` is cumulative, so the last value counts. The service's
+    ``input_tokens``
+    exclude tokens that are read from or written to the cache; these are added here.
     """
 
     def __init__(self, taken: Iterable[str] = (), origin: str = "") -> None:
@@ -322,7 +325,7 @@ class ChunkDecoder(EventChunkDecoder):
         return [*chunks, last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
-        if not event.data.strip() or event.data.startswith(DONE):  # of look-alikes
+        if not event.data.strip() or event.data.startswith(DONE):  # from compatible servers
             return None
         body = decode_json(event.data)
         if not isinstance(body, dict) or ("type" not in body and is_error_body(body)):
@@ -338,7 +341,7 @@ class ChunkDecoder(EventChunkDecoder):
         if kind == "message_start":
             self._count(event["message"].get("usage"))
         elif kind == "content_block_start":
-            unfinished = self._stop(event, elapsed_s)  # some number all blocks 0
+            unfinished = self._stop(event, elapsed_s)  # some servers number all blocks 0
             block = self._blocks[event["index"]] = {**event["content_block"], "json": ""}
             if block.get("type") != "tool_use":
                 return unfinished
@@ -359,7 +362,7 @@ class ChunkDecoder(EventChunkDecoder):
         return None
 
     def _with_unfinished(self, last: StreamChunk, elapsed_s: float) -> StreamChunk:
-        """``last`` with the calls whose blocks were not closed."""
+        """Return ``last`` with the calls in blocks that were not closed."""
         left = [self._stop({"index": index}, elapsed_s) for index in list(self._blocks)]
         calls = tuple(call for chunk in left if chunk for call in chunk.tool_calls)
         return last._replace(tool_calls=calls) if calls else last
@@ -415,7 +418,7 @@ class ChunkDecoder(EventChunkDecoder):
         return StreamChunk(text, thinking, elapsed_s, raw=body, reasoning_blocks=returned)
 
     def _count(self, usage: Mapping[str, Any] | None) -> None:
-        counted = (int, Mapping)  # of the thinking there is a mapping of details
+        counted = (int, Mapping)  # the thinking tokens are in a mapping
         usage = usage or {}
         self._usage |= {name: n for name, n in usage.items() if isinstance(n, counted)}
         if isinstance(tier := usage.get("service_tier"), str):
@@ -428,7 +431,7 @@ def parse_finish_reason(stop_reason: str | None) -> str | None:
 
 
 def parse_usage(usage: Mapping[str, Any]) -> Usage:
-    """The tokens of a call, those in the cache counted as read."""
+    """Return the tokens of a call; the input tokens include cached ones."""
     cached = count_or_none(usage.get("cache_read_input_tokens")) or 0
     written = count_or_none(usage.get("cache_creation_input_tokens")) or 0
     read = count_or_none(usage.get("input_tokens"))

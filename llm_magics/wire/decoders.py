@@ -1,9 +1,10 @@
 """
-The bytes of a stream as lines, server-sent events and JSON, and what the decoders of all formats share.
+Decode the bytes of a stream to lines, server-sent events and JSON, with the base of all decoders.
 
-Server-sent events follow WHATWG HTML, section 9.2, with two liberties that real services need: an
-event counts even if the stream ends before its blank line, and its size has no bound, because
-images are sent this way too.
+Server-sent events follow WHATWG HTML, section 9.2, with two exceptions that real services need: an
+event counts even if the stream ends before its blank line, and its size is unlimited, because
+images
+are sent this way too.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from llm_magics.wire.schema_dialects import WRAPPER
 
 class NewlineSplitter:
     r"""
-    Cuts a stream of bytes at ``\n`` alone, as JSON lines are cut.
+    Splits a stream of bytes at ``\n`` only, as JSON lines require.
 
-    A line that is not complete stays in the pieces in which it arrived: to join it with each
-    further one would take quadratic time.
+    An incomplete line is stored as a list of the received pieces: joining it with every new piece
+    would
+    take quadratic time.
     """
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that ``data`` completes, without their ends."""
+        """Return the lines that ``data`` completes, without their line ends."""
         if b"\n" not in data:
             if data:
                 self._rest.append(data)
@@ -44,17 +46,17 @@ class NewlineSplitter:
         return lines
 
     def flush(self) -> list[bytes]:
-        """Return the last line, if the stream ended without ending it."""
+        """Return the last line, if the stream ended without a line end."""
         rest, self._rest = b"".join(self._rest), []
         return [rest] if rest else []
 
 
 class LineSplitter:
     r"""
-    Cuts a stream of bytes at ``\n``, ``\r`` and ``\r\n``.
+    Splits a stream of bytes at ``\n``, ``\r`` and ``\r\n``; the lines exclude their line ends.
 
-    On bytes, not on text: ``str.splitlines`` also cuts at U+2028 and its like, which may
-    stand inside a JSON string. Lines come without their ends.
+    It works on bytes rather than text, because ``str.splitlines`` also splits at U+2028 and other
+    characters that a JSON string may contain.
     """
 
     def __init__(self) -> None:
@@ -67,25 +69,25 @@ class LineSplitter:
             data = data.removeprefix(b"\n")
             self._skip_newline = False
         if b"\r" in data:
-            # A \r at the very end may be the first half of \r\n: if so, its \n is still to come.
+            # A \r at the very end may be the first half of \r\n, with the \n in the next piece.
             self._skip_newline = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return self._lines.feed(data)
 
     def flush(self) -> list[bytes]:
-        """Return the last line, if the stream ended without ending it."""
+        """Return the last line, if the stream ended without a line end."""
         return self._lines.flush()
 
 
 class ServerEvent(NamedTuple):
-    """One event: its name (``message`` by default) and its data, lines joined by newlines."""
+    """One event: its name (``message`` by default) and its data, with lines joined by newlines."""
 
     name: bytes
     data: bytes
 
 
 class EventDecoder:
-    """Feeds on bytes, yields events. Comments and unknown fields are passed over."""
+    """Decodes bytes to server-sent events. Comments and unknown fields are ignored."""
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
@@ -94,17 +96,17 @@ class EventDecoder:
         self._is_first = True
 
     def feed(self, data: bytes) -> list[ServerEvent]:
-        """The events that ``data`` completes."""
+        """Return the events that ``data`` completes."""
         return self._events(self._lines.feed(data))
 
     def flush(self) -> list[ServerEvent]:
-        """The last event, where the stream ended without a blank line."""
+        """Return the last event, if the stream ended without a blank line."""
         return self._events([*self._lines.flush(), b""])
 
     def _events(self, lines: list[bytes]) -> list[ServerEvent]:
         events: list[ServerEvent] = []
         if self._is_first and lines:
-            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")  # a mark of the byte order
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")  # the byte order mark
             self._is_first = False
         for line in lines:
             if not line:
@@ -126,19 +128,22 @@ class EventDecoder:
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
-# The data of the event that ends a stream of OpenAI's formats.
+# The data of the event that ends a stream in OpenAI's formats.
 DONE = b"[DONE]"
 
 
 class ThinkTags:
     """
-    Puts the thinking at the start of an answer apart from it.
+    Separates the thinking at the start of an answer from its text.
 
-    Servers that know a model's manner do this themselves; others hand its words on as they
-    are. Thinking stands between ``<think>`` and ``</think>`` at the start, or, where the prompt
-    itself ended with the opening tag, before a lone ``</think>``. What was handed out as text
-    before a lone tag is known to be thinking only then: the piece with the tag is marked with
-    ``ends_reasoning``. Anywhere else the tags are text: an answer may be about them.
+    Some servers do this themselves; others return the model's output unchanged. Thinking is between
+    ``<think>`` and ``</think>`` at the start, or, if the prompt ended with the opening tag, before
+    a
+    lone ``</think>``. In the second case the thinking was already returned as text: the chunk with
+    the
+    tag is then marked with ``ends_reasoning``. Anywhere else the tags are text, because an answer
+    may be
+    about them.
     """
 
     def __init__(self) -> None:
@@ -150,11 +155,11 @@ class ThinkTags:
         self._said: list[str] = []
 
     def split(self, chunk: StreamChunk) -> StreamChunk:
-        """Return ``chunk`` with thinking in ``reasoning``; what may be half a tag is held back."""
+        """Return ``chunk`` with thinking in ``reasoning``; a possible partial tag is held back."""
         if self.is_past or not (chunk.text or chunk.finish_reason):
             return chunk
         if self._is_plain and not self._held and "<" not in chunk.text and not chunk.finish_reason:
-            self._said.append(chunk.text)  # as nearly all pieces are
+            self._said.append(chunk.text)  # the usual case
             return chunk
         was_plain = self._is_plain
         text, reasoning = self._split(chunk.text)
@@ -166,7 +171,7 @@ class ThinkTags:
         return chunk._replace(text=text, reasoning=reasoning, ends_reasoning=ends_reasoning)
 
     def flush(self) -> StreamChunk:
-        """Return what is still held back when the answer ends."""
+        """Return the text that is still held back at the end of the answer."""
         held, self._held = self._held, ""
         return StreamChunk("", held) if self._is_thinking else StreamChunk(held)
 
@@ -194,12 +199,12 @@ class ThinkTags:
         return self._after(text), reasoning
 
     def _after(self, text: str) -> str:
-        text = text.lstrip("\n")  # the lines that part the answer from the thinking
+        text = text.lstrip("\n")  # blank lines between thinking and answer
         self.is_past = bool(text)
         return text
 
     def _until_lone_tag(self, text: str) -> tuple[str, str]:
-        """Return the text after a closing tag of thinking; without one, the whole text."""
+        """Return text and thinking, split at a closing tag; without one, all of it is text."""
         index = text.find(_CLOSE)
         while index >= 0:
             if _may_end_thinking("".join([*self._said, text[:index]])):
@@ -214,9 +219,9 @@ class ThinkTags:
 
 def _may_end_thinking(before: str) -> bool:
     """
-    Whether a closing tag after ``before`` is one, and not a word about tags.
+    Return whether a closing tag after ``before`` ends the thinking.
 
-    It is not where an opening tag stands before it, and not in quotes or code.
+    It does not after an opening tag, and not in quotes or code, where the text is about tags.
     """
     line = before.rpartition("\n")[2]
     is_quoted = before.endswith(("`", '"', "'", "“", "‘", "«")) or line.count("`") % 2 == 1
@@ -224,7 +229,7 @@ def _may_end_thinking(before: str) -> bool:
 
 
 def _count_partial_close(text: str) -> int:
-    """How many of the last characters may begin the closing tag."""
+    """Return the number of characters at the end that may begin the closing tag."""
     for length in range(min(len(_CLOSE) - 1, len(text)), 0, -1):
         if _CLOSE.startswith(text[-length:]):
             return length
@@ -233,15 +238,16 @@ def _count_partial_close(text: str) -> int:
 
 def decode_json(data: bytes) -> Any:
     """
-    Return the value in ``data``; halves of a character stay, for the other may be in the next.
+    Return the value in ``data``; lone surrogates are kept, as the other half may be in the next
+    event.
 
     Raises:
-        ValueError: it is not JSON, or it is nested too deeply.
+        ValueError: ``data`` is not JSON, or is nested too deeply.
     """
     return read_json(data, replace_surrogates=False)
 
 
-# What the code that reads an answer raises if the service sent something else than was agreed.
+# The exceptions of code that reads an answer, if the service sent something unexpected.
 DECODING_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -253,7 +259,7 @@ DECODING_ERRORS = (
 
 
 class InStreamError(Exception):
-    """The service sent an error inside a stream that had begun with status 200."""
+    """An error that the service sent inside a stream after the status 200."""
 
     def __init__(self, body: Any) -> None:
         super().__init__(str(body))
@@ -282,27 +288,27 @@ def is_error_body(body: Any) -> bool:
 
 
 def _is_bare_message(body: dict[str, Any]) -> bool:
-    """Whether it is a message with a code or status, and nothing else that an answer has."""
+    """Return whether ``body`` is a message with a code or status, as errors of gateways are."""
     named = {"code", "status", "status_code", "type", "statusCode"}
     has_name = any(body.get(name) is not None for name in named)
     return isinstance(body.get("message"), str) and has_name
 
 
 class EventChunkDecoder(ABC):
-    """Feeds on bytes, yields the chunks that `_read` makes of the events in them."""
+    """Decodes bytes to the chunks that `_read` creates from the events in them."""
 
     def __init__(self) -> None:
         self._events = EventDecoder()
         self.finished = False
-        # An error sent in one event with a piece of the answer, which is yielded first.
+        # An error in the same event as a piece of the answer, which is yielded first.
         self.failure: Mapping[str, Any] | None = None
 
     def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
-        """The chunks that ``data``, read at ``elapsed_s``, completes."""
+        """Yield the chunks that ``data``, received at ``elapsed_s``, completes."""
         return self._chunks(self._events.feed(data), elapsed_s)
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """Return the remaining chunks at the end of the stream."""
+        """Yield the remaining chunks at the end of the stream."""
         return self._chunks(self._events.flush(), elapsed_s)
 
     def _chunks(self, events: Sequence[ServerEvent], elapsed_s: float) -> Iterator[StreamChunk]:
@@ -315,11 +321,11 @@ class EventChunkDecoder(ABC):
 
     @abstractmethod
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
-        """The chunk in an event, if there is one."""
+        """Return the chunk of an event; ``None`` if there is none."""
 
 
 def count_reasoning_tokens(usage: Mapping[str, Any]) -> int | None:
-    """Return the tokens of the thinking, wherever a service counts them."""
+    """Return the number of thinking tokens, from any field that a service uses for it."""
     for name in ("completion_tokens_details", "output_tokens_details"):
         details = usage.get(name)
         if isinstance(details, Mapping):
@@ -329,7 +335,7 @@ def count_reasoning_tokens(usage: Mapping[str, Any]) -> int | None:
     return count_or_none(usage.get("reasoning_tokens"))
 
 
-# The beginning of an answer inside the object that was put around its schema, and parts of it.
+# The start of the object that wraps an answer, and its prefixes.
 _WRAPPER_START = re.compile(rf'\s*\{{\s*"{WRAPPER}"\s*:\s*')
 
 
@@ -345,10 +351,10 @@ _WRAPPER_END = re.compile(r"\s*\}\s*")
 
 class AnswerUnwrapper:
     """
-    Takes the object off an answer that was wrapped in one, while it comes.
+    Removes the object that wraps an answer, while the answer arrives.
 
-    An answer that is not wrapped passes unchanged. At the end the last ``}`` is held back, for it
-    may be the wrapper's.
+    An answer that is not wrapped passes unchanged. A ``}`` at the end is held back, because it may
+    close the wrapper.
     """
 
     def __init__(self) -> None:
@@ -356,7 +362,7 @@ class AnswerUnwrapper:
         self._is_wrapped: bool | None = None
 
     def take(self, chunk: StreamChunk) -> StreamChunk:
-        """Return ``chunk`` with as much of the answer as is certain."""
+        """Return ``chunk`` with the part of the answer that is certain so far."""
         text = self._held + chunk.text
         self._held = ""
         if self._is_wrapped is None and text.strip():
@@ -371,7 +377,7 @@ class AnswerUnwrapper:
 
     def _begun(self, text: str) -> str:
         found = _WRAPPER_START.match(text)
-        # The white space after the colon may go on in the next chunk.
+        # The whitespace after the colon may continue in the next chunk.
         if found is not None and found.end() < len(text):
             self._is_wrapped = True
             return text[found.end() :]
@@ -387,7 +393,7 @@ class AnswerUnwrapper:
         return text[:end]
 
     def flush(self) -> str:
-        """Return what was held back and is part of the answer."""
+        """Return the text that was held back and belongs to the answer."""
         held, self._held = self._held, ""
         if self._is_wrapped:
             return "" if _WRAPPER_END.fullmatch(held) else held
@@ -401,10 +407,14 @@ def join_surrogates(
     chunk: StreamChunk, halves: tuple[str, str]
 ) -> tuple[StreamChunk, tuple[str, str]]:
     """
-    A chunk in which no character is cut in two, of ``halves`` that were held back and its own.
+    Join surrogate pairs that are split between chunks.
+
+    Args:
+        chunk: the next chunk.
+        halves: the first halves at the ends of text and thinking that were held back before.
 
     Returns:
-        The chunk, and the halves of its text and of its thinking to be held back for the next.
+        The chunk with complete characters, and the halves to hold back for the next chunk.
     """
     texts = halves[0] + chunk.text, halves[1] + chunk.reasoning
     if not any(map(_SURROGATE.search, texts)):

@@ -1,15 +1,15 @@
 """
-Finish reasons: whether an answer is complete, decided here for every service and every caller.
+Finish reasons: classify whether an answer is complete, for all services and callers.
 
-A service names in a word why an answer ended. Only a word that is known to mean success makes an
-answer complete; an unknown word does not. The words, and where they are documented:
+A service gives the reason for the end of an answer as a word. Only known words for success make an
+answer complete; an unknown word is a failure. The words, with their documentation:
 
 | service | words |
 |---|---|
 | OpenAI chat, completions | stop, length, tool_calls, function_call, content_filter (https://platform.openai.com/docs/api-reference/chat/object) |
 | OpenAI Responses | status completed, incomplete (max_output_tokens, content_filter), failed (https://platform.openai.com/docs/api-reference/responses/object) |
 | Anthropic | end_turn, stop_sequence, tool_use, max_tokens, pause_turn, refusal, model_context_window_exceeded (https://platform.claude.com/docs/build-with-claude/handling-stop-reasons) |
-| Ollama | stop, length; load and unload come without an answer (ollama's ``llm/server.go``) |
+| Ollama | stop, length; load and unload are sent without an answer (ollama's ``llm/server.go``) |
 | Gemini, Vertex | STOP, MAX_TOKENS, SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII, IMAGE_SAFETY, OTHER … (https://ai.google.dev/api/generate-content#FinishReason) |
 | Text Generation Inference | eos_token, stop_sequence, length (its ``router/src/lib.rs``) |
 | LM Studio | eosFound, stopStringFound, toolCalls, maxPredictedTokensReached, contextLengthReached, userStopped, modelUnloaded, failed (https://lmstudio.ai/docs/typescript/api-reference/llm-prediction-stop-reason) |
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-# Written without case and separators, since services differ in these: `MAX_TOKENS`, `maxTokens`.
+# Without case and separators, in which services differ: `MAX_TOKENS`, `maxTokens`.
 _COMPLETE = frozenset(
     {
         "complete",
@@ -74,7 +74,7 @@ _CUT = frozenset(
         "maxtokens",
         "modelcontextwindowexceeded",
         "modellength",
-        "pauseturn",  # the service expects a request to continue
+        "pauseturn",  # the service expects another request to continue
         "timelimit",
         "tokenlimit",
     }
@@ -103,7 +103,7 @@ _REFUSED = frozenset(
         "spii",
     }
 )
-# Failures of the service that may pass. Every other unknown word is a failure too.
+# Temporary failures of the service. Every other unknown word is a permanent failure.
 _TRANSIENT = frozenset(
     {
         "abort",
@@ -128,8 +128,8 @@ def classify_outcome(
     Classify an answer whose stream ended regularly.
 
     Args:
-        finish_reason: why it ended, in the words of the service; ``None`` if it gave no reason.
-        has_text: whether there is text in addition to the thinking.
+        finish_reason: the service's word for the end of the answer; ``None`` if it gave no reason.
+        has_text: whether there is text other than thinking.
         has_tool_calls: whether there are tool calls.
     """
     reason = _normalize(finish_reason)
@@ -147,22 +147,22 @@ def classify_outcome(
 
 
 def is_cut(finish_reason: str | None) -> bool:
-    """Return whether ``finish_reason`` means that the answer reached a limit of length."""
+    """Return whether ``finish_reason`` means that the answer reached a length limit."""
     return _normalize(finish_reason) in _CUT
 
 
 def is_refusal(finish_reason: str | None) -> bool:
-    """Return whether ``finish_reason`` means that the service or the model refused."""
+    """Return whether ``finish_reason`` means that the service or the model refused to answer."""
     return _normalize(finish_reason) in _REFUSED
 
 
 def is_transient(finish_reason: str | None) -> bool:
-    """Return whether a failure of this name may not happen again."""
+    """Return whether ``finish_reason`` is a failure that may not happen again."""
     return _normalize(finish_reason) in _TRANSIENT
 
 
 def _normalize(finish_reason: str | None) -> str:
-    """``FinishReason.MAX_TOKENS``, ``maxTokens`` and ``max-tokens`` as ``maxtokens``."""
+    """Convert ``FinishReason.MAX_TOKENS``, ``maxTokens`` and ``max-tokens`` to ``maxtokens``."""
     last = str(finish_reason or "").rpartition(".")[2]
     return "".join(filter(str.isalnum, last)).casefold()
 
@@ -180,12 +180,12 @@ _LIMIT_NAMES = frozenset(
         "numpredict",
     }
 )
-# Where services nest their parameters.
+# The fields in which services nest their parameters.
 _NESTED = frozenset({"generationconfig", "inferenceconfig", "options", "parameters"})
 
 
 def has_limit(max_tokens: int | None, extra_body: Mapping[str, Any]) -> bool:
-    """Return whether the user limited the length of the answer, by whatever name."""
+    """Return whether the user limited the length of the answer, by any parameter name."""
     return max_tokens is not None or _has_limit(extra_body)
 
 

@@ -1,5 +1,5 @@
 """
-Ollama's own format: one JSON object a line.
+Ollama's own format: one JSON object per line.
 
 Source: ``api/types.go`` and ``docs/api.md`` of ollama, and traffic of a 0.24 server.
 """
@@ -21,7 +21,7 @@ from llm_magics.wire.tool_calls import (
     serialize_arguments,
 )
 
-# Ours to Ollama's names; they go into "options".
+# Our parameter names with Ollama's. They are sent in "options".
 _OPTIONS = {
     "temperature": "temperature",
     "max_tokens": "num_predict",
@@ -33,11 +33,11 @@ _OPTIONS = {
 def build_chat_request(
     messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
-    """The body of ``POST /api/chat``."""
+    """Return the body of ``POST /api/chat``."""
     names: dict[str, str] = {}
     encoded = []
     for message, uses_tools in zip(messages, mark_tool_turns(messages), strict=True):
-        names |= {call.id: call.name for call in message.tool_calls}  # an id may be used again
+        names |= {call.id: call.name for call in message.tool_calls}  # an id may be reused
         encoded.append(_encode_message(message, names, uses_tools=uses_tools))
     return {
         "model": model,
@@ -48,7 +48,7 @@ def build_chat_request(
 
 
 def build_generate_request(prompt: str, model: str, parameters: ModelParameters) -> dict[str, Any]:
-    """The body of ``POST /api/generate``, for the raw continuation of a text."""
+    """Return the body of ``POST /api/generate``, which continues a raw text."""
     return {"model": model, "prompt": prompt, "raw": True, **_build_options(parameters)}
 
 
@@ -58,7 +58,7 @@ def build_embed_request(
     """
     Return the body of ``POST /api/embed``.
 
-    The server refuses a text that is longer than the model reads, unless ``truncate``.
+    The server refuses a text that is too long for the model, unless ``truncate`` is true.
     """
     body = {"model": model, "input": list(texts), "truncate": truncate}
     return body if dimensions is None else {**body, "dimensions": dimensions}
@@ -68,7 +68,7 @@ def _encode_message(
     message: ChatMessage, names: Mapping[str, str], *, uses_tools: bool = False
 ) -> dict[str, Any]:
     encoded: dict[str, Any] = {"role": message.role, "content": message.content}
-    if uses_tools:  # the thinking that led to a call
+    if uses_tools:  # the thinking that preceded a call
         for block in message.reasoning_blocks:
             encoded |= block if set(block) == {"thinking"} else {}
     if message.images:
@@ -112,10 +112,12 @@ def _build_options(parameters: ModelParameters) -> dict[str, Any]:
 
 def _forbid_truncation(extra: Mapping[str, Any]) -> dict[str, bool]:
     """
-    Refuse what does not fit into the context, unless ``extra`` asks for a cut.
+    Return fields by which the server refuses a prompt that is too long, unless ``extra`` truncates
+    it.
 
-    By default the server drops the oldest messages or the end of a prompt (``truncate``), and
-    the oldest tokens while it generates (``shift``), without saying so.
+    By default the server silently drops the oldest messages or the end of a prompt (``truncate``),
+    and
+    the oldest tokens during the generation (``shift``).
     """
     if extra.get("truncate"):
         return {}
@@ -123,7 +125,7 @@ def _forbid_truncation(extra: Mapping[str, Any]) -> dict[str, bool]:
 
 
 class ChunkDecoder:
-    """The bytes of a streamed answer into chunks, of chat and generate alike."""
+    """Decodes the bytes of a streamed answer to chunks, both for chat and for generate."""
 
     def __init__(
         self, taken: Iterable[str] = (), origin: str = "", *, has_tools: bool = False
@@ -132,9 +134,9 @@ class ChunkDecoder:
         Prepare for one answer.
 
         Args:
-            taken: the ids of earlier calls of the conversation.
-            origin: the server and model, by which reasoning blocks are marked.
-            has_tools: keep the thinking also of an answer without calls.
+            taken: the ids of earlier calls in the conversation.
+            origin: the server and model, with which reasoning blocks are marked.
+            has_tools: whether to return the thinking also for an answer without calls.
         """
         self._origin = origin
         self._thoughts: list[str] = []
@@ -144,15 +146,15 @@ class ChunkDecoder:
         self.finished = False
 
     def feed(self, data: bytes, elapsed_s: float) -> Iterator[StreamChunk]:
-        """The chunks that ``data``, read at ``elapsed_s``, completes."""
+        """Yield the chunks that ``data``, received at ``elapsed_s``, completes."""
         return self._chunks(self._lines.feed(data), elapsed_s)
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """Return the remaining chunks at the end of the stream."""
+        """Yield the remaining chunks at the end of the stream."""
         return self._chunks(self._lines.flush(), elapsed_s)
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """Return the chunks of an unstreamed answer, one JSON body."""
+        """Return the chunks of an answer that is not streamed but one JSON body."""
         return [self._chunk(body, elapsed_s)]
 
     def _chunks(self, lines: Sequence[bytes], elapsed_s: float) -> Iterator[StreamChunk]:
@@ -183,7 +185,7 @@ class ChunkDecoder:
         )
 
     def _returned(self, *, has_calls: bool, done: bool) -> tuple[ReasoningBlock, ...]:
-        """The thinking, with the calls that it led to or at the end of an answer with tools."""
+        """Return the thinking so far, if calls follow it or an answer with tools has ended."""
         if not has_calls and not (done and self._wants_thoughts):
             return ()
         block = ReasoningBlock({"thinking": "".join(self._thoughts)}, self._origin)
@@ -191,7 +193,7 @@ class ChunkDecoder:
         return (block,)
 
     def _call(self, call: Mapping[str, Any]) -> ToolCall:
-        """Read a call, which is never sent in pieces; old servers send no id."""
+        """Parse a call. Calls are never split between events; old servers send no id."""
         function = call.get("function") or {}
         arguments = function.get("arguments")
         return ToolCall(
@@ -202,13 +204,13 @@ class ChunkDecoder:
 
 
 def _parse_usage(event: Mapping[str, Any]) -> Usage:
-    # Not the length of the prompt: from 0.30 on the count leaves out what the server had cached,
-    # and older servers leave the count out where all of the prompt was cached.
+    # Not always the length of the prompt: from 0.30 on, the count excludes cached tokens, and older
+    # servers omit it if the whole prompt was cached.
     return Usage(event.get("prompt_eval_count"), event.get("eval_count"))
 
 
 def _parse_timings(event: Mapping[str, Any]) -> EngineTimings:
-    """Durations come in nanoseconds, and are left out where they are nought."""
+    """Return the server's timings. Durations are in nanoseconds; those of zero are omitted."""
     load, prompt, generation = (
         event.get(name) for name in ("load_duration", "prompt_eval_duration", "eval_duration")
     )
@@ -221,7 +223,7 @@ def _parse_timings(event: Mapping[str, Any]) -> EngineTimings:
 
 def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
     """
-    The vectors of an answer; one that cannot be read becomes NaN.
+    Return the vectors of an answer; an invalid vector becomes NaN.
 
     Raises:
         ValueError: the list of vectors is missing.
@@ -229,5 +231,5 @@ def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
     vectors = reply.get("embeddings") or []
     if not isinstance(vectors, list):
         msg = "a response without a list of vectors"
-        raise ValueError(msg)  # noqa: TRY004 (of what was sent, not of an argument)
+        raise ValueError(msg)  # noqa: TRY004 (invalid data, not an invalid argument)
     return Embeddings.of_rows(vectors, Usage(reply.get("prompt_eval_count")))

@@ -1,5 +1,5 @@
 """
-OpenAI's chat and completion formats, as OpenAI and its many look-alikes speak them.
+OpenAI's chat and completion formats, as used by OpenAI and by compatible services.
 
 Source: https://platform.openai.com/docs/api-reference/chat, and llama.cpp's ``tools/server``.
 """
@@ -53,10 +53,10 @@ def build_chat_request(
 
 
 def _encode_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Encode messages; images of a tool's result follow as a user message, as tools cannot send any."""
+    """Encode messages. Images of a tool's result follow in a user message, as tools have none."""
     encoded: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
-    # Only reasoning that is sent back depends on the turn.
+    # Only the reasoning that is sent back depends on the turn.
     has_reasoning = any(message.reasoning_blocks for message in messages)
     tool_turns = mark_tool_turns(messages) if has_reasoning else repeat(False, len(messages))
     for message, uses_tools in zip(messages, tool_turns, strict=True):
@@ -96,7 +96,7 @@ def _encode_message(message: ChatMessage, *, uses_tools: bool = False) -> dict[s
 
 
 def build_schema_format(schema: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """Return the name, the schema and ``strict`` of an answer's format."""
+    """Return the name, the schema and the ``strict`` flag of an answer format."""
     compilation = compile_schema(schema, dialect)
     format_: dict[str, Any] = {
         "name": "answer",
@@ -127,7 +127,7 @@ def _build_chat_options(parameters: ModelParameters, dialect: Dialect) -> dict[s
 def build_completion_request(
     prompt: str, model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
-    """The body of ``POST /completions``."""
+    """Return the body of ``POST /completions``."""
     return {"model": model, "prompt": prompt, **_build_options(parameters)}
 
 
@@ -149,9 +149,9 @@ def _build_options(parameters: ModelParameters) -> dict[str, Any]:
 
 class ChunkDecoder(EventChunkDecoder):
     """
-    The bytes of a streamed answer into chunks; chats and plain completions alike.
+    Decodes the bytes of a streamed answer to chunks, both for chats and for completions.
 
-    ``finished`` tells whether the service said that the answer is complete.
+    ``finished`` is true after the service has marked the answer as complete.
     """
 
     def __init__(
@@ -161,9 +161,9 @@ class ChunkDecoder(EventChunkDecoder):
         Prepare for one answer.
 
         Args:
-            names: the tools that it may call.
-            taken: the ids of earlier calls of the conversation.
-            origin: the service and model, by which reasoning blocks are marked.
+            names: the tools that the answer may call.
+            taken: the ids of earlier calls in the conversation.
+            origin: the service and model, with which reasoning blocks are marked.
         """
         super().__init__()
         self._calls = ToolCallAssembler(names, taken)
@@ -172,19 +172,19 @@ class ChunkDecoder(EventChunkDecoder):
         self._tier: str | None = None
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
-        """Yield the remaining chunks when the stream has ended."""
+        """Yield the remaining chunks at the end of the stream."""
         yield from super().flush(elapsed_s)
         yield from self._left_over(elapsed_s)
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """Return the chunks of an unstreamed answer, one JSON body."""
+        """Return the chunks of an answer that is not streamed but one JSON body."""
         if not isinstance(body.get("choices"), list):
             raise InStreamError(body)
         self.finished = True
         return [self._chunk(body, elapsed_s), *self._left_over(elapsed_s)]
 
     def _left_over(self, elapsed_s: float) -> list[StreamChunk]:
-        """Return the rest of an answer without a finish reason: calls, the mark of a refusal."""
+        """Return the last chunks of an answer without a finish reason: calls, or a refusal."""
         calls, reason = self._calls.take(), "refusal" if self._is_refused else None
         blocks = self._thoughts.take(self._calls.extras)
         if not calls and not reason and not blocks:
@@ -199,9 +199,7 @@ class ChunkDecoder(EventChunkDecoder):
         if is_error_body(body) or (event.name == b"error" and body):
             if not isinstance(body, dict) or not body.get("choices"):
                 raise InStreamError(body)
-            chunk = self._chunk(
-                body, elapsed_s
-            )  # a last piece of the answer, together with the error
+            chunk = self._chunk(body, elapsed_s)  # the last piece of the answer, with the error
             self.finished, self.failure = True, body
             return chunk
         if not isinstance(body, dict):
@@ -209,14 +207,14 @@ class ChunkDecoder(EventChunkDecoder):
         return self._chunk(body, elapsed_s)
 
     def _fail(self, error: Any) -> None:
-        """Note the error of a choice, as OpenRouter sends it: raised after the chunk that it arrived with."""
+        """Store the error of a choice, as OpenRouter sends it, to raise it after the chunk."""
         self.finished = True
         self.failure = {"error": error}
 
     def _add_calls(self, delta: Mapping[str, Any]) -> bool:
-        """Add the pieces of tool calls in ``delta``; whether there are any."""
+        """Add the pieces of tool calls in ``delta``, and return whether there are any."""
         pieces = list(delta.get("tool_calls") or ())
-        if old := delta.get("function_call"):  # the predecessor of tool calls
+        if old := delta.get("function_call"):  # deprecated form of tool calls
             pieces += [{"function": old}] if old.get("name") or old.get("arguments") else []
         for call in pieces:
             function = call.get("function") or call
@@ -230,7 +228,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _beside_content(
         self, choice: Mapping[str, Any], delta: Mapping[str, Any], text: str, thought: str
     ) -> tuple[str, str, str]:
-        """Read the refusal, thinking and tool calls of a delta: text, reasoning and piece."""
+        """Read the refusal, thinking and calls of a delta; return text, reasoning and kind."""
         piece = ""
         if refusal := delta.get("refusal"):
             self._is_refused, text = True, text or refusal
@@ -248,7 +246,7 @@ class ChunkDecoder(EventChunkDecoder):
         text = reasoning = piece = ""
         finish_reason = None
         for choice in event.get("choices") or ():
-            if choice.get("index"):  # a second answer to the same prompt; one is enough
+            if choice.get("index"):  # additional answers to the prompt are ignored
                 continue
             delta = choice.get("delta") or choice.get("message") or choice
             text, thought = _split_content(delta.get("content"))
@@ -282,12 +280,13 @@ class ChunkDecoder(EventChunkDecoder):
         )
 
 
-# The fields of a delta other than its content. Most have none, and one check is faster than one for each.
+# The fields of a delta other than its content. Most deltas have none; one check is faster than
+# several.
 _BESIDE_CONTENT = openai_reasoning.ReasoningCollector.known | {
     "refusal", "reasoning", "reasoning_content", "reasoning_details", "tool_calls", "function_call"
 }  # fmt: skip
 
-# The parts of a content that is a list; any other list is an answer in JSON.
+# The types of parts in a list of content; any other list is an answer in JSON.
 _PARTS = frozenset(
     ["text", "output_text", "thinking", "refusal", "reference", "tool_reference", "image_url",
      "document_url", "input_audio", "file"]
@@ -296,10 +295,9 @@ _PARTS = frozenset(
 
 def _split_content(content: Any) -> tuple[str, str]:
     """
-    The text and the thinking in a delta or message.
+    Return the text and the thinking in the content of a delta or message.
 
-    Mistral sends a list of both; Cloudflare sends an answer that is bound to a schema as the
-    JSON value itself.
+    Mistral sends a list of both; Cloudflare sends an answer with a schema as the JSON value itself.
     """
     if isinstance(content, str):
         return content, ""
@@ -321,9 +319,9 @@ def _is_part(part: Any) -> bool:
 
 def _join_details(details: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """
-    OpenRouter's list of thoughts, and ``summary`` if it only sums them up.
+    Return the text of OpenRouter's reasoning details, and ``summary`` if all of it are summaries.
 
-    Encrypted thoughts have no words.
+    Encrypted reasoning has no text.
     """
     texts = [each.get("text") or "" for each in details]
     summaries = [each.get("summary") or "" for each in details]
@@ -337,12 +335,12 @@ def _parse_usage(usage: Mapping[str, Any], tier: str | None) -> Usage:
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
     thought = count_reasoning_tokens(usage)
     if thought and usage.get("total_tokens") == (read or 0) + (written or 0) + thought:
-        written = (written or 0) + thought  # xAI counts them in addition to the answer's tokens
+        written = (written or 0) + thought  # xAI excludes them from the answer's tokens
     return Usage(read, written, cached, None, thought, tier)
 
 
 def _parse_timings(timings: Mapping[str, Any]) -> EngineTimings:
-    """An engine's own measurements: llama.cpp's in milliseconds, LM Studio's in seconds."""
+    """Return the server's timings: llama.cpp's are in milliseconds, LM Studio's in seconds."""
     if "generation_time" in timings or "time_to_first_token" in timings:
         return EngineTimings(
             prompt_s=timings.get("time_to_first_token"),

@@ -1,7 +1,7 @@
 """
-OpenAI's formats of vectors, images and transcriptions.
+OpenAI's formats of embeddings, images and transcriptions.
 
-Those of vectors are what its many look-alikes speak too.
+Compatible services use the format of embeddings too.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings, /images and /audio.
 """
@@ -20,7 +20,7 @@ from llm_magics.attachments import Sound, Transcript
 from llm_magics.errors import ConfigurationError, ProviderError, nearest
 from llm_magics.types import Embeddings, PackedVectors, Usage, float32_bytes
 
-# The service takes no larger file.
+# The maximum file size that the service accepts.
 MAX_AUDIO_BYTES = 25 * 1024 * 1024
 
 TRANSCRIPT_FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
@@ -30,15 +30,16 @@ def build_image_request(prompt: str, model: str, options: Mapping[str, Any]) -> 
     """
     Return the body of ``POST /images/generations``.
 
-    DALL·E sends an address that soon expires unless ``b64_json`` is requested; its successors
-    always send the image, and reject the parameter.
+    DALL·E returns a URL that soon expires unless ``b64_json`` is requested; its successors always
+    return
+    the image, and reject the parameter.
     """
     inline = {"response_format": "b64_json"} if model.startswith("dall-e") else {}
     return {"model": model, "prompt": prompt, **inline, **options}
 
 
 def parse_images(reply: Mapping[str, Any]) -> list[bytes | str]:
-    """Return the images of an answer, each as its bytes or its address."""
+    """Return the images of an answer, each as its bytes or its URL."""
     rows = reply.get("data") or []
     if not rows:
         msg = "The service returned no image."
@@ -67,7 +68,7 @@ def build_transcription_form(
 
 
 def check_audio_size(sound: Sound) -> None:
-    """Reject a file that the service would reject after receiving all of it."""
+    """Raise an error for a file that the service would reject after receiving all of it."""
     if len(sound.data) > MAX_AUDIO_BYTES:
         size = len(sound.data) / 1e6
         msg = f"The audio file has {size:.0f} MB; the service accepts at most 25 MB."
@@ -75,7 +76,7 @@ def check_audio_size(sound: Sound) -> None:
 
 
 def parse_transcript(body: bytes, format_: str) -> Transcript:
-    """Return the transcript; some servers send JSON whatever the requested format, others text."""
+    """Return the transcript. Some servers send JSON or text independent of the requested format."""
     text = body.decode("utf-8", "replace")
     try:
         content = read_json(body) if format_.endswith("json") or text.startswith("{") else None
@@ -102,12 +103,12 @@ def build_embedding_request(
 
 def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
     """
-    Return the vectors of an answer, in the order of the texts sent, from base64 or numbers.
+    Return the vectors of an answer, from base64 or numbers, in the order of the texts sent.
 
-    A vector that cannot be read becomes NaN.
+    An invalid vector becomes NaN.
 
     Raises:
-        ValueError: it is not clear which vector belongs to which text.
+        ValueError: it is unclear which vector belongs to which text.
     """
     return Embeddings.of_rows(
         [_decode_vector(each) for each in _sort_vectors(reply)], parse_embedding_usage(reply)
@@ -116,10 +117,10 @@ def parse_embeddings(reply: Mapping[str, Any]) -> Embeddings:
 
 def _sort_vectors(reply: Mapping[str, Any]) -> list[Any]:
     """
-    Return the vectors of an answer, undecoded, in the order of the texts sent.
+    Return the undecoded vectors of an answer, in the order of the texts sent.
 
     Raises:
-        ValueError: their indexes are not the numbers from 0 on, each once.
+        ValueError: their indexes are not the numbers from 0 on, each exactly once.
     """
     data = reply.get("data") if isinstance(reply, Mapping) else None
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
@@ -129,7 +130,7 @@ def _sort_vectors(reply: Mapping[str, Any]) -> list[Any]:
     vectors = [row.get("embedding") for row in data]
     if indexes == [None] * len(data):
         return vectors
-    # ``1.0`` and ``True`` equal 1, hence the comparison of types.
+    # ``1.0`` and ``True`` equal 1, so the types are compared too.
     if set(map(type, indexes)) != {int} or sorted(indexes) != list(range(len(data))):
         listed = ", ".join(repr(index) for index in indexes[:8])
         msg = f"vectors whose indexes are not exactly 0 to {len(data) - 1}: {listed:.80}"
@@ -144,16 +145,18 @@ def _by_index(row: tuple[int, Any]) -> int:
 _VECTOR = b'"embedding":'
 
 
-# Stands before the number of an extracted vector; base64 has no such character.
+# The prefix of the number that replaces an extracted vector; base64 does not use this character.
 _MARK = "#"
 
 
 def extract_vectors(body: bytes) -> tuple[bytes, list[memoryview]]:
     """
-    Replace each base64 vector of an answer by a mark; return the answer and these vectors.
+    Replace each base64 vector of an answer by a marker; return the rest of the answer, and the
+    vectors.
 
-    They are never decoded as text: parsing them as JSON strings would cost as much as decoding
-    the base64. Inside a string, a key has backslashes before its quotes, and is not found.
+    The vectors are not parsed as JSON strings, which would take as long as decoding the base64.
+    Keys
+    inside a JSON string are not found, because they have backslashes before their quotes.
     """
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []
@@ -165,7 +168,7 @@ def extract_vectors(body: bytes) -> tuple[bytes, list[memoryview]]:
             start += 1
         end = body.find(b'"', start + 1)
         if body[start : start + 1] != b'"' or end < 0 or body.find(b"\\", start, end) >= 0:
-            pieces.append(view[done:start])  # numbers, or text with something to undo in it
+            pieces.append(view[done:start])  # numbers, or a string with escapes
             done = start
             continue
         pieces += [view[done:start], b'"#%d"' % len(vectors)]
@@ -178,12 +181,12 @@ def parse_packed_rows(
     reply: Mapping[str, Any], vectors: Sequence[bytes | memoryview] = ()
 ) -> list[bytes | None]:
     """
-    Return the vectors of an answer as float32, little-endian; ``None`` for one that cannot be read.
+    Return the vectors of an answer as little-endian float32; ``None`` for an invalid one.
 
-    Base64 is not unpacked into numbers; ``vectors`` are those that were extracted.
+    Base64 is not unpacked into numbers; ``vectors`` are those from `extract_vectors`.
 
     Raises:
-        ValueError: it is not clear which vector belongs to which text.
+        ValueError: it is unclear which vector belongs to which text.
     """
     return [_decode_float32(each, vectors) for each in _sort_vectors(reply)]
 
@@ -191,27 +194,27 @@ def parse_packed_rows(
 def parse_packed_vectors(
     reply: Mapping[str, Any], vectors: Sequence[bytes | memoryview] = ()
 ) -> PackedVectors:
-    """Return the vectors packed; a vector that cannot be read becomes NaN."""
+    """Return the vectors as one packed array; an invalid vector becomes NaN."""
     return PackedVectors.of_rows(parse_packed_rows(reply, vectors), parse_embedding_usage(reply))
 
 
 def parse_embedding_usage(reply: Mapping[str, Any]) -> Usage:
-    """Return how many tokens the texts had."""
+    """Return the number of tokens in the texts."""
     usage = reply.get("usage") or {}
-    return Usage(usage.get("prompt_tokens", usage.get("total_tokens")))  # Voyage's: all is read
+    return Usage(usage.get("prompt_tokens", usage.get("total_tokens")))  # for Voyage
 
 
 def _decode_float32(embedding: Any, vectors: Sequence[bytes | memoryview]) -> bytes | None:
-    """Return the bytes of one vector, from base64, numbers, or the mark of an extracted one."""
+    """Return the bytes of one vector, from base64, numbers, or the marker of an extracted one."""
     if not isinstance(embedding, str):
         return float32_bytes(embedding)
     packed: str | bytes | memoryview = embedding
     if embedding.startswith(_MARK) and embedding[1:].isdecimal():
         number = int(embedding[1:])
         packed = vectors[number] if number < len(vectors) else b""
-    elif "\n" in embedding:  # lines, as MIME has them
+    elif "\n" in embedding:  # base64 with line breaks, as in MIME
         packed = "".join(embedding.split())
-    try:  # without strictness, whatever is not base64 would be passed over
+    try:  # non-strict decoding would ignore invalid characters
         data = binascii.a2b_base64(packed, strict_mode=True)
     except ValueError:
         return None
@@ -219,7 +222,7 @@ def _decode_float32(embedding: Any, vectors: Sequence[bytes | memoryview]) -> by
 
 
 def _decode_vector(embedding: Any) -> Any:
-    """Return the numbers of a vector in base64, and anything else unchanged."""
+    """Return the numbers of a base64 vector; any other value is returned unchanged."""
     packed = _decode_float32(embedding, ()) if isinstance(embedding, str) else None
     if packed is None:
         return embedding

@@ -18,19 +18,19 @@ from typing import Any
 from llm_magics.attachments import ReasoningBlock
 from llm_magics.types import ChatMessage
 
-# Fields with the text of the thinking.
+# Fields with the thinking as text.
 _TEXT_FIELDS = ("reasoning_content", "reasoning")
 
-# Fields of a message that are sent back; those of thinking in words only with tool calls.
+# Fields of a message that are sent back; those with text are sent back only with tool calls.
 FIELDS = (*_TEXT_FIELDS, "reasoning_details", "extra_content")
 
 # Fields of a tool call that are sent back.
 _CALL_FIELDS = ("extra_content", "thought_signature")
 
-# What Google takes for the signature of a call that one of its models did not make.
+# The value that Google accepts as the signature of a call by another model.
 _NO_SIGNATURE = "skip_thought_signature_validator"
 
-# Fields of a detail that come in pieces.
+# Fields of a detail that are streamed in pieces.
 _STREAMED_FIELDS = ("text", "summary", "data", "signature")
 
 
@@ -70,7 +70,7 @@ class ReasoningCollector:
     known = frozenset(FIELDS)
 
     def __init__(self, origin: str, *, has_tools: bool) -> None:
-        """Collect reasoning text of an answer without tool calls too if it ``has_tools``."""
+        """Set ``has_tools`` to collect the reasoning text of answers without tool calls too."""
         self._origin = origin
         self._has_tools = has_tools
         self._texts: dict[str, list[str]] = {}
@@ -78,7 +78,7 @@ class ReasoningCollector:
         self._extra: dict[str, Any] = {}
 
     def add(self, delta: Mapping[str, Any], *, is_whole: bool = False) -> None:
-        """Take what ``delta`` has; one that ``is_whole`` is a message, and no piece of one."""
+        """Add the reasoning in ``delta``; ``is_whole`` means a complete message, not a delta."""
         for name in _TEXT_FIELDS:
             if isinstance(text := delta.get(name), str):
                 self._texts.setdefault(name, []).append(text)
@@ -90,7 +90,7 @@ class ReasoningCollector:
                 self._add_detail(each, is_whole=is_whole)
 
     def _add_detail(self, detail: Mapping[str, Any], *, is_whole: bool) -> None:
-        """Join ``detail`` to the one that it goes on with."""
+        """Append ``detail`` to the last one if it continues it; otherwise start a new one."""
         last = self._details[-1] if self._details else None
         same = ("type", "index", "id")
         is_rest = last is not None and all(
@@ -105,7 +105,7 @@ class ReasoningCollector:
 
     def take(self, calls: Mapping[str, Mapping[str, Any]]) -> tuple[ReasoningBlock, ...]:
         """
-        Return what must be sent back, once the answer is complete.
+        Return the blocks that must be sent back, after the answer is complete.
 
         Args:
             calls: the extra fields of each call, by its id.
@@ -135,7 +135,7 @@ def _join(last: dict[str, Any], detail: Mapping[str, Any]) -> None:
 
 
 def remove_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages of a request without what was sent back of the thinking."""
+    """Return the messages of a request without the thinking that was sent back."""
     stripped = []
     for message in messages:
         if message.get("role") != "assistant":
@@ -153,7 +153,7 @@ def remove_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, An
 
 
 def add_empty_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages of a request, with empty thinking where calls have none."""
+    """Return the messages of a request, with empty thinking for calls that have none."""
     return [
         {**message, "reasoning_content": ""}
         if message.get("tool_calls") and "reasoning_content" not in message
@@ -164,9 +164,9 @@ def add_empty_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 def mark_missing_signatures(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
-    Return the messages of a request, the first call of each marked where it has no signature.
+    Return the messages of a request, with the first call of each marked if it has no signature.
 
-    The mark is Google's own for calls by another model.
+    The mark is the value that Google defines for calls by another model.
     """
     marked = []
     for message in messages:

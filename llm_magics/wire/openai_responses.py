@@ -1,5 +1,5 @@
 """
-OpenAI's Responses API: requests with their input items, and the events of a response.
+The format of OpenAI's Responses API: requests with input items, and the events of a response.
 
 Sources: https://platform.openai.com/docs/api-reference/responses and /responses-streaming,
 https://platform.openai.com/docs/guides/reasoning and /guides/function-calling.
@@ -28,7 +28,7 @@ from llm_magics.wire.openai_chat import build_schema_format
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, build_function
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
 
-# Included in the answer, so that reasoning can be sent back without being stored at the service.
+# Requested with the answer, so that reasoning can be sent back without being stored at the service.
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 
 _TEXT = frozenset({"response.output_text.delta", "response.refusal.delta"})
@@ -40,24 +40,25 @@ _LAST = frozenset({"response.completed", "response.incomplete", "response.failed
 
 def build_input_items(message: ChatMessage, *, is_stored: bool = False) -> list[dict[str, Any]]:
     """
-    Return the items of a message.
+    Return the input items of a message.
 
-    Where nothing is stored at the service, a reasoning item without encrypted content means
-    nothing to it, and is dropped.
+    If the service does not store responses, it cannot use a reasoning item without encrypted
+    content;
+    such an item is dropped.
     """
     if message.role == "tool":
         return [_encode_result(message)]
     blocks = [block for block in message.reasoning_blocks if isinstance(block.get("type"), str)]
     reasoning = [block for block in blocks if block["type"] == "reasoning"]
     returned = [block for block in reasoning if is_stored or block.get("encrypted_content")]
-    if returned and len(blocks) > len(reasoning):  # with all items that followed it
+    if returned and len(blocks) > len(reasoning):  # the items after the reasoning are stored too
         is_whole = len(returned) == len(reasoning) and _is_all_of(blocks, message)
         return [dict(block) for block in blocks] if is_whole else _encode_message(message)
     return [*map(dict, returned), *_encode_message(message)]
 
 
 def _is_all_of(blocks: Sequence[Mapping[str, Any]], message: ChatMessage) -> bool:
-    """Whether ``blocks`` hold the message's own text and calls, which then go back unchanged."""
+    """Return whether ``blocks`` match the message's text and calls, and can be sent unchanged."""
     text, calls = "", []
     for block in blocks:
         if block["type"] == "message":
@@ -69,14 +70,14 @@ def _is_all_of(blocks: Sequence[Mapping[str, Any]], message: ChatMessage) -> boo
 
 
 def _encode_message(message: ChatMessage) -> list[dict[str, Any]]:
-    """A message and its calls, without the service's own names for them."""
+    """Encode a message and its calls, without the service's ids of the items."""
     items: list[dict[str, Any]] = []
     kind = "output_text" if message.role == "assistant" else "input_text"
     content: list[dict[str, Any]] = []
     if message.content:
         content.append({"type": kind, "text": message.content})
     content += _encode_images(message)
-    if content:  # llama.cpp takes no message of the assistant without its type
+    if content:  # llama.cpp requires the type
         items.append({"type": "message", "role": message.role, "content": content})
     return items + [
         {
@@ -110,10 +111,10 @@ def build_responses_request(
     reasons: bool = True,
 ) -> dict[str, Any]:
     """
-    Return the body of ``POST /responses``. Nothing is stored at the service.
+    Return the body of ``POST /responses``. The service does not store anything.
 
-    Reasoning is requested in encrypted form, to be sent back with the answer, unless the model
-    is known not to reason.
+    Encrypted reasoning is requested, to be sent back with the answer, unless ``reasons`` is false
+    because the model is known not to reason.
     """
     is_stored = bool(parameters.extra_body.get("store"))
     system = "\n\n".join(each.content for each in messages if each.role == "system")
@@ -157,7 +158,7 @@ def _encode_choice(choice: str) -> Any:
 
 
 class ChunkDecoder(EventChunkDecoder):
-    """The named events of a streamed response into chunks; unknown ones are passed over."""
+    """Decodes the named events of a streamed response to chunks; unknown events are ignored."""
 
     def __init__(
         self, taken: Iterable[str] = (), origin: str = "", *, limit: int | None = None
@@ -166,10 +167,11 @@ class ChunkDecoder(EventChunkDecoder):
         Prepare for one answer.
 
         Args:
-            taken: the ids of earlier calls of the conversation.
-            origin: the service and model, by which reasoning blocks are marked.
-            limit: the requested ``max_output_tokens``, for servers that do not repeat it and
-                call an answer that they cut ``completed``.
+            taken: the ids of earlier calls in the conversation.
+            origin: the service and model, with which reasoning blocks are marked.
+            limit: the requested ``max_output_tokens``, for servers that do not repeat it and report
+                a
+                truncated answer as ``completed``.
         """
         super().__init__()
         self._origin = origin
@@ -179,7 +181,7 @@ class ChunkDecoder(EventChunkDecoder):
         self._calls = 0
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """Return the chunks of an unstreamed response, one JSON body."""
+        """Return the chunks of a response that is not streamed but one JSON body."""
         if not isinstance(body.get("output"), list):
             raise InStreamError(body)
         self.finished = True
@@ -216,7 +218,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _item(
         self, item: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
     ) -> StreamChunk | None:
-        """Read a complete item: from the first reasoning on, all items are sent back unchanged."""
+        """Read a complete item. From the first reasoning item on, all are sent back unchanged."""
         kind = item.get("type")
         self._has_reasoned = self._has_reasoned or kind == "reasoning"
         blocks = (ReasoningBlock(item, self._origin),) if self._has_reasoned else ()
@@ -233,7 +235,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _full_item(
         self, item: Mapping[str, Any], body: dict[str, Any], elapsed_s: float
     ) -> StreamChunk | None:
-        """Read an item of an unstreamed response: the text of a message, the words of reasoning."""
+        """Read an item of an unstreamed response: the text of a message or of reasoning."""
         parts = item.get("content") or ()
         chunk = self._item(item, body, elapsed_s)
         if item.get("type") == "message":
@@ -248,7 +250,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _last(
         self, response: Mapping[str, Any], event: dict[str, Any], elapsed_s: float
     ) -> StreamChunk:
-        """The end; some servers report calls only there."""
+        """Return the last chunk; some servers report calls only at the end."""
         if response.get("max_output_tokens") is None:
             response = {**response, "max_output_tokens": self._limit}
         last = _decode_last(response, event, elapsed_s)
@@ -260,13 +262,13 @@ class ChunkDecoder(EventChunkDecoder):
 
 
 def _is_of_call(event: Mapping[str, Any]) -> bool:
-    """Whether an event begins a call of a function, or adds to its arguments."""
+    """Return whether an event starts a function call, or adds to its arguments."""
     item = event.get("item")
     return item is None or item.get("type") == "function_call"
 
 
 def parse_call(item: Mapping[str, Any]) -> ToolCall:
-    """The call in an output item."""
+    """Return the call in an output item."""
     arguments = serialize_arguments(item.get("arguments"))
     return ToolCall(item.get("call_id") or "", item.get("name") or "", arguments)
 
@@ -290,7 +292,7 @@ def _decode_last(
 
 
 def parse_finish_reason(response: Mapping[str, Any]) -> str:
-    """Why it ended, in the words of chat completions."""
+    """Return the reason for the end of a response, in the words of chat completions."""
     status = response.get("status") or "completed"
     if status == "incomplete":
         why = (response.get("incomplete_details") or {}).get("reason") or status
@@ -306,7 +308,7 @@ def parse_finish_reason(response: Mapping[str, Any]) -> str:
 
 
 def _has_reached_limit(response: Mapping[str, Any]) -> bool:
-    """Whether it is as long as it may be: Ollama and llama.cpp say ``completed`` of a cut, too."""
+    """Return whether the limit is reached; Ollama and llama.cpp then report ``completed`` too."""
     limit = count_or_none(response.get("max_output_tokens"))
     written = count_or_none((response.get("usage") or {}).get("output_tokens"))
     return limit is not None and written is not None and written >= limit
@@ -317,7 +319,7 @@ def _is_refusal(part: Mapping[str, Any]) -> bool:
 
 
 def parse_usage(usage: Mapping[str, Any], tier: str | None = None) -> Usage:
-    """Return the tokens of a response, and the tier by which they are billed."""
+    """Return the tokens of a response, and the service tier by which they are billed."""
     cached = (usage.get("input_tokens_details") or {}).get("cached_tokens")
     thought = count_reasoning_tokens(usage)
     read, written = usage.get("input_tokens"), usage.get("output_tokens")

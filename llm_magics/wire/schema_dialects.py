@@ -1,11 +1,12 @@
 """
-JSON schemas in the subset that each service accepts.
+Convert JSON schemas to the subset that each service accepts.
 
-A schema may say more than a service understands. `compiled` rewrites it: references are inlined,
-``allOf`` is merged, ``oneOf`` becomes ``anyOf``, values without a type get one, a root that is
-not an object is wrapped, and limits that the service refuses move into the description. The
-result accepts every value that the original accepts (with nulls for fields that may be left
-out), so an answer is always validated against the original afterwards.
+A schema may use keywords that a service does not support. `compile_schema` rewrites it: references
+are inlined, ``allOf`` is merged, ``oneOf`` becomes ``anyOf``, ``enum`` values get a type, a root
+that
+is not an object is wrapped in one, and unsupported limits move into the description. The result
+accepts every value that the original accepts (with nulls for optional fields), so an answer is
+always validated against the original afterwards.
 
 Sources: OpenAI's guide to structured outputs and ``openai.lib._pydantic``; Anthropic's guide and
 ``anthropic.transform_schema``; Groq's and Cerebras's documentation; llama.cpp's
@@ -40,7 +41,7 @@ _NUMBER_LIMITS = frozenset(
     ["multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]
 )
 
-# Keywords that say nothing about the value, or that the compiler itself has dealt with.
+# Keywords that do not restrict the value, or that the compiler has already processed.
 _IGNORED = frozenset(
     ["$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "examples", "deprecated",
      "readOnly", "writeOnly"]
@@ -50,19 +51,19 @@ _IGNORED = frozenset(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """
-    What one service accepts.
+    The subset of JSON schemas that one service accepts.
 
     Attributes:
         is_strict: every object is closed and requires all of its properties.
-        requires_all: a property that may be left out is required, and may be null.
-        keywords: limits that it understands; any other becomes a part of the description.
-        formats: of strings.
-        max_min_items: the largest ``minItems`` that it takes, if it takes any.
+        requires_all: optional properties must be required and nullable instead.
+        keywords: the supported limits; all others become part of the description.
+        formats: the supported string formats.
+        max_min_items: the largest supported ``minItems``; ``None`` for no maximum.
         has_recursion: whether a schema may refer to itself.
         wraps: whether the root must be an object.
         types_enums: whether ``enum`` needs a ``type`` next to it.
-        falls_back: whether a schema that it cannot express may be sent unchanged, without a guarantee.
-        max_properties, max_levels, max_values, max_characters: the bounds of a schema.
+        falls_back: whether an inexpressible schema may be sent unchanged, without a guarantee.
+        max_properties, max_levels, max_values, max_characters: the maximum size of a schema.
     """
 
     is_strict: bool = True
@@ -83,10 +84,10 @@ class Dialect:
 OPENAI = Dialect(
     keywords=_NUMBER_LIMITS | {"pattern", "format", "minItems", "maxItems"}, formats=_FORMATS
 )
-# Azure's own documentation lists every limit as unsupported; so do services that pass a schema on.
+# Azure's documentation lists all limits as unsupported, as do services that pass a schema on.
 PLAIN = Dialect()
-# Servers that nothing is known of: strictly as OpenAI where no field may be left out, since a
-# null for such a field is a habit of OpenAI's, and else without a guarantee.
+# For unknown servers: strict as OpenAI if no field is optional, because nulls for optional fields
+# are specific to OpenAI, otherwise without a guarantee.
 UNKNOWN = replace(OPENAI, is_strict=False, requires_all=False)
 ANTHROPIC = Dialect(
     requires_all=False,
@@ -101,7 +102,7 @@ CEREBRAS = Dialect(
     has_recursion=False, falls_back=False, max_properties=500, max_values=500,
     max_characters=5000,
 )  # fmt: skip
-# Engines that turn the schema into a grammar take nearly all of it, and any root.
+# Engines that convert the schema to a grammar support nearly all keywords, and any root.
 GRAMMAR = Dialect(
     is_strict=False,
     requires_all=False,
@@ -111,22 +112,22 @@ GRAMMAR = Dialect(
     wraps=False,
     max_levels=100,
 )
-# A service that only promises some JSON object: the schema itself stands in the prompt.
+# For services that only guarantee some JSON object; the schema itself is in the prompt.
 JSON_OBJECT = Dialect(is_strict=False, requires_all=False)
 
-# More repetitions make a grammar that llama.cpp rejects or parses for minutes.
+# With more repetitions, llama.cpp rejects the grammar or takes minutes to parse it.
 _MAX_REPETITIONS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledSchema:
     """
-    A schema for one service.
+    A schema in the dialect of one service.
 
     Attributes:
-        schema: the schema that is sent.
+        schema: the schema to send.
         is_strict: whether ``strict`` may be set.
-        is_wrapped: whether the answer comes in the field ``WRAPPER`` of an object.
+        is_wrapped: whether the answer is in the field ``WRAPPER`` of an object.
     """
 
     schema: JSONSchema
@@ -136,9 +137,9 @@ class CompiledSchema:
 
 def compile_schema(schema: Mapping[str, Any], dialect: Dialect) -> CompiledSchema | None:
     """
-    Return ``schema`` in ``dialect``; ``None`` where the service cannot be bound to it.
+    Return ``schema`` in ``dialect``; ``None`` if the service cannot enforce it.
 
-    >>> compiled({"enum": ["a", "b"]}, OPENAI).schema["properties"]["answer"]
+    >>> compile_schema({"enum": ["a", "b"]}, OPENAI).schema["properties"]["answer"]
     {'enum': ['a', 'b'], 'type': 'string'}
     """
     return _compile(json.dumps(dict(schema)), dialect)
@@ -146,7 +147,7 @@ def compile_schema(schema: Mapping[str, Any], dialect: Dialect) -> CompiledSchem
 
 @lru_cache(maxsize=64)
 def _compile(text: str, dialect: Dialect) -> CompiledSchema | None:
-    """Compile the schema in ``text``: once, for all requests of a batch have the same."""
+    """Compile the schema in ``text``; cached, because all requests of a batch share it."""
     schema = json.loads(text)
     try:
         flat = flatten_schema(schema)
@@ -180,7 +181,7 @@ def _compile(text: str, dialect: Dialect) -> CompiledSchema | None:
 
 
 def _requires_all(schema: Any) -> bool:
-    """Whether no object in ``schema`` has a property that may be left out."""
+    """Return whether no object in ``schema`` has an optional property."""
     return all(
         set(each.get("properties") or ()) <= set(each.get("required") or ())
         for each in _walk(schema)
@@ -189,17 +190,18 @@ def _requires_all(schema: Any) -> bool:
 
 
 def _find_root(flat: FlatSchema) -> JSONSchema:
-    """Return the schema itself, also if it is one of its definitions."""
+    """Return the root schema, which may be one of the definitions."""
     reference = str(flat.schema.get("$ref", ""))
     return flat.definitions.get(reference.removeprefix("#/$defs/"), flat.schema)
 
 
 def convert_tool_schema(schema: Mapping[str, Any]) -> JSONSchema:
     """
-    Return the schema of a tool's arguments as services accept it.
+    Return the schema of a tool's arguments in a form that services accept.
 
-    References are inlined and ``allOf`` and ``oneOf`` rewritten; the root is an object. A schema
-    that cannot be rewritten is sent unchanged.
+    References are inlined, ``allOf`` and ``oneOf`` are rewritten, and the root is an object. A
+    schema
+    that cannot be rewritten is returned unchanged.
     """
     try:
         flat = flatten_schema(schema)
@@ -211,7 +213,7 @@ def convert_tool_schema(schema: Mapping[str, Any]) -> JSONSchema:
 
 
 def unwrap_answer(value: Any) -> Any:
-    """Return the value inside the object that `compiled` wrapped around it, if it is wrapped."""
+    """Return ``value`` without the object in which `compile_schema` wraps an answer, if any."""
     return value[WRAPPER] if isinstance(value, dict) and set(value) == {WRAPPER} else value
 
 
@@ -235,8 +237,8 @@ class _Compiler:
         self._dialect = dialect
 
     def compile(self, schema: JSONSchema) -> JSONSchema:  # noqa: PLR0911 (one case each)
-        """Return ``schema`` in the dialect; raise `Inexpressible` where it has no such form."""
-        if "$ref" in schema:  # a recursive one; all others are inlined
+        """Return ``schema`` in the dialect, or raise `InexpressibleSchemaError`."""
+        if "$ref" in schema:  # recursive; other references are inlined
             return {"$ref": schema["$ref"]}
         if "anyOf" in schema:
             branches = [self.compile(each) for each in schema["anyOf"]]
@@ -281,7 +283,7 @@ class _Compiler:
                 }
             if isinstance(more, dict):
                 fields["additionalProperties"] = self.compile(more)
-            if "patternProperties" in schema:  # a grammar does not know them and must allow them
+            if "patternProperties" in schema:  # grammars ignore it: allow any property
                 fields.pop("additionalProperties", None)
             return self._with_limits(fields, schema, done)
         if is_open:
@@ -311,7 +313,7 @@ class _Compiler:
         if first and not self._dialect.is_strict:
             compiled["prefixItems"] = [self.compile(each) for each in first]
             done.add("prefixItems")
-        elif first:  # a tuple, as a list of whatever stands in it
+        elif first:  # a tuple becomes a list of any of its types
             kinds = [self.compile(each) for each in first]
             kinds += [self.compile(items)] if isinstance(items, dict) and items else []
             kinds = [each for number, each in enumerate(kinds) if each not in kinds[:number]]
@@ -324,7 +326,7 @@ class _Compiler:
         return self._with_limits(compiled, schema, done)
 
     def _with_limits(self, compiled: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
-        """``compiled`` with the limits of ``schema`` that are understood; the rest is described."""
+        """Add the supported limits of ``schema`` to ``compiled``, and describe the others in it."""
         taken = {name: value for name, value in schema.items() if self._takes(name, value)}
         return _add_description({**compiled, **taken}, schema, done | set(taken))
 
@@ -338,13 +340,13 @@ class _Compiler:
             return bool(value <= dialect.max_min_items)
         if dialect.is_strict:
             return True
-        if name == "pattern":  # a grammar matches all of the text
+        if name == "pattern":  # a grammar matches the whole text
             return str(value).startswith("^") and str(value).endswith("$")
         return name in _NUMBER_LIMITS or value <= _MAX_REPETITIONS
 
 
 def make_nullable(schema: JSONSchema) -> JSONSchema:
-    """Return ``schema``, accepting null too."""
+    """Return ``schema``, changed to also accept null."""
     if schema.get("type") == "null" or None in schema.get("enum", ()):
         return schema
     branches = schema.get("anyOf", [schema])
@@ -358,7 +360,7 @@ def make_nullable(schema: JSONSchema) -> JSONSchema:
 
 
 def _add_description(compiled: JSONSchema, schema: JSONSchema, done: set[str]) -> JSONSchema:
-    """``compiled`` with title and description of ``schema``, and its other keywords in words."""
+    """Add title, description and unsupported keywords of ``schema`` to ``compiled`` as text."""
     for name in ("description", "title"):
         if name in schema:
             compiled[name] = schema[name]
@@ -391,7 +393,7 @@ def _walk(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_within_bounds(body: JSONSchema, dialect: Dialect) -> bool:
-    """Whether a schema stays within the service's bounds."""
+    """Return whether a schema is within the service's size limits."""
     properties = values = characters = 0
     for each in _walk(body):
         if isinstance(named := each.get("properties"), dict):
@@ -409,7 +411,7 @@ def _is_within_bounds(body: JSONSchema, dialect: Dialect) -> bool:
 
 
 def _count_levels(schema: Any) -> int:
-    """How deep objects are nested in ``schema``."""
+    """Return the nesting depth of objects in ``schema``."""
     if isinstance(schema, list):
         return max(map(_count_levels, schema), default=0)
     if not isinstance(schema, dict):
@@ -419,5 +421,5 @@ def _count_levels(schema: Any) -> int:
 
 
 def build_function(tool: Tool) -> dict[str, Any]:
-    """Return the description of a tool's function, with its schema as services accept it."""
+    """Return the definition of a tool's function, with a schema that services accept."""
     return {**tool.as_dict(), "parameters": convert_tool_schema(tool.parameters)}

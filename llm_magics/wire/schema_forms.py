@@ -1,8 +1,8 @@
 """
-JSON schemas in one form: without references, ``allOf``, ``oneOf`` and lists of types.
+Normalise JSON schemas: remove references, ``allOf``, ``oneOf`` and lists of types.
 
-The remaining keywords are ``type``, ``enum``, ``anyOf`` and the limits; only a
-schema that refers to itself keeps its references.
+The remaining keywords are ``type``, ``enum``, ``anyOf`` and the limits. Only a schema that refers
+to itself retains its references.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from urllib.parse import unquote
 
 JSONSchema = dict[str, Any]
 
-# Schemas inside a schema: one under the name, by name, and in a list.
+# Keywords with schemas: one schema, schemas by name, and a list of schemas.
 _ONE = ("items", "additionalProperties")
 _BY_NAME = ("properties", "patternProperties")
 _LISTED = ("anyOf", "prefixItems")
 
-# By which type a keyword is about, to part a schema of several types.
+# The keywords of each type, to split a schema with several types.
 _KEYWORDS = {
     "object": frozenset(
         ["properties", "required", "additionalProperties", "patternProperties", "propertyNames",
@@ -36,20 +36,20 @@ _KEYWORDS = {
 _KEYWORDS["integer"] = _KEYWORDS["number"]
 _ANNOTATIONS = ("description", "title", "default", "examples")
 
-# Definitions are inlined, and a discriminator only repeats what the branches say.
+# Definitions are inlined, and a discriminator only repeats what the branches state.
 _DROPPED = frozenset(["$defs", "definitions", "discriminator"])
 
-# The inlined schema may grow with each reference to what itself refers; more is not sent.
+# Inlining can grow exponentially if references contain references; a larger schema is not sent.
 _MAX_SCHEMAS = 20_000
 
 
 class InexpressibleSchemaError(Exception):
-    """A schema has no form in a dialect."""
+    """The schema cannot be expressed in a dialect."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlatSchema:
-    """A schema in one form; ``definitions`` are those that refer to themselves."""
+    """A normalised schema; ``definitions`` contains the recursive ones."""
 
     schema: JSONSchema
     definitions: Mapping[str, JSONSchema]
@@ -57,10 +57,12 @@ class FlatSchema:
 
 def flatten_schema(schema: Mapping[str, Any]) -> FlatSchema:
     """
-    Return ``schema`` in one form.
+    Return ``schema`` in normalised form.
 
     Raises:
-        Inexpressible: it refers to nothing, to another document, or contradicts itself.
+        InexpressibleSchemaError: a reference is invalid or points to another document, or the
+            schema
+            contradicts itself.
     """
     work = _Flattener(schema)
     body = work.flatten(dict(schema), ())
@@ -86,7 +88,7 @@ class _Flattener:
         self.definitions: dict[str, JSONSchema] = {}
 
     def flatten(self, schema: Any, within: tuple[str, ...]) -> JSONSchema:
-        """Return ``schema`` in one form; ``within`` are the references that led to it."""
+        """Return ``schema`` in normalised form; ``within`` are the references that led to it."""
         self._seen += 1
         if self._seen > _MAX_SCHEMAS:
             raise InexpressibleSchemaError
@@ -119,7 +121,7 @@ class _Flattener:
             self._names[reference] = name
             found = dict(resolve_reference(self._root, reference))
             definition = self.flatten(found, (reference,))
-            if "$ref" in definition:  # a reference to itself alone says nothing
+            if "$ref" in definition:  # a bare reference to itself has no meaning
                 raise InexpressibleSchemaError
             self.definitions[name] = definition
         return {"$ref": f"#/$defs/{self._names[reference]}"}
@@ -147,7 +149,7 @@ def resolve_reference(root: Mapping[str, Any], reference: Any) -> Any:
     Return the part of ``root`` that a local reference names.
 
     Raises:
-        Inexpressible: there is none.
+        InexpressibleSchemaError: it does not exist.
     """
     if not isinstance(reference, str) or not reference.startswith("#"):
         raise InexpressibleSchemaError
@@ -168,7 +170,7 @@ def resolve_reference(root: Mapping[str, Any], reference: Any) -> Any:
 
 
 def _find_recursive(root: Mapping[str, Any]) -> set[str]:
-    """The references that lead back to themselves."""
+    """Return the references that lead back to themselves."""
     leads: dict[str, set[str]] = {}
     waiting = list(_find_references(root))
     while waiting:
@@ -192,7 +194,7 @@ def _find_reachable(start: str, leads: Mapping[str, set[str]]) -> set[str]:
 
 
 def _find_references(schema: Any) -> list[str]:
-    """The references in ``schema``, but for those in definitions that nothing refers to."""
+    """Return the references in ``schema``, without those in unused definitions."""
     if isinstance(schema, list):
         return [found for each in schema for found in _find_references(each)]
     if not isinstance(schema, Mapping):
@@ -206,10 +208,10 @@ def _find_references(schema: Any) -> list[str]:
 
 def merge_schemas(one: JSONSchema, other: JSONSchema) -> JSONSchema:
     """
-    Return a schema for what fits both.
+    Return a schema for the values that match both schemas.
 
     Raises:
-        Inexpressible: nothing does, or it cannot be said in one.
+        InexpressibleSchemaError: such values do not exist, or one schema cannot express them.
     """
     if "$ref" in one or "$ref" in other:
         if not other or not one:
@@ -229,7 +231,7 @@ def _list_types(schema: JSONSchema) -> list[str] | None:
 
 
 def _merge_keyword(name: str, one: Any, other: Any) -> Any:  # noqa: PLR0911 (one case each)
-    """The value of a keyword that two schemas have."""
+    """Return the combined value of a keyword that both schemas have."""
     if one == other or name in ("title", "description", "default", "examples"):
         return other
     if name in ("properties", "patternProperties"):
@@ -264,7 +266,7 @@ def _intersect_types(one: Any, other: Any) -> Any:
 
 
 def _normalize_values(schema: JSONSchema) -> JSONSchema:
-    """Replace ``const`` by ``enum``, and add the type that the keywords imply."""
+    """Replace ``const`` with ``enum``, and add the type that the keywords imply."""
     valued = dict(schema)
     if "const" in valued:
         value = valued.pop("const")
@@ -280,7 +282,7 @@ def _normalize_values(schema: JSONSchema) -> JSONSchema:
 
 
 def _split_types(schema: JSONSchema) -> JSONSchema:
-    """Replace a list of types by ``anyOf``, with no other keyword next to it."""
+    """Replace a list of types with ``anyOf``, without other keywords next to it."""
     about = {name: schema[name] for name in _ANNOTATIONS if name in schema}
     kinds = _list_types(schema)
     if "enum" in schema:
@@ -314,6 +316,6 @@ def _has_type(value: Any, kinds: list[str]) -> bool:
 
 
 def _select_type(kind: str, schema: JSONSchema) -> JSONSchema:
-    """The part of a schema of several types that is about one of them."""
+    """Return the part of a schema with several types that applies to one of them."""
     others = frozenset().union(*_KEYWORDS.values()) - _KEYWORDS.get(kind, frozenset())
     return {**{n: v for n, v in schema.items() if n not in others}, "type": kind}

@@ -1,4 +1,4 @@
-"""Tool calls: assembled from the pieces that services send, their ids, and their turns."""
+"""Tool calls: assemble them from streamed pieces, create their ids, and find their turns."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from llm_magics.types import ChatMessage, ToolCall
 
 class CallIds:
     """
-    Makes ids for calls that have none.
+    Creates ids for calls without one.
 
-    They are the same whenever the same answer is read, and differ from all others in the
-    conversation. Nine letters and digits are what the strictest service (Mistral) takes.
+    The ids of an answer are reproducible, and unique within the conversation. They have nine
+    letters and
+    digits, which is the format of the strictest service (Mistral).
     """
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
@@ -26,11 +27,11 @@ class CallIds:
         self._number = len(self._taken)
 
     def reserve(self, ids: Iterable[str]) -> None:
-        """Make none of ``ids``."""
+        """Exclude ``ids`` from the ids to create."""
         self._taken.update(ids)
 
     def make_unique(self, call_id: str) -> str:
-        """Return ``call_id``, or a new one where it is empty or another call's of this answer."""
+        """Return ``call_id``, or a new id if it is empty or already used in this answer."""
         unique = call_id
         while not unique or unique in self._used or (unique != call_id and unique in self._taken):
             self._number += 1
@@ -40,14 +41,14 @@ class CallIds:
 
 
 def serialize_arguments(arguments: Any) -> str:
-    """Return the arguments of a call as JSON text: some services send the object itself."""
+    """Return the arguments of a call as JSON text; some services send the object itself."""
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
 
 
 def encode_arguments(call: ToolCall) -> dict[str, Any]:
-    """Return the arguments of a call as the object that services require, also if invalid."""
+    """Return the arguments of a call as an object, which services require, even if invalid."""
     try:
         return call.arguments
     except ParseError:  # the tool's result reports the error
@@ -59,7 +60,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(slots=True, kw_only=True)
 class _Scan:
-    """How far the pieces of a text have been read for the end of the object that it is."""
+    """The state of an incremental scan for the end of a JSON object in pieces of text."""
 
     read: int = 0
     depth: int = 0
@@ -67,7 +68,7 @@ class _Scan:
     is_escaped: bool = False
 
     def is_balanced(self, pieces: Sequence[str]) -> bool:
-        """Whether all brackets and quotes are closed; reads only what is new."""
+        """Return whether all brackets and quotes are closed, after scanning the new pieces."""
         for piece in pieces[self.read :]:
             self._take(piece)
         self.read = len(pieces)
@@ -95,12 +96,12 @@ class _Call:
 
     Attributes:
         pieces: its arguments as received.
-        snapshot: the last piece, while each began with the one before: some services send
-            all of the arguments again with each piece.
-        named: how many pieces brought the name.
-        is_doubtful: whether it may be only a repetition of the name of the one before.
+        snapshot: the last piece, as long as each piece starts with the previous one: some services
+            repeat all arguments so far in each piece.
+        named: the number of pieces with the name.
+        is_doubtful: whether it may only be a repetition of the previous call's name.
         has_arguments: whether any piece was not blank.
-        is_broken: whether all brackets were closed, and it was not JSON.
+        is_broken: whether all brackets were closed, but the text was not valid JSON.
     """
 
     index: int | None
@@ -127,7 +128,7 @@ class _Call:
 
     @property
     def text(self) -> str:
-        """The arguments, by whichever way of sending them makes them JSON."""
+        """The arguments: the joined pieces or the last snapshot, whichever is valid JSON."""
         joined = "".join(self.pieces)
         if len(self.pieces) < 2 or self.snapshot is None or _is_json(joined):
             return joined
@@ -135,12 +136,12 @@ class _Call:
 
     @property
     def is_growing(self) -> bool:
-        """Whether each piece has all of the arguments so far."""
+        """Whether each piece contains all arguments so far."""
         return len(self.pieces) > 1 and self.snapshot is not None
 
     @property
     def is_complete(self) -> bool:
-        """Whether the arguments are JSON already."""
+        """Whether the arguments are valid JSON already."""
         if self.is_growing and _is_json(self.snapshot or ""):
             return True
         if self.is_broken or not self.has_arguments or not self.scan.is_balanced(self.pieces):
@@ -151,12 +152,15 @@ class _Call:
 
 class ToolCallAssembler:
     """
-    Takes pieces in the order of the stream; returns the calls when they are complete.
+    Takes pieces in the order of the stream, and returns the complete calls at the end.
 
-    A piece belongs to the call with its id, else to that at its index, else to the latest. A
-    piece with a name begins a new call where its id or its name differs, or where the arguments
-    so far are complete: some services number all calls 0, leave out ids and indexes, or repeat
-    the name in each piece.
+    A piece belongs to the call with its id, otherwise to the one at its index, otherwise to the
+    latest.
+    A piece with a name starts a new call if its id or its name differs, or if the arguments so far
+    are
+    complete: some services use the index 0 for all calls, omit ids and indexes, or repeat the name
+    in
+    each piece.
     """
 
     def __init__(self, names: Collection[str] = (), taken: Iterable[str] = ()) -> None:
@@ -164,8 +168,8 @@ class ToolCallAssembler:
         Prepare for one answer.
 
         Args:
-            names: the tools that may be called, by which a name that comes in pieces is known.
-            taken: the ids of earlier calls of the conversation.
+            names: the tools that may be called, to recognise a name that arrives in pieces.
+            taken: the ids of earlier calls in the conversation.
         """
         self._names = frozenset(names)
         self._ids = CallIds(taken)
@@ -184,9 +188,9 @@ class ToolCallAssembler:
         extra: Mapping[str, Any] = _NOTHING,
     ) -> None:
         """
-        Take one piece, any part of which may be missing.
+        Add one piece, of which any part may be missing.
 
-        ``extra`` goes back with the call, and is found in ``extras`` when the calls are taken.
+        ``extra`` is sent back with the call; it is in ``extras`` after the calls are taken.
         """
         index = _parse_index(index)
         call_id = str(call_id) if call_id is not None else ""
@@ -215,7 +219,7 @@ class ToolCallAssembler:
             call.extra |= extra
 
     def _find(self, index: int | None, call_id: str, name: str) -> _Call | None:
-        """The call that a piece may belong to."""
+        """Return the call to which a piece may belong, or ``None``."""
         there = self._by_index.get(index) if index is not None else None
         known = self._by_id.get(call_id) if call_id else None
         if there is not None and (known is None or there.id in ("", call_id)):
@@ -227,7 +231,7 @@ class ToolCallAssembler:
         return there if there or name or call_id else self._latest
 
     def _begins(self, call: _Call, call_id: str, name: str, text: str, *, is_whole: bool) -> bool:
-        """Whether a piece that may belong to ``call`` begins another one."""
+        """Return whether a piece that may belong to ``call`` starts another call."""
         is_other_id = bool(call_id and call.id and call_id != call.id)
         if not name:
             return is_other_id and bool(text.strip()) and call.is_complete
@@ -241,25 +245,25 @@ class ToolCallAssembler:
         return (is_whole and call.has_arguments) or call.is_complete
 
     def _is_part(self, before: str, name: str) -> bool:
-        """Whether ``name`` goes on with the name that ``before`` begins."""
+        """Return whether ``name`` continues the name that starts with ``before``."""
         if before in self._names and name in self._names:
             return False
         longer = (before + name, name if name.startswith(before) else before + name)
         return any(known.startswith(longer) for known in self._names)
 
     def _name(self, before: str, name: str) -> str:
-        """The name after another piece of it; later pieces may repeat it, or be empty."""
+        """Return the name after another piece of it; later pieces may repeat it or be empty."""
         if not name or name == before:
             return before
         return name if not before or name.startswith(before) else before + name
 
     def take(self) -> tuple[ToolCall, ...]:
-        """Return the calls so far, and forget them."""
+        """Return the calls so far, and reset the assembler."""
         calls, self._calls, self._latest = self._calls, [], None
         self._by_index, self._by_id = {}, {}
         calls_left: list[_Call] = []
         for call in calls:
-            # A name without arguments after a call that had its name repeated all the time.
+            # A name without arguments, after a call whose name was repeated in every piece.
             if call.is_doubtful and not call.pieces and calls_left and calls_left[-1].named > 1:
                 continue
             calls_left.append(call)
@@ -274,7 +278,7 @@ class ToolCallAssembler:
 
 
 def _is_repeated(call: _Call, text: str, *, is_same: bool) -> bool:
-    """Whether ``text`` is all of the arguments once more, of a call that ``is_same`` by its id."""
+    """Return whether ``text`` repeats all arguments of ``call``; ``is_same`` if the ids match."""
     if not text.strip() or not (is_same or call.is_growing):
         return False
     return (call.snapshot in (None, text)) and call.is_complete and text == call.text
@@ -303,8 +307,9 @@ def mark_tool_turns(messages: Sequence[ChatMessage]) -> list[bool]:
     """
     Return for each message whether tools were called in its turn.
 
-    Services that want their thinking back want it with every answer of such a turn, and ignore
-    or refuse it elsewhere.
+    Services that require their thinking back require it with every answer of such a turn, and
+    ignore or
+    refuse it in other turns.
     """
     found: list[bool] = []
     turn = 0
