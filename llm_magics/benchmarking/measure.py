@@ -331,7 +331,7 @@ def describe_environment(models: Iterable[str]) -> dict[str, Any]:
     """Return the time, versions, machine and service addresses as JSON values without secrets."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "llm_magics": _version("llm-magics"),
+        "llm_magics": _version("jupyter-llm-magics"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),

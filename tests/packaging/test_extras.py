@@ -69,7 +69,7 @@ def test_every_extra_is_tested() -> None:
 def test_an_extra_alone(wheel: Path, tmp_path: Path, extra: str) -> None:
     """What it is for works, and what it brought goes together."""
     more = [torch_without_gpu()] if extra == "hf" else []
-    python = made(tmp_path / "env", f"llm-magics[{extra}] @ {wheel.as_uri()}", *more)
+    python = made(tmp_path / "env", f"jupyter-llm-magics[{extra}] @ {wheel.as_uri()}", *more)
     said(python, USES[extra], tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config"))
     if extra == "lab":
         assert ran([python, "-m", "jupyterlab", "--version"], tmp_path)

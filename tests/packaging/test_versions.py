@@ -76,7 +76,7 @@ def test_every_python(wheel: Path, tmp_path: Path, version: str) -> None:
     """The wheel works, alone and with models on this machine."""
     python = made(
         tmp_path / "env",
-        f"llm-magics[local,bench,dask] @ {wheel.as_uri()}",
+        f"jupyter-llm-magics[local,bench,dask] @ {wheel.as_uri()}",
         python=interpreters()[version],
     )
     for code in (ALONE.partition("try:")[0], USES["local"], USES["bench"], USES["dask"]):
