@@ -39,7 +39,11 @@ except lm.errors.ConfigurationError as error:
 def test_what_is_in_the_wheel(wheel: Path) -> None:
     """The package with its types and tables, its licence, and nothing of the tests."""
     names = zipfile.ZipFile(wheel).namelist()
-    ours = {name for name in names if not name.startswith(f"jupyter_llm_magics-{llm_magics.__version__}")}
+    ours = {
+        name
+        for name in names
+        if not name.startswith(f"jupyter_llm_magics-{llm_magics.__version__}")
+    }
     sources = {
         f"llm_magics/{path.relative_to(ROOT / 'llm_magics').as_posix()}"
         for path in (ROOT / "llm_magics").rglob("*")
