@@ -1,1 +1,1 @@
-"""Waiting for asynchronous work from ordinary functions, and running several tasks at once."""
+"""Run asynchronous work from ordinary functions, and several tasks at the same time."""

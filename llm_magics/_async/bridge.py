@@ -1,9 +1,10 @@
 """
 The event loop that all providers share, and calls to it from other threads and loops.
 
-One daemon thread runs the loop. The thread of a cell reads results from a queue, so that every
-output appears in its own cell. An interrupt, ``break`` or an error cancels the coroutine and
-returns only when it has ended: no stream continues behind an idle kernel.
+The loop runs in one daemon thread. The thread of a cell reads results from a queue, so that every
+output appears in the right cell. An interrupt, ``break`` or an error cancels the coroutine, and
+waits
+until it has ended: no stream continues while the kernel is idle.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from llm_magics.host import note_caller
 
 T = TypeVar("T")
 
-# How long a cancelled call may take to close its connection before we stop waiting for it.
+# The maximum time, in seconds, for a cancelled call to close its connection.
 CLOSING_TIME_S = 5.0
 
-# Short timeouts let Ctrl-C through on Windows, where a bare lock wait cannot be interrupted.
+# Short timeouts let Ctrl-C through on Windows, where waiting for a lock cannot be interrupted.
 _WAIT_S = 0.5
 
 
 class _End:
-    """The last thing on a queue: how the work ended."""
+    """The last item of a queue, with the result or the error of the work."""
 
     __slots__ = ("error", "value")
 
@@ -40,7 +41,7 @@ class _End:
 
 
 class _Queue(Protocol):
-    """Where the items of some work arrive."""
+    """The queue for the items of some work."""
 
     def put(self, item: Any) -> None: ...
 
@@ -51,14 +52,15 @@ class _LoopQueue:
     """A queue whose items are read on another event loop."""
 
     def __init__(self, target: asyncio.Queue[Any]) -> None:
-        # A weak reference: the reader holds the queue, and when it is dropped the work is stopped.
+        # A weak reference: only the reader refers to the queue, and dropping the reader stops the
+        # work.
         self._target = weakref.ref(target)
         self._loop = asyncio.get_running_loop()
 
     def put(self, item: Any) -> None:
         target = self._target()
         if target is not None:
-            with contextlib.suppress(RuntimeError):  # that loop has ended
+            with contextlib.suppress(RuntimeError):  # the other loop has ended
                 self._loop.call_soon_threadsafe(target.put_nowait, item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
@@ -68,10 +70,11 @@ class _LoopQueue:
 
 async def _pump(source: AsyncGenerator[Any, None], items: _Queue) -> None:
     """
-    Put the items of ``source`` into ``items``, in lists of those that arrived together.
+    Put the items of ``source`` into ``items``, as lists of those that arrived together.
 
-    Waking the reader costs more than an item is worth: it is woken when the loop has done all
-    that is ready.
+    Waking the reader takes longer than handling an item, so it is woken only after the loop has run
+    all
+    callbacks that are ready.
     """
     batch: list[Any] = []
     loop = asyncio.get_running_loop()
@@ -92,7 +95,7 @@ async def _pump(source: AsyncGenerator[Any, None], items: _Queue) -> None:
 
 
 async def _wait_for_end(received: asyncio.Queue[Any]) -> None:
-    """Drop the remaining items of cancelled work until it has ended."""
+    """Discard the remaining items of cancelled work until it has ended."""
 
     async def drain() -> None:
         while not isinstance(await received.get(), _End):
@@ -103,7 +106,7 @@ async def _wait_for_end(received: asyncio.Queue[Any]) -> None:
 
 
 class Bridge:
-    """A loop on a thread of its own, started when first needed."""
+    """An event loop on a separate thread, which starts when it is first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -112,7 +115,7 @@ class Bridge:
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``, run on the loop; interrupting cancels it."""
+        """Run ``work`` on the loop and return its result; an interrupt cancels it."""
         task = self._task(work)
         try:
             task.start()
@@ -135,10 +138,12 @@ class Bridge:
         self, source: AsyncGenerator[T, None], idle: Callable[[], None] | None = None
     ) -> Generator[T, None, None]:
         """
-        The items of ``source`` as they come; while none does, ``idle`` is called now and then.
+        Yield the items of ``source`` as they arrive; while none arrives, ``idle`` is called
+        regularly.
 
-        Close the generator (``contextlib.closing``) to stop early: only when ``source`` has
-        run its own clean-up does ``close`` return.
+        Close the generator (``contextlib.closing``) to stop early. ``close`` returns only after
+        ``source``
+        has cleaned up.
         """
         items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -157,7 +162,7 @@ class Bridge:
         """
         Yield the items of ``source`` on the caller's event loop, without blocking it.
 
-        When the generator is closed, or its task is cancelled, ``source`` ends first.
+        When the generator is closed or its task is cancelled, ``source`` ends first.
         """
         if _is_own_thread():
             async with contextlib.aclosing(source):
@@ -183,7 +188,7 @@ class Bridge:
             raise batch.error
 
     def at_exit(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Have ``close`` awaited on the loop when Python ends."""
+        """Run ``close`` on the loop before Python ends."""
         self._closers.append(close)
 
     def _task(self, work: Coroutine[Any, Any, Any], items: _Queue | None = None) -> _Task:
@@ -225,7 +230,7 @@ class Bridge:
                 loop.close()
 
     def forget(self) -> None:
-        """After a fork: the thread stayed with the parent, so start anew when needed."""
+        """Reset the bridge after a fork, because its thread only exists in the parent process."""
         self._lock = threading.Lock()
         self._loop = None
 
@@ -239,9 +244,9 @@ def _is_own_thread() -> bool:
 
 class _Task:
     """
-    Work on the bridge's loop, and the queue on which its items and its `_End` arrive.
+    Work on the bridge's loop, with the queue for its items and its `_End`.
 
-    It can be cancelled at every moment: before it is handed over, on the way, and after.
+    It can be cancelled at any time: before, during and after its transfer to the loop.
     """
 
     def __init__(
@@ -257,7 +262,7 @@ class _Task:
         self._is_cancelled = False
 
     def start(self) -> None:
-        """Hand the work over to the loop."""
+        """Transfer the work to the loop."""
         self._loop.call_soon_threadsafe(self._create)
 
     def _create(self) -> None:
@@ -271,17 +276,17 @@ class _Task:
             return _End(await self._work)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # SystemExit would end the loop, and all calls with it
+        except BaseException as error:  # SystemExit would end the loop and all calls
             return _End(error=error)
 
     def _report(self, task: asyncio.Task[_End]) -> None:
-        self._work.close()  # it may never have been started
+        self._work.close()  # it may not have been started
         self._items.put(
             _End(error=asyncio.CancelledError()) if task.cancelled() else task.result()
         )
 
     def take(self, idle: Callable[[], None] | None = None) -> Any:
-        """The next thing on the queue; ``idle`` is called while there is none."""
+        """Return the next item of the queue; ``idle`` is called regularly while there is none."""
         while True:
             try:
                 return self._items.get(timeout=_WAIT_S)
@@ -290,21 +295,21 @@ class _Task:
                     idle()
 
     def cancel_and_wait(self) -> None:
-        """Cancel the work and drop its items until it has cleaned up."""
+        """Cancel the work, and discard its items until it has cleaned up."""
         if self._loop.is_closed():
             return
         self.cancel()
-        if _is_own_thread():  # a generator collected there
+        if _is_own_thread():  # called by the garbage collector
             return
         try:
             while not isinstance(self._items.get(timeout=CLOSING_TIME_S), _End):
                 pass
-        except queue.Empty:  # it will not end; the daemon thread must not hold the cell for ever
+        except queue.Empty:  # the work does not end: do not block the cell for ever
             pass
 
     def cancel(self) -> None:
-        """Cancel the work; its `_End` comes when it has cleaned up."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and the work with it
+        """Cancel the work; its `_End` is queued after it has cleaned up."""
+        with contextlib.suppress(RuntimeError):  # the loop and its work have ended
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:

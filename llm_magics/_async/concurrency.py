@@ -19,11 +19,13 @@ async def run_bounded(
     wakeups: asyncio.Queue[None] | None = None,
 ) -> AsyncGenerator[None, None]:
     """
-    Call ``function`` for each item, at most ``limit`` at a time, and yield when one is done.
+    Call ``function`` for each item, at most ``limit`` at a time, and yield when an item is done.
 
-    The limit may change meanwhile. An entry in ``wakeups`` makes it yield, too. After a failure
-    no further item is started; those that run may be paid, and are awaited before the error is
-    raised. Closing the generator cancels all of them.
+    The limit may change during the run. An entry in ``wakeups`` makes it yield too. After a
+    failure, no
+    further item is started. Running items are awaited before the error is raised, because they may
+    be
+    paid calls. Closing the generator cancels all of them.
     """
     run = _BoundedRun(
         limit=limit if callable(limit) else lambda: limit,
@@ -44,7 +46,7 @@ async def run_bounded(
 
 
 class _BoundedRun(Generic[_T]):
-    """The tasks of one `run_bounded`; ``wakeups`` gets an entry for each item and task that ends."""
+    """The tasks of one `run_bounded`; ``wakeups`` gets an entry when an item or a task ends."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class _BoundedRun(Generic[_T]):
         return bool(self._tasks)
 
     def spawn(self) -> None:
-        """Start tasks up to the limit, while there are items."""
+        """Start tasks up to the limit, as long as there are items."""
         while len(self._tasks) < max(1, self._limit()):
             if self.failures:
                 return
@@ -90,7 +92,7 @@ class _BoundedRun(Generic[_T]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, item: _T) -> None:
-        """Process one item, and then the next ones while the limit allows this task."""
+        """Process one item, then further ones as long as the limit allows this task."""
         try:
             await self._function(item)
             self.wakeups.put_nowait(None)
@@ -107,10 +109,11 @@ async def merge_streams(
     streams: Sequence[AsyncGenerator[_T, None]],
 ) -> AsyncGenerator[tuple[int, _T], None]:
     """
-    Iterate over several streams at the same time; yield each item with the number of its stream.
+    Iterate over several streams concurrently; yield each item with the number of its stream.
 
-    A stream that fails does not stop the others: its error is raised when all have ended.
-    Closing the generator cancels all of them.
+    A stream that fails does not stop the others: its error is raised after all have ended. Closing
+    the
+    generator cancels all of them.
     """
     items: asyncio.Queue[tuple[int, _T] | None] = asyncio.Queue()
 
@@ -142,7 +145,7 @@ _POLL_S = 0.1
 
 
 async def wait_for_process(process: subprocess.Popen[bytes]) -> AsyncGenerator[float, None]:
-    """Yield the seconds so far until ``process`` has ended; left early, it is killed."""
+    """Yield the elapsed seconds until ``process`` has ended; closing early kills the process."""
     started = time.monotonic()
     try:
         while process.poll() is None:

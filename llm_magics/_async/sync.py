@@ -1,10 +1,11 @@
 """
-Calls run from ordinary and from asynchronous functions.
+Run calls from ordinary and from asynchronous functions.
 
-An `Operation` is prepared in the caller's own thread, for templates run the user's code there,
-and its call runs on the event loop of the bridge. So ``lm.ask`` and ``lm.aask`` both work in a
-script, in a thread, in a kernel, and in a loop that is running; interrupting the one and
-cancelling the other stop the model at once.
+An `Operation` is prepared in the caller's thread, because templates run the user's code there. Its
+call runs on the event loop of the bridge. So both ``lm.ask`` and ``lm.aask`` work in a script, in a
+thread, in a kernel and in a running event loop. Interrupting the first or cancelling the second
+stops
+the model immediately.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ class Call(Protocol[Event_co]):
     """A request of any kind that reports its progress and its results as events."""
 
     def events(self) -> AsyncGenerator[Event_co, None]:
-        """Run the call and yield its events as they come."""
+        """Run the call and yield its events as they arrive."""
 
 
 class SyncRunner(Generic[Event_co]):
     """
-    Runs a call from a thread without a loop. Use it in a ``with`` block, and iterate once.
+    Runs a call from a thread without an event loop. Use it in a ``with`` block, and iterate once.
 
-    However the block is left, the call has ended when it is: the connection is closed and
-    the model has stopped. It displays progress and yields chunks.
+    The call always ends before the block does: the connection is then closed and the model stopped.
+    It
+    displays progress and yields chunks.
     """
 
     def __init__(
@@ -45,9 +47,9 @@ class SyncRunner(Generic[Event_co]):
         idle: Callable[[], None] | None = None,
     ) -> None:
         """
-        Run ``call``, showing its progress in a new view or by ``show_progress``.
+        Run ``call``, and show its progress in a new view or by ``show_progress``.
 
-        ``idle`` is called now and then while nothing happens.
+        ``idle`` is called regularly while nothing happens.
         """
         self._events: Generator[Event_co, None, None] = bridge.iterate(call.events(), idle)
         self._show_progress = show_progress or current_host().create_progress_display()
@@ -72,16 +74,16 @@ class SyncRunner(Generic[Event_co]):
                 yield event
 
     def finish(self) -> None:
-        """Run to the end, yielding nothing."""
+        """Run the call to its end, without yielding its chunks."""
         for _ in self:
             pass
 
 
 async def iterate_async(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, None]:
     """
-    Run ``call`` for a caller with an event loop and yield its chunks.
+    Run ``call`` for a caller with an event loop, and yield its chunks.
 
-    When the generator is closed, or its task is cancelled, the call ends before it does.
+    When the generator is closed or its task is cancelled, the call ends first.
     """
     show = current_host().create_progress_display()
     events = bridge.aiterate(call.events())
@@ -105,9 +107,9 @@ class Operation(Generic[T]):
     A call that is ready to run.
 
     Attributes:
-        call: what runs.
-        result: returns the result when the call has ended.
-        interrupted: returns the exception for a user's Interrupt, with the partial result.
+        call: the call to run.
+        result: returns the result after the call has ended.
+        interrupted: returns the exception for a user's interrupt, with the partial result.
     """
 
     call: Call[Progress | StreamChunk]
@@ -116,14 +118,14 @@ class Operation(Generic[T]):
 
 
 class CoroutineCall(Generic[T]):
-    """A call without events: the coroutine that ``function`` returns, and its result."""
+    """A call without events, which awaits the coroutine that ``function`` returns."""
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self._function = function
         self.value: T
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Await the coroutine; there is nothing to yield."""
+        """Await the coroutine, without yielding events."""
         self.value = await self._function()
         return
         yield
@@ -150,7 +152,7 @@ async def run_async(operation: Operation[T]) -> T:
             pass
     except asyncio.CancelledError as error:
         partial = getattr(operation.interrupted(), "partial", None)
-        if partial is not None:  # the partial result outlives the task
+        if partial is not None:  # available after the task has ended
             vars(error)["partial"] = partial
         raise
     return operation.result()

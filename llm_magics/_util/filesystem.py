@@ -13,13 +13,13 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-# The first and the longest delay between two tries to get a lock.
+# The shortest and the longest delay between two attempts to lock.
 _MIN_DELAY_S, _MAX_DELAY_S = 0.002, 0.05
 
 
 def atomic_write(path: Path, text: str) -> None:
     """
-    Write ``text`` to ``path``, all at once: a reader sees the old content or the new.
+    Write ``text`` to ``path`` atomically: a reader sees either the old or the new content.
 
     Raises:
         OSError: it cannot be written; ``path`` is unchanged.
@@ -37,9 +37,10 @@ def atomic_write(path: Path, text: str) -> None:
 
 def append_lines(path: Path, lines: bytes, *, is_locked: bool) -> None:
     """
-    Append complete ``lines`` to ``path``; a last line without a newline gets one first.
+    Append complete ``lines`` to ``path``; if the file does not end with a newline, one is added
+    first.
 
-    With ``is_locked`` no other process writes to it, so that a partial write can be undone.
+    With ``is_locked``, no other process writes to the file, so a partial write can be undone.
 
     Raises:
         OSError: they cannot be written; the file is unchanged.
@@ -68,10 +69,11 @@ def append_lines(path: Path, lines: bytes, *, is_locked: bool) -> None:
 @contextmanager
 def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
     """
-    Hold an advisory lock for ``path``, which excludes other processes and threads that ask for it.
+    Hold an advisory lock for ``path``, which excludes other processes and threads that use it.
 
-    The lock is on the folder of ``path``, because ``path`` itself may be replaced; it leaves no
-    file behind. On Windows, which cannot lock folders, it is on the file ``<path>.lock``.
+    The lock is on the folder of ``path``, because ``path`` itself may be replaced, so that no lock
+    file
+    remains. On Windows, which cannot lock folders, it is on the file ``<path>.lock``.
 
     Yields:
         Whether the lock is held: ``False`` after ``timeout_s``, or if the file system has no locks.
@@ -140,9 +142,10 @@ else:
 
 def display_path(path: Path) -> str:
     """
-    Return ``path`` relative to the working folder, or to the home folder with ``~``.
+    Return ``path`` relative to the working directory, or to the home directory with ``~``.
 
-    A notebook's output is then the same on every machine, and does not contain the user's name.
+    The output of a notebook is then the same on every machine, and does not contain the user's
+    name.
     """
     try:
         path = path.absolute()
@@ -150,16 +153,16 @@ def display_path(path: Path) -> str:
             return path.relative_to(Path.cwd()).as_posix()
         if path.is_relative_to(Path.home()):
             return f"~/{path.relative_to(Path.home()).as_posix()}"
-    except (OSError, RuntimeError):  # no working folder, or no home
+    except (OSError, RuntimeError):  # no working directory, or no home directory
         pass
     return path.as_posix()
 
 
 _MAX_CHARACTERS = 200_000
-# Values, when every alias is written out.
+# The maximum number of values, with all aliases expanded.
 _MAX_VALUES = 50_000
 _MAX_DEPTH = 40
-# PyYAML converts digits in quadratic time.
+# PyYAML takes quadratic time to convert digits.
 _NUMBER = re.compile(r"[-+0-9a-fA-FxXob_:.]{1000,}")
 
 
@@ -168,8 +171,9 @@ def load_yaml(text: str) -> Any:
     Return the value in ``text``.
 
     Raises:
-        ValueError: it is not valid YAML, one of its values is not what it says it is, or it is
-            too large, too deep, or grows too large by its aliases.
+        ValueError: it is invalid YAML, has an invalid value, or is too large or too deep; aliases
+            count
+            with their expanded size.
     """
     import yaml
 
@@ -179,16 +183,16 @@ def load_yaml(text: str) -> Any:
     try:
         _check_size(text)
         return yaml.safe_load(text)
-    except Exception as error:  # its constructors raise whatever their conversions do
+    except Exception as error:  # PyYAML's constructors raise many types
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
 def _check_size(text: str) -> None:
-    """Count the values before any is created: an alias counts as all that it stands for."""
+    """Check the number of values before any is created; an alias counts with its expanded size."""
     import yaml
 
     sizes: dict[str, int] = {}
-    open_: list[tuple[str | None, int]] = []  # each collection with the count before it
+    open_: list[tuple[str | None, int]] = []  # anchors, and the counts before them
     count = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):

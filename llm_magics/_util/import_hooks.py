@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 def when_imported(package: str, ours: str) -> None:
-    """Import ``ours`` once ``package`` has been imported by anybody."""
+    """Import the module ``ours`` when ``package`` is imported, or now if it already is."""
     if package in sys.modules:
         import_module(ours)
     elif not any(_watches(finder, package, ours) for finder in sys.meta_path):
@@ -24,7 +24,7 @@ def _watches(finder: object, package: str, ours: str) -> bool:
 
 
 class _Watcher(MetaPathFinder):
-    """Finds nothing itself; it lets the others find ``package`` and adds a step after it."""
+    """Finds no module itself; it wraps the loader that others find for ``package``."""
 
     def __init__(self, package: str, ours: str) -> None:
         self.package = package
@@ -42,12 +42,12 @@ class _Watcher(MetaPathFinder):
         finally:
             self._is_asking = False
         if spec is not None and spec.loader is not None:
-            # Finding a spec imports nothing, so the watcher stays until the package is imported.
+            # Finding a spec does not import, so the watcher stays until the package is imported.
             spec.loader = _ThenOurs(spec.loader, self)
         return spec
 
     def has_been_imported(self) -> None:
-        """The package is there: import ours, and watch no longer."""
+        """Import our module after the package, and remove this watcher."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         try:
@@ -65,7 +65,7 @@ class _ThenOurs(Loader):
         self._loader = loader
         self._watcher = watcher
 
-    def __getattr__(self, name: str) -> object:  # resources, source and the like are its own
+    def __getattr__(self, name: str) -> object:  # get_source, resources and others
         return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

@@ -1,7 +1,8 @@
 """
-JSON from elsewhere: read fast, of bounded depth, without lone surrogates.
+Parse untrusted JSON: fast, with limited depth, without lone surrogates.
 
-Not in `_util.text`, which is loaded with the extension: the parser is pydantic's, which is not.
+It is separate from `_util.text`, which is imported with the extension: the parser is pydantic's,
+which is not.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pydantic_core import from_json
 
 from llm_magics._util.text import replace_lone_surrogates
 
-# Deeper values would exhaust the stack of whatever walks through them later. pydantic's limit is
-# the same.
+# Deeper values would overflow the stack of functions that walk through them. pydantic has the same
+# limit.
 _MAX_DEPTH = 200
 
 
@@ -24,18 +25,18 @@ def read_json(data: bytes | str, *, replace_surrogates: bool = True) -> Any:
 
     Args:
         data: the JSON text.
-        replace_surrogates: replace lone surrogates. Without it they stay: the halves of a character
-            may come in two pieces of a stream.
+        replace_surrogates: replace lone surrogates. Otherwise they are preserved: the halves of a
+            character may be in two pieces of a stream.
 
     Raises:
-        ValueError: it is not JSON, or it is nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
         return from_json(data)
     except ValueError as error:
         if "recursion limit" in str(error):
             raise
-    # Lone surrogates and a byte order mark are read by this one only.
+    # Only this parser accepts lone surrogates and a byte order mark.
     try:
         value = json.loads(data)
     except RecursionError:

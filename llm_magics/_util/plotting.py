@@ -1,4 +1,4 @@
-"""The shared look of figures: colours and marker shapes for groups, legends, empty figures."""
+"""The shared style of figures: colours and marker shapes for groups, legends, empty figures."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# Okabe and Ito's colours, as far as they show on white and on black alike.
+# The colours of Okabe and Ito that are visible both on white and on black.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
-# matplotlib's marks, one for each colour.
+# matplotlib's marker shapes, one for each colour.
 SHAPES = ("o", "s", "D", "^", "v", "P", "X", "*")
 
 OTHERS = "others"
 
-# From dark blue over green to yellow: seen in grey it goes from dark to light.
+# From dark blue through green to yellow; in greyscale, from dark to light.
 _RAMP = ((59, 82, 139), (33, 145, 140), (94, 201, 98), (240, 200, 40))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
     """
-    Colours and groups of points.
+    The colours and groups of points.
 
     Attributes:
-        numbers: of each point the number of its group; all 0 where there are none.
-        names: of the groups, in the order of their numbers.
-        colours: of each point, as ``#rrggbb``.
-        span: of numbers instead of groups the lowest and the highest.
+        numbers: the number of each point's group; all 0 without groups.
+        names: the names of the groups, in the order of their numbers.
+        colours: the colour of each point, as ``#rrggbb``.
+        span: the lowest and the highest value, if the colours show numbers instead of groups.
     """
 
     numbers: NDArray[np.int64]
@@ -49,7 +49,7 @@ class Marks:
 
     @property
     def title_suffix(self) -> str:
-        """Return what the colours of numbers mean, to follow a title; empty for groups."""
+        """The meaning of colours for numbers, to append to a title; empty for groups."""
         if self.span is None:
             return ""
         low, high = self.span
@@ -57,7 +57,7 @@ class Marks:
 
 
 def create_marks(values: Any, count: int) -> Marks:
-    """The marks of ``count`` points by their ``values``: numbers on a ramp, all else in groups."""
+    """Return the marks of ``count`` points: numbers as a colour ramp, other values as groups."""
     nothing = np.zeros(count, np.int64)
     if values is None:
         return Marks(numbers=nothing, names=[], colours=[COLOURS[0]] * count)
@@ -75,7 +75,7 @@ def create_marks(values: Any, count: int) -> Marks:
     if len(names) > len(COLOURS) or (codes < 0).any():
         by_size = np.argsort(-np.bincount(codes[codes >= 0], minlength=len(names)), kind="stable")
         largest = np.sort(by_size[:most])
-        # The last position is that of missing names.
+        # The last position is for missing names.
         position = np.full(len(names) + 1, len(largest), np.int64)
         position[largest] = np.arange(len(largest))
         codes, names = position[codes], [*(names[each] for each in largest), OTHERS]
@@ -108,22 +108,22 @@ def _on_ramp(share: float) -> str:
     return "#{:02x}{:02x}{:02x}".format(*mixed)
 
 
-# Seen on white and on black.
+# Visible both on white and on black.
 GREY = "#808080"
 
 
 def check_matplotlib() -> None:
     """
-    Raise where there is nothing to draw with.
+    Check that matplotlib is installed.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        UsageError: it is not installed.
     """
     require_package("matplotlib", "A figure", extra="plots")
 
 
 def empty_figure(width: float, height: float) -> Figure:
-    """A figure that shows itself in a notebook and lets the page through."""
+    """Return a figure that displays itself in a notebook, with a transparent background."""
     check_matplotlib()
     figure = _inline_figure()(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
@@ -132,11 +132,11 @@ def empty_figure(width: float, height: float) -> Figure:
 
 @cache
 def _inline_figure() -> type[Figure]:
-    """Return the class of our figures, made on first use: matplotlib is optional."""
+    """Return the class of figures, created on first use, because matplotlib is optional."""
     from matplotlib.figure import Figure
 
     class InlineFigure(Figure):
-        """pyplot, which keeps figures until they are closed, has no part in it."""
+        """A figure that displays itself, without pyplot, which retains figures until closed."""
 
         def _repr_png_(self) -> bytes:
             file = io.BytesIO()
@@ -157,7 +157,7 @@ def legend(
     """Draw a legend next to the axes; names are literal text, not formulas."""
     drawn = ax.legend(
         handles,
-        [f" {name}" for name in names],  # a name that begins with _ would be left out
+        [f" {name}" for name in names],  # matplotlib omits labels that begin with _
         frameon=False,
         labelcolor=GREY,
         fontsize="small",

@@ -1,8 +1,8 @@
 """
-Confidence intervals of few measurements, paired tests, and how many pairs a test needs.
+Confidence intervals of small samples, paired tests, and the number of pairs that a test needs.
 
-Arrays in, numbers out; nothing here knows of frames or models. Bootstrap, Wilson's interval, the
-binomial and Wilcoxon's test are scipy's (extra ``bench``).
+The functions take arrays and return numbers, and are independent of frames and models. Bootstrap,
+Wilson's interval, the binomial test and Wilcoxon's test are scipy's (extra ``bench``).
 
 Sources: Efron and Tibshirani, *An Introduction to the Bootstrap* (percentile interval); McNemar
 1947 in its exact form (binomial, of the pairs that differ); Wilcoxon 1945 (signed ranks);
@@ -20,11 +20,11 @@ import numpy as np
 
 from llm_magics._util.validation import require_package
 
-# Of very many values an interval is narrow, and fewer resamples find it.
+# For very many values the interval is narrow, and fewer resamples are sufficient.
 _MIN_RESAMPLES, _MAX_RESAMPLES, _ENOUGH_DRAWN = 200, 2000, 10_000_000
-# Resampling draws the same every time: a table must not change when it is displayed again.
+# A fixed seed: a table must not change when it is displayed again.
 _SEED = 20240229
-# Values drawn at once, so that memory stays bounded.
+# The maximum number of values drawn at the same time, which limits the memory.
 _MAX_DRAWN = 4_000_000
 # The statistical power: the share of true differences that a test should find.
 _POWER = 0.8
@@ -33,7 +33,7 @@ Statistic = Callable[..., Any]
 
 
 class Interval(NamedTuple):
-    """Where a figure lies, from ``low`` to ``high``; both NaN where that is unknown."""
+    """A confidence interval from ``low`` to ``high``; both are NaN if it is unknown."""
 
     low: float
     high: float
@@ -54,12 +54,12 @@ def require_scipy() -> None:
 
 def bootstrap(values: Any, statistic: Statistic, confidence: float = 0.95) -> Interval:
     """
-    Return the interval of ``statistic`` over ``values`` (n,), by the percentiles of resamples.
+    Return the interval of ``statistic`` over ``values`` (n,), from the percentiles of resamples.
 
     It is unknown for fewer than two values.
 
     Args:
-        statistic: of an array along ``axis``, such as `numpy.median`.
+        statistic: a function of an array along ``axis``, such as `numpy.median`.
     """
     stats = _scipy_stats()
     known = np.asarray(values, np.float64)
@@ -80,9 +80,11 @@ def bootstrap(values: Any, statistic: Statistic, confidence: float = 0.95) -> In
 
 def mean_interval(values: Any, confidence: float = 0.95) -> Interval:
     """
-    Return the interval of a mean (n,).
+    Return the confidence interval of the mean of ``values`` (n,).
 
-    Where all values are 0 or 1 it is Wilson's: ten wrong answers do not show that all are wrong.
+    If all values are 0 or 1, it is Wilson's interval, which is never a single point: ten wrong
+    answers do
+    not prove that all answers are wrong.
     """
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]
@@ -95,10 +97,12 @@ def mean_interval(values: Any, confidence: float = 0.95) -> Interval:
 
 def gap_interval(gaps: Any, confidence: float = 0.95) -> Interval:
     """
-    Return the interval of a mean of paired differences (n,), by bootstrap.
+    Return the confidence interval of the mean of paired differences ``gaps`` (n,), by bootstrap.
 
-    Where all differ alike, resampling has nothing to vary. Then the interval for answers that are
-    right or wrong is Agresti and Min's, which always has a width; for others it is unknown.
+    If all differences are equal, resampling has no variation. The interval is then Agresti and
+    Min's for
+    differences of -1, 0 or 1 (right and wrong answers), which has a width; for others it is
+    unknown.
     """
     known = np.asarray(gaps, np.float64)
     n = len(known)
@@ -115,9 +119,9 @@ def gap_interval(gaps: Any, confidence: float = 0.95) -> Interval:
 
 class Test(NamedTuple):
     """
-    A test of a difference: which, its probability, and how many pairs it would need.
+    The result of a test of a difference: its name, its p-value, and the number of pairs needed.
 
-    ``direction`` is 1 where by ranks the other is more, -1 where it is less.
+    ``direction`` is 1 if by ranks the second sample is larger, and -1 if it is smaller.
     """
 
     name: str
@@ -128,11 +132,12 @@ class Test(NamedTuple):
 
 def paired_test(one: Any, other: Any, alpha: float = 0.05) -> Test:
     """
-    Test whether ``other`` differs from ``one``, (n,) each, value by value.
+    Test whether ``other`` differs from ``one``, (n,) each, in pairs.
 
-    McNemar's exact test where all values are 0 or 1, else Wilcoxon's of signed ranks.
-    ``needed`` is for ``alpha`` and a power of 80 %, taking the difference seen for the true one;
-    ``None`` where none was seen.
+    It is McNemar's exact test if all values are 0 or 1, and otherwise Wilcoxon's signed-rank test.
+    ``needed`` is the number of pairs for ``alpha`` and a power of 80 %, if the observed difference
+    is
+    the true one; ``None`` without a difference.
     """
     stats = _scipy_stats()
     first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
@@ -144,20 +149,21 @@ def paired_test(one: Any, other: Any, alpha: float = 0.05) -> Test:
     if np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all():
         p = stats.binomtest(int((known > 0).sum()), len(known)).pvalue if len(known) else 1.0
         return Test("McNemar", float(p), _needed_pairs(differences, alpha), direction)
-    # Ties are usual in scores: with them scipy takes the normal distribution by itself, or
-    # permutations of signs where there are few values.
+    # Ties are common in scores. scipy then uses the normal distribution, or permutations of signs
+    # if
+    # there are few values.
     p = stats.wilcoxon(differences, zero_method="wilcox").pvalue if len(known) else 1.0
     return Test("Wilcoxon", float(p), _needed(differences, alpha), direction)
 
 
 def _least(differences: Any, alpha: float) -> int:
-    """Return the least pairs of an exact test: of those that differ k, with 2 ** (1 - k) <= alpha."""
+    """Return the minimum of pairs: enough that the k that differ satisfy 2 ** (1 - k) <= alpha."""
     share = float((differences != 0).mean())
     return math.ceil((1 - math.log2(alpha)) / share) if share else 0
 
 
 def _needed_pairs(differences: Any, alpha: float) -> int | None:
-    """Return Connor's number for McNemar's test."""
+    """Return the number of pairs that McNemar's test needs, by Connor's formula."""
     share, gap = float((differences != 0).mean()), abs(float(differences.mean()))
     if not gap:
         return None
@@ -167,7 +173,7 @@ def _needed_pairs(differences: Any, alpha: float) -> int | None:
 
 
 def _needed(differences: Any, alpha: float) -> int | None:
-    """Return that of a paired t-test, over Wilcoxon's efficiency against it (3/π)."""
+    """Return the number for a paired t-test, divided by Wilcoxon's relative efficiency (3/π)."""
     gap = abs(float(differences.mean()))
     if not gap or len(differences) < 2:
         return None
@@ -178,7 +184,7 @@ def _needed(differences: Any, alpha: float) -> int | None:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return probabilities corrected for their number (Holm's step-down); NaN stays, uncounted."""
+    """Return p-values corrected by Holm's step-down method; NaN values are not counted."""
     known = sorted((p, index) for index, p in enumerate(ps) if not math.isnan(p))
     corrected = [math.nan] * len(ps)
     highest = 0.0

@@ -1,4 +1,4 @@
-"""Tables as text: Markdown, columns of spaces, and DataFrames summarized for a model."""
+"""Tables as text: Markdown, aligned columns, and summaries of DataFrames for a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm_magics.errors import TemplateError
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-# The tokens for one table in a prompt; a token is about four characters of such text.
+# The number of tokens for one table in a prompt; a token is about four characters of such text.
 _BUDGET_TOKENS = 1000
 
 
@@ -23,12 +23,12 @@ _MAX_ROWS = 20
 _MAX_CELL = 200
 
 
-# Whole numbers below this are exact as floats.
+# Integers below this are exact as floats.
 _MAX_EXACT = 2**53
 
 
 def is_table(value: object) -> bool:
-    """Whether ``value`` is a DataFrame or a Series, decided without importing pandas."""
+    """Return whether ``value`` is a DataFrame or a Series, without importing pandas."""
     kind = type(value)
     is_theirs = kind.__module__.partition(".")[0] == "pandas"
     return is_theirs and kind.__name__ in ("DataFrame", "Series")
@@ -36,9 +36,10 @@ def is_table(value: object) -> bool:
 
 def summarize_table(value: DataFrame | Series[Any], tokens: int = _BUDGET_TOKENS) -> str:
     """
-    What ``value`` holds, in about ``tokens`` tokens: its size, columns, types, and first rows.
+    Summarize ``value`` in about ``tokens`` tokens: its size, columns, types, and first rows.
 
-    The text says what was left out, so that the model does not mistake a part for all rows.
+    The text contains the number of omitted rows, so that the model does not mistake a part for the
+    whole.
     """
     frame = _frame(value)
     lines = [f"{len(frame):,} rows x {frame.shape[1]} columns", f"columns: {_columns(frame)}"]
@@ -61,7 +62,7 @@ def format_table(value: DataFrame | Series[Any], rows: int = _MAX_ROWS) -> str:
 
 
 def describe_table(value: DataFrame | Series[Any]) -> str:
-    """Counts, means and quartiles of every column, as a Markdown table."""
+    """Return counts, means and quartiles of every column, as a Markdown table."""
     description = _frame(value).describe(include="all").reset_index(names="")
     return _markdown(description)
 
@@ -90,7 +91,7 @@ def _markdown(frame: DataFrame) -> str:
 
 
 def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table without padding, which a model would be charged for."""
+    """Return a Markdown table without padding, because a model charges for every token."""
     from tabulate import DataRow, TableFormat
 
     row = DataRow("| ", " | ", " |")
@@ -108,7 +109,7 @@ def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return ``rows`` a line each, their columns separated by spaces and aligned on the left."""
+    """Return ``rows`` as lines, with columns separated by spaces and aligned on the left."""
     return _tabulate(rows, (), "plain", "left")
 
 
@@ -117,7 +118,7 @@ def _tabulate(
 ) -> str:
     from tabulate import SEPARATING_LINE, tabulate
 
-    # tabulate would draw a line in place of a row with this cell.
+    # tabulate would draw a line instead of a row with this cell.
     rows = [
         ["\N{REPLACEMENT CHARACTER}" if cell == SEPARATING_LINE else cell for cell in row]
         for row in rows
@@ -134,14 +135,14 @@ def _tabulate(
 
 
 def _number(value: float) -> str:
-    """Format with six digits; an integer keeps all of them, for it may be an identifier."""
+    """Format with six digits; an integer is not rounded, because it may be an identifier."""
     is_whole = value.is_integer() and abs(value) < _MAX_EXACT
     return str(int(value)) if is_whole else f"{value:.6g}"
 
 
 def _cell(value: Any) -> str:
-    """One value on one line; a bar in it would end its cell."""
-    missing = value is None or value != value  # noqa: PLR0124 (what is not itself is not a number)
+    """Return one value on one line, with escaped bars, which would end the cell."""
+    missing = value is None or value != value  # noqa: PLR0124 (NaN differs from itself)
     if missing is True or type(value).__name__ in ("NAType", "NaTType"):
         return ""
     text = _number(value) if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""DataFrames that display texts of services escaped, and texts uncut."""
+"""DataFrames that display untrusted texts escaped, and long texts in full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FULL_TEXT = ("display.max_colwidth", None, "display.max_columns", None)
 
 
 class SafeFrame(pd.DataFrame):
-    """A DataFrame that shows control and deceptive characters of its texts escaped; it holds them as they are."""
+    """A DataFrame that escapes control and deceptive characters in its display, not in its data."""
 
     @property
     def _constructor(self) -> Callable[..., pd.DataFrame]:
@@ -27,7 +27,7 @@ class SafeFrame(pd.DataFrame):
 
 
 class WideFrame(SafeFrame):
-    """A DataFrame that displays the texts in its cells uncut, where pandas cuts them at 50 characters."""
+    """A DataFrame that displays full texts in its cells; pandas truncates them at 50 characters."""
 
     @property
     def _constructor(self) -> Callable[..., pd.DataFrame]:

@@ -1,11 +1,11 @@
 """
-Text that can be sent, stored and displayed, batches, amounts of money.
+Text that can be sent, stored and displayed; batches of texts; amounts of money.
 
-Untrusted text is escaped for terminals, and for questions in which all of it must be visible.
+Untrusted text is escaped for terminals, and for prompts in which all of it must be visible.
 
-Batches are bounded by the number of their texts and bytes. Texts of similar length share a batch:
-models pad a batch to its longest text, so one long text among short ones makes all of them cost
-more.
+Batches are bounded by the number of texts and of bytes. Texts of similar length share a batch,
+because models pad a batch to its longest text: one long text makes all short ones in its batch more
+expensive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """Return ``text`` with halves of a character joined, or replaced if they stand alone."""
+    """Join surrogate pairs in ``text``, and replace lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -28,10 +28,11 @@ def replace_lone_surrogates(text: str) -> str:
 
 class Bounds(NamedTuple):
     """
-    The most that one request may hold.
+    The maximum number of texts and bytes in one request.
 
-    OpenAI's are 2,048 texts and 300,000 tokens; a token is three bytes at the least in what
-    people embed.
+    OpenAI's limits are 2,048 texts and 300,000 tokens; in texts that people embed, a token has
+    three
+    bytes or more.
     """
 
     texts: int = 256
@@ -42,7 +43,7 @@ def batches(lengths: Sequence[int], bounds: Bounds) -> Iterator[list[int]]:
     """
     Yield the indices of all texts, batch by batch, the longest first.
 
-    ``lengths`` are in bytes. A text that is longer than ``bounds`` allows is alone in its batch.
+    ``lengths`` are in bytes. A text that exceeds ``bounds`` has a batch to itself.
     """
     batch: list[int] = []
     size = 0
@@ -56,14 +57,14 @@ def batches(lengths: Sequence[int], bounds: Bounds) -> Iterator[list[int]]:
         yield batch
 
 
-# OpenAI's bounds for one request of embeddings: 2,048 texts and 300,000 tokens, a token
-# being three bytes of text at the least in what people embed.
+# OpenAI's limits for one embedding request are 2,048 texts and 300,000 tokens. In texts that people
+# embed, a token has three bytes or more.
 MAX_TEXTS = 2048
 MAX_BYTES = 300_000 * 3
 
 
 def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Iterator[list[str]]:
-    """``texts`` in their order, in portions of ``most_texts`` and ``MOST_BYTES`` at most."""
+    """Yield ``texts`` in their order, in batches of at most ``most_texts`` and ``MOST_BYTES``."""
     batch: list[str] = []
     size = 0
     for text in texts:
@@ -78,7 +79,7 @@ def batches_in_order(texts: Sequence[str], most_texts: int = MAX_TEXTS) -> Itera
 
 
 def format_usd(usd: float | None) -> str:
-    """Return an amount as ``$3,092.21``; below one cent with two significant digits: ``$0.00042``."""
+    """Return an amount as ``$3,092.21``; below a cent with two significant digits: ``$0.00042``."""
     if usd is None or math.isnan(usd):
         return "an unknown amount"
     if usd <= 0 or usd >= 0.00995:
@@ -88,34 +89,36 @@ def format_usd(usd: float | None) -> str:
 
 
 def pluralize(count: int, noun: str) -> str:
-    """Return ``count`` with ``noun``, which gets an ``s`` unless there is one: "1 row", "1,200 rows"."""
+    """Return ``count`` with ``noun``, plus ``s`` unless it is 1: "1 row", "1,200 rows"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def count_or_none(value: object) -> int | None:
-    """``value`` if it is a number of things that a machine can count to, else ``None``."""
+    """Return ``value`` if it is an int from 0 to 2**63 - 1, otherwise ``None``."""
     if type(value) is not int or not 0 <= value < 2**63:
         return None
     return value
 
 
-# All controls but tab and newline. An escape sequence could set a terminal's title, write to its
-# clipboard or overwrite what stands there; backspaces and carriage returns overwrite too.
+# All control characters but tab and newline. An escape sequence could set a terminal's title, write
+# to its clipboard or overwrite its text; backspaces and carriage returns can overwrite text too.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-# The same but for colours, which tracebacks have.
+# The same except for ANSI colours, which tracebacks have.
 _CONTROLS_IN_COLOUR = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
-# Characters that count as printable and show nothing: fillers, joiners, variation selectors.
+# Characters that Python calls printable but that are invisible: fillers, joiners, variation
+# selectors.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
 )
 
 
-# Characters that hide, reorder or join their neighbours: overrides of the direction of
-# writing, zero-width spaces, and joiners, selectors and tags that no emoji or script needs there.
+# Characters that hide, reorder or join others: directional overrides, zero-width spaces, and
+# joiners,
+# selectors and tags where no emoji or script needs them.
 _DECEPTIVE = re.compile(
     "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
     "|(?<=[\x20-\x7f])[\u200c\u200d\U000e0000-\U000e007f]+"
@@ -137,10 +140,10 @@ def one_line(text: str) -> str:
 
 def escape_invisible(text: str, allowed: str = "") -> str:
     r"""
-    Return ``text`` with all characters that cannot be seen as ``\uXXXX``, but for those ``allowed``.
+    Return ``text`` with all invisible characters as ``\uXXXX``, except for those in ``allowed``.
 
-    Among them are controls, line breaks, zero-width characters, those that turn the direction
-    of writing, private-use characters and tags.
+    These include control characters, line breaks, zero-width characters, directional overrides,
+    private-use characters and tags.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -149,7 +152,8 @@ def escape_invisible(text: str, allowed: str = "") -> str:
 
 def escape_controls(text: str) -> str:
     r"""
-    Return prose with control and deceptive characters as ``\uXXXX``; breaks and tabs stay.
+    Return prose with control and deceptive characters as ``\uXXXX``; line breaks and tabs are
+    preserved.
 
     Emoji and scripts that need joiners are unchanged; see `display_name` for names.
     """
@@ -159,21 +163,21 @@ def escape_controls(text: str) -> str:
 
 
 def escape_all_but_colours(text: str) -> str:
-    """Return the text of `escape_controls`, but with ANSI colours unchanged."""
+    """Escape as `escape_controls` does, but preserve ANSI colours."""
     return _DECEPTIVE.sub(_escaped_all, _CONTROLS_IN_COLOUR.sub(_escaped_all, text))
 
 
 def display_name(text: str) -> str:
-    """Return the name of a model, a file or the like as messages show it: visible, on one line."""
+    """Return the name of a model, file or similar for messages: visible, shortened, on one line."""
     name = escape_invisible(text)
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def quote_word(text: str) -> str | None:
     """
-    Return ``text`` as one word of a magic's line, in quotes where it needs them.
+    Return ``text`` as one word in the line of a magic, quoted if necessary.
 
-    ``None`` where no line can hold it, or where the line would not look like what it is.
+    Return ``None`` if a line cannot contain the text, or would not display it unchanged.
     """
     return None if escape_invisible(text) != text else shlex.quote(text)
 

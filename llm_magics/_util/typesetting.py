@@ -1,9 +1,10 @@
 """
-What MathJax may typeset of text that is not trusted.
+Restrict what MathJax typesets in untrusted text.
 
-JupyterLab typesets every HTML output, a table of pandas too. A definition in one formula counts
-everywhere in the window, in other notebooks as well. So HTML with text of others is marked to be
-left alone, but for the formulas in it that only draw.
+JupyterLab typesets every HTML output, including tables of pandas. A definition in one formula
+applies
+to the whole window, including other notebooks. So HTML with untrusted text is marked to be ignored,
+except for formulas in it that only draw.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ IGNORE, PROCESS = "mathjax_ignore", "mathjax_process"
 
 _TOKENS = re.compile(r"\\(?:([A-Za-z]+)|.|$)|\$", re.DOTALL)
 
-# Named after any backslash, also one that seems to be escaped: a second line of defence, for
-# chemical formulas have their own syntax.
+# Matched after any backslash, even if it seems escaped: a second line of defence, because chemical
+# formulas have another syntax.
 _FORBIDDEN = re.compile(
     r"\\\s*(?:\w*(?:def|define\w*|declare\w*|newcommand\w*|newenvironment|tagform|require|setoptions)|let"
     r"|futurelet|global|csname|catcode|char|newextarrow|bbox|class|cssid|data|enclose|eqref|fcolorbox|href"
@@ -38,8 +39,9 @@ def drawing_commands() -> frozenset[str]:
     """
     Return the names of the TeX commands that only draw, read from ``tex_commands.txt``.
 
-    They are those of all MathJax packages that JupyterLab loads, without the ones that define
-    commands, load packages, link, label, style or classify elements, or set options.
+    They are those of all MathJax packages that JupyterLab loads, except the ones that define
+    commands,
+    load packages, link, label, style or classify elements, or set options.
     """
     from importlib.resources import files  # loading the extension should not import it
 
@@ -48,16 +50,15 @@ def drawing_commands() -> frozenset[str]:
 
 
 def may_contain_formula(html: str) -> bool:
-    """Whether MathJax could find a formula in ``html``."""
+    """Return whether MathJax could find a formula in ``html``."""
     return "$" in html or "\\" in html
 
 
 def sanitize_formula(formula: str) -> str | None:
     """
-    Return ``formula`` if all that it can do is draw, with the dollars in it escaped.
+    Return ``formula`` if it can only draw, with the dollars in it escaped.
 
-    ``None`` stands for one that could define, load, link, label or style something, or that is
-    cut off.
+    Return ``None`` if it could define, load, link, label or style something, or if it is truncated.
     """
     if _FORBIDDEN.search(formula):
         return None
@@ -72,12 +73,12 @@ def sanitize_formula(formula: str) -> str | None:
 
 
 def mark_ignored(html: str, tag: str = "div") -> str:
-    """Return ``html``, marked to be left alone where MathJax could find a formula in it."""
+    """Return ``html``, marked to be ignored by MathJax if it could find a formula in it."""
     return f'<{tag} class="{IGNORE}">{html}</{tag}>' if may_contain_formula(html) else html
 
 
 def sanitize_table(html: str) -> str:
-    """Return a table in HTML, in which only the formulas that do no more than draw are typeset."""
+    """Return a table in HTML, in which MathJax typesets only formulas that just draw."""
     if not may_contain_formula(html):
         return html
     parts = _TEXT.split(html)

@@ -1,4 +1,4 @@
-"""Checks of arguments, before anything is sent."""
+"""Checks of arguments, before a request is sent."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MIN_SIMILARITY = 0.82
 
 def check_texts(what: str, value: Any) -> list[str]:
     """
-    One text as a list of it, several as they are; ``what`` they are, for people.
+    Return one text as a list, or several texts as a list; ``what`` names them in errors.
 
     Raises:
-        UsageError: there is none, or something else among them.
+        UsageError: the list is empty, or a value is not a string.
     """
     if isinstance(value, str):
         return [value]
@@ -42,10 +42,10 @@ def check_texts(what: str, value: Any) -> list[str]:
 
 def check_model_names(value: Any) -> list[str]:
     """
-    The models that are named.
+    Return the names of models as a list.
 
     Raises:
-        UsageError: there is none, or one is named twice.
+        UsageError: the list is empty, or a name is repeated.
     """
     named = check_texts("models", value)
     twice = next((each for each in named if named.count(each) > 1), None)
@@ -56,7 +56,7 @@ def check_model_names(value: Any) -> list[str]:
 
 
 def check_positive(what: str, value: Any, of_what: str) -> float:
-    """Return ``value`` as a number above 0."""
+    """Return ``value`` as a float, if it is a number above 0; otherwise raise `UsageError`."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 < float(value) < math.inf:
         msg = f"Invalid value for {what}: {value!r:.60}."
@@ -65,7 +65,7 @@ def check_positive(what: str, value: Any, of_what: str) -> float:
 
 
 def attribute_error(owner: object, name: str, renamed: Mapping[str, str]) -> AttributeError:
-    """Return the error for an attribute that ``owner`` lacks; a renamed one has its new name."""
+    """Return the error for a missing attribute of ``owner``, with the new name of a renamed one."""
     msg = f"{type(owner).__name__!r} object has no attribute {name!r}"
     if name in renamed:
         msg = f"{msg}. It was renamed to {renamed[name]}."
@@ -74,10 +74,10 @@ def attribute_error(owner: object, name: str, renamed: Mapping[str, str]) -> Att
 
 def check_misspelled(parameters: Iterable[str], function: Callable[..., Any]) -> None:
     """
-    Refuse what looks like a mistyped argument of ``function``: a service would swallow it.
+    Check that no parameter is a mistyped argument of ``function``: a service would ignore it.
 
     Raises:
-        UsageError: one does.
+        UsageError: a parameter is similar to an argument.
     """
     known = list(inspect.signature(function).parameters)
     for name in parameters:
@@ -88,7 +88,7 @@ def check_misspelled(parameters: Iterable[str], function: Callable[..., Any]) ->
 
 
 def check_integer(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
-    """``value`` as a number of things, of whatever kind of integer it is."""
+    """Return ``value`` as an int, if it is an integer of any type within the bounds."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -102,7 +102,7 @@ def check_integer(name: str, value: Any, *, least: int = 1, most: int | None = N
 
 
 def check_on_error(value: Any) -> None:
-    """``null`` or ``raise``."""
+    """Check that ``value`` is ``null`` or ``raise``."""
     if value not in ("null", "raise"):
         msg = f"Invalid value for on_error: {value!r:.60}."
         raise UsageError(msg, hint='Use "null" or "raise".')
@@ -114,9 +114,9 @@ def require_package(module: str, what: str, *, extra: str, package: str | None =
 
     Args:
         module: its name in an ``import``.
-        what: what needs it, at the beginning of a sentence.
+        what: the feature that needs it, as the beginning of a sentence.
         extra: the extra that installs it.
-        package: its name on the package index, where that differs.
+        package: its name on the package index, if different.
 
     Raises:
         UsageError: it is not installed.

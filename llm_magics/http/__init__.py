@@ -1,4 +1,4 @@
-"""HTTP: one service's address, key, timeouts and connections, over httpx."""
+"""HTTP connections to a service: its address, key and timeouts, with httpx."""
 
 from llm_magics.http.client import Form, KeyHeader, Timeouts, Transport
 from llm_magics.http.responses import BodyLimits, ByteStream, Reply

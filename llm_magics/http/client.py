@@ -1,7 +1,7 @@
 """
-One service's address, key, timeouts and connections, over httpx.
+HTTP connections to a service: its address, key and timeouts, with httpx.
 
-The only module that imports httpx.
+This is the only module that imports httpx.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from llm_magics.http.responses import (
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
 from llm_magics.secrets import Secret, register_headers
 
-# httpx would send a hundred requests and queue the others, unnoticed; the rate limiter decides how
-# many there may be. Servers (uvicorn, llama.cpp) close a connection that was idle for 5 s: one
-# that is used again before that is not closed while a request is on its way.
+# httpx would by default send only a hundred requests at the same time, and silently queue the rest.
+# Here the rate limiter decides how many to send. Servers (uvicorn, llama.cpp) close a connection
+# after 5 s of idle time. A shorter expiry here avoids that they close it when a request is sent.
 _POOL_LIMITS = httpx.Limits(
     max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.0
 )
@@ -48,7 +48,7 @@ _POOL_LIMITS = httpx.Limits(
 
 _LOCAL_CONNECT_S, _REMOTE_CONNECT_S = 2.0, 10.0
 
-# llama.cpp's server closes a connection after a stream without saying so in a header.
+# llama.cpp's server closes a connection after a stream without announcing it in a header.
 _CLOSING_SERVERS = {"llama.cpp"}
 
 
@@ -57,7 +57,7 @@ class Timeouts:
     """
     Timeouts in seconds: for a connection, for the next byte, and for the complete answer.
 
-    Without ``connect``, 2 s for a server on this machine and 10 s for any other.
+    The default of ``connect`` is 2 s for a server on this machine and 10 s for any other.
     """
 
     connect: float | None = None
@@ -67,22 +67,22 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class KeyHeader:
-    """The header in which a service expects its key, and the word before it."""
+    """The header in which a service expects its key, and the scheme before the key."""
 
     name: str = "Authorization"
     scheme: str = "Bearer"
 
     def value(self, key: Secret) -> str:
-        """Return the header's value, the only use of the plain key."""
+        """Return the header's value. This is the only place that reveals the key."""
         return f"{self.scheme} {key.reveal()}".lstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """
-    A body of the type ``multipart/form-data``.
+    A request body of the type ``multipart/form-data``.
 
-    ``files`` holds by field ``(file name, bytes, media type)``.
+    ``files`` contains ``(file name, bytes, media type)`` by field.
     """
 
     fields: Mapping[str, str | list[str]]
@@ -92,17 +92,18 @@ class Form:
 @dataclass
 class Transport:
     """
-    One service's address, and the connections to it.
+    A service's address, and the connections to it.
 
-    ``user:password@`` in ``base_url`` is taken out of it, and sent as basic authentication. Safe
-    to use from several event loops: each has its own connections.
+    ``user:password@`` in ``base_url`` is removed from it, and sent as basic authentication. It can
+    be
+    used from several event loops: each has separate connections.
 
     Attributes:
-        base_url: what the paths of requests are appended to.
-        headers: sent with every request.
-        key, key_header: the key, and the header that it is sent in.
-        timeouts, limits: how long an answer may take, and how large it may be.
-        query: appended to every address, as a string or by name and value.
+        base_url: the address to which the paths of requests are appended.
+        headers: the headers of every request.
+        key, key_header: the key, and its header.
+        timeouts, limits: the maximum times and sizes of an answer.
+        query: the query of every request, as a string or by name and value.
     """
 
     base_url: str
@@ -125,7 +126,7 @@ class Transport:
         if credentials is not None:
             user_and_password = ":".join(credentials).encode()
             self._basic = Secret(base64.b64encode(user_and_password).decode())
-            register_headers({"password": credentials.password})  # masked in all texts
+            register_headers({"password": credentials.password})  # masked in messages and logs
 
     async def send(
         self,
@@ -135,10 +136,10 @@ class Transport:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """
-        Return the complete answer to one request.
+        Send one request and return the complete response.
 
         Raises:
-            ConnectionError: there is none.
+            ConnectionError: no complete response was received.
         """
         async with self.stream(method, path, body, headers) as stream:
             return await stream.reply()
@@ -153,10 +154,12 @@ class Transport:
         limits: BodyLimits | None = None,
     ) -> AsyncGenerator[ByteStream, None]:
         """
-        Yield the answer to one request as it arrives; leaving the block ends it.
+        Send one request and yield its response, to be read as it arrives; leaving the block closes
+        it.
 
-        ``body`` is sent as JSON, or as a form if it is a `Form`. ``limits`` replaces those of
-        the service for this answer.
+        ``body`` is sent as JSON, or as a form if it is a `Form`. ``limits`` replaces the limits of
+        the
+        service for this response.
         """
         total = self.timeouts.total
         deadline = None if total is None else time.monotonic() + total
@@ -197,11 +200,13 @@ class Transport:
         headers: Mapping[str, str] | None,
     ) -> tuple[httpx.Response, _ConnectionTrace]:
         """
-        Send the request, and return the beginning of the answer.
+        Send the request, and return the response when its headers have arrived.
 
-        The server may have closed an idle connection in the very moment. If it took no byte of
-        the request, that is sent over another connection; else the server may have read it, and
-        whether to send it again is for the retry policy to decide.
+        The server may have just closed an idle connection. If no byte of the request was sent, it
+        is
+        sent again over another connection. Otherwise the server may have received it, so the retry
+        policy
+        decides whether to send it again.
         """
         while True:
             trace = _ConnectionTrace()
@@ -227,9 +232,9 @@ class Transport:
 
     def _target(self, url: httpx.URL) -> bytes:
         """
-        Return the request's target, with the query that is part of the address.
+        Return the request's target, including the query of the address.
 
-        Kept out of the request's URL, which httpx writes into its log: it may hold a key.
+        The query is not in the request's URL, which httpx logs, because it may contain a key.
         """
         separator = b"&" if url.query else b"?"
         query = self.query if isinstance(self.query, str) else urlencode(self.query)
@@ -239,7 +244,7 @@ class Transport:
         return target
 
     async def close(self) -> None:
-        """Close the connections of the running loop."""
+        """Close the connections of the running event loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
@@ -274,20 +279,20 @@ class Transport:
             raise ConfigurationError(msg, hint=hint) from None
 
     def _map_transport_error(self, error: httpx.HTTPError) -> ConnectionError:
-        with suppress(RuntimeError):  # an error may be inspected, and holds its request
+        with suppress(RuntimeError):  # an error refers to its request, which may be displayed
             for name in ("Authorization", self.key_header.name):
                 error.request.headers.pop(name, None)
         reason = str(error) or type(error).__name__
         code = None
         hint = "Check that the server is running and reachable."
-        if isinstance(error, httpx.LocalProtocolError):  # its words would show the header
+        if isinstance(error, httpx.LocalProtocolError):  # its message contains the header
             message = f"The request to {self.base_url} contains characters that cannot be sent."
             hint = "Check the key and the headers for line breaks and non-ASCII characters."
         elif "CERTIFICATE_VERIFY_FAILED" in reason or "[SSL" in reason:
             message = f"Could not make a secure connection to {self.base_url} ({reason})."
             hint = "Check the address. For a proxy with its own certificate, set SSL_CERT_FILE."
         elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-            # A server that has answered before, and accepts no connection in time, has too many.
+            # A server that has answered before is not down: it has too many connections.
             is_busy = self._has_answered and isinstance(error, httpx.ConnectTimeout)
             code = None if is_busy else "unreachable"
             message = f"Could not connect to {self.base_url} ({reason})."
@@ -300,9 +305,9 @@ class Transport:
 
 class _TimestampTransport(httpx.AsyncHTTPTransport):
     """
-    Sends over connections that know when bytes arrived.
+    Uses connections that record when bytes arrived.
 
-    httpx has no argument for httpcore's network backend, so its pool is replaced.
+    httpx has no argument for httpcore's network backend, so this class creates its connection pool.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
@@ -316,7 +321,7 @@ class _TimestampTransport(httpx.AsyncHTTPTransport):
 
 
 def _create_transport(url: str) -> httpx.AsyncBaseTransport:
-    """Make the transport that leads to ``url``: through a proxy where the environment has one."""
+    """Return the transport for ``url``, which uses the proxy that the environment sets, if any."""
     proxy = connections.find_proxy(url)
     if proxy is not None:
         return httpx.AsyncHTTPTransport(proxy=proxy, limits=_POOL_LIMITS)
@@ -327,7 +332,7 @@ def _create_transport(url: str) -> httpx.AsyncBaseTransport:
 
 
 class _Authorization(httpx.Auth):
-    """Puts the key, and the name and password of the address, into a request's headers."""
+    """Adds the key, and the user and password from the address, to the headers of a request."""
 
     def __init__(self, key: Secret | None, header: KeyHeader, basic: Secret | None) -> None:
         self._key = key
@@ -364,14 +369,15 @@ def _encode_body(body: Any) -> dict[str, Any]:
 
 class _ConnectionTrace:
     """
-    What happened to a request, by the events that httpcore reports.
+    What happened to a request, from the events that httpcore reports.
 
     Attributes:
-        is_new: a connection was opened for it.
-        sent_at: when it was handed to the socket, by `time.perf_counter`; before that, when
-            this trace began.
-        connect_s: seconds that a new connection took.
-        nothing_sent: the connection took no byte of it.
+        is_new: whether a connection was opened for it.
+        sent_at: when it was passed to the socket, by `time.perf_counter`; before that, when this
+            trace
+            was created.
+        connect_s: the time to open a new connection, in seconds.
+        nothing_sent: whether no byte of it was sent.
     """
 
     def __init__(self) -> None:
@@ -381,7 +387,7 @@ class _ConnectionTrace:
         self.nothing_sent = False
 
     async def note(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note an event; called by httpcore."""
+        """Record an event; httpcore calls this."""
         if event == "connection.connect_tcp.started":
             self.is_new = True
             self._began_at = time.perf_counter()

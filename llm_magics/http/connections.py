@@ -1,12 +1,12 @@
 """
-Connections to servers: opened to the first address that accepts, pooled, and read in blocks.
+Connections to servers: open them to the first address that accepts, pool them, and read in blocks.
 
-Which addresses are on this machine, and which proxy leads to the others, is decided here too.
+This module also decides which addresses are on this machine, and which need a proxy.
 
-A model server sends each token as an HTTP chunk, and a busy client finds many of them in one
-read. httpcore passes each chunk through several nested generators of its own and of httpx, which
-costs more than parsing it. Here all chunks of one read, which have the same time of arrival, are
-passed on as one. h11 parses them.
+A model server sends each token as an HTTP chunk, and a busy client receives many of them in one
+read. httpcore and httpx pass each chunk through several nested generators, which takes longer than
+parsing it. Here, all chunks of one read, which have the same arrival time, are joined to one block.
+h11 parses them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import httpcore
 
 from llm_magics.http.timing import TimestampStream
 
-# The next address of a host is tried this long after the one before (RFC 8305).
+# The delay before trying the next address of a host (RFC 8305), in seconds.
 _NEXT_ADDRESS_S = 0.25
 
 
@@ -43,7 +43,7 @@ class JoiningConnectionPool(httpcore.AsyncConnectionPool):
 
 
 class _Connection(httpcore.AsyncHTTPConnection):
-    """Connects, and sends its requests over a `_JoiningConnection`."""
+    """Opens a `_JoiningConnection` for the first request, and sends requests over it."""
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         try:
@@ -61,7 +61,7 @@ class _Connection(httpcore.AsyncHTTPConnection):
 
 class _JoiningConnection(httpcore.AsyncHTTP11Connection):
     async def _receive_response_body(self, request: httpcore.Request) -> AsyncIterator[bytes]:
-        """Yield the body; all parts that one read returned are joined."""
+        """Yield the body, with all chunks of one read joined."""
         timeout = request.extensions.get("timeout", {}).get("read")
         event: h11.Event | type = await self._receive_event(timeout)
         while isinstance(event, h11.Data):
@@ -71,7 +71,7 @@ class _JoiningConnection(httpcore.AsyncHTTP11Connection):
                     parts.append(event.data)
                     event = self._h11_state.next_event()
             except h11.RemoteProtocolError as error:
-                yield b"".join(parts)  # what precedes the fault is part of the answer
+                yield b"".join(parts)  # the data before the error is part of the answer
                 raise httpcore.RemoteProtocolError(error) from error
             yield b"".join(parts)
             if event is h11.NEED_DATA:
@@ -79,7 +79,7 @@ class _JoiningConnection(httpcore.AsyncHTTP11Connection):
 
 
 class TimestampBackend(httpcore.AsyncNetworkBackend):
-    """Makes connections whose streams know when the bytes that were read had arrived."""
+    """Opens connections whose streams record when the bytes of each read arrived."""
 
     async def connect_tcp(
         self,
@@ -110,12 +110,13 @@ async def _connect(host: str, port: int) -> socket.socket:
     """
     Connect to the first address of ``host`` that accepts.
 
-    Each address is tried a moment after the one before, or when that has failed, so that one
-    which drops packets does not hold up the others (RFC 8305).
+    The next address is tried after a short delay or when the previous one has failed, so that an
+    address that drops packets does not delay the others (RFC 8305).
     """
     loop = asyncio.get_running_loop()
     try:
-        # As bytes: the name is in ASCII already, and Python would encode it by another standard.
+        # As bytes: the name is already ASCII; Python would encode a string by another IDNA
+        # standard.
         found = await loop.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
     except UnicodeError as error:
         msg = f"{host!r} is not a valid host name"
@@ -166,7 +167,7 @@ def _close_connected(attempt: asyncio.Task[socket.socket]) -> None:
         attempt.result().close()
 
 
-# What systems write into /etc/hosts for the loopback interface.
+# Names for the loopback interface in the /etc/hosts of common systems.
 _LOOPBACK_NAMES = {
     "localhost",
     "localhost.localdomain",
@@ -177,7 +178,7 @@ _LOOPBACK_NAMES = {
 
 
 class Credentials(NamedTuple):
-    """A user's name and password, as they stand before the host of an address."""
+    """A user and password in an address."""
 
     user: str
     password: str
@@ -185,7 +186,7 @@ class Credentials(NamedTuple):
 
 def split_credentials(url: str) -> tuple[str, Credentials | None]:
     """
-    Return the address without ``user:password@``, and these by themselves.
+    Return the address without ``user:password@``, and the credentials separately.
 
     >>> split_credentials("http://ada:l%40ce@host:11434/api")
     ('http://host:11434/api', Credentials(user='ada', password='l@ce'))
@@ -201,9 +202,9 @@ def split_credentials(url: str) -> tuple[str, Credentials | None]:
 
 def is_loopback(host: str) -> bool:
     """
-    Return whether ``host`` is this machine: 127.0.0.0/8, ::1, localhost, and names below it.
+    Return whether ``host`` is this machine: 127.0.0.0/8, ::1, localhost or a subdomain of it.
 
-    (RFC 6761, section 6.3, for the names.)
+    Source for the names: RFC 6761, section 6.3.
     """
     name = host.strip("[]").rstrip(".").lower()
     if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
@@ -213,7 +214,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local_address(url: str) -> bool:
-    """Return whether ``url`` is served on this machine."""
+    """Return whether the host of ``url`` is this machine."""
     with suppress(ValueError):
         return is_loopback(urlsplit(url).hostname or "")
     return False
@@ -221,11 +222,12 @@ def is_local_address(url: str) -> bool:
 
 def find_proxy(url: str) -> str | None:
     """
-    Return the proxy that the environment names for ``url``, or ``None``.
+    Return the proxy for ``url`` from the environment, or ``None``.
 
-    ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` name one (on Windows and macOS the system's
-    settings do too), ``NO_PROXY`` names the hosts that are reached without. What is on this
-    machine is never reached through a proxy, which has no access to it.
+    ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` set a proxy (on Windows and macOS, so do the
+    system's settings); ``NO_PROXY`` lists the hosts to connect to directly. A proxy is never used
+    for
+    this machine, because it has no access to it.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -239,7 +241,7 @@ def find_proxy(url: str) -> str | None:
 
 
 def _is_excluded(parts: SplitResult, no_proxy: str) -> bool:
-    """Whether an entry of ``NO_PROXY``, in any of the forms in use, covers an address."""
+    """Return whether an entry of ``NO_PROXY``, in any common form, matches an address."""
     host = (parts.hostname or "").rstrip(".").lower()
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     address = _ip_address(host)
@@ -258,7 +260,7 @@ def _is_excluded(parts: SplitResult, no_proxy: str) -> bool:
 
 
 def _parse_entry(entry: str) -> tuple[str, int | None]:
-    """The host, network or domain of an entry, and its port where it has one."""
+    """Return the host, network or domain of an entry, and its port if it has one."""
     entry = entry.rpartition("://")[2]
     found = re.fullmatch(r"\[([^\]]*)\](?::(\d+))?|([^:\[\]]*)(?::(\d+))?", entry)
     if found is None:  # an IPv6 address without brackets
@@ -275,13 +277,13 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
         address = ipaddress.ip_address(host.partition("%")[0])
         return getattr(address, "ipv4_mapped", None) or address
     if re.fullmatch(r"[0-9a-fx.]+", host):
-        with suppress(OSError):  # 127.1 and 0x7f000001 are addresses to every resolver
+        with suppress(OSError):  # resolvers accept 127.1 and 0x7f000001 as addresses
             return ipaddress.ip_address(socket.inet_aton(host))
     return None
 
 
 def _covers(entry: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address or network written in ``NO_PROXY`` holds ``address``."""
+    """Return whether an address or network in ``NO_PROXY`` contains ``address``."""
     with suppress(ValueError):
         return address in ipaddress.ip_network(entry, strict=False)
     return False

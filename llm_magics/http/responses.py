@@ -14,20 +14,20 @@ from llm_magics.http.timing import RequestTiming
 
 _T = TypeVar("_T")
 
-# Decoded block by block, each to at most a thousand times its size. Brotli, zstd and encodings
-# within encodings have no such limit, and are not requested.
+# In these encodings, a block expands to at most a thousand times its size. Brotli, zstd and nested
+# encodings have no such limit, so they are not requested.
 _ENCODINGS = {"", "identity", "gzip", "deflate"}
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
     """
-    How large an answer may be, in bytes after decompression; ``None`` for no limit.
+    The maximum sizes of a response, in bytes after decompression; ``None`` for no limit.
 
     Attributes:
-        line: one line of a stream.
-        total: all of it.
-        error: what is read of an error's body; the rest is left out.
+        line: the maximum size of one line of a stream.
+        total: the maximum size of the whole response.
+        error: the number of bytes to read of an error's body; the rest is ignored.
     """
 
     line: int | None = 16_000_000
@@ -37,11 +37,11 @@ class BodyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete response: its status, headers and bytes."""
+    """A complete response: its status, headers and body."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)  # a service may repeat the key in it
+    body: bytes = field(repr=False)  # may contain the key, if a service repeats it
 
     @property
     def ok(self) -> bool:
@@ -49,7 +49,7 @@ class Reply:
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """Return the body decoded, or as text if it is not JSON: proxies answer in HTML."""
+        """Return the body as JSON, or as text if it is not JSON: proxies send HTML."""
         try:
             return read_json(self.body)
         except ValueError:
@@ -57,7 +57,7 @@ class Reply:
 
 
 class HTTPResponse(Protocol):
-    """What is used of ``httpx.Response``."""
+    """The attributes of ``httpx.Response`` that are used here."""
 
     @property
     def status_code(self) -> int: ...
@@ -75,7 +75,7 @@ class ByteStream:
     A response that is still arriving.
 
     Attributes:
-        status, headers: of the response.
+        status, headers: the response's status and headers.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class ByteStream:
         Read the body of ``response``.
 
         Args:
-            response: its headers have arrived, and none of its body has been read.
+            response: a response of which only the headers have been read.
             sent_at: when the request was sent, by `time.perf_counter`.
-            limits: how large it may be.
-            deadline: by when it must have ended, by `time.monotonic`.
-            timing: where the number of received bytes is counted.
+            limits: the maximum sizes.
+            deadline: the time by which it must end, by `time.monotonic`.
+            timing: the object in which received bytes are counted.
         """
         self.status = response.status_code
         self.headers = response.headers
@@ -118,10 +118,10 @@ class ByteStream:
     @property
     def blocks(self) -> AsyncGenerator[tuple[float, bytes], None]:
         """
-        ``(seconds since the request was sent, bytes)`` as they arrive.
+        ``(seconds since the request was sent, bytes)`` for each block as it arrives.
 
-        Raises (while it is iterated):
-            ProviderError: a line, or all of it, is longer than it may be.
+        Raises (during the iteration):
+            ProviderError: a line or the whole response exceeds its limit.
         """
         return self._read(self._limits.line, self._limits.total)
 
@@ -135,7 +135,7 @@ class ByteStream:
         size = line = 0
         while True:
             try:
-                if self._deadline is None:  # a context for every block is a tenth of its cost
+                if self._deadline is None:  # a timeout context adds 10 % to the time of a block
                     block = await anext(parts)
                 else:
                     block = await await_until(self._deadline, anext(parts))
@@ -154,7 +154,7 @@ class ByteStream:
             yield max(0.0, received_at - sent_at), block
 
     def _parts(self) -> AsyncIterator[bytes]:
-        """The body's parts, decompressed; without the layers of httpx that do nothing to them."""
+        """Return the decompressed parts of the body; without an encoding, those from httpcore."""
         encoding = self.headers.get("content-encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
             msg = f"The response has the unexpected encoding {encoding[:40]!r}."
@@ -164,12 +164,12 @@ class ByteStream:
         return self._response.aiter_bytes()
 
     def end_within(self, seconds: float) -> None:
-        """Wait no longer than ``seconds`` for the rest."""
+        """Wait at most ``seconds`` for the rest of the response."""
         deadline = time.monotonic() + seconds
         self._deadline = min(deadline, self._deadline or deadline)
 
     async def reply(self) -> Reply:
-        """Return the rest as one `Reply`; of an error's body, as much as is needed to name it."""
+        """Return the rest as a `Reply`; of an error, only about ``limits.error`` bytes."""
         blocks: list[bytes] = []
         size = 0
         async for _, block in self._read(None, self._limits.total if self.ok else None):
@@ -181,7 +181,7 @@ class ByteStream:
 
 
 def _measure_lines(block: bytes, before: int, limit: int) -> tuple[int, int]:
-    """How long the unfinished line is after ``block``, and the longest line that was seen."""
+    """Return the length of the unfinished line after ``block``, and of the longest line in it."""
     end = block.rfind(b"\n") + 1 or block.rfind(b"\r") + 1
     if not end:
         return before + len(block), before + len(block)
@@ -198,7 +198,7 @@ def _raise_too_large(what: str, limit: int, setting: str) -> NoReturn:
 
 
 class DeadlineError(Exception):
-    """The answer took longer than its total timeout."""
+    """The response took longer than its total timeout."""
 
 
 async def await_until(deadline: float, work: Awaitable[_T]) -> _T:
@@ -206,8 +206,8 @@ async def await_until(deadline: float, work: Awaitable[_T]) -> _T:
     Return the result of ``work``.
 
     Raises:
-        DeadlineError: it is not there at ``deadline``, by `time.monotonic`. (A TimeoutError would
-            not tell our deadline from one that the caller has set.)
+        DeadlineError: it is not complete at ``deadline``, by `time.monotonic`. A TimeoutError could
+            also be from a timeout that the caller has set.
     """
     try:
         async with asyncio.timeout(deadline - time.monotonic()):

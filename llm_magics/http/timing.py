@@ -1,10 +1,11 @@
 """
-When the bytes of an answer arrived: measurements of a request, and the sockets that take them.
+Arrival times of an answer's bytes: measurements of a request, and the sockets that record them.
 
-An event loop that is busy with other answers reads a socket late, and the time of reading would
-be the time of its own delay. Linux notes when it received a packet (``SO_TIMESTAMPNS``), and the
-streams here take that time; elsewhere it is the moment at which the loop reads. They are used
-through httpcore's interface for network backends, for ``http`` and for ``https``.
+An event loop that is busy with other answers reads a socket late, so that the time of the read
+would
+include this delay. Linux records when a packet was received (``SO_TIMESTAMPNS``), and the streams
+here use that time; on other systems, they use the time of the read. They implement httpcore's
+interface of network backends, for ``http`` and for ``https``.
 """
 
 from __future__ import annotations
@@ -32,16 +33,18 @@ _T = TypeVar("_T")
 @dataclass(slots=True, kw_only=True)
 class RequestTiming:
     """
-    What one call took on the network; after a retry, the times are those of the last request.
+    The network times of one call; after a retry, those of the last request.
 
     Attributes:
-        sent_at: when the request was handed to the socket, on the clock of `time.perf_counter`;
-            ``None`` if nothing was sent over the network.
-        connect_s: seconds that a new connection took (name, TCP, TLS) before that; 0 if an open
-            connection was used.
-        headers_s: seconds from sending to the headers of the answer.
+        sent_at: when the request was passed to the socket, by `time.perf_counter`; ``None`` if
+            nothing
+            was sent over the network.
+        connect_s: the time to open a new connection (name, TCP, TLS) before that, in seconds; 0 if
+            an
+            open connection was used.
+        headers_s: the time from sending to the headers of the response, in seconds.
         bytes_sent: the size of the request bodies.
-        bytes_received: the size of the answers' bodies, decompressed.
+        bytes_received: the size of the response bodies, after decompression.
     """
 
     sent_at: float | None = None
@@ -51,44 +54,45 @@ class RequestTiming:
     bytes_received: int = 0
 
 
-# Set by the caller who measures, in the context (task) that makes the call.
+# Set by a caller that measures, in the context (task) that makes the call.
 REQUEST_TIMING: ContextVar[RequestTiming | None] = ContextVar("REQUEST_TIMING", default=None)
 
-# <asm-generic/socket.h>: each block comes with the time at which its last packet arrived.
+# From <asm-generic/socket.h>: each block is returned with the arrival time of its last packet.
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@qq")
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_TIMESPEC.size) if hasattr(socket, "CMSG_SPACE") else 0
-# If the clocks drift apart by more than this between two reads, one of them has been set.
+# If the difference of the clocks changes by more than this between two reads, one has been set.
 _CLOCK_STEP_NS = 2_000_000
 
 
-# How much is read ahead of the consumer before the sender is held up.
+# The number of bytes to read ahead of the consumer. After that, the sender has to wait.
 _MAX_READ_AHEAD = 256 * 1024
 _BLOCK_SIZE = 64 * 1024
 
 
 def is_available() -> bool:
-    """Return whether the event loops of this system can watch sockets (not Windows' usual one)."""
+    """Return whether this system's event loop can watch sockets; Windows' default loop cannot."""
     return sys.platform != "win32"
 
 
 class NothingSentError(httpcore.WriteError):
-    """The connection was closed before it took the first byte of a request."""
+    """The connection was closed before the first byte of a request was sent."""
 
 
 class _PacketClock:
     """
-    Converts the times of packets, from a clock that can be set, to `time.perf_counter`.
+    Converts packet times from the system clock, which can be set, to `time.perf_counter`.
 
-    While both clocks advance alike the age of a packet is trusted; when one was set, the
-    packet counts as received when it was read.
+    As long as both clocks advance equally, the age of a packet is reliable. After the system clock
+    was
+    set, the time of the read is used.
     """
 
     def __init__(self) -> None:
         self._offset_ns = time.time_ns() - time.perf_counter_ns()
 
     def perf_counter(self, stamp_ns: int) -> float:
-        """Return ``stamp_ns`` of the system's clock by `time.perf_counter`; never after now."""
+        """Convert ``stamp_ns`` of the system clock to `time.perf_counter`, but at most to now."""
         now_ns = time.perf_counter_ns()
         offset_ns = time.time_ns() - now_ns
         was_set = abs(offset_ns - self._offset_ns) > _CLOCK_STEP_NS
@@ -98,14 +102,15 @@ class _PacketClock:
 
 class TimestampStream(httpcore.AsyncNetworkStream):
     """
-    A TCP connection.
+    A TCP connection that records when bytes arrived.
 
-    The event loop reads ahead of the consumer, up to a limit, so that each block has its own
-    time. The loop holds the stream weakly: a connection that is dropped is closed.
+    The event loop reads ahead of the consumer, up to a limit, so that each block has its own time.
+    The
+    loop only has a weak reference to the stream, so that an unused connection is closed.
 
     Attributes:
-        received_at: when the block read last arrived, by `time.perf_counter`.
-        sent_at: when the first byte of the last request was handed to the system.
+        received_at: when the last block that was read had arrived, by `time.perf_counter`.
+        sent_at: when the first byte of the last request was passed to the system.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -118,7 +123,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         self._error: Exception | None = None
         self._has_ended = False
         self._is_watched = False
-        self._has_sent = False  # since it was last read from, which is before each request
+        self._has_sent = False  # since the last read, so in the current request
         self._clock = _PacketClock() if _enable_timestamps(connection) else None
         weakref.finalize(self, _discard, self._loop, connection).atexit = False
         self._watch()
@@ -153,8 +158,8 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         Send all of ``buffer``.
 
         Raises:
-            NothingSentError: the connection took none of a request, and is of no more use.
-            httpcore.WriteTimeout: it was not taken within ``timeout`` seconds.
+            NothingSentError: no byte of a request was sent; the connection cannot be used again.
+            httpcore.WriteTimeout: it was not sent within ``timeout`` seconds.
             httpcore.WriteError: the connection broke.
         """
         if not buffer:
@@ -181,7 +186,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
             raise httpcore.WriteError(str(error)) from error
 
     def _send_now(self, buffer: bytes) -> int:
-        """Send what the socket takes at once, and return how much that was."""
+        """Send as much as possible without waiting, and return the number of bytes."""
         try:
             return self._socket.send(buffer)
         except (BlockingIOError, InterruptedError):
@@ -207,7 +212,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> TLSTimestampStream:
-        """Return this connection with TLS over it."""
+        """Return a TLS stream over this connection."""
         stream = TLSTimestampStream(self, ssl_context, server_hostname)
         try:
             async with asyncio.timeout(timeout):
@@ -236,7 +241,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         return None
 
     def _watch(self) -> None:
-        """Have the loop read what arrives."""
+        """Make the loop read data when it arrives."""
         loop = self._loop()
         if loop is None or self._is_watched or self._has_ended or self._ahead >= _MAX_READ_AHEAD:
             return
@@ -250,12 +255,12 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         self._is_watched = False
 
     def on_readable(self) -> None:
-        """Read one block; called by the loop."""
+        """Read one block; the event loop calls this."""
         try:
             stamp, block = self._receive()
         except (BlockingIOError, InterruptedError):
             return
-        except Exception as error:  # of any kind: the task that reads must see it
+        except Exception as error:  # raised again in the task that reads
             self._error = error
             stamp, block = 0.0, b""
         if block:
@@ -282,7 +287,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         return time.perf_counter(), block
 
     async def _until_readable(self, timeout: float | None) -> None:
-        """Wait for the loop; a timer costs less than a cancel scope for each block."""
+        """Wait until there is data; a timer is faster than a timeout context for each block."""
         loop = asyncio.get_running_loop()
         waiting = self._waiting = loop.create_future()
         timer = loop.call_later(timeout, _time_out, waiting) if timeout is not None else None
@@ -299,7 +304,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
 
 
 class TLSTimestampStream(httpcore.AsyncNetworkStream):
-    """TLS over a `TimestampStream`; a decrypted block has the time of its last packet."""
+    """TLS over a `TimestampStream`; a decrypted block has the arrival time of its last packet."""
 
     def __init__(
         self, stream: TimestampStream, context: ssl.SSLContext, server_hostname: str | None
@@ -312,16 +317,16 @@ class TLSTimestampStream(httpcore.AsyncNetworkStream):
 
     @property
     def received_at(self) -> float:
-        """When the last packet that was read arrived, by `time.perf_counter`."""
+        """When the last packet that was read had arrived, by `time.perf_counter`."""
         return self._stream.received_at
 
     @property
     def sent_at(self) -> float:
-        """When the first byte of the last request was handed to the system."""
+        """When the first byte of the last request was passed to the system."""
         return self._stream.sent_at
 
     async def handshake(self) -> None:
-        """Agree on keys with the server, and check its certificate."""
+        """Perform the TLS handshake, and verify the server's certificate."""
         await self._run(self._ssl.do_handshake)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -347,7 +352,7 @@ class TLSTimestampStream(httpcore.AsyncNetworkStream):
         return self._ssl if info == "ssl_object" else self._stream.get_extra_info(info)
 
     async def _run(self, operation: Callable[[], _T], timeout: float | None = None) -> _T:
-        """Run ``operation``, moving bytes between it and the connection as it asks for them."""
+        """Run ``operation``, and transfer bytes between it and the connection as needed."""
         while True:
             try:
                 result = operation()
@@ -374,7 +379,7 @@ def _on_readable(stream: weakref.ref[TimestampStream]) -> None:
 
 
 def _discard(loop: weakref.ref[asyncio.AbstractEventLoop], connection: socket.socket) -> None:
-    """Close the connection of a stream that is no longer used, in whichever thread that is seen."""
+    """Close the connection of a stream that is no longer used; may run in any thread."""
     running = loop()
     if connection.fileno() < 0:
         return
@@ -394,7 +399,7 @@ def _remove(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
 
 
 def _enable_timestamps(connection: socket.socket) -> bool:
-    """Have the system note when packets arrive, where it can."""
+    """Make the system record when packets arrive; return whether it can."""
     if not sys.platform.startswith("linux") or not _ANCILLARY_SIZE:
         return False
     try:

@@ -11,31 +11,31 @@ from llm_magics.errors import TemplateError
 from llm_magics.sandbox.copies import Row
 from llm_magics.sandbox.frames import Facade
 
-# The rendered text, and any value on the way to it, in characters or items.
+# The maximum size of the rendered text, and of any intermediate value, in characters or items.
 MAX_CHARACTERS = 10_000_000
-# Seconds for one rendering.
+# The maximum time for one rendering, in seconds.
 MAX_SECONDS = 10.0
-# Characters and items over one rendering, so that many values below the limit add up.
+# The maximum number of characters and items in all values of one rendering together.
 _MAX_WORK = 200_000_000
-# What one step of a loop or one call counts.
+# The cost of one loop iteration or one call, in characters.
 _STEP = 20
-# The width of a formatted field.
+# The maximum width of a formatted field.
 MAX_FIELD = 10_000
 _MAX_BITS = 20_000
 _MAX_DIGITS = 6_000
-# What a table within a list counts: about as many characters as its text has.
+# The weight of a table within a list: about the number of characters in its text.
 _TABLE = 5_000
 
 _HINT = "A prompt file may produce up to 10,000,000 characters in 10 seconds. Cells have no such limit."
 
 
 class Budget:
-    """What one rendering has used so far, and the weights of the values that it has seen."""
+    """The work that one rendering has used so far, and the weights of the values it has seen."""
 
     def __init__(self) -> None:
         self._deadline = time.monotonic() + MAX_SECONDS
         self._work = 0
-        # By identity; the value is held so that its identity is not used again.
+        # By id(); the reference to the value prevents that its id is reused.
         self._weights: dict[int, tuple[Any, int]] = {}
 
     def spend(self, amount: int) -> None:
@@ -43,7 +43,7 @@ class Budget:
         Count ``amount`` characters or items.
 
         Raises:
-            TemplateError: a value is too large, all values are, or the time is over.
+            TemplateError: a value is too large, the sum of all values is, or the time is over.
         """
         if amount > MAX_CHARACTERS:
             refuse("produces a value that is too large")
@@ -53,9 +53,10 @@ class Budget:
 
     def weigh(self, value: Any) -> int:
         """
-        Return the characters and items in ``value``, with all that it holds, however often.
+        Return the number of characters and items in ``value``, including nested ones, with
+        repetitions.
 
-        Containers cannot change while a template is rendered, so that each is counted once.
+        Containers cannot change while a template is rendered, so each is counted only once.
         """
         if isinstance(value, str | range):
             return len(value)
@@ -85,39 +86,39 @@ class Budget:
 
     def _refuse_no_data(self, part: Any) -> None:
         is_data = isinstance(part, tuple) or hasattr(part, "_fail_with_undefined_error")
-        if type(part).__module__.startswith("jinja2.") and not is_data:  # a group is a tuple
+        if type(part).__module__.startswith("jinja2.") and not is_data:  # groupby yields tuples
             msg = f"The template puts a {type(part).__name__} into a list."
             raise TemplateError(msg, hint="Lists can contain strings, numbers, lists and tables.")
 
     def check(self, value: Any) -> Any:
-        """Return ``value``, weighed and paid for."""
+        """Return ``value`` after adding its weight to the work."""
         is_decimal = isinstance(value, Decimal) and value.is_finite()
-        if is_decimal and abs(value.adjusted()) > _MAX_DIGITS:  # it would take hours as an integer
+        if is_decimal and abs(value.adjusted()) > _MAX_DIGITS:  # int(value) would take hours
             refuse("produces a number that is too large")
         self.spend(self.weigh(value))
         return value
 
     def steps(self, values: Iterable[Any]) -> Iterator[Any]:
-        """Yield ``values``, each a step."""
+        """Yield ``values``, and count each as a step."""
         for value in values:
             self.spend(0)
             yield value
 
     def as_list(self, value: Any) -> Any:
-        """Return ``value``; as a list where it can be read only once."""
+        """Return ``value``; an iterator is converted to a list."""
         if hasattr(type(value), "__next__") and hasattr(type(value), "__iter__"):
             return list(self.steps(value))
         return value
 
     def join(self, texts: Iterable[str]) -> str:
-        """Return the parts of a text as one, if that is not too long."""
+        """Join the parts of a text, if the result is not too long."""
         parts = list(texts)
         self.spend(sum(map(len, parts)))
         return "".join(parts)
 
 
 class Steps:
-    """What a loop runs over, counted step by step; it has the length of what it stands for."""
+    """The values of a loop, counted step by step; its length is that of the values."""
 
     def __init__(self, budget: Budget, values: Any) -> None:
         self._budget = budget
@@ -128,13 +129,13 @@ class Steps:
         return self._budget.steps(self._values)
 
     def __len__(self) -> int:
-        """Return the number of values, where it is known before."""
+        """Return the number of values, if the values have a length."""
         return len(self._values)
 
 
 def refuse(what: str) -> NoReturn:
     """
-    Stop a template that is that exceeds its limits.
+    Stop a template that exceeds its limits.
 
     Raises:
         TemplateError: always.
@@ -144,7 +145,7 @@ def refuse(what: str) -> NoReturn:
 
 
 def limit_widths(widths: Iterable[str]) -> None:
-    """Refuse a format with a field that is too wide."""
+    """Raise `TemplateError` for a format with a field that is too wide."""
     for width in widths:
         if width == "*" or len(width) > len(str(MAX_FIELD)) or int(width or 0) > MAX_FIELD:
             refuse(f"formats a value to more than {MAX_FIELD:,} characters")

@@ -1,4 +1,4 @@
-"""Copies of the caller's data for templates that must not change it; rows, and what reads the libraries' tables."""
+"""Read-only copies of the caller's data for templates, rows, and functions to read tables."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ _SAME = (
     uuid.UUID,
 )
 _MAPPINGS = (dict, OrderedDict, defaultdict, Counter, ChainMap, UserDict, MappingProxyType)
-# Values in the cells of tables that cannot be changed.
+# Types of immutable values in the cells of tables.
 _CELLS = frozenset({"Timestamp", "Timedelta", "NaTType", "NAType", "Period", "Interval"})
 
 
 def user_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return ``variables`` without what IPython itself put into the notebook's namespace.
+    Return ``variables`` without those that IPython has added to the notebook's namespace.
 
-    That is its history (``In``, ``_i3``), its outputs (``Out``, ``_``, ``_3``) and its functions.
-    A name that the user has set to another value is the user's own.
+    These are its history (``In``, ``_i3``), its outputs (``Out``, ``_``, ``_3``) and its functions.
+    A
+    name that the user has set to another value is not removed.
     """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
@@ -59,7 +60,7 @@ def user_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class NoDataError(Exception):
-    """Raised for a value that is not data or a table; its message is the name of its type."""
+    """A value is not data and not a table; the message is the name of its type."""
 
 
 class TooMuchError(Exception):
@@ -68,10 +69,11 @@ class TooMuchError(Exception):
 
 def copied(value: Any, wrap_table: Callable[[Any], Any | None]) -> Any:
     """
-    Return a copy of ``value``; shared parts stay shared.
+    Return a deep copy of ``value``, in which shared parts stay shared.
 
     Raises:
-        NoDataError: it contains a value that is not data or a table (``wrap_table`` returned ``None``).
+        NoDataError: it contains a value that is not data and not a table (``wrap_table`` returned
+            ``None``).
         TooMuchError: it has too many items or levels.
     """
     return _Copier(wrap_table).copy(value, 0)
@@ -81,7 +83,7 @@ class _Copier:
     def __init__(self, wrap_table: Callable[[Any], Any | None]) -> None:
         self._wrap_table = wrap_table
         self._left = _MAX_ITEMS
-        # By identity; the value is held, for a passing one would leave its identity to the next.
+        # By id(); the reference to the value prevents that its id is reused.
         self._copies: dict[int, tuple[Any, Any]] = {}
 
     def copy(self, value: Any, depth: int) -> Any:
@@ -108,7 +110,7 @@ class _Copier:
             items = (self.copy(item, depth) for item in list(value))
             return list(items) if kind is deque else kind(items)
         if isinstance(value, str):
-            return str.__str__(value)  # StrEnum, numpy.str_, Markup: the text alone
+            return str.__str__(value)  # plain text of StrEnum, numpy.str_ and Markup
         module = kind.__module__.partition(".")[0]
         if module == "pandas" and kind.__name__ in _CELLS:
             return value
@@ -126,7 +128,7 @@ class _Copier:
         return stand_in
 
     def _scalar(self, value: Any, depth: int) -> Any:
-        if value.dtype.kind in "mM":  # a plain integer would lose its meaning
+        if value.dtype.kind in "mM":  # as an integer it would lose its unit
             return str(value)
         plain = value.item()
         return float(plain) if type(plain).__module__ == "numpy" else self.copy(plain, depth)
@@ -154,7 +156,7 @@ class Row:
         return iter(self._values)
 
     def __str__(self) -> str:
-        """Return the values by name."""
+        """Return the text of the values by name."""
         return str(self.to_dict())
 
     __repr__ = __str__
@@ -207,16 +209,16 @@ def column_at(frame: Any, position: int) -> Any:
 
 def list_values(column: Any) -> list[Any]:
     """Return the values of a column or an array."""
-    has_own = hasattr(column, "to_pylist")  # of pyarrow
+    has_own = hasattr(column, "to_pylist")  # pyarrow
     values: list[Any] = column.to_pylist() if has_own else column.to_list() if hasattr(column, "to_list") else column.tolist()  # fmt: skip
     return values
 
 
 def refuse_repeated(names: list[Any]) -> None:
-    """The size of a part of a table, at most that of the table."""
+    """Refuse duplicate names, so that a part of a table is never larger than the table."""
     try:
         is_repeated = len(set(names)) < len(names)
-    except TypeError:  # lists within the list
+    except TypeError:  # nested lists
         is_repeated = True
     if is_repeated:
         msg = "A table is indexed by a list with duplicates or nested lists."
@@ -224,7 +226,7 @@ def refuse_repeated(names: list[Any]) -> None:
 
 
 def refuse_growth(one: Any, other: Any) -> None:
-    """Columns are joined by their labels, arrays by their shapes: many to many takes all memory."""
+    """Refuse operands whose combination would be larger: duplicate labels, or different shapes."""
     if hasattr(one, "index") and hasattr(other, "index"):
         if one.index.is_unique or other.index.is_unique or one.index.equals(other.index):
             return

@@ -1,4 +1,4 @@
-"""Jinja's sandbox for a template of unknown origin: it reads data, and has limits."""
+"""Jinja's sandbox for a template of unknown origin, with read-only data and limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llm_magics.sandbox.frames import Facade, Places, facade, raw
 _PLAIN = (str, int, float, bool, list, tuple, dict, set, frozenset, type(None))
 _DATES = (dt.date, dt.time, dt.timedelta)
 
-# What a template may look up in each kind of value; methods among it are called with limits.
+# The attributes of each type that a template may use. Methods are called within the limits.
 # fmt: off
 _ATTRIBUTES: list[tuple[tuple[type, ...], frozenset[str]]] = [
     (
@@ -77,12 +77,12 @@ _ATTRIBUTES: list[tuple[tuple[type, ...], frozenset[str]]] = [
 ]
 # fmt: on
 _CALLED = (Macro, BlockReference, LoopContext, Joiner)
-# Jinja's code for these takes more time than their size suggests.
+# Jinja's implementation of these filters is slow for large texts.
 _SLOW = frozenset({"striptags", "urlize", "wordwrap", "pprint"})
 _MAX_OF_SLOW = 100_000
 _MAX_NUMBER = 1_000_000
 _MAX_DIGITS = 300
-# Neither reads past the next "%(" from one: a long text of them would take hours.
+# Neither pattern reads past the next "%(", because long texts with many of them would take hours.
 _PART = re.compile(r"%(?:\([^()]*\))?[#0\- +]*(\*|\d*)(?:\.(\*|\d*))?")
 _NAME_WITH_BRACKETS = re.compile(r"%\([^()]*\(")
 
@@ -92,7 +92,7 @@ _HINT = "A prompt file can use strings, numbers, lists, mappings and tables; con
 
 def copy_named_data(names: set[str], variables: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return read-only copies of those of ``variables`` that a template names.
+    Return read-only copies of the ``variables`` whose names a template uses.
 
     Raises:
         TemplateError: one of them is not data, or is too large to copy.
@@ -112,7 +112,7 @@ def copy_named_data(names: set[str], variables: Mapping[str, Any]) -> dict[str, 
 
 
 class Sandbox(SandboxedEnvironment):
-    """An environment for one rendering, with its `Budget`."""
+    """The Jinja environment for one rendering, with its `Budget`."""
 
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
 
@@ -134,7 +134,7 @@ class Sandbox(SandboxedEnvironment):
         }
         self.filters = {name: self._limited(name, each) for name, each in filters.items()}
         self.tests = {name: self._limited(name, each) for name, each in self.tests.items()}
-        # Nodes of the tree call these; templates cannot set the name of a filter.
+        # Nodes of the syntax tree use these filters; a template cannot set the name of a filter.
         self.filters["_steps"] = self._steps
         self.filters["_checked"] = self._checked
         self.globals |= {**functions, "sum": _sum}
@@ -143,12 +143,12 @@ class Sandbox(SandboxedEnvironment):
         self._own = {id(each) for each in self.globals.values()}
 
     def add_function(self, name: str, function: Callable[..., Any]) -> None:
-        """Let nodes of the tree call ``function`` by ``name``."""
+        """Allow nodes of the syntax tree to call ``function`` by ``name``."""
         self.globals[name] = function
         self._own.add(id(function))
 
     def fill_in(self, text: str, tree: nodes.Template, variables: Mapping[str, Any]) -> str:
-        """Return the text that ``tree``, parsed from ``text``, becomes with ``variables``."""
+        """Render ``tree``, which was parsed from ``text``, with ``variables``."""
         self.budget.spend(len(text))
         self._count_in(tree)
         parts: list[str] = []
@@ -162,19 +162,19 @@ class Sandbox(SandboxedEnvironment):
         return "".join(parts)
 
     def display_text(self, value: Any) -> str:
-        """Return what the prompt gets for the value of an expression."""
+        """Return the text that the prompt contains for the value of an expression."""
         if isinstance(value, Undefined):
-            return str(value)  # raises what is undefined
+            return str(value)  # raises UndefinedError
         self._refuse_machinery(value)
         self._checked(value)
         text = str(value)
-        # Its own lines: what follows a table on its last one would be read as a part of it.
+        # Ends with a newline, because text right after a table would be read as a part of it.
         text = f"{text}\n" if isinstance(value, Facade) and is_table(raw(value)) else text
         self.budget.spend(len(text))
         return text
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Return whether a template may look up ``attr``: it leads to data and changes nothing."""
+        """Return whether a template may use ``attr``, which must be data or a read-only method."""
         if attr.startswith("_") or not super().is_safe_attribute(obj, attr, value):
             return False
         if isinstance(obj, Facade | Row | Namespace):
@@ -205,7 +205,7 @@ class Sandbox(SandboxedEnvironment):
         return self._checked(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Reckon within the limits."""
+        """Compute ``left operator right`` within the limits."""
         for value in (left, right):
             if not isinstance(value, Undefined):
                 self._refuse_machinery(value)
@@ -220,7 +220,7 @@ class Sandbox(SandboxedEnvironment):
         return self._checked(super().call_binop(context, operator, left, right))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return the method ``format`` of a text, with limits."""
+        """Return the ``format`` method of a text, with limits."""
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -242,7 +242,7 @@ class Sandbox(SandboxedEnvironment):
             raise TemplateError(msg, hint="Insert its data, or call it.")
 
     def _limited(self, name: str, function: Any) -> Callable[..., Any]:
-        """Return a filter, test or function that weighs what it gets and gives."""
+        """Return a filter, test or function that checks the sizes of arguments and result."""
         passed = 1 if getattr(function, "jinja_pass_arg", None) is not None else 0
 
         @wraps(function, updated=("__dict__",) if isinstance(function, FunctionType) else ())
@@ -291,7 +291,7 @@ class Sandbox(SandboxedEnvironment):
                 self.limit_format_of_dates(value)
 
     def limit_format_of_dates(self, text: str) -> None:
-        """Refuse a format of ``strftime`` whose fields add up to too much."""
+        """Limit the widths of fields in a format of ``strftime``."""
         widths = re.findall(r"\d+", text)
         limit_widths(widths)
         self.budget.spend(sum(map(int, widths)))
@@ -327,7 +327,7 @@ class Sandbox(SandboxedEnvironment):
         parts = _PART.findall(text)
         for widths in parts:
             limit_widths(widths)
-        if _NAME_WITH_BRACKETS.search(text):  # what follows such a name is in no part
+        if _NAME_WITH_BRACKETS.search(text):  # _PART does not match after such a name
             limit_widths(re.findall(r"\d+|\*", text))
         held = values if isinstance(values, tuple) else (values,)
         if isinstance(values, dict):
@@ -341,7 +341,7 @@ class Sandbox(SandboxedEnvironment):
         return len(value) if isinstance(value, str) else 8 * self.budget.weigh(value) + len(str(value)) * isinstance(value, Facade)  # fmt: skip
 
     def _count_in(self, tree: nodes.Template) -> None:
-        """Have loops counted, and values weighed before what Python does by itself with them."""
+        """Add the counting of loop iterations, and checks of values in operators and literals."""
         for loop in tree.find_all(nodes.For):
             loop.iter = _call("_steps", loop.iter)
         for comparison in tree.find_all(nodes.Compare):
@@ -378,7 +378,7 @@ def _call(name: str, value: Any) -> nodes.Expr:
 
 
 class _Format:
-    """``"{}".format`` of a text, with limited fields and a limited result."""
+    """The method ``format`` of a text, with limited fields and a limited result."""
 
     def __init__(self, sandbox: Sandbox, text: str, name: str) -> None:
         self._sandbox = sandbox
@@ -409,7 +409,7 @@ class _Formatter(SandboxedFormatter):
 
 
 def _length(value: Any) -> int:
-    """Return how much a number or a text as a width or separator adds."""
+    """Return the number of characters that a width (a number) or a separator (a text) adds."""
     return len(value) if isinstance(value, str) else int(value) if isinstance(value, int) else 1
 
 
@@ -418,7 +418,7 @@ def _count(value: Any) -> int:
 
 
 def _sum(values: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
-    """Add numbers; lists would be copied again and again."""
+    """Return the sum of numbers; sums of lists are refused, because they take quadratic time."""
     total = start
     for value in values:
         item = value if attribute is None else _attribute(value, attribute)

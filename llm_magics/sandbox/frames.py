@@ -1,4 +1,4 @@
-"""DataFrames, columns and arrays as a template sees them: read-only objects in front of each."""
+"""Read-only wrappers of DataFrames, columns and arrays for templates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llm_magics.sandbox.copies import (
     refuse_repeated,
 )
 
-# Cells that one call may turn into text or lists.
+# The maximum number of cells that one call converts to text or lists.
 _MAX_CELLS = 1_000_000
 _KINDS = {
     "pandas": ("DataFrame", "Series", "Index"),
@@ -32,7 +32,7 @@ _SIMPLE = (str, int, float, bool, type(None))
 
 
 def facade(value: Any) -> Facade | None:
-    """Return what a template sees of a table, a column or an array; ``None`` for other values."""
+    """Return the wrapper of a table, a column or an array; ``None`` for other values."""
     for library, names in _KINDS.items():
         module = sys.modules.get(library)
         for name in names:
@@ -44,7 +44,7 @@ def facade(value: Any) -> Facade | None:
 
 
 def raw(value: Any) -> Any:
-    """Return the table or column behind a `Facade`, and any other value unchanged."""
+    """Return the table or column in a `Facade`; any other value is returned unchanged."""
     return value._raw if isinstance(value, Facade) else value
 
 
@@ -59,7 +59,7 @@ def _seen(value: Any) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """Return a key for the library: plain values alone, for it would call a function."""
+    """Return a key for the library, which must be a plain value: a function would be called."""
     if isinstance(key, Column):
         if not key.dtype.lower().startswith("bool"):
             refuse_repeated(key._list())
@@ -91,8 +91,8 @@ class Facade:
         return len(self._raw)
 
     def __str__(self) -> str:
-        """Return what the prompt gets."""
-        if self._text is None:  # a list may show the same table a thousand times
+        """Return the text for the prompt."""
+        if self._text is None:  # cached: a list may contain the same table many times
             is_summed_up = is_table(self._raw)
             self._text = summarize_table(self._raw) if is_summed_up else str(self._raw)
         return self._text
@@ -105,12 +105,12 @@ class Facade:
             return _seen(self._raw[_key(key)])
         except TemplateError:
             raise
-        except Exception as error:  # each library has its own errors for a name that is not there
+        except Exception as error:  # each library raises another type for a missing name
             raise KeyError(key) from error
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of rows, and of columns."""
+        """The numbers of rows and of columns."""
         shape = getattr(self._raw, "shape", None)
         return (len(self),) if shape is None else tuple(shape)
 
@@ -124,7 +124,7 @@ class Facade:
 
     @property
     def empty(self) -> bool:
-        """Whether a value is missing."""
+        """Whether the table or column has no values."""
         return self.size == 0
 
     @property
@@ -156,7 +156,7 @@ class Facade:
         return self._part(slice(-n if n > 0 else len(self), None))
 
     def sample(self, n: int = 5) -> Any:
-        """Return ``n`` rows from all over the table, the same ones each time."""
+        """Return ``n`` rows at regular intervals over the table; the same ones each time."""
         return self._part(slice(None, None, max(1, len(self) // max(1, n)))).head(n)
 
     def describe(self) -> Any:
@@ -197,17 +197,17 @@ class Table(Facade):
         return _seen(self._raw[name])
 
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over the names of the columns; over the columns as polars and pyarrow do."""
+        """Iterate over the names of the columns (pandas), or over the columns (polars, pyarrow)."""
         for name in column_names(self._raw):
             yield name if self._library == "pandas" else _seen(self._raw[name])
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a column."""
+        """Return whether there is such a column."""
         return name in list(column_names(self._raw))
 
     @property
     def columns(self) -> list[Any]:
-        """The names of the columns; the columns themselves as pyarrow does."""
+        """The names of the columns."""
         return [_seen(name) for name in column_names(self._raw)]
 
     @property
@@ -284,7 +284,7 @@ class Table(Facade):
             frame.columns,
             *(frame.iloc[:, n] for n in range(frame.shape[1])),
         ):
-            if part.dtype == object:  # pandas would write all attributes of an object
+            if part.dtype == object:  # pandas would write all attributes of unknown objects
                 _listed_seen(part)
         text: str = frame.to_json(orient=str(orient))
         return text
@@ -329,7 +329,7 @@ class Column(Facade):
         return (_seen(value) for value in self._raw)
 
     def __contains__(self, value: object) -> bool:
-        """Whether it is one of the values, or of the labels as pandas has it."""
+        """Return whether it is one of the values. Labels do not count, unlike in pandas."""
         return any(value == each for each in self)
 
     @property
@@ -381,7 +381,7 @@ class Column(Facade):
         return _seen(how(self._raw, raw(other)))
 
     def _reckoned(self, how: Callable[[Any, Any], Any], other: Any) -> Any:
-        """Texts and lists would grow without a limit."""
+        """Compute ``how`` for numbers only, because texts and lists could grow without a limit."""
         kinds = [self, *([other] if isinstance(other, Column) else [])]
         are_numbers = all(_is_numeric(each.dtype) for each in kinds)
         if not are_numbers or not isinstance(other, Column | int | float):
@@ -420,7 +420,7 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod"):
 
 
 class Places:
-    """``df.loc`` and ``df.iloc``, to read by."""
+    """``df.loc`` and ``df.iloc``, read-only."""
 
     def __init__(self, places: Any) -> None:
         self._places = places

@@ -2,7 +2,7 @@
 The shared settings, `config`: each value with its source.
 
 A value set directly takes precedence over the environment, then the project's file, the user's
-file and the default. Nothing is read, and nothing heavy imported, before the first value is used.
+file and the default. Nothing is read, and no large module is imported, before a value is needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 
-# Settings of a provider that are addresses, and may hold a user, a password or a key.
+# Settings of a provider that are addresses, which may contain a user, a password or a key.
 _ADDRESSES = frozenset({"base_url", "proxy"})
 
 
@@ -51,7 +51,7 @@ class Config:
     Settings of a provider have a dotted key: ``config.set("providers.local.threads", 2)``.
     """
 
-    if TYPE_CHECKING:  # set behind __setattr__, which is for settings
+    if TYPE_CHECKING:  # set by __dict__, because __setattr__ is for settings
         _layers: list[dict[str, SourcedValue]] | None
         _files: list[tuple[Path, dict[str, Any]]]
         _defaults: dict[str, SourcedValue] | None
@@ -61,7 +61,7 @@ class Config:
     def __init__(
         self, folder: Path | None = None, environment: Mapping[str, str] | None = None
     ) -> None:
-        """Read from ``folder`` (the working one) and ``environment`` (this process's)."""
+        """Read settings from ``folder`` (by default the current one) and ``environment``."""
         self.__dict__["_folder"] = folder
         self.__dict__["_environment"] = os.environ if environment is None else environment
         self.__dict__["_direct"] = {}
@@ -69,13 +69,13 @@ class Config:
         self.reload()
 
     def reload(self) -> None:
-        """Read files and environment again. Values set in this session stay."""
+        """Read files and environment again. Values set in this session are preserved."""
         self.__dict__["_layers"] = None
         self.__dict__["_defaults"] = None
         self._notify()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` after every change, in the thread that changed something."""
+        """Call ``changed`` after every change, in the thread that made the change."""
         self._watchers.append(changed)
 
     def unwatch(self, changed: Callable[[], None]) -> None:
@@ -97,7 +97,7 @@ class Config:
 
     def set(self, key: str, value: Any) -> None:
         """
-        Give ``key`` a value for this session.
+        Set ``key`` to a value for this session.
 
         Raises:
             ConfigurationError: the setting is unknown, or ``value`` is invalid.
@@ -107,7 +107,7 @@ class Config:
         self._notify()
 
     def reset(self, key: str | None = None) -> None:
-        """Remove the value that was `set` for ``key``, or for all settings."""
+        """Remove the value that was `set` for ``key``, or all such values."""
         if key is None:
             self._direct.clear()
         else:
@@ -119,7 +119,7 @@ class Config:
         """
         Return the settings of the provider ``name``, by key.
 
-        Of the environment, ``LLM_MAGICS_<NAME>_<KEY>`` counts for each of its ``keys``.
+        The environment variables are ``LLM_MAGICS_<NAME>_<KEY>``, for each of its ``keys``.
         """
         settings: dict[str, Any] = {}
         start = f"providers.{name}."
@@ -134,10 +134,12 @@ class Config:
 
     def set_here(self) -> dict[str, Any]:
         """
-        Return what was `set` in this session, for another process to set too, without keys.
+        Return the values that were `set` in this session, to set them in another process, without
+        keys.
 
-        Paths are absolute, for the other process may stand in another folder. Addresses are
-        without a user, a password and keys; see `credentials_here`.
+        Paths are absolute, because the other process may have another working directory. Addresses
+        are
+        without users, passwords and keys; see `credentials_here`.
         """
         return {
             key: _make_portable(value)
@@ -146,7 +148,7 @@ class Config:
         }
 
     def credentials_here(self) -> dict[str, str]:
-        """Return the addresses set in this session that hold credentials, which `set_here` cuts."""
+        """Return the addresses set in this session with credentials, which `set_here` removes."""
         return {
             key: str(value)
             for key, (value, _) in self._direct.items()
@@ -223,7 +225,7 @@ class Config:
         return found
 
     def _reject_misspelled_variables(self) -> None:
-        """Raise for a variable whose name is nearly a setting's; providers' variables have other names."""
+        """Raise for a variable that is nearly the name of a setting, which is not a provider's."""
         known = [f"{ENVIRONMENT_PREFIX}{key.upper()}" for key in _keys()]
         for name in self.__dict__["_environment"]:
             if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
@@ -256,12 +258,12 @@ class Config:
         return merged
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # a question of Python's or IPython's, not of a user's
+        if name.startswith("_"):  # looked up by Python or IPython, not by a user
             raise AttributeError(name)
         try:
             return self.get(name)
         except ConfigurationError as error:
-            if name in _keys():  # a file is wrong, and the user must hear of it
+            if name in _keys():  # the user must see the error in a file
                 raise
             raise AttributeError(f"{error} {error.hint}") from None
 
@@ -280,12 +282,12 @@ class Config:
 
 
 def provider_variables(provider: str, keys: Iterable[str]) -> dict[str, str]:
-    """Return by key the environment variables that the settings of ``provider`` may come from."""
+    """Return the environment variables for the settings of ``provider``, by setting."""
     return {key: f"{ENVIRONMENT_PREFIX}{provider}_{key}".upper() for key in keys}
 
 
 def redact_setting(value: Any) -> Any:
-    """Return a setting for display: an address without what may be a key in it."""
+    """Return a setting for display: an address without the parts that may contain a key."""
     return redact_address(value) if isinstance(value, str) and "://" in value else value
 
 
@@ -296,7 +298,7 @@ def _make_portable(value: Any) -> Any:
 
 
 def describe_setting(key: str) -> str:
-    """Return what a setting does; nothing for a setting of a provider."""
+    """Return the description of a setting; empty for a setting of a provider."""
     field = _schema().model_fields.get(key)
     return field.description or "" if field else ""
 
@@ -316,13 +318,14 @@ def _defaults() -> dict[str, SourcedValue]:
 
 
 def _validate(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return ``settings``, each coerced to its type; the error names ``source``."""
+    """Return ``settings`` converted to their types; an error names ``source``."""
     from pydantic import ValidationError
 
     try:
         checked = _schema().model_validate(settings)
     except ValidationError as error:
-        # Of a union's alternatives, the one whose error is deepest is the one that was meant.
+        # Of the alternatives of a union, the one with the deepest error is most likely the intended
+        # one.
         found = sorted(error.errors(), key=lambda each: -len(each["loc"]))
         first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
         parts = [str(part) for part in first["loc"]]
@@ -335,7 +338,7 @@ def _validate(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
     return {key: getattr(checked, key) for key in checked.model_fields_set}
 
 
-# Names that settings had before the first release.
+# Former names of settings, with the current ones.
 _RENAMED = {
     "ask_above_usd": "confirm_above_usd",
     "longest_wait_s": "max_retry_delay_s",
@@ -350,7 +353,7 @@ def _unknown_setting(key: str, what: str) -> ConfigurationError:
     return ConfigurationError(f'{what} "{key}".', hint=hint or nearest(key, _keys()))
 
 
-# What the settings that are tables look like.
+# The form of settings that are tables, for hints.
 _HINTS = {
     "aliases": "Example of an alias:  NAME: {model: ollama/llama3.2, temperature: 0}",
     "prices": "Example of a price:  MODEL: {input_usd: 1.25, output_usd: 10}, or 0.",
@@ -387,7 +390,7 @@ def _flatten(settings: Mapping[str, Any], source: str) -> dict[str, SourcedValue
 
 
 def _wrap_secret(name: str, value: Any) -> Any:
-    """Wrap a key among the settings: they are displayed, and saved with the notebook."""
+    """Wrap a key among the settings, because settings are displayed, and saved in the notebook."""
     if isinstance(value, str) and name in _ADDRESSES:
         register_address(value if "://" in value else f"http://{value}")
         return Address(value)
@@ -404,6 +407,6 @@ config = Config()
 
 
 def cache_folder() -> Path:
-    """Return the folder of files that can be fetched or computed again."""
+    """Return the folder for files that can be downloaded or computed again."""
     folder: Path = config.cache_dir
-    return folder.expanduser().absolute()  # or another folder would be meant after a chdir
+    return folder.expanduser().absolute()  # so that it does not change with the working directory

@@ -1,13 +1,14 @@
 """
-Which projects may use the user's keys, and the keys in the system's keyring.
+Trusted projects, which may use the user's keys, and the keys in the system's keyring.
 
-A project's settings decide to which addresses the user's own keys are sent. The user trusts a
-settings file with the addresses and folders in it: when these change, after a pull or a merge, it
-must be trusted again.
+A project's settings determine the addresses to which the user's keys are sent. The user trusts the
+addresses and folders in a settings file; when these change, for example after a pull or a merge,
+the
+user must trust it again.
 
 Keys are stored in the keyring of the user's system (extra ``keyring``). A file lists the providers
-that have one there, without the keys: a keyring may be slow or ask for a password, and is opened
-only for these.
+with a key in it, without the keys. The keyring is only opened for these, because it may be slow or
+ask for a password.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from llm_magics.secrets import Secret
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
 
-# The settings of a provider that decide where its requests go.
+# The settings of a provider that determine where its requests are sent.
 LOCATION_SETTINGS = ("base_url", "profile", "type")
 
-# The settings that name a folder in which %llm cache clear deletes.
+# The settings of folders whose contents %llm cache clear deletes.
 _FOLDERS = ("cache_dir", "vectors")
 
 
@@ -43,7 +44,7 @@ def find_project_file(config: Config) -> tuple[Path, dict[str, Any]] | None:
 
 
 def provider_locations(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the settings in a file that decide where each provider's requests go."""
+    """Return the settings in a file that determine where each provider's requests are sent."""
     providers = settings.get("providers")
     items = providers.items() if isinstance(providers, dict) else ()
     found = {
@@ -61,10 +62,10 @@ def storage_folders(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def require_trusted_folder(config: Config, key: str) -> None:
     """
-    Check that a folder to be cleared was not chosen by a project that the user does not trust.
+    Check that a folder to be cleared was not set by a project that the user does not trust.
 
     Raises:
-        ConfigurationError: the setting ``key`` is from such a project's file.
+        ConfigurationError: the setting ``key`` is from the settings file of such a project.
     """
     source = config.source(key)
     if is_project_file(source) and not is_trusted(config):
@@ -80,7 +81,7 @@ def is_trusted(config: Config) -> bool:
 
 
 def trust(path: Path, settings: Mapping[str, Any]) -> None:
-    """Trust a settings file with its present contents."""
+    """Trust a settings file with its current contents."""
     _save_trusted({**_load_trusted(), str(path.resolve()): _digest(settings)})
 
 
@@ -94,7 +95,7 @@ def distrust(path: Path) -> bool:
 
 
 def files_version() -> tuple[tuple[int, int], ...]:
-    """Return a value that changes with the lists of trusted files and of keys in the keyring."""
+    """Return a value that changes when the list of trusted files or of stored keys changes."""
     return tuple(map(_version_of, (_trust_path(), _keyring_path())))
 
 
@@ -134,7 +135,7 @@ _SERVICE = "llm_magics"
 
 
 def store_key(provider: str, key: Secret) -> str:
-    """Store ``key`` in the keyring; return why that failed, or an empty text."""
+    """Store ``key`` in the keyring; return an error message, which is empty on success."""
     if find_spec("keyring") is None:
         return "The package keyring is not installed"
     import keyring
@@ -149,7 +150,7 @@ def store_key(provider: str, key: Secret) -> str:
 
 
 def load_key(provider: str) -> Secret | None:
-    """Return the key of ``provider`` in the keyring, if it has one there."""
+    """Return the key of ``provider`` in the keyring; ``None`` if there is none."""
     if provider not in _load_providers() or find_spec("keyring") is None:
         return None
     import keyring
@@ -162,7 +163,7 @@ def load_key(provider: str) -> Secret | None:
 
 
 def delete_key(provider: str) -> bool:
-    """Delete the key of ``provider`` from the keyring; return whether it had one."""
+    """Delete the key of ``provider`` from the keyring; return whether there was one."""
     if provider not in _load_providers():
         return False
     _save_providers(_load_providers() - {provider})

@@ -1,4 +1,4 @@
-"""Find and read the files of settings: the project's, nearest first, and the user's."""
+"""Find and read the settings files: the user's, and the nearest one of the project."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NAMES = ("llm_magics.yaml", "llm_magics.yml", "llm_magics.json", "pyproject.tom
 
 def find_settings_files(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """
-    Yield the files that hold settings, with their contents: the user's, then the project's.
+    Yield the settings files with their contents: the user's, then the project's.
 
-    The project's is the nearest of ``llm_magics.yaml``, ``.yml``, ``.json`` and a
-    ``pyproject.toml`` with ``[tool.llm_magics]``, in ``start`` or a folder above it.
+    The project's file is the nearest ``llm_magics.yaml``, ``.yml``, ``.json`` or ``pyproject.toml``
+    with ``[tool.llm_magics]``, in ``start`` or a folder above it.
     """
     user = user_config_path("llm_magics", appauthor=False)
     for folders in ([user], [start, *start.parents]):
@@ -33,7 +33,7 @@ def find_settings_files(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def is_project_file(source: str) -> bool:
-    """Return whether a setting's ``source`` is a project's file, not the user's own."""
+    """Return whether a setting's ``source`` is a project's file rather than the user's."""
     user = user_config_path("llm_magics", appauthor=False)
     return source.startswith("file ") and Path(source.removeprefix("file ")).parent != user
 
@@ -47,13 +47,13 @@ def _find_in(folders: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _parse_file(path: Path) -> dict[str, Any] | None:
-    """Return the settings in ``path``; ``None`` for a pyproject.toml without ours."""
+    """Return the settings in ``path``; ``None`` for a pyproject.toml without our table."""
     try:
         text = path.read_text("utf-8-sig")
     except (ValueError, OSError) as error:
         raise _unreadable_error(path, error) from None
     if path.name == "pyproject.toml" and _TABLE not in text:
-        return None  # somebody else's file, and somebody else's mistakes
+        return None  # not parsed, so that errors in it do not matter
     try:
         settings = _PARSERS[path.suffix](text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Every setting with its type, default and description; imported at the first use of a setting."""
+"""Every setting with its type, default and description; imported when a setting is first used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Alias(BaseModel):
     model: str
 
     def model_post_init(self, context: Any, /) -> None:
-        """Mask the keys among its headers."""
+        """Mask keys in its headers."""
         headers = (self.model_extra or {}).get("extra_headers")
         if isinstance(headers, Mapping):
             register_headers(headers)
@@ -41,12 +41,13 @@ class _Alias(BaseModel):
 
 class _Route(BaseModel):
     """
-    Models that are tried in turn.
+    Models to try in turn.
 
     Attributes:
         models: the models, as ``provider/name``.
         policy: ``order`` (as listed), ``cheapest`` (by known prices), ``fastest`` (as measured in
-            this session) or ``round-robin``.
+            this
+            session) or ``round-robin``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -75,12 +76,12 @@ class _Price(BaseModel):
 
 
 def _parse_price(value: Any) -> Any:
-    """``0`` stands for what costs nothing."""
+    """Convert ``0`` to a price of zero for all tokens."""
     return {"input_usd": 0.0, "output_usd": 0.0} if value in (0, "0") else value
 
 
 class Settings(BaseModel):
-    """Every setting with its default. The descriptions are what ``%llm config`` shows."""
+    """All settings with their defaults. ``%llm config`` shows the descriptions."""
 
     model_config = ConfigDict(extra="forbid")
 
