@@ -1,1 +1,1 @@
-"""What a person sees and touches. The only rooms that know IPython and ipywidgets."""
+"""The user interface in notebooks. Only this package imports IPython and ipywidgets."""

@@ -1,4 +1,4 @@
-"""One cell to several models: their answers side by side, and what each took."""
+"""Cells for several models: answers side by side, with a table of tokens, times and cost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COLUMN = '<div style="flex: 1 1 16em; min-width: 0">'
 
 class Columns:
     """
-    Shows one text a column, live or once at the end; both leave the same output.
+    Displays one text per column, live or once at the end; both leave the same output.
 
     In a narrow window the columns are stacked.
     """
@@ -63,13 +63,13 @@ class Columns:
         self._pacer = UpdatePacer(clock)
 
     def write(self, number: int, text: str) -> None:
-        """More of one of the answers."""
+        """Add text to one of the answers."""
         self._texts[number] += text
         self._pacer.grew(len(text))
         self.catch_up()
 
     def rethink(self, number: int) -> None:
-        """Drop what was written of one of the answers: it was thinking."""
+        """Discard the text of one of the answers so far, because it was thinking."""
         self._texts[number] = ""
 
     def catch_up(self) -> None:
@@ -80,11 +80,11 @@ class Columns:
             self._pacer.sent(len(frame["text/html"].encode()))
 
     def fail(self, number: int, why: str) -> None:
-        """One of the answers ended with an error."""
+        """Record the error that ended one of the answers."""
         self._failures[number] = why
 
     def close(self, about: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Show all of them, ``about`` telling where each comes from, and where they differ."""
+        """Display all answers and their differences; ``about`` has the provenance of each."""
         metadata = {PROVENANCE_KEY: [dict(each) for each in about]} if any(about) else {}
         columns = (self._names, self._texts, self._failures)
         bundle = {"text/plain": _plain(*columns), "text/html": _html(*columns)}
@@ -120,9 +120,9 @@ def _failure_html(why: str) -> str:
 
 def compare_texts(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
     """
-    What the others say otherwise than the first, word by word, folded.
+    Return the differences of the other texts from the first one, word by word, folded.
 
-    ``None`` where there is nothing to compare with.
+    Return ``None`` if fewer than two texts are not empty.
     """
     first, *others = ((name, text) for name, text in zip(names, texts, strict=True) if text)
     plain, folded = [], []
@@ -138,7 +138,7 @@ def compare_texts(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
 
 
 def _mark_differences(one: str, other: str) -> tuple[str, int]:
-    """``other`` with what it lacks of ``one`` struck out, and the number of words in question."""
+    """Return ``other`` as HTML with its differences from ``one``, and their number of words."""
     before, after = (re.findall(r"\S+\s*", markdown.to_plain_text(text)) for text in (one, other))
     parts, count = [], 0
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
@@ -154,7 +154,7 @@ def _mark_differences(one: str, other: str) -> tuple[str, int]:
 
 _COLUMNS = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_tokens", "cost_usd", "finish_reason", "error"]  # fmt: skip
 
-# What belongs to one answer.
+# Flags that are only valid for one model.
 _SINGLE_MODEL_FLAGS = {
     "dry_run": "--dry-run works with one model",
     "thread": "--thread works with one model",
@@ -164,7 +164,7 @@ _SINGLE_MODEL_FLAGS = {
 
 
 def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace) -> DataFrame:
-    """Ask all models at once, show their answers as they come, and give the figures as a frame."""
+    """Send the prompt to all models, show their answers, and return a table of measurements."""
     for flag, why in _SINGLE_MODEL_FLAGS.items():
         if getattr(options, flag):
             msg = f"{why}, but the cell names several."
@@ -199,7 +199,12 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
 
 
 def _check_models(models: Sequence[str]) -> None:
-    """Refuse a word that names no model before any request: it may be half of a text."""
+    """
+    Refuse a word that is not a model, such as a part of the prompt, before any request.
+
+    Raises:
+        ModelNotFoundError: a word is not a model.
+    """
     for word in models:
         if "/" not in word:
             try:

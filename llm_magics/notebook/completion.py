@@ -1,4 +1,4 @@
-"""Tab completion on the lines of the magics and in prompts."""
+"""Tab completion for the lines of the magics and for prompts."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _FLAGS = {
     "transcribe": ["-o", "--output", "--model", "-p", "--option"],
 }
 _MODEL_COMMANDS = ("use", "pull", "delete", "models", "explain")
-# These take several models, and flags of their own.
+# Subcommands that take several models and have their own flags.
 _BENCHMARK_PARSERS = {"bench": parsers.bench_parser, "compare": parsers.compare_parser}
 
 
 def find_candidates(magic: str, line: str) -> Candidates:
-    """What could end ``line``, of which the cursor stands at the end."""
+    """Return the candidates for the last word of ``line``, with the cursor at its end."""
     *words, fragment = line.split(" ")
     words = [word for word in words if word]
-    if magic == "%%llm" and words[-1:] == ["--tools"]:  # names, separated by commas
+    if magic == "%%llm" and words[-1:] == ["--tools"]:  # names separated by commas
         return Candidates("function", _functions(), fragment.rpartition(",")[2])
     kind, names = _magic_candidates(magic, words, fragment)
     return Candidates(kind, names, fragment)
@@ -65,7 +65,7 @@ def _magic_candidates(magic: str, words: list[str], fragment: str) -> tuple[str,
 
 
 def _command_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
-    """What can follow ``%llm`` and the ``words`` behind it."""
+    """Return the candidates after ``%llm`` and ``words``."""
     from llm_magics.notebook.commands import COMMANDS
 
     if not words:
@@ -111,7 +111,7 @@ def _argument_candidates(command: str) -> tuple[str, Iterable[str]]:
 
 
 def _setting_candidates(setting: str) -> tuple[str, Iterable[str]]:
-    """Return the values of a setting, where they are known."""
+    """Return the values of a setting, if it has a fixed set of values."""
     from llm_magics.settings.schema import Settings
 
     if setting in ("model", "embedding_model"):
@@ -138,7 +138,7 @@ def _threads() -> tuple[str, list[str]]:
 
 
 def variables() -> dict[str, Any]:
-    """The notebook's own names, without those that Python and IPython put there."""
+    """Return the variables of the notebook, without those that Python and IPython define."""
     from IPython import get_ipython
 
     shell = get_ipython()
@@ -160,7 +160,7 @@ def _classes() -> list[str]:
     return [name for name, value in variables().items() if isinstance(value, type | dict)]
 
 
-# What can follow a flag.
+# Functions that return the candidates for the value of a flag.
 _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
     "--model": lambda: ("model", _models()),
     "--template": _templates,
@@ -174,7 +174,7 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
 
 
 def _models() -> list[str]:
-    """The models known without asking: those built in, those in use, those listed before."""
+    """Return the models known without a request: built-in, in the settings, or listed before."""
     from llm_magics.providers.echo import MODELS
     from llm_magics.providers.local.starters import STARTERS
     from llm_magics.runtime.session import session
@@ -186,13 +186,13 @@ def _models() -> list[str]:
     return sorted({*built_in, *named, *listed, config.model, config.embedding_model})
 
 
-# Open at the cursor, up to the word that is being written.
+# An unclosed ``{{`` before the cursor, and the word at the cursor.
 _OPEN = re.compile(r"\{\{(?!.*\}\})(?P<before>.*?)(?P<word>\w*)$")
 _LLM_MAGIC = re.compile(r"\s*%%?llm\b")
 
 
 def _prompt_candidates(text: str, cursor_line: int, before: str) -> Candidates | None:
-    """What could follow ``before``, the cursor's line up to it, in a cell of ``text``."""
+    """Return the candidates inside ``{{ … }}``; ``before`` is the line up to the cursor."""
     lines = text.splitlines()
     is_ours = _LLM_MAGIC.match(before) or (cursor_line > 0 and _LLM_MAGIC.match(lines[0]))
     found = _OPEN.search(before)
@@ -202,7 +202,7 @@ def _prompt_candidates(text: str, cursor_line: int, before: str) -> Candidates |
     if past.endswith("|"):
         return Candidates("filter", _filters(), word)
     if past.endswith((".", "'", '"')):
-        return None  # an attribute or a text: Python knows more of these
+        return None  # an attribute or a string, which IPython completes
     return Candidates("variable", variables(), word)
 
 
@@ -217,7 +217,7 @@ _LINE = re.compile(r"^\s*(%%?(?:llm|embed))\s(.*)$")
 
 @context_matcher(identifier="llm_magics.complete")
 def complete(context: CompletionContext) -> dict[str, Any]:
-    """What could be written at the cursor; nothing where that is not ours to say."""
+    """Return the completions at the cursor; none outside the magics and prompts."""
     before = context.line_with_cursor[: context.cursor_position]
     offer = _prompt_candidates(context.full_text, context.cursor_line, before) or _line_candidates(
         before, context.cursor_line
@@ -233,7 +233,7 @@ def complete(context: CompletionContext) -> dict[str, Any]:
 
 
 def _completion_text(name: str, offer: Candidates) -> str | None:
-    """Return what to write for ``name``, if ``offer.fragment`` begins it and a line can hold it."""
+    """Return the text that completes ``name``; ``None`` if it does not match or cannot be quoted."""
     spelled = quote_word(name) if offer.kind == "model" else name
     return (
         spelled

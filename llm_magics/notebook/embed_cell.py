@@ -1,4 +1,4 @@
-"""``%embed`` and ``%%embed``: which texts are meant, and where their vectors go."""
+"""``%embed`` and ``%%embed``: the texts to embed and the target of their vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
-    """What ``%embed`` does with its line; ``variables`` are those of the caller."""
+    """Run ``%embed``; ``variables`` are those of the caller."""
     from llm_magics.dataframes.embed import embed_rows, write_vectors
     from llm_magics.dataframes.rows import check_holds_no_texts, check_not_overwriting
 
@@ -54,14 +54,14 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
 
 
 def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | None:
-    """What ``%%embed`` does with its line and its cell."""
+    """Run ``%%embed``."""
     import pandas as pd
 
     from llm_magics.dataframes.embed import embed_rows, write_vectors
 
     options = embed_parser("%%embed").parse(line)
     check_output_name(options.output)
-    # Not splitlines(): a text may hold U+2028 and its like.
+    # Not splitlines(), which also splits at characters such as U+2028.
     texts = [text.strip() for text in cell.split("\n") if text.strip()]
     if not texts:
         msg = "The cell is empty."
@@ -115,17 +115,17 @@ def _report_result(done: EmbeddedRows, targets: list[str], value: Any) -> Any:
 
 def _split_at_flags(line: str, known: list[str]) -> tuple[str, str]:
     """
-    The expression and the flags after it.
+    Return the expression and the flags after it.
 
-    An expression may hold quotes, spaces and minus signs: the cut is before the first flag
-    that is left of nothing but Python.
+    An expression may contain quotes, spaces and minus signs. So the line is split before the first
+    known flag such that the text before it is a valid Python expression.
     """
     positions = [position.start() for position in re.finditer(r"(?:^|\s)--?[A-Za-z]", line)]
     for position in positions:
         before, after = line[:position].strip(), line[position:].strip()
         if after.split("=")[0].split()[0] in known and _is_expression(before):
             return before, after
-    if positions and not _is_expression(line.strip()):  # a mistyped flag, to be named as one
+    if positions and not _is_expression(line.strip()):  # a mistyped flag, which the parser reports
         return line[: positions[-1]].strip(), line[positions[-1] :].strip()
     return line.strip(), ""
 
@@ -157,7 +157,12 @@ def _evaluate(shell: InteractiveShell, source: str, variables: Mapping[str, Any]
 
 
 def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, Any]) -> DataFrame:
-    """The frame of which ``source`` is a column, for the vectors to go into."""
+    """
+    Return the DataFrame that ``source`` is a column of.
+
+    Raises:
+        UsageError: ``source`` is not a column of a DataFrame that is stored in a variable.
+    """
     import pandas as pd
 
     if not _is_expression(source):
@@ -167,8 +172,8 @@ def _find_frame(shell: InteractiveShell, source: str, variables: Mapping[str, An
     if isinstance(expression, ast.Attribute | ast.Subscript):
         base = ast.unparse(expression.value)
         frame = _evaluate(shell, base, variables)
-        # An expression that gives a new object each time (a mask, a slice, a call) is a copy:
-        # vectors put into it would be lost.
+        # An expression that returns a new object each time (a mask, a slice, a call) is a copy.
+        # Vectors written to it would be lost.
         if isinstance(frame, pd.DataFrame) and frame is _evaluate(shell, base, variables):
             return frame
     msg = f"--into needs a column of a DataFrame in a variable, got {source}."

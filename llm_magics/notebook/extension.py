@@ -1,4 +1,4 @@
-"""``%load_ext llm_magics`` and ``%unload_ext``: everything that is registered in the shell."""
+"""``%load_ext llm_magics`` and ``%unload_ext``: registration of the extension in the shell."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _RESPONSE = ("llm_magics.runtime.response", "Response")
 
 
 class NotebookHost(Host):
-    """IPython around this package: a notebook's kernel, or its terminal."""
+    """The host of this package in IPython, in a notebook or a terminal."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__()
         self._shell = shell
 
     def create_progress_display(self) -> ProgressDisplay:
-        """Return a bar in the cell's output, a line of the terminal, or nothing if unattended."""
+        """Return a progress bar in the cell's output, a terminal line, or nothing if unattended."""
         return create_progress_view(self._shell)
 
     def ask(self, question: str) -> str | None:
-        """Return what the user types below the cell; ``None`` if it runs unattended."""
+        """Return the text that the user types below the cell; ``None`` if it runs unattended."""
         return frontend.ask_user(self._shell, question)
 
     def shows_full_tracebacks(self) -> bool:
-        """Return whether the setting ``tracebacks`` is ``full``."""
+        """Whether the setting ``tracebacks`` is ``full``."""
         try:
             return bool(config.tracebacks == "full")
-        except LLMError:  # the settings cannot be read: that is the error being displayed
+        except LLMError:  # the settings cannot be read, which is the error being displayed
             return False
 
     def label_cell(self, code: CodeType) -> str | None:
@@ -63,7 +63,7 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take back all that `load` did."""
+    """Undo everything that `load` registered."""
     for kind, names in LLMMagics.magics.items():
         for name in names:
             shell.magics_manager.magics[kind].pop(name, None)
@@ -83,7 +83,7 @@ def unload(shell: InteractiveShell) -> None:
 
 
 def _transformers() -> list[Callable[[list[str]], list[str]]]:
-    """Return what changes a cell's lines before IPython reads them, in order."""
+    """Return the transformers of a cell's lines, in the order in which they run."""
     return [keep_empty_cell, magics.call_magics]
 
 

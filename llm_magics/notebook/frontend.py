@@ -1,17 +1,17 @@
 """
-The shell: its display mode, the running cell, coroutines of the user, tracebacks and frames.
+The IPython shell: display mode, current cell, user coroutines, tracebacks and DataFrames.
 
-The kernel's event loop runs while a cell does, so a coroutine of the user (an async tool) runs on
-a new loop in a new thread. Objects that are bound to the kernel's loop, such as a client created
-in a cell, work only there: for them the setting ``loop: nested`` lets the kernel's loop be
-entered again. That patches asyncio in this process for good, so only the setting enables it.
+The kernel's event loop is running while a cell runs. So a coroutine of the user (an async tool) runs
+on a new loop in a new thread. Objects that are bound to the kernel's loop, such as a client created
+in a cell, work only on that loop. For them, the setting ``loop: nested`` makes the kernel's loop
+re-entrant. This patches asyncio in this process permanently, so it must be enabled explicitly.
 
-Tracebacks are redacted: ``%xmode Verbose`` prints the variables of every function, and an error
-of another package may quote a request or an answer.
+Tracebacks are redacted, because ``%xmode Verbose`` prints the variables of every function, and an
+error of another package may quote a request or an answer.
 
-The texts of a DataFrame may come from models, which the frame does not show. So the HTML and the
-text of every pandas and polars frame that IPython displays are filtered, as soon as pandas and
-this package are imported: only formulas that draw are typeset.
+The texts in a DataFrame may be from models, and the DataFrame does not record this. So the HTML and
+text of all pandas and polars frames that IPython displays are sanitized as soon as pandas and this
+package are imported: only harmless formulas are typeset.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# From here on the older of the two packages makes every request in the process fail.
+# From this Python version, nest_asyncio makes every request in the process fail.
 _FIRST_UNSUPPORTED = (3, 14)
 
 
 def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of ``work``, waited for where a loop may be running; stopping cancels it."""
+    """Run ``work`` and return its result, even if a loop is running. An interrupt cancels it."""
     if _is_nested() and (loop := _running_loop()) is not None:
         _patcher().apply(loop)
         return _run_nested(loop, work)
@@ -51,10 +51,10 @@ def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def apply_nested_loop() -> None:
-    """Let the running loop be entered again, where the settings ask for it."""
+    """Make the running loop re-entrant if the setting ``loop`` is ``nested``."""
     try:
         is_nested = _is_nested()
-    except LLMError:  # the settings cannot be read: an error where one is needed
+    except LLMError:  # the settings cannot be read, which is reported when one is needed
         return
     if is_nested and (loop := _running_loop()) is not None:
         _patcher().apply(loop)
@@ -65,7 +65,7 @@ def _run_nested(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) 
     try:
         return loop.run_until_complete(task)
     except BaseException:
-        task.cancel()  # an Interrupt leaves it running on the kernel's loop otherwise
+        task.cancel()  # otherwise it continues on the kernel's loop after an interrupt
         loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
         raise
 
@@ -83,10 +83,12 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _patcher() -> ModuleType:
     """
-    The package that patches; never both, for each would undo the other.
+    Return the package that patches the loop: nest_asyncio2 if installed, otherwise nest_asyncio.
+
+    Only one is used, because each would undo the patches of the other.
 
     Raises:
-        ConfigurationError: there is none for this Python.
+        ConfigurationError: this Python version needs nest_asyncio2, which is not installed.
     """
     try:
         import nest_asyncio2
@@ -104,7 +106,7 @@ def _patcher() -> ModuleType:
 
 
 def track_cells(shell: InteractiveShell, host: Host) -> None:
-    """Make every cell that begins to run the current cell of ``host``."""
+    """Update the current cell of ``host`` before each cell runs."""
     own = _CellTracker(shell, host)
     shell.events.register("pre_run_cell", own.begin)
     shell.llm_magics_follower = own
@@ -113,7 +115,7 @@ def track_cells(shell: InteractiveShell, host: Host) -> None:
 
 
 def untrack_cells(shell: InteractiveShell) -> None:
-    """Take that back."""
+    """Undo `track_cells`."""
     own = shell.__dict__.pop("llm_magics_follower", None)
     if own is not None:
         shell.events.unregister("pre_run_cell", own.begin)
@@ -139,7 +141,7 @@ class _CellTracker:
         self._names_of_saved_keys: set[str] = set()
 
     def begin(self, info: ExecutionInfo) -> None:
-        """IPython's event before a cell runs."""
+        """Handle IPython's event ``pre_run_cell``."""
         if info.silent:
             return
         key = info.cell_id or _cell_id_in_metadata(self._shell) or self._by_text(info.raw_cell)
@@ -147,7 +149,7 @@ class _CellTracker:
         self._warn_of_saved_keys(info.raw_cell)
 
     def _warn_of_saved_keys(self, text: str) -> None:
-        """Warn, once a variable, of ``%env NAME=value`` lines: the key is saved with the notebook."""
+        """Warn, once per variable, of ``%env NAME=value``: the notebook file contains the key."""
         for number, line in enumerate(text.split("\n"), 1):
             found = _ENV_KEY.match(line)
             if found is None:
@@ -167,10 +169,10 @@ class _CellTracker:
 
     def _by_text(self, text: str) -> str:
         """
-        For frontends that do not say which cell it is.
+        Return a key for the cell from its text, for frontends that do not send cell ids.
 
-        A terminal has no cells, and whoever runs a notebook unattended runs each once: there
-        the same words twice are two turns.
+        The key is empty in a terminal, which has no cells, and in an unattended run, which runs
+        each cell once. There, the same text twice means two turns of a conversation.
         """
         is_terminal = type(self._shell).__name__ == "TerminalInteractiveShell"
         if is_terminal or (hasattr(self._shell, "kernel") and not is_interactive(self._shell)):
@@ -180,15 +182,16 @@ class _CellTracker:
 
 def _history_length(shell: InteractiveShell) -> int:
     """
-    How many cells are in the history, which is the number of the next one.
+    Return the number of cells in the history, which is the number of the next cell.
 
-    (``execution_count`` is raised before a cell runs, or after it, as IPython's version has it.)
+    ``execution_count`` is not used: some IPython versions increment it before a cell runs, others
+    after it.
     """
     return len(shell.history_manager.input_hist_parsed)
 
 
 def _cell_id_in_metadata(shell: InteractiveShell) -> str:
-    """The cell's id in the request that runs it, where IPython itself does not have it."""
+    """Return the cell's id from the metadata of the execution request, or ``""``."""
     get_parent = getattr(shell, "get_parent", None)
     metadata: Any = (get_parent() or {}).get("metadata") if get_parent else None
     if not isinstance(metadata, dict):
@@ -204,10 +207,10 @@ DisplayMode = Literal["live", "static", "text"]
 
 def display_mode(shell: InteractiveShell) -> DisplayMode:
     """
-    Return how answers are displayed in ``shell``: the setting ``render``, or what fits.
+    Return how answers are displayed in ``shell``: the setting ``render``, or the default.
 
-    ``live`` where somebody watches a notebook, ``static`` where it runs by itself or its
-    output is captured, ``text`` in a terminal.
+    The default is ``live`` in an interactive notebook, ``static`` if the notebook runs unattended
+    or its output is captured, and ``text`` in a terminal.
     """
     chosen: str = config.render
     if chosen == "live":
@@ -220,7 +223,11 @@ def display_mode(shell: InteractiveShell) -> DisplayMode:
 
 
 def is_interactive(shell: InteractiveShell) -> bool:
-    """Whoever runs a notebook unattended (nbclient, papermill, nbval) allows no questions."""
+    """
+    Whether a user watches the notebook.
+
+    Unattended runs (nbclient, papermill, nbval) do not allow input requests.
+    """
     from IPython.core.displaypub import CapturingDisplayPublisher
 
     if isinstance(shell.display_pub, CapturingDisplayPublisher):
@@ -229,7 +236,7 @@ def is_interactive(shell: InteractiveShell) -> bool:
 
 
 def ask_user(shell: InteractiveShell, question: str) -> str | None:
-    """Return the answer of the user who watches ``shell``; ``None`` if it runs unattended."""
+    """Return the user's answer to ``question``; ``None`` if the session is not interactive."""
     mode = display_mode(shell)
     can_ask = mode == "live" or (mode == "text" and sys.stdin.isatty())
     return input(question) if can_ask else None
@@ -239,7 +246,7 @@ _SHOW_TRACEBACK = "_showtraceback"
 
 
 def redact_tracebacks(shell: InteractiveShell) -> None:
-    """Have keys and controls taken out of all tracebacks that ``shell`` shows."""
+    """Remove keys and control characters from all tracebacks that ``shell`` displays."""
     restore_tracebacks(shell)
     show = getattr(shell, _SHOW_TRACEBACK)
 
@@ -257,12 +264,12 @@ def _redact(text: str) -> str:
 
 
 def restore_tracebacks(shell: InteractiveShell) -> None:
-    """Take that back."""
+    """Undo `redact_tracebacks`."""
     if hasattr(vars(shell).get(_SHOW_TRACEBACK), "llm_magics"):
         delattr(shell, _SHOW_TRACEBACK)
 
 
-# By module and name: pandas calls its frame one or the other, by its version.
+# By module and name. The module of a pandas DataFrame depends on the version of pandas.
 _FRAMES = (
     ("pandas", "DataFrame"),
     ("pandas.core.frame", "DataFrame"),
@@ -275,16 +282,16 @@ _FRAMES_AND_SERIES = (*_FRAMES, ("pandas", "Series"), ("pandas.core.series", "Se
 
 
 def sanitize_frames(shell: InteractiveShell) -> None:
-    """Display frames without the formulas in them that could do more than draw."""
+    """Display DataFrames so that only harmless formulas in them are typeset."""
     for formatter, printed, kinds in _frame_printers(shell):
         for kind in kinds:
-            # A way that the user, or another package, has set up stays.
+            # Do not replace a formatter that the user or another package registered.
             if kind not in formatter.deferred_printers and not _is_set_up(formatter, kind):
                 formatter.for_type_by_name(*kind, printed)
 
 
 def restore_frames(shell: InteractiveShell) -> None:
-    """Take that back."""
+    """Undo `sanitize_frames`."""
     for formatter, printed, kinds in _frame_printers(shell):
         for kind in kinds:
             if formatter.deferred_printers.get(kind) is printed:
@@ -316,7 +323,7 @@ def _frame_html(frame: Any) -> str | None:
 
 
 def _print_frame(frame: Any, printer: Any, cycle: bool) -> None:
-    """Print the text of a frame without what could change a terminal."""
+    """Print the text of a frame with control characters escaped."""
     for number, line in enumerate(escape_controls(repr(frame)).split("\n")):
         if number:
             printer.break_()
@@ -324,7 +331,7 @@ def _print_frame(frame: Any, printer: Any, cycle: bool) -> None:
 
 
 def _sanitize_running_shell() -> None:
-    """Without ``%load_ext`` too: ``lm.compare(…)`` in a notebook gives a frame."""
+    """Sanitize frames without ``%load_ext`` too: ``lm.compare(…)`` also returns a DataFrame."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is not None:

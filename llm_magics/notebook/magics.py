@@ -1,9 +1,9 @@
 """
 The magics ``%%llm``, ``%llm``, ``%embed`` and ``%%embed``, and the transformers of their cells.
 
-IPython takes ``%llm ask Why is the sky blue?`` for a question about an object named ``blue``,
-and would display an answer again as the result of its line. Such lines are turned into calls of
-the magic first. ``%llm pull?`` shows the help of the subcommand; ``%llm?`` stays IPython's.
+IPython treats ``%llm ask Why is the sky blue?`` as a help request for an object named ``blue``, and
+would display an answer a second time as the result of its line. So such lines are first transformed
+to calls of the magic. ``%llm pull?`` shows the help of the subcommand; IPython handles ``%llm?``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
     @no_var_expand
     @cell_magic("llm")
     def llm_cell(self, line: str, cell: str, local_ns: Mapping[str, Any]) -> Any:
-        """Ask a model the prompt in the lines below; {{ names }} are the notebook's variables.
+        """Send the prompt in the lines below to a model; {{ names }} are the notebook's variables.
 
         %%llm [MODEL ...] [-o NAME] [-s SYSTEM] [-f markdown|text|code|json|df]
               [-t TEMPLATE] [-p KEY=VALUE ...] [--schema FIELDS] [--image X ...] [--thread [NAME]]
@@ -44,13 +44,13 @@ class LLMMagics(Magics):  # type: ignore[misc]
               [--temperature T] [--max-tokens N] [--top-p P] [--seed N] [--stop TEXT]
               [--fresh] [--dry-run] [--no-stream] [--save NAME] [--yes]
 
-        The answer is shown as it comes, and kept in _llm. With -o ans: ans.text, ans.code,
+        The answer is displayed as it arrives and stored in _llm. With -o ans: ans.text, ans.code,
         ans.json(), ans.df(), ans.usage, ans.timing. Two or more models are compared.
 
-        -t NAME asks the prompt in prompts/NAME.md, of which the cell is {{ input }}; --save NAME
-        makes one of the cell. --thread goes on with a conversation: the cell's turn in it is
-        replaced when the cell runs again. --tools lets the model call functions of the notebook, each
-        call after a question unless --yes. --dry-run shows what would be sent, and its cost.
+        -t NAME uses the prompt in prompts/NAME.md, in which the cell is {{ input }}; --save NAME
+        saves the cell as such a file. --thread continues a conversation: when the cell runs again,
+        it replaces its turn. --tools lets the model call functions of the notebook; without --yes,
+        you confirm each call. --dry-run shows the messages and the cost, and sends nothing.
         """
         from llm_magics.notebook import prompt_cell
 
@@ -61,7 +61,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
     @no_var_expand
     @line_magic("llm")
     def llm_line(self, line: str, local_ns: Mapping[str, Any]) -> Any:
-        """Do something about models: %llm help says what."""
+        """Run a subcommand; %llm help lists them."""
         from llm_magics.notebook import commands
 
         return commands.run(self.shell, line, self._seen_from(local_ns))
@@ -70,16 +70,16 @@ class LLMMagics(Magics):  # type: ignore[misc]
     @no_var_expand
     @line_magic("embed")
     def embed_line(self, line: str, local_ns: Mapping[str, Any]) -> Any:
-        """Turn texts into vectors.
+        """Embed texts as vectors.
 
         %embed EXPR [--into COLUMN] [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
                [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dimensions N]
                [--prefix TEXT] [--dry-run] [--yes]
 
-        EXPR is a column (df.text, df["text"]) or a list. --into puts the vectors into a column
-        of the same frame; -o keeps them in a variable; with neither they are the result.
-        Vectors are kept as they come: after an interrupt or a crash, the same line sends only
-        what is missing.
+        EXPR is a column (df.text, df["text"]) or a list. --into stores the vectors in a column of
+        the same DataFrame; -o stores them in a variable; without both they are the result.
+        Vectors are cached as they arrive: after an interrupt or a crash, the same line sends only
+        the texts without vectors.
         """
         from llm_magics.notebook import embed_cell as embedding
 
@@ -88,7 +88,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
     @no_var_expand
     @cell_magic("embed")
     def embed_cell(self, line: str, cell: str) -> DataFrame | None:
-        """Turn the lines below, one text a line, into a DataFrame of texts and vectors.
+        """Embed the lines below, one text per line, as a DataFrame of texts and vectors.
 
         %%embed [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
                 [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dimensions N]
@@ -99,7 +99,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         return embedding.embed_lines(self.shell, line, cell)
 
     def _seen_from(self, local_ns: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The variables in sight where the magic stands, which may be inside a function."""
+        """Return the variables that the magic can use; it may be inside a function."""
         return {**self.shell.user_ns, **local_ns}
 
 
@@ -107,14 +107,14 @@ _MAGIC_LINE = re.compile(
     r"""^(?P<space>\s*)(?P<target>[\w.\[\]"', ]+=\s*)?%llm[ \t]+(?P<name>\w+)(?P<rest>.*?)\s*$"""
 )
 
-# The results of these are displayed while they arrive.
+# Subcommands that display their result while it arrives.
 _DISPLAYED_COMMANDS = frozenset({"ask", "explain", "image"})
 
 _LAYOUT = frozenset({COMMENT, DEDENT, ENCODING, INDENT, NEWLINE, NL})
 
 
 def call_magics(lines: list[str]) -> list[str]:
-    """Return a cell's lines with such lines of ``%llm`` turned into calls."""
+    """Return a cell's lines, with ``%llm`` lines that IPython would misread transformed to calls."""
     first = next((line for line in lines if line.strip()), "")
     if first.startswith("%%"):  # its body is not Python, or is transformed when it is run
         return lines
@@ -126,7 +126,7 @@ def call_magics(lines: list[str]) -> list[str]:
     ]
 
 
-# IPython must not ask it whether what is being typed in a terminal is complete.
+# Do not run this transformer to check whether the input in a terminal is complete.
 call_magics.has_side_effects = True  # type: ignore[attr-defined]
 
 
@@ -142,12 +142,12 @@ def _call(line: str) -> str | None:
         text = f"help {name}"
     end = (
         "" if target or name not in _DISPLAYED_COMMANDS else " and None"
-    )  # so that it is not displayed again
+    )  # so that IPython does not display the result again
     return f"{found['space']}{target}get_ipython().run_line_magic('llm', {text!r}){end}\n"
 
 
 def _starts_of_statements(lines: list[str]) -> set[int]:
-    """Return the places of lines on which a statement begins; those within quotes do not."""
+    """Return the positions of the lines on which a statement starts, not those inside a string."""
     from IPython.core.inputtransformer2 import make_tokens_by_line
 
     starts = set()
@@ -160,14 +160,14 @@ def _starts_of_statements(lines: list[str]) -> set[int]:
 
 def keep_empty_cell(lines: list[str]) -> list[str]:
     """
-    Give a cell of ours without a body an empty line for one.
+    Add an empty line to a ``%%llm`` or ``%%embed`` cell that has no body.
 
-    IPython would refuse it itself, with a ``UsageError`` that nbval takes for success.
+    IPython would otherwise raise its own ``UsageError``, which nbval treats as success.
     """
     if len(lines) == 1 and lines[0].startswith(("%%llm", "%%embed")):
         return [lines[0].rstrip("\n") + "\n", "\n"]
     return lines
 
 
-# IPython must not ask it whether what is being typed in a terminal is complete.
+# Do not run this transformer to check whether the input in a terminal is complete.
 keep_empty_cell.has_side_effects = True  # type: ignore[attr-defined]

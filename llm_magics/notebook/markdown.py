@@ -1,10 +1,10 @@
 """
-Model text rendered as safe HTML, with code highlighted.
+Rendering of model text as safe HTML, with syntax highlighting.
 
-JupyterLab trusts the outputs of the cells that a user runs, and would run a script in them. So
-Markdown is rendered here, by a renderer that escapes raw HTML, has no images, and keeps only links
-that a reader must click. Pygments splits code into tokens; their colours are JupyterLab's
-variables, which follow its theme, with fallbacks that are readable on light and on dark pages.
+JupyterLab trusts the outputs of cells that a user runs, and would run scripts in them. So Markdown
+is rendered here, with a renderer that escapes raw HTML, ignores images, and allows only links that
+have no effect until clicked. Pygments splits code into tokens. Their colours are CSS variables of
+JupyterLab, which follow its theme, with fallbacks that are readable on light and dark pages.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pygments.lexer import Lexer
 
 
-# Those that models write often. A lexer can be slow on hostile text: no more than these,
-# and no long text.
+# Languages that models use often. A lexer can be slow on malicious text, so only these languages
+# and only short texts are highlighted.
 _LANGUAGES = frozenset(
     [
         "python",
@@ -78,7 +78,7 @@ _LANGUAGES = frozenset(
 )
 _MAX_CODE = 20_000
 
-# Of a kind of word and all kinds below it: JupyterLab's name of its colour, and one for elsewhere.
+# For a token type and its subtypes: the name of JupyterLab's colour, and the fallback colour.
 _COLOURS = (
     ("Comment", "comment", "#6a8a8a"),
     ("Keyword", "keyword", "#0a8a3c"),
@@ -97,7 +97,7 @@ _COLOURS = (
 
 
 def highlight(code: str, language: str) -> str:
-    """``code`` as HTML: escaped, and in colours where the language is known."""
+    """Return ``code`` as escaped HTML, highlighted if the language is supported."""
     language = language.lower()
     if language not in _LANGUAGES or len(code) > _MAX_CODE:
         return escape(code)
@@ -112,7 +112,7 @@ def _lexer(language: str) -> Lexer:
 
 
 def _colour_spans(tokens: Iterable[tuple[Any, str]]) -> Iterator[str]:
-    """Neighbours of one colour in one piece."""
+    """Yield the tokens as HTML, with one element for adjacent tokens of the same colour."""
     for style, group in groupby(tokens, lambda token: _style(token[0])):
         text = escape("".join(word for _, word in group))
         yield f'<span style="color:{style}">{text}</span>' if style and text.strip() else text
@@ -134,23 +134,24 @@ _LINKS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
 
 def to_plain_text(text: str) -> str:
-    """Return ``text`` without control characters and without keys."""
+    """Return ``text`` without control characters and API keys."""
     return scrub(strip_controls(replace_lone_surrogates(text)))
 
 
 def render_safe(text: str) -> str:
     """
-    ``text``, read as Markdown with TeX, as HTML that is safe in a trusted cell.
+    Render ``text`` (Markdown with TeX) as HTML that is safe in a trusted cell.
 
-    Frontends typeset what stands between dollars or TeX's brackets in HTML. So formulas that
-    only draw are marked as such, and the rest as not: two prices in a sentence are no formula.
+    Frontends typeset the text between dollar signs or TeX brackets in HTML. So harmless formulas
+    are marked to be typeset, and all other text is marked to be ignored: the text between two
+    prices is not a formula.
     """
     rendered: str = _renderer().render(to_plain_text(text))
     return typesetting.mark_ignored(rendered)
 
 
 def escape_html(text: str) -> str:
-    """Return ``text`` as HTML in which nothing is marked up, and nothing is typeset."""
+    """Return ``text`` as HTML without markup, in which formulas are not typeset."""
     return typesetting.mark_ignored(escape(to_plain_text(text)), "span")
 
 
@@ -177,7 +178,7 @@ def _renderer() -> MarkdownIt:
 def _formula(
     self: Any, tokens: Sequence[Token], index: int, options: Any, env: MutableMapping[str, Any]
 ) -> str:
-    """Return a formula as it was written, for the frontend to typeset if it only draws."""
+    """Return a formula as HTML that the frontend typesets if the formula is harmless."""
     is_inline = tokens[index].type == "math_inline"
     tag, mark = ("span", "$") if is_inline else ("div", "$$")
     content = tokens[index].content.strip()
@@ -190,7 +191,7 @@ def _formula(
 def _fence(
     self: Any, tokens: Sequence[Token], index: int, options: Any, env: MutableMapping[str, Any]
 ) -> str:
-    """A block of code, in colours."""
+    """Return a highlighted code block."""
     language = tokens[index].info.strip().partition(" ")[0]
     return f"<pre><code>{highlight(tokens[index].content, language)}</code></pre>\n"
 

@@ -1,4 +1,4 @@
-"""Parsers of the magics' lines, with errors that name the nearest correct word."""
+"""Parsers for the lines of the magics, with errors that suggest the nearest correct word."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from llm_magics.errors import UsageError, nearest
 
-# The thread of those who name none.
+# The thread of ``--thread`` without a name.
 THREAD = "main"
 
-# What services take beside the flags; ``-p`` passes them on where the prompt has no such name.
+# Model parameters without a flag. ``-p`` passes them to the service unless the prompt uses the name.
 SERVICE_PARAMETERS = frozenset(
     {
         "frequency_penalty",
@@ -41,7 +41,7 @@ FORMATS = ("markdown", "text", "code", "json", "df")
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse, with mistakes as `UsageError` that name the nearest right thing."""
+    """An argparse parser that raises `UsageError` with a suggestion."""
 
     def __init__(self, magic: str, description: str, **options: Any) -> None:
         super().__init__(
@@ -54,11 +54,11 @@ class OptionParser(argparse.ArgumentParser):
         )
 
     def parse(self, line: str) -> argparse.Namespace:
-        """The options on ``line``."""
+        """Return the options of ``line``, ignoring a comment at its end."""
         return self.parse_prose(strip_comment(line))
 
     def parse_prose(self, line: str) -> argparse.Namespace:
-        """The options on a line of prose, in which a ``#`` begins no comment."""
+        """Return the options of a line of prose, in which ``#`` does not start a comment."""
         options, unknown = self.parse_known_intermixed_args(split_words(line))
         if unknown:
             self._refuse(unknown[0])
@@ -66,11 +66,11 @@ class OptionParser(argparse.ArgumentParser):
 
     @property
     def flags(self) -> list[str]:
-        """Every flag there is."""
+        """All flags, sorted."""
         return sorted(self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print before it ends the process."""
+        """Raise the message as a `UsageError`; argparse would print it and exit."""
         unrecognised = re.match(r"unrecognized arguments: (\S+)", message)
         if unrecognised:
             self._refuse(unrecognised[1])
@@ -86,7 +86,7 @@ class OptionParser(argparse.ArgumentParser):
 
     @property
     def _where(self) -> str:
-        """Return where its flags are listed."""
+        """A hint that says where the flags are listed."""
         magic, _, command = self.prog.partition(" ")
         return f"See {magic} help {command}" if command else f"See {magic}?"
 
@@ -95,8 +95,8 @@ def strip_comment(line: str) -> str:
     """
     Return ``line`` without a comment at its end.
 
-    A comment begins with a ``#`` at the start of a word, outside of quotes, which are read as
-    `split` reads them: a backslash escapes a character, but not within single quotes.
+    A comment starts with ``#`` at the start of a word, outside quotes. Quotes have the syntax of
+    `split_words`: a backslash escapes a character, except inside single quotes.
     """
     quote = before = ""
     is_escaped = False
@@ -124,7 +124,12 @@ def unescape(text: str) -> str:
 
 
 def split_words(line: str) -> list[str]:
-    """``line`` in words, quotes heeded."""
+    """
+    Split ``line`` into words with shell syntax.
+
+    Raises:
+        UsageError: a quote is not closed.
+    """
     try:
         return shlex.split(line)
     except ValueError as error:
@@ -133,7 +138,12 @@ def split_words(line: str) -> list[str]:
 
 
 def parse_pairs(words: Sequence[str]) -> dict[str, str]:
-    """``KEY=VALUE`` words as a dictionary."""
+    """
+    Return ``KEY=VALUE`` words as a dictionary.
+
+    Raises:
+        UsageError: a word does not have this form.
+    """
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -146,9 +156,9 @@ def parse_pairs(words: Sequence[str]) -> dict[str, str]:
 
 def parse_service_value(text: str) -> Any:
     """
-    Return the value that ``text`` stands for: a number, true or false, else the text itself.
+    Return the JSON value of ``text``, such as a number or boolean, otherwise the text itself.
 
-    >>> service_value("8192"), service_value("true"), service_value("5m")
+    >>> parse_service_value("8192"), parse_service_value("true"), parse_service_value("5m")
     (8192, True, '5m')
     """
     try:
@@ -158,21 +168,26 @@ def parse_service_value(text: str) -> Any:
 
 
 def check_output_name(name: str | None) -> None:
-    """Refuse a name for -o that no variable can have."""
+    """
+    Check that the value of -o is a valid variable name.
+
+    Raises:
+        UsageError: it is not.
+    """
     if name is not None and (not name.isidentifier() or iskeyword(name)):
         msg = f'-o {name}: "{name}" is not a valid variable name.'
         raise UsageError(msg, hint="Use letters, digits and underscores: -o answer")
 
 
 def move_model_from_thread(options: argparse.Namespace) -> None:
-    """Of ``--thread a/model`` the word is a model: names of threads have no slash."""
+    """Treat the word in ``--thread a/model`` as a model, because thread names have no slash."""
     if options.thread and "/" in options.thread:
         options.model.insert(0, options.thread)
         options.thread = THREAD
 
 
 def llm_cell_parser() -> OptionParser:
-    """The line of ``%%llm``."""
+    """Return the parser for the line of ``%%llm``."""
     parser = OptionParser("%%llm", "Send the lines below to a model.")
     add = parser.add_argument
     add("model", nargs="*", metavar="MODEL", help="provider/name; two or more are compared")
@@ -220,7 +235,7 @@ def llm_cell_parser() -> OptionParser:
 
 
 def add_parameters(parser: OptionParser) -> None:
-    """The flags that say how to answer."""
+    """Add the flags for sampling parameters."""
     add = parser.add_argument
     add("--temperature", type=float, metavar="T", help="sampling temperature, 0 or more")
     add("--max-tokens", type=int, metavar="N", help="maximum length of the answer, in tokens")
@@ -246,13 +261,13 @@ def add_parameters(parser: OptionParser) -> None:
 
 
 def collect_parameters(options: argparse.Namespace) -> Mapping[str, Any]:
-    """Return the parameters that are set on the line."""
+    """Return the sampling parameters that are set on the line."""
     names = ("temperature", "max_tokens", "top_p", "seed", "stop")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def embed_parser(magic: str = "%embed") -> OptionParser:
-    """The flags of ``%embed`` and ``%%embed``."""
+    """Return the parser for the flags of ``%embed`` or ``%%embed``."""
     parser = OptionParser(magic, "Embed texts as vectors.")
     add = parser.add_argument
     add("-o", "--output", metavar="NAME", help="store the result in this variable")
@@ -290,7 +305,7 @@ def embed_parser(magic: str = "%embed") -> OptionParser:
 
 
 def bench_parser() -> OptionParser:
-    """The line of ``%llm bench``."""
+    """Return the parser for the line of ``%llm bench``."""
     parser = _create_measurement_parser("%llm bench", "Measure the speed of models under load.")
     add = parser.add_argument
     add("--prompts", metavar="X", help="variable with a list, a column or a text")
@@ -333,7 +348,7 @@ def bench_parser() -> OptionParser:
 
 
 def compare_parser() -> OptionParser:
-    """The line of ``%llm compare``."""
+    """Return the parser for the line of ``%llm compare``."""
     parser = _create_measurement_parser(
         "%llm compare", "Send the same prompts to several models and score the answers."
     )
@@ -360,7 +375,7 @@ def _create_measurement_parser(magic: str, about: str) -> OptionParser:
 
 
 def parse_setting_value(value: str) -> Any:
-    """Text as it is; lists as YAML writes them; ``none`` for nothing. Types are coerced later."""
+    """Parse ``none`` as ``None``, a list as YAML, and anything else as text without quotes."""
     from llm_magics._util.filesystem import load_yaml
 
     if value.lower() in ("none", "null"):

@@ -1,4 +1,4 @@
-"""A prompt from a cell, and its answer back into it."""
+"""``%%llm`` and ``%llm ask``: send the prompt of a cell and display the answer."""
 
 from __future__ import annotations
 
@@ -44,12 +44,16 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-# The variable of the last answer, as IPython has the last result in _.
+# The variable of the last answer, like IPython's _ for the last result.
 LAST = "_llm"
 
 
 def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt) -> Response:
-    """Display the answer as it streams and return it; however it ends, what arrived is stored."""
+    """
+    Display the answer as it streams and return it.
+
+    The text received is stored in the variables of the answer even after an error or interrupt.
+    """
     call = StructuredCall(session, prompt)
     form = options.format or ("markdown" if call.schema is None else "json")
     rounds = ToolRounds(shell, prompt.tools, is_allowed=options.yes) if prompt.tools else None
@@ -73,7 +77,7 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
 def _show(
     shell: InteractiveShell, call: StructuredCall, options: argparse.Namespace, *, is_shown: bool
 ) -> None:
-    """Run the call to its end; ``is_shown`` displays the answer as it streams."""
+    """Run the call to its end; with ``is_shown``, display the answer as it streams."""
     if not is_shown:
         with (
             create_answer_display(shell) as display,
@@ -81,7 +85,7 @@ def _show(
         ):
             runner.finish()
         return
-    call.ask_once()  # displayed text cannot be taken back
+    call.ask_once()  # a repeated request could not replace the displayed text
     with create_answer_display(shell, stream=not options.no_stream) as display:
         written = 0
         try:
@@ -96,13 +100,13 @@ def _show(
                         written += len(chunk.text)
                         display.write(chunk.text)
         finally:
-            # What an Interrupt found on its way here had come, and is in the answer too.
+            # After an interrupt, the answer may have text that is not displayed yet.
             display.write(call.response().text[written:])
         display.tell(get_provenance(call))
 
 
 def _show_summary(shell: InteractiveShell, response: Response) -> None:
-    """What it took, in a line or two."""
+    """Print retries, fallbacks and removed turns, and show the footer."""
     if response.retries or response.fallback_from or response.repairs:
         print_safe(_format_attempts(response))
     if response.removed_turns:
@@ -119,7 +123,7 @@ def _show_summary(shell: InteractiveShell, response: Response) -> None:
 
 
 def _format_attempts(response: Response) -> str:
-    """In one line, what it took to get the answer."""
+    """Return a line about fallbacks, retries and corrections."""
     parts = [f"answered by {display_name(response.model)}"]
     if response.fallback_from:
         parts.append(f"instead of {', '.join(map(display_name, response.fallback_from))}")
@@ -134,7 +138,7 @@ def _format_attempts(response: Response) -> str:
 def _show_as(shell: InteractiveShell, form: str, call: StructuredCall) -> None:
     try:
         _show_value(form, call)
-    except ParseError:  # what it does say is worth seeing
+    except ParseError:  # show the raw text, so that the user sees the problem
         with create_answer_display(shell, stream=False) as display:
             display.write(call.response().text)
         raise
@@ -162,7 +166,7 @@ def _language(response: Response) -> str:
 
 def _store(shell: InteractiveShell, name: str | None, response: Response) -> None:
     if not response.text and not response.tool_calls:
-        return  # an earlier answer is worth more than none
+        return  # keep the previous answer instead of an empty one
     shell.user_ns[LAST] = response
     if name:
         shell.user_ns[name] = response
@@ -179,11 +183,11 @@ def _interrupted(response: Response, name: str | None) -> Interrupted:
 def answer_cell(
     shell: InteractiveShell, options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
 ) -> Any:
-    """What ``%%llm`` does with its options and its cell; ``variables`` are the caller's."""
+    """Run ``%%llm`` with its options and cell; ``variables`` are those of the caller."""
     if not cell.strip() and not options.template:
         msg = "The cell is empty."
         raise UsageError(msg, hint="Write the prompt in the lines below %%llm.")
-    frontend.apply_nested_loop()  # a file may ask for it
+    frontend.apply_nested_loop()  # a settings file may enable it
     check_output_name(options.output)
     move_model_from_thread(options)
     for model in options.model:
@@ -206,7 +210,7 @@ def answer_cell(
 
 
 def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]) -> Response:
-    """Ask the prompt on the line of ``%llm ask`` and return the answer, which is displayed."""
+    """Run ``%llm ask``: send the prompt, display the answer and return it."""
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Use: %llm ask Why is the sky blue?")
@@ -219,7 +223,12 @@ def answer_line(shell: InteractiveShell, text: str, variables: Mapping[str, Any]
 def _validate_options(
     options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
 ) -> None:
-    """What would be dropped, or taken for something else, without a word."""
+    """
+    Refuse options that would be ignored or misread silently.
+
+    Raises:
+        UsageError: an option has no effect, or a name is not defined.
+    """
     for flag in ("template", "thread", "output", "image", "tools"):
         if options.save and getattr(options, flag):
             msg = f"--save stores the prompt without sending it, so --{flag} has no effect."
@@ -236,7 +245,7 @@ def _validate_options(
 
 
 def _used(options: argparse.Namespace, cell: str) -> set[str]:
-    """Return the names in the prompt, its system message, and its template."""
+    """Return the variables used in the prompt, its system message and its template."""
     text = f"{cell} {options.system or ''}"
     if options.template:
         file = prompt_files.load(options.template)
@@ -258,7 +267,7 @@ def _check_unused(parameters: Mapping[str, str], options: argparse.Namespace, ce
 def _split_parameters(
     options: argparse.Namespace, cell: str
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return what ``-p`` fills into the prompt, and what it tells the service."""
+    """Return the values of ``-p`` for the prompt, and those that are model parameters."""
     values = parse_pairs(options.param)
     if not SERVICE_PARAMETERS.intersection(values):
         return values, {}
@@ -287,7 +296,7 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
 
 
 def _save(options: argparse.Namespace, cell: str) -> None:
-    """Save the cell as a template, without what belongs to a single run."""
+    """Save the cell as a template, without the options of a single run."""
     values, service = _split_parameters(options, cell)
     file = PromptFile(
         text=cell.strip("\n"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-# The name under which an output's metadata hold it: of one answer, or a list of several.
+# The key in an output's metadata. Its value is a dict, or a list of them for several answers.
 PROVENANCE_KEY = "llm_magics"
 
 
@@ -22,11 +22,11 @@ class Call(Protocol):
     """One request to one model."""
 
     async def provenance(self) -> dict[str, Any]:
-        """Where the answer comes from."""
+        """Return the provenance of the answer."""
 
 
 def get_provenance(call: Call) -> dict[str, Any]:
-    """Where the answer comes from; a service that does not say is no reason to lose it."""
+    """Return the provenance of the answer, or an empty dict if it cannot be determined."""
     try:
         return bridge.run(call.provenance())
     except LLMError:
@@ -49,14 +49,15 @@ _COLUMNS = [
 
 def audit(path: Path) -> DataFrame:
     """
-    One row for each answer in the notebook at ``path``, in their order.
+    Return one row per answer in the notebook at ``path``, in order.
 
-    Columns: ``cell`` (the number of its run), ``model``, ``digest`` of its weights where known,
+    Columns: ``cell`` (the execution count), ``model``, ``digest`` of its weights if known,
     ``source`` (``live`` or ``kept``), ``finish_reason``, tokens, ``parameters``, ``request`` (the
-    digest of the request; the key of a recording), and the beginning of the cell.
+    digest of the request, which is its key in a recording), and ``prompt`` (the beginning of the
+    cell).
 
     Raises:
-        UsageError: it is no notebook.
+        UsageError: the file is not a notebook.
     """
     import pandas as pd
 
@@ -86,7 +87,7 @@ def _read_notebook(path: Path) -> Mapping[str, Any]:
 
 
 def _iterate_answers(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, dict[str, Any]]]:
-    """What stands in the outputs; a file may be anybody's, and anything may stand there."""
+    """Yield the answers in the outputs of a notebook, whose metadata may be malformed."""
     for cell in notebook["cells"]:
         if not isinstance(cell, dict) or not isinstance(cell.get("outputs"), list):
             continue
@@ -95,7 +96,7 @@ def _iterate_answers(notebook: Mapping[str, Any]) -> Iterator[tuple[Any, str, di
         for output in cell["outputs"]:
             metadata = output.get("metadata") if isinstance(output, dict) else None
             answers = metadata.get(PROVENANCE_KEY) if isinstance(metadata, dict) else None
-            # A list where several models answered one cell.
+            # A list if several models answered the cell.
             for each in answers if isinstance(answers, list) else [answers]:
                 if isinstance(each, dict) and each:
                     known = {name: each[name] for name in _COLUMNS[1:-1] if name in each}

@@ -1,4 +1,4 @@
-"""Calls of the notebook's functions by a model: confirmed, run, displayed and returned to it."""
+"""Tool calls of a model: confirm and run notebook functions, display and return their results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ _MAX_LINE = 300
 
 
 def find_functions(names: str, variables: Mapping[str, Any]) -> list[Callable[..., Any]]:
-    """The functions of the notebook in ``names``, which are separated by commas."""
+    """
+    Return the notebook functions named in ``names``, separated by commas.
+
+    Raises:
+        UsageError: a name is not defined or is not a function.
+    """
     found = []
     for name in filter(None, (each.strip() for each in names.split(","))):
         value = variables.get(name)
@@ -46,10 +51,10 @@ def find_functions(names: str, variables: Mapping[str, Any]) -> list[Callable[..
 
 class ToolRounds:
     """
-    The calls of one answer.
+    The rounds of tool calls of one answer.
 
-    Nothing runs that was not allowed: by ``--yes`` beforehand, or by the user in answer to a question.
-    Where nobody does, a model that calls is an error.
+    A call only runs if ``--yes`` is set or the user confirms it. Without ``--yes``, a call is an
+    error in a session that is not interactive.
     """
 
     def __init__(
@@ -67,10 +72,11 @@ class ToolRounds:
 
     def of(self, call: StructuredCall) -> Iterator[list[ChatMessage]]:
         """
-        What goes back to the model, round for round, until it answers without a call.
+        Yield the messages of each round for the model, until it answers without a tool call.
 
         Raises:
-            LLMError: it still calls after as many rounds as the settings allow.
+            LLMError: the answer was cut during its tool calls, or the model still calls tools
+                after the maximum number of rounds (setting ``tool_rounds``).
         """
         most = session.config.tool_rounds
         for _ in range(most):
@@ -91,7 +97,7 @@ class ToolRounds:
             )
 
     def messages(self, response: Response) -> list[ChatMessage]:
-        """Return the model's calls, and the result of each."""
+        """Run the calls in ``response``; return them and their results as messages."""
         request = ChatMessage(
             "assistant",
             response.text,
@@ -138,7 +144,7 @@ class ToolRounds:
         return self._is_allowed or answer.strip().lower() in ("y", "yes")
 
     def _show(self, call: ToolCall, result: str) -> None:
-        """Show the call and its result: the beginning on one line, and all of it folded."""
+        """Display the call and its result: the beginning on one line, and the full text folded."""
         line = f"{_format_short(call)} → {_beginning(result)}"
         if display_mode(self._shell) == "text":
             sys.stdout.write(f"{markdown.to_plain_text(line)}\n")
@@ -163,9 +169,9 @@ class ToolRounds:
 
 def format_call(call: ToolCall) -> str:
     """
-    Return the call with all its arguments, one a line, as a question shows it.
+    Return the call with all its arguments, one per line, for the confirmation.
 
-    Nothing is left out, and nothing in it is invisible or in another order than it is run in.
+    The text is complete. Invisible and bidirectional characters in it are escaped.
     """
     name = escape_invisible(call.name)
     try:
@@ -179,13 +185,13 @@ def format_call(call: ToolCall) -> str:
 
 
 def truncate(text: str, most: int) -> str:
-    """Return the first ``most`` characters of ``text``, and how many more there are."""
+    """Return the first ``most`` characters of ``text``, with the number of omitted characters."""
     left = len(text) - most
     return text if left <= 0 else f"{text[:most]}\n[… {left:,} more characters left out]"
 
 
 def _format_short(call: ToolCall) -> str:
-    """Return a call as it would be written in Python; with long arguments, one a line."""
+    """Return a call in Python syntax, or with one argument per line if it is long."""
     try:
         arguments = call.arguments.items()
     except LLMError:

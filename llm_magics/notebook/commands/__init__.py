@@ -1,4 +1,4 @@
-"""The subcommands of ``%llm``, each with its usage, and its docstring for help."""
+"""The subcommands of ``%llm``. Their docstrings are the text of ``%llm help NAME``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-Commands that send prompts: ask, explain, templates, threads, image and transcribe.
+Commands about prompts: ask, explain, templates, threads, image and transcribe.
 
-The prompt of explain has the traceback of the last error, and the source that it went through.
+The prompt of explain has the traceback of the last error and the source code in it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
     for name, path in sorted(prompt_files.names().items()):
         try:
             file = prompt_files.read(path)
-        except LLMError as error:  # one that is wrong hides no other
+        except LLMError as error:  # an invalid file must not hide the others
             rows.append((name, f"({error})", None, "", display_path(path)))
             continue
         names = find_names(f"{file.text}{file.system or ''}") - {"input"}
@@ -194,17 +194,17 @@ _INSTRUCTION = (
     "it. Show the corrected lines."
 )
 
-# More of a cell, or of a traceback, than this does not help.
+# The maximum number of lines per source file, and of characters of a traceback, in the prompt.
 _MAX_LINES = 80
 _MAX_TRACEBACK = 6000
 
 
 def _build_error_prompt() -> str:
     """
-    Return the prompt that explains the last error; it contains no value of any variable.
+    Return the prompt that explains the last error. It does not contain values of variables.
 
     Raises:
-        UsageError: nothing has failed yet.
+        UsageError: no cell has failed in this session.
     """
     error = getattr(sys, "last_value", None)
     if error is None:
@@ -230,7 +230,7 @@ def _is_cell(filename: str) -> bool:
 
 
 def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
-    """Each source once, with the lines that it failed at marked."""
+    """Return an excerpt of each source file or cell, with the failing lines marked."""
     at: dict[str, set[int]] = {}
     for frame in frames:
         at.setdefault(frame.filename, set()).add(frame.lineno or 0)
@@ -250,7 +250,7 @@ def _sources(frames: Iterable[traceback.FrameSummary]) -> list[str]:
 
 
 def _show_error_prompt(shell: InteractiveShell, prompt: str) -> None:
-    """Display the prompt, folded where HTML is displayed."""
+    """Display the prompt; it is folded in HTML."""
     text = markdown.to_plain_text(prompt)
     if display_mode(shell) == "text":
         sys.stdout.write(f"{text}\n\n")

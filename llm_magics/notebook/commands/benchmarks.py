@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llm_magics.benchmarking.measurements import Measurements
 
-# Of a summary, what fits on a page; the rest is in the variable of -o.
+# The columns of the summary to display; the variable of -o has all measurements.
 _BENCH_COLUMNS = ["requests", "failed", "ttft_s", "ttft_s_p90", "itl_ms", "e2e_s", "e2e_s_p90", "latency_s", "tokens_per_s", "throughput_tokens_per_s", "cost_usd"]  # fmt: skip
 _COMPARE_COLUMNS = ["requests", "failed", "cached", "ttft_s", "e2e_s", "tokens_per_s", "output_tokens", "cost_usd"]  # fmt: skip
 
@@ -112,11 +112,19 @@ def _request_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _measure(
     shell: InteractiveShell, arguments: argparse.Namespace, measure: Callable[[], Measurements]
 ) -> Measurements:
-    """Return what ``measure`` returns, stored in the variable of ``-o``; interrupted, as much as there is."""
+    """
+    Return the result of ``measure``, and store it in the variable of ``-o``.
+
+    If it is interrupted or the budget is spent, store the results so far.
+
+    Raises:
+        UsageError: no request finished in time.
+        LLMError: all requests failed.
+    """
     from llm_magics._util.statistics import require_scipy
 
     check_output_name(arguments.output)
-    require_scipy()  # the summary needs it, and the answers may have cost something by then
+    require_scipy()  # needed for the summary; checked before answers are paid for
     try:
         runs = measure()
     except (Interrupted, BudgetError) as stopped:
@@ -190,7 +198,7 @@ def _evaluate(shell: InteractiveShell, source: str, variables: Variables) -> Any
 
 
 def _score(name: str, variables: Variables) -> Any:
-    """One of ours by its name, or a function of the notebook."""
+    """Return the name of a built-in scorer, or a function of the notebook."""
     from llm_magics.benchmarking.scorers import SCORERS
 
     found = None if name.strip() in SCORERS else variables.get(name.strip())

@@ -50,7 +50,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     calls = calls.assign(calls=1, unpriced=calls["cost_usd"].isna())
     by = ["cell", "provider", "model"] if rest else ["provider", "model"]
     columns = ["calls", "input_tokens", "output_tokens", "cost_usd", "unpriced"]
-    # min_count: where no price is known the sum is unknown too, and not nothing.
+    # With min_count, a sum without any known price is NaN instead of 0.
     return calls.groupby(by, dropna=False)[columns].sum(min_count=1)
 
 

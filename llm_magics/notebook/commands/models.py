@@ -47,7 +47,7 @@ def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
 
 
 def explain_no_models(provider_name: str) -> str:
-    """Return what to tell of a provider that lists no models."""
+    """Return the message for a provider that lists no models."""
     from llm_magics.runtime.session import session
 
     provider = session.provider(provider_name)

@@ -1,4 +1,4 @@
-"""What a subcommand of ``%llm`` is, those there are, and how they are run and described."""
+"""Registration, dispatch and help of the subcommands of ``%llm``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 COMMANDS: dict[str, Command] = {}
 USAGE: dict[str, str] = {}
 
-# The headings of the help, by the module that has the subcommands.
+# The headings of the help, by the module that defines the subcommands.
 GROUPS = {
     "ask": "Prompting",
     "models": "Models and providers",
@@ -51,15 +51,17 @@ GROUPS = {
     "registry": "Help",
 }
 
-# Subcommands whose line is prose, in which a # begins no comment.
+# Subcommands whose line is prose, in which # does not start a comment.
 PROSE: set[str] = set()
 
 
 def command(usage: str, *, is_prose: bool = False) -> Callable[[Command], Command]:
     """
-    Make a function a subcommand: ``usage`` begins with its name, its docstring is its help.
+    Register a function as a subcommand. Its docstring is the text of its help.
 
-    ``is_prose``: its line is a text for a model, and a ``#`` in it begins no comment.
+    Args:
+        usage: the name of the subcommand, followed by its arguments.
+        is_prose: whether its line is a text for a model, in which ``#`` does not start a comment.
     """
     name = usage.partition(" ")[0]
 
@@ -74,7 +76,12 @@ def command(usage: str, *, is_prose: bool = False) -> Callable[[Command], Comman
 
 
 def one_word(name: str, rest: str, what: str, example: str = "local/smollm2-135m") -> str:
-    """The only word of the line."""
+    """
+    Return the only word of the line.
+
+    Raises:
+        UsageError: the line does not have exactly one word.
+    """
     words = split_words(rest)
     if len(words) != 1:
         received = f" (got {rest!r})" if rest else ""
@@ -84,7 +91,12 @@ def one_word(name: str, rest: str, what: str, example: str = "local/smollm2-135m
 
 
 def on_or_off(name: str, rest: str) -> bool:
-    """Whether the line says ``on``."""
+    """
+    Return whether the line is ``on``.
+
+    Raises:
+        UsageError: the line is not ``on`` or ``off``.
+    """
     if rest not in ("on", "off"):
         msg = f"%llm {name} takes on or off (got {rest!r})."
         raise UsageError(msg, hint=f"Use: %llm {name} on")
@@ -92,7 +104,7 @@ def on_or_off(name: str, rest: str) -> bool:
 
 
 def run(shell: InteractiveShell, line: str, variables: Variables) -> Any:
-    """What ``%llm`` does with its line."""
+    """Run the subcommand on the line of ``%llm``, or show the help."""
     name, _, rest = line.strip().partition(" ")
     if not name or name.startswith("#"):
         name, rest = "help", ""
@@ -121,7 +133,7 @@ def names_by_group() -> dict[str, list[str]]:
     return groups
 
 
-# Their flags are listed in their help.
+# The parsers of subcommands whose help lists their flags.
 _PARSERS = {"bench": bench_parser, "compare": compare_parser}
 
 # The magics themselves, whose flags ``%llm help llm`` and ``%llm help embed`` list.

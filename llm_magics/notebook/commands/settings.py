@@ -36,7 +36,7 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
 
 
 def _reset_if_rejected(key: str) -> None:
-    """A setting that its provider refuses must not stay, and spoil every call after it."""
+    """Reset a setting that its provider rejects, because all later calls would fail."""
     from llm_magics.errors import ConfigurationError
     from llm_magics.runtime.session import session
 
@@ -46,7 +46,7 @@ def _reset_if_rejected(key: str) -> None:
         session.provider(key.split(".")[1])
     except ConfigurationError as error:
         if error.code and error.code != key.rpartition(".")[2]:
-            return  # something else is missing still, which the next line may bring
+            return  # another setting is missing, which a later line may set
         session.config.reset(key)
         raise
 
@@ -91,12 +91,18 @@ def _check_takes_key(name: str) -> None:
 
 
 def _read_key(name: str) -> Secret:
-    """Return the key that the user types; it is displayed nowhere."""
+    """
+    Return the key that the user types without echo.
+
+    Raises:
+        UsageError: the session is not interactive, or the key is empty or has unprintable
+            characters.
+    """
     import getpass
 
     try:
         typed = getpass.getpass(f"API key for {name} (hidden): ").strip()
-    except (EOFError, NotImplementedError) as error:  # nobody is there to type
+    except (EOFError, NotImplementedError) as error:  # the session is not interactive
         msg = "Typing a key needs an interactive notebook."
         raise UsageError(
             msg, hint="Set the environment variable before the kernel starts."
@@ -116,7 +122,7 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if rest not in ("", "off"):
         msg = f"%llm trust takes 'off' or no argument (got {rest!r})."
         raise UsageError(msg, hint="It applies to the project of this notebook.")
-    settings_now.reload()  # what is trusted is what the file says now, and what is in force
+    settings_now.reload()  # trust the current content of the file, and apply it
     found = trusted.find_project_file(settings_now)
     if found is None:
         print_safe("This project has no settings file.")

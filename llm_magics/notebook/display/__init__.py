@@ -1,1 +1,1 @@
-"""Display of answers, columns, frames and progress in a cell."""
+"""Display of answers and progress in a cell."""

@@ -1,10 +1,10 @@
 """
-Display of one answer: the text as it streams, the model's thoughts, and a footer.
+Display of one answer: the streamed text, the model's thoughts, and a footer.
 
-There are three displays with one interface: live in an interactive notebook, static in one that
-runs unattended, and plain text in a terminal. Live and static leave the same outputs in the
-notebook. The footer names the model, tokens, times and cost in one line. It is a separate output
-because its figures differ from run to run, so only interactive notebooks have it by default.
+There are three displays with one interface: live in an interactive notebook, static in an
+unattended notebook, and plain text in a terminal. Live and static leave the same outputs in the
+notebook. The footer shows the model, tokens, times and cost in one line. It is a separate output,
+because its values differ in each run. By default, only interactive notebooks have a footer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def show_footer(publish: Callable[..., Any], response: Response) -> None:
 
 
 def format_footer(response: Response) -> str:
-    """The footer of ``response`` in words."""
+    """Return the text of the footer of ``response``."""
     parts = [
         display_name(response.model),
         *_tokens(response),
@@ -92,10 +92,9 @@ _REFRESH_S = 0.5
 
 class ThoughtsDisplay:
     """
-    Takes the thoughts of one answer.
+    Displays the thoughts of one answer in ``output``.
 
-    While they arrive only their number of words is displayed, in ``output``: thoughts are long, and
-    are read after the answer if at all.
+    While they arrive, only the number of words is displayed. Then the text is displayed folded.
     """
 
     def __init__(
@@ -107,14 +106,14 @@ class ThoughtsDisplay:
         self._updated_at = clock()
 
     def write(self, text: str) -> None:
-        """More thoughts."""
+        """Add text to the thoughts."""
         self._pieces.append(text)
         if self._clock() - self._updated_at >= _REFRESH_S:
             self._updated_at = self._clock()
             self._output.show({"text/html": f"<em>thinking: {self._words()}</em>"})
 
     def close(self) -> None:
-        """Show all of them, folded."""
+        """Display all thoughts, folded."""
         self._output.show(thoughts_bundle("".join(self._pieces)))
 
     def _words(self) -> str:
@@ -122,7 +121,7 @@ class ThoughtsDisplay:
 
 
 def thoughts_bundle(thoughts: str) -> Bundle:
-    """Return thoughts as they are displayed and saved."""
+    """Return the output of thoughts, as displayed and saved."""
     words = _count_words(thoughts)
     inner = html.escape(markdown.to_plain_text(thoughts.strip()))
     return {
@@ -140,25 +139,25 @@ def _count_words(text: str) -> str:
 
 
 class AnswerDisplay(Protocol):
-    """Shows an answer as it is written; leaving the block shows all that was."""
+    """Displays an answer while it streams; at the end of the block, displays all of its text."""
 
     def write(self, text: str) -> None:
-        """More of the answer."""
+        """Add text to the answer."""
 
     def think(self, text: str) -> None:
-        """More of the model's thinking, which comes before the answer."""
+        """Add text to the model's thoughts, which precede the answer."""
 
     def rethink(self) -> None:
-        """Count all that was written so far as thinking: the answer begins only now."""
+        """Treat all text so far as thoughts; the answer starts now."""
 
     def tell(self, about: Mapping[str, Any]) -> None:
-        """Store where the answer comes from in the output's metadata."""
+        """Store the provenance of the answer in the metadata of the output."""
 
     def catch_up(self) -> None:
-        """Display text that was held back, while nothing arrives."""
+        """Display text that was held back; called periodically while nothing arrives."""
 
     def show_progress(self, progress: Progress | None) -> None:
-        """How far getting ready has come; ``None`` when that has ended."""
+        """Display the progress before the answer starts; ``None`` ends it."""
 
     def __enter__(self) -> Self: ...
 
@@ -171,7 +170,7 @@ class AnswerDisplay(Protocol):
 
 
 def create_answer_display(shell: InteractiveShell, *, stream: bool = True) -> AnswerDisplay:
-    """The display that fits ``shell``; without ``stream``, one that shows the answer once."""
+    """Return the display for ``shell``; without ``stream``, one that shows only the full answer."""
     mode = display_mode(shell)
     if mode == "text":
         return TextDisplay()
@@ -193,23 +192,23 @@ class _BaseDisplay:
         self.close()
 
     def think(self, text: str) -> None:
-        """More of the model's thinking."""
+        """Ignore the model's thoughts."""
 
     def tell(self, about: Mapping[str, Any]) -> None:
-        """Where the answer comes from."""
+        """Record the provenance of the answer for the output's metadata."""
         self._about = {PROVENANCE_KEY: dict(about)}
 
     _about: Mapping[str, Any] = MappingProxyType({})
 
     def catch_up(self) -> None:
-        """Do nothing: no text is held back."""
+        """Do nothing, because no text is held back."""
 
     def close(self) -> None:
-        """Display what is left."""
+        """Display the remaining text."""
 
 
 class TextDisplay(_BaseDisplay):
-    """Prints the answer as it comes, but for what may be the beginning of a key."""
+    """Prints the answer as it arrives, but holds back text that may be the start of a key."""
 
     def __init__(self) -> None:
         self._wrote = ""
@@ -220,7 +219,7 @@ class TextDisplay(_BaseDisplay):
         if not self._wrote:
             self.show_progress(None)
         self._wrote = text or self._wrote
-        # A complete key first: its end may begin another.
+        # Remove complete keys first, because the end of a key may look like the start of another.
         text = markdown.to_plain_text(self._held + text)
         end = len(text) - partial_secret_length(text)
         self._held = text[end:]
@@ -235,7 +234,7 @@ class TextDisplay(_BaseDisplay):
         self._held = ""
 
     def rethink(self) -> None:
-        """Print a line between the thinking, which cannot be taken back, and the answer."""
+        """Print a separator between the thoughts, which are already printed, and the answer."""
         self._print_held()
         if self._wrote:
             sys.stdout.write("\n(the model was still thinking)\n\n")
@@ -248,7 +247,7 @@ class TextDisplay(_BaseDisplay):
 
 
 class StaticDisplay(_BaseDisplay):
-    """Publishes each segment once, when the answer has ended."""
+    """Publishes each segment once, when the answer is complete."""
 
     def __init__(self, publish: Callable[..., Any]) -> None:
         self._publish = publish
@@ -265,7 +264,7 @@ class StaticDisplay(_BaseDisplay):
         self._segmenter, self._segments = SegmentSplitter(), []
 
     def show_progress(self, progress: Progress | None) -> None:
-        """Nobody watches."""
+        """Do nothing, because the notebook runs unattended."""
 
     def write(self, text: str) -> None:
         self._segments += self._segmenter.feed(text)
@@ -283,7 +282,7 @@ class LiveDisplay(_BaseDisplay):
     """
     Publishes a segment and updates it as it grows; see `UpdatePacer` and `SegmentSplitter`.
 
-    While it grows only its HTML is sent; with its last update comes the plain text too.
+    Updates have only the HTML; the last one also has the plain text.
     """
 
     def __init__(
@@ -296,7 +295,7 @@ class LiveDisplay(_BaseDisplay):
         self._written: list[tuple[UpdatableOutput, str]] = []  # complete segments
         self._bar: ProgressBar | None = ProgressBar(
             self._output, clock
-        )  # until there is an answer to show
+        )  # until there is text to show
         self._clock = clock
         self._thinking: ThoughtsDisplay | None = None
 
@@ -323,7 +322,7 @@ class LiveDisplay(_BaseDisplay):
         self.catch_up()
 
     def rethink(self) -> None:
-        """Fold all segments away as thoughts, in the output of the first one."""
+        """Fold all segments as thoughts in the output of the first segment."""
         outputs = [*self._written, (self._output, self._segmenter.open)]
         thoughts = "\n\n".join(segment for _, segment in outputs)
         if not thoughts.strip():

@@ -1,12 +1,14 @@
 """
 Updatable outputs: splitting a long answer into segments, pacing of updates, progress bars.
 
-Each update of a display sends all of it again, so a long answer is split into several displays.
-The rule looks at the text alone, line by complete line: streamed or all at once, the same text is
-split at the same positions. Updated at every token, an answer of n bytes would cost n² on the
-wire; updated too rarely, it looks stuck. So updates come at most ten times a second; then after
-every 160 new characters; and sooner than that within a budget that grows with the text. The
-budget is larger for a display that has not changed for long.
+Each update of a display sends its whole content again, so a long answer is split into several
+displays. The split depends only on complete lines of the text, so the same text is split at the
+same positions, whether it is streamed or not.
+
+With an update per token, an answer of n bytes would transfer O(n²) bytes; with too few updates, it
+looks stuck. So there are at most ten updates per second. Within this limit, the budget of bytes
+grows with the length of the text. It is larger after 160 new characters (or 4 % of a long segment),
+and if the display has not changed for 0.4 s.
 """
 
 from __future__ import annotations
@@ -29,24 +31,24 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
-# Characters after which a display is full at the next paragraph's end: small at first, so that
-# short answers move smoothly; in the end ever larger, for JupyterLab shows no more than fifty
-# outputs of a cell.
+# A segment with this many characters ends at the next end of a paragraph. The first segments are
+# small, so that updates are fast. Later segments grow, because JupyterLab shows at most fifty
+# outputs per cell.
 _FIRST_SEGMENT_CHARACTERS = 2000
 _SEGMENT_CHARACTERS = 3000
 _FIRST_SEGMENTS = 25
 _GROWING_AFTER = 40
 _GROWTH = 2.0
 
-# Also inside a list or a quote. What stands behind backticks holds none, or it is no fence.
+# A fence may be inside a list or a quote. The text after backticks must not contain backticks.
 _FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d+[.)])\s+)*(```+(?=[^`]*$)|~~~+)(.*)")
 
-# A line that starts a paragraph, heading, fence or table, and goes on with nothing before it.
+# A line that starts a paragraph, heading, fence or table, and does not continue an earlier block.
 _STARTS_BLOCK = re.compile(r"(?![-*+>]\s|\d+[.)]\s)\S")
 
 
 class SegmentSplitter:
-    """Takes an answer piece by piece, and gives the segments that are complete."""
+    """Splits a streamed answer into segments."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -63,11 +65,11 @@ class SegmentSplitter:
 
     @property
     def open_length(self) -> int:
-        """Return the length of `open` without joining its lines."""
+        """The length of `open`, computed without joining its lines."""
         return self._length + len(self._rest)
 
     def feed(self, text: str) -> list[str]:
-        """The segments that ``text`` completes."""
+        """Add text; return the segments that it completes."""
         self._rest += text
         if "\n" not in text:
             return []
@@ -109,7 +111,7 @@ class SegmentSplitter:
             self._fence = ""
 
 
-# What is displayed, by MIME type.
+# The content of a display, by MIME type.
 Bundle = dict[str, str]
 
 
@@ -132,7 +134,7 @@ class UpdatableOutput:
         self.is_shown = True
 
     def clear(self) -> None:
-        """Display nothing any more."""
+        """Remove the content of the output."""
         if self.is_shown:
             self.show({})
 
@@ -141,7 +143,7 @@ _REFRESH_S = 0.2
 
 
 def create_progress_view(shell: InteractiveShell) -> ProgressDisplay:
-    """Where work that is no answer shows its progress: nowhere, if nobody watches."""
+    """Return the progress display for ``shell``; without effect in an unattended notebook."""
     mode = display_mode(shell)
     if mode == "text":
         return terminal_progress()
@@ -151,7 +153,7 @@ def create_progress_view(shell: InteractiveShell) -> ProgressDisplay:
 
 
 class ProgressBar:
-    """Shows progress in ``output``, a few times a second; gone when the work has ended."""
+    """Displays progress in ``output``, at most five times per second; removed at the end."""
 
     def __init__(
         self, output: UpdatableOutput, clock: Callable[[], float] = time.monotonic
@@ -184,17 +186,17 @@ def _bundle(progress: Progress) -> Bundle:
 _MIN_INTERVAL_S = 0.1
 _MAX_INTERVAL_S = 0.4
 _STEP = 160
-# Of a display that could not be cut: a fraction of it, so that the sum stays linear.
+# For a long segment, the step is a fraction of its length, so that the total stays linear.
 _STEP_FRACTION = 0.04
-# Bytes that may be sent at the start, and for each character of the text.
+# The budget in bytes: a constant, and an amount per character of the text.
 _BUDGET = (6_000, 12)
 _BUDGET_WHEN_SLOW = (9_000, 18)
-_MAX_BUDGET = (9_000, 25)  # a table can be rendered to a hundred times its text
-_ENVELOPE = 700  # what Jupyter adds to each message, in bytes
+_MAX_BUDGET = (9_000, 25)  # the HTML of a table can be a hundred times as long as its text
+_ENVELOPE = 700  # the overhead of a Jupyter message, in bytes
 
 
 class UpdatePacer:
-    """Decides about one answer; ``clock`` is in seconds."""
+    """Decides when to update the display of one answer; ``clock`` is in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -205,7 +207,7 @@ class UpdatePacer:
         self._last_size = 0
 
     def grew(self, characters: int) -> None:
-        """The answer has so many more characters."""
+        """Record that the answer has grown by this number of characters."""
         self._total += characters
 
     def is_due(self, open_length: int) -> bool:
@@ -223,7 +225,7 @@ class UpdatePacer:
         return cost <= start + each * self._total
 
     def sent(self, size: int) -> None:
-        """A display was sent, of ``size`` bytes."""
+        """Record that an update of ``size`` bytes was sent."""
         self._sent_at = self._clock()
         self._displayed = self._total
         self._sent += size + _ENVELOPE
@@ -231,5 +233,5 @@ class UpdatePacer:
 
 
 def print_safe(text: str) -> None:
-    """Print a line, with characters escaped that could change a terminal or hide something."""
+    """Print a line with escaped control and invisible characters, and without keys."""
     sys.stdout.write(f"{markdown.to_plain_text(escape_controls(text))}\n")

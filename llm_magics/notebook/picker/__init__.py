@@ -1,4 +1,4 @@
-"""``%llm pick``: a panel for choosing a model, which is a view on the shared settings."""
+"""``%llm pick``: a panel to choose a model. It displays and changes the shared settings."""
 
 from llm_magics.notebook.picker.panel import pick
 

@@ -1,4 +1,4 @@
-"""Listings, health checks, pulls and deletes of the panel, in the background."""
+"""The background work of the panel: listings, health checks, pulls and deletes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_magics.runtime.models import PullCall, delete_model, with_price
 from llm_magics.runtime.session import Session
 from llm_magics.secrets import redact
 
-# An older listing is requested again when it is looked at.
+# A listing older than this is requested again when it is displayed.
 _LISTING_TTL_S = 10.0
 
 # The timeout of a health check, which is only displayed.
@@ -24,7 +24,7 @@ _HEALTH_TIMEOUT_S = 10.0
 
 
 class Health(NamedTuple):
-    """How a provider is: ``ok``, ``unavailable`` or ``asking``; and in words."""
+    """The status of a provider (``ok``, ``unavailable`` or ``asking``) and its description."""
 
     status: str
     detail: str
@@ -37,21 +37,21 @@ class ProviderListings:
     """
     The models and the health of each provider, as far as they are known.
 
-    ``changed`` is called on the bridge's thread whenever there is news.
+    ``changed`` is called in the bridge's thread after each update.
     """
 
     def __init__(self, session: Session, changed: Callable[[], None]) -> None:
         self._session = session
         self._changed = changed
         self._requested_at: dict[str, float] = {}
-        self._asking: list[asyncio.Task[None]] = []  # or they might be collected half-way
+        self._asking: list[asyncio.Task[None]] = []  # so that running tasks are not collected
         self._cancels: dict[str, Callable[[], None]] = {}
         self.names = session.providers.names()
         self.models: dict[str, list[ModelInfo]] = {}
         self.health: dict[str, Health] = {}
 
     def request(self, names: Sequence[str], *, is_forced: bool = False) -> None:
-        """Request the listings that are missing or old, or ``is_forced`` for all of it."""
+        """Request the listings that are missing or old; with ``is_forced``, all of them."""
         now = time.monotonic()
         for name in names:
             if is_forced or now - self._requested_at.get(name, float("-inf")) > _LISTING_TTL_S:
@@ -59,7 +59,7 @@ class ProviderListings:
                 self._cancels[name] = bridge.start(self._update(name))
 
     def request_all(self, timeout_s: float) -> None:
-        """Request all listings, and wait ``timeout_s`` at most; slower ones arrive later."""
+        """Request all listings and wait at most ``timeout_s``; slower ones are added later."""
         bridge.run(self._request_all(timeout_s))
 
     async def _request_all(self, timeout_s: float) -> None:
@@ -68,7 +68,7 @@ class ProviderListings:
         await asyncio.wait(self._asking, timeout=timeout_s)
 
     def close(self) -> None:
-        """Wait for nobody any more."""
+        """Cancel all running requests."""
         for cancel in self._cancels.values():
             cancel()
         bridge.run(self._close())
@@ -79,7 +79,7 @@ class ProviderListings:
         await asyncio.gather(*self._asking, return_exceptions=True)
 
     async def _update(self, name: str) -> None:
-        """Both at once; the list is there before the health, so that who has the one has both."""
+        """Update the models and health of a provider; the health is set when both are known."""
         health = asyncio.create_task(self._how_is(name))
         try:
             (listed,) = await self._session.listings.of([name])
@@ -99,17 +99,22 @@ class ProviderListings:
                 report = await self._session.provider(name).health_check()
         except TimeoutError:
             return Health("unavailable", f"no response within {_HEALTH_TIMEOUT_S:.0f} s")
-        except Exception as error:  # of a provider of anybody's
+        except Exception as error:  # a provider of a plugin may raise any error
             return Health("unavailable", redact(f"{error} {getattr(error, 'hint', None) or ''}"))
         return Health(str(report.get("status", "")), redact(str(report.get("detail", ""))))
 
 
 class BackgroundTask:
     """
-    One piece of work at a time, ``is_going_on`` or not.
+    Runs one pull or delete at a time.
 
-    ``changed`` is called on the bridge's thread when it moves on; ``progress`` is how far it
-    is, ``said`` how the last one ended, and ``failed`` whether it did not do its work.
+    Attributes:
+        is_going_on: whether a task is running.
+        progress: the progress of the task.
+        said: the message about the end of the last task.
+        failed: whether the last task has not succeeded.
+
+    ``changed`` is called in the bridge's thread after each change.
     """
 
     def __init__(self, session: Session, changed: Callable[[], None]) -> None:
@@ -122,7 +127,7 @@ class BackgroundTask:
         self.failed = False
 
     def pull(self, model: str) -> None:
-        """Fetch ``model``."""
+        """Download ``model``."""
         self._begin(self._pulled(model), f"{display_name(model)} is ready.")
 
     def delete(self, model: str) -> None:
@@ -130,7 +135,7 @@ class BackgroundTask:
         self._begin(delete_model(self._session, model), f"Deleted {display_name(model)}.")
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the running task."""
         bridge.start(self._stopped())
 
     def _begin(self, work: Coroutine[Any, Any, None], ending: str) -> None:
@@ -144,7 +149,7 @@ class BackgroundTask:
             self.said, self.failed = ending, False
         except asyncio.CancelledError:
             self.said = "Stopped."
-        except Exception as error:  # whatever it is, the panel displays it
+        except Exception as error:  # the panel displays all errors
             self.said = redact(f"{error} {getattr(error, 'hint', None) or ''}".strip())
         finally:
             self.is_going_on, self.progress = False, None

@@ -1,8 +1,8 @@
 """
 The panel of ``%llm pick``: its widgets and their events, and its output in the cell.
 
-A panel lives as long as its kernel, and a file opened without one would display an error instead.
-So a plain table is a separate output, which is visible where the panel is not.
+A panel works only while its kernel runs. A notebook opened without the kernel would display an error
+instead. So a plain table is a separate output, which is visible if the panel is not.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SHORT_NAMES = "aliases"
 
 class Picker:
     """
-    A view on the settings: what is picked here is set there, and what is set there shows here.
+    A view of the settings. The panel changes the settings, and displays changes made elsewhere.
 
-    Widgets are changed in the thread of the cell, and updated in the bridge's; a lock keeps
-    the two apart, and is never held while the settings are changed, for other panels watch them.
+    Widgets are changed by the user in the main thread, and updated in the bridge's thread. A lock
+    separates the two. It is not held while settings are changed, because other panels watch them.
     """
 
     def __init__(self, session: Session, timeout_s: float) -> None:
-        """Create it when all providers have answered, or after ``timeout_s``; the rest is added later."""
+        """Create the panel, waiting at most ``timeout_s`` for providers; others are added later."""
         self._session = session
         self._lock = threading.RLock()
         self._is_rendering = False
@@ -59,7 +59,7 @@ class Picker:
         self.render()
 
     def _create_widgets(self) -> None:
-        """The widgets, and who listens to them."""
+        """Create the widgets and register their event handlers."""
         names = [ALL, *([SHORT_NAMES] if self._short_names() else []), *self._listings.names]
         self.providers = widgets.ToggleButtons(options=names, style={"button_width": "auto"})
         self.filter = widgets.Text(placeholder="filter by name, capability, loaded …")
@@ -117,7 +117,7 @@ class Picker:
     # Display.
 
     def render(self) -> None:
-        """Display the settings, and what the providers have reported."""
+        """Display the settings, and the models and health of the providers."""
         with self._lock:
             self._is_rendering = True
             try:
@@ -176,7 +176,7 @@ class Picker:
         self.said.value = markup.status_html(said, is_wrong=is_wrong)
 
     def table(self) -> dict[str, str]:
-        """What is saved of the panel: all models, the chosen one first."""
+        """Return the table saved in the notebook: all models, with the chosen one first."""
         everything = self._rows(of_all=True)
         chosen = self._session.config.model
         return {
@@ -191,7 +191,7 @@ class Picker:
         return [*short, *rows.create_rows(offered)]
 
     def _short_names(self) -> list[Row]:
-        """Aliases and routes, which are picked like models."""
+        """Return aliases and routes as rows; they can be picked like models."""
         config = self._session.config
         return [Row(name, ModelInfo(name)) for name in (*config.aliases, *config.routes)]
 
@@ -214,7 +214,7 @@ class Picker:
         return next((row for row in self._visible_rows if row.name == chosen), None)
 
     def _pullable_model(self) -> str:
-        """The model that could be fetched: the chosen one, or one that nobody lists."""
+        """Return the model to pull: the chosen one, or a typed one that no row matches; or ``""``."""
         chosen = self._chosen()
         typed = self.filter.value.strip()
         if typed and not self._visible_rows and " " not in typed:
@@ -223,10 +223,10 @@ class Picker:
             return f"{provider}/{typed}" if is_bare else typed if "/" in typed else ""
         return chosen.name if chosen is not None and chosen.info.pulled is False else ""
 
-    # What happens when it is touched.
+    # Event handlers.
 
     def _touched(self, act: Callable[[], object]) -> None:
-        """Do ``act`` for what a person did, and not for what `render` did."""
+        """Call ``act`` for a change by the user; ignore changes made by `render`."""
         with self._lock:
             if self._is_rendering:
                 return
@@ -289,11 +289,11 @@ class Picker:
         self.render()
 
     def after_cell(self, *_: object) -> None:
-        """A cell has run, and may have cost something."""
+        """Update the panel after a cell, which may have changed the cost."""
         self.render()
 
     def close(self) -> None:
-        """Take it away."""
+        """Close the panel and cancel its requests."""
         self._session.config.unwatch(self.render)
         self._listings.close()
         self.box.close()
@@ -304,16 +304,16 @@ class Picker:
         return f"Picker(model={model!r}, ready={ready}/{len(self._listings.names)})"
 
 
-# How long providers are waited for: where what they tell later can be put in, and elsewhere.
+# The time to wait for providers. A live panel can add their models later; a static table cannot.
 _LIVE_TIMEOUT_S = 4.0
 _STATIC_TIMEOUT_S = 10.0
 
-# The panel of each cell, which goes when the cell makes another.
+# The panel of each cell. It is closed when the cell creates another one.
 _panels: dict[str, Picker] = {}
 
 
 def pick(shell: InteractiveShell) -> None:
-    """Show a panel, and a plain table for whoever opens the file; unattended, that alone."""
+    """Display a panel, and a plain table for the saved notebook; unattended, only the table."""
     key = current_host().current_cell.key
     _remove_panel(shell, key)
     mode = display_mode(shell)

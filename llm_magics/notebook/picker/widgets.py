@@ -1,4 +1,4 @@
-"""The parts of the panel: rows of models, fields of parameters, and HTML."""
+"""The parts of the panel: rows of models, fields for parameters, and HTML."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.storage.run_log import Totals
 from llm_magics.settings.config import Config
 
-# Browsers fold plain spaces in a list's lines.
+# Browsers collapse plain spaces in the options of a list.
 _SPACE = "\N{NO-BREAK SPACE}"
 
-# A longer name is cut in the list, which would else be all spaces.
+# A longer name is cut in the list; it would make the column too wide.
 _MAX_NAME = 44
 
 COLUMNS = ("model", "size", "context", "price", "capabilities", "state")
 
-# The rows of the table that is saved with the notebook.
+# The maximum number of rows of the table that is saved with the notebook.
 _MAX_SAVED = 40
 
 
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Its line, a text a column."""
+        """The text of each column of the row."""
         info = self.info
         cells = (
             display_name(self.name),
@@ -63,7 +63,7 @@ class Row:
 
 
 def create_rows(offered: Mapping[str, Sequence[ModelInfo]]) -> list[Row]:
-    """The models that providers offer, those that chat before the others."""
+    """Return the models of the providers; models without chat are last."""
     rows = [Row(f"{name}/{info.name}", info) for name, infos in offered.items() for info in infos]
     return sorted(
         rows, key=lambda row: bool(row.info.capabilities) and "chat" not in row.info.capabilities
@@ -77,19 +77,19 @@ def filter_rows(rows: Iterable[Row], query: str) -> list[Row]:
 
 
 def list_labels(rows: Sequence[Row]) -> list[str]:
-    """The lines of a list, in columns as wide as they need be."""
+    """Return the labels of the list, with aligned columns."""
     cells = [(_cut(row.cells[0]), *row.cells[1:]) for row in rows]
     return format_columns(cells).replace(" ", _SPACE).split("\n") if cells else []
 
 
 def format_text(rows: Sequence[Row], chosen: str) -> str:
-    """The table for a terminal and for what is saved, with the chosen model marked."""
+    """Return the table as plain text, with the chosen model marked."""
     lines = [("", *COLUMNS), *_marked(rows, chosen)]
     return "\n".join([format_columns(lines), *_more(rows)])
 
 
 def format_html(rows: Sequence[Row], chosen: str) -> str:
-    """The same for a page."""
+    """Return the table as HTML, with the chosen model marked."""
     head = "".join(f"<th>{name}</th>" for name in ("", *COLUMNS))
     body = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>"
@@ -128,7 +128,7 @@ def _context(tokens: int | None) -> str:
 
 
 def _price(input_usd: float | None, output_usd: float | None) -> str:
-    """US dollars for a million tokens read and written."""
+    """Return the price in US dollars per million input and output tokens."""
     if input_usd is None:
         return ""
     if not input_usd and not output_usd:
@@ -143,7 +143,7 @@ def _state(info: ModelInfo) -> str:
 
 
 class Parameter(NamedTuple):
-    """A setting that has a field, and the hint in it while nothing is set."""
+    """A setting with a field, and the placeholder of the field."""
 
     key: str
     hint: str
@@ -160,7 +160,7 @@ PARAMETERS = (
 
 
 def create_field(parameter: Parameter) -> widgets.VBox:
-    """A field under its name."""
+    """Create a text field with its name above it."""
     name = widgets.HTML(f"<small>{parameter.key}</small>", layout={"margin": "0 2px"})
     text = widgets.Text(
         placeholder=parameter.hint,
@@ -171,21 +171,22 @@ def create_field(parameter: Parameter) -> widgets.VBox:
 
 
 def setting_text(config: Config, key: str) -> str:
-    """A setting as it stands in its field."""
+    """Return the text of a setting for its field."""
     value = config.get(key)
     return "" if value is None else str(value)
 
 
 def parse_field(text: str) -> Any:
-    """What a field says: nothing is ``None``, and the settings coerce the rest."""
+    """Return the value of a field, or ``None`` if it is empty; the settings convert its type."""
     return text.strip() or None
 
 
 def magic_lines(config: Config) -> list[str]:
     """
-    Return the magics that would set all of it, each on one line, quoted as magics read them.
+    Return the ``%llm`` lines that would set the model and parameters, one line each, quoted.
 
-    What no line can say becomes a comment: a name may be a service's, and the lines are run.
+    A value that cannot be quoted becomes a comment, because the user runs these lines and model
+    names come from services.
     """
     commands = [_use(config.model)]
     for parameter in PARAMETERS:
@@ -196,7 +197,12 @@ def magic_lines(config: Config) -> list[str]:
 
 
 def check_printable(model: str) -> None:
-    """Refuse a model whose name has controls or line breaks: no magic could name it."""
+    """
+    Refuse a model whose name has control characters or line breaks: no magic could name it.
+
+    Raises:
+        UsageError: the name has such characters.
+    """
     if strip_controls(model) != model or len(model.splitlines()) > 1 or "\t" in model:
         msg = f"{display_name(model)} cannot be selected: its name has control characters."
         raise UsageError(msg, hint="Rename the model at its service.")
@@ -210,10 +216,10 @@ def _use(model: str) -> str:
 
 
 def _set(key: str, value: str) -> str:
-    """Return the line that sets ``key``, in the first form that is read as ``value``."""
+    """Return the line that sets ``key``, in the first form that is parsed as ``value``."""
     if escape_invisible(value) == value:
         for form in (value, f'"{value}"', f"'{value}'"):
-            # IPython reads a question mark at the end as a question, a backslash as more lines.
+            # A question mark at the end would show IPython's help, a backslash continue the line.
             if form[-1] not in "?\\" and read(strip_comment(form).strip()) == value:
                 return f"%llm config {key} {form}"
     return f"# The value of {key} does not fit on one %llm config line."
@@ -226,20 +232,20 @@ STYLE = """<style>
 .llm-pick small { opacity: .75; }
 </style>"""
 
-# In sight where the panel is not; and what JupyterLab says of a panel without a kernel is not.
+# Hide the table if there is a panel, and hide JupyterLab's message about a panel without a kernel.
 TABLE_STYLE = """<style>
 .jp-OutputArea:has(.llm-pick) .llm-pick-table { display: none; }
 .jp-OutputArea:has(.llm-pick-table) .jp-OutputArea-output.jupyter-widgets:not(:has(*)) { display: none; }
 </style>"""
 
-# A colour for those who see it, and always the words beside it.
+# The colour of a status. The text is always shown as well.
 _COLOURS = {
     "ok": "var(--jp-success-color1, #388e3c)",
     "unavailable": "var(--jp-error-color1, #d32f2f)",
 }
 _WORDS = {"ok": "ready", "unavailable": "not ready", "asking": "asking"}
 
-# The page's own clipboard: the kernel may run elsewhere. The line can be selected by hand too.
+# JavaScript that uses the browser's clipboard, because the kernel may run on another machine.
 _COPY = (
     "navigator.clipboard.writeText(this.dataset.line)"
     ".then(() => {this.textContent = 'copied'; setTimeout(() => {this.textContent = 'copy'}, 1500)})"
@@ -247,7 +253,7 @@ _COPY = (
 
 
 def health_html(name: str, state: Health) -> str:
-    """How a provider is, in words and colour."""
+    """Return the status of a provider as HTML, with text and colour."""
     colour = _COLOURS.get(state.status, "gray")
     words = _WORDS.get(state.status, state.status)
     detail = f": {state.detail}" if state.detail and state.status != "asking" else ""
@@ -258,12 +264,12 @@ def health_html(name: str, state: Health) -> str:
 
 
 def active_model_html(model: str) -> str:
-    """Return the line that names the active model."""
+    """Return the line with the active model."""
     return f"using <b>{_name(model)}</b>"
 
 
 def totals_html(total: Totals, left_usd: float | None) -> str:
-    """What the session has taken."""
+    """Return the calls, tokens and cost of the session as HTML."""
     parts = [pluralize(total.calls, "call"), f"{total.tokens:,} tokens"]
     parts.append(format_usd(total.cost_usd))
     if total.unpriced:
@@ -274,7 +280,7 @@ def totals_html(total: Totals, left_usd: float | None) -> str:
 
 
 def copyable_lines_html(lines: Sequence[str]) -> str:
-    """The lines that do the same, and a button that copies them."""
+    """Return the equivalent ``%llm`` lines with a copy button as HTML."""
     text = html.escape(markdown.to_plain_text("\n".join(lines)), quote=True)
     return (
         f'<div style="display: flex; gap: 6px; align-items: start">'
@@ -285,13 +291,13 @@ def copyable_lines_html(lines: Sequence[str]) -> str:
 
 
 def status_html(text: str, *, is_wrong: bool) -> str:
-    """What happened last."""
+    """Return a message in the colour of success or failure as HTML."""
     colour = _COLOURS["unavailable" if is_wrong else "ok"] if text else "inherit"
     return f'<span style="color: {colour}">{_safe(text)}</span>'
 
 
 def _safe(text: str) -> str:
-    # Last, for what this adds is no TeX: only text that had a backslash before needs marking.
+    # Escape last: the backslashes it adds must not count as TeX in escape_html.
     return escape_controls(markdown.escape_html(text))
 
 
