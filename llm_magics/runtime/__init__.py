@@ -1,6 +1,6 @@
 """
 Calls from the prompt to the answer.
 
-Prompt → candidates (`routing`) → stored answer (`storage.lookup`) → attempts (`attempts`:
-retries, limits, budget, log) → provider → response. `session` holds what one notebook shares.
+Prompt → candidates (`routing`) → stored answer (`answer_lookup`) → attempts (`attempts`: retries,
+limits, budget, log) → provider → response. `session` contains the shared state of a notebook.
 """

@@ -1,4 +1,4 @@
-"""Stored answers: those of a recording, and those of the cache."""
+"""Look up and store answers in a recording and in the cache."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ from llm_magics.wire.finish_reasons import Outcome
 
 class AnswerLookup:
     """
-    Where the answer to one chat may be, and where a new one is put.
+    Looks up the stored answer to one chat, and stores a new one.
 
-    A recording counts before the cache. ``is_fresh``: the cache is written and not read. The
-    cache holds complete answers that fit ``schema``, and a recording also those that were cut or
-    do not fit, which are replayed.
+    A recording takes precedence over the cache. With ``is_fresh``, the cache is written but not
+    read.
+    The cache contains complete answers that match ``schema``. A recording also contains truncated
+    and
+    non-matching ones, which are replayed too.
     """
 
-    def __init__(  # noqa: PLR0913 (what decides about an answer)
+    def __init__(  # noqa: PLR0913 (everything that determines an answer)
         self,
         *,
         recording: Recording | None,
@@ -58,13 +60,13 @@ class AnswerLookup:
         self._former_key = b""
 
     async def find(self) -> Mapping[str, Any] | None:
-        """Return the stored answer; a strict recording without it raises `ReplayMissError`."""
+        """Return the stored answer; without one, a strict recording raises `ReplayMissError`."""
         stored = self._recording.find(self._request) if self._recording else None
         if stored is not None or self._cache is None:
             return stored
         try:
             await self._find_keys()
-        except LLMError:  # the weights that would answer are unknown: do not use the cache
+        except LLMError:  # the model's weights are unknown: do not use the cache
             return None
         return None if self._is_fresh else self._cached(self._cache)
 
@@ -79,13 +81,13 @@ class AnswerLookup:
         return answer
 
     def _good_answer_in(self, found: bytes | None) -> Mapping[str, Any] | None:
-        """Return the answer unless it is cut, empty or invalid: earlier versions stored these."""
+        """Return the answer unless it is cut, empty or invalid, as some of earlier versions are."""
         answer = _decode_answer(found)
         is_good = answer is not None and self._is_good(decode_answer(answer))
         return answer if is_good else None
 
     async def _find_keys(self) -> None:
-        """Digests of all that decides the answer, and of whose answer it is; credentials do not."""
+        """Compute the digests of what determines the answer, except credentials."""
         provider, model = self._route.provider, self._route.model
         identity, former = await provider.identity(model), await provider.former_identity(model)
         headers = remove_credential_headers(self._headers)
@@ -97,24 +99,24 @@ class AnswerLookup:
         return hashlib.sha256(json.dumps(parts).encode()).digest()
 
     async def store(self, chunks: Sequence[StreamChunk]) -> None:
-        """Store a complete answer in the recording and the cache, where it qualifies."""
+        """Store an answer in the recording and the cache, if it qualifies."""
         if self._recording and outcome(self._response(chunks)) in (Outcome.OK, Outcome.CUT):
             self._recording.keep(self._request, encode_answer(chunks))
         await self.store_in_cache(chunks)
 
     async def store_in_cache(self, chunks: Sequence[StreamChunk]) -> None:
-        """Store an answer in the cache, if there is one and the answer is good."""
+        """Store an answer in the cache, if a cache is used and the answer is complete and valid."""
         if not self._cache or not self._key or not self._is_good(chunks):
             return
         record = encode_answer(chunks)
         if scrub_json(record) == record and _is_same_text(record, chunks):
-            # Another kernel may be writing: not on the loop that all streams run on.
+            # In a thread, because another kernel may be writing, and all streams share this loop.
             await asyncio.to_thread(
                 self._cache.put, self._key, json.dumps(record, default=str).encode()
             )
 
     def _is_good(self, chunks: Iterable[StreamChunk]) -> bool:
-        """Return whether an answer is complete and fits the schema, and may be reused."""
+        """Return whether an answer is complete and matches the schema, so that it can be reused."""
         response = self._response(chunks)
         return outcome(response) is Outcome.OK and response.misfit() is None
 
@@ -130,13 +132,13 @@ class AnswerLookup:
 
 
 def _is_same_text(record: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
-    """Return whether the record has the full text: storing may have removed a key from it."""
+    """Return whether the record has the full text: a key may have been removed from it."""
     text = "".join(piece[1] for piece in record["chunks"])
     return text == "".join(chunk.text for chunk in settled(chunks))
 
 
 def _decode_answer(found: bytes | None) -> Mapping[str, Any] | None:
-    """Return the answer; ignore an entry with another format."""
+    """Return the answer; ``None`` for an entry with another format."""
     if found is None:
         return None
     try:

@@ -1,17 +1,18 @@
 """
-The pipeline that every paid request goes through: candidates, retries, limits, budget.
+The pipeline of every paid request: candidates, retries, limits, budget.
 
-It has the shape of stamina (https://stamina.hynek.me)::
+Its form follows stamina (https://stamina.hynek.me)::
 
     async for attempt in attempts(session, candidates, resolve, capability="chat"):
         async with attempt:
             async for progress in attempt.ready():
                 yield progress
-            ...  # send the request to attempt.route, and hand out what comes
+            ...  # send the request to attempt.route, and yield the received chunks
 
-`Attempt.ready` queues for the attempt's turn, loads the model and reserves the budget. An error
-inside the block ends the attempt; if another one may follow, the block swallows it. Nothing is
-repeated after ``attempt.is_committed`` is set. Nothing else retries a request.
+`Attempt.ready` waits for the attempt's turn, loads the model and reserves the budget. An error
+inside
+the block ends the attempt; if another attempt follows, the block suppresses the error. Nothing is
+retried after ``attempt.is_committed`` is set. No other code retries requests.
 """
 
 from __future__ import annotations
@@ -43,27 +44,27 @@ from llm_magics.settings.config import Config
 
 
 class Services(Protocol):
-    """What attempts need of a session."""
+    """The parts of a session that attempts need."""
 
     config: Config
     circuit_breakers: CircuitBreakers
 
     @property
     def budget(self) -> Budget:
-        """What may be spent."""
+        """The budget of all calls."""
 
     def limiter(self, provider: BaseModelProvider) -> RateLimiter:
-        """Return the limits of ``provider``."""
+        """Return the rate limiter of ``provider``."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """
-    Requests of one batch, such as those for the rows of a column.
+    The requests of one batch, such as those for the rows of a column.
 
     Attributes:
-        tuner: how many of them run at once.
-        breaker: ends all of them after some failures in a row.
+        tuner: determines how many of them run concurrently.
+        breaker: ends all of them after several consecutive failures.
     """
 
     tuner: ConcurrencyTuner
@@ -71,7 +72,7 @@ class Batch:
 
 
 def retry_policy(config: Config) -> RetryPolicy:
-    """Return the retry policy of the settings."""
+    """Return the retry policy from the settings."""
     return RetryPolicy(
         retries=config.retries,
         max_delay_s=config.max_retry_delay_s,
@@ -80,12 +81,12 @@ def retry_policy(config: Config) -> RetryPolicy:
 
 
 def waiting_text(provider: str, limiter: RateLimiter) -> str:
-    """Return what to show while a provider is paused, or nothing if it is not."""
+    """Return the text to show while a provider is paused; empty if it is not."""
     seconds = math.ceil(limiter.pause_s)
     return f"{provider} requests a delay of {seconds:,} s (rate limit)" if seconds else ""
 
 
-def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it needs)
+def attempts(  # noqa: PLR0913 (policies as keyword arguments)
     services: Services,
     candidates: Sequence[Candidate],
     resolve: Callable[[Candidate], Awaitable[Route]],
@@ -103,15 +104,15 @@ def attempts(  # noqa: PLR0913 (keyword arguments: each is a policy or what it n
         services: the session.
         candidates: the models that may answer.
         resolve: finds the provider of a candidate.
-        capability: what the model is loaded for; it is not loaded without one.
-        tokens: about how many tokens the request has.
-        estimate_usd: what it may cost; ``None`` where that is unknown.
-        batch: what the request is a part of.
-        is_final: errors that are not retried here, for the caller deals with them.
+        capability: the capability for which the model is loaded; without one, it is not loaded.
+        tokens: estimates the tokens of the request.
+        estimate_usd: estimates its cost; ``None`` if unknown.
+        batch: the batch to which the request belongs.
+        is_final: whether an error is not retried here, because the caller handles it.
 
     Raises:
-        ProviderError: the last candidate has failed, or another one would not do better.
-        BudgetError: the request may cost more than is left.
+        ProviderError: the last candidate has failed, or another candidate would fail too.
+        BudgetError: the request may cost more than the remaining budget.
     """
     return Attempts(
         services,
@@ -130,11 +131,11 @@ class Attempts:
     The attempts of one request.
 
     Attributes:
-        retries: how many requests were repeated.
+        retries: the number of repeated requests.
         failed: the candidates that failed, each with the reason.
     """
 
-    def __init__(  # noqa: PLR0913 (called by `attempts` alone)
+    def __init__(  # noqa: PLR0913 (only called by `attempts`)
         self,
         services: Services,
         candidates: Sequence[Candidate],
@@ -176,7 +177,7 @@ class Attempts:
 
     @property
     def batch(self) -> Batch | None:
-        """The batch, while the last candidate is tried: a failure before is not its end."""
+        """The batch, for the last candidate only: failures of others do not end the batch."""
         return self._batch if self._is_last else None
 
     @property
@@ -205,7 +206,7 @@ class Attempts:
         return route
 
     def _falls_back(self, error: ProviderError) -> bool:
-        """Go on to the next candidate, if there is one that may do better."""
+        """Switch to the next candidate if it may succeed; return whether there is one."""
         if self._is_last or not may_fall_back(error):
             if self.failed:
                 error.hint = f"{error.hint or ''} Also failed: {', '.join(self.failed)}.".strip()
@@ -216,11 +217,11 @@ class Attempts:
         return True
 
     def over(self) -> None:
-        """No further attempt follows."""
+        """End the iteration: no further attempt follows."""
         self._is_over = True
 
     def goes_on_after(self, error: ProviderError, attempt: Attempt) -> bool:
-        """Return whether another attempt follows one that ended in ``error``."""
+        """Return whether another attempt follows one that ended with ``error``."""
         delay_s = self._delay_after(error, attempt)
         if delay_s is not None:
             self.retries += 1
@@ -231,7 +232,7 @@ class Attempts:
         return not attempt.is_committed and self._falls_back(error)
 
     def _delay_after(self, error: ProviderError, attempt: Attempt) -> float | None:
-        """Return the seconds until the same candidate is tried again, or ``None``."""
+        """Return the seconds until the same candidate is retried; ``None`` if it is not."""
         limiter = self.services.limiter(attempt.route.provider)
         overloaded, breaker = is_overload(error), self.batch.breaker if self.batch else None
         pause_s = self._refused(error, attempt, limiter) if overloaded else 0.0
@@ -249,7 +250,7 @@ class Attempts:
             breaker.failed(error)
             if breaker.is_open:
                 return None
-        # The pause applies in `RateLimiter.acquire`, to all requests alike.
+        # `RateLimiter.acquire` applies the pause, to all requests.
         return 0.0 if overloaded and delay_s is not None else delay_s
 
     def _refused(self, error: ProviderError, attempt: Attempt, limiter: RateLimiter) -> float:
@@ -268,13 +269,13 @@ class Attempt:
     One request to one model.
 
     Attributes:
-        route: the provider and the model to ask.
+        route: the provider and the model.
         is_first: whether this is the first attempt with this model.
-        is_committed: set it when a part of the answer was handed out: nothing is repeated then.
-        is_billed: set it when an answer has begun, which costs something even if it fails.
-        cost_usd: set it to what the answer has cost; unless it is known the estimate counts.
-        amount: set it to how much the answer holds, in what a batch counts.
-        number: that of the request among all of its provider, once it was admitted.
+        is_committed: set it after yielding a part of the answer, to exclude retries.
+        is_billed: set it when an answer has begun, which is billed even if it fails.
+        cost_usd: set it to the cost of the answer; otherwise the estimate counts.
+        amount: set it to the size of the answer, in the unit that the batch counts.
+        number: the number of the request among all of its provider, after it was admitted.
     """
 
     def __init__(
@@ -303,7 +304,7 @@ class Attempt:
         self._started_at: float | None = None
 
     async def ready(self) -> AsyncGenerator[Progress, None]:
-        """Wait until the request may be sent, and load the model, yielding the progress."""
+        """Wait until the request may be sent, and load the model; yield the progress."""
         run, route, batch = self._run, self.route, self._batch
         limiter = run.services.limiter(route.provider)
         if self._delay_s or (self._error is not None and not limiter.pause_s):
@@ -360,7 +361,7 @@ class Attempt:
 
     def _succeeded(self) -> None:
         run, provider = self._run, self.route.provider
-        if self.number is None:  # an answer was found without a request
+        if self.number is None:  # no request was needed, for example for a stored answer
             run.services.circuit_breakers.abandoned(provider.name)
             return
         if self._hold is not None:
@@ -378,7 +379,7 @@ class Attempt:
 
 
 async def load_model(route: Route, capability: str) -> AsyncGenerator[Progress, None]:
-    """Have the model fetched and loaded, and note the time that loading takes."""
+    """Download and load the model, and record the load time in ``route.load_s``."""
     loading_since: float | None = None
     async with aclosing(route.provider.prepare(route.model, capability)) as steps:
         async for progress in steps:

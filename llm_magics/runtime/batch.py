@@ -1,4 +1,4 @@
-"""Many prompts to one model, several at a time; each answer is stored when it is complete."""
+"""Send many prompts to one model concurrently; each answer is stored when it is complete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from llm_magics.runtime.structured import StructuredCall
 from llm_magics.types import StreamChunk
 from llm_magics.wire.finish_reasons import Outcome
 
-# These concern all prompts alike.
+# Errors that apply to all prompts of a batch.
 _BATCH_ERRORS = (
     AuthenticationError,
     BudgetError,
@@ -44,17 +44,18 @@ _BATCH_ERRORS = (
 
 _FAILURES = tuple(each for each in Outcome if each is not Outcome.OK)
 
-# Requests at once to begin with. A server of the user's own is crowded sooner than a service.
+# The initial number of concurrent requests. A user's own server is overloaded sooner than a
+# service.
 _INITIAL_CONCURRENCY = 8
 _INITIAL_CONCURRENCY_LOCAL = 2
 
 
 class BatchCall:
     """
-    Many prompts; afterwards ``responses`` and ``errors`` have the result of each.
+    Many prompts; afterwards ``responses`` and ``errors`` contain the result of each.
 
-    A prompt that fails for its own reason has its error there and does not stop the others. After
-    some failures of the service in a row the call ends, and the rest stays unanswered.
+    A prompt that fails individually has an error, and does not stop the others. After several
+    consecutive failures of the service the call ends, and the remaining prompts are not sent.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class BatchCall:
         self.done: Callable[[], str] = self._done
         self.responses: list[Response | None] = [None] * len(prompts)
         self.errors: dict[int, LLMError] = {}
-        # Totals for the progress: summing them up at each step would take quadratic time.
+        # Totals for the progress, because summing them at each step would take quadratic time.
         self._counts: Counter[Outcome | None] = Counter()
         self._cached = 0
         self._cost_usd = 0.0
@@ -78,7 +79,7 @@ class BatchCall:
 
     @property
     def is_broken_off(self) -> bool:
-        """Whether failures of the service have ended it."""
+        """Whether the call ended because of failures of the service."""
         return self._batch is not None and self._batch.breaker.is_open
 
     async def events(self) -> AsyncGenerator[Progress, None]:
@@ -109,8 +110,8 @@ class BatchCall:
             forget()
 
     def _broken_off(self, error: ProviderError) -> ProviderError:
-        """Return ``error`` with what is done, and how to go on."""
-        for number in self._failed_in_row:  # they are not at fault, and are sent again
+        """Return ``error`` with the number of answers so far, and how to continue."""
+        for number in self._failed_in_row:  # not caused by these prompts: they are sent again
             self._counts[self.outcome(number)] -= 1
             self.errors.pop(number, None)
             self.responses[number] = None
@@ -119,16 +120,16 @@ class BatchCall:
         return with_hint(error, failures, hint)
 
     def _done(self) -> str:
-        """Return how much is answered, in words; a column counts its rows instead."""
+        """Return the number of answers in words; a run over a column replaces this to count rows."""
         good = [number for number, each in enumerate(self.responses) if each is not None]
         done = len(set(good) - set(self.errors))
         return f"{done:,} of {len(self._prompts):,} prompts"
 
     def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
-        """Return how many prompts to ask at once: as many as requested, or the fastest number."""
+        """Return the tuner of concurrent prompts, which is fixed or finds the fastest number."""
         if self._concurrency is not None:
             return limiter.fixed_tuner(self._concurrency)
-        if route.provider.embedding_concurrency == 1:  # it computes in this process, one at a time
+        if route.provider.embedding_concurrency == 1:  # it runs in this process, one at a time
             return limiter.fixed_tuner(1)
         is_own = route.provider.is_free(route.model)
         return limiter.tuner(
@@ -136,7 +137,7 @@ class BatchCall:
         )
 
     async def to_send(self) -> list[Estimate]:
-        """What each of those may take that were not answered before; nothing is sent."""
+        """Return the estimates of all prompts without a stored answer, without sending them."""
         calls = [
             ChatCall(self._session, prompt, parameters=self._parameters_of(prompt))
             for prompt in self._prompts
@@ -145,7 +146,7 @@ class BatchCall:
         return [each for each in estimates if each is not None]
 
     async def may_cost(self) -> bool:
-        """Whether any model that may answer has a price, as far as that is known."""
+        """Return whether any candidate model has a price, as far as prices are known."""
         if not self._prompts:
             return False
         for each in await find_candidates(self._session, self._model):
@@ -155,7 +156,7 @@ class BatchCall:
         return False
 
     async def seconds(self, count: int) -> float | None:
-        """How long ``count`` prompts may take, estimated from earlier answers."""
+        """Return the estimated seconds for ``count`` prompts, based on earlier answers."""
         if not self._prompts:
             return 0.0
         route = await find_route(self._session, self._model)
@@ -178,7 +179,7 @@ class BatchCall:
                 async for _ in events:
                     pass
             call.response().check()
-            if call.is_cut_unasked:  # half an answer, without a limit set by the user
+            if call.is_cut_unasked:  # cut off, although the user set no limit
                 raise cut_error(call.response())
         except _BATCH_ERRORS:
             raise
@@ -199,13 +200,13 @@ class BatchCall:
         self._has_unknown_cost |= response.cost_usd is None
 
     def _parameters_of(self, prompt: Prompt) -> PromptParameters:
-        """Return the parameters of a prompt: those of the one before, where they are the same."""
+        """Return the parameters of a prompt; shared with the previous prompt if they are equal."""
         if self._parameters is None or not self._parameters.are_of(prompt):
             self._parameters = PromptParameters(prompt, self._session.config)
         return self._parameters
 
     def outcome(self, number: int) -> Outcome | None:
-        """Return how the answer to a prompt ended; ``None`` where there is none yet."""
+        """Return how the answer to a prompt ended; ``None`` if it has not ended."""
         if number in self.errors:
             return outcome_of_error(self.errors[number])
         response = self.responses[number]
@@ -230,7 +231,7 @@ class BatchCall:
 
 
 def _is_unreachable(error: LLMError) -> bool:
-    """Return whether nothing listens at the address: no other prompt would be answered."""
+    """Return whether nothing listens at the address, so that all other prompts would fail too."""
     return isinstance(error, ProviderError) and error.code == "unreachable"
 
 
@@ -241,7 +242,7 @@ class ParallelCalls:
     """
     Several calls at the same time; one that fails does not stop the others.
 
-    ``errors`` has the error of each, ``None`` where there was none.
+    ``errors`` contains the error of each call; ``None`` for a successful one.
     """
 
     def __init__(self, calls: Sequence[ChatCall]) -> None:

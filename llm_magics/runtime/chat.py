@@ -1,4 +1,4 @@
-"""One prompt: rendered, sent, and its answer, which is available while it arrives."""
+"""Send one prompt, and provide its answer while it arrives."""
 
 from __future__ import annotations
 
@@ -47,14 +47,17 @@ from llm_magics.wire.finish_reasons import Outcome, has_limit
 
 class ChatCall:
     """
-    A prompt on its way.
+    A prompt, its request, and its answer.
 
-    ``events`` yields what happens as it happens: `Progress` while the model is fetched and
-    loaded, `StreamChunk` while it answers. An answer that is refused, empty or otherwise not
-    complete is an error at its end, with the received part in ``partial``.
+    ``events`` yields `Progress` while the model is downloaded and loaded, and a `StreamChunk` for
+    each
+    part of the answer. An answer that is refused, empty or otherwise incomplete raises an error at
+    its
+    end, with the received part in ``partial``.
 
     Attributes:
-        warns_of_cut: whether to warn of an answer that was cut at no limit of the user's.
+        warns_of_cut: whether to warn about an answer that was cut off, although the user set no
+            limit.
     """
 
     def __init__(
@@ -66,19 +69,19 @@ class ChatCall:
         parameters: PromptParameters | None = None,
     ) -> None:
         """
-        Fill in the prompt, in this thread, for its expressions are the user's own code.
+        Render the prompt, in this thread, because its expressions are the user's code.
 
         Args:
             session: the shared state of the notebook.
-            prompt: what to ask.
-            batch: what the call is a part of.
-            parameters: those of the prompt, where others have the same.
+            prompt: the prompt.
+            batch: the batch to which the call belongs.
+            parameters: the parameters of the prompt, if it shares them with others.
         """
         self._session = session
         self._batch = batch
         self.warns_of_cut = batch is None
         self._prompt = prompt = apply_template(prompt, session.config)
-        # Another cell may be running when the answer is complete.
+        # Stored now, because another cell may be running when the answer is complete.
         self._cell = current_host().current_cell
         self._turn_key = uuid4().hex
         self.filled: list[Substitution] = []
@@ -93,7 +96,7 @@ class ChatCall:
         if parameters is None or not parameters.are_of(prompt):
             parameters = PromptParameters(prompt, session.config)
         self._prompt_parameters = parameters
-        parameters.merge()  # mistakes are reported at once, and in the cell's thread
+        parameters.merge()  # errors are raised immediately, in the cell's thread
         self._thread_message = self.messages[-1]
         self._repairs = self._removed_turns = 0
         self._begin()
@@ -112,17 +115,17 @@ class ChatCall:
 
     @property
     def schema(self) -> Any:
-        """The schema that the answer must fit, if there is one."""
+        """The schema that the answer must match, if any."""
         return self._prompt.schema
 
     @property
     def json_schema(self) -> Mapping[str, Any] | None:
-        """The schema that the answer must fit as a JSON schema."""
+        """The schema that the answer must match, as a JSON schema."""
         return self._prompt_parameters.schema
 
     @property
     def chunks(self) -> Sequence[StreamChunk]:
-        """The pieces of the answer received so far."""
+        """The chunks of the answer received so far."""
         return self._chunks
 
     def again(
@@ -133,9 +136,10 @@ class ChatCall:
         reasoning: bool | None = None,
     ) -> ChatCall:
         """
-        Return the same call with ``more`` after the prompt; in a thread it replaces this one.
+        Return the same call with ``more`` messages after the prompt; in a thread it replaces this
+        one.
 
-        ``reasoning`` turns thinking on or off, whatever the prompt says.
+        ``reasoning`` turns thinking on or off, and overrides the prompt.
         """
         other = copy(self)
         if reasoning is not None:
@@ -146,7 +150,7 @@ class ChatCall:
         return other
 
     async def plan(self) -> tuple[Route, list[str], Estimate]:
-        """Return the route, the fallback models and the estimate; nothing is sent."""
+        """Return the route, the fallback models and the estimate, without sending a request."""
         first, *others = await find_candidates(self._session, self._model)
         self._route = route = await route_to(self._session, first)
         names = [each.model for each in others]
@@ -154,9 +158,9 @@ class ChatCall:
 
     async def to_send(self) -> Estimate | None:
         """
-        Estimate the call, of several models the dearest; ``None`` where the answer is stored.
+        Estimate the call, for the most expensive candidate; ``None`` if the answer is stored.
 
-        One of an unknown price may be dearer than any other.
+        A candidate with an unknown price counts as the most expensive.
         """
         estimates: list[Estimate] = []
         for each in await find_candidates(self._session, self._model):
@@ -177,7 +181,7 @@ class ChatCall:
             return False
 
     def _answer_lookup(self, route: Route, parameters: ModelParameters) -> AnswerLookup | None:
-        """Return where the answer may be stored; ``None`` without a recording and a cache."""
+        """Return the lookup of stored answers; ``None`` without a recording and a cache."""
         session, prompt = self._session, self._prompt
         cache = session.answer_cache if prompt.is_kept else session.cache
         if session.recording is None and cache is None:
@@ -215,7 +219,7 @@ class ChatCall:
     async def _start(self) -> Attempts:
         """Find the candidates, and return the attempts at them."""
         found = await find_candidates(self._session, self._model)
-        # A mistake in the only name ends the call before it begins, and is in no log.
+        # With only one name, an invalid name ends the call before it is logged.
         only = await route_to(self._session, found[0]) if len(found) == 1 else None
         self._route = only
 
@@ -234,7 +238,7 @@ class ChatCall:
         return self._attempts
 
     async def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Run the call. Closing the generator, or cancelling, stops the model at once."""
+        """Run the call. Closing the generator or cancelling its task stops the model at once."""
         run = await self._start()
         try:
             with log_call(self._session, "chat", lambda: self._route, self.response):
@@ -254,7 +258,7 @@ class ChatCall:
                             async with self._request(attempt, parameters) as stream:
                                 async for chunk in stream:
                                     yield self._received(chunk, attempt)
-                        # An error ends the attempt: the answer did not succeed and is not stored.
+                        # An error here ends the attempt, so that a failed answer is not stored.
                         self._check()
                 await self._store()
         except ProviderError as error:
@@ -274,14 +278,14 @@ class ChatCall:
             await self._lookup.store(self._chunks)
 
     def _warn_of_cut(self) -> None:
-        # An answer that does not fit its schema is an error, which says that it was cut.
+        # If it does not match its schema, the error for that mentions the cut.
         if self.warns_of_cut and self.is_cut_unasked and self.response().misfit() is None:
             warn(cut_warning(self.response().model))
 
     async def _find_stored(
         self, attempt: Attempt, parameters: ModelParameters
     ) -> Iterable[StreamChunk] | None:
-        """Return the stored answer if there is one, or else clear the chunks for a new one."""
+        """Return the stored answer; without one, clear the chunks for a new answer."""
         if attempt.is_first:
             self._lookup = self._answer_lookup(attempt.route, parameters)
             found = await self._lookup.find() if self._lookup is not None else None
@@ -296,7 +300,7 @@ class ChatCall:
     async def _request(
         self, attempt: Attempt, parameters: ModelParameters
     ) -> AsyncGenerator[AsyncGenerator[StreamChunk, None], None]:
-        """Send one request, and give its stream to the block."""
+        """Send one request, and yield its stream to the block."""
         route = attempt.route
         self._is_sent, self._sent_at = True, time.perf_counter()
         try:
@@ -310,7 +314,7 @@ class ChatCall:
         attempt.cost_usd = self.response().cost_usd
 
     def _received(self, chunk: StreamChunk, attempt: Attempt) -> StreamChunk:
-        """Note a chunk of the answer, and return it with the time of its arrival."""
+        """Add a chunk to the answer, and return it with its arrival time."""
         if chunk.elapsed_s is None:
             chunk = chunk._replace(elapsed_s=time.perf_counter() - self._sent_at)
         self._chunks.append(chunk)
@@ -320,7 +324,7 @@ class ChatCall:
         return chunk
 
     def _check(self) -> None:
-        """Raise an error unless the answer is complete, or was cut at a limit of length."""
+        """Raise an error unless the answer is complete, or was cut off at a length limit."""
         error = completeness_error(self.response())
         if error is not None:
             self._is_incomplete = True
@@ -328,20 +332,20 @@ class ChatCall:
 
     @property
     def is_cut_unasked(self) -> bool:
-        """Whether the answer was cut, and not at a limit that the user set."""
+        """Whether the answer was cut off, although the user set no limit."""
         if self._route is None or outcome(self.response()) is not Outcome.CUT:
             return False
         parameters = self._parameters(self._route)
         return not has_limit(parameters.max_tokens, parameters.extra_body)
 
     async def store_for(self, other: ChatCall) -> None:
-        """Put this answer into the cache for ``other``, the first call with this prompt."""
+        """Store this answer in the cache for ``other``, the first call with this prompt."""
         is_same_model = self._route and other._route and self._route.name == other._route.name
         if is_same_model and other._lookup is not None and not self._is_replayed:
             await other._lookup.store_in_cache(self._chunks)
 
     async def _replay(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
-        """Yield a stored answer: at once, or at its original speed."""
+        """Yield the chunks of a stored answer, immediately or at their original speed."""
         speed = self._session.config.replay_speed
         past_s = 0.0
         for chunk in chunks:
@@ -352,7 +356,7 @@ class ChatCall:
             yield chunk
 
     async def provenance(self) -> dict[str, Any]:
-        """Return where the answer comes from; nothing of it differs between runs."""
+        """Return the source of the answer, without values that differ between runs."""
         if self._route is None:
             return {}
         route, parameters = self._route, self._parameters(self._route)
@@ -372,11 +376,11 @@ class ChatCall:
 
     @property
     def _has_begun(self) -> bool:
-        """Whether words have been handed out, which cannot be taken back."""
+        """Whether the first tokens have been yielded, so that the answer cannot be repeated."""
         return any(chunk.has_tokens for chunk in self._chunks)
 
     def _remember(self) -> None:
-        """Make the answer, or the received part of it, a turn of its thread."""
+        """Add the prompt and the answer, or its received part, to its thread."""
         if self._prompt.thread is None or not self._has_begun or self._is_incomplete:
             return
         answer, response = self._answer(self._chunks), self.response()
@@ -394,13 +398,13 @@ class ChatCall:
         self._removed_turns += self._session.conversations.add(self._prompt.thread, turn)
 
     def response(self, so_far: Sequence[StreamChunk] | None = None) -> Response:
-        """The answer, the partial answer, or what ``so_far`` makes of it."""
+        """Return the answer, the partial answer, or the answer in ``so_far``."""
         route = self._route
         load_s = route.load_s if route else 0.0
         if so_far is None:
             answer, timing = self._measure(load_s)
         else:
-            # While it comes, thoughts may hold drafts of the answer.
+            # While it arrives, the thoughts may contain drafts of the answer.
             answer = ModelResponse.of(so_far)
             timing = run_log.measure(so_far, answer.usage, load_s)
         return Response(
@@ -408,7 +412,7 @@ class ChatCall:
             model=route.name if route else "",
             finish_reason=INTERRUPTED if self._interrupted else answer.finish_reason,
             usage=answer.usage or Usage(),
-            timing=Timing() if self._is_replayed else timing,  # whose times they would be
+            timing=Timing() if self._is_replayed else timing,  # not those of the original call
             cost_usd=self._cost_usd(answer),
             cached=self._is_replayed,
             messages=self.messages,
@@ -424,7 +428,7 @@ class ChatCall:
         )
 
     def _measure(self, load_s: float) -> tuple[ModelResponse, Timing]:
-        """Return the answer so far and its times; both are cached, for they are read often."""
+        """Return the answer so far and its times; both are cached, because they are read often."""
         size, known = len(self._chunks), self._measured
         if known is not None and known[:2] == (size, load_s):
             return known[2:]
@@ -434,11 +438,11 @@ class ChatCall:
         return answer, timing
 
     def _answer(self, chunks: Sequence[StreamChunk]) -> ModelResponse:
-        """The answer in ``chunks``; the JSON of its thoughts where it is nothing else."""
+        """Return the answer in ``chunks``, which may be JSON in its thoughts."""
         return answer_in_thoughts(ModelResponse.of(chunks), self._prompt.schema)
 
     def _cost_usd(self, answer: ModelResponse) -> float | None:
-        """What it cost; not known of an answer that broke off, whose count had not ended."""
+        """Return the cost; ``None`` for an answer that was interrupted before its token count."""
         if self._is_replayed:
             return 0.0
         if self._route is None:

@@ -1,4 +1,4 @@
-"""Confirmation of calls that may cost much, before they are sent."""
+"""Ask the user to confirm expensive calls before they are sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def confirm_batch(call: BatchCall) -> None:
     """
     Ask the user to allow calls that may cost more than the setting ``confirm_above_usd``.
 
-    With a budget nothing is asked: the budget is the limit.
+    With a budget, it does not ask, because the budget is the limit.
 
     Raises:
         UsageError: the user declined, or the session is not interactive.
@@ -44,9 +44,9 @@ def confirm_cost(
     usd: float | None, of_what: str, how_to_allow: str, *, is_partial: bool = False
 ) -> None:
     """
-    Have what may cost ``usd`` allowed, if that is more than the setting ``confirm_above_usd``.
+    Ask the user to allow a cost of ``usd``, if it exceeds the setting ``confirm_above_usd``.
 
-    ``is_partial``: the price of some calls is unknown.
+    ``is_partial`` means that the price of some calls is unknown.
 
     Raises:
         UsageError: the user declined, or the session is not interactive.
@@ -60,7 +60,7 @@ def confirm_cost(
 
 def _require_permission(what: str, how_to_allow: str) -> None:
     """
-    Return if the user allows ``what``, a sentence.
+    Ask the user to allow ``what``, a sentence.
 
     Raises:
         UsageError: the session is not interactive, or the answer was not yes.
@@ -79,7 +79,7 @@ def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> 
     """
     Ask the user to allow the cost of each model's ``calls``, repeated ``times``.
 
-    With a budget nothing is asked: the budget is the limit.
+    With a budget, it does not ask, because the budget is the limit.
 
     Raises:
         UsageError: the user declined, or the session is not interactive.
@@ -99,6 +99,6 @@ async def _estimate_usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:
             if await BatchCall(session, [Prompt(text="", model=model)]).may_cost():
                 estimates = [await call.to_send() for call in of_model]
                 usd += total_usd(each for each in estimates if each is not None)
-        except LLMError:  # the rows of this model report it; the other models go on
+        except LLMError:  # reported in the rows of this model; the others continue
             continue
     return usd

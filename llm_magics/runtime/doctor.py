@@ -1,4 +1,4 @@
-"""Diagnosis of every provider: its health, its models, one chat and one embedding."""
+"""Diagnose every provider: its health, its models, one chat and one embedding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_magics.types import ChatMessage, ModelResponse
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# Enough for a word, and for a model that thinks before it writes one.
+# Enough tokens for one word, even by a model that thinks first.
 _TRIAL_PARAMETERS = ModelParameters(max_tokens=64, temperature=0)
 
 _OK, _FAILED, _NOTHING = "ok", "failed", "–"
@@ -28,10 +28,10 @@ _OK, _FAILED, _NOTHING = "ok", "failed", "–"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """
-    What one provider could do.
+    The results of the diagnosis of one provider.
 
-    ``health``, ``models``, ``chat`` and ``embedding`` are ``ok``, ``failed``, or ``–`` where
-    there was nothing to try; ``detail`` says which models were tried, or what went wrong.
+    ``health``, ``models``, ``chat`` and ``embedding`` are ``ok``, ``failed``, or ``–`` if there was
+    nothing to try. ``detail`` contains the models that were tried, or the error.
     """
 
     provider: str
@@ -43,15 +43,15 @@ class Diagnosis:
 
     @property
     def has_failed(self) -> bool:
-        """Whether anything that was tried did not work."""
+        """Whether any of the tried functions failed."""
         return _FAILED in (self.health, self.models, self.chat, self.embedding)
 
 
 async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosis]:
     """
-    Try the providers called ``names``, or all that are set up.
+    Try the providers in ``names``, or all that are set up.
 
-    A provider that is not configured and does not answer has not failed.
+    A provider that is not configured and does not respond does not count as failed.
     """
     requested = names or session.providers.names()
     return list(
@@ -60,7 +60,7 @@ async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosi
 
 
 def format_table(found: Sequence[Diagnosis]) -> str:
-    """One line a provider, below a heading."""
+    """Return one line per provider, below a heading."""
     columns = [each.name for each in fields(Diagnosis)]
     rows = [[str(getattr(each, name)) for name in columns] for each in found]
     return format_columns([columns, *rows])
@@ -70,7 +70,7 @@ async def _diagnose(session: Session, name: str, is_requested: bool) -> Diagnosi
     try:
         provider = session.provider(name)
         health = await provider.health_check()
-    except Exception as error:  # a provider may be anybody's
+    except Exception as error:  # providers of third parties may raise any exception
         return Diagnosis(provider=name, health=_FAILED, detail=_error_text(error))
     if health.get("status") != "ok":
         is_expected = is_requested or provider.is_set_up
@@ -119,7 +119,7 @@ async def _try_model(
 def _select_model(
     provider: BaseModelProvider, models: Sequence[ModelInfo], capability: str, preferred: str
 ) -> str | None:
-    """The user's own choice, or the model that costs least: in memory, by price, by size."""
+    """Return the preferred model, or else the cheapest: loaded, then by price, then by size."""
     able = [
         model
         for model in models
@@ -168,7 +168,7 @@ def _error_text(error: BaseException) -> str:
 
 
 async def check_health(session: Session, names: Sequence[str] | None = None) -> DataFrame:
-    """Return one row a provider, of all or of ``names``: its status, and the reason in words."""
+    """Return one row per provider, of all or of ``names``: its status, and the reason in words."""
     from llm_magics._util.tables import WideFrame
 
     names = names or session.providers.names()

@@ -1,4 +1,4 @@
-"""Images and transcriptions: calls that are retried, limited and logged like any other."""
+"""Calls for images and transcriptions, with the usual retries, limits and log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class MediaCall(Generic[_T]):
-    """One image or transcription; afterwards ``result`` has its result."""
+    """A call for images or a transcription; afterwards ``result`` contains its result."""
 
     def __init__(
         self,
@@ -40,16 +40,16 @@ class MediaCall(Generic[_T]):
         self.result: _T
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Send the request, yielding its progress."""
+        """Send the request and yield its progress."""
         found = await find_candidates(self._session, self._model)
-        # A mistake in the only name ends the call before it begins, and is in no log.
+        # With only one name, an invalid name ends the call before it is logged.
         only = await route_to(self._session, found[0]) if len(found) == 1 else None
         self._route = only
 
         async def resolve(candidate: Candidate) -> Route:
             return only or await route_to(self._session, candidate)
 
-        # Their prices are by the image and the minute, which no list here has: no estimate.
+        # No estimate: they are billed per image or minute, and no price list here has such prices.
         self._attempts = attempts(self._session, found, resolve)
         with log_call(self._session, self._kind, lambda: self._route, self.response):
             async for attempt in self._attempts:
@@ -84,7 +84,7 @@ class MediaCall(Generic[_T]):
 def image_call(
     session: Session, prompt: str, model: str, options: dict[str, Any]
 ) -> MediaCall[list[bytes]]:
-    """Return the call that makes images of ``prompt``; ``options`` are the service's own."""
+    """Return the call that generates images of ``prompt``, with ``options`` of the service."""
     return MediaCall(
         session,
         kind="image",
@@ -96,7 +96,7 @@ def image_call(
 def transcription_call(
     session: Session, audio: bytes, model: str, options: dict[str, Any]
 ) -> MediaCall[Transcript]:
-    """Return the call that transcribes ``audio``; ``options`` are the service's own."""
+    """Return the call that transcribes ``audio``, with ``options`` of the service."""
     return MediaCall(
         session,
         kind="transcription",

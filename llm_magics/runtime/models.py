@@ -1,4 +1,4 @@
-"""What models there are, as a table."""
+"""The available models, as a table."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ _COLUMNS = [
 
 async def model_table(session: Session, pattern: str = "") -> DataFrame:
     """
-    One row for each model of each provider whose name matches ``pattern``.
+    Return one row for each model of each provider whose name matches ``pattern``.
 
-    A provider that does not answer is left out — unless it is the requested one, or was set up
-    by the user, who is warned.
+    A provider that does not respond is omitted, unless it is the requested one. If the user has set
+    it
+    up, a warning is shown.
     """
     from llm_magics._util.tables import SafeFrame
 
@@ -67,7 +68,7 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
 
 
 def provider_table(session: Session) -> DataFrame:
-    """Return one row for each provider: how to set it up, and its capabilities. Nothing is sent."""
+    """Return one row per provider: how to set it up, and its capabilities. No request is sent."""
     from llm_magics._util.tables import WideFrame
 
     rows: list[tuple[object, ...]] = []
@@ -76,20 +77,20 @@ def provider_table(session: Session) -> DataFrame:
             provider = session.provider(name)
             can = ", ".join(provider.capabilities)
             rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
-        except Exception as error:  # one that is wrong, or anybody's, hides no other
+        except Exception as error:  # an invalid provider must not hide the others
             rows.append((name, False, "", f"not usable: {redact(str(error))}", ""))
     return WideFrame(rows, columns=["provider", "set_up", "key", "start", "capabilities"])
 
 
 def _warn(session: Session, name: str, error: BaseException) -> None:
-    """Of a provider that the user has set up, and that does not answer."""
+    """Warn about a provider that the user has set up, and that does not respond."""
     with suppress(LLMError):
         if session.provider(name).is_set_up:
             warn(f"Could not list the models of {name}: {error}")
 
 
 def with_price(session: Session, provider: str, model: ModelInfo) -> ModelInfo:
-    """``model`` with the price that its calls are counted by, where that is not the service's own."""
+    """Return ``model`` with the price used for its calls: configured, free, or the service's."""
     own = pricing.configured_price(session.config, f"{provider}/{model.name}")
     if own is not None:
         return replace(model, input_usd=own.input_usd, output_usd=own.output_usd)
@@ -114,7 +115,7 @@ def _row(provider: str, model: ModelInfo) -> tuple[object, ...]:
 
 def _matches(name: str, pattern: str, providers: Sequence[str]) -> bool:
     provider, _, bare = name.partition("/")
-    if pattern.rstrip("/") in providers:  # "local" is not meant to find "huggingface-local/…"
+    if pattern.rstrip("/") in providers:  # "local" must not match "huggingface-local/…"
         return provider == pattern.rstrip("/")
     return pattern in name or fnmatch(name, pattern) or fnmatch(bare, pattern)
 
@@ -142,7 +143,7 @@ async def select_model(session: Session, name: str) -> list[str]:
 
 
 def require_chat(model: str, capabilities: Sequence[str]) -> None:
-    """Refuse a model of which it is known that it cannot chat."""
+    """Raise `UnsupportedError` for a model that is known to be unable to chat."""
     if capabilities and "chat" not in capabilities:
         msg = f"{display_name(model)} does not support chat, only {display_name(' and '.join(capabilities))}."
         hint = f"To use it for embeddings: %llm config embedding_model {display_name(model)}"
@@ -150,7 +151,7 @@ def require_chat(model: str, capabilities: Sequence[str]) -> None:
 
 
 class PullCall:
-    """A model on its way to this machine."""
+    """The download of a model to this machine."""
 
     def __init__(self, session: Session, model: str) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""Values out of an answer's text: code, JSON and tables."""
+"""Extract code, JSON and tables from the text of an answer."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 _CODE = re.compile(r"[-+]?0\d+")
 _DIGITS = re.compile(r"[-+]?\d+")
 
-# An integer within 64 bits, and one that a float holds exactly.
+# The bounds of 64-bit integers, and of integers that a float represents exactly.
 _MAX_INT64 = 2**63
 _MAX_EXACT_INTEGER = 2**53
 
-# So many braces and brackets in prose may begin a value.
+# The maximum number of braces and brackets in prose at which a value is searched.
 _MAX_STARTS = 200
 
 
 class CodeBlock(NamedTuple):
-    """A fenced block: the language it names (or ``""``), and what is in it."""
+    """A fenced block: its language (or ``""``), and its content."""
 
     language: str
     code: str
 
 
 def code_blocks(text: str) -> list[CodeBlock]:
-    """The fenced blocks of a Markdown text, in order."""
+    """Return the fenced blocks of a Markdown text, in order."""
     from markdown_it import MarkdownIt
 
     return [
@@ -55,10 +55,10 @@ def code_blocks(text: str) -> list[CodeBlock]:
 
 def extract_code(text: str, language: str | None = None) -> str:
     """
-    The code of an answer: its first fenced block, or the first in ``language``.
+    Return the code in an answer: its first fenced block, or the first in ``language``.
 
-    A text without any fence is taken to be code: models with instructions to write nothing but code
-    often leave the fence out.
+    A text without any fence is taken as code, because models that are instructed to write only code
+    often omit the fence.
 
     Raises:
         ParseError: there are fenced blocks, but none in ``language``.
@@ -76,9 +76,9 @@ def extract_code(text: str, language: str | None = None) -> str:
 
 def parse_json(text: str, *, repair: bool = False) -> Any:
     """
-    The JSON in an answer: all of it, else a fenced block, else the first value in its prose.
+    Return the JSON in an answer: the full text, a fenced block, or the first value in its prose.
 
-    Nothing is repaired unless ``repair``, and then with a warning.
+    Invalid JSON is only repaired with ``repair``, and with a warning.
 
     Raises:
         ParseError: it contains no valid JSON.
@@ -98,7 +98,7 @@ def parse_json(text: str, *, repair: bool = False) -> Any:
 
 
 class FoundJSON(NamedTuple):
-    """A JSON value in a text, and where it stands."""
+    """A JSON value in a text, with its position."""
 
     value: Any
     start: int
@@ -109,13 +109,13 @@ def find_json_values(text: str) -> list[FoundJSON]:
     """
     Return the JSON values in a text, the last one first.
 
-    Where all of the text is one value, it is the only one. Values inside values do not count.
+    If the full text is one value, it is the only one. Nested values are not listed.
     """
     with suppress(ValueError, RecursionError):
         return [FoundJSON(json.loads(text), 0, len(text))]
     found = _json_in_prose(text)
     spans = {(each.start, each.end) for each in found}
-    for block in _json_blocks(text):  # a fenced number or text is a value too
+    for block in _json_blocks(text):  # fenced numbers and strings are values too
         start = text.rfind(block)
         with suppress(ValueError, RecursionError):
             value = json.loads(block)
@@ -126,10 +126,10 @@ def find_json_values(text: str) -> list[FoundJSON]:
 
 
 def _json_in_prose(text: str) -> list[FoundJSON]:
-    """The values in a text: ``[1]`` may be a citation before the object."""
+    """Return the values in a text, all of them: ``[1]`` may be a citation before the object."""
     starts = [each.start() for each in re.finditer(r"[{[]", text)]
     found = _decode_values_at(text, starts[:_MAX_STARTS])
-    if len(starts) > _MAX_STARTS:  # of long thoughts the end counts most
+    if len(starts) > _MAX_STARTS:  # in long thoughts the end is most important
         past = found[-1].end if found else 0
         last = [start for start in starts[-_MAX_STARTS:] if start >= past]
         found += _decode_values_at(
@@ -151,7 +151,7 @@ def _decode_values_at(text: str, starts: Sequence[int]) -> list[FoundJSON]:
 
 
 def _repair_json(text: str) -> Any:
-    """What was probably meant. It may be wrong, and the user hears of it."""
+    """Return a repaired value. It may be wrong, so the user is warned."""
     try:
         from json_repair import repair_json
     except ImportError:
@@ -174,7 +174,7 @@ def parse_partial_json(text: str) -> Any:
     Return the JSON value received so far in an incomplete text.
 
     Raises:
-        ParseError: none has begun, or it is none.
+        ParseError: no value has begun, or it is invalid.
     """
     complete = _json_in_prose(text)
     partial = [
@@ -196,14 +196,14 @@ def _json_blocks(text: str) -> list[str]:
 
 def parse_table(text: str) -> DataFrame:
     """
-    The table in an answer: JSON rows, a fenced CSV or TSV, or a Markdown table.
+    Return the table in an answer: JSON rows, a fenced CSV or TSV, or a Markdown table.
 
     Raises:
-        ParseError: there is none of these in it.
+        ParseError: it contains no table.
     """
     try:
         return _parse_table(text)
-    except (ParseError, ValueError, TypeError):  # pandas has its own words for a bad table
+    except (ParseError, ValueError, TypeError):  # pandas raises several types for an invalid table
         msg = f"The answer contains no table: {_preview(text)}"
         hint = "Request a JSON list of objects, a CSV code block or a Markdown table."
         raise ParseError(msg, hint=hint) from None
@@ -225,7 +225,7 @@ def _parse_table(text: str) -> DataFrame:
 
 
 def _parse_separated(text: str, separator: str) -> DataFrame:
-    """A CSV or TSV; where pandas would lose digits, the cells count as they are written."""
+    """Parse CSV or TSV; a column in which pandas would lose digits stays as text or integers."""
     import pandas as pd
 
     read: dict[str, Any] = {"sep": separator, "skipinitialspace": True}
@@ -250,7 +250,7 @@ def _is_beyond_floats(cell: str) -> bool:
 
 
 def _integers(values: list[int | None], like: DataFrame) -> Any:
-    """Integers as int64, with gaps as Int64; as Python's own where they exceed 64 bits."""
+    """Return int64, Int64 if values are missing, or Python integers if they exceed 64 bits."""
     import pandas as pd
 
     present = [each for each in values if each is not None]
@@ -283,10 +283,9 @@ def _is_missing(value: Any) -> bool:
 
 def _infer_types(cells: Sequence[str]) -> Any:
     """
-    The cells of a column: as numbers where all are plain numbers, or empty.
+    Return the cells of a column as numbers if all are plain numbers or empty, otherwise as texts.
 
-    What may be a code stays a text: 007, +47, 1e5, NA. So does a column of numbers that cannot
-    be exact.
+    Possible codes stay texts (007, +47, 1e5, NA), as do numbers that cannot be represented exactly.
     """
     import pandas as pd
 
@@ -305,7 +304,7 @@ def _infer_types(cells: Sequence[str]) -> Any:
 
 
 def _unwrap_records(value: Any) -> Any:
-    """The rows in a JSON value, also where it wraps them: ``{"rows": [{…}, …]}``."""
+    """Return the rows in a JSON value, which may wrap them: ``{"rows": [{…}, …]}``."""
     if isinstance(value, dict):
         inner = list(value.values())
         if len(inner) == 1 and isinstance(inner[0], list):
@@ -315,7 +314,7 @@ def _unwrap_records(value: Any) -> Any:
 
 
 def _markdown_rows(text: str) -> list[list[str]]:
-    """The cells of the first Markdown table, its header first."""
+    """Return the cells of the first Markdown table, with its header first."""
     from markdown_it import MarkdownIt
 
     rows: list[list[str]] = []
@@ -344,7 +343,7 @@ def _parse_partial_at(text: str, start: int) -> tuple[Any, int] | None:
     body = text[start:]
     with suppress(ValueError, RecursionError):
         json.JSONDecoder().raw_decode(body)
-        return None  # it is complete, and what follows is something else
+        return None  # the value is complete, followed by other text
     fence = body.rfind("```")
     for part in (body, body[: fence if fence >= 0 else len(body)]):
         with suppress(ValueError):
@@ -362,12 +361,12 @@ class _Answer(Protocol):
 
 
 def is_thought_only(answer: _Answer) -> bool:
-    """Whether the model thought, and answered with nothing."""
+    """Return whether the model has thought, but its answer is empty."""
     return bool(answer.reasoning.strip()) and not answer.text.strip() and not answer.tool_calls
 
 
 def find_fitting_json(text: str, schema: Any) -> FoundJSON | None:
-    """Return the last JSON value in ``text`` that fits ``schema``, as it fits, if any does."""
+    """Return the last JSON value in ``text`` that matches ``schema``, validated; else ``None``."""
     for found in find_json_values(text):
         values = [found.value]
         if (inner := unwrap_answer(found.value)) is not found.value:
@@ -382,10 +381,11 @@ def find_fitting_json(text: str, schema: Any) -> FoundJSON | None:
 
 def answer_in_thoughts(answer: ModelResponse, schema: Any) -> ModelResponse:
     """
-    Return ``answer`` with the JSON of its thoughts as its text, where it has no other.
+    Return ``answer`` with the JSON in its thoughts as its text, if it has no text.
 
-    Some servers put all output of a thinking model into its thoughts when the answer is
-    bound to a schema. What does not fit the schema stays a thought.
+    Some servers put the full output of a thinking model into its thoughts if the answer is
+    constrained
+    to a schema. JSON that does not match the schema stays in the thoughts.
     """
     if schema is None or not is_thought_only(answer):
         return answer

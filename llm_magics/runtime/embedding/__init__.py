@@ -1,4 +1,4 @@
-"""Texts embedded in batches: vectors are looked up first, and stored as soon as they arrive."""
+"""Embed texts in batches: stored vectors are reused, and new ones are stored as they arrive."""
 
 from llm_magics.runtime.embedding.call import EmbeddingCall
 from llm_magics.runtime.embedding.results import EmbedOptions

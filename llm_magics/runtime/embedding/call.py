@@ -1,9 +1,10 @@
 """
 Embed many texts, batch by batch.
 
-Vectors of earlier calls are not requested again; new ones are stored at once, so that a call that
-ends early loses nothing. A batch that the service refuses because of its texts is halved until
-the texts at fault are found; any other error that remains after the retries ends the call.
+Vectors of earlier calls are reused, and new ones are stored immediately, so that a call that ends
+early loses nothing. A batch that the service refuses because of its texts is halved repeatedly
+until
+the texts at fault are found. Any other error that remains after the retries ends the call.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ from llm_magics.types import StreamChunk, Usage
 if TYPE_CHECKING:
     from llm_magics.runtime.embedding.results import Floats
 
-# Errors of the call, whichever texts are in it.
+# Errors that do not depend on the texts.
 _CALL_ERRORS = (
     AuthenticationError,
     ConfigurationError,
@@ -68,15 +69,15 @@ _CALL_ERRORS = (
     UnsupportedError,
 )
 
-# If so many texts were refused and none was taken, it is not the texts.
+# If this many texts are refused and none is accepted, the cause is not the texts.
 _MAX_REFUSALS = 8
 
-# Between two batches that failed, one after the other, no longer than this.
+# The maximum delay between consecutive failing batches, in seconds.
 _MAX_BACK_OFF_S = 2.0
 
 
 class EmbeddingCall:
-    """Embeds ``texts``, all different and none empty; ``results`` has the outcome of each."""
+    """Embeds ``texts``, which are distinct and not empty; ``results`` has the outcome of each."""
 
     def __init__(
         self,
@@ -104,7 +105,7 @@ class EmbeddingCall:
         self.results = EmbeddingResults(len(texts), self._texts)
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """Embed the texts, yielding the progress."""
+        """Embed the texts and yield the progress."""
         if not self._texts:
             return
         self._route = route = await find_route(self._session, self._model)
@@ -131,7 +132,7 @@ class EmbeddingCall:
             self._elapsed_s = time.perf_counter() - began
 
     async def max_cost_usd(self) -> float | None:
-        """Return the cost of all texts if none were stored; ``None`` where prices are unknown."""
+        """Return the cost of all texts, as if none were stored; ``None`` for unknown prices."""
         if not self._texts:
             return 0.0
         route = await find_route(self._session, self._model)
@@ -143,7 +144,7 @@ class EmbeddingCall:
         return estimate.cost_usd
 
     async def estimate(self) -> tuple[str, int, Estimate]:
-        """Return the model, how many texts would be sent, and their estimate, without sending any."""
+        """Return the model, the number of texts to send, and their estimate; nothing is sent."""
         self._route = route = await find_route(self._session, self._model)
         await self._find_cached(route)
         pending = [self._texts[position] for position in self.results.pending]
@@ -162,12 +163,12 @@ class EmbeddingCall:
         )
         await self._cache.find()
 
-    # The request.
+    # Requests.
 
     async def _sent(
         self, route: Route, limiter: RateLimiter, batch: Batch
     ) -> AsyncGenerator[None, None]:
-        """Send all batches, several at once; yield when one has ended and when sending is paused."""
+        """Send all batches concurrently; yield when one has ended or when sending is paused."""
         pending = self.results.pending
         lengths = [len(self._texts[position].encode()) for position in pending]
         bounds = Bounds(self._options.batch_size or route.provider.embedding_batch_size)
@@ -191,7 +192,7 @@ class EmbeddingCall:
             forget()
 
     def _broken_off(self, error: ProviderError, batch: Batch) -> ProviderError:
-        """Return ``error`` with what is done, and how to go on."""
+        """Return ``error`` with the number of embedded texts, and how to continue."""
         done = len(self._texts) - self.results.count(PENDING, FAILED)
         more = f"{done:,} of {len(self._texts):,} texts are embedded"
         if self._session.vectors_folder is not None:
@@ -199,20 +200,21 @@ class EmbeddingCall:
         return with_hint(error, batch.breaker.failures if batch.breaker.is_open else 0, more)
 
     def _tuner(self, route: Route, limiter: RateLimiter) -> ConcurrencyTuner:
-        """Return how many batches to send at once: the set ``concurrency``, or the fastest that was found."""
+        """Return the tuner of concurrent batches, which is fixed or finds the fastest number."""
         if self._options.concurrency is not None:
             return limiter.fixed_tuner(self._options.concurrency)
         usual = route.provider.embedding_concurrency
-        if usual == 1:  # it computes in this process, one batch at a time
+        if usual == 1:  # it runs in this process, one batch at a time
             return limiter.fixed_tuner(1)
         return limiter.tuner(f"embeddings {route.model}", usual)
 
     async def _embed(self, positions: list[int]) -> None:
         """
-        Embed a batch; if it is refused for its texts, embed its halves.
+        Embed a batch; if it is refused because of its texts, embed its halves.
 
-        After a failure of the service both halves are sent before one of them is split: a text
-        at fault must not look like a service that fails all the time.
+        After a failure of the service, both halves are sent before one of them is split, so that a
+        single
+        text at fault does not look like consecutive failures of the service.
         """
         assert self._sender is not None
         assert self._cache is not None
@@ -232,7 +234,7 @@ class EmbeddingCall:
                 todo.extendleft(reversed([*next_one, *_halves(part)]))
                 await self._back_off(self._batch)
                 continue
-            if len(part) > 1 and not is_usable(rows).any():  # one text may spoil its batch
+            if len(part) > 1 and not is_usable(rows).any():  # one text may invalidate the batch
                 todo.extendleft(reversed(_halves(part)))
                 continue
             self._meter.record(len(rows), self._batch.tuner.running)
@@ -240,7 +242,7 @@ class EmbeddingCall:
             await self._check_consistency(part, rows)
 
     async def _back_off(self, batch: Batch) -> None:
-        """Wait a little if failures of the service follow one another."""
+        """Wait briefly if the service fails several times in a row."""
         again = batch.breaker.failures - 2
         if again >= 0:
             widest_s = min(retry_policy(self._session.config).backoff_s(again), _MAX_BACK_OFF_S)
@@ -248,10 +250,11 @@ class EmbeddingCall:
 
     async def _store(self, positions: list[int], rows: Floats) -> None:
         """
-        Store the vectors received.
+        Store the received vectors.
 
         Raises:
-            ProviderError: they are of another length than those before, or none could be used.
+            ProviderError: they differ in length from earlier ones, or no vector of the call is
+                usable.
         """
         assert self._cache is not None
         results = self.results
@@ -268,13 +271,13 @@ class EmbeddingCall:
             raise results.errors[min(results.errors)]
 
     async def _has_odd_length(self, rows: Floats) -> bool:
-        """Whether one vector is of another length, and the model still gives those of before."""
+        """Return whether only this vector has another length, not all new ones of the model."""
         assert self._sender is not None
         results = self.results
         if results.dimensions in (0, rows.shape[1]):
             return False
         known = np.flatnonzero(np.isin(results.outcomes, (OK,)))
-        if len(known) < 2:  # nothing tells which of them is the odd one
+        if len(known) < 2:  # unclear which of the two is wrong
             return False
         again = await self._sender.send_again([self._texts[int(known[0])]])
         return bool(is_usable(again).all()) and again.shape[1] == results.dimensions
@@ -287,7 +290,7 @@ class EmbeddingCall:
             )
 
     async def _handle_refused(self, position: int, error: ProviderError) -> None:
-        """A text that is refused for itself: treated where it is too long, else failed."""
+        """Handle a text that is refused individually: by the ``too_long`` option, or as failed."""
         assert self._sender is not None
         assert self._cache is not None
         text, policy = self._texts[position], self._options.too_long
@@ -305,7 +308,7 @@ class EmbeddingCall:
             raise error
 
     async def _truncated(self, text: str, error: ContextLengthError, send: Send) -> Floats:
-        """The vector of the beginning of ``text``, cut by the service where it can."""
+        """Return the vector of the beginning of ``text``, truncated by the service if it can."""
         assert self._sender is not None
         assert self._route is not None
         if self._route.provider.truncates_texts:
@@ -340,7 +343,7 @@ class EmbeddingCall:
 
     @property
     def speed(self) -> Throughput | None:
-        """How fast it went, where enough was sent to tell."""
+        """The throughput; ``None`` if too few texts were sent to measure it."""
         meter = self._meter
         if not meter.fastest or not self._sending_s:
             return None
@@ -354,16 +357,16 @@ class EmbeddingCall:
 
     @property
     def requested_dimensions(self) -> int | None:
-        """The ``dimensions`` of the options."""
+        """The option ``dimensions``."""
         return self._options.dimensions
 
     @property
     def sent(self) -> int:
-        """How many texts were sent and answered."""
+        """The number of texts that were sent and answered."""
         return self._sender.sent if self._sender else 0
 
     def response(self) -> Response:
-        """The measurements of the call, as a response without text."""
+        """Return the measurements of the call, as a response without text."""
         route, sender = self._route, self._sender
         usage = Usage(sender.tokens if sender else None)
         chunks = [StreamChunk(elapsed_s=self._elapsed_s)] if self._elapsed_s else []
@@ -380,7 +383,7 @@ class EmbeddingCall:
 
 
 def _is_about_texts(error: ProviderError) -> bool:
-    """Whether other texts might be taken: a 500 too, which is how some say that one is odd."""
+    """Return whether other texts may be accepted; a status 500 may be caused by one text."""
     if isinstance(error, ContextLengthError):
         return True
     if isinstance(error, _CALL_ERRORS) or error.status is None:

@@ -1,8 +1,9 @@
 """
-One batch of texts sent to a provider, its vectors checked, and texts that are too long.
+Send one batch of texts to a provider, check its vectors, and handle texts that are too long.
 
-Some servers gave a text another vector in a batch than alone (ollama/ollama#6262). Servers on
-the user's own machine are tested for it, where one more text is free.
+Some servers returned another vector for a text in a batch than for the text alone
+(ollama/ollama#6262). Servers on the user's own machine, where one more text is free, are tested for
+this.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Sender:
-    """Sends batches, and counts what they took: ``sent`` texts, ``tokens``, ``retries``, dollars."""
+    """Sends batches, and counts the texts sent, tokens, retries and costs."""
 
     def __init__(
         self,
@@ -54,8 +55,8 @@ class Sender:
 
     @property
     def cost_usd(self) -> float | None:
-        """Return the cost of all that was sent; ``None`` if it is unknown of a part."""
-        if not self._costs_usd and self._has_tried:  # refused, which is free if the price is known
+        """Return the cost of everything that was sent; ``None`` if a part of it is unknown."""
+        if not self._costs_usd and self._has_tried:  # a refusal is free if the price is known
             route = self._route
             is_known = pricing.has_known_price(self._session.config, route.provider, route.model)
             return 0.0 if is_known else None
@@ -64,20 +65,20 @@ class Sender:
 
     async def send(self, texts: Sequence[str], *, truncate: bool = False) -> NDArray[np.float32]:
         """
-        Return their vectors, of shape (n, d). Another model's would not do: nothing falls back.
+        Return the vectors of ``texts``, of shape (n, d), without falling back to another model.
 
         Args:
-            truncate: have the provider itself cut texts that are too long, which it can.
+            truncate: let the provider truncate texts that are too long; it must support this.
 
         Raises:
-            ProviderError: the provider refused them, or gave another number of vectors.
+            ProviderError: the provider refused the texts, or returned another number of vectors.
         """
 
         async def resolve(candidate: Candidate) -> Route:
             return self._route
 
         def splits(error: ProviderError) -> bool:
-            """Whether the caller sends the halves instead: a 500 may be about one odd text."""
+            """Whether the caller splits the batch instead; a 500 may be caused by one text."""
             return error.status == 500 and len(texts) > 1
 
         run = attempts(
@@ -107,7 +108,7 @@ class Sender:
         return rows
 
     async def send_again(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Do the same with texts that are counted already."""
+        """Send texts again that are counted already."""
         rows = await self.send(texts)
         self.sent -= len(texts)
         return rows
@@ -117,7 +118,7 @@ class Sender:
         return pricing.embedding_estimate(self._session.config, route.provider, route.model, texts)
 
     def _count(self, packed: PackedVectors) -> float | None:
-        """Add up what an answer took, and return its cost."""
+        """Add the tokens and the cost of an answer to the totals, and return the cost."""
         used = Usage(packed.usage.input_tokens if packed.usage else None, 0)
         route = self._route
         cost_usd = pricing.cost_usd(self._session.config, route.provider, route.model, used)
@@ -155,12 +156,12 @@ class Sender:
             if self._dimensions is None:
                 return await provider.generate_packed(texts, model)
             return await provider.generate_shortened(texts, model, self._dimensions)
-        except ValueError as error:  # vectors of several lengths
+        except ValueError as error:  # vectors of different lengths
             msg = f"{self._route.name} returned an invalid embedding response: {error}."
             raise ProviderError(msg, provider=self._route.provider.name, retryable=True) from error
 
 
-# Rounding in another order moves a vector by far less than this.
+# Rounding in another order changes a vector far less than this.
 _MIN_SIMILARITY = 0.99
 
 
@@ -170,7 +171,7 @@ async def check_batch_consistency(
     send: Callable[[Sequence[str]], Awaitable[Floats]],
     batch: tuple[Sequence[str], Floats],
 ) -> None:
-    """Warn, once for a model, where a text of ``batch`` gets another vector when it is alone."""
+    """Warn, once per model, if a text of ``batch`` has another vector when sent alone."""
     texts, rows = batch
     is_known = route.name in session.checked_batches
     if is_known or len(texts) < 2 or not route.provider.batches_may_differ(route.model):
@@ -178,7 +179,7 @@ async def check_batch_consistency(
     session.checked_batches.add(route.name)
     try:
         (alone,) = await send(texts[-1:])
-    except ProviderError:  # the batch itself succeeded
+    except ProviderError:  # not an error: the batch itself succeeded
         return
     lengths = float(np.linalg.norm(alone) * np.linalg.norm(rows[-1]))
     if alone.shape == rows[-1].shape and float(alone @ rows[-1]) < _MIN_SIMILARITY * lengths:
@@ -192,7 +193,7 @@ async def check_batch_consistency(
 
 Send = Callable[[Sequence[str]], Awaitable["Floats"]]
 
-# Where a service reports the length of a text and its limit, this share of the text fits.
+# The text's length and the limit, in error messages of services that report them.
 _TOKEN_COUNTS = re.compile(r"(\d+) tokens\D+?(\d+)")
 _MARGIN = 0.9
 
@@ -201,10 +202,10 @@ _MAX_TRIES = 12
 
 async def embed_truncated(text: str, error: ContextLengthError, send: Send) -> Floats:
     """
-    The vector of as much of its beginning as the model reads, of shape (1, d).
+    Return the vector of the beginning of ``text`` that the model accepts, of shape (1, d).
 
     Raises:
-        ContextLengthError: even a little of it is refused.
+        ContextLengthError: even a short beginning is refused.
     """
     for _ in range(_MAX_TRIES):
         text = text[: int(len(text) * _fitting_share(error))]
@@ -219,10 +220,11 @@ async def embed_truncated(text: str, error: ContextLengthError, send: Send) -> F
 
 async def embed_mean_of_parts(text: str, error: ContextLengthError, send: Send) -> Floats:
     """
-    The mean of its parts, weighted by their lengths and brought to length 1, of shape (1, d).
+    Return the mean of the vectors of parts, weighted by their lengths and normalised, of shape (1,
+    d).
 
     Raises:
-        ContextLengthError: even small parts are refused.
+        ContextLengthError: even short parts are refused.
     """
     size = len(text)
     for _ in range(_MAX_TRIES):
@@ -241,7 +243,7 @@ async def embed_mean_of_parts(text: str, error: ContextLengthError, send: Send) 
 
 
 def _fitting_share(error: ContextLengthError) -> float:
-    """How much of what was sent is worth a try."""
+    """Return the share of the text to try next, by the error's token counts if it has them."""
     counts = _TOKEN_COUNTS.search(str(error))
     if counts:
         length, limit = sorted(map(int, counts.groups()), reverse=True)
@@ -251,7 +253,7 @@ def _fitting_share(error: ContextLengthError) -> float:
 
 
 def _parts(text: str, size: int) -> list[str]:
-    """Pieces of at most ``size`` characters, cut between words where there are some."""
+    """Return pieces of at most ``size`` characters, split between words if possible."""
     parts: list[str] = []
     while text and size > 0:
         is_last = len(text) <= size

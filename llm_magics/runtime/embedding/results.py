@@ -1,4 +1,4 @@
-"""Options of an embedding call, and its results: a vector or an error for each text; throughput."""
+"""Options and results of an embedding call: a vector or an error per text, and the throughput."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ OUTCOMES = ("pending", "ok", "truncated", "averaged", "failed")
 
 class EmbeddingResults:
     """
-    The vectors of ``count`` texts; ``matrix`` has a row for each, NaN until it is computed.
+    The vectors of ``count`` texts; ``matrix`` has a row per text, NaN until it is computed.
 
-    ``is_cached`` marks those that were already stored and are free.
+    ``is_cached`` marks those that were stored already, and are therefore free.
     """
 
     def __init__(self, count: int, texts: Sequence[str] = ()) -> None:
@@ -39,20 +39,20 @@ class EmbeddingResults:
 
     @property
     def dimensions(self) -> int:
-        """Of each vector; 0 before there is one."""
+        """The length of the vectors; 0 before the first one."""
         return int(self.matrix.shape[1])
 
     @property
     def pending(self) -> list[int]:
-        """The positions of the texts that have no outcome yet."""
+        """The positions of the texts without an outcome."""
         return [int(position) for position in np.flatnonzero(self.outcomes == PENDING)]
 
     def count(self, *outcomes: int) -> int:
-        """Return how many texts have one of these ``outcomes``."""
+        """Return the number of texts with one of these ``outcomes``."""
         return int(np.isin(self.outcomes, outcomes).sum())
 
     def store_cached(self, found: NDArray[np.bool_], matrix: Floats) -> None:
-        """Take the stored rows of a ``matrix`` that has a row for each text."""
+        """Store the rows of ``matrix`` that ``found`` marks; both have an entry for each text."""
         if not found.any():
             return
         self.matrix = matrix
@@ -64,7 +64,7 @@ class EmbeddingResults:
         Store the ``rows`` of the texts at ``positions``; return the positions with usable vectors.
 
         Raises:
-            ProviderError: they are of another length than those before.
+            ProviderError: they differ in length from earlier ones.
         """
         good = is_usable(rows)
         for position in np.asarray(positions)[~good].tolist():
@@ -99,7 +99,7 @@ class EmbeddingResults:
 
 
 def is_usable(rows: Floats) -> NDArray[np.bool_]:
-    """Which ``rows`` have a direction: all numbers finite, and not all of them zero."""
+    """Return which ``rows`` are usable: all numbers are finite, and at least one is not zero."""
     return np.asarray(np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1), np.bool_)
 
 
@@ -110,13 +110,14 @@ TooLong = Literal["truncate", "chunk-mean", "error"]
 class EmbedOptions:
     """
     Attributes:
-        batch_size: texts in one request at most; by default as many as the provider takes.
-        concurrency: requests at once at most; by default as many as are fastest.
-        too_long: of a text that is longer than the model reads: ``truncate`` embeds its
-            beginning, ``chunk-mean`` the mean of its parts weighted by their lengths and of
-            length 1 again, ``error`` nothing.
-        dimensions: of each vector, where the service can give fewer than all.
-        prefix: stands before each text, as some models want it (``"passage: "``).
+        batch_size: the maximum number of texts per request; by default the provider's maximum.
+        concurrency: the maximum number of concurrent requests; by default the fastest number.
+        too_long: how to handle a text that is too long for the model: ``truncate`` embeds its
+            beginning, ``chunk-mean`` embeds its parts and normalises their mean, weighted by
+            length,
+            and ``error`` reports an error.
+        dimensions: the length of the vectors, if the service can shorten them.
+        prefix: text to put before each text, as some models require (``"passage: "``).
     """
 
     batch_size: int | None = None
@@ -136,10 +137,10 @@ class EmbedOptions:
             raise UsageError(msg, hint=nearest(str(self.too_long), get_args(TooLong)))
 
 
-# So many answers and so much time show how fast it goes; of fewer a lucky one would decide.
+# The minimum number of answers and of seconds for a measurement of throughput.
 _ANSWERS, _SECONDS = 8, 0.25
 
-# A process that uses this share of a core has no time left to send more requests.
+# The CPU share of a core above which this process has no time to send more requests.
 _BUSY = 0.85
 
 
@@ -147,10 +148,10 @@ _BUSY = 0.85
 class Throughput:
     """
     Attributes:
-        rows_per_s: texts that were sent, over the time from the first request to the last.
-        limit_rows_per_s: the most answered in a second while many requests were open.
-        at_once: how many requests at once that took.
-        cpu_share: of one core, what this process used meanwhile.
+        rows_per_s: the number of texts sent, per second from the first request to the last.
+        limit_rows_per_s: the highest measured rate of answers, with many open requests.
+        at_once: the number of concurrent requests at that rate.
+        cpu_share: the CPU time of this process during the call, as a share of one core.
     """
 
     rows_per_s: float
@@ -160,12 +161,12 @@ class Throughput:
 
     @property
     def share(self) -> float:
-        """What was reached of the limit, from 0 to 1."""
+        """The achieved share of the limit, from 0 to 1."""
         return min(1.0, self.rows_per_s / self.limit_rows_per_s)
 
     @property
     def is_client_bound(self) -> bool:
-        """Whether this process was the limit, and not the server."""
+        """Whether this process was the limit, rather than the server."""
         return self.cpu_share > _BUSY
 
     def __str__(self) -> str:
@@ -178,26 +179,26 @@ class Throughput:
 
 class ThroughputMeter:
     """
-    Measures how fast answers come.
+    Measures the rate of answers.
 
     Attributes:
-        fastest: the most in a second over some answers; 0 before there were enough.
-        at_once: how many requests at once that took.
+        fastest: the highest rate per second over several answers; 0 before there are enough.
+        at_once: the number of concurrent requests at that rate.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.fastest = 0.0
         self.at_once = 0
         self._clock = clock
-        self._since: float | None = None  # the first answer also waited for a connection
+        self._since: float | None = None  # from the first answer on, without the time to connect
         self._answers = self._amount = self._most_at_once = 0
 
     def record(self, amount: int, at_once: int) -> None:
-        """Count an answer that holds ``amount``, one of ``at_once`` that were under way."""
+        """Count an answer with ``amount`` results, one of ``at_once`` concurrent requests."""
         now = self._clock()
         if self._since is None:
             self._since = now
-        if now == self._since:  # the rest of a burst belongs to the time before
+        if now == self._since:  # the rest of a burst belongs to the previous interval
             return
         self._most_at_once = max(self._most_at_once, at_once)
         self._answers += 1

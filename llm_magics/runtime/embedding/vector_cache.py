@@ -1,4 +1,4 @@
-"""Vectors found in a recording and in the vector store, and new ones stored in both."""
+"""Look up vectors in a recording and in the vector store, and store new ones in both."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class VectorCache:
-    """The vectors of ``texts`` by the model of ``route``: in a recording, and in the vector store."""
+    """The vectors of ``texts`` by the model of ``route``, in a recording and the vector store."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class VectorCache:
         return TRUNCATED if self._options.too_long == "truncate" else AVERAGED
 
     async def find(self) -> None:
-        """Look the texts up in the recording, then in the vector store."""
+        """Look up the texts in the recording, then in the vector store."""
         results = self._results
         self._replay()
         if not results.pending:
@@ -66,17 +66,17 @@ class VectorCache:
             return
         if not results.is_cached.any():
             results.store_cached(*self._store.find(hash_texts(self._texts)))
-        else:  # a recording has some of them
+        else:  # some are from a recording
             self._find_pending(self._store, "", OK)
         self._find_pending(self._store, self._long_text_prefix, self.treatment)
         self._record(np.flatnonzero(results.is_cached))
 
     async def store(self, positions: list[int], rows: Floats, outcome: int = OK) -> None:
-        """Store new vectors in the results, the store and the recording; on a thread, as a disk may be slow."""
+        """Store new vectors in the results, the store and the recording, in a thread."""
         prefix = "" if outcome == OK else self._long_text_prefix
         try:
             good = self._results.store(positions, rows, outcome)
-        except ProviderError:  # the model changed; store what was paid for
+        except ProviderError:  # the model changed; still store the paid vectors
             if self._store is not None:
                 keys = hash_texts(prefix + self._texts[position] for position in positions)
                 await asyncio.to_thread(self._store.put, keys, rows)
@@ -87,11 +87,11 @@ class VectorCache:
         self._record(good)
 
     async def _find_store(self) -> VectorStore | None:
-        """Open the store of this model; ``None`` where its weights cannot be identified."""
+        """Open the store for this model; ``None`` if the model's weights cannot be identified."""
         provider, model = self._route.provider, self._route.model
         try:
             identity = await provider.identity(model)
-        except LLMError:  # the call itself says what is wrong
+        except LLMError:  # the call itself will report the error
             return None
         space: dict[str, Any] = {"provider": provider.name, "model": model, "identity": identity}
         if self._options.dimensions:
@@ -99,7 +99,7 @@ class VectorCache:
         return self._session.vectors(space)
 
     def _find_pending(self, store: VectorStore, prefix: str, outcome: int) -> None:
-        """Look up the texts that have no outcome yet."""
+        """Look up the texts without an outcome."""
         pending = self._results.pending
         found, rows = store.find(
             hash_texts(prefix + self._texts[position] for position in pending)
@@ -112,7 +112,7 @@ class VectorCache:
 
     @property
     def _long_text_prefix(self) -> str:
-        """The prefix of the key of a text that was too long, and was shortened this way."""
+        """The prefix in the keys of texts that were too long, for this way to shorten them."""
         return f"{self._options.too_long}\0"
 
     def _replay(self) -> None:
