@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from llm_magics._util.text import reason_of
 from llm_magics.errors import ConfigurationError
 
 # PNG's word for a pixel of so many values.
@@ -168,7 +169,7 @@ def _save_png(save: Callable[..., Any]) -> bytes:
     try:
         save(buffer, format="PNG")
     except (TypeError, ValueError, OSError) as error:
-        msg = f"Could not save the image as PNG: {error}"
+        msg = f"Could not save the image as PNG: {reason_of(error)}."
         raise ConfigurationError(msg, hint="Pass its bytes or a path.") from None
     return buffer.getvalue()
 
@@ -177,8 +178,7 @@ def _read_image(source: str | Path) -> Image:
     try:
         data = Path(source).expanduser().read_bytes()
     except (OSError, ValueError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or error
-        msg = f"Could not read the image {source}: {why}."
+        msg = f"Could not read the image {source}: {reason_of(error)}."
         raise ConfigurationError(msg, hint="Check the path.") from None
     return _from_bytes(data, f"The image {source}")
 
@@ -216,7 +216,7 @@ def _convert_to_rgb(data: bytes) -> bytes:
         with PILImage.open(io.BytesIO(data)) as picture:
             return _save_png(picture.convert("RGB").save)
     except (OSError, ValueError) as error:
-        msg = f"Could not convert the CMYK image to RGB: {error}"
+        msg = f"Could not convert the CMYK image to RGB: {reason_of(error)}."
         raise ConfigurationError(msg, hint="Save it as an RGB image.") from None
 
 

@@ -88,6 +88,11 @@ def format_usd(usd: float | None) -> str:
     return f"${usd:.{decimals}f}"
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong in words: the system's "Permission denied" without number and path."""
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
+
+
 def pluralize(count: int, noun: str) -> str:
     """Return ``count`` with ``noun``, plus ``s`` unless it is 1: "1 row", "1,200 rows"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -42,6 +42,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_magics._util.text import reason_of
 from llm_magics.errors import UsageError
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.run_log import (
@@ -174,7 +175,7 @@ def _load_tokenizer(name: str) -> Any:
         is_file = Path(name).is_file()
         return Tokenizer.from_file(name) if is_file else Tokenizer.from_pretrained(name)
     except Exception as error:  # the library also raises plain Exception
-        msg = f"Could not load the tokenizer {name}: {error}"
+        msg = f"Could not load the tokenizer {name}: {reason_of(error)}."
         raise UsageError(
             msg, hint="Pass the path of a tokenizer.json file, or a function."
         ) from error

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from llm_magics._util.text import replace_lone_surrogates
+from llm_magics._util.text import reason_of, replace_lone_surrogates
 from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.http import connections, timing
 from llm_magics.http.connections import JoiningConnectionPool, TimestampBackend
@@ -274,7 +274,7 @@ class Transport:
                 trust_env=False,
             )
         except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
-            msg = f"Could not set up a connection to {self.base_url}: {error}"
+            msg = f"Could not set up a connection to {self.base_url}: {reason_of(error)}."
             hint = "Check the address, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
             raise ConfigurationError(msg, hint=hint) from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_magics._async.bridge import bridge
+from llm_magics._util.text import reason_of
 from llm_magics.errors import LLMError, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _read_notebook(path: Path) -> Mapping[str, Any]:
     try:
         notebook = json.loads(path.expanduser().read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        msg = f"Could not read {path} as a notebook: {str(error)[:100]}"
+        msg = f"Could not read {path} as a notebook: {reason_of(error)[:100]}."
         raise UsageError(msg, hint="Use: %llm audit NOTEBOOK.ipynb") from None
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         msg = f"{path} is not a notebook: it has no cells."

@@ -11,6 +11,7 @@ from typing import Any
 from platformdirs import user_config_path
 
 from llm_magics._util.filesystem import load_yaml
+from llm_magics._util.text import reason_of
 from llm_magics.errors import ConfigurationError
 from llm_magics.secrets import redact
 
@@ -69,7 +70,7 @@ def _parse_file(path: Path) -> dict[str, Any] | None:
 
 
 def _unreadable_error(path: Path, error: Exception) -> ConfigurationError:
-    why = " ".join(redact(str(error)).replace("^", "").split())[:200].rstrip(".")
+    why = " ".join(redact(reason_of(error)).replace("^", "").split())[:200].rstrip(".")
     msg = f"Could not read {path}: {why}"
     return ConfigurationError(msg, hint="Fix or remove the file.")
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util.text import pluralize
+from llm_magics._util.text import pluralize, reason_of
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook import markdown
 from llm_magics.notebook.commands.registry import Variables, command, one_word
@@ -175,7 +175,7 @@ def _read(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        msg = f"Could not read {path}: {error.strerror}."
+        msg = f"Could not read {path}: {reason_of(error)}."
         raise UsageError(msg, hint="Pass the path of an audio file.") from None
     if not data:
         msg = f"The audio file {path} is empty (0 bytes)."

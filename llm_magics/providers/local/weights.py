@@ -23,6 +23,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from llm_magics._util.text import reason_of
 from llm_magics.errors import ConfigurationError, ModelNotFoundError, WeightsError, nearest
 from llm_magics.host import Progress
 from llm_magics.providers import hf_hub
@@ -293,6 +294,6 @@ def _sha256(path: Path) -> str:
 
 
 def _storage_error(model: str, folder: Path, error: OSError) -> WeightsError:
-    msg = f"Could not store local/{model} in {folder}: {error}"
+    msg = f"Could not store local/{model} in {folder}: {reason_of(error)}."
     hint = "Free some space, or set cache_dir to another disk, and run the cell again."
     return WeightsError(msg, hint=hint, provider="local", model=model)

@@ -27,6 +27,7 @@ from typing import Any
 from platformdirs import user_config_path
 
 from llm_magics._util.filesystem import atomic_write, load_yaml
+from llm_magics._util.text import reason_of
 from llm_magics.errors import LLMError, TemplateError, abbreviate, nearest
 from llm_magics.schemas import parse_schema
 from llm_magics.secrets import scrub
@@ -128,7 +129,7 @@ def read(path: Path) -> PromptFile:
             raise TemplateError(msg, hint="Insert long texts with variables: {{ text }}.")
         text = path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
-        msg = f"Could not read {path}: {error}"
+        msg = f"Could not read {path}: {reason_of(error)}."
         raise TemplateError(msg, hint="Save it as UTF-8 text.") from None
     head = _HEAD.match(text)
     if head is None and re.match(r"---[ \t]*\r?\n\w+:", text):
@@ -210,7 +211,7 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
             raise TemplateError(msg, hint=hint)
         atomic_write(path, text)
     except OSError as error:
-        msg = f"Could not write {path}: {error.strerror}."
+        msg = f"Could not write {path}: {reason_of(error)}."
         raise TemplateError(msg, hint="Use another name or another folder.") from None
     return path
 

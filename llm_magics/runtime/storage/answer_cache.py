@@ -22,6 +22,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
+from llm_magics._util.text import reason_of
 from llm_magics.host import warn
 
 _T = TypeVar("_T")
@@ -287,7 +288,7 @@ class Cache:
                 os.replace(beside, aside.with_name(f"{aside.name}{ending}"))
         saved = self._restore_from(aside)
         warn(
-            f"The cache {self.path} is damaged ({error}). It was renamed to {aside.name}, "
+            f"The cache {self.path} is damaged ({reason_of(error)}). It was renamed to {aside.name}, "
             f"and a new one was created{f' with its {saved:,} intact answers' if saved else ''}."
         )
 
@@ -318,7 +319,7 @@ class Cache:
         self._rests_until = self._clock() + _REST_S
         if not self._is_off:  # said once
             self._is_off = True
-            warn(f"Could not use the cache {self.path}: {error}.")
+            warn(f"Could not use the cache {self.path}: {reason_of(error)}.")
 
 
 @contextmanager

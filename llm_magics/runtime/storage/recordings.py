@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_magics._util.filesystem import append_lines, atomic_write, locked
-from llm_magics._util.text import replace_lone_surrogates
+from llm_magics._util.text import reason_of, replace_lone_surrogates
 from llm_magics.errors import ConfigurationError, ReplayMissError
 from llm_magics.host import warn
 from llm_magics.runtime.storage.serialization import (
@@ -131,7 +131,7 @@ class Recording:
         try:
             lines = self._file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
         except OSError as error:
-            msg = f"Could not read {self.path}: {error}."
+            msg = f"Could not read {self.path}: {reason_of(error)}."
             raise ConfigurationError(msg, hint=_RESTORE) from None
         entries: dict[str, dict[str, Any]] = {}
         numbers: list[int] = []
@@ -214,9 +214,8 @@ class Recording:
         except (OSError, ConfigurationError) as error:
             if not self._has_warned:
                 self._has_warned = True
-                why = getattr(error, "strerror", None) or error
                 warn(
-                    f"Answers were not recorded in {self.path}: {why}. They were returned to "
+                    f"Answers were not recorded in {self.path}: {reason_of(error)}. They were returned to "
                     "you and will be written with the next answer."
                 )
         else:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_magics._util.filesystem import atomic_write, locked
+from llm_magics._util.text import reason_of
 from llm_magics.host import warn
 from llm_magics.providers.configs import digest_former_identity
 from llm_magics.runtime.storage import vector_files
@@ -370,7 +371,7 @@ class VectorStore:
                 if not self._has_warned:
                     self._has_warned = True
                     warn(
-                        f"Could not store vectors in {self.folder}: {error.strerror or error}. They "
+                        f"Could not store vectors in {self.folder}: {reason_of(error)}. They "
                         "were returned to you, but will be requested again next time."
                     )
 
