@@ -73,8 +73,7 @@ async def _pump(source: AsyncGenerator[Any, None], items: _Queue) -> None:
     Put the items of ``source`` into ``items``, as lists of those that arrived together.
 
     Waking the reader takes longer than handling an item, so it is woken only after the loop has run
-    all
-    callbacks that are ready.
+    all callbacks that are ready.
     """
     batch: list[Any] = []
     loop = asyncio.get_running_loop()
@@ -142,8 +141,7 @@ class Bridge:
         regularly.
 
         Close the generator (``contextlib.closing``) to stop early. ``close`` returns only after
-        ``source``
-        has cleaned up.
+        ``source`` has cleaned up.
         """
         items: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

@@ -22,10 +22,8 @@ async def run_bounded(
     Call ``function`` for each item, at most ``limit`` at a time, and yield when an item is done.
 
     The limit may change during the run. An entry in ``wakeups`` makes it yield too. After a
-    failure, no
-    further item is started. Running items are awaited before the error is raised, because they may
-    be
-    paid calls. Closing the generator cancels all of them.
+    failure, no further item is started. Running items are awaited before the error is raised,
+    because they may be paid calls. Closing the generator cancels all of them.
     """
     run = _BoundedRun(
         limit=limit if callable(limit) else lambda: limit,
@@ -112,8 +110,7 @@ async def merge_streams(
     Iterate over several streams concurrently; yield each item with the number of its stream.
 
     A stream that fails does not stop the others: its error is raised after all have ended. Closing
-    the
-    generator cancels all of them.
+    the generator cancels all of them.
     """
     items: asyncio.Queue[tuple[int, _T] | None] = asyncio.Queue()
 

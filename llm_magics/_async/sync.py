@@ -4,8 +4,7 @@ Run calls from ordinary and from asynchronous functions.
 An `Operation` is prepared in the caller's thread, because templates run the user's code there. Its
 call runs on the event loop of the bridge. So both ``lm.ask`` and ``lm.aask`` work in a script, in a
 thread, in a kernel and in a running event loop. Interrupting the first or cancelling the second
-stops
-the model immediately.
+stops the model immediately.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ class SyncRunner(Generic[Event_co]):
     Runs a call from a thread without an event loop. Use it in a ``with`` block, and iterate once.
 
     The call always ends before the block does: the connection is then closed and the model stopped.
-    It
-    displays progress and yields chunks.
+    It displays progress and yields chunks.
     """
 
     def __init__(

@@ -72,8 +72,7 @@ def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
     Hold an advisory lock for ``path``, which excludes other processes and threads that use it.
 
     The lock is on the folder of ``path``, because ``path`` itself may be replaced, so that no lock
-    file
-    remains. On Windows, which cannot lock folders, it is on the file ``<path>.lock``.
+    file remains. On Windows, which cannot lock folders, it is on the file ``<path>.lock``.
 
     Yields:
         Whether the lock is held: ``False`` after ``timeout_s``, or if the file system has no locks.
@@ -172,8 +171,7 @@ def load_yaml(text: str) -> Any:
 
     Raises:
         ValueError: it is invalid YAML, has an invalid value, or is too large or too deep; aliases
-            count
-            with their expanded size.
+            count with their expanded size.
     """
     import yaml
 

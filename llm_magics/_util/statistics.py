@@ -83,8 +83,7 @@ def mean_interval(values: Any, confidence: float = 0.95) -> Interval:
     Return the confidence interval of the mean of ``values`` (n,).
 
     If all values are 0 or 1, it is Wilson's interval, which is never a single point: ten wrong
-    answers do
-    not prove that all answers are wrong.
+    answers do not prove that all answers are wrong.
     """
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]
@@ -100,9 +99,8 @@ def gap_interval(gaps: Any, confidence: float = 0.95) -> Interval:
     Return the confidence interval of the mean of paired differences ``gaps`` (n,), by bootstrap.
 
     If all differences are equal, resampling has no variation. The interval is then Agresti and
-    Min's for
-    differences of -1, 0 or 1 (right and wrong answers), which has a width; for others it is
-    unknown.
+    Min's for differences of -1, 0 or 1 (right and wrong answers), which has a width; for others it
+    is unknown.
     """
     known = np.asarray(gaps, np.float64)
     n = len(known)
@@ -136,8 +134,7 @@ def paired_test(one: Any, other: Any, alpha: float = 0.05) -> Test:
 
     It is McNemar's exact test if all values are 0 or 1, and otherwise Wilcoxon's signed-rank test.
     ``needed`` is the number of pairs for ``alpha`` and a power of 80 %, if the observed difference
-    is
-    the true one; ``None`` without a difference.
+    is the true one; ``None`` without a difference.
     """
     stats = _scipy_stats()
     first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
@@ -150,8 +147,7 @@ def paired_test(one: Any, other: Any, alpha: float = 0.05) -> Test:
         p = stats.binomtest(int((known > 0).sum()), len(known)).pvalue if len(known) else 1.0
         return Test("McNemar", float(p), _needed_pairs(differences, alpha), direction)
     # Ties are common in scores. scipy then uses the normal distribution, or permutations of signs
-    # if
-    # there are few values.
+    # if there are few values.
     p = stats.wilcoxon(differences, zero_method="wilcox").pvalue if len(known) else 1.0
     return Test("Wilcoxon", float(p), _needed(differences, alpha), direction)
 

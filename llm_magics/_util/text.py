@@ -31,8 +31,7 @@ class Bounds(NamedTuple):
     The maximum number of texts and bytes in one request.
 
     OpenAI's limits are 2,048 texts and 300,000 tokens; in texts that people embed, a token has
-    three
-    bytes or more.
+    three bytes or more.
     """
 
     texts: int = 256
@@ -122,8 +121,7 @@ _INVISIBLE = re.compile(
 
 
 # Characters that hide, reorder or join others: directional overrides, zero-width spaces, and
-# joiners,
-# selectors and tags where no emoji or script needs them.
+# joiners, selectors and tags where no emoji or script needs them.
 _DECEPTIVE = re.compile(
     "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
     "|(?<=[\x20-\x7f])[\u200c\u200d\U000e0000-\U000e007f]+"

@@ -2,9 +2,8 @@
 Restrict what MathJax typesets in untrusted text.
 
 JupyterLab typesets every HTML output, including tables of pandas. A definition in one formula
-applies
-to the whole window, including other notebooks. So HTML with untrusted text is marked to be ignored,
-except for formulas in it that only draw.
+applies to the whole window, including other notebooks. So HTML with untrusted text is marked to be
+ignored, except for formulas in it that only draw.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ def drawing_commands() -> frozenset[str]:
     Return the names of the TeX commands that only draw, read from ``tex_commands.txt``.
 
     They are those of all MathJax packages that JupyterLab loads, except the ones that define
-    commands,
-    load packages, link, label, style or classify elements, or set options.
+    commands, load packages, link, label, style or classify elements, or set options.
     """
     from importlib.resources import files  # loading the extension should not import it
 

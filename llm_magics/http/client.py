@@ -158,8 +158,7 @@ class Transport:
         it.
 
         ``body`` is sent as JSON, or as a form if it is a `Form`. ``limits`` replaces the limits of
-        the
-        service for this response.
+        the service for this response.
         """
         total = self.timeouts.total
         deadline = None if total is None else time.monotonic() + total
@@ -203,10 +202,8 @@ class Transport:
         Send the request, and return the response when its headers have arrived.
 
         The server may have just closed an idle connection. If no byte of the request was sent, it
-        is
-        sent again over another connection. Otherwise the server may have received it, so the retry
-        policy
-        decides whether to send it again.
+        is sent again over another connection. Otherwise the server may have received it, so the
+        retry policy decides whether to send it again.
         """
         while True:
             trace = _ConnectionTrace()
@@ -374,8 +371,7 @@ class _ConnectionTrace:
     Attributes:
         is_new: whether a connection was opened for it.
         sent_at: when it was passed to the socket, by `time.perf_counter`; before that, when this
-            trace
-            was created.
+            trace was created.
         connect_s: the time to open a new connection, in seconds.
         nothing_sent: whether no byte of it was sent.
     """

@@ -226,8 +226,7 @@ def find_proxy(url: str) -> str | None:
 
     ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``ALL_PROXY`` set a proxy (on Windows and macOS, so do the
     system's settings); ``NO_PROXY`` lists the hosts to connect to directly. A proxy is never used
-    for
-    this machine, because it has no access to it.
+    for this machine, because it has no access to it.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""

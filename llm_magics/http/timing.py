@@ -2,10 +2,9 @@
 Arrival times of an answer's bytes: measurements of a request, and the sockets that record them.
 
 An event loop that is busy with other answers reads a socket late, so that the time of the read
-would
-include this delay. Linux records when a packet was received (``SO_TIMESTAMPNS``), and the streams
-here use that time; on other systems, they use the time of the read. They implement httpcore's
-interface of network backends, for ``http`` and for ``https``.
+would include this delay. Linux records when a packet was received (``SO_TIMESTAMPNS``), and the
+streams here use that time; on other systems, they use the time of the read. They implement
+httpcore's interface of network backends, for ``http`` and for ``https``.
 """
 
 from __future__ import annotations
@@ -37,11 +36,9 @@ class RequestTiming:
 
     Attributes:
         sent_at: when the request was passed to the socket, by `time.perf_counter`; ``None`` if
-            nothing
-            was sent over the network.
+            nothing was sent over the network.
         connect_s: the time to open a new connection (name, TCP, TLS) before that, in seconds; 0 if
-            an
-            open connection was used.
+            an open connection was used.
         headers_s: the time from sending to the headers of the response, in seconds.
         bytes_sent: the size of the request bodies.
         bytes_received: the size of the response bodies, after decompression.
@@ -84,8 +81,7 @@ class _PacketClock:
     Converts packet times from the system clock, which can be set, to `time.perf_counter`.
 
     As long as both clocks advance equally, the age of a packet is reliable. After the system clock
-    was
-    set, the time of the read is used.
+    was set, the time of the read is used.
     """
 
     def __init__(self) -> None:
@@ -105,8 +101,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
     A TCP connection that records when bytes arrived.
 
     The event loop reads ahead of the consumer, up to a limit, so that each block has its own time.
-    The
-    loop only has a weak reference to the stream, so that an unused connection is closed.
+    The loop only has a weak reference to the stream, so that an unused connection is closed.
 
     Attributes:
         received_at: when the last block that was read had arrived, by `time.perf_counter`.

@@ -2,13 +2,11 @@
 Map an HTTP error to an exception: the rules that are common to all services.
 
 A service's own error type and code take precedence over the status, which is unreliable: a missing
-model is 404 in one of OpenAI's APIs and 400 in another. Without a code, the text of the
-message
+model is 404 in one of OpenAI's APIs and 400 in another. Without a code, the text of the message
 decides, by patterns for each service.
 
 A message may quote the prompt, which may contain any text. Quoted phrases are therefore ignored,
-and
-most patterns apply only with a status that means that the request is at fault.
+and most patterns apply only with a status that means that the request is at fault.
 """
 
 from __future__ import annotations
@@ -48,8 +46,7 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -
 
     The headers are ``retry-after-ms``, ``retry-after`` in seconds or as a date (RFC 9110, section
     10.2.3), and ``x-ratelimit-reset-…`` of a used-up limit. Use it only for errors: some services
-    send
-    these headers with successful responses too.
+    send these headers with successful responses too.
     """
     milliseconds = _parse_number(headers.get("retry-after-ms"))
     if milliseconds is not None:

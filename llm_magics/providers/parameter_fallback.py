@@ -6,9 +6,8 @@ refuses is omitted with a warning, and not sent to that model again. If only its
 only that value is omitted.
 
 An answer is constrained to a schema if the service supports it. A request that is refused because
-of
-its schema is retried once without it, with the schema in the prompt. The refusal is remembered: for
-the model if it supports no schemas at all, otherwise for this schema.
+of its schema is retried once without it, with the schema in the prompt. The refusal is remembered:
+for the model if it supports no schemas at all, otherwise for this schema.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ class ServiceProfile:
         names: its names of parameters, by OpenAI's older names; ``""`` if it lacks a parameter.
         encoding_format: the format of vectors; not every service supports base64.
         schema: ``json_schema``, or ``json_object`` if it does not support schemas: the answer is
-            then
-            JSON, and only our own validation checks whether it matches the schema.
+            then JSON, and only our own validation checks whether it matches the schema.
         dialect: the subset of JSON schemas that it accepts.
         strict_models: parts of the names of models that support strict schemas; ``None`` if all do.
         reasoning: the parameter for the reasoning effort, which also determines its form.

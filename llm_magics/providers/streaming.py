@@ -71,8 +71,7 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
 
     Raises:
         ProviderError: the result of ``refused`` for an error, by status or in the stream; for a
-            broken
-            connection or a missing model, the result of ``explain``.
+            broken connection or a missing model, the result of ``explain``.
         ConnectionError: the stream ended before its finish marker.
     """
     opened = _open(
@@ -98,8 +97,7 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
                     yield chunk
                 if decoder.finished and not is_hurried:
                     # Usage may follow. Closing before the end would reset the connection; waiting
-                    # for an end
-                    # that never arrives would hang.
+                    # for an end that never arrives would hang.
                     stream.end_within(_END_TIMEOUT_S)
                     is_hurried = True
         for chunk in decoder.flush(elapsed_s):

@@ -32,10 +32,8 @@ class AnswerLookup:
     Looks up the stored answer to one chat, and stores a new one.
 
     A recording takes precedence over the cache. With ``is_fresh``, the cache is written but not
-    read.
-    The cache contains complete answers that match ``schema``. A recording also contains truncated
-    and
-    non-matching ones, which are replayed too.
+    read. The cache contains complete answers that match ``schema``. A recording also contains
+    truncated and non-matching ones, which are replayed too.
     """
 
     def __init__(  # noqa: PLR0913 (everything that determines an answer)

@@ -10,9 +10,8 @@ Its form follows stamina (https://stamina.hynek.me)::
             ...  # send the request to attempt.route, and yield the received chunks
 
 `Attempt.ready` waits for the attempt's turn, loads the model and reserves the budget. An error
-inside
-the block ends the attempt; if another attempt follows, the block suppresses the error. Nothing is
-retried after ``attempt.is_committed`` is set. No other code retries requests.
+inside the block ends the attempt; if another attempt follows, the block suppresses the error.
+Nothing is retried after ``attempt.is_committed`` is set. No other code retries requests.
 """
 
 from __future__ import annotations

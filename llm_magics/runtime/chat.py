@@ -50,14 +50,11 @@ class ChatCall:
     A prompt, its request, and its answer.
 
     ``events`` yields `Progress` while the model is downloaded and loaded, and a `StreamChunk` for
-    each
-    part of the answer. An answer that is refused, empty or otherwise incomplete raises an error at
-    its
-    end, with the received part in ``partial``.
+    each part of the answer. An answer that is refused, empty or otherwise incomplete raises an
+    error at its end, with the received part in ``partial``.
 
     Attributes:
-        warns_of_cut: whether to warn about an answer that was cut off, although the user set no
-            limit.
+        warns_of_cut: whether to warn about a truncated answer if the user set no limit.
     """
 
     def __init__(
@@ -136,8 +133,7 @@ class ChatCall:
         reasoning: bool | None = None,
     ) -> ChatCall:
         """
-        Return the same call with ``more`` messages after the prompt; in a thread it replaces this
-        one.
+        Return the call with ``more`` messages after the prompt; in a thread it replaces this one.
 
         ``reasoning`` turns thinking on or off, and overrides the prompt.
         """

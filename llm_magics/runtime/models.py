@@ -39,8 +39,7 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
     Return one row for each model of each provider whose name matches ``pattern``.
 
     A provider that does not respond is omitted, unless it is the requested one. If the user has set
-    it
-    up, a warning is shown.
+    it up, a warning is shown.
     """
     from llm_magics._util.tables import SafeFrame
 

@@ -384,8 +384,7 @@ def answer_in_thoughts(answer: ModelResponse, schema: Any) -> ModelResponse:
     Return ``answer`` with the JSON in its thoughts as its text, if it has no text.
 
     Some servers put the full output of a thinking model into its thoughts if the answer is
-    constrained
-    to a schema. JSON that does not match the schema stays in the thoughts.
+    constrained to a schema. JSON that does not match the schema stays in the thoughts.
     """
     if schema is None or not is_thought_only(answer):
         return answer

@@ -1,12 +1,12 @@
 """
-Prices of calls, before and after they are sent; an unknown price is ``None``, and never free.
+Prices of calls, before and after they are sent; an unknown price is ``None``, never 0.
 
-A price in the user's settings counts first, then the list of pydantic (``genai-prices``, the
+A price in the user's settings takes precedence, then the list of pydantic (``genai-prices``, the
 extra ``prices``; with tiers and dates), then the package's own table.
 
-Tokens of a prompt are estimated without the tokenizer of its model, rather too many than too
-few. English has four letters to a token, most other scripts one to two; in bytes of UTF-8 that
-is three for all of them.
+The tokens of a prompt are estimated without the model's tokenizer, rather too high than too low.
+English has four letters per token, most other scripts one to two; in UTF-8, both are about three
+bytes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MILLION = 1_000_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """
-    US dollars for a million tokens; ``None`` where it is not known.
+    Prices in US dollars per million tokens; ``None`` for unknown ones.
 
     Attributes:
-        input_usd, output_usd: of the prompt and of the answer.
-        cached_usd: of what the service had read before; as any other input where not known.
-        written_usd: of what it keeps to read again; the same.
+        input_usd, output_usd: the price of tokens in the prompt and in the answer.
+        cached_usd: the price of tokens read from the service's cache; by default ``input_usd``.
+        written_usd: the price of tokens written to the service's cache; by default ``input_usd``.
     """
 
     input_usd: float | None = None
@@ -45,7 +45,7 @@ class Price:
     written_usd: float | None = None
 
     def of(self, usage: Usage) -> float | None:
-        """What ``usage`` costs in US dollars, or ``None`` where a part of it is not known."""
+        """Return the cost of ``usage`` in US dollars, or ``None`` if a part of it is unknown."""
         if self.input_usd is None or usage.input_tokens is None:
             return None
         if usage.output_tokens is None and self.output_usd != 0:
@@ -70,27 +70,27 @@ def _value_or(value: float | None, other: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PriceSource:
-    """Where prices are found: the name of a price list, or else the service's address."""
+    """Where to look up prices: the name of a price list, or else the service's address."""
 
     price_list: str = ""
     address: str = ""
 
 
-# What services call the tier that their usual prices are for, in the answer to a call.
+# The names that services give the tier with their usual prices, in the answer to a call.
 _USUAL_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
 
-# The share of the usual price by price list and tier: the same for all its models.
+# The share of the usual price, by price list and tier; it is the same for all models of a list.
 # Source: https://platform.openai.com/docs/guides/flex-processing (November 2026).
 _SHARES = {("openai", "flex"): 0.5}
 
 
 def has_usual_price(tier: str | None) -> bool:
-    """Return whether calls of a tier are billed by the usual prices."""
+    """Return whether calls of a tier are billed at the usual prices."""
     return tier is None or tier.lower() in _USUAL_TIERS
 
 
 def tier_price(usd: float | None, source: PriceSource, tier: str | None) -> float | None:
-    """Return the usual price ``usd`` converted to ``tier``; ``None`` where that is unknown."""
+    """Return the usual price ``usd`` converted to ``tier``; ``None`` if unknown."""
     if usd in (None, 0.0) or has_usual_price(tier):
         return usd
     share = _SHARES.get((source.price_list, str(tier).lower()))
@@ -99,15 +99,15 @@ def tier_price(usd: float | None, source: PriceSource, tier: str | None) -> floa
 
 def listed_cost_usd(source: PriceSource, model: str, usage: Usage) -> float | None:
     """
-    Return the cost by the list of ``genai-prices``, by the tier that the answer names.
+    Return the cost by the list of ``genai-prices``, for the tier that the answer names.
 
-    ``None`` where the list, the model in it, or a price of that tier is missing.
+    Return ``None`` if the list, the model, or a price of that tier is missing.
     """
     usual = _listed_usd(source, model, usage, None)
     tier = usage.service_tier
     if not usual or has_usual_price(tier):
         return usual
-    # The list gives the usual price for a tier that it does not have.
+    # The list returns the usual price for a tier that it does not contain.
     listed = _listed_usd(source, model, usage, str(tier).lower())
     return listed if listed != usual else tier_price(usual, source, tier)
 
@@ -133,7 +133,7 @@ def _listed_usd(source: PriceSource, model: str, usage: Usage, tier: str | None)
             found = calc_price(used, model, provider_api_url=source.address, price_context=context)
     except (LookupError, ValueError):
         return None
-    if found.model_price.input_mtok is None:  # it bills hours or pictures: tokens are not free
+    if found.model_price.input_mtok is None:  # billed per hour or image; tokens are not free
         return None
     return float(found.total_price)
 
@@ -146,27 +146,27 @@ def _has_list() -> bool:
 _BYTES_PER_TOKEN = 3
 _Add = Callable[[Iterable[int]], int]
 
-# What stands around a message.
+# The tokens around each message.
 _TOKENS_PER_MESSAGE = 4
-# What values of a schema take at most; a string is taken to be a short paragraph.
+# The maximum number of tokens in a value of a schema; a string is assumed to be a short paragraph.
 _TOKENS_BY_TYPE = {"boolean": 2, "null": 2, "integer": 8, "number": 8}
 _A_STRING, _USUAL_ITEMS, _MAX_DEPTH = 120, 10, 12
-# A picture of the size that the services scale to.
+# The tokens of an image in the size to which services scale it.
 _TOKENS_PER_IMAGE = 1500
 
 
 def text_tokens(text: str) -> int:
-    """Of one text."""
+    """Return the estimated number of tokens in ``text``."""
     return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
 
 
 def schema_tokens(schema: Mapping[str, Any]) -> int | None:
-    """Return about the most tokens of an answer that fits a JSON schema, if that is bounded."""
+    """Return about the maximum tokens of an answer with this JSON schema, if it is bounded."""
     return _max_tokens(schema, schema, _MAX_DEPTH)
 
 
 def _max_tokens(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
-    """Return the bound of one part of a schema; ``None`` where it may be anything."""
+    """Return the maximum tokens of one part of a schema; ``None`` if it is unbounded."""
     if not isinstance(schema, Mapping) or not depth:
         return None
     if isinstance(ref := schema.get("$ref"), str):
@@ -183,7 +183,7 @@ def _max_tokens(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
 
 
 def _alternatives(schema: Mapping[str, Any]) -> tuple[_Add, list[Any]]:
-    """Return the schemas that one combines, and how their bounds add up."""
+    """Return the schemas that ``schema`` combines, and the function that combines their bounds."""
     for name, add in (("anyOf", max), ("oneOf", max), ("allOf", sum)):
         if isinstance(parts := schema.get(name), list):
             return add, parts
@@ -226,7 +226,7 @@ def _resolve_ref(root: Mapping[str, Any], ref: str) -> Any:
 
 
 def message_tokens(messages: Iterable[ChatMessage], parameters: ModelParameters) -> int:
-    """Of a conversation with its pictures, its schema and its tools."""
+    """Return the estimated tokens of a conversation with its images, its schema and its tools."""
     tokens = sum(
         text_tokens(message.content)
         + _TOKENS_PER_MESSAGE
@@ -238,14 +238,14 @@ def message_tokens(messages: Iterable[ChatMessage], parameters: ModelParameters)
     return tokens + sum(text_tokens(json.dumps(each, default=str)) for each in beside)
 
 
-# For telling of prices: a million tokens read, and as many written.
+# For displaying prices: a million tokens in the prompt, and a million in the answer.
 A_MILLION_EACH = Usage(1_000_000, 1_000_000)
 _A_MILLION_IN = Usage(1_000_000, 0)
 
-# So long an answer is expected where its bound is not said, and none of the model's was longer.
+# The assumed length of an answer, if it has no limit and the model has not given a longer one.
 _DEFAULT_ANSWER_TOKENS = 1000
 
-# What services call the bound of an answer.
+# Services' names of the limit of an answer's length.
 _MAX_TOKENS_NAMES = (
     "max_completion_tokens",
     "max_output_tokens",
@@ -258,7 +258,7 @@ _MAX_TOKENS_NAMES = (
 def cost_usd(
     config: Config, provider: BaseModelProvider, model: str, usage: Usage
 ) -> float | None:
-    """The price of a call of ``usage`` in US dollars, or ``None`` where it is not known."""
+    """Return the price of a call with ``usage`` in US dollars, or ``None`` if unknown."""
     own = configured_price(config, f"{provider.name}/{model}")
     if own is not None:
         return own.of(usage)
@@ -279,7 +279,7 @@ def cost_usd(
 
 
 def has_known_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
-    """Return whether the price of ``model`` is known, be it nothing."""
+    """Return whether the price of ``model`` is known, even if it is zero."""
     return any(
         cost_usd(config, provider, model, usage) is not None
         for usage in (_A_MILLION_IN, A_MILLION_EACH)
@@ -287,14 +287,14 @@ def has_known_price(config: Config, provider: BaseModelProvider, model: str) -> 
 
 
 def has_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
-    """Whether asking ``model`` costs something, as far as that is known; vectors have no output."""
+    """Return whether ``model`` has a known price above zero; embedding models have no output."""
     return any(
         cost_usd(config, provider, model, usage) for usage in (_A_MILLION_IN, A_MILLION_EACH)
     )
 
 
 def configured_price(config: Config, model: str) -> Price | None:
-    """Return the price that the settings have for ``model``, by name or pattern."""
+    """Return the price for ``model`` in the settings, by name or pattern."""
     prices = config.prices
     patterns = [model, *(pattern for pattern in prices if fnmatchcase(model, pattern))]
     for pattern in patterns:
@@ -311,14 +311,14 @@ def configured_price(config: Config, model: str) -> Price | None:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a call may take: tokens read and written, and US dollars where prices are known."""
+    """The estimated tokens of a call, and its cost in US dollars if prices are known."""
 
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
 
 
-def chat_estimate(  # noqa: PLR0913 (the prompt, the model, and the facts about both)
+def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
     config: Config,
     runs: RunLog,
     provider: BaseModelProvider,
@@ -327,7 +327,7 @@ def chat_estimate(  # noqa: PLR0913 (the prompt, the model, and the facts about 
     messages: Sequence[ChatMessage],
     parameters: ModelParameters,
 ) -> Estimate:
-    """Of a prompt; its answer is taken to be as long as it may be, or as the longest before."""
+    """Estimate a prompt; the answer's length is its limit, or that of the longest one so far."""
     read = message_tokens(messages, parameters)
     written = _max_answer_tokens(parameters)
     bound = _bound_by_schema(provider, model, parameters)
@@ -343,7 +343,7 @@ def chat_estimate(  # noqa: PLR0913 (the prompt, the model, and the facts about 
 def _bound_by_schema(
     provider: BaseModelProvider, model: str, parameters: ModelParameters
 ) -> int | None:
-    """Return about how long an answer can be that fits the schema, thinking included."""
+    """Return the estimated length of an answer that matches the schema, including thinking."""
     bound = None if parameters.schema is None else schema_tokens(parameters.schema)
     if bound is None:
         return None
@@ -353,7 +353,7 @@ def _bound_by_schema(
 
 
 def _max_answer_tokens(parameters: ModelParameters) -> int | None:
-    """Return the limit of all answers in tokens, by whatever name the service has for it."""
+    """Return the limit of all answers in tokens, by any parameter name of the service."""
     beside = parameters.extra_body
     limits = [parameters.max_tokens, *(beside.get(name) for name in _MAX_TOKENS_NAMES)]
     bounds = [bound for bound in limits if type(bound) is int]
@@ -372,7 +372,7 @@ def _answer_count(parameters: ModelParameters) -> int:
 def embedding_estimate(
     config: Config, provider: BaseModelProvider, model: str, texts: Sequence[str]
 ) -> Estimate:
-    """Of texts to embed."""
+    """Estimate the tokens and the cost of texts to embed."""
     return _make_estimate(config, provider, model, Usage(sum(map(text_tokens, texts)), 0))
 
 

@@ -39,8 +39,7 @@ def user_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
     Return ``variables`` without those that IPython has added to the notebook's namespace.
 
     These are its history (``In``, ``_i3``), its outputs (``Out``, ``_``, ``_3``) and its functions.
-    A
-    name that the user has set to another value is not removed.
+    A name that the user has set to another value is not removed.
     """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None

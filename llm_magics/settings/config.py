@@ -138,8 +138,7 @@ class Config:
         keys.
 
         Paths are absolute, because the other process may have another working directory. Addresses
-        are
-        without users, passwords and keys; see `credentials_here`.
+        are without users, passwords and keys; see `credentials_here`.
         """
         return {
             key: _make_portable(value)

@@ -3,8 +3,7 @@ Trusted projects, which may use the user's keys, and the keys in the system's ke
 
 A project's settings determine the addresses to which the user's keys are sent. The user trusts the
 addresses and folders in a settings file; when these change, for example after a pull or a merge,
-the
-user must trust it again.
+the user must trust it again.
 
 Keys are stored in the keyring of the user's system (extra ``keyring``). A file lists the providers
 with a key in it, without the keys. The keyring is only opened for these, because it may be slow or

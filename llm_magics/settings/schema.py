@@ -46,8 +46,7 @@ class _Route(BaseModel):
     Attributes:
         models: the models, as ``provider/name``.
         policy: ``order`` (as listed), ``cheapest`` (by known prices), ``fastest`` (as measured in
-            this
-            session) or ``round-robin``.
+            this session) or ``round-robin``.
     """
 
     model_config = ConfigDict(extra="forbid")

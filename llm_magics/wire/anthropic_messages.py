@@ -2,8 +2,8 @@
 The format of Anthropic's Messages API.
 
 In a request, the roles of user and assistant alternate, no text is blank, tool results come first
-in
-the turn after their calls, and thinking blocks are sent back unchanged at their original positions.
+in the turn after their calls, and thinking blocks are sent back unchanged at their original
+positions.
 
 Sources: https://docs.anthropic.com/en/api/messages and /messages-streaming, and
 https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking.
@@ -188,8 +188,7 @@ def build_messages_request(
     Return the body of ``POST /v1/messages``.
 
     With ``cache``, the tools, the system message and the conversation are marked to be cached.
-    These
-    are three of the four marks that a request may have.
+    These are three of the four marks that a request may have.
     """
     system = "\n\n".join(
         each.content for each in messages if each.role == "system" and each.content.strip()
@@ -293,8 +292,8 @@ class ChunkDecoder(EventChunkDecoder):
     Decodes the events of a streamed answer to chunks.
 
     Usage in ``message_delta`` is cumulative, so the last value counts. The service's
-    ``input_tokens``
-    exclude tokens that are read from or written to the cache; these are added here.
+    ``input_tokens`` exclude tokens that are read from or written to the cache; these are added
+    here.
     """
 
     def __init__(self, taken: Iterable[str] = (), origin: str = "") -> None:

@@ -3,8 +3,7 @@ Decode the bytes of a stream to lines, server-sent events and JSON, with the bas
 
 Server-sent events follow WHATWG HTML, section 9.2, with two exceptions that real services need: an
 event counts even if the stream ends before its blank line, and its size is unlimited, because
-images
-are sent this way too.
+images are sent this way too.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ class NewlineSplitter:
     Splits a stream of bytes at ``\n`` only, as JSON lines require.
 
     An incomplete line is stored as a list of the received pieces: joining it with every new piece
-    would
-    take quadratic time.
+    would take quadratic time.
     """
 
     def __init__(self) -> None:
@@ -138,12 +136,9 @@ class ThinkTags:
 
     Some servers do this themselves; others return the model's output unchanged. Thinking is between
     ``<think>`` and ``</think>`` at the start, or, if the prompt ended with the opening tag, before
-    a
-    lone ``</think>``. In the second case the thinking was already returned as text: the chunk with
-    the
-    tag is then marked with ``ends_reasoning``. Anywhere else the tags are text, because an answer
-    may be
-    about them.
+    a lone ``</think>``. In the second case the thinking was already returned as text: the chunk
+    with the tag is then marked with ``ends_reasoning``. Anywhere else the tags are text, because an
+    answer may be about them.
     """
 
     def __init__(self) -> None:

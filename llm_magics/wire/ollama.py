@@ -116,8 +116,7 @@ def _forbid_truncation(extra: Mapping[str, Any]) -> dict[str, bool]:
     it.
 
     By default the server silently drops the oldest messages or the end of a prompt (``truncate``),
-    and
-    the oldest tokens during the generation (``shift``).
+    and the oldest tokens during the generation (``shift``).
     """
     if extra.get("truncate"):
         return {}

@@ -31,8 +31,7 @@ def build_image_request(prompt: str, model: str, options: Mapping[str, Any]) -> 
     Return the body of ``POST /images/generations``.
 
     DALL·E returns a URL that soon expires unless ``b64_json`` is requested; its successors always
-    return
-    the image, and reject the parameter.
+    return the image, and reject the parameter.
     """
     inline = {"response_format": "b64_json"} if model.startswith("dall-e") else {}
     return {"model": model, "prompt": prompt, **inline, **options}
@@ -155,8 +154,7 @@ def extract_vectors(body: bytes) -> tuple[bytes, list[memoryview]]:
     vectors.
 
     The vectors are not parsed as JSON strings, which would take as long as decoding the base64.
-    Keys
-    inside a JSON string are not found, because they have backslashes before their quotes.
+    Keys inside a JSON string are not found, because they have backslashes before their quotes.
     """
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []

@@ -43,8 +43,7 @@ def build_input_items(message: ChatMessage, *, is_stored: bool = False) -> list[
     Return the input items of a message.
 
     If the service does not store responses, it cannot use a reasoning item without encrypted
-    content;
-    such an item is dropped.
+    content; such an item is dropped.
     """
     if message.role == "tool":
         return [_encode_result(message)]
@@ -170,8 +169,7 @@ class ChunkDecoder(EventChunkDecoder):
             taken: the ids of earlier calls in the conversation.
             origin: the service and model, with which reasoning blocks are marked.
             limit: the requested ``max_output_tokens``, for servers that do not repeat it and report
-                a
-                truncated answer as ``completed``.
+                a truncated answer as ``completed``.
         """
         super().__init__()
         self._origin = origin

@@ -3,10 +3,9 @@ Convert JSON schemas to the subset that each service accepts.
 
 A schema may use keywords that a service does not support. `compile_schema` rewrites it: references
 are inlined, ``allOf`` is merged, ``oneOf`` becomes ``anyOf``, ``enum`` values get a type, a root
-that
-is not an object is wrapped in one, and unsupported limits move into the description. The result
-accepts every value that the original accepts (with nulls for optional fields), so an answer is
-always validated against the original afterwards.
+that is not an object is wrapped in one, and unsupported limits move into the description. The
+result accepts every value that the original accepts (with nulls for optional fields), so an answer
+is always validated against the original afterwards.
 
 Sources: OpenAI's guide to structured outputs and ``openai.lib._pydantic``; Anthropic's guide and
 ``anthropic.transform_schema``; Groq's and Cerebras's documentation; llama.cpp's
@@ -200,8 +199,7 @@ def convert_tool_schema(schema: Mapping[str, Any]) -> JSONSchema:
     Return the schema of a tool's arguments in a form that services accept.
 
     References are inlined, ``allOf`` and ``oneOf`` are rewritten, and the root is an object. A
-    schema
-    that cannot be rewritten is returned unchanged.
+    schema that cannot be rewritten is returned unchanged.
     """
     try:
         flat = flatten_schema(schema)

@@ -61,8 +61,7 @@ def flatten_schema(schema: Mapping[str, Any]) -> FlatSchema:
 
     Raises:
         InexpressibleSchemaError: a reference is invalid or points to another document, or the
-            schema
-            contradicts itself.
+            schema contradicts itself.
     """
     work = _Flattener(schema)
     body = work.flatten(dict(schema), ())

@@ -17,8 +17,7 @@ class CallIds:
     Creates ids for calls without one.
 
     The ids of an answer are reproducible, and unique within the conversation. They have nine
-    letters and
-    digits, which is the format of the strictest service (Mistral).
+    letters and digits, which is the format of the strictest service (Mistral).
     """
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
@@ -155,12 +154,9 @@ class ToolCallAssembler:
     Takes pieces in the order of the stream, and returns the complete calls at the end.
 
     A piece belongs to the call with its id, otherwise to the one at its index, otherwise to the
-    latest.
-    A piece with a name starts a new call if its id or its name differs, or if the arguments so far
-    are
-    complete: some services use the index 0 for all calls, omit ids and indexes, or repeat the name
-    in
-    each piece.
+    latest. A piece with a name starts a new call if its id or its name differs, or if the arguments
+    so far are complete: some services use the index 0 for all calls, omit ids and indexes, or repeat
+    the name in each piece.
     """
 
     def __init__(self, names: Collection[str] = (), taken: Iterable[str] = ()) -> None:
@@ -308,8 +304,7 @@ def mark_tool_turns(messages: Sequence[ChatMessage]) -> list[bool]:
     Return for each message whether tools were called in its turn.
 
     Services that require their thinking back require it with every answer of such a turn, and
-    ignore or
-    refuse it in other turns.
+    ignore or refuse it in other turns.
     """
     found: list[bool] = []
     turn = 0

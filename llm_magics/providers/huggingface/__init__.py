@@ -1,8 +1,8 @@
 """
 The provider of models at Hugging Face: chat through the router, embeddings by feature extraction.
 
-A model is ``OWNER/NAME``; append ``:PROVIDER`` to choose the inference provider. The token is
-taken from ``HF_TOKEN`` or from ``hf auth login``.
+A model is ``OWNER/NAME``; append ``:PROVIDER`` to choose the inference provider. The token is taken
+from ``HF_TOKEN`` or from ``hf auth login``.
 Source: https://huggingface.co/docs/inference-providers.
 """
 

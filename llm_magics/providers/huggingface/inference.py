@@ -97,8 +97,7 @@ class TextGenerator:
         Generate text after ``tokens``, and call ``say`` with each piece of it.
 
         Ends at an end-of-sequence token, at ``max_tokens``, before a stop sequence, or at the next
-        token
-        after ``stopped`` is set.
+        token after ``stopped`` is set.
         """
         read = int(tokens["input_ids"].shape[1])
         if self.context and read >= self.context:

@@ -81,8 +81,7 @@ class EngineClient(OpenAICompatibleProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         if body.get("seed") is not None or body.get("temperature") == 0:
             # A prompt that is partly in the cache is computed in different batches, which changes
-            # the last
-            # bits of the result. Repeating such a call must return the same answer.
+            # the last bits of the result. Repeating such a call must return the same answer.
             body.setdefault("cache_prompt", False)
         body.setdefault("max_tokens", self.config.max_tokens)
         return super()._chunks(path, body, model, create_decoder, headers)

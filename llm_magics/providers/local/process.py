@@ -38,8 +38,7 @@ class EngineSpec:
     What an engine loads, and with how many servers and threads.
 
     ``context`` is in tokens; 0 means the model's own limit. ``stamp`` changes if the file is
-    replaced.
-    Each of the ``servers`` uses ``threads`` CPU cores.
+    replaced. Each of the ``servers`` uses ``threads`` CPU cores.
     """
 
     path: Path
@@ -148,8 +147,7 @@ def _llama_folder() -> str:
     """
     Return the folder from which the notebook would import llama.cpp.
 
-    The folder may be missing from the child's path: IPython adds an activated environment to
-    the
+    The folder may be missing from the child's path: IPython adds an activated environment to the
     kernel's path.
     """
     spec = find_spec("xllamacpp")

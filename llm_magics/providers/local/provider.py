@@ -237,8 +237,7 @@ class LocalProvider(BaseModelProvider):
         Split ``texts`` into one part per server, and return the results of ``embed``.
 
         Part i has every n-th text, from text i on: in a batch texts are sorted by length, so all
-        parts
-        take about the same time.
+        parts take about the same time.
         """
         clients = (await self._clients_of(self.bare(model), "embeddings"))[: len(texts)]
         parts: dict[int, T] = {}

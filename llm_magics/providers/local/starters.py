@@ -123,10 +123,8 @@ def _pip_download(requirements: Path, folder: Path, output: IO[bytes]) -> subpro
     command += ["--disable-pip-version-check", "--retries=2", "--timeout=20", "--no-color"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     # pip downloads to its temporary folder first. Setting it to ``folder`` makes the progress
-    # visible
-    # and keeps the download on one disk. pip stays in our process group, so it ends when Jupyter
-    # kills
-    # the kernel's group.
+    # visible and keeps the download on one disk. pip stays in our process group, so it ends when
+    # Jupyter kills the kernel's group.
     return subprocess.Popen(  # noqa: S603
         command,
         stdin=subprocess.DEVNULL,

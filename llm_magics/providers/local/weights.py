@@ -40,8 +40,7 @@ def convert_bert(source: Path, target: Path) -> None:
     Convert the model in the folder ``source`` to the GGUF file ``target``.
 
     Reads ``model.safetensors``, ``config.json`` and ``vocab.txt``; pooling is by mean. ``target``
-    is
-    replaced atomically.
+    is replaced atomically.
     """
     import gguf
 
@@ -161,8 +160,7 @@ class WeightsStore:
 
         Raises:
             WeightsError: it is damaged. A starter's file is renamed, so that it is downloaded again
-                next
-                time; a file of the user is left unchanged.
+                next time; a file of the user is left unchanged.
         """
         path = self.path(model)
         with path.open("rb") as file:

@@ -2,8 +2,7 @@
 The provider of Ollama, through its own API: on this machine, another one, or ollama.com.
 
 ``OLLAMA_HOST`` is the server's address, in all forms that Ollama accepts; ``OLLAMA_API_KEY`` is the
-key, if the server requires one. Source: ``docs/api.md`` of ollama, and traffic of 0.24 and 0.30
-servers.
+key, if it requires one. Source: ``docs/api.md`` of ollama, and traffic of 0.24 and 0.30 servers.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@ Embed many texts, batch by batch.
 
 Vectors of earlier calls are reused, and new ones are stored immediately, so that a call that ends
 early loses nothing. A batch that the service refuses because of its texts is halved repeatedly
-until
-the texts at fault are found. Any other error that remains after the retries ends the call.
+until the texts at fault are found. Any other error that remains after the retries ends the call.
 """
 
 from __future__ import annotations
@@ -213,8 +212,7 @@ class EmbeddingCall:
         Embed a batch; if it is refused because of its texts, embed its halves.
 
         After a failure of the service, both halves are sent before one of them is split, so that a
-        single
-        text at fault does not look like consecutive failures of the service.
+        single text at fault does not look like consecutive failures of the service.
         """
         assert self._sender is not None
         assert self._cache is not None

@@ -114,8 +114,7 @@ class EmbedOptions:
         concurrency: the maximum number of concurrent requests; by default the fastest number.
         too_long: how to handle a text that is too long for the model: ``truncate`` embeds its
             beginning, ``chunk-mean`` embeds its parts and normalises their mean, weighted by
-            length,
-            and ``error`` reports an error.
+            length, and ``error`` reports an error.
         dimensions: the length of the vectors, if the service can shorten them.
         prefix: text to put before each text, as some models require (``"passage: "``).
     """

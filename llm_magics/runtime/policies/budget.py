@@ -1,8 +1,8 @@
 """
 A spending limit. A call that may exceed the remaining budget is refused before it is sent.
 
-Calls under way hold what they are estimated to cost, so that their sum does not pass
-it; when a call ends, its actual cost replaces the estimate.
+Running calls reserve their estimated cost, so that their sum does not exceed the budget. When a
+call ends, its actual cost replaces the estimate.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CONTINUE = "Raise the budget with %llm budget USD, or turn it off with %llm bud
 @dataclass
 class Hold:
     """
-    What one call is estimated to cost, and what it did cost.
+    The estimated and the actual cost of one call.
 
-    ``spent_usd`` stays ``None`` where that is not known.
+    ``spent_usd`` stays ``None`` if the actual cost is unknown.
     """
 
     estimate_usd: float | None
@@ -31,7 +31,7 @@ class Hold:
 
 
 class Budget:
-    """US dollars to spend, and what has gone of them. Safe to use from several threads."""
+    """A budget in US dollars, and the spent part of it. It can be used from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,14 +40,14 @@ class Budget:
         self._held_usd = 0.0
 
     def allow(self, limit_usd: float | None) -> None:
-        """Have ``limit_usd`` to spend from now on; ``None`` is without end."""
+        """Set the budget to ``limit_usd`` from now on; ``None`` means no limit."""
         with self._lock:
             self.limit_usd = limit_usd
             self.spent_usd = 0.0
 
     @property
     def left_usd(self) -> float | None:
-        """What may still be spent, without what is held for calls under way."""
+        """The remaining budget, without the reserved costs of running calls."""
         if self.limit_usd is None:
             return None
         return max(0.0, self.limit_usd - self.spent_usd - self._held_usd)
@@ -55,9 +55,9 @@ class Budget:
     @contextmanager
     def held(self, model: str, estimate_usd: float | None) -> Generator[Hold, None, None]:
         """
-        Hold ``estimate_usd`` while the block runs; what it tells the `Hold` it gets is spent.
+        Reserve ``estimate_usd`` during the block; then ``spent_usd`` of the `Hold` counts as spent.
 
-        Where that is not known — a call broken off, say — the estimate counts as spent.
+        If it is unknown, for example after an interrupted call, the estimate counts as spent.
 
         Raises:
             BudgetError: the estimate exceeds the remaining budget, or is unknown.

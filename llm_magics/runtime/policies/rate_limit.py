@@ -1,10 +1,10 @@
 """
-Rate limits of one provider: requests at once, requests and tokens a minute, pauses.
+Rate limits of one provider: concurrent requests, requests and tokens per minute, pauses.
 
-A refusal (429) halves the requests at once, and answers raise them again by one a round
-(https://en.wikipedia.org/wiki/Additive_increase/multiplicative_decrease). Within that limit the
-`ConcurrencyTuner` of a batch looks for the number that brings the most answers a second.
-A pause applies to all requests alike. All of this runs on one event loop and needs no lock.
+A refusal (429) halves the number of concurrent requests, and answers raise it by one per round
+(https://en.wikipedia.org/wiki/Additive_increase/multiplicative_decrease). Within that limit, the
+`ConcurrencyTuner` of a batch searches for the number with the highest rate of answers. A pause
+applies to all requests. All of this runs on one event loop and needs no lock.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
-# Requests at once that a batch tries at most; above this most services refuse.
+# The maximum number of concurrent requests that a batch tries; most services refuse more.
 MAX_CONCURRENCY = 64
-# Requests of the first two rounds: more rounds would cost a short batch of a fast service too
-# much, more requests would crowd a slow server.
+# The number of requests in the first two rounds. More rounds would slow down a short batch to a
+# fast service, and more requests would overload a slow server.
 _FIRST_ROUNDS = 40
-# A step up must not make an answer take longer than this, even if it brings nothing.
+# The maximum time of an answer, in seconds, that a higher number of requests may cause.
 _MAX_LATENCY_S = 60.0
-# Fewer requests at once are preferred while they bring this share of the most answers a second.
+# A lower number of requests is preferred if it reaches this share of the highest rate.
 _AS_GOOD = 0.97
-# Answers needed to judge a number of requests at once, and to try the next number again; of
-# fewer than the last a lucky one would decide.
+# The number of answers to judge a level, to try the next level again, and below which a level is
+# measured again, because its rate may be a coincidence.
 _ENOUGH, _TRY_AGAIN, _FEW = 24, 300, 8
-# After so long without a request what was measured before says nothing any more.
+# After this idle time, in seconds, earlier measurements are discarded.
 _IDLE_S = 1.0
-# A service that keeps refusing after the pause that it named is paused this share of the back-off.
+# The share of the back-off for which to pause a service that still refuses after its own pause.
 _NAMED_SHARE = 1 / 20
 
 
@@ -46,10 +46,10 @@ def _now() -> float:
 
 
 class AdaptiveSemaphore:
-    """Admits a limited number of requests at once, in the order of their arrival."""
+    """Admits a limited number of concurrent requests, in the order of their arrival."""
 
     def __init__(self, maximum: int | None = None) -> None:
-        """Admit at most ``maximum``; without one, as many as come until a refusal."""
+        """Admit at most ``maximum`` requests; without it, there is no limit until a refusal."""
         self._maximum = float(maximum or math.inf)
         self.limit = self._maximum
         self.running = 0
@@ -62,7 +62,7 @@ class AdaptiveSemaphore:
 
     @property
     def pause_s(self) -> float:
-        """Seconds until requests are admitted again; 0 if they are."""
+        """The seconds until requests are admitted again; 0 if they are admitted now."""
         return max(0.0, self._paused_until - _now()) if self._paused_until else 0.0
 
     @property
@@ -84,19 +84,19 @@ class AdaptiveSemaphore:
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # admitted and cancelled at once
+            if future.done() and not future.cancelled():  # admitted and cancelled at the same time
                 self.release()
             else:
                 self._waiting.remove(future)
             raise
 
     def release(self) -> None:
-        """Let the next request in."""
+        """Release a place, and admit the next request."""
         self.running -= 1
         self._admit()
 
     def refused(self, number: int) -> bool:
-        """Halve the limit, once for each burst; return whether this refusal is its first."""
+        """Halve the limit, once per burst; return whether this is the burst's first refusal."""
         if number <= self._lowered_at:
             return False
         self._lowered_at = self._admitted
@@ -106,7 +106,7 @@ class AdaptiveSemaphore:
         return True
 
     def succeeded(self) -> None:
-        """Raise the limit, by one for each round of answers."""
+        """Raise the limit, by one per round of answers."""
         if self.limit >= self._maximum:
             return
         self.limit = min(self._maximum, self.limit + 1 / self.limit)
@@ -115,11 +115,11 @@ class AdaptiveSemaphore:
         self._admit()
 
     def is_after_refusal(self, number: int) -> bool:
-        """Return whether request ``number`` was sent after the last refusal."""
+        """Return whether request ``number`` was admitted after the limit was last lowered."""
         return number > self._lowered_at
 
     def pause(self, seconds: float) -> None:
-        """Admit no request for this time, or until a later end that is already set."""
+        """Admit no request for ``seconds``, or until a later end that is already set."""
         until = _now() + seconds
         if seconds <= 0 or until <= self._paused_until:
             return
@@ -158,17 +158,17 @@ class TokenBucket:
         return max(0.0, -self._level * 60 / self._per_minute)
 
     def give_back(self, amount: float) -> None:
-        """Put back what was taken and not used."""
+        """Return ``amount`` that was taken but not used."""
         self._level = min(self._per_minute, self._level + min(amount, self._per_minute))
 
 
 class ConcurrencyTuner:
     """
-    Finds the number of requests at once that brings the most answers a second.
+    Finds the number of concurrent requests (the level) with the highest rate of answers.
 
-    It measures one number after the other, each for one round of answers or a little more: up
-    while that brings more, then down, and stays at the lowest that is as good as the best.
-    Now and then it tries the next higher or lower number again, for services change.
+    It measures one level after another, each for about one round of answers: first upwards while
+    the rate increases, then downwards. It settles at the lowest level that is as good as the best.
+    From time to time it tries the next higher or lower level again, because services change.
     """
 
     def __init__(
@@ -179,8 +179,8 @@ class ConcurrencyTuner:
         semaphore: AdaptiveSemaphore | None = None,
         clock: Callable[[], float] = _now,
     ) -> None:
-        """Start with ``start``; if that is ``maximum`` it is fixed."""
-        self.running = 0  # requests under way
+        """Start at the level ``start``; if it is ``maximum``, the level is fixed."""
+        self.running = 0  # the number of running requests
         self._level = min(start, maximum)
         self._maximum = maximum
         self._is_settled = self._is_fixed = start >= maximum
@@ -190,13 +190,13 @@ class ConcurrencyTuner:
         self._counts: dict[int, int] = {}
         self._has_stepped = self._tries_lower = False
         self._ended_at = -math.inf
-        self._since: float | None = None  # None until requests of the last number have ended
+        self._since: float | None = None  # None until requests of the previous level have ended
         self._left_over = self._answers = self._amount = 0
         self._latency_s = math.inf
 
     @property
     def level(self) -> int:
-        """The number of requests at once, within what the service admits."""
+        """The number of concurrent requests, at most as many as the service admits."""
         admitted = self._semaphore.limit if self._semaphore is not None else math.inf
         return max(1, int(min(self._level, admitted)))
 
@@ -209,13 +209,13 @@ class ConcurrencyTuner:
         return now
 
     def finished(self, started_at: float, amount: int) -> None:
-        """Count a request that ended, with ``amount`` of results; 0 if it failed."""
+        """Count a request that ended, with ``amount`` results; 0 if it failed."""
         now = self._ended_at = self._clock()
         self.running -= 1
         if self._is_fixed or not amount:
             return
         if self._since is None:
-            # Those that were sent before have a part of their work behind them.
+            # Do not measure requests that were partly processed before this level.
             self._left_over -= self.running < self._level
             if self._left_over <= 0:
                 self._measure_from(now)
@@ -234,7 +234,7 @@ class ConcurrencyTuner:
         self._go_to(self._next_level(), now)
 
     def refused(self) -> None:
-        """Stop climbing: the service said that it is too much."""
+        """Stop increasing the level after a refusal."""
         if not self._is_fixed:
             self._level, self._is_settled = self.level, True
             self._since = None
@@ -244,7 +244,7 @@ class ConcurrencyTuner:
         if self._is_settled:
             return max(_TRY_AGAIN, 20 * self._level)
         is_first = not self._rates or self._level > max(self._rates)
-        # Whole rounds, for answers may come in bursts.
+        # Whole rounds, because answers may arrive in bursts.
         return self._level * (1 if is_first else math.ceil(_ENOUGH / self._level))
 
     def _measure_from(self, now: float | None) -> None:
@@ -260,7 +260,7 @@ class ConcurrencyTuner:
         self._measure_from(None if is_down else now)
 
     def _try_again(self, rate: float) -> None:
-        """Measure the next higher number, and the next time the next lower one."""
+        """Measure the next higher level; at the next call, the next lower one."""
         level = self._level
         not_now = level * 2 if self._tries_lower else max(1, level // 2)
         self._rates, self._counts = {not_now: 0.0, level: rate}, {not_now: _ENOUGH}
@@ -272,7 +272,7 @@ class ConcurrencyTuner:
         return min(level for level, rate in self._rates.items() if rate >= _AS_GOOD * most)
 
     def _next_level(self) -> int | None:
-        """Return the next number to measure, or ``None`` if the best is known."""
+        """Return the next level to measure, or ``None`` if the best level is known."""
         best, known = self._best, sorted(self._rates)
         if best == known[-1] and (above := self._above(best)) is not None:
             return above
@@ -280,12 +280,12 @@ class ConcurrencyTuner:
             return best // 2
         if best < known[-1] and not any(best < level <= best * 2 for level in known):
             return best * 2
-        # A few answers may have been slow by chance: measure again what may be better.
+        # A few answers may have been slow by chance: measure again levels that may be better.
         rivals = [level for level in known if self._rates[level] * 2 >= self._rates[best]]
         return next((level for level in rivals if self._counts.get(level, 0) < _FEW), None)
 
     def _above(self, best: int) -> int | None:
-        """Return the next higher number, if it cannot make answers much too slow."""
+        """Return the next higher level, unless it could make answers much too slow."""
         first = 0 if self._has_stepped else _FIRST_ROUNDS - best
         self._has_stepped = True
         for level in (first, best * 2):
@@ -296,29 +296,29 @@ class ConcurrencyTuner:
 
 
 class Slot(Protocol):
-    """A slot of a limit that several processes share."""
+    """A place in a limit that several processes share."""
 
     async def take(self) -> None:
-        """Wait for it."""
+        """Wait for the place."""
 
     async def give_back(self) -> None:
-        """Release it for another process."""
+        """Release the place for another process."""
 
 
-# The limit that the requests of a cluster share, where they run as a part of one.
+# The limit shared by all requests of a cluster, if they run on one.
 cluster_limit: ContextVar[Slot | None] = ContextVar("cluster_limit", default=None)
 
 
 @dataclass(slots=True)
 class Permit:
-    """A request that is admitted; `release` it when the request has ended."""
+    """The admission of a request; `release` it when the request has ended."""
 
     number: int
     semaphore: AdaptiveSemaphore
     slot: Slot | None = None
 
     async def release(self) -> None:
-        """Let the next request in."""
+        """Release the place of the request."""
         self.semaphore.release()
         if self.slot is not None:
             await self.slot.give_back()
@@ -326,11 +326,11 @@ class Permit:
 
 class RateLimiter:
     """
-    All limits of one provider.
+    All rate limits of one provider.
 
     Attributes:
-        successes: requests that were answered.
-        last_success: when the last one was answered, on the event loop's clock.
+        successes: the number of answered requests.
+        last_success: the time of the last answer, on the event loop's clock.
     """
 
     def __init__(
@@ -347,20 +347,20 @@ class RateLimiter:
         self._requests = TokenBucket(requests_per_minute, clock) if requests_per_minute else None
         self._tokens = TokenBucket(tokens_per_minute, clock) if tokens_per_minute else None
         self._tuners: dict[str, ConcurrencyTuner] = {}
-        self._refusals = 0  # bursts of refusals since a request succeeded
+        self._refusals = 0  # bursts of refusals since the last success
         self._draw = random.Random()  # noqa: S311 (not for cryptography)
         self._listeners: list[Callable[[], None]] = []
 
     @property
     def pause_s(self) -> float:
-        """Seconds until requests may be sent again; 0 if they may."""
+        """The seconds until requests may be sent again; 0 if they may be sent now."""
         return self.semaphore.pause_s
 
     def tuner(self, kind: str, start: int) -> ConcurrencyTuner:
-        """Return the tuner for batches of this kind, with what earlier ones have found."""
+        """Return the tuner for batches of this kind, with the results of earlier batches."""
         if self._concurrency is not None:
             return self.fixed_tuner(self._concurrency)
-        if cluster_limit.get() is not None:  # the number counts for all of the cluster
+        if cluster_limit.get() is not None:  # the cluster shares the limit
             return self.fixed_tuner(start)
         if kind not in self._tuners:
             self._tuners[kind] = ConcurrencyTuner(start=start, semaphore=self.semaphore)
@@ -371,12 +371,12 @@ class RateLimiter:
         return ConcurrencyTuner(start=concurrency, maximum=concurrency, semaphore=self.semaphore)
 
     def on_pause(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener`` whenever a pause begins, until what is returned is called."""
+        """Call ``listener`` whenever a pause begins; return a function that stops this."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     async def acquire(self, tokens: Callable[[], int]) -> Permit:
-        """Wait until a request of about ``tokens()`` may be sent."""
+        """Wait until a request with about ``tokens()`` tokens may be sent."""
         while True:
             permit = Permit(await self.semaphore.acquire(), self.semaphore)
             try:
@@ -389,12 +389,12 @@ class RateLimiter:
                 raise
             if not self.semaphore.pause_s:
                 return permit
-            # A pause has begun meanwhile, and applies to this request too.
+            # A pause that has begun in the meantime applies to this request too.
             _refund(spent)
             await permit.release()
 
     async def _spend(self, tokens: Callable[[], int]) -> list[tuple[TokenBucket, float]]:
-        """Take a request of ``tokens()`` from the buckets, when they are full enough."""
+        """Take one request and ``tokens()`` from the buckets, as soon as they contain enough."""
         spent = [(self._requests, 1.0)] if self._requests else []
         spent += [(self._tokens, tokens())] if self._tokens else []
         delay_s = max((bucket.take(amount) for bucket, amount in spent), default=0.0)
@@ -407,7 +407,7 @@ class RateLimiter:
         return spent
 
     def succeeded(self, number: int) -> None:
-        """Learn that request ``number`` was answered."""
+        """Record that request ``number`` was answered."""
         self.successes += 1
         self.last_success = _now()
         if self.semaphore.is_after_refusal(number):
@@ -422,10 +422,10 @@ class RateLimiter:
         max_delay_s: float,
     ) -> float:
         """
-        Learn that request ``number`` was too much; pause all, and return the seconds left.
+        Record that request ``number`` was refused; pause all, and return the remaining seconds.
 
-        The pause is what the service asks for; without that it is random and grows by
-        ``backoff_s``. A delay above ``max_delay_s`` is not waited for, and does not pause other requests.
+        The service's requested pause is used; without one it is random and grows by ``backoff_s``.
+        A delay above ``max_delay_s`` is not waited for, and does not pause other requests.
         """
         is_first = self.semaphore.refused(number)
         self._refusals += is_first

@@ -1,9 +1,9 @@
 """
-Retry policy and circuit breakers: which alone decide whether a request is repeated.
+Retry policy and circuit breakers, which alone decide whether a request is repeated.
 
-A request is repeated until its first token has been handed out, and not after. The delay that a
-service asks for is obeyed up to a bound; without one the delay grows exponentially and is drawn
-at random, so that many clients do not come back at the same moment ("full jitter",
+A request is only repeated until its first token has been yielded. A delay that the service requests
+is respected up to a limit. Otherwise the delay is random with an exponentially growing bound, so
+that many clients do not retry at the same moment ("full jitter",
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter).
 """
 
@@ -30,7 +30,7 @@ from llm_magics.errors import (
     WeightsError,
 )
 
-# Errors that name their reason, whatever their status: another request may succeed.
+# Errors of one request, whatever their status: another request may succeed.
 _REQUEST_ERRORS = (
     AuthenticationError,
     ContentFilterError,
@@ -39,7 +39,7 @@ _REQUEST_ERRORS = (
     UnsupportedError,
 )
 
-# With so many failures in a row a batch of requests ends.
+# The number of consecutive failures that ends a batch of requests.
 MAX_BATCH_FAILURES = 10
 
 
@@ -49,10 +49,11 @@ class RetryPolicy:
     How often and how long to retry.
 
     Attributes:
-        retries: retries of one request at most.
-        max_delay_s: a longer delay, even one that the service asks for, is not waited.
-        timeout_s: no retry begins later than this after the request, or after the last progress.
-        first_delay_s: upper bound of the first random delay; it doubles with each retry.
+        retries: the maximum number of retries of one request.
+        max_delay_s: the maximum delay; a longer delay, even if the service requests it, is an
+            error.
+        timeout_s: the maximum time from the request, or the last progress, to the start of a retry.
+        first_delay_s: the upper bound of the first random delay; it doubles with each retry.
     """
 
     retries: int = 2
@@ -66,7 +67,7 @@ class RetryPolicy:
 
 
 class RetryState:
-    """The retries of one request: how many there were, and whether another one may follow."""
+    """The retries of one request: their number, and whether another one may follow."""
 
     def __init__(
         self,
@@ -94,8 +95,9 @@ class RetryState:
         """
         Return ``pause_s``, for which the provider is paused, or ``None`` to give up.
 
-        While a batch is moving, the number of retries is not counted, only the time without
-        progress: a service that admits some requests a minute refuses many before it is done.
+        While a batch makes progress, the number of retries is not limited, only the time without
+        progress: a service that admits a few requests per minute refuses many before the batch is
+        complete.
         """
         policy = self._policy
         has_retries = self._in_row < policy.retries or (is_batch_moving and policy.retries > 0)
@@ -105,7 +107,7 @@ class RetryState:
         )
 
     def progressed(self, at: float | None = None) -> None:
-        """Start counting again: the provider has answered another request meanwhile."""
+        """Reset the count and the time, because the provider has answered another request."""
         self._in_row = 0
         self._since = max(self._since, self._clock() if at is None else at)
 
@@ -121,30 +123,30 @@ class RetryState:
 
 
 def may_retry(error: ProviderError) -> bool:
-    """Return whether the same request may succeed later. Half an answer is not repeated."""
-    is_reachable = error.code != "unreachable"  # a refused connection is refused a second later
-    # Damaged weights and failed downloads are reported at once: a retry would take minutes.
+    """Return whether the same request may succeed later. A partial answer is not repeated."""
+    is_reachable = error.code != "unreachable"  # a refused connection will be refused again
+    # Damaged weights and failed downloads are reported immediately: a retry would take minutes.
     is_request = not isinstance(error, StreamInterrupted | WeightsError)
     return error.retryable and is_reachable and is_request
 
 
 def may_fall_back(error: ProviderError) -> bool:
-    """Return whether another model may do better: not if the request or the key is wrong."""
+    """Return whether another model may succeed: not if the request or the key is wrong."""
     if isinstance(error, StreamInterrupted):
         return False
     passing = (ConnectionError, RateLimitError, ModelNotFoundError)
-    is_not_set_up = error.code == "no_key"  # no key is set: nothing was sent, nothing is wrong
+    is_not_set_up = error.code == "no_key"  # no key is set, so nothing was sent
     return isinstance(error, passing) or error.retryable or is_not_set_up
 
 
 def is_overload(error: ProviderError) -> bool:
-    """Return whether the service refuses requests for now, whatever they contain."""
+    """Return whether the service temporarily refuses all requests, whatever they contain."""
     is_named = error.retry_after is not None and error.status in (429, 503, 529)
     return may_retry(error) and (isinstance(error, RateLimitError) or is_named)
 
 
 def is_service_failure(error: ProviderError) -> bool:
-    """Return whether ``error`` is a failure of the service, and not of this one request."""
+    """Return whether ``error`` is a failure of the service rather than of this request."""
     if isinstance(error, _REQUEST_ERRORS):
         return False
     kinds = (ConfigurationError, ConnectionError, RateLimitError, WeightsError)
@@ -152,7 +154,7 @@ def is_service_failure(error: ProviderError) -> bool:
 
 
 def with_hint(error: ProviderError, failures: int, more: str) -> ProviderError:
-    """Return ``error`` as the one that ends a batch: after how many failures, and what to do."""
+    """Return ``error`` as the end of a batch, with the number of failures and what to do."""
     message = str(error)
     copy = type(error)(
         f"{failures:,} requests in a row failed; the last error: {message}"
@@ -167,9 +169,9 @@ def with_hint(error: ProviderError, failures: int, more: str) -> ProviderError:
 
 class BatchBreaker:
     """
-    The circuit breaker of a batch: a number of failures in a row ends it; a success resets the count.
+    The circuit breaker of a batch: several consecutive failures end it; a success resets the count.
 
-    It stays open, for the batch is over then; requests that are due for a retry end.
+    It stays open, because the batch then ends; requests that wait for a retry end too.
     """
 
     def __init__(self, after: int = MAX_BATCH_FAILURES) -> None:
@@ -181,7 +183,7 @@ class BatchBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the batch has to end."""
+        """Whether the batch must end."""
         return self.error is not None
 
     def succeeded(self) -> None:
@@ -190,11 +192,11 @@ class BatchBreaker:
         self.successes += 1
 
     def failed(self, error: ProviderError) -> None:
-        """Count a failure; one that is about the request alone shows that the service works."""
+        """Count a failure; a failure of the request alone shows that the service works."""
         if not is_service_failure(error):
             self.failures = 0
             return
-        if self.is_open:  # those that were under way
+        if self.is_open:  # of requests that were still running
             return
         self.failures += 1
         if self.failures >= self._after:
@@ -207,7 +209,7 @@ class BatchBreaker:
             raise self.error
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, and raise at once if the breaker opens meanwhile."""
+        """Wait, and raise immediately if the breaker opens in the meantime."""
         try:
             async with asyncio.timeout(seconds):
                 await self._opened.wait()
@@ -226,14 +228,14 @@ class _State:
 @dataclass(kw_only=True)
 class CircuitBreakers:
     """
-    One circuit breaker for each provider, so that a route skips one that keeps failing.
+    One circuit breaker per provider, so that a route skips a provider that keeps failing.
 
-    After some failures in a row it opens. When it has been open for some time, one call may
-    try the provider (half-open), and its success closes it. Safe to use from several threads.
+    It opens after several consecutive failures. After it has been open for some time, one call may
+    try the provider (half-open); a success closes it. It can be used from several threads.
 
     Attributes:
-        after: failures in a row that open it.
-        open_s: how long it stays open.
+        after: the number of consecutive failures that open it.
+        open_s: the time for which it stays open, in seconds.
     """
 
     after: int = 3
@@ -268,7 +270,7 @@ class CircuitBreakers:
             self._states.pop(name, None)
 
     def abandoned(self, name: str) -> None:
-        """Let another call try ``name``: the one that might was cancelled, or sent nothing."""
+        """Let another call try ``name``, because the trial call was cancelled or sent nothing."""
         with self._lock:
             state = self._states.get(name)
             if state is not None:

@@ -1,7 +1,7 @@
 """
-Prompt: what a user asks; the messages and parameters built from it, and its conversation.
+Prompts, the messages and parameters built from them, and conversations.
 
-In a conversation (a thread) earlier prompts and answers are sent with the next prompt. A turn
+In a conversation (a thread), earlier prompts and answers are sent with the next prompt. A turn
 belongs to the cell that sent it. When that cell runs again, its turn is replaced, and later turns
 are removed, because they depend on the replaced answer.
 """
@@ -43,7 +43,7 @@ class Turn:
         cell: the key of the cell that sent the prompt; empty outside of cells.
         run: identifies the run of the cell.
         asked, answered: the messages.
-        model: who answered.
+        model: the model that answered.
         is_whole: whether the answer is complete.
     """
 
@@ -63,11 +63,11 @@ class Conversations:
     _turns: dict[str, list[Turn]] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """The conversations there are, in the order in which they began."""
+        """The names of the conversations, in the order in which they began."""
         return list(self._turns)
 
     def before(self, name: str, cell: str = "", run: str = "") -> list[ChatMessage]:
-        """Return the earlier messages that a ``run`` of ``cell`` sends with the thread ``name``."""
+        """Return the earlier messages that a ``run`` of ``cell`` sends in the thread ``name``."""
         return [
             message
             for turn in self._turns_before(name, cell, run)
@@ -76,13 +76,13 @@ class Conversations:
 
     def add(self, name: str, turn: Turn) -> int:
         """
-        Add ``turn``, or replace the one of its cell; return how many later turns were removed.
+        Add ``turn``, or replace the one of its cell; return the number of removed later turns.
 
-        An interrupted turn does not replace one that later turns depend on.
+        An interrupted turn does not replace a turn on which later turns depend.
         """
         turns = self._turns.get(name, [])
         known = [each.key for each in turns]
-        if turn.key in known:  # repaired in another round
+        if turn.key in known:  # an answer that was corrected in another round
             turns[known.index(turn.key)] = turn
             return 0
         earlier_turns = self._turns_before(name, turn.cell, turn.run)
@@ -93,14 +93,14 @@ class Conversations:
         return max(0, dropped)
 
     def leave(self, cell: str, but: str | None = None) -> None:
-        """``cell`` asks in no thread any more, ``but`` for that one: its turns go, with what hung."""
+        """Remove the turns of ``cell``, and those after them, from all threads except ``but``."""
         for name in [each for each in self._turns if each != but and cell]:
             self._turns[name] = self._turns_before(name, cell, "")
             if not self._turns[name]:
                 del self._turns[name]
 
     def _turns_before(self, name: str, cell: str, run: str) -> list[Turn]:
-        """Return the turns before the first of an earlier run of the cell."""
+        """Return the turns before the first turn of an earlier run of the cell."""
         turns = self._turns.get(name, [])
         earlier = (
             index
@@ -110,16 +110,16 @@ class Conversations:
         return turns[: next(earlier, None)]
 
     def forget(self, name: str | None = None) -> int:
-        """End a conversation, or all of them; how many turns there were."""
+        """End one conversation, or all of them; return the number of their turns."""
         names = self.names() if name is None else [name]
         return sum(len(self._turns.pop(each, ())) for each in names)
 
     def frame(self, name: str | None = None) -> DataFrame:
         """
-        What the next prompt will carry, one row a message.
+        Return the messages that the next prompt will include, one row per message.
 
-        Columns: ``thread``, ``turn`` (from 1), ``role``, ``content``, ``model``, ``whole``
-        (false where the answer was broken off).
+        Columns: ``thread``, ``turn`` (from 1), ``role``, ``content``, ``model``, ``whole`` (false
+        if the answer was interrupted).
         """
         from llm_magics._util.tables import SafeFrame
 
@@ -133,15 +133,15 @@ class Conversations:
         return SafeFrame(rows, columns=["thread", "turn", "role", "content", "model", "whole"])
 
 
-# The parameters that are settings too; any other is sent to the service unchanged.
+# The parameters that are settings too; all others are sent to the service unchanged.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
-# What every service has in its own words.
+# Parameters that are converted to each service's format.
 _SHARED = ("tool_choice", "reasoning", "extra_headers")
 # Parameters of services that resemble misspelled parameters of this package.
 _THEIRS = frozenset(
     {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}
 )
-# Settings of providers: sent along they would do nothing, or show a key.
+# Settings of providers: as parameters they would have no effect, or reveal a key.
 _OF_PROVIDERS = frozenset(
     {
         "api",
@@ -158,7 +158,7 @@ _OF_PROVIDERS = frozenset(
 )
 # The arguments of lm.ask itself.
 _ARGUMENTS = ("fresh", "images", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip
-# What %%llm calls them, and what does the same in Python.
+# The names of these arguments in %%llm, with the Python equivalent.
 _FLAGS = {
     "dry_run": "In a cell: %%llm --dry-run.",
     "format": "In Python, use the methods of the answer: .json(), .df(), .code",
@@ -175,22 +175,22 @@ _OURS = frozenset({"input", "messages", "prompt", "stream", "stream_options"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """
-    What a user asks.
+    A prompt with its model, parameters and options.
 
     Attributes:
         text: the prompt, with ``{{ names }}`` in it.
-        model: whom to ask; the setting ``model`` where ``None``.
-        system: the system message; the setting ``system`` where ``None``.
-        parameters: those of this prompt; they override the settings.
-        images: pictures that go with it.
-        schema: what the answer must look like; see `llm_magics.schemas`.
-        tools: functions that the model may call.
-        variables: what ``{{ names }}`` stand for; ``None`` leaves braces as they are.
+        model: the model; by default the setting ``model``.
+        system: the system message; by default the setting ``system``.
+        parameters: the parameters of this prompt, which override the settings.
+        images: the images to send with it.
+        schema: the schema that the answer must match; see `llm_magics.schemas`.
+        tools: the functions that the model may call.
+        variables: the values of ``{{ names }}``; with ``None``, braces are literal text.
         template: the name of a prompt in a file; ``text`` is its ``{{ input }}``.
-        thread: the conversation that it goes on with, and that it becomes part of.
-        is_fresh: ask the model, whatever the cache has.
-        is_foreign: it is from a file, which others may have written.
-        is_kept: its answer is cached, also where the settings turn the cache off.
+        thread: the conversation that the prompt continues.
+        is_fresh: whether to send the prompt even if its answer is cached.
+        is_foreign: whether it is from a file, which others may have written.
+        is_kept: whether its answer is cached even if the settings disable the cache.
     """
 
     text: str
@@ -209,14 +209,14 @@ class Prompt:
 
 
 def apply_template(prompt: Prompt, config: Config) -> Prompt:
-    """``prompt`` with what the file of its template says, where the prompt itself says nothing."""
+    """Return ``prompt`` with the values of its template's file, for those that it does not set."""
     if prompt.template is None:
         return prompt
     file = prompt_files.load(prompt.template)
     text = file.text
     if "input" not in templates.find_names(f"{text}{file.system or ''}") and prompt.text.strip():
         text = f"{text}\n\n{{{{ input }}}}"
-    # The cell's own expressions are the user's, and see what any cell sees.
+    # The cell's expressions are the user's own, so they are rendered as in any other cell.
     own = "" if prompt.variables is None else templates.render(prompt.text, prompt.variables)
     values = {"input": own or prompt.text}
     try:
@@ -245,11 +245,12 @@ class PromptParameters:
     """
     The parameters of a prompt, with its schema and its tools compiled.
 
-    Made once for all attempts and models, and once for all prompts of a batch that share them.
+    It is created once for all attempts and models, and once for all prompts of a batch that share
+    it.
 
     Attributes:
-        schema: the JSON schema that the answer must fit.
-        tools: what the model may call.
+        schema: the JSON schema that the answer must match.
+        tools: the tools that the model may call.
     """
 
     def __init__(self, prompt: Prompt, config: Config) -> None:
@@ -276,7 +277,7 @@ class PromptParameters:
         return other
 
     def merge(self, alias: Mapping[str, Any] = MappingProxyType({})) -> ModelParameters:
-        """Return the parameters of the prompt, of the ``alias`` it names, and of the settings."""
+        """Return the merged parameters of the prompt, of its ``alias``, and of the settings."""
         if self._merged is None or self._merged[0] != alias:
             self._merged = (alias, self._merge(alias))
         return self._merged[1]
@@ -286,7 +287,7 @@ class PromptParameters:
         values = {name: extra.pop(name, value) for name, value in self._settings.items()}
         values |= {name: extra.pop(name) for name in _SHARED if name in extra}
         if "extra_headers" in values:
-            register_headers(values["extra_headers"])  # a service may repeat them
+            register_headers(values["extra_headers"])  # masked, because a service may repeat them
         extra |= extra.pop("extra_body", {})
         for name in extra:
             _check_parameter(name)
@@ -295,7 +296,7 @@ class PromptParameters:
         )
 
 
-# What other libraries call what is set elsewhere here.
+# Parameters of other libraries, with their equivalents in this package.
 _ELSEWHERE = {
     "timeout": "Set it per provider: %llm config providers.NAME.total_s 30",
     "max_retries": "Set it for all prompts: %llm config retries 3",
@@ -304,7 +305,7 @@ _ELSEWHERE = {
 
 
 def _check_parameter(name: str) -> None:
-    """Refuse a parameter that is misspelled, or that the call itself sets."""
+    """Raise `UsageError` for a parameter that is misspelled, or that the call itself sets."""
     if name in _OURS:
         msg = f"{name} is not a model parameter."
         raise UsageError(msg, hint=f"It is set by the call itself: {', '.join(sorted(_OURS))}.")
@@ -329,7 +330,7 @@ def _check_parameter(name: str) -> None:
 
 
 def has_foreign_system(prompt: Prompt, config: Config) -> bool:
-    """Return whether the system message is the default one, from a file of the project."""
+    """Return whether the system message is the default, and from a settings file of the project."""
     is_default = prompt.system is None and config.system is not None
     return is_default and is_project_file(config.source("system"))
 
@@ -343,10 +344,10 @@ def build_messages(
     is_default_foreign: bool = False,
 ) -> tuple[ChatMessage, ...]:
     """
-    Return the system message and the prompt, filled in; between them what was said ``before``.
+    Return the system message, the messages in ``before``, and the rendered prompt.
 
-    With ``is_default_foreign`` the default system message is from a file of the project, and is
-    rendered as a prompt file is.
+    ``is_default_foreign`` means that the default system message is from a file of the project; it
+    is then rendered like a prompt file.
     """
     for what, value in (("prompt", prompt.text), ("model", prompt.model)):
         if not isinstance(value, str | None) or (what == "prompt" and value is None):
@@ -379,7 +380,7 @@ def _as_list(values: Any) -> Iterable[Any]:
 
 
 def previous_messages(threads: Conversations, prompt: Prompt, cell: Cell) -> list[ChatMessage]:
-    """What was said before in the thread of the prompt, if it has one."""
+    """Return the earlier messages in the thread of the prompt, if it has one."""
     if prompt.thread is None:
         return []
     if not isinstance(prompt.thread, str) or not prompt.thread:

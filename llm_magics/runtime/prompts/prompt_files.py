@@ -1,5 +1,5 @@
 """
-Prompt files: ``prompts/NAME.md``, with their settings in a YAML head.
+Prompt files: ``prompts/NAME.md``, with their settings in a YAML header.
 
     ---
     description: sums up an article
@@ -13,7 +13,7 @@ Prompt files: ``prompts/NAME.md``, with their settings in a YAML head.
 
     {{ input }}
 
-Those of the project count before the user's own. ``{{ input }}`` is what the cell says.
+The project's prompts take precedence over the user's. ``{{ input }}`` is the text of the cell.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from llm_magics.secrets import scrub
 _FOLDER = "prompts"
 _HEAD = re.compile(r"\A---[ \t]*\r?\n(?:(.*?)\r?\n)?---[ \t]*(?:\r?\n|\Z)(.*)\Z", re.DOTALL)
 _NAME = re.compile(r"\w[\w.-]*")
-# Devices, which Windows takes for no file, whatever follows a dot.
+# Device names, which Windows does not treat as files, whatever their extension.
 _DEVICE = re.compile(r"(?:CON|PRN|AUX|NUL|(?:COM|LPT)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 _MAX_BYTES = 1_000_000
 
@@ -43,13 +43,13 @@ _MAX_BYTES = 1_000_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFile:
     """
-    A prompt and what belongs to it.
+    A prompt with its settings.
 
     Attributes:
         text: the prompt, with ``{{ names }}`` in it.
-        description: what it is for, in words.
-        system, model, parameters, schema: as for `lm.ask`, where nothing else is said.
-        defaults: values of names that the notebook does not have.
+        description: its purpose, in words.
+        system, model, parameters, schema: as for `lm.ask`, which override these.
+        defaults: the values of names that the notebook does not define.
     """
 
     text: str
@@ -82,14 +82,14 @@ _EXAMPLES = {
 
 
 def folders() -> Iterator[Path]:
-    """Where prompts are looked for: ``prompts`` here or in a folder above, then the user's own."""
+    """Yield the folders of prompts: ``prompts`` here and in folders above, then the user's own."""
     here = Path.cwd()
     yield from (folder / _FOLDER for folder in (here, *here.parents))
     yield _users_folder()
 
 
 def names() -> dict[str, Path]:
-    """All prompts by name; of several of one name, the nearest."""
+    """Return all prompts by name; of several with the same name, the nearest."""
     found: dict[str, Path] = {}
     for folder in folders():
         for path in sorted(folder.glob("*.md")):
@@ -99,10 +99,10 @@ def names() -> dict[str, Path]:
 
 def load(name: str) -> PromptFile:
     """
-    The prompt called ``name``.
+    Return the prompt called ``name``.
 
     Raises:
-        TemplateError: there is none, or its file is not as it should be.
+        TemplateError: it does not exist, or its file is invalid.
     """
     known = names()
     name = name.removeprefix(f"{_FOLDER}/").removesuffix(".md")
@@ -120,7 +120,7 @@ def read(path: Path) -> PromptFile:
     Return the prompt in the file ``path``.
 
     Raises:
-        TemplateError: it is not a file in its folder, too large, or not as it should be.
+        TemplateError: it is not a file in its folder, too large, or invalid.
     """
     try:
         _refuse_links(path)
@@ -142,7 +142,7 @@ def read(path: Path) -> PromptFile:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse a link out of the folder of prompts, and such a folder of a project itself."""
+    """Raise `TemplateError` for a link out of the folder of prompts, or out of the project."""
     real, folder = path.resolve(), path.parent.resolve()
     is_users = path.parent == _users_folder()
     if not real.is_relative_to(folder):
@@ -192,10 +192,10 @@ def _check_head(path: Path, fields: Any) -> dict[str, Any]:
 
 def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
     """
-    Keep ``prompt`` as ``prompts/NAME.md`` in the notebook's folder; its path.
+    Save ``prompt`` as ``prompts/NAME.md`` in the notebook's folder, and return its path.
 
     Raises:
-        TemplateError: ``name`` is none, or another prompt has it and ``overwrite`` is not said.
+        TemplateError: ``name`` is invalid, or is used by another prompt and ``overwrite`` is false.
     """
     if not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
         msg = f'"{name}" is not a valid template name.'

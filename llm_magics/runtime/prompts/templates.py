@@ -1,4 +1,4 @@
-"""``{{ name }}`` in a prompt: filled in from the notebook's variables, in Jinja's sandbox."""
+"""Render ``{{ name }}`` in a prompt with the notebook's variables, in Jinja's sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _as_function(kind: Callable[..., Any]) -> Callable[..., Any]:
-    """A type as no more than the function that it is: its methods would leave the sandbox."""
+    """Wrap a type as a plain function, because its methods would lead out of the sandbox."""
 
     def convert(*values: Any) -> Any:
         return kind(*values)
@@ -25,7 +25,7 @@ def _as_function(kind: Callable[..., Any]) -> Callable[..., Any]:
     return convert
 
 
-# Python's own, which people expect in an expression; Jinja has filters instead.
+# Python functions that users expect in an expression; Jinja has filters instead.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: _as_function(function)
     for function in (len, str, int, float, round, sorted, sum, min, max, abs, list, repr, zip)
@@ -33,7 +33,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 _NOTE = "_llm_magics_note"
 
-# Jinja's own comment marks, {# and #}, stand in too many prompts by chance.
+# Jinja's default comment marks, {# and #}, are too common in prompts.
 _SYNTAX: dict[str, Any] = {"comment_start_string": "{{#", "comment_end_string": "#}}"}
 
 _RAW_HINT = "To send literal braces, put them between {% raw %} and {% endraw %}."
@@ -41,7 +41,7 @@ _RAW_HINT = "To send literal braces, put them between {% raw %} and {% endraw %}
 
 @dataclass(frozen=True, slots=True)
 class Substitution:
-    """What a ``{{ … }}`` became: the names in it, the kind of its value, and its text's length."""
+    """A rendered ``{{ … }}``: the names in it, the kind of its value, and its text's length."""
 
     names: tuple[str, ...]
     kind: str
@@ -60,10 +60,11 @@ def render(
 
     Args:
         text: the prompt.
-        variables: what the names in it stand for.
+        variables: the values of the names in it.
         note: called with each substitution.
-        is_foreign: it is from a file that others may have written: it reads copies of the data that
-            it names, calls nothing of the notebook's, and has limits of size and time.
+        is_foreign: whether it is from a file that others may have written. It can then only read
+            copies of the data that it names, cannot call functions of the notebook, and has limits
+            of size and time.
 
     Raises:
         TemplateError: a name is not defined, an expression fails, braces do not match, or a
@@ -113,23 +114,23 @@ def _render_foreign(
 
 @lru_cache(maxsize=16)
 def _compiled(text: str) -> jinja2.Template:
-    """Compile a template of the user's own once for all rows."""
+    """Compile one of the user's own templates, once for all rows."""
     return _environment().from_string(text)
 
 
 def find_names(text: str, *, with_functions: bool = False) -> set[str]:
-    """Return the variables that ``text`` uses, without those of functions."""
+    """Return the variables that ``text`` uses; function names only with ``with_functions``."""
     import jinja2
     from jinja2 import meta
 
     environment = _environment()
     environment.finalize = jinja2.pass_context(lambda _, value: value)
-    if with_functions:  # else Jinja leaves them out
+    if with_functions:  # otherwise Jinja omits them
         environment.globals.clear()
     try:
         tree = environment.parse(text)
         search = meta.TrackingCodeGenerator(environment)
-        # It would evaluate constants, for as long as they take: {{ 10 ** 10 ** 10 }}.
+        # The optimizer would evaluate constants without a time limit: {{ 10 ** 10 ** 10 }}.
         search.optimizer = None
         search.visit(tree)
         return search.undeclared_identifiers - set(environment.globals)
@@ -139,9 +140,9 @@ def find_names(text: str, *, with_functions: bool = False) -> set[str]:
 
 def find_row_keys(text: str, name: str) -> set[str] | None:
     """
-    Return the keys by which ``text`` reads the mapping ``name``: ``row["a b"]``, ``row.a``.
+    Return the keys of the mapping ``name`` that ``text`` reads: ``row["a b"]``, ``row.a``.
 
-    ``None`` where it reads the mapping in another way, and may need all of its keys.
+    Return ``None`` if the text uses the mapping in another way, and may need all of its keys.
     """
     import jinja2
     from jinja2 import nodes
@@ -165,7 +166,7 @@ def find_row_keys(text: str, name: str) -> set[str] | None:
 
 
 def list_filters() -> list[str]:
-    """What can stand behind a bar in an expression."""
+    """Return the names of the filters that can be used in an expression."""
     return list(_environment().filters)
 
 
@@ -185,12 +186,12 @@ def _environment() -> SandboxedEnvironment:
 
 
 def _display_value(value: Any) -> Any:
-    # Its own lines: what follows a table on its last one would be read as a part of it.
+    # Ends with a newline, because text right after a table would be read as a part of it.
     return f"{summarize_table(value)}\n" if is_table(value) else value
 
 
 def _have_noted(tree: Template) -> None:
-    """Have every value on its way into the text handed through a function, with its names."""
+    """Pass every value that is inserted into the text through a function, with its names."""
     from jinja2 import nodes
 
     for output in tree.find_all(nodes.Output):
@@ -216,7 +217,7 @@ def _noting(
 
 
 def _kind(value: Any) -> str:
-    """The type of a value, and how much of it there is."""
+    """Return the type of a value, and its size if it has one."""
     name = type(value).__name__
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:

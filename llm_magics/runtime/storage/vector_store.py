@@ -1,10 +1,10 @@
 """
 The vectors of one space: found by the texts they are of, added as they come.
 
-A *space* is all that makes vectors comparable: where the model is, which weights, how long
-texts are treated. Each process appends to its own pair of files, so that
-no lock is needed and a process may die at any moment. Every row that is read is compared with
-its checksum; a damaged one is as good as not there. `vector_files` has the format of the files.
+A *space* is all that makes vectors comparable: where the model is, which weights, how long texts
+are treated. Each process appends to its own pair of files, so that no lock is needed and a process
+may die at any moment. Every row that is read is compared with its checksum; a damaged one is as
+good as not there. `vector_files` has the format of the files.
 
 Each space has a folder, named by the digest of its ``space.json``. Clearing deletes only what
 the store has written: in folders whose name is that digest, files whose names have the form that
