@@ -1,5 +1,5 @@
 """
-Language models as a first-class part of a notebook.
+Language models in Jupyter notebooks.
 
     %load_ext llm_magics
 
@@ -7,9 +7,9 @@ Language models as a first-class part of a notebook.
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.config
     lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
 
-and with an ``a`` before them, to be awaited: ``await lm.aask("…")``.
+Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
-Importing this is cheap: what stands behind each name is imported when it is first used.
+The import is fast: the module behind each name is imported when the name is first used.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker finds a misspelled name
+if not TYPE_CHECKING:  # so that type checkers report misspelled names
 
     def __getattr__(name: str) -> Any:
         if name in _HOMES:
@@ -121,21 +121,21 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """``%load_ext llm_magics``."""
+    """Load the extension, for ``%load_ext llm_magics``."""
     from llm_magics.notebook import extension
 
     extension.load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """``%unload_ext llm_magics``."""
+    """Unload the extension, for ``%unload_ext llm_magics``."""
     from llm_magics.notebook import extension
 
     extension.unload(shell)
 
 
 def _register_accessor() -> None:
-    """``df.llm`` is there once pandas (or Dask) and this are both imported, in either order."""
+    """Add ``df.llm`` as soon as pandas (or Dask) and this package are imported, in any order."""
     from llm_magics._util.import_hooks import when_imported
 
     when_imported("pandas", "llm_magics.dataframes.accessor")

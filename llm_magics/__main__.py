@@ -1,4 +1,4 @@
-"""``python -m llm_magics doctor [PROVIDER ...]``: try every provider, and say what works."""
+"""``python -m llm_magics doctor [PROVIDER ...]``: check every provider and report what works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm_magics.errors import LLMError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0 where all that was tried works, 1 where something does not."""
+    """Run the command; return the exit code: 1 if a checked provider fails, otherwise 0."""
     parser = argparse.ArgumentParser("python -m llm_magics")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctor = commands.add_parser("doctor", help="check every provider and report what works")

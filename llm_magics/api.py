@@ -1,8 +1,8 @@
 """
 ``lm.ask``, ``lm.stream``, ``lm.runs`` and ``lm.models``, and their asynchronous forms.
 
-The functions without an ``a`` before their name block until the result is there; those with it
-are awaited, and leave the event loop free. What both do is written once, as an `Operation`.
+The synchronous functions block until the result is available. The asynchronous forms, with the
+prefix ``a``, do not block the event loop. Both share their implementation as an `Operation`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class _PartialAnswer:
 
     @property
     def response(self) -> Response:
-        """The answer, or as much of it as has been taken."""
+        """The answer, or the part of it in the chunks iterated so far."""
         return self._call.response(None if self._has_ended else self._seen)
 
     @property
     def data(self) -> Any:
-        """The JSON value received so far; ``None`` before there is any."""
+        """The JSON value received so far; ``None`` if there is none yet."""
         try:
             return self.response.json(partial=True)
         except ParseError:
@@ -52,9 +52,10 @@ class _PartialAnswer:
 
 class Stream(_PartialAnswer):
     """
-    Iterate it for the pieces of the answer (`StreamChunk`). Leaving early stops the model.
+    An iterator over the chunks of an answer (`StreamChunk`).
 
-    At every moment ``response`` is the answer so far, and ``data`` the JSON value so far.
+    ``response`` is the answer so far, and ``data`` the JSON value so far. Call `close` to stop the
+    model early, or use the stream as a context manager.
     """
 
     def __init__(self, call: ChatCall) -> None:
@@ -79,7 +80,7 @@ class Stream(_PartialAnswer):
         return chunk
 
     def close(self) -> None:
-        """Stop the model, and return when it has stopped."""
+        """Stop the model, and wait until it has stopped."""
         self._chunks.close()
 
     def __enter__(self) -> Self:
@@ -90,7 +91,7 @@ class Stream(_PartialAnswer):
 
 
 class AsyncStream(_PartialAnswer):
-    """The same for ``async for``."""
+    """An asynchronous iterator over the chunks of an answer; see `Stream`."""
 
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call)
@@ -109,7 +110,7 @@ class AsyncStream(_PartialAnswer):
         return chunk
 
     async def aclose(self) -> None:
-        """Stop the model, and return when it has stopped."""
+        """Stop the model, and wait until it has stopped."""
         await self._chunks.aclose()
 
     async def __aenter__(self) -> Self:
@@ -134,7 +135,7 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
     **parameters: Any,
 ) -> Response:
     """
-    The answer to ``prompt``.
+    Send ``prompt`` to a model and return the answer.
 
     Args:
         prompt: the text of the prompt.
@@ -191,7 +192,7 @@ async def aask(  # noqa: PLR0913 (as for ask)
     **parameters: Any,
 ) -> Response:
     """
-    The answer to ``prompt``.
+    Send ``prompt`` to a model and return the answer.
 
     Args:
         prompt: the text of the prompt.
@@ -265,7 +266,7 @@ def stream(  # noqa: PLR0913 (as for ask)
     """
     Stream the answer to ``prompt``; arguments and errors as for `ask`.
 
-    Iterate over the result to get the pieces. Its ``response`` is the answer so far, and its
+    Iterate over the result to get the chunks. Its ``response`` is the answer so far, and its
     ``data`` the partial JSON value in it.
     """
     request = Prompt(
@@ -301,7 +302,7 @@ def astream(  # noqa: PLR0913 (as for ask)
     """
     Stream the answer to ``prompt``; arguments and errors as for `ask`.
 
-    Iterate over the result to get the pieces. Its ``response`` is the answer so far, and its
+    Iterate over the result to get the chunks. Its ``response`` is the answer so far, and its
     ``data`` the partial JSON value in it.
     """
     request = Prompt(
@@ -322,7 +323,7 @@ def astream(  # noqa: PLR0913 (as for ask)
 
 def runs() -> DataFrame:
     """
-    The calls of this session, one row each, oldest first.
+    Return the calls of this session, one row each, oldest first.
 
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
@@ -334,7 +335,7 @@ def runs() -> DataFrame:
 
 async def aruns() -> DataFrame:
     """
-    The calls of this session, one row each, oldest first.
+    Return the calls of this session, one row each, oldest first.
 
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
     ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
@@ -346,7 +347,7 @@ async def aruns() -> DataFrame:
 
 def models(pattern: str = "") -> DataFrame:
     """
-    The models of all providers, one row each.
+    Return the models of all providers, one row each.
 
     Columns: ``provider``, ``model`` (its full name), ``capabilities``, ``context`` (tokens),
     ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars per million tokens),
@@ -361,7 +362,7 @@ def models(pattern: str = "") -> DataFrame:
 
 async def amodels(pattern: str = "") -> DataFrame:
     """
-    The models of all providers, one row each.
+    Return the models of all providers, one row each.
 
     Columns: ``provider``, ``model`` (its full name), ``capabilities``, ``context`` (tokens),
     ``size_mb`` on disk, ``input_usd`` and ``output_usd`` (US dollars per million tokens),

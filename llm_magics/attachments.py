@@ -1,4 +1,4 @@
-"""Images, sound recordings, transcripts, and blocks of reasoning that go with a message."""
+"""Attachments of messages: images, audio, transcripts and reasoning blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Self
 from llm_magics._util.text import reason_of
 from llm_magics.errors import ConfigurationError
 
-# PNG's word for a pixel of so many values.
+# PNG's colour type, by the number of values per pixel.
 _KINDS = {1: 0, 3: 2, 4: 6}
 
 _SHAPES = "Use the shape (height, width), (height, width, 3) or (height, width, 4), with values 0 to 255 or 0.0 to 1.0."
@@ -22,14 +22,14 @@ _SHAPES = "Use the shape (height, width), (height, width, 3) or (height, width, 
 
 def encode_png(array: Any) -> bytes:
     """
-    Return the PNG file (W3C, 3rd edition) of an array that numpy can read.
+    Return an array as a PNG file (W3C, 3rd edition).
 
     Args:
-        array: of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): grey, RGB or RGBA; of
-            integers from 0 to 255, of fractions from 0 to 1, or of truth values.
+        array: an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): grey, RGB or RGBA.
+            Its values are integers from 0 to 255, floats from 0 to 1, or booleans.
 
     Raises:
-        ConfigurationError: it is not an image.
+        ConfigurationError: the array is not an image.
     """
     import numpy as np
 
@@ -48,14 +48,14 @@ def encode_png(array: Any) -> bytes:
 
 
 def _are_colours(pixels: Any) -> bool:
-    """Whether all values are colours; NaN and infinity are not."""
+    """Whether all values are from 0 to 255; NaN and infinity are not."""
     return bool(pixels.min() >= 0 and pixels.max() <= 255)
 
 
 def _write_png(pixels: Any) -> bytes:
     height, width, values = pixels.shape
     head = struct.pack(">IIBBBBB", width, height, 8, _KINDS[values], 0, 0, 0)
-    # Each line begins with the number of its filter, and 0 is none.
+    # Each line begins with its filter type; 0 means no filter.
     lines = b"".join(b"\0" + line.tobytes() for line in pixels)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*part) for part in parts)
@@ -65,7 +65,7 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-# The first bytes of the formats that the services take.
+# The first bytes of the image formats that services accept.
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -75,7 +75,7 @@ _SIGNATURES = {
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture, by its bytes or by an address that the service fetches itself."""
+    """An image: its bytes, or a URL that the service fetches itself."""
 
     data: bytes = field(default=b"", repr=False)
     url: str = ""
@@ -87,7 +87,7 @@ class Image:
 
     @property
     def media_type(self) -> str:
-        """Its MIME type, read off its first bytes."""
+        """The MIME type, determined from the first bytes."""
         if self.data[:4] == b"RIFF" and self.data[8:12] == b"WEBP":
             return "image/webp"
         for signature, media_type in _SIGNATURES.items():
@@ -98,7 +98,7 @@ class Image:
 
     @property
     def base64(self) -> str:
-        """Its bytes in base64."""
+        """The bytes in base64."""
         if not self.data:
             msg = "This service does not accept image URLs."
             raise ConfigurationError(
@@ -108,17 +108,19 @@ class Image:
 
     @property
     def as_url(self) -> str:
-        """Its address, or a data URL."""
+        """The URL, or the bytes as a data URL."""
         return self.url or f"data:{self.media_type};base64,{self.base64}"
 
 
 def load_image(source: Any) -> Image:
     """
-    Return the picture in what a user has: bytes, a path, an address, an array, a figure, or a picture
-    of PIL or IPython.
+    Return an image from any source that users have.
+
+    Args:
+        source: bytes, a path, a URL, an array, a figure, or an image of PIL or IPython.
 
     Raises:
-        ConfigurationError: it is none of these, or the file does not exist.
+        ConfigurationError: the source is not an image, or the file does not exist.
     """
     if isinstance(source, Image):
         return source
@@ -128,7 +130,7 @@ def load_image(source: Any) -> Image:
 
 
 def _load_named(source: str | Path) -> Image:
-    """Return the picture at a path or an address, or in a data URL."""
+    """Return the image at a path or URL, or in a data URL."""
     if isinstance(source, str) and source.startswith("data:"):
         return _from_bytes(_decode_base64(source.partition(",")[2]), "The image in the data URL")
     if isinstance(source, str) and source.startswith(("https://", "http://")):
@@ -137,7 +139,7 @@ def _load_named(source: str | Path) -> Image:
 
 
 def _render_image(source: Any) -> Image:
-    """Return the picture of another library's object."""
+    """Return the image of an object of another library."""
     if isinstance(getattr(source, "data", None), bytes):  # IPython
         return _from_bytes(source.data, "The image")
     if hasattr(source, "convert") and getattr(source, "mode", None) not in _PNG_MODES:  # PIL
@@ -145,7 +147,7 @@ def _render_image(source: Any) -> Image:
     for way in ("save", "savefig"):  # PIL, matplotlib
         if hasattr(source, way):
             return Image(_save_png(getattr(source, way)))
-    if hasattr(source, "get_figure"):  # what stands within a figure
+    if hasattr(source, "get_figure"):  # a part of a figure, such as its axes
         return _render_image(source.get_figure())
     if hasattr(source, "__array__"):
         return Image(encode_png(source))
@@ -164,7 +166,7 @@ def _decode_base64(text: str) -> bytes:
 
 
 def _save_png(save: Callable[..., Any]) -> bytes:
-    """Return what PIL's or matplotlib's function ``save`` writes as PNG."""
+    """Return the PNG file that the function ``save`` of PIL or matplotlib writes."""
     buffer = io.BytesIO()
     try:
         save(buffer, format="PNG")
@@ -184,7 +186,7 @@ def _read_image(source: str | Path) -> Image:
 
 
 def _from_bytes(data: bytes, what: str) -> Image:
-    """Return the picture in the bytes of a file; printers' colours are converted to RGB."""
+    """Return the image in the bytes of a file; CMYK is converted to RGB."""
     if not data:
         msg = f"{what} is empty (0 bytes)."
         raise ConfigurationError(msg, hint="Check that the file was written completely.")
@@ -194,12 +196,12 @@ def _from_bytes(data: bytes, what: str) -> Image:
 # Modes that PIL writes into a PNG file unchanged; the rest (CMYK, YCbCr, LAB …) becomes RGB.
 _PNG_MODES = frozenset({"1", "I", "I;16", "L", "LA", "P", "PA", "RGB", "RGBA"})
 
-# JPEG's markers of a frame, which tell how many colours a pixel has (ITU-T T.81, table B.1).
+# JPEG's frame markers; a frame has the number of colour components (ITU-T T.81, table B.1).
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 
 
 def _is_cmyk(data: bytes) -> bool:
-    """Return whether the bytes are a JPEG file with four colours a pixel, as printers use."""
+    """Whether the bytes are a JPEG file with four colour components (CMYK)."""
     at = 2
     while data.startswith(b"\xff\xd8\xff") and at + 9 < len(data) and data[at] == 0xFF:
         if data[at + 1] in _FRAMES:
@@ -209,7 +211,7 @@ def _is_cmyk(data: bytes) -> bool:
 
 
 def _convert_to_rgb(data: bytes) -> bytes:
-    """Return a picture with printers' colours as PNG in RGB: the services misread the others."""
+    """Return a CMYK image as an RGB PNG, because services misread CMYK."""
     from PIL import Image as PILImage
 
     try:
@@ -225,10 +227,10 @@ class ReasoningBlock(dict[str, Any]):
     A part of an answer that must be sent back to its service unchanged.
 
     Attributes:
-        origin: the service that it is from, and its model where no other can read it; empty where
+        origin: the service that sent it, and the model if other models cannot read it; empty if
             unknown.
-        at: where it stood in the answer, as the number of characters of text and of tool calls
-            before it.
+        at: its position in the answer: the number of characters of text and the number of tool
+            calls before it.
     """
 
     origin: str
@@ -247,19 +249,19 @@ class ReasoningBlock(dict[str, Any]):
         return block if isinstance(block, cls) else cls(block)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its form in a recording."""
+        """Return the block as a dict for a recording."""
         return {"block": dict(self), "origin": self.origin, "at": list(self.at)}
 
     @classmethod
     def from_dict(cls, recorded: Mapping[str, Any]) -> Self:
-        """Return the recorded block; older recordings lack its origin."""
+        """Return a block from a recording; older recordings do not have its origin."""
         block, at = recorded.get("block"), recorded.get("at")
         if not isinstance(block, Mapping) or not isinstance(at, list) or len(at) != 2:
             return cls(recorded)
         return cls(block, str(recorded.get("origin") or ""), (at[0], at[1]))
 
 
-# Where in a file its format is written, how, and what that makes of it.
+# Audio formats: the offset and bytes of the signature, the file extension, and the MIME type.
 _SOUNDS = (
     (0, b"ID3", "mp3", "audio/mpeg"),
     *((0, bytes((0xFF, second)), "mp3", "audio/mpeg") for second in (0xFB, 0xFA, 0xF3, 0xF2)),
@@ -273,7 +275,7 @@ _SOUNDS = (
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A recording, by its bytes."""
+    """An audio recording: the bytes of its file."""
 
     data: bytes = field(repr=False)
 
@@ -292,21 +294,21 @@ class Sound:
 
     @property
     def media_type(self) -> str:
-        """Its MIME type, read off its first bytes."""
+        """The MIME type, determined from the first bytes."""
         return self._kind[1]
 
     @property
     def file_name(self) -> str:
-        """A name with the ending of its format, which the services go by."""
+        """A file name with the extension of the format, which services use to recognise it."""
         return f"audio.{self._kind[0]}"
 
 
 class Transcript(str):
     """
-    The transcript of a recording as text; subtitles where those were requested.
+    The transcript of a recording as text, or as subtitles if these were requested.
 
     Attributes:
-        data: what the service reported of it (language, duration, segments, words), or empty.
+        data: further data from the service (language, duration, segments, words); may be empty.
     """
 
     __slots__ = ("data",)

@@ -1,30 +1,30 @@
 """
-Everything llm_magics raises, as one tree.
+The error classes of llm_magics.
 
-    LLMError                      what happened · hint: what to do
-    ├── UsageError                a mistyped flag, subcommand or expression
-    ├── BudgetError               a call that would cost more than may be spent
-    ├── TemplateError             a ``{{ name }}`` that cannot be filled in
-    ├── ParseError                an answer that is not the requested JSON or table
-    ├── ReplayMissError           a call that a recording has no answer to
-    └── ProviderError             a service, with status, code, request id …
+    LLMError                      the base class; ``hint`` says what to do
+    ├── UsageError                an invalid argument, flag, subcommand or expression
+    ├── BudgetError               the call may cost more than the rest of the budget
+    ├── TemplateError             a ``{{ name }}`` in a prompt cannot be rendered
+    ├── ParseError                the answer is not the requested JSON or table
+    ├── ReplayMissError           the recording has no answer to the call
+    └── ProviderError             the provider failed; with status, code, request id …
         ├── AuthenticationError   the key is missing, wrong or not allowed
-        ├── ConfigurationError    a setting is missing, mistyped or impossible
+        ├── ConfigurationError    a setting is missing, misspelled or invalid
         ├── ConnectionError       no response (also a builtin ConnectionError)
-        ├── ContentFilterError    the service or the model refuses to answer; see ``partial``
-        ├── ContextLengthError    the prompt is longer than the model can read
-        ├── IncompleteAnswerError the answer ended without being complete; see ``partial``
+        ├── ContentFilterError    the service or the model refused to answer; see ``partial``
+        ├── ContextLengthError    the prompt is longer than the model's context
+        ├── IncompleteAnswerError the answer is incomplete; see ``partial``
         │   └── EmptyAnswerError  the answer has no text and no tool calls; see ``partial``
-        ├── ModelNotFoundError    the service has no such model
-        ├── RateLimitError        too much at once; see ``retry_after``
-        ├── StreamInterrupted     the answer broke off; see ``partial``
-        ├── UnsupportedError      this service or model cannot do that
-        └── WeightsError          a local model's file cannot be fetched or used
+        ├── ModelNotFoundError    the service has no model of that name
+        ├── RateLimitError        too many requests; see ``retry_after``
+        ├── StreamInterrupted     the connection broke during the answer; see ``partial``
+        ├── UnsupportedError      the service or the model does not support this
+        └── WeightsError          a local model's file cannot be downloaded or is damaged
 
-    Interrupted                   the user stopped a cell (a KeyboardInterrupt); see ``partial``
+    Interrupted                   the user interrupted a cell (a KeyboardInterrupt); see ``partial``
 
-In a notebook each is displayed as two to four lines, with the line of Python that raised it; ``%llm config
-tracebacks full`` displays all.
+In a notebook, an error is displayed as two to four lines, with the line of the user's code that
+raised it. ``%llm config tracebacks full`` displays the full traceback.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from llm_magics.secrets import redact, redact_json
 
 
 def _sanitize(text: str) -> str:
-    """Return ``text`` without keys, and without what could change a terminal or hide something."""
+    """Return ``text`` without keys, with control and invisible characters removed or escaped."""
     return escape_controls(redact(strip_controls(replace_lone_surrogates(text))))
 
 
 class _ShortTraceback:
-    """An exception that IPython renders with its message and hint alone, by `_render_traceback_`."""
+    """An exception that IPython displays as its message and hint, with `_render_traceback_`."""
 
     hint: str | None
 
-    # How many lines of a message are displayed; an error about a decision displays all.
+    # The number of lines of a message to display. An error that needs a decision displays all.
     lines_shown: int = 3
 
     def _render_traceback_(self) -> list[str]:
@@ -74,7 +74,7 @@ class _ShortTraceback:
         return lines
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute without the keys in it: a service may repeat one anywhere."""
+        """Set an attribute with keys in its value masked, because a service may echo a key."""
         if name in ("body", "code", "request_id"):
             value = redact_json(value)
         if isinstance(value, str):
@@ -93,7 +93,7 @@ class LLMError(_ShortTraceback, Exception):
         super().__init__(_sanitize(message))
         self.hint = hint or None
         if self.hint:
-            self.add_note(f"→ {self.hint}")  # tracebacks of plain scripts end with it
+            self.add_note(f"→ {self.hint}")  # displayed at the end of tracebacks in scripts
 
 
 class UsageError(LLMError):
@@ -105,7 +105,7 @@ class BudgetError(LLMError):
 
 
 class TemplateError(LLMError):
-    """A ``{{ … }}`` in a prompt cannot be filled in."""
+    """A ``{{ … }}`` in a prompt cannot be rendered."""
 
 
 class ParseError(LLMError):
@@ -161,13 +161,13 @@ class ProviderError(LLMError):
     ) -> None:
         if (
             model and (spelled := escape_invisible(model)) != model
-        ):  # nothing of a name begins a line
+        ):  # a name must not start a new line in the message
             message, hint = message.replace(model, spelled), hint and hint.replace(model, spelled)
         super().__init__(message, hint=hint)
         self.provider = provider
         self.model = model
         self.status = status
-        # What a service sends may be of any type.
+        # A service may send values of any type.
         self.code = code if code is None or type(code) is int else _as_text(code)
         self.request_id = None if request_id is None else _as_text(request_id)
         self.retry_after = retry_after
@@ -176,7 +176,7 @@ class ProviderError(LLMError):
             self.retryable = retryable
 
     def details(self) -> dict[str, Any]:
-        """Return everything but the message, hint and ``partial``, as arguments of another error."""
+        """Return the attributes except ``hint`` and ``partial``, as arguments for another error."""
         return {
             "provider": self.provider,
             "model": self.model,
@@ -208,7 +208,7 @@ class ConnectionError(ProviderError, builtins.ConnectionError):  # noqa: A001 (a
 
 
 class ContentFilterError(ProviderError):
-    """The service or the model refused to answer; ``partial`` has the answer up to then."""
+    """The service or the model refused to answer; ``partial`` has the text received before."""
 
 
 class ContextLengthError(ProviderError):
@@ -232,7 +232,7 @@ class ModelNotFoundError(ProviderError):
 
 
 class RateLimitError(ProviderError):
-    """Too many requests; ``retry_after`` is the delay in seconds, where known."""
+    """Too many requests; ``retry_after`` is the delay in seconds, if known."""
 
     retryable = True
 
@@ -242,7 +242,7 @@ class StreamInterrupted(ProviderError):  # noqa: N818 (a fixed name)
     The connection broke after the answer began.
 
     Attributes:
-        partial: the answer up to then, a `ModelResponse`.
+        partial: the part of the answer that was received, a `ModelResponse`.
     """
 
     retryable = True
@@ -275,7 +275,7 @@ class Interrupted(_ShortTraceback, KeyboardInterrupt):
 
 
 def abbreviate(value: object) -> str:
-    """Return ``value`` as an error quotes it: on one line and shortened."""
+    """Return the repr of ``value`` for an error message, on one line and shortened."""
     return _sanitize(" ".join(_REPR.repr(value).splitlines()))
 
 
@@ -289,9 +289,9 @@ def _similarity(one: str, other: str) -> float:
 
 def nearest(name: str, names: Iterable[str], *, listed: bool = True) -> str:
     """
-    Return the sentence that names the candidates nearest to a mistyped ``name``.
+    Return a hint with the candidates nearest to a misspelled ``name``.
 
-    Where none is near it lists the first few, or says nothing if not ``listed``.
+    If none is near, the hint lists the first few candidates, or is empty without ``listed``.
     """
     known = sorted(set(names))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)

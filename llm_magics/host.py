@@ -1,8 +1,8 @@
 """
-The program around this package: where progress is displayed, questions are put and cells run.
+The host of this package: the program that displays progress, asks questions and runs cells.
 
-A terminal's host is there from the start; the notebook's extension installs its own with
-`install_host`. Warnings and errors point to the line of the user's code that called this package.
+The default is a host for terminals. The notebook extension installs its own with `install_host`.
+Warnings and errors point to the line of the user's code that called this package.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from llm_magics._util.text import (
 @dataclass(frozen=True, slots=True)
 class Progress:
     """
-    How much of some long work is done.
+    The progress of a long task.
 
     Attributes:
-        task: what is being done, for people ("fetching smollm2-135m").
-        done, total: how much of it, in ``unit``; ``total`` is ``None`` where unknown.
-        unit: ``"B"`` for bytes, else a word for the things counted.
-        elapsed_s: seconds since the work began.
-        before: how much of ``done`` was there then, and took no time.
-        is_load: whether this is loading a model rather than answering.
+        task: a description of the task for the user.
+        done, total: the amounts in ``unit``; ``total`` is ``None`` if unknown.
+        unit: ``"B"`` for bytes, otherwise a plural noun for the items counted.
+        elapsed_s: seconds since the start of the task.
+        before: the part of ``done`` that was complete at the start; not counted in the speed.
+        is_load: whether the task is loading a model, not answering.
     """
 
     task: str
@@ -49,26 +49,26 @@ class Progress:
     before: int = 0
 
     def __post_init__(self) -> None:
-        """A service may send anything: a size that is none counts as unknown."""
+        """Treat invalid sizes as unknown, because a service may send any value."""
         object.__setattr__(self, "task", replace_lone_surrogates(self.task))
         object.__setattr__(self, "done", count_or_none(self.done) or 0)
         object.__setattr__(self, "total", count_or_none(self.total))
 
     @property
     def fraction(self) -> float | None:
-        """From 0 to 1, or ``None`` where the total is unknown."""
+        """The progress from 0 to 1; ``None`` if the total is unknown."""
         return min(1.0, self.done / self.total) if self.total else None
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to go at the speed so far, or ``None`` while that is unknown."""
+        """The estimated remaining seconds; ``None`` if the speed or the total is unknown."""
         if not self.total or not self.speed:
             return None
         return max(0.0, (self.total - self.done) / self.speed)
 
     @property
     def speed(self) -> float | None:
-        """So much a second, or ``None`` while that is unknown."""
+        """The amount per second; ``None`` if unknown."""
         since = self.done - self.before
         return since / self.elapsed_s if since > 0 and self.elapsed_s else None
 
@@ -104,9 +104,9 @@ class Cell:
     A run of a cell.
 
     Attributes:
-        key: identifies the cell, also when it runs again; empty where it is unknown.
+        key: identifies the cell in all of its runs; empty if unknown.
         number: the number of the run, as in ``In [3]``.
-        run: identifies this run among all others.
+        run: a unique id of this run.
     """
 
     key: str = ""
@@ -116,7 +116,7 @@ class Cell:
 
 class Host(ABC):
     """
-    What the program around this package does for it.
+    The interface to the program that this package runs in.
 
     Attributes:
         current_cell: the cell that is running, or ran last.
@@ -127,14 +127,14 @@ class Host(ABC):
 
     @abstractmethod
     def create_progress_display(self) -> ProgressDisplay:
-        """Return a display for one piece of work."""
+        """Return a progress display for one task."""
 
     @abstractmethod
     def ask(self, question: str) -> str | None:
         """Return the user's answer to ``question``; ``None`` if the session is not interactive."""
 
     def shows_full_tracebacks(self) -> bool:
-        """Return whether errors are rendered with their full traceback, not in two to four lines."""
+        """Whether errors are displayed with their full traceback instead of two to four lines."""
         return False
 
     def label_cell(self, code: CodeType) -> str | None:
@@ -143,27 +143,27 @@ class Host(ABC):
 
 
 class TerminalHost(Host):
-    """Progress on one line of standard error; questions where standard input is a terminal."""
+    """Displays progress on one line of stderr, and asks questions if stdin is a terminal."""
 
     def create_progress_display(self) -> ProgressDisplay:
-        """Return a display that rewrites one line of the terminal; without one it shows nothing."""
+        """Return a display that updates one line of the terminal; without effect otherwise."""
         return terminal_progress()
 
     def ask(self, question: str) -> str | None:
-        """Return what is typed in answer to ``question``."""
+        """Return the line typed by the user; ``None`` if stdin is not a terminal."""
         if not (sys.stdin and sys.stdin.isatty()):
             return None
         return input(question)
 
 
 def terminal_progress() -> ProgressDisplay:
-    """Return a progress display on one line of the terminal; it is silent without a terminal."""
+    """Return a progress display on one line of stderr; without effect outside a terminal."""
     stream = sys.stderr
     if not stream.isatty():
         return lambda progress: None
 
     def display(progress: Progress | None) -> None:
-        # A service names the steps and the files in it.
+        # The text may contain names from a service.
         line = display_name(str(progress)) if progress else ""
         stream.write(f"\r\x1b[K{line}")
         stream.flush()
@@ -181,11 +181,11 @@ def current_host() -> Host:
 
 def install_host(host: Host) -> None:
     """Make ``host`` the host of this process."""
-    global _host  # noqa: PLW0603 (one host a process, like sys.displayhook)
+    global _host  # noqa: PLW0603 (one host per process, like sys.displayhook)
     _host = host
 
 
-# Frames of these packages stand between the user's code and ours, or below ours.
+# Frames of these packages are between the user's code and this package, or below this package.
 _LIBRARIES = frozenset(
     {
         "IPython",
@@ -213,9 +213,9 @@ class CodeLocation(NamedTuple):
 
     Attributes:
         file: the path of a script or module, or the label of a cell (``Cell In[3]``).
-        line: its number, from 1.
-        module: the name of the module that it is in.
-        source: the line itself, without its indentation; empty where it is not known.
+        line: the line number, from 1.
+        module: the name of the module.
+        source: the text of the line without indentation; empty if unknown.
     """
 
     file: str
@@ -230,7 +230,7 @@ class CodeLocation(NamedTuple):
 
 
 class _Caller(NamedTuple):
-    """The user's line that called this package; what a warning says of it is looked up later."""
+    """The user's line that called this package; its source is looked up only if needed."""
 
     code: CodeType
     line: int
@@ -244,10 +244,10 @@ class _Caller(NamedTuple):
         return CodeLocation(file, self.line, str(self.variables.get("__name__", "")), source)
 
 
-# The caller for whom work on the event loop's own thread is done.
+# The caller of the work in the event loop's thread.
 _called_from: ContextVar[_Caller | None] = ContextVar("called_from", default=None)
 
-# Warnings that were issued already, by file: Python's own registry does not distinguish cells.
+# The registries of issued warnings, by file: Python's own registry does not distinguish cells.
 _registries: dict[str, dict[Any, Any]] = {}
 
 
@@ -258,9 +258,9 @@ def warn(
     Issue a warning that points to the user's line, also from the event loop's thread.
 
     Args:
-        location: that line, where no frame shows it: before its cell runs.
+        location: the line, for a warning about a cell that does not run yet.
     """
-    message = escape_controls(message)  # it may quote a service
+    message = escape_controls(message)  # it may contain text from a service
     caller = None if location else _find_caller() or _called_from.get()
     if caller is not None:
         location = caller.locate()
@@ -273,14 +273,14 @@ def warn(
 
 
 def note_caller() -> None:
-    """Remember the user's line for the work that is handed to another thread from here."""
+    """Record the user's line for warnings from work that is passed to another thread."""
     caller = _find_caller()
     if caller is not None:
         _called_from.set(caller)
 
 
 def location_in(traceback: TracebackType | None) -> CodeLocation | None:
-    """Return the line of Python that called into this package; ``None`` for a magic's cell."""
+    """Return the user's line that called this package; ``None`` for the cell of a magic."""
     before: FrameType | None = None
     line = 0
     while traceback is not None:

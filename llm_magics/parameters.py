@@ -1,4 +1,4 @@
-"""Parameters of a call: how a model answers, and which tools it may call."""
+"""Parameters of a call: sampling parameters, schema and tools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm_magics.secrets import KeyHeaders, register_headers
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Something a model may call. ``parameters`` is a JSON schema of an object."""
+    """A tool that a model may call. ``parameters`` is a JSON schema of an object."""
 
     name: str
     description: str = ""
@@ -23,7 +23,7 @@ class Tool:
     )
 
     def as_dict(self) -> dict[str, Any]:
-        """As most services write it."""
+        """Return the tool as a dict in the format of most services."""
         return {
             "name": self.name,
             "description": self.description,
@@ -34,21 +34,21 @@ class Tool:
 @dataclass(frozen=True, slots=True)
 class ModelParameters:
     """
-    How to answer. What is ``None`` is left to the model's own default.
+    The parameters of a call. ``None`` means the default of the model.
 
     Attributes:
-        temperature: 0 (the likeliest token each time) or more.
-        max_tokens: the longest answer, in tokens; 1 or more.
-        top_p: the share of probability drawn from; above 0, at most 1.
-        seed: the same seed asks for the same draw.
-        stop: the answer ends before any of these.
-        tools: what the model may call.
+        temperature: the sampling temperature, 0 (always the most likely token) or more.
+        max_tokens: the maximum length of the answer in tokens, 1 or more.
+        top_p: the probability mass to sample from, above 0 and at most 1.
+        seed: the seed for reproducible sampling, if the service supports it.
+        stop: the answer ends before any of these texts.
+        tools: the tools that the model may call.
         tool_choice: ``auto``, ``none``, ``required``, or the name of the tool to call.
-        schema: the JSON schema that the answer must fit.
-        reasoning: think or not, or how much: ``low``, ``medium``, ``high``.
-        stream: ask for a generator of `StreamChunk` instead of a `ModelResponse`.
-        extra_body: further fields of the request, for parameters that only some services have.
-        extra_headers: the same for the request's headers.
+        schema: the JSON schema of the answer.
+        reasoning: whether to think, or how much: ``low``, ``medium``, ``high``.
+        stream: return a generator of `StreamChunk` instead of a `ModelResponse`.
+        extra_body: further fields of the request body, for parameters of specific services.
+        extra_headers: further headers of the request.
     """
 
     temperature: float | None = None
@@ -81,12 +81,12 @@ class ModelParameters:
     @classmethod
     def of(cls, parameters: ModelParameters | Mapping[str, Any] | None) -> ModelParameters:
         """
-        Return ``parameters`` itself, or those in a mapping, or all defaults for ``None``.
+        Return ``parameters`` itself, or create parameters from a mapping; ``None`` means defaults.
 
-        Names that are not among the attributes go into ``extra_body``.
+        Names that are not attributes of this class are added to ``extra_body``.
 
         Raises:
-            ConfigurationError: a name is misspelled, or a value is impossible.
+            ConfigurationError: a name is misspelled, or a value is invalid.
         """
         if isinstance(parameters, ModelParameters):
             return parameters
@@ -108,11 +108,11 @@ class ModelParameters:
         return cls(**arguments)
 
     def with_stream(self, stream: bool = True) -> ModelParameters:
-        """These parameters, asking for a stream or not."""
+        """Return a copy of these parameters with a different ``stream``."""
         return replace(self, stream=stream)
 
     def with_bound(self, max_tokens: int) -> ModelParameters:
-        """These parameters, with an answer of ``max_tokens`` at most."""
+        """Return a copy of these parameters with a different ``max_tokens``."""
         return replace(self, max_tokens=max_tokens)
 
 
@@ -122,7 +122,7 @@ _SERVICE_PARAMETERS = frozenset(
 )
 
 
-# What the arguments of a call say.
+# Names of arguments of a call, which are not parameters.
 _CALL_ARGUMENTS = frozenset({"input", "messages", "model", "prompt"})
 
 
@@ -141,7 +141,7 @@ def _check_mapping(name: str, value: object, values: type) -> None:
         isinstance(key, str) and isinstance(each, values) for key, each in value.items()
     ):
         return
-    msg = f"Invalid value for {name}."  # without its value: it may hold a key
+    msg = f"Invalid value for {name}."  # without the value, which may contain a key
     kind = "texts" if values is str else "values"
     raise ConfigurationError(msg, hint=f"Pass a dict of {kind} by name.")
 

@@ -1,7 +1,7 @@
 """
-The schema of an answer: parsed from what a user writes, and checked.
+Schemas of answers: parsing and validation.
 
-A schema is a pydantic class (or anything pydantic knows: a dataclass, a TypedDict,
+A schema is a pydantic class (or another type that pydantic supports: a dataclass, a TypedDict,
 ``list[int]``), a JSON schema, or a short form: ``"name, age int?, tags list[str]"``, where ``?``
 marks a field that may be missing or null.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from llm_magics.errors import ConfigurationError, ParseError, nearest
 
-# The types of the short form. What is not named is a text.
+# The types of the short form. The default is ``str``.
 _TYPES: dict[str, dict[str, Any]] = {
     "str": {"type": "string"},
     "int": {"type": "integer"},
@@ -28,13 +28,13 @@ _TYPES: dict[str, dict[str, Any]] = {
     "datetime": {"type": "string", "format": "date-time"},
 }
 
-# The most places that an error names where an answer does not fit.
+# The maximum number of mismatches in an error message.
 _MAX_MISMATCHES = 3
 
-# The most references followed from one to the next: more lead in a circle.
+# The maximum length of a chain of references; a longer one is circular.
 _MAX_REFERENCES = 20
 
-# One of these at least stands in every JSON schema that says anything.
+# Every JSON schema with an effect has at least one of these keywords.
 _KEYWORDS = frozenset(
     ["type", "properties", "items", "enum", "const", "anyOf", "oneOf", "allOf", "not", "$ref"]
 )
@@ -46,13 +46,13 @@ _FIELD = re.compile(
 
 def parse_schema(spec: Any) -> dict[str, Any]:
     """
-    Return the JSON schema that ``spec`` stands for.
+    Return ``spec`` as a JSON schema.
 
     >>> parse_schema("name, age int, tags list[str]")["properties"]["tags"]
     {'type': 'array', 'items': {'type': 'string'}}
 
     Raises:
-        ConfigurationError: it stands for none.
+        ConfigurationError: ``spec`` is not a valid schema.
     """
     if isinstance(spec, Mapping):
         if spec and not _KEYWORDS & set(spec):
@@ -66,7 +66,7 @@ def parse_schema(spec: Any) -> dict[str, Any]:
     from pydantic import BaseModel, TypeAdapter
     from pydantic.errors import PydanticUserError
 
-    # Of a function pydantic would use the arguments as the schema.
+    # For a function, pydantic would derive a schema from its arguments.
     if inspect.isroutine(spec) or isinstance(type(spec), type(BaseModel)):
         msg = f"{spec!r:.60} is not a schema."
         raise ConfigurationError(
@@ -154,7 +154,7 @@ def _split_fields(text: str) -> list[str]:
 
 
 def _make_nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return ``schema``, accepting null too."""
+    """Return ``schema`` with null as an alternative."""
     kinds = schema.get("anyOf", [schema])
     nothing = {"type": "null"}
     return {"anyOf": kinds if nothing in kinds else [*kinds, nothing]}
@@ -178,7 +178,7 @@ def _parse_type(name: str, part: str) -> dict[str, Any]:
 
 
 def _parse_choice(names: list[str], part: str) -> dict[str, Any]:
-    """Parse a choice of types, where all names are types (``int|None``), or of texts."""
+    """Parse alternatives: types if all names are types (``int|None``), otherwise strings."""
     if all(name in _TYPES or name in ("None", "null") for name in names):
         nothing = {"type": "null"}
         kinds = [
@@ -201,7 +201,7 @@ def close_objects(schema: Any) -> Any:
 
 
 def is_strict(schema: Any) -> bool:
-    """Return whether every object in ``schema`` is closed and needs all it names, as OpenAI's strict mode."""
+    """Whether OpenAI's strict mode accepts ``schema``: all objects closed, all fields required."""
     if isinstance(schema, list):
         return all(is_strict(each) for each in schema)
     if not isinstance(schema, dict):
@@ -218,12 +218,12 @@ def is_strict(schema: Any) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Checker:
     """
-    A schema, ready to check many answers.
+    A schema compiled for repeated validation.
 
     Attributes:
-        schema: as a JSON schema.
-        accept: returns what a value becomes, or raises the `ParseError` that says where it does
-            not fit.
+        schema: the JSON schema.
+        accept: a function that returns the validated value, or raises a `ParseError` with the
+            mismatches.
     """
 
     schema: Mapping[str, Any]
@@ -232,29 +232,29 @@ class _Checker:
 
 def validate_answer(value: Any, spec: Any) -> Any:
     """
-    Return ``value``, which fits ``spec``: an instance of it where that is a class.
+    Validate ``value`` against ``spec`` and return it, as an instance if ``spec`` is a class.
 
-    A null in a field that may be left out counts as left out: services that must name every
-    field send one.
+    A null in an optional field counts as missing, because services that require all fields send
+    null for missing ones.
 
     Raises:
-        ParseError: it does not fit; the message says where.
+        ParseError: the value does not match; the message names the mismatches.
     """
     return _validate(value, _get_checker(spec))[1]
 
 
 def validate_json(value: Any, spec: Any) -> Any:
     """
-    Return the JSON value itself, as it fits ``spec``.
+    Validate ``value`` against ``spec`` and return it as a JSON value.
 
     Raises:
-        ParseError: it does not fit.
+        ParseError: the value does not match.
     """
     return _validate(value, _get_checker(spec))[0]
 
 
 def _validate(value: Any, checker: _Checker) -> tuple[Any, Any]:
-    """Return the value that fits, and what it becomes."""
+    """Return the matching JSON value, and the validated value."""
     try:
         return value, checker.accept(value)
     except ParseError:
@@ -271,7 +271,7 @@ def _get_checker(spec: Any) -> _Checker:
         return _json_checker(spec)
     try:
         return _class_checker(spec)
-    except TypeError:  # what cannot be hashed
+    except TypeError:  # not hashable
         return _class_checker.__wrapped__(spec)
 
 
@@ -319,7 +319,7 @@ def _check_json(value: Any, validator: Any) -> None:
 
 
 def drop_nulls(value: Any, schema: Any, root: Any = None) -> Any:
-    """Return ``value`` without the nulls of fields that may be left out and accept none."""
+    """Return ``value`` without nulls in optional fields that do not accept null."""
     root = schema if root is None else root
     for _ in range(_MAX_REFERENCES):
         if not isinstance(schema, Mapping) or "$ref" not in schema:
@@ -369,7 +369,7 @@ def _accepts(schema: Any, value: Any, root: Mapping[str, Any]) -> bool:
 
 
 def _resolve_reference(root: Any, reference: Any) -> Any:
-    """Return what a local reference leads to; ``None`` where it leads nowhere."""
+    """Return the target of a local reference; ``None`` if it does not exist."""
     found = root
     for part in str(reference).removeprefix("#").strip("/").split("/"):
         if part:
@@ -378,7 +378,7 @@ def _resolve_reference(root: Any, reference: Any) -> Any:
 
 
 def _mismatch_error(found: Sequence[tuple[Iterable[Any], str]]) -> ParseError:
-    """Return an error with the first few places where an answer does not fit, each with why."""
+    """Return an error that lists the first mismatches with their paths and reasons."""
     places = [
         f"at answer{''.join(f'.{part}' for part in where)}: {why[:200]}"
         for where, why in found[:_MAX_MISMATCHES]

@@ -1,4 +1,4 @@
-"""Keys whose text and repr are masked, and functions that mask keys in any text."""
+"""Types for API keys, with masked text and repr, and functions that mask keys in texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 _MASK = "****"
 
-# What the big services' keys look like; a known key is found by its value as well.
+# The format of the keys of large services. Registered keys are also found by their value.
 _KEY_SHAPES = re.compile(
     r"\b(?:sk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gsk_[A-Za-z0-9]{16,})"
 )
@@ -22,13 +22,13 @@ _KEY_NAMES = re.compile(
     r"(?:^|[_.])(?:api_?key|key|token|secret|password|extra_headers)s?(?:$|\.)", re.IGNORECASE
 )
 
-# Keys of this length or more are masked wherever they occur in a text. Shorter ones would blank out
-# ordinary words, and are replaced only in the places where a key stands.
+# Keys of this length or more are masked anywhere in a text. Shorter keys could be ordinary words,
+# so they are masked only in places where a key is expected.
 _MIN_LENGTH = 8
 
 _secrets: set[str] = set()
 _short_secrets: set[str] = set()
-# Keys with more than letters and digits in them, as a service or a log may spell these.
+# Patterns for keys with special characters, which may be escaped in a text.
 _patterns: dict[str, re.Pattern[str]] = {}
 _MAX_SPELLED_LENGTH = 512
 
@@ -36,32 +36,32 @@ _KEY_HEADERS = re.compile(
     r"auth|key|token|secret|passw|cookie|session|credential|sign", re.IGNORECASE
 )
 
-# The part of an address before its host, and what stands in its query.
+# The user information of a URL, and secret parameters in its query.
 _USER = re.compile(r"(?<=://)[^/\s\"'<>]+@")
 _QUERY_KEY = re.compile(
     r"(?<=[?&])([\w.-]*(?:key|token|secret|passw|auth|sig|credential)[\w.-]*=)[^&#\s\"'<>]+",
     re.IGNORECASE,
 )
 
-# Words after which a short secret may stand in a message, and how near.
+# Words after which a message may contain a short secret, and the maximum distance to it.
 _KEY_WORDS = r"(?:key|token|secret|passw\w*|credential\w*|authorization|bearer|basic)"
 _MAX_DISTANCE = 40
 
-# What may split a key where a message is wrapped.
+# Characters that may split a key in a wrapped message.
 _ZERO_WIDTH = r"\u00ad\u200b-\u200f\u2060\ufeff"
 _GAPS = re.compile(f"[{_ZERO_WIDTH}]+")
 
 
 def _may_be_key(name: str, value: str) -> bool:
-    """Whether a header may hold a key: its name suggests it, or its value is not a plain word."""
+    """Whether a header may contain a key, because of its name or because its value is not words."""
     return _KEY_HEADERS.search(name) is not None or not re.fullmatch(r"[A-Za-z_.\s-]*", value)
 
 
 def strip_whitespace(value: str | None) -> str:
     """
-    Return ``value`` without white space around it: files and ``$(cat …)`` end in a newline.
+    Return ``value`` without surrounding white space, such as the newline at the end of a file.
 
-    The mark of the byte order, with which some editors begin a file, counts as white space.
+    The byte order mark, which some editors write at the start of a file, counts as white space.
     """
     return (value or "").strip().strip("\ufeff\u200b").strip()
 
@@ -72,15 +72,15 @@ def environment_value(name: str) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a setting of this name may hold a key."""
+    """Whether a setting of this name may contain a key."""
     return _KEY_NAMES.search(name) is not None
 
 
 class Secret:
     """
-    A key that shows itself as ``****`` everywhere but in `reveal`.
+    A key whose text and repr are ``****``; only `reveal` returns its value.
 
-    It cannot be pickled, so that it does not get into a file or another process unnoticed.
+    It cannot be pickled, so that it is not written to a file or sent to another process by mistake.
     """
 
     __slots__ = ("_value",)
@@ -91,12 +91,12 @@ class Secret:
 
     @classmethod
     def of(cls, value: str | None) -> Secret | None:
-        """``value`` wrapped, without white space around it; ``None`` if there is nothing else."""
+        """Return ``value`` as a secret, without surrounding white space; ``None`` if blank."""
         value = strip_whitespace(value)
         return cls(value) if value else None
 
     def reveal(self) -> str:
-        """Return the plain key, only for the header that needs it."""
+        """Return the plain key. Use it only for the request."""
         return self._value
 
     def __repr__(self) -> str:
@@ -123,7 +123,7 @@ class Secret:
 
 
 class OpaqueValue:
-    """A value that holds keys among other things, such as headers, and shows itself as ``****``."""
+    """A value that may contain keys, such as headers; its text and repr are ``****``."""
 
     __slots__ = ("_value",)
 
@@ -132,7 +132,7 @@ class OpaqueValue:
         register_headers(value if isinstance(value, Mapping) else {"key": value})
 
     def reveal(self) -> object:
-        """The value itself."""
+        """Return the value."""
         return self._value
 
     def __repr__(self) -> str:
@@ -143,7 +143,7 @@ class OpaqueValue:
 
 
 class OpaqueKey:
-    """A value that can be compared with another, and whose repr is masked."""
+    """A value that supports only comparison; its repr is masked."""
 
     __slots__ = ("_value",)
 
@@ -160,25 +160,25 @@ class OpaqueKey:
 
 
 class Address(str):
-    """An address whose ``repr`` leaves out the user, the password and the keys in it."""
+    """A URL whose ``repr`` does not contain its user, password and keys."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         address = redact_address(str(self))
-        # An address may lack its scheme, as that of Ollama may.
+        # The scheme may be missing, for example in the address of Ollama.
         return repr(address if "://" in address else address.rpartition("@")[2])
 
 
 class KeyHeaders(dict[str, str]):
-    """Headers by name, whose ``repr`` shows the names alone: a value may be a key."""
+    """Headers by name. The ``repr`` shows only the names, because a value may be a key."""
 
     def __repr__(self) -> str:
         return repr(dict.fromkeys(self, _MASK))
 
 
 def register_secret(value: str) -> None:
-    """Mask ``value``, a key, in all texts from now on, however it is encoded."""
+    """Mask the key ``value`` in all texts from now on, in all common encodings."""
     if len(value) < _MIN_LENGTH:
         if value:
             _short_secrets.add(value)
@@ -189,7 +189,7 @@ def register_secret(value: str) -> None:
 
 
 def _spelling_pattern(character: str) -> str:
-    """Return a pattern of a character as it stands in addresses, in JSON and in HTML."""
+    """Return a pattern that matches a character in plain text, URLs, JSON and HTML."""
     literal, code = re.escape(character), ord(character)
     if re.fullmatch(r"[A-Za-z0-9]", character):
         return literal
@@ -199,7 +199,7 @@ def _spelling_pattern(character: str) -> str:
 
 
 def _encodings(value: str) -> Iterator[str]:
-    """Yield ``value`` as it may stand in an address, in JSON, in HTML and in a header."""
+    """Yield ``value`` as encoded in URLs, JSON, HTML, Python literals, base64 and hex."""
     yield value
     yield quote(value, safe="", errors="surrogatepass")
     yield quote_plus(value, errors="surrogatepass")
@@ -210,12 +210,12 @@ def _encodings(value: str) -> Iterator[str]:
     raw = value.encode("utf-8", "surrogatepass")
     for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
         yield encoded.decode().rstrip("=")
-    for before in (1, 2):  # behind a user and a colon, say: what then stands for the key alone
+    for before in (1, 2):  # the key after other bytes, such as "user:"; only the key's own part
         encoded = base64.b64encode(bytes(before) + raw)[before + 1 : (before + len(raw)) // 3 * 4]
         if len(encoded) >= _MIN_LENGTH:
             yield encoded.decode()
             yield encoded.decode().translate(str.maketrans("+/", "-_"))
-    encoded = base64.b64encode(raw)[: len(raw) // 3 * 4]  # something may follow it
+    encoded = base64.b64encode(raw)[: len(raw) // 3 * 4]  # the key followed by other bytes
     if len(encoded) >= _MIN_LENGTH:
         yield encoded.decode()
         yield encoded.decode().translate(str.maketrans("+/", "-_"))
@@ -224,7 +224,7 @@ def _encodings(value: str) -> Iterator[str]:
 
 
 def register_headers(headers: Mapping[Any, Any]) -> None:
-    """Mask the keys among ``headers`` in all texts from now on; the words before them stay."""
+    """Mask the keys in ``headers`` from now on, but not words before them such as ``Bearer``."""
     for name, value in headers.items():
         text = str(value)
         if not _may_be_key(str(name), text):
@@ -257,13 +257,13 @@ def register_address(address: str) -> None:
 
 
 def redact_address(address: str) -> str:
-    """Return ``address`` with what may be a key masked: the user before its host, values of its query."""
+    """Return ``address`` with its user information and the values of its query masked."""
     address = _USER.sub(f"{_MASK}@", address)
     return re.sub(r"(?<==)[^&#\s]+", _MASK, address)
 
 
 def strip_credentials(address: str) -> str:
-    """Return ``address`` without a user, a password and the keys in its query."""
+    """Return ``address`` without user, password and secret parameters in its query."""
     scheme, mark, rest = address.rpartition("://")
     bare, found, query = rest.partition("?")
     host, slash, path = bare.partition("/")
@@ -273,8 +273,8 @@ def strip_credentials(address: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """Return ``text`` with every known key, and everything shaped like one, replaced by ``****``."""
-    for value in sorted(_secrets.copy(), key=len, reverse=True):  # a key may begin another
+    """Return ``text`` with ``****`` for all registered keys and texts with the format of a key."""
+    for value in sorted(_secrets.copy(), key=len, reverse=True):  # a key may be part of another
         text = text.replace(value, _MASK)
     for pattern in list(_patterns.values()):
         text = pattern.sub(_MASK, text)
@@ -282,7 +282,7 @@ def scrub(text: str) -> str:
 
 
 def partial_secret_length(text: str) -> int:
-    """Return how many characters at the end of ``text`` may be the beginning of a known key."""
+    """Return the number of characters at the end of ``text`` that may start a registered key."""
     longest = 0
     for value in _secrets.copy():
         at = text.find(value[0], max(0, len(text) - len(value) + 1))
@@ -293,7 +293,7 @@ def partial_secret_length(text: str) -> int:
 
 
 def scrub_json(value: object) -> object:
-    """Apply `scrub` to decoded JSON; what is nested too deeply to be read is left out."""
+    """Apply `scrub` to decoded JSON. A value that is nested too deeply is masked entirely."""
     try:
         return _scrub_json(value)
     except RecursionError:
@@ -312,11 +312,10 @@ def _scrub_json(value: object) -> object:
 
 def redact(message: str) -> str:
     """
-    Return ``message``, a text about a request, without anything that is or may be a key.
+    Return ``message``, a text about a request, with all possible keys masked.
 
-    Beyond `scrub` it takes the credentials out of every address, and short keys out of the
-    places where a key stands. It is for errors, logs and tables; the texts of prompts and
-    answers are only scrubbed.
+    In addition to `scrub`, this masks credentials in URLs, and short keys in places where a key is
+    expected. It is for errors, logs and tables; prompts and answers are only scrubbed.
     """
     message = _mask_split_secrets(scrub(message))
     if "://" in message:
@@ -329,7 +328,7 @@ def redact(message: str) -> str:
 
 
 def _short_secret_pattern(value: str) -> re.Pattern[str]:
-    """Return a pattern of ``value`` shortly after a word such as "key", behind a colon, a space or a quote."""
+    """Return a pattern for ``value`` close after a word such as "key" and a separator."""
     return re.compile(
         rf"({_KEY_WORDS}[^\n]{{0,{_MAX_DISTANCE}}}?[\s:=\"'`(])(?<![\w]){re.escape(value)}(?!\w)",
         re.IGNORECASE,
@@ -337,7 +336,7 @@ def _short_secret_pattern(value: str) -> re.Pattern[str]:
 
 
 def _mask_split_secrets(text: str) -> str:
-    """Return ``text`` without the keys that line breaks, spaces or zero-width characters have split."""
+    """Mask keys in ``text`` that are split by line breaks, spaces or zero-width characters."""
     bare = _GAPS.sub("", "".join(text.split()))
     if bare == text:
         return text
@@ -352,8 +351,8 @@ def redact_json(value: object) -> object:
     """
     Apply `redact` to decoded JSON that a service sent with an error.
 
-    A field that consists of a key is replaced entirely, however short the key is. What is
-    nested too deeply to be read is left out.
+    A string that is exactly a short key is masked too. A value that is nested too deeply is masked
+    entirely.
     """
     try:
         return _redact_json(value)

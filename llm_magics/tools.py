@@ -1,4 +1,4 @@
-"""Python functions as tools of a model: described from their hints and docstrings, and called."""
+"""Python functions as tools for models: schemas from type hints and docstrings, and calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def create_tool(function: Function | Tool) -> Tool:
     Return ``function`` as a tool: its name, its docstring, and a schema of its arguments.
 
     Raises:
-        ConfigurationError: its arguments cannot be described to a model.
+        ConfigurationError: the arguments cannot be described by a JSON schema.
     """
     if isinstance(function, Tool):
         return function
@@ -56,7 +56,7 @@ def _name_of(function: Function) -> str:
 
 
 def _arguments_model(function: Function) -> type[BaseModel]:
-    """Return a pydantic class of the function's arguments."""
+    """Return a pydantic class for the arguments of the function."""
     from pydantic import ConfigDict, create_model
     from pydantic.errors import PydanticUserError
 
@@ -90,7 +90,7 @@ def _arguments_model(function: Function) -> type[BaseModel]:
 
 
 def _run_in_thread(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run ``work`` on a new event loop in another thread: the notebook's own loop is running."""
+    """Run ``work`` on a new event loop in a thread, because the notebook's loop is running."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
@@ -107,7 +107,7 @@ class Toolbox:
         functions: Iterable[Function],
         run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] = _run_in_thread,
     ) -> None:
-        """Hold ``functions``; the coroutines of async ones are run by ``run_coroutine``."""
+        """Create a toolbox of ``functions``; ``run_coroutine`` runs the coroutines they return."""
         self._run_coroutine = run_coroutine
         self._functions: dict[str, Function] = {}
         for each in functions:
@@ -123,10 +123,10 @@ class Toolbox:
 
     def call(self, call: ToolCall) -> str:
         """
-        Return the function's result as text for the model.
+        Call the function and return its result as text for the model.
 
-        Its arguments are checked, and any failure is reported to the model: it may do
-        better the next time.
+        The arguments are validated. Errors are returned as text, so that the model can correct its
+        call.
         """
         function = self._functions.get(call.name)
         if function is None:
@@ -138,12 +138,12 @@ class Toolbox:
             return format_result(
                 self._run_coroutine(_await(result)) if inspect.isawaitable(result) else result
             )
-        except Exception as error:  # the function is the user's own
+        except Exception as error:  # the user's function may raise any error
             return redact(f"Error: {type(error).__name__}: {error}")[:2000]
 
 
 def format_result(result: Any) -> str:
-    """Return a function's result as a model reads it: a text unchanged, all else as JSON."""
+    """Return a result as text for the model: a string unchanged, other values as JSON."""
     if isinstance(result, str):
         return result
     if hasattr(result, "model_dump"):
@@ -155,7 +155,7 @@ def format_result(result: Any) -> str:
 
 
 def _to_json_value(value: Any) -> Any:
-    """Return a value that JSON has: of tables and arrays by their methods, of all else its text."""
+    """Return a JSON value: tables, arrays and dates are converted, other values become text."""
     for name in ("to_dict", "tolist", "isoformat"):
         if hasattr(value, name):
             return value.to_dict("records") if _is_frame(value) else getattr(value, name)()

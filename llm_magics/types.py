@@ -1,8 +1,8 @@
 """
-The values sent to a provider and received from it: messages, tool calls, chunks, responses, vectors.
+The values exchanged with providers: messages, tool calls, chunks, responses and vectors.
 
-All are immutable and independent of any service, notebook or file. Parameters, tools and
-progress are defined in other modules and can be imported from here as well.
+All are independent of any service, notebook or file. Parameters, tools and progress are defined in
+other modules and can be imported from here as well.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class ChatMessage:
     One message of a conversation.
 
     Attributes:
-        role: who speaks.
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
         content: the text.
-        images: pictures that come with it.
-        tool_calls: the tools that the assistant calls.
-        tool_call_id: which call this is the result of, in a message of the role ``tool``.
+        images: the images of the message.
+        tool_calls: the tool calls of the assistant.
+        tool_call_id: the id of the call, in a message with the result of a tool.
         reasoning_blocks: data of the service that must be sent back unchanged with an answer.
     """
 
@@ -87,7 +87,7 @@ class ChatMessage:
             is_text = isinstance(message.get("content"), str)
             if set(message) <= known and "role" in message and is_text:
                 return cls(**message)
-        msg = "Invalid message."  # without its values: they may be long
+        msg = "Invalid message."  # without the values, which may be long
         raise ConfigurationError(msg, hint='Use {"role": "user", "content": "…"}.')
 
 
@@ -114,21 +114,21 @@ class Usage:
     service_tier: str | None = None
 
     def __post_init__(self) -> None:
-        """Drop what is not a number of tokens, or not a name: a service may send anything."""
+        """Replace invalid values by ``None``, because a service may send any value."""
         for name in self.__slots__[:-1]:
             object.__setattr__(self, name, count_or_none(getattr(self, name)))
         if not isinstance(self.service_tier, str) or not self.service_tier.isprintable():
             object.__setattr__(self, "service_tier", None)
 
     def __repr__(self) -> str:
-        """Return its known fields."""
+        """Return a repr with the known fields."""
         values = ((name, getattr(self, name)) for name in self.__slots__)
         known = ", ".join(f"{name}={value!r}" for name, value in values if value is not None)
         return f"Usage({known})"
 
     @property
     def total_tokens(self) -> int | None:
-        """The sum of input and output."""
+        """The sum of input and output tokens; ``None`` if one of them is unknown."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         return self.input_tokens + self.output_tokens
@@ -136,14 +136,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class EngineTimings:
-    """What an engine measured itself, in seconds; ``None`` where it does not say."""
+    """The times that an engine reports, in seconds; ``None`` if it does not report them."""
 
     load_s: float | None = None
     prompt_s: float | None = None
     generation_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Replace what is not a number of seconds by ``None``: a service may send anything."""
+        """Replace invalid values by ``None``, because a service may send any value."""
         for name in ("load_s", "prompt_s", "generation_s"):
             value = getattr(self, name)
             is_time = type(value) in (int, float) and 0 <= value < 2**63
@@ -152,23 +152,23 @@ class EngineTimings:
 
 class StreamChunk(NamedTuple):
     """
-    A piece of a streamed answer. (A tuple, because creating one must be cheap.)
+    A chunk of a streamed answer. It is a tuple, because creating one must be fast.
 
     Attributes:
-        text: the new text of the answer, often one token.
+        text: new text of the answer, often one token.
         reasoning: new text of the model's thinking, separate from the answer.
-        elapsed_s: seconds from sending the request to reading this piece off the socket;
-            ``None`` from a provider without time stamps, and it is set on arrival.
-        finish_reason: why the answer ended, on the chunk that ends it.
-        usage: tokens so far, on the chunk that tells.
-        timings: the engine's own measurements, on the chunk that tells.
-        raw: what the service sent, decoded.
-        tool_calls: calls that are complete with this piece.
-        reasoning_blocks: what must go back with the answer in the next turn.
-        piece: ``tool_call`` for a piece of an incomplete call, ``summary`` where
-            ``reasoning`` sums up thinking that the service does not show; else empty.
-        ends_reasoning: whether all text before this piece turns out to be thinking, because the
-            model closed it without having opened it.
+        elapsed_s: seconds from sending the request to reading this chunk from the socket. If a
+            provider leaves it ``None``, it is set when the chunk arrives.
+        finish_reason: the reason why the answer ended, in the last chunk.
+        usage: the tokens so far, in chunks that report them.
+        timings: the times measured by the engine, in chunks that report them.
+        raw: the decoded data from the service.
+        tool_calls: the tool calls that this chunk completes.
+        reasoning_blocks: data that must be sent back with the answer in the next turn.
+        piece: ``tool_call`` for a part of an incomplete call; ``summary`` if ``reasoning`` is a
+            summary of thinking that the service does not stream; otherwise empty.
+        ends_reasoning: whether all text before this chunk was thinking, because the model wrote
+            the end of its thinking without its start.
     """
 
     text: str = ""
@@ -185,7 +185,7 @@ class StreamChunk(NamedTuple):
 
     @property
     def has_tokens(self) -> bool:
-        """Whether it carries new text of any kind."""
+        """Whether the chunk has new text of the answer or of the thinking."""
         return bool(self.text or self.reasoning)
 
     def __str__(self) -> str:
@@ -211,7 +211,7 @@ class ModelResponse:
     def of(
         cls, chunks: Iterable[StreamChunk], *, model: str = "", provider: str = ""
     ) -> ModelResponse:
-        """The answer that ``chunks`` add up to. The last word on usage and finish wins."""
+        """Combine ``chunks`` into an answer with the last known usage and finish reason."""
         chunks = settled(list(chunks))
         names = ("finish_reason", "usage", "timings", "raw")
         values = {name: _last_value(chunks, name) for name in names}
@@ -230,7 +230,7 @@ class ModelResponse:
 
 
 def settled(chunks: Sequence[StreamChunk]) -> Sequence[StreamChunk]:
-    """Return ``chunks`` with the text that turned out to be thinking as their reasoning."""
+    """Return ``chunks`` with text that turned out to be thinking moved to ``reasoning``."""
     last = max((index for index, each in enumerate(chunks) if each.ends_reasoning), default=0)
     if not last:
         return chunks
@@ -241,14 +241,14 @@ def settled(chunks: Sequence[StreamChunk]) -> Sequence[StreamChunk]:
 
 
 def _last_value(chunks: Sequence[StreamChunk], name: str) -> Any:
-    """Return ``name`` of the last of ``chunks`` that has it."""
+    """Return the last value of the attribute ``name`` that is not ``None``."""
     return next(
         (value for each in reversed(chunks) if (value := getattr(each, name)) is not None), None
     )
 
 
 class Embeddings(list[list[float]]):
-    """One vector per text, and the tokens they took where the service tells."""
+    """One vector per text, and the token usage if the service reports it."""
 
     def __init__(self, vectors: Iterable[list[float]] = (), usage: Usage | None = None) -> None:
         super().__init__(vectors)
@@ -256,7 +256,7 @@ class Embeddings(list[list[float]]):
 
     @classmethod
     def of_rows(cls, rows: Sequence[object], usage: Usage | None = None) -> Embeddings:
-        """Take vectors as a service sent them; what is not a list of numbers becomes NaN."""
+        """Create from the vectors of a service; a row that is not a list of numbers becomes NaN."""
         vectors = [
             row if isinstance(row, list) and float32_bytes(row) is not None else None
             for row in rows
@@ -267,10 +267,10 @@ class Embeddings(list[list[float]]):
 
 class PackedVectors(NamedTuple):
     """
-    Vectors as bytes: float32, little-endian, one row of ``dimensions`` after the other.
+    Vectors as bytes: little-endian float32 in rows of ``dimensions`` values.
 
-    A row of NaN stands for a vector that could not be read. ``usage`` has the tokens they took
-    where the service tells.
+    A row of NaN means a vector that could not be read. ``usage`` has the tokens if the service
+    reports them.
     """
 
     data: bytes
@@ -279,17 +279,17 @@ class PackedVectors(NamedTuple):
 
     @classmethod
     def of(cls, vectors: Sequence[Sequence[float]]) -> PackedVectors:
-        """Pack ``vectors``; one that is not a list of numbers, or is too short, becomes NaN."""
+        """Pack ``vectors``; one that is invalid or has an uncommon length becomes NaN."""
         usage = vectors.usage if isinstance(vectors, Embeddings) else None
         return cls.of_rows([float32_bytes(vector) for vector in vectors], usage)
 
     @classmethod
     def of_rows(cls, rows: Sequence[bytes | None], usage: Usage | None = None) -> PackedVectors:
         """
-        Join ``rows`` of float32; one that is missing or not as long as most becomes NaN.
+        Join ``rows`` of float32; a missing row, or one without the most common length, becomes NaN.
 
-        Where no length is that of most rows, all of them become NaN: nothing tells which of
-        them are right.
+        If two lengths are equally common, all rows become NaN, because it is unknown which rows
+        are correct.
         """
         counts = Counter(len(row) for row in rows if row)
         common = counts.most_common(2)
@@ -305,7 +305,7 @@ _NAN = struct.pack("<f", math.nan)
 
 
 def float32_bytes(vector: Any) -> bytes | None:
-    """Return ``vector`` as little-endian float32; ``None`` where it is not a list of numbers."""
+    """Return ``vector`` as little-endian float32; ``None`` if it is not a list of numbers."""
     if isinstance(vector, str | bytes | bytearray | Mapping):
         return None
     if isinstance(vector, list) and bool in set(map(type, vector)):
@@ -322,7 +322,7 @@ def float32_bytes(vector: Any) -> bytes | None:
 @dataclass(frozen=True, slots=True)
 class Timing:
     """
-    What one call took; the definitions stand in `llm_magics.runtime.storage.run_log`.
+    The times of one call, as defined in `llm_magics.runtime.storage.run_log`.
 
     ``ttft_s``, ``e2e_s`` and ``load_s`` are seconds, ``itl_ms`` milliseconds.
     """
@@ -335,7 +335,7 @@ class Timing:
 
 
 def messages_of(messages: Sequence[ChatMessage | Mapping[str, Any]]) -> list[ChatMessage]:
-    """``messages`` as `ChatMessage`, whichever way they were written."""
+    """Return ``messages`` as `ChatMessage` objects; dicts are converted."""
     return [ChatMessage.of(message) for message in messages]
 
 
@@ -344,7 +344,7 @@ def model_name(value: object) -> str:
     Return ``value`` as the name of a model.
 
     Raises:
-        TypeError: it is not a text, or an empty one.
+        TypeError: ``value`` is not a string, or is empty.
     """
     if not isinstance(value, str) or not value:
         msg = f"a model whose name is {value!r:.60}"
@@ -354,14 +354,19 @@ def model_name(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool by a model: its name, and the arguments as the model wrote them."""
+    """A tool call by a model: the name of the tool, and the arguments as the model wrote them."""
 
     id: str
     name: str
     arguments_text: str = ""
 
     def __post_init__(self) -> None:
-        """A service may send anything: what is not a text is refused."""
+        """
+        Check the types, because a service may send any value.
+
+        Raises:
+            TypeError: a field is not a string.
+        """
         for name in ("id", "name", "arguments_text"):
             value = getattr(self, name)
             if type(value) is int and name == "id":
@@ -373,7 +378,12 @@ class ToolCall:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The decoded arguments; an empty text means none."""
+        """
+        The decoded arguments; an empty text means no arguments.
+
+        Raises:
+            ParseError: the text is not a JSON object.
+        """
         try:
             arguments = json.loads(self.arguments_text or "{}")
         except ValueError:

@@ -214,7 +214,7 @@ class Picker:
         return next((row for row in self._visible_rows if row.name == chosen), None)
 
     def _pullable_model(self) -> str:
-        """Return the model to pull: the chosen one, or a typed one that no row matches; or ``""``."""
+        """Return the model to pull: the chosen one, or the typed one if no row matches."""
         chosen = self._chosen()
         typed = self.filter.value.strip()
         if typed and not self._visible_rows and " " not in typed:
