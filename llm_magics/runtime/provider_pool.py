@@ -1,4 +1,4 @@
-"""Providers created from the user's settings and keys, and the lists of their models."""
+"""Create providers from the user's settings and keys, and cache the lists of their models."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from llm_magics.settings.files import is_project_file
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Created:
     """
-    A provider, and what it was created from.
+    A provider, and the state from which it was created.
 
     Attributes:
         state: its settings and the environment variables of its service.
-        changes: how often the settings had changed.
-        environment: the variables that any of its settings may come from.
-        files: the version of the files of trust and keys; ``None`` where it depends on neither.
+        changes: the number of changes of the settings until then.
+        environment: the environment variables that may set any of its settings.
+        files: the version of the files of trust and keys; ``None`` if it depends on neither.
     """
 
     provider: BaseModelProvider
@@ -42,7 +42,7 @@ class _Created:
     files: object
 
     def is_current(self, changes: int) -> bool:
-        """Return whether nothing has changed since; ``changes`` of the settings are counted."""
+        """Return whether nothing has changed since; ``changes`` is the current number."""
         return (
             self.changes == changes
             and all(os.environ.get(name) == value for name, value in self.environment.items())
@@ -51,7 +51,7 @@ class _Created:
 
 
 class ProviderPool:
-    """All providers; each is created at first use, and again when its settings change."""
+    """All providers; each is created on first use, and again when its settings change."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -70,7 +70,7 @@ class ProviderPool:
         return known.provider
 
     def _refresh(self, name: str, known: _Created | None) -> _Created:
-        """Return the provider as the settings are now: ``known``'s, where they are the same."""
+        """Return a provider with the current settings: ``known``, if these have not changed."""
         changes = self._changes
         self._check_names()
         kind = provider_type(self._type_of(name))
@@ -103,15 +103,15 @@ class ProviderPool:
         )
 
     def takes_key(self, name: str) -> bool:
-        """Whether the provider called ``name`` can have a key."""
+        """Return whether the provider called ``name`` can have a key."""
         return "api_key" in provider_type(self._type_of(name)).config_type.model_fields
 
     def known_names(self) -> list[str]:
-        """The providers that are known without looking through what is installed."""
+        """Return the names of providers that are known without searching the installed packages."""
         return sorted({*built_in_providers(), *self._configured_names()})
 
     def names(self) -> list[str]:
-        """Return the names of all providers, with those that the settings add by a type."""
+        """Return the names of all providers, including those that settings define by a ``type``."""
         return sorted({*get_available_providers(), *self._configured_names()})
 
     def _configured_names(self) -> set[str]:
@@ -124,7 +124,7 @@ class ProviderPool:
     def _check_address_of_project(
         self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
     ) -> None:
-        """A project's file may say where to ask, but not have the user's own key sent there."""
+        """Raise `ConfigurationError` if an untrusted project would receive the user's own key."""
         where, source = self._address_of_project(name)
         if not source or credentials.is_trusted(self.config):
             return
@@ -137,31 +137,31 @@ class ProviderPool:
         raise ConfigurationError(msg, hint=hint, provider=name)
 
     def _address_of_project(self, name: str) -> tuple[str, str]:
-        """The setting by which a project's file decides where ``name`` is, and that file."""
+        """Return the setting of a project that sets the address of ``name``, and its file."""
         for key in credentials.LOCATION_SETTINGS:
             source = self.config.source(f"providers.{name}.{key}")
             if is_project_file(source):
                 return key, source
             if key == "base_url" and source != "default":
-                break  # said by the user, whatever else the project says
+                break  # the user has set the address, so the project's do not apply
         return "", ""
 
     def _secret_source(
         self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any], project: str
     ) -> str:
-        """Where a key of the user's that would be sent comes from; nothing where there is none."""
-        if isinstance(settings.get("api_key"), Secret):  # from the keyring; others are revealed
+        """Return the source of the user's key that would be sent; empty without such a key."""
+        if isinstance(settings.get("api_key"), Secret):  # only the keyring's are still wrapped
             return "keyring"
         for key in ("api_key", "extra_headers"):
             source = self.config.source(f"providers.{name}.{key}")
             if settings.get(key) and source != project:
                 return source
-        if settings.get("api_key"):  # the project's own
+        if settings.get("api_key"):  # the project's own key
             return ""
         if self._type_of(name) == name:
             return kind.own_key_source()
         variable = kind.config_type.named_key_variable(name, settings)
-        # A well-known service at its own address is where its key belongs.
+        # A known service's key may always be sent to the service's own address.
         is_own_place = "base_url" not in settings
         return variable if environment_value(variable) and not is_own_place else ""
 
@@ -192,8 +192,8 @@ class ProviderPool:
             for key, _, source in self.config.items()
             if key.startswith("providers.")
         }
-        # To know of those of other packages all that is installed is looked through: this is
-        # done for every call, and so only where a name is not known otherwise.
+        # Finding the providers of other packages requires a search of all installed packages. This
+        # runs for every call, so the search is only done for unknown names.
         unknown = set(named) - set(self.known_names())
         available = self.names() if unknown else []
         for name in sorted(unknown):
@@ -204,14 +204,14 @@ class ProviderPool:
                 raise ConfigurationError(msg, hint=hint)
 
     async def close(self) -> None:
-        """Close all of them."""
+        """Close all providers."""
         closing = (each.provider.close() for each in self._created.values())
         await asyncio.gather(*closing, return_exceptions=True)
 
 
 ModelList = list[ModelInfo]
 
-# How long an answer is waited for: where there is an older one, and where there is none.
+# The maximum time to wait for a list, if there is an older one, and if there is none.
 _REFRESH_TIMEOUT_S = 1.0
 _FIRST_TIMEOUT_S = 8.0
 
@@ -229,10 +229,12 @@ class ModelListCache:
         self, names: Sequence[str], max_age_s: float = 2.0
     ) -> list[ModelList | BaseException]:
         """
-        The models of each provider in ``names``, or its error, all requested at once.
+        Return the models of each provider in ``names``, or its error; all are requested
+        concurrently.
 
-        A list older than ``max_age_s`` is requested again. A slow provider does not hold up the
-        caller for long: its last list counts meanwhile, and the new one the next time.
+        A list older than ``max_age_s`` is requested again. A slow provider does not delay the
+        caller for
+        long: its previous list is returned, and the new one the next time.
         """
         return list(
             await asyncio.gather(
@@ -262,7 +264,7 @@ class ModelListCache:
     def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[ModelList]) -> None:
         self._asking.pop(provider, None)
         if not asking.cancelled():
-            asking.exception()  # a failure that no caller waits for is not reported
+            asking.exception()  # mark it as retrieved: no caller waits for it
 
     async def _ask(self, name: str, provider: BaseModelProvider) -> ModelList:
         models = await provider.describe_models()
@@ -275,7 +277,7 @@ class ModelListCache:
         return [f"{name}/{info.name}" for name, (_, _, models) in known.items() for info in models]
 
     def forget(self, name: str) -> None:
-        """What ``name`` has was changed."""
+        """Remove the list of ``name`` from the cache, because its models have changed."""
         self._known.pop(name, None)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The answer as a value, and the errors of answers that are not complete."""
+"""The answer as a value, and the errors of incomplete answers."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ class Response:
             raise misfit
 
     def misfit(self) -> ParseError | None:
-        """Return the error if it does not fit the schema."""
+        """Return the error if the answer does not match the schema; otherwise ``None``."""
         if self.schema is None or self.tool_calls:
             return None
         try:
-            self.data  # noqa: B018 (it is read for its error)
+            self.data  # noqa: B018 (evaluated for its error)
         except ParseError as misfit:
             return self._complete(misfit)
         return None
@@ -170,7 +170,7 @@ _THINK_LESS = "Raise max_tokens, or reduce thinking: reasoning=False."
 
 
 def outcome(response: Response) -> Outcome:
-    """Return how the answer in ``response`` ended; white space does not count as text."""
+    """Return how the answer in ``response`` ended; whitespace does not count as text."""
     return classify_outcome(
         response.finish_reason,
         has_text=bool(response.text.strip()),
@@ -182,7 +182,7 @@ def completeness_error(response: Response) -> ProviderError | None:
     """
     Return the error that an incomplete answer raises, with the answer in ``partial``.
 
-    A complete answer raises none; neither does one that was cut off at a length limit.
+    Return ``None`` for a complete answer, and for one that was cut off at a length limit.
     """
     match outcome(response):
         case Outcome.REFUSED:
@@ -195,7 +195,7 @@ def completeness_error(response: Response) -> ProviderError | None:
 
 
 def cut_error(response: Response) -> IncompleteAnswerError:
-    """Return the error of a cut answer where a complete one was needed."""
+    """Return the error of a truncated answer where a complete one is required."""
     name = response.model
     msg = f"{name}: the answer was cut off at the length limit ({response.finish_reason})."
     return _with_partial(
@@ -204,7 +204,7 @@ def cut_error(response: Response) -> IncompleteAnswerError:
 
 
 def cut_warning(model: str, count: int = 1, total: int = 1) -> str:
-    """Return the warning that ``count`` of ``total`` answers were cut at no limit of the user's."""
+    """Return the warning that ``count`` of ``total`` answers were truncated without a set limit."""
     which = "The answer" if total == 1 else f"{count:,} of {total:,} answers"
     were = "was" if total == 1 or count == 1 else "were"
     by = f" of {model}" if model else ""
@@ -212,7 +212,7 @@ def cut_warning(model: str, count: int = 1, total: int = 1) -> str:
 
 
 def outcome_of_error(error: LLMError) -> Outcome:
-    """Return under which name a report has a row that ended in ``error``."""
+    """Return the outcome under which a report counts a row that ended with ``error``."""
     if isinstance(error, ContentFilterError):
         return Outcome.REFUSED
     if isinstance(error, EmptyAnswerError):

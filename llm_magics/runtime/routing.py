@@ -1,8 +1,8 @@
 """
-Aliases and routes: the candidates that a model's name stands for, in order.
+Aliases and routes: resolve a model's name to candidates, in order.
 
-An *alias* is a short name for a model and its parameters; a *route* is a list of models that
-are tried in their order, or in that of a policy.
+An *alias* is a short name for a model and its parameters. A *route* is a list of models that are
+tried in their order, or in the order of a policy.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Candidate:
 @dataclass(kw_only=True)
 class Route:
     """
-    Where a request goes: the provider, the model's name there, and the time to load it.
+    The target of a request: the provider, the model's name there, and the time to load it.
 
-    ``parameters`` are those of the alias that led here.
+    ``parameters`` are those of the alias.
     """
 
     provider: BaseModelProvider
@@ -63,10 +63,10 @@ def resolve_candidates(
     routes: Mapping[str, Any],
 ) -> tuple[list[Candidate], Policy]:
     """
-    The models that ``name`` stands for, in the order they were written, and the policy.
+    Return the models that ``name`` stands for, in their written order, and the policy.
 
     Raises:
-        ConfigurationError: a name leads back to itself, or to nothing.
+        ConfigurationError: a name refers to itself, or to nothing.
     """
     return _resolve(name, {}, aliases, routes, ())
 
@@ -86,7 +86,7 @@ def _resolve(
         alias = aliases[name]
         options = {"model": alias} if isinstance(alias, str) else dict(alias)
         model = options.pop("model", "")
-        # What is written nearer to the prompt counts more.
+        # Parameters closer to the prompt take precedence.
         return _resolve(model, {**options, **parameters}, aliases, routes, (*seen, name))
     if name in routes:
         route = routes[name]
@@ -112,9 +112,9 @@ def order_candidates(
     Return ``found`` in the order in which to try them.
 
     Args:
-        turn: which round it is, for ``round-robin``.
-        price: of a model, in US dollars for a million tokens; the unknown come last.
-        speed: of a model, in tokens a second as measured; the unknown come last.
+        turn: the number of the round, for ``round-robin``.
+        price: returns a model's price, in US dollars per million tokens; unknown ones are last.
+        speed: returns a model's measured speed, in tokens per second; unknown ones are last.
     """
     if policy == "round-robin" and found:
         start = turn % len(found)
@@ -135,7 +135,7 @@ def _last_if_unknown(value: float | None) -> float:
 
 
 def split_name(model: str) -> tuple[str | None, str]:
-    """``provider/name`` cut at its first slash; a bare name has no provider."""
+    """Split ``provider/name`` at its first slash; a bare name has no provider."""
     provider, slash, name = model.partition("/")
     return (provider, name) if slash else (None, model)
 
@@ -147,12 +147,13 @@ def find_provider_of(
     elsewhere: Iterable[str] = (),
 ) -> str:
     """
-    The one provider that lists ``name``; an error names the nearest, ``short_names`` among them.
+    Return the only provider that lists ``name``; the error names similar models and
+    ``short_names``.
 
-    ``elsewhere``: what to write for models of that name at services that listed none, in words.
+    ``elsewhere`` contains instructions for models of that name at services that listed no models.
 
     Raises:
-        ModelNotFoundError: none does, or several do.
+        ModelNotFoundError: no provider lists it, or several do.
     """
     if name in listings:
         msg = f'"{name}" is a provider, not a model.'
@@ -175,12 +176,12 @@ def find_provider_of(
     raise ModelNotFoundError(msg, hint=hint, model=name)
 
 
-# A service's prices do not change by the minute.
+# A service's prices rarely change, so a list of this age in seconds is sufficient.
 _PRICES_MAX_AGE_S = 3600.0
 
 
 async def find_candidates(session: Session, name: str) -> list[Candidate]:
-    """The models that ``name`` stands for — itself, an alias, a route — in their order."""
+    """Return the models that ``name`` (a model, an alias or a route) stands for, in order."""
     found, policy = resolve_candidates(name, session.config.aliases, session.config.routes)
     if len(found) < 2 or policy == "order":
         return found
@@ -191,7 +192,7 @@ async def find_candidates(session: Session, name: str) -> list[Candidate]:
 
 
 async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, float]:
-    """Return the price of a million input and a million output tokens, if known."""
+    """Return the price of a million input and a million output tokens of each model, if known."""
     prices: dict[str, float | None] = {}
     for each in found:
         name, model = split_name(each.model)
@@ -210,13 +211,13 @@ async def _prices(session: Session, found: Sequence[Candidate]) -> dict[str, flo
 
 
 async def find_route(session: Session, name: str) -> Route:
-    """The route to the model that a user calls ``name``; of several, to the first."""
+    """Return the route to the model that a user calls ``name``; of several, to the first."""
     found = await find_candidates(session, name)
     return await route_to(session, found[0])
 
 
 async def route_to(session: Session, candidate: Candidate) -> Route:
-    """The route to one model."""
+    """Return the route to one model."""
     name, model = split_name(candidate.model)
     if name is None:
         short_names = [*session.config.aliases, *session.config.routes]
@@ -232,7 +233,7 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
 
 
 def _qualified_name_hint(session: Session, name: str, model: str) -> str:
-    """Return what to write for ``model`` of the provider ``name``, and the key that is missing."""
+    """Return how to write ``model`` of the provider ``name``, and which key is missing."""
     provider = session.provider(name)
     model = escape_invisible(model)
     if provider.is_set_up or not provider.key_variable:
@@ -247,7 +248,7 @@ def log_call(
     route: Callable[[], Route | None],
     response: Callable[[], Response],
 ) -> Generator[None, None, None]:
-    """Log the call inside the block, however it ends, with the ``route`` it ended on."""
+    """Log the call inside the block, however it ends, with its last ``route``."""
     started = datetime.now(UTC)
     ending: dict[str, str] = {}
     try:

@@ -1,4 +1,4 @@
-"""What one notebook shares: its settings, its providers and its log."""
+"""The shared state of a notebook: its settings, its providers and its log."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class Session:
         self._recording: tuple[Any, Recording | None] = ((None, None, False), None)
         self._vectors: dict[str, VectorStore] = {}
         self._turns: dict[str, int] = {}
-        self.checked_batches: set[str] = set()  # models whose batches were compared
+        self.checked_batches: set[str] = set()  # models that were tested for batch consistency
         self.providers = ProviderPool(config)
         bridge.at_exit(self.close)
 
     def provider(self, name: str) -> BaseModelProvider:
-        """The provider called ``name``, set up by the settings."""
+        """Return the provider called ``name``, created from the settings."""
         return self.providers.get(name)
 
     def limiter(self, provider: BaseModelProvider) -> RateLimiter:
-        """Return the limits of ``provider``; new ones after its settings have changed."""
+        """Return the rate limiter of ``provider``; a new one after its settings have changed."""
         known = self._limiters.get(provider.name)
-        process = os.getpid()  # a fork never releases the permits of its parent
+        process = os.getpid()  # a forked process cannot release its parent's permits
         if known is None or known[:2] != (provider, process):
             own = provider.config
             limiter = RateLimiter(
@@ -68,7 +68,7 @@ class Session:
 
     @property
     def budget(self) -> Budget:
-        """The budget of the settings; the count restarts when they change."""
+        """The budget in the settings; its spent amount restarts when the settings change it."""
         limit_usd = self.config.budget
         if limit_usd != self._budget.limit_usd:
             self._budget.allow(limit_usd)
@@ -76,12 +76,12 @@ class Session:
 
     @property
     def cache(self) -> Cache | None:
-        """The cache of answers, where the settings ask for one."""
+        """The cache of answers, if the settings enable it."""
         return self.answer_cache if self.config.cache else None
 
     @property
     def answer_cache(self) -> Cache:
-        """The cache of answers, whether or not the settings use it."""
+        """The cache of answers, whether or not the settings enable it."""
         key = (cache_folder() / "answers.sqlite", self.config.cache_mb * 1_000_000)
         if self._cache[1] is None or self._cache[0] != key:
             self._cache = (key, Cache(*key))
@@ -90,14 +90,14 @@ class Session:
 
     @property
     def vectors_folder(self) -> Path | None:
-        """The folder of stored vectors, or ``None`` where they are not stored."""
+        """The folder of stored vectors; ``None`` if vectors are not stored."""
         folder = self.config.vectors
         if folder == Path("off"):
             return None
         return folder.expanduser().absolute() if folder else cache_folder() / "vectors"
 
     def vectors(self, space: dict[str, Any]) -> VectorStore | None:
-        """Return the stored vectors of ``space``, or ``None`` where they are not stored."""
+        """Return the stored vectors of ``space``; ``None`` if vectors are not stored."""
         from llm_magics.runtime.storage.vector_store import VectorStore
 
         folder = self.vectors_folder
@@ -110,7 +110,7 @@ class Session:
 
     @property
     def recording(self) -> Recording | None:
-        """The recording in use, if there is one; read again when the settings change."""
+        """The recording in use, if any; it is read again when the settings change."""
         config = self.config
         paths = (_absolute_path(config.record), _absolute_path(config.replay))
         if (*paths, config.replay_strict) != self._recording[0]:
@@ -128,7 +128,7 @@ class Session:
         return self._recording[1]
 
     def _check_recording_path(self, record: Path | None) -> None:
-        """A project's file may record answers only in its own folder."""
+        """Raise `ConfigurationError` if a project's file records answers outside its own folder."""
         source = self.config.source("record")
         if record is None or not is_project_file(source):
             return
@@ -138,12 +138,12 @@ class Session:
             raise ConfigurationError(msg, hint=f"To allow it, run: %llm record {record}")
 
     def turn(self, route: str) -> int:
-        """Which round of ``route`` this is, from 0."""
+        """Return the number of the next round of ``route``, from 0."""
         self._turns[route] = self._turns.get(route, -1) + 1
         return self._turns[route]
 
     async def model_names(self) -> dict[str, list[str]]:
-        """Return the models of every provider that answers, by provider."""
+        """Return the models of every provider that responds, by provider."""
         names = self.providers.names()
         found = await self.ask_all(names, lambda provider: provider.list_models())
         return {
@@ -155,7 +155,7 @@ class Session:
     async def ask_all(
         self, names: Sequence[str], ask: Callable[[BaseModelProvider], Awaitable[_T]]
     ) -> list[_T | BaseException]:
-        """What each provider answers, or its error: one that is set up wrongly harms no other."""
+        """Return each provider's result of ``ask``, or its error, independent of the others."""
 
         async def one(name: str) -> _T:
             return await ask(self.provider(name))
@@ -173,7 +173,7 @@ class Session:
 
 
 def _absolute_path(path: Path | None) -> Path | None:
-    """Which file is meant, from wherever it is looked at; none where that is said."""
+    """Return ``path`` as an absolute path; ``None`` if it is unset or ``off``."""
     return None if path in (None, Path("off")) else path.expanduser().absolute()
 
 

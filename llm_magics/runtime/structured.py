@@ -1,4 +1,4 @@
-"""Answers that must fit a schema: the model corrects one that does not."""
+"""Answers that must match a schema: the model is asked to correct one that does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llm_magics.wire.finish_reasons import is_cut
 
 
 class StructuredCall:
-    """A prompt on its way, as a `ChatCall`; its answer is checked before the call ends."""
+    """A prompt and its answer, like `ChatCall`, but the answer is checked before the call ends."""
 
     def __init__(
         self,
@@ -29,21 +29,21 @@ class StructuredCall:
         *,
         parameters: PromptParameters | None = None,
     ) -> None:
-        """Fill in the prompt; ``batch`` and ``parameters`` are as for `ChatCall`."""
+        """Render the prompt; ``batch`` and ``parameters`` are as for `ChatCall`."""
         self._left = session.config.schema_retries
         self._call = ChatCall(session, prompt, batch, parameters=parameters)
 
     @property
     def schema(self) -> Any:
-        """What the answer must look like, if that was said."""
+        """The schema that the answer must match, if any."""
         return self._call.schema
 
     def ask_once(self) -> None:
-        """Accept an answer that does not match the schema."""
+        """Accept an answer that does not match the schema, without a correction."""
         self._left = 0
 
     def events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
-        """Run the call, and again while the answer does not fit."""
+        """Run the call, and repeat it while the answer does not match."""
         return self._call.events() if self.schema is None else self._checked()
 
     async def _checked(self) -> AsyncGenerator[Progress | StreamChunk, None]:
@@ -64,27 +64,27 @@ class StructuredCall:
             response = self.response()
             misfit: LLMError | None = empty or response.misfit()
             if misfit is None:
-                if self._call is not first:  # so that the same prompt has it at once next time
+                if self._call is not first:  # to answer the same prompt from the cache
                     await self._call.store_for(first)
                 return
             if not self._left:
                 return
             if is_cut(response.finish_reason) and not is_thought_only(response):
-                return  # it would be cut again
+                return  # it would be truncated again
             self._left -= 1
             yield Progress(f"asking {response.model} again: {misfit}")
-            if is_thought_only(response):  # it may never come to an end of its thoughts
+            if is_thought_only(response):  # the model may think until the limit again
                 self._call = self._call.again((), is_repair=True, reasoning=False)
             else:
                 self._call = self._call.again(self._complaint(misfit), is_repair=True)
 
     @property
     def is_cut_unasked(self) -> bool:
-        """Whether the last answer was cut, and not at a limit that the user set."""
+        """Whether the last answer was cut off, although the user set no limit."""
         return self._call.is_cut_unasked
 
     def _complaint(self, misfit: LLMError) -> tuple[ChatMessage, ChatMessage]:
-        """The answer that does not fit, and what is wrong with it."""
+        """Return the answer that does not match, and a message about the error."""
         schema = json.dumps(self._call.json_schema, ensure_ascii=False)
         message = f"{misfit}\nAnswer again, with JSON alone that fits this schema: {schema}"
         answer = self.response()
@@ -94,13 +94,13 @@ class StructuredCall:
         return answer_message, ChatMessage("user", message)
 
     def go_on(self, more: Sequence[ChatMessage]) -> None:
-        """Ask again, with ``more`` said after the prompt: the results of tool calls."""
+        """Continue the conversation after the prompt with ``more``: the results of tool calls."""
         self._call = self._call.again(more)
 
     async def provenance(self) -> dict[str, Any]:
-        """Where the last answer comes from."""
+        """Return the source of the last answer."""
         return await self._call.provenance()
 
     def response(self) -> Response:
-        """The last answer, complete or partial."""
+        """Return the last answer, complete or partial."""
         return self._call.response()

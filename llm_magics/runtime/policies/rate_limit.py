@@ -49,7 +49,7 @@ class AdaptiveSemaphore:
     """Admits a limited number of concurrent requests, in the order of their arrival."""
 
     def __init__(self, maximum: int | None = None) -> None:
-        """Admit at most ``maximum`` requests; without it, there is no limit until a refusal."""
+        """Admit at most ``maximum`` requests; without it, any number until a refusal."""
         self._maximum = float(maximum or math.inf)
         self.limit = self._maximum
         self.running = 0

@@ -1,1 +1,1 @@
-"""What is stored: answers, vectors, recordings, and the log of all calls."""
+"""Stored data: answers, vectors, recordings, and the log of all calls."""

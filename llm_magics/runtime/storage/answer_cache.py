@@ -1,11 +1,11 @@
 """
-A cache of answers in SQLite, by a digest of all that decides them.
+A cache of answers in SQLite, by a digest of everything that determines them.
 
-The file is SQLite with a write-ahead log: several kernels read and write it at once, and one
-that is killed in the middle of a write leaves it intact. Values are bytes, never pickles. When
-it grows over its bound the values that were used least recently go. A cache must never be the
-reason why a call fails: a damaged file is set aside, a busy or full disk is done without. Each
-value is stored with a checksum over its key and itself: a damaged one is dropped.
+The SQLite file uses a write-ahead log: several kernels can read and write it concurrently, and a
+kernel that is killed while writing leaves it intact. Values are bytes, never pickles. When the file
+exceeds its limit, the least recently used values are deleted. The cache must never make a call
+fail: a damaged file is renamed, and a locked or full disk is ignored. Each value is stored with a
+checksum of its key and itself; a damaged value is deleted.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from llm_magics.host import warn
 
 _T = TypeVar("_T")
 
-# The overhead of a value: its key, its row and their index entries.
+# The overhead of a value, in bytes: its key, its row and their index entries.
 _ROW_BYTES = 120
 
-# An eviction goes on to this part of the bound, so that not every value after it evicts again.
+# An eviction continues to this share of the limit, so that not every new value causes another one.
 _SLACK = 0.9
 
-# How long another kernel's write is waited for, to write and to read.
+# The maximum time to wait for another kernel's write, in seconds, when writing and when reading.
 _BUSY_S, _READ_S = 5.0, 0.25
 
-# So long a file that cannot be used is left alone.
+# The time for which an unusable file is not tried again, in seconds.
 _REST_S = 60.0
 
-# When a value was used is noted to this precision: reading must not mean writing.
+# The precision of the time of last use, in seconds, so that not every read causes a write.
 _USED_STEP_S = 60.0
 
 _SCHEMA = """
@@ -58,22 +58,22 @@ _FROM_THE_START = "SELECT key, used, value FROM kept ORDER BY rowid"
 _FROM_THE_END = f"{_FROM_THE_START} DESC"
 _RECOUNT = "UPDATE kept SET size = length(value) + ? WHERE size IS NOT length(value) + ?"
 
-# What a stored value begins with, and the size of the checksum behind it.
+# The prefix of a stored value, and the size of the checksum after it.
 _SEAL, _SUM_BYTES = b"\x02", 8
 
-# The version of the format: values of the first one, 0, have no checksums.
+# The version of the format. Values of version 0 have no checksums.
 _VERSION = 2
 
-# Values of the first version that are brought to this one in one transaction.
+# The number of values of version 0 that are converted in one transaction.
 _STEP = 500
 
-# Errors of a damaged or foreign file. Others are temporary: locked, full, read-only.
+# Errors of a damaged or foreign file. All others are temporary: locked, full, read-only.
 _DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column")
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
-    """How much is stored."""
+    """The number of stored values, and their size."""
 
     entries: int
     bytes: int
@@ -81,9 +81,9 @@ class CacheSize:
 
 class Cache:
     """
-    Bytes by key, in a file that is created on first use.
+    A cache of bytes by key, in a file that is created on first use.
 
-    Safe to use from several threads and processes.
+    It can be used from several threads and processes.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Cache:
         self._rests_until = 0.0
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of ``key``, if it is stored."""
+        """Return the value of ``key``; ``None`` if it is not stored."""
         return self.get_all([key]).get(key)
 
     def get_all(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -120,7 +120,7 @@ class Cache:
 
         def put(connection: sqlite3.Connection) -> None:
             with _transaction(connection):
-                # Not REPLACE, which would remove a row without its trigger.
+                # Not REPLACE, which would delete a row without running its trigger.
                 connection.executemany("DELETE FROM kept WHERE key = ?", [row[:1] for row in rows])
                 connection.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
                 self._evict(connection)
@@ -128,7 +128,7 @@ class Cache:
         self._run(put, None)
 
     def clear(self) -> CacheSize:
-        """Forget all; how much that was."""
+        """Delete all values; return their number and size."""
         size = self.size()
 
         def clear(connection: sqlite3.Connection) -> None:
@@ -140,14 +140,14 @@ class Cache:
         return size
 
     def size(self) -> CacheSize:
-        """Return how much is stored."""
+        """Return the number and the size of the stored values."""
         query = "SELECT (SELECT count(*) FROM kept), size FROM total"
         return self._run(
             lambda connection: CacheSize(*connection.execute(query).fetchone()), CacheSize(0, 0)
         )
 
     def close(self) -> None:
-        """Close the file; it is opened again when used."""
+        """Close the file; it is opened again on the next use."""
         with self._lock:
             self._close_connection()
 
@@ -155,7 +155,7 @@ class Cache:
         size = connection.execute("SELECT size FROM total").fetchone()[0]
         if size <= self._bound_bytes:
             return
-        # The count itself may be damaged, and would have everything deleted.
+        # Count again, because a damaged count could cause the deletion of all values.
         connection.execute(_RECOUNT, (_ROW_BYTES, _ROW_BYTES))
         connection.execute("UPDATE total SET size = (SELECT ifnull(sum(size), 0) FROM kept)")
         size = connection.execute("SELECT size FROM total").fetchone()[0]
@@ -173,7 +173,7 @@ class Cache:
 
     @staticmethod
     def _note_use(connection: sqlite3.Connection, keys: list[bytes], now: float) -> None:
-        """Another's write is not waited for: the value is there already."""
+        """Record the time of use, without waiting for another kernel's write."""
         connection.execute("PRAGMA busy_timeout = 0")
         try:
             with _transaction(connection):
@@ -208,7 +208,7 @@ class Cache:
     def _drop_damaged(
         self, connection: sqlite3.Connection, keys: list[bytes]
     ) -> dict[bytes, bytes]:
-        """Delete damaged values; those of them that only their index had lost."""
+        """Delete damaged values, and return those that are intact after repairing the index."""
         found: dict[bytes, bytes] = {}
         with _transaction(connection):
             connection.execute("REINDEX kept")
@@ -230,7 +230,7 @@ class Cache:
     def _run(
         self, work: Callable[[sqlite3.Connection], _T], otherwise: _T, timeout_s: float = _BUSY_S
     ) -> _T:
-        """What ``work`` gives; ``otherwise`` where something is wrong with the file."""
+        """Return the result of ``work``; ``otherwise`` if the file is not usable."""
         if self._clock() < self._rests_until or not self._lock.acquire(timeout=timeout_s):
             return otherwise
         try:
@@ -243,7 +243,7 @@ class Cache:
                 self._close_connection()
                 if not _is_damaged(error):
                     self._disable(error)
-                elif is_mine:  # else another kernel has begun a new one already
+                elif is_mine:  # otherwise another kernel has already replaced it
                     self._set_aside(error)
             except OSError as error:
                 self._close_connection()
@@ -253,13 +253,13 @@ class Cache:
         return otherwise
 
     def _opened(self, timeout_s: float) -> sqlite3.Connection:
-        if self._connection is None or self._process != os.getpid():  # not across a fork
+        if self._connection is None or self._process != os.getpid():  # also after a fork
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(
                 self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False
             )
             self._connection, self._process = connection, os.getpid()
-            # Closed when the cache is garbage collected, at the latest at Python's exit.
+            # Closed when the cache is garbage collected, at the latest when Python exits.
             self._close = weakref.finalize(self, _close_in, self._process, connection)
             self._file = _file_id(self.path)
             _refuse_foreign(connection)
@@ -280,9 +280,9 @@ class Cache:
         aside = self.path.with_name(f"{self.path.name}.damaged-{int(self._clock())}")
         try:
             os.replace(self.path, aside)
-        except OSError:  # another kernel was quicker
+        except OSError:  # another kernel has already renamed it
             return
-        for ending in ("-wal", "-shm"):  # they belong to it, and would spoil the next
+        for ending in ("-wal", "-shm"):  # they belong to this file, and would damage the new one
             beside = self.path.with_name(f"{self.path.name}{ending}")
             with suppress(OSError):
                 os.replace(beside, aside.with_name(f"{aside.name}{ending}"))
@@ -293,10 +293,10 @@ class Cache:
         )
 
     def _restore_from(self, aside: Path) -> int:
-        """Take over the values of a damaged file whose checksums are right; how many."""
+        """Copy the intact values of a damaged file to the new one, and return their number."""
         intact: dict[bytes, tuple[float, bytes]] = {}
         with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(aside)) as damaged:
-            for query in (_FROM_THE_START, _FROM_THE_END):  # up to the damage
+            for query in (_FROM_THE_START, _FROM_THE_END):  # each query reads up to the damage
                 with suppress(sqlite3.Error):
                     for key, used, sealed in damaged.execute(query):
                         if _unseal(key, sealed) is not None:
@@ -317,14 +317,14 @@ class Cache:
 
     def _disable(self, error: Exception) -> None:
         self._rests_until = self._clock() + _REST_S
-        if not self._is_off:  # said once
+        if not self._is_off:  # warn only once
             self._is_off = True
             warn(f"Could not use the cache {self.path}: {reason_of(error)}.")
 
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Open a transaction that locks the database for writing at once; roll back on an error."""
+    """Open a transaction that immediately locks the database for writing; roll back on an error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -335,7 +335,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:
-    """Tells a file from another of its name."""
+    """Return what identifies a file even if another one replaces it under the same name."""
     try:
         status = path.stat()
     except OSError:
@@ -354,12 +354,12 @@ def _checksum(key: bytes, value: bytes) -> bytes:
 
 
 def _seal(key: bytes, value: bytes) -> bytes:
-    """Return ``value`` in the form in which it is stored, behind its checksum."""
+    """Return ``value`` in its stored form, after its checksum."""
     return _SEAL + _checksum(key, value) + value
 
 
 def _unseal(key: object, sealed: object) -> bytes | None:
-    """The value in ``sealed``; ``None`` where it is not what was stored under ``key``."""
+    """Return the value in ``sealed``; ``None`` if it is not what was stored under ``key``."""
     if not isinstance(key, bytes) or not isinstance(sealed, bytes):
         return None
     start = len(_SEAL) + _SUM_BYTES
@@ -368,7 +368,7 @@ def _unseal(key: object, sealed: object) -> bytes | None:
 
 
 def _is_damaged_value(key: bytes, sealed: object) -> bool:
-    """Whether a value was stored here and has changed; what another program put there has not."""
+    """Return whether a value was stored by this class and has changed since."""
     if not isinstance(sealed, bytes):
         return False
     return sealed.startswith(_SEAL) or _unseal(key, _SEAL + sealed[1:]) is not None
@@ -376,10 +376,10 @@ def _is_damaged_value(key: bytes, sealed: object) -> bool:
 
 def _refuse_foreign(connection: sqlite3.Connection) -> None:
     """
-    Refuse the database of another program.
+    Check that the database is not another program's.
 
     Raises:
-        OSError: it is one.
+        OSError: it is.
     """
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if names and "kept" not in names:
@@ -388,7 +388,7 @@ def _refuse_foreign(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Give the values of the first version their checksums."""
+    """Add checksums to the values of the first version."""
     if connection.execute("PRAGMA user_version").fetchone()[0] >= _VERSION:
         return
     last = -1
@@ -404,7 +404,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
                 )
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
                 return
-            # Another kernel may have begun with it.
+            # Another kernel may have started the migration.
             old = [
                 (_seal(key, value), len(value) + len(_SEAL) + _SUM_BYTES + _ROW_BYTES, row)
                 for row, key, value in rows
@@ -415,6 +415,6 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _close_in(process: int, connection: sqlite3.Connection) -> None:
-    """Close ``connection`` if this is the process that opened it: not in a fork of it."""
+    """Close ``connection`` in the process that opened it, but not in a fork of it."""
     if process == os.getpid():
         connection.close()

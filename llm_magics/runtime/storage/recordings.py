@@ -1,10 +1,10 @@
 """
 Recordings: answers in a JSON-lines file, replayed so that notebooks run without key and network.
 
-A file holds one JSON object a line, in the order of their keys, so that git shows what changed
-and nothing else. The key of a call is a digest of all that decides its answer: kind, model,
-messages, parameters, schema, tools. Keys of services and headers are not among it, and
-whatever is shaped like a key is taken out.
+A file contains one JSON object per line, sorted by key, so that a git diff only shows real changes.
+The key of a call is a digest of everything that determines its answer: kind, model, messages,
+parameters, schema, tools. API keys and headers are not part of it, and text that looks like an API
+key is removed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from llm_magics.runtime.storage.serialization import (
 )
 from llm_magics.secrets import scrub_json
 
-# Ends of lines for Python and for some editors, and not for JSON: they may stand in its texts.
+# Characters that are line ends for Python and for some editors, but are allowed in JSON strings.
 _ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 
 _RESTORE = "Restore it from version control, or record it again."
 
-# How long another kernel's writing is waited for; a write takes a few milliseconds.
+# The maximum time to wait for another kernel's write, which takes a few milliseconds, in seconds.
 _LOCK_TIMEOUT_S = 2.0
 
 # A file up to this size is rewritten with every answer, so that it is always sorted.
@@ -43,7 +43,7 @@ _REWRITTEN_BYTES = 2_000_000
 
 
 def _parse_entry(line: bytes) -> dict[str, Any] | None:
-    """Return the entry in a line, ``None`` where the line has none."""
+    """Return the entry in a line; ``None`` if the line has none."""
     try:
         entry = json.loads(line)
         if not isinstance(entry["key"], str) or not isinstance(entry["request"], dict):
@@ -54,11 +54,11 @@ def _parse_entry(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_playable(answer: Mapping[str, Any]) -> bool:
-    """Return whether an answer can be played."""
+    """Return whether an answer can be replayed."""
     if "vector" in answer:
         return read_vector(answer) is not None
     if "chunks" not in answer:
-        return True  # of another kind of call
+        return True  # an answer to another kind of call
     try:
         chunks = list(decode_answer(answer))
         "".join([chunk.text + chunk.reasoning for chunk in chunks])
@@ -77,7 +77,7 @@ class Recording:
         path: the path as the user wrote it.
         records: whether new answers are added.
         plays: whether recorded answers are returned, and no request is sent.
-        strict: whether a call that is not in it is an error.
+        strict: whether a call that is not in the recording is an error.
     """
 
     path: Path
@@ -87,17 +87,17 @@ class Recording:
     _entries: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _is_sorted: bool = field(default=True, repr=False)
     _file: Path = field(init=False, repr=False)
-    # Answers of this session, and those of them that are not in the file for certain.
+    # The keys of this session's answers, and of those that may not be in the file yet.
     _own: set[str] = field(default_factory=set, repr=False)
     _unsaved: list[str] = field(default_factory=list, repr=False)
-    # The lines that cannot be read, for the backup that is written before the file is rewritten.
+    # Unreadable lines, which are copied to a backup before the file is rewritten.
     _damaged: list[bytes] = field(default_factory=list, repr=False)
     _state: tuple[int, ...] | None = field(default=None, repr=False)
     _has_warned: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         """Read the file; a file to replay must exist."""
-        self._file = self.path.expanduser().absolute()  # the same one from any folder
+        self._file = self.path.expanduser().absolute()  # independent of the working directory
         if self._file.is_file():
             self._state = self._state_now()
             self._entries = self._read()
@@ -109,7 +109,7 @@ class Recording:
             self._check_writable()
 
     def _check_writable(self) -> None:
-        """Refuse a path that cannot be written to, before an answer is paid for."""
+        """Raise an error for a path that cannot be written to, before an answer is paid for."""
         folder = self._file.parent
         is_other = self._file.exists() and not self._file.is_file()
         if is_other or not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -121,9 +121,9 @@ class Recording:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """
-        Read the answers in the file by key; lines that are not answers are set aside.
+        Read the answers in the file by key, and collect lines that are not answers.
 
-        Only a newline ends a line: a text in them may hold U+2028 and its like.
+        Only a newline ends a line, because texts may contain U+2028 and similar characters.
 
         Raises:
             ConfigurationError: it cannot be read, or is not a recording.
@@ -145,7 +145,7 @@ class Recording:
             numbers.append(number)
             if line not in self._damaged:
                 self._damaged.append(line)
-        # Where nothing in it is an answer it is some other file, which must not be overwritten.
+        # A file without any answer is another kind of file, which must not be overwritten.
         is_torn = numbers == [len(lines)] and lines[-1].startswith(b'{"')
         if numbers and not entries and not is_torn:
             msg = f"{self.path}, line {numbers[0]}: not a recorded answer."
@@ -161,7 +161,7 @@ class Recording:
         return entries
 
     def _state_now(self) -> tuple[int, ...] | None:
-        """Tells whether the file is as this session left it."""
+        """Return a value that changes when another process changes the file."""
         try:
             status = self._file.stat()
         except OSError:
@@ -173,7 +173,8 @@ class Recording:
         Return the recorded answer to ``request``, if answers are replayed.
 
         Raises:
-            ReplayMissError: there is none, and the recording is strict; the error names the differences.
+            ReplayMissError: the answer is missing and the recording is strict; the error lists the
+                differences to the most similar call.
         """
         if not self.plays:
             return None
@@ -188,11 +189,11 @@ class Recording:
         return entry["answer"] if entry else None
 
     def keep(self, request: Request, answer: Mapping[str, Any]) -> None:
-        """Add an answer, if the recording records; the file can be read at every moment."""
+        """Add an answer, if the recording records; the file can be read at any time."""
         self.keep_all([(request, answer)])
 
     def keep_all(self, answers: Iterable[tuple[Request, Mapping[str, Any]]]) -> None:
-        """The same of many at once, with one writing of the file."""
+        """Add several answers, and write the file once."""
         if not self.records:
             return
         for request, answer in answers:
@@ -203,12 +204,12 @@ class Recording:
         self._warn_on_failure(self._write)
 
     def tidy(self) -> None:
-        """Sort what was appended to a long file."""
+        """Sort the lines that were appended to a long file."""
         if self.records and (self._unsaved or not self._is_sorted):
             self._warn_on_failure(self._save_with_others)
 
     def _warn_on_failure(self, write: Callable[[], None]) -> None:
-        """Call ``write``; where it fails, warn: the answers are paid for, and are returned."""
+        """Call ``write``; warn if it fails, because the answers are paid for and are returned."""
         try:
             write()
         except (OSError, ConfigurationError) as error:
@@ -223,29 +224,29 @@ class Recording:
 
     def _write(self) -> None:
         """
-        Write what is not in the file yet.
+        Write the answers that are not in the file yet.
 
         Raises:
-            OSError: the disk is full, for example; the file is unchanged.
+            OSError: for example the disk is full; the file is unchanged.
         """
         with locked(self._file, _LOCK_TIMEOUT_S) as is_locked:
             state = self._state_now()
             if is_locked and (state is None or state[2] < _REWRITTEN_BYTES):
                 self._merge_and_save()
-            else:  # sorting it again would take longer with each
+            else:  # rewriting a long file would take too long
                 lines = "".join(self._line(key) for key in self._unsaved)
                 append_lines(self._file, lines.encode(), is_locked=is_locked)
-                # Without a lock another kernel may rewrite the file at this moment: `tidy` puts in
-                # what is missing then.
+                # Without a lock, another kernel may be rewriting the file: `tidy` then adds the
+                # lost answers.
                 self._unsaved.clear()
                 self._is_sorted = False
 
     def _save_with_others(self) -> None:
-        with locked(self._file):  # continue on file systems without locks
+        with locked(self._file):  # also runs on file systems without locks
             self._merge_and_save()
 
     def _merge_and_save(self) -> None:
-        """Rewrite the file, with the answers that other kernels have added to it since."""
+        """Rewrite the file, including answers that other kernels have added since."""
         state = self._state_now()
         if state is not None and state != self._state:
             others = self._read()
@@ -259,9 +260,9 @@ class Recording:
 
     def _line(self, key: str) -> str:
         entry = self._entries[key]
-        plain = scrub_json(canonicalize(entry))  # before quotes in a key become other characters
+        plain = scrub_json(canonicalize(entry))  # before JSON escapes quotes in a key
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
-        # Other programs, and versions before this one, take these for ends of lines.
+        # Other programs, and earlier versions, treat these characters as line ends.
         return f"{replace_lone_surrogates(text).translate(_ESCAPED)}\n"
 
     def _save(self) -> None:
@@ -286,7 +287,7 @@ class Recording:
 
 
 def _flatten(request: Mapping[str, Any]) -> dict[str, str]:
-    """The ingredients of a request by name, as people call them."""
+    """Return the parts of a request by name, for the comparison in an error message."""
     flat = {"model": request.get("model", "")}
     if "text" in request:
         flat["text"] = request["text"]

@@ -1,18 +1,24 @@
 """
-What a call took, in the words of the serving field.
+The log of calls, with measurements in the standard terms of model serving.
 
 | name | definition |
 |---|---|
-| TTFT | from sending the request to reading the first token off the socket, be it of thinking or of a tool call; without the load time that the engine reports |
-| ITL | between two tokens after the first: the engine's own generation time over the output tokens less one, else from the first to the last token streamed, over the tokens streamed less one |
-| E2E | from sending the request to the last byte read |
-| load | loading a model into memory before the request could be sent, or as the engine reports it |
-| tokens/s | output tokens over the engine's own generation time, else the inverse of ITL |
+| TTFT | from sending the request to reading the first token from the socket, even if it is part of
+thinking or a tool call; excludes the load time that the engine reports |
+| ITL | the time between two tokens after the first: the engine's own generation time, divided by
+the output tokens less one; otherwise the time from the first to the last streamed token, divided by
+the streamed tokens less one |
+| E2E | from sending the request to reading the last byte |
+| load | the time to load a model into memory before the request could be sent, or as the engine
+reports it |
+| tokens/s | output tokens divided by the engine's own generation time; otherwise the inverse of ITL
+|
 
-Tokens are counted by the service. ITL and tokens/s need at least two of them. Thinking that a
-service counts but does not stream, or only sums up, is not among the tokens streamed; where it
-does not say how many they are, ITL and tokens/s are unknown. Sources: vLLM's
-``benchmark_serving`` (TTFT, ITL), guidellm (ITL over tokens, not chunks).
+The service counts the tokens. ITL and tokens/s need at least two of them. Thinking that a service
+counts but does not stream, or only streams as a summary, is not part of the streamed tokens; if the
+service does not report its size, ITL and tokens/s are unknown. Sources: vLLM's
+``benchmark_serving``
+(TTFT, ITL), guidellm (ITL over tokens, not chunks).
 """
 
 from __future__ import annotations
@@ -29,15 +35,15 @@ from llm_magics.types import StreamChunk, Timing, Usage
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# Enough for a long day; a notebook must not grow for ever.
+# Sufficient for a long day; the log must not grow without a limit.
 _MAX_RUNS = 100_000
 
-# What a chunk of a stream is a piece of.
+# The kinds of content of a chunk.
 ANSWER, THINKING, SUMMARY, TOOL, EMPTY, COUNT = "a", "r", "s", "t", "e", "u"
-# What a model has written, of whichever kind.
+# The kinds that a model has generated.
 WRITTEN = frozenset({ANSWER, THINKING, SUMMARY, TOOL})
 
-# The number of recent runs that the speed of a model is estimated from.
+# The number of recent runs from which a model's speed is estimated.
 _SPEED_RUNS = 20
 
 
@@ -66,7 +72,7 @@ class Run:
 
 
 class Totals(NamedTuple):
-    """Of several calls: ``cost_usd`` is of those whose cost is known, and not of ``unpriced``."""
+    """The totals of several calls; ``cost_usd`` excludes the ``unpriced`` ones, of unknown cost."""
 
     calls: int
     tokens: int
@@ -97,7 +103,7 @@ _COLUMN_TYPES = {
 
 
 class _ModelRuns:
-    """Figures of one model: its longest answer, and its last times."""
+    """The statistics of one model: the length of its longest answer, and its last times."""
 
     def __init__(self) -> None:
         self.max_output_tokens = 0
@@ -105,7 +111,7 @@ class _ModelRuns:
         self.tokens_per_s: deque[float] = deque(maxlen=_SPEED_RUNS)
 
     def add(self, run: Run) -> None:
-        """Count ``run``."""
+        """Add ``run`` to the statistics."""
         self.max_output_tokens = max(self.max_output_tokens, run.output_tokens or 0)
         if run.cached:
             return
@@ -119,7 +125,7 @@ class RunLog:
     """
     The calls of this session, oldest first.
 
-    Figures that each call reads are kept by model, so that reading them does not slow down.
+    Statistics that each call needs are stored by model, so that reading them takes constant time.
     """
 
     def __init__(self) -> None:
@@ -127,7 +133,7 @@ class RunLog:
         self._models: dict[tuple[str, str], _ModelRuns] = {}
 
     def add(self, run: Run) -> None:
-        """Remember ``run``."""
+        """Add ``run``."""
         self._runs.append(run)
         self._models.setdefault((run.provider, run.model), _ModelRuns()).add(run)
 
@@ -138,7 +144,7 @@ class RunLog:
         return self._runs[index]
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Delete all runs."""
         self._runs.clear()
         self._models.clear()
 
@@ -154,7 +160,7 @@ class RunLog:
         )
 
     def speeds(self) -> dict[str, float]:
-        """Tokens a second of each model, the median over its last runs."""
+        """Return the speed of each model in tokens per second, as the median of its last runs."""
         return {
             f"{provider}/{model}": median(list(runs.tokens_per_s))
             for (provider, model), runs in self._models.copy().items()
@@ -162,17 +168,17 @@ class RunLog:
         }
 
     def median_seconds(self, provider: str, model: str) -> float | None:
-        """How long an answer of a model took, the median over its last runs, if it gave any."""
+        """Return the median time of a model's last answers in seconds; ``None`` without answers."""
         runs = self._models.get((provider, model))
         return median(list(runs.seconds)) if runs and runs.seconds else None
 
     def longest_output(self, provider: str, model: str) -> int:
-        """Return the most tokens that an answer of a model had; 0 without an answer."""
+        """Return the number of tokens in a model's longest answer; 0 without an answer."""
         runs = self._models.get((provider, model))
         return runs.max_output_tokens if runs else 0
 
     def frame(self) -> DataFrame:
-        """One row per call; times in UTC, durations in the unit their column names."""
+        """Return one row per call; times are in UTC, durations in the unit in the column's name."""
         from llm_magics._util.tables import SafeFrame
 
         columns = [field.name for field in fields(Run)]
@@ -182,9 +188,9 @@ class RunLog:
 
 def classify_chunks(chunks: Iterable[StreamChunk]) -> Iterator[str]:
     """
-    Yield for each chunk what it is a piece of, as a letter: ``ANSWER``, ``THINKING`` and so on.
+    Yield the kind of content of each chunk, as a letter: ``ANSWER``, ``THINKING`` and so on.
 
-    A tool call streamed in pieces counts with these, not with the chunk that has all of it.
+    For a tool call that is streamed in pieces, the pieces count, not the chunk with the whole call.
     """
     comes_in_pieces = False
     for chunk in chunks:
@@ -198,15 +204,15 @@ def classify_chunks(chunks: Iterable[StreamChunk]) -> Iterator[str]:
             yield TOOL
         elif chunk.usage is None or chunk.finish_reason or (chunk.raw or {}).get("choices"):
             yield EMPTY
-        else:  # OpenAI's format gives the usage in an event without any choice of an answer
+        else:  # OpenAI's format sends the usage in an event without choices
             yield COUNT
 
 
 def unstreamed_tokens(chunks: Iterable[StreamChunk], usage: Usage | None) -> int | None:
     """
-    How many output tokens were counted and not streamed; ``None`` if there are some, uncounted.
+    Return the number of output tokens that were counted but not streamed; ``None`` if unknown.
 
-    Thinking may be kept back, encrypted, or streamed as a summary, which has other tokens.
+    Thinking may be omitted, encrypted, or streamed as a summary, which has other tokens.
     """
     is_hidden = False
     for chunk in chunks:
@@ -220,7 +226,7 @@ def unstreamed_tokens(chunks: Iterable[StreamChunk], usage: Usage | None) -> int
 
 
 def measure(chunks: Sequence[StreamChunk], usage: Usage | None, load_s: float = 0.0) -> Timing:
-    """What the call that gave ``chunks`` took, after ``load_s`` of loading."""
+    """Return the times of the call that returned ``chunks``, after ``load_s`` of loading."""
     if not chunks:
         return Timing(load_s=load_s)
     pieces = list(zip(chunks, classify_chunks(chunks), strict=True))

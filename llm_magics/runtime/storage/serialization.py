@@ -1,9 +1,9 @@
 """
-Requests as keys and as JSON, answers and vectors as JSON: the formats on disk.
+The formats on disk: requests as keys and as JSON, answers and vectors as JSON.
 
-The key of a call is a digest of all that decides its answer: kind, model, messages, parameters,
-schema, tools. Keys of services and headers are not in it, and what is shaped like a key is
-removed.
+The key of a call is a digest of everything that determines its answer: kind, model, messages,
+parameters, schema, tools. API keys and headers are not part of it, and text that looks like an API
+key is removed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Request = dict[str, Any]
 def chat_request(
     model: str, messages: Sequence[ChatMessage], parameters: ModelParameters
 ) -> Request:
-    """Return all that decides the answer of a chat."""
+    """Return everything that determines the answer of a chat."""
     parameters_sent = {
         name: getattr(parameters, name)
         for name in ("temperature", "max_tokens", "top_p", "seed", "tool_choice", "reasoning")
@@ -61,30 +61,30 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 
 
 def embedding_request(model: str, text: str, dimensions: int | None = None) -> Request:
-    """Return all that decides the vector of a text."""
+    """Return everything that determines the vector of a text."""
     request: Request = {"kind": "embedding", "model": model, "text": text}
     return request if dimensions is None else {**request, "dimensions": dimensions}
 
 
 def digest_request(request: Request) -> str:
-    """Return the key of a ``request``."""
+    """Return the key of ``request``."""
     text = json.dumps(canonicalize(request), sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def canonicalize(value: Any) -> Any:
-    """``value`` with texts for all names in it, so that they can be sorted, and 0.0 as 0."""
+    """Return ``value`` with strings as keys, so that they can be sorted, and 0.0 as 0."""
     if isinstance(value, Mapping):
         return {str(name): canonicalize(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [canonicalize(each) for each in value]
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # a cell's --temperature 0 and Python's are the same
+        return int(value)  # --temperature 0 in a cell equals temperature=0.0 in Python
     return value
 
 
 def encode_answer(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
-    """Return an answer as JSON: its pieces with their times, usage, tool calls and finish reason."""
+    """Return an answer as JSON: pieces with their times, usage, tool calls and finish reason."""
     chunks = settled(chunks)
     pieces = [
         [round(chunk.elapsed_s or 0.0, 4), chunk.text, *([chunk.reasoning] if chunk.reasoning else [])]
@@ -107,7 +107,7 @@ def encode_answer(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
 
 
 def redact_keys(pieces: list[list[Any]]) -> list[list[Any]]:
-    """Remove keys from the pieces; a key may span several, which then become one piece."""
+    """Remove keys from the pieces; pieces that one key spans are joined first."""
     text = "".join(piece[1] for piece in pieces)
     thoughts = "".join(piece[2] for piece in pieces if len(piece) > 2)
     if scrub(text) == text and scrub(thoughts) == thoughts:
@@ -132,18 +132,18 @@ def decode_answer(answer: Mapping[str, Any]) -> Iterator[StreamChunk]:
 
 
 def encode_vector(vector: Sequence[float]) -> str:
-    """Encode a vector as float32, little-endian, in base64."""
+    """Encode a vector as little-endian float32 in base64."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def decode_vector(text: str) -> list[float]:
-    """Decode what `encode_vector` returned."""
+    """Decode a vector that `encode_vector` encoded."""
     data = base64.b64decode(text)
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
 def read_vector(answer: Mapping[str, Any]) -> list[float] | None:
-    """Return the vector of a stored answer; ``None`` where there is none that can be read."""
+    """Return the vector of a stored answer; ``None`` if it is missing or invalid."""
     try:
         return decode_vector(answer["vector"]) or None
     except (KeyError, TypeError, ValueError, struct.error):

@@ -1,14 +1,14 @@
 """
-The vectors of one space: found by the texts they are of, added as they come.
+The vectors of one space, which are looked up by their texts, and stored as they arrive.
 
-A *space* is all that makes vectors comparable: where the model is, which weights, how long texts
-are treated. Each process appends to its own pair of files, so that no lock is needed and a process
-may die at any moment. Every row that is read is compared with its checksum; a damaged one is as
-good as not there. `vector_files` has the format of the files.
+A *space* is everything that makes vectors comparable: the address of the model, its weights, and
+how long texts are handled. Each process appends to a separate pair of files, so that no lock is
+needed and a process may end at any moment. Every row is verified by its checksum when it is read; a
+damaged row counts as missing. `vector_files` defines the format of the files.
 
-Each space has a folder, named by the digest of its ``space.json``. Clearing deletes only what
-the store has written: in folders whose name is that digest, files whose names have the form that
-it gives them. Links are never followed.
+Each space has a folder, named by the digest of its ``space.json``. Clearing only deletes data that
+the store has written: in folders whose name is that digest, files whose names have the form of its
+file names. Links are never followed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _ENTRY_BYTES = {False: 16, True: 32}
 
 
 def encode_label(space: Mapping[str, Any]) -> str:
-    """Return what ``space.json`` has of a space."""
+    """Return the content of ``space.json`` for a space."""
     return json.dumps(space, sort_keys=True, ensure_ascii=False, default=str)
 
 
@@ -75,9 +75,9 @@ def write_label(folder: Path, label: str) -> None:
 
 def migrate_labels(folder: Path) -> None:
     """
-    Give the spaces in ``folder`` whose label has settings in clear, keys among them, the label of today.
+    Replace the labels in ``folder`` that contain plain settings, including keys, by current labels.
 
-    Nothing is lost: each is found under the identity that its model has now.
+    No vectors are lost: each space is found under the current identity of its model.
     """
     with suppress(OSError):
         if not any(_former(each) for each in _folders(folder)):
@@ -93,7 +93,7 @@ def migrate_labels(folder: Path) -> None:
 
 
 def _former(folder: Path) -> dict[str, Any] | None:
-    """The space of a folder whose label has an identity in clear."""
+    """Return the space of a folder whose label contains a plain identity; otherwise ``None``."""
     try:
         space = json.loads((folder / _LABEL).read_text("utf-8"))
     except (OSError, ValueError):
@@ -105,11 +105,11 @@ def _former(folder: Path) -> dict[str, Any] | None:
 
 
 def _move(source: Path, target: Path, label: str) -> None:
-    """Move all segments of a space; interrupted, it goes on the next time."""
+    """Move all segments of a space; an interrupted move continues the next time."""
     if source != target:
         target.mkdir(mode=0o700, exist_ok=True)
         for path in _files(source):
-            # The entries last: without their rows they would be taken for damaged.
+            # The entries last: without their rows they would count as damaged.
             if path.suffix == ".rows":
                 os.replace(path, target / path.name)
         for path in _files(source):
@@ -123,27 +123,27 @@ def _move(source: Path, target: Path, label: str) -> None:
 
 
 def clear_store(folder: Path) -> int:
-    """Delete all spaces in ``folder``; how many bytes they were."""
+    """Delete all spaces in ``folder``, and return the number of deleted bytes."""
     gone = 0
     for space in _folders(folder):
         for path in sorted(_files(space)):  # entries before their rows
             try:
                 size = path.lstat().st_size
                 path.unlink()
-            except FileNotFoundError:  # another process clears it too
+            except FileNotFoundError:  # another process has already deleted it
                 continue
             except PermissionError:
                 if sys.platform != "win32":
                     raise
                 continue  # Windows cannot remove a file that another process has open
             gone += size
-        with suppress(OSError):  # something of the user's is in it
+        with suppress(OSError):  # it contains other files
             space.rmdir()
     return gone
 
 
 def measure_store(folder: Path) -> tuple[int, int]:
-    """How many vectors are stored in ``folder``, and their bytes."""
+    """Return the number of vectors stored in ``folder``, and their size in bytes."""
     count = size = 0
     for space in _folders(folder):
         for path in _files(space):
@@ -157,7 +157,7 @@ def measure_store(folder: Path) -> tuple[int, int]:
 
 
 def _folders(folder: Path) -> Iterator[Path]:
-    """The folders of spaces: real ones, named by their label, or without a label any more."""
+    """Yield the folders of spaces, by the form of their names; links are excluded."""
     with suppress(OSError):
         for each in sorted(folder.iterdir()):
             if _FOLDER.fullmatch(each.name) and _is_real(each, stat.S_ISDIR):
@@ -165,7 +165,7 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _files(space: Path) -> list[Path]:
-    """The files in a space's folder that the store wrote."""
+    """Return the files in a space's folder that the store has written."""
     try:
         found = list(space.iterdir())
     except OSError:
@@ -180,7 +180,7 @@ def _files(space: Path) -> list[Path]:
 
 
 def _has_own_label(space: Path) -> bool:
-    """Whether a folder has the label that its name is the digest of, or one of before."""
+    """Return whether a folder has a valid label, by which it is named, or an old label."""
     label = space / _LABEL
     try:
         if not _is_real(label, stat.S_ISREG):
@@ -192,19 +192,19 @@ def _has_own_label(space: Path) -> bool:
 
 
 def _is_real(path: Path, is_kind: Any) -> bool:
-    """Whether ``path`` itself, and not what a link points to, is of a kind."""
+    """Return whether ``path`` itself, not the target of a link, is of a kind."""
     try:
         return bool(is_kind(path.lstat().st_mode))
     except OSError:
         return False
 
 
-# How often files are begun that another process clears in the same moment.
+# The number of attempts to create files while another process deletes them.
 _TRIES = 50
 
 
 def hash_texts(texts: Iterable[str]) -> Keys:
-    """The keys of ``texts``, of shape (n, 2)."""
+    """Return the keys of ``texts``, of shape (n, 2)."""
     size = vector_files.KEY_BYTES
     digests = [
         blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest() for text in texts
@@ -212,17 +212,17 @@ def hash_texts(texts: Iterable[str]) -> Keys:
     return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
 
-# How often a folder is listed, while another process gives its files new names.
+# The number of attempts to list a folder while another process renames its files.
 _LOOKS = 3
 
 
 class _Index:
-    """The entries of all segments, in the order of their keys, the newest of each key first."""
+    """The entries of all segments, sorted by key, the newest of each key first."""
 
     def __init__(self, found: list[Segment]) -> None:
         self.segments = found
         parts = [vector_files.read_entries(segment) for segment in found]
-        # Of one segment the last entry of a key counts: it may replace one that was damaged.
+        # Within a segment, the last entry of a key counts: it may replace a damaged one.
         entries = np.concatenate([part[::-1] for part in parts])
         numbers = np.concatenate([np.arange(len(part))[::-1] for part in parts])
         owners = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
@@ -238,17 +238,17 @@ class _Index:
         return len(self.entries)
 
     def find(self, keys: Keys) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Which of ``keys`` have an entry, and where it is."""
+        """Return which of ``keys`` have an entry, and the positions of the entries."""
         if not len(self):
             return np.zeros(len(keys), bool), np.zeros(len(keys), np.int64)
-        order = np.argsort(keys[:, 0])  # to look them up in their order is many times faster
+        order = np.argsort(keys[:, 0])  # sorted lookups are many times faster
         at = np.empty(len(keys), np.int64)
         at[order] = np.searchsorted(self._firsts, keys[order, 0])
         at = np.minimum(at, len(self) - 1)
         return (self.entries["key"][at] == keys).all(axis=1), at
 
     def drop(self, places: NDArray[np.int64]) -> None:
-        """Find these entries no more."""
+        """Remove these entries from the index."""
         left = np.ones(len(self), bool)
         left[places] = False
         self.entries, self.owners = self.entries[left], self.owners[left]
@@ -256,7 +256,7 @@ class _Index:
 
 
 class VectorStore:
-    """The vectors of one space; safe with several threads, and with several processes."""
+    """The vectors of one space; can be used from several threads and processes."""
 
     def __init__(self, folder: Path, space: Mapping[str, Any]) -> None:
         """Use the subfolder of ``folder`` for this space; nothing is read or created yet."""
@@ -275,9 +275,10 @@ class VectorStore:
 
     def find(self, keys: Keys, into: Floats | None = None) -> tuple[NDArray[np.bool_], Floats]:
         """
-        Which of ``keys`` are stored, and a row for each key; those not found are left as they are.
+        Return which of ``keys`` are stored, and a row for each key.
 
-        Rows come as an array of shape (n, d), or of shape (n, 0) where nothing is stored.
+        The rows are an array of shape (n, d), or of shape (n, 0) if nothing is stored. Rows of
+        missing keys are NaN, or unchanged if ``into`` is given.
         """
         with self._lock:
             self._prepare()
@@ -300,15 +301,16 @@ class VectorStore:
             if not len(left):
                 break
             if out is None:
-                # Where a model was changed behind its name, those of the newer one count.
+                # If the model has changed under the same name, the vectors of the newer one are
+                # used.
                 mine = [index.segments[number] for number in np.unique(index.owners[at])]
                 wide = max(mine, key=lambda segment: segment.written_ns).dimensions
                 out = np.empty((len(keys), wide), np.float32)
             damaged, is_gone = self._read(index, at, left, found, out)
             if len(damaged):
                 self._drop(index, np.unique(damaged))
-                left = left[np.isin(at, damaged)]  # there may be an older one that is intact
-            elif is_gone and not is_again:  # another process has converted or cleared the files
+                left = left[np.isin(at, damaged)]  # there may be an intact older entry
+            elif is_gone and not is_again:  # another process has converted or deleted the files
                 is_again, self._known = True, {}
                 self._read_news()
                 left = left[~found[left]]
@@ -324,7 +326,7 @@ class VectorStore:
         found: NDArray[np.bool_],
         out: Floats,
     ) -> tuple[NDArray[np.int64], bool]:
-        """Read the entries ``at`` for the keys ``left``: those damaged, and whether a file is gone."""
+        """Read entries for the keys ``left``; return the damaged ones, and if a file is gone."""
         damaged, is_gone = [np.empty(0, np.int64)], False
         owners = index.owners[at]
         for number in np.unique(owners):
@@ -341,7 +343,7 @@ class VectorStore:
         return np.concatenate(damaged), is_gone
 
     def _drop(self, index: _Index, places: NDArray[np.int64]) -> None:
-        """Forget damaged entries, here and on the disk."""
+        """Remove damaged entries, from the index and from the disk."""
         self._damaged += len(places)
         for number in np.unique(index.owners[places]):
             mine = places[index.owners[places] == number]
@@ -358,7 +360,7 @@ class VectorStore:
             warn(msg)
 
     def put(self, keys: Keys, rows: Floats) -> None:
-        """Store ``rows``; if they cannot be written, warn once and go on without."""
+        """Store ``rows``; if they cannot be written, warn once and continue."""
         if not len(keys):
             return
         keys = np.ascontiguousarray(keys, "<u8")
@@ -385,32 +387,32 @@ class VectorStore:
                     writer = self._writers[wide] = Writer(self.folder, wide)
                 if writer.append(keys, rows):
                     return
-                # Cleared, cut or replaced by another process: its files are not continued.
+                # Cleared, truncated or replaced by another process: start new files.
                 del self._writers[wide]
-            except (FileNotFoundError, FileExistsError):  # it was cleared in this moment
+            except (FileNotFoundError, FileExistsError):  # another process has cleared the store
                 if is_last:
                     raise
 
     def __len__(self) -> int:
-        """How many texts have one."""
+        """Return the number of texts with a vector."""
         with self._lock:
             self._prepare()
             self._read_news()
             return 0 if self._index is None else len(np.unique(self._index.entries["key"], axis=0))
 
     def _prepare(self) -> None:
-        """Bring what an earlier version has written to the form of today."""
+        """Convert data of an earlier version to the current format."""
         if not self._is_prepared:
             self._is_prepared = True
             migrate_labels(self._home)
 
     def _read_news(self) -> None:
-        """Take in what this process and others have written since."""
+        """Update the index with the vectors that this and other processes have written since."""
         segments = self._segments()
         if any(segment.is_old for segment in segments):
             self._convert(segments)
             segments = self._segments()
-        # The newest first: of a text that was paid for twice its last vector is found.
+        # The newest first, so that for a text with several vectors the last one is found.
         news = {each.keys: each for each in sorted(segments, key=lambda each: -each.written_ns)}
         if news == self._known:
             return
@@ -426,7 +428,7 @@ class VectorStore:
             except OSError:
                 return []
             found = [vector_files.find_segment(name) for name in names]
-            # Files that vanish while they are looked at have a new name that was not listed yet.
+            # Files that disappear while they are read may have new names that were not listed yet.
             if all(found):
                 break
         return [
@@ -438,6 +440,6 @@ class VectorStore:
     def _convert(self, segments: list[Segment]) -> None:
         with suppress(OSError), locked(self.folder / "segments"):
             for segment in segments:
-                # Another process may have done it while this one waited.
+                # Another process may have converted it in the meantime.
                 if segment.is_old and vector_files.find_segment(segment.keys) is not None:
                     self._damaged += 0 if vector_files.convert_segment(segment) else segment.size
