@@ -52,8 +52,8 @@ def bench(  # noqa: PLR0913 (a public function)
     `llm_magics.benchmarking.latencies` defines the measurements. The cache is not used.
 
     Args:
-        prompts: one or several; by default a short prompt.
-        models: one or several.
+        prompts: a string or a list of strings; by default a short prompt.
+        models: a string or a list of strings.
         repeat: how often each prompt is sent to each model at each load. If ``repeat``,
             ``requests`` and ``seconds`` are not set: 3 times, or often enough for four requests
             per slot of ``concurrency``.
@@ -130,8 +130,8 @@ async def abench(  # noqa: PLR0913 (a public function)
     `llm_magics.benchmarking.latencies` defines the measurements. The cache is not used.
 
     Args:
-        prompts: one or several; by default a short prompt.
-        models: one or several.
+        prompts: a string or a list of strings; by default a short prompt.
+        models: a string or a list of strings.
         repeat: how often each prompt is sent to each model at each load. If ``repeat``,
             ``requests`` and ``seconds`` are not set: 3 times, or often enough for four requests
             per slot of ``concurrency``.

@@ -49,7 +49,7 @@ def compare(  # noqa: PLR0913 (a public function)
     Send each prompt to each model and measure quality, speed and cost.
 
     Args:
-        prompts, models: one or several.
+        prompts, models: a string or a list of strings.
         system, variables, parameters: as for ``lm.ask``, the same for all requests.
         expected: the expected answers: one for all, one per prompt in the same order, or a
             mapping from prompts.
@@ -108,7 +108,7 @@ async def acompare(  # noqa: PLR0913 (a public function)
     Send each prompt to each model and measure quality, speed and cost.
 
     Args:
-        prompts, models: one or several.
+        prompts, models: a string or a list of strings.
         system, variables, parameters: as for ``lm.ask``, the same for all requests.
         expected: the expected answers: one for all, one per prompt in the same order, or a
             mapping from prompts.

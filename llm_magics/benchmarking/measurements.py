@@ -30,9 +30,9 @@ class Measurements(pd.DataFrame):
     """
     The result of ``lm.bench`` and ``lm.compare``: a DataFrame with one row per request.
 
-    All of pandas works, including ``to_parquet`` and ``to_csv``. A selection of rows, such as
+    All pandas methods work, including ``to_parquet`` and ``to_csv``. A selection of rows, such as
     ``runs[runs.asked == "p/m"]``, has the same methods; its throughput is that of its rows. The
-    column ``asked`` has the name of the model in the call. To read it back, use
+    column ``asked`` has the name of the model in the call. To load saved measurements, use
     ``lm.Measurements(pd.read_parquet(…))``. A CSV file loses ``attrs``: the time, machine, versions
     and parameters of the measurement. The columns are described in
     `llm_magics.benchmarking.latencies`.

@@ -112,12 +112,12 @@ class FrameAccessor(ReportMixin):
         """
         Add the answer to a prompt for each row; return the DataFrame.
 
-        Equal prompts are sent once, and prompts answered before are not sent again: after an
-        interrupt or a crash the same call continues where it stopped.
+        Equal prompts are sent once, and prompts with a cached answer are not sent again: after
+        an interrupt or a crash the same call continues where it stopped.
 
         Args:
             prompt: a template with ``{{ column }}``, or ``{{ row["a column"] }}`` for a name
-                with spaces. Rows in which all of them are missing are skipped.
+                with spaces. Rows in which all of these columns are missing are skipped.
             into: the column of answers; ``answer`` by default.
             schema: the structure of an answer, as for `llm_magics.ask`. Each field becomes a
                 column, and ``into`` is not used.

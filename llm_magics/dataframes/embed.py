@@ -54,7 +54,7 @@ def embed(  # noqa: PLR0913 (each is an argument that a user may want)
 
     Args:
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
-            and empty ones get a row of NaN.
+            and empty texts get a row of NaN.
         model: ``provider/name``; by default the setting ``embedding_model``.
         batch_size, concurrency: texts per request and concurrent requests; by default chosen
             for the provider.
@@ -71,7 +71,7 @@ def embed(  # noqa: PLR0913 (each is an argument that a user may want)
         UsageError: ``texts`` is a single string or a DataFrame, or contains values that are not
             text.
         Interrupted: ``partial`` has the rows embedded so far, NaN for the others.
-        LLMError: the provider could not embed them. Vectors received so far are cached.
+        LLMError: the provider could not embed the texts. Vectors received so far are cached.
     """
     return run_sync(
         _embed_operation(
@@ -103,7 +103,7 @@ async def aembed(  # noqa: PLR0913 (each is an argument that a user may want)
 
     Args:
         texts: a list, array, or column of pandas, polars or pyarrow, of strings; ``None``, NaN
-            and empty ones get a row of NaN.
+            and empty texts get a row of NaN.
         model: ``provider/name``; by default the setting ``embedding_model``.
         batch_size, concurrency: texts per request and concurrent requests; by default chosen
             for the provider.
@@ -120,7 +120,7 @@ async def aembed(  # noqa: PLR0913 (each is an argument that a user may want)
         UsageError: ``texts`` is a single string or a DataFrame, or contains values that are not
             text.
         Interrupted: ``partial`` has the rows embedded so far, NaN for the others.
-        LLMError: the provider could not embed them. Vectors received so far are cached.
+        LLMError: the provider could not embed the texts. Vectors received so far are cached.
     """
     return await run_async(
         _embed_operation(

@@ -137,7 +137,7 @@ def plot(  # noqa: PLR0913 (a public function)
         clusters: number of groups (k-means). Each is named by its most specific words.
         label: let a model name the groups: ``True`` for the setting ``model``, or a model's
             name. It reads the texts nearest to the centre of each group.
-        method: ``pca`` (principal components), or ``umap`` where umap-learn is installed.
+        method: ``pca`` (principal components), or ``umap`` if umap-learn is installed.
         model: the embedding model for texts.
 
     Returns:
@@ -145,8 +145,8 @@ def plot(  # noqa: PLR0913 (a public function)
         matplotlib figure, ``save("plot.png")`` saves it.
 
     Raises:
-        UsageError: there are fewer than two vectors, arguments do not fit, or scikit-learn is
-            not installed.
+        UsageError: there are fewer than two vectors, an argument is invalid, or scikit-learn
+            is not installed.
     """
     check_method(method)
     frame, column = column, resolve_column(column)

@@ -332,14 +332,14 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
     """
     Return the answer to a prompt for each row.
 
-    Equal prompts are sent once, and prompts answered before are not sent again: after
+    Equal prompts are sent once, and prompts with a cached answer are not sent again: after
     an interrupt or a crash the same call continues where it stopped.
 
     Args:
         rows: a DataFrame; or a list, array, or column of pandas, polars or pyarrow.
         prompt: a template with ``{{ column }}``, or ``{{ row["a column"] }}`` for a name with
-            spaces; ``{{ text }}`` for a single column. Rows in which all of them are missing
-            are skipped.
+            spaces; ``{{ text }}`` for a single column. Rows in which all of these columns are
+            missing are skipped.
         schema: the structure of an answer, as for `llm_magics.ask`.
         model, system, parameters: as for `llm_magics.ask`, the same for all rows.
         concurrency: number of concurrent requests.

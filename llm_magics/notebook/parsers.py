@@ -172,7 +172,7 @@ def check_output_name(name: str | None) -> None:
     Check that the value of -o is a valid variable name.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the name is invalid.
     """
     if name is not None and (not name.isidentifier() or iskeyword(name)):
         msg = f'-o {name}: "{name}" is not a valid variable name.'
