@@ -34,6 +34,7 @@ include_patterns = [
 ]
 
 nb_execution_mode = "off"  # notebooks are stored executed; nbval checks their outputs
+nb_render_error_lexer = "text"  # errors end with a hint, which is not part of a Python traceback
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
