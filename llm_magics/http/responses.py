@@ -1,4 +1,4 @@
-"""Responses: their bytes as they arrive, with times, size limits and a deadline; or all at once."""
+"""Responses, either streamed with arrival times, size limits and a deadline, or complete."""
 
 from __future__ import annotations
 

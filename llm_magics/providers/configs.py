@@ -34,7 +34,7 @@ def _display_value(name: str, value: object) -> str:
 
 class ProviderConfig(BaseModel):
     """
-    Settings that all providers share; an unknown or mistyped setting is refused.
+    Settings that all providers share; an unknown or invalid setting is an error.
 
     Attributes:
         concurrency: maximum number of concurrent requests; adapted automatically by default.

@@ -154,7 +154,7 @@ _TOO_LONG = re.compile(
     r"|exceeded this model context window"
     r"|prompt token count of|exceeded model token limit|token limit exceeded"
     r"|cannot exceed the total tokens limit|range of input length should be"
-    # look-alikes
+    # similar messages of other services
     r"|exceeds? the max(?:imum)? (?:number of )?(?:input |prompt |context )?tokens?\b"
     r"|prompt too long",
     re.IGNORECASE,

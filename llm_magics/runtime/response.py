@@ -42,14 +42,14 @@ class Response:
         messages: the messages that were sent.
         reasoning: the model's thinking, if it returns any.
         tool_calls: the tool calls that the model requests.
-        schema: the schema that the answer must fit.
+        schema: the schema that the answer must match.
         retries: how often the request was repeated.
         fallback_from: the models of a route that had failed before, each with its error.
         repairs: how often the answer was corrected because it did not match the schema.
         removed_turns: how many later turns of its thread were removed because they depended on
             the replaced answer.
         raw: the last message of the service, decoded.
-        reasoning_blocks: data that the service needs back with this answer.
+        reasoning_blocks: data that must be sent back to the service with this answer.
     """
 
     text: str
@@ -79,7 +79,7 @@ class Response:
         The value in the answer, validated by the schema; an instance if the schema is a class.
 
         Raises:
-            ParseError: the answer has no value, or it does not match.
+            ParseError: the answer contains no value, or the value does not match the schema.
         """
         value = self.json()
         return value if self.schema is None else validate_answer(value, self.schema)

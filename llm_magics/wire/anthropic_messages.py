@@ -116,7 +116,7 @@ def _encode_blocks(message: ChatMessage, *, is_last_round: bool) -> list[dict[st
         _encode_content(message, is_last_round)
     )
     if all(block["type"] in _THINKING for block in said):
-        return []  # a turn must not end with thinking
+        return []  # a turn may not end with thinking
     return said
 
 
@@ -301,8 +301,8 @@ class ChunkDecoder(EventChunkDecoder):
         Prepare for one answer.
 
         Args:
-            taken: the ids of earlier calls of the conversation.
-            origin: the service, by which reasoning blocks are marked.
+            taken: the ids of earlier calls in the conversation.
+            origin: the service, with which reasoning blocks are marked.
         """
         super().__init__()
         self._origin = origin
@@ -313,7 +313,7 @@ class ChunkDecoder(EventChunkDecoder):
         self._finish_reason: str | None = None
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """Return the chunks of an unstreamed message, one JSON body."""
+        """Return the chunks of a message that is not streamed but one JSON body."""
         if not isinstance(body.get("content"), list):
             raise InStreamError(body)
         self.finished = True

@@ -263,7 +263,7 @@ class InStreamError(Exception):
 
 def is_error_body(body: Any) -> bool:
     """
-    Return whether ``body``, an event of a stream or a complete answer, is an error.
+    Return whether ``body``, which is an event of a stream or a complete answer, is an error.
 
     Google sends its errors in a list, old vLLM servers as ``{"object": "error", …}``, gateways
     as ``{"detail": …}`` or ``{"message": …}``.

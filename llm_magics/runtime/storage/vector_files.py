@@ -1,13 +1,13 @@
 """
-The files of the vector store: pairs of ``.rows`` and ``.keys`` that one process appends to.
+The files of the vector store: pairs of ``.rows`` and ``.keys``, each with one writing process.
 
-``<name>.<dimensions>.v2.rows`` holds float32 rows. ``<name>.<dimensions>.v2.keys`` holds an
-entry of 32 bytes for each: the key of the text, the number of its row, and a checksum over key,
-number and row. So an entry never gives a row that it was not written for, whatever happened to
-either file. Rows are on the disk before their entries are written.
+``<name>.<dimensions>.v2.rows`` contains float32 rows. ``<name>.<dimensions>.v2.keys`` contains an
+entry of 32 bytes for each row: the key of the text, the number of its row, and a checksum of key,
+number and row. So an entry never returns a row for which it was not written, whatever happened to
+either file. Rows are flushed to the disk before their entries are written.
 
-The first version, ``<name>.<dimensions>.rows`` and ``.keys``, had bare keys of 16 bytes in the
-order of the rows; such files are converted.
+In the first version, ``<name>.<dimensions>.keys`` contained only keys of 16 bytes, in the order of
+the rows. Such files are converted.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ FLOAT_BYTES = 4
 
 ENTRY = np.dtype([("key", "<u8", 2), ("row", "<u8"), ("sum", "<u8")])
 
-# The row number of a tombstone: an entry that was damaged and has been removed.
+# The row number of a tombstone: an entry that was damaged and is removed.
 _NO_ROW = np.uint64(2**64 - 1)
 
 _NAME = re.compile(r"[0-9a-f]{32}\.([1-9]\d{0,6})(\.v2)?\.keys")
 
-# Files are read in parts of this size, and checksums computed in parts that fit the cache.
+# Files are read in parts of this size, and checksums are computed in parts that fit the CPU cache.
 _BLOCK_BYTES = 16_000_000
 _SUM_BYTES = 800_000
 
@@ -53,11 +53,11 @@ class Segment:
     One pair of files, with the sizes it had when it was listed.
 
     Attributes:
-        keys: the file of the entries; ``rows`` is that of the rows.
-        dimensions: of each row.
-        size: how many entries there are.
+        keys: the file with the entries; ``rows`` is the file with the rows.
+        dimensions: the length of each row.
+        size: the number of entries.
         written_ns: when the last row was written.
-        is_old: whether it is of the first version.
+        is_old: whether it has the format of the first version.
     """
 
     keys: Path
@@ -68,12 +68,12 @@ class Segment:
 
     @property
     def rows(self) -> Path:
-        """The file of the rows."""
+        """The file with the rows."""
         return self.keys.with_suffix(".rows")
 
 
 def find_segment(keys: Path) -> Segment | None:
-    """Describe the segment in a file of entries; ``None`` if it has none, or no rows."""
+    """Return the segment of a file of entries; ``None`` if it has no entries, or no rows."""
     named = _NAME.fullmatch(keys.name)
     if named is None:
         return None
@@ -89,21 +89,21 @@ def find_segment(keys: Path) -> Segment | None:
 
 
 def read_entries(segment: Segment) -> NDArray[Any]:
-    """Read the entries of a segment; of an old one, where it cannot be converted, make them."""
+    """Read the entries of a segment; for an old segment that was not converted, compute them."""
     try:
         if segment.is_old:
             entries = _entries_of_old(segment)
             return np.empty(0, ENTRY) if entries is None else entries
         return _without_torn_end(np.fromfile(segment.keys, ENTRY, segment.size))
-    except OSError:  # cleared by another process
+    except OSError:  # another process has cleared the store
         return np.empty(0, ENTRY)
 
 
 def _without_torn_end(entries: NDArray[Any]) -> NDArray[Any]:
     """
-    Leave out the zeros at the end, and the entry before them, which may be half written.
+    Remove zeros at the end, and the entry before them, which may be incomplete.
 
-    So a file ends that was not written out when the power failed.
+    A file ends like this if it was not completely flushed before a power failure.
     """
     written = np.flatnonzero(entries.view("<u8").reshape(-1, 4).any(axis=1))
     if len(written) and written[-1] == len(entries) - 1:
@@ -123,17 +123,17 @@ def _weights(count: int) -> NDArray[np.uint64]:
     return (mixed ^ (mixed >> np.uint64(31))) | np.uint64(1)
 
 
-# Before the numbers of a row come a constant, the four words of its key, and its number.
+# The number of words before those of a row: a constant, the four words of its key, and its number.
 _HEAD = 6
 
 
 def checksums(keys: Keys, places: NDArray[np.uint64], rows: Floats) -> Sums:
     """
-    Return a checksum over each row, its key and its position in the file.
+    Return a checksum of each row with its key and its position in the file.
 
-    It is multilinear hashing (Lemire and Kaser, 2014, https://arxiv.org/abs/1202.4961) of
-    32-bit words modulo 2**64: weights are odd, so that a change of one word always shows. It is
-    several times as fast as a CRC, which has to be computed row by row.
+    It is multilinear hashing (Lemire and Kaser, 2014, https://arxiv.org/abs/1202.4961) of 32-bit
+    words modulo 2**64. Weights are odd, so a change of one word is always detected. It is several
+    times faster than a CRC, which must be computed row by row.
     """
     weights = _weights(_HEAD + rows.shape[1])
     words = np.ascontiguousarray(rows, "<f4").view("<u4")
@@ -162,12 +162,12 @@ def read_rows(
     """
     Read the rows of ``entries`` into the ``places`` of ``out``.
 
-    In the order of the file, a block at a time: to walk through a mapped file costs a fault for
-    every few pages, and to read all of it at once takes its size in memory.
+    It reads blocks in the order of the file: a memory-mapped file causes a page fault for every few
+    pages, and reading the whole file takes its size in memory.
 
     Returns:
-        For each entry whether its row is the one that was written; ``None`` where the file
-        cannot be read, as when another process has cleared the store.
+        For each entry whether its row is the one that was written; ``None`` if the file cannot be
+        read, for example because another process has cleared the store.
     """
     wide = segment.dimensions
     good = np.zeros(len(entries), np.bool_)
@@ -188,7 +188,7 @@ def read_rows(
                 file.seek(first * wide * FLOAT_BYTES)
                 block_rows = np.fromfile(file, "<f4", (int(some[-1]) + 1) * wide)
                 block_rows = block_rows[: len(block_rows) // wide * wide].reshape(-1, wide)
-                if len(block_rows) <= some[-1]:  # cut meanwhile
+                if len(block_rows) <= some[-1]:  # truncated in the meantime
                     break
                 those = order[done:end]
                 found = block_rows if len(block_rows) == end - done else block_rows[some]
@@ -217,7 +217,7 @@ def _put(
 
 
 def write_tombstones(segment: Segment, numbers: NDArray[np.int64]) -> None:
-    """Take damaged entries out of their file, so that they are reported once."""
+    """Replace damaged entries in their file by tombstones, so that they are reported only once."""
     if segment.is_old:
         return
     entry = np.zeros(1, ENTRY)
@@ -238,10 +238,10 @@ def are_tombstones(entries: NDArray[Any]) -> NDArray[np.bool_]:
 
 class Writer:
     """
-    The pair of files that this process appends to.
+    The pair of files to which this process appends.
 
-    Before each append both are compared with what this writer left: a file that was cleared,
-    cut or replaced meanwhile is never continued.
+    Before each append, both files are compared with their last known state. Files that were
+    cleared, truncated or replaced in the meantime are not continued.
     """
 
     def __init__(self, folder: Path, dimensions: int) -> None:
@@ -268,12 +268,13 @@ class Writer:
 
     def append(self, keys: Keys, rows: Floats) -> bool:
         """
-        Write ``rows`` with their ``keys``; ``False``, and nothing, where the files have changed.
+        Append ``rows`` with their ``keys``; if the files have changed, return ``False`` without
+        writing.
 
         Raises:
-            OSError: they cannot be written; what was written of them is taken back.
+            OSError: they cannot be written; partial writes are undone.
         """
-        if self._process != os.getpid():  # the other side of a fork writes to them
+        if self._process != os.getpid():  # the parent of the fork writes to them
             return False
         opened: list[int] = []
         try:
@@ -308,7 +309,7 @@ class Writer:
 
 
 def _state(file: int) -> tuple[int, int, int]:
-    """Tells a file from another of its name, and from itself at another length."""
+    """Return a value that changes when the file is replaced, or when its length changes."""
     status = os.fstat(file)
     return status.st_dev, status.st_ino if status.st_nlink else -1, status.st_size
 
@@ -324,15 +325,16 @@ def _write_all(file: int, array: NDArray[Any]) -> None:
 
 def convert_segment(segment: Segment) -> bool:
     """
-    Bring a segment of the first version to the current one; its rows are not copied.
+    Convert a segment of the first version to the current one, without copying its rows.
 
     Returns:
-        Whether its vectors can be used: where there are fewer rows than keys, one of the files
-        was cut or deleted while it was written, and it is not known which row belongs to which
-        key.
+        Whether its vectors can be used. They cannot if there are fewer rows than keys: one of the
+            files
+        was then truncated or deleted while it was written, so the rows cannot be matched with the
+        keys.
 
     Raises:
-        OSError: nothing can be written here.
+        OSError: the new files cannot be written.
     """
     entries = _entries_of_old(segment)
     if entries is None:
@@ -350,14 +352,14 @@ def convert_segment(segment: Segment) -> bool:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    # Whatever ends this process in between, either the old pair or the new one is complete.
+    # If this process ends in between, either the old pair or the new pair is complete.
     os.replace(segment.rows, target.with_suffix(".rows"))
     segment.keys.unlink(missing_ok=True)
     return True
 
 
 def _entries_of_old(segment: Segment) -> NDArray[Any] | None:
-    """The entries for a segment of the first version; ``None`` where it is misaligned."""
+    """Return the entries for an old segment; ``None`` if rows and keys cannot be matched."""
     wide = segment.dimensions
     keys = np.fromfile(segment.keys, "<u8", 2 * segment.size).reshape(-1, 2)
     if len(keys) > segment.rows.stat().st_size // (wide * FLOAT_BYTES):
@@ -366,7 +368,7 @@ def _entries_of_old(segment: Segment) -> NDArray[Any] | None:
     entries["key"] = keys
     entries["row"] = np.arange(len(keys), dtype=np.uint64)
     block = max(1, _BLOCK_BYTES // (wide * FLOAT_BYTES))
-    # A file that a crashed machine had not written out is full of zeros.
+    # After a crash of the machine, data that was not flushed is zero.
     is_whole = np.ones(len(keys), np.bool_)
     with segment.rows.open("rb", buffering=0) as file:
         for start in range(0, len(keys), block):

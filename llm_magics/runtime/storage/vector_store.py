@@ -126,7 +126,7 @@ def clear_store(folder: Path) -> int:
     """Delete all spaces in ``folder``, and return the number of deleted bytes."""
     gone = 0
     for space in _folders(folder):
-        for path in sorted(_files(space)):  # entries before their rows
+        for path in sorted(_files(space)):  # sorted: entries before their rows
             try:
                 size = path.lstat().st_size
                 path.unlink()
