@@ -67,6 +67,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.weights)
 
 
+# These use the models in the user's cache; the others get an empty cache folder.
+_NEED_WEIGHTS = ("kernel", "browser", "dask", "weights", "network", "live")
+
+
 @pytest.fixture(scope="session")
 def ipython_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of IPython's profile and history, in place of the user's."""
@@ -75,7 +79,10 @@ def ipython_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_settings(
-    ipython_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    ipython_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
     """No settings or keys of the user's count, none outlive the test, and the log starts empty."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user-config"))
@@ -86,6 +93,8 @@ def own_settings(
             monkeypatch.delenv(name)
     # It is for this process: in a kernel, other packages' warnings would stand in the output.
     monkeypatch.delenv("PYTHONWARNDEFAULTENCODING", raising=False)
+    if not any(request.node.get_closest_marker(name) for name in _NEED_WEIGHTS):
+        monkeypatch.setenv("LLM_MAGICS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("LLM_MAGICS_VECTORS", str(tmp_path / "vectors"))
     monkeypatch.chdir(tmp_path)
     config.reset()

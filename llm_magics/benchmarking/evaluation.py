@@ -175,13 +175,13 @@ def _insert_scores(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
 
 def _judge_scores(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
     try:
-        scores, agreed, silent = judging.judge_pairs(frame, judge, yes=yes)
+        scores, agreed, unjudged = judging.judge_pairs(frame, judge, yes=yes)
     except LLMError as error:
         msg = f"The judge failed; the answers are complete but have no judgement: {error} Judge them later with .scored(…)."
         warn(msg)
         return [math.nan] * len(frame)
-    if silent:
-        msg = f"The judge returned no verdict for {pluralize(silent, 'pair')}; these count for neither model."
+    if unjudged:
+        msg = f"The judge returned no verdict for {pluralize(unjudged, 'pair')}; these count for neither model."
         warn(msg)
     frame.attrs["judges"] = {**frame.attrs.get("judges", {}), judge.name: agreed}
     return scores

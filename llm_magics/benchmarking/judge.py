@@ -99,7 +99,7 @@ def judge_pairs(
 
     Returns:
         the score of each row, the share of pairs on which both orders agreed, and the number
-        of judge calls without a verdict.
+        of pairs without a verdict in one order or both.
 
     Raises:
         LLMError: all calls of the judge failed.
@@ -127,7 +127,8 @@ def judge_pairs(
         raise first_error
     said = [_parse_verdict(call, number) for number in range(len(prompts))]
     scores, agreed = _scores(frame, pairs, said)
-    return scores, agreed, said.count(None)
+    unjudged = sum(None in said[2 * number : 2 * number + 2] for number in range(len(pairs)))
+    return scores, agreed, unjudged
 
 
 def _pairs(frame: pd.DataFrame) -> list[_Pair]:

@@ -312,7 +312,7 @@ def _save(options: argparse.Namespace, cell: str) -> None:
 
 def _dry_run(call: ChatCall) -> None:
     route, others, estimate = bridge.run(call.plan())
-    lines = [f"to {display_name(route.name)}; nothing was sent"]
+    lines = [f"Dry run: nothing was sent to {display_name(route.name)}."]
     if others:
         lines.append(f"on failure: {', then '.join(map(display_name, others))}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
@@ -327,12 +327,12 @@ def _dry_run(call: ChatCall) -> None:
 
 def _format_filled(filled: Substitution) -> str:
     names = ", ".join(filled.names) or "an expression"
-    return f"  {names}: {filled.kind}, {filled.characters:,} characters"
+    return f"  {names}: {filled.kind}, {pluralize(filled.characters, 'character')}"
 
 
 def _format_estimate(estimate: Estimate) -> str:
-    cost = "nothing" if estimate.cost_usd == 0 else format_usd(estimate.cost_usd)
+    cost = "free" if estimate.cost_usd == 0 else f"cost {format_usd(estimate.cost_usd)}"
     return (
-        f"about {estimate.input_tokens:,} tokens, and an answer of up to "
-        f"{estimate.output_tokens:,}: cost {cost}"
+        f"about {pluralize(estimate.input_tokens, 'input token')}, at most "
+        f"{pluralize(estimate.output_tokens, 'output token')}: {cost}"
     )

@@ -53,7 +53,7 @@ def audit(path: Path) -> DataFrame:
     Return one row per answer in the notebook at ``path``, in order.
 
     Columns: ``cell`` (the execution count), ``model``, ``digest`` of its weights if known,
-    ``source`` (``live`` or ``kept``), ``finish_reason``, tokens, ``parameters``, ``request`` (the
+    ``source`` (``live`` or ``cached``), ``finish_reason``, tokens, ``parameters``, ``request`` (the
     digest of the request, which is its key in a recording), and ``prompt`` (the beginning of the
     cell).
 

@@ -366,7 +366,7 @@ class ChatCall:
             "input_tokens": response.usage.input_tokens,
             "output_tokens": response.usage.output_tokens,
             "finish_reason": response.finish_reason,
-            "source": "kept" if response.cached else "live",
+            "source": "cached" if response.cached else "live",
         }
         return {name: value for name, value in facts.items() if value not in (None, "", {})}
 

@@ -346,6 +346,14 @@ def test_a_judge_that_is_gone_ends_no_other_score(service: Service, server: Serv
         lm.compare("q", "lab/good", score="judge")
 
 
+def test_pairs_without_a_verdict_are_counted_once(service: Service, server: Server) -> None:
+    """Both orders of one pair failed: that is one pair, not two."""
+    verdict = Says(chat_stream('{"better": "A"}'))
+    service.models |= {"judge": lambda _, body: BROKEN if "broken" in str(body) else verdict}
+    with pytest.warns(UserWarning, match=r"\b1 pair;"):
+        lm.compare(["q", "broken"], ["lab/good", "echo/echo"], score=scorers.judge("lab/judge"))
+
+
 def test_leave_to_spend_is_leave_for_the_judge_too(service: Service, server: Server) -> None:
     """``yes=True`` is said once; a warm-up is counted in what may be spent."""
     service.models["judge"] = lambda n, _: Says(chat_stream('{"better": "tie"}'))

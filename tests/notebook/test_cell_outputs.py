@@ -121,7 +121,7 @@ def test_a_notebook_says_where_its_answers_come_from(tmp_path: Path) -> None:
     nbformat.write(notebook, tmp_path / "n.ipynb")
     found = audit(tmp_path / "n.ipynb")
     assert found.cell.tolist() == [2, 4, 6, 9, 10, 10]
-    assert found.source.tolist() == ["live", "live", "kept", "live", "live", "live"]
+    assert found.source.tolist() == ["live", "live", "cached", "live", "live", "live"]
     assert found.model.tolist() == ["echo/echo"] * 5 + ["echo/lorem"]
     assert found.request[:3].nunique() == 1
     assert found.request[0] in (tmp_path / "tape.jsonl").read_text()

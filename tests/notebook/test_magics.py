@@ -91,9 +91,9 @@ def test_a_dry_run_sends_nothing(
     """It shows whom it would ask, and what."""
     shell.run_cell_magic("llm", "--dry-run -s sys", "hi {{ 1 + 1 }}")
     assert capsys.readouterr().out == (
-        "to echo/echo; nothing was sent\n[system] sys\n[user] hi 2\n\n"
-        "inserted:\n  an expression: int, 1 characters\n\n"
-        "about 11 tokens, and an answer of up to 1,000: cost nothing\n"
+        "Dry run: nothing was sent to echo/echo.\n[system] sys\n[user] hi 2\n\n"
+        "inserted:\n  an expression: int, 1 character\n\n"
+        "about 11 input tokens, at most 1,000 output tokens: free\n"
     )
     assert llm_magics.runs().empty
 

@@ -285,11 +285,11 @@ def test_a_dry_run_tells_what_goes_and_what_it_costs(
         shell.run_cell_magic("llm", "openai/m --dry-run --max-tokens 50 -p who=Bob", "{{ df }} for {{ who }}")  # fmt: skip
         told = capsys.readouterr().out
         assert server.asked == []
-    assert "to openai/m; nothing was sent" in told
+    assert "nothing was sent to openai/m." in told
     assert "[user] 1,000 rows x 1 columns" in told
     assert "df: DataFrame 1,000 x 1," in told
     assert "who: str, 3 characters" in told
-    assert "an answer of up to 50: cost $0.00012" in told
+    assert "at most 50 output tokens: cost $0.00012" in told
     assert lm.runs().empty
 
 
