@@ -444,6 +444,7 @@ def test_nothing_is_deleted_in_a_folder_that_a_project_chose(
 ) -> None:
     """Before the user trusts its settings; afterwards it is."""
     monkeypatch.delenv("LLM_MAGICS_VECTORS")
+    monkeypatch.delenv("LLM_MAGICS_CACHE_DIR")
     Path("there").mkdir()
     Path("llm_magics.yaml").write_text(f"{key}: {Path('there').absolute()}\n", encoding="utf-8")
     lm.config.reset(key)
