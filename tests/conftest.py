@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -65,6 +66,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         if callspec and {"local", "huggingface-local"} & set(map(str, callspec.params.values())):
             item.add_marker(pytest.mark.weights)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Use more workers than cores (``-n auto``): many tests wait for a server, kernel or browser."""
+    return 3 * (os.cpu_count() or 2) // 2
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector skip what lives until the end: modules and thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 # These use the models in the user's cache; the others get an empty cache folder.

@@ -330,12 +330,14 @@ class BenchCall:
 @contextmanager
 def _garbage_collection_paused() -> Iterator[None]:
     """Exclude existing objects from garbage collection, which would delay chunk timestamps."""
+    was_frozen = gc.get_freeze_count() > 0
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not was_frozen:
+            gc.unfreeze()
 
 
 def _record_jobs(jobs: Iterable[Job], started: list[Job]) -> Iterator[Job]:

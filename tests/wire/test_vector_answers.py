@@ -175,6 +175,7 @@ def test_indexes_that_are_not_each_once_refuse_the_batch(
         ]
 
     answers += [wrong] * 20
+    lm.config.retries = 0
     with pytest.raises(errors.ProviderError, match="exactly"):
         lm.embed(["a", "b", "c"])
     answers.clear()
