@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import doctest
 import json
 import os
 import warnings
@@ -21,7 +20,7 @@ import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.attachments import Image
 from llm_magics.host import Progress
-from llm_magics.providers.ollama import OllamaConfig, OllamaProvider, dialect
+from llm_magics.providers.ollama import OllamaConfig, OllamaProvider
 from llm_magics.types import StreamChunk
 from tests.support.fake_ollama import CHAT, EMBED, FakeOllama
 from tests.support.recorded import needs_recordings, records
@@ -60,15 +59,6 @@ def recorded(name: str, server: str = "ollama_server") -> Says:
     (record,) = [each for each in records(server) if each["name"] == name]
     content_type = record["headers"].get("content-type", "application/json")
     return Says([record["body"].encode()], record["status"], content_type)
-
-
-def test_where_the_server_is() -> None:
-    """Every form of OLLAMA_HOST, as Ollama itself reads it."""
-    assert doctest.testmod(dialect).failed == 0
-    assert doctest.testmod(dialect).failed == 0
-    assert dialect.parse_host(" example.com:80 ") == "http://example.com:80"
-    assert dialect.parse_host("[::1]:9") == "http://[::1]:9"
-    assert dialect.parse_host("::1" if False else "http://0.0.0.0:1") == "http://127.0.0.1:1"
 
 
 def test_the_environment_says_where_and_with_what_key(
