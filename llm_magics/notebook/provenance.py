@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.text import reason_of
+from llm_magics._util.text import escape_controls, reason_of
 from llm_magics.errors import LLMError, UsageError
 
 if TYPE_CHECKING:
@@ -70,9 +70,11 @@ def audit(path: Path) -> DataFrame:
     ]
     frame = SafeFrame(rows, columns=_COLUMNS)
     numbers = dict.fromkeys(("cell", "input_tokens", "output_tokens"), "Int64")
-    return frame.assign(
+    frame = frame.assign(
         **{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers}
     ).astype(numbers)
+    hint = f"{path} has no saved answers. Run its %%llm cells and save it, then try again."
+    return SafeFrame(frame).displaying_when_empty(escape_controls(hint))
 
 
 def _read_notebook(path: Path) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""``%llm image``, ``transcribe`` and ``explain``."""
+"""``%llm image``, ``transcribe`` and ``explain``, and tables without rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
+from llm_magics._util.tables import SafeFrame, WideFrame
 from tests.support.fake_media import WAV, FakeMedia
 from tests.support.kernels import Kernel
 from tests.support.serving import Server, serving
@@ -101,3 +102,25 @@ def test_what_is_sent_holds_no_key(kernel: Kernel) -> None:
     told = kernel.run("%llm explain").text
     assert "ValueError" in told
     assert key not in told
+
+
+@pytest.mark.parametrize("frame", [SafeFrame, WideFrame])
+def test_an_empty_table_says_what_would_fill_it(frame: type[SafeFrame]) -> None:
+    """In place of the headers; one with rows, and one that is derived, is an ordinary table."""
+    empty = frame([], columns=["call"]).displaying_when_empty("No calls yet.")
+    assert repr(empty) == "No calls yet."
+    assert empty._repr_html_() is None
+    full = frame({"call": [1]}).displaying_when_empty("No calls yet.")
+    assert "call" in repr(full)
+    assert "<td>1</td>" in str(full._repr_html_())
+    assert "No calls yet" not in repr(full[full.call > 1])
+
+
+@pytest.mark.parametrize("line", ["runs", "threads", "templates", "cost", "audit empty.ipynb"])
+def test_commands_explain_their_empty_tables(line: str, shell: InteractiveShell) -> None:
+    """A sentence, not the headers of pandas."""
+    Path("empty.ipynb").write_text('{"cells": []}', encoding="utf-8")
+    shown = repr(shell.run_line_magic("llm", line))
+    assert "DataFrame" not in shown
+    assert "Columns" not in shown
+    assert shown.endswith((".", "NAME"))

@@ -76,7 +76,8 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
         rows.append(
             (name, file.description, file.model, ", ".join(sorted(names)), display_path(path))
         )
-    return WideFrame(rows, columns=["name", "description", "model", "variables", "path"])
+    frame = WideFrame(rows, columns=["name", "description", "model", "variables", "path"])
+    return frame.displaying_when_empty("No prompt files yet. Save one with: %%llm --save NAME")
 
 
 @command("threads [NAME|clear [NAME]]")

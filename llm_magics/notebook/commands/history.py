@@ -41,6 +41,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
 
     Calls without a known price are counted in ``unpriced`` and not in the cost.
     """
+    from llm_magics._util.tables import SafeFrame
     from llm_magics.api import runs as logged
 
     if rest not in ("", "cells"):
@@ -51,7 +52,8 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     by = ["cell", "provider", "model"] if rest else ["provider", "model"]
     columns = ["calls", "input_tokens", "output_tokens", "cost_usd", "unpriced"]
     # With min_count, a sum without any known price is NaN instead of 0.
-    return calls.groupby(by, dropna=False)[columns].sum(min_count=1)
+    costs = calls.groupby(by, dropna=False)[columns].sum(min_count=1)
+    return SafeFrame(costs).displaying_when_empty("No calls yet, so no cost.")
 
 
 @command("budget [USD|off]")

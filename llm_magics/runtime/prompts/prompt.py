@@ -130,7 +130,9 @@ class Conversations:
             for number, turn in enumerate(self._turns[thread], 1)
             for message in (turn.asked, turn.answered)
         ]
-        return SafeFrame(rows, columns=["thread", "turn", "role", "content", "model", "whole"])
+        columns = ["thread", "turn", "role", "content", "model", "whole"]
+        hint = "No conversations yet. Start one with: %%llm --thread NAME"
+        return SafeFrame(rows, columns=columns).displaying_when_empty(hint)
 
 
 # The parameters that are settings too; all others are sent to the service unchanged.

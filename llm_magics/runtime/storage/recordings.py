@@ -282,7 +282,7 @@ class Recording:
             nearest = max(alike, key=lambda each: _similarity(each, request))
             why = "; ".join(_differences(nearest, request)) or "the nearest entry is equal"
         msg = f"{self.path} has no answer for this call: {why}."
-        hint = f"Record it with %llm record {self.path}, or run live with %llm replay off"
+        hint = f"Record it with %llm record {self.path}, or run live with %llm replay off."
         return ReplayMissError(msg, hint=hint)
 
 

@@ -183,7 +183,8 @@ class RunLog:
 
         columns = [field.name for field in fields(Run)]
         frame = SafeFrame([astuple(run) for run in self._runs.copy()], columns=columns)
-        return frame.astype(_COLUMN_TYPES)
+        hint = "No calls yet. Each call of %%llm, %embed or lm.ask adds a row."
+        return SafeFrame(frame.astype(_COLUMN_TYPES)).displaying_when_empty(hint)
 
 
 def classify_chunks(chunks: Iterable[StreamChunk]) -> Iterator[str]:
