@@ -11,6 +11,7 @@ import pandas as pd
 from llm_magics._util import plotting
 from llm_magics._util.plotting import COLOURS, GREY, SHAPES, empty_figure
 from llm_magics._util.statistics import mean_interval
+from llm_magics._util.text import format_usd
 from llm_magics.benchmarking.analysis import (
     LOAD_COLUMNS,
     MODEL_COLUMN,
@@ -180,8 +181,12 @@ def frontier(frame: pd.DataFrame, quality: str | None, cost: str | None) -> Figu
     ax.margins(0.15)
     if quality_column.startswith(SCORE_PREFIX) and table[quality_column].between(0, 1).all():
         ax.set_ylim(-0.04, 1.04)
+    x_label = f"{cost_column}, mean"
+    if cost_column == "cost_usd":
+        x_label = "mean cost of an answer"
+        ax.xaxis.set_major_formatter(lambda usd, _: format_usd(usd) if usd >= 0 else "")
     label(
-        ax, x=f"{cost_column}, mean", y=f"{quality_column.removeprefix(SCORE_PREFIX)}, mean", title="higher is better, further left is cheaper; filled points on the line: no model is better in both"
+        ax, x=x_label, y=f"{quality_column.removeprefix(SCORE_PREFIX)}, mean", title="higher is better, further left is cheaper; filled points on the line: no model is better in both"
     )  # fmt: skip
     return drawn
 

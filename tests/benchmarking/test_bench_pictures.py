@@ -104,7 +104,8 @@ def test_the_frontier_is_who_has_no_better() -> None:
     line = ax.lines[0]
     assert line.get_xdata().tolist() == [1.0, 5.0]
     assert line.get_ydata().tolist() == [3 / 8, 7 / 8]
-    assert "cost_usd" in ax.get_xlabel()
+    assert "cost" in ax.get_xlabel()
+    assert ax.xaxis.get_major_formatter()(0.00042, 0) == "$0.00042"
     free = {model: {**each, "cost_usd": 0.0} for model, each in MODELS.items()}
     assert "e2e_s" in measured(free).plot_frontier().axes[0].get_xlabel()
 
