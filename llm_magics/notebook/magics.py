@@ -36,21 +36,42 @@ class LLMMagics(Magics):  # type: ignore[misc]
     @no_var_expand
     @cell_magic("llm")
     def llm_cell(self, line: str, cell: str, local_ns: Mapping[str, Any]) -> Any:
-        """Send the prompt in the lines below to a model; {{ names }} are the notebook's variables.
+        r"""Send the lines below to a model; {{ names }} are replaced by the notebook's variables.
 
-        %%llm [MODEL ...] [-o NAME] [-s SYSTEM] [-f markdown|text|code|json|df]
-              [-t TEMPLATE] [-p KEY=VALUE ...] [--schema FIELDS] [--image X ...] [--thread [NAME]]
-              [--tools F,G]
-              [--temperature T] [--max-tokens N] [--top-p P] [--seed N] [--stop TEXT]
-              [--fresh] [--dry-run] [--no-stream] [--save NAME] [--yes]
+        %%llm [MODEL ...] [FLAGS]
 
+        MODEL is provider/name; without one, the setting model is used. Two or more are compared.
         The answer is displayed as it arrives and stored in _llm. With -o ans: ans.text, ans.code,
-        ans.json(), ans.df(), ans.usage, ans.timing. Two or more models are compared.
+        ans.json(), ans.df(), ans.usage, ans.timing.
+
+        -o, --output NAME         store the answer in this variable
+        -s, --system TEXT         system message
+        -f, --format markdown|text|code|json|df
+                                  how to display the answer; default: markdown, or json with
+                                  --schema
+        -t, --template NAME       use the prompt in prompts/NAME.md; the cell fills {{ input }}
+        -p, --param KEY=VALUE     value of {{ KEY }} in the prompt, or a model parameter:
+                                  num_ctx=8192
+        --schema FIELDS           fields of the answer: "name, age int", or a variable with a schema
+                                  or class
+        --image X                 image to send: a file, a URL or a variable
+        --tools F,G               functions defined in the notebook that the model may call
+        --thread [NAME]           continue a conversation
+        --temperature T           sampling temperature, 0 or more
+        --max-tokens N            maximum length of the answer, in tokens
+        --top-p P                 nucleus sampling: probability mass to sample from
+        --seed N                  seed for reproducible sampling, where the service supports it
+        --stop TEXT               stop before this text; \n is a newline
+        --fresh                   bypass the cache
+        --save NAME               save the cell as prompts/NAME.md without sending it
+        --yes                     do not ask for confirmation
+        --dry-run                 show what would be sent, with tokens and cost; send nothing
+        --no-stream               display the answer only when it is complete
 
         -t NAME uses the prompt in prompts/NAME.md, in which the cell is {{ input }}; --save NAME
         saves the cell as such a file. --thread continues a conversation: when the cell runs again,
         it replaces its turn. --tools lets the model call functions of the notebook; without --yes,
-        you confirm each call. --dry-run shows the messages and the cost, and sends nothing.
+        you confirm each call. -p, --image and --stop can be repeated.
         """
         from llm_magics.notebook import prompt_cell
 
@@ -72,14 +93,25 @@ class LLMMagics(Magics):  # type: ignore[misc]
     def embed_line(self, line: str, local_ns: Mapping[str, Any]) -> Any:
         """Embed texts as vectors.
 
-        %embed EXPR [--into COLUMN] [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
-               [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dimensions N]
-               [--prefix TEXT] [--dry-run] [--yes]
+        %embed EXPR [FLAGS]
 
         EXPR is a column (df.text, df["text"]) or a list. --into stores the vectors in a column of
         the same DataFrame; -o stores them in a variable; without both they are the result.
         Vectors are cached as they arrive: after an interrupt or a crash, the same line sends only
         the texts without vectors.
+
+        -o, --output NAME         store the result in this variable
+        --model MODEL             provider/name; default: the setting embedding_model
+        --batch-size N            maximum number of texts per request
+        --concurrency N           maximum number of concurrent requests
+        --too-long truncate|chunk-mean|error
+                                  how to handle texts longer than the model's context
+        --on-error null|raise     null: leave a text without a vector if the service refuses it
+        --dimensions N            length of the vectors, where the model can shorten them
+        --prefix TEXT             text put before each text: "passage: "
+        --dry-run                 show what would be sent, with tokens and cost; send nothing
+        --yes                     do not ask for confirmation of the cost
+        --into COLUMN             store the vectors in this column of the DataFrame
         """
         from llm_magics.notebook import embed_cell as embedding
 
@@ -90,9 +122,19 @@ class LLMMagics(Magics):  # type: ignore[misc]
     def embed_cell(self, line: str, cell: str) -> DataFrame | None:
         """Embed the lines below, one text per line, as a DataFrame of texts and vectors.
 
-        %%embed [-o NAME] [--model MODEL] [--batch-size N] [--concurrency N]
-                [--too-long truncate|chunk-mean|error] [--on-error null|raise] [--dimensions N]
-                [--prefix TEXT] [--dry-run] [--yes]
+        %%embed [FLAGS]
+
+        -o, --output NAME         store the result in this variable
+        --model MODEL             provider/name; default: the setting embedding_model
+        --batch-size N            maximum number of texts per request
+        --concurrency N           maximum number of concurrent requests
+        --too-long truncate|chunk-mean|error
+                                  how to handle texts longer than the model's context
+        --on-error null|raise     null: leave a text without a vector if the service refuses it
+        --dimensions N            length of the vectors, where the model can shorten them
+        --prefix TEXT             text put before each text: "passage: "
+        --dry-run                 show what would be sent, with tokens and cost; send nothing
+        --yes                     do not ask for confirmation of the cost
         """
         from llm_magics.notebook import embed_cell as embedding
 

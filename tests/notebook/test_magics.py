@@ -330,7 +330,7 @@ def test_help_groups_commands_and_lists_the_flags_of_a_magic(
 
 
 def test_help_lists_every_flag(shell: InteractiveShell) -> None:
-    """The docstrings of the magics, which ``%%llm?`` shows, name all there are."""
+    """The docstrings of the magics, which ``%%llm?`` shows, name each with its meaning."""
     from llm_magics.notebook.magics import LLMMagics
 
     for method, parser in (
@@ -338,10 +338,11 @@ def test_help_lists_every_flag(shell: InteractiveShell) -> None:
         (LLMMagics.embed_line, parsers.embed_parser("%embed")),
         (LLMMagics.embed_cell, parsers.embed_parser("%%embed")),
     ):
-        text = method.__doc__ or ""
+        text = " ".join((method.__doc__ or "").split())
         for action in parser._actions:
             if action.option_strings:
-                assert any(flag in text for flag in action.option_strings), action
+                assert all(flag in text for flag in action.option_strings), action
+                assert " ".join(str(action.help).replace("%%", "%").split()) in text
 
 
 @pytest.mark.parametrize(
