@@ -44,7 +44,7 @@ SECTIONS = [
     "Use it",
     "What it does",
     "Notebooks",
-    "Comparison",
+    "Compared with other tools",
     "Documentation",
     "Development",
     "Licence",
@@ -67,7 +67,7 @@ def test_the_readme_has_its_sections_in_order() -> None:
     assert sentence.endswith(".")
     assert picture.startswith("![")
     assert text.index("git clone") < text.index("pip install") < text.index("%load_ext llm_magics")
-    comparison = text[text.index("## Comparison") : text.index("## Documentation")]
+    comparison = text[text.index("## Compared with") : text.index("## Documentation")]
     assert len(re.findall(r"^\| \w.*\|$", comparison, re.MULTILINE)) == 8
 
 
