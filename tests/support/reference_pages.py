@@ -110,7 +110,7 @@ def settings() -> str:
         "# Settings",
         (
             "Set a value with `%llm config KEY VALUE`, with `lm.config.KEY = value`, in "
-            "`llm_magics.yaml`, or in the environment variable `LLM_MAGICS_KEY`. See "
+            "`llm_magics.yaml`, or in the environment variable `LLM_MAGICS_<SETTING>`. See "
             "[how to change settings](../how-to/settings.md)."
         ),
         "## General",
@@ -127,7 +127,7 @@ def settings() -> str:
         "## Providers",
         (
             "These are keys below `providers.NAME`, as in `%llm config providers.local.threads 2`. The "
-            "environment variable is `LLM_MAGICS_NAME_KEY`, as in `LLM_MAGICS_LOCAL_THREADS`."
+            "environment variable is `LLM_MAGICS_<NAME>_<SETTING>`, as in `LLM_MAGICS_LOCAL_THREADS`."
         ),
         "### All providers",
         _setting_table(
@@ -238,7 +238,7 @@ _MADE_DEFAULTS = {
 
 
 def _variables() -> str:
-    rows = [["`LLM_MAGICS_KEY`", "The setting `KEY`, as in `LLM_MAGICS_MODEL`."]]
+    rows = [["`LLM_MAGICS_<SETTING>`", "The setting, in capitals, as in `LLM_MAGICS_MODEL`."]]
     for name in built_in_providers():
         rows += [[f"`{each}`", f"Used by `{name}`."] for each in provider_type(name).environment]
     for name, profile in sorted(PROFILES.items()):
