@@ -1,4 +1,8 @@
-"""A provider in one file: each word is drawn from those that follow the last one in a text."""
+"""
+A provider in one file.
+
+It picks each next word at random from the words that followed the previous one in a sample text.
+"""
 
 import random
 import time
