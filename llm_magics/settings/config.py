@@ -282,7 +282,8 @@ class Config:
 
 def provider_variables(provider: str, keys: Iterable[str]) -> dict[str, str]:
     """Return the environment variables for the settings of ``provider``, by setting."""
-    return {key: f"{ENVIRONMENT_PREFIX}{provider}_{key}".upper() for key in keys}
+    prefix = f"{ENVIRONMENT_PREFIX}{provider}_".replace("-", "_")  # a shell cannot set a "-"
+    return {key: f"{prefix}{key}".upper() for key in keys}
 
 
 def redact_setting(value: Any) -> Any:

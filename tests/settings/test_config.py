@@ -167,6 +167,13 @@ def test_the_environment_of_a_provider_is_seen(tmp_path: Path) -> None:
     assert config.source("providers.local.threads") == "environment LLM_MAGICS_LOCAL_THREADS"
 
 
+def test_a_hyphen_in_a_providers_name_is_an_underscore_in_its_variables(tmp_path: Path) -> None:
+    """A shell can set no variable with a hyphen."""
+    config = Config(tmp_path, {"LLM_MAGICS_GPU_BOX_BASE_URL": "http://box:1"})
+    config.set("providers.gpu-box.type", "openai")
+    assert str(config.get("providers.gpu-box.base_url")) == "http://box:1"
+
+
 def test_a_broken_pyproject_with_our_table_is_named(tmp_path: Path) -> None:
     """It is ours as well, and would be ignored in silence."""
     (tmp_path / "pyproject.toml").write_text("[tool.llm_magics]\nmodel = ")
