@@ -66,7 +66,7 @@ def bench(  # noqa: PLR0913 (a public function)
         requests: number of requests to each model at each load, instead of ``repeat``.
         seconds: how long each model is measured at each load, instead of ``repeat``.
         warmup: first requests to each model, which are not counted; they are in ``.warm_up``.
-        distinct: start each prompt with a distinct mark, so that prompt caches do not improve
+        distinct: start each prompt with a unique marker, so that prompt caches do not improve
             the result.
         tokenizer: counts the tokens if the service does not: a function, a ``tokenizer.json``,
             or a model on the hub.
@@ -144,7 +144,7 @@ async def abench(  # noqa: PLR0913 (a public function)
         requests: number of requests to each model at each load, instead of ``repeat``.
         seconds: how long each model is measured at each load, instead of ``repeat``.
         warmup: first requests to each model, which are not counted; they are in ``.warm_up``.
-        distinct: start each prompt with a distinct mark, so that prompt caches do not improve
+        distinct: start each prompt with a unique marker, so that prompt caches do not improve
             the result.
         tokenizer: counts the tokens if the service does not: a function, a ``tokenizer.json``,
             or a model on the hub.
