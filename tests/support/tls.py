@@ -6,6 +6,16 @@ import ssl
 import subprocess
 from pathlib import Path
 
+# Python 3.13 verifies certificates strictly: RFC 5280 demands these.
+_EXTENSIONS = """\
+subjectAltName=DNS:localhost,IP:127.0.0.1
+basicConstraints=CA:FALSE
+keyUsage=digitalSignature,keyEncipherment
+extendedKeyUsage=serverAuth
+subjectKeyIdentifier=hash
+authorityKeyIdentifier=keyid
+"""
+
 
 def create_authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
     """
@@ -16,15 +26,15 @@ def create_authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
     """
     authority, authority_key = folder / "authority.pem", folder / "authority.key"
     request, key, signed = folder / "server.csr", folder / "server.key", folder / "server.pem"
-    names = folder / "names"
-    names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n", "utf-8")
+    extensions = folder / "extensions"
+    extensions.write_text(_EXTENSIONS, "utf-8")
     new = ["-newkey", "rsa:2048", "-nodes"]
     for command in (
         ["req", "-x509", *new, "-days", "2", "-subj", "/CN=Authority of a test",
-         "-keyout", authority_key, "-out", authority],
+         "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", authority_key, "-out", authority],
         ["req", *new, "-subj", "/CN=localhost", "-keyout", key, "-out", request],
         ["x509", "-req", "-days", "2", "-in", request, "-CA", authority, "-CAkey", authority_key,
-         "-CAcreateserial", "-extfile", names, "-out", signed],
+         "-CAcreateserial", "-extfile", extensions, "-out", signed],
     ):  # fmt: skip
         subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
