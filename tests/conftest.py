@@ -111,7 +111,7 @@ def own_settings(
     monkeypatch.chdir(tmp_path)
     config.reset()
     config.reload()
-    session.budget.allow(None)  # a test with the same limit would go on with what is spent
+    session._budget.allow(None)  # else a test with the same limit would go on with what is spent
     session.runs.clear()
     session.conversations.forget()
     secrets._secrets.clear()  # what an earlier test took for a key
