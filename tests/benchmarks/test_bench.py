@@ -80,7 +80,9 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     Measured: 6.2 and 3.1 times; 12 us a token, of which h11's parsing of its HTTP chunk is 5.
     """
     clients = [name for name in driving.DRIVERS if driving.is_there(name)]
-    cost = {name: told_by("driving", name, paced_url)[name] for name in clients}
+    # In turns, and the better of two: other work on the machine only ever adds to it.
+    rounds = [{name: told_by("driving", name, paced_url)[name] for name in clients} for _ in "ab"]
+    cost = {name: min(each[name] for each in rounds) for name in clients}
     for name, seconds in cost.items():
         record(f"bench, CPU per token: {name}", f"{seconds * 1e6:.1f} us", "")
     for name in set(clients) - {"ours"}:
