@@ -33,7 +33,9 @@ def test_no_message_shows_an_error_of_the_system_raw(path: Path) -> None:
             for part in ast.walk(node)
             if isinstance(part, ast.FormattedValue)
         ]
+        texts = [ast.unparse(part) for node in handler.body for part in ast.walk(node)]
         assert handler.name not in shown, f"{path}:{handler.lineno}"
+        assert f"str({handler.name})" not in texts, f"{path}:{handler.lineno}"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,7 @@ def test_no_message_shows_an_error_of_the_system_raw(path: Path) -> None:
         (PermissionError(13, "Permission denied", "/x"), "Permission denied"),
         (FileNotFoundError(2, "No such file or directory", "/x"), "No such file or directory"),
         (OSError("out of luck."), "out of luck"),
+        (OSError(), "OSError"),
         (ValueError("line 3 is too long.\n"), "line 3 is too long"),
     ],
 )

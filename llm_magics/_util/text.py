@@ -89,7 +89,8 @@ def format_usd(usd: float | None) -> str:
 
 def reason_of(error: BaseException) -> str:
     """Return what went wrong in words: the system's "Permission denied" without number and path."""
-    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
+    reason = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
+    return reason or type(error).__name__
 
 
 def pluralize(count: int, noun: str) -> str:

@@ -127,7 +127,7 @@ def judge_pairs(
         raise first_error
     said = [_parse_verdict(call, number) for number in range(len(prompts))]
     scores, agreed = _scores(frame, pairs, said)
-    unjudged = sum(None in said[2 * number : 2 * number + 2] for number in range(len(pairs)))
+    unjudged = sum(None in both for both in zip(said[::2], said[1::2], strict=True))
     return scores, agreed, unjudged
 
 

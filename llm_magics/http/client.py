@@ -292,7 +292,7 @@ class Transport:
             # A server that has answered before is not down: it has too many connections.
             is_busy = self._has_answered and isinstance(error, httpx.ConnectTimeout)
             code = None if is_busy else "unreachable"
-            message = f"Could not connect to {self.base_url} ({reason})."
+            message = f"Could not connect to {self.base_url} ({reason[0].lower()}{reason[1:]})."
         elif isinstance(error, httpx.TimeoutException):
             message = f"No data from {self.base_url} for {self.timeouts.idle:g} s (idle timeout)."
         else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Iterable
@@ -24,6 +25,7 @@ from urllib.request import getproxies
 import h11
 import httpcore
 
+from llm_magics._util.text import reason_of
 from llm_magics.http.timing import TimestampStream
 
 # The delay before trying the next address of a host (RFC 8305), in seconds.
@@ -96,7 +98,7 @@ class TimestampBackend(httpcore.AsyncNetworkBackend):
             msg = f"no connection within {timeout:g} s" if timeout else str(error)
             raise httpcore.ConnectTimeout(msg) from error
         except OSError as error:
-            raise httpcore.ConnectError(str(error)) from error
+            raise httpcore.ConnectError(reason_of(error)) from error
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in socket_options or ():
             connection.setsockopt(*option)
@@ -156,6 +158,9 @@ async def _connect_to(address_info: Any) -> socket.socket:
     try:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, address)
+    except OSError as error:  # asyncio's text is "Connect call failed", with the address
+        connection.close()
+        raise OSError(error.errno, os.strerror(error.errno or 0)) from error
     except BaseException:
         connection.close()
         raise

@@ -26,6 +26,8 @@ from typing import Any, TypeVar
 
 import httpcore
 
+from llm_magics._util.text import reason_of
+
 _T = TypeVar("_T")
 
 
@@ -134,7 +136,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         self._has_sent = False
         while not self._blocks:
             if self._error is not None:
-                raise httpcore.ReadError(str(self._error)) from self._error
+                raise httpcore.ReadError(reason_of(self._error)) from self._error
             if self._has_ended:
                 return b""
             self._watch()
@@ -165,9 +167,9 @@ class TimestampStream(httpcore.AsyncNetworkStream):
             sent = self._send_now(buffer)
         except OSError as error:
             if self._has_sent:
-                raise httpcore.WriteError(str(error)) from error
+                raise httpcore.WriteError(reason_of(error)) from error
             self._fail(error)
-            raise NothingSentError(str(error)) from error
+            raise NothingSentError(reason_of(error)) from error
         self._has_sent = self._has_sent or sent > 0
         if sent == len(buffer):
             return
@@ -178,7 +180,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
         except OSError as error:
-            raise httpcore.WriteError(str(error)) from error
+            raise httpcore.WriteError(reason_of(error)) from error
 
     def _send_now(self, buffer: bytes) -> int:
         """Send as much as possible without waiting, and return the number of bytes."""
@@ -218,7 +220,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
             raise httpcore.ConnectTimeout(msg) from error
         except (ssl.SSLError, OSError, httpcore.NetworkError) as error:
             await self.aclose()
-            raise httpcore.ConnectError(str(error)) from error
+            raise httpcore.ConnectError(reason_of(error)) from error
         except BaseException:
             await self.aclose()
             raise
@@ -330,7 +332,7 @@ class TLSTimestampStream(httpcore.AsyncNetworkStream):
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
         except ssl.SSLError as error:
-            raise httpcore.ReadError(str(error)) from error
+            raise httpcore.ReadError(reason_of(error)) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if not buffer:
@@ -338,7 +340,7 @@ class TLSTimestampStream(httpcore.AsyncNetworkStream):
         try:
             await self._run(lambda: self._ssl.write(buffer), timeout)
         except ssl.SSLError as error:
-            raise httpcore.WriteError(str(error)) from error
+            raise httpcore.WriteError(reason_of(error)) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()

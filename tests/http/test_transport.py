@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.http import Form, KeyHeader, Timeouts, Transport
 from llm_magics.providers import create_provider
@@ -322,3 +323,18 @@ def test_loops_that_are_gone_hold_no_connections() -> None:
         for _ in range(4):
             asyncio.run(provider.list_models())
         assert len(provider._transport._clients) <= 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_refused_connection_is_named_in_words(scheme: str) -> None:
+    """Not ``[Errno 111] Connect call failed ('127.0.0.1', 9)``."""
+    lm.config.providers = {
+        "gone": {
+            "type": "openai",
+            "base_url": f"{scheme}://127.0.0.1:{free_port()}",
+            "api_key": "k",
+        }
+    }
+    lm.config.retries = 0
+    with pytest.raises(errors.ConnectionError, match=r"\(connection refused\)"):
+        lm.ask("hi", model="gone/m")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
+from llm_magics._util.text import reason_of
 from llm_magics.errors import (
     ConfigurationError,
     ModelNotFoundError,
@@ -301,7 +302,7 @@ class HuggingFaceLocalProvider(StreamingProvider):
                 return Embedder(folder, self.config.pooling)
             return TextGenerator(folder, gguf_file)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            first = str(error).strip().partition("\n")[0][:200]
+            first = reason_of(error).partition("\n")[0][:200]
             msg = f"Transformers could not load {model}: {first}"
             hint = "Check that the model is complete and supports this task."
             raise WeightsError(msg, hint=hint, provider=self.name, model=model) from error
