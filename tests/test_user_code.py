@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import llm_magics as lm
 from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import LLMError
+from tests.support.prepared_python import run_prepared
 
 PACKAGE = str(Path(lm.__file__).parent)
 
@@ -120,7 +119,7 @@ def test_a_line_of_a_script_is_shown_by_its_file() -> None:
     assert lines[1].strip().startswith(f"File {__file__}, line {line_of('# in a script')}")
 
 
-def test_a_warning_in_a_notebook_is_one_line(tmp_path: Path) -> None:
+def test_a_warning_in_a_notebook_is_one_line() -> None:
     """It names the cell, and no path of this package or of a temporary file."""
     code = (
         "from IPython.core.interactiveshell import InteractiveShell as S\n"
@@ -129,9 +128,7 @@ def test_a_warning_in_a_notebook_is_one_line(tmp_path: Path) -> None:
         's.run_cell(\'d = pd.DataFrame(dict(t=["a", 3]))\\n'
         '_ = d.llm.embed("t", model="echo/echo")\', True)\n'
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
+    done = run_prepared(code)
     (line,) = [line for line in done.stderr.splitlines() if "Warning" in line]
     assert done.stderr.strip() == line
     assert line.startswith("Cell In[2]:2: UserWarning: 1 ok")

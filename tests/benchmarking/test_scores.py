@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from llm_magics.benchmarking import scorers
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.scorers import Scorer
 from llm_magics.errors import Interrupted, UsageError
+from tests.support.prepared_python import run_prepared
 from tests.support.serving import Asked, Says, as_json, chat_stream, serving
 
 
@@ -317,8 +317,5 @@ def test_what_is_no_measurement_is_told_of() -> None:
 
 def test_a_script_without_pandas_imported_first() -> None:
     """``lm.compare`` is all that it needs."""
-    import subprocess
-
     code = "import llm_magics as lm\nprint(lm.compare('a', 'echo/echo').text.tolist())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['a']"
+    assert run_prepared(code).stdout.strip() == "['a']"

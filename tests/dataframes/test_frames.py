@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +10,7 @@ import llm_magics as lm
 from llm_magics.errors import ProviderError, UsageError
 from llm_magics.providers.echo import EchoProvider
 from llm_magics.runtime.embedding import EmbedOptions
+from tests.support.prepared_python import run_prepared
 
 ECHO = {"model": "echo/echo"}
 
@@ -26,6 +24,7 @@ def test_vectors_are_one_float32_array() -> None:
     assert np.array_equal(matrix[:10], matrix[70:80])
 
 
+@pytest.mark.weights
 def test_the_starter_model_embeds_by_default() -> None:
     """384 numbers from the real model."""
     assert lm.embed(["hello"]).shape == (1, 384)
@@ -95,7 +94,7 @@ def test_the_accessor_is_there_in_either_order_of_import(order: str) -> None:
         "assert type(pd.__spec__.loader).__module__.startswith('_frozen_importlib')\n"
         "assert not any(getattr(finder, 'package', '') == 'pandas' for finder in sys.meta_path)\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+    run_prepared(script, strict=True)
 
 
 def test_the_same_text_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +147,7 @@ def test_asking_whether_pandas_is_there_does_not_disarm_the_accessor() -> None:
         "import pandas as pd\n"
         "assert pd.DataFrame().llm\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+    run_prepared(script, strict=True)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("text", "text_vector"), (None, "vector"), (7, "7_vector")])  # fmt: skip

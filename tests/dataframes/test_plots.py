@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from llm_magics import errors
 from llm_magics._util import plotting
 from llm_magics.dataframes import plot, projection
 from llm_magics.providers.echo import EchoProvider
+from tests.support.prepared_python import run_prepared
 
 ECHO = {"model": "echo/echo"}
 
@@ -267,7 +267,4 @@ try:
 except lm.errors.UsageError as error:
     print(error.hint)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert "llm_magics[plots]" in done.stdout, done.stderr
+    assert "llm_magics[plots]" in run_prepared(code).stdout

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +20,7 @@ from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import models
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
+from tests.support.prepared_python import run_prepared
 
 
 @pytest.fixture
@@ -196,10 +195,7 @@ def test_hints_are_shown_whole() -> None:
 def test_wide_frames_can_be_what_imports_pandas() -> None:
     """The accessors are imported with pandas, and must not need what imports it."""
     code = "import llm_magics, llm_magics._util.tables, pandas; print(pandas.DataFrame().llm)"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_prepared(code, strict=True)
 
 
 def test_models_of_a_provider_without_any(

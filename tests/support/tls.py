@@ -10,7 +10,7 @@ from pathlib import Path
 _EXTENSIONS = """\
 subjectAltName=DNS:localhost,IP:127.0.0.1
 basicConstraints=CA:FALSE
-keyUsage=digitalSignature,keyEncipherment
+keyUsage=digitalSignature
 extendedKeyUsage=serverAuth
 subjectKeyIdentifier=hash
 authorityKeyIdentifier=keyid
@@ -28,7 +28,7 @@ def create_authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
     request, key, signed = folder / "server.csr", folder / "server.key", folder / "server.pem"
     extensions = folder / "extensions"
     extensions.write_text(_EXTENSIONS, "utf-8")
-    new = ["-newkey", "rsa:2048", "-nodes"]
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     for command in (
         ["req", "-x509", *new, "-days", "2", "-subj", "/CN=Authority of a test",
          "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", authority_key, "-out", authority],
