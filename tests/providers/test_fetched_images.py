@@ -30,9 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext
 
 
 @pytest.fixture
-def tls(
-    made: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
-) -> ssl.SSLContext:
+def tls(made: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     """A server's context; its authority is trusted."""
     authority, context = made
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
