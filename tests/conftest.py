@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +17,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics import secrets
+from llm_magics.runtime import attempts
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 from tests.support.kernels import Kernel
@@ -114,10 +116,20 @@ def own_settings(
     session._budget.allow(None)  # else a test with the same limit would go on with what is spent
     session.runs.clear()
     session.conversations.forget()
-    secrets._secrets.clear()  # what an earlier test took for a key
+    for known in (secrets._secrets, secrets._short_secrets, secrets._patterns):
+        known.clear()  # what an earlier test took for a key would be searched in every text
     yield
     config.reset()
     config.reload()
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is sent again after a few milliseconds, unless the service names the time."""
+    policy = attempts.retry_policy
+    monkeypatch.setattr(
+        attempts, "retry_policy", lambda config: replace(policy(config), first_delay_s=0.005)
+    )
 
 
 @pytest.fixture

@@ -134,7 +134,8 @@ _MAX_NAME = 200
 
 def strip_controls(text: str) -> str:
     """Return ``text`` without control characters other than tab and newline."""
-    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", _CONTROLS.sub("", text))
+    text = _CONTROLS.sub("", text)
+    return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def one_line(text: str) -> str:
@@ -161,9 +162,10 @@ def escape_controls(text: str) -> str:
 
     Emoji and scripts that need joiners are unchanged; see `display_name` for names.
     """
-    return _DECEPTIVE.sub(
-        _escaped_all, _SURROGATES.sub(_escaped_all, _CONTROLS.sub(_escaped_all, text))
-    )
+    text = _CONTROLS.sub(_escaped_all, text)
+    if text.isascii():
+        return text
+    return _DECEPTIVE.sub(_escaped_all, _SURROGATES.sub(_escaped_all, text))
 
 
 def escape_all_but_colours(text: str) -> str:

@@ -25,6 +25,8 @@ from tests.conftest import eventually
 from tests.support.servers import servers
 from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
 GOOD = Says(chat_stream("all ", "is ", "well"))
 
 
@@ -71,7 +73,7 @@ def one(answer: Callable[[Asked], Says] | Says, **patience: float) -> Iterator[A
 )  # fmt: skip
 def test_what_passes_is_asked_again(fault: Says) -> None:
     """Before the first word: the answer comes, and the log says that it took more than one."""
-    with one(then_good(fault), idle_s=0.3) as server:
+    with one(then_good(fault), idle_s=0.15) as server:
         answer = lm.ask("hi")
         assert (answer.text, answer.retries) == ("all is well", 1)
         assert len(server.asked) == 2
@@ -91,7 +93,7 @@ def test_what_passes_is_asked_again(fault: Says) -> None:
 )
 def test_what_breaks_off_keeps_what_came(fault: Says) -> None:
     """Never asked again, for its words are out: an error with the half answer in it."""
-    with one(fault, idle_s=0.3) as server:
+    with one(fault, idle_s=0.15) as server:
         with pytest.raises(errors.StreamInterrupted) as caught:
             lm.ask("hi")
         assert caught.value.partial.text == "half "
@@ -117,11 +119,12 @@ def test_what_is_wrong_is_not_asked_again(status: int) -> None:
 
 def test_a_slow_drip_is_an_answer_and_has_an_end() -> None:
     """Byte by byte it comes whole; ``total_s`` ends one that would go on for ever."""
-    drip = [bytes([byte]) for byte in b"".join(chat_stream("ab"))]
+    said = b'data: {"choices": [{"delta": {"content": "ab"}, "finish_reason": "stop"}]}\n\n'
+    drip = [bytes([byte]) for byte in said + b"data: [DONE]\n\n"]
     with one(Says(drip, gap_s=0.0005), idle_s=0.5):
         assert lm.ask("hi").text == "ab"
     for_ever = [chat_event("x")] * 1000
-    with one(Says(for_ever, gap_s=0.02), total_s=0.4):
+    with one(Says(for_ever, gap_s=0.01), total_s=0.2):
         with pytest.raises(errors.StreamInterrupted) as caught:
             lm.ask("hi")
         assert 1 <= len(caught.value.partial.text) < 100
@@ -169,7 +172,7 @@ def test_two_hundred_streams_at_once() -> None:
 
     def answer(asked: Asked) -> Says:
         said = asked.json()["messages"][-1]["content"]
-        return Says(chat_stream(*(f"{said}.{number} " for number in range(10))), gap_s=0.002)
+        return Says(chat_stream(*(f"{said}.{number} " for number in range(4))), gap_s=0.002)
 
     async def read(number: int) -> str:
         return "".join([chunk.text async for chunk in lm.astream(str(number))])
@@ -179,7 +182,7 @@ def test_two_hundred_streams_at_once() -> None:
 
     with one(answer, connect_s=60):  # two hundred at the door of a busy machine
         told = asyncio.run(all_of_them())
-    assert told == ["".join(f"{n}.{k} " for k in range(10)) for n in range(200)]
+    assert told == ["".join(f"{n}.{k} " for k in range(4)) for n in range(200)]
 
 
 def left_behind() -> tuple[int, int, int]:
@@ -195,7 +198,7 @@ def left_behind() -> tuple[int, int, int]:
     return bridge.run(tasks()), threading.active_count(), len(connections)
 
 
-def test_cancelled_at_any_moment_ten_thousand_times() -> None:
+def test_cancelled_at_any_moment_a_thousand_times() -> None:
     """No task, thread, connection or memory is left of them, and the next call is answered."""
     draw = random.Random(4)
     body = chat_stream(*("word " for _ in range(6)))
@@ -211,17 +214,20 @@ def test_cancelled_at_any_moment_ten_thousand_times() -> None:
             await asyncio.gather(*(cancelled() for _ in range(50)))
 
     with one(Says(body, gap_s=0.001)):
-        asyncio.run(many(2000))
+        asyncio.run(many(300))
         bridge.run(session.providers.close())  # connections that are kept for reuse are not left
         before = left_behind()
-        memory = psutil.Process().memory_info().rss
-        asyncio.run(many(8000))
-        grown = psutil.Process().memory_info().rss - memory
+        objects, memory = len(gc.get_objects()), psutil.Process().memory_info().rss
+        asyncio.run(many(700))
         bridge.run(session.providers.close())
         assert eventually(lambda: left_behind() <= before, 10), (left_behind(), before)
+        objects = len(gc.get_objects()) - objects
+        grown = psutil.Process().memory_info().rss - memory
         assert lm.ask("hi").finish_reason == "stop"
-    # Their rows in the log, and what the allocator keeps.
-    assert grown < 30_000_000, f"{grown / 1e6:.1f} MB"
+    # Their rows in the log: a call that is left would be dozens of objects.
+    assert objects < 2000
+    # And what the allocator keeps.
+    assert grown < 8_000_000, f"{grown / 1e6:.1f} MB"
 
 
 def test_an_event_of_another_kind_does_no_harm() -> None:
