@@ -8,7 +8,6 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -17,7 +16,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics import secrets
-from llm_magics.runtime import attempts
+from llm_magics.runtime.policies.retry import RetryPolicy
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 from tests.support.kernels import Kernel
@@ -126,9 +125,9 @@ def own_settings(
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request is sent again after a few milliseconds, unless the service names the time."""
-    policy = attempts.retry_policy
+    backoff_s = RetryPolicy.backoff_s
     monkeypatch.setattr(
-        attempts, "retry_policy", lambda config: replace(policy(config), first_delay_s=0.005)
+        RetryPolicy, "backoff_s", lambda policy, count: backoff_s(policy, count) / 100
     )
 
 

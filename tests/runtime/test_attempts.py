@@ -299,7 +299,7 @@ def test_waiting_for_a_retry_ends_with_the_batch() -> None:
 
 
 @pytest.fixture
-def embedder() -> Iterator[Embedder]:
+def embedder(quick_retries: None) -> Iterator[Embedder]:
     """The service ``lab``, which embeds, with a store."""
     fake = Embedder()
     lm.config.vectors = "kept"
@@ -341,6 +341,7 @@ def test_an_odd_answer_is_a_retry_and_not_the_end(kind: str, embedder: Embedder)
     assert embedder.requests - before == 3
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize("kind", sorted(set(ODD) - {"short"}))
 def test_so_it_is_of_a_chat(kind: str) -> None:
     """Before the first word."""
@@ -371,6 +372,7 @@ def test_an_embedding_goes_on_where_an_outage_ended_it(embedder: Embedder) -> No
     assert sorted(embedder.paid) == sorted(texts)
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_a_column_goes_on_where_an_outage_ended_it() -> None:
     """What was answered stands in the frame, and is not asked again."""
     service, left = Chatter(), [30]
@@ -446,7 +448,7 @@ def test_images_and_transcriptions_keep_to_the_limits(
     make: Callable[..., MediaCall[Any]],
 ) -> None:
     """So many at once, and so many a minute."""
-    slow = Says(as_json({"error": {"message": "no"}}).pieces, 400, "application/json", delay_s=0.1)
+    slow = Says(as_json({"error": {"message": "no"}}).pieces, 400, "application/json", delay_s=0.02)
 
     async def ask(call: MediaCall[Any]) -> None:
         with pytest.raises(errors.ProviderError):
@@ -479,7 +481,7 @@ def test_a_budget_refuses_what_has_no_price(make: Callable[..., MediaCall[Any]])
 
 def test_a_cell_says_that_the_service_asks_to_wait() -> None:
     """Before the wait, with its length and its reason."""
-    busy = Says(BUSY.pieces, 429, "application/json", headers={"retry-after-ms": "300"})
+    busy = Says(BUSY.pieces, 429, "application/json", headers={"retry-after-ms": "20"})
     with servers(one=once(busy, GOOD)):
         events = list(bridge.iterate(ChatCall(session, Prompt(text="x", model="one/m")).events()))
     told = [str(each) for each in events if isinstance(each, Progress)]
@@ -500,7 +502,7 @@ def test_a_call_that_was_cancelled_leaves_the_breaker_to_others() -> None:
         async def cut_short() -> None:
             call = ChatCall(session, Prompt(text="x", model="both"))
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.3):
+                async with asyncio.timeout(0.1):
                     await walked(call)
 
         bridge.run(cut_short())
