@@ -448,7 +448,9 @@ def test_images_and_transcriptions_keep_to_the_limits(
     make: Callable[..., MediaCall[Any]],
 ) -> None:
     """So many at once, and so many a minute."""
-    slow = Says(as_json({"error": {"message": "no"}}).pieces, 400, "application/json", delay_s=0.02)
+    slow = Says(
+        as_json({"error": {"message": "no"}}).pieces, 400, "application/json", delay_s=0.02
+    )
 
     async def ask(call: MediaCall[Any]) -> None:
         with pytest.raises(errors.ProviderError):
