@@ -233,7 +233,7 @@ class FrameAccessor(ReportMixin):
         Args:
             on: the column of vectors, or of texts.
             text: the column with the texts of the points; by default the one that was embedded,
-                otherwise the first one with texts.
+                otherwise the one with the longest texts.
             options: ``color`` (the name of a column), ``clusters`` (their number), ``label``
                 (``True``, or the model that names them), ``method`` (``pca`` or ``umap``),
                 ``model``: see `llm_magics.plot`.

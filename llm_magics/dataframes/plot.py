@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llm_magics._async.sync import SyncRunner
+from llm_magics._util.plotting import check_matplotlib
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.embed import get_index, resolve_vectors
 from llm_magics.dataframes.projection import Method, check_method, cluster, keywords, project
@@ -145,10 +146,11 @@ def plot(  # noqa: PLR0913 (a public function)
         matplotlib figure, ``save("plot.png")`` saves it.
 
     Raises:
-        UsageError: there are fewer than two vectors, an argument is invalid, or scikit-learn
-            is not installed.
+        UsageError: there are fewer than two vectors, an argument is invalid, or scikit-learn or
+            matplotlib is not installed.
     """
     check_method(method)
+    check_matplotlib()
     frame, column = column, resolve_column(column)
     if text is None and frame is not column and hasattr(frame, "attrs"):
         text = find_texts(frame, column.name)
@@ -191,21 +193,26 @@ def find_texts(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:
     """
     Return the column of texts that describes the points of the column ``on``.
 
-    This is the column that was embedded, otherwise the first column of texts; ``None`` if ``on``
-    itself has texts, or no column has.
+    This is the column that was embedded, otherwise the one with the most characters of text, which
+    is not a column of names or categories; ``None`` if ``on`` itself has texts, or no column has.
     """
     if _has_texts(frame[on]):
         return None
     source = source_column(frame, on)
     names = [source] if source is not None else [name for name in frame.columns if name != on]
-    columns = (frame[name] for name in names)
-    return next(filter(_has_texts, columns), None)
+    columns = [frame[name] for name in names]
+    return max(filter(_has_texts, columns), key=_count_characters, default=None)
 
 
 def _has_texts(column: Any) -> bool:
     return getattr(column, "ndim", 1) == 1 and any(
         isinstance(value, str) for value in column.head(_SAMPLE_ROWS)
     )
+
+
+def _count_characters(column: Any) -> int:
+    values = {value for value in column.head(_SAMPLE_ROWS) if isinstance(value, str)}
+    return sum(map(len, values))
 
 
 def _make_unique(names: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -14,10 +15,9 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics._util import plotting
+from llm_magics._util import label_placement, plotting
 from llm_magics.dataframes import plot, projection
 from llm_magics.providers.echo import EchoProvider
-from tests.support.prepared_python import run_prepared
 
 ECHO = {"model": "echo/echo"}
 
@@ -63,7 +63,7 @@ def test_few_vectors_and_few_dimensions(shape: tuple[int, int]) -> None:
 
 
 def test_groups_are_found() -> None:
-    """The same each time, the largest first; a group may be empty-handed and harms nobody."""
+    """The same each time, the largest first."""
     vectors = np.concatenate([blobs(), blobs()[:10]])
     numbers, centres = projection.cluster(vectors, 3)
     assert np.bincount(numbers).tolist() == [30, 20, 20]
@@ -89,25 +89,27 @@ def test_a_frame_is_drawn(frame: pd.DataFrame) -> None:
     assert shown.frame["text"].tolist() == frame["text"].tolist()[:15]
     assert "15 vectors · 1 missing · 2 principal components" in shown.title
     page = shown._repr_mimebundle_()["text/html"]
-    assert page.count("<i style") + page.count("<i class") == 15
-    assert 'data-tip="red apple 0"' in page
+    assert page.count("<i class") == 15
+    assert 'title="red apple 0"' in page
     assert shown._repr_mimebundle_()["text/plain"] == f"VectorPlot({shown.title})"
 
 
 def test_colours_tell_groups_and_numbers(frame: pd.DataFrame) -> None:
     """By name of a column, or by a column; many groups are the largest and the others."""
     by_number = frame.llm.plot(color="n")
-    assert "colour from 0 (dark) to 14 (light)" in by_number._repr_mimebundle_()["text/html"]
+    assert by_number.marks().title_suffix == " · colour from 0 (dark) to 14 (light)"
     kinds = frame["text"].str.split().str[0]
     by_kind = lm.plot(frame["vector"], color=kinds, text=frame["text"])
-    assert ">red</" not in by_kind._repr_mimebundle_()["text/html"]
-    assert "red" in by_kind._repr_mimebundle_()["text/html"]
-    many = plotting.create_marks([f"k{n % 20}" for n in range(100)] + [None], 101)
-    assert len(many.names) == 8
-    assert many.names[-1] == "others"
-    assert many.numbers.max() == 7
-    assert plotting.create_marks([1.0, float("nan"), 3.0], 3).colours[1] == plotting.COLOURS[-1]
+    assert 'Groups: fast, red, slow"' in by_kind._repr_mimebundle_()["text/html"]
+    many = plotting.create_marks([f"k{n % 20:02}" for n in range(100)] + [None], 101)
+    assert len(many.names) == len(many.colours) == 17
+    assert (many.names[-1], many.colours[-1]) == ("others", plotting.COLOURS[-1])
+    assert many.numbers.max() == many.numbers[-1] == 16
+    assert plotting.create_marks([1.0, float("nan"), 3.0], 3).span == (1, 3)
+    assert plotting.create_marks([float("nan")], 1).span is None
     assert plotting.create_marks([None, None], 2).numbers.tolist() == [0, 0]
+    unused = pd.Categorical(["a"], categories=["a", "b"])
+    assert plotting.create_marks(unused, 1).names == ["a"]
     for wrong in ({"color": [1, 2]}, {"text": ["a"]}):
         with pytest.raises(errors.UsageError, match="values for"):
             lm.plot(frame["vector"], **wrong)
@@ -133,7 +135,8 @@ def test_clusters_are_named_by_a_model(
     assert shown.frame["cluster"][100] == "apples"
     assert len(asked) == 3
     assert "- red apple" in "".join(asked)
-    assert "<b style" in shown._repr_mimebundle_()["text/html"]
+    drawn = {each.get_text() for each in shown.figure().axes[0].texts}
+    assert drawn == {"apples", "cars", "trains"}
     frame.llm.plot(clusters=3, label="echo/echo")
     assert len(asked) == 3
     plain = frame.llm.plot(clusters=3)
@@ -176,14 +179,14 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\x00\x1b[31m\u
 
 
 def test_texts_are_shown_as_they_are(frame: pd.DataFrame) -> None:
-    """Nothing in them is markup, in attributes and in names, nor turns the line around."""
+    """Nothing in them is markup or changes the direction of the line, in attributes and in names."""
     frame.loc[100, "text"] = HOSTILE
     shown = frame.llm.plot(color=None, clusters=2)
     shown.frame["cluster"] = shown.frame["cluster"].cat.rename_categories(
         {shown.frame["cluster"].cat.categories[0]: HOSTILE}
     )
     page = type(shown)(shown.frame, HOSTILE)._repr_mimebundle_()["text/html"]
-    assert not re.search(r"<(script|img)", page)
+    assert re.findall(r"<(?:script|img)[^>]*>", page) == [re.search("<img alt=[^<>]*>", page)[0]]
     assert not re.search("[\x00-\x1f\u202e]", page)
     type(shown)(shown.frame, HOSTILE).figure()
 
@@ -201,20 +204,116 @@ def test_a_figure_of_matplotlibs(frame: pd.DataFrame, tmp_path: Path) -> None:
     shown.save(tmp_path / "plot.png")
     shown.save(tmp_path / "plot.html")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert "data-tip" in (tmp_path / "plot.html").read_text("utf-8")
+    assert 'title="red apple 0"' in (tmp_path / "plot.html").read_text("utf-8")
     assert mpl.get_backend()
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
-def test_many_points_are_drawn_in_part() -> None:
-    """A notebook stays small, and the picture says so; the frame has all of them."""
-    shown = lm.plot(np.random.default_rng(0).random((5000, 4), np.float32))
+def test_texts_of_some_points_are_in_the_page() -> None:
+    """A notebook stays small; the frame has all points, and the picture has most of them."""
+    shown = lm.plot(np.random.default_rng(0).random((60_000, 4), np.float32))
     page = shown._repr_mimebundle_()["text/html"]
-    assert "5,000 vectors" in page
-    assert "4,000 shown" in page
+    assert "60,000 vectors" in page
+    assert page.count("<i class") == 1500
     assert len(page) < 600_000
-    assert len(shown.frame) == 5000
-    assert 'data-tip="4999"' in page or 'data-tip="4998"' in page
+    assert len(shown.frame) == 60_000
+    axes = shown.figure().axes[0]
+    assert "50,000 drawn" in axes.get_title(loc="left")
+    assert len(axes.collections[0].get_offsets()) == 50_000
+
+
+# The distance in OKLab between colours that stand for different groups, and the contrast of each
+# with white and with the background of a dark page.
+DIFFERENT, CONTRAST = 0.09, 2.2
+
+
+def test_groups_are_distinguishable() -> None:
+    """More than eight have different colours, visible on light and dark, and different shapes."""
+    names = [f"k{n:02}" for n in range(17)]
+    marks = plotting.create_marks(names, 17)
+    assert len(set(marks.colours)) == 17
+    linear = np.array([[channel(each[at : at + 2]) for at in (1, 3, 5)] for each in marks.colours])
+    light = linear @ [0.2126, 0.7152, 0.0722]
+    dark_page = channel("11")
+    assert (1.05 / (light + 0.05) >= CONTRAST - 0.05).all()
+    assert ((light + 0.05) / (dark_page + 0.05) >= CONTRAST).all()
+    places = oklab(linear)
+    distances = np.linalg.norm(places[:, None] - places, axis=2)
+    assert distances[~np.eye(17, dtype=bool)].min() > DIFFERENT
+    shapes = [plotting.group_shape(n) for n in range(17)]
+    assert all(shapes[n] != shapes[n + 8] for n in range(9))
+
+
+def channel(digits: str) -> float:
+    """The light of a colour channel, from 0 to 1."""
+    share = int(digits, 16) / 255
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+
+
+def oklab(linear: Any) -> Any:
+    """Colours in Ottosson's OKLab, in which distances are those that are seen."""
+    cones = linear @ np.transpose(
+        [[0.41222, 0.53633, 0.05145], [0.2119, 0.6807, 0.1074], [0.0883, 0.28172, 0.62998]]
+    )
+    return np.cbrt(cones) @ np.transpose(
+        [[0.21045, 0.79362, -0.00407], [1.978, -2.42859, 0.45059], [0.0259, 0.78277, -0.80868]]
+    )
+
+
+def boxes(centres: Any, sizes: Any) -> list[Any]:
+    """The rectangles of labels."""
+    placed = [at for at in zip(centres, sizes, strict=True) if at[0] is not None]
+    return [(*(centre - size / 2), *(centre + size / 2)) for centre, size in placed]
+
+
+def test_labels_do_not_overlap() -> None:
+    """They move to free space nearby; without any, the last ones are left out."""
+    draw = np.random.default_rng(0)
+    for count in (3, 12, 200):
+        anchors = draw.uniform(100, 400, (count, 2))
+        sizes = draw.uniform(20, 90, (count, 2))
+        points = draw.uniform(0, 500, (3000, 2))
+        centres = label_placement.place_labels(anchors, sizes, points, (500, 500))
+        rectangles = boxes(centres, sizes)
+        for one, other in itertools.combinations(rectangles, 2):
+            apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1]
+            assert apart or other[3] <= one[1]
+        assert all(min(each) >= 0 and max(each) <= 500 for each in rectangles)
+        assert centres[0] is not None
+    assert None in centres
+    (too_wide,) = label_placement.place_labels(
+        anchors[:1], np.array([[600, 9]]), points, (500, 500)
+    )
+    assert too_wide is None
+
+
+def test_labels_are_beside_the_points() -> None:
+    """Near what they describe, and not on it."""
+    points = np.random.default_rng(0).normal(250, 15, (2000, 2))
+    size = np.array([[80, 14]])
+    (centre,) = label_placement.place_labels(np.array([[250, 250]]), size, points, (500, 500))
+    assert 20 < np.hypot(centre[0] - 250, centre[1] - 250) < 120
+    inside = (np.abs(points - centre) < size / 2).all(axis=1)
+    assert inside.mean() < 0.02
+    empty = label_placement.place_labels(np.array([[250, 250]]), size, points[:1], (500, 500))
+    assert np.hypot(empty[0][0] - 250, empty[0][1] - 250) < 20
+
+
+def test_names_in_other_scripts_are_drawn_without_warnings() -> None:
+    """Also where no font has their letters."""
+    shown = lm.plot(blobs(), clusters=3)
+    names = ["電池が切れた", "баттарея", "\U0001f50b $x_1$ _"]
+    shown.frame["cluster"] = shown.frame["cluster"].cat.rename_categories(names)
+    assert "電池が切れた" in shown._repr_mimebundle_()["text/html"]
+    assert shown.figure()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_text_is_that_of_the_longest_column() -> None:
+    """Where it is not known which column was embedded, names and categories are not texts."""
+    frame = pd.DataFrame({"product": ["pan", "pot"], "text": ["a long text", "another one"]})
+    frame["vector"] = [[1.0, 0.0], [0.0, 1.0]]
+    assert frame.llm.plot().frame["text"].tolist() == frame["text"].tolist()
+    assert frame.llm.plot(text="product").frame["text"].tolist() == ["pan", "pot"]
 
 
 def test_texts_alone_are_drawn() -> None:
@@ -239,7 +338,7 @@ def test_what_cannot_be_drawn(column: Any, given: dict[str, Any], said: str) -> 
 
 
 def test_umap_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Near stays near; where it is not, the error says how to have it."""
+    """If it is not installed, the error says how to install it."""
     monkeypatch.setattr(projection, "find_spec", lambda name: None)
     with pytest.raises(errors.UsageError, match="not installed") as caught:
         lm.plot(blobs(), method="umap")
@@ -254,17 +353,9 @@ def test_without_scikit_learn_nothing_is_embedded(monkeypatch: pytest.MonkeyPatc
     assert 'pip install "llm_magics[plots]"' in str(caught.value.hint)
 
 
-def test_without_matplotlib_the_page_is_drawn_all_the_same() -> None:
-    """The figure alone needs it."""
-    code = """
-import sys
-sys.modules["matplotlib"] = None
-import llm_magics as lm
-shown = lm.plot([[1.0, 2.0], [2.0, 1.0], [0.0, 1.0]])
-assert shown._repr_mimebundle_()["text/html"].count("<i") == 3
-try:
-    shown.figure()
-except lm.errors.UsageError as error:
-    print(error.hint)
-"""
-    assert "llm_magics[plots]" in run_prepared(code).stdout
+def test_without_matplotlib_nothing_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes before any text is sent."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(errors.UsageError, match="needs matplotlib") as caught:
+        lm.plot(["one", "two"], model="echo/there-is-no-such-model")
+    assert "[plots]" in str(caught.value.hint)
