@@ -329,7 +329,7 @@ def test_anthropic_messages() -> None:
         with anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=0) as client:
             with client.messages.stream(
                 model=fake_anthropic.CHAT,
-                max_tokens=2000,
+                max_tokens=4096,
                 system=[{"type": "text", "text": "be brief"}],
                 messages=[
                     {
@@ -379,7 +379,7 @@ def test_anthropic_messages() -> None:
                 message = stream.get_final_message()
             names = [model.id for model in client.models.list()]
         parameters = ModelParameters(
-            max_tokens=2000, stop=("X",), tools=(TOOL,), tool_choice="auto", reasoning="low"
+            max_tokens=4096, stop=("X",), tools=(TOOL,), tool_choice="auto", reasoning="low"
         )
         talk = [
             replace(each, reasoning_blocks=(THOUGHT,)) if each.tool_calls else each
