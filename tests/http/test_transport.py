@@ -18,7 +18,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.http import Form, KeyHeader, Timeouts, Transport
-from llm_magics.providers import create_provider
+from llm_magics.providers import create_provider, streaming
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.secrets import Secret
 from tests.support.lab import free_port
@@ -92,7 +92,7 @@ def tls_server(folder: Path) -> Iterator[int]:
     """A server whose certificate nobody has signed but itself."""
     pem = folder / "self.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-subj", "/CN=localhost", "-keyout", pem, "-out", pem.with_suffix(".crt")],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -185,9 +185,9 @@ def test_an_event_of_ten_megabytes() -> None:
 
 def test_a_comment_keeps_the_connection_alive() -> None:
     """``: PROCESSING`` means that the service is busy, not silent."""
-    waiting = [b": OPENROUTER PROCESSING\n\n"] * 8
-    with serving(Says([*waiting, *chat_stream("hi")], gap_s=0.1)) as server:
-        assert chatted(server.url, idle_s=0.5).text == "hi"
+    waiting = [b": OPENROUTER PROCESSING\n\n"] * 10
+    with serving(Says([*waiting, *chat_stream("hi")], gap_s=0.03)) as server:
+        assert chatted(server.url, idle_s=0.25).text == "hi"
 
 
 def test_silence_is_given_up() -> None:
@@ -196,27 +196,29 @@ def test_silence_is_given_up() -> None:
         serving(Says([chat_event("a")], hang=True)) as server,
         pytest.raises(errors.StreamInterrupted, match="idle timeout") as caught,
     ):
-        chatted(server.url, idle_s=0.2)
+        chatted(server.url, idle_s=0.1)
     assert caught.value.partial.text == "a"
 
 
 def test_the_whole_answer_has_a_bound_too() -> None:
     """A service that drips for ever is left after ``total_s``, and sees it."""
     drip = [chat_event("a")] * 200
-    with serving(Says(drip, gap_s=0.05)) as server:
+    with serving(Says(drip, gap_s=0.02)) as server:
         with pytest.raises(errors.StreamInterrupted, match=r"\d s") as caught:
-            chatted(server.url, total_s=0.4)
+            chatted(server.url, total_s=0.2)
         assert server.hung_up.wait(5)
     assert caught.value.partial.text.startswith("a")
     with (
         serving(Says([], hang=True, delay_s=5)) as server,
         pytest.raises(errors.ConnectionError, match=r"\d s"),
     ):
-        chatted(server.url, total_s=0.2)
+        chatted(server.url, total_s=0.1)
 
 
-def test_a_connection_left_open_after_the_end() -> None:
+def test_a_connection_left_open_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is whole: whoever never closes is not waited for."""
+    assert streaming._END_TIMEOUT_S < 5
+    monkeypatch.setattr(streaming, "_END_TIMEOUT_S", 0.05)
     started = time.monotonic()
     with serving(Says(chat_stream("hi"), hang=True)) as server:
         assert chatted(server.url).text == "hi"
@@ -281,10 +283,10 @@ def test_an_answer_in_one_piece_is_stamped_from_the_sending() -> None:
 
     body = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}
     says = as_json(body)
-    with serving(Says(says.pieces, content_type="Application/JSON", delay_s=0.3)) as server:
+    with serving(Says(says.pieces, content_type="Application/JSON", delay_s=0.1)) as server:
         elapsed_s = asyncio.run(use(server.url))
     assert elapsed_s is not None
-    assert elapsed_s >= 0.29
+    assert elapsed_s >= 0.09
 
 
 @pytest.mark.parametrize(

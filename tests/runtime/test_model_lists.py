@@ -26,7 +26,7 @@ def listing(*names: str, delay_s: float = 0) -> Says:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is slow is waited for a moment only."""
-    monkeypatch.setattr(provider_pool, "_FIRST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(provider_pool, "_FIRST_TIMEOUT_S", 0.4)
     monkeypatch.setattr(provider_pool, "_REFRESH_TIMEOUT_S", 0.1)
 
 
@@ -87,6 +87,6 @@ def test_several_who_ask_at_once_ask_once() -> None:
     async def many() -> list[int]:
         return [len(each) for each in await asyncio.gather(*(lm.amodels("one") for _ in range(9)))]
 
-    with servers(one=listing("a", "b", delay_s=0.2)) as running:
+    with servers(one=listing("a", "b", delay_s=0.1)) as running:
         assert asyncio.run(many()) == [2] * 9
         assert len(running["one"].asked) == 1
