@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -24,10 +23,12 @@ import llm_magics as lm
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.answer_cache import Cache, CacheSize
 from tests.support.fake_openai import FakeOpenAI
+from tests.support.nested import plain_environment
 from tests.support.servers import servers
 from tests.support.serving import Asked, Says, chat_event, chat_stream, serving
 
 MB = 1_000_000
+ROOT = Path(__file__).parents[2]
 
 
 def key_of(number: int) -> bytes:
@@ -83,25 +84,37 @@ def test_a_value_larger_than_the_bound_is_not_kept() -> None:
     cache.close()
 
 
-def _write(path: str, start: int, count: int) -> None:
-    cache = Cache(Path(path), 100 * MB)
-    for number in range(start, start + count):
-        cache.put(key_of(number), str(number).encode())
-    cache.close()
+WRITING = """
+import hashlib, sys
+from pathlib import Path
+from llm_magics.runtime.storage.answer_cache import Cache
+cache = Cache(Path(sys.argv[1]), 10**8)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + 120):
+    cache.put(hashlib.sha256(str(number).encode()).digest(), str(number).encode())
+cache.close()
+"""
 
 
 def test_several_kernels_write_at_once(tmp_path: Path) -> None:
     """All of what all of them wrote is there, and the file is sound."""
     path = tmp_path / "shared.sqlite"
-    context = multiprocessing.get_context("spawn")
     writers = [
-        context.Process(target=_write, args=(str(path), start * 100, 120)) for start in range(4)
+        subprocess.Popen(
+            [sys.executable, "-c", WRITING, str(path), str(start * 100)],
+            env={**plain_environment(), "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for start in range(4)
     ]
     for writer in writers:
-        writer.start()
+        assert writer.stdout
+        assert writer.stdout.readline() == b"ready\n"
     for writer in writers:
-        writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0] * 4
+        writer.communicate(b"\n", timeout=60)
+    assert [writer.returncode for writer in writers] == [0] * 4
     cache = Cache(path, 100 * MB)
     assert cache.get_all(map(key_of, range(420))) == {
         key_of(number): str(number).encode() for number in range(420)

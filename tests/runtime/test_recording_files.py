@@ -98,24 +98,26 @@ warnings.simplefilter("error")
 import llm_magics as lm
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage import recordings
-recordings._REWRITTEN_BYTES = int(sys.argv[2])
-lm.config.model, lm.config.record = "echo/echo", "tape.jsonl"
-session.recording
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(40):
-    lm.ask(f"{sys.argv[1]} {number}")
-lm.config.record = None
-session.recording
+lm.config.model = "echo/echo"
+for rewritten in sys.argv[2:]:
+    recordings._REWRITTEN_BYTES = int(rewritten)
+    lm.config.record = f"{rewritten}.jsonl"
+    session.recording
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(40):
+        lm.ask(f"{sys.argv[1]} {number}")
+    lm.config.record = None
+    session.recording
 """
 
 
-@pytest.mark.parametrize("rewritten", [2_000_000, 3_000, 1])
-def test_two_kernels_record_into_one_file(tmp_path: Path, rewritten: int) -> None:
+def test_two_kernels_record_into_one_file(tmp_path: Path) -> None:
     """All answers of both are in it, in their order, whether it is rewritten or appended to."""
+    all_rewritten = ["2000000", "3000", "1"]
     kernels = [
         subprocess.Popen(
-            [sys.executable, "-c", KERNEL, name, str(rewritten)],
+            [sys.executable, "-c", KERNEL, name, *all_rewritten],
             env={**plain_environment(), "PYTHONPATH": str(ROOT)},
             cwd=tmp_path,
             stdin=subprocess.PIPE,
@@ -124,23 +126,26 @@ def test_two_kernels_record_into_one_file(tmp_path: Path, rewritten: int) -> Non
         )
         for name in ("one", "two")
     ]
-    for kernel in kernels:
-        assert kernel.stdout is not None
-        kernel.stdout.readline()
-    for kernel in kernels:
-        assert kernel.stdin is not None
-        kernel.stdin.write("\n")
-        kernel.stdin.flush()
+    for _ in all_rewritten:
+        for kernel in kernels:
+            assert kernel.stdout is not None
+            kernel.stdout.readline()
+        for kernel in kernels:
+            assert kernel.stdin is not None
+            kernel.stdin.write("\n")
+            kernel.stdin.flush()
     for kernel in kernels:
         kernel.communicate()
         assert kernel.returncode == 0
-    lines = (tmp_path / FILE).read_text().split("\n")[:-1]
-    keys = [json.loads(line)["key"] for line in lines]
-    assert len(keys) == 80
-    assert keys == sorted(keys)
-    lm.config.replay, lm.config.replay_strict = tmp_path / FILE, True
-    for name in ("one", "two"):
-        assert lm.ask(f"{name} 39", model="echo/echo").cached
+    for rewritten in all_rewritten:
+        file = tmp_path / f"{rewritten}.jsonl"
+        lines = file.read_text().split("\n")[:-1]
+        keys = [json.loads(line)["key"] for line in lines]
+        assert len(keys) == 80
+        assert keys == sorted(keys)
+        lm.config.replay, lm.config.replay_strict = file, True
+        for name in ("one", "two"):
+            assert lm.ask(f"{name} 39", model="echo/echo").cached
 
 
 def test_many_threads_record_into_one_file(tmp_path: Path) -> None:
@@ -167,40 +172,41 @@ import resource, signal, warnings
 import llm_magics as lm
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage import recordings
-recordings._REWRITTEN_BYTES = {rewritten}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-lm.config.model, lm.config.record = "echo/echo", "tape.jsonl"
-lm.ask("first")
-soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
-with warnings.catch_warnings(record=True) as said:
-    warnings.simplefilter("always")
-    for number in range(4):
-        assert lm.ask(f"answer {{number}} " * 20).text.startswith("answer")
-    assert session.recording.find is not None
-print([str(each.message) for each in said])
-text = open("tape.jsonl").read()
-assert text.endswith("\\n") and text.count("\\n") == 1, text
-resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-{last}
-lm.config.record = None
-session.recording
+lm.config.model = "echo/echo"
+for rewritten, asks_again in ((2_000_000, True), (2_000_000, False), (1, True), (1, False)):
+    recordings._REWRITTEN_BYTES = rewritten
+    lm.config.record = f"{rewritten} {asks_again}.jsonl"
+    lm.ask("first")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for number in range(4):
+            assert lm.ask(f"answer {number} " * 20).text.startswith("answer")
+        assert session.recording.find is not None
+    print([str(each.message) for each in said])
+    text = open(lm.config.record).read()
+    assert text.endswith("\\n") and text.count("\\n") == 1, text
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if asks_again:
+        lm.ask("last")
+    lm.config.record = None
+    session.recording
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
-@pytest.mark.parametrize("rewritten", [2_000_000, 1])
-@pytest.mark.parametrize("last", ['lm.ask("last")', ""])
-def test_a_full_disk_loses_no_answer(tmp_path: Path, rewritten: int, last: str) -> None:
+def test_a_full_disk_loses_no_answer(tmp_path: Path) -> None:
     """It is returned, a warning says that it was not recorded, and it is when there is room."""
-    code = FULL.format(rewritten=rewritten, last=last)
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", FULL]
     environment = {**plain_environment(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("were not recorded") == 1
-    lines = (tmp_path / FILE).read_text().split("\n")[:-1]
-    assert len(lines) == 5 + bool(last)
+    assert [line.count("were not recorded") for line in done.stdout.splitlines()] == [1] * 4
+    files = list(tmp_path.glob("*.jsonl"))
+    counts = {file.stem: file.read_text().count("\n") for file in files}
+    assert counts == {"2000000 True": 6, "2000000 False": 5, "1 True": 6, "1 False": 5}
     assert not list(tmp_path.glob("*.part"))
 
 

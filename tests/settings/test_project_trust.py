@@ -264,6 +264,7 @@ def test_a_canary_is_nowhere(
     assert not any(CANARY.encode() in data for data in files)
 
 
+@pytest.mark.kernel
 def test_a_notebook_that_ran_holds_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in its outputs nor in its metadata, also where cells failed with full tracebacks."""
     import nbformat
