@@ -176,5 +176,5 @@ def eventually(condition: Callable[[], bool], within_s: float) -> bool:
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(0.01)
     return condition()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import urlsplit
@@ -349,9 +350,14 @@ def request_settings(system: str | None, parameters: Mapping[str, Any]) -> dict[
 
 def _version(name: str) -> str | None:
     try:
-        return version(name)
+        return _installed_version(name)
     except PackageNotFoundError:
         return None
+
+
+@cache
+def _installed_version(name: str) -> str:  # reading the metadata takes milliseconds
+    return version(name)
 
 
 def _provider(model: str) -> str:

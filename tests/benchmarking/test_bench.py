@@ -21,6 +21,7 @@ import llm_magics as lm
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.benchmarking.workload import Plan, Step, arrival_times
 from llm_magics.errors import Interrupted, UsageError
+from tests.conftest import eventually
 from tests.support.serving import Asked, Says, Server, as_json, chat_event, chat_stream, serving
 
 
@@ -158,7 +159,7 @@ def test_a_closed_loop_has_so_many_under_way(
 
 def test_a_sweep_has_its_loads_one_after_the_other(service: Service, server: Server) -> None:
     """A row of the summary for each; enough requests to keep it full."""
-    service.delay_s = 0.1
+    service.delay_s = 0.04
     runs = lm.bench(models=["lab/a", "lab/b"], concurrency=[1, 4])
     told = runs.summary()
     assert told.index.tolist() == [("lab/a", 1), ("lab/b", 1), ("lab/a", 4), ("lab/b", 4)]
@@ -169,14 +170,14 @@ def test_a_sweep_has_its_loads_one_after_the_other(service: Service, server: Ser
 
 def test_an_open_loop_keeps_its_times(service: Service, server: Server) -> None:
     """Whether or not the service keeps up; latency counts from when it was meant to begin."""
-    service.delay_s = 0.3
-    runs = lm.bench(models="lab/m", rate=20, arrival="constant", requests=10)
+    service.delay_s = 0.15
+    runs = lm.bench(models="lab/m", rate=40, arrival="constant", requests=10)
     gaps = [after - before for before, after in pairwise(service.times[1:])]
     assert server.most_at_once > 3
-    assert median(gaps) == pytest.approx(0.05, rel=0.3)
-    assert runs.rate.tolist() == [20.0] * 10
+    assert median(gaps) == pytest.approx(0.025, rel=0.4)
+    assert runs.rate.tolist() == [40.0] * 10
     meant = runs.intended_s - runs.intended_s.iloc[0]
-    assert meant.tolist() == pytest.approx([n / 20 for n in range(10)])
+    assert meant.tolist() == pytest.approx([n / 40 for n in range(10)])
     assert runs.latency_s.tolist() == pytest.approx(
         (runs.ended_s - runs.intended_s).tolist(), abs=0.02
     )
@@ -184,7 +185,7 @@ def test_an_open_loop_keeps_its_times(service: Service, server: Server) -> None:
 
 def test_a_request_that_waits_is_late(service: Service) -> None:
     """For this side's own limit: that time is no latency of the service's, and is told of."""
-    service.delay_s = 0.1
+    service.delay_s = 0.04
     with serving(service) as served:
         lm.config.providers = {
             "lab": {
@@ -196,9 +197,9 @@ def test_a_request_that_waits_is_late(service: Service) -> None:
         }
         runs = lm.bench(models="lab/m", rate=1000, arrival="constant", requests=4, warmup=0)
     assert served.most_at_once == 1
-    assert runs.queue_s.max() > 0.25
+    assert runs.queue_s.max() > 0.1
     assert (runs.e2e_s + runs.queue_s <= runs.latency_s + 0.02).all()
-    assert runs.latency_s.max() > 0.35
+    assert runs.latency_s.max() > 0.14
 
 
 def test_arrivals_are_of_the_rate() -> None:
@@ -215,10 +216,10 @@ def test_arrivals_are_of_the_rate() -> None:
 
 def test_so_many_seconds(service: Service, server: Server) -> None:
     """Each model at each load, as many requests as fit."""
-    service.delay_s = 0.02
+    service.delay_s = 0.005
     began = time.perf_counter()
-    runs = lm.bench(models=["lab/a", "lab/b"], seconds=0.6, concurrency=2, warmup=0)
-    assert time.perf_counter() - began > 1.1
+    runs = lm.bench(models=["lab/a", "lab/b"], seconds=0.24, concurrency=2, warmup=0)
+    assert time.perf_counter() - began > 0.45
     assert runs.groupby("asked").size().min() >= 8
     assert set(runs["round"]) == {0, 1, 2}
 
@@ -286,20 +287,20 @@ def test_retries_are_counted(service: Service, server: Server) -> None:
     def answer(asked: Asked) -> Says:
         service.times.append(0.0)
         if len(service.times) == 1:
-            return Says([b"{}"], 503, "application/json", headers={"Retry-After": "0.3"})
+            return Says([b"{}"], 503, "application/json", headers={"Retry-After": "0.1"})
         return Says(chat_stream("ok"))
 
     with serving(answer) as served:
         lm.config.providers = {"lab": {"type": "openai", "base_url": served.url, "api_key": "k"}}
         runs = lm.bench(models="lab/m", repeat=1, warmup=0)
     assert runs.retries.tolist() == [1]
-    assert runs.queue_s.iloc[0] > 0.2
-    assert runs.e2e_s.iloc[0] < runs.latency_s.iloc[0] - 0.2
+    assert runs.queue_s.iloc[0] > 0.07
+    assert runs.e2e_s.iloc[0] < runs.latency_s.iloc[0] - 0.07
 
 
 def test_an_interrupt_keeps_what_was_measured(service: Service, server: Server) -> None:
     """Whole rows, and those under way as far as they had come."""
-    service.gap_s = 0.1
+    service.gap_s = 0.02
     service.fails = lambda number: number == 8 and os.kill(os.getpid(), signal.SIGINT) is not None
     with pytest.raises(Interrupted) as caught:
         lm.bench(models="lab/m", requests=100, concurrency=2, warmup=0)
@@ -310,8 +311,7 @@ def test_an_interrupt_keeps_what_was_measured(service: Service, server: Server) 
     assert partial.summary().requests.iloc[0] == len(partial)
     assert len(whole) >= 2
     assert "answer" in str(caught.value)
-    time.sleep(0.3)
-    assert server.running == 0
+    assert eventually(lambda: server.running == 0, 10)
 
 
 def test_nothing_comes_from_the_cache(server: Server) -> None:
@@ -464,12 +464,12 @@ def test_thinking_is_the_first_token_and_not_the_answer() -> None:
         chat_event(choices=[{"index": 0, "delta": {"reasoning_content": "hm"}}]),
         *chat_stream("so"),
     ]
-    says = Says(pieces, gap_s=0.05)
+    says = Says(pieces, gap_s=0.02)
     with serving(says) as served:
         lm.config.providers = {"lab": {"type": "openai", "base_url": served.url, "api_key": "k"}}
         runs = lm.bench(models="lab/m", repeat=1, warmup=0)
     row = runs.iloc[0]
-    assert row.ttft_answer_s - row.ttft_s > 0.08
+    assert row.ttft_answer_s - row.ttft_s > 0.03
     assert row.kinds.startswith("re")
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
+from llm_magics._util import statistics
 from llm_magics._util.statistics import bootstrap, gap_interval, mean_interval
 from llm_magics.benchmarking import scorers
 from llm_magics.benchmarking.measurements import Measurements
@@ -41,7 +42,7 @@ class Service:
 
 def good(_: int, __: Any) -> Says:
     """An answer that takes its time."""
-    return Says(chat_stream("one", " two"), delay_s=0.1)
+    return Says(chat_stream("one", " two"), delay_s=0.02)
 
 
 @pytest.fixture
@@ -186,23 +187,23 @@ def test_an_open_loop_of_seconds_is_of_its_rate() -> None:
     """It does not begin anew with each round, nor with a request at once."""
     plan = Plan(models=["a"], prompts=["x"], steps=[Step(rate=5)], seconds=3)
     assert plan.rounds_at(plan.steps[0]) == 1
-    runs = lm.bench(models="echo/echo", rate=20, arrival="constant", seconds=0.5, warmup=0)
+    runs = lm.bench(models="echo/echo", rate=50, arrival="constant", seconds=0.2, warmup=0)
     assert len(runs) == 10
-    assert runs.intended_s.max() - runs.intended_s.min() == pytest.approx(0.45)
+    assert runs.intended_s.max() - runs.intended_s.min() == pytest.approx(0.18)
 
 
 def test_no_prompt_is_left_out_where_time_ends(service: Service, server: Server) -> None:
     """Each round goes on where the last one ended."""
-    runs = lm.bench(models="lab/good", prompts=["a", "b"], seconds=0.9, warmup=0)
+    runs = lm.bench(models="lab/good", prompts=["a", "b"], seconds=0.2, warmup=0)
     assert runs.prompt.tolist() == ["a", "b"] * (len(runs) // 2) + ["a"] * (len(runs) % 2)
 
 
 def test_runs_put_together_are_no_faster(service: Service, server: Server) -> None:
     """Their times are those of two clocks."""
     runs = [lm.bench(models="lab/good", concurrency=4, requests=16, warmup=0) for _ in range(2)]
-    alone = runs[0].summary().requests_per_s.iloc[0]
+    one, other = sorted(each.summary().requests_per_s.iloc[0] for each in runs)
     both = pd.concat(runs, ignore_index=True).summary().requests_per_s.iloc[0]
-    assert both == pytest.approx(alone, rel=0.3)
+    assert one * 0.99 < both < other * 1.01
     mixed = pd.concat(
         [runs[0], lm.bench(models="lab/good", rate=30, requests=4)], ignore_index=True
     )
@@ -399,17 +400,20 @@ def test_a_scorer_that_ends_python_ends_itself() -> None:
     assert runs.differences().n.tolist() == [0]
 
 
-def test_many_rows_take_no_time() -> None:
-    """To count, and to sum up."""
-    runs = lm.bench(models="echo/echo", prompts="a", requests=300, warmup=0)
+def test_many_rows_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To count, and to sum up: two hundred times as many, less than fifty times as long."""
+    monkeypatch.setattr(statistics, "_ENOUGH_DRAWN", 1_000_000)
+    monkeypatch.setattr(statistics, "_MIN_RESAMPLES", 20)
+    runs = lm.bench(models="echo/echo", prompts="a", requests=100, warmup=0)
     many = pd.concat([runs] * 200, ignore_index=True)
-    began = time.perf_counter()
+    runs.summary()  # what is imported for it is not measured
+    began = time.process_time()
     many.summary()
-    of_many = time.perf_counter() - began
-    began = time.perf_counter()
-    for _ in range(20):
+    of_many = time.process_time() - began
+    began = time.process_time()
+    for _ in range(4):
         runs.summary()
-    assert of_many < 5 * (time.perf_counter() - began)
+    assert of_many < 50 / 4 * (time.process_time() - began)
 
 
 def test_csv_keeps_the_stamps(tmp_path: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -108,7 +109,8 @@ def test_prompts_are_cached_where_wanted() -> None:
 
 def test_thinking_has_room_and_its_own_temperature() -> None:
     """The bound is raised by the budget, and a temperature that would be refused is not sent."""
-    with serving(FakeAnthropic()) as server:
+    fake = FakeAnthropic()
+    with serving(lambda asked: replace(fake(asked), gap_s=0)) as server:
         used(server.url, lambda p: chatted(p, reasoning="low", max_tokens=100, temperature=0.2))
     body = server.asked[0].json()
     assert body["thinking"] == {"type": "enabled", "budget_tokens": 1024}

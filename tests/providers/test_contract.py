@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +24,7 @@ from llm_magics.providers import (
 from llm_magics.providers.base import CAPABILITIES
 from llm_magics.secrets import Secret
 from tests.support import fake_anthropic, fake_huggingface, fake_lmstudio, fake_ollama, fake_openai
-from tests.support.nested import plain_environment
+from tests.support.prepared_python import run_prepared
 from tests.support.serving import Server, serving
 from tests.support.small_provider import SmallProvider
 
@@ -519,6 +517,7 @@ def test_one_file_and_one_line_make_a_provider(tmp_path: Path) -> None:
     entry = "[llm_magics.providers]\nmarkov = markov:MarkovProvider\n"
     (about / "entry_points.txt").write_text(entry)
     script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from IPython.testing.globalipapp import start_ipython\n"
         "shell = start_ipython()\n"
         "shell.run_line_magic('load_ext', 'llm_magics')\n"
@@ -526,9 +525,6 @@ def test_one_file_and_one_line_make_a_provider(tmp_path: Path) -> None:
         "print('tokens', shell.user_ns['ans'].usage.output_tokens)\n"
         "print(shell.run_line_magic('llm', 'models markov').model.tolist())\n"
     )
-    environment = plain_environment() | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
+    done = run_prepared(script, str(tmp_path))
     assert "tokens 6" in done.stdout
     assert "['markov/sea']" in done.stdout

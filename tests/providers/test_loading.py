@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from llm_magics.providers import streaming
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama import OllamaConfig, OllamaProvider
 from llm_magics.providers.streaming import loading_message
@@ -51,15 +52,21 @@ def test_a_model_on_disk_is_said_to_be_loading(server: Server, fake: FakeOllama)
     assert said(server.url, "missing:1b") == []
 
 
-def test_a_server_that_is_slow_or_wrong_holds_nobody_up() -> None:
+def test_a_server_that_is_slow_or_wrong_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The call itself says what is wrong."""
-    for says in (Says([b"no"], 500, "text/plain"), Says([b"{}"], delay_s=4), Says(drop=True)):
-        with serving(lambda asked, says=says: _answer(asked, says)) as server:  # type: ignore[misc]
+    monkeypatch.setattr(streaming, "_LOOKUP_TIMEOUT_S", 0.1)
+    wrong, lost, slow = Says([b"no"], 500, "text/plain"), Says(drop=True), Says(delay_s=60)
+    for says, right in (
+        (wrong, ("/api/version",)),
+        (lost, ("/api/version",)),
+        (slow, ("/api/version", "/api/ps")),  # they are asked before, and waited for
+    ):
+        with serving(lambda asked, says=says, right=right: _answer(asked, says, right)) as server:  # type: ignore[misc]
             assert said(server.url, CHAT) == []
 
 
-def _answer(asked: Asked, says: Says) -> Says:
-    return FakeOllama()(asked) if asked.path == "/api/version" else says
+def _answer(asked: Asked, says: Says, right: tuple[str, ...]) -> Says:
+    return FakeOllama()(asked) if asked.path in right else says
 
 
 def test_sizes_are_in_the_unit_that_fits() -> None:

@@ -536,7 +536,7 @@ def test_times_are_those_of_the_recorded_arrivals(name: str) -> None:
     body, pieces, times = record["body"].encode(), [], []
     for at_ms, size in record["arrivals_ms_bytes"]:
         pieces.append(body[:size])
-        times.append(at_ms / 1000)
+        times.append(at_ms / 10_000)  # ten times as fast
         body = body[size:]
     assert not body
     kind = "application/x-ndjson" if record["kind"] == "ndjson" else "application/json"

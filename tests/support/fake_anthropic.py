@@ -299,5 +299,5 @@ class FakeAnthropic:
                 ),
                 event("message_stop"),
             ],
-            gap_s=0.01 if len(words) > 100 else 0.0,
+            gap_s=0.002 if len(words) > 100 else 0.0,
         )

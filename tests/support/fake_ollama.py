@@ -192,7 +192,7 @@ class FakeOllama:
         }
         says = _lines(*({**piece(word), "done": False} for word in words), last)
         # A long answer takes its time, so that a test can leave in the middle of it.
-        return replace(says, gap_s=0.01) if len(words) > 100 else says
+        return replace(says, gap_s=0.002) if len(words) > 100 else says
 
     routes: ClassVar[dict[tuple[str, str], Any]] = {
         ("GET", "/api/version"): say_version,

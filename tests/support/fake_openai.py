@@ -111,7 +111,7 @@ class FakeOpenAI:
         if body.get("stream_options", {}).get("include_usage"):
             events.append(chat_event(choices=[], **self.usage(len(words))))
         # A long answer takes its time, so that a test can leave in the middle of it.
-        gap_s = 0.01 if len(words) > 100 else 0.0
+        gap_s = 0.002 if len(words) > 100 else 0.0
         return Says([*events, b"data: [DONE]\n\n"], gap_s=gap_s)
 
 
