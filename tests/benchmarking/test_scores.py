@@ -250,8 +250,8 @@ def test_an_interrupt_while_scoring_keeps_the_answers(monkeypatch: pytest.Monkey
 def test_providers_are_asked_side_by_side_and_rows_keep_their_order() -> None:
     """Each provider one request at a time, unless more are allowed."""
     with (
-        serving(Says(chat_stream("x"), delay_s=0.1)) as one,
-        serving(Says(chat_stream("y"), delay_s=0.1)) as two,
+        serving(Says(chat_stream("x"), delay_s=0.03)) as one,
+        serving(Says(chat_stream("y"), delay_s=0.03)) as two,
     ):
         lm.config.providers = {
             "one": {"type": "openai", "base_url": one.url, "api_key": "k"},

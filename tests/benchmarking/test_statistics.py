@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_magics as lm
+from llm_magics._util import statistics
 from llm_magics._util.statistics import bootstrap, holm, mean_interval, paired_test
 from llm_magics.benchmarking.analysis import _round_up
 from llm_magics.benchmarking.measurements import Measurements
@@ -43,8 +44,9 @@ def answers(**scores: list[float]) -> Measurements:
 
 
 @pytest.mark.parametrize("statistic", [np.mean, np.median])
-def test_intervals_hold_what_they_promise(statistic: Any) -> None:
+def test_intervals_hold_what_they_promise(statistic: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 300 samples of 40 the true figure lies in about 95 of 100 intervals."""
+    monkeypatch.setattr(statistics, "_MAX_RESAMPLES", 500)
     draw = np.random.default_rng(1)
     hits = 0
     for _ in range(300):

@@ -29,11 +29,11 @@ import pydantic, pygments.formatters, pygments.lexers, tabulate, yaml
 import IPython.core.interactiveshell
 
 assert not any(name.partition(".")[0] == "llm_magics" for name in sys.modules)
-del sys.modules["pandas"], sys.modules["IPython"]
+imported = {name: sys.modules.pop(name) for name in ("pandas", "IPython")}
 gc.collect()
 gc.freeze()  # a collection in a fork would copy all memory
 
-def run(program, arguments, folder, environment, strict, stdout, stderr):
+def run(program, arguments, folder, environment, strict, has_pandas, stdout, stderr):
     os.dup2(stdout.fileno(), 1)
     os.dup2(stderr.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -41,6 +41,8 @@ def run(program, arguments, folder, environment, strict, stdout, stderr):
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
+    if has_pandas:
+        sys.modules.update(imported)
     if strict:
         warnings.simplefilter("error")
     main = sys.modules["__main__"] = types.ModuleType("__main__")
@@ -96,11 +98,13 @@ def run_prepared(
     *arguments: str,
     environment: Mapping[str, str] = os.environ,
     strict: bool = False,
+    has_pandas: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """
     Run ``program`` to its end in a fork, as ``python -c`` would, in the folder of this process.
 
-    A ``strict`` program raises its warnings. It is for one thread of the tests.
+    A ``strict`` program raises its warnings. With ``has_pandas`` pandas and IPython are imported at
+    its start. It is for one thread of the tests.
 
     Raises:
         AssertionError: It failed; with what it wrote.
@@ -114,6 +118,7 @@ def run_prepared(
         "folder": str(Path.cwd()),
         "environment": dict(environment),
         "strict": strict,
+        "has_pandas": has_pandas,
     }
     print(json.dumps(order), file=server.stdin, flush=True)
     done = subprocess.CompletedProcess(list(arguments), *json.loads(server.stdout.readline()))
