@@ -3,6 +3,7 @@ The error classes of llm_magics.
 
     LLMError                      the base class; ``hint`` says what to do
     ├── UsageError                an invalid argument, flag, subcommand or expression
+    │   └── DeclinedError         the user declined the cost; nothing was sent
     ├── BudgetError               the call may cost more than the rest of the budget
     ├── TemplateError             a ``{{ name }}`` in a prompt cannot be rendered
     ├── ParseError                the answer is not the requested JSON or table
@@ -98,6 +99,13 @@ class LLMError(_ShortTraceback, Exception):
 
 class UsageError(LLMError):
     """A magic or a call has an invalid argument."""
+
+
+class DeclinedError(UsageError):
+    """The user declined the cost of a call; nothing was sent. A notebook displays only its message."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
 
 
 class BudgetError(LLMError):

@@ -141,6 +141,10 @@ class Host(ABC):
         """Return the label of the cell that ``code`` was compiled from; ``None`` for other code."""
         return None
 
+    def typed_line(self, source: str) -> str:
+        """Return a line of code as the user typed it, before the host transformed it to Python."""
+        return source
+
 
 class TerminalHost(Host):
     """Displays progress on one line of stderr, and asks questions if stdin is a terminal."""
@@ -240,6 +244,7 @@ class _Caller(NamedTuple):
         """Return its location, with the current source."""
         path = self.code.co_filename
         source = linecache.getline(path, self.line, self.variables).strip()
+        source = current_host().typed_line(source)
         file = current_host().label_cell(self.code) or path
         return CodeLocation(file, self.line, str(self.variables.get("__name__", "")), source)
 
@@ -280,20 +285,20 @@ def note_caller() -> None:
 
 
 def location_in(traceback: TracebackType | None) -> CodeLocation | None:
-    """Return the user's line that called this package; ``None`` for the cell of a magic."""
-    before: FrameType | None = None
-    line = 0
+    """Return the user's line that called this package, also by a magic; ``None`` if unknown."""
+    caller: tuple[FrameType, int] | None = None
     while traceback is not None:
         frame = traceback.tb_frame
         package = _package_of(frame)
         if package == "llm_magics":
             break
-        if package not in _LIBRARIES or package in ("IPython", "ipykernel"):
-            before, line = frame, traceback.tb_lineno
+        if package not in _LIBRARIES:
+            caller = frame, traceback.tb_lineno
         traceback = traceback.tb_next
-    if traceback is None or before is None or _package_of(before) in _LIBRARIES:
+    if traceback is None or caller is None:
         return None
-    return _Caller(before.f_code, line, before.f_globals).locate()
+    frame, line = caller
+    return _Caller(frame.f_code, line, frame.f_globals).locate()
 
 
 def _find_caller() -> _Caller | None:

@@ -72,10 +72,10 @@ def test_every_provider_error_is_one() -> None:
     drawn = [
         line.split("──")[1].split()[0] for line in errors.__doc__.splitlines() if "──" in line
     ]
-    assert len(drawn) == 18
+    assert len(drawn) == 19
     for name in drawn:
         assert issubclass(getattr(errors, name), LLMError)
-    for name in drawn[5:]:
+    for name in drawn[6:]:
         assert issubclass(getattr(errors, name), ProviderError)
 
 

@@ -104,10 +104,22 @@ def test_an_error_raised_from_python_shows_the_user_s_line(shell: InteractiveShe
     assert "Cell In[1]" in lines[1]
 
 
-def test_an_error_of_a_magic_shows_no_line_of_python(shell: InteractiveShell) -> None:
-    """The cell itself is what was typed."""
-    lines = shown(shell.run_cell("%%llm nosuch/x\nhi", True).error_in_exec)
-    assert not any("line" in line for line in lines)
+@pytest.mark.parametrize(
+    ("cell", "line", "typed"),
+    [
+        ("%%llm nosuch/x\nhi", 1, "%%llm nosuch/x"),
+        ("x = 1\n%llm cnofig", 2, "%llm cnofig"),
+        ("x = 1\nv = %embed nosuch", 2, "%embed nosuch"),
+        ("def f():\n    %embed nosuch\nf()", 2, "%embed nosuch"),
+    ],
+)
+def test_an_error_of_a_magic_shows_the_magic_as_typed(
+    shell: InteractiveShell, cell: str, line: int, typed: str
+) -> None:
+    """With its line in the cell; not the call that IPython makes of it."""
+    lines = shown(shell.run_cell(cell, True).error_in_exec)
+    assert len(lines) == 3
+    assert lines[1].endswith(f"line {line}: {typed}")
 
 
 def test_a_line_of_a_script_is_shown_by_its_file() -> None:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 CLOSING_TIME_S = 5.0
 
 # Short timeouts let Ctrl-C through on Windows, where waiting for a lock cannot be interrupted.
-_WAIT_S = 0.5
+_WAIT_S = 0.25
 
 
 class _End:

@@ -298,7 +298,8 @@ class _EmbeddingPlan:
         Ask the user to confirm a cost above ``confirm_above_usd``, unless a budget is set.
 
         Raises:
-            UsageError: the user declined, or the session is not interactive.
+            DeclinedError: the user declined.
+            UsageError: the session is not interactive.
         """
         if session.config.budget is not None:
             return

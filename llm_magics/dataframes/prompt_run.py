@@ -181,7 +181,8 @@ class RowPromptRun:
         Ask the user to confirm a high cost, unless ``yes`` is set.
 
         Raises:
-            UsageError: the user declined, or the session is not interactive.
+            DeclinedError: the user declined.
+            UsageError: the session is not interactive.
         """
         if not self._prompt_spec.yes:
             confirm_batch(self.call)

@@ -17,6 +17,8 @@ from llm_magics.settings.config import config
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from llm_magics.runtime.response import Response
+
 _RESPONSE = ("llm_magics.runtime.response", "Response")
 
 
@@ -45,6 +47,10 @@ class NotebookHost(Host):
     def label_cell(self, code: CodeType) -> str | None:
         """Return the label of ``code``'s cell, as in ``Cell In[3]``."""
         return frontend.label_cell(self._shell, code)
+
+    def typed_line(self, source: str) -> str:
+        """Return a magic as the user typed it."""
+        return frontend.typed_line(source)
 
 
 def load(shell: InteractiveShell) -> None:
@@ -87,7 +93,7 @@ def _transformers() -> list[Callable[[list[str]], list[str]]]:
     return [keep_empty_cell, magics.call_magics]
 
 
-def _response_html(response: object) -> str:
-    from llm_magics.notebook.markdown import render_safe
+def _response_html(response: Response) -> str:
+    from llm_magics.notebook.markdown import render_answer
 
-    return render_safe(str(response))
+    return render_answer(response.text, response.model)

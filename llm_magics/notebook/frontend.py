@@ -16,6 +16,7 @@ package are imported: only harmless formulas are typeset.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import hashlib
 import re
@@ -126,6 +127,27 @@ def label_cell(shell: InteractiveShell, code: CodeType) -> str | None:
     format_name = getattr(shell.compile, "format_code_name", None)
     found = format_name(code.co_filename) if format_name else None
     return " ".join(found) if found else None
+
+
+_MAGIC_CALLS = {"run_line_magic": "%", "run_cell_magic": "%%"}
+
+
+def typed_line(source: str) -> str:
+    """Return the magic that IPython transformed to the call ``source``; other code unchanged."""
+    if not any(name in source for name in _MAGIC_CALLS):
+        return source
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a line of a longer statement
+        return source
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(attr=name),
+                args=[ast.Constant(value=str(magic)), ast.Constant(value=str(line)), *_],
+            ) if name in _MAGIC_CALLS:
+                return f"{_MAGIC_CALLS[name]}{magic} {line}".rstrip()
+    return source
 
 
 _ENV_KEY = re.compile(

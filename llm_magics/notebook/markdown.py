@@ -3,8 +3,7 @@ Rendering of model text as safe HTML, with syntax highlighting.
 
 JupyterLab trusts the outputs of cells that a user runs, and would run scripts in them. So Markdown
 is rendered here, with a renderer that escapes raw HTML, ignores images, and allows only links that
-have no effect until clicked. Pygments splits code into tokens. Their colours are CSS variables of
-JupyterLab, which follow its theme, with fallbacks that are readable on light and dark pages.
+have no effect until clicked. Pygments splits code into tokens. See `styles` for the colours.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._util import typesetting
-from llm_magics._util.text import replace_lone_surrogates, strip_controls
+from llm_magics._util.text import display_name, replace_lone_surrogates, strip_controls
+from llm_magics.notebook import styles
+from llm_magics.notebook.markdown_rules import align_tables, mark_tasks
 from llm_magics.secrets import scrub
 
 if TYPE_CHECKING:
@@ -78,21 +79,22 @@ _LANGUAGES = frozenset(
 )
 _MAX_CODE = 20_000
 
-# For a token type and its subtypes: the name of JupyterLab's colour, and the fallback colour.
+# For a token type and its subtypes: a colour that is readable on light and dark pages, and the
+# name of the colour of JupyterLab's editor.
 _COLOURS = (
-    ("Comment", "comment", "#6a8a8a"),
-    ("Keyword", "keyword", "#0a8a3c"),
-    ("Operator.Word", "keyword", "#0a8a3c"),
-    ("String", "string", "#c0504d"),
-    ("Number", "number", "#5a8a2a"),
-    ("Name.Function", "def", "#4a7ddb"),
-    ("Name.Class", "def", "#4a7ddb"),
-    ("Name.Decorator", "meta", "#8a6ad8"),
-    ("Name.Builtin", "builtin", "#3a8a8a"),
-    ("Name.Tag", "tag", "#0a8a3c"),
-    ("Name.Attribute", "attribute", "#4a7ddb"),
-    ("Generic.Deleted", "string", "#c0504d"),
-    ("Generic.Inserted", "keyword", "#0a8a3c"),
+    ("Comment", "#6f7f7f", "comment"),
+    ("Keyword", "#0a8a3c", "keyword"),
+    ("Operator.Word", "#0a8a3c", "keyword"),
+    ("String", "#c0504d", "string"),
+    ("Number", "#5a8a2a", "number"),
+    ("Name.Function", "#4a7ddb", "def"),
+    ("Name.Class", "#4a7ddb", "def"),
+    ("Name.Decorator", "#8a6ad8", "meta"),
+    ("Name.Builtin", "#3a8a8a", "builtin"),
+    ("Name.Tag", "#0a8a3c", "tag"),
+    ("Name.Attribute", "#4a7ddb", "attribute"),
+    ("Generic.Deleted", "#c0504d", "string"),
+    ("Generic.Inserted", "#0a8a3c", "keyword"),
 )
 
 
@@ -115,18 +117,18 @@ def _colour_spans(tokens: Iterable[tuple[Any, str]]) -> Iterator[str]:
     """Yield the tokens as HTML, with one element for adjacent tokens of the same colour."""
     for style, group in groupby(tokens, lambda token: _style(token[0])):
         text = escape("".join(word for _, word in group))
-        yield f'<span style="color:{style}">{text}</span>' if style and text.strip() else text
+        yield f'<span style="{style}">{text}</span>' if style and text.strip() else text
 
 
 @cache
 def _style(kind: Any) -> str:
     from pygments.token import string_to_tokentype
 
-    for name, ours, elsewhere in _COLOURS:
+    for name, literal, ours in _COLOURS:
         if kind in string_to_tokentype(
             "Literal." + name if name in ("String", "Number") else name
         ):
-            return f"var(--jp-mirror-editor-{ours}-color,{elsewhere})"
+            return styles.colour(literal, f"--jp-mirror-editor-{ours}-color")
     return ""
 
 
@@ -138,16 +140,21 @@ def to_plain_text(text: str) -> str:
     return scrub(strip_controls(replace_lone_surrogates(text)))
 
 
-def render_safe(text: str) -> str:
+def render_answer(text: str, model: str = "") -> str:
     """
     Render ``text`` (Markdown with TeX) as HTML that is safe in a trusted cell.
+
+    A rule on its left sets it apart from the author's prose; with ``model``, the name of the model
+    is a small tag above it.
 
     Frontends typeset the text between dollar signs or TeX brackets in HTML. So harmless formulas
     are marked to be typeset, and all other text is marked to be ignored: the text between two
     prices is not a formula.
     """
-    rendered: str = _renderer().render(to_plain_text(text))
-    return typesetting.mark_ignored(rendered)
+    tag = styles.model_tag(escape(to_plain_text(display_name(model)))) if model else ""
+    rendered = tag + _renderer().render(to_plain_text(text))
+    kind = typesetting.IGNORE if typesetting.may_contain_formula(rendered) else ""
+    return styles.ruled(rendered, kind)
 
 
 def escape_html(text: str) -> str:
@@ -161,7 +168,11 @@ def _renderer() -> MarkdownIt:
     from mdit_py_plugins.dollarmath import dollarmath_plugin
     from mdit_py_plugins.texmath import texmath_plugin
 
-    renderer = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    # Models start a new line where they want one, so single line breaks are kept.
+    renderer = MarkdownIt("commonmark", {"html": False, "breaks": True})
+    renderer.enable(["table", "strikethrough"])
+    renderer.core.ruler.push("task_lists", mark_tasks)
+    renderer.core.ruler.push("table_alignment", align_tables)
     renderer.disable("image")
     renderer.validateLink = lambda url: _LINKS.match(url) is not None  # type: ignore[method-assign]
     renderer.add_render_rule("link_open", _link_open)
@@ -191,9 +202,9 @@ def _formula(
 def _fence(
     self: Any, tokens: Sequence[Token], index: int, options: Any, env: MutableMapping[str, Any]
 ) -> str:
-    """Return a highlighted code block."""
+    """Return a highlighted code block in a box, with the name of its language."""
     language = tokens[index].info.strip().partition(" ")[0]
-    return f"<pre><code>{highlight(tokens[index].content, language)}</code></pre>\n"
+    return styles.code_box(highlight(tokens[index].content, language), escape(language))
 
 
 def _link_open(

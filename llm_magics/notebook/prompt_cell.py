@@ -15,8 +15,8 @@ from llm_magics._util.text import display_name, format_usd, pluralize
 from llm_magics.errors import Interrupted, ParseError, UsageError, nearest
 from llm_magics.host import current_host
 from llm_magics.notebook import frontend, markdown
-from llm_magics.notebook.display import answer as footer
 from llm_magics.notebook.display.answer import create_answer_display
+from llm_magics.notebook.display.footer import show_footer
 from llm_magics.notebook.display.output import print_safe
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.parsers import (
@@ -63,7 +63,10 @@ def answer(shell: InteractiveShell, options: argparse.Namespace, prompt: Prompt)
             call.go_on(messages)
             _show(shell, call, options, is_shown=form == "markdown")
     except KeyboardInterrupt:
-        raise _interrupted(call.response(), options.output) from None
+        response = call.response()
+        if response.text:
+            _show_footer(shell, response)
+        raise _interrupted(response, options.output) from None
     finally:
         _store(shell, options.output, call.response())
     response = call.response()
@@ -78,15 +81,19 @@ def _show(
     shell: InteractiveShell, call: StructuredCall, options: argparse.Namespace, *, is_shown: bool
 ) -> None:
     """Run the call to its end; with ``is_shown``, display the answer as it streams."""
+
+    def model() -> str:
+        return call.response().model
+
     if not is_shown:
         with (
-            create_answer_display(shell) as display,
-            SyncRunner(call, display.show_progress) as runner,
+            create_answer_display(shell, model) as display,
+            SyncRunner(call, display.show_progress, display.catch_up) as runner,
         ):
             runner.finish()
         return
     call.ask_once()  # a repeated request could not replace the displayed text
-    with create_answer_display(shell, stream=not options.no_stream) as display:
+    with create_answer_display(shell, model, stream=not options.no_stream) as display:
         written = 0
         try:
             with SyncRunner(call, display.show_progress, display.catch_up) as exchange:
@@ -117,9 +124,14 @@ def _show_summary(shell: InteractiveShell, response: Response) -> None:
         sys.stdout.write(
             f"{turns} depended on the replaced answer and {which} removed; rerun {cells}.\n"
         )
-    footer_setting = session.config.footer
-    if footer_setting == "always" or (footer_setting == "auto" and display_mode(shell) == "live"):
-        footer.show_footer(shell.display_pub.publish, response)
+    _show_footer(shell, response)
+
+
+def _show_footer(shell: InteractiveShell, response: Response) -> None:
+    """Show the footer of ``response``, unless the setting ``footer`` hides it."""
+    setting = session.config.footer
+    if setting == "always" or (setting == "auto" and display_mode(shell) == "live"):
+        show_footer(shell.display_pub.publish, response)
 
 
 def _format_attempts(response: Response) -> str:
@@ -139,7 +151,7 @@ def _show_as(shell: InteractiveShell, form: str, call: StructuredCall) -> None:
     try:
         _show_value(form, call)
     except ParseError:  # show the raw text, so that the user sees the problem
-        with create_answer_display(shell, stream=False) as display:
+        with create_answer_display(shell, lambda: call.response().model, stream=False) as display:
             display.write(call.response().text)
         raise
 

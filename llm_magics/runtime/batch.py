@@ -248,6 +248,11 @@ class ParallelCalls:
     def __init__(self, calls: Sequence[ChatCall]) -> None:
         self._calls = calls
         self.errors: list[LLMError | None] = [None] * len(calls)
+        self._ended: list[int] = []
+
+    def ended(self) -> list[tuple[int, LLMError | None]]:
+        """Return the number and the error of each call that has ended, in that order."""
+        return [(number, self.errors[number]) for number in self._ended.copy()]
 
     async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
         """Yield each event with the number of its call; closing the generator stops all calls."""
@@ -263,3 +268,4 @@ class ParallelCalls:
                     yield event
         except LLMError as error:
             self.errors[number] = error
+        self._ended.append(number)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.text import format_usd
-from llm_magics.errors import LLMError, UsageError
+from llm_magics.errors import DeclinedError, LLMError, UsageError
 from llm_magics.host import current_host
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.chat import ChatCall
@@ -22,7 +22,8 @@ def confirm_batch(call: BatchCall) -> None:
     With a budget, it does not ask, because the budget is the limit.
 
     Raises:
-        UsageError: the user declined, or the session is not interactive.
+        DeclinedError: the user declined.
+        UsageError: the session is not interactive.
     """
     if session.config.budget is not None or not bridge.run(call.may_cost()):
         return
@@ -49,30 +50,32 @@ def confirm_cost(
     ``is_partial`` means that the price of some calls is unknown.
 
     Raises:
-        UsageError: the user declined, or the session is not interactive.
+        DeclinedError: the user declined.
+        UsageError: the session is not interactive.
     """
     limit = session.config.confirm_above_usd
     if usd is not None and usd > limit:
         at_least = "at least " if is_partial else ""
-        what = f"This may cost {at_least}{format_usd(usd)} ({of_what}), more than confirm_above_usd ({format_usd(limit)})."
-        _require_permission(what, how_to_allow)
+        cost = f"{at_least}{format_usd(usd)} ({of_what})"
+        what = f"This may cost {cost}, more than confirm_above_usd ({format_usd(limit)})."
+        _require_permission(cost, what, how_to_allow)
 
 
-def _require_permission(what: str, how_to_allow: str) -> None:
+def _require_permission(cost: str, what: str, how_to_allow: str) -> None:
     """
-    Ask the user to allow ``what``, a sentence.
+    Ask the user to allow ``cost``; ``what`` is a sentence about it.
 
     Raises:
-        UsageError: the session is not interactive, or the answer was not yes.
+        DeclinedError: the answer was not yes.
+        UsageError: the session is not interactive.
     """
     answer = current_host().ask(f"{what} Continue? [y/N] ")
     if answer is None:
-        msg = f"{what} Confirmation is required, but the session is not interactive."
-    elif answer.strip().lower() in ("y", "yes"):
-        return
-    else:
-        msg = f"{what} You declined."
-    raise UsageError(f"{msg} Nothing was sent.", hint=how_to_allow)
+        msg = f"{what} Confirmation is required, but the session is not interactive. Nothing was sent."
+        raise UsageError(msg, hint=how_to_allow)
+    if answer.strip().lower() not in ("y", "yes"):
+        msg = f"Nothing was sent: you declined a cost of {cost}."
+        raise DeclinedError(msg, hint=how_to_allow)
 
 
 def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> None:
@@ -82,7 +85,8 @@ def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> 
     With a budget, it does not ask, because the budget is the limit.
 
     Raises:
-        UsageError: the user declined, or the session is not interactive.
+        DeclinedError: the user declined.
+        UsageError: the session is not interactive.
     """
     if session.config.budget is not None:
         return

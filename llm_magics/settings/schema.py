@@ -178,8 +178,8 @@ class Settings(BaseModel):
         "auto", description="How to display answers; auto: live in interactive notebooks."
     )
     footer: Literal["auto", "always", "never"] = Field(
-        "never",
-        description="Line with tokens, cost and time under answers; auto: in interactive notebooks.",
+        "auto",
+        description="Lines with tokens, time, cost and hints under answers; auto: in interactive notebooks.",
     )
     loop: Literal["thread", "nested"] = Field(
         "thread",

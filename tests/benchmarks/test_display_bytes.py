@@ -70,7 +70,7 @@ def test_bytes_stay_linear_and_pauses_short(count: int, speed: int, record: Reco
     """At most 25 times the text at any speed; no pause over half a second at 80 tokens/s."""
     wire = Wire()
     answer = tokens(count)
-    with LiveDisplay(wire.publish, wire.clock) as display:
+    with LiveDisplay(wire.publish, clock=wire.clock) as display:
         for token in answer:
             wire.now += 1 / speed
             display.write(token)

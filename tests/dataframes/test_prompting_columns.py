@@ -298,8 +298,9 @@ def test_what_may_cost_much_is_asked_about(service: Chatter, asker: Asker) -> No
     lm.config.prices = {"lab/*": {"input_usd": 0, "output_usd": 1_000_000}}
     frame = pd.DataFrame({"text": ["a", "b", "c"]})
     asker.answer = "n"
-    with pytest.raises(errors.UsageError, match=r"Nothing was sent"):
+    with pytest.raises(errors.DeclinedError, match=r"\$3\.00") as declined:
         frame.llm.prompt("{{ text }}", max_tokens=1)
+    assert declined.value._render_traceback_() == [str(declined.value)]
     assert (service.paid, list(frame)) == ([], ["text"])
     asker.answer = "y"
     frame.llm.prompt("{{ text }}", max_tokens=1)

@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.notebook import markdown
-from llm_magics.notebook.compare_cell import Columns, compare_texts
+from llm_magics.notebook.display.side_by_side import Columns, compare_texts
 from tests.support.cells import Cell
 from tests.support.html_reader import Reader
 from tests.support.kernels import Kernel
@@ -61,23 +61,22 @@ def test_they_grow_beside_each_other(watched_kernel: Kernel, kernel: Kernel) -> 
     assert left[0] == left[1]
     first = left[0][0]
     assert "<strong>two</strong>" in first["text/html"]
-    assert first["text/html"].count("flex: 1 1") == 2
+    assert first["text/html"].count("border-left") == 2
     assert first["text/plain"].startswith("echo/echo:\none **two**")
-    assert "differs from echo/echo in" in left[0][1]["text/plain"]
+    assert len(left[0]) == 1  # two texts without a word in common are not compared
 
 
 def test_stopped_what_had_come_is_kept(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the frame, marked; every server saw its connection close."""
-    from llm_magics.notebook import compare_cell
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     hanging = Says(chat_stream("half ", "x")[:2], hang=True)
     with servers(one=hanging, two=hanging) as running:
-        monkeypatch.setattr(compare_cell.Columns, "write", interrupt)
+        monkeypatch.setattr(Columns, "write", interrupt)
         with pytest.raises(errors.Interrupted) as caught:
             shell.run_cell_magic("llm", "one/a two/b -o cmp", "hi")
         assert all(server.hung_up.wait(5) for server in running.values() if server.asked)
@@ -126,20 +125,61 @@ def test_texts_of_models_are_harmless_here_too(texts: list[str]) -> None:
 )
 def test_a_difference_holds_the_whole_of_both(one: list[str], other: list[str]) -> None:
     """Without what is struck out it is the other, without what was put in it is the first."""
-    texts = ["x " + " ".join(one), "x " + " ".join(other)]
+    common = "x " * 20  # texts that are not similar are not compared
+    texts = [common + " ".join(one), common + " ".join(other)]
     told = compare_texts(["m", "n"], texts)
     assert told is not None
     words = re.search(r"<p>(.*)</p>", told["text/html"], re.DOTALL)
     assert words
-    without_gone = re.sub(r"<del>.*?</del>|</?ins>", "", words[1])
-    without_come = re.sub(r"<ins>.*?</ins>|</?del>", "", words[1])
+    without_gone = re.sub(r"<del[^>]*>.*?</del>|</?ins[^>]*>", "", words[1])
+    without_come = re.sub(r"<ins[^>]*>.*?</ins>|</?del[^>]*>", "", words[1])
     assert without_gone.split() == markdown.to_plain_text(texts[1]).split()
     assert without_come.split() == markdown.to_plain_text(texts[0]).split()
 
 
 def test_there_may_be_nothing_to_compare() -> None:
-    """One answer, or none."""
+    """One answer, or none, or texts that are not similar."""
     assert compare_texts(["a", "b"], ["x", ""]) is None
+    assert compare_texts(["a", "b"], ["one two three", "four five six"]) is None
+    assert compare_texts(["a", "b"], ["one two three", "one two six"]) is not None
+
+
+def test_each_column_has_a_clock_until_its_answer_has_ended() -> None:
+    """The seconds run while nothing arrives, stop with the answer, and are not saved."""
+    cell, now = Cell(), [0.0]
+    columns = Columns(cell.publish, ["a/x", "b/y"], is_live=True, clock=lambda: now[0])
+    columns.catch_up()
+    assert not cell.outputs
+    for now[0] in (0.3, 1.4, 2.5):
+        columns.catch_up()
+    assert str(cell.outputs).count("· 2 s<") == 2
+    columns.write(0, "done")
+    columns.end(0)
+    now[0] = 4.0
+    columns.catch_up()
+    assert "a/x · 2 s<" in str(cell.outputs)
+    assert "b/y · 4 s<" in str(cell.outputs)
+    columns.end(1, "Error: it failed")
+    columns.catch_up()
+    assert "it failed" in str(cell.outputs)
+    columns.close()
+    assert len(cell.outputs) == 1
+    assert "·" not in str(cell.outputs)
+
+
+def test_the_clock_of_a_long_display_costs_little() -> None:
+    """It is sent again as a whole, so the seconds of a long answer move in larger steps."""
+    now, sent = [0.0], [0]
+
+    def publish(**message: Any) -> None:
+        sent[0] += len(str(message["data"]))
+
+    columns = Columns(publish, ["a", "b"], is_live=True, clock=lambda: now[0])
+    columns.write(0, "word " * 20_000)
+    sent[0] = 0
+    for now[0] in range(1, 601):
+        columns.catch_up()
+    assert sent[0] < 600 * 10_000
 
 
 def test_what_failed_stands_in_its_column() -> None:
@@ -147,10 +187,10 @@ def test_what_failed_stands_in_its_column() -> None:
     published: list[dict[str, Any]] = []
     columns = Columns(lambda **content: published.append(content), ["a", "b"], is_live=False)
     columns.write(0, "one")
-    columns.fail(1, "Error: <b>no</b>")
+    columns.end(1, "Error: <b>no</b>")
     columns.close()
     assert "(Error: <b>no</b>)" in published[0]["data"]["text/plain"]
-    assert "<em>Error: &lt;b&gt;no&lt;/b&gt;</em>" in published[0]["data"]["text/html"]
+    assert ">Error: &lt;b&gt;no&lt;/b&gt;</p>" in published[0]["data"]["text/html"]
 
 
 def test_a_word_that_is_no_model_is_refused_before_any_is_asked(shell: InteractiveShell) -> None:

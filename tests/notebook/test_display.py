@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from llm_magics.host import Progress
 from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay, TextDisplay
-from llm_magics.notebook.display.output import ProgressBar, SegmentSplitter, UpdatableOutput
+from llm_magics.notebook.display.output import (
+    TRANSIENT_KEY,
+    ProgressBar,
+    SegmentSplitter,
+    UpdatableOutput,
+)
 
 
 class Clock:
@@ -30,12 +35,14 @@ class Cell:
 
     def __init__(self) -> None:
         self.outputs: dict[str, dict[str, str]] = {}
+        self.metadata: list[Any] = []
         self.published = 0
 
     def publish(self, data: dict[str, str], metadata: Any, **rest: Any) -> None:
         name = rest.get("transient", {}).get("display_id") or str(len(self.outputs))
         assert rest.get("update", False) == (name in self.outputs)
         self.outputs[name] = data
+        self.metadata = [*self.metadata[: len(self.outputs) - 1], metadata]
         self.published += 1
 
     @property
@@ -47,7 +54,7 @@ class Cell:
 def shown_live(pieces: list[str], gap_s: float) -> Cell:
     """What a live display leaves of an answer that came in ``pieces``."""
     cell, clock = Cell(), Clock()
-    with LiveDisplay(cell.publish, clock) as display:
+    with LiveDisplay(cell.publish, clock=clock) as display:
         for piece in pieces:
             display.write(piece)
             clock.now += gap_s
@@ -114,7 +121,7 @@ def test_a_live_answer_grows_in_place() -> None:
 def test_a_slow_model_is_seen_to_work() -> None:
     """Two words a second: each is shown before the next comes."""
     cell, clock = Cell(), Clock()
-    with LiveDisplay(cell.publish, clock) as display:
+    with LiveDisplay(cell.publish, clock=clock) as display:
         for count in range(1, 12):
             display.write("word ")
             assert cell.left[0]["text/html"].count("word") == count
@@ -130,13 +137,95 @@ def test_nothing_is_shown_of_nothing() -> None:
 def test_progress_gives_way_to_the_answer() -> None:
     """Both use the same output: nothing of the bar is saved."""
     cell, clock = Cell(), Clock()
-    with LiveDisplay(cell.publish, clock) as display:
+    with LiveDisplay(cell.publish, clock=clock) as display:
         display.show_progress(Progress("fetching <x>", 1, 2))
         assert "&lt;x&gt;" in cell.left[0]["text/html"]
         assert 'value="0.500"' in cell.left[0]["text/html"]
         display.write("answer")
         display.show_progress(None)
     assert cell.left == shown_static(["answer"]).left
+
+
+@pytest.mark.parametrize("kind", ["live", "whole"])
+def test_a_waiting_cell_shows_for_what_and_how_long(kind: str) -> None:
+    """After a quarter of a second; the answer takes the place of the line."""
+    cell, clock, model = Cell(), Clock(), [""]
+    display = (
+        LiveDisplay(cell.publish, lambda: model[0], clock)
+        if kind == "live"
+        else StaticDisplay(cell.publish, lambda: model[0], clock, is_live=True)
+    )
+    with display:
+        display.catch_up()
+        assert not cell.left
+        clock.now = 0.3
+        display.catch_up()
+        assert cell.left[0]["text/plain"] == "waiting …"
+        model[0], clock.now = "openai/gpt-5", 3.2
+        display.catch_up()
+        assert cell.left[0]["text/plain"] == "waiting for openai/gpt-5 … 3 s"
+        published = cell.published
+        display.catch_up()
+        assert cell.published == published
+        display.show_progress(Progress("loading <b>, 2.0 GB"))
+        clock.now = 5.3
+        display.catch_up()
+        assert "loading &lt;b&gt;, 2.0 GB … 2 s" in cell.left[0]["text/html"]
+        display.show_progress(Progress("downloading", 1, 4))
+        clock.now = 9.0
+        display.catch_up()
+        assert "25%" in cell.left[0]["text/plain"]
+        display.write("answer")
+    assert len(cell.left) == 1
+    assert cell.left[0]["text/plain"] == "answer"
+    assert ">openai/gpt-5</div>" in cell.left[0]["text/html"]
+
+
+@pytest.mark.parametrize("kind", ["live", "whole"])
+def test_nothing_of_the_waiting_is_left_without_an_answer(kind: str) -> None:
+    """After an error or an interrupt; the output that remains is marked."""
+    cell, clock = Cell(), Clock()
+    display = (
+        LiveDisplay(cell.publish, str, clock)
+        if kind == "live"
+        else StaticDisplay(cell.publish, str, clock, is_live=True)
+    )
+    with display:
+        clock.now = 1.0
+        display.catch_up()
+    assert cell.left == [{}]
+    assert TRANSIENT_KEY in cell.metadata[0]
+
+
+def test_only_the_first_segment_has_the_name_of_the_model() -> None:
+    """Live and static; the plain text has no name."""
+    text = ("word " * 80 + "\n\n") * 20
+    for kind in (LiveDisplay, StaticDisplay):
+        cell = Cell()
+        with kind(cell.publish, lambda: "a/model") as display:
+            display.write(text)
+        assert len(cell.left) > 1
+        assert ["a/model" in each["text/html"] for each in cell.left].count(True) == 1
+        assert "a/model" in cell.left[0]["text/html"]
+        assert "a/model" not in cell.left[0]["text/plain"]
+
+
+def test_thoughts_stream_dimmed_with_seconds_and_tokens() -> None:
+    """Their end is displayed while they arrive; then they are folded."""
+    cell, clock = Cell(), Clock()
+    with LiveDisplay(cell.publish, clock=clock) as display:
+        display.think("x " * 2000)
+        clock.now = 12.2
+        display.think("the <end>")
+        live = cell.left[0]["text/html"]
+        assert "thinking … 12 s, about 1,002 tokens" in live
+        assert "the &lt;end&gt;" in live
+        assert len(live) < 2_000
+        clock.now = 20.4
+        display.catch_up()
+        assert "thinking … 20 s" in cell.left[0]["text/html"]
+        display.write("answer")
+        assert cell.left[0]["text/html"].startswith("<details")
 
 
 def test_a_bar_is_redrawn_a_few_times_a_second() -> None:
@@ -187,7 +276,7 @@ def test_what_was_kept_back_is_shown_when_nothing_comes() -> None:
     """A burst and then silence: all of it is on the screen after a moment."""
     published: list[dict[str, Any]] = []
     now = [0.0]
-    display = LiveDisplay(lambda **content: published.append(content), lambda: now[0])
+    display = LiveDisplay(lambda **content: published.append(content), clock=lambda: now[0])
     display.write("one ")
     display.write("two")
     assert "two" not in str(published)

@@ -51,20 +51,21 @@ def test_tokens_come_as_they_are_made(watched_kernel: Kernel) -> None:
     kinds = [message["msg_type"] for message in result.messages]
     assert kinds[0] == "display_data"
     assert kinds.count("update_display_data") >= 3
-    assert len(result.outputs) == 1
-    assert result.outputs[0]["data"]["text/plain"] == watched_kernel.value("ans.text").strip("\n")
+    assert len(result.lasting) == 1
+    assert result.lasting[0]["data"]["text/plain"] == watched_kernel.value("ans.text").strip("\n")
 
 
 def test_the_same_output_is_left_whether_watched_or_not(
     kernel: Kernel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What is saved does not depend on who looked on."""
+    """Without the footer, which is marked, what is saved does not depend on who looked on."""
     cell = "%%llm echo/lorem --seed 3\nsomething long"
     with Kernel(tmp_path_factory.mktemp("watched"), watched=True) as watched:
         watched.run("%load_ext llm_magics")
         live = watched.run(cell)
     static = kernel.run(cell)
-    assert [out["data"] for out in live.outputs] == [out["data"] for out in static.outputs]
+    assert len(live.outputs) == len(live.lasting) + 1
+    assert [out["data"] for out in live.lasting] == [out["data"] for out in static.outputs]
 
 
 def test_interrupt_keeps_the_partial_answer(watched_kernel: Kernel) -> None:

@@ -46,8 +46,10 @@ TAGS = {
     "div",
     "span",
 }
-# The only style that code is given.
-COLOUR = r"color:var\(--jp-mirror-editor-[a-z]+-color,#[0-9a-f]{6}\)"
+# The colour of code: a literal one, and JupyterLab's.
+COLOUR = r"color:(#[0-9a-f]{6});color:var\(--jp-mirror-editor-[a-z]+-color,\1\)"
+# A value in an inline style: words, lengths, colours and variables, but no address.
+STYLE = r"(?:[a-z-]+:(?:[\w#%. -]|var\([\w#,-]+\)|rgba\([\d.,]+\))+;?)+"
 ATTRIBUTES = {"href", "title", "rel", "target", "class", "start", "style"}
 
 PAYLOADS = [
@@ -87,22 +89,18 @@ def assert_harmless(rendered: str) -> None:
         if is_coloured:
             assert re.fullmatch(COLOUR, attributes["style"] or "")
             continue
-        if tag in ("div", "span"):
-            assert attributes.get("class") in ("mathjax_ignore", "mathjax_process")
+        assert attributes.get("class") in (None, "mathjax_ignore", "mathjax_process")
         assert set(attributes) <= ATTRIBUTES
         href = attributes.get("href")
         assert href is None or href.lower().startswith(("http://", "https://", "mailto:", "#"))
-        assert attributes.get("style") in (
-            None,
-            *(f"text-align:{s}" for s in ("left", "right", "center")),
-        )
+        assert re.fullmatch(STYLE, attributes.get("style") or "color:red")
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_known_payloads_are_harmless(payload: str) -> None:
     """No script, no image, no handler, no link but a plain one; alone and in mid-text."""
-    assert_harmless(markdown.render_safe(payload))
-    assert_harmless(markdown.render_safe(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
+    assert_harmless(markdown.render_answer(payload))
+    assert_harmless(markdown.render_answer(f"text {payload} text\n\n> {payload}\n\n- {payload}"))
 
 
 @settings(deadline=None)  # the first example imports the renderer
@@ -115,21 +113,74 @@ def test_known_payloads_are_harmless(payload: str) -> None:
 )
 def test_fuzzed_text_is_harmless(parts: list[str]) -> None:
     """However the pieces are put together."""
-    assert_harmless(markdown.render_safe("".join(parts)))
+    assert_harmless(markdown.render_answer("".join(parts)))
 
 
 def test_markdown_is_rendered() -> None:
     """Emphasis, code, tables, lists, and links that open elsewhere."""
-    rendered = markdown.render_safe(
+    rendered = markdown.render_answer(
         "**a** `b`\n\n| x | y |\n|---|---|\n| 1 | 2 |\n\n[c](https://d.example)"
     )
     for part in (
         "<strong>a</strong>",
         "<code>b</code>",
-        "<td>1</td>",
+        '<td style="text-align:right">1</td>',
         'rel="noopener noreferrer"',
     ):
         assert part in rendered
+
+
+def test_single_line_breaks_are_kept() -> None:
+    """An address or a poem stays on its lines."""
+    assert "one<br />\ntwo" in markdown.render_answer("one\ntwo")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("- [ ] call **her**", '<li style="list-style:none">☐ call <strong>her</strong></li>'),
+        ("1. [x] done", '<li style="list-style:none">☑ done</li>'),
+        ("- [X] done", "☑ done"),
+        ("- [x](https://a.example)", ">x</a>"),
+        ("- [y] no task", "<li>[y] no task</li>"),
+        ("[ ] no list", "<p>[ ] no list</p>"),
+    ],
+)
+def test_tasks_have_a_box(text: str, shown: str) -> None:
+    """Only list items that start with brackets are tasks."""
+    assert shown in markdown.render_answer(text)
+
+
+@pytest.mark.parametrize("value", ["1", "-2.5", "$1,200.50", "12 %", "3e-4", "5 kg", "**7**"])
+def test_columns_of_numbers_are_aligned_to_the_right(value: str) -> None:
+    """Columns of texts are aligned to the left, and an alignment of the model's stays."""
+    table = f"| n | v | c |\n|---|---|:-:|\n| a | {value} | 1 |\n| b | – | x |"
+    rendered = markdown.render_answer(table)
+    sides = re.findall(r'<t[hd] style="text-align:(\w+)">', rendered)
+    assert sides == ["left", "right", "center"] * 3
+
+
+def test_a_huge_table_has_no_style_in_its_cells() -> None:
+    """They would make it several times as long."""
+    assert "text-align" not in markdown.render_answer(
+        "|a" * 900 + "|\n" + "|-" * 900 + "|\n" + "|1\n" * 4
+    )
+
+
+def test_code_is_in_a_box_with_its_language() -> None:
+    """One click selects it; the label is text, whatever the model wrote."""
+    rendered = markdown.render_answer("```<b>\nx\n```")
+    assert ">&lt;b&gt;</div><pre style=" in rendered
+    assert "user-select:all" in rendered
+    assert "border-bottom" not in markdown.render_answer("```\nx\n```")
+
+
+def test_the_model_is_a_tag_above_the_answer() -> None:
+    """Its name is text: it comes from a service or a user."""
+    rendered = markdown.render_answer("$x$ hi", "a/<b>$y$")
+    assert rendered.index("a/&lt;b&gt;$y$") < rendered.index("hi")
+    assert rendered.count("mathjax_process") == 1
+    assert_harmless(rendered)
 
 
 def test_control_characters_are_taken_out() -> None:
@@ -150,14 +201,14 @@ def test_control_characters_are_taken_out() -> None:
 )
 def test_formulas_reach_the_frontend_as_they_were_written(text: str, shown: str) -> None:
     """Underscores and stars in them are no emphasis; either pair of delimiters will do."""
-    assert shown in markdown.render_safe(text)
+    assert shown in markdown.render_answer(text)
 
 
 @pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
 def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
     """They stand in what the frontend is told to leave alone."""
-    rendered = markdown.render_safe(text)
-    assert rendered.startswith('<div class="mathjax_ignore">')
+    rendered = markdown.render_answer(text)
+    assert rendered.startswith('<div class="mathjax_ignore"')
     assert "mathjax_process" not in rendered
 
 
@@ -173,7 +224,7 @@ def test_dollars_that_are_no_formula_are_not_typeset(text: str) -> None:
 def test_a_formula_that_could_do_more_is_shown_as_written(formula: str) -> None:
     """It may link, fetch, style or define: it is not typeset."""
     for text in (f"${formula}$", f"$$\n{formula}\n$$", f"\\({formula}\\)"):
-        assert "mathjax_process" not in markdown.render_safe(text)
+        assert "mathjax_process" not in markdown.render_answer(text)
 
 
 DEFINING = [
@@ -197,7 +248,7 @@ def test_no_text_defines_or_loads_anything(command: str, written: str) -> None:
     """Between whatever delimiters, escaped by Markdown or not: MathJax is told to leave it alone."""
     text, name = written.format(command), re.split(r"[^A-Za-z]", command[1:])[0]
     for shown in (
-        markdown.render_safe(text),
+        markdown.render_answer(text),
         markdown.escape_html(text),
         typesetting.sanitize_table(f"<td>{text}</td>"),
     ):
@@ -208,7 +259,7 @@ def _typeset(shown: str) -> str:
     """What MathJax would read of ``shown``."""
     if "mathjax_ignore" not in shown:
         return shown if typesetting.may_contain_formula(shown) else ""
-    assert shown.startswith(('<div class="mathjax_ignore">', '<span class="mathjax_ignore">'))
+    assert shown.startswith(('<div class="mathjax_ignore"', '<span class="mathjax_ignore"'))
     return " ".join(re.findall(r'class="mathjax_process">(.*?)</(?:span|div)>', shown, re.DOTALL))
 
 
@@ -241,7 +292,7 @@ def _typeset(shown: str) -> str:
 def test_however_it_is_put_together(parts: list[str]) -> None:
     """What is left to be typeset holds drawing commands alone, and no dollar that would end it."""
     text = "".join(parts)
-    for shown in (markdown.render_safe(text), typesetting.sanitize_table(f"<td>{text}</td>")):
+    for shown in (markdown.render_answer(text), typesetting.sanitize_table(f"<td>{text}</td>")):
         for _, formula in re.findall(
             r'class="mathjax_process">(\$\$?)(.*?)\1</', shown, re.DOTALL
         ):
@@ -263,7 +314,7 @@ def test_however_it_is_put_together(parts: list[str]) -> None:
 def test_formulas_of_answers_are_typeset(formula: str) -> None:
     """The commands that answers are written in, in all delimiters and in the cells of a table."""
     for text in (f"${formula}$", f"\\({formula}\\)", f"\\[{formula}\\]", f"$$\n{formula}\n$$"):
-        assert typesetting.PROCESS in markdown.render_safe(text)
+        assert typesetting.PROCESS in markdown.render_answer(text)
     assert typesetting.PROCESS in typesetting.sanitize_table(f"<td>so ${formula}$ is</td>")
 
 
@@ -332,7 +383,7 @@ print(shell.display_formatter.format(pandas.DataFrame())[0]["text/html"])
 
 def test_code_has_the_colours_of_the_page() -> None:
     """By JupyterLab's own names of them, so that they follow its theme."""
-    rendered = markdown.render_safe("```python\ndef f(x):\n    return 'a' # b\n```")
+    rendered = markdown.render_answer("```python\ndef f(x):\n    return 'a' # b\n```")
     for colour, word in (
         ("keyword", "def"),
         ("def", "f"),
@@ -354,7 +405,7 @@ def test_code_has_the_colours_of_the_page() -> None:
 def test_code_stays_what_it_is(language: str, code: str) -> None:
     """In any language, known or not: its text is the same, and harmless."""
     code = code.replace("```", "")
-    rendered = markdown.render_safe(f"```{language}\n{code}\n```")
+    rendered = markdown.render_answer(f"```{language}\n{code}\n```")
     assert_harmless(rendered)
     shown = unescape(re.sub(r"<[^>]*>", "", highlight(code, language)))
     assert shown == code
@@ -362,4 +413,4 @@ def test_code_stays_what_it_is(language: str, code: str) -> None:
 
 def test_long_code_is_not_coloured() -> None:
     """A lexer can be slow on text that is made to be so."""
-    assert "<span" not in markdown.render_safe("```python\n" + "def f(): pass\n" * 2000 + "```")
+    assert "<span" not in markdown.render_answer("```python\n" + "def f(): pass\n" * 2000 + "```")

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from jupyter_client.manager import KernelManager
 
+from llm_magics.notebook.display.output import TRANSIENT_KEY
+
 
 @dataclass
 class Result:
@@ -19,6 +21,11 @@ class Result:
     status: str
     outputs: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def lasting(self) -> list[dict[str, Any]]:
+        """The outputs without those that only interactive notebooks have."""
+        return [each for each in self.outputs if TRANSIENT_KEY not in each.get("metadata", {})]
 
     @property
     def text(self) -> str:
@@ -129,7 +136,8 @@ def _take(result: Result, message: dict[str, Any]) -> str:
     elif kind == "update_display_data":
         for output in result.outputs:
             if output.get("id") == display_id:
-                output["data"] = content["data"]
+                output |= {"data": content["data"], "metadata": content["metadata"]}
     elif kind in ("display_data", "execute_result"):
-        result.outputs.append({"kind": kind, "data": content["data"], "id": display_id})
+        parts = {"data": content["data"], "metadata": content["metadata"]}
+        result.outputs.append({"kind": kind, "id": display_id, **parts})
     return ""

@@ -1,141 +1,35 @@
 """
-Display of one answer: the streamed text, the model's thoughts, and a footer.
+Display of one answer: what the cell waits for, the model's thoughts, and the streamed text.
 
 There are three displays with one interface: live in an interactive notebook, static in an
 unattended notebook, and plain text in a terminal. Live and static leave the same outputs in the
-notebook. The footer shows the model, tokens, times and cost in one line. It is a separate output,
-because its values differ in each run. By default, only interactive notebooks have a footer.
+notebook.
 """
 
 from __future__ import annotations
 
-import html
 import sys
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from llm_magics._util.text import display_name, format_usd, pluralize
 from llm_magics.host import Progress, terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.display.output import (
     Bundle,
-    ProgressBar,
     SegmentSplitter,
     UpdatableOutput,
     UpdatePacer,
+    WaitingDisplay,
 )
+from llm_magics.notebook.display.thoughts import ThoughtsDisplay, thoughts_bundle
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.provenance import PROVENANCE_KEY
-from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.secrets import partial_secret_length
-from llm_magics.wire.finish_reasons import is_cut
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
-
-
-def show_footer(publish: Callable[..., Any], response: Response) -> None:
-    """Publish the footer of ``response``."""
-    words = format_footer(response)
-    small = f'<small class="mathjax_ignore" style="opacity: 0.7">{html.escape(words)}</small>'
-    publish(data={"text/plain": words, "text/html": small}, metadata={})
-
-
-def format_footer(response: Response) -> str:
-    """Return the text of the footer of ``response``."""
-    parts = [
-        display_name(response.model),
-        *_tokens(response),
-        *_times(response),
-        *_ending(response),
-    ]
-    return markdown.to_plain_text(" · ".join(part for part in parts if part))
-
-
-def _tokens(response: Response) -> list[str]:
-    read, written = response.usage.input_tokens, response.usage.output_tokens
-    if read is None and written is None:
-        return []
-    known = ["?" if count is None else f"{count:,}" for count in (read, written)]
-    return [f"{known[0]} → {known[1]} tokens"]
-
-
-def _times(response: Response) -> list[str]:
-    timing = response.timing
-    parts = []
-    if timing.load_s >= 0.05:
-        parts.append(f"{timing.load_s:.1f} s to load")
-    if timing.e2e_s is not None:
-        parts.append(f"{timing.e2e_s:.1f} s")
-    if timing.tokens_per_s is not None:
-        parts.append(f"{timing.tokens_per_s:,.0f} tokens/s")
-    return parts
-
-
-def _ending(response: Response) -> list[str]:
-    parts = []
-    if response.cached:
-        parts.append("cached")
-    elif response.cost_usd:
-        parts.append(format_usd(response.cost_usd))
-    if is_cut(response.finish_reason):
-        parts.append("cut at max_tokens")
-    if response.finish_reason == INTERRUPTED:
-        parts.append("interrupted")
-    return parts
-
-
-_REFRESH_S = 0.5
-
-
-class ThoughtsDisplay:
-    """
-    Displays the thoughts of one answer in ``output``.
-
-    While they arrive, only the number of words is displayed. Then the text is displayed folded.
-    """
-
-    def __init__(
-        self, output: UpdatableOutput, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._output = output
-        self._clock = clock
-        self._pieces: list[str] = []
-        self._updated_at = clock()
-
-    def write(self, text: str) -> None:
-        """Add text to the thoughts."""
-        self._pieces.append(text)
-        if self._clock() - self._updated_at >= _REFRESH_S:
-            self._updated_at = self._clock()
-            self._output.show({"text/html": f"<em>thinking: {self._words()}</em>"})
-
-    def close(self) -> None:
-        """Display all thoughts, folded."""
-        self._output.show(thoughts_bundle("".join(self._pieces)))
-
-    def _words(self) -> str:
-        return _count_words("".join(self._pieces))
-
-
-def thoughts_bundle(thoughts: str) -> Bundle:
-    """Return the output of thoughts, as displayed and saved."""
-    words = _count_words(thoughts)
-    inner = html.escape(markdown.to_plain_text(thoughts.strip()))
-    return {
-        "text/plain": f"(thought: {words})",
-        "text/html": (
-            f"<details><summary><em>thought: {words}</em></summary>"
-            f'<pre class="mathjax_ignore" style="white-space: pre-wrap">{inner}</pre></details>'
-        ),
-    }
-
-
-def _count_words(text: str) -> str:
-    words = len(text.split())
-    return pluralize(words, "word")
 
 
 class AnswerDisplay(Protocol):
@@ -169,14 +63,23 @@ class AnswerDisplay(Protocol):
     ) -> None: ...
 
 
-def create_answer_display(shell: InteractiveShell, *, stream: bool = True) -> AnswerDisplay:
-    """Return the display for ``shell``; without ``stream``, one that shows only the full answer."""
+def create_answer_display(
+    shell: InteractiveShell, model: Callable[[], str] = str, *, stream: bool = True
+) -> AnswerDisplay:
+    """
+    Return the display for ``shell``; without ``stream``, one that shows only the full answer.
+
+    ``model`` returns the name of the model that answers, or ``""`` while it is unknown.
+    """
     mode = display_mode(shell)
     if mode == "text":
         return TextDisplay()
-    if mode == "live" and stream:
-        return LiveDisplay(shell.display_pub.publish)
-    return StaticDisplay(shell.display_pub.publish)
+    publish = shell.display_pub.publish
+    if mode == "live":
+        return (
+            LiveDisplay(publish, model) if stream else StaticDisplay(publish, model, is_live=True)
+        )
+    return StaticDisplay(publish, model)
 
 
 class _BaseDisplay:
@@ -247,13 +150,27 @@ class TextDisplay(_BaseDisplay):
 
 
 class StaticDisplay(_BaseDisplay):
-    """Publishes each segment once, when the answer is complete."""
+    """
+    Publishes each segment once, when the answer is complete.
 
-    def __init__(self, publish: Callable[..., Any]) -> None:
+    With ``is_live``, it shows before what the cell waits for, in the output of the first segment.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[..., Any],
+        model: Callable[[], str] = str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        is_live: bool = False,
+    ) -> None:
         self._publish = publish
+        self._model = model
         self._segmenter = SegmentSplitter()
         self._segments: list[str] = []
         self._thoughts = ""
+        self._first = UpdatableOutput(publish)
+        self._waiting = WaitingDisplay(self._first, model, clock) if is_live else None
 
     def think(self, text: str) -> None:
         self._thoughts += text
@@ -264,48 +181,65 @@ class StaticDisplay(_BaseDisplay):
         self._segmenter, self._segments = SegmentSplitter(), []
 
     def show_progress(self, progress: Progress | None) -> None:
-        """Do nothing, because the notebook runs unattended."""
+        """Display progress if a user watches."""
+        if self._waiting is not None and progress is not None:
+            self._waiting(progress)
+
+    def catch_up(self) -> None:
+        if self._waiting is not None:
+            self._waiting.tick()
 
     def write(self, text: str) -> None:
         self._segments += self._segmenter.feed(text)
 
     def close(self) -> None:
-        if self._thoughts.strip():
-            self._publish(data=thoughts_bundle(self._thoughts), metadata={})
+        bundles = [thoughts_bundle(self._thoughts)] if self._thoughts.strip() else []
         segments = [each for each in [*self._segments, self._segmenter.open] if each.strip()]
-        for number, segment in enumerate(segments, 1):
-            is_last = number == len(segments)
-            self._publish(data=_bundle(segment), metadata=dict(self._about) if is_last else {})
+        bundles += [
+            _bundle(segment, "" if number else self._model())
+            for number, segment in enumerate(segments)
+        ]
+        for number, bundle in enumerate(bundles, 1):
+            metadata = dict(self._about) if segments and number == len(bundles) else {}
+            if number == 1 and self._first.is_shown:
+                self._first.show(bundle, metadata)
+            else:
+                self._publish(data=bundle, metadata=metadata)
+        if not bundles:
+            self._first.clear()
 
 
 class LiveDisplay(_BaseDisplay):
     """
     Publishes a segment and updates it as it grows; see `UpdatePacer` and `SegmentSplitter`.
 
-    Updates have only the HTML; the last one also has the plain text.
+    Updates have only the HTML; the last one also has the plain text. Before the answer starts, its
+    output shows what the cell waits for.
     """
 
     def __init__(
-        self, publish: Callable[..., Any], clock: Callable[[], float] = time.monotonic
+        self,
+        publish: Callable[..., Any],
+        model: Callable[[], str] = str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publish = publish
+        self._clock = clock
+        self._model = model
         self._segmenter = SegmentSplitter()
         self._pacer = UpdatePacer(clock)
         self._output = UpdatableOutput(publish)
         self._written: list[tuple[UpdatableOutput, str]] = []  # complete segments
-        self._bar: ProgressBar | None = ProgressBar(
-            self._output, clock
-        )  # until there is text to show
-        self._clock = clock
+        self._waiting: WaitingDisplay | None = WaitingDisplay(self._output, model, clock)
         self._thinking: ThoughtsDisplay | None = None
 
     def show_progress(self, progress: Progress | None) -> None:
-        if self._bar is not None:
-            self._bar(progress)
+        if self._waiting is not None:
+            self._waiting(progress)
 
     def think(self, text: str) -> None:
         if self._thinking is None:
-            self._bar = None
+            self._waiting = None
             self._thinking = ThoughtsDisplay(self._output, self._clock)
             self._output = UpdatableOutput(self._publish)
         self._thinking.write(text)
@@ -335,6 +269,10 @@ class LiveDisplay(_BaseDisplay):
         self._output = UpdatableOutput(self._publish)
 
     def catch_up(self) -> None:
+        if self._waiting is not None:
+            self._waiting.tick()
+        if self._thinking is not None:
+            self._thinking.tick()
         if self._pacer.is_due(self._segmenter.open_length):
             self._show(self._segmenter.open, _frame)
 
@@ -342,24 +280,26 @@ class LiveDisplay(_BaseDisplay):
         if self._thinking is not None:
             self._thinking.close()
         self._show(self._segmenter.open, _bundle, self._about)
+        if self._waiting is not None:  # nothing was received
+            self._waiting(None)
 
     def _show(
         self,
         segment: str,
-        rendered: Callable[[str], Bundle],
+        rendered: Callable[[str, str], Bundle],
         metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         if not segment.strip():
             return
-        bundle = rendered(segment)
-        self._bar = None
+        bundle = rendered(segment, "" if self._written else self._model())
+        self._waiting = None
         self._output.show(bundle, metadata)
         self._pacer.sent(sum(len(data.encode()) for data in bundle.values()))
 
 
-def _bundle(segment: str) -> Bundle:
-    return {"text/plain": markdown.to_plain_text(segment.strip("\n")), **_frame(segment)}
+def _bundle(segment: str, model: str) -> Bundle:
+    return {"text/plain": markdown.to_plain_text(segment.strip("\n")), **_frame(segment, model)}
 
 
-def _frame(segment: str) -> Bundle:
-    return {"text/html": markdown.render_safe(segment)}
+def _frame(segment: str, model: str) -> Bundle:
+    return {"text/html": markdown.render_answer(segment, model)}

@@ -1,5 +1,5 @@
 """
-Updatable outputs: splitting a long answer into segments, pacing of updates, progress bars.
+Updatable outputs: splitting a long answer into segments, pacing of updates, progress.
 
 Each update of a display sends its whole content again, so a long answer is split into several
 displays. The split depends only on complete lines of the text, so the same text is split at the
@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from llm_magics._util.text import escape_controls
+from llm_magics._util.text import display_name, escape_controls
 from llm_magics.host import Progress, ProgressDisplay, terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.frontend import display_mode
@@ -111,6 +111,10 @@ class SegmentSplitter:
             self._fence = ""
 
 
+# The key in the metadata of outputs that only interactive notebooks have. Without these outputs, a
+# notebook that was saved by a user equals one that ran unattended.
+TRANSIENT_KEY = "llm_magics_transient"
+
 # The content of a display, by MIME type.
 Bundle = dict[str, str]
 
@@ -134,9 +138,9 @@ class UpdatableOutput:
         self.is_shown = True
 
     def clear(self) -> None:
-        """Remove the content of the output."""
+        """Remove the content of the output, which remains in a notebook that is saved."""
         if self.is_shown:
-            self.show({})
+            self.show({}, {TRANSIENT_KEY: "progress"})
 
 
 _REFRESH_S = 0.2
@@ -181,6 +185,64 @@ def _bundle(progress: Progress) -> Bundle:
         "text/plain": text,
         "text/html": f'<progress{value} style="width: 14em"></progress> <code>{words}</code>',
     }
+
+
+_FIRST_NOTICE_S = 0.25
+
+
+class WaitingDisplay:
+    """
+    Shows in ``output`` what an answer waits for, with the seconds, until the answer starts.
+
+    ``model`` returns the name of the model that is asked, or ``""`` while it is unknown.
+    """
+
+    def __init__(
+        self,
+        output: UpdatableOutput,
+        model: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._output = output
+        self._model = model
+        self._clock = clock
+        self._started_at = self._task_since = clock()
+        self._bar = ProgressBar(output, clock)
+        self._is_bar = False
+        self._task = ""
+        self._shown = ""
+
+    def __call__(self, progress: Progress | None) -> None:
+        """Show ``progress``; ``None`` removes it."""
+        if progress is None:
+            self._output.clear()
+            return
+        self._is_bar = progress.total is not None and progress.fraction != 1
+        if progress.total:
+            self._bar(progress)
+            self._task, self._task_since = "", self._clock()
+        else:
+            self._task, self._task_since = str(progress), self._clock()
+            self.tick()
+
+    def tick(self) -> None:
+        """Update the seconds; called regularly while nothing arrives."""
+        now = self._clock()
+        if self._is_bar or (now - self._started_at < _FIRST_NOTICE_S and not self._task):
+            return
+        task = self._task or f"waiting for {display_name(self._model())}".removesuffix(" for ")
+        seconds = int(now - self._task_since)
+        text = f"{task} …{f' {seconds} s' if seconds else ''}"
+        if text != self._shown:
+            self._shown = text
+            self._output.show(_notice(text))
+
+
+def _notice(text: str) -> Bundle:
+    from llm_magics.notebook import markdown, styles  # loading the extension should not import it
+
+    text = markdown.to_plain_text(text)
+    return {"text/plain": text, "text/html": styles.small(html.escape(text), "mathjax_ignore")}
 
 
 _MIN_INTERVAL_S = 0.1
