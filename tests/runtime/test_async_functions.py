@@ -85,7 +85,7 @@ def test_on_the_bridges_own_loop() -> None:
 
 def test_the_loop_goes_on_meanwhile() -> None:
     """Calls that are awaited together are under way together."""
-    with servers(one=Says(chat_stream("a", "b"), delay_s=0.3)) as running:
+    with servers(one=Says(chat_stream("a", "b"), delay_s=0.1)) as running:
 
         async def many() -> list[Any]:
             return await asyncio.gather(*(lm.aask(str(n), model="one/m") for n in range(20)))
@@ -102,12 +102,14 @@ def test_leaving_early_stops_the_model(how: str) -> None:
         async def leave() -> None:
             if how == "cancel":
                 task = asyncio.create_task(lm.aask("hi", model="one/m"))
-                await asyncio.sleep(0.3)
+                while not running["one"].asked:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
             elif how == "timeout":
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(lm.aask("hi", model="one/m"), 0.3)
+                    await asyncio.wait_for(lm.aask("hi", model="one/m"), 0.15)
             else:
                 stream = lm.astream("hi", model="one/m")
                 async for chunk in stream:

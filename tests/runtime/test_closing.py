@@ -130,7 +130,7 @@ def test_many_at_once() -> None:
     """Prompts of a column, and answers side by side."""
     with serving(THINKS) as server:
         provider("openai", server.url)
-        prompts = [Prompt(text=f"row {n}", model="one/m") for n in range(6)]
+        prompts = [Prompt(text=f"row {n}", model="one/m") for n in range(4)]
         nothing_left_open(lambda: BatchCall(session, prompts, 2).events(), 4)
         nothing_left_open(lambda: ParallelCalls([chat(), chat()]).events(), 8)
 

@@ -362,9 +362,9 @@ def test_what_was_never_sent_costs_nothing() -> None:
 
     async def play() -> None:
         first = asyncio.create_task(lm.aask("hold", model="one/m", max_tokens=5))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.08)
         waiting = asyncio.create_task(lm.aask("wait", model="one/m", max_tokens=5000))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.08)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         first.cancel()

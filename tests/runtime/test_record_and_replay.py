@@ -24,7 +24,7 @@ KEY = "sk-a-key-of-the-test"
 def recording(service: str, file: Path) -> Iterator[str]:
     """The address of a recorder for ``service``."""
     server = recorder(service, file)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -245,7 +245,7 @@ def test_comparisons_are_recorded_and_played() -> None:
 
 def test_an_answer_is_played_as_fast_as_it_came(shell: InteractiveShell) -> None:
     """At once, or at its own speed, or at another one's."""
-    with servers(one=Says(chat_stream("a ", "b ", "c "), gap_s=0.1)):
+    with servers(one=Says(chat_stream("a ", "b ", "c "), gap_s=0.06)):
         lm.config.record = FILE
         lm.ask("hi", model="one/m")
     lm.config.record = None
@@ -257,8 +257,9 @@ def test_an_answer_is_played_as_fast_as_it_came(shell: InteractiveShell) -> None
         return time.perf_counter() - started
 
     at_once, as_it_came, thrice = taken(""), taken("--speed 1"), taken("--speed 3")
-    assert at_once < 0.1 < thrice < as_it_came
-    assert as_it_came > 0.3
+    assert at_once < thrice < as_it_came
+    assert as_it_came > 0.18
+    assert thrice > 0.06
 
 
 def test_a_long_recording_grows_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:

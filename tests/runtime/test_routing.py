@@ -163,6 +163,7 @@ def test_a_call_is_repeated_where_that_helps() -> None:
         assert (answer.text, answer.retries, answer.fallback_from) == ("hi", 1, ())
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize("retries", [0, 1, 4])
 def test_how_often_is_a_setting(retries: int) -> None:
     """Nought asks once."""

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,13 @@ BEFORE = Path(__file__).parents[1] / "data" / "vectors_of_before"
 
 def rows_of(texts: list[str], width: int = 5) -> np.ndarray:
     """A row for each text that no other has."""
-    return np.array(
-        [np.random.default_rng(list(text.encode())).standard_normal(width) for text in texts],
-        np.float32,
-    )
+    return np.array([row_of(text, width) for text in texts], np.float32)
+
+
+@cache
+def row_of(text: str, width: int) -> np.ndarray:
+    """The row for a text."""
+    return np.random.default_rng(list(text.encode())).standard_normal(width)
 
 
 def files_of(folder: Path, suffix: str) -> list[Path]:

@@ -158,7 +158,7 @@ def test_killed_in_the_middle_of_writing(tmp_path: Path) -> None:
     for writer in writers:
         assert writer.stdout is not None
         writer.stdout.readline()
-    time.sleep(0.5)
+    time.sleep(0.2)
     for writer in writers:
         writer.send_signal(signal.SIGKILL)
     store = VectorStore(tmp_path, SPACE)

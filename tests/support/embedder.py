@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,13 @@ WIDTH = 8
 
 def vector_of(text: str) -> list[float]:
     """A direction for each text, the same every time."""
+    return list(_vector_of(text))
+
+
+@cache
+def _vector_of(text: str) -> tuple[float, ...]:
     draw = np.random.default_rng(list(text.encode()))
-    return [float(each) for each in draw.standard_normal(WIDTH).astype(np.float32)]
+    return tuple(map(float, draw.standard_normal(WIDTH).astype(np.float32)))
 
 
 class Embedder:
