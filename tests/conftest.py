@@ -16,7 +16,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics import secrets
-from llm_magics.runtime.policies.retry import RetryPolicy
+from llm_magics.runtime.policies.retry import CircuitBreakers, RetryPolicy
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 from tests.support.kernels import Kernel
@@ -113,6 +113,7 @@ def own_settings(
     config.reset()
     config.reload()
     session._budget.allow(None)  # else a test with the same limit would go on with what is spent
+    session.circuit_breakers = CircuitBreakers()  # else a provider that failed would be skipped
     session.runs.clear()
     session.conversations.forget()
     for known in (secrets._secrets, secrets._short_secrets, secrets._patterns):

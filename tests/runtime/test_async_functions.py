@@ -102,8 +102,7 @@ def test_leaving_early_stops_the_model(how: str) -> None:
         async def leave() -> None:
             if how == "cancel":
                 task = asyncio.create_task(lm.aask("hi", model="one/m"))
-                while not running["one"].asked:
-                    await asyncio.sleep(0.01)
+                assert await asyncio.to_thread(eventually, lambda: bool(running["one"].asked), 10)
                 await asyncio.sleep(0.05)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
