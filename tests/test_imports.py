@@ -25,6 +25,7 @@ HEAVY = {
     "pandas",
     "numpy",
     "ipywidgets",
+    "anywidget",
     "httpx",
     "jinja2",
     "pydantic",

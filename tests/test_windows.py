@@ -27,7 +27,8 @@ DEVICES = ("CON", "nul", "Aux.v2", "com1", "LPT¹", "prn.md")
 PROGRAM = """
 import asyncio, importlib.util, json, sys, warnings
 sys.modules["rfc3987_syntax"] = None  # jsonschema does without it, in a second less
-import dask.dataframe, distributed, httpx, IPython, ipywidgets, jinja2, jsonschema, keyring
+import anywidget, dask.dataframe, distributed, httpx, IPython, ipywidgets, jinja2, jsonschema
+import keyring
 import markdown_it, matplotlib.pyplot, pandas, platformdirs, pydantic, pygments
 import pyarrow, scipy.stats, sqlite3, subprocess, xllamacpp, yaml
 for name in ("nest_asyncio", "nest_asyncio2"):  # by the version of Python

@@ -1,1 +1,1 @@
-"""The user interface in notebooks. Only this package imports IPython and ipywidgets."""
+"""The user interface in notebooks. Only this package imports IPython, ipywidgets and anywidget."""

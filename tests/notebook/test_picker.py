@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from html import unescape
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,10 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics._async.bridge import bridge
-from llm_magics.notebook.picker import widgets
+from llm_magics.notebook.picker import fields, rows
 from llm_magics.notebook.picker.background import Health
 from llm_magics.notebook.picker.panel import Picker
-from llm_magics.notebook.picker.widgets import Row
+from llm_magics.notebook.picker.rows import Row
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.run_log import Totals
@@ -47,85 +47,156 @@ def panel(ollama: FakeOllama) -> Iterator[Picker]:
     made.close()
 
 
-def names(panel: Picker) -> list[str]:
-    """The models in the list."""
-    return [value for _, value in panel.list.options]
+def names(panel: Picker, use: str | None = None) -> list[str]:
+    """The models in the table; of one section, if it is named."""
+    return [row["name"] for row in panel.table.rows if use is None or use in row["uses"]]
 
 
-def test_models_are_listed_with_what_is_known_of_them(panel: Picker) -> None:
-    """Of all providers; the one that is asked is marked."""
-    assert {"echo/echo", "local/smollm2-135m", f"ollama/{CHAT}"} <= set(names(panel))
-    assert panel.list.value == "echo/echo"
-    line = next(label for label, name in panel.list.options if name == "local/smollm2-135m")
-    assert line.split("\N{NO-BREAK SPACE}")[0] == "local/smollm2-135m"
-    for part in ("98", "MB", "8,192", "free", "chat,"):
-        assert part in line.split("\N{NO-BREAK SPACE}")
-    assert names(panel)[-1] in ("local/minilm-l6-v2", f"ollama/{EMBED}")  # those that cannot chat
+def row_of(panel: Picker, name: str) -> dict[str, Any]:
+    """The row of a model."""
+    found: dict[str, Any] = next(row for row in panel.table.rows if row["name"] == name)
+    return found
 
 
-def test_a_provider_is_looked_at_alone(panel: Picker) -> None:
-    """Its models, and how it is, in words and colour."""
-    panel.providers.value = "ollama"
-    assert all(name.startswith("ollama/") for name in names(panel))
-    assert "ollama</b> is ready" in panel.health.value
-    assert "color: var(--jp-success-color1" in panel.health.value
-    panel.providers.value = "openai"
-    assert "openai</b> is not ready" in panel.health.value
-    assert "OPENAI_API_KEY" in panel.health.value
-    assert "color: var(--jp-error-color1" in panel.health.value
+def health_of(panel: Picker, name: str) -> dict[str, Any]:
+    """What is displayed about a provider."""
+    return next(each for each in panel.table.providers if each["name"] == name)
 
 
-def test_the_filter_looks_at_the_whole_line(panel: Picker) -> None:
-    """Words in any order, of names, capabilities and states."""
-    panel.filter.value = "vision ollama"
-    assert names(panel) == ["ollama/seeing:1b"]
-    panel.filter.value = "LOCAL"
-    assert "local/smollm2-135m" in names(panel)
-    panel.filter.value = ""
-    assert len(names(panel)) > 5
+def use(panel: Picker, name: str, use: str = "chat") -> None:
+    """Click on the row of a model."""
+    panel.receive({"kind": "use", "use": use, "model": name})
+
+
+def said(panel: Picker) -> str:
+    """The text of the panel's message."""
+    return str(panel.table.message.get("text", ""))
+
+
+def test_models_are_listed_with_their_facts(panel: Picker) -> None:
+    """Those of all providers, in the sections of their uses; the chosen ones are marked."""
+    assert {"echo/echo", "local/smollm2-135m", f"ollama/{CHAT}"} <= set(names(panel, "chat"))
+    embedders = names(panel, "embedding")
+    assert {"local/minilm-l6-v2", f"ollama/{EMBED}", "echo/echo"} <= set(embedders)
+    assert "local/smollm2-135m" not in embedders
+    assert [each["name"] for each in panel.table.chosen.values()] == ["echo/echo", "echo/echo"]
+    cells = row_of(panel, "local/smollm2-135m")["cells"]
+    assert dict(zip(panel.table.columns, cells, strict=True)) == {
+        "model": "local/smollm2-135m",
+        "context": "8,192",
+        "price": "free",
+        "capabilities": "chat, completion",
+        "size": "98 MB",
+        "state": "not downloaded",
+    }
+
+
+def test_the_health_of_providers_is_in_words(panel: Picker) -> None:
+    """With the reason and what to do; a provider without key or address is not set up."""
+    assert health_of(panel, "ollama")["words"] == "ready"
+    openai = health_of(panel, "openai")
+    assert (openai["status"], openai["words"]) == ("missing", "not set up")
+    assert "Run %llm key openai" in openai["detail"]
+
+
+def test_a_provider_that_is_set_up_and_does_not_respond_is_not_ready(
+    shell: InteractiveShell,
+) -> None:
+    """Its detail says what to do."""
+    lm.config.set("providers.ollama.base_url", "http://127.0.0.1:9")
+    panel = Picker(session, PATIENCE_S)
+    ollama = health_of(panel, "ollama")
+    panel.close()
+    assert (ollama["status"], ollama["words"]) == ("unavailable", "not ready")
+    assert "127.0.0.1:9" in ollama["detail"]
+
+
+def test_providers_that_pull_are_marked(panel: Picker) -> None:
+    """The panel offers to pull a model that they do not list."""
+    assert health_of(panel, "ollama")["pulls"] is True
+    assert health_of(panel, "openai")["pulls"] is False
+
+
+def test_rows_offer_what_can_be_done() -> None:
+    """Pull, delete, or the use for embeddings where the service does not list capabilities."""
+    info = ModelInfo("m", ("chat",), pulled=False)
+    all_capabilities = ("embeddings", "pull", "delete")
+    assert Row("x/m", info, "x").actions(all_capabilities) == ["pull"]
+    assert Row("x/m", info, "x").actions(()) == []
+    assert Row("x/m", ModelInfo("m", pulled=True), "x").actions(all_capabilities) == ["delete"]
+    assert Row("x/m", ModelInfo("m"), "x").actions(all_capabilities) == ["embed"]
+    assert Row("alias", ModelInfo("alias")).actions(all_capabilities) == []
 
 
 def test_what_is_picked_is_asked(shell: InteractiveShell, panel: Picker) -> None:
-    """The setting changes, as by the magic that is shown."""
-    panel.list.value = f"ollama/{CHAT}"
+    """The setting changes, as by the magic that is displayed."""
+    use(panel, f"ollama/{CHAT}")
     assert lm.config.model == f"ollama/{CHAT}"
     assert lm.config.source("model") == "set in this session"
-    assert f"%llm use ollama/{CHAT}" in panel.line.value
+    assert f"%llm use ollama/{CHAT}" in panel.lines.lines
     shell.run_cell_magic("llm", "-o ans", "hi")
     assert shell.user_ns["ans"].model == f"ollama/{CHAT}"
+
+
+def test_an_embedding_model_is_picked(shell: InteractiveShell, panel: Picker) -> None:
+    """The chat model stays, and the line has the same effect."""
+    use(panel, f"ollama/{EMBED}", "embedding")
+    assert lm.config.embedding_model == f"ollama/{EMBED}"
+    assert lm.config.model == "echo/echo"
+    assert panel.table.chosen["embedding"]["name"] == f"ollama/{EMBED}"
+    line = panel.lines.lines[1]
+    lm.config.embedding_model = "echo/echo"
+    shell.run_line_magic("llm", line.removeprefix("%llm "))
+    assert lm.config.embedding_model == f"ollama/{EMBED}"
 
 
 def test_all_move_together(shell: InteractiveShell, panel: Picker) -> None:
     """``%llm use``, Python, a setting and another panel."""
     other = Picker(session, PATIENCE_S)
     shell.run_line_magic("llm", "use echo/lorem")
-    assert panel.list.value == other.list.value == "echo/lorem"
+    assert panel.table.chosen["chat"] == {"name": "echo/lorem", "label": "echo/lorem"}
     lm.config.model = "local/smollm2-135m"
-    assert panel.list.value == other.list.value == "local/smollm2-135m"
-    other.list.value = "echo/echo"
-    assert panel.list.value == "echo/echo"
+    assert panel.table.chosen["chat"]["name"] == "local/smollm2-135m"
+    use(other, "echo/echo")
+    assert panel.table.chosen["chat"]["name"] == "echo/echo"
     shell.run_line_magic("llm", "config temperature 0.3")
-    assert panel.fields["temperature"].children[1].value == "0.3"
-    panel.fields["max_tokens"].children[1].value = "7"
+    assert panel.fields["temperature"].value == "0.3"
+    panel.fields["max_tokens"].value = "7"
     assert lm.config.max_tokens == 7
-    assert other.fields["max_tokens"].children[1].value == "7"
-    assert "%llm config max_tokens 7" in other.line.value
+    assert other.fields["max_tokens"].value == "7"
+    assert "%llm config max_tokens 7" in other.lines.lines
     lm.config.reset()
-    assert panel.fields["temperature"].children[1].value == ""
+    assert panel.fields["temperature"].value == ""
     other.close()
     lm.config.model = "echo/lorem"
-    assert other.list.value != "echo/lorem"
+    assert other.table.chosen["chat"]["name"] != "echo/lorem"
 
 
-def test_what_cannot_chat_is_refused(panel: Picker) -> None:
-    """The setting stays, the list goes back to it, and the reason is told."""
-    panel.list.value = "local/minilm-l6-v2"
-    assert lm.config.model == "echo/echo"
-    assert panel.list.value == "echo/echo"
-    assert "local/minilm-l6-v2" in panel.said.value
-    assert "embedding_model" in panel.said.value
-    panel.list.value = "echo/lorem"
-    assert "chat" not in panel.said.value
+@pytest.mark.parametrize("how", ["chat", "embedding", "other"])
+def test_a_model_is_refused_for_what_it_cannot_do(panel: Picker, how: str) -> None:
+    """The settings stay; the message goes with the next action."""
+    panel._listings.models["echo"] = [ModelInfo("pictures", ("images",)), ModelInfo("echo")]
+    panel.render()
+    assert names(panel, "other") == ["echo/pictures"]
+    use(panel, "echo/pictures", how)
+    assert lm.config.model == lm.config.embedding_model == "echo/echo"
+    assert panel.table.message["error"] is True
+    assert "echo/pictures" in said(panel)
+    use(panel, "echo/echo")
+    assert panel.table.message == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"kind": "use"}, {"kind": "use", "use": "chat", "model": "ollama/none"}, {"kind": "pull"},
+     {"kind": "use", "use": "system", "model": "echo/lorem"}, {"kind": ["x"], "model": {}}],
+)  # fmt: skip
+def test_an_unexpected_message_changes_nothing(panel: Picker, content: dict[str, Any]) -> None:
+    """As from a table that is older than the rows."""
+    before = {key: value for key, value, *_ in lm.config.items()}
+    panel.receive(content)
+    assert {key: value for key, value, *_ in lm.config.items()} == before
+    assert panel.table.task == {}
 
 
 @pytest.mark.parametrize(
@@ -133,45 +204,61 @@ def test_what_cannot_chat_is_refused(panel: Picker) -> None:
 )  # fmt: skip
 def test_an_impossible_parameter_is_refused(panel: Picker, key: str, text: str) -> None:
     """The setting and the field stay as they were."""
-    panel.fields[key].children[1].value = text
+    panel.fields[key].value = text
     assert lm.config.get(key) is None
-    assert panel.fields[key].children[1].value == ""
-    assert f"for {key}" in panel.said.value
+    assert panel.fields[key].value == ""
+    assert f"for {key}" in said(panel)
 
 
 def test_an_emptied_field_leaves_it_to_the_model(panel: Picker) -> None:
     """Nothing is set any more."""
-    field = panel.fields["temperature"].children[1]
+    field = panel.fields["temperature"]
     field.value = "0.5"
     assert lm.config.temperature == 0.5
     field.value = ""
     assert lm.config.temperature is None
 
 
+@pytest.mark.parametrize("act", ["setting", "search", "provider", "another use"])
+def test_a_message_goes_with_its_cause(panel: Picker, act: str) -> None:
+    """With the next action in the panel, and with a setting that is changed elsewhere."""
+    panel.fields["top_p"].value = "7"
+    assert "top_p" in said(panel)
+    if act == "setting":
+        lm.config.top_p = 0.5
+    elif act == "search":
+        panel.table.query = "x"
+    elif act == "provider":
+        panel.table.provider = "echo"
+    else:
+        use(panel, "echo/lorem")
+    assert panel.table.message == {}
+
+
 def test_a_model_is_pulled_with_progress(panel: Picker, ollama: FakeOllama) -> None:
-    """One that nobody lists, by what is typed; afterwards it is in the list."""
-    seen: set[float] = set()
-    panel.bar.observe(lambda change: seen.add(change["new"]), "value")
-    panel.providers.value = "ollama"
-    panel.filter.value = "new:1b"
-    assert panel.pull.description == "pull ollama/new:1b"
-    panel.pull.click()
-    assert eventually(lambda: "ollama/new:1b is ready." in panel.said.value, 10)
+    """One that its service does not list; afterwards it is in the table."""
+    seen: set[float | None] = set()
+    panel.table.observe(lambda change: seen.add(change["new"].get("fraction")), "task")
+    panel.receive({"kind": "pull", "model": "ollama/new:1b"})
+    assert eventually(lambda: said(panel) == "ollama/new:1b is ready.", 10)
     assert "new:1b" in ollama.models
-    assert any(0 < fraction < 1 for fraction in seen)
+    assert any(0 < fraction < 1 for fraction in seen if fraction is not None)
     assert eventually(lambda: "ollama/new:1b" in names(panel), 10)
-    assert panel.stop.layout.display == "none"
+    assert panel.table.task == {}
+    panel.after_cell()
+    assert panel.table.message == {}
 
 
 def test_a_pull_that_fails_says_why(panel: Picker) -> None:
-    """In the panel; nothing else happens."""
-    panel.filter.value = "ollama/unknown:none"
-    panel.pull.click()
-    assert eventually(lambda: "file does not exist" in panel.said.value, 10)
+    """In the panel, also after the next cell; nothing else happens."""
+    panel.receive({"kind": "pull", "model": "ollama/unknown:none"})
+    assert eventually(lambda: "file does not exist" in said(panel), 10)
+    panel.after_cell()
+    assert panel.table.message["error"] is True
 
 
-def test_a_pull_can_be_stopped(panel: Picker, ollama: FakeOllama) -> None:
-    """The connection closes, and the panel says so."""
+def test_a_pull_can_be_cancelled(panel: Picker, ollama: FakeOllama) -> None:
+    """The connection closes, and the panel says so; until then nothing else is pulled."""
 
     def hanging(asked: Asked) -> Says:
         if asked.path == "/api/pull":
@@ -182,29 +269,31 @@ def test_a_pull_can_be_stopped(panel: Picker, ollama: FakeOllama) -> None:
 
     with serving(hanging) as server:
         lm.config.set("providers.ollama.base_url", server.url)
-        panel.filter.value = "ollama/large:70b"
-        panel.pull.click()
-        assert eventually(lambda: "pulling" in panel.progress.value, 10)
-        assert panel.stop.layout.display is None
-        assert panel.pull.disabled
-        panel.stop.click()
-        assert eventually(lambda: "Stopped." in panel.said.value, 10)
+        panel.receive({"kind": "pull", "model": "ollama/large:70b"})
+        assert eventually(lambda: "pulling" in panel.table.task.get("text", ""), 10)
+        panel.receive({"kind": "pull", "model": "ollama/other:1b"})
+        assert "large:70b" in panel.table.task["text"]
+        panel.receive({"kind": "cancel"})
+        assert eventually(lambda: said(panel) == "Pulling ollama/large:70b: cancelled.", 10)
         assert server.hung_up.wait(5)
 
 
-def test_deleting_takes_two_clicks(panel: Picker, ollama: FakeOllama) -> None:
-    """And the second is forgotten when something else is touched."""
-    panel.list.value = f"ollama/{CHAT}"
-    panel.delete.click()
-    assert panel.delete.description == f"really delete ollama/{CHAT}?"
-    assert CHAT in ollama.models
-    panel.filter.value = "ollama"
-    assert panel.delete.description == "delete"
-    panel.delete.click()
-    panel.delete.click()
-    assert eventually(lambda: "Deleted " in panel.said.value, 10)
+def test_a_model_is_deleted(panel: Picker, ollama: FakeOllama) -> None:
+    """And is not in the table any more."""
+    assert row_of(panel, f"ollama/{CHAT}")["actions"] == ["delete"]
+    panel.receive({"kind": "delete", "model": f"ollama/{CHAT}"})
+    assert eventually(lambda: said(panel) == f"Deleted ollama/{CHAT}.", 10)
     assert CHAT not in ollama.models
     assert eventually(lambda: f"ollama/{CHAT}" not in names(panel), 10)
+
+
+def test_providers_are_asked_again(panel: Picker, ollama: FakeOllama) -> None:
+    """With a button: the models that a service has now."""
+    ollama.models["late:1b"] = ["completion"]
+    session.listings.forget("ollama")
+    panel.table.provider = "ollama"
+    panel.receive({"kind": "refresh"})
+    assert eventually(lambda: "ollama/late:1b" in names(panel), 10)
 
 
 def test_the_session_is_counted(shell: InteractiveShell, panel: Picker) -> None:
@@ -223,9 +312,12 @@ def test_short_names_are_picked_like_models(shell: InteractiveShell) -> None:
     lm.config.aliases = {"dry": {"model": "echo/lorem", "temperature": 0}}
     lm.config.routes = {"fast": ["echo/echo", "local/smollm2-135m"]}
     panel = Picker(session, PATIENCE_S)
-    panel.providers.value = "aliases"
-    assert names(panel) == ["dry", "fast"]
-    panel.list.value = "dry"
+    assert [row["name"] for row in panel.table.rows if row["provider"] == "aliases"] == [
+        "dry",
+        "fast",
+    ]
+    assert panel.table.providers[0]["name"] == "aliases"
+    use(panel, "dry")
     assert lm.config.model == "dry"
     panel.close()
 
@@ -236,8 +328,8 @@ def test_a_terminal_gets_the_table(
     """With the model that is asked marked, and first."""
     shell.run_line_magic("llm", "pick")
     told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == list(widgets.COLUMNS)
-    assert told[1].startswith("→  echo/echo")
+    assert told[0].split() == ["used", "for", *rows.COLUMNS]
+    assert told[1].startswith("chat, embedding  echo/echo")
     assert any("local/minilm-l6-v2" in line for line in told)
 
 
@@ -246,7 +338,7 @@ def test_unattended_it_is_a_plain_table(kernel: Kernel) -> None:
     done = kernel.run("%llm pick")
     (output,) = done.outputs
     assert set(output["data"]) == {"text/plain", "text/html"}
-    assert "<td>local/smollm2-135m</td>" in output["data"]["text/html"]
+    assert ">local/smollm2-135m</td>" in output["data"]["text/html"]
 
 
 def test_a_watched_panel_is_saved_with_its_table(watched_kernel: Kernel) -> None:
@@ -276,71 +368,75 @@ hostile = st.text(alphabet=st.sampled_from(list("<>&\"'`=/ \n\x1b\u202eabc!-")),
 hostile_names = hostile.filter(bool)  # a model without a name is refused where models are listed
 
 
+def shape(text: str) -> list[tuple[str, list[str]]]:
+    """The tags and attributes of HTML."""
+    reader = Reader()
+    reader.feed(text)
+    return [(tag, sorted(attributes)) for tag, attributes in reader.tags]
+
+
 @given(hostile_names, hostile)
-def test_what_services_say_is_escaped(name: str, detail: str) -> None:
-    """Names of models and words of health are text, whatever is in them."""
-    row = Row(f"x/{name}", ModelInfo(name, (detail,)))
-    told = [
-        widgets.format_html([row], row.name),
-        widgets.status_html(name, is_wrong=True),
-        widgets.active_model_html(name),
-        widgets.health_html(name, Health("ok", detail)),
-        widgets.copyable_lines_html([f"%llm use x/{name}"]),
-        widgets.totals_html(Totals(1, 2, 0.0, 1), 3.0),
-    ]
-    plain = [
-        widgets.format_html([Row("x/x", ModelInfo("x"))], "x/x"),
-        widgets.status_html("x", is_wrong=True),
-        widgets.active_model_html("x"),
-        widgets.health_html("x", Health("ok", "x")),
-        widgets.copyable_lines_html(["%llm use x/x"]),
-        widgets.totals_html(Totals(1, 2, 0.0, 1), 3.0),
-    ]
-    for text, harmless in zip(told, plain, strict=True):
-        reader, expected = Reader(), Reader()
-        reader.feed(text)
-        expected.feed(harmless)
-        shape = [(tag, sorted(attributes)) for tag, attributes in reader.tags]
-        assert shape == [(tag, sorted(attributes)) for tag, attributes in expected.tags]
-        assert "\x1b" not in text
+def test_what_services_send_is_escaped(name: str, detail: str) -> None:
+    """Names of models and words of health are text, whatever they contain."""
+    row = Row(f"x/{name}", ModelInfo(name, (detail,)), "x")
+    chosen = {"chat": row.name}
+    html = rows.format_html([row], chosen)
+    assert shape(html) == shape(rows.format_html([Row("x/x", ModelInfo("x"))], {}))
+    (sent,) = rows.table_rows([row], {})
+    shown = Health("ok", detail).as_displayed()
+    for text in (html, *sent["cells"], *shown.values()):
+        assert not {"\x1b", "\u202e"} & set(text)
+    assert all("\n" not in cell for cell in sent["cells"])
 
 
 @given(st.lists(st.tuples(hostile_names, hostile), max_size=5))
 def test_a_table_has_a_line_a_model(models: list[tuple[str, str]]) -> None:
     """However many there are, and whatever they are called."""
     made = [Row(f"x/{name}", ModelInfo(name, (what,))) for name, what in models]
-    assert widgets.format_html(made, "").count("<tr>") == len(made) + 1
-    assert len(widgets.list_labels(made)) == len(made)
-    assert widgets.filter_rows(made, "") == made
+    assert rows.format_html(made, {}).count("<tr>") == len(made) + 1
+    assert len(rows.table_rows(made, {})) == len(made)
 
 
 def test_long_lists_are_cut_in_what_is_saved() -> None:
-    """The chosen one is in it all the same."""
+    """The chosen ones are in it all the same."""
     made = [Row(f"x/{number}", ModelInfo(str(number))) for number in range(500)]
-    lines = widgets.format_text(made, "x/499").splitlines()
-    assert lines[1].startswith("→  x/499")
+    lines = rows.format_text(made, {"chat": "x/499", "embedding": "x/498"}).splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [
+        ["embedding", "x/498"],
+        ["chat", "x/499"],
+    ]
     assert lines[-1] == "and 460 more"
+
+
+def test_totals_are_of_the_session() -> None:
+    """Also calls whose cost is unknown."""
+    text = fields.totals_html(Totals(1, 2000, 0.5, 1), 3.0)
+    assert text == (
+        "this session: 1 call · 2,000 tokens · $0.50 · 1 of unknown cost · $3.00 of the budget left"
+    )
 
 
 def test_a_name_with_a_line_break_is_shown_escaped_and_not_picked(
     shell: InteractiveShell, ollama: FakeOllama
 ) -> None:
-    """It puts no line of code on the copied line, and stays on its line of list and table."""
+    """It puts no line of code on the copied line, and stays on its line of the table."""
     evil = "evil\nimport os; os.system('x')  # \x1b]0;t\x07"
     ollama.models |= {evil: ["completion"], "it's # mine": ["completion"]}
     panel = Picker(session, PATIENCE_S)
-    label = next(label for label, name in panel.list.options if name == f"ollama/{evil}")
+    label = row_of(panel, f"ollama/{evil}")["cells"][0]
     assert label.startswith("ollama/evil\\u000aimport")
-    panel.list.value = f"ollama/{evil}"
+    use(panel, f"ollama/{evil}")
     assert lm.config.model == "echo/echo"
-    assert "control characters" in panel.said.value
-    panel.list.value = "ollama/it's # mine"
+    assert "control characters" in said(panel)
+    use(panel, "ollama/it's # mine")
     assert lm.config.model == "ollama/it's # mine"
-    assert "%llm use 'ollama/it'\"'\"'s # mine'" in unescape(panel.line.value)
+    assert "%llm use 'ollama/it'\"'\"'s # mine'" in panel.lines.lines
     lm.config.model = f"ollama/{evil}"
-    table = panel.table()
-    written = f"{panel.line.value}{panel.active_model.value}{panel.delete.description}{table['text/plain']}{table['text/html']}"
-    assert "evil\\u000aimport" in panel.line.value
-    assert "%llm use " not in panel.line.value
+    table = panel.saved_table()
+    line = panel.lines.lines[0]
+    label = panel.table.chosen["chat"]["label"]
+    written = f"{line}{label}{table['text/plain']}{table['text/html']}"
+    assert "evil\\u000aimport" in line
+    assert "%llm use " not in line
     assert not re.search(r"\n *import|[\x07\x1b]", written)
     panel.close()

@@ -27,7 +27,7 @@ from llm_magics.host import Progress, terminal_progress
 from llm_magics.notebook.display.answer import TextDisplay
 from llm_magics.notebook.display.output import print_safe
 from llm_magics.notebook.parsers import parse_setting_value, split_words, strip_comment
-from llm_magics.notebook.picker import widgets
+from llm_magics.notebook.picker.fields import magic_lines
 from llm_magics.runtime.models import require_chat
 from llm_magics.runtime.response import Response
 from llm_magics.secrets import Secret
@@ -84,7 +84,7 @@ def lines_for(model: str, system: str | None = None) -> list[str]:
     """Return the lines of the picker for these settings."""
     config.model = model
     config.set("system", system)
-    return widgets.magic_lines(config)
+    return magic_lines(config)
 
 
 def commands_in(lines: list[str]) -> list[str]:

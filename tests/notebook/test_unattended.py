@@ -94,5 +94,5 @@ def test_plain_ipython_prints_the_answer_and_the_table(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=plain_environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout.count("hello **you**") == 1
-    assert "→  echo/echo" in done.stdout
+    assert "chat       echo/echo" in done.stdout
     assert "VBox" not in done.stdout

@@ -9,8 +9,10 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from llm_magics._async.bridge import bridge
-from llm_magics._util.text import display_name
+from llm_magics._util.text import display_name, escape_controls
+from llm_magics.errors import LLMError
 from llm_magics.host import Progress
+from llm_magics.notebook.markdown import to_plain_text
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.models import PullCall, delete_model, with_price
 from llm_magics.runtime.session import Session
@@ -28,9 +30,25 @@ class Health(NamedTuple):
 
     status: str
     detail: str
+    is_set_up: bool = True
+
+    def as_displayed(self) -> dict[str, str]:
+        """Return the status with its words and description, for the panel."""
+        is_missing = self.status == "unavailable" and not self.is_set_up
+        status = "missing" if is_missing else self.status
+        words = _WORDS.get(status, status)
+        texts = {"status": status, "words": words, "detail": self.detail}
+        return {key: escape_controls(to_plain_text(text)) for key, text in texts.items()}
 
 
-CHECKING = Health("asking", "connecting …")
+CHECKING = Health("asking", "")
+
+_WORDS = {
+    "ok": "ready",
+    "unavailable": "not ready",
+    "missing": "not set up",
+    "asking": "connecting …",
+}
 
 
 class ProviderListings:
@@ -93,6 +111,13 @@ class ProviderListings:
         self.health[name] = await health
         self._changed()
 
+    def capabilities(self, name: str) -> tuple[str, ...]:
+        """Return what the provider can do, among it ``pull`` and ``delete``."""
+        try:
+            return tuple(self._session.provider(name).capabilities)
+        except LLMError:  # its settings are invalid, which its health tells
+            return ()
+
     async def _how_is(self, name: str) -> Health:
         try:
             async with asyncio.timeout(_HEALTH_TIMEOUT_S):
@@ -101,7 +126,8 @@ class ProviderListings:
             return Health("unavailable", f"no response within {_HEALTH_TIMEOUT_S:.0f} s")
         except Exception as error:  # a provider of a plugin may raise any error
             return Health("unavailable", redact(f"{error} {getattr(error, 'hint', None) or ''}"))
-        return Health(str(report.get("status", "")), redact(str(report.get("detail", ""))))
+        status, detail = str(report.get("status", "")), str(report.get("detail", ""))
+        return Health(status, redact(detail), self._session.provider(name).is_set_up)
 
 
 class BackgroundTask:
@@ -110,6 +136,7 @@ class BackgroundTask:
 
     Attributes:
         is_going_on: whether a task is running.
+        name: what the task does, in words.
         progress: the progress of the task.
         said: the message about the end of the last task.
         failed: whether the last task has not succeeded.
@@ -122,16 +149,19 @@ class BackgroundTask:
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
         self.is_going_on = False
+        self.name = ""
         self.progress: Progress | None = None
         self.said = ""
         self.failed = False
 
     def pull(self, model: str) -> None:
         """Download ``model``."""
+        self.name = f"Pulling {display_name(model)}"
         self._begin(self._pulled(model), f"{display_name(model)} is ready.")
 
     def delete(self, model: str) -> None:
         """Delete the weights of ``model``."""
+        self.name = f"Deleting {display_name(model)}"
         self._begin(delete_model(self._session, model), f"Deleted {display_name(model)}.")
 
     def stop(self) -> None:
@@ -148,7 +178,7 @@ class BackgroundTask:
             await self._task
             self.said, self.failed = ending, False
         except asyncio.CancelledError:
-            self.said = "Stopped."
+            self.said = f"{self.name}: cancelled."
         except Exception as error:  # the panel displays all errors
             self.said = redact(f"{error} {getattr(error, 'hint', None) or ''}".strip())
         finally:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from llm_magics._util.text import display_name
-from llm_magics.errors import LLMError
+from llm_magics._util.text import display_name, escape_controls
+from llm_magics.errors import LLMError, UsageError
 from llm_magics.host import current_host
+from llm_magics.notebook import markdown
 from llm_magics.notebook.frontend import display_mode
-from llm_magics.notebook.picker import widgets as fields
-from llm_magics.notebook.picker import widgets as markup
-from llm_magics.notebook.picker import widgets as rows
+from llm_magics.notebook.picker import fields, rows
 from llm_magics.notebook.picker.background import CHECKING, BackgroundTask, ProviderListings
-from llm_magics.notebook.picker.widgets import Row
+from llm_magics.notebook.picker.rows import SHORT_NAMES, Row
+from llm_magics.notebook.picker.table import CopyableLines, ModelTable
 from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.models import require_chat
 from llm_magics.runtime.session import Session, session
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 ALL = "all"
-SHORT_NAMES = "aliases"
+
+# The settings that the two uses of a model change.
+_SETTINGS = {"chat": "model", "embedding": "embedding_model"}
 
 
 class Picker:
@@ -48,71 +50,35 @@ class Picker:
         self._session = session
         self._lock = threading.RLock()
         self._is_rendering = False
-        self._visible_rows: list[Row] = []
-        self._deleting = ""
+        self._rows: list[Row] = []
         self._complaint = ""
         self._listings = ProviderListings(session, self.render)
         self._task = BackgroundTask(session, self._task_changed)
         self._create_widgets()
-        session.config.watch(self.render)
+        session.config.watch(self._settings_changed)
         self._listings.request_all(timeout_s)
         self.render()
 
     def _create_widgets(self) -> None:
         """Create the widgets and register their event handlers."""
-        names = [ALL, *([SHORT_NAMES] if self._short_names() else []), *self._listings.names]
-        self.providers = widgets.ToggleButtons(options=names, style={"button_width": "auto"})
-        self.filter = widgets.Text(placeholder="filter by name, capability, loaded …")
-        self.refresh = widgets.Button(description="refresh", layout={"width": "auto"})
-        self.list = widgets.Select(options=[], rows=9, layout={"width": "100%"})
-        self.health, self.active_model = widgets.HTML(), widgets.HTML()
+        self.table = ModelTable(columns=list(rows.COLUMNS), numbers=list(rows.NUMBERS))
         self.fields = {each.key: fields.create_field(each) for each in fields.PARAMETERS}
-        self.pull = widgets.Button(description="pull", layout={"width": "auto"})
-        self.delete = widgets.Button(description="delete", layout={"width": "auto"})
-        self.stop = widgets.Button(description="stop", layout={"width": "auto"})
-        self.bar = widgets.FloatProgress(min=0, max=1, layout={"width": "14em"})
-        self.progress, self.said = widgets.HTML(), widgets.HTML()
         self.footer = widgets.Checkbox(
             description="show tokens, cost and time under answers", indent=False
         )
-        self.line, self.totals = widgets.HTML(), widgets.HTML()
-        self._listen()
-        self.box = self._create_layout()
-
-    def _listen(self) -> None:
-        self.providers.observe(self._turn_to_provider, "value")
-        self.filter.observe(lambda _: self._touched(self.render), "value")
-        self.refresh.on_click(lambda _: self._listings.request(self._providers(), is_forced=True))
-        self.list.observe(self._pick, "value")
-        self.pull.on_click(lambda _: self._pull())
-        self.delete.on_click(lambda _: self._delete())
-        self.stop.on_click(lambda _: self._task.stop())
+        self.lines = CopyableLines()
+        self.totals = widgets.HTML()
+        self.table.on_msg(lambda _, content, buffers: self.receive(content))
+        self.table.observe(self._turn_to_provider, "provider")
+        self.table.observe(lambda _: self._search_changed(), "query")
         self.footer.observe(self._set_footer, "value")
-        for key, box in self.fields.items():
-            box.children[1].observe(
+        for key, field in self.fields.items():
+            field.observe(
                 lambda change, key=key: self._set(key, fields.parse_field(change["new"])), "value"
             )
-
-    def _create_layout(self) -> widgets.VBox:
-        row = widgets.HBox
-        wrapped = {"flex_flow": "row wrap"}
-        box = widgets.VBox(
-            [
-                widgets.HTML(markup.STYLE, layout={"display": "none"}),
-                self.providers,
-                self.health,
-                row([self.filter, self.refresh]),
-                self.list,
-                row([self.pull, self.delete, self.stop, self.bar, self.progress], layout=wrapped),
-                row(list(self.fields.values()), layout=wrapped),
-                row([self.active_model, self.footer], layout=wrapped),
-                self.line,
-                self.said,
-                self.totals,
-            ]
-        )
-        box.add_class("llm-pick")
-        return box
+        parameters = widgets.HBox(list(self.fields.values()), layout={"flex_flow": "row wrap"})
+        self.box = widgets.VBox([self.table, parameters, self.footer, self.lines, self.totals])
+        self.box.add_class("llm-pick-panel")
 
     # Display.
 
@@ -127,131 +93,141 @@ class Picker:
 
     def _render(self) -> None:
         config = self._session.config
-        chosen = config.model
-        self._visible_rows = rows.filter_rows(self._rows(), self.filter.value)
-        options = list(
-            zip(
-                rows.list_labels(self._visible_rows),
-                [row.name for row in self._visible_rows],
-                strict=True,
-            )
-        )
-        if list(self.list.options) != options:
-            self.list.options = options
-        self.list.value = chosen if chosen in [row.name for row in self._visible_rows] else None
-        self.health.value = "<br>".join(
-            markup.health_html(name, self._listings.health.get(name, CHECKING))
-            for name in self._reported_providers()
-        )
-        self.active_model.value = markup.active_model_html(chosen)
-        for key, box in self.fields.items():
-            box.children[1].value = fields.setting_text(config, key)
+        self._rows = self._all_rows()
+        with self.table.hold_sync():
+            self.table.providers = self._providers()
+            self.table.rows = rows.table_rows(self._rows, self._capabilities())
+            self.table.chosen = {
+                use: {"name": name, "label": markdown.to_plain_text(display_name(name))}
+                for use, name in self._chosen().items()
+            }
+        self._render_work()
+        for key, field in self.fields.items():
+            field.value = fields.setting_text(config, key)
         self.footer.value = config.footer != "never"
-        self.line.value = markup.copyable_lines_html(fields.magic_lines(config))
-        self.totals.value = markup.totals_html(
+        self.lines.lines = [markdown.to_plain_text(line) for line in fields.magic_lines(config)]
+        self.totals.value = fields.totals_html(
             self._session.runs.totals(), self._session.budget.left_usd
         )
-        self._render_work()
 
     def _render_work(self) -> None:
-        progress, is_busy = self._task.progress, self._task.is_going_on
-        pullable, chosen = self._pullable_model(), self._chosen()
-        self.pull.disabled = is_busy or not pullable
-        self.pull.description = f"pull {display_name(pullable)}" if pullable else "pull"
-        can_go = chosen is not None and chosen.info.pulled is True
-        self.delete.disabled = is_busy or not can_go
-        is_sure = chosen is not None and chosen.name == self._deleting
-        self.delete.description = (
-            f"really delete {display_name(self._deleting)}?" if is_sure else "delete"
-        )
-        self.delete.button_style = "danger" if is_sure else ""
-        for widget in (self.stop, self.bar, self.progress):
-            widget.layout.display = None if is_busy else "none"
-        self.bar.value = (progress.fraction or 0.0) if progress else 0.0
-        self.progress.value = (
-            markup.status_html(str(progress or "…"), is_wrong=False) if is_busy else ""
-        )
-        said = self._complaint or self._task.said
-        is_wrong = bool(self._complaint) or self._task.failed
-        self.said.value = markup.status_html(said, is_wrong=is_wrong)
+        """Display the running task and the message, which change more often than the rest."""
+        with self.table.hold_sync():
+            self.table.task = self._running_task()
+            self.table.message = self._message()
 
-    def table(self) -> dict[str, str]:
-        """Return the table saved in the notebook: all models, with the chosen one first."""
-        everything = self._rows(of_all=True)
-        chosen = self._session.config.model
+    def _chosen(self) -> dict[str, str]:
+        return {use: self._session.config.get(key) for use, key in _SETTINGS.items()}
+
+    def _all_rows(self) -> list[Row]:
+        """Return aliases and routes, which can be picked like models, and all models."""
+        config = self._session.config
+        short = [Row(name, ModelInfo(name)) for name in (*config.aliases, *config.routes)]
+        models = {name: self._listings.models.get(name, []) for name in self._listings.names}
+        return [*short, *rows.create_rows(models)]
+
+    def _providers(self) -> list[dict[str, Any]]:
+        """Return what the table displays of each provider."""
+        can = self._capabilities()
+        shown = [
+            {
+                "name": name,
+                **self._listings.health.get(name, CHECKING).as_displayed(),
+                "pulls": "pull" in can[name],
+            }
+            for name in self._listings.names
+        ]
+        if any(row.provider == SHORT_NAMES for row in self._rows):
+            shown.insert(
+                0, {"name": SHORT_NAMES, "status": "", "words": "", "detail": "", "pulls": False}
+            )
+        return shown
+
+    def _capabilities(self) -> dict[str, tuple[str, ...]]:
+        return {name: self._listings.capabilities(name) for name in self._listings.names}
+
+    def _running_task(self) -> dict[str, Any]:
+        if not self._task.is_going_on:
+            return {}
+        progress = self._task.progress
+        text = f"{self._task.name}: {progress or '…'}"
+        return {"text": _plain(text), "fraction": progress.fraction if progress else None}
+
+    def _message(self) -> dict[str, Any]:
+        text = self._complaint or self._task.said
+        if not text or (self._task.is_going_on and not self._complaint):
+            return {}
+        return {"text": _plain(text), "error": bool(self._complaint) or self._task.failed}
+
+    def saved_table(self) -> dict[str, str]:
+        """Return the table saved in the notebook: all models, with the chosen ones first."""
+        chosen = self._chosen()
         return {
-            "text/plain": rows.format_text(everything, chosen),
-            "text/html": markup.TABLE_STYLE + rows.format_html(everything, chosen),
+            "text/plain": rows.format_text(self._rows, chosen),
+            "text/html": _TABLE_STYLE + rows.format_html(self._rows, chosen),
         }
 
-    def _rows(self, *, of_all: bool = False) -> list[Row]:
-        names = self._listings.names if of_all else self._providers()
-        offered = {name: self._listings.models.get(name, []) for name in names}
-        short = self._short_names() if of_all or self.providers.value in (ALL, SHORT_NAMES) else []
-        return [*short, *rows.create_rows(offered)]
-
-    def _short_names(self) -> list[Row]:
-        """Return aliases and routes as rows; they can be picked like models."""
-        config = self._session.config
-        return [Row(name, ModelInfo(name)) for name in (*config.aliases, *config.routes)]
-
-    def _providers(self) -> list[str]:
-        if self.providers.value == ALL:
-            return self._listings.names
-        return [] if self.providers.value == SHORT_NAMES else [self.providers.value]
-
-    def _reported_providers(self) -> list[str]:
-        """Return the providers whose health is displayed: the selected one, or all that are ready."""
-        if self.providers.value != ALL:
-            return self._providers()
-        health = self._listings.health
-        return [
-            name for name in self._listings.names if name in health and health[name].status == "ok"
-        ]
-
-    def _chosen(self) -> Row | None:
-        chosen = self._session.config.model
-        return next((row for row in self._visible_rows if row.name == chosen), None)
-
-    def _pullable_model(self) -> str:
-        """Return the model to pull: the chosen one, or the typed one if no row matches."""
-        chosen = self._chosen()
-        typed = self.filter.value.strip()
-        if typed and not self._visible_rows and " " not in typed:
-            provider = self.providers.value
-            is_bare = provider not in (ALL, SHORT_NAMES) and not typed.startswith(f"{provider}/")
-            return f"{provider}/{typed}" if is_bare else typed if "/" in typed else ""
-        return chosen.name if chosen is not None and chosen.info.pulled is False else ""
-
     # Event handlers.
+
+    def receive(self, content: dict[str, Any]) -> None:
+        """Do what a message of the table asks for; ignore messages about unknown models."""
+        kind, model = content.get("kind"), str(content.get("model", ""))
+        if kind == "use":
+            self._touched(lambda: self._use(model, str(content.get("use"))))
+        elif kind == "pull":
+            self._touched(lambda: self._begin(self._task.pull, model))
+        elif kind == "delete":
+            self._touched(lambda: self._begin(self._task.delete, model))
+        elif kind == "cancel":
+            self._task.stop()
+        elif kind == "refresh":
+            self._touched(lambda: self._listings.request(self._displayed(), is_forced=True))
 
     def _touched(self, act: Callable[[], object]) -> None:
         """Call ``act`` for a change by the user; ignore changes made by `render`."""
         with self._lock:
             if self._is_rendering:
                 return
-            self._complaint = self._deleting = ""
+            self._forget_message()
         try:
             act()
         except LLMError as error:
             self._complaint = f"{error} {error.hint or ''}".strip()
-            self.render()
+        self.render()
+
+    def _forget_message(self) -> None:
+        self._complaint = ""
+        self._task.said = ""
+
+    def _use(self, name: str, use: str) -> None:
+        row = next((row for row in self._rows if row.name == name), None)
+        if row is None or use not in (*_SETTINGS, "other"):
+            return
+        fields.check_printable(name)
+        if use == "chat":
+            require_chat(name, row.info.capabilities)
+        elif row.info.capabilities and use not in row.uses:
+            msg = f"{display_name(name)} is a model for {', '.join(row.info.capabilities)}."
+            raise UsageError(msg, hint="Select a chat or an embedding model.")
+        self._session.config.set(_SETTINGS[use], name)
+
+    def _begin(self, work: Callable[[str], None], model: str) -> None:
+        if self._task.is_going_on or not model:
+            return
+        fields.check_printable(model)
+        work(model)
+
+    def _displayed(self) -> list[str]:
+        """Return the providers whose models are displayed."""
+        return [name for name in self._listings.names if self.table.provider in (ALL, name)]
+
+    def _search_changed(self) -> None:
+        self._forget_message()
+        with self._lock:
+            self._render_work()
 
     def _turn_to_provider(self, _: Any) -> None:
-        self._touched(self.render)
-        self._listings.request(self._providers())
-
-    def _pick(self, change: Any) -> None:
-        name = change["new"]
-
-        def pick() -> None:
-            info = next((row.info for row in self._visible_rows if row.name == name), None)
-            if info is not None:
-                fields.check_printable(name)
-                require_chat(name, info.capabilities)
-                self._session.config.model = name
-
-        self._touched(pick)
+        self._touched(lambda: self._listings.request(self._displayed()))
 
     def _set(self, key: str, value: Any) -> None:
         def set_it() -> None:
@@ -264,37 +240,27 @@ class Picker:
         footer = "auto" if change["new"] else "never"
         self._touched(lambda: self._session.config.set("footer", footer))
 
-    def _pull(self) -> None:
-        pullable = self._pullable_model()
-        if pullable and not self._task.is_going_on:
-            self._complaint = ""
-            self._task.pull(pullable)
-            self.render()
-
-    def _delete(self) -> None:
-        chosen = self._chosen()
-        if chosen is None or self._task.is_going_on:
-            return
-        if self._deleting == chosen.name:
-            self._deleting = ""
-            self._task.delete(chosen.name)
-        else:
-            self._deleting = chosen.name  # a second click deletes
+    def _settings_changed(self) -> None:
+        """Display changed settings; a message about the previous ones is outdated."""
+        self._forget_message()
         self.render()
 
     def _task_changed(self) -> None:
         """Render the task's progress; when it has ended, request the listings again."""
         if not self._task.is_going_on:
             self._listings.request(self._listings.names, is_forced=True)
-        self.render()
+        with self._lock:
+            self._render_work()
 
     def after_cell(self, *_: object) -> None:
         """Update the panel after a cell, which may have changed the cost."""
+        if not self._task.failed:
+            self._task.said = ""
         self.render()
 
     def close(self) -> None:
         """Close the panel and cancel its requests."""
-        self._session.config.unwatch(self.render)
+        self._session.config.unwatch(self._settings_changed)
         self._listings.close()
         self.box.close()
 
@@ -303,6 +269,16 @@ class Picker:
         model = self._session.config.model
         return f"Picker(model={model!r}, ready={ready}/{len(self._listings.names)})"
 
+
+def _plain(text: str) -> str:
+    return escape_controls(markdown.to_plain_text(text))
+
+
+# Hide the table if there is a panel, and hide JupyterLab's message about a panel without a kernel.
+_TABLE_STYLE = """<style>
+.jp-OutputArea:has(.llm-pick-panel) .llm-pick-table { display: none; }
+.jp-OutputArea:has(.llm-pick-table) .jp-OutputArea-output.jupyter-widgets:not(:has(*)) { display: none; }
+</style>"""
 
 # The time to wait for providers. A live panel can add their models later; a static table cannot.
 _LIVE_TIMEOUT_S = 4.0
@@ -318,20 +294,23 @@ def pick(shell: InteractiveShell) -> None:
     _remove_panel(shell, key)
     mode = display_mode(shell)
     panel = Picker(session, _LIVE_TIMEOUT_S if mode == "live" else _STATIC_TIMEOUT_S)
-    table = panel.table()
+    table = panel.saved_table()
     if mode == "text":
         sys.stdout.write(f"{table['text/plain']}\n")
     if mode == "live":
         _panels[key] = panel
         shell.events.register("post_run_cell", panel.after_cell)
-        view = {
-            kind: data for kind, data in panel.box._repr_mimebundle_().items() if "widget" in kind
-        }
-        shell.display_pub.publish(data=view, metadata={})
+        shell.display_pub.publish(data=_view(panel.box), metadata={})
     else:
         panel.close()
     if mode != "text":
         shell.display_pub.publish(data=table, metadata={})
+
+
+def _view(box: widgets.VBox) -> dict[str, Any]:
+    """Return the display data of a widget, which ipywidgets 7 and 8 create differently."""
+    kind = "application/vnd.jupyter.widget-view+json"
+    return {kind: {"version_major": 2, "version_minor": 0, "model_id": box.model_id}}
 
 
 def _remove_panel(shell: InteractiveShell, key: str) -> None:
