@@ -71,16 +71,19 @@ def nearest(  # noqa: PLR0913 (a public function)
     column = resolve_column(column)
     embedding_model = find_embedding_model(column)
     model = model or (embedding_model and embedding_model.model)
-    query_vector = _query_vector(query, model, prefix, embedding_model)
+    query = _check_query(query)
+    # The query is embedded last, so that a wrong column or index costs nothing.
     if index is None:
         vectors = resolve_vectors(column, model)
+        query_vector = _query_vector(query, model, prefix, embedding_model)
         _check_dimensions(query_vector, vectors.shape[1])
         (positions,), (cosines,) = search.top_k(vectors, query_vector, k)
     else:
-        _check_dimensions(query_vector, index.dimensions)
         if index.rows != len(column):
             msg = f"The index has {index.rows:,} rows, but the column has {len(column):,}."
             raise UsageError(msg, hint="Build it again: lm.index(…)")
+        query_vector = _query_vector(query, model, prefix, embedding_model)
+        _check_dimensions(query_vector, index.dimensions)
         positions, cosines = index.search(query_vector[0], k)
     found = np.isfinite(cosines)  # rows without a vector have the cosine NaN
     return pd.Series(cosines[found], index=get_index(column)[positions[found]], name="cosine")
@@ -121,20 +124,13 @@ def dedupe(column: Any, threshold: float = 0.95, *, model: str | None = None) ->
     return pd.Series(first == np.arange(len(first)), index=get_index(column), name="is_first")
 
 
-def _query_vector(
-    query: Any, model: str | None, prefix: str, embedding_model: EmbeddingModel | None
-) -> Vectors:
-    """Return the query as a vector, of shape (1, d)."""
+def _check_query(query: Any) -> str | Vectors:
+    """Return the query as a text, or as a vector of shape (1, d)."""
     if isinstance(query, str):
         if not is_text(query):
             msg = "The query is empty."
             raise UsageError(msg, hint="Pass a text or a vector to search for.")
-        dimensions = (
-            embedding_model.dimensions
-            if embedding_model and embedding_model.model == model
-            else None
-        )
-        return embed([query], model=model, prefix=prefix, dimensions=dimensions)
+        return query
     try:
         vector = np.asarray(query, np.float32)
     except (TypeError, ValueError):
@@ -143,6 +139,18 @@ def _query_vector(
         msg = f"The query must be a text or a vector of numbers, got {type(query).__name__}."
         raise UsageError(msg, hint='Search for one query at a time: df.llm.nearest("a question")')
     return vector[None, :]
+
+
+def _query_vector(
+    query: str | Vectors, model: str | None, prefix: str, embedding_model: EmbeddingModel | None
+) -> Vectors:
+    """Return the query as a vector, of shape (1, d)."""
+    if not isinstance(query, str):
+        return query
+    dimensions = (
+        embedding_model.dimensions if embedding_model and embedding_model.model == model else None
+    )
+    return embed([query], model=model, prefix=prefix, dimensions=dimensions)
 
 
 # The number of candidates during a search of the index. In a search for the ten nearest of 3,000
