@@ -74,6 +74,7 @@ def test_a_frame_gets_a_column_of_vectors() -> None:
     assert caught.value.hint == "Did you mean text?"
 
 
+@pytest.mark.usefixtures("quick_retries")
 def test_a_provider_that_loses_vectors_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer vectors than texts are an error, never a shift."""
 

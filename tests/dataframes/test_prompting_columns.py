@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from llm_magics.host import TerminalHost, install_host
 from tests.conftest import eventually
 from tests.support.chatter import Chatter
 from tests.support.kernels import Kernel
-from tests.support.nested import plain_environment
+from tests.support.prepared_python import run_prepared
 from tests.support.serving import serving
 
 
@@ -144,7 +145,8 @@ def test_a_budget_ends_it_and_loses_nothing(service: Chatter) -> None:
 
 
 CRASHING = """
-import sys, llm_magics as lm, pandas as pd
+import os, pathlib, sys, llm_magics as lm, pandas as pd
+pathlib.Path("pid").write_text(str(os.getpid()), "utf-8")
 lm.config.providers = {"lab": {"type": "openai", "base_url": sys.argv[1], "api_key": "k"}}
 lm.config.cache_dir = sys.argv[2]
 frame = pd.DataFrame({"text": [f"text {n}" for n in range(100)]})
@@ -154,19 +156,19 @@ frame.llm.prompt("{{ text }}", model="lab/m", concurrency=4)
 
 def test_kill_nine_in_the_middle(service: Chatter) -> None:
     """What was answered before is not paid again, but for what was under way."""
-    service.delay_s = 0.1
-    command = [
-        sys.executable,
-        "-c",
-        CRASHING,
-        lm.config.get("providers.lab.base_url"),
-        str(lm.config.cache_dir),
-    ]
-    victim = subprocess.Popen(command, env=plain_environment())
-    assert eventually(lambda: len(service.paid) >= 40, 60)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    time.sleep(0.3)
+    service.delay_s = 0.03
+
+    def kill() -> None:
+        assert eventually(lambda: len(service.paid) >= 40, 60)
+        os.kill(int(Path("pid").read_text("utf-8")), signal.SIGKILL)
+
+    with ThreadPoolExecutor() as pool:
+        killer = pool.submit(kill)
+        url = lm.config.get("providers.lab.base_url")
+        killed = run_prepared(CRASHING, url, str(lm.config.cache_dir), check=False)
+        killer.result()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    time.sleep(0.1)  # for what was under way
     service.delay_s = 0.0
     frame = pd.DataFrame({"text": [f"text {n}" for n in range(100)]}).llm.prompt(
         "{{ text }}", model="lab/m"

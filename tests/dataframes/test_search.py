@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -75,6 +75,7 @@ def test_a_column_survives_files_and_copies(frame: pd.DataFrame) -> None:
         np.testing.assert_array_equal(lm.matrix(other["vector"]), whole)
 
 
+@settings(max_examples=40)
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 30), st.just(4)), elements=numbers),
     st.integers(1, 40),

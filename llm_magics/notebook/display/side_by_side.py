@@ -6,6 +6,7 @@ import difflib
 import html
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -127,6 +128,8 @@ def _failure_html(why: str) -> str:
 
 # Texts with less than this share of words in common are not variants of each other.
 _MIN_LIKENESS = 0.5
+# Comparing takes time for each pair of equal words: in a text that repeats itself, for their square.
+_MAX_EQUAL_PAIRS = 4_000_000
 
 
 def compare_texts(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
@@ -156,9 +159,12 @@ def _mark_differences(one: str, other: str) -> tuple[str, int] | None:
     """
     Return ``other`` as HTML with its differences from ``one``, and their number of words.
 
-    Return ``None`` if the texts are not similar.
+    Return ``None`` if the texts are not similar, or repeat the same words too often to be compared.
     """
     before, after = (re.findall(r"\S+\s*", markdown.to_plain_text(text)) for text in (one, other))
+    counts = Counter(before)
+    if sum(counts[word] for word in after) > _MAX_EQUAL_PAIRS:
+        return None
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     if matcher.quick_ratio() < _MIN_LIKENESS or matcher.ratio() < _MIN_LIKENESS:
         return None
