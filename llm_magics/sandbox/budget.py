@@ -25,6 +25,8 @@ _MAX_BITS = 20_000
 _MAX_DIGITS = 6_000
 # The weight of a table within a list: about the number of characters in its text.
 _TABLE = 5_000
+# Types whose values count as one item; most values of long lists are of these, numbers or strings.
+_PLAIN = frozenset({float, bool, type(None)})
 
 _HINT = "A prompt file may produce up to 10,000,000 characters in 10 seconds. Cells have no such limit."
 
@@ -76,13 +78,21 @@ class Budget:
         if isinstance(value, dict):
             parts = (part for pair in value.items() for part in pair)
         for part in parts:
-            self._refuse_no_data(part)
-            weight += _TABLE if isinstance(part, Facade) else self.weigh(part)
+            weight += self._weigh_part(part)
             if weight > MAX_CHARACTERS:
                 refuse("produces a value that is too large")
         self.spend(len(value))
         self._weights[id(value)] = (value, weight)
         return weight
+
+    def _weigh_part(self, part: Any) -> int:
+        kind = type(part)
+        if kind is str:
+            return len(part)
+        if kind in _PLAIN or (kind is int and part.bit_length() <= _MAX_BITS):
+            return 1
+        self._refuse_no_data(part)
+        return _TABLE if isinstance(part, Facade) else self.weigh(part)
 
     def _refuse_no_data(self, part: Any) -> None:
         is_data = isinstance(part, tuple) or hasattr(part, "_fail_with_undefined_error")

@@ -449,7 +449,7 @@ def test_images_and_transcriptions_keep_to_the_limits(
 ) -> None:
     """So many at once, and so many a minute."""
     slow = Says(
-        as_json({"error": {"message": "no"}}).pieces, 400, "application/json", delay_s=0.02
+        as_json({"error": {"message": "no"}}).pieces, 400, "application/json", delay_s=0.01
     )
 
     async def ask(call: MediaCall[Any]) -> None:

@@ -903,7 +903,7 @@ def bodies_of(case: Case, seed: int, count: int, monkeypatch: pytest.MonkeyPatch
             provider = create_provider(
                 case.provider,
                 base_url="http://127.0.0.1:9",
-                api_key="a-key-of-the-test",
+                api_key="akeyofthetest",
                 **case.settings,
             )
             try:
