@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
-from IPython.core.completer import SimpleCompletion, context_matcher
-
 from llm_magics._util.text import quote_word
 from llm_magics.notebook import parsers
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
+    from IPython.core.interactiveshell import InteractiveShell
 
 
 class Candidates(NamedTuple):
@@ -37,7 +36,10 @@ _FLAGS = {
     "replay": ["--strict", "--speed"],
     "transcribe": ["-o", "--output", "--model", "-p", "--option"],
 }
-_MODEL_COMMANDS = ("use", "pull", "delete", "models", "explain")
+# Subcommands whose argument is a model, and the capability that it needs.
+_MODEL_COMMANDS = {"use": "chat", "pull": "", "delete": "", "models": "", "explain": ""}
+# Settings whose value is a model, and the capability that it needs.
+_MODEL_SETTINGS = {"model": "chat", "embedding_model": "embeddings"}
 # Subcommands that take several models and have their own flags.
 _BENCHMARK_PARSERS = {"bench": parsers.bench_parser, "compare": parsers.compare_parser}
 
@@ -56,12 +58,15 @@ def _magic_candidates(magic: str, words: list[str], fragment: str) -> tuple[str,
     last = words[-1] if words else ""
     if magic == "%llm":
         return _command_candidates(words, fragment)
+    if last == "--model":
+        return "model", _models("chat" if magic == "%%llm" else "embeddings")
     if last in _VALUES:
         return _VALUES[last]()
     if fragment.startswith("-"):
         parser = parsers.llm_cell_parser() if magic == "%%llm" else parsers.embed_parser(magic)
         return "flag", parser.flags
-    return ("model", _models()) if magic == "%%llm" and not last.startswith("-") else ("", [])
+    is_model = magic == "%%llm" and not last.startswith("-")
+    return ("model", _models("chat")) if is_model else ("", [])
 
 
 def _command_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
@@ -71,7 +76,7 @@ def _command_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[
     if not words:
         return "command", COMMANDS
     if words[-1] in ("--model", "--judge"):
-        return "model", _models()
+        return "model", _models("chat" if words[-1] == "--judge" else "")
     if words[0] in _BENCHMARK_PARSERS:
         return _benchmark_candidates(words, fragment)
     if fragment.startswith("-"):
@@ -100,7 +105,7 @@ def _argument_candidates(command: str) -> tuple[str, Iterable[str]]:
     from llm_magics.runtime.session import session
 
     if command in _MODEL_COMMANDS:
-        return "model", _models()
+        return "model", _models(_MODEL_COMMANDS[command])
     if command == "config":
         return "setting", [key for key, *_ in session.config.items()]
     if command == "key":
@@ -114,8 +119,8 @@ def _setting_candidates(setting: str) -> tuple[str, Iterable[str]]:
     """Return the values of a setting, if it has a fixed set of values."""
     from llm_magics.settings.schema import Settings
 
-    if setting in ("model", "embedding_model"):
-        return "model", _models()
+    if setting in _MODEL_SETTINGS:
+        return "model", _models(_MODEL_SETTINGS[setting])
     field = Settings.model_fields.get(setting)
     if field is None:
         return "", []
@@ -162,7 +167,6 @@ def _classes() -> list[str]:
 
 # Functions that return the candidates for the value of a flag.
 _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
-    "--model": lambda: ("model", _models()),
     "--template": _templates,
     "-t": _templates,
     "--thread": _threads,
@@ -173,17 +177,27 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
 }
 
 
-def _models() -> list[str]:
-    """Return the models known without a request: built-in, in the settings, or listed before."""
+def _models(capability: str = "") -> list[str]:
+    """
+    Return the models known without a request: built-in, in the settings, or listed before.
+
+    With ``capability``, models that are known to lack it are omitted.
+    """
     from llm_magics.providers.echo import MODELS
     from llm_magics.providers.local.starters import STARTERS
     from llm_magics.runtime.session import session
     from llm_magics.settings.config import config
 
-    built_in = [f"echo/{name}" for name in MODELS] + [f"local/{name}" for name in STARTERS]
-    named = [*config.aliases, *config.routes]
-    listed = session.listings.names()
-    return sorted({*built_in, *named, *listed, config.model, config.embedding_model})
+    known = {f"local/{name}": starter.capabilities for name, starter in STARTERS.items()}
+    known |= {name: info.capabilities for name, info in session.listings.models().items()}
+    able = [
+        name
+        for name, capabilities in known.items()
+        if not capabilities or not capability or capability in capabilities
+    ]
+    chosen = [config.get(key) for key, what in _MODEL_SETTINGS.items() if capability in ("", what)]
+    built_in = [f"echo/{name}" for name in MODELS]
+    return sorted({*able, *chosen, *built_in, *config.aliases, *config.routes})
 
 
 # An unclosed ``{{`` before the cursor, and the word at the cursor.
@@ -215,21 +229,65 @@ def _filters() -> Iterable[str]:
 _LINE = re.compile(r"^\s*(%%?(?:llm|embed))\s(.*)$")
 
 
-@context_matcher(identifier="llm_magics.complete")
 def complete(context: CompletionContext) -> dict[str, Any]:
     """Return the completions at the cursor; none outside the magics and prompts."""
+    from IPython.core.completer import SimpleCompletion
+
     before = context.line_with_cursor[: context.cursor_position]
     offer = _prompt_candidates(context.full_text, context.cursor_line, before) or _line_candidates(
         before, context.cursor_line
     )
     if offer is None:
         return {"completions": []}
-    matching = [text for name in offer.names if (text := _completion_text(name, offer))]
+    matching = _matching(offer)
     return {
-        "completions": [SimpleCompletion(text=name, type=offer.kind) for name in sorted(matching)],
+        "completions": [SimpleCompletion(text=name, type=offer.kind) for name in matching],
         "matched_fragment": offer.fragment,
         "suppress": bool(matching),
     }
+
+
+def complete_word(before: str, word: str) -> list[str]:
+    """
+    Return the completions at the end of the line ``before`` for IPython 7.
+
+    It replaces only ``word``, which is what follows the last slash, colon or the like.
+    """
+    offer = _prompt_candidates(before, 0, before) or _line_candidates(before, 0)
+    if offer is None or not offer.fragment.endswith(word):
+        return []
+    start = len(offer.fragment) - len(word)
+    return [text[start:] for text in _matching(offer) if text.startswith(offer.fragment)]
+
+
+def register(shell: InteractiveShell) -> None:
+    """Complete the lines of the magics and prompts in ``shell``."""
+    completer = shell.Completer
+    if completer is None:
+        return
+    from IPython.core import completer as module
+
+    if hasattr(module, "context_matcher"):
+        module.context_matcher(identifier="llm_magics.complete")(complete)
+        completer.custom_matchers.append(complete)
+        return
+
+    def complete_in_ipython_7(line: str) -> list[str]:
+        before = completer.text_until_cursor
+        return complete_word(before, completer.splitter.split_line(before))
+
+    completer.magic_arg_matchers.append(complete_in_ipython_7)
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Undo `register`."""
+    if shell.Completer is not None:
+        for matchers in (shell.Completer.custom_matchers, shell.Completer.magic_arg_matchers):
+            matchers[:] = [each for each in matchers if each.__module__ != __name__]
+
+
+def _matching(offer: Candidates) -> list[str]:
+    return sorted(text for name in offer.names if (text := _completion_text(name, offer)))
 
 
 def _completion_text(name: str, offer: Candidates) -> str | None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from llm_magics.errors import LLMError
 from llm_magics.host import Host, ProgressDisplay, TerminalHost, install_host
-from llm_magics.notebook import frontend, magics
-from llm_magics.notebook.completion import complete
+from llm_magics.notebook import completion, frontend, magics
 from llm_magics.notebook.display.output import create_progress_view
 from llm_magics.notebook.magics import LLMMagics, keep_empty_cell
 from llm_magics.settings.config import config
@@ -57,8 +56,7 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics, Tab completion, and the display of answers, errors and progress."""
     shell.register_magics(LLMMagics)
     shell.input_transformers_cleanup.extend(_transformers())
-    if shell.Completer is not None:
-        shell.Completer.custom_matchers.append(complete)
+    completion.register(shell)
     shell.display_formatter.formatters["text/html"].for_type_by_name(*_RESPONSE, _response_html)
     host = NotebookHost(shell)
     install_host(host)
@@ -76,10 +74,7 @@ def unload(shell: InteractiveShell) -> None:
     shell.input_transformers_cleanup[:] = [
         each for each in shell.input_transformers_cleanup if each not in _transformers()
     ]
-    if shell.Completer is not None:
-        shell.Completer.custom_matchers[:] = [
-            each for each in shell.Completer.custom_matchers if each is not complete
-        ]
+    completion.unregister(shell)
     shell.display_formatter.formatters["text/html"].pop(".".join(_RESPONSE), None)
     frontend.untrack_cells(shell)
     frontend.restore_tracebacks(shell)

@@ -271,10 +271,14 @@ class ModelListCache:
         self._known[name] = (provider, time.monotonic(), models)
         return models
 
-    def names(self) -> list[str]:
-        """Return the full names of all models in the cache."""
+    def models(self) -> dict[str, ModelInfo]:
+        """Return all models in the cache by their full names."""
         known = self._known.copy()
-        return [f"{name}/{info.name}" for name, (_, _, models) in known.items() for info in models]
+        return {
+            f"{name}/{info.name}": info
+            for name, (_, _, models) in known.items()
+            for info in models
+        }
 
     def forget(self, name: str) -> None:
         """Remove the list of ``name`` from the cache, because its models have changed."""

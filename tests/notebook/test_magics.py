@@ -18,6 +18,7 @@ from llm_magics.errors import Interrupted, LLMError, ParseError, UsageError
 from llm_magics.notebook import completion as prompts
 from llm_magics.notebook import parsers
 from llm_magics.notebook.commands import COMMANDS, registry
+from llm_magics.providers.base import ModelInfo
 from llm_magics.runtime.prompts.prompt import Turn
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
@@ -452,6 +453,14 @@ def completed_in(shell: InteractiveShell, cell: str) -> set[str]:
         ("%llm config footer a", {"auto", "always"}, {"never"}),
         ("%llm config cache ", {"true", "false"}, set()),
         ("%llm config model echo/", {"echo/echo", "echo/lorem"}, set()),
+        ("%%llm local/", {"local/smollm2-135m"}, {"local/minilm-l6-v2"}),
+        ("%%llm --model local/", {"local/smollm2-135m"}, {"local/minilm-l6-v2"}),
+        ("%llm use local/", {"local/smollm2-135m"}, {"local/minilm-l6-v2"}),
+        ("%llm pull local/", {"local/smollm2-135m", "local/minilm-l6-v2"}, set()),
+        ("%llm config model local/", {"local/smollm2-135m"}, {"local/minilm-l6-v2"}),
+        ("%llm config embedding_model ", {"local/minilm-l6-v2"}, {"local/smollm2-135m"}),
+        ("%embed texts --model ", {"local/minilm-l6-v2", "echo/echo"}, {"local/smollm2-135m"}),
+        ("%%embed --model local/", {"local/minilm-l6-v2"}, {"local/smollm2-135m"}),
         ("%llm image x --m", {"--model"}, set()),
         ("%llm image x --model ec", {"echo/echo"}, set()),
     ],
@@ -464,6 +473,38 @@ def test_tab_within_a_cell(
     found = completed_in(shell, cell)
     assert offered <= found
     assert not found & not_offered
+
+
+def test_tab_offers_models_by_their_capabilities(shell: InteractiveShell) -> None:
+    """Of those that were listed before; one without known capabilities is always offered."""
+    models = [ModelInfo("chatter", ("chat",)), ModelInfo("embedder", ("embeddings",))]
+    provider = session.provider("openai")
+    session.listings._known["openai"] = (provider, 0.0, [*models, ModelInfo("unknown")])
+    try:
+        chat = completed(shell, "%%llm openai/")
+        embeddings = completed(shell, "%embed texts --model openai/")
+    finally:
+        session.listings.forget("openai")
+    assert chat == {"openai/chatter", "openai/unknown"}
+    assert embeddings == {"openai/embedder", "openai/unknown"}
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "offered"),
+    [
+        ("%llm use local/sm", "sm", ["smollm2-135m"]),
+        ("%llm use lo", "lo", ["local/smollm2-135m"]),
+        ("%embed texts --model local/", "", ["minilm-l6-v2"]),
+        ("%%llm -s 'be {{ wha", "wha", ["whales"]),
+        ("x = local/sm", "sm", []),
+    ],
+)
+def test_tab_in_ipython_7_completes_the_last_part(
+    shell: InteractiveShell, line: str, word: str, offered: list[str]
+) -> None:
+    """It splits words at slashes, so only what follows the last one is replaced."""
+    shell.user_ns["whales"] = 1
+    assert prompts.complete_word(line, word) == offered
 
 
 @pytest.mark.parametrize(
