@@ -14,6 +14,7 @@ import hypothesis
 import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from llm_magics import secrets
 from llm_magics.runtime.policies.retry import CircuitBreakers, RetryPolicy
@@ -132,11 +133,15 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+# For a shell: a history on disk is written at each start and end, longer than most tests take.
+HISTORY_IN_MEMORY = Config({"HistoryManager": {"hist_file": ":memory:"}})
+
+
 @pytest.fixture
 def shell() -> Iterator[InteractiveShell]:
     """A shell with the extension, asking echo."""
     InteractiveShell.clear_instance()
-    made = InteractiveShell.instance()
+    made = InteractiveShell.instance(config=HISTORY_IN_MEMORY)
     made.run_line_magic("load_ext", "llm_magics")
     config.model = "echo/echo"
     config.embedding_model = "echo/echo"

@@ -14,6 +14,7 @@ import llm_magics as lm
 from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import LLMError
+from tests.conftest import HISTORY_IN_MEMORY
 from tests.support.prepared_python import run_prepared
 
 PACKAGE = str(Path(lm.__file__).parent)
@@ -83,7 +84,7 @@ def test_no_module_warns_with_a_line_of_its_own() -> None:
 @pytest.fixture
 def shell() -> InteractiveShell:
     """A shell with the extension loaded."""
-    shell = InteractiveShell()
+    shell = InteractiveShell(config=HISTORY_IN_MEMORY)
     shell.run_line_magic("load_ext", "llm_magics")
     yield shell  # type: ignore[misc]
     shell.run_line_magic("unload_ext", "llm_magics")

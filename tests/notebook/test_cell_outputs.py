@@ -99,6 +99,7 @@ def test_what_a_footer_says() -> None:
     assert footer.format_footer(Response("x", "a/b", "interrupted", Usage(None, 3))) == "a/b · ? → 3 tokens · interrupted"  # fmt: skip
 
 
+@pytest.mark.kernel
 def test_a_notebook_says_where_its_answers_come_from(tmp_path: Path) -> None:
     """In its outputs' metadata: model, parameters, tokens, request, live or kept; no times."""
     sources = [

@@ -20,13 +20,14 @@ from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import models
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
+from tests.conftest import HISTORY_IN_MEMORY
 from tests.support.prepared_python import run_prepared
 
 
 @pytest.fixture
 def shell() -> Iterator[InteractiveShell]:
     """A shell with the extension loaded, which asks echo."""
-    shell = InteractiveShell()
+    shell = InteractiveShell(config=HISTORY_IN_MEMORY)
     shell.run_line_magic("load_ext", "llm_magics")
     shell.run_line_magic("llm", "use echo/echo")
     yield shell
