@@ -166,7 +166,7 @@ def test_leaving_a_stream_stops_the_model() -> None:
 @pytest.mark.usefixtures("more_providers")
 def test_interrupt_keeps_what_came() -> None:
     """Ctrl-C raises Interrupted, with the partial answer in it, and stops the model."""
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.25, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(Interrupted) as caught:
         lm.ask("x", model="slow/echo")
     assert caught.value.partial.text.startswith("word word")
@@ -188,7 +188,7 @@ def test_progress_is_shown_and_loading_told_apart(shown: list[Progress | None]) 
     assert run.ttft_s < run.load_s
 
 
-@pytest.mark.usefixtures("more_providers")
+@pytest.mark.usefixtures("more_providers", "quick_retries")
 def test_every_call_is_a_row() -> None:
     """Success and failure alike, with the columns that are promised."""
     lm.ask("a b", model="echo/echo")
@@ -317,7 +317,7 @@ def test_the_system_message_goes_to_all_that_are_compared() -> None:
 @pytest.mark.usefixtures("more_providers")
 def test_an_interrupted_comparison_keeps_its_answers() -> None:
     """The answers that had come are a frame in the exception; one that was coming, as far as it was."""
-    threading.Timer(0.6, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.25, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(Interrupted) as caught:
         lm.compare("x", ["echo/echo", "slow/echo"])
     partial = caught.value.partial
