@@ -48,20 +48,20 @@ class Marks:
         numbers: the number of each point's group; all 0 without groups.
         names: the names of the groups, in the order of their numbers.
         colours: the colour of each group; a single one without groups.
-        values: the number that each point's colour shows, if it shows no group.
+        quantities: the number that each point's colour shows, if it shows no group.
     """
 
     numbers: NDArray[np.int64]
     names: Sequence[str] = ()
     colours: Sequence[str] = COLOURS[:1]
-    values: NDArray[np.float64] | None = None
+    quantities: NDArray[np.float64] | None = None
 
     @property
     def span(self) -> tuple[float, float] | None:
         """The lowest and the highest value; ``None`` if the colours show no numbers."""
-        if self.values is None:
+        if self.quantities is None:
             return None
-        known = self.values[np.isfinite(self.values)]
+        known = self.quantities[np.isfinite(self.quantities)]
         return (float(known.min()), float(known.max())) if len(known) else None
 
     @property
@@ -84,7 +84,7 @@ def create_marks(values: Any, count: int) -> Marks:
         return Marks(numbers=nothing)
     column = pd.Series(values).reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return Marks(numbers=nothing, values=column.to_numpy(np.float64, na_value=np.nan))
+        return Marks(numbers=nothing, quantities=column.to_numpy(np.float64, na_value=np.nan))
     kinds = column.astype("category").cat.remove_unused_categories().cat
     codes = np.asarray(kinds.codes, np.int64).copy()
     names = [str(each) for each in kinds.categories]
@@ -200,7 +200,9 @@ def _installed_fonts() -> list[str]:
 def single_line(text: str, length: int = 160) -> str:
     """Return a text on one line, without non-printable characters, cut to ``length``."""
     text = text[: 4 * length]
-    flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else " " for sign in text)
+    flat = " ".join(text.split())
     return flat if len(flat) <= length else f"{flat[: length - 1].rstrip()}…"
 
 

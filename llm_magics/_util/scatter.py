@@ -111,7 +111,7 @@ def _marker_area(count: int) -> float:
 def _draw_values(ax: Axes, points: Points, marks: Marks, rows: Rows) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    assert marks.values is not None
+    assert marks.quantities is not None
     assert marks.span is not None
     colours = LinearSegmentedColormap.from_list("ramp", RAMP).with_extremes(bad=OTHERS_COLOUR)
     xs, ys = points[rows].T
@@ -119,7 +119,7 @@ def _draw_values(ax: Axes, points: Points, marks: Marks, rows: Rows) -> None:
         xs,
         ys,
         s=_marker_area(len(rows)),
-        c=np.ma.masked_invalid(marks.values[rows]),
+        c=np.ma.masked_invalid(marks.quantities[rows]),
         cmap=colours,
         vmin=marks.span[0],
         vmax=marks.span[1],

@@ -38,6 +38,7 @@ from llm_magics.runtime.embedding.results import TooLong
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+    from llm_magics.dataframes.map import VectorMap
     from llm_magics.dataframes.plot import VectorPlot
     from llm_magics.dataframes.reports import RowsEstimate
     from llm_magics.dataframes.search import VectorIndex
@@ -238,14 +239,37 @@ class FrameAccessor(ReportMixin):
                 (``True``, or the model that names them), ``method`` (``pca`` or ``umap``),
                 ``model``: see `llm_magics.plot`.
         """
-        from llm_magics.dataframes.plot import find_texts, plot
+        from llm_magics.dataframes.plot import plot
 
-        column = self._vectors(on)
+        return plot(self._vectors(on), **self._plot_options(on, text, options))
+
+    def map(self, on: str = "vector", *, text: str | None = None, **options: Any) -> VectorMap:
+        """
+        Return an interactive map of a column, on which points are selected with the mouse.
+
+        ``m = df.llm.map()`` followed by ``m`` displays the map and a picture of it; ``m.selection``
+        has the selected rows. The map needs the extra ``map``.
+
+        Args:
+            on: the column of vectors, or of texts.
+            text: the column with the texts of the points, as for `plot`.
+            options: ``color``, ``clusters``, ``label``, ``method`` and ``model``, as for `plot`.
+        """
+        from llm_magics.dataframes.map import create_map
+
+        options = self._plot_options(on, text, options)
+        return create_map(self._frame, self._vectors(on), **options)
+
+    def _plot_options(self, on: str, text: str | None, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of a plot with columns instead of their names."""
+        from llm_magics.dataframes.plot import find_texts
+
         if isinstance(color := options.get("color"), str):
             options["color"] = self._column(color)
         on = self._vectors_name(on)
+        get_column(self._frame, on)
         texts = self._column(text) if text is not None else find_texts(self._frame, on)
-        return plot(column, text=texts, **options)
+        return {**options, "text": texts}
 
     def _ask(
         self, view: DataFrame, prompt_spec: RowPrompts, into: str, read: Sequence[Hashable]

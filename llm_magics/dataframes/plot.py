@@ -18,7 +18,7 @@ from llm_magics.dataframes.rows import to_list
 from llm_magics.dataframes.vector_plot import VectorPlot
 from llm_magics.dataframes.vectors import normalize, resolve_column, resolve_model, source_column
 from llm_magics.errors import UsageError
-from llm_magics.host import warn
+from llm_magics.host import Progress, current_host, warn
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts.prompt import Prompt
@@ -149,6 +149,45 @@ def plot(  # noqa: PLR0913 (a public function)
         UsageError: there are fewer than two vectors, an argument is invalid, or scikit-learn or
             matplotlib is not installed.
     """
+    plotted = project_column(
+        column,
+        text=text,
+        color=color,
+        clusters=clusters,
+        label=label,
+        method=method,
+        model=model,
+    )
+    return plotted.plot
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlottedColumn:
+    """
+    A column of vectors with its plot.
+
+    Attributes:
+        plot: the plot of the rows that have a vector.
+        positions: the positions of these rows in the column.
+        vectors: the vectors of all rows, of shape (n, d).
+    """
+
+    plot: VectorPlot
+    positions: NDArray[np.int64]
+    vectors: Floats
+
+
+def project_column(  # noqa: PLR0913 (as for `plot`)
+    column: Any,
+    *,
+    text: Any,
+    color: Any,
+    clusters: int | None,
+    label: bool | str,
+    method: Method,
+    model: str | None,
+) -> PlottedColumn:
+    """Project a column and name its clusters; see `plot`. Long steps show their progress."""
     check_method(method)
     check_matplotlib()
     frame, column = column, resolve_column(column)
@@ -164,29 +203,44 @@ def plot(  # noqa: PLR0913 (a public function)
     texts = _texts(column, text, len(vectors))
     colours = None if color is None else _colours(color, len(vectors))
     rows, positions = vectors[is_there], np.flatnonzero(is_there)
-    points, shares = project(rows, method)
-    frame = pd.DataFrame(
-        {"x": points[:, 0], "y": points[:, 1], "text": [texts[row] for row in positions.tolist()]},
-        index=get_index(column)[positions],
-    )
+    show = current_host().create_progress_display()
+    try:
+        points, shares = project(rows, method, show)
+        points_frame = pd.DataFrame(
+            {
+                "x": points[:, 0],
+                "y": points[:, 1],
+                "text": [texts[row] for row in positions.tolist()],
+            },
+            index=get_index(column)[positions],
+        )
+        if clusters is not None or label:
+            show(Progress(f"grouping {len(rows):,} vectors"))
+            groups = _cluster(points_frame["text"].tolist(), rows, clusters)
+    finally:
+        show(None)
     if clusters is not None or label:
-        count = _cluster_count(clusters, len(rows))
-        numbers, centres = cluster(rows, count)
-        point_texts = frame["text"].tolist()
-        names = keywords(point_texts, numbers, len(centres))
-        if label:
-            naming_model = label if isinstance(label, str) else None
-            names = name_clusters(
-                Clusters(texts=point_texts, vectors=rows, numbers=numbers, centres=centres),
-                naming_model,
-                names,
-            )
-        names = _make_unique(names)
-        frame["cluster"] = pd.Categorical.from_codes(numbers.tolist(), categories=pd.Index(names))
+        points_frame["cluster"] = _named_clusters(groups, label)
     if colours is not None:
-        frame["color"] = colours.iloc[positions].set_axis(frame.index)
-    missing = len(vectors) - len(rows)
-    return VectorPlot(frame, _title(method, shares, len(rows), missing))
+        points_frame["color"] = colours.iloc[positions].set_axis(points_frame.index)
+    title = _title(method, shares, len(rows), len(vectors) - len(rows))
+    return PlottedColumn(
+        plot=VectorPlot(points_frame, title), positions=positions, vectors=vectors
+    )
+
+
+def _cluster(texts: Sequence[str], vectors: Floats, clusters: int | None) -> Clusters:
+    numbers, centres = cluster(vectors, _cluster_count(clusters, len(vectors)))
+    return Clusters(texts=texts, vectors=vectors, numbers=numbers, centres=centres)
+
+
+def _named_clusters(groups: Clusters, label: bool | str) -> Any:
+    """Return the cluster of each point, under the name that its keywords or a model give it."""
+    names = keywords(groups.texts, groups.numbers, len(groups.centres))
+    if label:
+        names = name_clusters(groups, label if isinstance(label, str) else None, names)
+    names = _make_unique(names)
+    return pd.Categorical.from_codes(groups.numbers.tolist(), categories=pd.Index(names))
 
 
 def find_texts(frame: pd.DataFrame, on: Any) -> pd.Series[Any] | None:

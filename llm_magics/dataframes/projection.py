@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,6 +14,7 @@ import numpy as np
 from llm_magics._util.validation import require_package
 from llm_magics.dataframes.vectors import normalize
 from llm_magics.errors import UsageError, nearest
+from llm_magics.host import Progress, ProgressDisplay
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,13 +41,18 @@ def check_method(method: Method) -> None:
         raise UsageError(msg, hint='pip install umap-learn, or leave method="umap" out.')
 
 
-def project(vectors: Floats, method: Method) -> tuple[Floats, tuple[float, float] | None]:
+def project(
+    vectors: Floats, method: Method, show: ProgressDisplay
+) -> tuple[Floats, tuple[float, float] | None]:
     """
     Project ``vectors`` (n, d) to points (n, 2). The result is reproducible.
 
     For principal components, also return the share of the variance of each of the two.
     """
-    return principal_components(vectors) if method == "pca" else (_umap(vectors), None)
+    show(Progress(f"projecting {len(vectors):,} vectors"))
+    if method == "pca":
+        return principal_components(vectors)
+    return _umap(vectors, show), None
 
 
 def principal_components(vectors: Floats) -> tuple[Floats, tuple[float, float]]:
@@ -64,7 +72,7 @@ def principal_components(vectors: Floats) -> tuple[Floats, tuple[float, float]]:
     return points, (shares[0], shares[1])
 
 
-def _umap(vectors: Floats) -> Floats:
+def _umap(vectors: Floats, show: ProgressDisplay) -> Floats:
     """
     Project vectors with UMAP, which preserves neighbourhoods but not large distances.
 
@@ -82,8 +90,34 @@ def _umap(vectors: Floats) -> Floats:
         n_jobs=1,
         init="random" if near < 5 else "spectral",
     )
-    points: Floats = np.asarray(reducer.fit_transform(vectors), np.float32)
+    with _shown_epochs(show):
+        points: Floats = np.asarray(reducer.fit_transform(vectors), np.float32)
     return points
+
+
+@contextmanager
+def _shown_epochs(show: ProgressDisplay) -> Iterator[None]:
+    """
+    Display the progress of UMAP inside the block.
+
+    UMAP accepts no callback, and its progress bar would remain in the notebook, so the function
+    that it counts its epochs with is replaced.
+    """
+    from umap import layouts
+
+    def count(epochs: Sequence[int], **_: Any) -> Iterator[int]:
+        began = time.perf_counter()
+        for done, epoch in enumerate(epochs, 1):
+            yield epoch
+            elapsed_s = time.perf_counter() - began
+            show(Progress("projecting with UMAP", done, len(epochs), "epochs", elapsed_s))
+
+    original = layouts.tqdm
+    layouts.tqdm = count
+    try:
+        yield
+    finally:
+        layouts.tqdm = original
 
 
 _RESTARTS, _MAX_ITERATIONS = 4, 50

@@ -44,7 +44,7 @@ _MAX_TEXTS = 1500
 _MAX_POINTS = 50_000
 
 # The size of the picture, which figures have at 100 dots per inch, and its resolution.
-_WIDTH_PX, _HEIGHT_PX, _DPI = 760, 460, 160
+PICTURE_WIDTH_PX, _HEIGHT_PX, PICTURE_DPI = 760, 460, 160
 
 # The width and height of the element over a point, in percent of the picture.
 _SPOT_WIDTH, _SPOT_HEIGHT = 1.2, 1.98
@@ -84,7 +84,7 @@ class VectorPlot:
         places = points_in_percent(figure, frame[["x", "y"]].to_numpy(np.float64))
         page = (
             f'<style>{_STYLE}</style><div class="mathjax_ignore" '
-            f'style="position:relative;width:{_WIDTH_PX}px;max-width:100%">'
+            f'style="position:relative;width:{PICTURE_WIDTH_PX}px;max-width:100%">'
             f"{self._image(figure)}{_spots_html(places, frame['text'].tolist())}</div>"
         )
         return {"text/html": page, "text/plain": repr(self)}
@@ -104,7 +104,7 @@ class VectorPlot:
         Of more than 50,000 points, a sample is drawn.
         """
         if ax is None:
-            ax = empty_figure(_WIDTH_PX / 100, _HEIGHT_PX / 100).subplots()
+            ax = empty_figure(PICTURE_WIDTH_PX / 100, _HEIGHT_PX / 100).subplots()
         marks, count = self.marks(), len(self.frame)
         title, rows = f"{self.title}{marks.title_suffix}", np.arange(count)
         if count > _MAX_POINTS:
@@ -132,13 +132,13 @@ class VectorPlot:
             Path(path).write_text(document, encoding="utf-8")
         else:
             with without_glyph_warnings():
-                self.figure().savefig(path, dpi=_DPI)
+                self.figure().savefig(path, dpi=PICTURE_DPI)
 
     def _image(self, figure: Figure) -> str:
         """Return the picture as HTML, with a description of it in words."""
         names = ", ".join(single_line(name) for name in self.marks().names)
         words = html.escape(f"Plot of {single_line(self.title)}{names and f'. Groups: {names}'}")
-        data = base64.b64encode(png_of(figure, dpi=_DPI)).decode()
+        data = base64.b64encode(png_of(figure, dpi=PICTURE_DPI)).decode()
         return (
             f'<img alt="{words}" src="data:image/png;base64,{data}" '
             'style="display:block;width:100%;margin:0">'

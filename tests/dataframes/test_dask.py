@@ -272,6 +272,15 @@ def test_without_a_cluster(service: Embedder) -> None:
     assert server.most_at_once == 2
 
 
+@pytest.mark.parametrize("method", ["plot", "map"])
+def test_a_picture_needs_a_part_in_memory(method: str) -> None:
+    """The error has the line that takes one."""
+    frame = dd.from_pandas(pd.DataFrame({"vector": [[1.0, 2.0]] * 4}), npartitions=2)
+    with pytest.raises(errors.UsageError, match=f"A {method} needs all points") as caught:
+        getattr(frame.llm, method)("vector", color="vector")
+    assert f".compute().llm.{method}(" in str(caught.value.hint)
+
+
 def engines() -> int:
     """How many engines this worker has started."""
     children = psutil.Process().children(recursive=True)

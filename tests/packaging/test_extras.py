@@ -20,7 +20,7 @@ import llm_magics as lm
 assert lm.ask("Say hello.", model="local/smollm2-135m", max_tokens=3).usage.output_tokens == 3
 assert lm.embed(["a"], model="local/minilm-l6-v2").shape == (1, 384)
 """,
-    "lab": "import jupyterlab, matplotlib, scipy, sklearn, pyarrow, dask.dataframe",
+    "lab": "import jupyterlab, jscatter, matplotlib, scipy, sklearn, pyarrow, dask.dataframe",
     "hf": """
 from llm_magics.providers import create_provider
 import asyncio
@@ -34,6 +34,13 @@ assert listed_cost_usd(PriceSource("openai"), "gpt-4o-mini", Usage(1000, 1000)) 
 """,
     "plots": VECTORS
     + 'df.llm.embed("text", model="echo/echo").llm.plot(clusters=2).figure().savefig("x.png")',
+    "map": VECTORS
+    + """
+m = df.llm.embed("text", model="echo/echo").llm.map(clusters=2)
+from llm_magics.dataframes.map_widget import MapWidget
+MapWidget(m.plot, m._selected, m.search)
+assert len(m.search([1.0] * 64, 3)) == 3
+""",
     "bench": """
 import llm_magics as lm
 said = [f"word {n}" for n in range(12)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -200,6 +200,14 @@ class DaskFrameAccessor:
         )
         return best.repartition(npartitions=1).map_partitions(_best_rows, k, meta=meta)
 
+    def plot(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise an error that says how to plot a part of the DataFrame."""
+        _refuse("plot")
+
+    def map(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise an error that says how to make a map of a part of the DataFrame."""
+        _refuse("map")
+
     def _with(self, answers: Any, into: str | None) -> Any:
         columns = list(answers.columns)
         if columns == [ANSWER]:
@@ -208,6 +216,12 @@ class DaskFrameAccessor:
 
     def _column(self, name: str) -> Any:
         return get_column(self._frame, name)
+
+
+def _refuse(method: str) -> NoReturn:
+    msg = f"A {method} needs all points in memory, and a Dask DataFrame is not."
+    hint = f"Take a part that fits: df.sample(frac=0.1).compute().llm.{method}(…)"
+    raise UsageError(msg, hint=hint)
 
 
 def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
