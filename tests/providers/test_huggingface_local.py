@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from llm_magics.providers.huggingface.local import HuggingFaceLocalProvider
 from llm_magics.providers.local import LocalProvider
 from tests.support import published
 
-pytest.importorskip("torch", reason="torch is not installed: Transformers' models cannot be run")
-pytest.importorskip("transformers", reason="transformers is not installed")
+# They are not imported here: that takes seconds, also where none of these tests is run.
+MISSING = [name for name in ("torch", "transformers") if find_spec(name) is None]
 
 # transformers deprecates what its own modules still use.
 pytestmark = [
     pytest.mark.weights,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
