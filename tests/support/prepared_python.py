@@ -32,6 +32,8 @@ assert not any(name.partition(".")[0] == "llm_magics" for name in sys.modules)
 imported = {name: sys.modules.pop(name) for name in ("pandas", "IPython")}
 gc.collect()
 gc.freeze()  # a collection in a fork would copy all memory
+# From Python 3.12 on. The threads are those of numpy's linear algebra, which starts them anew.
+warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
 
 def run(program, arguments, folder, environment, strict, has_pandas, stdout, stderr):
     os.dup2(stdout.fileno(), 1)
