@@ -78,9 +78,9 @@ class Progress:
             parts.append(f"{_amount(self.done, self.unit, self.total)}")
             parts.append(f"{self.fraction:.0%}")
         if self.speed is not None:
-            parts.append(f"{_quantity(self.speed, self.unit)}/s")
+            parts.append(_rate(self.speed, self.unit))
         if self.eta_s is not None and self.fraction != 1:
-            parts.append(f"ETA {self.eta_s:.0f} s")
+            parts.append(f"about {format_duration(self.eta_s)} left")
         return "  ".join(parts)
 
 
@@ -90,8 +90,19 @@ def _amount(done: int, unit: str, total: int) -> str:
     return f"{done:,}/{total:,} {unit}"
 
 
-def _quantity(amount: float, unit: str) -> str:
-    return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:,.0f} {unit}"
+def _rate(speed: float, unit: str) -> str:
+    if unit == "B":
+        return f"{speed / 1e6:.1f} MB/s"
+    if speed < 1:  # "0 rows/s" would look like a standstill
+        return f"{format_duration(1 / speed)} a {unit.removesuffix('s')}"
+    return f"{speed:,.0f} {unit}/s"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in a readable unit, as in ``12 s``, ``4 min`` or ``3 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.0f} h"
 
 
 # Displays the progress of some work; called with ``None``, it removes the display.
@@ -132,6 +143,11 @@ class Host(ABC):
     @abstractmethod
     def ask(self, question: str) -> str | None:
         """Return the user's answer to ``question``; ``None`` if the session is not interactive."""
+
+    def report(self, summary: str, problem: str = "") -> None:
+        """Report on a finished operation; here, only a ``problem``, as a warning at the user's line."""
+        if problem:
+            warn(problem)
 
     def shows_full_tracebacks(self) -> bool:
         """Whether errors are displayed with their full traceback instead of two to four lines."""

@@ -137,11 +137,10 @@ def test_a_warning_in_a_notebook_is_one_line() -> None:
     code = (
         "from IPython.core.interactiveshell import InteractiveShell as S\n"
         "s = S.instance()\n"
-        "s.run_cell('%load_ext llm_magics\\nimport pandas as pd', True)\n"
-        's.run_cell(\'d = pd.DataFrame(dict(t=["a", 3]))\\n'
-        '_ = d.llm.embed("t", model="echo/echo")\', True)\n'
+        "s.run_cell('%load_ext llm_magics\\nfrom llm_magics.host import warn', True)\n"
+        "s.run_cell('x = 1\\nwarn(\"careful\")', True)\n"
     )
     done = run_prepared(code)
     (line,) = [line for line in done.stderr.splitlines() if "Warning" in line]
     assert done.stderr.strip() == line
-    assert line.startswith("Cell In[2]:2: UserWarning: 1 ok")
+    assert line.startswith("Cell In[2]:2: UserWarning: careful")

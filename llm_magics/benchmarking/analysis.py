@@ -17,6 +17,7 @@ from llm_magics._util.statistics import (
     paired_test,
     require_scipy,
 )
+from llm_magics._util.tables import display_columns
 from llm_magics.errors import UsageError, nearest
 from llm_magics.runtime.response import INTERRUPTED
 
@@ -160,7 +161,18 @@ def differences(
     result["verdict"] = [
         _verdict(row, column, confidence, answered) for _, row in result.iterrows()
     ]
-    return result.drop(columns="_direction")
+    return display_columns(
+        result.drop(columns="_direction"),
+        "verdict",
+        *loads,
+        "model",
+        "other",
+        "n",
+        "difference",
+        "low",
+        "high",
+        "p_corrected",
+    )
 
 
 _COLUMNS = ["model", "other", "n", "mean", "mean_other", "difference", "low", "high", "test", "p", "n_needed", "_direction"]  # fmt: skip
@@ -271,7 +283,18 @@ def summary(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
         rows.append({**dict(zip(keys, values, strict=True)), **_summary_row(group, confidence)})
     result = pd.DataFrame(rows).rename(columns={MODEL_COLUMN: "model"})
     index = ["model", *keys[1:]]
-    return result.set_index(index if len(index) > 1 else "model") if len(result) else result
+    if not len(result):
+        return result
+    scores = score_columns(frame)
+    return display_columns(
+        result.set_index(index if len(index) > 1 else "model"),
+        *scores,
+        *_SUMMARY_FIRST,
+        *(f"{name}_{end}" for name in scores for end in ("low", "high")),
+    )
+
+
+_SUMMARY_FIRST = ("requests", "failed", "ttft_s", "e2e_s", "tokens_per_s", "requests_per_s", "cost_usd")  # fmt: skip
 
 
 def _summary_row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:

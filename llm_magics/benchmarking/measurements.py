@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics._util import typesetting
-from llm_magics._util.text import escape_controls
+from llm_magics._util.tables import CompactFrame
 from llm_magics.benchmarking import analysis, evaluation, tool_metrics
 from llm_magics.benchmarking import analysis as summaries
 from llm_magics.benchmarking import report as reporting
@@ -26,7 +25,7 @@ _REQUIRED_COLUMNS = (analysis.MODEL_COLUMN, "prompt", "error")
 _SUMMARY_COLUMNS = ("cached", "retries", "cost_usd", "output_tokens")
 
 
-class Measurements(pd.DataFrame):
+class Measurements(CompactFrame):
     """
     The result of ``lm.bench`` and ``lm.compare``: a DataFrame with one row per request.
 
@@ -221,15 +220,13 @@ class Measurements(pd.DataFrame):
             )
         return self.frame
 
-    def _repr_html_(self) -> str | None:
-        html = self._displayed()._repr_html_()  # type: ignore[operator]
-        return None if html is None else typesetting.sanitize_table(escape_controls(html))
-
-    def __repr__(self) -> str:
-        return escape_controls(repr(self._displayed()))
-
-    def _displayed(self) -> pd.DataFrame:
-        return self.frame.drop(columns=[name for name in _TIMESTAMP_COLUMNS if name in self])
+    def _displayed_columns(self) -> tuple[str, ...]:
+        scores = analysis.score_columns(self)
+        loads = analysis.varying_loads(self)
+        content = () if "run" in self else ("prompt", "text")  # a benchmark repeats its prompts
+        times = ("ttft_s", "itl_ms", "e2e_s") if "run" in self else ("e2e_s", "output_tokens")
+        rest = ("tokens_per_s", "cost_usd", "finish_reason", "error")
+        return (analysis.MODEL_COLUMN, *loads, *content, *scores, *times, *rest)
 
 
 def _without_timestamps(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -294,7 +294,8 @@ class FrameAccessor(ReportMixin):
             is_there = into in self._frame.columns
             self._frame[into] = merge_answers(new, self._frame[into], is_open) if is_there else new
         tag_answer_columns(self._frame, names.values())
-        return self._frame, f"the columns {', '.join(names.values())}"
+        where = "the column" if len(names) == 1 else "the columns"
+        return self._frame, f"{where} {', '.join(names.values())}"
 
     def _vectors(self, on: str) -> Series[Any]:
         """Return the column of vectors, tagged with the model that embedded it."""

@@ -20,11 +20,16 @@ from llm_magics._async.sync import Operation, SyncRunner, run_async, run_sync
 from llm_magics._util.text import format_usd
 from llm_magics._util.validation import check_on_error
 from llm_magics.dataframes import vectors
-from llm_magics.dataframes.reports import EmbeddingReport, all_failed, build_report, store_report
+from llm_magics.dataframes.reports import (
+    EmbeddingReport,
+    all_failed,
+    announce,
+    build_report,
+    store_report,
+)
 from llm_magics.dataframes.rows import NO_TEXT, OnError, Rows, is_text, to_list
 from llm_magics.dataframes.vectors import EmbeddingModel, tag, tag_array, tag_source
 from llm_magics.errors import Interrupted, LLMError, UsageError
-from llm_magics.host import warn
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.runtime.embedding.results import AVERAGED, OK, TRUNCATED, TooLong
@@ -344,7 +349,7 @@ def embed_column(
     tag(vectors, vectors.name, done.embedding_model)
     for each in (column, vectors):
         store_report(each, done.report)
-    _raise_or_warn(done, vectors, "")
+    _raise_or_announce(done, vectors, "")
     return vectors
 
 
@@ -352,7 +357,7 @@ def embed_into(frame: DataFrame, into: str, column: Series[Any], **how: Any) -> 
     """Embed ``column`` into a column of ``frame``; after an interrupt it has the vectors so far."""
     done = embed_rows(column, **how)
     where = write_vectors(done, frame, into, column)
-    _raise_or_warn(done, frame, where)
+    _raise_or_announce(done, frame, where)
     return frame
 
 
@@ -377,14 +382,14 @@ def write_vectors(done: EmbeddedRows, frame: DataFrame, into: str, column: Serie
     return f"the column {into}"
 
 
-def _raise_or_warn(done: EmbeddedRows, result: Any, where: str) -> None:
-    """Raise the error that ended the call, or warn about rows without a vector."""
+def _raise_or_announce(done: EmbeddedRows, result: Any, where: str) -> None:
+    """Raise the error that ended the call, or report on the rows."""
     if isinstance(done.error, KeyboardInterrupt):
         raise done.interrupted(result, where) from None
     if done.error is not None:
         raise done.error
-    if done.report.counts["failed"] or done.report.counts["no text"]:
-        warn(f"{done.report}: see .llm.report.frame()")
+    counts = done.report.counts
+    announce(done.report, where, has_failed=bool(counts["failed"] or counts["no text"]))
 
 
 # The text of a numpy array or of a Python list.

@@ -28,10 +28,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPromptRun, RowPrompts
-from llm_magics.dataframes.reports import store_report
+from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.rows import TEXT, OnError, to_frame
 from llm_magics.errors import Interrupted, LLMError, UsageError
-from llm_magics.host import warn
 from llm_magics.schemas import parse_schema
 from llm_magics.wire.schema_forms import InexpressibleSchemaError, flatten_schema
 
@@ -423,8 +422,8 @@ def run_prompts(view: DataFrame, prompt_spec: RowPrompts, write: WriteColumns) -
     error = final_error(run, ended_by, result, where)
     if error is not None:
         raise error
-    if run.has_failed:
-        warn(f"{report}: see .llm.report.frame()")
+    is_written = where != _PARTIAL_ATTRIBUTE
+    announce(report, where if is_written else "", has_failed=run.has_failed)
     return result
 
 

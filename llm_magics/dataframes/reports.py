@@ -10,6 +10,7 @@ import numpy as np
 
 from llm_magics._util.text import display_name, format_usd
 from llm_magics.dataframes.rows import EMPTY, MISSING, NO_TEXT, Rows
+from llm_magics.host import current_host, format_duration
 from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
 from llm_magics.runtime.response import cut_error
 from llm_magics.wire.finish_reasons import Outcome
@@ -76,14 +77,14 @@ class EmbeddingReport:
         """Return ``outcome``, ``error`` and ``text`` of the rows that are not ``ok``, by index."""
         import pandas as pd
 
-        from llm_magics._util.tables import WideFrame
+        from llm_magics._util.tables import CompactFrame
 
         codes, results = self._rows.codes, self._call.results
         outcomes = row_outcomes(self._rows, self._call)
         odd = np.flatnonzero(outcomes != "ok")
         errors = [results.errors.get(int(codes[row])) for row in odd]
         index = self._index if self._index is not None else pd.RangeIndex(len(codes))
-        return WideFrame(
+        return CompactFrame(
             {
                 "outcome": outcomes[odd],
                 "error": [error and f"{type(error).__name__}: {error}" for error in errors],
@@ -154,17 +155,13 @@ class RowsEstimate:
     seconds: float | None = None
 
     def __str__(self) -> str:
-        time = "" if self.seconds is None else f" · about {_minutes(self.seconds)}"
+        time = "" if self.seconds is None else f" · about {format_duration(self.seconds)}"
         return (
             f"{self.rows:,} rows · {self.prompts:,} prompts to send · about {self.input_tokens:,} tokens, "
             f"and answers of up to {self.output_tokens:,} · cost {format_usd(self.cost_usd)}{time}"
         )
 
     __repr__ = __str__
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -216,7 +213,7 @@ class PromptReport:
         the part of it that was received.
         """
         # Imported here, because this module is imported as soon as pandas is.
-        from llm_magics._util.tables import WideFrame
+        from llm_magics._util.tables import CompactFrame
 
         bad = {
             number: outcome
@@ -225,7 +222,7 @@ class PromptReport:
         }
         rows = [row for row, code in enumerate(self._codes) if code in bad]
         codes = [self._codes[row] for row in rows]
-        return WideFrame(
+        return CompactFrame(
             {
                 "error": [self._error(code) for code in codes],
                 "prompt": [self._texts[code] for code in codes],
@@ -257,6 +254,18 @@ def store_report(of: Any, report: EmbeddingReport | PromptReport) -> None:
     object.__setattr__(of, _REPORT_ATTRIBUTE, report)  # pandas would treat it as a column
 
 
+def announce(report: EmbeddingReport | PromptReport, where: str, *, has_failed: bool) -> None:
+    """
+    Report on rows whose results are in ``where``, a text that may be empty.
+
+    In a notebook, it is a line of output; elsewhere, only failures are reported, as a warning.
+    """
+    details = "see .llm.report.frame()"
+    target = f" → {where}" if where else ""
+    problem = f"{report}: {details}" if has_failed else ""
+    current_host().report(f"{report}{target}{f' ({details})' if has_failed else ''}", problem)
+
+
 class ReportMixin:
     """The property ``report`` of the DataFrame and Series accessors."""
 
@@ -268,3 +277,23 @@ class ReportMixin:
         """The report on the last operation; its ``frame()`` has the rows with problems."""
         report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_REPORT_ATTRIBUTE)
         return report
+
+    def __repr__(self) -> str:
+        """Return what the accessor is for, its methods, and the last report."""
+        methods = [
+            (name, _first_sentence(method))
+            for name, method in vars(type(self)).items()
+            if callable(method) and not name.startswith("_")
+        ]
+        width = max((len(name) for name, _ in methods), default=0)
+        lines = [
+            _first_sentence(type(self)),
+            *(f"  {name:{width}}  {text}" for name, text in methods),
+        ]
+        last = self.report
+        return "\n".join([*lines, *([f"last: {last}"] if last is not None else [])])
+
+
+def _first_sentence(documented: object) -> str:
+    text = " ".join((documented.__doc__ or "").strip().partition("\n\n")[0].split())
+    return text.replace("``", "").partition("; ")[0].rstrip(".")

@@ -254,6 +254,14 @@ def tag(of: Any, column: object, model: EmbeddingModel) -> None:
     of.attrs[_MODELS_KEY] = {**known, str(column): list(model)}
 
 
+def tagged_columns(frame: Any) -> list[Any]:
+    """Return the names of the columns whose embedding model is recorded in ``frame``."""
+    noted = frame.attrs.get(_MODELS_KEY)
+    if not isinstance(noted, dict) or not frame.columns.is_unique:
+        return []
+    return [name for name in frame.columns if str(name) in noted]
+
+
 def tag_source(frame: Any, into: object, column: object) -> None:
     """Record in ``frame`` that the vectors in ``into`` are those of the texts in ``column``."""
     noted_before = frame.attrs.get(_SOURCES_KEY)

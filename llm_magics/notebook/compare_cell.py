@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _COLUMNS = ["provider", "model", "text", "ttft_s", "tokens_per_s", "output_tokens", "cost_usd", "finish_reason", "error"]  # fmt: skip
 
+# The texts are already displayed side by side.
+_DISPLAYED_COLUMNS = [name for name in _COLUMNS if name != "text"]
+
 # Flags that are only valid for one model.
 _SINGLE_MODEL_FLAGS = {
     "dry_run": "--dry-run works with one model",
@@ -73,8 +76,9 @@ def compare(shell: InteractiveShell, prompt: Prompt, options: argparse.Namespace
     cut = sum(call.is_cut_unasked for call in calls)
     if cut:
         warn(cut_warning("", cut, len(calls)))
-    columns: DataFrame = frame.frame[_COLUMNS]
-    return columns
+    from llm_magics._util.tables import display_columns
+
+    return display_columns(frame.frame[_COLUMNS], *_DISPLAYED_COLUMNS)
 
 
 def _check_models(models: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llm_magics.errors import LLMError
 from llm_magics.host import Host, ProgressDisplay, TerminalHost, install_host
 from llm_magics.notebook import completion, frontend, magics
-from llm_magics.notebook.display.output import create_progress_view
+from llm_magics.notebook.display.output import create_progress_view, print_safe
 from llm_magics.notebook.magics import LLMMagics, keep_empty_cell
 from llm_magics.settings.config import config
 
@@ -31,6 +31,10 @@ class NotebookHost(Host):
     def create_progress_display(self) -> ProgressDisplay:
         """Return a progress bar in the cell's output, a terminal line, or nothing if unattended."""
         return create_progress_view(self._shell)
+
+    def report(self, summary: str, problem: str = "") -> None:
+        """Print the summary of an operation, with or without a problem, as one line."""
+        print_safe(summary)
 
     def ask(self, question: str) -> str | None:
         """Return the text that the user types below the cell; ``None`` if it runs unattended."""

@@ -338,7 +338,7 @@ def _is_set_up(formatter: Any, kind: tuple[str, str]) -> bool:
 
 
 def _frame_html(frame: Any) -> str | None:
-    html = frame._repr_html_()
+    html = _with_short_vectors(frame)._repr_html_()
     from llm_magics._util import typesetting  # loading the extension should not import it
 
     return None if html is None else typesetting.sanitize_table(html)
@@ -346,10 +346,21 @@ def _frame_html(frame: Any) -> str | None:
 
 def _print_frame(frame: Any, printer: Any, cycle: bool) -> None:
     """Print the text of a frame with control characters escaped."""
-    for number, line in enumerate(escape_controls(repr(frame)).split("\n")):
+    text = repr(_with_short_vectors(frame))
+    for number, line in enumerate(escape_controls(text).split("\n")):
         if number:
             printer.break_()
         printer.text(line)
+
+
+def _with_short_vectors(frame: Any) -> Any:
+    """Return a pandas DataFrame with its vectors in a short form; other objects unchanged."""
+    attributes = getattr(frame, "attrs", None)
+    if not attributes or not isinstance(attributes, dict) or getattr(frame, "ndim", 0) != 2:
+        return frame
+    from llm_magics.dataframes.vector_display import for_display
+
+    return for_display(frame)
 
 
 def _sanitize_running_shell() -> None:

@@ -16,9 +16,10 @@ from llm_magics.errors import Interrupted, ParseError, UsageError, nearest
 from llm_magics.host import current_host
 from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.display.answer import create_answer_display
-from llm_magics.notebook.display.footer import show_footer
+from llm_magics.notebook.display.footer import show_footer, show_transient
 from llm_magics.notebook.display.output import print_safe
 from llm_magics.notebook.frontend import display_mode
+from llm_magics.notebook.next_step import STARTER, NextStep
 from llm_magics.notebook.parsers import (
     SERVICE_PARAMETERS,
     check_output_name,
@@ -43,6 +44,8 @@ from llm_magics.runtime.structured import StructuredCall
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+
+_next_step = NextStep(session)
 
 # The variable of the last answer, like IPython's _ for the last result.
 LAST = "_llm"
@@ -85,6 +88,8 @@ def _show(
     def model() -> str:
         return call.response().model
 
+    if _has_hints(shell) and session.config.model == STARTER:
+        _next_step.begin()
     if not is_shown:
         with (
             create_answer_display(shell, model) as display,
@@ -129,9 +134,16 @@ def _show_summary(shell: InteractiveShell, response: Response) -> None:
 
 def _show_footer(shell: InteractiveShell, response: Response) -> None:
     """Show the footer of ``response``, unless the setting ``footer`` hides it."""
-    setting = session.config.footer
-    if setting == "always" or (setting == "auto" and display_mode(shell) == "live"):
-        show_footer(shell.display_pub.publish, response)
+    publish = shell.display_pub.publish
+    if session.config.footer == "always" or _has_hints(shell):
+        show_footer(publish, response)
+    if response.model == STARTER and _has_hints(shell) and (hint := _next_step.take()):
+        show_transient(publish, hint, "hint")
+
+
+def _has_hints(shell: InteractiveShell) -> bool:
+    """Whether a user watches and the setting ``footer`` allows hints."""
+    return session.config.footer != "never" and display_mode(shell) == "live"
 
 
 def _format_attempts(response: Response) -> str:

@@ -62,7 +62,7 @@ def audit(path: Path) -> DataFrame:
     """
     import pandas as pd
 
-    from llm_magics._util.tables import SafeFrame
+    from llm_magics._util.tables import SafeFrame, display_when_empty
 
     rows = [
         {"cell": cell, "prompt": prompt, **answer}
@@ -74,7 +74,7 @@ def audit(path: Path) -> DataFrame:
         **{name: pd.to_numeric(frame[name], errors="coerce") for name in numbers}
     ).astype(numbers)
     hint = f"{path} has no saved answers. Run its %%llm cells and save it, then try again."
-    return SafeFrame(frame).displaying_when_empty(escape_controls(hint))
+    return display_when_empty(SafeFrame(frame), escape_controls(hint))
 
 
 def _read_notebook(path: Path) -> Mapping[str, Any]:

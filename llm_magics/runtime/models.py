@@ -34,6 +34,10 @@ _COLUMNS = [
 ]
 
 
+# The name of a model contains that of its provider.
+_DISPLAYED_COLUMNS = [name for name in _COLUMNS if name not in ("provider", "pulled")]
+
+
 async def model_table(session: Session, pattern: str = "") -> DataFrame:
     """
     Return one row for each model of each provider whose name matches ``pattern``.
@@ -41,7 +45,7 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
     A provider that does not respond is omitted, unless it is the requested one. If the user has set
     it up, a warning is shown.
     """
-    from llm_magics._util.tables import SafeFrame
+    from llm_magics._util.tables import SafeFrame, display_columns
 
     names = session.providers.names()
     provider = pattern.partition("/")[0]
@@ -60,10 +64,14 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
         for model in models
         if _matches(f"{name}/{model.name}", pattern, names)
     ]
+    types = {
+        "context": "Int64",
+        "size_mb": "Float64",
+        "input_usd": "Float64",
+        "output_usd": "Float64",
+    }
     frame = SafeFrame(rows, columns=_COLUMNS)
-    return frame.astype(
-        {"context": "Int64", "size_mb": "Float64", "input_usd": "Float64", "output_usd": "Float64"}
-    )
+    return display_columns(frame.astype(types), *_DISPLAYED_COLUMNS)
 
 
 def provider_table(session: Session) -> DataFrame:

@@ -209,7 +209,7 @@ frame = pd.DataFrame({{"text": [f"text {{n}}" for n in range(60)]}})"""
 
     stopped = kernel.run(cell, on_output=press)
     assert "of 60 rows" in stopped.error
-    assert "in the columns answer" in stopped.error
+    assert "in the column answer" in stopped.error
     service.delay_s = 0.0
     assert 8 <= kernel.value("int(frame.answer.notna().sum())") < 60
     kernel.run(cell)

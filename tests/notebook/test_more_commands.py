@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics._util.tables import SafeFrame, WideFrame
+from llm_magics._util.tables import SafeFrame, WideFrame, display_when_empty
 from tests.support.fake_media import WAV, FakeMedia
 from tests.support.kernels import Kernel
 from tests.support.serving import Server, serving
@@ -107,10 +107,10 @@ def test_what_is_sent_holds_no_key(kernel: Kernel) -> None:
 @pytest.mark.parametrize("frame", [SafeFrame, WideFrame])
 def test_an_empty_table_says_what_would_fill_it(frame: type[SafeFrame]) -> None:
     """In place of the headers; one with rows, and one that is derived, is an ordinary table."""
-    empty = frame([], columns=["call"]).displaying_when_empty("No calls yet.")
+    empty = display_when_empty(frame([], columns=["call"]), "No calls yet.")
     assert repr(empty) == "No calls yet."
     assert empty._repr_html_() is None
-    full = frame({"call": [1]}).displaying_when_empty("No calls yet.")
+    full = display_when_empty(frame({"call": [1]}), "No calls yet.")
     assert "call" in repr(full)
     assert "<td>1</td>" in str(full._repr_html_())
     assert "No calls yet" not in repr(full[full.call > 1])

@@ -60,7 +60,7 @@ def explain(shell: InteractiveShell, rest: str, variables: Variables) -> Respons
 def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """List the prompt files that -t can use, as a DataFrame."""
     from llm_magics._util.filesystem import display_path
-    from llm_magics._util.tables import WideFrame
+    from llm_magics._util.tables import WideFrame, display_when_empty
     from llm_magics.errors import LLMError
     from llm_magics.runtime.prompts import prompt_files
     from llm_magics.runtime.prompts.templates import find_names
@@ -77,7 +77,7 @@ def templates(shell: InteractiveShell, rest: str, variables: Variables) -> DataF
             (name, file.description, file.model, ", ".join(sorted(names)), display_path(path))
         )
     frame = WideFrame(rows, columns=["name", "description", "model", "variables", "path"])
-    return frame.displaying_when_empty("No prompt files yet. Save one with: %%llm --save NAME")
+    return display_when_empty(frame, "No prompt files yet. Save one with: %%llm --save NAME")
 
 
 @command("threads [NAME|clear [NAME]]")

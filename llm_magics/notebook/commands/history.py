@@ -41,7 +41,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
 
     Calls without a known price are counted in ``unpriced`` and not in the cost.
     """
-    from llm_magics._util.tables import SafeFrame
+    from llm_magics._util.tables import SafeFrame, display_when_empty
     from llm_magics.api import runs as logged
 
     if rest not in ("", "cells"):
@@ -53,7 +53,7 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     columns = ["calls", "input_tokens", "output_tokens", "cost_usd", "unpriced"]
     # With min_count, a sum without any known price is NaN instead of 0.
     costs = calls.groupby(by, dropna=False)[columns].sum(min_count=1)
-    return SafeFrame(costs).displaying_when_empty("No calls yet, so no cost.")
+    return display_when_empty(SafeFrame(costs), "No calls yet, so no cost.")
 
 
 @command("budget [USD|off]")

@@ -121,7 +121,7 @@ class Conversations:
         Columns: ``thread``, ``turn`` (from 1), ``role``, ``content``, ``model``, ``whole`` (false
         if the answer was interrupted).
         """
-        from llm_magics._util.tables import SafeFrame
+        from llm_magics._util.tables import SafeFrame, display_when_empty
 
         rows = [
             (thread, number, message.role, message.content, turn.model, turn.is_whole)
@@ -132,7 +132,7 @@ class Conversations:
         ]
         columns = ["thread", "turn", "role", "content", "model", "whole"]
         hint = "No conversations yet. Start one with: %%llm --thread NAME"
-        return SafeFrame(rows, columns=columns).displaying_when_empty(hint)
+        return display_when_empty(SafeFrame(rows, columns=columns), hint)
 
 
 # The parameters that are settings too; all others are sent to the service unchanged.

@@ -80,6 +80,7 @@ class Totals(NamedTuple):
     unpriced: int
 
 
+_DISPLAYED_COLUMNS = ("time", "provider", "model", "e2e_s", "output_tokens", "cost_usd", "finish_reason", "error", "kind")  # fmt: skip
 _COLUMN_TYPES = {
     "time": "datetime64[us, UTC]",
     "provider": "object",
@@ -179,12 +180,13 @@ class RunLog:
 
     def frame(self) -> DataFrame:
         """Return one row per call; times are in UTC, durations in the unit in the column's name."""
-        from llm_magics._util.tables import SafeFrame
+        from llm_magics._util.tables import CompactFrame, display_columns, display_when_empty
 
         columns = [field.name for field in fields(Run)]
-        frame = SafeFrame([astuple(run) for run in self._runs.copy()], columns=columns)
+        frame = CompactFrame([astuple(run) for run in self._runs.copy()], columns=columns)
         hint = "No calls yet. Each call of %%llm, %embed or lm.ask adds a row."
-        return SafeFrame(frame.astype(_COLUMN_TYPES)).displaying_when_empty(hint)
+        compact = display_columns(frame.astype(_COLUMN_TYPES), *_DISPLAYED_COLUMNS)
+        return display_when_empty(compact, hint)
 
 
 def classify_chunks(chunks: Iterable[StreamChunk]) -> Iterator[str]:
