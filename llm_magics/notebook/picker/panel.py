@@ -24,7 +24,6 @@ from llm_magics.notebook.picker.background import CHECKING, BackgroundTask, Prov
 from llm_magics.notebook.picker.rows import SHORT_NAMES, Row
 from llm_magics.notebook.picker.table import CopyableLines, ModelTable
 from llm_magics.providers.base import ModelInfo
-from llm_magics.runtime.models import require_chat
 from llm_magics.runtime.session import Session, session
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ class Picker:
         if not self._task.is_going_on:
             return {}
         progress = self._task.progress
-        text = f"{self._task.name}: {progress or '…'}"
+        text = str(progress or f"{self._task.name} …")
         return {"text": _plain(text), "fraction": progress.fraction if progress else None}
 
     def _message(self) -> dict[str, Any]:
@@ -174,12 +173,12 @@ class Picker:
         kind, model = content.get("kind"), str(content.get("model", ""))
         if kind == "use":
             self._touched(lambda: self._use(model, str(content.get("use"))))
-        elif kind == "pull":
+        elif kind == "pull" and model:
             self._touched(lambda: self._begin(self._task.pull, model))
-        elif kind == "delete":
+        elif kind == "delete" and model:
             self._touched(lambda: self._begin(self._task.delete, model))
         elif kind == "cancel":
-            self._task.stop()
+            self._touched(self._task.stop)
         elif kind == "refresh":
             self._touched(lambda: self._listings.request(self._displayed(), is_forced=True))
 
@@ -201,19 +200,18 @@ class Picker:
 
     def _use(self, name: str, use: str) -> None:
         row = next((row for row in self._rows if row.name == name), None)
-        if row is None or use not in (*_SETTINGS, "other"):
+        if row is None or use not in (*_SETTINGS, *(row.uses or ["other"])):
             return
         fields.check_printable(name)
-        if use == "chat":
-            require_chat(name, row.info.capabilities)
-        elif row.info.capabilities and use not in row.uses:
+        if row.info.capabilities and use not in row.uses:
             msg = f"{display_name(name)} is a model for {', '.join(row.info.capabilities)}."
             raise UsageError(msg, hint="Select a chat or an embedding model.")
         self._session.config.set(_SETTINGS[use], name)
 
     def _begin(self, work: Callable[[str], None], model: str) -> None:
-        if self._task.is_going_on or not model:
-            return
+        if self._task.is_going_on:
+            msg = f"{self._task.name} is not finished."
+            raise UsageError(msg, hint="Wait until it is, or cancel it.")
         fields.check_printable(model)
         work(model)
 
@@ -248,6 +246,7 @@ class Picker:
     def _task_changed(self) -> None:
         """Render the task's progress; when it has ended, request the listings again."""
         if not self._task.is_going_on:
+            self._complaint = ""  # that it was running
             self._listings.request(self._listings.names, is_forced=True)
         with self._lock:
             self._render_work()
@@ -276,7 +275,7 @@ def _plain(text: str) -> str:
 
 # Hide the table if there is a panel, and hide JupyterLab's message about a panel without a kernel.
 _TABLE_STYLE = """<style>
-.jp-OutputArea:has(.llm-pick-panel) .llm-pick-table { display: none; }
+.jp-OutputArea:has(.llm-pick) .llm-pick-table { display: none; }
 .jp-OutputArea:has(.llm-pick-table) .jp-OutputArea-output.jupyter-widgets:not(:has(*)) { display: none; }
 </style>"""
 

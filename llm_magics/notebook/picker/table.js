@@ -152,10 +152,10 @@ function makeCareful(button, name, act) {
 // The table itself: its rows are created when the models change; a search only hides some of them.
 function createTable(model, send) {
   const hint = create("p", {
+    id: `llm-hint-${Math.random().toString(36).slice(2)}`,
     className: "llm-hint",
     textContent: "Click a row to use its model. Keys: ↑ ↓ move, Enter uses, → goes to the button of a row.",
   });
-  hint.id = `llm-hint-${Math.random().toString(36).slice(2)}`;
   const table = create("table", {
     role: "grid",
     "aria-label": "Models",
@@ -427,19 +427,18 @@ function render({ model, el }) {
   keepKeys(el);
   el.append(...parts.flatMap((part) => part.elements));
 
+  const filter = () => search.update(table.filter());
+  const updateProviders = () => {
+    providers.update();
+    filter();
+  };
   const listeners = {
     "change:rows": () => {
       table.build();
       filter();
     },
-    "change:provider": () => {
-      providers.update();
-      filter();
-    },
-    "change:providers": () => {
-      providers.update();
-      filter();
-    },
+    "change:provider": updateProviders,
+    "change:providers": updateProviders,
     "change:query": filter,
     "change:chosen": () => {
       chosen.update();
@@ -448,9 +447,6 @@ function render({ model, el }) {
     "change:task": work.update,
     "change:message": work.update,
   };
-  function filter() {
-    search.update(table.filter());
-  }
   for (const update of [providers.update, chosen.update, table.build, filter, work.update]) update();
   for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   requestAnimationFrame(table.showChosen);
