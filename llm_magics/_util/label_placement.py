@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 _RINGS = (0, 12, 24, 40, 60, 85, 115, 150, 190)
 _DIRECTIONS = 24
 
-# The distance at which a free position costs as much as one that covers many points. A label covers
-# many if a quarter of the cells under it have points.
-_FAR, _COVERED_WEIGHT = 220, 4
+# The distance at which a free position costs as much as one that is covered with points. In sparse
+# groups a few points cost half of that; in dense ones, the share of the label that is free counts.
+_FAR, _FEW_CELLS, _DENSE_SHARE = 220, 4, 0.5
 
 # The size of the cells in which points are counted, and the space around a label.
 _CELL, _PADDING = 4, 3
@@ -49,8 +49,7 @@ def place_labels(
         low, high = candidates - half, candidates + half
         is_free = ~_overlap(low, high, boxes)
         distance = np.linalg.norm(candidates - anchor, axis=1)
-        covered = np.minimum(1, _COVERED_WEIGHT * occupied.shares(low, high))
-        cost = np.where(is_free, covered + distance / _FAR, np.inf)
+        cost = np.where(is_free, occupied.cost(low, high) + distance / _FAR, np.inf)
         best = int(np.argmin(cost))
         if not is_free[best]:
             centres.append(None)
@@ -89,13 +88,14 @@ class _Occupied:
         has_points[cells[:, 0], cells[:, 1]] = 1
         self._sums = np.pad(has_points.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
 
-    def shares(self, low: Pixels, high: Pixels) -> Pixels:
-        """Return the share of the cells of each rectangle that have points."""
+    def cost(self, low: Pixels, high: Pixels) -> Pixels:
+        """Return how much of each rectangle is covered with points, from 0 to 1."""
         last = np.asarray(self._sums.shape) - 1
         start = np.clip((low // _CELL).astype(np.int64), 0, last)
         end = np.clip((high // _CELL).astype(np.int64) + 1, 0, last)
         (left, top), (right, bottom) = start.T, end.T
         sums = self._sums
         count = sums[right, bottom] - sums[left, bottom] - sums[right, top] + sums[left, top]
-        shares: Pixels = count / np.maximum((end - start).prod(axis=1), 1)
-        return shares
+        share = count / np.maximum((end - start).prod(axis=1), 1)
+        cost: Pixels = np.minimum(count / _FEW_CELLS, 1) + np.minimum(share / _DENSE_SHARE, 1)
+        return cost / 2

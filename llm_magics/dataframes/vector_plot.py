@@ -44,10 +44,10 @@ _MAX_TEXTS = 1500
 _MAX_POINTS = 50_000
 
 # The size of the picture, which figures have at 100 dots per inch, and its resolution.
-PICTURE_WIDTH_PX, _HEIGHT_PX, PICTURE_DPI = 760, 460, 160
+PICTURE_WIDTH_PX, _HEIGHT_PX, PICTURE_DPI = 700, 450, 160
 
 # The width and height of the element over a point, in percent of the picture.
-_SPOT_WIDTH, _SPOT_HEIGHT = 1.2, 1.98
+_SPOT_WIDTH, _SPOT_HEIGHT = 1.3, 2.02
 
 # The empty title of the element inside prevents that the browser shows the text a second time.
 _STYLE = """

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.lab import Lab, lab, needs_browser
 from tests.support.scatter import hover, lasso, wait_until_drawn
+from tests.support.screens import each_look, take
 
 pytestmark = [pytest.mark.browser, needs_browser]
 
@@ -45,7 +46,11 @@ def open_untrusted(page: Lab, notebook: nbformat.NotebookNode) -> None:
 
 def test_points_are_selected_with_the_mouse_and_by_meaning(tmp_path: Path) -> None:
     """What is selected is a DataFrame in the next cell; texts come when the mouse asks."""
-    cells = [FRAME, "m = df.llm.map()\nm", "len(m.selection) > 380, m.selection.index.max() < 400"]
+    cells = [
+        FRAME,
+        "m = df.llm.map(clusters=12)\nm",
+        "len(m.selection) > 380, m.selection.index.max() < 400",
+    ]
     with lab(tmp_path, cells) as page:
         page.run_all()
         wait_until_drawn(page)
@@ -62,6 +67,9 @@ def test_points_are_selected_with_the_mouse_and_by_meaning(tmp_path: Path) -> No
         search.fill("a question")
         search.press("Enter")
         area.get_by_text("20 of 2,000 points selected").wait_for(timeout=20_000)
+        for look in each_look(page):
+            area.get_by_text("20 of 2,000").scroll_into_view_if_needed()
+            take(page, f"map-{look}")
         area.get_by_role("button", name="Clear").click()
         area.get_by_text("Draw around points").wait_for(timeout=20_000)
         assert page.page.evaluate("window.hacked") is None
@@ -89,3 +97,6 @@ def test_pictures_survive_without_trust(tmp_path: Path) -> None:
             assert plot["y"] < box["y"] < plot["y"] + plot["height"]
             assert 5 < box["width"] < 12
             assert "text" in spot.get_attribute("title")
+        for look in each_look(page):
+            pictures.nth(1).scroll_into_view_if_needed()
+            take(page, f"plot-untrusted-{look}")
