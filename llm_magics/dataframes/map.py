@@ -19,7 +19,7 @@ from llm_magics.dataframes.plot import PlottedColumn, project_column
 from llm_magics.dataframes.projection import Method
 from llm_magics.dataframes.search import nearest
 from llm_magics.dataframes.vector_plot import VectorPlot
-from llm_magics.dataframes.vectors import is_vector_column, resolve_model
+from llm_magics.dataframes.vectors import find_embedding_model, tag_array
 from llm_magics.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ def create_map(  # noqa: PLR0913 (as for `plot`)
         method=method,
         model=model,
     )
-    has_vectors = is_vector_column(column)
-    searched = column.reset_index(drop=True) if has_vectors else plotted.vectors
-    return VectorMap(frame, plotted, searched, resolve_model(column, model))
+    embedding_model = find_embedding_model(column)
+    if embedding_model is not None:  # a search finds it with the array
+        tag_array(plotted.vectors, embedding_model)
+    return VectorMap(frame, plotted, model)
 
 
 class VectorMap:
@@ -66,13 +67,11 @@ class VectorMap:
         plot: the map as a picture, whose ``frame`` has the points.
     """
 
-    def __init__(
-        self, frame: pd.DataFrame, plotted: PlottedColumn, searched: Any, model: str | None
-    ) -> None:
+    def __init__(self, frame: pd.DataFrame, plotted: PlottedColumn, model: str | None) -> None:
         self.plot: VectorPlot = plotted.plot
         self._frame, self._index = frame, frame.index
         self._positions = plotted.positions
-        self._searched, self._model = searched, model
+        self._vectors, self._model = plotted.vectors, model
         self._selected = PointSelection()
         self._widget: MapWidget | None = None
 
@@ -99,7 +98,7 @@ class VectorMap:
             prefix: as for `llm_magics.nearest`.
         """
         k = check_integer("k", k)
-        found = nearest(self._searched, query, k=k, model=self._model, prefix=prefix).index
+        found = nearest(self._vectors, query, k=k, model=self._model, prefix=prefix).index
         self._selected.points = np.searchsorted(self._positions, found.to_numpy(np.int64))
         return self.selection
 

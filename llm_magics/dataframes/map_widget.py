@@ -200,7 +200,8 @@ def _paragraph(text: str, style: str = "") -> str:
 
 
 def _block(content: str, style: str = "") -> str:
-    return f'<div style="line-height:1.5;white-space:normal;{style}">{content}</div>'
+    layout = "line-height:1.5;white-space:normal"
+    return f'<div class="mathjax_ignore tex2jax_ignore" style="{layout};{style}">{content}</div>'
 
 
 def _escaped(text: str, length: int) -> str:

@@ -18,7 +18,7 @@ from llm_magics.dataframes.rows import to_list
 from llm_magics.dataframes.vector_plot import VectorPlot
 from llm_magics.dataframes.vectors import normalize, resolve_column, resolve_model, source_column
 from llm_magics.errors import UsageError
-from llm_magics.host import Progress, current_host, warn
+from llm_magics.host import Progress, ProgressDisplay, current_host, warn
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts.prompt import Prompt
@@ -203,7 +203,7 @@ def project_column(  # noqa: PLR0913 (as for `plot`)
     texts = _texts(column, text, len(vectors))
     colours = None if color is None else _colours(color, len(vectors))
     rows, positions = vectors[is_there], np.flatnonzero(is_there)
-    show = current_host().create_progress_display()
+    show = _progress_display(len(rows), method)
     try:
         points, shares = project(rows, method, show)
         points_frame = pd.DataFrame(
@@ -227,6 +227,17 @@ def project_column(  # noqa: PLR0913 (as for `plot`)
     return PlottedColumn(
         plot=VectorPlot(points_frame, title), positions=positions, vectors=vectors
     )
+
+
+# With fewer vectors, principal components and clusters take less than a second.
+_SLOW_ROWS = 20_000
+
+
+def _progress_display(count: int, method: Method) -> ProgressDisplay:
+    """Return the display for steps that take a while; without effect for quick ones."""
+    if method == "umap" or count >= _SLOW_ROWS:
+        return current_host().create_progress_display()
+    return lambda progress: None
 
 
 def _cluster(texts: Sequence[str], vectors: Floats, clusters: int | None) -> Clusters:

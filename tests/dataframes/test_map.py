@@ -14,7 +14,9 @@ from IPython.utils.capture import capture_output
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics._util import validation
+from llm_magics.dataframes import vectors
 from llm_magics.dataframes.map import VectorMap
+from llm_magics.dataframes.vectors import EmbeddingModel
 
 ECHO = {"model": "echo/echo"}
 
@@ -63,6 +65,14 @@ def test_a_map_of_texts_is_searched_by_their_vectors(frame: pd.DataFrame) -> Non
     assert found["n"].tolist() == [8]
     lm.config.embedding_model = "echo/echo"
     assert frame.llm.map("text").search("fast car 2", 1)["n"].tolist() == [8]
+
+
+def test_a_search_uses_the_model_of_the_vectors() -> None:
+    """And their length, also if only a file with them says so."""
+    frame = pd.DataFrame({"vector": [[1.0, 0.0], [0.0, 1.0]]})
+    model = EmbeddingModel("openai/text-embedding-3-small", 2)
+    vectors.tag(frame, "vector", model)
+    assert vectors.find_embedding_model(frame.llm.map()._vectors) == model
 
 
 def test_a_condition_selects_rows(frame: pd.DataFrame, vector_map: VectorMap) -> None:
@@ -241,6 +251,7 @@ def test_texts_in_the_widget_are_not_markup(frame: pd.DataFrame) -> None:
     vector_map.select([True] * 16)
     for part in (widget._list.value, str(widget.box.children[2].children[1].children[0].value)):
         assert "<script" not in part
+        assert part.startswith('<div class="mathjax_ignore')
         assert not any(sign in part for sign in "\x1b\u202e")
     assert "alert(1)" not in str(widget._points.get_state())
 

@@ -377,9 +377,12 @@ def test_umap_shows_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plot_shows_its_steps_and_removes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While vectors are projected and grouped."""
+    """While many vectors are projected and grouped; a few are quick."""
     shown: list[Any] = []
     monkeypatch.setattr(host.current_host(), "create_progress_display", lambda: shown.append)
+    lm.plot(blobs(), clusters=2)
+    assert not shown
+    monkeypatch.setattr(plot, "_SLOW_ROWS", 60)
     lm.plot(blobs(), clusters=2)
     assert [str(each) for each in shown] == [
         "projecting 60 vectors",
