@@ -23,6 +23,7 @@ PUBLIC = {
     "Response",
     "Timing",
     "Usage",
+    "VectorMap",
 }
 
 

@@ -82,19 +82,19 @@ _MAX_CODE = 20_000
 # For a token type and its subtypes: a colour that is readable on light and dark pages, and the
 # name of the colour of JupyterLab's editor.
 _COLOURS = (
-    ("Comment", "#6f7f7f", "comment"),
-    ("Keyword", "#0a8a3c", "keyword"),
-    ("Operator.Word", "#0a8a3c", "keyword"),
-    ("String", "#c0504d", "string"),
-    ("Number", "#5a8a2a", "number"),
-    ("Name.Function", "#4a7ddb", "def"),
-    ("Name.Class", "#4a7ddb", "def"),
-    ("Name.Decorator", "#8a6ad8", "meta"),
-    ("Name.Builtin", "#3a8a8a", "builtin"),
-    ("Name.Tag", "#0a8a3c", "tag"),
-    ("Name.Attribute", "#4a7ddb", "attribute"),
-    ("Generic.Deleted", "#c0504d", "string"),
-    ("Generic.Inserted", "#0a8a3c", "keyword"),
+    ("Comment", "#6d7c7c", "comment"),
+    ("Keyword", "#0a8c3d", "keyword"),
+    ("Operator.Word", "#0a8c3d", "keyword"),
+    ("String", "#c35755", "string"),
+    ("Number", "#578529", "number"),
+    ("Name.Function", "#4177d9", "def"),
+    ("Name.Class", "#4177d9", "def"),
+    ("Name.Decorator", "#8665d7", "meta"),
+    ("Name.Builtin", "#388484", "builtin"),
+    ("Name.Tag", "#0a8c3d", "tag"),
+    ("Name.Attribute", "#4177d9", "attribute"),
+    ("Generic.Deleted", "#c35755", "string"),
+    ("Generic.Inserted", "#0a8c3d", "keyword"),
 )
 
 

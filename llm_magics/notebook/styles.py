@@ -18,8 +18,8 @@ def colour(literal: str, variable: str) -> str:
 
 
 # Text of less importance than the answer.
-MUTED = colour("#767676", "--jp-ui-font-color2")
-FAILURE = colour("#d0453e", "--jp-error-color1")
+MUTED = colour("#797979", "--jp-ui-font-color2")
+FAILURE = colour("#d24b45", "--jp-error-color1")
 # In the differences between two texts.
 REMOVED = "background-color:rgba(248,81,73,.25)"
 ADDED = "background-color:rgba(46,160,67,.25);text-decoration:none"
@@ -56,6 +56,6 @@ def code_box(code: str, language: str) -> str:
     )
     return (
         f'<div style="border:1px solid {_LINE};border-radius:4px;margin-bottom:1em">{label}'
-        '<pre style="margin:0;padding:6px 8px;overflow-x:auto;user-select:all">'
+        '<pre style="margin:0;padding:6px 8px;overflow-x:auto;white-space:pre;user-select:all">'
         f"<code>{code}</code></pre></div>\n"
     )

@@ -37,6 +37,15 @@ KERNEL_IS_READY = """
 """
 
 
+# Without a kernel, which would not change the outputs.
+OPEN_OTHER = """
+    window.jupyterapp.commands.execute("docmanager:open", {
+        path: "other.ipynb", kernelPreference: {shouldStart: false, canStart: false}
+    }).then(() => 1)
+"""
+IS_TRUSTED = "window.jupyterapp.shell.currentWidget.context.model.cells.get(0).trusted"
+
+
 @dataclass
 class Lab:
     """A page of JupyterLab with one notebook open in it."""
@@ -66,6 +75,15 @@ class Lab:
         self.command("docmanager:save")
         self.wait()
         return nbformat.read(self.path, as_version=4)
+
+    def open_untrusted(self, notebook: nbformat.NotebookNode) -> None:
+        """Open the notebook as one that was run on another machine."""
+        for cell in notebook.cells:
+            cell.source += "\n# changed"
+        nbformat.write(notebook, self.path.parent / "other.ipynb")
+        self.page.evaluate(OPEN_OTHER)
+        self.page.get_by_text("# changed").first.wait_for()
+        assert self.page.evaluate(IS_TRUSTED) is False
 
     def outputs(self, cell: int) -> Any:
         """The output area of a code cell, for looking into."""
