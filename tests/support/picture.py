@@ -34,7 +34,7 @@ Explain in one sentence what this customer likes: {{ review }}""",
 
 WIDTH, HEIGHT, MARGIN, SIDEBAR = 930, 570, 10, 40  # pixels
 SCROLL_STEPS = 4
-COLOURS = 96
+COLOURS = 128
 # Seconds
 FRAME, LONGEST, PAUSE, LAST = 0.15, 0.6, 2.0, 5.0
 SETTLE = 0.3
@@ -116,7 +116,8 @@ def save(frames: list[Frame]) -> None:
     both = Image.new("RGB", (WIDTH, HEIGHT * 2))
     both.paste(frames[-1][0], (0, 0))
     both.paste(frames[-SCROLL_STEPS - 2][0], (0, HEIGHT))
-    palette = both.quantize(COLOURS, dither=Image.Dither.NONE)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(palette_of(both))
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image, _ in frames]
     images[0].save(
         TARGET,
@@ -126,6 +127,13 @@ def save(frames: list[Frame]) -> None:
         loop=0,
         optimize=True,
     )
+
+
+def palette_of(image: Image.Image) -> list[int]:
+    """The most common colours, as they are, and those that are closest to all others."""
+    common = sorted(image.getcolors(image.width * image.height), reverse=True)[: COLOURS // 2]
+    others = image.quantize(COLOURS - len(common), Image.Quantize.MAXCOVERAGE)
+    return [part for _, colour in common for part in colour] + list(others.getpalette())
 
 
 if __name__ == "__main__":
