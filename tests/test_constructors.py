@@ -23,7 +23,6 @@ PUBLIC = {
     "Response",
     "Timing",
     "Usage",
-    "VectorMap",
 }
 
 
