@@ -43,6 +43,12 @@ _RAMP_STEPS = 32
 # The size of a point in pixels, for few points and for many.
 _LARGE_POINT, _SMALL_POINT, _MANY_POINTS = 5, 2, 20_000
 
+# A few selected points are enlarged, so that they are visible among many. More of them would hide
+# their neighbours.
+_MAX_ENLARGED = 1000
+_ENLARGED = {"pointSizeSelected": 4, "pointOutlineWidth": 1}
+_AS_BEFORE = {"pointSizeSelected": 0.01, "pointOutlineWidth": 0.01}  # 0 is ignored
+
 # At a distance of 1, the outermost points are on the edges.
 _CAMERA_DISTANCE = 1.08
 
@@ -126,6 +132,9 @@ class MapWidget:
         shown, selected = self._points.selection, self._selected.points
         if not self._selected.has(np.empty(0, np.int64) if shown is None else shown):
             self._points.selection = selected.astype(np.uint32)
+        self._points.regl_scatterplot_options = (
+            _ENLARGED if len(selected) <= _MAX_ENLARGED else _AS_BEFORE
+        )
         self._list.value = self._selection_html(selected)
 
     def _selection_html(self, selected: Codes) -> str:

@@ -231,6 +231,19 @@ def test_the_widget_and_the_map_have_one_selection(
     assert vector_map.selection.empty
 
 
+def test_few_selected_points_are_enlarged(
+    vector_map: VectorMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many keep their size, so that they do not hide each other."""
+    from llm_magics.dataframes import map_widget
+
+    widget = widget_of(vector_map)
+    monkeypatch.setattr(map_widget, "_MAX_ENLARGED", 3)
+    for count, size in ((3, 4), (4, 0.01), (2, 4)):
+        vector_map.search("train", count)
+        assert widget._points.regl_scatterplot_options["pointSizeSelected"] == size
+
+
 def test_a_failed_search_is_shown_in_the_widget(vector_map: VectorMap) -> None:
     """As its message; the selection stays."""
     widget = widget_of(vector_map)
