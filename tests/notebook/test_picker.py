@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -387,6 +388,16 @@ def test_what_services_send_is_escaped(name: str, detail: str) -> None:
     for text in (html, *sent["cells"], *shown.values()):
         assert not {"\x1b", "\u202e"} & set(text)
     assert all("\n" not in cell for cell in sent["cells"])
+
+
+def test_half_a_character_does_not_break_the_panel(panel: Picker) -> None:
+    """In a name or a parameter: messages to the browser cannot contain lone surrogates."""
+    lm.config.aliases = {"a\ud800": "echo/echo"}
+    lm.config.model = "echo/\udc80"
+    lm.config.set("system", "\ud800")
+    sent = [panel.table.rows, panel.table.chosen, panel.lines.lines, panel.saved_table()]
+    sent += [panel.fields["system"].value, panel.table.providers]
+    assert json.dumps(sent, ensure_ascii=False).encode()
 
 
 @given(st.lists(st.tuples(hostile_names, hostile), max_size=5))

@@ -13,6 +13,7 @@ from llm_magics._util.text import (
     format_usd,
     pluralize,
     quote_word,
+    replace_lone_surrogates,
     strip_controls,
 )
 from llm_magics.errors import UsageError
@@ -54,7 +55,7 @@ def create_field(parameter: Parameter) -> widgets.Text:
 def setting_text(config: Config, key: str) -> str:
     """Return the text of a setting for its field."""
     value = config.get(key)
-    return "" if value is None else str(value)
+    return "" if value is None else replace_lone_surrogates(str(value))
 
 
 def parse_field(text: str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from llm_magics._util.text import display_name, escape_controls
+from llm_magics._util.text import display_name, escape_controls, replace_lone_surrogates
 from llm_magics.errors import LLMError, UsageError
 from llm_magics.host import current_host
 from llm_magics.notebook import markdown
@@ -97,7 +97,10 @@ class Picker:
             self.table.providers = self._providers()
             self.table.rows = rows.table_rows(self._rows, self._capabilities())
             self.table.chosen = {
-                use: {"name": name, "label": markdown.to_plain_text(display_name(name))}
+                use: {
+                    "name": replace_lone_surrogates(name),
+                    "label": markdown.to_plain_text(display_name(name)),
+                }
                 for use, name in self._chosen().items()
             }
         self._render_work()

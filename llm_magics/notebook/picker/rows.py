@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_magics._util.table_text import format_columns
-from llm_magics._util.text import display_name
+from llm_magics._util.text import display_name, replace_lone_surrogates
 from llm_magics.notebook import markdown
 from llm_magics.providers.base import ModelInfo
 
@@ -78,7 +78,7 @@ def table_rows(
     """Return the rows of the table by section; a model with both uses is in two sections."""
     return [
         {
-            "name": row.name,
+            "name": replace_lone_surrogates(row.name),  # which cannot be sent to the browser
             "provider": row.provider,
             "uses": row.uses or ("other",),
             "cells": row.cells,
