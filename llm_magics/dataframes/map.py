@@ -98,8 +98,10 @@ class VectorMap:
             prefix: as for `llm_magics.nearest`.
         """
         k = check_integer("k", k)
-        found = nearest(self._vectors, query, k=k, model=self._model, prefix=prefix).index
-        self._selected.points = np.searchsorted(self._positions, found.to_numpy(np.int64))
+        cosines = nearest(self._vectors, query, k=k, model=self._model, prefix=prefix)
+        found = cosines.index.to_numpy(np.int64)
+        found = found[np.isin(found, self._positions)]  # a vector may be too large for a point
+        self._selected.points = np.searchsorted(self._positions, found)
         return self.selection
 
     def select(self, rows: Any) -> pd.DataFrame:

@@ -178,8 +178,8 @@ def _find_new_heads(
 
 def normalize(vectors: Vectors) -> Vectors:
     """Scale rows to length 1. Rows of length 0, or with missing values, become NaN."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.where(norms > 0, vectors / norms, np.nan).astype(np.float32)
 
 

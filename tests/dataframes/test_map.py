@@ -59,6 +59,12 @@ def test_a_search_selects_the_nearest_rows(frame: pd.DataFrame, vector_map: Vect
     assert by_vector["n"].tolist() == [5]
 
 
+def test_a_search_skips_vectors_without_a_point() -> None:
+    """Their numbers are too large to be projected."""
+    frame = pd.DataFrame({"vector": [[1e38, 1e38], [1.0, 0.0], [0.0, 1.0], [3e38, 3e38]]})
+    assert sorted(frame.llm.map().search([1.0, 1.0], 4).index) == [1, 2]
+
+
 def test_a_map_of_texts_is_searched_by_their_vectors(frame: pd.DataFrame) -> None:
     """The model is the one that embedded them."""
     found = frame.llm.map("text", **ECHO).search("fast car 2", 1)
@@ -68,7 +74,7 @@ def test_a_map_of_texts_is_searched_by_their_vectors(frame: pd.DataFrame) -> Non
 
 
 def test_a_search_uses_the_model_of_the_vectors() -> None:
-    """And their length, also if only a file with them says so."""
+    """And their length, also if they are known only from a file."""
     frame = pd.DataFrame({"vector": [[1.0, 0.0], [0.0, 1.0]]})
     model = EmbeddingModel("openai/text-embedding-3-small", 2)
     vectors.tag(frame, "vector", model)
@@ -105,7 +111,7 @@ def test_what_cannot_be_searched(vector_map: VectorMap, query: Any, k: int) -> N
 
 
 def test_the_selection_has_later_columns(frame: pd.DataFrame, vector_map: VectorMap) -> None:
-    """And if its rows were replaced, an error says so."""
+    """Rows that were replaced are an error."""
     vector_map.select(frame.n == 3)
     frame["later"] = range(16)
     assert vector_map.selection["later"].tolist() == [3]
@@ -138,7 +144,7 @@ def test_without_jupyter_scatter(frame: pd.DataFrame, monkeypatch: pytest.Monkey
 def test_a_terminal_shows_one_line(
     vector_map: VectorMap, shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither a widget nor a picture."""
+    """Without a widget and a picture."""
     vector_map._ipython_display_()
     assert capsys.readouterr().out == f"{vector_map!r}\n"
     assert vector_map._widget is None
@@ -256,7 +262,7 @@ def test_a_failed_search_is_shown_in_the_widget(vector_map: VectorMap) -> None:
 
 
 def test_texts_in_the_widget_are_not_markup(frame: pd.DataFrame) -> None:
-    """Neither names of groups nor the texts, which stay in the kernel until the mouse asks."""
+    """Like names of groups. The texts stay in the kernel until the mouse asks for one."""
     hostile = "<script>alert(1)</script>\x1b[31m\u202e"
     frame["text"] = frame["kind"] = [hostile] * 16
     vector_map = frame.llm.map(color="kind")
