@@ -35,6 +35,7 @@ class _Cell:
 
     shown: str
     full: str = ""
+    may_wrap: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ class CompactTable:
         """Return the table as HTML, readable without styles."""
         head = "".join(
             [
-                *(f"<th>{_escape(name)}</th>" for name in self._levels),
+                *(
+                    _tag("th", _Cell("" if name is None else str(name)), False)
+                    for name in self._levels
+                ),
                 *(_tag("th", _Cell(column.name), column.is_number) for column in self._columns),
             ]
         )
@@ -139,13 +143,14 @@ class CompactTable:
 
 
 def _tag(name: str, cell: _Cell, is_number: bool) -> str:
-    side = "right" if is_number else "left"
+    style = f"text-align:{'right' if is_number else 'left'}"
+    style += "" if cell.may_wrap else ";white-space:nowrap"
     title = f' title="{_escape(cell.full)}"' if cell.full else ""
-    return f'<{name} style="text-align:{side}"{title}>{_escape(cell.shown)}</{name}>'
+    return f'<{name} style="{style}"{title}>{_escape(cell.shown)}</{name}>'
 
 
-def _escape(text: object) -> str:
-    return "" if text is None else html.escape(scrub(str(text)))
+def _escape(text: str) -> str:
+    return html.escape(scrub(text))
 
 
 def _text_width(texts: int) -> int | None:
@@ -186,7 +191,7 @@ def _format_time(value: Any) -> _Cell:
     if _is_missing(value):
         return _Cell("")
     local: datetime = value.to_pydatetime().astimezone() if value.tzinfo else value
-    return _Cell(f"{local:%Y-%m-%d %H:%M:%S}", str(value))
+    return _Cell(f"{local:%Y-%m-%d %H:%M:%S}", str(value), may_wrap=False)
 
 
 def _format_cost(value: Any) -> _Cell:

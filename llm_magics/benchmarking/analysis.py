@@ -286,15 +286,12 @@ def summary(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     if not len(result):
         return result
     scores = score_columns(frame)
-    return display_columns(
-        result.set_index(index if len(index) > 1 else "model"),
-        *scores,
-        *_SUMMARY_FIRST,
-        *(f"{name}_{end}" for name in scores for end in ("low", "high")),
-    )
+    intervals = [f"{scores[0]}_low", f"{scores[0]}_high"] if len(scores) == 1 else []
+    indexed = result.set_index(index if len(index) > 1 else "model")
+    return display_columns(indexed, *scores, *intervals, *_SUMMARY_FIRST)
 
 
-_SUMMARY_FIRST = ("requests", "failed", "ttft_s", "e2e_s", "tokens_per_s", "requests_per_s", "cost_usd")  # fmt: skip
+_SUMMARY_FIRST = ("requests", "failed", "e2e_s", "tokens_per_s", "cost_usd", "ttft_s", "requests_per_s")  # fmt: skip
 
 
 def _summary_row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:

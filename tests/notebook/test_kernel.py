@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from llm_magics.notebook.display.output import TRANSIENT_KEY
 from tests.conftest import engines_of, eventually
 from tests.support.kernels import Kernel, Result
 
@@ -78,6 +79,9 @@ def test_interrupt_keeps_the_partial_answer(watched_kernel: Kernel) -> None:
     partial = watched_kernel.value("ans.text")
     assert partial
     assert result.outputs[0]["data"]["text/plain"] == partial.strip("\n")
+    footer = result.outputs[1]
+    assert footer["metadata"] == {TRANSIENT_KEY: "footer"}
+    assert footer["data"]["text/plain"].endswith("interrupted")
     watched_kernel.run("import llm_magics as lm")
     assert watched_kernel.value("lm.runs().finish_reason.tolist()") == ["interrupted"]
 
