@@ -98,12 +98,16 @@ _COLOURS = (
 )
 
 
-def highlight(code: str, language: str) -> str:
-    """Return ``code`` as escaped HTML, highlighted if the language is supported."""
+def highlight(code: str, language: str, *, is_draft: bool = False) -> str:
+    """
+    Return ``code`` as escaped HTML, highlighted if the language is supported.
+
+    With ``is_draft``, the colours are literal, and not those of JupyterLab's theme.
+    """
     language = language.lower()
     if language not in _LANGUAGES or len(code) > _MAX_CODE:
         return escape(code)
-    return "".join(_colour_spans(_lexer(language).get_tokens(code)))
+    return "".join(_colour_spans(_lexer(language).get_tokens(code), is_draft))
 
 
 @cache
@@ -113,24 +117,28 @@ def _lexer(language: str) -> Lexer:
     return get_lexer_by_name(language, stripnl=False, ensurenl=False)
 
 
-def _colour_spans(tokens: Iterable[tuple[Any, str]]) -> Iterator[str]:
+def _colour_spans(tokens: Iterable[tuple[Any, str]], is_draft: bool) -> Iterator[str]:
     """Yield the tokens as HTML, with one element for adjacent tokens of the same colour."""
-    for style, group in groupby(tokens, lambda token: _style(token[0])):
+    for style, group in groupby(tokens, lambda token: _style(token[0], is_draft)):
         text = escape("".join(word for _, word in group))
         yield f'<span style="{style}">{text}</span>' if style and text.strip() else text
 
 
 @cache
-def _style(kind: Any) -> str:
+def _style(kind: Any, is_draft: bool) -> str:
     from pygments.token import string_to_tokentype
 
     for name, literal, ours in _COLOURS:
         if kind in string_to_tokentype(
             "Literal." + name if name in ("String", "Number") else name
         ):
-            return styles.colour(literal, f"--jp-mirror-editor-{ours}-color")
+            variable = f"--jp-mirror-editor-{ours}-color"
+            return f"color:{literal}" if is_draft else styles.colour(literal, variable)
     return ""
 
+
+# The key of `render_answer`'s argument in the environment of the renderer.
+_IS_DRAFT = "is_draft"
 
 _LINKS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
@@ -140,19 +148,20 @@ def to_plain_text(text: str) -> str:
     return scrub(strip_controls(replace_lone_surrogates(text)))
 
 
-def render_answer(text: str, model: str = "") -> str:
+def render_answer(text: str, model: str = "", *, is_draft: bool = False) -> str:
     """
     Render ``text`` (Markdown with TeX) as HTML that is safe in a trusted cell.
 
     A rule on its left sets it apart from the author's prose; with ``model``, the name of the model
-    is a small tag above it.
+    is a small tag above it. ``is_draft`` means that the text is incomplete: its HTML is smaller,
+    because it is sent again with each update.
 
     Frontends typeset the text between dollar signs or TeX brackets in HTML. So harmless formulas
     are marked to be typeset, and all other text is marked to be ignored: the text between two
     prices is not a formula.
     """
     tag = styles.model_tag(escape(to_plain_text(display_name(model)))) if model else ""
-    rendered = tag + _renderer().render(to_plain_text(text))
+    rendered = tag + _renderer().render(to_plain_text(text), {_IS_DRAFT: is_draft})
     kind = typesetting.IGNORE if typesetting.may_contain_formula(rendered) else ""
     return styles.ruled(rendered, kind)
 
@@ -204,7 +213,8 @@ def _fence(
 ) -> str:
     """Return a highlighted code block in a box, with the name of its language."""
     language = tokens[index].info.strip().partition(" ")[0]
-    return styles.code_box(highlight(tokens[index].content, language), escape(language))
+    code = highlight(tokens[index].content, language, is_draft=bool(env.get(_IS_DRAFT)))
+    return styles.code_box(code, escape(language))
 
 
 def _link_open(

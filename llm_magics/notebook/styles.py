@@ -2,8 +2,8 @@
 Inline styles of outputs, for light and dark pages and for untrusted notebooks.
 
 In an untrusted notebook, JupyterLab removes ``<style>``, ``var()`` and SVG, but not literal inline
-styles. So each colour is written twice: a literal one that is readable on light and dark pages, and
-then JupyterLab's variable, which follows its theme. All outputs contain their styles, because some
+styles. So colours are literal ones that are readable on light and dark pages; where JupyterLab's
+theme has its own, its variable follows. All outputs contain their styles, because some
 frontends display each output in a separate frame.
 """
 
@@ -17,13 +17,13 @@ def colour(literal: str, variable: str) -> str:
     return f"color:{literal};color:var({variable},{literal})"
 
 
-# Text of less importance than the answer.
-MUTED = colour("#797979", "--jp-ui-font-color2")
+# Text of less importance than the answer; this grey can be read on light and dark pages.
+MUTED = "color:#797979"
 FAILURE = colour("#d24b45", "--jp-error-color1")
 # In the differences between two texts.
 REMOVED = "background-color:rgba(248,81,73,.25)"
 ADDED = "background-color:rgba(46,160,67,.25);text-decoration:none"
-_SMALL = f"font-size:12px;line-height:18px;{MUTED}"
+_SMALL = f"font-size:12px;{MUTED}"
 
 
 def ruled(html: str, kind: str = "") -> str:

@@ -298,8 +298,9 @@ class LiveDisplay(_BaseDisplay):
 
 
 def _bundle(segment: str, model: str) -> Bundle:
-    return {"text/plain": markdown.to_plain_text(segment.strip("\n")), **_frame(segment, model)}
+    plain = markdown.to_plain_text(segment.strip("\n"))
+    return {"text/plain": plain, "text/html": markdown.render_answer(segment, model)}
 
 
 def _frame(segment: str, model: str) -> Bundle:
-    return {"text/html": markdown.render_answer(segment, model)}
+    return {"text/html": markdown.render_answer(segment, model, is_draft=True)}

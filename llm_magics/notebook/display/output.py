@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 # A segment with this many characters ends at the next end of a paragraph. The first segments are
 # small, so that updates are fast. Later segments grow, because JupyterLab shows at most fifty
 # outputs per cell.
-_FIRST_SEGMENT_CHARACTERS = 2000
-_SEGMENT_CHARACTERS = 3000
+_FIRST_SEGMENT_CHARACTERS = 1500
+_SEGMENT_CHARACTERS = 2000
 _FIRST_SEGMENTS = 25
-_GROWING_AFTER = 40
-_GROWTH = 2.0
+_GROWING_AFTER = 42
+_GROWTH = 2.5
 
 # A fence may be inside a list or a quote. The text after backticks must not contain backticks.
 _FENCE = re.compile(r"\s*(?:(?:[-*+>]|\d+[.)])\s+)*(```+(?=[^`]*$)|~~~+)(.*)")
@@ -252,8 +252,8 @@ _STEP = 160
 _STEP_FRACTION = 0.04
 # The budget in bytes: a constant, and an amount per character of the text.
 _BUDGET = (6_000, 12)
-_BUDGET_WHEN_SLOW = (9_000, 18)
-_MAX_BUDGET = (9_000, 25)  # the HTML of a table can be a hundred times as long as its text
+_BUDGET_WHEN_SLOW = (9_000, 14)
+_MAX_BUDGET = (9_000, 24)  # the HTML of a table can be a hundred times as long as its text
 _ENVELOPE = 700  # the overhead of a Jupyter message, in bytes
 
 

@@ -116,7 +116,7 @@ class Columns:
         ):
             shown = now if seconds is None else seconds
             tag = name if is_final or not shown else f"{name} · {shown} s"
-            answer = markdown.render_answer(text, tag)
+            answer = markdown.render_answer(text, tag, is_draft=not is_final)
             columns.append(f'<div style="min-width:0">{answer}{_failure_html(why)}</div>')
         return f'<div style="{_GRID}">{"".join(columns)}</div>'
 
