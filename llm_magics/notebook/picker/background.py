@@ -62,7 +62,7 @@ class ProviderListings:
         self._session = session
         self._changed = changed
         self._requested_at: dict[str, float] = {}
-        self._asking: list[asyncio.Task[None]] = []  # so that running tasks are not collected
+        self._running: set[asyncio.Task[Any]] = set()
         self._cancels: dict[str, Callable[[], None]] = {}
         self.names = session.providers.names()
         self.models: dict[str, list[ModelInfo]] = {}
@@ -82,33 +82,35 @@ class ProviderListings:
 
     async def _request_all(self, timeout_s: float) -> None:
         self._requested_at |= dict.fromkeys(self.names, time.monotonic())
-        self._asking = [asyncio.create_task(self._update(name)) for name in self.names]
-        await asyncio.wait(self._asking, timeout=timeout_s)
+        asking = [asyncio.create_task(self._update(name)) for name in self.names]
+        await asyncio.wait(asking, timeout=timeout_s)
 
     def close(self) -> None:
-        """Cancel all running requests."""
+        """Cancel all running requests, and wait until they have ended."""
         for cancel in self._cancels.values():
             cancel()
         bridge.run(self._close())
 
     async def _close(self) -> None:
-        for asking in self._asking:
-            asking.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        running = self._running.copy()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _update(self, name: str) -> None:
         """Update the models and health of a provider; the health is set when both are known."""
-        health = asyncio.create_task(self._how_is(name))
-        try:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        async with asyncio.TaskGroup() as group:
+            health = group.create_task(self._how_is(name))
             (listed,) = await self._session.listings.of([name])
-        except BaseException:
-            health.cancel()
-            raise
-        if isinstance(listed, BaseException):
-            self.models.setdefault(name, [])
-        else:
-            self.models[name] = [with_price(self._session, name, info) for info in listed]
-        self.health[name] = await health
+            if isinstance(listed, BaseException):
+                self.models.setdefault(name, [])
+            else:
+                self.models[name] = [with_price(self._session, name, info) for info in listed]
+        self.health[name] = health.result()
         self._changed()
 
     def capabilities(self, name: str) -> tuple[str, ...]:
