@@ -123,4 +123,4 @@ def require_package(module: str, what: str, *, extra: str, package: str | None =
     """
     if find_spec(module) is None:
         msg = f"{what} needs {package or module}, which is not installed."
-        raise UsageError(msg, hint=f'Run: pip install "llm_magics[{extra}]"')
+        raise UsageError(msg, hint=f'Run: pip install "jupyter-llm-magics[{extra}]"')

@@ -170,7 +170,7 @@ def _load_tokenizer(name: str) -> Any:
         from tokenizers import Tokenizer
     except ImportError:
         msg = "tokenizers is not installed."
-        raise UsageError(msg, hint="pip install tokenizers") from None
+        raise UsageError(msg, hint="Run: pip install tokenizers") from None
     try:
         is_file = Path(name).is_file()
         return Tokenizer.from_file(name) if is_file else Tokenizer.from_pretrained(name)

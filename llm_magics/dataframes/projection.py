@@ -38,7 +38,7 @@ def check_method(method: Method) -> None:
     require_package("sklearn", "A picture of vectors", extra="plots", package="scikit-learn")
     if method == "umap" and find_spec("umap") is None:
         msg = "UMAP is not installed."
-        raise UsageError(msg, hint='pip install umap-learn, or leave method="umap" out.')
+        raise UsageError(msg, hint='Run: pip install umap-learn, or leave method="umap" out.')
 
 
 def project(

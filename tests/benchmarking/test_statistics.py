@@ -236,7 +236,7 @@ def test_without_scipy_the_measurements_are_there(monkeypatch: pytest.MonkeyPatc
     for compute in (runs.summary, runs.differences, runs.report, runs.metrics):
         with pytest.raises(UsageError, match="needs scipy") as caught:
             compute()
-        assert 'pip install "llm_magics[bench]"' in str(caught.value.hint)
+        assert 'pip install "jupyter-llm-magics[bench]"' in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -396,7 +396,7 @@ def test_without_scikit_learn_nothing_is_embedded(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(errors.UsageError, match="needs scikit-learn") as caught:
         lm.plot(["one", "two"], model="echo/there-is-no-such-model")
-    assert 'pip install "llm_magics[plots]"' in str(caught.value.hint)
+    assert 'pip install "jupyter-llm-magics[plots]"' in str(caught.value.hint)
 
 
 def test_without_matplotlib_nothing_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ def test_without_the_library_an_index_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "usearch", None)
     with pytest.raises(errors.UsageError, match="not installed") as caught:
         lm.index([[1.0, 2.0]])
-    assert "llm_magics[index]" in str(caught.value.hint)
+    assert "jupyter-llm-magics[index]" in str(caught.value.hint)
 
 
 def one_by_one(vectors: Any, threshold: float) -> list[int]:

@@ -148,6 +148,6 @@ def test_without_scipy_nothing_is_sent(
     shell.user_ns["x"] = ["a", "b"]
     with pytest.raises(UsageError, match="needs scipy") as caught:
         run(shell, line)
-    assert 'pip install "llm_magics[bench]"' in str(caught.value.hint)
+    assert 'pip install "jupyter-llm-magics[bench]"' in str(caught.value.hint)
     assert lm.runs().empty
     assert "runs" not in shell.user_ns

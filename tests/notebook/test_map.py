@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from tests.support.lab import Lab, lab, needs_browser
+from tests.support.lab import lab, needs_browser
 from tests.support.scatter import hover, lasso, wait_until_drawn
 from tests.support.screens import each_look, take
 
@@ -24,24 +23,6 @@ vectors[:400, 0] -= 400
 df = pd.DataFrame({"text": [f"<img src=x onerror='window.hacked = 1'> text {n}" for n in range(2000)]})
 df["vector"] = list(vectors)
 """
-
-# What is visible of the outputs of a notebook that was opened without a kernel.
-OPEN = """
-    window.jupyterapp.commands.execute("docmanager:open", {
-        path: "other.ipynb", kernelPreference: {shouldStart: false, canStart: false}
-    }).then(() => 1)
-"""
-IS_TRUSTED = "window.jupyterapp.shell.currentWidget.context.model.cells.get(0).trusted"
-
-
-def open_untrusted(page: Lab, notebook: nbformat.NotebookNode) -> None:
-    """Open the notebook as one that was run on another machine."""
-    for cell in notebook.cells:
-        cell.source += "\n# changed"
-    nbformat.write(notebook, page.path.parent / "other.ipynb")
-    page.page.evaluate(OPEN)
-    page.page.get_by_text("# changed").first.wait_for()
-    assert page.page.evaluate(IS_TRUSTED) is False
 
 
 def test_points_are_selected_with_the_mouse_and_by_meaning(tmp_path: Path) -> None:
@@ -81,7 +62,7 @@ def test_pictures_survive_without_trust(tmp_path: Path) -> None:
     with lab(tmp_path, cells) as page:
         page.run_all()
         wait_until_drawn(page)
-        open_untrusted(page, page.saved())
+        page.open_untrusted(page.saved())
         shown = page.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output")
         pictures = shown.locator("img")
         pictures.nth(1).wait_for(timeout=20_000)
