@@ -106,9 +106,11 @@ def serving(
     finally:
 
         async def stop() -> None:
-            listening.close()
+            for each in listening.sockets:  # a server that is closed cannot attach a connection
+                loop.remove_reader(each.fileno())
             for _ in range(3):  # a connection accepted just now gets its task first
                 await asyncio.sleep(0)
+            listening.close()
             tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             for task in tasks:
                 task.cancel()
