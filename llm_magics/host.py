@@ -105,6 +105,10 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.0f} h"
 
 
+# The key in the metadata of outputs that only interactive notebooks have. Without these outputs, a
+# notebook that was saved by a user equals one that ran unattended.
+TRANSIENT_KEY = "llm_magics_transient"
+
 # Displays the progress of some work; called with ``None``, it removes the display.
 ProgressDisplay = Callable[[Progress | None], None]
 

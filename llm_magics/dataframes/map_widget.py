@@ -20,6 +20,7 @@ from llm_magics._util.text import pluralize
 from llm_magics.dataframes.map_selection import PointSelection
 from llm_magics.dataframes.vector_plot import PICTURE_DPI, PICTURE_WIDTH_PX, VectorPlot
 from llm_magics.errors import LLMError
+from llm_magics.host import TRANSIENT_KEY
 from llm_magics.secrets import redact
 from llm_magics.settings.config import config
 
@@ -55,7 +56,7 @@ _CAMERA_DISTANCE = 1.08
 # Opaque enough to see the other points while some are selected.
 _UNSELECTED_OPACITY = 0.15
 
-_GREY = "color:#767676;color:var(--jp-ui-font-color2,#767676)"
+_GREY = "color:#797979"  # can be read on light and dark pages
 _HOW_TO = "Draw around points to select them, or search for a meaning."
 
 
@@ -256,7 +257,7 @@ def display_map(plot: VectorPlot, words: str, widget: MapWidget | None) -> None:
         return
     if widget is not None:
         view = {"version_major": 2, "version_minor": 0, "model_id": widget.box.model_id}
-        publish_display_data({_VIEW: view}, {})
+        publish_display_data({_VIEW: view}, {TRANSIENT_KEY: "widget"})
     picture = png_of(plot.figure(), dpi=PICTURE_DPI)
     publish_display_data(
         {"image/png": picture, "text/plain": words},

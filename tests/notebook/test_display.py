@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_magics.host import Progress
+from llm_magics.host import TRANSIENT_KEY, Progress
 from llm_magics.notebook.display.answer import LiveDisplay, StaticDisplay, TextDisplay
 from llm_magics.notebook.display.output import (
-    TRANSIENT_KEY,
     ProgressBar,
     SegmentSplitter,
     UpdatableOutput,

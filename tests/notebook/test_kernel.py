@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from llm_magics.notebook.display.output import TRANSIENT_KEY
+from llm_magics.host import TRANSIENT_KEY
 from tests.conftest import engines_of, eventually
 from tests.support.kernels import Kernel, Result
 

@@ -9,7 +9,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from llm_magics.notebook.display.output import TRANSIENT_KEY
+from llm_magics.host import TRANSIENT_KEY
 from tests.support.lab import lab, needs_browser
 from tests.support.nested import nbval
 from tests.support.payloads import KNOWN, fuzzed

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_magics.host import TRANSIENT_KEY
 from tests.support.lab import lab, needs_browser
 from tests.support.scatter import hover, lasso, wait_until_drawn
 from tests.support.screens import each_look, take
@@ -62,7 +63,13 @@ def test_pictures_survive_without_trust(tmp_path: Path) -> None:
     with lab(tmp_path, cells) as page:
         page.run_all()
         wait_until_drawn(page)
-        page.open_untrusted(page.saved())
+        notebook = page.saved()
+        widget, picture = notebook.cells[1].outputs
+        assert widget.metadata == {
+            TRANSIENT_KEY: "widget"
+        }  # an unattended run has only the picture
+        assert "image/png" in picture.data
+        page.open_untrusted(notebook)
         shown = page.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output")
         pictures = shown.locator("img")
         pictures.nth(1).wait_for(timeout=20_000)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from jupyter_client.manager import KernelManager
 
-from llm_magics.notebook.display.output import TRANSIENT_KEY
+from llm_magics.host import TRANSIENT_KEY
 
 
 @dataclass

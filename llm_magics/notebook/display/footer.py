@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from llm_magics._util.text import display_name, format_usd
+from llm_magics.host import TRANSIENT_KEY
 from llm_magics.notebook import markdown, styles
-from llm_magics.notebook.display.output import TRANSIENT_KEY
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.wire.finish_reasons import is_cut
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from llm_magics._util.text import display_name, escape_controls
-from llm_magics.host import Progress, ProgressDisplay, terminal_progress
+from llm_magics.host import TRANSIENT_KEY, Progress, ProgressDisplay, terminal_progress
 from llm_magics.notebook import markdown
 from llm_magics.notebook.frontend import display_mode
 
@@ -110,10 +110,6 @@ class SegmentSplitter:
         elif mark[1].startswith(self._fence) and not mark[2].strip():
             self._fence = ""
 
-
-# The key in the metadata of outputs that only interactive notebooks have. Without these outputs, a
-# notebook that was saved by a user equals one that ran unattended.
-TRANSIENT_KEY = "llm_magics_transient"
 
 # The content of a display, by MIME type.
 Bundle = dict[str, str]
