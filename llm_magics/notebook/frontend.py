@@ -125,8 +125,18 @@ def untrack_cells(shell: InteractiveShell) -> None:
 def label_cell(shell: InteractiveShell, code: CodeType) -> str | None:
     """Return the name that IPython's tracebacks give to the cell of a code object."""
     format_name = getattr(shell.compile, "format_code_name", None)
-    found = format_name(code.co_filename) if format_name else None
+    if format_name is None:
+        return _label_in_ipython_7(code.co_filename)
+    found = format_name(code.co_filename)
     return " ".join(found) if found else None
+
+
+def _label_in_ipython_7(path: str) -> str | None:
+    numbered = re.match(r"<ipython-input-(\d+)-", path)
+    if numbered is not None:
+        return f"Cell In[{numbered[1]}]"
+    # The kernel's names of cells have no number.
+    return "Cell In[?]" if re.search(r"ipykernel_\d+[/\\]\d+\.py$", path) else None
 
 
 _MAGIC_CALLS = {"run_line_magic": "%", "run_cell_magic": "%%"}

@@ -27,7 +27,11 @@ LEANING = (
     "http/test_transport",
     "notebook/test_cell_outputs",
     "notebook/test_magics",
+    "notebook/test_command_lines",
+    "notebook/test_compare_cell",
+    "notebook/test_display",
     "notebook/test_markdown",
+    "notebook/test_picker",
     "providers/test_capabilities",
     "providers/test_local",
     "runtime/test_parsing",
@@ -35,8 +39,10 @@ LEANING = (
     "runtime/test_vector_store",
     "settings/test_config",
     "test_api",
+    "test_compact_table",
     "test_schemas",
     "test_tools",
+    "test_user_code",
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import warnings
 
 import pytest
 from hypothesis import given
@@ -131,7 +133,8 @@ def test_brackets_without_end_take_no_time() -> None:
         for text in ("[", "{[", '{"a":'):
             with pytest.raises(ParseError):
                 parsing.parse_json(text * count)
-        with pytest.raises(ParseError):
+        # Old versions of json-repair close so many brackets, new ones refuse them.
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(ParseError):
             parsing.parse_json("[" * count, repair=True)
 
     assert growth(read, 250) < 8
