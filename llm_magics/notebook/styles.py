@@ -57,5 +57,5 @@ def code_box(code: str, language: str) -> str:
     return (
         f'<div style="border:1px solid {_LINE};border-radius:4px;margin-bottom:1em">{label}'
         '<pre style="margin:0;padding:6px 8px;overflow-x:auto;white-space:pre;user-select:all">'
-        f"<code>{code}</code></pre></div>\n"
+        f'<code style="white-space:pre">{code}</code></pre></div>\n'
     )

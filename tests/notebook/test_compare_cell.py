@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -134,6 +134,7 @@ def test_a_difference_holds_the_whole_of_both(one: list[str], other: list[str]) 
     """Without what is struck out it is the other, without what was put in it is the first."""
     common = "x " * 20  # texts that are not similar are not compared
     texts = [common + " ".join(one), common + " ".join(other)]
+    assume(texts[0] != texts[1])
     told = compare_texts(["m", "n"], texts)
     assert told is not None
     words = re.search(r"<p>(.*)</p>", told["text/html"], re.DOTALL)
@@ -149,6 +150,15 @@ def test_there_may_be_nothing_to_compare() -> None:
     assert compare_texts(["a", "b"], ["x", ""]) is None
     assert compare_texts(["a", "b"], ["one two three", "four five six"]) is None
     assert compare_texts(["a", "b"], ["one two three", "one two six"]) is not None
+
+
+def test_equal_answers_are_said_to_be_the_same() -> None:
+    """Without a word marked."""
+    told = compare_texts(["a", "<b>"], ["one two three", "one two three"])
+    assert told is not None
+    assert told["text/plain"] == "<b> answered the same as a"
+    assert "&lt;b&gt; answered" in told["text/html"]
+    assert "<del" not in told["text/html"]
 
 
 def test_each_column_has_a_clock_until_its_answer_has_ended() -> None:

@@ -122,8 +122,11 @@ class Columns:
 
 
 def _failure_html(why: str) -> str:
-    text = html.escape(markdown.to_plain_text(why))
-    return f'<p class="mathjax_ignore" style="{styles.FAILURE}">{text}</p>' if why else ""
+    return f'<p class="mathjax_ignore" style="{styles.FAILURE}">{_escape(why)}</p>' if why else ""
+
+
+def _escape(text: str) -> str:
+    return html.escape(markdown.to_plain_text(text))
 
 
 # Texts with less than this share of words in common are not variants of each other.
@@ -145,11 +148,16 @@ def compare_texts(names: Sequence[str], texts: Sequence[str]) -> Bundle | None:
         if marked is None:
             continue
         words, count = marked
+        if not count:
+            summary = f"{name} answered the same as {first[0]}"
+            plain.append(summary)
+            folded.append(f"<div>{styles.small(_escape(summary), 'mathjax_ignore')}</div>")
+            continue
         summary = f"{name} differs from {first[0]} in {pluralize(count, 'word')}"
         plain.append(summary)
         folded.append(
             f'<details class="mathjax_ignore" style="{styles.MUTED}"><summary>'
-            f"<em>{html.escape(markdown.to_plain_text(summary))}</em>"
+            f"<em>{_escape(summary)}</em>"
             f"</summary><p>{words}</p></details>"
         )
     return {"text/plain": "\n".join(plain), "text/html": "".join(folded)} if plain else None
