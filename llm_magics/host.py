@@ -8,6 +8,7 @@ Warnings and errors point to the line of the user's code that called this packag
 from __future__ import annotations
 
 import linecache
+import math
 import sys
 import warnings
 from abc import ABC, abstractmethod
@@ -80,7 +81,7 @@ class Progress:
         if self.speed is not None:
             parts.append(_rate(self.speed, self.unit))
         if self.eta_s is not None and self.fraction != 1:
-            parts.append(f"about {format_duration(self.eta_s)} left")
+            parts.append(f"about {format_duration(math.ceil(self.eta_s))} left")
         return "  ".join(parts)
 
 
@@ -101,7 +102,8 @@ def _rate(speed: float, unit: str) -> str:
 def format_duration(seconds: float) -> str:
     """Return a duration in a readable unit, as in ``12 s``, ``4 min`` or ``3 h``."""
     if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.1f} s"
+        digits = f"{seconds:.0f}" if seconds >= 2 else f"{seconds:.1f}".removesuffix(".0")
+        return f"{digits} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.0f} h"
 
 

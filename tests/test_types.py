@@ -63,6 +63,7 @@ def test_progress_says_amount_speed_and_time_to_go() -> None:
     half = Progress("fetching x", 50_000_000, 100_000_000, elapsed_s=5)
     assert str(half) == "fetching x  50.0/100.0 MB  50%  10.0 MB/s  about 5 s left"
     assert str(Progress("loading x")) == "loading x"
+    assert str(Progress("x", 99_999, 100_000, elapsed_s=5)).endswith("about 1 s left")
     slow = Progress("asking", 5, 25, "rows", elapsed_s=60)
     assert str(slow) == "asking  5/25 rows  20%  12 s a row  about 4 min left"
     assert str(Progress("embedding", 5, 10, "rows")) == "embedding  5/10 rows  50%"
