@@ -50,7 +50,8 @@ def test_an_answer_streams_and_the_saved_notebook_passes_nbval(tmp_path: Path) -
         assert page.outputs(2).locator("b").count() == 0
         notebook = page.saved()
     assert [len(lasting(cell.outputs)) for cell in notebook.cells] == [0, 1, 1]
-    assert [len(cell.outputs) for cell in notebook.cells] == [0, 2, 2]
+    marked = [len(cell.outputs) - len(lasting(cell.outputs)) for cell in notebook.cells]
+    assert marked in ([0, 1, 1], [0, 2, 1])  # a footer, and the hint once it is found
     assert_passes_nbval(page.path, 3)
 
 
@@ -74,7 +75,7 @@ def test_fetching_shows_a_bar_and_leaves_no_trace(tmp_path: Path) -> None:
         assert page.outputs(2).locator("progress").count() == 0
         notebook = page.saved()
     assert_passes_nbval(page.path, 3)
-    assert "progress" not in str(notebook.cells)
+    assert "<progress" not in str(notebook.cells)
     assert [out.output_type for out in notebook.cells[2].outputs][-1] == "execute_result"
 
 
