@@ -72,7 +72,7 @@ def nearest(  # noqa: PLR0913 (a public function)
     embedding_model = find_embedding_model(column)
     model = model or (embedding_model and embedding_model.model)
     query = _check_query(query)
-    # The query is embedded last, so that a wrong column or index costs nothing.
+    # The query is embedded last, so that it is not paid for if the column or the index is wrong.
     if index is None:
         vectors = resolve_vectors(column, model)
         query_vector = _query_vector(query, model, prefix, embedding_model)
