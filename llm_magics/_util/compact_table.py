@@ -62,7 +62,6 @@ class CompactTable:
         texts = sum(_is_text(frame[name]) for name in names)
         self._columns = [_column(name, frame[name], _text_width(texts)) for name in names]
         self._levels = list(frame.index.names)
-        self._has_labels = any(name is not None for name in self._levels)
 
     @property
     def _hidden(self) -> int:
