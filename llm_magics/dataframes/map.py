@@ -16,7 +16,6 @@ import pandas as pd
 from llm_magics._util.validation import check_integer, require_package
 from llm_magics.dataframes.map_selection import PointSelection
 from llm_magics.dataframes.plot import PlottedColumn, project_column
-from llm_magics.dataframes.projection import Method
 from llm_magics.dataframes.search import nearest
 from llm_magics.dataframes.vector_plot import VectorPlot
 from llm_magics.dataframes.vectors import find_embedding_model, tag_array
@@ -26,16 +25,8 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.map_widget import MapWidget
 
 
-def create_map(  # noqa: PLR0913 (as for `plot`)
-    frame: pd.DataFrame,
-    column: pd.Series[Any],
-    *,
-    text: Any = None,
-    color: Any = None,
-    clusters: int | None = None,
-    label: bool | str = False,
-    method: Method = "pca",
-    model: str | None = None,
+def create_map(
+    frame: pd.DataFrame, column: pd.Series[Any], *, model: str | None = None, **options: Any
 ) -> VectorMap:
     """
     Return a map of ``column``, whose rows are those of ``frame``. The options are those of `plot`.
@@ -44,15 +35,7 @@ def create_map(  # noqa: PLR0913 (as for `plot`)
         UsageError: jupyter-scatter is not installed, or as for `plot`.
     """
     require_package("jscatter", "A map", extra="map", package="jupyter-scatter")
-    plotted = project_column(
-        column,
-        text=text,
-        color=color,
-        clusters=clusters,
-        label=label,
-        method=method,
-        model=model,
-    )
+    plotted = project_column(column, model=model, **options)
     embedding_model = find_embedding_model(column)
     if embedding_model is not None:  # a search finds it with the array
         tag_array(plotted.vectors, embedding_model)

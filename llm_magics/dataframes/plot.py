@@ -180,12 +180,12 @@ class PlottedColumn:
 def project_column(  # noqa: PLR0913 (as for `plot`)
     column: Any,
     *,
-    text: Any,
-    color: Any,
-    clusters: int | None,
-    label: bool | str,
-    method: Method,
-    model: str | None,
+    text: Any = None,
+    color: Any = None,
+    clusters: int | None = None,
+    label: bool | str = False,
+    method: Method = "pca",
+    model: str | None = None,
 ) -> PlottedColumn:
     """Project a column and name its clusters; see `plot`. Long steps show their progress."""
     check_method(method)
