@@ -36,7 +36,7 @@ GROUP_COLOURS = (
 OTHERS, OTHERS_COLOUR = "others", COLOURS[-1]
 
 # From dark blue through green to yellow; in greyscale, from dark to light.
-RAMP = ("#3B528B", "#21918C", "#5EC962", "#F0C828")
+_RAMP = ("#3B528B", "#21918C", "#5EC962", "#F0C828")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,13 @@ def create_marks(values: Any, count: int) -> Marks:
         codes, names = position[codes], [*(names[each] for each in largest), OTHERS]
         colours = (*GROUP_COLOURS[: len(largest)], OTHERS_COLOUR)
     return Marks(numbers=codes, names=names, colours=colours)
+
+
+def colour_ramp() -> Any:
+    """Return the colours of numbers from low to high, and of unknown ones, for matplotlib."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("ramp", _RAMP).with_extremes(bad=OTHERS_COLOUR)
 
 
 def group_shape(number: int) -> str:

@@ -11,9 +11,8 @@ import numpy as np
 from llm_magics._util.label_placement import place_labels
 from llm_magics._util.plotting import (
     GREY,
-    OTHERS_COLOUR,
-    RAMP,
     Marks,
+    colour_ramp,
     font_families,
     group_shape,
     legend,
@@ -109,18 +108,15 @@ def _marker_area(count: int) -> float:
 
 
 def _draw_values(ax: Axes, points: Points, marks: Marks, rows: Rows) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-
     assert marks.quantities is not None
     assert marks.span is not None
-    colours = LinearSegmentedColormap.from_list("ramp", RAMP).with_extremes(bad=OTHERS_COLOUR)
     xs, ys = points[rows].T
     ax.scatter(
         xs,
         ys,
         s=_marker_area(len(rows)),
         c=np.ma.masked_invalid(marks.quantities[rows]),
-        cmap=colours,
+        cmap=colour_ramp(),
         vmin=marks.span[0],
         vmax=marks.span[1],
         plotnonfinite=True,

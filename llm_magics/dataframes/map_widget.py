@@ -15,7 +15,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.getipython import get_ipython
 from IPython.display import publish_display_data
 
-from llm_magics._util.plotting import OTHERS_COLOUR, RAMP, Marks, png_of, single_line
+from llm_magics._util.plotting import OTHERS_COLOUR, Marks, colour_ramp, png_of, single_line
 from llm_magics._util.text import pluralize
 from llm_magics.dataframes.map_selection import PointSelection
 from llm_magics.dataframes.vector_plot import PICTURE_DPI, PICTURE_WIDTH_PX, VectorPlot
@@ -192,7 +192,7 @@ def _colour_codes(marks: Marks) -> tuple[Codes, list[str]]:
 
 
 def _ramp_codes(marks: Marks) -> tuple[Codes, list[str]]:
-    from matplotlib.colors import LinearSegmentedColormap, to_hex
+    from matplotlib.colors import to_hex
 
     assert marks.quantities is not None
     assert marks.span is not None
@@ -200,7 +200,7 @@ def _ramp_codes(marks: Marks) -> tuple[Codes, list[str]]:
     shares = (marks.quantities - low) / ((high - low) or 1.0)
     is_known = np.isfinite(shares)
     steps = (np.where(is_known, shares, 0) * (_RAMP_STEPS - 1)).round().astype(np.int64)
-    ramp = LinearSegmentedColormap.from_list("ramp", RAMP)
+    ramp = colour_ramp()
     colours = [to_hex(ramp(step / (_RAMP_STEPS - 1))) for step in range(_RAMP_STEPS)]
     return np.where(is_known, steps, _RAMP_STEPS), [*colours, OTHERS_COLOUR]
 
