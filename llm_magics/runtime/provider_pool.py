@@ -19,7 +19,7 @@ from llm_magics.providers import (
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.secrets import OpaqueKey, Secret, environment_value, strip_whitespace
 from llm_magics.settings import credentials
-from llm_magics.settings.config import Config, provider_variables
+from llm_magics.settings.config import Config, cache_folder, provider_variables
 from llm_magics.settings.files import is_project_file
 
 
@@ -50,6 +50,14 @@ class _Created:
         )
 
 
+# Settings of a provider whose default is taken from a setting for all providers.
+_SHARED_DEFAULTS: dict[str, Callable[[Config], Any]] = {
+    "max_line_mb": lambda config: config.max_line_mb,
+    "max_response_mb": lambda config: config.max_response_mb,
+    "weights_dir": lambda config: cache_folder() / "weights",
+}
+
+
 class ProviderPool:
     """All providers; each is created on first use, and again when its settings change."""
 
@@ -77,9 +85,9 @@ class ProviderPool:
         settings = self.config.for_provider(name, kind.config_type.model_fields)
         if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
             del settings["api_key"]  # a blank key counts as unset
-        for limit in ("max_line_mb", "max_response_mb"):
-            if limit in kind.config_type.model_fields:
-                settings.setdefault(limit, self.config.get(limit))
+        for setting, default in _SHARED_DEFAULTS.items():
+            if setting in kind.config_type.model_fields:
+                settings.setdefault(setting, default(self.config))
         own = (*kind.environment, kind.config_type.named_key_variable(name, settings))
         needs_key = "api_key" in kind.config_type.model_fields and not settings.get("api_key")
         is_of_project = bool(self._address_of_project(name)[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,3 +60,12 @@ def test_its_own_setting_makes_another_provider(reads: list[str]) -> None:
     second = session.provider("lab")
     lm.config.reset("providers.lab.concurrency")
     assert len({id(each) for each in (first, second, session.provider("lab"))}) == 3
+
+
+def test_another_cache_folder_moves_the_weights(tmp_path: Path) -> None:
+    """A model that was downloaded into the old folder is not in the new one."""
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        lm.config.cache_dir = folder
+        assert session.provider("local").config.weights_dir == folder / "weights"
+    lm.config.set("providers.local.weights_dir", tmp_path / "own")
+    assert session.provider("local").config.weights_dir == tmp_path / "own"

@@ -27,6 +27,7 @@ import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from traitlets.config import Config
 
 import llm_magics as lm
 from llm_magics import errors, providers
@@ -225,7 +226,8 @@ def columns(folder: Path) -> dict[str, Any]:
     }
     found = {name: described(table) for name, table in tables.items()}
     InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance()
+    in_memory = Config({"HistoryManager": {"hist_file": ":memory:"}})
+    shell = InteractiveShell.instance(config=in_memory)
     shell.run_line_magic("load_ext", "llm_magics")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -234,6 +236,7 @@ def columns(folder: Path) -> dict[str, Any]:
             found[f"%llm {line}"] = described(shell.run_line_magic("llm", line))
     finally:
         shell.run_line_magic("unload_ext", "llm_magics")
+        shell.history_manager.end_session()
         InteractiveShell.clear_instance()
     return found
 
