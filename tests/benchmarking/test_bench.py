@@ -158,14 +158,18 @@ def test_a_closed_loop_has_so_many_under_way(
 
 
 def test_a_sweep_has_its_loads_one_after_the_other(service: Service, server: Server) -> None:
-    """A row of the summary for each; enough requests to keep it full."""
+    """A row of the summary for each; enough requests to reach the load."""
     service.delay_s = 0.04
     runs = lm.bench(models=["lab/a", "lab/b"], concurrency=[1, 4])
     told = runs.summary()
     assert told.index.tolist() == [("lab/a", 1), ("lab/b", 1), ("lab/a", 4), ("lab/b", 4)]
     assert told.requests.tolist() == [3, 3, 16, 16]
-    of_one, of_four = told.throughput_tokens_per_s.iloc[[0, 2]]
-    assert of_four > 1.5 * of_one
+    assert server.most_at_once == 4
+    one, four = (group for _, group in runs.groupby("concurrency"))
+    assert one.ended_s.max() <= four.sent_s.min()
+    for group, load in ((one, 1), (four, 4)):
+        running = [((group.sent_s <= at) & (group.ended_s > at)).sum() for at in group.sent_s]
+        assert max(running) == load
 
 
 def test_an_open_loop_keeps_its_times(service: Service, server: Server) -> None:
