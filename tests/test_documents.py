@@ -21,8 +21,8 @@ from llm_magics.notebook.parsers import (
     llm_cell_parser,
     split_words,
 )
-from llm_magics.providers import get_available_providers
-from llm_magics.providers.profiles import PROFILES
+from llm_magics.providers import built_in_providers
+from llm_magics.providers.profiles import profiles
 from llm_magics.runtime.session import Session
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
@@ -131,9 +131,10 @@ def test_the_settings_on_a_page_are_valid(
 
 
 def test_the_page_of_servers_names_every_profile() -> None:
-    """All but those of OpenAI itself and of unknown services."""
+    """All profiles of servers that users run themselves."""
     spans = code_spans(ROOT / "docs" / "how-to" / "own-server.md")
-    assert set(PROFILES) - {"openai", "other"} <= set(spans)
+    own = {name for name, profile in profiles().items() if not profile.hosts}
+    assert own - {"other"} <= set(spans)
 
 
 def test_the_page_of_providers_has_each_with_its_capabilities() -> None:
@@ -141,7 +142,7 @@ def test_the_page_of_providers_has_each_with_its_capabilities() -> None:
     text = (ROOT / "docs" / "how-to" / "providers.md").read_text("utf-8")
     rows = re.findall(r"^\| `.*\|$", text, re.MULTILINE)
     assert rows == reference.provider_rows()
-    for name in get_available_providers():
+    for name in built_in_providers():
         assert f"\n## {name}\n" in text
 
 

@@ -56,7 +56,7 @@ class NextStep:
         self._hint = self._of_keys() or _ADVICE
 
     def _of_keys(self) -> str | None:
-        for name in self._session.providers.names():
+        for name in self._session.providers.listed_names():
             if name in _LOCAL_SERVERS:
                 continue
             try:

@@ -46,9 +46,25 @@ def built_in_providers() -> list[str]:
     return sorted(_BUILT_IN)
 
 
+def service_names() -> list[str]:
+    """Return the names of services in the data file, which one of these providers serves, sorted."""
+    from llm_magics.providers.services import services
+
+    return sorted(services().keys() - _BUILT_IN.keys())
+
+
+def is_service(name: str) -> bool:
+    """Return whether ``name`` is a service in the data file. The file is read if necessary."""
+    if name in _BUILT_IN:
+        return False
+    from llm_magics.providers.services import services
+
+    return name in services()
+
+
 def get_available_providers() -> list[str]:
     """Return the names that `create_provider` accepts, sorted."""
-    return sorted({*_BUILT_IN, *_registered()})
+    return sorted({*_BUILT_IN, *service_names(), *_registered()})
 
 
 def create_provider(
@@ -73,14 +89,16 @@ def create_provider(
         settings = {**stored, **settings}
     if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
         del settings["api_key"]  # a blank key counts as unset
-    type_name = settings.pop("type", None) or name
+    type_name = settings.get("type") or name
     kind = provider_type(type_name)
-    if type_name == name:
-        return kind(build_config(name, kind.config_type, settings))
-    check_setting_names(name, kind.config_type, settings)  # before a missing address is reported
+    named = {key: value for key, value in settings.items() if key != "type"}
+    if type_name == name and not is_service(name):
+        return kind(build_config(name, kind.config_type, named))
+    check_setting_names(name, kind.config_type, named)  # before a missing address is reported
     variable = kind.config_type.named_key_variable(name, settings)
-    settings = kind.config_type.for_named_instance(name, settings)
-    provider = kind(build_config(name, kind.config_type, settings))
+    named = kind.config_type.for_named_instance(name, settings)
+    named.pop("type", None)
+    provider = kind(build_config(name, kind.config_type, named))
     provider.name, provider.key_variable = name, variable
     return provider
 
@@ -91,6 +109,10 @@ def provider_type(name: str) -> type[BaseModelProvider]:
         module, _, attribute = _BUILT_IN[name].partition(":")
         found: type[BaseModelProvider] = getattr(import_module(module), attribute)
         return found
+    if is_service(name):
+        from llm_magics.providers.services import services
+
+        return provider_type(services()[name].type)
     registered = _registered().get(name)
     if registered is None:
         msg = f'No provider is named "{name}".'

@@ -133,7 +133,7 @@ class BaseModelProvider(ABC):
     name: str
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
     # What it can do with at least one model, from `CAPABILITIES`; a single model may support less.
-    capabilities: ClassVar[tuple[str, ...]] = ()
+    capabilities: tuple[str, ...] = ()
     # What a user must do first, except setting a key, in a few words; empty if nothing.
     start: ClassVar[str] = ""
     # The environment variable with the user's key; empty if there is none.

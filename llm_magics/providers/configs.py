@@ -70,6 +70,17 @@ class ProviderConfig(BaseModel):
         """Return the environment variable that holds the key of a provider called ``name``."""
         return ""
 
+    @classmethod
+    def named_variables(cls, name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return all environment variables on which a provider called ``name`` depends."""
+        variable = cls.named_key_variable(name, settings)
+        return (variable,) if variable else ()
+
+    @classmethod
+    def setting_names(cls, name: str, settings: Mapping[str, Any]) -> list[str]:
+        """Return the settings of a provider called ``name``: fields, and parts of its address."""
+        return list(cls.model_fields)
+
 
 def resolve_config(name: str, config_type: type[ProviderConfig], config: object) -> ProviderConfig:
     """
@@ -122,10 +133,11 @@ def check_setting_names(
     Raises:
         ConfigurationError: a setting is unknown.
     """
+    known = config_type.setting_names(name, settings)
     for key in settings:
-        if key not in config_type.model_fields:
+        if key not in known:
             msg = f'Unknown setting of the provider {name}: "{key}".'
-            hint = nearest(str(key), config_type.model_fields)
+            hint = nearest(str(key), known)
             raise ConfigurationError(msg, hint=hint, provider=name, code=str(key))
 
 

@@ -14,22 +14,22 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from llm_magics.attachments import Sound, Transcript
-from llm_magics.errors import ConfigurationError, ProviderError, nearest
+from llm_magics.errors import ProviderError, nearest
 from llm_magics.http import Form, Transport
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import model_catalog
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.providers.parameter_fallback import ChatRequest
-from llm_magics.providers.profiles import PROFILES, ServiceProfile, find_profile
+from llm_magics.providers.profiles import ServiceProfile, find_profile, profiles
+from llm_magics.providers.services import find_service
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, remove_foreign_reasoning
 from llm_magics.wire import openai_media, openai_responses
 from llm_magics.wire.tool_calls import collect_call_ids
 
 _FROM_ENVIRONMENT = {"organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
-_OPENAI_URL = PROFILES["openai"].base_url
-_CLOUD_URLS = {service.base_url for service in PROFILES.values() if service.hosts}
+_OPENAI_URL = "https://api.openai.com/v1"
 
 
 class OpenAIConfig(OpenAICompatibleConfig):
@@ -71,42 +71,20 @@ class OpenAIConfig(OpenAICompatibleConfig):
     @field_validator("profile", mode="after")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        if value is not None and value not in PROFILES:
-            raise ValueError(nearest(value, PROFILES))
+        if value is not None and value not in profiles():
+            raise ValueError(nearest(value, profiles()))
         return value
 
     @classmethod
     def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return a compatible service's settings: its profile's address and its own key."""
-        profile = _profile_of(name, settings)
-        service = PROFILES.get(profile or "", ServiceProfile())
-        base_url = settings.get("base_url") or service.base_url
-        if not base_url:
-            msg = f"Provider {name} has no base_url."
-            hint = f"Set providers.{name}.base_url to its address, up to /v1."
-            raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
+        service = find_service(name, settings)
         return {
-            "profile": profile,
-            "api_key": environment_value(cls.named_key_variable(name, settings)) or None,
+            "profile": service.name if service else None,
             "organization": None,
             "project": None,
-            **settings,
-            "base_url": base_url,
+            **super().for_named_instance(name, settings),
         }
-
-    @classmethod
-    def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
-        # A service's variable applies only to its own address; a compatible server has its own
-        # variable.
-        address = settings.get("base_url")
-        profile = _profile_of(name, settings) or ""
-        known = find_profile(address) if address else PROFILES.get(profile, ServiceProfile())
-        return known.key_variable or super().named_key_variable(name, settings)
-
-
-def _profile_of(name: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the profile in the settings, or the one with the provider's name, if any."""
-    return settings.get("profile") or (name if name in PROFILES else None)
 
 
 class OpenAIProvider(OpenAICompatibleProvider):
@@ -114,22 +92,35 @@ class OpenAIProvider(OpenAICompatibleProvider):
 
     name = "openai"
     config_type = OpenAIConfig
-    capabilities = (*TEXT_CAPABILITIES, "images", "transcription")
+    capabilities: tuple[str, ...] = (*TEXT_CAPABILITIES, "images", "transcription")
     key_variable = "OPENAI_API_KEY"
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     usual_address = own_address = _OPENAI_URL
     config: OpenAIConfig
 
+    def __init__(self, config: OpenAIConfig | Mapping[str, Any] | None = None) -> None:
+        super().__init__(config)
+        self.capabilities = self.profile.capabilities or type(self).capabilities
+
     @cached_property
     def profile(self) -> ServiceProfile:
         if self.config.profile:
-            return PROFILES[self.config.profile]
+            return profiles()[self.config.profile]
         return find_profile(self.config.base_url)
 
     @property
+    def is_set_up(self) -> bool:
+        if self.name == type(self).name:
+            return super().is_set_up
+        is_usual = self.config.base_url == self.profile.base_url
+        return not self._needs_key and (self.config.api_key is not None or not is_usual)
+
+    @property
     def _needs_key(self) -> bool:
-        is_in_the_cloud = self.config.base_url in _CLOUD_URLS
-        return is_in_the_cloud and self.config.api_key is None
+        service = find_profile(self.config.base_url)
+        headers = {"authorization", service.key_header.name.lower()}
+        sent = headers.intersection(map(str.lower, self.config.extra_headers))
+        return service.is_in_the_cloud and self.config.api_key is None and not sent
 
     def _headers(self) -> dict[str, str]:
         headers = {
@@ -155,7 +146,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
 
     @property
     def price_list(self) -> str:
-        return "openai" if self._is_openai_itself else ""
+        return find_profile(self.config.base_url).price_list
 
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)

@@ -18,9 +18,10 @@ from llm_magics.errors import ProviderError
 from llm_magics.http import KeyHeader, Reply
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.model_lists import parse_model
 from llm_magics.providers.openai_errors import OpenAIRules, map_openai_error
 from llm_magics.providers.parameter_fallback import ChatRequest, ParameterFallback
-from llm_magics.providers.profiles import ServiceProfile, parse_model
+from llm_magics.providers.profiles import ServiceProfile
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.types import (
     ChatMessage,
@@ -48,6 +49,7 @@ class OpenAICompatibleConfig(RemoteConfig):
         base_url: the service's address, up to ``/v1``.
     """
 
+    address_form: ClassVar[str] = ", up to /v1"
     base_url: str = Field("")
 
     @field_validator("base_url", mode="after")
@@ -183,8 +185,7 @@ class OpenAICompatibleProvider(RemoteProvider):
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         body = openai_chat.build_completion_request(prompt, model, parameters)
-        if "stream_options" in self.profile.names:
-            del body["stream_options"]
+        body = {key: value for key, value in body.items() if key not in self.profile.refuses}
         path, headers = self._path("/completions", model), parameters.extra_headers
         return self._fallback.stream(
             self._chunks, path, body, model, openai_chat.ChunkDecoder, headers, self.name

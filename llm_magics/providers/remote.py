@@ -24,6 +24,7 @@ from llm_magics.errors import (
 from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
 from llm_magics.providers.base import StreamingProvider
 from llm_magics.providers.configs import ProviderConfig, settings_digest
+from llm_magics.providers.services import find_service, find_service_at
 from llm_magics.providers.streaming import DecoderFactory, stream_chunks
 from llm_magics.secrets import (
     Address,
@@ -68,6 +69,8 @@ class RemoteConfig(ProviderConfig):
     model_config = ConfigDict(
         extra="forbid", frozen=True, arbitrary_types_allowed=True, validate_default=True
     )
+    # The form of the address, for the error if it is missing.
+    address_form: ClassVar[str] = ""
 
     base_url: str
     api_key: Secret | None = None
@@ -124,16 +127,39 @@ class RemoteConfig(ProviderConfig):
 
     @classmethod
     def for_named_instance(cls, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        if not settings.get("base_url"):
+        service = find_service(name, settings)
+        base_url = settings.get("base_url") or (service and service.base_url(name, settings))
+        if not base_url:
             msg = f"Provider {name} has no base_url."
-            hint = f"Set providers.{name}.base_url to its address."
+            hint = f"Set providers.{name}.base_url to its address{cls.address_form}."
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
         key = environment_value(cls.named_key_variable(name, settings)) or None
-        return {"api_key": key, **settings}
+        own = {each: value for each, value in settings.items() if each in cls.model_fields}
+        return {"api_key": key, **own, "base_url": base_url}
 
     @classmethod
     def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
+        # A service's variable applies only to its own address; a compatible server has its own
+        # variable.
+        address = settings.get("base_url")
+        service = find_service(name, settings)
+        if address:
+            service = find_service_at(address)
+        if service is not None and service.key_variables:
+            return service.key_variable
         return f"{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_API_KEY"
+
+    @classmethod
+    def setting_names(cls, name: str, settings: Mapping[str, Any]) -> list[str]:
+        service = find_service(name, settings)
+        parts = service.parts if service else ()
+        return [*cls.model_fields, *(part.name for part in parts)]
+
+    @classmethod
+    def named_variables(cls, name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        service = find_service(name, settings)
+        variables = service.variables if service else ()
+        return tuple(dict.fromkeys((cls.named_key_variable(name, settings), *variables)))
 
     @property
     def timeouts(self) -> Timeouts:

@@ -53,7 +53,7 @@ async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosi
 
     A provider that is not configured and does not respond does not count as failed.
     """
-    requested = names or session.providers.names()
+    requested = names or session.providers.listed_names()
     return list(
         await asyncio.gather(*(_diagnose(session, name, bool(names)) for name in requested))
     )
@@ -171,7 +171,7 @@ async def check_health(session: Session, names: Sequence[str] | None = None) -> 
     """Return one row per provider, of all or of ``names``: its status, and the reason in words."""
     from llm_magics._util.tables import WideFrame
 
-    names = names or session.providers.names()
+    names = names or session.providers.listed_names()
     found = await session.ask_all(names, lambda provider: provider.health_check())
     rows = [(name, *_status(result)) for name, result in zip(names, found, strict=True)]
     return WideFrame(rows, columns=["provider", "status", "detail"])

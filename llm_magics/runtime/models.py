@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from llm_magics._util.text import display_name
 from llm_magics.errors import LLMError, ModelNotFoundError, UnsupportedError, nearest
 from llm_magics.host import Progress, warn
-from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
+from llm_magics.providers.profiles import profiles
 from llm_magics.runtime import pricing
 from llm_magics.runtime.routing import find_candidates, find_route
 from llm_magics.runtime.session import Session
@@ -47,9 +48,9 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
     """
     from llm_magics._util.tables import SafeFrame, display_columns
 
-    names = session.providers.names()
     provider = pattern.partition("/")[0]
-    names = [provider] if provider in names else names
+    is_provider = bool(provider) and provider in session.providers.names()
+    names = [provider] if is_provider else session.providers.listed_names()
     found = await session.listings.of(names)
     for name, models in zip(names, found, strict=True):
         if isinstance(models, BaseException):
@@ -79,7 +80,11 @@ def provider_table(session: Session) -> DataFrame:
     from llm_magics._util.tables import WideFrame
 
     rows: list[tuple[object, ...]] = []
+    listed = {*session.providers.listed_names()}
     for name in session.providers.names():
+        if name not in listed:
+            rows.append(_service_row(session, name))
+            continue
         try:
             provider = session.provider(name)
             can = ", ".join(provider.capabilities)
@@ -87,6 +92,17 @@ def provider_table(session: Session) -> DataFrame:
         except Exception as error:  # an invalid provider must not hide the others
             rows.append((name, False, "", f"not usable: {redact(str(error))}", ""))
     return WideFrame(rows, columns=["provider", "set_up", "key", "start", "capabilities"])
+
+
+def _service_row(session: Session, name: str) -> tuple[object, ...]:
+    """Return the row of a service that is not set up."""
+    missing = session.providers.missing_parts(name)
+    settings = [
+        " or ".join((f"providers.{name}.{part.name}", *part.variables)) for part in missing
+    ]
+    start = f"set {', '.join(settings)}" if settings else ""
+    can = ", ".join(profiles()[name].capabilities or TEXT_CAPABILITIES)
+    return (name, False, profiles()[name].key_variable, start, can)
 
 
 def _warn(session: Session, name: str, error: BaseException) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,12 @@ from llm_magics.providers import (
     built_in_providers,
     create_provider,
     get_available_providers,
+    is_service,
     provider_type,
+    service_names,
 )
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
+from llm_magics.providers.services import AddressPart, find_service, services
 from llm_magics.secrets import OpaqueKey, Secret, environment_value, strip_whitespace
 from llm_magics.settings import credentials
 from llm_magics.settings.config import Config, cache_folder, provider_variables
@@ -82,13 +85,14 @@ class ProviderPool:
         changes = self._changes
         self._check_names()
         kind = provider_type(self._type_of(name))
-        settings = self.config.for_provider(name, kind.config_type.model_fields)
+        keys = ["type", *self._setting_names(name, kind)]
+        settings = self.config.for_provider(name, keys)
         if isinstance(key := settings.get("api_key"), str) and not strip_whitespace(key):
             del settings["api_key"]  # a blank key counts as unset
         for setting, default in _SHARED_DEFAULTS.items():
             if setting in kind.config_type.model_fields:
                 settings.setdefault(setting, default(self.config))
-        own = (*kind.environment, kind.config_type.named_key_variable(name, settings))
+        own = (*kind.environment, *kind.config_type.named_variables(name, settings))
         needs_key = "api_key" in kind.config_type.model_fields and not settings.get("api_key")
         is_of_project = bool(self._address_of_project(name)[1])
         files = credentials.files_version() if needs_key or is_of_project else None
@@ -101,7 +105,7 @@ class ProviderPool:
         else:
             self._check_address_of_project(name, kind, settings)
             provider = self._create(name, settings)
-        variables = provider_variables(name, ["type", *kind.config_type.model_fields]).values()
+        variables = provider_variables(name, keys).values()
         return _Created(
             provider=provider,
             state=state,
@@ -110,13 +114,53 @@ class ProviderPool:
             files=files,
         )
 
+    def _setting_names(self, name: str, kind: type[BaseModelProvider]) -> list[str]:
+        return kind.config_type.setting_names(name, self._service_settings(name))
+
+    def _service_settings(self, name: str) -> dict[str, Any]:
+        """Return the settings that select the service of the provider called ``name``."""
+        return {key: self.config.get(f"providers.{name}.{key}") for key in ("profile", "type")}
+
     def takes_key(self, name: str) -> bool:
         """Return whether the provider called ``name`` can have a key."""
         return "api_key" in provider_type(self._type_of(name)).config_type.model_fields
 
     def known_names(self) -> list[str]:
         """Return the names of providers that are known without searching the installed packages."""
-        return sorted({*built_in_providers(), *self._configured_names()})
+        return sorted({*built_in_providers(), *service_names(), *self._configured_names()})
+
+    def listed_names(self) -> list[str]:
+        """Return all providers except the services that the user has not set up or named."""
+        used = self._used_names()
+        return [name for name in self.names() if not is_service(name) or self._is_used(name, used)]
+
+    def _used_names(self) -> set[str]:
+        """Return the providers that the settings or calls in this session name."""
+        config = self.config
+        models = {config.model, config.embedding_model, config.image_model}
+        models.add(config.transcription_model)
+        for alias in config.aliases.values():
+            models.add(alias if isinstance(alias, str) else alias.model)
+        for route in config.routes.values():
+            models.update(route if isinstance(route, list) else route.models)
+        named = [key.split(".")[1] for key, *_ in config.items() if key.startswith("providers.")]
+        return {*named, *self._created, *(str(model).partition("/")[0] for model in models)}
+
+    def missing_parts(self, name: str) -> list[AddressPart]:
+        """Return the parts of the address of the service called ``name`` that are not set."""
+        service = services()[name]
+        settings = self.config.for_provider(name, [part.name for part in service.parts])
+        return service.missing_parts(settings)
+
+    def _is_used(self, name: str, used: Collection[str]) -> bool:
+        """Return whether the service called ``name`` is set up, or one of ``used``."""
+        service = services()[name]
+        if name in used:
+            return True
+        settings = self.config.for_provider(name, ["api_key", *(p.name for p in service.parts)])
+        in_environment = environment_value(service.key_variable) and not service.shares_key
+        has_key = settings.get("api_key") or in_environment or credentials.has_key(name)
+        return bool(has_key) and not service.missing_parts(settings)
 
     def names(self) -> list[str]:
         """Return the names of all providers, including those that settings define by a ``type``."""
@@ -146,13 +190,19 @@ class ProviderPool:
 
     def _address_of_project(self, name: str) -> tuple[str, str]:
         """Return the setting of a project that sets the address of ``name``, and its file."""
+        others = {*credentials.ADDRESS_PARTS} - {*self._address_parts(name)}
         for key in credentials.LOCATION_SETTINGS:
-            source = self.config.source(f"providers.{name}.{key}")
+            source = "default" if key in others else self.config.source(f"providers.{name}.{key}")
             if is_project_file(source):
                 return key, source
             if key == "base_url" and source != "default":
                 break  # the user has set the address, so the project's do not apply
         return "", ""
+
+    def _address_parts(self, name: str) -> list[str]:
+        """Return the settings of ``name`` that are parts of the address of its service."""
+        service = find_service(name, self._service_settings(name))
+        return [part.name for part in service.parts] if service else []
 
     def _secret_source(
         self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any], project: str
@@ -170,7 +220,11 @@ class ProviderPool:
             return kind.own_key_source()
         variable = kind.config_type.named_key_variable(name, settings)
         # A known service's key may always be sent to the service's own address.
-        is_own_place = "base_url" not in settings
+        parts = self._address_parts(name)
+        is_own_place = not any(
+            is_project_file(self.config.source(f"providers.{name}.{key}"))
+            for key in ("base_url", *parts)
+        )
         return variable if environment_value(variable) and not is_own_place else ""
 
     def _create(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
@@ -202,7 +256,8 @@ class ProviderPool:
         }
         # Finding the providers of other packages requires a search of all installed packages. This
         # runs for every call, so the search is only done for unknown names.
-        unknown = set(named) - set(self.known_names())
+        unknown = set(named) - {*built_in_providers()} - self._configured_names()
+        unknown -= {*service_names()} if unknown else set()
         available = self.names() if unknown else []
         for name in sorted(unknown):
             if name not in available:

@@ -144,7 +144,7 @@ class Session:
 
     async def model_names(self) -> dict[str, list[str]]:
         """Return the models of every provider that responds, by provider."""
-        names = self.providers.names()
+        names = self.providers.listed_names()
         found = await self.ask_all(names, lambda provider: provider.list_models())
         return {
             name: models

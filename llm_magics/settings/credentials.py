@@ -27,8 +27,11 @@ from llm_magics.secrets import Secret
 from llm_magics.settings.config import Config
 from llm_magics.settings.files import is_project_file
 
+# The settings that are parts of the addresses of services.
+ADDRESS_PARTS = ("account", "endpoint", "host", "location", "project", "region")
+
 # The settings of a provider that determine where its requests are sent.
-LOCATION_SETTINGS = ("base_url", "profile", "type")
+LOCATION_SETTINGS = ("base_url", *ADDRESS_PARTS, "profile", "type")
 
 # The settings of folders whose contents %llm cache clear deletes.
 _FOLDERS = ("cache_dir", "vectors")
@@ -159,6 +162,11 @@ def load_key(provider: str) -> Secret | None:
         return Secret.of(keyring.get_password(_SERVICE, provider))
     except (KeyringError, OSError, RuntimeError):
         return None
+
+
+def has_key(provider: str) -> bool:
+    """Return whether the keyring has a key of ``provider``; the keyring itself is not opened."""
+    return provider in _load_providers()
 
 
 def delete_key(provider: str) -> bool:

@@ -18,7 +18,7 @@ from llm_magics._util.text import batches_in_order
 from llm_magics.providers.error_mapping import parse_retry_after
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.providers.openai_errors import map_openai_error
-from llm_magics.providers.profiles import PROFILES
+from llm_magics.providers.profiles import profiles
 from tests.support.fake_openai import FakeOpenAI, refusal
 from tests.support.recorded import events, needs_recordings, records
 from tests.support.serving import Asked, Says, as_json, chat_stream, serving
@@ -122,11 +122,11 @@ def test_a_missing_model_names_the_nearest() -> None:
 def test_strangers_are_asked_as_strangers() -> None:
     """``max_tokens`` and numbers; OpenAI itself gets its newer names and base64."""
     assert (
-        OpenAIProvider(OpenAIConfig(base_url="http://a.example/v1")).profile is PROFILES["other"]
+        OpenAIProvider(OpenAIConfig(base_url="http://a.example/v1")).profile is profiles()["other"]
     )
     assert (
         OpenAIProvider(OpenAIConfig(base_url="https://api.openai.com/v1/")).profile
-        is PROFILES["openai"]
+        is profiles()["openai"]
     )
     with serving(FakeOpenAI()) as server:
         asked_once(server.url, lambda provider: chatted(provider, max_tokens=3))

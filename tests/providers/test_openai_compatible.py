@@ -13,8 +13,9 @@ import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
+from llm_magics.providers.model_lists import parse_model
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
-from llm_magics.providers.profiles import PROFILES, find_profile, parse_model
+from llm_magics.providers.profiles import find_profile, profiles
 from llm_magics.runtime.session import Session, session
 from llm_magics.settings.config import Config
 from tests.support.fake_openai import FakeOpenAI
@@ -44,7 +45,7 @@ ALL = ModelParameters(
 )
 def test_a_service_is_known_by_its_host(url: str, profile: str) -> None:
     """By the whole of it: a name that only looks like it is a stranger's."""
-    assert find_profile(url) is PROFILES[profile]
+    assert find_profile(url) is profiles()[profile]
 
 
 @pytest.mark.parametrize(

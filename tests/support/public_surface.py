@@ -31,6 +31,7 @@ from traitlets.config import Config
 
 import llm_magics as lm
 from llm_magics import errors, providers
+from llm_magics.providers.services import services
 
 PACKAGE = Path(lm.__file__).parent
 SNAPSHOT = Path(__file__).parents[1] / "data" / "public_surface.json"
@@ -144,6 +145,9 @@ def settings() -> dict[str, Any]:
     found: dict[str, Any] = {"": _fields(Settings)}
     for name in providers.built_in_providers():
         found[f"providers.{name}"] = _fields(providers.provider_type(name).config_type)
+    found["address parts"] = {
+        name: [part.name for part in each.parts] for name, each in services().items() if each.parts
+    }
     return found
 
 
@@ -159,8 +163,9 @@ def _fields(model: type[BaseModel]) -> dict[str, list[str]]:
 
 
 def environment_variables() -> list[str]:
-    """All names of environment variables that stand in the code."""
+    """All names of environment variables that stand in the code and in the file of services."""
     found = {"LLM_MAGICS_<SETTING>"}
+    found |= {variable for each in services().values() for variable in each.variables}
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -187,6 +192,7 @@ def plugins() -> dict[str, Any]:
     return {
         "group": providers._GROUP,
         "providers": providers.built_in_providers(),
+        "services": providers.service_names(),
         "registered": sorted(each.name for each in entry_points(group=providers._GROUP)),
         "names": sorted(providers.__all__),
         "provider": own_members(base.BaseModelProvider),

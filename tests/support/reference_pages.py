@@ -34,7 +34,7 @@ from llm_magics.notebook.parsers import (
 )
 from llm_magics.providers import built_in_providers, provider_type
 from llm_magics.providers.configs import ProviderConfig
-from llm_magics.providers.profiles import PROFILES
+from llm_magics.providers.profiles import profiles
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.settings.schema import Settings
 from tests.support import column_meanings
@@ -241,7 +241,7 @@ def _variables() -> str:
     rows = [["`LLM_MAGICS_<SETTING>`", "The setting, in capitals, as in `LLM_MAGICS_MODEL`."]]
     for name in built_in_providers():
         rows += [[f"`{each}`", f"Used by `{name}`."] for each in provider_type(name).environment]
-    for name, profile in sorted(PROFILES.items()):
+    for name, profile in sorted(profiles().items()):
         if profile.key_variable and name not in built_in_providers():
             rows.append(
                 [f"`{profile.key_variable}`", f"The key of `{name}`, if you configure it."]

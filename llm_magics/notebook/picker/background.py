@@ -64,7 +64,7 @@ class ProviderListings:
         self._requested_at: dict[str, float] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._cancels: dict[str, Callable[[], None]] = {}
-        self.names = session.providers.names()
+        self.names = session.providers.listed_names()
         self.models: dict[str, list[ModelInfo]] = {}
         self.health: dict[str, Health] = {}
 
