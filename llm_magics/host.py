@@ -150,6 +150,10 @@ class Host(ABC):
     def ask(self, question: str) -> str | None:
         """Return the user's answer to ``question``; ``None`` if the session is not interactive."""
 
+    def is_unattended(self) -> bool:
+        """Whether it is certain that no user watches; a dialog would only delay the call."""
+        return False
+
     def report(self, summary: str, problem: str = "") -> None:
         """Report on a finished operation; here, only a ``problem``, as a warning at the user's line."""
         if problem:

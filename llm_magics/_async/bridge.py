@@ -17,7 +17,9 @@ import queue
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from typing import Any, Protocol, TypeVar
+from concurrent.futures import Future, wait
+from contextvars import ContextVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from llm_magics.host import note_caller
 
@@ -25,6 +27,9 @@ T = TypeVar("T")
 
 # The maximum time, in seconds, for a cancelled call to close its connection.
 CLOSING_TIME_S = 5.0
+
+# The maximum time, in seconds, until the caller's thread must start a function; see `call_in_caller`.
+_HANDOVER_S = 5.0
 
 # Short timeouts let Ctrl-C through on Windows, where waiting for a lock cannot be interrupted.
 _WAIT_S = 0.25
@@ -38,6 +43,27 @@ class _End:
     def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
         self.value = value
         self.error = error
+
+
+class _CallerFunction(Generic[T]):
+    """An item of a queue: a function for the thread that reads the queue."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self.future: Future[T] = Future()
+
+    def call(self) -> None:
+        """Call the function. An interrupt is also raised here."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._function()
+        except BaseException as error:
+            self.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.future.set_result(result)
 
 
 class _Queue(Protocol):
@@ -66,6 +92,21 @@ class _LoopQueue:
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Raise `queue.Empty`: items are read from the loop's own queue."""
         raise queue.Empty
+
+
+class _Unread:
+    """The queue of work for which no thread waits."""
+
+    def put(self, item: Any) -> None:
+        """Discard ``item``."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Raise `queue.Empty`."""
+        raise queue.Empty
+
+
+# The queue to which the current work on the loop sends its items.
+_current_queue: ContextVar[_Queue | None] = ContextVar("current_queue", default=None)
 
 
 async def _pump(source: AsyncGenerator[Any, None], items: _Queue) -> None:
@@ -97,11 +138,17 @@ async def _wait_for_end(received: asyncio.Queue[Any]) -> None:
     """Discard the remaining items of cancelled work until it has ended."""
 
     async def drain() -> None:
-        while not isinstance(await received.get(), _End):
-            pass
+        while not isinstance(item := await received.get(), _End):
+            _reject(item)
 
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(drain(), CLOSING_TIME_S)
+
+
+def _reject(item: object) -> None:
+    """Discard an item of cancelled work; a function in it is not called."""
+    if isinstance(item, _CallerFunction):
+        item.future.cancel()
 
 
 class Bridge:
@@ -129,9 +176,33 @@ class Bridge:
 
     def start(self, work: Coroutine[Any, Any, None]) -> Callable[[], None]:
         """Schedule a coroutine from any thread without waiting; return a function that cancels it."""
-        task = _Task(self._running_loop(), work, queue.SimpleQueue())
+        task = _Task(self._running_loop(), work, _Unread())
         task.start()
         return task.cancel
+
+    def call_in_caller(self, function: Callable[[], T]) -> T:
+        """
+        Call ``function`` in the thread that waits for the current work, and return its result.
+
+        Some functions of a notebook's platform only work in the thread that runs the cell. The loop
+        is blocked meanwhile. On any other thread than the loop's, the function is called directly.
+
+        Raises:
+            RuntimeError: no thread waits for the work.
+        """
+        if not _is_own_thread():
+            return function()
+        items = _current_queue.get()
+        if items is None or isinstance(items, _Unread):
+            msg = "No thread waits for this work."
+            raise RuntimeError(msg)
+        item = _CallerFunction(function)
+        items.put(item)
+        wait([item.future], _HANDOVER_S)
+        if item.future.cancel():  # the thread has not started it
+            msg = "The thread that waits for this work is busy."
+            raise RuntimeError(msg)
+        return item.future.result()
 
     def iterate(
         self, source: AsyncGenerator[T, None], idle: Callable[[], None] | None = None
@@ -174,6 +245,9 @@ class Bridge:
         task.start()
         try:
             while not isinstance(batch := await received.get(), _End):
+                if isinstance(batch, _CallerFunction):
+                    batch.call()
+                    continue
                 for item in batch:
                     yield item
         except BaseException:
@@ -270,6 +344,7 @@ class _Task:
         self._task.add_done_callback(self._report)
 
     async def _run(self) -> _End:
+        _current_queue.set(self._items)
         try:
             return _End(await self._work)
         except asyncio.CancelledError:
@@ -284,13 +359,21 @@ class _Task:
         )
 
     def take(self, idle: Callable[[], None] | None = None) -> Any:
-        """Return the next item of the queue; ``idle`` is called regularly while there is none."""
+        """
+        Return the next item of the queue; ``idle`` is called regularly while there is none.
+
+        Functions in the queue are called here, see `Bridge.call_in_caller`.
+        """
         while True:
             try:
-                return self._items.get(timeout=_WAIT_S)
+                item = self._items.get(timeout=_WAIT_S)
             except queue.Empty:
                 if idle is not None:
                     idle()
+                continue
+            if not isinstance(item, _CallerFunction):
+                return item
+            item.call()
 
     def cancel_and_wait(self) -> None:
         """Cancel the work, and discard its items until it has cleaned up."""
@@ -300,8 +383,8 @@ class _Task:
         if _is_own_thread():  # called by the garbage collector
             return
         try:
-            while not isinstance(self._items.get(timeout=CLOSING_TIME_S), _End):
-                pass
+            while not isinstance(item := self._items.get(timeout=CLOSING_TIME_S), _End):
+                _reject(item)
         except queue.Empty:  # the work does not end: do not block the cell for ever
             pass
 

@@ -40,6 +40,11 @@ class NotebookHost(Host):
         """Return the text that the user types below the cell; ``None`` if it runs unattended."""
         return frontend.ask_user(self._shell, question)
 
+    def is_unattended(self) -> bool:
+        """Whether the notebook runs in nbclient, papermill or nbval, which allow no input."""
+        kernel = getattr(self._shell, "kernel", None)
+        return not getattr(kernel, "_allow_stdin", True)
+
     def shows_full_tracebacks(self) -> bool:
         """Whether the setting ``tracebacks`` is ``full``."""
         try:

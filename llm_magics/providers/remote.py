@@ -35,6 +35,7 @@ from llm_magics.secrets import (
     register_headers,
     strip_whitespace,
 )
+from llm_magics.settings import hosted_secrets
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import DECODING_ERRORS, is_error_body
 
@@ -335,6 +336,8 @@ class RemoteProvider(StreamingProvider):
             sent = self.config.api_key is not None
             what = "Check the key" if sent else "No key was sent: set it"
             error.hint = f"{what} in {self.key_variable}, or as providers.{self.name}.api_key."
+            if not sent and (add := hosted_secrets.instructions(self.key_variable)):
+                error.hint = f"No key was sent. {add}, and run %llm key {self.name}."
         return error
 
     def _need_key(self) -> None:
@@ -343,6 +346,8 @@ class RemoteProvider(StreamingProvider):
             hint = (
                 f"Run %llm key {self.name}, or set the environment variable {self.key_variable}."
             )
+            if add := hosted_secrets.instructions(self.key_variable):
+                hint = f"{add}, and run %llm key {self.name}."
             raise AuthenticationError(msg, hint=hint, provider=self.name, code="no_key")
 
     async def _explained(self, error: ProviderError) -> ProviderError:

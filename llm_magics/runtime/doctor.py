@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._util.table_text import format_columns
@@ -31,7 +32,8 @@ class Diagnosis:
     The results of the diagnosis of one provider.
 
     ``health``, ``models``, ``chat`` and ``embedding`` are ``ok``, ``failed``, or ``–`` if there was
-    nothing to try. ``detail`` contains the models that were tried, or the error.
+    nothing to try. ``detail`` contains the models that were tried, or the error, and where the API
+    key was found.
     """
 
     provider: str
@@ -54,9 +56,11 @@ async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosi
     A provider that is not configured and does not respond does not count as failed.
     """
     requested = names or session.providers.listed_names()
-    return list(
-        await asyncio.gather(*(_diagnose(session, name, bool(names)) for name in requested))
-    )
+    found = await asyncio.gather(*(_diagnose(session, name, bool(names)) for name in requested))
+    return [
+        replace(each, detail=_with_key_source(session, each.provider, each.detail))
+        for each in found
+    ]
 
 
 def format_table(found: Sequence[Diagnosis]) -> str:
@@ -68,7 +72,7 @@ def format_table(found: Sequence[Diagnosis]) -> str:
 
 async def _diagnose(session: Session, name: str, is_requested: bool) -> Diagnosis:
     try:
-        provider = session.provider(name)
+        provider = session.provider(name, in_use=is_requested)
         health = await provider.health_check()
     except Exception as error:  # providers of third parties may raise any exception
         return Diagnosis(provider=name, health=_FAILED, detail=_error_text(error))
@@ -168,13 +172,32 @@ def _error_text(error: BaseException) -> str:
 
 
 async def check_health(session: Session, names: Sequence[str] | None = None) -> DataFrame:
-    """Return one row per provider, of all or of ``names``: its status, and the reason in words."""
+    """
+    Return one row per provider, of all or of ``names``: its status, and the reason in words.
+
+    The reason includes where the API key was found.
+    """
     from llm_magics._util.tables import WideFrame
 
+    for name in names or ():
+        with suppress(Exception):  # the same error is in the table
+            session.provider(name, in_use=True)
     names = names or session.providers.listed_names()
     found = await session.ask_all(names, lambda provider: provider.health_check())
-    rows = [(name, *_status(result)) for name, result in zip(names, found, strict=True)]
+    rows = []
+    for name, result in zip(names, found, strict=True):
+        status, detail = _status(result)
+        rows.append((name, status, _with_key_source(session, name, detail)))
     return WideFrame(rows, columns=["provider", "status", "detail"])
+
+
+def _with_key_source(session: Session, name: str, detail: str) -> str:
+    """Return ``detail`` with where the key of ``name`` was found, if it has one."""
+    try:
+        source = session.providers.key_source(name)
+    except Exception:  # its settings are invalid, which is in ``detail``
+        return detail
+    return "; ".join(filter(None, (detail, source and f"key: {source}")))
 
 
 def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:

@@ -1,15 +1,17 @@
-"""Create providers from the user's settings and keys, and cache the lists of their models."""
+"""Create providers from the user's settings and keys."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_magics.errors import ConfigurationError, ConnectionError, nearest
+from llm_magics._async.bridge import bridge
+from llm_magics.errors import ConfigurationError, nearest
+from llm_magics.http.connections import is_local_address
 from llm_magics.providers import (
     built_in_providers,
     create_provider,
@@ -18,12 +20,13 @@ from llm_magics.providers import (
     provider_type,
     service_names,
 )
-from llm_magics.providers.base import BaseModelProvider, ModelInfo
+from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.services import AddressPart, find_service, services
 from llm_magics.secrets import OpaqueKey, Secret, environment_value, strip_whitespace
 from llm_magics.settings import credentials
 from llm_magics.settings.config import Config, cache_folder, provider_variables
 from llm_magics.settings.files import is_project_file
+from llm_magics.settings.hosted_secrets import HostedSecrets, describe_secret, find_platform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class _Created:
         changes: the number of changes of the settings until then.
         environment: the environment variables that may set any of its settings.
         files: the version of the files of trust and keys; ``None`` if it depends on neither.
+        key_source: where its key was found, in words; empty without a key.
     """
 
     provider: BaseModelProvider
@@ -43,6 +47,7 @@ class _Created:
     changes: int
     environment: Mapping[str, str | None] = field(repr=False)
     files: object
+    key_source: str
 
     def is_current(self, changes: int) -> bool:
         """Return whether nothing has changed since; ``changes`` is the current number."""
@@ -61,6 +66,10 @@ _SHARED_DEFAULTS: dict[str, Callable[[Config], Any]] = {
 }
 
 
+# The source of a key, in words.
+_KEYRING = "keyring"
+
+
 class ProviderPool:
     """All providers; each is created on first use, and again when its settings change."""
 
@@ -68,17 +77,53 @@ class ProviderPool:
         self.config = config
         self._created: dict[str, _Created] = {}
         self._changes = 0
+        self._hosted = HostedSecrets(bridge.call_in_caller)
         config.watch(self._count_change)
 
     def _count_change(self) -> None:
         self._changes += 1
 
-    def get(self, name: str) -> BaseModelProvider:
-        """Return the provider called ``name``; it is created again when its settings change."""
+    def get(self, name: str, *, in_use: bool = False) -> BaseModelProvider:
+        """
+        Return the provider called ``name``; it is created again when its settings change.
+
+        Args:
+            in_use: the user named this provider, or a model of it. Only then may its key be looked
+                up in the secrets of a hosted notebook, which can show a dialog.
+        """
+        known = self._current(name)
+        if in_use and _lacks_key(known.provider):
+            variable = known.provider.key_variable
+            if self._hosted.look_up(variable, self.config.secret_scope):
+                known = self._created[name] = self._refresh(name, known)
+        return known.provider
+
+    def _current(self, name: str) -> _Created:
         known = self._created.get(name)
         if known is None or not known.is_current(self._changes):
             known = self._created[name] = self._refresh(name, known)
-        return known.provider
+        return known
+
+    def key_source(self, name: str) -> str:
+        """Return where the key of ``name`` was found, in words; empty if it has none."""
+        return self._current(name).key_source
+
+    def look_up_again(self, name: str) -> str:
+        """
+        Look up the key of ``name`` in the secrets of a hosted notebook again; return its source.
+
+        The source is empty if there is no such secret, or if the key is from elsewhere.
+        """
+        if find_platform() is None:
+            return ""
+        with suppress(ConfigurationError):  # another setting is missing
+            variable = self.get(name).key_variable
+            self._hosted.forget(variable)
+            self._count_change()
+            self.get(name, in_use=True)
+            if (source := self.key_source(name)) == describe_secret(variable):
+                return source
+        return ""
 
     def _refresh(self, name: str, known: _Created | None) -> _Created:
         """Return a provider with the current settings: ``known``, if these have not changed."""
@@ -96,14 +141,16 @@ class ProviderPool:
         needs_key = "api_key" in kind.config_type.model_fields and not settings.get("api_key")
         is_of_project = bool(self._address_of_project(name)[1])
         files = credentials.files_version() if needs_key or is_of_project else None
-        if needs_key:
-            settings |= self._key_of_the_keyring(name, kind, settings)
+        stored = self._stored_key(name, kind, settings) if needs_key else None
+        if stored is not None:
+            settings["api_key"] = stored[0]
+        stored_source = stored[1] if stored else ""
         environment = {each: os.environ.get(each) for each in own}
         state = OpaqueKey((settings, environment, files if is_of_project else None))
         if known is not None and known.state == state:
             provider = known.provider
         else:
-            self._check_address_of_project(name, kind, settings)
+            self._check_address_of_project(name, kind, settings, stored_source)
             provider = self._create(name, settings)
         variables = provider_variables(name, keys).values()
         return _Created(
@@ -112,6 +159,7 @@ class ProviderPool:
             changes=changes,
             environment={each: os.environ.get(each) for each in (*own, *variables)},
             files=files,
+            key_source=stored_source or self._source_of_set_key(name, kind, settings),
         )
 
     def _setting_names(self, name: str, kind: type[BaseModelProvider]) -> list[str]:
@@ -173,14 +221,22 @@ class ProviderPool:
     def _type_of(self, name: str) -> str:
         return str(self.config.get(f"providers.{name}.type") or name)
 
+    def _is_default(self, name: str) -> bool:
+        """Return whether ``name`` is a provider's usual instance, whose class knows its key."""
+        return self._type_of(name) == name and not is_service(name)
+
     def _check_address_of_project(
-        self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
+        self,
+        name: str,
+        kind: type[BaseModelProvider],
+        settings: dict[str, Any],
+        stored_source: str,
     ) -> None:
         """Raise `ConfigurationError` if an untrusted project would receive the user's own key."""
         where, source = self._address_of_project(name)
         if not source or credentials.is_trusted(self.config):
             return
-        secret_source = self._secret_source(name, kind, settings, source)
+        secret_source = self._secret_source(name, kind, settings, source, stored_source)
         if not secret_source:
             return
         value = settings[where]
@@ -205,27 +261,33 @@ class ProviderPool:
         return [part.name for part in service.parts] if service else []
 
     def _secret_source(
-        self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any], project: str
+        self,
+        name: str,
+        kind: type[BaseModelProvider],
+        settings: dict[str, Any],
+        project: str,
+        stored_source: str,
     ) -> str:
         """Return the source of the user's key that would be sent; empty without such a key."""
-        if isinstance(settings.get("api_key"), Secret):  # only the keyring's are still wrapped
-            return "keyring"
-        for key in ("api_key", "extra_headers"):
+        if stored_source == _KEYRING:
+            return stored_source
+        for key in ("extra_headers",) if stored_source else ("api_key", "extra_headers"):
             source = self.config.source(f"providers.{name}.{key}")
             if settings.get(key) and source != project:
                 return source
-        if settings.get("api_key"):  # the project's own key
+        if settings.get("api_key") and not stored_source:  # the project's own key
             return ""
-        if self._type_of(name) == name:
-            return kind.own_key_source()
+        if self._is_default(name):
+            return stored_source or kind.own_key_source()
         variable = kind.config_type.named_key_variable(name, settings)
         # A known service's key may always be sent to the service's own address.
-        parts = self._address_parts(name)
-        is_own_place = not any(
+        is_of_project = any(
             is_project_file(self.config.source(f"providers.{name}.{key}"))
-            for key in ("base_url", *parts)
+            for key in ("base_url", *self._address_parts(name))
         )
-        return variable if environment_value(variable) and not is_own_place else ""
+        if not is_of_project:
+            return ""
+        return stored_source or (variable if environment_value(variable) else "")
 
     def _create(self, name: str, settings: dict[str, Any]) -> BaseModelProvider:
         try:
@@ -237,16 +299,40 @@ class ProviderPool:
                 f"{prefix}{error}", hint=error.hint, provider=name, code=error.code
             ) from None
 
-    def _key_of_the_keyring(
+    def _stored_key(
         self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return the key in the system keyring, if settings and environment have none."""
-        if environment_value(kind.config_type.named_key_variable(name, settings)):
-            return {}
-        if self._type_of(name) == name and kind.own_key_source():
-            return {}
-        key = credentials.load_key(name)
-        return {"api_key": key} if key else {}
+    ) -> tuple[Secret, str] | None:
+        """
+        Return the key in the system keyring or a hosted notebook's secrets, and its source.
+
+        The user entered the one in the keyring for this provider, so it takes precedence. Both are
+        only used if settings and environment have none.
+        """
+        if self._source_of_set_key(name, kind, settings):
+            return None
+        if (key := credentials.load_key(name)) is not None:
+            return key, _KEYRING
+        variable = self._key_variable(name, kind, settings)
+        found = self._hosted.known(variable, self.config.secret_scope)
+        return (found, describe_secret(variable)) if found is not None else None
+
+    def _source_of_set_key(
+        self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> str:
+        """Return the source of the key in settings or environment; empty without one."""
+        if settings.get("api_key"):
+            return self.config.source(f"providers.{name}.api_key")
+        if self._is_default(name) and (source := kind.own_key_source()):
+            return source
+        variable = kind.config_type.named_key_variable(name, settings)
+        return variable if environment_value(variable) else ""
+
+    def _key_variable(
+        self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
+    ) -> str:
+        if self._is_default(name):
+            return kind.key_variable
+        return kind.config_type.named_key_variable(name, settings)
 
     def _check_names(self) -> None:
         named = {
@@ -272,83 +358,8 @@ class ProviderPool:
         await asyncio.gather(*closing, return_exceptions=True)
 
 
-ModelList = list[ModelInfo]
-
-# The maximum time to wait for a list, if there is an older one, and if there is none.
-_REFRESH_TIMEOUT_S = 1.0
-_FIRST_TIMEOUT_S = 8.0
-
-
-class ModelListCache:
-    """The models of each provider, by name. Use it only on the bridge's loop."""
-
-    def __init__(self, provider: Callable[[str], BaseModelProvider]) -> None:
-        """Create the cache for the providers that ``provider`` returns by name."""
-        self._provider = provider
-        self._known: dict[str, tuple[BaseModelProvider, float, ModelList]] = {}
-        self._asking: dict[BaseModelProvider, asyncio.Task[ModelList]] = {}
-
-    async def of(
-        self, names: Sequence[str], max_age_s: float = 2.0
-    ) -> list[ModelList | BaseException]:
-        """
-        Return the models of each provider in ``names``, or its error; all are requested
-        concurrently.
-
-        A list older than ``max_age_s`` is requested again. A slow provider does not delay the
-        caller for
-        long: its previous list is returned, and the new one the next time.
-        """
-        return list(
-            await asyncio.gather(
-                *(self._one(name, max_age_s) for name in names), return_exceptions=True
-            )
-        )
-
-    async def _one(self, name: str, max_age_s: float) -> ModelList:
-        provider = self._provider(name)
-        known = self._known.get(name)
-        last = known[2] if known and known[0] is provider else None
-        if known and last is not None and time.monotonic() - known[1] <= max_age_s:
-            return last
-        asking = self._asking.get(provider)
-        if asking is None:
-            asking = self._asking[provider] = asyncio.create_task(self._ask(name, provider))
-            asking.add_done_callback(lambda done: self._ended(provider, done))
-        timeout_s = _FIRST_TIMEOUT_S if last is None else _REFRESH_TIMEOUT_S
-        await asyncio.wait([asking], timeout=timeout_s)
-        if asking.done():
-            return asking.result()
-        if last is not None:
-            return last
-        msg = f"{name} did not list its models within {timeout_s:.0f} s."
-        raise ConnectionError(msg, hint="Try again in a moment.", provider=name)
-
-    def _ended(self, provider: BaseModelProvider, asking: asyncio.Task[ModelList]) -> None:
-        self._asking.pop(provider, None)
-        if not asking.cancelled():
-            asking.exception()  # mark it as retrieved: no caller waits for it
-
-    async def _ask(self, name: str, provider: BaseModelProvider) -> ModelList:
-        models = await provider.describe_models()
-        self._known[name] = (provider, time.monotonic(), models)
-        return models
-
-    def models(self) -> dict[str, ModelInfo]:
-        """Return all models in the cache by their full names."""
-        known = self._known.copy()
-        return {
-            f"{name}/{info.name}": info
-            for name, (_, _, models) in known.items()
-            for info in models
-        }
-
-    def forget(self, name: str) -> None:
-        """Remove the list of ``name`` from the cache, because its models have changed."""
-        self._known.pop(name, None)
-
-    async def close(self) -> None:
-        """Cancel all requests."""
-        for asking in list(self._asking.values()):
-            asking.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+def _lacks_key(provider: BaseModelProvider) -> bool:
+    """Whether ``provider`` is another machine's service that takes a key, and has none."""
+    if getattr(provider.config, "api_key", "") is not None or not provider.key_variable:
+        return False
+    return bool(provider.address) and not is_local_address(provider.address)

@@ -229,7 +229,8 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
         raise ModelNotFoundError(
             msg, hint=f"Use {name}/NAME; %llm models {name} lists the models."
         )
-    return Route(provider=session.provider(name), model=model, parameters=candidate.parameters)
+    provider = session.provider(name, in_use=True)
+    return Route(provider=provider, model=model, parameters=candidate.parameters)
 
 
 def _qualified_name_hint(session: Session, name: str, model: str) -> str:

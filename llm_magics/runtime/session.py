@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import ConfigurationError
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.model_list_cache import ModelListCache
 from llm_magics.runtime.policies.budget import Budget
 from llm_magics.runtime.policies.rate_limit import RateLimiter
 from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.prompts.prompt import Conversations
-from llm_magics.runtime.provider_pool import ModelListCache, ProviderPool
+from llm_magics.runtime.provider_pool import ProviderPool
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.recordings import Recording
 from llm_magics.runtime.storage.run_log import RunLog
@@ -48,9 +49,9 @@ class Session:
         self.providers = ProviderPool(config)
         bridge.at_exit(self.close)
 
-    def provider(self, name: str) -> BaseModelProvider:
-        """Return the provider called ``name``, created from the settings."""
-        return self.providers.get(name)
+    def provider(self, name: str, *, in_use: bool = False) -> BaseModelProvider:
+        """Return the provider called ``name``, see `ProviderPool.get`."""
+        return self.providers.get(name, in_use=in_use)
 
     def limiter(self, provider: BaseModelProvider) -> RateLimiter:
         """Return the rate limiter of ``provider``; a new one after its settings have changed."""

@@ -185,6 +185,9 @@ class Settings(BaseModel):
         "thread",
         description="nested: let asyncio.run() work in cells (patches asyncio permanently).",
     )
+    secret_scope: str | None = Field(
+        None, description="Databricks secret scope in which API keys are looked up."
+    )
     tracebacks: Literal["short", "full"] = Field("short", description="How to display errors.")
     cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("llm_magics", appauthor=False),

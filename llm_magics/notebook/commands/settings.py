@@ -53,7 +53,11 @@ def _reset_if_rejected(key: str) -> None:
 
 @command("key PROVIDER [--forget]")
 def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Enter a provider's API key without echo; saved in the system keyring if there is one."""
+    """
+    Enter a provider's API key without echo; saved in the system keyring if there is one.
+
+    In Colab, Kaggle and Databricks, the notebook's secrets are looked up again first.
+    """
     from llm_magics.runtime.session import session
     from llm_magics.settings import credentials
 
@@ -70,6 +74,9 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         print_safe(
             f"Removed the API key for {name}." if had_key else f"No API key for {name} was saved."
         )
+        return
+    if source := session.providers.look_up_again(name):
+        print_safe(f"Using the {source} for {name}.")
         return
     secret = _read_key(name)
     session.config.set(f"providers.{name}.api_key", secret)
