@@ -112,7 +112,7 @@ class ProviderPool:
         """
         Look up the key of ``name`` in the secrets of a hosted notebook again; return its source.
 
-        The source is empty if there is no such secret, or if the key is from elsewhere.
+        The source is empty without such a secret, or if the key is from elsewhere.
         """
         if find_platform() is None:
             return ""

@@ -10,7 +10,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
-from llm_magics.runtime import provider_pool
+from llm_magics.runtime import model_list_cache
 from llm_magics.runtime.session import session
 from tests.conftest import eventually
 from tests.support.servers import servers
@@ -26,8 +26,8 @@ def listing(*names: str, delay_s: float = 0) -> Says:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is slow is waited for a moment only."""
-    monkeypatch.setattr(provider_pool, "_FIRST_TIMEOUT_S", 0.4)
-    monkeypatch.setattr(provider_pool, "_REFRESH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(model_list_cache, "_FIRST_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(model_list_cache, "_REFRESH_TIMEOUT_S", 0.1)
 
 
 def growing(answers: threading.Event) -> Callable[[Asked], Says]:

@@ -253,6 +253,16 @@ def test_kaggle_without_internet_is_a_warning(
         lm.ask("hi", model="openai/gpt-test")
 
 
+def test_each_service_has_its_own_secret(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of OpenAI in the environment is not that of another service with the same API."""
+    platform = FakeColab({"GROQ_API_KEY": CANARY}).install(monkeypatch)
+    monkeypatch.setenv(NAME, "a-key-of-openai")
+    config.set("providers.groq.base_url", server.url)
+    assert lm.ask("hi", model="groq/gpt-test").text
+    assert platform.requested == ["GROQ_API_KEY"]
+    assert session.providers.key_source("groq") == "Colab secret GROQ_API_KEY"
+
+
 def test_databricks_needs_a_scope(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the setting nothing is read; a local variable ``dbutils`` is not Databricks."""
     platform = databricks(monkeypatch)
