@@ -188,6 +188,12 @@ def register_secret(value: str) -> None:
         _patterns[value] = re.compile("".join(map(_spelling_pattern, value)))
 
 
+def forget_secret(value: str) -> None:
+    """Stop masking ``value``, a token that has expired."""
+    _secrets.difference_update(_encodings(value))
+    _patterns.pop(value, None)
+
+
 def _spelling_pattern(character: str) -> str:
     """Return a pattern that matches a character in plain text, URLs, JSON and HTML."""
     literal, code = re.escape(character), ord(character)

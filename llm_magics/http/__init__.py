@@ -2,6 +2,7 @@
 
 from llm_magics.http.client import Form, KeyHeader, Timeouts, Transport
 from llm_magics.http.responses import BodyLimits, ByteStream, Reply
+from llm_magics.http.tokens import Token, TokenSource
 
 __all__ = [
     "BodyLimits",
@@ -10,5 +11,7 @@ __all__ = [
     "KeyHeader",
     "Reply",
     "Timeouts",
+    "Token",
+    "TokenSource",
     "Transport",
 ]

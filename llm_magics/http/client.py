@@ -36,6 +36,7 @@ from llm_magics.http.responses import (
     await_until,
 )
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
+from llm_magics.http.tokens import TokenSource
 from llm_magics.secrets import Secret, register_headers
 
 # httpx would by default send only a hundred requests at the same time, and silently queue the rest.
@@ -102,6 +103,7 @@ class Transport:
         base_url: the address to which the paths of requests are appended.
         headers: the headers of every request.
         key, key_header: the key, and its header.
+        tokens: the source of tokens that are sent in place of a key, as ``Authorization: Bearer``.
         timeouts, limits: the maximum times and sizes of an answer.
         query: the query of every request, as a string or by name and value.
     """
@@ -110,6 +112,7 @@ class Transport:
     _: KW_ONLY
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     key: Secret | None = None
+    tokens: TokenSource | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     key_header: KeyHeader = field(default_factory=KeyHeader)
     query: Mapping[str, str] | str = field(default="", repr=False)
@@ -199,6 +202,41 @@ class Transport:
         headers: Mapping[str, str] | None,
     ) -> tuple[httpx.Response, _ConnectionTrace]:
         """
+        Send the request with the key or a token, and return the response to it.
+
+        A request whose token the service rejects is sent again once, with another token. It was
+        not processed before, so nothing is paid twice.
+        """
+        if self.tokens is None:
+            auth = _Authorization(self.key, self.key_header, self._basic)
+            return await self._exchange(client, method, path, body, headers, auth=auth)
+        token = await self.tokens.token()
+        auth = _Authorization(token.value, KeyHeader(), self._basic)
+        response, trace = await self._exchange(client, method, path, body, headers, auth=auth)
+        if response.status_code not in self.tokens.rejections:
+            return response, trace
+        try:
+            replacement = await self.tokens.replacement(token)
+        except BaseException:
+            await response.aclose()
+            raise
+        if replacement is None:
+            return response, trace
+        await response.aclose()
+        auth = _Authorization(replacement.value, KeyHeader(), self._basic)
+        return await self._exchange(client, method, path, body, headers, auth=auth)
+
+    async def _exchange(  # noqa: PLR0913 (one request)
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        path: str,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        *,
+        auth: httpx.Auth,
+    ) -> tuple[httpx.Response, _ConnectionTrace]:
+        """
         Send the request, and return the response when its headers have arrived.
 
         The server may have just closed an idle connection. If no byte of the request was sent, it
@@ -218,7 +256,7 @@ class Transport:
                 extensions["target"] = self._target(request.url)
                 request.extensions["target"] = extensions["target"]
             try:
-                response = await client.send(request, stream=True)
+                response = await client.send(request, stream=True, auth=auth)
             except (httpx.RemoteProtocolError, httpx.NetworkError):
                 if trace.is_new or not trace.nothing_sent:
                     raise
@@ -266,7 +304,6 @@ class Transport:
                 transport=_create_transport(self.base_url),
                 base_url=self.base_url,
                 headers={"Accept-Encoding": "gzip, deflate", **self.headers},
-                auth=_Authorization(self.key, self.key_header, self._basic),
                 timeout=httpx.Timeout(self.timeouts.idle, connect=connect_s, pool=None),
                 trust_env=False,
             )

@@ -12,6 +12,7 @@ from llm_magics._async.bridge import bridge
 from llm_magics._util.text import escape_invisible, quote_word
 from llm_magics.errors import LLMError
 from llm_magics.providers.base import ModelInfo
+from llm_magics.providers.identity import credential_name
 from llm_magics.runtime.session import Session
 
 STARTER = "local/smollm2-135m"
@@ -64,7 +65,7 @@ class NextStep:
             except LLMError:  # it is configured wrongly, which is reported when it is used
                 continue
             if provider.key_variable and provider.is_set_up and "chat" in provider.capabilities:
-                variable, shown = provider.key_variable, escape_invisible(name)
+                variable, shown = credential_name(provider), escape_invisible(name)
                 return f"{variable} is set: %llm models {shown}/ lists its models, %llm use {shown}/MODEL selects one"
         return None
 

@@ -66,6 +66,11 @@ class ProviderConfig(BaseModel):
         return dict(settings)
 
     @classmethod
+    def token_provider_of(cls, name: str, settings: Mapping[str, Any]) -> Any:
+        """Return the identity that a provider called ``name`` signs in with; ``None`` if none."""
+        return settings.get("token_provider")
+
+    @classmethod
     def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
         """Return the environment variable that holds the key of a provider called ``name``."""
         return ""
@@ -117,6 +122,14 @@ def build_config(
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         check_setting_names(name, config_type, settings)
+        if not key:  # the combination is invalid; the input may contain a key
+            msg = f"{name}: {first['msg'].removeprefix('Value error, ')}"
+            hint = (
+                f"Remove one of them: providers.{name}.api_key or providers.{name}.token_provider."
+            )
+            raise ConfigurationError(
+                msg, hint=hint, provider=name, code="token_provider"
+            ) from None
         # A value that may be a key is not shown.
         value = "of this type" if is_secret_name(key) else redact(repr(first["input"]))
         msg = f"{name}: invalid value {value} for {key}."

@@ -113,14 +113,14 @@ class OpenAIProvider(OpenAICompatibleProvider):
         if self.name == type(self).name:
             return super().is_set_up
         is_usual = self.config.base_url == self.profile.base_url
-        return not self._needs_key and (self.config.api_key is not None or not is_usual)
+        return not self._needs_key and (self._has_credential or not is_usual)
 
     @property
     def _needs_key(self) -> bool:
         service = find_profile(self.config.base_url)
         headers = {"authorization", service.key_header.name.lower()}
         sent = headers.intersection(map(str.lower, self.config.extra_headers))
-        return service.is_in_the_cloud and self.config.api_key is None and not sent
+        return service.is_in_the_cloud and not self._has_credential and not sent
 
     def _headers(self) -> dict[str, str]:
         headers = {

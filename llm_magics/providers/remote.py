@@ -7,10 +7,10 @@ import re
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from llm_magics._util.text import quote_word
 from llm_magics.errors import (
@@ -21,9 +21,16 @@ from llm_magics.errors import (
     ProviderError,
     nearest,
 )
-from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, Transport
+from llm_magics.http import BodyLimits, KeyHeader, Reply, Timeouts, TokenSource, Transport
 from llm_magics.providers.base import StreamingProvider
 from llm_magics.providers.configs import ProviderConfig, settings_digest
+from llm_magics.providers.identity import (
+    TokenFunction,
+    create_source,
+    describe_identity,
+    parse_token_provider,
+    sign_in_hint,
+)
 from llm_magics.providers.services import find_service, find_service_at
 from llm_magics.providers.streaming import DecoderFactory, stream_chunks
 from llm_magics.secrets import (
@@ -48,6 +55,7 @@ _TRANSPORT_SETTINGS = {
     "max_line_mb",
     "max_response_mb",
     "requests_per_minute",
+    "token_provider",
     "tokens_per_minute",
     "total_s",
 }
@@ -58,6 +66,8 @@ class RemoteConfig(ProviderConfig):
     Attributes:
         base_url: the service's address.
         api_key: the API key, if the service needs one.
+        token_provider: an identity in place of a key: ``entra``, ``vertex``, ``aws``, or a function
+            that returns a token.
         connect_s: seconds to wait for a connection; by default 2 for a server on this machine
             and 10 for any other.
         idle_s: seconds to wait for the next byte.
@@ -75,6 +85,7 @@ class RemoteConfig(ProviderConfig):
 
     base_url: str
     api_key: Secret | None = None
+    token_provider: Any = None
     connect_s: float | None = Field(None, gt=0)
     idle_s: float = Field(300.0, gt=0)
     total_s: float | None = Field(None, gt=0)
@@ -92,6 +103,21 @@ class RemoteConfig(ProviderConfig):
             msg = "It contains characters that API keys do not have."
             raise ValueError(msg)
         return Secret.of(key)
+
+    @field_validator("token_provider", mode="before")
+    @classmethod
+    def _identity(cls, value: object) -> str | TokenFunction | None:
+        return parse_token_provider(value)
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> Self:
+        """Refuse a key and an identity; a key from the environment is ignored with an identity."""
+        if self.token_provider is not None and self.api_key is not None:
+            if "api_key" in self.model_fields_set:
+                msg = "both api_key and token_provider are set."
+                raise ValueError(msg)
+            object.__setattr__(self, "api_key", None)
+        return self
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -136,7 +162,9 @@ class RemoteConfig(ProviderConfig):
             raise ConfigurationError(msg, hint=hint, provider=name, code="base_url")
         key = environment_value(cls.named_key_variable(name, settings)) or None
         own = {each: value for each, value in settings.items() if each in cls.model_fields}
-        return {"api_key": key, **own, "base_url": base_url}
+        identity = cls.token_provider_of(name, settings)
+        own = {**own, "token_provider": identity, "base_url": base_url}
+        return own if identity else {"api_key": key, **own}
 
     @classmethod
     def named_key_variable(cls, name: str, settings: Mapping[str, Any]) -> str:
@@ -149,6 +177,15 @@ class RemoteConfig(ProviderConfig):
         if service is not None and service.key_variables:
             return service.key_variable
         return f"{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_API_KEY"
+
+    @classmethod
+    def token_provider_of(cls, name: str, settings: Mapping[str, Any]) -> Any:
+        if settings.get("token_provider") or settings.get("api_key"):
+            return settings.get("token_provider")
+        # A token is sent to another address only if the user has set the identity.
+        address = settings.get("base_url")
+        service = find_service_at(address) if address else find_service(name, settings)
+        return service.token_provider or None if service is not None else None
 
     @classmethod
     def setting_names(cls, name: str, settings: Mapping[str, Any]) -> list[str]:
@@ -191,6 +228,7 @@ class RemoteProvider(StreamingProvider):
             address,
             headers={**self._headers(), **self.config.extra_headers},
             key=self.config.api_key,
+            tokens=self._token_source(),
             timeouts=self.config.timeouts,
             key_header=self._key_header(),
             query={**dict(parse_qsl(query)), **self._query()},
@@ -224,6 +262,17 @@ class RemoteProvider(StreamingProvider):
         """Return the header for the key."""
         return KeyHeader()
 
+    def _token_source(self) -> TokenSource | None:
+        identity = self.config.token_provider
+        if identity is None:
+            return None
+        # The name is read later: a provider from a settings file is named after its creation.
+        return create_source(lambda: self.name, identity, self.config.base_url)
+
+    @property
+    def _has_credential(self) -> bool:
+        return self.config.api_key is not None or self.config.token_provider is not None
+
     @abstractmethod
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
@@ -232,11 +281,11 @@ class RemoteProvider(StreamingProvider):
 
     @property
     def is_set_up(self) -> bool:
-        return self.config.api_key is not None or self.config.base_url != self.usual_address
+        return self._has_credential or self.config.base_url != self.usual_address
 
     @property
     def _needs_key(self) -> bool:
-        return self.config.base_url == self.own_address and self.config.api_key is None
+        return self.config.base_url == self.own_address and not self._has_credential
 
     async def initialize(self) -> bool:
         return not self._needs_key
@@ -333,12 +382,21 @@ class RemoteProvider(StreamingProvider):
         """Map an error to an exception; an authentication error's hint names the key's setting."""
         error = self._refused(said, status, headers, model)
         if isinstance(error, AuthenticationError):
+            identity = self.config.token_provider
+            if identity is not None:
+                return self._rejected(error, identity)
             sent = self.config.api_key is not None
             what = "Check the key" if sent else "No key was sent: set it"
             error.hint = f"{what} in {self.key_variable}, or as providers.{self.name}.api_key."
             if not sent and (add := hosted_secrets.instructions(self.key_variable)):
                 error.hint = f"No key was sent. {add}, and run %llm key {self.name}."
         return error
+
+    def _rejected(
+        self, error: AuthenticationError, identity: str | TokenFunction
+    ) -> AuthenticationError:
+        msg = f"{self.name} rejected the token of {describe_identity(identity)}: {error}"
+        return AuthenticationError(msg, hint=sign_in_hint(identity), **error.details())
 
     def _need_key(self) -> None:
         if self._needs_key:

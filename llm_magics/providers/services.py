@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -47,6 +47,7 @@ class AddressPart:
             underscores between them; ``host``, a host name, which may have ``https://`` before it.
         default: its value if neither the setting nor a variable is set; empty if it is required.
         meaning: what it is, in a few words.
+        addresses: the addresses of the service that differ from its usual one, by value.
     """
 
     name: str
@@ -54,6 +55,7 @@ class AddressPart:
     kind: PartKind = "label"
     default: str = ""
     meaning: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     def value(self, provider: str, settings: Mapping[str, Any]) -> str:
         """
@@ -105,6 +107,7 @@ class Service:
         key_variables: the environment variables with its key; the first that is set applies.
         shares_key: whether such a variable is often set for other purposes, so that it does not
             mean that the user wants to use this service.
+        token_provider: the identity that signs in to it by default; empty if it takes keys.
         parts: the parts of the address.
         profile: the other facts, for `llm_magics.providers.profiles`.
     """
@@ -115,6 +118,7 @@ class Service:
     type: str
     key_variables: tuple[str, ...]
     shares_key: bool
+    token_provider: str
     parts: tuple[AddressPart, ...]
     profile: Mapping[str, Any]
 
@@ -137,7 +141,8 @@ class Service:
             ConfigurationError: a part is missing or invalid.
         """
         parts = {part.name: part.value(provider, settings) for part in self.parts}
-        return self.address.format(**parts)
+        special = (part.addresses.get(parts[part.name]) for part in self.parts)
+        return next(filter(None, special), self.address).format(**parts)
 
     def missing_parts(self, settings: Mapping[str, Any]) -> list[AddressPart]:
         """Return the parts of the address without a value."""
@@ -170,6 +175,7 @@ def _build(name: str, facts: dict[str, Any]) -> Service:
         type=facts.pop("type", "openai"),
         key_variables=tuple(facts.pop("key_variables", ())),
         shares_key=facts.pop("shares_key", False),
+        token_provider=facts.pop("token_provider", ""),
         parts=tuple(
             AddressPart(name=part, **{**own, "variables": tuple(own.get("variables", ()))})
             for part, own in parts.items()

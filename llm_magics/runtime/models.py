@@ -12,6 +12,7 @@ from llm_magics._util.text import display_name
 from llm_magics.errors import LLMError, ModelNotFoundError, UnsupportedError, nearest
 from llm_magics.host import Progress, warn
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
+from llm_magics.providers.identity import credential_name
 from llm_magics.providers.profiles import profiles
 from llm_magics.runtime import pricing
 from llm_magics.runtime.routing import find_candidates, find_route
@@ -88,7 +89,8 @@ def provider_table(session: Session) -> DataFrame:
         try:
             provider = session.provider(name)
             can = ", ".join(provider.capabilities)
-            rows.append((name, provider.is_set_up, provider.key_variable, provider.start, can))
+            credential = credential_name(provider)
+            rows.append((name, provider.is_set_up, credential, provider.start, can))
         except Exception as error:  # an invalid provider must not hide the others
             rows.append((name, False, "", f"not usable: {redact(str(error))}", ""))
     return WideFrame(rows, columns=["provider", "set_up", "key", "start", "capabilities"])

@@ -21,6 +21,7 @@ from llm_magics.providers import (
     service_names,
 )
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.providers.identity import describe_identity, identity_variables
 from llm_magics.providers.services import AddressPart, find_service, services
 from llm_magics.secrets import OpaqueKey, Secret, environment_value, strip_whitespace
 from llm_magics.settings import credentials
@@ -137,9 +138,15 @@ class ProviderPool:
         for setting, default in _SHARED_DEFAULTS.items():
             if setting in kind.config_type.model_fields:
                 settings.setdefault(setting, default(self.config))
-        own = (*kind.environment, *kind.config_type.named_variables(name, settings))
-        needs_key = "api_key" in kind.config_type.model_fields and not settings.get("api_key")
-        is_of_project = bool(self._address_of_project(name)[1])
+        identity = kind.config_type.token_provider_of(name, settings)
+        own = (
+            *kind.environment,
+            *kind.config_type.named_variables(name, settings),
+            *identity_variables(identity),
+        )
+        takes_key = "api_key" in kind.config_type.model_fields and not identity
+        needs_key = takes_key and not settings.get("api_key")
+        is_of_project = bool(self._set_by_project(name)[1])
         files = credentials.files_version() if needs_key or is_of_project else None
         stored = self._stored_key(name, kind, settings) if needs_key else None
         if stored is not None:
@@ -205,9 +212,11 @@ class ProviderPool:
         service = services()[name]
         if name in used:
             return True
-        settings = self.config.for_provider(name, ["api_key", *(p.name for p in service.parts)])
+        keys = ["api_key", "token_provider", *(part.name for part in service.parts)]
+        settings = self.config.for_provider(name, keys)
         in_environment = environment_value(service.key_variable) and not service.shares_key
-        has_key = settings.get("api_key") or in_environment or credentials.has_key(name)
+        is_set = settings.get("api_key") or settings.get("token_provider")
+        has_key = is_set or in_environment or credentials.has_key(name)
         return bool(has_key) and not service.missing_parts(settings)
 
     def names(self) -> list[str]:
@@ -232,17 +241,33 @@ class ProviderPool:
         settings: dict[str, Any],
         stored_source: str,
     ) -> None:
-        """Raise `ConfigurationError` if an untrusted project would receive the user's own key."""
-        where, source = self._address_of_project(name)
+        """
+        Raise `ConfigurationError` if an untrusted project would receive the user's own key, or
+        decides that a token of the user's identity is sent.
+        """
+        where, source = self._set_by_project(name)
         if not source or credentials.is_trusted(self.config):
             return
-        secret_source = self._secret_source(name, kind, settings, source, stored_source)
-        if not secret_source:
-            return
         value = settings[where]
-        msg = f"{source} sets the address of {name} to {value}, and your API key ({secret_source}) would be sent there."
+        if identity := kind.config_type.token_provider_of(name, settings):
+            what = f"a token of your identity ({describe_identity(identity)})"
+        elif secret_source := self._secret_source(name, kind, settings, source, stored_source):
+            what = f"your API key ({secret_source})"
+        else:
+            return
+        msg = f"{source} sets the address of {name} to {value}, and {what} would be sent there."
+        if where == credentials.IDENTITY_SETTING:
+            msg = f"{source} sets {where} of {name}, and {what} would be sent to its address."
         hint = f"If you trust it, run %llm trust, or %llm config providers.{name}.{where} {value}"
         raise ConfigurationError(msg, hint=hint, provider=name)
+
+    def _set_by_project(self, name: str) -> tuple[str, str]:
+        """Return the setting of a project that sends a key or a token, and its file."""
+        where, source = self._address_of_project(name)
+        if source:
+            return where, source
+        source = self.config.source(f"providers.{name}.{credentials.IDENTITY_SETTING}")
+        return (credentials.IDENTITY_SETTING, source) if is_project_file(source) else ("", "")
 
     def _address_of_project(self, name: str) -> tuple[str, str]:
         """Return the setting of a project that sets the address of ``name``, and its file."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 
+# Replaces a function among the settings that are sent to another process, which rejects it.
+REMOTE_FUNCTION = "(a Python function)"
+
 # Settings of a provider that are addresses, which may contain a user, a password or a key.
 _ADDRESSES = frozenset({"base_url", "proxy"})
 
@@ -288,10 +291,14 @@ def provider_variables(provider: str, keys: Iterable[str]) -> dict[str, str]:
 
 def redact_setting(value: Any) -> Any:
     """Return a setting for display: an address without the parts that may contain a key."""
+    if callable(value):  # the arguments of a function may contain a key
+        return f"function {getattr(value, '__qualname__', type(value).__qualname__)}"
     return redact_address(value) if isinstance(value, str) and "://" in value else value
 
 
 def _make_portable(value: Any) -> Any:
+    if callable(value):  # a token_provider, which exists only in this process
+        return REMOTE_FUNCTION
     if isinstance(value, Path):
         return value.expanduser().absolute()
     return strip_credentials(value) if isinstance(value, Address) else value

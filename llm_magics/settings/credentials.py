@@ -33,6 +33,9 @@ ADDRESS_PARTS = ("account", "endpoint", "host", "location", "project", "region")
 # The settings of a provider that determine where its requests are sent.
 LOCATION_SETTINGS = ("base_url", *ADDRESS_PARTS, "profile", "type")
 
+# The setting with which a token of the user's identity is sent there.
+IDENTITY_SETTING = "token_provider"
+
 # The settings of folders whose contents %llm cache clear deletes.
 _FOLDERS = ("cache_dir", "vectors")
 
@@ -46,11 +49,13 @@ def find_project_file(config: Config) -> tuple[Path, dict[str, Any]] | None:
 
 
 def provider_locations(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the settings in a file that determine where each provider's requests are sent."""
+    """Return the settings in a file that determine where keys and tokens are sent, by provider."""
     providers = settings.get("providers")
     items = providers.items() if isinstance(providers, dict) else ()
     found = {
-        str(name): {key: str(own[key]) for key in LOCATION_SETTINGS if key in own}
+        str(name): {
+            key: str(own[key]) for key in (*LOCATION_SETTINGS, IDENTITY_SETTING) if key in own
+        }
         for name, own in items
         if isinstance(own, dict)
     }
