@@ -100,6 +100,10 @@ IDENTITIES: Mapping[str, Identity] = {
 }
 
 
+# The setting ``token_provider``: the name of an identity, or a function.
+TokenProvider = str | Callable[[], Any]
+
+
 class TokenFunction:
     """
     A function of the user that returns a token.
@@ -196,20 +200,22 @@ def credential_name(provider: BaseModelProvider) -> str:
     return describe_identity(identity) if identity is not None else provider.key_variable
 
 
-def sign_in_hint(token_provider: str | TokenFunction) -> str:
+def sign_in_hint(token_provider: TokenProvider) -> str:
     """Return what to do if the identity is missing or rejected."""
-    if isinstance(token_provider, TokenFunction):
+    if not isinstance(token_provider, str):
         return "Check what the function returns, and whether the identity may use the service."
     sign_in = IDENTITIES[token_provider].sign_in
     return f"Sign in with: {sign_in}. Then check that the identity may use the service."
 
 
 def create_source(
-    provider: Callable[[], str], token_provider: str | TokenFunction, address: str
+    provider: Callable[[], str], token_provider: TokenProvider, address: str
 ) -> TokenSource:
     """Return the source of tokens for the service at ``address``; ``provider`` returns its name."""
-    if isinstance(token_provider, TokenFunction):
-        function = token_provider.call
+    if not isinstance(token_provider, str):
+        function: Callable[[], Any] = token_provider
+        if isinstance(token_provider, TokenFunction):
+            function = token_provider.call
 
         async def call(is_rejected: bool) -> Token:
             return await _fetch(provider(), token_provider, lambda: _call(function))
@@ -235,7 +241,7 @@ def create_source(
 
 async def _fetch(
     provider: str,
-    token_provider: str | TokenFunction,
+    token_provider: TokenProvider,
     fetch: Callable[[], Awaitable[object]],
 ) -> Token:
     """
@@ -252,7 +258,7 @@ async def _fetch(
     except ProviderError as error:
         failed: ProviderError = error
     except ImportError as error:
-        if isinstance(token_provider, TokenFunction):
+        if not isinstance(token_provider, str):
             failed = _failure(provider, what, error, hint)
         else:
             package = IDENTITIES[token_provider].package

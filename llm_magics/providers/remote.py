@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -85,7 +85,7 @@ class RemoteConfig(ProviderConfig):
 
     base_url: str
     api_key: Secret | None = None
-    token_provider: Any = None
+    token_provider: str | Callable[[], Any] | None = None
     connect_s: float | None = Field(None, gt=0)
     idle_s: float = Field(300.0, gt=0)
     total_s: float | None = Field(None, gt=0)
@@ -393,7 +393,7 @@ class RemoteProvider(StreamingProvider):
         return error
 
     def _rejected(
-        self, error: AuthenticationError, identity: str | TokenFunction
+        self, error: AuthenticationError, identity: str | Callable[[], Any]
     ) -> AuthenticationError:
         msg = f"{self.name} rejected the token of {describe_identity(identity)}: {error}"
         return AuthenticationError(msg, hint=sign_in_hint(identity), **error.details())

@@ -208,7 +208,7 @@ def test_expired_tokens_are_forgotten() -> None:
 
 
 def test_a_source_shows_no_token() -> None:
-    """Neither in its ``repr`` nor in that of a token."""
+    """The ``repr`` of a source and of a token have none."""
     fetches = Fetches()
     token = asyncio.run(fetches.source.token())
     assert "token-of-the-test" not in f"{fetches.source!r} {token!r} {token}"

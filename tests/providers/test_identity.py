@@ -145,7 +145,7 @@ def test_what_is_not_a_token(value: object, said: str) -> None:
 
 
 def test_a_function_that_fails_is_shown_without_its_token() -> None:
-    """Neither in the message nor anywhere in the chain of errors."""
+    """The message and the chain of errors do not contain it."""
 
     def broken() -> str:
         msg = f"401 for Bearer {CANARY} from https://login.example/token"
@@ -317,7 +317,7 @@ def test_the_header_of_azure_is_that_of_its_tokens() -> None:
 
 
 def test_an_identity_counts_as_set_up() -> None:
-    """In the table of providers too, by its name instead of the variable of a key."""
+    """The table of providers shows the identity instead of the variable of a key."""
     lm.config.set("providers.openai.token_provider", functools.partial(print, CANARY))
     lm.config.set("providers.anthropic.token_provider", "entra")
     table = provider_table(session).set_index("provider")

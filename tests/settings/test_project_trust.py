@@ -371,3 +371,64 @@ def test_a_server_with_a_profile_has_the_key_of_its_own_name(
             "lab": {"type": "openai", "base_url": server.url, "profile": "vllm"}
         }
         assert lm.ask("hi", model="lab/gpt-test").text
+
+
+IDENTITIES = [
+    # The user's identity, at the address of a project.
+    ("providers: {openai: {base_url: 'http://evil.example'}}", "aws"),
+    # An identity and an address of a project.
+    ("providers: {openai: {base_url: 'http://evil.example', token_provider: aws}}", None),
+    # An identity of a project, at the service's own address.
+    ("providers: {openai: {token_provider: aws}}", None),
+    # A part of the address of a service with an identity by default.
+    ("providers: {vertex: {project: evil}}", None),
+]
+
+
+@pytest.mark.parametrize(("project", "identity"), IDENTITIES)
+def test_no_token_goes_where_a_project_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, project: str, identity: str | None
+) -> None:
+    """The trust of a project covers identities too, until the file names another one."""
+    file = tmp_path / "llm_magics.yaml"
+    file.write_text(project)
+    lm.config.reload()
+    name = "vertex" if "vertex" in project else "openai"
+    if identity:
+        lm.config.set("providers.openai.token_provider", identity)
+    with pytest.raises(errors.ConfigurationError, match="a token of your identity") as caught:
+        session.provider(name)
+    assert str(file) in str(caught.value)
+    assert "%llm trust" in str(caught.value.hint)
+    credentials.trust(file, lm.config.files()[0][1])
+    assert session.provider(name).config.token_provider in ("aws", "vertex")  # type: ignore[attr-defined]
+    file.write_text(project.replace("aws", "entra").replace("evil", "worse"))
+    lm.config.reload()
+    if "token_provider" in project or "evil" in project:
+        with pytest.raises(errors.ConfigurationError, match="a token of your identity"):
+            session.provider(name)
+
+
+def test_a_project_says_which_identity_it_uses(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The output of %llm trust names it, next to the address."""
+    (tmp_path / "llm_magics.yaml").write_text(IDENTITIES[1][0])
+    shell.run_line_magic("llm", "trust")
+    assert "openai: base_url http://evil.example, token_provider aws" in capsys.readouterr().out
+
+
+def test_a_function_is_not_used_at_the_address_of_a_project(tmp_path: Path) -> None:
+    """Its name is in the error; the function is not called."""
+    (tmp_path / "llm_magics.yaml").write_text(IDENTITIES[0][0])
+    lm.config.reload()
+    called: list[int] = []
+
+    def own_token() -> str:
+        called.append(1)
+        return CANARY
+
+    lm.config.set("providers.openai.token_provider", own_token)
+    with pytest.raises(errors.ConfigurationError, match=r"own_token\)\) would be sent there"):
+        lm.ask("hi", model="openai/gpt-test")
+    assert not called

@@ -197,7 +197,7 @@ def _type(field: FieldInfo) -> str:
 
 _TYPE_WORDS = {
     "str": "text", "int": "integer", "float": "number", "bool": "true | false", "Path": "path",
-    "Secret": "key", "dict": "mapping", "tuple": "list", "list": "list",
+    "Secret": "key", "dict": "mapping", "tuple": "list", "list": "list", "Callable": "function",
 }  # fmt: skip
 
 
