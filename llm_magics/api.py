@@ -326,9 +326,9 @@ def runs() -> DataFrame:
     Return the calls of this session, one row each, oldest first.
 
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
-    ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
-    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
-    number of the cell run). `llm_magics.runtime.storage.run_log` defines them.
+    ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``reasoning_tokens``,
+    ``tokens_per_s``, ``cost_usd``, ``reasoning_usd``, ``cached``, ``retries``,
+    ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the number of the cell run). `llm_magics.runtime.storage.run_log` defines them.
     """
     return session.runs.frame()
 
@@ -338,9 +338,9 @@ async def aruns() -> DataFrame:
     Return the calls of this session, one row each, oldest first.
 
     Columns: ``time`` (UTC), ``provider``, ``model``, ``kind``, ``ttft_s``, ``itl_ms``,
-    ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``tokens_per_s``, ``cost_usd``,
-    ``cached``, ``retries``, ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the
-    number of the cell run). `llm_magics.runtime.storage.run_log` defines them.
+    ``e2e_s``, ``load_s``, ``input_tokens``, ``output_tokens``, ``reasoning_tokens``,
+    ``tokens_per_s``, ``cost_usd``, ``reasoning_usd``, ``cached``, ``retries``,
+    ``fallback_from``, ``finish_reason``, ``error``, ``cell`` (the number of the cell run). `llm_magics.runtime.storage.run_log` defines them.
     """
     return session.runs.frame()
 

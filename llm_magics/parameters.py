@@ -45,7 +45,8 @@ class ModelParameters:
         tools: the tools that the model may call.
         tool_choice: ``auto``, ``none``, ``required``, or the name of the tool to call.
         schema: the JSON schema of the answer.
-        reasoning: whether to think, or how much: ``low``, ``medium``, ``high``.
+        reasoning: how much to think: ``off``, ``low``, ``medium``, ``high``. ``False`` is ``off``,
+            ``True`` the usual amount of the model. See `llm_magics.wire.thinking`.
         stream: return a generator of `StreamChunk` instead of a `ModelResponse`.
         extra_body: further fields of the request body, for parameters of specific services.
         extra_headers: further headers of the request.
@@ -71,6 +72,7 @@ class ModelParameters:
         if self.extra_headers:
             register_headers(self.extra_headers)
             object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
+        object.__setattr__(self, "reasoning", _parse_reasoning(self.reasoning))
         _check_number("temperature", self.temperature, 0, None, "a number of at least 0")
         _check_number("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
         _check_number(
@@ -154,6 +156,26 @@ def _parse_stop(stop: str | Iterable[str]) -> tuple[str, ...]:
         msg = f"Invalid value for stop: {stop!r}."
         raise ConfigurationError(msg, hint="Pass a string or a list of strings.")
     return stops
+
+
+# The levels of thinking that every service's own parameters are derived from.
+REASONING_LEVELS = ("off", "low", "medium", "high")
+# Further levels, which only some services know. They are passed on unchanged.
+_MORE_LEVELS = ("minimal", "xhigh", "max")
+
+
+def _parse_reasoning(reasoning: object) -> bool | str | None:
+    """Return the level of thinking; ``off`` is ``False``, so that it is one request in a cache."""
+    if reasoning is None or isinstance(reasoning, bool):
+        return reasoning
+    named = {"off": False, "none": False, "on": True}
+    level = reasoning.strip().lower() if isinstance(reasoning, str) else ""
+    if level in named:
+        return named[level]
+    if level in REASONING_LEVELS or level in _MORE_LEVELS:
+        return level
+    msg = f"Invalid value {reasoning!r} for reasoning."
+    raise ConfigurationError(msg, hint=f"Use one of: {', '.join(REASONING_LEVELS)}.")
 
 
 def _check_number(  # noqa: PLR0913 (a row of a table)

@@ -1,4 +1,4 @@
-"""Concurrency on one event loop: bounded tasks, merged streams, waiting for a process."""
+"""Concurrency on one event loop: bounded tasks, merged and retried streams, waiting for a process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Generic, TypeVar
+
+from llm_magics.errors import ProviderError
 
 _T = TypeVar("_T")
 
@@ -152,3 +154,32 @@ async def wait_for_process(process: subprocess.Popen[bytes]) -> AsyncGenerator[f
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+async def retry_unless_begun(
+    first: Callable[[], AsyncGenerator[_T, None]],
+    next_attempt: Callable[[ProviderError], AsyncGenerator[_T, None] | None],
+) -> AsyncGenerator[_T, None]:
+    """
+    Yield the items of ``first``; after an error before its first item, those of the next attempt.
+
+    Args:
+        first: sends the request.
+        next_attempt: sends a changed request after an error, or returns ``None`` to raise the
+            error.
+    """
+    items = first()
+    while True:
+        has_begun = False
+        try:
+            async for item in items:
+                has_begun = True
+                yield item
+            return
+        except ProviderError as error:
+            following = None if has_begun else next_attempt(error)
+            if following is None:
+                raise
+        finally:
+            await items.aclose()
+        items = following

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from llm_magics._util.text import quote_word
 from llm_magics.notebook import parsers
+from llm_magics.parameters import REASONING_LEVELS
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
@@ -91,6 +92,8 @@ def _benchmark_candidates(words: list[str], fragment: str) -> tuple[str, Iterabl
         return "flag", _BENCHMARK_PARSERS[words[0]]().flags
     if words[-1] in ("--prompts", "--expected"):
         return "variable", list(variables())
+    if words[-1] == "--reasoning":
+        return _VALUES["--reasoning"]()
     if words[-1] == "--arrival":
         return "value", ["poisson", "constant"]
     if words[-1] == "--score":
@@ -172,6 +175,7 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
     "--thread": _threads,
     "--format": lambda: ("format", list(parsers.FORMATS)),
     "--image": lambda: ("variable", list(variables())),
+    "--reasoning": lambda: ("level", list(REASONING_LEVELS)),
     "--schema": lambda: ("class", _classes()),
     "-f": lambda: ("format", list(parsers.FORMATS)),
 }

@@ -11,6 +11,7 @@ from keyword import iskeyword
 from typing import Any, NoReturn
 
 from llm_magics.errors import UsageError, nearest
+from llm_magics.parameters import REASONING_LEVELS
 
 # The thread of ``--thread`` without a name.
 THREAD = "main"
@@ -235,8 +236,13 @@ def llm_cell_parser() -> OptionParser:
 
 
 def add_parameters(parser: OptionParser) -> None:
-    """Add the flags for sampling parameters."""
+    """Add the flags for thinking and sampling."""
     add = parser.add_argument
+    add(
+        "--reasoning",
+        choices=REASONING_LEVELS,
+        help="how much the model thinks before it answers; default: as the model usually does",
+    )
     add("--temperature", type=float, metavar="T", help="sampling temperature, 0 or more")
     add("--max-tokens", type=int, metavar="N", help="maximum length of the answer, in tokens")
     add(
@@ -261,8 +267,8 @@ def add_parameters(parser: OptionParser) -> None:
 
 
 def collect_parameters(options: argparse.Namespace) -> Mapping[str, Any]:
-    """Return the sampling parameters that are set on the line."""
-    names = ("temperature", "max_tokens", "top_p", "seed", "stop")
+    """Return the parameters of the model that are set on the line."""
+    names = ("reasoning", "temperature", "max_tokens", "top_p", "seed", "stop")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 

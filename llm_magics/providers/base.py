@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import wraps
+from dataclasses import replace
+from functools import cached_property, wraps
 from inspect import isawaitable
 from typing import Any, ClassVar, NoReturn, Self
 
-from llm_magics._util.text import count_or_none, replace_lone_surrogates
-from llm_magics._util.validation import attribute_error
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.attachments import Transcript
 from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.configs import ProviderConfig, resolve_config
+from llm_magics.providers.model_catalog import ModelInfo
+from llm_magics.providers.thinking import ThinkingFallback
 from llm_magics.secrets import environment_value, scrub
 from llm_magics.types import (
     ChatMessage,
@@ -28,9 +29,9 @@ from llm_magics.types import (
     PackedVectors,
     StreamChunk,
     messages_of,
-    model_name,
 )
 from llm_magics.wire.decoders import ThinkTags, join_surrogates
+from llm_magics.wire.thinking import NO_THINKING, UNKNOWN_RULES, ThinkingRules
 
 __all__ = [
     "CAPABILITIES",
@@ -55,56 +56,9 @@ _RENAMED = {
     "abilities": "capabilities",
     "embeds_at_once": "embedding_concurrency",
     "for_namesake": "for_named_instance",
-    "longest_answer": "max_output_tokens",
     "namesake_key_variable": "named_key_variable",
     "texts_at_once": "embedding_batch_size",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """
-    Known facts about a model; ``None`` for unknown ones.
-
-    Attributes:
-        name: without the provider.
-        capabilities: of ``chat``, ``completion``, ``embeddings``, ``vision``, ``tools`` …
-        context: the limit of prompt plus answer, in tokens.
-        size_bytes: the size of its weights on disk.
-        pulled: whether it can be used without a download.
-        loaded: whether it is in memory now.
-        input_usd, output_usd: its price in US dollars per million tokens.
-        cached_usd, written_usd: the same for prompt tokens read from and written to the service's
-            cache.
-        max_output_tokens: the maximum length of an answer, in tokens.
-    """
-
-    name: str
-    capabilities: tuple[str, ...] = ()
-    context: int | None = None
-    size_bytes: int | None = None
-    pulled: bool | None = None
-    loaded: bool | None = None
-    input_usd: float | None = None
-    output_usd: float | None = None
-    max_output_tokens: int | None = None
-    cached_usd: float | None = None
-    written_usd: float | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        raise attribute_error(self, name, _RENAMED)
-
-    def __post_init__(self) -> None:
-        """Replace invalid numbers with ``None``, because a service may send anything."""
-        for name in ("context", "size_bytes", "max_output_tokens"):
-            object.__setattr__(self, name, count_or_none(getattr(self, name)))
-        for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
-            value = getattr(self, name)
-            is_price = type(value) in (int, float) and 0 <= value < 2**63
-            object.__setattr__(self, name, float(value) if is_price else None)
-        object.__setattr__(self, "name", scrub(model_name(self.name)))
-        names = [each for each in self.capabilities if isinstance(each, str)]
-        object.__setattr__(self, "capabilities", tuple(map(replace_lone_surrogates, names)))
 
 
 def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -329,8 +283,25 @@ class StreamingProvider(BaseModelProvider):
         parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
         model, parameters = self.bare(model), ModelParameters.of(parameters)
-        chunks = self.stream_chat(messages_of(messages), model, parameters)
+        turns = messages_of(messages)
+        if parameters.reasoning is None:
+            chunks = self.stream_chat(turns, model, parameters)
+        else:
+            rules = await self.thinking_rules(model)
+            chunks = self._thinking.stream(
+                model, parameters, rules, lambda options: self.stream_chat(turns, model, options)
+            )
         return await self._answer(chunks, model, parameters, self.writes_thinking)
+
+    @cached_property
+    def _thinking(self) -> ThinkingFallback:
+        return ThinkingFallback(self.name)
+
+    async def thinking_rules(self, model: str) -> ThinkingRules:
+        """Return the known facts about the thinking of ``model``."""
+        capabilities = self.known(model).capabilities
+        can_chat = "chat" in capabilities
+        return NO_THINKING if can_chat and "reasoning" not in capabilities else UNKNOWN_RULES
 
     async def generate_completion(
         self,

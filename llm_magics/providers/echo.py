@@ -30,6 +30,7 @@ from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.providers.base import ModelInfo, StreamingProvider
 from llm_magics.providers.configs import ProviderConfig
 from llm_magics.types import ChatMessage, Embeddings, StreamChunk, ToolCall, Usage
+from llm_magics.wire.thinking import NO_THINKING, ThinkingRules
 
 _MAX_CALL_CHARS = 2000
 _MAX_CALLS, _MAX_MATCHES = 20, 200
@@ -204,6 +205,9 @@ class EchoProvider(StreamingProvider):
         self._known(model)
         vectors = (hash_embedding(text, self.config.dimensions) for text in texts)
         return Embeddings(vectors, Usage(sum(len(tokenize(text)) for text in texts), 0))
+
+    async def thinking_rules(self, model: str) -> ThinkingRules:
+        return NO_THINKING
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters

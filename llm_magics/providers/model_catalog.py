@@ -12,13 +12,16 @@ import json
 import re
 import sys
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from llm_magics.providers.base import ModelInfo
+from llm_magics._util.text import count_or_none, replace_lone_surrogates
+from llm_magics._util.validation import attribute_error
+from llm_magics.secrets import scrub
+from llm_magics.types import model_name
 
 _MEMBER = "litellm/model_prices_and_context_window_backup.json"
 _PROVIDERS = ("anthropic", "openai")
@@ -37,6 +40,56 @@ _FLAGS = {
     "supports_response_schema": "schema",
     "supports_reasoning": "reasoning",
 }
+
+
+# Former names of facts, with the current ones.
+_RENAMED_FACTS = {"abilities": "capabilities", "longest_answer": "max_output_tokens"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """
+    Known facts about a model; ``None`` for unknown ones.
+
+    Attributes:
+        name: without the provider.
+        capabilities: of ``chat``, ``completion``, ``embeddings``, ``vision``, ``tools`` …
+        context: the limit of prompt plus answer, in tokens.
+        size_bytes: the size of its weights on disk.
+        pulled: whether it can be used without a download.
+        loaded: whether it is in memory now.
+        input_usd, output_usd: its price in US dollars per million tokens.
+        cached_usd, written_usd: the same for prompt tokens read from and written to the service's
+            cache.
+        max_output_tokens: the maximum length of an answer, in tokens.
+    """
+
+    name: str
+    capabilities: tuple[str, ...] = ()
+    context: int | None = None
+    size_bytes: int | None = None
+    pulled: bool | None = None
+    loaded: bool | None = None
+    input_usd: float | None = None
+    output_usd: float | None = None
+    max_output_tokens: int | None = None
+    cached_usd: float | None = None
+    written_usd: float | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        raise attribute_error(self, name, _RENAMED_FACTS)
+
+    def __post_init__(self) -> None:
+        """Replace invalid numbers with ``None``, because a service may send anything."""
+        for name in ("context", "size_bytes", "max_output_tokens"):
+            object.__setattr__(self, name, count_or_none(getattr(self, name)))
+        for name in ("input_usd", "output_usd", "cached_usd", "written_usd"):
+            value = getattr(self, name)
+            is_price = type(value) in (int, float) and 0 <= value < 2**63
+            object.__setattr__(self, name, float(value) if is_price else None)
+        object.__setattr__(self, "name", scrub(model_name(self.name)))
+        names = [each for each in self.capabilities if isinstance(each, str)]
+        object.__setattr__(self, "capabilities", tuple(map(replace_lone_surrogates, names)))
 
 
 def build_table(entries: dict[str, Any], source: str, day: str) -> dict[str, Any]:

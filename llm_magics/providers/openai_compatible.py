@@ -40,6 +40,7 @@ from llm_magics.wire.openai_media import (
     parse_embeddings,
     parse_packed_rows,
 )
+from llm_magics.wire.thinking import UNKNOWN_RULES, ThinkingRules
 from llm_magics.wire.tool_calls import collect_call_ids
 
 
@@ -152,6 +153,10 @@ class OpenAICompatibleProvider(RemoteProvider):
             msg = f"{self.name}/{self.bare(model)} returned {count} vectors for {expected} texts."
             raise ProviderError(msg, provider=self.name, model=model, retryable=True)
 
+    async def thinking_rules(self, model: str) -> ThinkingRules:
+        rules = self.profile.thinking.of_model(model)
+        return await super().thinking_rules(model) if rules is UNKNOWN_RULES else rules
+
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
@@ -160,7 +165,9 @@ class OpenAICompatibleProvider(RemoteProvider):
 
         def build(conversation: Sequence[ChatMessage], options: ModelParameters) -> dict[str, Any]:
             return profile.adapt(
-                openai_chat.build_chat_request(conversation, model, options, profile.dialect)
+                openai_chat.build_chat_request(
+                    conversation, model, options, profile.dialect, profile.thinking
+                )
             )
 
         def create_decoder() -> openai_chat.ChunkDecoder:

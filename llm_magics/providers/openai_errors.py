@@ -223,6 +223,10 @@ def map_openai_error(
 _REPLACEMENTS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
+# Never omitted: `ThinkingFallback` explains why the model refuses them.
+_THINKING_PARAMETERS = frozenset({"enable_thinking", "reasoning", "reasoning_effort", "thinking"})
+
+
 class OpenAIRules(ParameterRules):
     """Find unsupported parameters by OpenAI's error codes and other services' messages."""
 
@@ -242,7 +246,7 @@ class OpenAIRules(ParameterRules):
             and UnsupportedSystemRole().is_in(body)
         ):
             return UnsupportedSystemRole()
-        if isinstance(param, str) and param in body:
+        if isinstance(param, str) and param in body and param not in _THINKING_PARAMETERS:
             if error.code in ("unsupported_parameter", "unknown_parameter"):
                 return UnsupportedParameter(param)
             if error.code == "unsupported_value":

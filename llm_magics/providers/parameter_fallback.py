@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
+from llm_magics._async.concurrency import retry_unless_begun
 from llm_magics.errors import (
     AuthenticationError,
     ConnectionError,
@@ -100,34 +101,6 @@ def _error_text(error: ProviderError) -> str:
     return " ".join(
         str(each) for each in (details.message[:2000], details.code, parameter, error) if each
     )
-
-
-async def retry_unless_begun(
-    first: Callable[[], Chunks], next_attempt: Callable[[ProviderError], Chunks | None]
-) -> Chunks:
-    """
-    Yield the chunks of ``first``; after an error before its first chunk, those of the next attempt.
-
-    Args:
-        first: sends the request.
-        next_attempt: sends a changed request after an error, or returns ``None`` to raise the
-            error.
-    """
-    chunks = first()
-    while True:
-        has_begun = False
-        try:
-            async for chunk in chunks:
-                has_begun = True
-                yield chunk
-            return
-        except ProviderError as error:
-            following = None if has_begun else next_attempt(error)
-            if following is None:
-                raise
-        finally:
-            await chunks.aclose()
-        chunks = following
 
 
 class SchemaFallback:

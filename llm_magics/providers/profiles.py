@@ -6,7 +6,7 @@ They are data: ``services.toml`` has the facts about each service, with their so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from llm_magics.http import KeyHeader
 from llm_magics.providers.services import Service, find_service_at, services
 from llm_magics.wire import schema_dialects
 from llm_magics.wire.schema_dialects import Dialect
+from llm_magics.wire.thinking import EFFORT, EFFORTS, ThinkingDialect, ThinkingRules
 
 _BEARER = KeyHeader()
 
@@ -47,10 +48,7 @@ class ServiceProfile:
             then JSON, and only our own validation checks whether it matches the schema.
         dialect: the subset of JSON schemas that it accepts.
         strict_models: parts of the names of models that support strict schemas; ``None`` if all do.
-        reasoning: the dialect for thinking, by its name in `llm_magics.wire`.
-        efforts: the reasoning efforts that it knows; empty if these are not documented.
-        thinking_can_be_off: whether thinking can be switched off; ``None`` if this depends on the
-            model or is not documented.
+        thinking: its parameters for thinking, and the known facts about its models.
         models_path: the path of the list of models; empty if there is none.
         models_format: the form of that list.
         price_list: its name in ``genai-prices``; empty if that has no prices of it.
@@ -67,9 +65,7 @@ class ServiceProfile:
     schema: Literal["json_schema", "json_object"] = "json_schema"
     dialect: Dialect = schema_dialects.PLAIN
     strict_models: tuple[str, ...] | None = None
-    reasoning: str = "reasoning_effort"
-    efforts: tuple[str, ...] = ()
-    thinking_can_be_off: bool | None = None
+    thinking: ThinkingDialect = EFFORT
     models_path: str = "/models"
     models_format: str = "openai"
     price_list: str = ""
@@ -81,7 +77,7 @@ class ServiceProfile:
         del facts["description"]
         header = facts.pop("key_header", {})
         lists = facts.pop("models", {})
-        thinking = facts.pop("thinking", {})
+        thinking = _thinking_dialect(facts.pop("thinking", {}), facts.pop("thinking_models", ()))
         dialect = facts.pop("dialect", "plain")
         for name in ("capabilities", "strict_models"):
             if name in facts:
@@ -94,9 +90,7 @@ class ServiceProfile:
             names=MappingProxyType(facts.pop("names", {})),
             refuses=frozenset(facts.pop("refuses", ())),
             dialect=_DIALECTS[dialect],
-            reasoning=thinking.get("dialect", "reasoning_effort"),
-            efforts=tuple(thinking.get("efforts", ())),
-            thinking_can_be_off=thinking.get("can_be_off"),
+            thinking=thinking,
             models_path=lists.get("path", "/models"),
             models_format=lists.get("format", "openai"),
             **facts,
@@ -117,8 +111,6 @@ class ServiceProfile:
         if self.schema == "json_object" and "response_format" in adapted:
             adapted["response_format"] = {"type": "json_object"}
         self._loosen(adapted)
-        if self.reasoning == "reasoning_object" and "reasoning_effort" in adapted:
-            adapted["reasoning"] = {"effort": adapted.pop("reasoning_effort")}
         return adapted
 
     def _loosen(self, body: dict[str, Any]) -> None:
@@ -129,6 +121,29 @@ class ServiceProfile:
         if not any(part in str(body.get("model")) for part in self.strict_models):
             loose = {name: value for name, value in schema_format.items() if name != "strict"}
             body["response_format"] = {"type": "json_schema", "json_schema": loose}
+
+
+def _thinking_dialect(
+    facts: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
+) -> ThinkingDialect:
+    """Return the dialect of a service; for a level that it lacks, its next higher one is sent."""
+    known = [each for each in EFFORTS if each in facts.get("efforts", EFFORTS)]
+    levels = {
+        level: next((each for each in EFFORTS[place:] if each in known), known[-1])
+        for place, level in enumerate(EFFORTS)
+        if known and level not in known
+    }
+    rules = (
+        ThinkingRules(
+            models=tuple(each["names"]),
+            thinks=each.get("thinks"),
+            is_optional=each.get("can_be_off"),
+            levels=tuple(each["efforts"]) if "efforts" in each else None,
+        )
+        for each in models
+    )
+    name = facts.get("dialect", EFFORT.name)
+    return ThinkingDialect(name=name, levels=MappingProxyType(levels), rules=tuple(rules))
 
 
 _OTHER = ServiceProfile(dialect=schema_dialects.UNKNOWN)

@@ -410,6 +410,7 @@ class ChatCall:
             usage=answer.usage or Usage(),
             timing=Timing() if self._is_replayed else timing,  # not those of the original call
             cost_usd=self._cost_usd(answer),
+            reasoning_usd=self._reasoning_usd(answer),
             cached=self._is_replayed,
             messages=self.messages,
             reasoning=answer.reasoning,
@@ -448,3 +449,12 @@ class ChatCall:
             return 0.0 if pricing.has_known_price(self._session.config, provider, model) else None
         usage = answer.usage if answer.finish_reason and answer.usage else Usage()
         return pricing.cost_usd(self._session.config, provider, model, usage)
+
+    def _reasoning_usd(self, answer: ModelResponse) -> float | None:
+        """Return the part of the cost that is for thinking; ``None`` if it was not counted."""
+        if self._route is None or answer.usage is None or answer.usage.reasoning_tokens is None:
+            return None
+        if self._is_replayed:
+            return 0.0
+        provider, model = self._route.provider, self._route.model
+        return pricing.reasoning_usd(self._session.config, provider, model, answer.usage)

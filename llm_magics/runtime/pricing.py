@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
@@ -37,12 +37,14 @@ class Price:
         input_usd, output_usd: the price of tokens in the prompt and in the answer.
         cached_usd: the price of tokens read from the service's cache; by default ``input_usd``.
         written_usd: the price of tokens written to the service's cache; by default ``input_usd``.
+        reasoning_usd: the price of thinking; by default ``output_usd``.
     """
 
     input_usd: float | None = None
     output_usd: float | None = None
     cached_usd: float | None = None
     written_usd: float | None = None
+    reasoning_usd: float | None = None
 
     def of(self, usage: Usage) -> float | None:
         """Return the cost of ``usage`` in US dollars, or ``None`` if a part of it is unknown."""
@@ -53,13 +55,18 @@ class Price:
         written_to = usage.output_tokens or 0
         if written_to and self.output_usd is None:
             return None
+        thought = usage.reasoning_tokens
+        if written_to and thought is None and self.reasoning_usd not in (None, self.output_usd):
+            return None
+        thought = min(thought or 0, written_to)
         cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
         plain = max(0, usage.input_tokens - cached - written)
         parts = (
             plain * self.input_usd,
             cached * _value_or(self.cached_usd, self.input_usd),
             written * _value_or(self.written_usd, self.input_usd),
-            written_to * (self.output_usd or 0.0),
+            (written_to - thought) * (self.output_usd or 0.0),
+            thought * _value_or(self.reasoning_usd, self.output_usd or 0.0),
         )
         return sum(parts) / _MILLION
 
@@ -125,6 +132,7 @@ def _listed_usd(source: PriceSource, model: str, usage: Usage, tier: str | None)
         output_tokens=usage.output_tokens or 0,
         cache_read_tokens=min(usage.cached_tokens or 0, usage.input_tokens or 0),
         cache_write_tokens=usage.cache_write_tokens or 0,
+        output_reasoning_tokens=min(usage.reasoning_tokens or 0, usage.output_tokens or 0),
     )
     try:
         if source.price_list:
@@ -278,6 +286,18 @@ def cost_usd(
     return tier_price(price.of(usage), source, usage.service_tier)
 
 
+def reasoning_usd(
+    config: Config, provider: BaseModelProvider, model: str, usage: Usage
+) -> float | None:
+    """Return the part of the price of a call that is for thinking; ``None`` if unknown."""
+    thought, written = usage.reasoning_tokens, usage.output_tokens
+    if thought is None or written is None:
+        return None
+    rest = replace(usage, output_tokens=max(0, written - thought), reasoning_tokens=0)
+    whole, without = (cost_usd(config, provider, model, each) for each in (usage, rest))
+    return None if whole is None or without is None else max(0.0, whole - without)
+
+
 def has_known_price(config: Config, provider: BaseModelProvider, model: str) -> bool:
     """Return whether the price of ``model`` is known, even if it is zero."""
     return any(
@@ -305,6 +325,7 @@ def configured_price(config: Config, model: str) -> Price | None:
                 output_usd=price.output_usd,
                 cached_usd=price.cached_usd,
                 written_usd=price.written_usd,
+                reasoning_usd=price.reasoning_usd,
             )
     return None
 

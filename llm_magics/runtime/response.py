@@ -50,6 +50,7 @@ class Response:
             the replaced answer.
         raw: the last message of the service, decoded.
         reasoning_blocks: data that must be sent back to the service with this answer.
+        reasoning_usd: the part of ``cost_usd`` that is for thinking, ``None`` if unknown.
     """
 
     text: str
@@ -69,6 +70,7 @@ class Response:
     repairs: int = 0
     removed_turns: int = 0
     reasoning_blocks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    reasoning_usd: float | None = None
 
     def __getattr__(self, name: str) -> Any:
         raise attribute_error(self, name, {"mended": "repairs", "dropped": "removed_turns"})
@@ -166,7 +168,9 @@ INTERRUPTED = "interrupted"
 _Error = TypeVar("_Error", bound=ProviderError)
 
 _RAISE_LIMIT = "Raise max_tokens, or ask for a shorter answer."
-_THINK_LESS = "Raise max_tokens, or reduce thinking: reasoning=False."
+_THINK_LESS = (
+    'Raise max_tokens, or reduce thinking: reasoning="low" or "off" (in a cell: --reasoning).'
+)
 
 
 def outcome(response: Response) -> Outcome:
@@ -245,7 +249,7 @@ def _empty(response: Response) -> EmptyAnswerError:
         msg, hint = f"the answer was cut off at the length limit, and {what}.", _THINK_LESS
     elif has_thoughts:
         msg = "the answer contains only thinking and no text."
-        hint = "Try again, or turn thinking off: reasoning=False."
+        hint = 'Try again, or turn thinking off: reasoning="off" (in a cell: --reasoning off).'
     else:
         msg, hint = "the answer is empty.", "Try again, or use another model."
     error = EmptyAnswerError(f"{response.model}: {msg}", hint=hint, **_about(response))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
-from llm_magics.errors import EmptyAnswerError, LLMError
+from llm_magics.errors import EmptyAnswerError, LLMError, UnsupportedError
 from llm_magics.host import Progress
+from llm_magics.providers.thinking import is_thinking_refusal
 from llm_magics.runtime.attempts import Batch
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.parsing import is_thought_only
@@ -32,6 +34,8 @@ class StructuredCall:
         """Render the prompt; ``batch`` and ``parameters`` are as for `ChatCall`."""
         self._left = session.config.schema_retries
         self._call = ChatCall(session, prompt, batch, parameters=parameters)
+        # The current call as the user asked for it, if thinking is switched off to repair it.
+        self._with_thinking: ChatCall | None = None
 
     @property
     def schema(self) -> Any:
@@ -46,10 +50,26 @@ class StructuredCall:
         """Run the call, and repeat it while the answer does not match."""
         return self._call.events() if self.schema is None else self._checked()
 
+    async def _events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
+        """Run the call; a model that always thinks is asked again as the user asked it."""
+        unchanged = self._with_thinking
+        async with aclosing(self._call.events()) as events:
+            try:
+                async for event in events:
+                    yield event
+                return
+            except UnsupportedError as error:
+                if unchanged is None or not is_thinking_refusal(error):
+                    raise
+        self._call, self._with_thinking = unchanged, None
+        async with aclosing(self._call.events()) as events:
+            async for event in events:
+                yield event
+
     async def _checked(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         first = self._call
         while True:
-            events = self._call.events()
+            events = self._events()
             empty: EmptyAnswerError | None = None
             try:
                 async for event in events:
@@ -74,8 +94,10 @@ class StructuredCall:
             self._left -= 1
             yield Progress(f"asking {response.model} again: {misfit}")
             if is_thought_only(response):  # the model may think until the limit again
+                self._with_thinking = self._call.again((), is_repair=True)
                 self._call = self._call.again((), is_repair=True, reasoning=False)
             else:
+                self._with_thinking = None
                 self._call = self._call.again(self._complaint(misfit), is_repair=True)
 
     @property

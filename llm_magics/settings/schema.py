@@ -64,6 +64,7 @@ class _Price(BaseModel):
         output_usd: price of tokens in the answer.
         cached_usd: price of prompt tokens that the service read from its cache.
         written_usd: price of prompt tokens that the service added to its cache.
+        reasoning_usd: price of tokens of thinking; by default ``output_usd``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,6 +73,7 @@ class _Price(BaseModel):
     output_usd: float | None = Field(None, ge=0)
     cached_usd: float | None = Field(None, ge=0)
     written_usd: float | None = Field(None, ge=0)
+    reasoning_usd: float | None = Field(None, ge=0)
 
 
 def _parse_price(value: Any) -> Any:

@@ -30,6 +30,7 @@ from llm_magics.wire.decoders import (
     is_error_body,
 )
 from llm_magics.wire.schema_dialects import ANTHROPIC, compile_schema, convert_tool_schema
+from llm_magics.wire.thinking import BUDGETS, level_of
 from llm_magics.wire.tool_calls import CallIds, encode_arguments, serialize_arguments
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
@@ -42,9 +43,6 @@ _BLANK = {"type": "text", "text": "(blank)"}
 
 # The API requires a limit and has no default; every current model supports this one.
 DEFAULT_MAX_TOKENS = 4096
-
-# Token budgets for thinking, by the effort levels of other services.
-_BUDGETS = {"low": 1024, "medium": 4096, "high": 16384}
 
 # Stop reasons, with the finish reasons of chat completions.
 _FINISH_REASONS = {
@@ -240,7 +238,7 @@ def _encode_thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, 
     reasoning = parameters.reasoning
     if not reasoning:
         return {} if reasoning is None else {"thinking": {"type": "disabled"}}
-    budget = _BUDGETS.get(str(reasoning), _BUDGETS["medium"])
+    budget = BUDGETS[level_of(reasoning)]
     # Thinking counts as output too, so the limit must leave enough tokens for the answer.
     return {
         "thinking": {"type": "enabled", "budget_tokens": budget},
@@ -251,7 +249,7 @@ def _encode_thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, 
 def use_adaptive_thinking(body: dict[str, Any]) -> None:
     """Replace the budget with an effort level, which newer models require."""
     budget = body.pop("thinking")["budget_tokens"]
-    effort = next(name for name, tokens in _BUDGETS.items() if tokens >= budget)
+    effort = next(name for name in ("low", "medium", "high", "max") if BUDGETS[name] >= budget)
     body["thinking"] = {"type": "adaptive"}
     body["output_config"] = {**body.get("output_config", {}), "effort": effort}
 

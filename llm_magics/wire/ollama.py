@@ -106,8 +106,13 @@ def _build_options(parameters: ModelParameters) -> dict[str, Any]:
         compilation = compile_schema(parameters.schema, GRAMMAR)
         body["format"] = compilation.schema if compilation else dict(parameters.schema)
     if parameters.reasoning is not None:
-        body["think"] = parameters.reasoning
+        body["think"] = _think_value(parameters.reasoning)
     return {**body, **extra}
+
+
+def _think_value(reasoning: bool | str) -> bool | str:
+    """Return the value of ``think``; the server knows ``max``, but no other further levels."""
+    return {"minimal": "low", "xhigh": "max"}.get(str(reasoning), reasoning)
 
 
 def _forbid_truncation(extra: Mapping[str, Any]) -> dict[str, bool]:

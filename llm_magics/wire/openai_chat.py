@@ -34,6 +34,7 @@ from llm_magics.wire.schema_dialects import (
     build_function,
     compile_schema,
 )
+from llm_magics.wire.thinking import EFFORT, ThinkingDialect, add_thinking
 from llm_magics.wire.tool_calls import ToolCallAssembler, mark_tool_turns
 
 
@@ -42,14 +43,16 @@ def build_chat_request(
     model: str,
     parameters: ModelParameters,
     dialect: Dialect = OPENAI,
+    thinking: ThinkingDialect = EFFORT,
 ) -> dict[str, Any]:
-    """Return the body of ``POST /chat/completions``, with the schema in the service's dialect."""
-    return {
+    """Return the body of ``POST /chat/completions``, in the service's dialects."""
+    body = {
         "model": model,
         "messages": _encode_messages(messages),
         **_build_chat_options(parameters, dialect),
         **_build_options(parameters),
     }
+    return add_thinking(body, thinking, parameters.reasoning)
 
 
 def _encode_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
@@ -118,9 +121,6 @@ def _build_chat_options(parameters: ModelParameters, dialect: Dialect) -> dict[s
     if parameters.schema is not None:
         format_ = build_schema_format(parameters.schema, dialect)
         fields["response_format"] = {"type": "json_schema", "json_schema": format_}
-    if parameters.reasoning:
-        effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"
-        fields["reasoning_effort"] = effort
     return fields
 
 

@@ -26,6 +26,7 @@ from llm_magics.wire.decoders import (
 )
 from llm_magics.wire.openai_chat import build_schema_format
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, build_function
+from llm_magics.wire.thinking import EFFORT_SUMMARY, add_thinking
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
 
 # Requested with the answer, so that reasoning can be sent back without being stored at the service.
@@ -144,10 +145,7 @@ def build_responses_request(
     if parameters.schema is not None:
         format_ = build_schema_format(parameters.schema, dialect)
         body["text"] = {"format": {"type": "json_schema", **format_}}
-    if parameters.reasoning:
-        effort = parameters.reasoning if isinstance(parameters.reasoning, str) else "medium"
-        body["reasoning"] = {"effort": effort, "summary": "auto"}
-    return {**body, **parameters.extra_body}
+    return add_thinking({**body, **parameters.extra_body}, EFFORT_SUMMARY, parameters.reasoning)
 
 
 def _encode_choice(choice: str) -> Any:

@@ -30,22 +30,21 @@ def sent(server: Server, name: str) -> list[Any]:
 
 
 def test_a_value_that_is_refused_is_not_the_parameter() -> None:
-    """``high`` is not taken: ``low`` is sent all the same, and ``high`` never again."""
+    """``flex`` is not supported: ``auto`` is sent all the same, and ``flex`` never again."""
 
     def answers(asked: Asked) -> Says:
-        if asked.json().get("reasoning_effort") == "high":
-            return openai_refusal(
-                "unsupported_value", "Unsupported value.", 400, "reasoning_effort"
-            )
+        if asked.json().get("service_tier") == "flex":
+            return openai_refusal("unsupported_value", "Unsupported value.", 400, "service_tier")
         return Says(chat_stream("hi"))
 
     with serving(answers) as server:
         provider = create_provider("openai", base_url=server.url, api_key=KEY)
-        with pytest.warns(UserWarning, match="reasoning_effort='high'"):
-            ask(provider, reasoning="high")
-        ask(provider, reasoning="low")
-        ask(provider, reasoning="high")
-        assert sent(server, "reasoning_effort") == ["high", None, "low", None]
+        flex, auto = {"service_tier": "flex"}, {"service_tier": "auto"}
+        with pytest.warns(UserWarning, match="service_tier='flex'"):
+            ask(provider, extra_body=flex)
+        ask(provider, extra_body=auto)
+        ask(provider, extra_body=flex)
+        assert sent(server, "service_tier") == ["flex", None, "auto", None]
 
 
 @pytest.mark.parametrize("name", ["messages", "model"])

@@ -41,6 +41,44 @@ def test_a_price_is_linear_in_tokens(plain: int, cached: int, written: int, out:
     assert price.of(used) == pytest.approx(expected)
 
 
+@given(counts, counts)
+def test_thinking_has_its_own_price(thought: int, text: int) -> None:
+    """Where the service has one; where it has not, thinking costs as much as other output."""
+    usage = Usage(0, thought + text, reasoning_tokens=thought)
+    own = Price(input_usd=2.0, output_usd=8.0, reasoning_usd=3.0)
+    assert own.of(usage) == pytest.approx((thought * 3.0 + text * 8.0) / MILLION)
+    usual = Price(input_usd=2.0, output_usd=8.0)
+    assert usual.of(usage) == pytest.approx((thought + text) * 8.0 / MILLION)
+    if thought + text:  # without a count, it is unknown how much is at which price
+        assert own.of(Usage(0, thought + text)) is None
+
+
+def test_the_cost_of_thinking_is_a_part_of_the_cost() -> None:
+    """It is missing if the service does not count the thinking, and 0 if the model did not think."""
+    lm.config.prices = {"echo/echo": {"input_usd": 1, "output_usd": 4}}
+    provider = session.provider("echo")
+
+    def cost(usage: Usage) -> float | None:
+        return pricing.reasoning_usd(session.config, provider, "echo", usage)
+
+    assert cost(Usage(10, MILLION, reasoning_tokens=MILLION // 4)) == pytest.approx(1.0)
+    assert cost(Usage(10, MILLION, reasoning_tokens=0)) == 0
+    assert cost(Usage(10, MILLION)) is None
+    lm.config.prices = {}
+
+
+def test_a_listed_price_of_thinking_counts() -> None:
+    """Of the services in genai-prices, Perplexity bills thinking separately."""
+    source = PriceSource("perplexity")
+    thinking = listed_cost_usd(
+        source, "sonar-deep-research", Usage(0, MILLION, reasoning_tokens=MILLION)
+    )
+    text = listed_cost_usd(source, "sonar-deep-research", Usage(0, MILLION))
+    assert thinking is not None
+    assert text is not None
+    assert 0 < thinking < text
+
+
 @pytest.mark.parametrize(
     ("price", "usage"),
     [

@@ -26,6 +26,8 @@ RUNS = {
     **_IDENTITY,
     "kind": "`chat`, `embedding`, `image` or `transcription`.",
     **_CALL,
+    "reasoning_tokens": "Output tokens used for thinking; missing if the service does not report them.",
+    "reasoning_usd": "The part of `cost_usd` that is for thinking; missing if unknown.",
     "cell": "The number of the cell run that made the call.",
 }
 MODELS = {
@@ -110,7 +112,9 @@ COST = {
     "calls": "Number of calls.",
     "input_tokens": "Tokens read.",
     "output_tokens": "Tokens written.",
+    "reasoning_tokens": "Tokens written as thinking, where services report them.",
     "cost_usd": "US dollars spent on calls with a known price.",
+    "reasoning_usd": "The part of `cost_usd` that is for thinking.",
     "unpriced": "Calls with an unknown price. They are missing from `cost_usd`.",
 }
 PROVIDERS = {

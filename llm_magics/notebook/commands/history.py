@@ -39,7 +39,9 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
     Show the calls, tokens and cost of this session, by model or by cell.
 
-    Calls without a known price are counted in ``unpriced`` and not in the cost.
+    Calls without a known price are counted in ``unpriced`` and not in the cost. The tokens and the
+    cost of thinking are part of the output and of the cost; they are missing if the service does
+    not report them.
     """
     from llm_magics._util.tables import SafeFrame, display_when_empty
     from llm_magics.api import runs as logged
@@ -50,7 +52,15 @@ def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     calls = logged()
     calls = calls.assign(calls=1, unpriced=calls["cost_usd"].isna())
     by = ["cell", "provider", "model"] if rest else ["provider", "model"]
-    columns = ["calls", "input_tokens", "output_tokens", "cost_usd", "unpriced"]
+    columns = [
+        "calls",
+        "input_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "cost_usd",
+        "reasoning_usd",
+        "unpriced",
+    ]
     # With min_count, a sum without any known price is NaN instead of 0.
     costs = calls.groupby(by, dropna=False)[columns].sum(min_count=1)
     return display_when_empty(SafeFrame(costs), "No calls yet, so no cost.")

@@ -48,7 +48,8 @@ def _tokens(response: Response) -> list[str]:
     if read is None and written is None:
         return []
     known = ["?" if count is None else f"{count:,}" for count in (read, written)]
-    return [f"{known[0]} → {known[1]} tokens"]
+    thought = response.usage.reasoning_tokens
+    return [f"{known[0]} → {known[1]} tokens" + (f" ({thought:,} thinking)" if thought else "")]
 
 
 def _times(response: Response) -> list[str]:

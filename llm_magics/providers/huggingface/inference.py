@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -69,9 +70,23 @@ class TextGenerator:
         longest = getattr(self._model.config, "max_position_embeddings", None)
         return int(longest) if longest else None
 
-    def chat_tokens(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> Any:
-        """Return the tokens of a conversation, formatted with the model's chat template."""
-        if not self._tokenizer.chat_template:
+    @property
+    def chat_template(self) -> str:
+        """The model's chat template; empty if it has none."""
+        return str(self._tokenizer.chat_template or "")
+
+    def chat_tokens(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Any = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Any:
+        """
+        Return the tokens of a conversation, formatted with the model's chat template.
+
+        ``options`` are passed to the template.
+        """
+        if not self.chat_template:
             msg = "This model has no chat template; it can only complete text."
             raise UnsupportedError(msg, hint="Use an instruction-tuned model for chat.")
         return self._tokenizer.apply_chat_template(
@@ -80,6 +95,7 @@ class TextGenerator:
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,
+            **options,
         )
 
     def text_tokens(self, text: str) -> Any:

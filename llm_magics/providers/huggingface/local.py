@@ -37,6 +37,7 @@ from llm_magics.providers.configs import ProviderConfig
 from llm_magics.providers.parameter_fallback import add_schema_to_prompt
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage
 from llm_magics.wire import openai_chat
+from llm_magics.wire.thinking import TEMPLATE, ThinkingRules, template_rules
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,6 +215,13 @@ class HuggingFaceLocalProvider(StreamingProvider):
         embedder = cast("Embedder", await asyncio.to_thread(self._model, "embedder", model))
         return await asyncio.to_thread(embedder.embed, list(texts))
 
+    async def thinking_rules(self, model: str) -> ThinkingRules:
+        """Return what the chat template of ``model`` supports; loads the model."""
+        async for _ in self.prepare(model, "chat"):
+            pass
+        writer = cast("TextGenerator", await asyncio.to_thread(self._model, "writer", model))
+        return template_rules(writer.chat_template)
+
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
@@ -222,11 +230,13 @@ class HuggingFaceLocalProvider(StreamingProvider):
             raise UnsupportedError(msg, hint="Use a provider with vision.", provider=self.name)
         if parameters.schema is not None:  # generation cannot be constrained to a schema
             messages = add_schema_to_prompt(messages, parameters.schema)
-        request = openai_chat.build_chat_request(messages, model, replace(parameters, schema=None))
+        plain = replace(parameters, schema=None)
+        request = openai_chat.build_chat_request(messages, model, plain, thinking=TEMPLATE)
+        options = request.get("chat_template_kwargs") or {}
         return self._stream(
             model,
             parameters,
-            lambda writer: writer.chat_tokens(request["messages"], request.get("tools")),
+            lambda writer: writer.chat_tokens(request["messages"], request.get("tools"), options),
         )
 
     def stream_completion(

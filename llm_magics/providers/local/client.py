@@ -19,8 +19,9 @@ from llm_magics.providers.profiles import ServiceProfile
 from llm_magics.providers.streaming import DecoderFactory
 from llm_magics.types import StreamChunk
 from llm_magics.wire.schema_dialects import GRAMMAR
+from llm_magics.wire.thinking import TEMPLATE, ThinkingRules, template_rules
 
-_PROFILE = ServiceProfile(encoding_format="base64", dialect=GRAMMAR)
+_PROFILE = ServiceProfile(encoding_format="base64", dialect=GRAMMAR, thinking=TEMPLATE)
 
 
 class EngineConfig(OpenAICompatibleConfig):
@@ -44,7 +45,7 @@ class EngineClient(OpenAICompatibleProvider):
         super().__init__({"base_url": address, "api_key": engine.key, **settings})
         self.engine = engine
         self._model = model
-        self._supports_tools: bool | None = None
+        self._properties: dict[str, Any] | None = None
 
     @cached_property
     def profile(self) -> ServiceProfile:
@@ -60,16 +61,23 @@ class EngineClient(OpenAICompatibleProvider):
 
     async def check_tools(self) -> None:
         """Raise `UnsupportedError` if the model's template ignores tools."""
-        if self._supports_tools is None:
-            properties = await self._object("GET", "/props")
-            supported = properties.get("chat_template_caps", {}).get("supports_tools")
-            self._supports_tools = supported is not False
-        if not self._supports_tools:
+        capabilities = (await self._read_properties()).get("chat_template_caps", {})
+        if capabilities.get("supports_tools") is False:
             msg = (
                 f"local/{self._model} cannot call tools: its chat template does not support them."
             )
             hint = "Use a model that supports tools, or request data with a schema."
             raise UnsupportedError(msg, hint=hint, provider=self.name, model=self._model)
+
+    async def thinking_rules(self, model: str) -> ThinkingRules:
+        """Return what the model's template supports."""
+        return template_rules(str((await self._read_properties()).get("chat_template") or ""))
+
+    async def _read_properties(self) -> dict[str, Any]:
+        """Return the properties of the server, requested once."""
+        if self._properties is None:
+            self._properties = await self._object("GET", "/props")
+        return self._properties
 
     def _chunks(
         self,

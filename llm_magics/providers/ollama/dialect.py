@@ -30,6 +30,7 @@ from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.error_mapping import parse_retry_after
 from llm_magics.providers.remote import RemoteConfig
 from llm_magics.secrets import Secret, environment_value, redact, strip_whitespace
+from llm_magics.wire.thinking import EFFORTS, ThinkingRules
 
 # The messages of 0.24, of llama-server in 0.30, and of llama-server for a text to embed.
 _TOO_LONG = re.compile(
@@ -305,6 +306,11 @@ def may_be_full(tokens_read: int | None) -> bool:
     """Return whether a prompt of this length may have filled the context."""
     return bool(tokens_read) and tokens_read % _CONTEXT_STEP == 0  # type: ignore[operator]
 
+
+# Source: https://docs.ollama.com/capabilities/thinking (November 2026).
+THINKING_RULES = (
+    ThinkingRules(models=("gpt-oss*", "*/gpt-oss*"), is_optional=False, levels=EFFORTS),
+)
 
 # Ollama's names with ours; other names are the same.
 _CAPABILITY_NAMES = {

@@ -24,6 +24,7 @@ from llm_magics.http import BodyLimits
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
 from llm_magics.providers.ollama.dialect import (
+    THINKING_RULES,
     OllamaConfig,
     PullTracker,
     check_options,
@@ -47,6 +48,7 @@ from llm_magics.types import (
 from llm_magics.wire import ollama as wire
 from llm_magics.wire.decoders import NewlineSplitter
 from llm_magics.wire.schema_dialects import GRAMMAR
+from llm_magics.wire.thinking import ThinkingRules, find_rules
 from llm_magics.wire.tool_calls import collect_call_ids
 
 _LONG_TEXT_HINT = (
@@ -422,6 +424,10 @@ class OllamaProvider(RemoteProvider):
     def _keep_alive_field(self) -> dict[str, Any]:
         keep_alive = self.config.keep_alive
         return {} if keep_alive is None else {"keep_alive": keep_alive}
+
+    async def thinking_rules(self, model: str) -> ThinkingRules:
+        # A server refuses a level for a model that does not think, and ignores "off".
+        return find_rules(THINKING_RULES, model)
 
     async def _abilities_of(self, model: str) -> tuple[str, ...]:
         return await self._capabilities.of(model, await self.digest(model))

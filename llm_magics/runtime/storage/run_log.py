@@ -61,8 +61,10 @@ class Run:
     load_s: float
     input_tokens: int | None
     output_tokens: int | None
+    reasoning_tokens: int | None = None
     tokens_per_s: float | None
     cost_usd: float | None
+    reasoning_usd: float | None = None
     cached: bool
     retries: int
     fallback_from: str | None
@@ -92,8 +94,10 @@ _COLUMN_TYPES = {
     "load_s": "float64",
     "input_tokens": "Int64",
     "output_tokens": "Int64",
+    "reasoning_tokens": "Int64",
     "tokens_per_s": "float64",
     "cost_usd": "float64",
+    "reasoning_usd": "float64",
     "cached": "bool",
     "retries": "int64",
     "fallback_from": "object",
