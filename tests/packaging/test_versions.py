@@ -10,6 +10,9 @@ from tests.packaging.environments import checkout, interpreters, made, ran, said
 from tests.packaging.test_extras import USES
 from tests.packaging.test_wheel import ALONE
 
+# They run models, and find their weights in the user's cache.
+pytestmark = pytest.mark.weights
+
 # Extras without a browser or a GPU's framework; those behind them come along as new as they are.
 LIGHT = ("local", "prices", "plots", "bench", "dask", "index", "keyring", "repair")
 TOOLS = ("hypothesis", "ipykernel", "nbclient", "nbformat", "nbval", "pip", "polars", "psutil")

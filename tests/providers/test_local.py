@@ -45,6 +45,17 @@ def local() -> Iterator[LocalProvider]:
     asyncio.run(provider.close())
 
 
+def weights_of(local: LocalProvider, model: str) -> Path:
+    """The file of a starter model, which is downloaded if no other test has done so."""
+
+    async def pull() -> None:
+        async for _ in local.pull_model(model):
+            pass
+
+    asyncio.run(pull())
+    return local.config.weights_dir / f"{model}.gguf"
+
+
 def answered_by(url: str, monkeypatch: pytest.MonkeyPatch, **settings: float) -> LocalProvider:
     """A local provider whose engine is the server at ``url``."""
     provider = LocalProvider()
@@ -153,7 +164,7 @@ def test_each_model_does_what_it_is_made_for(local: LocalProvider) -> None:
 
 def test_any_gguf_works_by_its_path(local: LocalProvider) -> None:
     """A path in place of a name; one that is no GGUF is refused before any engine starts."""
-    path = local.config.weights_dir / "smollm2-135m.gguf"
+    path = weights_of(local, "smollm2-135m")
     answer = asyncio.run(local.generate_chat(HI, str(path), ModelParameters(max_tokens=2)))
     assert isinstance(answer, ModelResponse)
     assert answer.text
@@ -208,7 +219,7 @@ def test_closing_stops_the_engines() -> None:
 
 def test_a_forgotten_engine_is_stopped(local: LocalProvider) -> None:
     """Nobody has to remember to close: an engine nobody holds ends."""
-    path = local.config.weights_dir / "minilm-l6-v2.gguf"
+    path = weights_of(local, "minilm-l6-v2")
     engine = Engine(EngineSpec(path=path, stamp=(0, 0), embeddings=True, context=0, threads=1))
     process = engine._process
     del engine
@@ -377,7 +388,7 @@ def test_a_name_keeps_its_meaning_when_the_folder_changes(
     """A relative path is resolved when it is used, so that another file is another model."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    (tmp_path / "a" / "m.gguf").symlink_to(local.config.weights_dir / "smollm2-135m.gguf")
+    (tmp_path / "a" / "m.gguf").symlink_to(weights_of(local, "smollm2-135m"))
     (tmp_path / "b" / "m.gguf").write_bytes(b"garbage")
     monkeypatch.chdir(tmp_path / "a")
     asyncio.run(local.generate_chat(HI, "./m.gguf", ModelParameters(max_tokens=1)))
