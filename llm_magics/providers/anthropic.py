@@ -33,6 +33,7 @@ from llm_magics.providers.parameter_fallback import (
     ParameterRules,
     UnsupportedParameter,
 )
+from llm_magics.providers.profiles import ServiceProfile, find_profile
 from llm_magics.providers.remote import RemoteConfig, RemoteProvider
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, model_name, remove_foreign_reasoning
@@ -176,8 +177,31 @@ class AnthropicProvider(RemoteProvider):
     def _headers(self) -> Mapping[str, str]:
         return {"anthropic-version": self.config.api_version}
 
+    @property
+    def _profile(self) -> ServiceProfile | None:
+        """The profile of another service with this API; ``None`` if it is none in the data file."""
+        if self.config.base_url == _ANTHROPIC_URL:
+            return None
+        profile = find_profile(self.config.base_url, "anthropic")
+        return profile if profile.is_in_the_cloud else None
+
     def _key_header(self) -> KeyHeader:
-        return KeyHeader("x-api-key", "")
+        return self._profile.key_header if self._profile else KeyHeader("x-api-key", "")
+
+    @property
+    def _needs_key(self) -> bool:
+        return super()._needs_key or (self._profile is not None and self.config.api_key is None)
+
+    @property
+    def is_set_up(self) -> bool:
+        return super().is_set_up and not self._needs_key
+
+    async def _health(self) -> dict[str, Any]:
+        if self._profile is None or self._profile.models_path:
+            return await super()._health()
+        self._need_key()
+        detail = f"a key is set; {self.address} has no list of models to test it with"
+        return {"detail": detail, "models": []}
 
     async def list_models(self) -> list[str]:
         listing = await self._listing()
@@ -193,14 +217,20 @@ class AnthropicProvider(RemoteProvider):
 
     @property
     def price_list(self) -> str:
-        return "anthropic" if self.config.base_url == _ANTHROPIC_URL else ""
+        if self.config.base_url == _ANTHROPIC_URL:
+            return "anthropic"
+        return self._profile.price_list if self._profile else ""
 
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)
-        return model_catalog.complete_info("anthropic", info) if self.price_list else info
+        is_own = self.config.base_url == _ANTHROPIC_URL
+        return model_catalog.complete_info("anthropic", info) if is_own else info
 
     async def _listing(self) -> list[dict[str, Any]]:
-        """Return the models on all pages of the list."""
+        """Return the models on all pages of the list; none if the service has no list."""
+        if self._profile is not None and not self._profile.models_path:
+            self._need_key()
+            return []
         models: list[dict[str, Any]] = []
         seen: set[str] = set()
         path = f"/v1/models?limit={_PAGE}"

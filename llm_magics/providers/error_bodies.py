@@ -72,7 +72,7 @@ def _parse_object(error: Mapping[str, Any], level: int) -> ErrorDetails:
             )
             message = f"{own}: {details.message}" if own else details.message
             return _complete(replace(details, message=message), error)
-    code = error.get("code")
+    code = error.get("code", error.get("error_code"))  # Databricks, Snowflake
     code = code if isinstance(code, str | int) else None
     kind = error.get("type") or error.get("error_type")
     if kind is None and isinstance(error.get("status"), str):
@@ -85,7 +85,7 @@ def _parse_object(error: Mapping[str, Any], level: int) -> ErrorDetails:
     )
 
 
-_MESSAGES = ("message", "detail", "error_message", "error_description", "msg")
+_MESSAGES = ("message", "detail", "error_message", "error_description", "msg", "Message")
 
 
 def _upstream_error(error: Mapping[str, Any], said: Any) -> Any:
@@ -124,7 +124,7 @@ def _parse_flat(error: Any, body: Mapping[str, Any]) -> ErrorDetails:
 
 def _complete(details: ErrorDetails, outer: Mapping[str, Any]) -> ErrorDetails:
     """Complete ``details`` with the code, type and status of the ``outer`` object."""
-    code = outer.get("code")
+    code = outer.get("code", outer.get("error_code"))
     kind = outer.get("error_type")
     return ErrorDetails(
         message=details.message,

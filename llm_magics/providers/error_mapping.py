@@ -162,9 +162,15 @@ _TOO_LONG = re.compile(
 
 _NO_SUCH_MODEL = re.compile(
     r"model\b.{0,80}\b(?:does not exist|not found|is not supported by any provider)"
-    r"|not a valid model",
+    r"|not a valid model"
+    # GitHub, Snowflake, Cloudflare, Perplexity, Z.ai, Bedrock
+    r"|^(?:\w+: ){0,2}(?:unknown|no such) model\b|^invalid model '"
+    r"|model identifier is invalid",
     re.IGNORECASE,
 )
+
+# xAI and Google answer an invalid key with the status 400.
+_INVALID_KEY = re.compile(r"^(?:incorrect api key|api key not valid)\b", re.IGNORECASE)
 
 # A single request above the account's limit per minute, or above its tier.
 _TOO_LARGE_FOR_TIER = re.compile(
@@ -368,6 +374,8 @@ def _type_from_message(message: str, status: int | None) -> type[ProviderError] 
         return ContextLengthError
     if message.startswith(_NO_IMAGE_INPUT):
         return UnsupportedError
+    if status in _REQUEST_STATUSES and _INVALID_KEY.match(message):
+        return AuthenticationError
     if status in _REQUEST_STATUSES and _NO_CAPABILITY.match(message):
         return UnsupportedError
     return ModelNotFoundError if is_missing_model(message, status) else None

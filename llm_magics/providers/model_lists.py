@@ -1,11 +1,43 @@
-"""Parse the lists of models of OpenAI-compatible services, which describe models differently."""
+"""
+Parse the lists of models of services, which have many forms.
+
+Sources: https://docs.cohere.com/reference/list-models,
+https://docs.github.com/rest/models/catalog,
+https://docs.databricks.com/api/workspace/servingendpoints/list,
+https://developers.cloudflare.com/api/resources/ai/subresources/models/methods/list and
+https://docs.snowflake.com/en/developer-guide/snowflake-rest-api (November 2026).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llm_magics.providers.base import ModelInfo
+
+Parser = Callable[[Mapping[str, Any]], ModelInfo | None]
+
+
+def parse_models(
+    said: Any, form: str = "openai", parse: Parser | None = None
+) -> list[ModelInfo] | None:
+    """
+    Return the models in the reply ``said``, sorted by name; ``None`` if it has another form.
+
+    Args:
+        form: the service's form of the list, a key of `FORMATS`.
+        parse: the parser of one model; by default that of ``form``.
+    """
+    field, usual = FORMATS[form]
+    parse = parse or usual
+    models = said.get(field) if isinstance(said, Mapping) else said
+    if form == "snowflake" and isinstance(models, list):
+        models = [{"name": each} if isinstance(each, str) else each for each in models]
+    if not isinstance(models, list) or not all(isinstance(each, Mapping) for each in models):
+        return None
+    found = (parse(model) for model in models)
+    return sorted((info for info in found if info is not None), key=lambda info: info.name)
+
 
 # The fields with the context length: OpenRouter and Together, vLLM, Groq, Mistral.
 _CONTEXT_FIELDS = ("context_length", "max_model_len", "context_window", "max_context_length")
@@ -59,3 +91,63 @@ def _per_million(usd_per_token: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return round(price, 6) if price >= 0 else None
+
+
+def _parse_cohere(model: Mapping[str, Any]) -> ModelInfo | None:
+    names = {"chat": "chat", "embed": "embeddings"}
+    can = [names[each] for each in model.get("endpoints") or () if each in names]
+    if not can:
+        return None  # rerank and classify models
+    can += ["vision"] if model.get("supports_vision") and "chat" in can else []
+    return ModelInfo(model["name"], tuple(can), model.get("context_length"))
+
+
+_DATABRICKS_TASKS = {
+    "llm/v1/chat": "chat",
+    "llm/v1/completions": "completion",
+    "llm/v1/embeddings": "embeddings",
+}
+
+
+def _parse_databricks(endpoint: Mapping[str, Any]) -> ModelInfo | None:
+    task = _DATABRICKS_TASKS.get(endpoint.get("task") or "")
+    return ModelInfo(endpoint["name"], (task,)) if task else None  # others serve other models
+
+
+_CLOUDFLARE_TASKS = {"Text Generation": "chat", "Text Embeddings": "embeddings"}
+
+
+def _parse_cloudflare(model: Mapping[str, Any]) -> ModelInfo | None:
+    task = _CLOUDFLARE_TASKS.get((model.get("task") or {}).get("name") or "")
+    if task is None:
+        return None
+    facts = {each.get("property_id"): each.get("value") for each in model.get("properties") or ()}
+    can = [task] + (["tools"] if facts.get("function_calling") == "true" else [])
+    context = str(facts.get("context_window") or "")
+    return ModelInfo(model["name"], tuple(can), int(context) if context.isdecimal() else None)
+
+
+def _parse_github(model: Mapping[str, Any]) -> ModelInfo:
+    limits = model.get("limits") or {}
+    is_embedding = "embeddings" in (model.get("supported_output_modalities") or ())
+    can = ["embeddings" if is_embedding else "chat"]
+    can += ["vision"] if "image" in (model.get("supported_input_modalities") or ()) else []
+    can += ["tools"] if "tool-calling" in (model.get("capabilities") or ()) else []
+    read, written = limits.get("max_input_tokens"), limits.get("max_output_tokens")
+    return ModelInfo(model["id"], tuple(can), read, max_output_tokens=written)
+
+
+def _parse_gemini(model: Mapping[str, Any]) -> ModelInfo:
+    return parse_model({**model, "id": str(model["id"]).removeprefix("models/")})
+
+
+# The field with the models, and the parser of one, by the form of a service's list.
+FORMATS: Mapping[str, tuple[str, Parser]] = {
+    "cloudflare": ("result", _parse_cloudflare),
+    "cohere": ("models", _parse_cohere),
+    "databricks": ("endpoints", _parse_databricks),
+    "gemini": ("data", _parse_gemini),
+    "github": ("data", _parse_github),
+    "openai": ("data", parse_model),
+    "snowflake": ("models", lambda model: ModelInfo(model["name"], ("chat",))),
+}

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llm_magics.attachments import Sound, Transcript
 from llm_magics.errors import ProviderError, nearest
-from llm_magics.http import Form, Transport
+from llm_magics.http import Form, Reply, Transport
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import model_catalog
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
@@ -156,6 +156,23 @@ class OpenAIProvider(OpenAICompatibleProvider):
     def _is_openai_itself(self) -> bool:
         return self.config.base_url == _OPENAI_URL
 
+    def _require(self, capability: str, what: str, who_can: str) -> None:
+        """Raise `UnsupportedError` if the service is known not to have ``capability``."""
+        if capability not in self.capabilities:
+            self._cannot(what, who_can)
+
+    def stream_completion(
+        self, prompt: str, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        self._require("completion", "continue raw text", "local, ollama, openai, lmstudio")
+        return super().stream_completion(prompt, model, parameters)
+
+    async def _embedded(
+        self, batch: Sequence[str], model: str, dimensions: int | None = None
+    ) -> Reply:
+        self._require("embeddings", "embed", "local, ollama, openai, lmstudio, huggingface")
+        return await super()._embedded(batch, model, dimensions)
+
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
@@ -197,6 +214,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
         Args:
             options: ``n``, ``size``, ``quality``, ``background`` … as the service defines them.
         """
+        self._require("images", "make images", "openai")
         model = self.bare(model)
         body = openai_media.build_image_request(prompt, model, options)
         path = self._path("/images/generations", model)
@@ -252,6 +270,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
                 ``diarized_json``), ``language``, ``prompt``, ``temperature``,
                 ``timestamp_granularities`` … as the service defines them.
         """
+        self._require("transcription", "transcribe audio", "openai")
         model = self.bare(model)
         sound = Sound(audio)
         openai_media.check_audio_size(sound)

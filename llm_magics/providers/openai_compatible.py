@@ -15,10 +15,11 @@ from pydantic import Field, field_validator
 
 from llm_magics._util.text import batches_in_order
 from llm_magics.errors import ProviderError
+from llm_magics.host import warn
 from llm_magics.http import KeyHeader, Reply
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import ModelInfo
-from llm_magics.providers.model_lists import parse_model
+from llm_magics.providers.model_lists import parse_models
 from llm_magics.providers.openai_errors import OpenAIRules, map_openai_error
 from llm_magics.providers.parameter_fallback import ChatRequest, ParameterFallback
 from llm_magics.providers.profiles import ServiceProfile
@@ -29,7 +30,6 @@ from llm_magics.types import (
     PackedVectors,
     StreamChunk,
     Usage,
-    model_name,
     remove_foreign_reasoning,
 )
 from llm_magics.wire import openai_chat
@@ -68,6 +68,7 @@ class OpenAICompatibleProvider(RemoteProvider):
     def __init__(self, config: OpenAICompatibleConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self._fallback = ParameterFallback(OpenAIRules())
+        self._warned: set[str] = set()
 
     @cached_property
     def profile(self) -> ServiceProfile:
@@ -84,25 +85,38 @@ class OpenAICompatibleProvider(RemoteProvider):
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
     ) -> ProviderError:
-        return map_openai_error(said, status, self.name, model, headers)
+        codes = self.profile.errors
+        return map_openai_error(said, status, self.name, model, headers, codes=codes)
 
     async def list_models(self) -> list[str]:
-        listing = await self._listing()
-        with self._reading():
-            return sorted(model_name(model["id"]) for model in listing)
+        return [info.name for info in await self._listed()]
 
     async def describe_models(self) -> list[ModelInfo]:
-        listing = await self._listing()
-        with self._reading():
-            return sorted(map(parse_model, listing), key=lambda info: info.name)
+        return await self._listed()
 
-    async def _listing(self) -> list[dict[str, Any]]:
-        """Return the models as the service describes them; some services send a bare list."""
-        said = (await self._send("GET", self._path("/models", ""))).json()
-        models = said.get("data") if isinstance(said, dict) else said
-        if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
+    async def _listed(self) -> list[ModelInfo]:
+        """Return the models that the service lists; none if it has no list."""
+        path = self.profile.models_path
+        if not path:
+            self._need_key()
+            return []
+        said = (await self._send("GET", self._path(f"/{path.lstrip('/')}", ""))).json()
+        with self._reading():
+            models = self._parse_models(said)
+        if models is None:
             raise self._foreign(said)
         return models
+
+    def _parse_models(self, said: Any) -> list[ModelInfo] | None:
+        """Return the models in a list; ``None`` if it has another form."""
+        return parse_models(said, self.profile.models_format)
+
+    async def _health(self) -> dict[str, Any]:
+        if self.profile.models_path:
+            return await super()._health()
+        self._need_key()
+        detail = f"a key is set; {self.address} has no list of models to test it with"
+        return {"detail": detail, "models": []}
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         vectors, tokens = Embeddings(), 0
@@ -145,6 +159,8 @@ class OpenAICompatibleProvider(RemoteProvider):
         self, batch: Sequence[str], model: str, dimensions: int | None = None
     ) -> Reply:
         model = self.bare(model)
+        if dimensions is not None and "dimensions" in self.profile.refuses:
+            self._cannot("shorten vectors", "openai, ollama")
         body = build_embedding_request(batch, model, self.profile.encoding_format, dimensions)
         return await self._send("POST", self._path("/embeddings", model), body, model)
 
@@ -163,12 +179,15 @@ class OpenAICompatibleProvider(RemoteProvider):
         origin = f"chat {self.address} {model}"
         messages, profile = remove_foreign_reasoning(messages, origin), self.profile
 
+        if parameters.tools and "tools" in profile.refuses:
+            self._cannot("call tools")
+
         def build(conversation: Sequence[ChatMessage], options: ModelParameters) -> dict[str, Any]:
-            return profile.adapt(
-                openai_chat.build_chat_request(
-                    conversation, model, options, profile.dialect, profile.thinking
-                )
+            body = openai_chat.build_chat_request(
+                conversation, model, options, profile.dialect, profile.thinking
             )
+            self._warn_about(profile.refused_in(body))
+            return profile.adapt(body)
 
         def create_decoder() -> openai_chat.ChunkDecoder:
             names = [tool.name for tool in parameters.tools]
@@ -188,10 +207,17 @@ class OpenAICompatibleProvider(RemoteProvider):
             )
         )
 
+    def _warn_about(self, refused: frozenset[str]) -> None:
+        """Warn once about each parameter that the service does not support."""
+        for name in sorted(refused - self._warned):
+            self._warned.add(name)
+            warn(f"{self.name} does not support {name}; it is omitted.")
+
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
         body = openai_chat.build_completion_request(prompt, model, parameters)
+        self._warn_about(self.profile.refused_in(body))
         body = {key: value for key, value in body.items() if key not in self.profile.refuses}
         path, headers = self._path("/completions", model), parameters.extra_headers
         return self._fallback.stream(

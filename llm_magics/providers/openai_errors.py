@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from llm_magics.errors import (
@@ -194,28 +195,48 @@ def find_conversation_change(
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
 
+# What the services' own codes can mean, in the data file.
+MEANINGS: Mapping[str, type[ProviderError]] = {
+    "content_filter": ContentFilterError,
+    "invalid_key": AuthenticationError,
+    "missing_model": ModelNotFoundError,
+    "no_credit": RateLimitError,
+    "rate_limit": RateLimitError,
+}
+_NO_CODES: Mapping[str, str] = MappingProxyType({})
+
+
 def map_reply(reply: Reply, provider: str, model: str) -> ProviderError:
     """Return the exception for a reply with an error status."""
     return map_openai_error(reply.json(), reply.status, provider, model, reply.headers)
 
 
-def map_openai_error(
+def map_openai_error(  # noqa: PLR0913 (the properties of one error)
     body: Any,
     status: int | None,
     provider: str,
     model: str,
     headers: Mapping[str, str] | None = None,
+    *,
+    codes: Mapping[str, str] = _NO_CODES,
 ) -> ProviderError:
-    """Return the exception for an error's body, by its type and code, otherwise by its status."""
+    """
+    Return the exception for an error's body, by its type and code, otherwise by its status.
+
+    Args:
+        codes: the meaning of the service's own codes, by code: a key of `MEANINGS`.
+    """
+    own = {code: MEANINGS[meaning] for code, meaning in codes.items()}
+    spent = {code for code, meaning in codes.items() if meaning == "no_credit"}
     return error_mapping.map_error(
         body,
         status,
         headers or {},
         provider=provider,
         model=model,
-        by_code=_BY_CODE,
+        by_code={**_BY_CODE, **own},
         statuses=_STATUS_OF,
-        spent=_QUOTA_CODES,
+        spent=_QUOTA_CODES | spent,
     )
 
 

@@ -51,6 +51,7 @@ class ServiceProfile:
         thinking: its parameters for thinking, and the known facts about its models.
         models_path: the path of the list of models; empty if there is none.
         models_format: the form of that list.
+        errors: the meaning of its own error codes, as in `openai_errors.MEANINGS`.
         price_list: its name in ``genai-prices``; empty if that has no prices of it.
     """
 
@@ -68,6 +69,7 @@ class ServiceProfile:
     thinking: ThinkingDialect = EFFORT
     models_path: str = "/models"
     models_format: str = "openai"
+    errors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     price_list: str = ""
 
     @classmethod
@@ -88,6 +90,7 @@ class ServiceProfile:
             key_variable=next(iter(service.key_variables), ""),
             key_header=KeyHeader(**header),
             names=MappingProxyType(facts.pop("names", {})),
+            errors=MappingProxyType(facts.pop("errors", {})),
             refuses=frozenset(facts.pop("refuses", ())),
             dialect=_DIALECTS[dialect],
             thinking=thinking,
@@ -100,6 +103,10 @@ class ServiceProfile:
     def is_in_the_cloud(self) -> bool:
         """Whether it is a service with its own hosts, and not a server of the user's own."""
         return bool(self.hosts)
+
+    def refused_in(self, body: Mapping[str, Any]) -> frozenset[str]:
+        """Return the parameters of ``body`` that the service refuses and that the user has set."""
+        return self.refuses.intersection(body) - {"stream_options"}
 
     def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
         """Convert ``body``, a request with OpenAI's parameter names, to this service's names."""
@@ -157,7 +164,7 @@ def profiles() -> Mapping[str, ServiceProfile]:
 
 
 @lru_cache(maxsize=64)
-def find_profile(base_url: str) -> ServiceProfile:
-    """Return the profile of the service at ``base_url``, by its host."""
-    service = find_service_at(base_url)
+def find_profile(base_url: str, type_name: str = "openai") -> ServiceProfile:
+    """Return the profile of the service of this type at ``base_url``, by its host."""
+    service = find_service_at(base_url, type_name)
     return profiles()[service.name] if service else _OTHER

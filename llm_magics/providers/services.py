@@ -204,11 +204,13 @@ def _host_patterns() -> list[tuple[re.Pattern[str], Service]]:
     ]
 
 
-def find_service_at(base_url: str) -> Service | None:
-    """Return the service at ``base_url``, by its host; ``None`` if it is unknown."""
+def find_service_at(base_url: str, type_name: str = "openai") -> Service | None:
+    """Return the service of this type at ``base_url``, by its host; ``None`` if it is unknown."""
     try:
         host = urlsplit(base_url).hostname or ""
     except ValueError:
         return None
-    found = (service for pattern, service in _host_patterns() if pattern.fullmatch(host))
-    return next(found, None)
+    for pattern, service in _host_patterns():
+        if service.type == type_name and pattern.fullmatch(host):
+            return service
+    return None

@@ -9,7 +9,7 @@ Source: https://huggingface.co/docs/inference-providers.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -19,6 +19,7 @@ from llm_magics.errors import ProviderError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
 from llm_magics.providers.hf_hub import find_token
+from llm_magics.providers.model_lists import parse_models
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.secrets import Secret
 from llm_magics.types import Embeddings, StreamChunk
@@ -80,10 +81,8 @@ class HuggingFaceProvider(OpenAICompatibleProvider):
     def _path(self, path: str, model: str) -> str:
         return f"/v1{path}"
 
-    async def describe_models(self) -> list[ModelInfo]:
-        listing = await self._listing()
-        with self._reading():
-            return sorted(map(_parse_model, listing), key=lambda info: info.name)
+    def _parse_models(self, said: Any) -> list[ModelInfo] | None:
+        return parse_models(said, "openai", _parse_model)
 
     def stream_completion(
         self, prompt: str, model: str, parameters: ModelParameters
@@ -120,7 +119,7 @@ def _try_pool(values: Any) -> object:
         return None
 
 
-def _parse_model(model: dict[str, Any]) -> ModelInfo:
+def _parse_model(model: Mapping[str, Any]) -> ModelInfo:
     """Return the facts about a model: its live providers combined, with the lowest price."""
     serving = [each for each in model.get("providers") or () if each.get("status") == "live"]
     seen = (model.get("architecture") or {}).get("input_modalities") or ()
