@@ -25,7 +25,7 @@ from tests.support.kernels import Kernel
 # Settings, keys and addresses that a developer's own environment may hold.
 _OF_THE_USER = re.compile(
     r"^LLM_MAGICS_|(?:_API_KEY|_API_TOKEN|_BASE_URL|_ORG_ID|_PROJECT_ID)$"
-    r"|^(?:HF_TOKEN|HUGGING_FACE_HUB_TOKEN|OLLAMA_HOST)$"
+    r"|^(?:AWS|AZURE|GOOGLE)_|^(?:CLOUDSDK_CONFIG|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|OLLAMA_HOST)$"
 )
 
 
