@@ -190,7 +190,7 @@ class AnthropicProvider(RemoteProvider):
 
     @property
     def _needs_key(self) -> bool:
-        return super()._needs_key or (self._profile is not None and self.config.api_key is None)
+        return super()._needs_key or (self._profile is not None and not self._has_credential)
 
     @property
     def is_set_up(self) -> bool:
@@ -199,9 +199,7 @@ class AnthropicProvider(RemoteProvider):
     async def _health(self) -> dict[str, Any]:
         if self._profile is None or self._profile.models_path:
             return await super()._health()
-        self._need_key()
-        detail = f"a key is set; {self.address} has no list of models to test it with"
-        return {"detail": detail, "models": []}
+        return await self._unlisted_health()
 
     async def list_models(self) -> list[str]:
         listing = await self._listing()

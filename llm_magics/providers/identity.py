@@ -208,6 +208,14 @@ def sign_in_hint(token_provider: TokenProvider) -> str:
     return f"Sign in with: {sign_in}. Then check that the identity may use the service."
 
 
+def rejection(
+    provider: str, token_provider: TokenProvider, error: AuthenticationError
+) -> AuthenticationError:
+    """Return the error of a service that rejected a token, with the identity and what to do."""
+    msg = f"{provider} rejected the token of {describe_identity(token_provider)}: {error}"
+    return AuthenticationError(msg, hint=sign_in_hint(token_provider), **error.details())
+
+
 def create_source(
     provider: Callable[[], str], token_provider: TokenProvider, address: str
 ) -> TokenSource:

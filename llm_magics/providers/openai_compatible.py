@@ -114,9 +114,7 @@ class OpenAICompatibleProvider(RemoteProvider):
     async def _health(self) -> dict[str, Any]:
         if self.profile.models_path:
             return await super()._health()
-        self._need_key()
-        detail = f"a key is set; {self.address} has no list of models to test it with"
-        return {"detail": detail, "models": []}
+        return await self._unlisted_health()
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         vectors, tokens = Embeddings(), 0

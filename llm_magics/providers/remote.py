@@ -29,7 +29,7 @@ from llm_magics.providers.identity import (
     create_source,
     describe_identity,
     parse_token_provider,
-    sign_in_hint,
+    rejection,
 )
 from llm_magics.providers.services import find_service, find_service_at
 from llm_magics.providers.streaming import DecoderFactory, stream_chunks
@@ -299,8 +299,19 @@ class RemoteProvider(StreamingProvider):
     async def _health(self) -> dict[str, Any]:
         """Return the health of a reachable service: ``detail`` in words, and other fields."""
         models = await self.list_models()
-        detail = f"{len(models)} models at {self.address}"
-        return {"detail": detail, "models": models}
+        identity = self.config.token_provider
+        how = f", signed in by {describe_identity(identity)}" if identity is not None else ""
+        return {"detail": f"{len(models)} models at {self.address}{how}", "models": models}
+
+    async def _unlisted_health(self) -> dict[str, Any]:
+        """Return the health of a service without a list of models: whether there is a key."""
+        self._need_key()
+        what = "a key is set"
+        if self._transport.tokens is not None:
+            await self._transport.tokens.token()
+            what = f"signed in by {describe_identity(self.config.token_provider)}"
+        detail = f"{what}; {self.address} has no list of models to test it with"
+        return {"detail": detail, "models": []}
 
     async def _send(
         self,
@@ -384,19 +395,13 @@ class RemoteProvider(StreamingProvider):
         if isinstance(error, AuthenticationError):
             identity = self.config.token_provider
             if identity is not None:
-                return self._rejected(error, identity)
+                return rejection(self.name, identity, error)
             sent = self.config.api_key is not None
             what = "Check the key" if sent else "No key was sent: set it"
             error.hint = f"{what} in {self.key_variable}, or as providers.{self.name}.api_key."
             if not sent and (add := hosted_secrets.instructions(self.key_variable)):
                 error.hint = f"No key was sent. {add}, and run %llm key {self.name}."
         return error
-
-    def _rejected(
-        self, error: AuthenticationError, identity: str | Callable[[], Any]
-    ) -> AuthenticationError:
-        msg = f"{self.name} rejected the token of {describe_identity(identity)}: {error}"
-        return AuthenticationError(msg, hint=sign_in_hint(identity), **error.details())
 
     def _need_key(self) -> None:
         if self._needs_key:

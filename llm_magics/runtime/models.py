@@ -12,8 +12,9 @@ from llm_magics._util.text import display_name
 from llm_magics.errors import LLMError, ModelNotFoundError, UnsupportedError, nearest
 from llm_magics.host import Progress, warn
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
-from llm_magics.providers.identity import credential_name
+from llm_magics.providers.identity import credential_name, describe_identity
 from llm_magics.providers.profiles import profiles
+from llm_magics.providers.services import services
 from llm_magics.runtime import pricing
 from llm_magics.runtime.routing import find_candidates, find_route
 from llm_magics.runtime.session import Session
@@ -104,7 +105,10 @@ def _service_row(session: Session, name: str) -> tuple[object, ...]:
     ]
     start = f"set {', '.join(settings)}" if settings else ""
     can = ", ".join(profiles()[name].capabilities or TEXT_CAPABILITIES)
-    return (name, False, profiles()[name].key_variable, start, can)
+    credential = profiles()[name].key_variable
+    if identity := services()[name].token_provider:
+        credential = describe_identity(identity)
+    return (name, False, credential, start, can)
 
 
 def _warn(session: Session, name: str, error: BaseException) -> None:

@@ -152,7 +152,7 @@ class OllamaProvider(RemoteProvider):
             return [tag["name"] for tag in tags]
 
     def is_free(self, model: str) -> bool:
-        is_ones_own = self.config.api_key is None
+        is_ones_own = not self._has_credential
         return is_ones_own and not model.endswith(_CLOUD_SUFFIXES)
 
     async def identity(self, model: str) -> str:
