@@ -169,7 +169,7 @@ def test_a_provider_is_imported_when_used_and_no_other() -> None:
         others -= {"llm_magics.providers.huggingface"} if name.endswith("-local") else set()
         assert own in loaded
         assert not others & loaded, name
-        packages = {"torch", "transformers", "huggingface_hub", "openai", "anthropic"}
+        packages = {"torch", "transformers", "huggingface_hub", "openai", "anthropic", "google"}
         assert not packages & loaded, name
 
 

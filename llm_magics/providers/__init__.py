@@ -30,6 +30,7 @@ __all__ = [
 _BUILT_IN = {
     "echo": "llm_magics.providers.echo:EchoProvider",
     "anthropic": "llm_magics.providers.anthropic:AnthropicProvider",
+    "gemini": "llm_magics.providers.gemini:GeminiProvider",
     "huggingface": "llm_magics.providers.huggingface:HuggingFaceProvider",
     "huggingface-local": "llm_magics.providers.huggingface.local:HuggingFaceLocalProvider",
     "lmstudio": "llm_magics.providers.lmstudio:LMStudioProvider",

@@ -24,7 +24,9 @@ from llm_magics.secrets import scrub
 from llm_magics.types import model_name
 
 _MEMBER = "litellm/model_prices_and_context_window_backup.json"
-_PROVIDERS = ("anthropic", "openai")
+_PROVIDERS = ("anthropic", "gemini", "openai")
+# Kinds of models that a provider here does not use, although the service has them.
+_UNUSED_MODES = {"gemini": ("audio_transcription", "image_generation")}
 
 _MODES = {
     "audio_transcription": ("transcription",),
@@ -96,9 +98,12 @@ def build_table(entries: dict[str, Any], source: str, day: str) -> dict[str, Any
     """Return the table for services that do not report these facts, from litellm's ``entries``."""
     models: dict[str, dict[str, Any]] = {provider: {} for provider in _PROVIDERS}
     for name, entry in sorted(entries.items()):
-        provider = entry.get("litellm_provider")
-        if provider in models and entry.get("mode") in _MODES and not set("/:") & set(name):
-            models[provider][name] = _row(entry)
+        provider, mode = entry.get("litellm_provider"), entry.get("mode")
+        if provider not in models or mode not in _MODES:
+            continue
+        bare = name.removeprefix("gemini/")
+        if mode not in _UNUSED_MODES.get(provider, ()) and not set("/:") & set(bare):
+            models[provider][bare] = _row(entry)
     return {"as_of": day, "source": source, "licence": "MIT", "models": models}
 
 

@@ -44,13 +44,15 @@ Chunks = AsyncGenerator[StreamChunk, None]
 _SCHEMA_WORDS = re.compile(
     r"response[_ ]?format|json[_ ]?schema|structured[_ ]outputs?|output_config|output_format"
     r"|text\.format|guided|grammar|invalid schema|schema (?:is )?too|failed_generation"
-    r"|json_validate_failed",
+    r"|json_validate_failed"
+    r"|response mime type|json mode is not|specified schema",  # Gemini
     re.IGNORECASE,
 )
 # Words in errors about this schema in particular. Another schema may be accepted.
 _INVALID_SCHEMA_WORDS = re.compile(
     r"invalid (?:json )?schema|in context=|propert(?:y|ies)\b|\.schema\b|schema error"
-    r"|conversion failed|too (?:complex|many|large|deep)|nesting|recursi|\$ref|grammar",
+    r"|conversion failed|too (?:complex|many|large|deep)|nesting|recursi|\$ref|grammar"
+    r"|specified schema|unsupported keyword",
     re.IGNORECASE,
 )
 # The model failed to generate a matching answer. The next answer may be constrained again.

@@ -10,7 +10,7 @@ answer complete; an unknown word is a failure. The words, with their documentati
 | OpenAI Responses | status completed, incomplete (max_output_tokens, content_filter), failed (https://platform.openai.com/docs/api-reference/responses/object) |
 | Anthropic | end_turn, stop_sequence, tool_use, max_tokens, pause_turn, refusal, model_context_window_exceeded (https://platform.claude.com/docs/build-with-claude/handling-stop-reasons) |
 | Ollama | stop, length; load and unload are sent without an answer (ollama's ``llm/server.go``) |
-| Gemini, Vertex | STOP, MAX_TOKENS, SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII, IMAGE_SAFETY, OTHER … (https://ai.google.dev/api/generate-content#FinishReason) |
+| Gemini, Vertex | STOP, MAX_TOKENS, CONTINUATION, SAFETY, RECITATION, LANGUAGE, BLOCKLIST, PROHIBITED_CONTENT, SPII, IMAGE_SAFETY, ESCALATION, MODEL_ARMOR, MALFORMED_FUNCTION_CALL, MALFORMED_RESPONSE, UNEXPECTED_TOOL_CALL, OTHER … (https://ai.google.dev/api/generate-content#FinishReason, November 2026) |
 | Text Generation Inference | eos_token, stop_sequence, length (its ``router/src/lib.rs``) |
 | LM Studio | eosFound, stopStringFound, toolCalls, maxPredictedTokensReached, contextLengthReached, userStopped, modelUnloaded, failed (https://lmstudio.ai/docs/typescript/api-reference/llm-prediction-stop-reason) |
 | Together | eos, stop, length, tool_calls, function_call |
@@ -63,6 +63,7 @@ _COMPLETE = frozenset(
 _CUT = frozenset(
     {
         "contextlengthreached",
+        "continuation",  # Gemini's limit of one request
         "errorlimit",
         "length",
         "limit",
@@ -86,12 +87,14 @@ _REFUSED = frozenset(
         "contentfiltered",
         "contentpolicyviolation",
         "errortoxic",
+        "escalation",
         "guardrail",
         "guardrails",
         "guardrailintervened",
         "imageprohibitedcontent",
         "imagerecitation",
         "imagesafety",
+        "language",
         "modelarmor",
         "moderation",
         "prohibitedcontent",
@@ -111,10 +114,13 @@ _TRANSIENT = frozenset(
         "error",
         "failed",
         "insufficientsystemresource",
+        "malformedfunctioncall",
+        "malformedresponse",
         "modelunloaded",
         "networkerror",
         "servererror",
         "timeout",
+        "unexpectedtoolcall",
     }
 )
 # Used when the service gives no reason.

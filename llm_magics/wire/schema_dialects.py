@@ -8,8 +8,8 @@ result accepts every value that the original accepts (with nulls for optional fi
 is always validated against the original afterwards.
 
 Sources: OpenAI's guide to structured outputs and ``openai.lib._pydantic``; Anthropic's guide and
-``anthropic.transform_schema``; Groq's and Cerebras's documentation; llama.cpp's
-``json-schema-to-grammar``.
+``anthropic.transform_schema``; Google's guide (ai.google.dev/gemini-api/docs/structured-output,
+November 2026); Groq's and Cerebras's documentation; llama.cpp's ``json-schema-to-grammar``.
 """
 
 from __future__ import annotations
@@ -96,6 +96,14 @@ ANTHROPIC = Dialect(
     has_recursion=False,
     types_enums=False,
     falls_back=False,
+)
+# Gemini's ``responseJsonSchema``, for all models since 2.5.
+GEMINI = Dialect(
+    is_strict=False,
+    requires_all=False,
+    keywords=frozenset({"minimum", "maximum", "minItems", "maxItems", "format"}),
+    formats=frozenset({"date-time", "date", "time"}),
+    wraps=False,
 )
 CEREBRAS = Dialect(
     has_recursion=False, falls_back=False, max_properties=500, max_values=500,

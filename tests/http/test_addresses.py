@@ -27,6 +27,7 @@ KEY = "a-key-of-the-test"
 VARIABLES = {
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
     "ollama": "OLLAMA_API_KEY",
     "lmstudio": "LM_API_TOKEN",
     "huggingface": "HF_TOKEN",
@@ -39,7 +40,13 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    for name in (*VARIABLES.values(), "HUGGING_FACE_HUB_TOKEN", "OLLAMA_HOST", "OPENAI_BASE_URL"):
+    for name in (
+        *VARIABLES.values(),
+        "GOOGLE_API_KEY",
+        "HUGGING_FACE_HUB_TOKEN",
+        "OLLAMA_HOST",
+        "OPENAI_BASE_URL",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -215,9 +222,9 @@ def asks(provider: str, url: str, **settings: Any) -> None:
 
 def sent_key(asked: Asked) -> str:
     """The key in a request."""
-    return asked.headers.get("authorization", asked.headers.get("x-api-key", "")).removeprefix(
-        "Bearer "
-    )
+    names = ("authorization", "x-api-key", "x-goog-api-key")
+    sent = next((asked.headers[name] for name in names if name in asked.headers), "")
+    return sent.removeprefix("Bearer ")
 
 
 SPACES = ["{}\n", " {} ", "{}\r\n", "\t{}", "\ufeff{}", "{}\u00a0", "\n\n{}\n\n"]
@@ -255,7 +262,7 @@ def test_a_blank_key_is_no_key(
     assert create_provider(provider, api_key=blank).config.api_key == Secret(KEY)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
 def test_a_blank_key_is_asked_for_as_a_missing_one(
     provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,8 +330,8 @@ def test_a_name_and_password_in_an_address_are_sent(provider: str) -> None:
         asks(provider, with_credentials(server.url), api_key=KEY)
     assert [asked.headers["authorization"] for asked in server.asked] == [BASIC, BASIC]
     assert "@" not in server.asked[0].headers["host"]
-    if provider == "anthropic":
-        assert server.asked[1].headers["x-api-key"] == KEY
+    if (own := {"anthropic": "x-api-key", "gemini": "x-goog-api-key"}.get(provider)) is not None:
+        assert server.asked[1].headers[own] == KEY
 
 
 def test_a_name_and_password_in_ollama_host_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:

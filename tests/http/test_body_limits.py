@@ -90,6 +90,7 @@ SSE, NDJSON, JSON = "text/event-stream", "application/x-ndjson", "application/js
         ("openai", b'data: {"choices": [{"delta": {"content": "', b"x" * 65536, SSE),
         ("openai", b": a comment ", b"x" * 65536, SSE),
         ("anthropic", b'event: x\ndata: {"type": "', b"x" * 65536, SSE),
+        ("gemini", b'data: {"candidates": [{"content": {"parts": [{"text": "', b"x" * 65536, SSE),
         ("ollama", b'{"message": {"content": "', b"x" * 65536, NDJSON),
         ("lmstudio", b"data: ", b"\0" * 65536, SSE),
         ("huggingface", b"", b"x" * 300, SSE),
@@ -127,6 +128,9 @@ def test_a_stream_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPat
 ASKED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "chat": ("openai", chat),
     "messages": ("anthropic", chat),
+    "gemini's chat": ("gemini", chat),
+    "gemini's models": ("gemini", lambda made: made.list_models()),
+    "gemini's vectors": ("gemini", lambda made: made.generate_packed(["a"], "m")),
     "ollama's chat": ("ollama", chat),
     "models": ("openai", lambda made: made.list_models()),
     "ollama's models": ("ollama", lambda made: made.list_models()),

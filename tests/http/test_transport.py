@@ -292,7 +292,7 @@ def test_an_answer_in_one_piece_is_stamped_from_the_sending() -> None:
 @pytest.mark.parametrize(
     "body", [{"detail": "Not Found"}, {"message": "quota exceeded"}, {"data": []}, {"choices": 5}]
 )
-@pytest.mark.parametrize("provider", ["anthropic", "lmstudio", "openai"])
+@pytest.mark.parametrize("provider", ["anthropic", "gemini", "lmstudio", "openai"])
 def test_json_that_holds_no_answer_is_no_answer(provider: str, body: dict[str, object]) -> None:
     """Status 200 or not."""
     with serving(as_json(body)) as server:

@@ -71,11 +71,14 @@ def test_it_is_made_from_the_published_table() -> None:
         "free": {"litellm_provider": "openai", "mode": "embedding", "input_cost_per_token": 0.0},
         "other": {"litellm_provider": "bedrock", "mode": "chat"},
         "odd": {"litellm_provider": "openai", "mode": "rerank"},
+        "gemini/gemini-x": {"litellm_provider": "gemini", "mode": "chat"},
+        "gemini/gemini-x-image": {"litellm_provider": "gemini", "mode": "image_generation"},
     }  # fmt: skip
     table = build_table(entries, "litellm-1", "2026-01-02")
     assert table["as_of"] == "2026-01-02"
     assert table["models"] == {
         "anthropic": {},
+        "gemini": {"gemini-x": {"capabilities": ["chat"]}},
         "openai": {
             "free": {"capabilities": ["embeddings"]},
             "gpt-x": {"capabilities": ["chat", "vision"], "context": 9, "input_usd": 1.0},
@@ -83,12 +86,16 @@ def test_it_is_made_from_the_published_table() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "gemini"])
 def test_no_table_for_look_alikes(name: str) -> None:
     """A model of the same name on another server is another model."""
 
     def answers(asked: Asked) -> Says:
-        return as_json({"data": [{"id": "gpt-4o-mini"}], "has_more": False})
+        gemini = {
+            "name": "models/gemini-2.5-pro",
+            "supportedGenerationMethods": ["generateContent"],
+        }
+        return as_json({"data": [{"id": "gpt-4o-mini"}], "has_more": False, "models": [gemini]})
 
     with serving(answers) as server:
         provider = create_provider(name, base_url=server.url, api_key="a-key-of-the-test")

@@ -23,7 +23,14 @@ from llm_magics.providers import (
 )
 from llm_magics.providers.base import CAPABILITIES
 from llm_magics.secrets import Secret
-from tests.support import fake_anthropic, fake_huggingface, fake_lmstudio, fake_ollama, fake_openai
+from tests.support import (
+    fake_anthropic,
+    fake_gemini,
+    fake_huggingface,
+    fake_lmstudio,
+    fake_ollama,
+    fake_openai,
+)
 from tests.support.prepared_python import run_prepared
 from tests.support.serving import Server, serving
 from tests.support.small_provider import SmallProvider
@@ -31,6 +38,7 @@ from tests.support.small_provider import SmallProvider
 CHAT_MODELS = {
     "anthropic": fake_anthropic.CHAT,
     "echo": "lorem",
+    "gemini": fake_gemini.CHAT,
     "huggingface": fake_huggingface.CHAT,
     "lmstudio": fake_lmstudio.CHAT,
     "local": "smollm2-135m",
@@ -40,6 +48,7 @@ CHAT_MODELS = {
 }
 EMBEDDING_MODELS = {
     "echo": "echo",
+    "gemini": fake_gemini.EMBED,
     "huggingface": fake_huggingface.EMBED,
     "lmstudio": fake_lmstudio.EMBED,
     "local": "minilm-l6-v2",
@@ -52,6 +61,7 @@ MARKOV = metadata.EntryPoint(
 )
 FAKES = {
     "anthropic": fake_anthropic.FakeAnthropic,
+    "gemini": fake_gemini.FakeGemini,
     "huggingface": fake_huggingface.FakeHuggingFace,
     "lmstudio": fake_lmstudio.FakeLMStudio,
     "ollama": fake_ollama.FakeOllama,

@@ -51,6 +51,17 @@ TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+# Google's, https://cloud.google.com/apis/design/errors.
+STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
 def body_of(provider: str, status: int) -> dict[str, Any]:
@@ -59,6 +70,9 @@ def body_of(provider: str, status: int) -> dict[str, Any]:
     if provider == "anthropic":
         kind = TYPES.get(status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": words}}
+    if provider == "gemini":
+        kind = STATUSES.get(status, "UNKNOWN")
+        return {"error": {"code": status, "message": words, "status": kind}}
     if provider == "ollama":
         return {"error": words}
     if provider == "lmstudio":
@@ -86,7 +100,7 @@ def refused(provider: str, says: Says, **settings: Any) -> errors.ProviderError:
     return caught.value
 
 
-REMOTE = ["anthropic", "huggingface", "lmstudio", "ollama", "openai"]
+REMOTE = ["anthropic", "gemini", "huggingface", "lmstudio", "ollama", "openai"]
 
 
 @pytest.mark.parametrize("status", sorted(MEANS))
@@ -223,7 +237,7 @@ def test_a_model_without_a_capability(words: str, expected: type[E.ProviderError
         assert error.retryable is False
 
 
-@pytest.mark.parametrize("provider", ["anthropic", "huggingface", "lmstudio", "openai"])
+@pytest.mark.parametrize("provider", ["anthropic", "gemini", "huggingface", "lmstudio", "openai"])
 def test_an_error_inside_a_stream_has_its_class(provider: str) -> None:
     """Status 200 promises nothing; a Retry-After that came with it means nothing."""
     if provider == "anthropic":
@@ -248,6 +262,9 @@ def test_what_came_before_the_break_is_kept(provider: str) -> None:
         delta = {"type": "text_delta", "text": "half"}
         event = {"type": "content_block_delta", "index": 0, "delta": delta}
         says = Says([f"data: {json.dumps(event)}\n\n".encode()])
+    elif provider == "gemini":
+        said = {"candidates": [{"content": {"parts": [{"text": "half"}]}}]}
+        says = Says([f"data: {json.dumps(said)}\n\n".encode()])
     else:
         delta = {"choices": [{"index": 0, "delta": {"content": "half"}}]}
         says = Says([f"data: {json.dumps(delta)}\n\n".encode()])

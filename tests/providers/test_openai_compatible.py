@@ -139,10 +139,15 @@ def test_a_known_service_needs_only_its_name(monkeypatch: pytest.MonkeyPatch) ->
     assert "groq" in str(wrong.value.hint)
 
 
-@pytest.mark.parametrize("kind", ["anthropic", "lmstudio", "ollama"])
+@pytest.mark.parametrize("kind", ["anthropic", "gemini", "lmstudio", "ollama"])
 def test_a_second_server_of_any_kind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under its own name and address, without what the environment says of the first."""
-    variables = {"anthropic": "ANTHROPIC", "ollama": "OLLAMA", "lmstudio": "LM"}
+    variables = {
+        "anthropic": "ANTHROPIC",
+        "gemini": "GEMINI",
+        "ollama": "OLLAMA",
+        "lmstudio": "LM",
+    }
     monkeypatch.setenv(f"{variables[kind]}_API_KEY", "not-for-the-second")
     monkeypatch.setenv("LM_API_TOKEN", "not-for-the-second")
     second = create_provider("second", type=kind, base_url="http://127.0.0.1:9")

@@ -88,7 +88,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 def test_what_nobody_set_up_has_not_failed(own: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key and no server is no failure, unless one asks for it by name."""
-    names = ["anthropic", "huggingface", "openai"]
+    names = ["anthropic", "gemini", "huggingface", "openai"]
     every = own.providers.names()
     assert set(names) < set(every)
     # Models in this process and its engine need neither, and take seconds to load.

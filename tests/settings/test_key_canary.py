@@ -63,7 +63,7 @@ def with_credentials(url: str) -> str:
     return url.replace("://", f"://bob:{PASSWORD}@")
 
 
-PROVIDERS = ["openai", "anthropic", "ollama", "lmstudio", "huggingface"]
+PROVIDERS = ["openai", "anthropic", "gemini", "ollama", "lmstudio", "huggingface"]
 
 
 def repeating(asked: Asked) -> Says:

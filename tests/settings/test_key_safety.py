@@ -33,7 +33,9 @@ def own_session(folder: Path, project: str, user: str = "") -> Session:
     return Session(Config(folder, {}))
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic", "ollama", "lmstudio", "huggingface"])
+@pytest.mark.parametrize(
+    "provider", ["openai", "anthropic", "gemini", "ollama", "lmstudio", "huggingface"]
+)
 def test_a_key_that_ends_in_a_newline_works(provider: str) -> None:
     """So do ``$(cat key)`` and files end; one with a break inside is refused, and not shown."""
     with serving(as_json({})) as server:
@@ -41,7 +43,8 @@ def test_a_key_that_ends_in_a_newline_works(provider: str) -> None:
         asyncio.run(made.health_check())
         asyncio.run(made.close())
         sent = server.asked[0].headers
-    assert CANARY in (sent.get("authorization", "").removeprefix("Bearer "), sent.get("x-api-key"))
+    bearer = sent.get("authorization", "").removeprefix("Bearer ")
+    assert CANARY in (bearer, sent.get("x-api-key"), sent.get("x-goog-api-key"))
     with pytest.raises(errors.ConfigurationError) as caught:
         create_provider(provider, base_url="http://x", api_key=f"{CANARY}\nX-Other: 1")
     assert CANARY not in f"{caught.value} {caught.value.hint}"
@@ -88,7 +91,7 @@ def test_a_password_in_an_address_is_not_shown() -> None:
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
 def test_an_error_looked_into_holds_no_key(provider: str) -> None:
     """Not in its cause, nor in the request that httpx keeps with it."""
     made = create_provider(provider, base_url="http://127.0.0.1:9", api_key=CANARY)
@@ -202,7 +205,9 @@ HOSTILE: list[Any] = [None, 5, "x", [], [1], {}, {"data": 3}, {"data": [None]}, 
                       {"models": [{"key": 1, "size_bytes": "4GB", "loaded_instances": 7}]}, {"models": [{"name": None}]}]  # fmt: skip
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic", "ollama", "lmstudio", "huggingface"])
+@pytest.mark.parametrize(
+    "provider", ["openai", "anthropic", "gemini", "ollama", "lmstudio", "huggingface"]
+)
 def test_whatever_a_server_sends_the_error_is_of_the_tree(provider: str) -> None:
     """Lists, vectors, health: an answer of the wrong shape is a ProviderError, and never raw."""
     told: list[Any] = [None]

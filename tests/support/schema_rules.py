@@ -199,3 +199,22 @@ def sample(  # noqa: PLR0911 (one case each)
     formats = {"date": "2026-01-02", "date-time": "2026-01-02T03:04:05Z"}
     text = formats.get(schema.get("format", ""), "A text")
     return {"string": text, "boolean": True, "null": None}[kind]
+
+
+_GEMINI_KEYWORDS = {
+    "$anchor", "$defs", "$id", "$ref", "additionalProperties", "anyOf", "description", "enum", "format",
+    "items", "maxItems", "maximum", "minItems", "minimum", "oneOf", "prefixItems", "properties",
+    "propertyOrdering", "required", "title", "type",
+}  # fmt: skip
+
+
+def wrong_for_gemini(schema: Any) -> str | None:
+    """What the Gemini API says of a schema in ``responseJsonSchema``."""
+    for each in _all(schema):
+        if unknown := set(each) - _GEMINI_KEYWORDS:
+            return f"Invalid value at 'generation_config.response_json_schema': unsupported keyword {min(unknown)!r}."
+        if "$ref" in each and not all(name.startswith("$") for name in each):
+            return "Invalid value at 'generation_config.response_json_schema': $ref cannot have other keywords."
+        if each.get("format", "date") not in ("date-time", "date", "time"):
+            return f"Invalid value at 'generation_config.response_json_schema': unsupported format {each['format']!r}."
+    return None
