@@ -46,7 +46,9 @@ from llm_magics.types import (
 )
 from llm_magics.wire import gemini as wire
 from llm_magics.wire.gemini_answers import ChunkDecoder, parse_embeddings
+from llm_magics.wire.gemini_thinking import thinking_facts
 from llm_magics.wire.schema_dialects import GEMINI
+from llm_magics.wire.thinking import ThinkingRules
 from llm_magics.wire.tool_calls import collect_call_ids
 
 _GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta"
@@ -265,6 +267,12 @@ class GeminiProvider(RemoteProvider):
         counted = await self._object("POST", self._path(model, "countTokens"), body, model)
         with self._reading():
             return int(counted["totalTokens"])
+
+    async def thinking_rules(self, model: str) -> ThinkingRules:
+        facts = thinking_facts(model)
+        if facts is None:
+            return await super().thinking_rules(model)
+        return ThinkingRules(thinks=facts.thinks, is_optional=facts.can_be_off)
 
     @property
     def _origin(self) -> str:
