@@ -19,6 +19,7 @@ from llm_magics._async.sync import (
     run_sync,
 )
 from llm_magics.errors import Interrupted, ParseError
+from llm_magics.host import Cell, current_host
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import Response
@@ -61,6 +62,7 @@ class Stream(_PartialAnswer):
     def __init__(self, call: ChatCall) -> None:
         super().__init__(call)
         self._chunks = self._iterate(call)
+        self._cell: Cell | None = None  # the cell that has read the last chunk
 
     @staticmethod
     def _iterate(call: ChatCall) -> Generator[StreamChunk, None, None]:
@@ -71,6 +73,10 @@ class Stream(_PartialAnswer):
         return self
 
     def __next__(self) -> StreamChunk:
+        host = current_host()
+        if self._cell is not host.current_cell:
+            self._cell = host.current_cell
+            host.watch_stream(self)
         try:
             chunk = next(self._chunks)
         except StopIteration:

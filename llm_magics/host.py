@@ -10,14 +10,16 @@ from __future__ import annotations
 import linecache
 import math
 import sys
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
+from weakref import WeakSet
 
 from llm_magics._util.text import (
     count_or_none,
@@ -131,6 +133,13 @@ class Cell:
     run: str = field(default_factory=lambda: uuid4().hex, compare=False)
 
 
+class Closable(Protocol):
+    """A stream that can be stopped early."""
+
+    def close(self) -> None:
+        """Stop it; without effect if it has ended."""
+
+
 class Host(ABC):
     """
     The interface to the program that this package runs in.
@@ -141,6 +150,23 @@ class Host(ABC):
 
     def __init__(self) -> None:
         self.current_cell = Cell()
+        self._streams: WeakSet[Closable] = WeakSet()
+
+    def watch_stream(self, stream: Closable) -> None:
+        """Close ``stream`` if an interrupt ends the current cell, which reads it."""
+        # A stream of another thread cannot be closed while that thread waits for its next chunk.
+        if threading.current_thread() is threading.main_thread():
+            self._streams.add(stream)
+
+    def begin_cell(self, cell: Cell) -> None:
+        """Make ``cell`` the current one."""
+        self.current_cell = cell
+        self._streams.clear()
+
+    def close_streams(self) -> None:
+        """Stop the models whose streams the interrupted cell has not read to the end."""
+        while self._streams:
+            self._streams.pop().close()
 
     @abstractmethod
     def create_progress_display(self) -> ProgressDisplay:

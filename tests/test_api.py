@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics.errors import (
@@ -161,6 +162,23 @@ def test_leaving_a_stream_stops_the_model() -> None:
     chunks.close()  # type: ignore[attr-defined]
     assert SlowProvider.left
     assert lm.runs().finish_reason.tolist() == ["interrupted"]
+
+
+@pytest.mark.usefixtures("more_providers")
+def test_an_interrupt_between_two_chunks_stops_the_model(shell: InteractiveShell) -> None:
+    """It arrives in the user's own code, which holds the stream; other cells' streams go on."""
+    shell.run_cell("import llm_magics as lm\nearlier = lm.stream('y', 'echo/echo')\nnext(earlier)")
+    shell.run_cell(
+        "stream = lm.stream('x', 'slow/echo')\n"
+        "for chunk in stream:\n"
+        "    if chunk.text:\n"
+        "        raise KeyboardInterrupt"
+    )
+    assert SlowProvider.left
+    assert shell.user_ns["stream"].response.finish_reason == "interrupted"
+    assert shell.user_ns["stream"].response.text
+    assert lm.runs().finish_reason.iloc[-1] == "interrupted"
+    assert [chunk.finish_reason for chunk in shell.user_ns["earlier"]][-1] == "stop"
 
 
 @pytest.mark.usefixtures("more_providers")

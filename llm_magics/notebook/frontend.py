@@ -33,7 +33,11 @@ from llm_magics.secrets import redact, register_secret
 from llm_magics.settings.config import config
 
 if TYPE_CHECKING:
-    from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+    from IPython.core.interactiveshell import (
+        ExecutionInfo,
+        ExecutionResult,
+        InteractiveShell,
+    )
 
 
 _T = TypeVar("_T")
@@ -107,9 +111,10 @@ def _patcher() -> ModuleType:
 
 
 def track_cells(shell: InteractiveShell, host: Host) -> None:
-    """Update the current cell of ``host`` before each cell runs."""
+    """Update the current cell of ``host`` before each cell runs, and stop what it interrupts."""
     own = _CellTracker(shell, host)
     shell.events.register("pre_run_cell", own.begin)
+    shell.events.register("post_run_cell", own.end)
     shell.llm_magics_follower = own
     running = Cell(_cell_id_in_metadata(shell), _history_length(shell) - 1)
     host.current_cell = running
@@ -120,6 +125,7 @@ def untrack_cells(shell: InteractiveShell) -> None:
     own = shell.__dict__.pop("llm_magics_follower", None)
     if own is not None:
         shell.events.unregister("pre_run_cell", own.begin)
+        shell.events.unregister("post_run_cell", own.end)
 
 
 def label_cell(shell: InteractiveShell, code: CodeType) -> str | None:
@@ -177,8 +183,18 @@ class _CellTracker:
         if info.silent:
             return
         key = info.cell_id or _cell_id_in_metadata(self._shell) or self._by_text(info.raw_cell)
-        self._host.current_cell = Cell(str(key), _history_length(self._shell))
+        self._host.begin_cell(Cell(str(key), _history_length(self._shell)))
         self._warn_of_saved_keys(info.raw_cell)
+
+    def end(self, result: ExecutionResult) -> None:
+        """
+        Handle IPython's event ``post_run_cell``.
+
+        An interrupt may arrive in the user's own code between two chunks of a stream, which would
+        go on in the background.
+        """
+        if isinstance(result.error_in_exec, KeyboardInterrupt):
+            self._host.close_streams()
 
     def _warn_of_saved_keys(self, text: str) -> None:
         """Warn, once per variable, of ``%env NAME=value``: the notebook file contains the key."""
