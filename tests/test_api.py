@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ from tests.support.small_provider import SmallProvider
 
 
 class SlowProvider(EchoProvider):
-    """Loads first, streams for ever, and knows whether it was left."""
+    """Loads first, streams for ever, and knows whether it was left; can interrupt its caller."""
 
     name = "slow"
     left = False
+    interrupts_after: int | None = None
 
     async def prepare(self, model: str, capability: str) -> AsyncGenerator[Progress, None]:
         yield Progress("fetching x", 1, 2)
@@ -49,9 +51,11 @@ class SlowProvider(EchoProvider):
 
     async def _for_ever(self) -> AsyncGenerator[StreamChunk, None]:
         try:
-            while True:
+            for number in count(1):
                 yield StreamChunk("word ")
                 await asyncio.sleep(0.01)
+                if number == self.interrupts_after:
+                    os.kill(os.getpid(), signal.SIGINT)
         finally:
             SlowProvider.left = True
 
@@ -76,7 +80,7 @@ def more_providers(monkeypatch: pytest.MonkeyPatch) -> None:
     for made in (SlowProvider, FailingProvider, SmallProvider):
         home = f"{made.__module__}:{made.__name__}"
         monkeypatch.setitem(providers._BUILT_IN, made.name, home)
-    SlowProvider.left = False
+    SlowProvider.left, SlowProvider.interrupts_after = False, None
 
 
 @pytest.fixture
@@ -184,7 +188,7 @@ def test_an_interrupt_between_two_chunks_stops_the_model(shell: InteractiveShell
 @pytest.mark.usefixtures("more_providers")
 def test_interrupt_keeps_what_came() -> None:
     """Ctrl-C raises Interrupted, with the partial answer in it, and stops the model."""
-    threading.Timer(0.25, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    SlowProvider.interrupts_after = 20
     with pytest.raises(Interrupted) as caught:
         lm.ask("x", model="slow/echo")
     assert caught.value.partial.text.startswith("word word")
@@ -335,7 +339,7 @@ def test_the_system_message_goes_to_all_that_are_compared() -> None:
 @pytest.mark.usefixtures("more_providers")
 def test_an_interrupted_comparison_keeps_its_answers() -> None:
     """The answers that had come are a frame in the exception; one that was coming, as far as it was."""
-    threading.Timer(0.25, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    SlowProvider.interrupts_after = 20
     with pytest.raises(Interrupted) as caught:
         lm.compare("x", ["echo/echo", "slow/echo"])
     partial = caught.value.partial
