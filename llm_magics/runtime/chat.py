@@ -403,14 +403,15 @@ class ChatCall:
             # While it arrives, the thoughts may contain drafts of the answer.
             answer = ModelResponse.of(so_far)
             timing = run_log.measure(so_far, answer.usage, load_s)
+        cost = self._cost(answer)
         return Response(
             text=answer.text,
             model=route.name if route else "",
             finish_reason=INTERRUPTED if self._interrupted else answer.finish_reason,
             usage=answer.usage or Usage(),
             timing=Timing() if self._is_replayed else timing,  # not those of the original call
-            cost_usd=self._cost_usd(answer),
-            reasoning_usd=self._reasoning_usd(answer),
+            cost_usd=cost.usd,
+            reasoning_usd=cost.reasoning_usd,
             cached=self._is_replayed,
             messages=self.messages,
             reasoning=answer.reasoning,
@@ -438,23 +439,12 @@ class ChatCall:
         """Return the answer in ``chunks``, which may be JSON in its thoughts."""
         return answer_in_thoughts(ModelResponse.of(chunks), self._prompt.schema)
 
-    def _cost_usd(self, answer: ModelResponse) -> float | None:
-        """Return the cost; ``None`` for an answer that was interrupted before its token count."""
+    def _cost(self, answer: ModelResponse) -> pricing.Cost:
         if self._is_replayed:
-            return 0.0
+            return pricing.Cost(0.0, 0.0)
         if self._route is None:
-            return None
+            return pricing.Cost(None, None)
         provider, model = self._route.provider, self._route.model
-        if not self._is_sent:  # a refusal is free if the price of the model is known
-            return 0.0 if pricing.has_known_price(self._session.config, provider, model) else None
-        usage = answer.usage if answer.finish_reason and answer.usage else Usage()
-        return pricing.cost_usd(self._session.config, provider, model, usage)
-
-    def _reasoning_usd(self, answer: ModelResponse) -> float | None:
-        """Return the part of the cost that is for thinking; ``None`` if it was not counted."""
-        if self._route is None or answer.usage is None or answer.usage.reasoning_tokens is None:
-            return None
-        if self._is_replayed:
-            return 0.0
-        provider, model = self._route.provider, self._route.model
-        return pricing.reasoning_usd(self._session.config, provider, model, answer.usage)
+        return pricing.answer_cost(
+            self._session.config, provider, model, answer, is_sent=self._is_sent
+        )

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.storage.run_log import RunLog
 from llm_magics.settings.config import Config
-from llm_magics.types import ChatMessage, Usage
+from llm_magics.types import ChatMessage, ModelResponse, Usage
 
 _MILLION = 1_000_000
 
@@ -286,10 +286,38 @@ def cost_usd(
     return tier_price(price.of(usage), source, usage.service_tier)
 
 
-def reasoning_usd(
+class Cost(NamedTuple):
+    """The cost of an answer in US dollars, and the part of it for thinking; ``None`` if unknown."""
+
+    usd: float | None
+    reasoning_usd: float | None
+
+
+def answer_cost(
+    config: Config,
+    provider: BaseModelProvider,
+    model: str,
+    answer: ModelResponse,
+    *,
+    is_sent: bool,
+) -> Cost:
+    """
+    Return the cost of an answer; unknown for one that was interrupted before its token count.
+
+    A request that was not sent, or was refused, is free if the price of the model is known.
+    """
+    if not is_sent:
+        return Cost(0.0 if has_known_price(config, provider, model) else None, None)
+    usage = answer.usage if answer.finish_reason and answer.usage else Usage()
+    return Cost(
+        cost_usd(config, provider, model, usage), _reasoning_usd(config, provider, model, usage)
+    )
+
+
+def _reasoning_usd(
     config: Config, provider: BaseModelProvider, model: str, usage: Usage
 ) -> float | None:
-    """Return the part of the price of a call that is for thinking; ``None`` if unknown."""
+    """Return the part of the price of a call that is for thinking; ``None`` if it is not counted."""
     thought, written = usage.reasoning_tokens, usage.output_tokens
     if thought is None or written is None:
         return None

@@ -22,7 +22,7 @@ from llm_magics.runtime import pricing
 from llm_magics.runtime.policies.budget import Budget
 from llm_magics.runtime.pricing import Price, PriceSource, listed_cost_usd
 from llm_magics.runtime.session import session
-from llm_magics.types import Usage
+from llm_magics.types import ModelResponse, Usage
 from llm_magics.wire import anthropic_messages
 from tests.support.servers import servers
 from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, serving
@@ -59,7 +59,10 @@ def test_the_cost_of_thinking_is_a_part_of_the_cost() -> None:
     provider = session.provider("echo")
 
     def cost(usage: Usage) -> float | None:
-        return pricing.reasoning_usd(session.config, provider, "echo", usage)
+        answer = ModelResponse("hi", finish_reason="stop", usage=usage)
+        return pricing.answer_cost(
+            session.config, provider, "echo", answer, is_sent=True
+        ).reasoning_usd
 
     assert cost(Usage(10, MILLION, reasoning_tokens=MILLION // 4)) == pytest.approx(1.0)
     assert cost(Usage(10, MILLION, reasoning_tokens=0)) == 0

@@ -6,8 +6,9 @@ Errors are classified by their messages if these are more specific than the stat
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -326,3 +327,47 @@ def parse_capabilities(capabilities: object) -> tuple[str, ...]:
         return ()
     names = [each for each in capabilities if isinstance(each, str)]
     return tuple(name for each in names for name in _CAPABILITY_NAMES.get(each, (each,)))
+
+
+# The maximum number of concurrent requests for the pages of models.
+_MAX_CONCURRENT = 8
+
+
+class CapabilityCache:
+    """
+    A cache of the capabilities of models, from ``/api/show``.
+
+    The list of models is not sufficient: 0.24 does not list capabilities, and 0.30 lists
+    ``completion`` for embedding models.
+    """
+
+    def __init__(self, show: Callable[[str], Awaitable[Mapping[str, Any]]]) -> None:
+        self._show = show
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    async def of(self, model: str, digest: str) -> tuple[str, ...]:
+        """
+        Return the capabilities of ``model``, whose weights have ``digest``.
+
+        Raises:
+            ProviderError: the model's page cannot be read.
+        """
+        if digest and digest in self._known:
+            return self._known[digest]
+        capabilities = parse_capabilities((await self._show(model)).get("capabilities"))
+        if digest:
+            self._known[digest] = capabilities
+        return capabilities
+
+    async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+        """Return the capabilities of all listed models; from the list if a page cannot be read."""
+        free = asyncio.Semaphore(_MAX_CONCURRENT)
+
+        async def of_one(tag: Mapping[str, Any]) -> tuple[str, ...]:
+            async with free:
+                try:
+                    return await self.of(tag["name"], str(tag.get("digest") or ""))
+                except ProviderError:
+                    return parse_capabilities(tag.get("capabilities"))
+
+        return await asyncio.gather(*map(of_one, tags))

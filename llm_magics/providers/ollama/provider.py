@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -25,13 +25,13 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
 from llm_magics.providers.ollama.dialect import (
     THINKING_RULES,
+    CapabilityCache,
     OllamaConfig,
     PullTracker,
     check_options,
     map_ollama_error,
     may_be_full,
     move_options,
-    parse_capabilities,
     parse_host,
     truncates_silently,
 )
@@ -61,50 +61,6 @@ _CLOUD_SUFFIXES = (":cloud", "-cloud")
 
 # The time, in seconds, for which digests of models are cached.
 _DIGESTS_TTL_S = 30.0
-
-
-# The maximum number of concurrent requests for the pages of models.
-_MAX_CONCURRENT = 8
-
-
-class CapabilityCache:
-    """
-    A cache of the capabilities of models, from ``/api/show``.
-
-    The list of models is not sufficient: 0.24 does not list capabilities, and 0.30 lists
-    ``completion`` for embedding models.
-    """
-
-    def __init__(self, show: Callable[[str], Awaitable[Mapping[str, Any]]]) -> None:
-        self._show = show
-        self._known: dict[str, tuple[str, ...]] = {}
-
-    async def of(self, model: str, digest: str) -> tuple[str, ...]:
-        """
-        Return the capabilities of ``model``, whose weights have ``digest``.
-
-        Raises:
-            ProviderError: the model's page cannot be read.
-        """
-        if digest and digest in self._known:
-            return self._known[digest]
-        capabilities = parse_capabilities((await self._show(model)).get("capabilities"))
-        if digest:
-            self._known[digest] = capabilities
-        return capabilities
-
-    async def of_all(self, tags: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-        """Return the capabilities of all listed models; from the list if a page cannot be read."""
-        free = asyncio.Semaphore(_MAX_CONCURRENT)
-
-        async def of_one(tag: Mapping[str, Any]) -> tuple[str, ...]:
-            async with free:
-                try:
-                    return await self.of(tag["name"], str(tag.get("digest") or ""))
-                except ProviderError:
-                    return parse_capabilities(tag.get("capabilities"))
-
-        return await asyncio.gather(*map(of_one, tags))
 
 
 class OllamaProvider(RemoteProvider):
