@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _doctor(names: list[str]) -> int:
     from llm_magics._async.bridge import bridge
     from llm_magics.errors import nearest
-    from llm_magics.runtime.doctor import diagnose, format_table
+    from llm_magics.runtime.doctor import describe_unlisted, diagnose, format_table
     from llm_magics.runtime.session import session
 
     known = session.providers.names()
@@ -33,6 +33,8 @@ def _doctor(names: list[str]) -> int:
             return 1
     found = bridge.run(diagnose(session, names))
     sys.stdout.write(f"{escape_controls(format_table(found))}\n")
+    if not names and (others := describe_unlisted(session)):
+        sys.stdout.write(f"{others}\n")
     return 1 if any(each.has_failed for each in found) else 0
 
 

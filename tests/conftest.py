@@ -17,6 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from llm_magics import secrets
+from llm_magics.providers.services import services
 from llm_magics.runtime.policies.retry import CircuitBreakers, RetryPolicy
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
@@ -27,6 +28,9 @@ _OF_THE_USER = re.compile(
     r"^LLM_MAGICS_|(?:_API_KEY|_API_TOKEN|_BASE_URL|_ORG_ID|_PROJECT_ID)$"
     r"|^(?:AWS|AZURE|GOOGLE)_|^(?:CLOUDSDK_CONFIG|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|OLLAMA_HOST)$"
 )
+
+
+_OF_SERVICES = {name for each in services().values() for name in each.variables}
 
 
 # A shell that starts a job in the background has it ignore SIGINT, which is inherited; the
@@ -103,7 +107,7 @@ def own_settings(
     monkeypatch.setenv("IPYTHONDIR", str(ipython_folder))
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
     for name in list(os.environ):
-        if _OF_THE_USER.search(name):
+        if _OF_THE_USER.search(name) or name in _OF_SERVICES:
             monkeypatch.delenv(name)
     # It is for this process: in a kernel, other packages' warnings would stand in the output.
     monkeypatch.delenv("PYTHONWARNDEFAULTENCODING", raising=False)

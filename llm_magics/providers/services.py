@@ -149,13 +149,17 @@ class Service:
         return [part for part in self.parts if not part.is_set(settings)]
 
 
+def read_file() -> dict[str, dict[str, Any]]:
+    """Return the facts in the data file by service."""
+    import tomllib
+
+    return tomllib.loads(files(__package__).joinpath("services.toml").read_text("utf-8"))
+
+
 @cache
 def services() -> dict[str, Service]:
     """Return all services by name."""
-    import tomllib
-
-    text = files(__package__).joinpath("services.toml").read_text("utf-8")
-    return {name: _build(name, facts) for name, facts in tomllib.loads(text).items()}
+    return {name: _build(name, facts) for name, facts in read_file().items()}
 
 
 # The fields of the file that only describe a service, for readers and for the documentation.

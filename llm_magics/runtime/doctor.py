@@ -63,6 +63,12 @@ async def diagnose(session: Session, names: Sequence[str] = ()) -> list[Diagnosi
     ]
 
 
+def describe_unlisted(session: Session) -> str:
+    """Return a line with the services that are not set up; empty if there are none."""
+    names = session.providers.unlisted_names()
+    return f"Not set up: {', '.join(names)} (%llm providers shows how)." if names else ""
+
+
 def format_table(found: Sequence[Diagnosis]) -> str:
     """Return one line per provider, below a heading."""
     columns = [each.name for each in fields(Diagnosis)]

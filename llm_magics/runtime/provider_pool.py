@@ -189,6 +189,10 @@ class ProviderPool:
         used = self._used_names()
         return [name for name in self.names() if not is_service(name) or self._is_used(name, used)]
 
+    def unlisted_names(self) -> list[str]:
+        """Return the services that the user has not set up or named, which are never contacted."""
+        return sorted({*service_names()} - {*self.listed_names()})
+
     def _used_names(self) -> set[str]:
         """Return the providers that the settings or calls in this session name."""
         config = self.config

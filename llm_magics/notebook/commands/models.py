@@ -33,9 +33,12 @@ def models(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     """List the available models, as a DataFrame."""
     from llm_magics.api import models as listed
     from llm_magics.errors import ModelNotFoundError
+    from llm_magics.runtime.doctor import describe_unlisted
     from llm_magics.runtime.session import session
 
     frame = listed(rest)
+    if not rest and (others := describe_unlisted(session)):
+        print_safe(others)
     if rest and frame.empty:
         if rest.rstrip("/") in session.providers.names():
             print_safe(explain_no_models(rest.rstrip("/")))
@@ -102,9 +105,12 @@ def health(shell: InteractiveShell, rest: str, variables: Variables) -> DataFram
     """Check which providers work, and why the others do not."""
     from llm_magics._async.bridge import bridge
     from llm_magics.runtime.doctor import check_health as checked
+    from llm_magics.runtime.doctor import describe_unlisted
     from llm_magics.runtime.session import session
 
     names = split_words(rest)
+    if not names and (others := describe_unlisted(session)):
+        print_safe(others)
     known = session.providers.names()
     for each in names:
         if each not in known:

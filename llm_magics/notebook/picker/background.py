@@ -65,6 +65,7 @@ class ProviderListings:
         self._running: set[asyncio.Task[Any]] = set()
         self._cancels: dict[str, Callable[[], None]] = {}
         self.names = session.providers.listed_names()
+        self.unlisted = session.providers.unlisted_names()
         self.models: dict[str, list[ModelInfo]] = {}
         self.health: dict[str, Health] = {}
 

@@ -139,6 +139,12 @@ class Picker:
             }
             for name in self._listings.names
         ]
+        if self._listings.unlisted:
+            others = ", ".join(self._listings.unlisted)
+            words = "available with a key"
+            shown.append(
+                {"name": "more", "status": "", "words": words, "detail": others, "pulls": False}
+            )
         if any(row.provider == SHORT_NAMES for row in self._rows):
             shown.insert(
                 0, {"name": SHORT_NAMES, "status": "", "words": "", "detail": "", "pulls": False}
