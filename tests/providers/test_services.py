@@ -177,9 +177,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     forget_addresses()
 
 
-def create(name: str, **settings: Any) -> OpenAIProvider:
-    """Create the provider of a service with the key of the test."""
-    settings = {"api_key": KEY, **SETTINGS.get(name, {}), **settings}
+def create(name: str, key: str | None = KEY) -> OpenAIProvider:
+    """Create the provider of a service, with this key or the one in its variable."""
+    settings: dict[str, Any] = {**SETTINGS.get(name, {}), **({"api_key": key} if key else {})}
     if name in built_in_providers():
         provider = create_provider("mine", type="openai", profile=name, **settings)
     else:
@@ -215,7 +215,7 @@ def test_it_answers_by_its_name(
     """With its key variable alone; streamed and whole, with usage and all usual parameters."""
     service = services()[name]
     monkeypatch.setenv(service.key_variables[-1], KEY)
-    provider = create(name, api_key=None) if name in built_in_providers() else None
+    provider = create(name, key=None) if name in built_in_providers() else None
     own = Session(Config(tmp_path, {}))
     for key, value in SETTINGS.get(name, {}).items():
         own.config.set(f"providers.{name}.{key}", value)
@@ -315,7 +315,7 @@ def test_its_errors_are_mapped(name: str, server: Server) -> None:
     with pytest.raises(errors.ModelNotFoundError):
         ask(provider, ModelParameters(), "no-such-model")
     with pytest.raises(errors.AuthenticationError) as caught:
-        ask(create(name, api_key="a-wrong-key"), ModelParameters())
+        ask(create(name, key="a-wrong-key"), ModelParameters())
     assert services()[name].key_variables[0] in str(caught.value.hint)
     with pytest.raises(errors.ProviderError, match="Unrecognized request argument: unheard_of"):
         ask(provider, ModelParameters(extra_body={"unheard_of": 1}))
@@ -341,7 +341,7 @@ def test_what_it_refuses_would_be_refused(name: str, server: Server) -> None:
 @pytest.mark.parametrize("name", sorted({*BY_NAME} - {"vllm", "llamacpp"}))
 def test_nothing_is_sent_without_a_key(name: str, server: Server) -> None:
     """The error names the variable, and the service counts as not set up."""
-    provider = create(name, api_key=None)
+    provider = create(name, key=None)
     assert not provider.is_set_up
     with pytest.raises(errors.AuthenticationError) as caught:
         ask(provider, ModelParameters())
