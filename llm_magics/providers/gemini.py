@@ -114,7 +114,7 @@ class GeminiRules(ParameterRules):
 class GeminiConfig(RemoteConfig):
     """
     Attributes:
-        base_url: the service's address; ``/v1beta`` is added if it ends without a version.
+        base_url: the service's address; ``/v1beta`` is added if it has no version.
             Default: ``GOOGLE_GEMINI_BASE_URL``.
         api_key: the key; default: ``GEMINI_API_KEY``, otherwise ``GOOGLE_API_KEY``.
         api: ``native``, or ``openai`` for Google's OpenAI-compatible API.
@@ -131,7 +131,7 @@ class GeminiConfig(RemoteConfig):
     def _address(cls, value: str) -> str:
         address, separator, query = value.partition("?")
         address = address.rstrip("/").removesuffix("/openai")
-        has_version = re.search(r"/v\d+(?:(?:alpha|beta)\d*)?$", address)
+        has_version = re.search(r"/v\d+(?:(?:alpha|beta)\d*)?(?:/|$)", address)
         return f"{address if has_version else f'{address}/v1beta'}{separator}{query}"
 
 
@@ -263,7 +263,12 @@ class GeminiProvider(RemoteProvider):
         """Return the token count of ``messages`` for ``model``, with tools and system message."""
         model = self.bare(model)
         messages = remove_foreign_reasoning(messages, self._origin)
-        body = wire.build_count_request(messages, model, parameters or ModelParameters())
+        body = wire.build_count_request(
+            messages,
+            model,
+            parameters or ModelParameters(),
+            is_nested="/publishers/" not in self.address,  # Vertex AI's addresses
+        )
         counted = await self._object("POST", self._path(model, "countTokens"), body, model)
         with self._reading():
             return int(counted["totalTokens"])

@@ -87,8 +87,9 @@ class PriceSource:
 _USUAL_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
 
 # The share of the usual price, by price list and tier; it is the same for all models of a list.
-# Source: https://platform.openai.com/docs/guides/flex-processing (November 2026).
-_SHARES = {("openai", "flex"): 0.5}
+# Sources: https://platform.openai.com/docs/guides/flex-processing and
+# https://ai.google.dev/gemini-api/docs/flex-inference (November 2026).
+_SHARES = {("openai", "flex"): 0.5, ("google", "flex"): 0.5}
 
 
 def has_usual_price(tier: str | None) -> bool:

@@ -75,12 +75,22 @@ def build_request(
 
 
 def build_count_request(
-    messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
+    messages: Sequence[ChatMessage],
+    model: str,
+    parameters: ModelParameters,
+    *,
+    is_nested: bool = True,
 ) -> dict[str, Any]:
-    """Return the body of ``POST /models/MODEL:countTokens``."""
+    """
+    Return the body of ``POST /models/MODEL:countTokens``.
+
+    Vertex AI counts the fields themselves; the Gemini API counts those of a nested request.
+    """
     body = build_request(messages, model, parameters)
-    counted = ("contents", "systemInstruction", "tools", "toolConfig")
+    counted = ("contents", "systemInstruction", "tools")
     request = {name: body[name] for name in counted if name in body}
+    if not is_nested:
+        return request
     return {"generateContentRequest": {"model": resource_name(model), **request}}
 
 

@@ -1,8 +1,8 @@
 """
 Tests against real servers: they run with ``-m live``, against what the environment names.
 
-``OLLAMA_HOST``, ``LIVE_LLAMA_SERVER``, ``OPENAI_API_KEY``, ``ANTHROPIC_API_KEY``, ``HF_TOKEN`` and
-``LMSTUDIO_BASE_URL`` each name one; ``LIVE_*_MODEL`` names its models. What is not named is skipped.
+``OLLAMA_HOST``, ``LIVE_LLAMA_SERVER``, ``OPENAI_API_KEY``, ``ANTHROPIC_API_KEY``,
+``GEMINI_API_KEY``, ``HF_TOKEN`` and ``LMSTUDIO_BASE_URL`` each name one; ``LIVE_*_MODEL`` names its models. What is not named is skipped.
 """
 
 from __future__ import annotations

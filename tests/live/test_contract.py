@@ -194,7 +194,7 @@ def test_loading_and_unloading_a_model(ollama: Target) -> None:
     asyncio.run(use())
 
 
-@pytest.mark.parametrize("target", ["openai", "anthropic", "huggingface"], indirect=True)
+@pytest.mark.parametrize("target", ["openai", "anthropic", "gemini", "huggingface"], indirect=True)
 def test_a_wrong_key_is_refused(target: Target) -> None:
     """The error is about authentication, is not retried, and does not show the key."""
     wrong = "sk-ant-wrong-key-of-a-test"

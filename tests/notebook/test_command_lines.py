@@ -156,6 +156,8 @@ def test_stop_takes_a_newline(shell: InteractiveShell, capsys: pytest.CaptureFix
     [
         ("gpt-4o", "openai/gpt-4o; it needs OPENAI_API_KEY"),
         ("gpt-99-mini", "openai/gpt-99-mini; it needs OPENAI_API_KEY"),
+        ("gemini-3.8-flash", "gemini/gemini-3.8-flash; it needs GEMINI_API_KEY"),
+        ("gemini-9-flash", "gemini/gemini-9-flash; it needs GEMINI_API_KEY"),
         ("claude-sonnet-4-5", "anthropic/claude-sonnet-4-5; it needs ANTHROPIC_API_KEY"),
     ],
 )
@@ -163,8 +165,8 @@ def test_a_bare_cloud_model_says_what_to_write(
     model: str, hint: str, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the key that is missing."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(ModelNotFoundError) as caught:
         run(shell, f"%%llm {model}\nhi")
     assert hint in str(caught.value.hint)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,49 @@ def test_another_version_of_the_api() -> None:
     for address in ("http://h/v1", "http://h/v1alpha", "http://h/v1beta2?a=b"):
         assert GeminiConfig(base_url=address).base_url == address
     assert GeminiConfig(base_url="http://h/proxy/?a=b").base_url == "http://h/proxy/v1beta?a=b"
+
+
+def test_the_same_format_at_vertex() -> None:
+    """Its addresses have a version and more after it, and its tokens are bearers."""
+    address = "/v1/projects/p/locations/global/publishers/google"
+    called = f"{address}/models/{CHAT}:"
+
+    def answers(asked: Asked) -> Says:
+        if asked.path == f"{called}countTokens":
+            return as_json({"totalTokens": len(asked.json()["contents"])})
+        assert asked.path == f"{called}streamGenerateContent?alt=sse"
+        said = {"content": {"parts": [{"text": "hello"}]}, "finishReason": "STOP"}
+        return Says([event({"candidates": [said]})])
+
+    with serving(answers) as server:
+        own = {"base_url": f"{server.url}{address}/", "token_provider": lambda: "a-token"}
+        lm.config.providers = {"cloud": {"type": "gemini", **own}}
+        assert lm.ask("hi", model=f"cloud/{CHAT}").text == "hello"
+        provider = GeminiProvider(GeminiConfig(**own))
+        assert asyncio.run(provider.count_tokens(HI, CHAT)) == 1
+    for asked in server.asked:
+        assert asked.headers["authorization"] == "Bearer a-token"
+        assert "x-goog-api-key" not in asked.headers
+
+
+def test_documents_and_audio_are_sent_like_pictures(tmp_path: Path) -> None:
+    """By path, with their own types; other services refuse them before anything is sent."""
+    paper, speech = tmp_path / "a.pdf", tmp_path / "b.wav"
+    paper.write_bytes(b"%PDF-1.7 text")
+    speech.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt ")
+    with serving(FakeGemini()) as server:
+        lm.config.providers = {
+            "gemini": {"base_url": server.url, "api_key": KEY},
+            "openai": {"base_url": server.url, "api_key": KEY},
+        }
+        lm.ask("what is it?", model=f"gemini/{CHAT}", images=[paper, str(speech)])
+        sent = server.asked[-1].json()["contents"][0]["parts"]
+        count = len(server.asked)
+        with pytest.raises(errors.ConfigurationError, match="image format"):
+            lm.ask("what is it?", model="openai/m", images=[paper])
+        assert len(server.asked) == count
+    types = [part["inlineData"]["mimeType"] for part in sent[:-1]]
+    assert types == ["application/pdf", "audio/wav"]
 
 
 def test_without_a_key_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
 from llm_magics.types import StreamChunk, Usage
-from tests.support import fake_anthropic, fake_ollama, virtual_time
+from tests.support import fake_anthropic, fake_gemini, fake_ollama, virtual_time
 from tests.support.closing import left_open
 from tests.support.embedder import Embedder
 from tests.support.fake_anthropic import FakeAnthropic
@@ -68,7 +68,7 @@ def chat(model: str = "one/m", schema: Any = None, **parameters: Any) -> ChatCal
 
 
 def test_a_chat_of_every_format() -> None:
-    """OpenAI's chat with thoughts in tags and Responses, Anthropic's and Ollama's."""
+    """OpenAI's chat with thoughts in tags and Responses, Anthropic's, Gemini's and Ollama's."""
     with serving(THINKS) as server:
         provider("openai", server.url)
         nothing_left_open(lambda: chat().events(), 4)
@@ -80,6 +80,9 @@ def test_a_chat_of_every_format() -> None:
     with serving(FakeAnthropic()) as server:
         provider("anthropic", server.url)
         nothing_left_open(lambda: chat(model=f"one/{fake_anthropic.CHAT}").events(), 2)
+    with serving(fake_gemini.FakeGemini()) as server:
+        provider("gemini", server.url)
+        nothing_left_open(lambda: chat(model=f"one/{fake_gemini.CHAT}").events(), 2)
     with serving(FakeOllama()) as server:
         provider("ollama", server.url)
         call = lambda: chat(model=f"one/{fake_ollama.CHAT}", max_tokens=3)  # noqa: E731

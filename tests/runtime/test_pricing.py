@@ -17,6 +17,7 @@ import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics._util.text import format_usd
 from llm_magics.providers.anthropic import AnthropicProvider
+from llm_magics.providers.gemini import GeminiProvider
 from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.runtime import pricing
 from llm_magics.runtime.policies.budget import Budget
@@ -116,13 +117,19 @@ def test_cached_tokens_are_billed_once_at_their_own_price() -> None:
     assert listed_cost_usd(PriceSource("openai"), "gpt-5-mini", used) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("made", [OpenAIProvider, AnthropicProvider])
+@pytest.mark.parametrize("made", [OpenAIProvider, AnthropicProvider, GeminiProvider])
 def test_the_list_and_the_table_agree(
-    made: type[OpenAIProvider | AnthropicProvider], monkeypatch: pytest.MonkeyPatch
+    made: type[OpenAIProvider | AnthropicProvider | GeminiProvider],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With and without genai-prices the same models cost about the same."""
     provider = made()
-    model = {"openai": "gpt-5-mini", "anthropic": "claude-haiku-4-5"}[provider.name]
+    models = {
+        "openai": "gpt-5-mini",
+        "anthropic": "claude-haiku-4-5",
+        "gemini": "gemini-3.1-pro-preview",
+    }
+    model = models[provider.name]
     used = Usage(1000, 100)
     listed = pricing.cost_usd(session.config, provider, model, used)
     monkeypatch.setattr(pricing, "_has_list", lambda: False)

@@ -109,6 +109,7 @@ _LLAMA_CPP = {"profile": "llamacpp"}
 _RESPONSES = {"api": "responses"}
 _OPENAI = variable("LIVE_OPENAI_MODEL", "gpt-4.1-nano")
 _ANTHROPIC = variable("LIVE_ANTHROPIC_MODEL", "claude-haiku-4-5")
+_GEMINI = variable("LIVE_GEMINI_MODEL", "gemini-2.5-flash-lite")
 _HUGGINGFACE = variable("LIVE_HUGGINGFACE_MODEL", "meta-llama/Llama-3.1-8B-Instruct")
 _UNSEEDED = {"max_tokens": 8, "temperature": 0}
 
@@ -125,6 +126,7 @@ TARGETS = {
         Target("openai", "OPENAI_API_KEY", "openai", _OPENAI, embedding=variable("LIVE_OPENAI_EMBEDDING_MODEL", "text-embedding-3-small"), tools=_OPENAI),
         Target("openai-responses", "OPENAI_API_KEY", "openai", _OPENAI, settings=_RESPONSES, tools=_OPENAI, parameters={"max_tokens": 16, "temperature": 0}, stops=False),
         Target("anthropic", "ANTHROPIC_API_KEY", "anthropic", _ANTHROPIC, tools=_ANTHROPIC, parameters=_UNSEEDED),
+        Target("gemini", "GEMINI_API_KEY", "gemini", _GEMINI, embedding=variable("LIVE_GEMINI_EMBEDDING_MODEL", "gemini-embedding-001"), tools=_GEMINI),
         Target("huggingface", "HF_TOKEN", "huggingface", _HUGGINGFACE, embedding=variable("LIVE_HUGGINGFACE_EMBEDDING_MODEL", "sentence-transformers/all-MiniLM-L6-v2"), follows_schemas=False, parameters=_UNSEEDED),
         Target("lmstudio", "LMSTUDIO_BASE_URL", "lmstudio", variable("LIVE_LMSTUDIO_MODEL", "smollm2-135m-instruct"), path="", embedding=variable("LIVE_LMSTUDIO_EMBEDDING_MODEL", "text-embedding-nomic-embed-text-v1.5")),
     )

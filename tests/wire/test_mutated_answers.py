@@ -536,6 +536,30 @@ ANTHROPIC = {
 }
 
 
+def _gemini(*parts: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    """One event of Gemini's, or a whole answer."""
+    candidate: dict[str, Any] = {"content": {"parts": list(parts), "role": "model"}, "index": 0}
+    if reason is not None:
+        candidate |= {"finishReason": reason}
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": 2, "thoughtsTokenCount": 1, "totalTokenCount": 8, "serviceTier": "standard"}  # fmt: skip
+    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "m"}
+
+
+_CALLED = {"functionCall": {"id": "a", "name": "f", "args": {"x": 1}}, "thoughtSignature": "aGk="}
+GEMINI = {
+    ":countTokens": [as_json({"totalTokens": 5})],
+    ":batchEmbedContents": [as_json({"embeddings": [{"values": [0.5, -0.5]}] * 2, "usageMetadata": {"promptTokenCount": 2}})],
+    ":streamGenerateContent": [
+        as_events(_gemini({"text": "hm", "thought": True}), _gemini({"text": "hi"}), _gemini({"text": "", "thoughtSignature": "aGk="}, reason="STOP")),
+        as_events(_gemini({"text": "I ask"}, _CALLED), _gemini({"functionCall": {"name": "f"}}, reason="STOP")),
+        as_json(_gemini({"text": "hi"}, _CALLED, reason="MAX_TOKENS")),
+        as_events({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}}),
+        as_json([{"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED", "details": [{"@type": "x", "retryDelay": "7s"}, {"violations": [{"quotaId": "PerDay"}]}, {"reason": "API_KEY_INVALID"}]}}], 429),
+    ],
+    "/models": [as_json({"models": [{"name": "models/m", "inputTokenLimit": 5, "outputTokenLimit": 3, "supportedGenerationMethods": ["generateContent", "embedContent"], "thinking": True}]})],
+}  # fmt: skip
+
+
 # The values that stand where others should.
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 1.5, 2**63, 2**70, -(2**70), 10**400, math.nan, math.inf, -math.inf, "", "\ud800",
@@ -863,6 +887,7 @@ CASES = {
     "responses": Case("openai", {"api": "responses"}, OPENAI, {"chat": COMMON["chat"], "stream": COMMON["stream"]}),
     "base64": Case("openai", {"profile": "azure"}, OPENAI, EMBED),
     "anthropic": Case("anthropic", {}, ANTHROPIC, COMMON),
+    "gemini": Case("gemini", {}, GEMINI, {**COMMON, **EMBED}),
     "ollama": Case("ollama", {}, OLLAMA, {**COMMON, **COMPLETE, **EMBED, **OWN_OLLAMA}),
     "lmstudio": Case("lmstudio", {}, LMSTUDIO, {**COMMON, **COMPLETE, **EMBED, **OWN_LMSTUDIO}),
     "huggingface": Case("huggingface", {}, HUGGINGFACE, {**COMMON, **EMBED}),

@@ -26,8 +26,9 @@ from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.serialization import decode_answer, encode_answer
 from llm_magics.types import StreamChunk, ToolCall
-from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
+from llm_magics.wire import anthropic_messages, gemini, ollama, openai_chat, openai_responses
 from llm_magics.wire.tool_calls import mark_tool_turns
+from tests.support import fake_gemini
 from tests.support.fake_anthropic import CHAT, FakeAnthropic
 from tests.support.fake_responses import OTHERS, REASONING, FakeResponses
 from tests.support.fake_thinkers import (
@@ -62,6 +63,7 @@ CHATS: dict[str, Service] = {
 SERVICES: dict[str, Service] = {
     **CHATS,
     "claude": (lambda: FakeAnthropic(cities=CITIES), {"type": "anthropic"}, CHAT, {"reasoning": "low"}),
+    "google": (lambda: fake_gemini.FakeGemini(cities=CITIES), {"type": "gemini"}, fake_gemini.CHAT, {"reasoning": "low"}),
     "responses": (FakeResponses, {"api": "responses"}, "gpt-5", {}),
 }  # fmt: skip
 NAMES = sorted(SERVICES)
@@ -361,6 +363,10 @@ def test_pictures_of_a_tool_go_along() -> None:
     assert [part["type"] for part in items[-1]["output"]] == ["input_text", "input_image"]
     claude = anthropic_messages.build_messages_request(talk, "m", parameters)["messages"]
     assert [part["type"] for part in claude[-1]["content"][0]["content"]] == ["text", "image"]
+    for model, within, beside in (("gemini-3.8-flash", 1, 0), ("gemini-2.5-pro", 0, 1)):
+        parts = gemini.build_request(talk, model, parameters)["contents"][-1]["parts"]
+        assert len(parts[0]["functionResponse"].get("parts", ())) == within
+        assert len(parts[1:]) == beside
 
 
 def test_arguments_that_are_not_json_do_not_end_the_round() -> None:
@@ -378,6 +384,8 @@ def test_arguments_that_are_not_json_do_not_end_the_round() -> None:
     )
     made = ollama.build_chat_request(talk, "m", ModelParameters())["messages"]
     assert made[1]["tool_calls"][0]["function"]["arguments"] == {"invalid_json": "{broken"}
+    parts = gemini.build_request(talk, "m", ModelParameters())["contents"][1]["parts"]
+    assert parts[0]["functionCall"]["args"] == {"invalid_json": "{broken"}
 
 
 def test_ollama_gets_its_thinking_back_in_a_round() -> None:

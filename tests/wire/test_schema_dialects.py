@@ -28,6 +28,7 @@ from llm_magics.wire.decoders import AnswerUnwrapper
 from llm_magics.wire.schema_dialects import (
     ANTHROPIC,
     CEREBRAS,
+    GEMINI,
     GRAMMAR,
     OPENAI,
     PLAIN,
@@ -39,7 +40,7 @@ from llm_magics.wire.schema_dialects import (
 )
 from tests.support.fake_anthropic import CHAT, FakeAnthropic
 from tests.support.fake_openai import FakeOpenAI, refusal
-from tests.support.schema_rules import sample, wrong_for_claude, wrong_for_openai
+from tests.support.schema_rules import sample, wrong_for_claude, wrong_for_gemini, wrong_for_openai
 from tests.support.serving import Asked, Says, Server, as_json, chat_stream, serving
 
 KEY = "a-key-of-the-test"
@@ -157,10 +158,19 @@ def test_claude_takes_what_is_compiled_for_it(spec: Any) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=named)
+def test_gemini_takes_what_is_compiled_for_it(spec: Any) -> None:
+    """With references and any root; other limits are told in the description."""
+    made = compile_schema(parse_schema(spec), GEMINI)
+    assert made is not None
+    assert not made.is_wrapped
+    assert wrong_for_gemini(made.schema) is None, made.schema
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=named)
 @pytest.mark.parametrize("null", [False, True])
 def test_what_fits_the_compiled_schema_fits_the_original(spec: Any, null: bool) -> None:
     """Without the object around it, and without nulls for what may be left out."""
-    for dialect in (OPENAI, PLAIN, UNKNOWN, ANTHROPIC, GRAMMAR):
+    for dialect in (OPENAI, PLAIN, UNKNOWN, ANTHROPIC, GEMINI, GRAMMAR):
         made = compile_schema(parse_schema(spec), dialect)
         if made is None:
             continue
@@ -342,6 +352,9 @@ def test_every_schema_is_taken_and_its_answers_fit(schema: dict[str, Any], null:
     closed = compile_schema(schema, ANTHROPIC)
     if closed is not None:
         assert wrong_for_claude(closed.schema) is None
+    open_ = compile_schema(schema, GEMINI)
+    if open_ is not None:
+        assert wrong_for_gemini(open_.schema) is None
 
 
 @given(

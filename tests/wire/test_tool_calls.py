@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics.types import ModelResponse, ToolCall
-from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
+from llm_magics.wire import (
+    anthropic_messages,
+    gemini_answers,
+    ollama,
+    openai_chat,
+    openai_responses,
+)
 from llm_magics.wire.tool_calls import ToolCallAssembler
 from tests.support.growth import growth
 
@@ -157,15 +163,17 @@ def response(decoder: Any, body: dict[str, Any]) -> ModelResponse:
 
 
 def test_every_format_makes_ids() -> None:
-    """Chat completions, Responses, Messages and Ollama's."""
+    """Chat completions, Responses, Messages, Gemini's and Ollama's."""
     function = {"name": "f", "arguments": {"x": 1}}
     chat = {"choices": [{"message": {"tool_calls": [{"function": function}, {"function": function}]}, "finish_reason": "tool_calls"}]}  # fmt: skip
     item = {"type": "function_call", "name": "f", "arguments": {"x": 1}}
     block = {"type": "tool_use", "name": "f", "input": {"x": 1}}
+    part = {"functionCall": {"name": "f", "args": {"x": 1}}}
     made = [
         response(openai_chat.ChunkDecoder(), chat),
         response(openai_responses.ChunkDecoder(), {"status": "completed", "output": [item, item]}),
         response(anthropic_messages.ChunkDecoder(), {"content": [block, block]}),
+        response(gemini_answers.ChunkDecoder(), {"candidates": [{"content": {"parts": [part, part]}, "finishReason": "STOP"}]}),
         response(ollama.ChunkDecoder(), {"message": {"tool_calls": [{"function": function}] * 2}, "done": True}),
     ]  # fmt: skip
     for answer in made:
