@@ -120,6 +120,8 @@ def _known_refusal(level: str, rules: ThinkingRules) -> Refusal | None:
 
 def _refusal_of(error: ProviderError) -> Refusal | None:
     """Return what a service refused about thinking; ``None`` for all other errors."""
+    if is_thinking_refusal(error):  # from the format of the service, which knows its models
+        return None
     if isinstance(error, _OTHER_ERRORS) or (error.status or 400) not in (400, 404, 422, 500, 501):
         return None
     body = error.body if isinstance(error.body, Mapping) else {}

@@ -131,6 +131,17 @@ def test_a_service_with_fewer_levels_gets_the_next_higher_one() -> None:
     }
 
 
+def test_the_error_of_a_format_is_left_as_it_is() -> None:
+    """Gemini's format knows the levels of its models."""
+    provider = create_provider("gemini", api_key=KEY)
+    with pytest.raises(errors.UnsupportedError) as caught:
+        asyncio.run(
+            provider.generate_chat(HI, "gemini-3-pro-preview", ModelParameters(reasoning="medium"))
+        )
+    assert "does not support reasoning=medium" in str(caught.value)
+    assert caught.value.hint == "Use one of: low, high."
+
+
 class Local(StreamingProvider):
     """A provider that keeps the parameters it gets."""
 
