@@ -145,3 +145,19 @@ def test_a_model_answers_without_thinking(ollama: Target) -> None:
     assert answer.reasoning == ""
     with pytest.raises(errors.UnsupportedError):
         lm.ask("Hi", model=f"ollama/{ollama.chat}", reasoning=True, **ollama.parameters)
+
+
+@targets_with("thinking")
+def test_thinking_is_switched_off(target: Target) -> None:
+    """In the parameters of each format."""
+    answer = lm.ask("Hi", model=f"live/{target.thinking}", reasoning="off", **target.parameters)
+    assert answer.text
+    assert answer.reasoning == ""
+
+
+@targets_with("chat")
+def test_off_changes_nothing_where_a_model_does_not_think(target: Target) -> None:
+    """Whether or not the server knows the parameter."""
+    answer = lm.ask("Hi", model=f"live/{target.chat}", reasoning="off", **target.parameters)
+    assert answer.text
+    assert answer.reasoning == ""
