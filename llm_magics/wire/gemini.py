@@ -175,7 +175,7 @@ def _build_contents(messages: Sequence[ChatMessage], model: str) -> list[dict[st
             continue
         role = "model" if message.role == "assistant" else "user"
         parts = _encode_message(message, names, model)
-        if role == "model" and needs_signatures(model):
+        if role == "model" and _needs_signatures(model):
             _sign_first_call(parts)
         if contents and contents[-1]["role"] == role:
             contents[-1]["parts"] += parts
@@ -245,7 +245,7 @@ def _encode_result(
         "response": {"output": message.content},
     }
     images = [*map(_encode_media, message.images)]
-    if images and needs_signatures(model):
+    if images and (find_version(model) or (0, 0)) >= (3, 0):
         result["parts"], images = images, []
     return [{"functionResponse": result}, *images]
 
@@ -284,10 +284,10 @@ def _media_type(image: Image) -> str:
             raise ConfigurationError(msg, hint=hint) from None
 
 
-def needs_signatures(model: str) -> bool:
-    """Return whether ``model`` refuses calls without a signature: all since Gemini 3 do."""
+def _needs_signatures(model: str) -> bool:
+    """Return whether ``model`` may refuse calls without a signature, as all do since Gemini 3."""
     version = find_version(model)
-    return version is not None and version >= (3, 0)
+    return version is None or version >= (3, 0)
 
 
 def _sign_first_call(parts: list[dict[str, Any]]) -> None:

@@ -105,8 +105,8 @@ class ChunkDecoder(EventChunkDecoder):
         """Return ``chunk`` with the contents of one more part of the answer."""
         at = self._at
         text = part.get("text") or ""
-        if part.get("thought"):
-            chunk = chunk._replace(reasoning=chunk.reasoning + text)
+        if part.get("thought"):  # the service streams summaries of what it counts
+            chunk = chunk._replace(reasoning=chunk.reasoning + text, piece="summary")
         elif "functionCall" in part:
             call = self._call(part["functionCall"])
             chunk = chunk._replace(tool_calls=(*chunk.tool_calls, call))
@@ -143,12 +143,16 @@ def parse_usage(usage: Mapping[str, Any]) -> Usage:
     The service leaves out counts that are 0, but always sends the total.
     """
     counted = {name: count_or_none(value) for name, value in usage.items()}
-    missing = 0 if counted.get("totalTokenCount") is not None else None
+    total = counted.get("totalTokenCount")
+    missing = None if total is None else 0
     prompt = counted.get("promptTokenCount")
+    read = None if prompt is None else prompt + (counted.get("toolUsePromptTokenCount") or 0)
     written = counted.get("candidatesTokenCount", missing)
     thought = counted.get("thoughtsTokenCount")
+    if thought is None and total is not None and total == (read or 0) + (written or 0):
+        thought = 0  # the total leaves nothing for thinking
     return Usage(
-        None if prompt is None else prompt + (counted.get("toolUsePromptTokenCount") or 0),
+        read,
         None if written is None else written + (thought or 0),
         counted.get("cachedContentTokenCount", missing),
         None,

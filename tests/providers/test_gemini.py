@@ -183,7 +183,7 @@ def test_a_cell_with_the_key_alone(
         shell.run_cell_magic("llm", f"gemini/{CHAT} -o ans --max-tokens 5", "hi")
         answer = shell.user_ns["ans"]
         assert answer.text
-        assert answer.usage == Usage(7, 5, 3)
+        assert answer.usage == Usage(7, 5, 3, None, 0)
         assert lm.ask("hi", model=f"gemini/{CHAT}", schema=SCHEMA).data == {"a": 7}
         listed = shell.run_line_magic("llm", "models gemini/")
         assert [f"gemini/{name}" for name in USED] == listed["model"].tolist()
@@ -337,8 +337,9 @@ def test_calls_of_another_model_get_the_documented_signature() -> None:
     contents = asked_for(*HI, called, *results())
     assert [part.get("thoughtSignature") for part in contents[1]["parts"]] == [FOREIGN, None]
     assert next(FakeGemini().complaints(contents, CHAT), None) is None
-    contents = asked_for(*HI, called, *results(), model="gemini-2.5-pro")
-    assert "thoughtSignature" not in json.dumps(contents)
+    for model, is_signed in (("gemini-2.5-pro", False), ("a-name-of-a-gateway", True)):
+        contents = asked_for(*HI, called, *results(), model=model)
+        assert ("thoughtSignature" in json.dumps(contents)) == is_signed
 
 
 def test_blocks_of_other_services_are_not_sent() -> None:
@@ -512,7 +513,10 @@ def test_a_refused_prompt_has_no_answer() -> None:
     for says in (Says([event(blocked)]), as_json(blocked)):
         with serving(says) as server:
             answer = used(server.url, chatted)
-            assert (answer.finish_reason, answer.usage) == ("content_filter", Usage(5, 0, 0))
+            assert (answer.finish_reason, answer.usage) == (
+                "content_filter",
+                Usage(5, 0, 0, None, 0),
+            )
             lm.config.providers = {"gemini": {"base_url": server.url, "api_key": KEY}}
             with pytest.raises(errors.ContentFilterError):
                 lm.ask("hi", model=f"gemini/{CHAT}")
@@ -529,9 +533,10 @@ def test_a_stream_that_breaks_off_is_not_an_answer() -> None:
 @pytest.mark.parametrize(
     ("told", "usage"),
     [
-        ({"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7}, Usage(5, 2, 0)),
+        ({"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7}, Usage(5, 2, 0, None, 0)),
+        ({"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 9}, Usage(5, 2, 0)),
         ({"promptTokenCount": 5, "thoughtsTokenCount": 3, "totalTokenCount": 8}, Usage(5, 3, 0, None, 3)),
-        ({"promptTokenCount": 5, "toolUsePromptTokenCount": 4, "cachedContentTokenCount": 1, "totalTokenCount": 9}, Usage(9, 0, 1)),
+        ({"promptTokenCount": 5, "toolUsePromptTokenCount": 4, "cachedContentTokenCount": 1, "totalTokenCount": 9}, Usage(9, 0, 1, None, 0)),
         ({"promptTokenCount": 5}, Usage(5)),
         ({"promptTokenCount": 5, "candidatesTokenCount": 1, "serviceTier": "FLEX"}, Usage(5, 1, service_tier="flex")),
         ({"promptTokenCount": "x", "candidatesTokenCount": -1, "thoughtsTokenCount": 2}, Usage(reasoning_tokens=2)),

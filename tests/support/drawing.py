@@ -10,7 +10,7 @@ ROWS: list[list[tuple[str, str]]] = [
     [("benchmarking", "lm.compare, lm.bench, scores"), ("dataframes", "df.llm, search, plots, Dask")],
     [("api", "lm.ask, lm.stream, lm.models, lm.runs")],
     [("runtime", "one call: prompt, cache and recording, routes, retries, limits, budget, log")],
-    [("providers", "local, ollama, openai, anthropic, lmstudio, huggingface, echo, and plug-ins")],
+    [("providers", "local, ollama, openai, anthropic, gemini, lmstudio, huggingface, echo, and plug-ins")],
     [("_async", "event loop"), ("wire", "formats of services"), ("settings", "values, files, keys"),
      ("sandbox", "templates")],
     [("tools", "functions"), ("schemas, types", "values"), ("parameters", "of a call"),

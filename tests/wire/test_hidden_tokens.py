@@ -13,7 +13,13 @@ from llm_magics.benchmarking.measure import MeasuredCall
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.run_log import measure, unstreamed_tokens
 from llm_magics.types import EngineTimings, ModelResponse, StreamChunk, ToolCall, Usage
-from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
+from llm_magics.wire import (
+    anthropic_messages,
+    gemini_answers,
+    ollama,
+    openai_chat,
+    openai_responses,
+)
 
 ENCRYPTED = {"type": "reasoning", "encrypted_content": "x"}
 
@@ -89,6 +95,28 @@ def test_several_tokens_in_a_chunk_are_several_tokens() -> None:
     """Speculative decoding: 41 visible tokens in 21 chunks, behind hidden ones."""
     last = StreamChunk(elapsed_s=4.41, usage=Usage(9, 241, reasoning_tokens=200))
     assert both([*visible(), last]) == pytest.approx((4.0, 10, 100))
+
+
+def test_the_thoughts_of_gemini_are_a_summary() -> None:
+    """They stand for 200 tokens that were not streamed; the answer has 3 in 0.2 s."""
+    thoughts = {"text": "**Plan**", "thought": True}
+    events = [
+        {"candidates": [{"content": {"parts": [part]}}]}
+        for part in (thoughts, {"text": "a"}, {"text": "b"}, {"text": "c"})
+    ]
+    last = {
+        "candidates": [{"finishReason": "STOP"}],
+        "usageMetadata": {
+            "promptTokenCount": 9,
+            "candidatesTokenCount": 3,
+            "thoughtsTokenCount": 200,
+            "totalTokenCount": 212,
+        },
+    }
+    chunks = fed(gemini_answers.ChunkDecoder(), sse(*events, last))
+    assert both(chunks) == pytest.approx((0.1, 100, 10))
+    assert chunk_timestamps(chunks).kinds.startswith("saaa")
+    assert row(chunks)["reasoning_tokens"] == 200
 
 
 @pytest.mark.parametrize(
