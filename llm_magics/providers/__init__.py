@@ -95,7 +95,8 @@ def create_provider(
     named = {key: value for key, value in settings.items() if key != "type"}
     if type_name == name and not is_service(name):
         return kind(build_config(name, kind.config_type, named))
-    check_setting_names(name, kind.config_type, named)  # before a missing address is reported
+    # Unknown settings are reported before a missing address.
+    check_setting_names(name, kind.config_type, named, type_name)
     variable = kind.config_type.named_key_variable(name, settings)
     named = kind.config_type.for_named_instance(name, settings)
     named.pop("type", None)

@@ -138,15 +138,18 @@ def build_config(
 
 
 def check_setting_names(
-    name: str, config_type: type[ProviderConfig], settings: Mapping[str, Any]
+    name: str,
+    config_type: type[ProviderConfig],
+    settings: Mapping[str, Any],
+    type_name: str | None = None,
 ) -> None:
     """
-    Check that a provider has all of these ``settings``.
+    Check that a provider has all of these ``settings``, with ``type_name`` as its type.
 
     Raises:
         ConfigurationError: a setting is unknown.
     """
-    known = config_type.setting_names(name, settings)
+    known = config_type.setting_names(name, {**settings, "type": type_name})
     for key in settings:
         if key not in known:
             msg = f'Unknown setting of the provider {name}: "{key}".'

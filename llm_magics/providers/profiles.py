@@ -51,7 +51,7 @@ class ServiceProfile:
         thinking: its parameters for thinking, and the known facts about its models.
         models_path: the path of the list of models; empty if there is none.
         models_format: the form of that list.
-        errors: the meaning of its own error codes, as in `openai_errors.MEANINGS`.
+        errors: the meaning of its error codes, as in `openai_errors.MEANINGS`.
         price_list: its name in ``genai-prices``; empty if that has no prices of it.
     """
 

@@ -45,7 +45,7 @@ class AddressPart:
         variables: the environment variables with its value; the first that is set applies.
         kind: what it may consist of: ``label``, one name; ``account``, several names with dots or
             underscores between them; ``host``, a host name, which may have ``https://`` before it.
-        default: its value if neither the setting nor a variable is set; empty if it is required.
+        default: its value if it is not set otherwise; empty if it is required.
         meaning: what it is, in a few words.
         addresses: the addresses of the service that differ from its usual one, by value.
     """

@@ -267,6 +267,8 @@ class ProviderPool:
 
     def _set_by_project(self, name: str) -> tuple[str, str]:
         """Return the setting of a project that sends a key or a token, and its file."""
+        if not credentials.project_configures(self.config, name):
+            return "", ""
         where, source = self._address_of_project(name)
         if source:
             return where, source

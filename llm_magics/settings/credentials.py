@@ -48,6 +48,15 @@ def find_project_file(config: Config) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def project_configures(config: Config, provider: str) -> bool:
+    """Return whether a project's settings file has settings of ``provider``."""
+    return any(
+        provider in (settings.get("providers") or {})
+        for path, settings in config.files()
+        if is_project_file(f"file {path}")
+    )
+
+
 def provider_locations(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return the settings in a file that determine where keys and tokens are sent, by provider."""
     providers = settings.get("providers")

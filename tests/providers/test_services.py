@@ -351,7 +351,7 @@ def test_nothing_is_sent_without_a_key(name: str, server: Server) -> None:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_the_official_client_is_served_too(name: str, server: Server) -> None:
-    """The fake is no stricter than the service: OpenAI's client gets the same answer."""
+    """The fake accepts what the service does: OpenAI's client gets the same answer."""
     header, value = SERVICES[name].header
     client = openai.OpenAI(
         base_url=server.url + path_of(SERVICES[name].chat).removesuffix("/chat/completions"),
@@ -525,13 +525,15 @@ def test_services_that_are_not_set_up_are_not_contacted(
 
 
 def test_a_service_can_be_used_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name as the type, or as the profile; its key and its address come with it."""
+    """The service is the type, or the profile; its key and its address come with it."""
     monkeypatch.setenv("XAI_API_KEY", KEY)
     for settings in ({"type": "xai"}, {"type": "openai", "profile": "xai"}):
         provider = create_provider("mine", **settings)
         assert provider.address == "https://api.x.ai/v1"
         assert provider.key_variable == "XAI_API_KEY"
         assert provider.name == "mine"
+    provider = create_provider("mine", type="bedrock", region="us-west-2")
+    assert provider.address.startswith("https://bedrock-runtime.us-west-2.")
     with pytest.raises(errors.ConfigurationError, match="regoin"):
         create_provider("bedrock", regoin="eu-central-1")
     with pytest.raises(errors.ConfigurationError, match="region"):

@@ -129,7 +129,7 @@ class Documented:
         has_embeddings: whether it has OpenAI's embeddings API.
         has_tools: whether its models can call tools.
         without: the usual parameters that it does not accept.
-        more: parameters that it accepts besides the usual ones.
+        more: parameters that it accepts in addition.
         header: the header for the key, and its value.
         error: makes its errors, of a message, a kind and a status.
         missing, bad_key: its message and status for a missing model and a wrong key.

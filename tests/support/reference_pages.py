@@ -32,15 +32,16 @@ from llm_magics.notebook.parsers import (
     embed_parser,
     llm_cell_parser,
 )
-from llm_magics.providers import built_in_providers, provider_type
+from llm_magics.providers import built_in_providers, provider_type, service_names
 from llm_magics.providers.configs import ProviderConfig
-from llm_magics.providers.profiles import profiles
 from llm_magics.providers.remote import RemoteConfig
+from llm_magics.providers.services import services
 from llm_magics.settings.schema import Settings
 from tests.support import column_meanings
 from tests.support.docstrings import attributes, markdown, one_line, table, text_of
 from tests.support.drawing import architecture
 from tests.support.reference_python import python
+from tests.support.service_pages import service_parts
 
 DOCS = Path(__file__).parents[2] / "docs"
 _SURFACE = Path(__file__).parents[1] / "data" / "public_surface.json"
@@ -241,11 +242,8 @@ def _variables() -> str:
     rows = [["`LLM_MAGICS_<SETTING>`", "The setting, in capitals, as in `LLM_MAGICS_MODEL`."]]
     for name in built_in_providers():
         rows += [[f"`{each}`", f"Used by `{name}`."] for each in provider_type(name).environment]
-    for name, profile in sorted(profiles().items()):
-        if profile.key_variable and name not in built_in_providers():
-            rows.append(
-                [f"`{profile.key_variable}`", f"The key of `{name}`, if you configure it."]
-            )
+    for name in service_names():
+        rows += [[f"`{each}`", f"Used by `{name}`."] for each in services()[name].variables]
     return table(["variable", "meaning"], rows)
 
 
@@ -341,6 +339,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/settings.md": settings,
     "reference/columns.md": columns,
     "reference/errors.md": error_classes,
+    "reference/services.md": lambda: _page(service_parts()),
     "reference/python.md": lambda: _page(python()),
     "explanation/architecture.svg": architecture,
 }
