@@ -208,5 +208,6 @@ def _with_key_source(session: Session, name: str, detail: str) -> str:
 
 def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:
     if isinstance(result, BaseException):
-        return "unavailable", redact(f"{type(result).__name__}: {result}")
+        hint = getattr(result, "hint", None) or ""
+        return "unavailable", redact(f"{type(result).__name__}: {result} {hint}".strip())
     return redact(str(result.get("status", ""))), redact(str(result.get("detail", "")))
