@@ -38,16 +38,17 @@ FOREIGN_SIGNATURE = "skip_thought_signature_validator"
 # The user turn that is inserted before a conversation that starts with an answer.
 _BLANK = {"text": "(blank)"}
 
-# Parameters in `extra_body` that belong into `generationConfig`, by both of their spellings.
-_CONFIG_FIELDS = {
-    "frequency_penalty": "frequencyPenalty",
-    "media_resolution": "mediaResolution",
-    "presence_penalty": "presencePenalty",
-    "response_modalities": "responseModalities",
-    "thinking_config": "thinkingConfig",
-    "top_k": "topK",
-}
-_CONFIG_NAMES = {**_CONFIG_FIELDS, **{name: name for name in _CONFIG_FIELDS.values()}}
+# Parameters in `extra_body` that belong into `generationConfig`.
+_CONFIG_FIELDS = frozenset(
+    {
+        "frequencyPenalty",
+        "mediaResolution",
+        "presencePenalty",
+        "responseModalities",
+        "thinkingConfig",
+        "topK",
+    }
+)
 
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
@@ -136,12 +137,22 @@ def _encode_config(parameters: ModelParameters) -> dict[str, Any]:
 
 
 def _add_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the user's own fields to ``body``; those of the configuration to the configuration."""
-    own = {_CONFIG_NAMES[name]: value for name, value in extra.items() if name in _CONFIG_NAMES}
-    rest = {name: value for name, value in extra.items() if name not in _CONFIG_NAMES}
+    """
+    Add the user's own fields to ``body``; those of the configuration to the configuration.
+
+    Their names may also be written in snake case, as in Python.
+    """
+    named = {_camel_case(name): value for name, value in extra.items()}
+    own = {name: value for name, value in named.items() if name in _CONFIG_FIELDS}
+    rest = {name: value for name, value in named.items() if name not in _CONFIG_FIELDS}
     if isinstance(config := rest.get("generationConfig", {}), Mapping) and (own or config):
         rest["generationConfig"] = {**body.get("generationConfig", {}), **own, **config}
     return {**body, **rest}
+
+
+def _camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in others)
 
 
 def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:

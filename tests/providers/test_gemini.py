@@ -311,10 +311,11 @@ def test_unknown_models_are_not_guessed_about() -> None:
 
 def test_what_a_user_adds_goes_where_it_belongs() -> None:
     """Known parameters and a configuration of one's own into the configuration, the rest beside."""
-    extra = {"top_k": 40, "generationConfig": {"seed": 3}, "serviceTier": "flex"}
+    extra = {"top_k": 40, "generationConfig": {"seed": 3}, "service_tier": "flex"}
     body = wire.build_request(HI, CHAT, ModelParameters(temperature=0.5, extra_body=extra))
     assert body["generationConfig"] == {"temperature": 0.5, "topK": 40, "seed": 3}
     assert body["serviceTier"] == "flex"
+    assert "service_tier" not in body
 
 
 CALLS = (ToolCall("c1", "weather", '{"city": "Rome"}'), ToolCall("c2", "weather", "{}"))
