@@ -124,6 +124,10 @@ def _setting_candidates(setting: str) -> tuple[str, Iterable[str]]:
 
     if setting in _MODEL_SETTINGS:
         return "model", _models(_MODEL_SETTINGS[setting])
+    if setting.startswith("providers.") and setting.endswith(".token_provider"):
+        from llm_magics.providers.identity import IDENTITIES
+
+        return "value", [*IDENTITIES, "none"]
     field = Settings.model_fields.get(setting)
     if field is None:
         return "", []

@@ -127,6 +127,8 @@ def _listed_usd(source: PriceSource, model: str, usage: Usage, tier: str | None)
     from genai_prices import Usage as Used
     from genai_prices import calc_price
 
+    if source.price_list == "google":  # Vertex AI names the publisher of a model too
+        model = model.removeprefix("google/")
     context: Any = {"service_tier": tier} if tier else None
     used = Used(
         input_tokens=usage.input_tokens,

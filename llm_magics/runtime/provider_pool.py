@@ -180,6 +180,12 @@ class ProviderPool:
         """Return whether the provider called ``name`` can have a key."""
         return "api_key" in provider_type(self._type_of(name)).config_type.model_fields
 
+    def identity(self, name: str) -> Any:
+        """Return the identity that the provider called ``name`` signs in by; ``None`` if none."""
+        kind = provider_type(self._type_of(name))
+        settings = self.config.for_provider(name, ["type", *self._setting_names(name, kind)])
+        return kind.config_type.token_provider_of(name, settings)
+
     def known_names(self) -> list[str]:
         """Return the names of providers that are known without searching the installed packages."""
         return sorted({*built_in_providers(), *service_names(), *self._configured_names()})

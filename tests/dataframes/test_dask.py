@@ -379,6 +379,35 @@ def test_keys_do_not_travel() -> None:
     assert b"s3cret-key" not in pickle.dumps(planned)
 
 
+def test_a_function_for_tokens_does_not_travel() -> None:
+    """A worker refuses it before anything is sent; a name travels, and here the function works."""
+
+    def own_token() -> str:
+        return "s3cret-token-of-the-test"
+
+    answered = Says(chat_stream("ok"))
+    with serving(answered) as server:
+        lm.config.providers = {
+            "lab": {"type": "openai", "base_url": server.url, "token_provider": own_token},
+            "other": {"type": "openai", "base_url": server.url, "token_provider": "entra"},
+        }
+        planned = frame_of(4).llm.prompt("{{ text }}", model="lab/m", yes=True)
+        told = config.set_here()
+        assert "s3cret-token" not in str(pickle.dumps(planned))
+        assert told["providers.other.token_provider"] == "entra"
+        assert planned.compute(scheduler="threads")["answer"].tolist() == ["ok"] * 4
+        sent = len(server.asked)
+        assert sent
+        task = WorkerTask(settings=told, limit=None, dtypes={}, home="a notebook elsewhere")
+        how = EmbeddingSpec(model="lab/m", options=EmbedOptions(), on_error="null", name="v")
+        lm.config.reset()
+        with pytest.raises(errors.LLMError, match="token_provider") as caught:
+            embed_partition(pd.Series(["a", "b"]), task, how)
+        assert "exists only in the process that set it" in str(caught.value.hint)
+        assert "entra, vertex, aws" in str(caught.value.hint)
+        assert len(server.asked) == sent
+
+
 def test_credentials_reach_the_workers_outside_the_graph(cluster: Any) -> None:
     """A password in an address and a header of the call are sent by them, and are not pickled."""
 

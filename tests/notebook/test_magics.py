@@ -265,6 +265,8 @@ def test_tab_completes_without_asking_anybody(
     assert completed(shell, "%embed df.text --model local/m") == {"local/minilm-l6-v2"}
     assert "--temperature" not in completed(shell, "%%llm\nsome --te")
     assert completed(shell, "%llm key open") == {"openai", "openrouter"}
+    line = "%llm config providers.azure.token_provider "
+    assert completed(shell, line) == {"aws", "entra", "none", "vertex"}
     assert completed(shell, "%llm cache o") == {"on", "off"}
     said = ChatMessage("user", "x")
     session.conversations.add(

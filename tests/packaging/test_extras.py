@@ -57,6 +57,22 @@ assert len(frame.llm.embed("text", model="echo/echo").compute(scheduler="threads
     "index": VECTORS
     + 'assert len(lm.index(df.llm.embed("text", model="echo/echo").vector)) == 12',
     "keyring": "import keyring, llm_magics.settings.credentials",
+    "entra": """
+from azure.identity import DefaultAzureCredential
+from llm_magics.providers.cloud_tokens import create_fetcher
+create_fetcher("entra", "")
+""",
+    "vertex": """
+import google.auth.transport.requests
+from llm_magics.providers.cloud_tokens import create_fetcher
+create_fetcher("vertex", "")
+""",
+    "aws": """
+import os
+os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "eu-west-1"}
+from llm_magics.providers.cloud_tokens import create_fetcher
+assert create_fetcher("aws", "")(False)[0].startswith("bedrock-api-key-")
+""",
     "repair": """
 import llm_magics as lm, warnings
 warnings.simplefilter("ignore")

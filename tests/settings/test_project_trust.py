@@ -432,3 +432,46 @@ def test_a_function_is_not_used_at_the_address_of_a_project(tmp_path: Path) -> N
     with pytest.raises(errors.ConfigurationError, match=r"own_token\)\) would be sent there"):
         lm.ask("hi", model="openai/gpt-test")
     assert not called
+
+
+def test_a_key_is_not_typed_for_an_identity(
+    shell: InteractiveShell, own_keyring: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says how to sign in, and how to use a key instead; the key is not asked for."""
+    types(monkeypatch, CANARY)
+    shell.run_line_magic("llm", "config providers.openai.token_provider entra")
+    with pytest.raises(
+        errors.UsageError, match="openai signs in by token_provider entra"
+    ) as caught:
+        shell.run_line_magic("llm", "key openai")
+    assert "az login" in str(caught.value.hint)
+    assert "%llm config providers.openai.token_provider none" in str(caught.value.hint)
+    assert not own_keyring.kept
+    with pytest.raises(errors.UsageError, match="vertex signs in by") as vertex:
+        shell.run_line_magic("llm", "key vertex")
+    assert "gcloud" in str(vertex.value.hint)
+    shell.run_line_magic("llm", "config providers.openai.token_provider none")
+    shell.run_line_magic("llm", "key openai")
+    assert own_keyring.kept
+
+
+def test_a_key_in_the_keyring_gives_way_to_an_identity(
+    shell: InteractiveShell, own_keyring: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keyring is not opened."""
+    types(monkeypatch, CANARY)
+    shell.run_line_magic("llm", "key openai")
+    lm.config.reset()
+    own_keyring.read = 0
+    lm.config.set("providers.openai.token_provider", "entra")
+    assert session.provider("openai").config.api_key is None  # type: ignore[attr-defined]
+    assert not own_keyring.read
+
+
+def test_a_rejected_identity_does_not_stay(shell: InteractiveShell) -> None:
+    """A wrong name is an error at once, and is not used for later calls."""
+    key = "providers.openai.token_provider"
+    with pytest.raises(errors.ConfigurationError, match="token_provider") as caught:
+        shell.run_line_magic("llm", f"config {key} entrra")
+    assert "Did you mean entra?" in str(caught.value.hint)
+    assert lm.config.get(key) is None

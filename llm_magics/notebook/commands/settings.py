@@ -75,6 +75,7 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
             f"Removed the API key for {name}." if had_key else f"No API key for {name} was saved."
         )
         return
+    _check_has_no_identity(name)
     if source := session.providers.look_up_again(name):
         print_safe(f"Using the {source} for {name}.")
         return
@@ -95,6 +96,20 @@ def _check_takes_key(name: str) -> None:
     if not session.providers.takes_key(name):
         msg = f"{name} does not use an API key."
         raise UsageError(msg, hint="Use it without one.")
+
+
+def _check_has_no_identity(name: str) -> None:
+    from llm_magics.providers.identity import describe_identity, sign_in_hint
+    from llm_magics.runtime.session import session
+
+    identity = session.providers.identity(name)
+    if identity is None:
+        return
+    msg = f"{name} signs in by {describe_identity(identity)}, without an API key."
+    hint = sign_in_hint(identity)
+    if session.config.get(f"providers.{name}.token_provider") is not None:
+        hint += f" To use a key instead: %llm config providers.{name}.token_provider none"
+    raise UsageError(msg, hint=hint)
 
 
 def _read_key(name: str) -> Secret:
@@ -154,7 +169,7 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     print_safe(
         "\n".join(
             [
-                f"Trusted: API keys may be sent to the addresses in {path} until they change:",
+                f"Trusted: API keys and tokens may be sent to the addresses in {path} until they change:",
                 *lines,
             ]
         )
