@@ -40,23 +40,22 @@ class Identity:
     An identity that is known by name; `cloud_tokens` fetches its tokens.
 
     Attributes:
-        package: the package that it needs.
+        packages: the packages that it needs, in an extra with the name of the identity.
         sign_in: the command with which a user signs in.
         variables: the environment variables that select the identity.
         rejections: the statuses with which its services reject a token.
     """
 
-    package: str
+    packages: tuple[str, ...]
     sign_in: str
     variables: tuple[str, ...]
     rejections: frozenset[int] = frozenset({401})
 
 
-# The name of an identity is also the name of the extra that installs its package.
 IDENTITIES: Mapping[str, Identity] = {
     # Variables: the documentation of DefaultAzureCredential in azure-identity 1.27 (2026-11).
     "entra": Identity(
-        package="azure-identity",
+        packages=("azure-identity",),
         sign_in="az login",
         variables=(
             "AZURE_AUTHORITY_HOST",
@@ -71,13 +70,13 @@ IDENTITIES: Mapping[str, Identity] = {
     ),
     # Variables: google.auth.environment_vars in google-auth 2.63 (2026-11).
     "vertex": Identity(
-        package="google-auth",
+        packages=("google-auth", "requests"),
         sign_in="gcloud auth application-default login",
         variables=("CLOUDSDK_CONFIG", "GCE_METADATA_HOST", "GOOGLE_APPLICATION_CREDENTIALS"),
     ),
     # Variables: botocore.credentials and botocore.configprovider in botocore 1.44 (2026-11).
     "aws": Identity(
-        package="botocore",
+        packages=("botocore",),
         sign_in="aws sso login",
         variables=(
             "AWS_ACCESS_KEY_ID",
@@ -269,9 +268,9 @@ async def _fetch(
         if not isinstance(token_provider, str):
             failed = _failure(provider, what, error, hint)
         else:
-            package = IDENTITIES[token_provider].package
-            msg = f"{what} needs the package {package}, which cannot be imported ({error.name})."
-            hint = f'pip install "jupyter-llm-magics[{token_provider}]"'
+            packages = IDENTITIES[token_provider].packages
+            msg = f"{what} needs {' and '.join(packages)}; {error.name} cannot be imported."
+            hint = f"Run: pip install {' '.join(packages)}"
             failed = ConfigurationError(msg, hint=hint, provider=provider)
     except Exception as error:  # the function of a user, or a library, may raise any exception
         failed = _failure(provider, what, error, hint)

@@ -312,12 +312,14 @@ def test_no_library_logs_a_token(
     ("name", "module"), [("entra", "azure.identity"), ("vertex", "google.auth"), ("aws", "botocore.session")]
 )  # fmt: skip
 def test_without_its_package(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
-    """The error has the line that installs it; the extra has the name of the identity."""
+    """The error has the line that installs it."""
     monkeypatch.setitem(sys.modules, module, None)
     with serving(Service(TOKEN)) as server:
-        with pytest.raises(errors.ConfigurationError, match=IDENTITIES[name].package) as caught:
+        with pytest.raises(
+            errors.ConfigurationError, match=IDENTITIES[name].packages[0]
+        ) as caught:
             listed(server, name)
-        assert caught.value.hint == f'pip install "jupyter-llm-magics[{name}]"'
+        assert caught.value.hint == f"Run: pip install {' '.join(IDENTITIES[name].packages)}"
         assert server.asked == []
 
 
