@@ -57,6 +57,9 @@ class LLMMagics(Magics):  # type: ignore[misc]
         --image X                 image to send: a file, a URL or a variable
         --tools F,G               functions defined in the notebook that the model may call
         --thread [NAME]           continue a conversation
+        --reasoning off|low|medium|high
+                                  how much the model thinks before it answers; default: as the
+                                  model usually does
         --temperature T           sampling temperature, 0 or more
         --max-tokens N            maximum length of the answer, in tokens
         --top-p P                 nucleus sampling: probability mass to sample from

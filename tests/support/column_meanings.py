@@ -58,6 +58,7 @@ MEASUREMENTS = {
     "tpot_ms": "Time per output token: as `itl_ms`, but up to the end of the stream.",
     "cached_tokens": "Input tokens that the service had in its own prompt cache.",
     "reasoning_tokens": "Output tokens used for thinking.",
+    "reasoning_usd": "The part of `cost_usd` that is for thinking; missing if unknown.",
     "tokens_from": "Who counted the tokens: the `service`, a `tokenizer`, or `pieces` of the stream.",
     "note": "Why a row has no times, or why they cannot be compared with others.",
     "queue_s": "Seconds the request waited on this side before it was sent.",

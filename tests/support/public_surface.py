@@ -238,8 +238,16 @@ def columns(folder: Path) -> dict[str, Any]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             shell.run_cell_magic("llm", "--thread", "hello")
-        for line in ("providers", "health", "runs", "cost", "threads", "config", "models echo"):
-            found[f"%llm {line}"] = described(shell.run_line_magic("llm", line))
+            for line in (
+                "providers",
+                "health",
+                "runs",
+                "cost",
+                "threads",
+                "config",
+                "models echo",
+            ):
+                found[f"%llm {line}"] = described(shell.run_line_magic("llm", line))
     finally:
         shell.run_line_magic("unload_ext", "llm_magics")
         shell.history_manager.end_session()

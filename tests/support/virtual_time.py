@@ -163,5 +163,5 @@ class SimulatedSession(Session):
         super().__init__(config)
         self.simulated = simulated
 
-    def provider(self, name: str) -> BaseModelProvider:
+    def provider(self, name: str, *, in_use: bool = False) -> BaseModelProvider:
         return self.simulated

@@ -175,10 +175,10 @@ def test_a_model_that_knows_no_system_message() -> None:
     assert roles == ["user", "user"]
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_p", "seed", "reasoning_effort"])
+@pytest.mark.parametrize("name", ["temperature", "top_p", "seed"])
 def test_what_a_reasoning_model_refuses(name: str) -> None:
     """Sampling is not its user's to choose: left out, and told of."""
-    parameters = {"temperature": 0.1, "top_p": 0.5, "seed": 1, "reasoning": "low"}
+    parameters = {"temperature": 0.1, "top_p": 0.5, "seed": 1}
     with serving(FakeOpenAI(name)) as server, pytest.warns(UserWarning, match=name):
         assert used(server.url, **parameters).text
 

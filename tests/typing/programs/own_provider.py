@@ -1,7 +1,7 @@
 """Providers of another package, as an entry point of the group ``llm_magics.providers``."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, ClassVar, assert_type
+from typing import Any, assert_type
 
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import (
@@ -31,7 +31,7 @@ class OwnProvider(StreamingProvider):
 
     name = "own"
     config_type = OwnConfig
-    capabilities: ClassVar[tuple[str, ...]] = ("chat", "embeddings")
+    capabilities = ("chat", "embeddings")
     config: OwnConfig
 
     async def initialize(self) -> bool:
