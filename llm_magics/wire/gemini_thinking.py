@@ -61,7 +61,7 @@ _ENDS = ThinkingFacts(levels=("minimal", "high"), can_be_off=True)
 
 # By the beginning of the name; the first that matches counts. Checked in November 2026.
 _FAMILIES = (
-    ("gemini-1", _NO_THINKING),
+    ("gemini-1.", _NO_THINKING),
     ("gemini-2.0", _NO_THINKING),
     ("gemini-2.5-flash-image", _NO_THINKING),
     ("gemini-2.5-flash-lite", ThinkingFacts(budgets=(512, 24_576), can_be_off=True)),

@@ -253,7 +253,7 @@ def test_vectors_that_do_not_fit_their_texts(body: dict[str, Any]) -> None:
 
 
 def test_a_vector_that_is_none_is_missing() -> None:
-    """The others stay; a shortened vector of zeros stays as it is."""
+    """The others stay; a shortened vector of zeros is unchanged."""
     body = {"embeddings": [{"values": [0.0, 0.0]}, {"values": None}, {"values": [3.0, 4.0]}]}
     with serving(as_json(body)) as server:
         packed: PackedVectors = used(
@@ -310,7 +310,7 @@ def test_unknown_models_are_not_guessed_about() -> None:
 
 
 def test_what_a_user_adds_goes_where_it_belongs() -> None:
-    """Known parameters and a configuration of one's own into the configuration, the rest beside."""
+    """Parameters of the configuration are merged into it; others are fields of the request."""
     extra = {"top_k": 40, "generationConfig": {"seed": 3}, "service_tier": "flex"}
     body = wire.build_request(HI, CHAT, ModelParameters(temperature=0.5, extra_body=extra))
     assert body["generationConfig"] == {"temperature": 0.5, "topK": 40, "seed": 3}
@@ -344,7 +344,7 @@ def test_calls_of_another_model_get_the_documented_signature() -> None:
 
 
 def test_blocks_of_other_services_are_not_sent() -> None:
-    """Nor is a signature for a call that is gone."""
+    """A signature for a call that was removed is not sent either."""
     blocks = (
         {"type": "thinking", "thinking": "hm", "signature": "x"},
         ReasoningBlock({"functionCall": {}, "thoughtSignature": "x"}, at=(2, 5)),
@@ -509,7 +509,7 @@ def test_every_end_of_an_answer(reason: str, outcome: Outcome) -> None:
 
 
 def test_a_refused_prompt_has_no_answer() -> None:
-    """It is an error of its own class, streamed or whole, with the tokens that were read."""
+    """It is a ContentFilterError, streamed or whole, with the tokens of the prompt."""
     blocked = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 5, "totalTokenCount": 5}}  # fmt: skip
     for says in (Says([event(blocked)]), as_json(blocked)):
         with serving(says) as server:
@@ -532,7 +532,7 @@ def test_a_stream_that_breaks_off_is_not_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "usage"),
+    ("counts", "usage"),
     [
         ({"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7}, Usage(5, 2, 0, None, 0)),
         ({"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 9}, Usage(5, 2, 0)),
@@ -544,9 +544,9 @@ def test_a_stream_that_breaks_off_is_not_an_answer() -> None:
         ({}, Usage()),
     ],
 )  # fmt: skip
-def test_usage(told: dict[str, Any], usage: Usage) -> None:
-    """Thinking is a part of the output; a count is 0 only where the total is told."""
-    assert parse_usage(told) == usage
+def test_usage(counts: dict[str, Any], usage: Usage) -> None:
+    """Thinking is a part of the output; a missing count is 0 only if the total is known."""
+    assert parse_usage(counts) == usage
 
 
 def test_the_openai_api_of_the_same_service() -> None:

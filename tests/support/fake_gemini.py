@@ -147,7 +147,7 @@ def unknown_names(value: Any, message: str, path: str = "") -> Iterator[str]:
 
 
 def documented(value: Any, message: str) -> Any:
-    """A message with the documented names: the service also takes those of its own files."""
+    """A message with the documented names; the service also accepts them in snake case."""
     if isinstance(value, list):
         return [documented(each, message) for each in value]
     fields = _MESSAGES[message]

@@ -49,7 +49,7 @@ def ours(url: str, do: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def theirs(server: Server) -> Iterator[genai.Client]:
-    """The official client, asking once; since 3.0 it asks v1 unless it is told otherwise."""
+    """The official client without retries; since 3.0 its default is v1."""
     options = types.HttpOptions(base_url=server.url, api_version="v1beta")
     client = genai.Client(api_key=KEY, http_options=options)
     try:
@@ -241,7 +241,7 @@ def test_rounds_with_a_tool(has_ids: bool) -> None:
         body = server.asked[-1].json()
     for content in (*signed["contents"], *body["contents"]):
         for part in content["parts"]:
-            part.pop("thoughtSignature", None)  # each has been signed in a call of its own
+            part.pop("thoughtSignature", None)  # each conversation has other signatures
             for call in ("functionCall", "functionResponse"):
                 part.get(call, {}).pop("id", None)
     assert body == {name: value for name, value in signed.items() if value}
