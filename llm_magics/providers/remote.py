@@ -171,9 +171,7 @@ class RemoteConfig(ProviderConfig):
         # A service's variable applies only to its own address; a compatible server has its own
         # variable.
         address = settings.get("base_url")
-        service = find_service(name, settings)
-        if address:
-            service = find_service_at(address)
+        service = find_service_at(address) if address else find_service(name, settings)
         if service is not None and service.key_variables:
             return service.key_variable
         return f"{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_API_KEY"

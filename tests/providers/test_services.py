@@ -260,6 +260,11 @@ def test_its_models_are_listed(name: str, server: Server) -> None:
     assert CHAT in models
     assert (EMBEDDING in models) == facts.has_embeddings
     assert set(models) <= {CHAT, EMBEDDING}
+    if name in ("cloudflare", "cohere", "databricks", "github"):
+        found = {info.name: info.capabilities for info in asyncio.run(provider.describe_models())}
+        assert found == {CHAT: ("chat",), EMBEDDING: ("embeddings",)}
+    if name in ("cloudflare", "cohere", "github"):
+        assert {info.context for info in asyncio.run(provider.describe_models())} == {4096}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
