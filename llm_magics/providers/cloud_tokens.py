@@ -76,7 +76,7 @@ def _vertex_fetcher() -> Fetcher:
 _AWS_LIFETIME_S = 3600
 
 # The region is a part of the host: bedrock-runtime.eu-west-1.amazonaws.com, …api.aws.
-_AWS_HOST = re.compile(r"(?:^|\.)bedrock[a-z-]*\.([a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)")
+_AWS_HOST = re.compile(r"(?:^|\.)bedrock[a-z-]*\.([a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)$")
 
 
 def _aws_fetcher(address: str) -> Fetcher:

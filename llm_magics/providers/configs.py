@@ -124,9 +124,7 @@ def build_config(
         check_setting_names(name, config_type, settings)
         if not key:  # the combination is invalid; the input may contain a key
             msg = f"{name}: {first['msg'].removeprefix('Value error, ')}"
-            hint = (
-                f"Remove one of them: providers.{name}.api_key or providers.{name}.token_provider."
-            )
+            hint = "Remove one of them."
             raise ConfigurationError(
                 msg, hint=hint, provider=name, code="token_provider"
             ) from None

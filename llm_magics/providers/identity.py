@@ -13,11 +13,12 @@ import inspect
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from llm_magics.errors import (
     AuthenticationError,
@@ -178,6 +179,23 @@ def _check_arguments(function: Callable[..., Any]) -> None:
         raise ValueError(msg) from None
     except ValueError:  # a built-in function without a signature
         return
+
+
+def check_only_credential(key: Secret | None, fields_set: Collection[str], address: str) -> None:
+    """
+    Check that neither a key nor a user in the address would be sent together with a token.
+
+    Raises:
+        ValueError: one of them is set, apart from a key in the environment.
+    """
+    other = ""
+    if key is not None and "api_key" in fields_set:
+        other = "api_key"
+    elif urlsplit(address).username is not None:
+        other = "a user in base_url"
+    if other:
+        msg = f"both {other} and token_provider are set."
+        raise ValueError(msg)
 
 
 def identity_variables(token_provider: object) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from llm_magics.providers.base import StreamingProvider
 from llm_magics.providers.configs import ProviderConfig, settings_digest
 from llm_magics.providers.identity import (
     TokenFunction,
+    check_only_credential,
     create_source,
     describe_identity,
     parse_token_provider,
@@ -112,10 +113,8 @@ class RemoteConfig(ProviderConfig):
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
         """Refuse a key and an identity; a key from the environment is ignored with an identity."""
-        if self.token_provider is not None and self.api_key is not None:
-            if "api_key" in self.model_fields_set:
-                msg = "both api_key and token_provider are set."
-                raise ValueError(msg)
+        if self.token_provider is not None:
+            check_only_credential(self.api_key, self.model_fields_set, self.base_url)
             object.__setattr__(self, "api_key", None)
         return self
 

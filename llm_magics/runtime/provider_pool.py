@@ -261,6 +261,8 @@ class ProviderPool:
         value = settings[where]
         if identity := kind.config_type.token_provider_of(name, settings):
             what = f"a token of your identity ({describe_identity(identity)})"
+        elif where == credentials.IDENTITY_SETTING:  # it sets none
+            return
         elif secret_source := self._secret_source(name, kind, settings, source, stored_source):
             what = f"your API key ({secret_source})"
         else:

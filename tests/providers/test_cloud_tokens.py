@@ -30,7 +30,7 @@ from tests.support.fake_clouds import (
     signed_by_botocore,
 )
 from tests.support.fake_openai import FakeOpenAI, refusal
-from tests.support.serving import Asked, Says, Server, serving
+from tests.support.serving import Asked, Says, Server, as_json, serving
 
 TOKEN = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.canary-5d1f0c77e2"
 KEYS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None)
@@ -251,6 +251,7 @@ def test_without_a_sign_in_to_aws(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://bedrock-runtime.eu-west-1.amazonaws.com/openai/v1", "eu-west-1"),
         ("https://bedrock-mantle.us-east-2.api.aws/v1", "us-east-2"),
         ("https://vpce-1.bedrock-runtime.us-gov-west-1.amazonaws.com/openai/v1", "us-gov-west-1"),
+        ("https://bedrock.eu-west-1.amazonaws.com.proxy.example/v1", "ap-south-1"),
         ("https://proxy.example/bedrock.eu-west-1.amazonaws.com", "ap-south-1"),
     ],
 )
@@ -377,3 +378,31 @@ def test_vertex_is_used_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             lm.ask("hi", model="vertex/google/gemini-3.8-flash")
         lm.config.set("providers.vertex.token_provider", "vertex")
         assert lm.ask("hi", model="vertex/google/gemini-3.8-flash", max_tokens=2).text
+
+
+def test_vertex_by_its_own_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The provider gemini at an address of Vertex AI, with the token in place of its key."""
+    tokens = GoogleTokens(TOKEN)
+    account = tmp_path / "account.json"
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
+    start = "/v1/projects/lab-1/locations/global/publishers/google"
+
+    def answer(asked: Asked) -> Says:
+        is_signed = asked.headers.get("authorization") == f"Bearer {TOKEN}"
+        if not is_signed or "x-goog-api-key" in asked.headers:
+            error = {"code": 401, "message": "Invalid credentials.", "status": "UNAUTHENTICATED"}
+            return as_json({"error": error}, 401)
+        assert asked.path == f"{start}/models/gemini-3.8-flash:streamGenerateContent?alt=sse"
+        part = {"content": {"role": "model", "parts": [{"text": "hello"}]}, "finishReason": "STOP"}
+        return Says([f"data: {json.dumps({'candidates': [part]})}\n\n".encode()])
+
+    with serving(tokens) as google, serving(answer) as server:
+        tokens.write_account(account, google.url)
+        lm.config.providers = {
+            "cloud": {
+                "type": "gemini",
+                "base_url": f"{server.url}{start}",
+                "token_provider": "vertex",
+            }
+        }
+        assert lm.ask("hi", model="cloud/gemini-3.8-flash").text == "hello"

@@ -298,6 +298,13 @@ def test_a_key_and_an_identity_are_refused_together() -> None:
     assert CANARY not in f"{caught.value} {caught.value.hint}"
 
 
+def test_a_user_in_the_address_is_refused_together_with_an_identity() -> None:
+    """Both would be sent in the same header."""
+    with pytest.raises(errors.ConfigurationError, match="both a user in base_url") as caught:
+        create_provider("openai", base_url=f"http://bob:{CANARY}@x", token_provider="entra")
+    assert CANARY not in f"{caught.value} {caught.value.hint}"
+
+
 def test_a_key_in_the_environment_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The identity was set on purpose; the key is then not sent anywhere."""
     monkeypatch.setenv("OPENAI_API_KEY", "a-key-of-the-test")

@@ -475,3 +475,11 @@ def test_a_rejected_identity_does_not_stay(shell: InteractiveShell) -> None:
         shell.run_line_magic("llm", f"config {key} entrra")
     assert "Did you mean entra?" in str(caught.value.hint)
     assert lm.config.get(key) is None
+
+
+def test_a_project_may_set_no_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No token is sent then, and the user's key goes to the service's own address."""
+    (tmp_path / "llm_magics.yaml").write_text("providers: {openai: {token_provider: null}}")
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    lm.config.reload()
+    assert session.provider("openai").config.api_key  # type: ignore[attr-defined]
