@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ _ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 def _entra_fetcher() -> Fetcher:
     from azure.identity import DefaultAzureCredential
 
+    # Without a handler, Python would print its warnings below the cell. The error has the reason.
+    logging.getLogger("azure.identity").addHandler(logging.NullHandler())
     known: list[Any] = []
 
     def fetch(is_rejected: bool) -> object:

@@ -28,8 +28,8 @@ from llm_magics.errors import (
     nearest,
 )
 from llm_magics.http import Token, TokenSource
-from llm_magics.secrets import Secret, redact, strip_whitespace
-from llm_magics.settings.config import REMOTE_FUNCTION
+from llm_magics.secrets import Secret, redact, register_secret, strip_whitespace
+from llm_magics.settings.config import LONGEST_IDENTITY, REMOTE_FUNCTION
 
 if TYPE_CHECKING:
     from llm_magics.providers.base import BaseModelProvider
@@ -165,6 +165,10 @@ def parse_token_provider(value: object) -> str | TokenFunction | None:
         raise ValueError(msg)
     if not name:
         return None
+    if len(name) > LONGEST_IDENTITY:
+        register_secret(name)
+        msg = "It may be a token. A function that returns tokens can be set from Python."
+        raise ValueError(msg)
     if name not in IDENTITIES:
         msg = f"{nearest(name, IDENTITIES)} A function can only be set from Python."
         raise ValueError(msg)
@@ -183,10 +187,10 @@ def _check_arguments(function: Callable[..., Any]) -> None:
 
 def check_only_credential(key: Secret | None, fields_set: Collection[str], address: str) -> None:
     """
-    Check that neither a key nor a user in the address would be sent together with a token.
+    Check that a token is the only credential.
 
     Raises:
-        ValueError: one of them is set, apart from a key in the environment.
+        ValueError: a key is set, not only in the environment, or the address contains a user.
     """
     other = ""
     if key is not None and "api_key" in fields_set:
@@ -282,6 +286,7 @@ async def _fetch(
             return parse_token(await fetch(), provider, what)
     except ProviderError as error:
         failed: ProviderError = error
+        failed.provider = failed.provider or provider
     except ImportError as error:
         if not isinstance(token_provider, str):
             failed = _failure(provider, what, error, hint)
@@ -318,10 +323,18 @@ _FETCH_TIMEOUT_S = 300.0
 _MAY_BE_TOKEN = re.compile(r"(?i)(?<=bearer )\S+|(?=[^\s/]*\d)[\w+=.~%-]{40,}")
 _MAX_REASON = 300
 
+# A code of Microsoft Entra and its explanation.
+_ENTRA_ERROR = re.compile(r"AADSTS\d+: [^.\n]+\.")
+
 
 def _reason(error: Exception) -> str:
-    """Return the message of an exception on one line, without what may be a token."""
-    words = " ".join(_MAY_BE_TOKEN.sub("****", redact(str(error))).split()).rstrip(".")
+    """Return the first line of an exception's message, without what may be a token."""
+    text = _MAY_BE_TOKEN.sub("****", redact(str(error))).strip()
+    lines = text.splitlines()[:1]
+    # The first line of DefaultAzureCredential only says that all its credentials have failed.
+    if (entra := _ENTRA_ERROR.search(text)) and entra.group() not in lines[0]:
+        lines.append(entra.group())
+    words = " ".join(" ".join(lines).split()).rstrip(".")
     if len(words) > _MAX_REASON:
         words = f"{words[:_MAX_REASON]} …"
     return f": {words}" if words else ""

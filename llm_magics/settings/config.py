@@ -36,6 +36,9 @@ ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 # Replaces a function among the settings that are sent to another process, which rejects it.
 REMOTE_FUNCTION = "(a Python function)"
 
+# A longer value of the setting token_provider may be a token, and is not shown.
+LONGEST_IDENTITY = 24
+
 # Settings of a provider that are addresses, which may contain a user, a password or a key.
 _ADDRESSES = frozenset({"base_url", "proxy"})
 
@@ -401,6 +404,8 @@ def _wrap_secret(name: str, value: Any) -> Any:
     if isinstance(value, str) and name in _ADDRESSES:
         register_address(value if "://" in value else f"http://{value}")
         return Address(value)
+    if name == "token_provider" and isinstance(value, str) and len(value) > LONGEST_IDENTITY:
+        return Secret(value)  # a token in place of the name of an identity
     if value is None or isinstance(value, OpaqueValue | Secret) or not is_secret_name(name):
         return value
     return Secret(value) if isinstance(value, str) else OpaqueValue(value)

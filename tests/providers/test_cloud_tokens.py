@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -128,6 +129,21 @@ def test_without_a_sign_in_to_azure(monkeypatch: pytest.MonkeyPatch, tmp_path: P
             listed(server, "entra")
         assert server.asked == []
     assert "az login" in str(caught.value.hint)
+
+
+def test_the_warnings_of_azure_are_not_printed() -> None:
+    """In a process without handlers, Python prints those of any logger."""
+    script = """
+from llm_magics.providers.cloud_tokens import create_fetcher
+try:
+    create_fetcher("entra", "")(False)
+except Exception as error:
+    print(type(error).__name__)
+"""
+    environment = {**os.environ, "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)  # fmt: skip
+    assert "Error" in done.stdout
+    assert not done.stderr
 
 
 def test_vertex_by_a_service_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

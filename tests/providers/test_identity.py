@@ -191,6 +191,34 @@ def test_what_is_no_identity(value: object, said: str) -> None:
     assert said in str(caught.value.hint)
 
 
+def test_a_token_in_place_of_a_name_is_not_shown() -> None:
+    """The settings and the error of the provider do not show it."""
+    lm.config.set("providers.openai.token_provider", CANARY)
+    with pytest.raises(errors.ConfigurationError, match="token_provider") as caught:
+        session.provider("openai")
+    assert "may be a token" in str(caught.value.hint)
+    shown = f"{caught.value} {caught.value.hint} {lm.config!r} {lm.config.frame().to_string()}"
+    assert CANARY not in shown
+    with pytest.raises(errors.ConfigurationError) as direct:
+        create_provider("openai", token_provider=f"{CANARY}-2")
+    assert CANARY not in f"{direct.value} {direct.value.hint}"
+
+
+def test_a_long_message_is_shortened_to_what_helps() -> None:
+    """That of DefaultAzureCredential has a line for each credential that it tried."""
+    lines = ["DefaultAzureCredential failed.", "EnvironmentCredential: unavailable.", "AzureCliCredential: AADSTS700082: The refresh token has expired due to inactivity. Trace 1"]  # fmt: skip
+
+    def broken() -> str:
+        raise ValueError("\n".join(lines))
+
+    with serving(SignedIn().answer) as server, pytest.raises(errors.AuthenticationError) as caught:
+        chat(server, broken)
+    assert str(caught.value).endswith(
+        "(ValueError: DefaultAzureCredential failed. "
+        "AADSTS700082: The refresh token has expired due to inactivity)."
+    )
+
+
 def test_a_rejected_token_is_replaced_once() -> None:
     """The same request is sent again, before any byte of an answer was handed out."""
     service = SignedIn("token-of-yesterday-1", CANARY)
