@@ -77,13 +77,14 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     """
     A third of the CPU a token that the openai client takes, and 1 / 2.5 of guidellm's, are aimed at.
 
-    Measured: 6.2 and 3.1 times; 12 us a token, of which h11's parsing of its HTTP chunk is 5.
+    Measured: 5.4 to 6.2 and 2.9 to 3.1 times; 12 to 15 us a token, of which h11's parsing of its
+    HTTP chunk is 5.
     """
     clients = [name for name in driving.DRIVERS if driving.is_there(name)]
     targets = {name: {"guidellm": 2.5}.get(name, 3.0) for name in clients if name != "ours"}
     runs: dict[str, list[list[float]]] = {name: [] for name in clients}
-    # In turns, and the best of at most three, because other work on the machine adds to the CPU.
-    for _ in range(3):
+    # In turns, and the best of at most five, because other work on the machine adds to the CPU.
+    for _ in range(5):
         for name in clients:
             runs[name].append(told_by("driving", name, paced_url)[name])
         cost = {name: driving.of_a_token(name, runs[name]) for name in clients}
@@ -94,4 +95,4 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
         record(f"bench, CPU per token: {name}", f"{seconds * 1e6:.1f} us", "")
     for name, target in targets.items():
         record(f"  {name} / ours", f"{ratios[name]:.1f}", f"at least {target:g}")
-        assert ratios[name] >= target / 2  # half of it even on a disturbed machine
+        assert ratios[name] >= 0.8 * target  # the rest is for other work on the machine
