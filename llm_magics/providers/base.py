@@ -93,7 +93,7 @@ class BaseModelProvider(ABC):
     # The environment variable with the user's key; empty if there is none.
     key_variable: str = ""
     # The number of texts in one embedding request, and of such requests at the same time.
-    embedding_batch_size: ClassVar[int] = 256
+    embedding_batch_size: int = 256
     embedding_concurrency: ClassVar[int] = 4
     # Whether the service itself can embed only the beginning of a text that is too long.
     truncates_texts: ClassVar[bool] = False

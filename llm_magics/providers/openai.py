@@ -100,7 +100,9 @@ class OpenAIProvider(OpenAICompatibleProvider):
 
     def __init__(self, config: OpenAIConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
-        self.capabilities = self.profile.capabilities or type(self).capabilities
+        kind = type(self)
+        self.capabilities = self.profile.capabilities or kind.capabilities
+        self.embedding_batch_size = self.profile.embedding_batch_size or kind.embedding_batch_size
 
     @cached_property
     def profile(self) -> ServiceProfile:

@@ -6,7 +6,7 @@ Source: https://platform.openai.com/docs/api-reference.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -118,7 +118,7 @@ class OpenAICompatibleProvider(RemoteProvider):
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> list[list[float]]:
         vectors, tokens = Embeddings(), 0
-        for batch in batches_in_order(texts):
+        for batch in self._batches(texts):
             reply = await self._embedded(batch, model)
             listed = await self._object_in(reply.json(), reply, model)
             with self._reading(retryable=True):
@@ -137,12 +137,16 @@ class OpenAICompatibleProvider(RemoteProvider):
     ) -> PackedVectors:
         return await self._packed(texts, model, dimensions)
 
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        size = self.profile.embedding_batch_size
+        return batches_in_order(texts, size) if size else batches_in_order(texts)
+
     async def _packed(
         self, texts: Sequence[str], model: str, shortened: int | None = None
     ) -> PackedVectors:
         rows: list[bytes | None] = []
         tokens = 0
-        for batch in batches_in_order(texts):
+        for batch in self._batches(texts):
             reply = await self._embedded(batch, model, shortened)
             rest, apart = extract_vectors(reply.body)
             listed = await self._object_in(replace(reply, body=rest).json(), reply, model)

@@ -43,6 +43,7 @@ class ServiceProfile:
         names: its names of parameters, by OpenAI's older names.
         refuses: parameters that it does not support; they are left out.
         capabilities: what it can do with at least one model; empty if that is unknown.
+        embedding_batch_size: the maximum number of texts in one request; 0 if it is not known.
         encoding_format: the format of vectors; not every service supports base64.
         schema: ``json_schema``, or ``json_object`` if it does not support schemas: the answer is
             then JSON, and only our own validation checks whether it matches the schema.
@@ -62,6 +63,7 @@ class ServiceProfile:
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     refuses: frozenset[str] = frozenset()
     capabilities: tuple[str, ...] = ()
+    embedding_batch_size: int = 0
     encoding_format: str = "float"
     schema: Literal["json_schema", "json_object"] = "json_schema"
     dialect: Dialect = schema_dialects.PLAIN

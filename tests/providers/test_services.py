@@ -94,6 +94,7 @@ class _Facts(_Strict):
     capabilities: list[str]
     names: dict[str, str] = {}
     refuses: list[str] = []
+    embedding_batch_size: int = pydantic.Field(0, ge=0)
     encoding_format: Literal["float", "base64"] = "float"
     schema_: Literal["json_schema", "json_object"] = pydantic.Field("json_schema", alias="schema")
     dialect: Literal["openai", "plain", "cerebras", "json_object", "grammar", "unknown"] = "plain"
@@ -282,6 +283,9 @@ def test_it_embeds_if_it_can(name: str, server: Server) -> None:
     assert [len(vector) for vector in vectors] == [16, 16]
     packed = asyncio.run(provider.generate_packed(texts, EMBEDDING))
     assert packed.dimensions == 16
+    many = [f"text {number}" for number in range(300)]
+    assert len(asyncio.run(provider.generate_embeddings(many, EMBEDDING))) == 300
+    assert provider.embedding_batch_size <= SERVICES[name].max_texts
 
 
 @pytest.mark.parametrize("name", BY_NAME)

@@ -127,6 +127,7 @@ class Documented:
         chat: the address of its chat API, with the parts of `PARTS`.
         models: the address of its list of models; empty if it has none.
         has_embeddings: whether it has OpenAI's embeddings API.
+        max_texts: the maximum number of texts in one request for embeddings.
         has_tools: whether its models can call tools.
         without: the usual parameters that it does not accept.
         more: parameters that it accepts in addition.
@@ -141,6 +142,7 @@ class Documented:
     chat: str
     models: str = ""
     has_embeddings: bool = False
+    max_texts: int = 2048
     has_tools: bool = True
     without: frozenset[str] = frozenset()
     more: frozenset[str] = frozenset({"reasoning_effort"})
@@ -190,6 +192,7 @@ SERVICES: dict[str, Documented] = {
         chat=f"{_CLOUDFLARE}/v1/chat/completions",
         models=f"{_CLOUDFLARE}/models/search?per_page=1000",
         has_embeddings=True,
+        max_texts=100,
         error=_cloudflare_error,
         missing=("AiError: AiError: No such model {} or task", 400),
         bad_key=("Authentication error", 401),
@@ -200,6 +203,7 @@ SERVICES: dict[str, Documented] = {
         chat="https://api.cohere.ai/compatibility/v1/chat/completions",
         models="https://api.cohere.ai/v1/models?page_size=1000",
         has_embeddings=True,
+        max_texts=96,
         without=frozenset(
             ["logit_bias", "n", "parallel_tool_calls", "stream_options", "tool_choice",
              "top_logprobs", "user"]
@@ -213,12 +217,14 @@ SERVICES: dict[str, Documented] = {
     "dashscope": _at(
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         has_embeddings=True,
+        max_texts=10,
         more=frozenset({"enable_thinking", "thinking_budget"}),
     ),
     "databricks": Documented(
         chat="https://adb-12.3.azuredatabricks.net/serving-endpoints/chat/completions",
         models="https://adb-12.3.azuredatabricks.net/api/2.0/serving-endpoints",
         has_embeddings=True,
+        max_texts=150,
         without=frozenset({"seed", "stream_options", "user"}),
         error=_databricks_error,
         missing=("The given endpoint does not exist, please retry after checking {}.", 404),
@@ -231,6 +237,7 @@ SERVICES: dict[str, Documented] = {
     "gemini": _at(
         "https://generativelanguage.googleapis.com/v1beta/openai",
         has_embeddings=True,
+        max_texts=100,
         without=frozenset({"seed"}),
         error=_google_error,
         missing=("models/{} is not found for API version v1main.", 404),
@@ -250,6 +257,7 @@ SERVICES: dict[str, Documented] = {
     "huggingface-endpoint": _at(
         "https://abc.us-east-1.aws.endpoints.huggingface.cloud/v1",
         has_embeddings=True,
+        max_texts=32,
         more=_TEMPLATE,
     ),
     "llamacpp": _at("http://127.0.0.1:8080/v1", has_embeddings=True, more=_TEMPLATE),
@@ -396,6 +404,8 @@ class FakeService:
     def embeddings(self, body: dict[str, Any]) -> Says:
         """One vector a text."""
         assert body["encoding_format"] in ("float", "base64")
+        if len(body["input"]) > self.facts.max_texts:
+            return self.facts.error("too many texts in one request", "parameter", 400)
         data = [{"index": n, "embedding": unit(text)} for n, text in enumerate(body["input"])]
         return as_json({"data": data, "usage": {"prompt_tokens": 4, "total_tokens": 4}})
 

@@ -95,9 +95,10 @@ def test_deltas(chunks: list[Any], text: str, reasoning: str, finish: str | None
         ([{**delta("a", "stop"), "usage": None}], None),
         ([{**delta("a", "stop"), "usage": {**USED, "prompt_tokens_details": None}}], Usage(5, 2)),
         ([{**delta("a", "stop"), "usage": {**USED, "prompt_cache_hit_tokens": 3}}], Usage(5, 2, 3)),
+        ([{**delta("a", "stop"), "usage": {**USED, "cached_tokens": 3}}], Usage(5, 2, 3)),
     ],
     ids=["never (128 of 245)", "after the end", "on the last chunk (Mistral, HF)",
-         "on every chunk, cumulative (Databricks)", "null", "null details", "DeepSeek's cache"],
+         "on every chunk, cumulative (Databricks)", "null", "null details", "DeepSeek's cache", "Moonshot's cache"],
 )  # fmt: skip
 def test_usage(chunks: list[Any], expected: Usage | None) -> None:
     """The last word counts; nothing is added up."""
