@@ -45,10 +45,10 @@ hypothesis.settings.load_profile("here")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Benchmarks and packaging run where they are asked for by name: they take long, and alone."""
+    """Benchmarks, packaging and platforms run where they are named: they take long, and alone."""
     name = collection_path.name
     is_asked_for = any(f"tests/{name}" in argument for argument in config.args)
-    return True if name in ("benchmarks", "packaging") and not is_asked_for else None
+    return True if name in ("benchmarks", "packaging", "platforms") and not is_asked_for else None
 
 
 # What a test needs, by the fixtures it uses; whole modules have a ``pytestmark``.

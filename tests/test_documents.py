@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics
 from llm_magics.notebook.commands import COMMANDS, USAGE
@@ -28,6 +29,7 @@ from llm_magics.secrets import scrub
 from llm_magics.settings.config import Config
 from llm_magics.settings.schema import Settings
 from tests.support import reference
+from tests.support.hosted import FakeColab
 from tests.support.markdown_pages import code_blocks, code_spans, links, name_of, pages, sentences
 
 ROOT = Path(__file__).parents[1]
@@ -250,3 +252,50 @@ def test_the_extras_on_a_page_exist(page: Path) -> None:
     for group in re.findall(r'pip install -e "\.\[([\w,]+)\]"', text):
         named |= set(group.split(","))
     assert named <= set(project["optional-dependencies"])
+
+
+class _Recorded:
+    """The commands that a cell runs, in place of pip and the system."""
+
+    def __init__(self, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commands: list[str] = []
+        shell.register_magic_function(self.commands.append, "line", "pip")
+        monkeypatch.setattr(shell, "system", self.commands.append)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_cell_installs_in_colab_only(
+    path: Path, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package, and the data that the notebook reads, from addresses that lead to its files."""
+    notebook = nbformat.read(path, as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    recorded = _Recorded(shell, monkeypatch)
+    shell.run_cell(first.source).raise_error()
+    assert recorded.commands == first.outputs == []
+    FakeColab({}).install(monkeypatch)
+    shell.run_cell(first.source).raise_error()
+    (requirement,) = re.findall(
+        r'^install -q "jupyter-llm-magics\[(.+)\] @ (.+)"$', recorded.commands[0]
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(requirement[0].split(",")) <= set(project["optional-dependencies"])
+    assert requirement[1] == f"git+{project['urls']['Source']}"
+    code = "".join(cell.source for cell in notebook.cells)
+    read = set(re.findall(r'read_csv\("(.+?)"\)', code))
+    raw = project["urls"]["Source"].replace("github.com", "raw.githubusercontent.com")
+    fetched = {command.split(f"{raw}/HEAD/notebooks/")[1] for command in recorded.commands[1:]}
+    assert read == fetched
+    assert all((path.parent / name).exists() for name in fetched)
+
+
+@pytest.mark.parametrize("path", [README, *NOTEBOOKS], ids=lambda path: path.stem)
+def test_a_badge_opens_the_notebook_in_colab(path: Path) -> None:
+    """The picture is a file of the project, so that pages load nothing from another host."""
+    source = path.read_text("utf-8") if path == README else nbformat.read(path, 4).cells[0].source
+    ((picture, address),) = re.findall(r"\[!\[Open in Colab\]\((.+?)\)\]\((.+?)\)", source)
+    assert (path.parent / picture).exists()
+    host, _, name = address.partition("/OWNER/jupyter-llm-magics/blob/HEAD/")
+    assert host == "https://colab.research.google.com/github"
+    assert (ROOT / name).exists()
+    assert path in (README, ROOT / name)
