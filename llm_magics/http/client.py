@@ -36,7 +36,7 @@ from llm_magics.http.responses import (
     await_until,
 )
 from llm_magics.http.timing import REQUEST_TIMING, RequestTiming
-from llm_magics.http.tokens import TokenSource
+from llm_magics.http.tokens import RENEWALS, TokenSource
 from llm_magics.secrets import Secret, register_headers
 
 # httpx would by default send only a hundred requests at the same time, and silently queue the rest.
@@ -223,6 +223,8 @@ class Transport:
         if replacement is None:
             return response, trace
         await response.aclose()
+        if (renewals := RENEWALS.get()) is not None:
+            renewals.count += 1
         auth = _Authorization(replacement.value, KeyHeader(), self._basic)
         return await self._exchange(client, method, path, body, headers, auth=auth)
 

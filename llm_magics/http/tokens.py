@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from llm_magics.errors import ProviderError
@@ -45,6 +46,17 @@ class Token:
 
     value: Secret
     expires_at: float | None = None
+
+
+@dataclass(slots=True)
+class Renewals:
+    """The number of requests of one call that were sent again with another token."""
+
+    count: int = 0
+
+
+# Set by a caller that counts them, in the context (task) that makes the call.
+RENEWALS: ContextVar[Renewals | None] = ContextVar("RENEWALS", default=None)
 
 
 # Returns a token. The argument is whether the last one was rejected, so that it must not be from

@@ -27,6 +27,7 @@ from typing import Protocol, Self
 
 from llm_magics.errors import ProviderError
 from llm_magics.host import Progress
+from llm_magics.http.tokens import RENEWALS, Renewals
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.policies.budget import Budget, Hold
 from llm_magics.runtime.policies.rate_limit import ConcurrencyTuner, Permit, RateLimiter
@@ -130,7 +131,6 @@ class Attempts:
     The attempts of one request.
 
     Attributes:
-        retries: the number of repeated requests.
         failed: the candidates that failed, each with the reason.
     """
 
@@ -150,12 +150,13 @@ class Attempts:
         self.capability = capability
         self.tokens = tokens
         self.estimate_usd = estimate_usd
-        self.retries = 0
         self.failed: list[str] = []
         self._candidates = candidates
         self._resolve = resolve
         self._batch = batch
         self._is_final = is_final
+        self._repeated = 0
+        self._renewals = Renewals()
         self._index = 0
         self._route: Route | None = None
         self._retry = RetryState(RetryPolicy())
@@ -171,8 +172,14 @@ class Attempts:
         if self._is_over:
             raise StopAsyncIteration
         is_first = self._route is None
+        RENEWALS.set(self._renewals)
         route = self._route or await self._next_route()
         return Attempt(self, route, is_first=is_first, delay_s=self._delay_s, error=self._error)
+
+    @property
+    def retries(self) -> int:
+        """The number of repeated requests, including those with another token of an identity."""
+        return self._repeated + self._renewals.count
 
     @property
     def batch(self) -> Batch | None:
@@ -223,7 +230,7 @@ class Attempts:
         """Return whether another attempt follows one that ended with ``error``."""
         delay_s = self._delay_after(error, attempt)
         if delay_s is not None:
-            self.retries += 1
+            self._repeated += 1
             self._delay_s, self._error = delay_s, error
             return True
         breakers, name = self.services.circuit_breakers, attempt.route.provider.name

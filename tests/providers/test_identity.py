@@ -229,6 +229,28 @@ def test_a_rejected_token_is_replaced_once() -> None:
     assert service.calls == 2
 
 
+def test_a_replaced_token_counts_as_a_retry() -> None:
+    """Of the call whose request was sent again; its answer is paid for once."""
+    service = SignedIn("token-of-yesterday-1", CANARY)
+    lm.config.prices = {"openai/gpt-test": {"input_usd": 1, "output_usd": 1}}
+    lm.config.retries = 0
+    with serving(service.answer) as server:
+        lm.config.set("providers.openai.base_url", server.url)
+        lm.config.set("providers.openai.token_provider", service)
+        first = lm.ask("hi", model="openai/gpt-test")
+        second = lm.ask("hi again", model="openai/gpt-test")
+    assert (first.retries, second.retries) == (1, 0)
+    assert lm.runs().retries.tolist() == [1, 0]
+    assert first.cost_usd == pytest.approx(second.cost_usd)
+    service = SignedIn("token-of-yesterday-1", CANARY)
+    with serving(service.answer) as server:
+        lm.config.set("providers.openai.base_url", server.url)
+        lm.config.set("providers.openai.token_provider", service)
+        lm.embed(["a", "b"], model="openai/text-embedding-test")
+        assert len(server.asked) == 2
+    assert sorted(lm.runs().retries.tolist()) == [0, 1, 1]
+
+
 def test_many_rejections_cause_one_refresh() -> None:
     """Fifty requests with an old token: each is sent again once, with the same new token."""
     service = SignedIn("token-of-yesterday-1", CANARY)
