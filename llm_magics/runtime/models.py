@@ -163,7 +163,9 @@ async def select_model(session: Session, name: str) -> list[str]:
         return names
     route = await find_route(session, name)
     listed = {info.name: info for info in await route.provider.describe_models()}
-    if route.model not in listed and not route.model.endswith(".gguf"):
+    # A service without a list of models has no models to compare with, and none to pull.
+    is_listed = bool(listed) or "pull" in route.provider.capabilities
+    if is_listed and route.model not in listed and not route.model.endswith(".gguf"):
         msg = f'{route.provider.name} has no model "{display_name(route.model)}".'
         raise ModelNotFoundError(msg, hint=nearest(route.model, listed))
     require_chat(route.name, listed[route.model].capabilities if route.model in listed else ())

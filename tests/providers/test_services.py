@@ -14,6 +14,7 @@ import openai
 import pydantic
 import pytest
 from genai_prices.data import providers as price_lists
+from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
@@ -25,7 +26,7 @@ from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.providers.openai_errors import MEANINGS, map_openai_error
 from llm_magics.providers.profiles import find_profile, profiles
 from llm_magics.providers.services import Service, _host_patterns, read_file, services
-from llm_magics.runtime.session import Session
+from llm_magics.runtime.session import Session, session
 from llm_magics.settings.config import Config
 from llm_magics.settings.credentials import ADDRESS_PARTS
 from llm_magics.wire.thinking import DIALECTS
@@ -605,3 +606,31 @@ def test_a_cell_uses_a_service_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             services()["xai"] = before
             forget_addresses()
+
+
+def test_a_service_without_a_list_is_selected_by_name(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``%llm use`` cannot check the model; ``%llm models`` says that none are listed."""
+    monkeypatch.setenv("PERPLEXITY_API_KEY", KEY)
+    shell.run_line_magic("llm", "use perplexity/sonar")
+    assert lm.config.model == "perplexity/sonar"
+    assert shell.run_line_magic("llm", "models perplexity").empty
+    assert "lists no models. Use one by its name: perplexity/MODEL" in capsys.readouterr().out
+
+
+def test_those_that_are_not_set_up_are_named(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, by health; the table of providers has what each needs."""
+    monkeypatch.setattr(session.providers, "listed_names", lambda: ["echo"])
+    assert shell.run_line_magic("llm", "health").provider.tolist() == ["echo"]
+    line = capsys.readouterr().out
+    assert line.startswith("Not set up: azure, ")
+    assert "%llm providers" in line
+    monkeypatch.undo()
+    monkeypatch.delenv("DATABRICKS_HOST", raising=False)
+    table = shell.run_line_magic("llm", "providers").set_index("provider")
+    assert table.start["databricks"] == "set providers.databricks.host or DATABRICKS_HOST"
+    assert table.key["xai"] == "XAI_API_KEY"
+    assert not table.set_up["xai"]

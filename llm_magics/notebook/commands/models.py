@@ -55,10 +55,11 @@ def explain_no_models(provider_name: str) -> str:
 
     provider = session.provider(provider_name)
     where = f" at {provider.address}" if provider.address else ""
-    text = f"{provider_name}{where} has no models."
     if "pull" in provider.capabilities:
-        text = f"{text} Pull one with: %llm pull {provider_name}/NAME"
-    return text
+        return (
+            f"{provider_name}{where} has no models. Pull one with: %llm pull {provider_name}/NAME"
+        )
+    return f"{provider_name}{where} lists no models. Use one by its name: {provider_name}/MODEL"
 
 
 @command("pull MODEL")
