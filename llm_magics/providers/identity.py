@@ -311,9 +311,15 @@ def _failure(provider: str, what: str, error: Exception, hint: str | None) -> Pr
     return kind(msg, hint=hint, provider=provider, code="no_token")
 
 
-# Classes of azure-core, google-auth and botocore for a service that did not respond.
+# Classes of azure-core, google-auth, botocore and Python for a service that did not respond.
 _NETWORK_ERRORS = frozenset(
-    {"ServiceRequestError", "ServiceResponseError", "TransportError", "HTTPClientError"}
+    {
+        "ConnectionError",
+        "HTTPClientError",
+        "ServiceRequestError",
+        "ServiceResponseError",
+        "TransportError",
+    }
 )
 
 # A function of the user may ask for a sign-in in a browser.

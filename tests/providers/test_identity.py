@@ -159,6 +159,22 @@ def test_a_function_that_fails_is_shown_without_its_token() -> None:
     assert CANARY not in shown
 
 
+def test_a_broken_connection_of_a_function_may_pass() -> None:
+    """The call is retried by the usual policy, and may succeed."""
+    service = SignedIn(CANARY)
+    errors_left = [ConnectionResetError("reset by peer")]
+
+    def unreliable() -> str:
+        if errors_left:
+            raise errors_left.pop()
+        return CANARY
+
+    with serving(service.answer) as server:
+        with pytest.raises(errors.ConnectionError, match="ConnectionResetError: reset by peer"):
+            chat(server, unreliable)
+        assert chat(server, unreliable).text
+
+
 @pytest.mark.parametrize(
     "error", [StopIteration(), SystemExit(2), KeyboardInterrupt(), TimeoutError("slow")]
 )
