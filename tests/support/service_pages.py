@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from llm_magics.providers import is_service
 from llm_magics.providers.services import Service, read_file, services
+from llm_magics.wire.thinking import DIALECTS, EFFORT
 from tests.support.docstrings import table
 
 
 def service_parts() -> list[str]:
-    """Two tables with one row per service, and the facts that could not be checked."""
-    files = {name: facts for name, facts in read_file().items() if name != "openai"}
+    """The tables with one row per service, and the sources of the facts."""
+    files = {name: facts for name, facts in read_file().items() if is_service(name)}
     known = services()
     return [
         "# Services",
@@ -19,14 +22,14 @@ def service_parts() -> list[str]:
             "`NAME/MODEL`, for example `%%llm xai/MODEL`. See "
             "[Providers](../how-to/providers.md#services-by-name)."
         ),
-        "## Keys and addresses",
+        "## Keys and accounts",
         (
-            "The first key variable that is set applies. Parts of an address in braces are the "
-            "settings in the last column, below `providers.NAME`, or the variables there."
+            "The first key variable that is set applies. The settings in the last column, below "
+            "`providers.NAME`, are parts of the address; they can also be set in these variables."
         ),
         table(
-            ["name", "service", "key", "address", "parts of the address"],
-            [_address_row(name, facts, known[name]) for name, facts in files.items()],
+            ["name", "service", "key", "parts of the address"],
+            [_account_row(name, facts, known[name]) for name, facts in files.items()],
         ),
         "## What they support",
         (
@@ -39,56 +42,61 @@ def service_parts() -> list[str]:
             ["name", "capabilities", "refuses", "thinking", "models", "prices"],
             [_support_row(name, facts) for name, facts in files.items()],
         ),
+        "## Addresses",
+        "The names in braces are the parts of the address in the first table.",
+        table(["name", "address"], [[f"`{name}`", f"`{known[name].address}`"] for name in files]),
         "## Sources",
         (
-            "No account of these services was used to check the facts. The last column has those "
+            "No account of these services was used to check the facts. *Not checked* are those "
             "that the documentation does not state."
         ),
-        table(
-            ["name", "sources", "checked", "not checked"],
-            [_source_row(name, facts) for name, facts in files.items()],
-        ),
+        "\n".join(_sources(name, facts) for name, facts in files.items()),
     ]
 
 
-def _code(values: list[str]) -> str:
+def _code(values: Sequence[str]) -> str:
     return ", ".join(f"`{value}`" for value in values) or "–"
 
 
-def _address_row(name: str, facts: dict[str, Any], service: Service) -> list[str]:
+def _account_row(name: str, facts: dict[str, Any], service: Service) -> list[str]:
     parts = [
-        f"`{part.name}` ({_code(list(part.variables)) if part.variables else 'no variable'}"
+        f"`{part.name}` ({_code(part.variables) if part.variables else 'no variable'}"
         f"{f', default `{part.default}`' if part.default else ''})"
         for part in service.parts
     ]
-    keys = _code(list(service.key_variables))
+    keys = _code(service.key_variables)
     if service.token_provider:
         keys = f"identity `{service.token_provider}`"
-    return [f"`{name}`", facts["title"], keys, f"`{service.address}`", ", ".join(parts) or "–"]
+    return [f"`{name}`", facts["title"], keys, ", ".join(parts) or "–"]
 
 
 def _support_row(name: str, facts: dict[str, Any]) -> list[str]:
-    thinking = facts.get("thinking", {}).get("dialect", "reasoning_effort")
+    # Users do not set stream_options, so that it is left out without a warning.
+    refuses = [each for each in facts.get("refuses", []) if each != "stream_options"]
     has_list = facts.get("models", {}).get("path") != ""
-    has_thinking = "reasoning" in facts["capabilities"] and facts.get("type") != "anthropic"
     return [
         f"`{name}`",
         ", ".join(facts["capabilities"]),
-        _code(facts.get("refuses", [])),
-        f"`{thinking}`" if has_thinking else "–",
+        _code(refuses),
+        f"`{_thinking_parameter(facts)}`" if "reasoning" in facts["capabilities"] else "–",
         "yes" if has_list else "no",
         "yes" if facts.get("price_list") else "–",
     ]
 
 
-def _source_row(name: str, facts: dict[str, Any]) -> list[str]:
+def _thinking_parameter(facts: dict[str, Any]) -> str:
+    if facts.get("type") == "anthropic":
+        return "thinking"
+    dialect = facts.get("thinking", {}).get("dialect", EFFORT.name)
+    return next(iter(DIALECTS[dialect]("low")))
+
+
+def _sources(name: str, facts: dict[str, Any]) -> str:
     sources = [
         f"<{each}>" if each.startswith("https://") and ": " not in each else each
         for each in facts["sources"]
     ]
-    return [
-        f"`{name}`",
-        "; ".join(sources),
-        facts["checked"],
-        "; ".join(facts.get("unchecked", [])) or "–",
-    ]
+    line = f"- `{name}` ({facts['checked']}): {'; '.join(sources)}."
+    if unchecked := facts.get("unchecked"):
+        line += f" Not checked: {'; '.join(unchecked)}."
+    return line
