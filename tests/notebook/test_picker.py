@@ -100,6 +100,15 @@ def test_the_health_of_providers_is_in_words(panel: Picker) -> None:
     assert "Run %llm key openai" in openai["detail"]
 
 
+def test_services_that_are_not_set_up_share_one_button(panel: Picker) -> None:
+    """It names them; none of them is asked."""
+    more = health_of(panel, "more")
+    assert more["words"] == "available with a key"
+    assert {"azure", "xai"} <= set(more["detail"].split(", "))
+    assert "xai" not in session.providers._created
+    assert not {"azure", "xai"} & {each["name"] for each in panel.table.providers}
+
+
 def test_a_provider_that_is_set_up_and_does_not_respond_is_not_ready(
     shell: InteractiveShell,
 ) -> None:

@@ -616,7 +616,7 @@ def test_a_service_without_a_list_is_selected_by_name(
     shell.run_line_magic("llm", "use perplexity/sonar")
     assert lm.config.model == "perplexity/sonar"
     assert shell.run_line_magic("llm", "models perplexity").empty
-    assert "lists no models. Use one by its name: perplexity/MODEL" in capsys.readouterr().out
+    assert "lists no models. Use one as: perplexity/MODEL" in capsys.readouterr().out
 
 
 def test_those_that_are_not_set_up_are_named(

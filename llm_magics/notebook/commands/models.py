@@ -59,7 +59,7 @@ def explain_no_models(provider_name: str) -> str:
         return (
             f"{provider_name}{where} has no models. Pull one with: %llm pull {provider_name}/NAME"
         )
-    return f"{provider_name}{where} lists no models. Use one by its name: {provider_name}/MODEL"
+    return f"{provider_name}{where} lists no models. Use one as: {provider_name}/MODEL"
 
 
 @command("pull MODEL")
