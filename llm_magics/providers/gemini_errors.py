@@ -79,8 +79,7 @@ def _add_quota(error: RateLimitError, named: list[Mapping[str, Any]], message: s
     violations = [
         str(violation.get("quotaId"))
         for each in named
-        for violation in each.get("violations") or ()
-        if isinstance(violation, Mapping)
+        for violation in _objects(each.get("violations"))
     ]
     if _SPENT.search(message):
         error.retryable, error.hint = False, _SPENT_HINT
@@ -97,4 +96,10 @@ def _details_of(body: Any) -> list[Mapping[str, Any]]:
         body = next((each for each in body if isinstance(each, Mapping)), None)
     error = body.get("error") if isinstance(body, Mapping) else None
     details = error.get("details") if isinstance(error, Mapping) else None
-    return [each for each in details or () if isinstance(each, Mapping)]
+    return _objects(details)
+
+
+def _objects(listed: Any) -> list[Mapping[str, Any]]:
+    """Return the objects in a list; none if a service sent something else."""
+    listed = listed if isinstance(listed, list) else ()
+    return [each for each in listed if isinstance(each, Mapping)]

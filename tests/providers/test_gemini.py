@@ -21,6 +21,7 @@ from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.attachments import Image, ReasoningBlock
 from llm_magics.parameters import Tool
 from llm_magics.providers.gemini import GeminiConfig, GeminiProvider
+from llm_magics.providers.gemini_errors import map_gemini_error
 from llm_magics.types import PackedVectors, ToolCall, Usage
 from llm_magics.wire import gemini as wire
 from llm_magics.wire.finish_reasons import Outcome, classify_outcome
@@ -506,6 +507,23 @@ def test_every_end_of_an_answer(reason: str, outcome: Outcome) -> None:
     """Only a known word for success makes an answer complete, here and by its own name."""
     for word in (parse_finish_reason(reason), reason):
         assert classify_outcome(word, has_text=True) is outcome
+
+
+@pytest.mark.parametrize("rubbish", [5, 1.5, True, "text", {"a": 1}, [5, None]])
+def test_errors_with_unexpected_details_keep_their_message(rubbish: Any) -> None:
+    """Details and quotas of another type are ignored."""
+    for details in (rubbish, [{"violations": rubbish, "retryDelay": rubbish, "reason": rubbish}]):
+        body = {
+            "error": {
+                "code": 429,
+                "message": "Too many requests.",
+                "status": "RESOURCE_EXHAUSTED",
+                "details": details,
+            }
+        }
+        error = map_gemini_error(body, 429, {}, provider="gemini", model=CHAT)
+        assert isinstance(error, errors.RateLimitError)
+        assert "Too many requests" in str(error)
 
 
 def test_a_refused_prompt_has_no_answer() -> None:
