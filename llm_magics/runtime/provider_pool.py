@@ -258,7 +258,8 @@ class ProviderPool:
         where, source = self._set_by_project(name)
         if not source or credentials.is_trusted(self.config):
             return
-        value = settings[where]
+        is_header = where == credentials.HOST_HEADER
+        value = self._host_of_project(name)[0] if is_header else settings[where]
         if identity := kind.config_type.token_provider_of(name, settings):
             what = f"a token of your identity ({describe_identity(identity)})"
         elif where == credentials.IDENTITY_SETTING:  # it sets none
@@ -270,13 +271,16 @@ class ProviderPool:
         msg = f"{source} sets the address of {name} to {value}, and {what} would be sent there."
         if where == credentials.IDENTITY_SETTING:
             msg = f"{source} sets {where} of {name}, and {what} would be sent to its address."
-        hint = f"If you trust it, run %llm trust, or %llm config providers.{name}.{where} {value}"
+        hint = "If you trust it, run %llm trust"
+        hint += "." if is_header else f", or %llm config providers.{name}.{where} {value}"
         raise ConfigurationError(msg, hint=hint, provider=name)
 
     def _set_by_project(self, name: str) -> tuple[str, str]:
         """Return the setting of a project that sends a key or a token, and its file."""
         if not credentials.project_configures(self.config, name):
             return "", ""
+        if source := self._host_of_project(name)[1]:
+            return credentials.HOST_HEADER, source
         where, source = self._address_of_project(name)
         if source:
             return where, source
@@ -293,6 +297,13 @@ class ProviderPool:
             if key == "base_url" and source != "default":
                 break  # the user has set the address, so the project's do not apply
         return "", ""
+
+    def _host_of_project(self, name: str) -> tuple[str, str]:
+        """Return the header ``Host`` that a project sets for ``name``, and its file."""
+        source = self.config.source(f"providers.{name}.extra_headers")
+        headers = self.config.for_provider(name, ["extra_headers"]).get("extra_headers")
+        host = credentials.find_host_header(headers) if is_project_file(source) else ""
+        return (host, source) if host else ("", "")
 
     def _address_parts(self, name: str) -> list[str]:
         """Return the settings of ``name`` that are parts of the address of its service."""
@@ -324,7 +335,7 @@ class ProviderPool:
             is_project_file(self.config.source(f"providers.{name}.{key}"))
             for key in ("base_url", *self._address_parts(name))
         )
-        if not is_of_project:
+        if not is_of_project and not self._host_of_project(name)[0]:
             return ""
         return stored_source or (variable if environment_value(variable) else "")
 

@@ -36,6 +36,9 @@ LOCATION_SETTINGS = ("base_url", *ADDRESS_PARTS, "profile", "type")
 # The setting with which a token of the user's identity is sent there.
 IDENTITY_SETTING = "token_provider"
 
+# A header with which a server may forward a request, and its key, to another host.
+HOST_HEADER = "extra_headers.Host"
+
 # The settings of folders whose contents %llm cache clear deletes.
 _FOLDERS = ("cache_dir", "vectors")
 
@@ -63,12 +66,24 @@ def provider_locations(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]
     items = providers.items() if isinstance(providers, dict) else ()
     found = {
         str(name): {
-            key: str(own[key]) for key in (*LOCATION_SETTINGS, IDENTITY_SETTING) if key in own
+            **{key: str(own[key]) for key in (*LOCATION_SETTINGS, IDENTITY_SETTING) if key in own},
+            **_host_header(own.get("extra_headers")),
         }
         for name, own in items
         if isinstance(own, dict)
     }
     return {name: own for name, own in found.items() if own}
+
+
+def find_host_header(headers: object) -> str:
+    """Return the header ``Host`` in ``headers``; empty if there is none."""
+    items = headers.items() if isinstance(headers, Mapping) else ()
+    return next((str(value) for name, value in items if str(name).lower().strip() == "host"), "")
+
+
+def _host_header(headers: object) -> dict[str, str]:
+    host = find_host_header(headers)
+    return {HOST_HEADER: host} if host else {}
 
 
 def storage_folders(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -483,3 +483,27 @@ def test_a_project_may_set_no_identity(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     lm.config.reload()
     assert session.provider("openai").config.api_key  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["extra_headers: {Host: evil.example}", "type: groq, extra_headers: {hOST: evil.example}"],
+)
+def test_a_host_in_the_headers_of_a_project_needs_trust(
+    settings: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server may forward the request to the host of this header, with the user's key."""
+    project = tmp_path / "llm_magics.yaml"
+    project.write_text(f"providers: {{groq: {{{settings}}}}}")
+    monkeypatch.setenv("GROQ_API_KEY", CANARY)
+    lm.config.reload()
+    with pytest.raises(errors.ConfigurationError, match=r"address of groq to evil\.example"):
+        session.provider("groq")
+    found = credentials.find_project_file(lm.config)
+    assert found is not None
+    credentials.trust(*found)
+    assert session.provider("groq").config.api_key  # type: ignore[attr-defined]
+    project.write_text(project.read_text().replace("evil", "other"))
+    lm.config.reload()
+    with pytest.raises(errors.ConfigurationError, match=r"other\.example"):
+        session.provider("groq")
