@@ -98,8 +98,9 @@ def _parse_cohere(model: Mapping[str, Any]) -> ModelInfo | None:
     can = [names[each] for each in model.get("endpoints") or () if each in names]
     if not can:
         return None  # rerank and classify models
-    can += ["vision"] if model.get("supports_vision") and "chat" in can else []
-    return ModelInfo(model["name"], tuple(can), model.get("context_length"))
+    can += ["vision"] if "vision" in (model.get("features") or ()) else []
+    context = model.get("context_length")  # a float
+    return ModelInfo(model["name"], tuple(can), int(context) if context else None)
 
 
 _DATABRICKS_TASKS = {

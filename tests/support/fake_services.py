@@ -85,7 +85,7 @@ def _openai_list(said: list[str]) -> Any:
 
 def _cohere_list(said: list[str]) -> Any:
     kinds = {CHAT: ["chat"], EMBEDDING: ["embed"]}
-    models = [{"name": name, "endpoints": kinds[name], "context_length": 4096} for name in said]
+    models = [{"name": name, "endpoints": kinds[name], "context_length": 4096.0} for name in said]
     return {"models": [*models, {"name": "rerank-v4", "endpoints": ["rerank"]}]}
 
 
