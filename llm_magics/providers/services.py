@@ -67,7 +67,8 @@ class AddressPart:
         source, given = self._find(provider, settings)
         if not given:
             msg = f"{provider} needs its {self.meaning or self.name}."
-            hint = f"Set {' or '.join((f'providers.{provider}.{self.name}', *self.variables))}."
+            setting = f"providers.{provider}.{self.name}"
+            hint = f"Run %llm config {setting} VALUE{self._variables_hint}."
             raise ConfigurationError(msg, hint=hint, provider=provider, code=self.name)
         pattern, rule = _PART_PATTERNS[self.kind]
         value = given.lower()
@@ -77,6 +78,11 @@ class AddressPart:
             msg = f"Invalid value {given[:80]!r} for {source}."
             raise ConfigurationError(msg, hint=rule, provider=provider, code=self.name)
         return value.replace("_", "-")  # as in the addresses of Snowflake's accounts
+
+    @property
+    def _variables_hint(self) -> str:
+        variables = " or ".join(self.variables)
+        return f", or set the environment variable {variables}" if variables else ""
 
     def is_set(self, settings: Mapping[str, Any]) -> bool:
         """Return whether it has a value."""

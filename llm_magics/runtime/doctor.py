@@ -203,7 +203,11 @@ def _with_key_source(session: Session, name: str, detail: str) -> str:
         source = session.providers.key_source(name)
     except Exception:  # its settings are invalid, which is in ``detail``
         return detail
-    return "; ".join(filter(None, (detail, source and f"key: {source}")))
+    if not source:
+        return detail
+    # The detail is an error, which ends with a full stop, or a few words.
+    separator = " Key" if detail.endswith(".") else "; key" if detail else "key"
+    return f"{detail}{separator}: {source}"
 
 
 def _status(result: dict[str, Any] | BaseException) -> tuple[str, str]:

@@ -100,9 +100,7 @@ def provider_table(session: Session) -> DataFrame:
 def _service_row(session: Session, name: str) -> tuple[object, ...]:
     """Return the row of a service that is not set up."""
     missing = session.providers.missing_parts(name)
-    settings = [
-        " or ".join((f"providers.{name}.{part.name}", *part.variables)) for part in missing
-    ]
+    settings = [next(iter(part.variables), f"providers.{name}.{part.name}") for part in missing]
     start = f"set {', '.join(settings)}" if settings else ""
     can = ", ".join(profiles()[name].capabilities or TEXT_CAPABILITIES)
     credential = profiles()[name].key_variable

@@ -8,7 +8,7 @@ tried in their order, or in the order of a policy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -145,12 +145,14 @@ def find_provider_of(
     listings: Mapping[str, Sequence[str]],
     short_names: Iterable[str] = (),
     elsewhere: Iterable[str] = (),
+    providers: Collection[str] = (),
 ) -> str:
     """
     Return the only provider that lists ``name``; the error names similar models and
     ``short_names``.
 
     ``elsewhere`` contains instructions for models of that name at services that listed no models.
+    ``providers`` contains all providers, also those that listed no models.
 
     Raises:
         ModelNotFoundError: no provider lists it, or several do.
@@ -169,6 +171,9 @@ def find_provider_of(
     elif instructions := " ".join(elsewhere):
         msg = f'The model "{name}" needs the name of its provider.'
         hint = instructions
+    elif name in providers:
+        msg = f'"{name}" is a provider, not a model.'
+        hint = f"Use {name}/NAME."
     else:
         msg = f'No provider has a model "{name}".'
         by_name = {model.partition("/")[2]: model for model in known}
@@ -223,7 +228,8 @@ async def route_to(session: Session, candidate: Candidate) -> Route:
         short_names = [*session.config.aliases, *session.config.routes]
         listings = await session.model_names()
         elsewhere = [_qualified_name_hint(session, each, model) for each in find_providers(model)]
-        name = find_provider_of(candidate.model, listings, short_names, elsewhere)
+        providers = session.providers.known_names()
+        name = find_provider_of(candidate.model, listings, short_names, elsewhere, providers)
     if not model:
         msg = f'"{candidate.model}" is not a model name.'
         raise ModelNotFoundError(

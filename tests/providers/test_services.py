@@ -619,6 +619,13 @@ def test_a_service_without_a_list_is_selected_by_name(
     assert "lists no models. Use one as: perplexity/MODEL" in capsys.readouterr().out
 
 
+def test_a_service_without_a_model_is_named_as_a_provider(shell: InteractiveShell) -> None:
+    """Also one that is not set up, and therefore not in the lists of models."""
+    with pytest.raises(errors.ModelNotFoundError) as caught:
+        lm.ask("hi", model="groq")
+    assert "groq/NAME" in str(caught.value.hint)
+
+
 def test_those_that_are_not_set_up_are_named(
     shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -631,6 +638,6 @@ def test_those_that_are_not_set_up_are_named(
     monkeypatch.undo()
     monkeypatch.delenv("DATABRICKS_HOST", raising=False)
     table = shell.run_line_magic("llm", "providers").set_index("provider")
-    assert table.start["databricks"] == "set providers.databricks.host or DATABRICKS_HOST"
+    assert table.start["databricks"] == "set DATABRICKS_HOST"
     assert table.key["xai"] == "XAI_API_KEY"
     assert not table.set_up["xai"]
