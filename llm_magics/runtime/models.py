@@ -53,6 +53,9 @@ async def model_table(session: Session, pattern: str = "") -> DataFrame:
     provider = pattern.partition("/")[0]
     is_provider = bool(provider) and provider in session.providers.names()
     names = [provider] if is_provider else session.providers.listed_names()
+    if is_provider:
+        with suppress(LLMError):  # the listing raises the same error
+            session.provider(provider, in_use=True)
     found = await session.listings.of(names)
     for name, models in zip(names, found, strict=True):
         if isinstance(models, BaseException):

@@ -253,6 +253,15 @@ def test_kaggle_without_internet_is_a_warning(
         lm.ask("hi", model="openai/gpt-test")
 
 
+def test_the_list_of_a_named_provider_looks_its_key_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To name a provider is to use it."""
+    platform = colab(monkeypatch)
+    assert len(lm.models("openai")) == 2
+    assert platform.requested == [NAME]
+
+
 def test_each_service_has_its_own_secret(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key of OpenAI in the environment is not that of another service with the same API."""
     platform = FakeColab({"GROQ_API_KEY": CANARY}).install(monkeypatch)
