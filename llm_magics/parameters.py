@@ -70,6 +70,7 @@ class ModelParameters:
         for name, values in (("extra_body", object), ("extra_headers", str)):
             _check_mapping(name, getattr(self, name), values)
         if self.extra_headers:
+            _check_host(self.extra_headers)
             register_headers(self.extra_headers)
             object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
         object.__setattr__(self, "reasoning", _parse_reasoning(self.reasoning))
@@ -146,6 +147,13 @@ def _check_mapping(name: str, value: object, values: type) -> None:
     msg = f"Invalid value for {name}."  # without the value, which may contain a key
     kind = "texts" if values is str else "values"
     raise ConfigurationError(msg, hint=f"Pass a dict of {kind} by name.")
+
+
+def _check_host(headers: Mapping[str, str]) -> None:
+    """Refuse a header that sends a request to another host: a prompt's file may contain it."""
+    if any(name.strip().lower() == "host" for name in headers):
+        msg = "extra_headers of a call cannot contain Host."
+        raise ConfigurationError(msg, hint="Set providers.NAME.base_url, or its extra_headers.")
 
 
 def _parse_stop(stop: str | Iterable[str]) -> tuple[str, ...]:

@@ -183,6 +183,13 @@ def test_extras_are_dictionaries(wrong: dict[str, Any]) -> None:
         ModelParameters(**wrong)
 
 
+@pytest.mark.parametrize("name", ["Host", " hOST "])
+def test_a_call_is_not_sent_to_another_host(name: str) -> None:
+    """The parameters may be from a file of others, and a server may forward the user's key."""
+    with pytest.raises(ConfigurationError, match="cannot contain Host"):
+        ModelParameters(extra_headers={name: "evil.example"})
+
+
 def test_old_names_of_attributes_name_the_new_ones() -> None:
     """Of an answer, of a model, and of a provider in another package."""
     for owner, old, new in [

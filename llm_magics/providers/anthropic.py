@@ -27,6 +27,7 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.providers import error_mapping, model_catalog
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.model_lists import check_page_count
 from llm_magics.providers.parameter_fallback import (
     ChatRequest,
     ParameterFallback,
@@ -241,6 +242,7 @@ class AnthropicProvider(RemoteProvider):
             if not page.get("has_more") or not page["data"] or last in seen:
                 return models
             seen.add(last)
+            check_page_count(len(seen), self.name)
             path = f"/v1/models?limit={_PAGE}&after_id={quote(last)}"
 
     async def count_tokens(

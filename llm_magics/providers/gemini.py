@@ -25,6 +25,7 @@ from llm_magics.providers import model_catalog
 from llm_magics.providers.base import CAPABILITIES, ModelInfo
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.gemini_errors import map_gemini_error
+from llm_magics.providers.model_lists import check_page_count
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.providers.parameter_fallback import (
     ChatRequest,
@@ -244,6 +245,7 @@ class GeminiProvider(RemoteProvider):
             if not following or following in seen:
                 return models
             seen.add(following)
+            check_page_count(len(seen), self.name)
             path = f"/models?pageSize={_PAGE}&pageToken={quote(following, safe='')}"
 
     @property

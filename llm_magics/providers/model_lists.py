@@ -13,9 +13,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llm_magics.errors import ProviderError
 from llm_magics.providers.base import ModelInfo
 
 Parser = Callable[[Mapping[str, Any]], ModelInfo | None]
+
+
+# A list has at most this many pages. A server that always names another one would never end.
+_MAX_PAGES = 1000
+
+
+def check_page_count(count: int, provider: str) -> None:
+    """
+    Check that the list of models of ``provider`` may have more than ``count`` pages.
+
+    Raises:
+        ProviderError: it is too long.
+    """
+    if count >= _MAX_PAGES:
+        msg = f"{provider} lists more than {_MAX_PAGES} pages of models."
+        raise ProviderError(msg, hint="Check the provider's base_url.", provider=provider)
 
 
 def parse_models(

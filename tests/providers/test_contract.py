@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -12,13 +13,19 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, StreamChunk
-from llm_magics.errors import ConfigurationError, ModelNotFoundError, UnsupportedError
+from llm_magics.errors import (
+    ConfigurationError,
+    ModelNotFoundError,
+    ProviderError,
+    UnsupportedError,
+)
 from llm_magics.host import Progress
 from llm_magics.providers import (
     BaseModelProvider,
     built_in_providers,
     create_provider,
     get_available_providers,
+    model_lists,
     provider_type,
 )
 from llm_magics.providers.base import CAPABILITIES
@@ -32,7 +39,7 @@ from tests.support import (
     fake_openai,
 )
 from tests.support.prepared_python import run_prepared
-from tests.support.serving import Server, serving
+from tests.support.serving import Asked, Says, Server, as_json, serving
 from tests.support.small_provider import SmallProvider
 
 CHAT_MODELS = {
@@ -538,3 +545,22 @@ def test_one_file_and_one_line_make_a_provider(tmp_path: Path) -> None:
     done = run_prepared(script, str(tmp_path))
     assert "tokens 6" in done.stdout
     assert "['markov/sea']" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["anthropic", "gemini"])
+def test_a_list_without_an_end_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that always names another page is not asked for ever."""
+    monkeypatch.setattr(model_lists, "_MAX_PAGES", 5)
+    numbers = itertools.count()
+
+    def answer(asked: Asked) -> Says:
+        page = f"m{next(numbers)}"
+        if name == "gemini":
+            return as_json({"models": [], "nextPageToken": page})
+        return as_json({"data": [{"id": page}], "has_more": True, "last_id": page})
+
+    with serving(answer) as server:
+        provider = create_provider(name, api_key=KEY, base_url=server.url)
+        with pytest.raises(ProviderError, match="more than 5 pages"):
+            asyncio.run(provider.list_models())
+        assert len(server.asked) == 5

@@ -96,6 +96,8 @@ def test_the_projects_own_count_before_the_users(
         ("---\nschema: 'age nonsense'\n---\nhi", "nonsense"),
         ("---\ndefaults: 3\n---\nhi", "defaults: 3"),
         ("---\nparameters: {base_url: x}\n---\nhi", "setting of a provider"),
+        ("---\nparameters: {token_provider: aws}\n---\nhi", "setting of a provider"),
+        ("---\nparameters: {extra_headers: {host: x}}\n---\nhi", "cannot contain Host"),
         ("---\nparameters: {temperature: hot}\n---\nhi", "temperature"),
         ("hi {{ nobody }}", "nobody"),
         ("hi {% if %}", "Line 1"),

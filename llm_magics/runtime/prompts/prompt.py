@@ -155,6 +155,7 @@ _OF_PROVIDERS = frozenset(
         "max_line_mb",
         "max_response_mb",
         "profile",
+        "token_provider",
         "total_s",
     }
 )
