@@ -45,6 +45,8 @@ html_theme_options: dict[str, Any] = {
     "navbar_align": "left",
     "show_prev_next": True,
     "use_edit_page_button": False,
+    # The tables of services need the width of the page.
+    "secondary_sidebar_items": {"**": ["page-toc"], "docs/reference/services": []},
 }
 
 # Pages that list other pages: their list items and table rows make the table of contents.
