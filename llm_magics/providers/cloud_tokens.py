@@ -66,7 +66,6 @@ def _vertex_fetcher() -> Fetcher:
     from google.auth.transport.requests import Request
 
     def fetch(is_rejected: bool) -> object:
-
         credentials, _ = google.auth.default(scopes=[_VERTEX_SCOPE])
         credentials.refresh(Request())
         return credentials.token, credentials.expiry

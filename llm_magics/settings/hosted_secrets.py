@@ -93,7 +93,7 @@ class HostedSecrets:
             return False
         try:
             found = self._call(lambda: _read(lookup))
-        except (_PostponedError, RuntimeError):
+        except (_PostponedError, RuntimeError):  # RuntimeError: the cell's thread is not available
             return False
         self._results[lookup] = found
         if isinstance(found, str) and found:

@@ -331,9 +331,9 @@ def _join_details(details: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
 def _parse_usage(usage: Mapping[str, Any], tier: str | None) -> Usage:
     details = usage.get("prompt_tokens_details") or {}
-    # DeepSeek and Moonshot count cached tokens beside the others.
-    beside = usage.get("prompt_cache_hit_tokens", usage.get("cached_tokens"))
-    cached = details.get("cached_tokens", beside)
+    # DeepSeek and Moonshot have the cached tokens outside the details.
+    outside = usage.get("prompt_cache_hit_tokens", usage.get("cached_tokens"))
+    cached = details.get("cached_tokens", outside)
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
     thought = count_reasoning_tokens(usage)
     if thought and usage.get("total_tokens") == (read or 0) + (written or 0) + thought:
