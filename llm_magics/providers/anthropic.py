@@ -35,7 +35,8 @@ from llm_magics.providers.parameter_fallback import (
     UnsupportedParameter,
 )
 from llm_magics.providers.profiles import ServiceProfile, find_profile
-from llm_magics.providers.remote import RemoteConfig, RemoteProvider
+from llm_magics.providers.remote import RemoteProvider
+from llm_magics.providers.remote_config import RemoteConfig
 from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, model_name, remove_foreign_reasoning
 from llm_magics.wire import anthropic_messages as wire

@@ -23,7 +23,8 @@ from llm_magics.providers.model_lists import parse_models
 from llm_magics.providers.openai_errors import OpenAIRules, map_openai_error
 from llm_magics.providers.parameter_fallback import ChatRequest, ParameterFallback
 from llm_magics.providers.profiles import ServiceProfile
-from llm_magics.providers.remote import RemoteConfig, RemoteProvider
+from llm_magics.providers.remote import RemoteProvider
+from llm_magics.providers.remote_config import RemoteConfig
 from llm_magics.types import (
     ChatMessage,
     Embeddings,

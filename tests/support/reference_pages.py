@@ -34,7 +34,7 @@ from llm_magics.notebook.parsers import (
 )
 from llm_magics.providers import built_in_providers, provider_type, service_names
 from llm_magics.providers.configs import ProviderConfig
-from llm_magics.providers.remote import RemoteConfig
+from llm_magics.providers.remote_config import RemoteConfig
 from llm_magics.providers.services import services
 from llm_magics.settings.schema import Settings
 from tests.support import column_meanings

@@ -29,7 +29,7 @@ from llm_magics.host import Progress
 from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.error_mapping import parse_retry_after
-from llm_magics.providers.remote import RemoteConfig
+from llm_magics.providers.remote_config import RemoteConfig
 from llm_magics.secrets import Secret, environment_value, redact, strip_whitespace
 from llm_magics.wire.thinking import EFFORTS, ThinkingRules
 
