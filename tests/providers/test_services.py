@@ -203,10 +203,7 @@ def test_its_address_is_the_documented_one(name: str) -> None:
     provider = create(name)
     assert f"{provider.address}/chat/completions" == SERVICES[name].chat
     if services()[name].hosts:
-        assert (
-            find_profile(provider.address).base_url == services()[name].address
-            or "bedrock" in name
-        )
+        assert find_profile(provider.address).base_url == services()[name].address
         assert provider.is_set_up
 
 
@@ -242,7 +239,6 @@ def test_it_answers_by_its_name(
 
     assert asyncio.run(stream()) == whole.text
     assert len(server.asked) == 2  # nothing was refused and sent again
-    assert own.provider("echo")
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -425,7 +421,7 @@ HOSTILE = [
     "a b",
     "evil.com?x",
     "é",
-    "a\n",
+    "a\nb",
     "x" * 300,
 ]
 
@@ -439,8 +435,6 @@ def test_a_part_cannot_change_the_rest_of_the_address(service: Service, part: An
     """A value with other characters is refused, and the error names its setting."""
     values = [*HOSTILE, "http://evil.com" if part.kind == "host" else "https://evil.com"]
     for value in values:
-        if value.strip() == "a" and value != "a":
-            continue  # white space around a value is ignored
         with pytest.raises(errors.ConfigurationError) as caught:
             service.base_url(service.name, {"project": "mine", part.name: value})
         assert f"providers.{service.name}.{part.name}" in str(caught.value)
