@@ -23,7 +23,9 @@ USES = {
     "README.md",
     "docs/how-to/environments.md",
     "docs/tutorial.md",
+    *(f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")),
     "pyproject.toml",
+    "tests/test_documents.py",
 }
 FOLDERS = (".ci", ".github", "binder", "docs", "llm_magics", "notebooks", "tests")
 
@@ -43,7 +45,7 @@ def test_the_example_is_the_provider_that_is_tested() -> None:
 
 
 def test_the_commands_are_those_of_ci() -> None:
-    """Each check but the live one is in the script, wherever the site goes."""
+    """Each check but the live one and the coverage is in the script, wherever the site goes."""
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     commands = [
         span for span in code_spans(CONTRIBUTING) if " " in span and "LLM_MAGICS" not in span
@@ -51,7 +53,8 @@ def test_the_commands_are_those_of_ci() -> None:
     commands = [part for span in commands for part in span.split(" && ")]
     checked = 0
     for command in commands:
-        if command.startswith(("pytest", "ruff", "sphinx-build")) and "live" not in command:
+        is_check = command.startswith(("pytest", "ruff", "sphinx-build"))
+        if is_check and "live" not in command and "--cov" not in command:
             assert command.removesuffix(" ../site") in script, command
             checked += 1
     assert checked > 6
@@ -93,7 +96,8 @@ def test_all_addresses_of_the_project_have_the_placeholder() -> None:
 def test_no_page_claims_that_the_project_is_on_pypi(page: Path) -> None:
     """It is installed from a clone."""
     text = page.read_text("utf-8").lower().replace("_", "-")
-    assert not re.search(r"pip install [^\n`]*\b(?:jupyter-)?llm-magics\b", text)
+    from_git = r"(?!(?:\[[\w,-]+\])? @ git\+)"
+    assert not re.search(rf"pip install [^\n`]*(?<![/-])(?:jupyter-)?llm-magics\b{from_git}", text)
     assert not re.search(r"pypi\.org/project/(?:jupyter-)?llm-magics", text)
 
 
