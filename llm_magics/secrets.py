@@ -39,7 +39,7 @@ _KEY_HEADERS = re.compile(
 # The user information of a URL, and secret parameters in its query.
 _USER = re.compile(r"(?<=://)[^/\s\"'<>]+@")
 _QUERY_KEY = re.compile(
-    r"(?<=[?&])([\w.-]*(?:key|token|secret|passw|auth|sig|credential)[\w.-]*=)[^&#\s\"'<>]+",
+    r"(?<=[?&])(?=[\w.-]*(?:key|token|secret|passw|auth|sig|credential))([\w.-]+=)[^&#\s\"'<>]+",
     re.IGNORECASE,
 )
 
