@@ -327,7 +327,8 @@ _FETCH_TIMEOUT_S = 300.0
 
 # A long text of letters and digits may be a token. A GUID has 36 characters.
 _MAY_BE_TOKEN = re.compile(r"(?i)(?<=bearer )\S+|(?=[^\s/]*\d)[\w+=.~%-]{40,}")
-_MAX_REASON = 300
+_MAX_REASON, _MAX_READ = 300, 5000  # the pattern is slow in long words
+_MAX_TOKEN = 65_536  # servers accept headers of 8 to 64 KB
 
 # A code of Microsoft Entra and its explanation.
 _ENTRA_ERROR = re.compile(r"AADSTS\d+: [^.\n]+\.")
@@ -335,7 +336,13 @@ _ENTRA_ERROR = re.compile(r"AADSTS\d+: [^.\n]+\.")
 
 def _reason(error: Exception) -> str:
     """Return the first line of an exception's message, without what may be a token."""
-    text = _MAY_BE_TOKEN.sub("****", redact(str(error))).strip()
+    try:
+        text = str(error)
+    except Exception:  # of a class of the user
+        return ""
+    if len(text) > _MAX_READ:  # the last word may be the start of a token
+        text = re.sub(r"(?<!\S)\S+\Z", "…", text[:_MAX_READ])
+    text = _MAY_BE_TOKEN.sub("****", redact(text)).strip()
     lines = text.splitlines()[:1]
     # The first line of DefaultAzureCredential only says that all its credentials have failed.
     if (entra := _ENTRA_ERROR.search(text)) and entra.group() not in lines[0]:
@@ -394,6 +401,8 @@ def parse_token(result: object, provider: str, what: str) -> Token:
         wrong = f"a value of the type {type(text).__name__}"
     elif not (token := strip_whitespace(text)):
         wrong = "an empty text"
+    elif len(token) > _MAX_TOKEN:
+        wrong = f"a text of {len(token):,} characters"
     elif not re.fullmatch(r"[!-~]+", token):
         wrong = "a text with spaces, line breaks or special characters"
         if token.lower().startswith("bearer "):

@@ -127,6 +127,7 @@ def test_what_a_function_may_return(function: Callable[[], Any]) -> None:
         (("canary-5d1f",), "tuple"),
         (("canary-5d1f", "2030-01-01"), "expiry is of the type str"),
         (("canary-5d1f", True), "expiry is of the type bool"),
+        ("canary-5d1f" * 10_000, "a text of 110,000 characters"),
         (("canary-5d1f", 3600), "not a Unix time in seconds"),
         (("canary-5d1f", 1.8e12), "not a Unix time in seconds"),
         (("canary-5d1f", float("nan")), "not a Unix time in seconds"),
@@ -157,6 +158,37 @@ def test_a_function_that_fails_is_shown_without_its_token() -> None:
     assert "login.example" in str(caught.value)
     shown = "".join(traceback.format_exception(caught.value))
     assert CANARY not in shown
+
+
+class _WithoutTextError(Exception):
+    def __str__(self) -> str:
+        msg = CANARY
+        raise ValueError(msg)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (_WithoutTextError, r"failed \(_WithoutTextError\)"),
+        (lambda: ValueError("x" * 100_000), r"failed \(ValueError: …\)"),
+        (lambda: ValueError("no " * 10_000 + CANARY), "failed .ValueError: no no no"),
+    ],
+)
+def test_a_message_that_cannot_be_shown_is_left_out(
+    error: Callable[[], Exception], said: str
+) -> None:
+    """A long one is cut before it is searched for tokens, which takes long in a long word."""
+
+    def broken() -> str:
+        raise error()
+
+    began = time.process_time()
+    with (
+        serving(SignedIn().answer) as server,
+        pytest.raises(errors.AuthenticationError, match=said),
+    ):
+        chat(server, broken)
+    assert time.process_time() - began < 2
 
 
 def test_a_broken_connection_of_a_function_may_pass() -> None:
