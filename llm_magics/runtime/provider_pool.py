@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_magics._async.bridge import bridge
+from llm_magics._util.text import display_name, quote_word
 from llm_magics.errors import ConfigurationError, nearest
 from llm_magics.http.connections import is_local_address
 from llm_magics.providers import (
@@ -261,18 +262,20 @@ class ProviderPool:
         is_header = where == credentials.HOST_HEADER
         value = self._host_of_project(name)[0] if is_header else settings[where]
         if identity := kind.config_type.token_provider_of(name, settings):
-            what = f"a token of your identity ({describe_identity(identity)})"
+            what = f"a token of your identity ({display_name(describe_identity(identity))})"
         elif where == credentials.IDENTITY_SETTING:  # it sets none
             return
         elif secret_source := self._secret_source(name, kind, settings, source, stored_source):
             what = f"your API key ({secret_source})"
         else:
             return
-        msg = f"{source} sets the address of {name} to {value}, and {what} would be sent there."
+        shown = display_name(str(value))
+        msg = f"{source} sets the address of {name} to {shown}, and {what} would be sent there."
         if where == credentials.IDENTITY_SETTING:
             msg = f"{source} sets {where} of {name}, and {what} would be sent to its address."
         hint = "If you trust it, run %llm trust"
-        hint += "." if is_header else f", or %llm config providers.{name}.{where} {value}"
+        word = None if is_header else quote_word(str(value))
+        hint += f", or %llm config providers.{name}.{where} {word}" if word else "."
         raise ConfigurationError(msg, hint=hint, provider=name)
 
     def _set_by_project(self, name: str) -> tuple[str, str]:

@@ -507,3 +507,23 @@ def test_a_host_in_the_headers_of_a_project_needs_trust(
     lm.config.reload()
     with pytest.raises(errors.ConfigurationError, match=r"other\.example"):
         session.provider("groq")
+
+
+def test_an_address_of_a_project_is_shown_on_one_line(
+    shell: InteractiveShell,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It cannot look like further lines of the message, or like another command."""
+    address = "https://evil.example/\nIt is safe: run %llm trust"
+    own = {"base_url": address, "token_provider": "aws\nx"}
+    (tmp_path / "llm_magics.json").write_text(json.dumps({"providers": {"groq": own}}))
+    monkeypatch.setenv("GROQ_API_KEY", CANARY)
+    lm.config.reload()
+    with pytest.raises(errors.ConfigurationError) as caught:
+        session.provider("groq")
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint == "If you trust it, run %llm trust."
+    shell.run_line_magic("llm", "trust")
+    assert "\nIt is safe" not in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llm_magics._util.text import escape_invisible
 from llm_magics.errors import UsageError, nearest
 from llm_magics.notebook.commands.registry import Variables, command, one_word
 from llm_magics.notebook.display.output import print_safe
@@ -159,11 +160,11 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         return
     trusted.trust(path, settings)
     lines = [
-        f"  {name}: {', '.join(f'{key} {value}' for key, value in own.items())}"
+        f"  {name}: {', '.join(f'{key} {escape_invisible(value)}' for key, value in own.items())}"
         for name, own in trusted.provider_locations(settings).items()
     ]
     lines += [
-        f"  {key}: {folder} (stored vectors and answers there may be deleted)"
+        f"  {key}: {escape_invisible(folder)} (stored vectors and answers there may be deleted)"
         for key, folder in trusted.storage_folders(settings).items()
     ]
     print_safe(
