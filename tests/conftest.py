@@ -17,6 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from llm_magics import secrets
+from llm_magics.providers import is_service
 from llm_magics.providers.services import services
 from llm_magics.runtime.policies.retry import CircuitBreakers, RetryPolicy
 from llm_magics.runtime.session import session
@@ -121,6 +122,8 @@ def own_settings(
     session.circuit_breakers = CircuitBreakers()  # else a provider that failed would be skipped
     session.runs.clear()
     session.conversations.forget()
+    for name in [name for name in session.providers._created if is_service(name)]:
+        del session.providers._created[name]  # else lists would name it as one in use
     for known in (secrets._secrets, secrets._short_secrets, secrets._patterns):
         known.clear()  # what an earlier test took for a key would be searched in every text
     yield
