@@ -12,6 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llm_magics.errors import (
+    AuthenticationError,
+    ConnectionError,
+    ContentFilterError,
+    ContextLengthError,
+    ModelNotFoundError,
+    ProviderError,
+    RateLimitError,
+)
+
 # Nested errors below this level are not read.
 _MAX_LEVELS = 6
 
@@ -215,3 +225,29 @@ def _status_of(error: Mapping[str, Any]) -> int | None:
         if type(value) is int and 400 <= value < 600:
             return value
     return None
+
+
+# Errors that are not about a parameter or the schema of a request.
+_OTHER_ERRORS = (
+    AuthenticationError,
+    ConnectionError,
+    ContentFilterError,
+    ContextLengthError,
+    ModelNotFoundError,
+    RateLimitError,
+)
+
+
+def is_other_error(error: ProviderError) -> bool:
+    """Return whether an error cannot be about a parameter or the schema of its request."""
+    return isinstance(error, _OTHER_ERRORS)
+
+
+def error_text(error: ProviderError) -> str:
+    """Return the words of an error in which a refused parameter or schema is named."""
+    details = parse_error(error.body)
+    body = error.body.get("error") if isinstance(error.body, Mapping) else None
+    parameter = body.get("param") if isinstance(body, Mapping) else None
+    return " ".join(
+        str(each) for each in (details.message[:2000], details.code, parameter, error) if each
+    )

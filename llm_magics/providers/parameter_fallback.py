@@ -21,18 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from llm_magics._async.concurrency import retry_unless_begun
-from llm_magics.errors import (
-    AuthenticationError,
-    ConnectionError,
-    ContentFilterError,
-    ContextLengthError,
-    ModelNotFoundError,
-    ProviderError,
-    RateLimitError,
-)
+from llm_magics.errors import ProviderError
 from llm_magics.host import warn
 from llm_magics.parameters import ModelParameters
-from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.error_bodies import error_text, is_other_error
 from llm_magics.providers.streaming import DecoderFactory
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.decoders import AnswerUnwrapper
@@ -58,14 +50,6 @@ _INVALID_SCHEMA_WORDS = re.compile(
 # The model failed to generate a matching answer. The next answer may be constrained again.
 _GENERATION_FAILED = re.compile(r"json_validate_failed|failed_generation", re.IGNORECASE)
 
-_OTHER_ERRORS = (
-    AuthenticationError,
-    ConnectionError,
-    ContentFilterError,
-    ContextLengthError,
-    ModelNotFoundError,
-    RateLimitError,
-)
 # Statuses that services use for invalid requests; Ollama uses 500 too.
 _STATUSES = frozenset({None, 400, 422, 500, 501})
 
@@ -91,18 +75,9 @@ def add_schema_to_prompt(
 
 def is_schema_refusal(error: ProviderError) -> bool:
     """Return whether the service refused a request because of the answer's schema."""
-    if isinstance(error, _OTHER_ERRORS) or error.status not in _STATUSES:
+    if is_other_error(error) or error.status not in _STATUSES:
         return False
-    return bool(_SCHEMA_WORDS.search(_error_text(error)))
-
-
-def _error_text(error: ProviderError) -> str:
-    details = parse_error(error.body)
-    body = error.body.get("error") if isinstance(error.body, Mapping) else None
-    parameter = body.get("param") if isinstance(body, Mapping) else None
-    return " ".join(
-        str(each) for each in (details.message[:2000], details.code, parameter, error) if each
-    )
+    return bool(_SCHEMA_WORDS.search(error_text(error)))
 
 
 class SchemaFallback:
@@ -182,7 +157,7 @@ class SchemaFallback:
     def _note(
         self, model: tuple[str, str], key: str, error: ProviderError
     ) -> tuple[str, str, str] | None:
-        words = _error_text(error)
+        words = error_text(error)
         if _GENERATION_FAILED.search(words):
             return None
         entry = (*model, key if _INVALID_SCHEMA_WORDS.search(words) else _ANY_SCHEMA)

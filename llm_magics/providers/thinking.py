@@ -8,35 +8,18 @@ answer begins.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
 from llm_magics._async.concurrency import retry_unless_begun
-from llm_magics.errors import (
-    AuthenticationError,
-    ConnectionError,
-    ContentFilterError,
-    ContextLengthError,
-    ModelNotFoundError,
-    ProviderError,
-    RateLimitError,
-    UnsupportedError,
-)
+from llm_magics.errors import ProviderError, UnsupportedError
 from llm_magics.parameters import REASONING_LEVELS, ModelParameters
+from llm_magics.providers.error_bodies import error_text, is_other_error
 from llm_magics.types import StreamChunk
 from llm_magics.wire.thinking import OFF, Refusal, ThinkingRules, find_refusal, level_of
 
 # The code of errors about thinking.
 CODE = "reasoning"
-
-_OTHER_ERRORS = (
-    AuthenticationError,
-    ConnectionError,
-    ContentFilterError,
-    ContextLengthError,
-    ModelNotFoundError,
-    RateLimitError,
-)
 
 Chunks = AsyncGenerator[StreamChunk, None]
 
@@ -122,12 +105,9 @@ def _refusal_of(error: ProviderError) -> Refusal | None:
     """Return what a service refused about thinking; ``None`` for all other errors."""
     if is_thinking_refusal(error):  # from the format of the service, which knows its models
         return None
-    if isinstance(error, _OTHER_ERRORS) or (error.status or 400) not in (400, 404, 422, 500, 501):
+    if is_other_error(error) or (error.status or 400) not in (400, 404, 422, 500, 501):
         return None
-    body = error.body if isinstance(error.body, Mapping) else {}
-    details = body.get("error")
-    parameter = details.get("param") if isinstance(details, Mapping) else ""
-    return find_refusal(f"{error} {parameter or ''} {error.code or ''}")
+    return find_refusal(error_text(error))
 
 
 def is_thinking_refusal(error: BaseException) -> bool:
