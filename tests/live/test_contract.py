@@ -161,7 +161,7 @@ def test_a_call_is_logged_with_its_tokens(target: Target) -> None:
 
 def test_models_are_listed_with_their_capabilities(ollama: Target) -> None:
     """What the server tells of each, and whether it is loaded."""
-    lm.ask("Hi", model=f"ollama/{ollama.chat}", max_tokens=1, stop=["."])
+    lm.ask("Hi", model=f"ollama/{ollama.chat}", **ollama.parameters)
     table = lm.models("ollama/*").set_index("model")
     assert table.capabilities[f"ollama/{ollama.embedding}:latest"] == "embeddings"
     assert "chat" in table.capabilities[f"ollama/{ollama.chat}"]

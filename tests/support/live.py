@@ -159,9 +159,10 @@ def slots(target: Target) -> list[dict[str, Any]]:
     for address in addresses:
         try:
             reply = httpx.get(f"{address}/slots", timeout=60)
-        except httpx.ConnectError:
+        except httpx.TransportError:
             reply = None
-        # A server that still starts refuses connections, then answers with an error.
+        # A server that starts refuses connections, then answers with an error; one that Ollama
+        # ends while it is asked resets them.
         is_ready = reply is not None and reply.status_code == 200
         found += reply.json() if reply is not None and is_ready else [_STARTING]
     return found
