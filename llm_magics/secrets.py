@@ -67,8 +67,19 @@ def strip_whitespace(value: str | None) -> str:
 
 
 def environment_value(name: str) -> str:
-    """Return the environment variable ``name`` stripped; empty if it is unset or blank."""
-    return strip_whitespace(os.environ.get(name)) if name else ""
+    """Return the environment variable ``name`` as `clean_value` does; empty if it is unset."""
+    return clean_value(os.environ.get(name)) if name else ""
+
+
+def clean_value(value: str | None) -> str:
+    """
+    Return the value of an environment variable without blanks and quotes around it.
+
+    ``docker run --env-file`` and ``set NAME="value"`` on Windows leave the quotes in the value.
+    """
+    text = strip_whitespace(value)
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return strip_whitespace(text[1:-1]) if is_quoted else text
 
 
 def is_secret_name(name: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_magics.errors import ProviderError
 from llm_magics.providers.base import ModelInfo
+from llm_magics.wire.decoders import DECODING_ERRORS
 
 Parser = Callable[[Mapping[str, Any]], ModelInfo | None]
 
@@ -52,8 +53,19 @@ def parse_models(
         models = [{"name": each} if isinstance(each, str) else each for each in models]
     if not isinstance(models, list) or not all(isinstance(each, Mapping) for each in models):
         return None
-    found = (parse(model) for model in models)
+    found = (_parse_or_name(model, parse) for model in models)
     return sorted((info for info in found if info is not None), key=lambda info: info.name)
+
+
+def _parse_or_name(model: Mapping[str, Any], parse: Parser) -> ModelInfo | None:
+    """Return what ``parse`` does; only the name if a fact has an unexpected form."""
+    try:
+        return parse(model)
+    except DECODING_ERRORS:
+        name = model.get("id") or model.get("name")
+        if not isinstance(name, str):
+            raise
+        return ModelInfo(name)
 
 
 # The fields with the context length: OpenRouter and Together, vLLM, Groq, Mistral.
@@ -73,7 +85,7 @@ def parse_model(model: Mapping[str, Any]) -> ModelInfo:
         _context_length(model),
         input_usd=_per_million(price.get("prompt")),
         output_usd=_per_million(price.get("completion")),
-        max_output_tokens=model.get("max_completion_tokens"),
+        max_output_tokens=_token_count(model.get("max_completion_tokens")),
     )
 
 
@@ -83,7 +95,12 @@ def _context_length(model: Mapping[str, Any]) -> int | None:
         meta.get("n_ctx"),
         meta.get("n_ctx_train"),
     ]
-    return next((int(length) for length in lengths if length), None)
+    return next((_token_count(length) for length in lengths if length), None)
+
+
+def _token_count(value: Any) -> int | None:
+    """Return a limit, which may be a float or a string, as an int; ``None`` without one."""
+    return int(value) if value else None
 
 
 def _capabilities(model: Mapping[str, Any]) -> tuple[str, ...]:
@@ -116,8 +133,8 @@ def _parse_cohere(model: Mapping[str, Any]) -> ModelInfo | None:
     if not can:
         return None  # rerank and classify models
     can += ["vision"] if "vision" in (model.get("features") or ()) else []
-    context = model.get("context_length")  # a float
-    return ModelInfo(model["name"], tuple(can), int(context) if context else None)
+    context = _token_count(model.get("context_length"))  # a float
+    return ModelInfo(model["name"], tuple(can), context)
 
 
 _DATABRICKS_TASKS = {
@@ -151,7 +168,8 @@ def _parse_github(model: Mapping[str, Any]) -> ModelInfo:
     can = ["embeddings" if is_embedding else "chat"]
     can += ["vision"] if "image" in (model.get("supported_input_modalities") or ()) else []
     can += ["tools"] if "tool-calling" in (model.get("capabilities") or ()) else []
-    read, written = limits.get("max_input_tokens"), limits.get("max_output_tokens")
+    read = _token_count(limits.get("max_input_tokens"))
+    written = _token_count(limits.get("max_output_tokens"))
     return ModelInfo(model["id"], tuple(can), read, max_output_tokens=written)
 
 

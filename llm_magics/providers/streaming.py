@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from llm_magics._util.json_text import read_json
@@ -100,8 +100,15 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
                     # for an end that never arrives would hang.
                     stream.end_within(_END_TIMEOUT_S)
                     is_hurried = True
-        for chunk in decoder.flush(elapsed_s):
+        for chunk in _last_chunks(decoder, elapsed_s):
             yield chunk
+
+
+def _last_chunks(decoder: Decoder, elapsed_s: float) -> Iterator[StreamChunk]:
+    """Yield the chunks left at the end of a stream, which may be in the middle of an event."""
+    # An unfinished event is not JSON. Its error would hide that the connection was lost.
+    with suppress(ValueError):
+        yield from decoder.flush(elapsed_s)
 
 
 @asynccontextmanager

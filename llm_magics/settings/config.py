@@ -19,6 +19,7 @@ from llm_magics.secrets import (
     Address,
     OpaqueValue,
     Secret,
+    clean_value,
     is_secret_name,
     redact_address,
     register_address,
@@ -248,7 +249,7 @@ class Config:
     def _provider_environment(self, provider: str, keys: Iterable[str]) -> dict[str, SourcedValue]:
         found = {}
         for key, name in provider_variables(provider, keys).items():
-            if value := self.__dict__["_environment"].get(name):
+            if value := clean_value(self.__dict__["_environment"].get(name)):
                 source = f"environment {name}"
                 found[f"providers.{provider}.{key}"] = SourcedValue(
                     _wrap_secret(key, value), source

@@ -13,7 +13,7 @@ import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import BaseModelProvider, ModelInfo
-from llm_magics.providers.model_lists import parse_model
+from llm_magics.providers.model_lists import parse_model, parse_models
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.providers.profiles import find_profile, profiles
 from llm_magics.runtime.session import Session, session
@@ -247,6 +247,17 @@ def test_a_name_without_a_type_is_refused(tmp_path: Path) -> None:
 def test_lists_tell_what_they_tell(told: dict[str, Any], expected: ModelInfo) -> None:
     """Each in its own words; what is not told is not guessed."""
     assert parse_model(told) == expected
+
+
+@pytest.mark.parametrize(
+    "odd", [{"context_length": "many"}, {"pricing": "free"}, {"meta": 3}, {"architecture": ["x"]}]
+)
+def test_a_fact_of_an_unexpected_form_hides_no_model(odd: dict[str, Any]) -> None:
+    """The model is listed by its name, and the others with their facts."""
+    models = [{"id": "b", **odd}, {"id": "a", "context_length": "8192"}]
+    assert parse_models({"data": models}) == [ModelInfo("a", context=8192), ModelInfo("b")]
+    with pytest.raises(KeyError):
+        parse_models({"data": [odd]})
 
 
 def test_a_bare_list_of_models() -> None:

@@ -102,6 +102,26 @@ def test_what_breaks_off_keeps_what_came(fault: Says) -> None:
     assert (row.finish_reason, row.retries) == ("error", 0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("openai", [*chat_stream("half ", "x")[:2], b'data: {"choices": [{"delta": {"con']),
+        ("ollama", [b'{"message": {"content": "half "}, "done": false}\n', b'{"message": {"con']),
+    ],
+)
+def test_a_stream_that_ends_inside_an_event_is_a_lost_connection(
+    kind: str, sent: list[bytes]
+) -> None:
+    """Not an invalid answer: the half event is left out."""
+    lm.config.providers = {"one": {"type": kind, "api_key": "k"}}
+    with serving(Says(sent)) as server:
+        lm.config.set("providers.one.base_url", server.url)
+        with pytest.raises(errors.StreamInterrupted) as caught:
+            lm.ask("hi", model="one/m")
+    assert caught.value.partial.text == "half "
+    assert isinstance(caught.value.__cause__, errors.ConnectionError)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
 def test_what_is_wrong_is_not_asked_again(status: int) -> None:
     """Nor is another model of the route asked, save where the model is missing."""

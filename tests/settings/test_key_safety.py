@@ -161,6 +161,19 @@ def test_a_key_set_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         assert lm.ask("hi", model="openai/gpt-test").text
 
 
+@pytest.mark.parametrize("value", [f'"{CANARY}"', f" '{CANARY}'\n", f'" {CANARY} "'])
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "GPU_LAB_API_KEY"])
+def test_quotes_around_a_key_are_removed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """``docker run --env-file`` and ``set`` on Windows leave them in the variable."""
+    monkeypatch.setenv(name, value)
+    provider = name.removesuffix("_API_KEY").lower().replace("_", "-")
+    with serving(FakeOpenAI(key=CANARY)) as server:
+        lm.config.providers = {provider: {"type": "openai", "base_url": server.url}}
+        assert lm.ask("hi", model=f"{provider}/gpt-test").text
+
+
 def test_a_server_of_ones_own_has_a_variable_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
