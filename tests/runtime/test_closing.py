@@ -27,7 +27,7 @@ from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
 from llm_magics.types import StreamChunk, Usage
 from tests.support import fake_anthropic, fake_gemini, fake_ollama, virtual_time
-from tests.support.closing import left_open
+from tests.support.closing import BENCH, left_open
 from tests.support.embedder import Embedder
 from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.fake_media import WAV, FakeMedia
@@ -191,11 +191,6 @@ def test_a_comparison() -> None:
         nothing_left_open(events, 4)
 
 
-BENCH: dict[str, Any] = {
-    "repeat": 4, "concurrency": None, "rate": None, "arrival": "poisson", "requests": None,
-    "seconds": None, "warmup": 0, "distinct": True, "tokenizer": None, "system": None,
-    "yes": True, "draw": 1, "parameters": {},
-}  # fmt: skip
 COMPARE: dict[str, Any] = {
     "system": None, "variables": None, "expected": None, "score": None, "repeat": 1,
     "concurrency": 2, "tokenizer": None, "yes": True, "parameters": {},

@@ -62,3 +62,11 @@ def left_open(create: Callable[[], AsyncGenerator[Any, None]]) -> tuple[list[str
         return found, count - 1
 
     return bridge.run(closed_at_each())
+
+
+# The options of a benchmark whose load a test adds.
+BENCH: dict[str, Any] = {
+    "repeat": 4, "concurrency": None, "rate": None, "arrival": "poisson", "requests": None,
+    "seconds": None, "warmup": 0, "distinct": True, "tokenizer": None, "system": None,
+    "yes": True, "draw": 1, "parameters": {},
+}  # fmt: skip
