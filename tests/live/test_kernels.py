@@ -105,6 +105,8 @@ def test_an_interrupt_stops_the_model(tmp_path: Path, ollama: Target, watched: b
         assert result.status == "error"
         if can_see_slots(ollama):
             assert eventually(lambda: not is_busy(ollama), 60)
-        after = kernel.run(f"%%llm {model} --max-tokens 8 --temperature 0 --seed 1 -o ans\nName a colour.")
+        after = kernel.run(
+            f"%%llm {model} --max-tokens 8 --temperature 0 --seed 1 -o ans\nName a colour."
+        )
         assert after.status == "ok", after.error
         assert kernel.value("ans.text")

@@ -203,3 +203,12 @@ def test_an_old_name_names_the_new_one(
     with pytest.raises(ConfigurationError) as caught:
         lm.config.get("model")
     assert new.upper() in (caught.value.hint or "")
+
+
+def test_settings_for_another_process_have_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may have another working directory."""
+    monkeypatch.chdir(tmp_path)
+    lm.config.cache_dir = Path("cache")
+    assert lm.config.set_here()["cache_dir"] == tmp_path / "cache"

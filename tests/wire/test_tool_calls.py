@@ -162,6 +162,24 @@ def response(decoder: Any, body: dict[str, Any]) -> ModelResponse:
     return ModelResponse.of(decoder.decode_body(body, 0.0))
 
 
+def test_every_format_keeps_ids() -> None:
+    """Those of the service: the results of the calls refer to them."""
+    function = {"name": "f", "arguments": {"x": 1}}
+    chat = {"choices": [{"message": {"tool_calls": [{"id": "c_9", "function": function}]}, "finish_reason": "tool_calls"}]}  # fmt: skip
+    item = {"type": "function_call", "call_id": "c_9", "name": "f", "arguments": {"x": 1}}
+    block = {"type": "tool_use", "id": "c_9", "name": "f", "input": {"x": 1}}
+    part = {"functionCall": {"id": "c_9", "name": "f", "args": {"x": 1}}}
+    made = [
+        response(openai_chat.ChunkDecoder(), chat),
+        response(openai_responses.ChunkDecoder(), {"status": "completed", "output": [item]}),
+        response(anthropic_messages.ChunkDecoder(), {"content": [block]}),
+        response(gemini_answers.ChunkDecoder(), {"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]}),
+        response(ollama.ChunkDecoder(), {"message": {"tool_calls": [{"id": "c_9", "function": function}]}, "done": True}),
+    ]  # fmt: skip
+    for answer in made:
+        assert answer.tool_calls == (ToolCall("c_9", "f", A),)
+
+
 def test_every_format_makes_ids() -> None:
     """Chat completions, Responses, Messages, Gemini's and Ollama's."""
     function = {"name": "f", "arguments": {"x": 1}}
