@@ -154,7 +154,7 @@ def test_a_request_that_meets_a_pause_gives_back_what_it_took() -> None:
         return loop.time() - began
 
     seconds, _ = virtual_time.run(use())
-    assert seconds == pytest.approx(10.5, abs=1.1)
+    assert seconds == pytest.approx(10.5, abs=0.2)
 
 
 BASE = ModelParameters()

@@ -188,8 +188,7 @@ def test_a_limiter_forgets_the_listeners_of_a_run(
         seen: list[int] = []
 
         async def use() -> None:
-            async for _ in calls[kind]().events():
-                seen.append(len(listening))
+            seen.extend([len(listening) async for _ in calls[kind]().events()])
 
         bridge.run(use())
     assert 1 in seen
