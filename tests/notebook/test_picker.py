@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics._async.bridge import bridge
 from llm_magics.notebook.picker import fields, rows
+from llm_magics.notebook.picker import panel as panel_module
 from llm_magics.notebook.picker.background import Health
 from llm_magics.notebook.picker.panel import Picker
 from llm_magics.notebook.picker.rows import Row
@@ -460,3 +462,31 @@ def test_a_name_with_a_line_break_is_shown_escaped_and_not_picked(
     assert "%llm use " not in line
     assert not re.search(r"\n *import|[\x07\x1b]", written)
     panel.close()
+
+
+def test_a_cell_that_runs_again_closes_its_panel(
+    shell: InteractiveShell, ollama: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its widgets, its callback after cells, and its requests, which can take long."""
+    lm.config.render = "live"
+    monkeypatch.setattr(panel_module, "_panels", {})
+    after_cells = shell.events.callbacks["post_run_cell"]
+    before = len(after_cells)
+    shell.run_line_magic("llm", "pick")
+    (first,) = panel_module._panels.values()
+    asking: list[asyncio.Task[Any]] = []
+
+    async def ask_for_long() -> None:
+        asking.append(asyncio.create_task(asyncio.sleep(100)))
+        first._listings._running.add(asking[0])
+
+    bridge.run(ask_for_long())
+    shell.run_line_magic("llm", "pick")
+    (second,) = panel_module._panels.values()
+    assert second is not first
+    assert first.box.comm is None
+    assert second.box.comm is not None
+    assert len(after_cells) == before + 1
+    assert asking[0].cancelled()
+    panel_module._remove_panel(shell, next(iter(panel_module._panels)))
+    assert len(after_cells) == before
