@@ -160,8 +160,8 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         thread: name of the conversation to continue.
         fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
-            ``reasoning``, ``tool_choice``, ``extra_headers``. Other parameters are passed to
-            the service unchanged.
+            ``reasoning``, ``tool_choice``, ``logprobs``, ``extra_headers``. Other parameters are
+            passed to the service unchanged.
 
     Raises:
         LLMError: the call failed; see `llm_magics.errors` for its subclasses.
@@ -217,8 +217,8 @@ async def aask(  # noqa: PLR0913 (as for ask)
         thread: name of the conversation to continue.
         fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
-            ``reasoning``, ``tool_choice``, ``extra_headers``. Other parameters are passed to
-            the service unchanged.
+            ``reasoning``, ``tool_choice``, ``logprobs``, ``extra_headers``. Other parameters are
+            passed to the service unchanged.
 
     Raises:
         LLMError: the call failed; see `llm_magics.errors` for its subclasses.

@@ -47,6 +47,8 @@ class ModelParameters:
         schema: the JSON schema of the answer.
         reasoning: how much to think: ``off``, ``low``, ``medium``, ``high``. ``False`` is ``off``,
             ``True`` the usual amount of the model. See `llm_magics.wire.thinking`.
+        logprobs: return the log probability of each token of the answer, with up to this number of
+            alternatives; a service may give fewer. ``True`` is 0: without alternatives.
         stream: return a generator of `StreamChunk` instead of a `ModelResponse`.
         extra_body: further fields of the request body, for parameters of specific services.
         extra_headers: further headers of the request.
@@ -64,6 +66,7 @@ class ModelParameters:
     schema: Mapping[str, Any] | None = None
     reasoning: bool | str | None = None
     extra_headers: Mapping[str, str] = field(default_factory=dict)
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _parse_stop(self.stop))
@@ -74,6 +77,7 @@ class ModelParameters:
             register_headers(self.extra_headers)
             object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
         object.__setattr__(self, "reasoning", _parse_reasoning(self.reasoning))
+        object.__setattr__(self, "logprobs", _parse_logprobs(self.logprobs))
         _check_number("temperature", self.temperature, 0, None, "a number of at least 0")
         _check_number("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
         _check_number(
@@ -184,6 +188,23 @@ def _parse_reasoning(reasoning: object) -> bool | str | None:
         return level
     msg = f"Invalid value {reasoning!r} for reasoning."
     raise ConfigurationError(msg, hint=f"Use one of: {', '.join(REASONING_LEVELS)}.")
+
+
+def _parse_logprobs(logprobs: object) -> int | None:
+    """Return the number of alternatives; ``None`` if no log probabilities are requested."""
+    if logprobs is None or logprobs is False:
+        return None
+    if logprobs is True:
+        return 0
+    _check_number(
+        "logprobs",
+        logprobs,  # type: ignore[arg-type]
+        0,
+        None,
+        "True, or the number of alternatives per token",
+        integer=True,
+    )
+    return logprobs  # type: ignore[return-value]
 
 
 def _check_number(  # noqa: PLR0913 (a row of a table)

@@ -37,6 +37,7 @@ __all__ = [
     "Role",
     "StreamChunk",
     "Timing",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "Usage",
@@ -150,6 +151,28 @@ class EngineTimings:
             object.__setattr__(self, name, value if is_time else None)
 
 
+class TokenLogprob(NamedTuple):
+    """
+    A token of an answer and its log probability.
+
+    Attributes:
+        token: the text of the token.
+        logprob: the natural logarithm of its probability, at most 0.
+        data: the bytes of the token if its text cannot express them, as for a part of a character.
+        top: the most likely tokens at its position, most likely first.
+    """
+
+    token: str
+    logprob: float
+    data: bytes = b""
+    top: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def as_bytes(self) -> bytes:
+        """The bytes of the token in UTF-8."""
+        return self.data or self.token.encode("utf-8", "replace")
+
+
 class StreamChunk(NamedTuple):
     """
     A chunk of a streamed answer. It is a tuple, because creating one must be fast.
@@ -169,6 +192,7 @@ class StreamChunk(NamedTuple):
             summary of thinking that the service does not stream; otherwise empty.
         ends_reasoning: whether all text before this chunk was thinking, because the model wrote
             the end of its thinking without its start.
+        logprobs: the log probabilities of the tokens of the answer in this chunk, if requested.
     """
 
     text: str = ""
@@ -182,6 +206,7 @@ class StreamChunk(NamedTuple):
     reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
     piece: str = ""
     ends_reasoning: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     @property
     def has_tokens(self) -> bool:
@@ -206,6 +231,7 @@ class ModelResponse:
     raw: Mapping[str, Any] = field(default_factory=dict)
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     @classmethod
     def of(
@@ -223,6 +249,7 @@ class ModelResponse:
             reasoning="".join([chunk.reasoning for chunk in chunks]),
             tool_calls=tuple(call for chunk in chunks for call in chunk.tool_calls),
             reasoning_blocks=tuple(block for chunk in chunks for block in chunk.reasoning_blocks),
+            logprobs=tuple(token for chunk in chunks for token in chunk.logprobs),
             model=model,
             provider=provider,
             **last,

@@ -20,6 +20,7 @@ from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.configs import ProviderConfig, resolve_config
+from llm_magics.providers.logprobs import require_logprobs
 from llm_magics.providers.model_catalog import ModelInfo
 from llm_magics.providers.thinking import ThinkingFallback
 from llm_magics.secrets import environment_value, scrub
@@ -46,9 +47,13 @@ __all__ = [
 
 # Capabilities of models that read and write text, and all capabilities, as shown to users.
 TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
-CAPABILITIES = (*TEXT_CAPABILITIES, "images", "transcription", "pull", "delete")
+CAPABILITIES = (*TEXT_CAPABILITIES, "logprobs", "images", "transcription", "pull", "delete")
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
+
+
+# The providers that return log probabilities.
+_WITH_LOGPROBS = "local, ollama, openai, azure, gemini, vllm, llamacpp, fireworks, together"
 
 
 # Former names of attributes of providers and models, with the current ones.
@@ -74,6 +79,8 @@ def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
         parameters = ModelParameters.of(rest[0] if rest else named.pop("parameters", None))
         if not isinstance(prompt, str):
             prompt = messages_of(prompt)
+        if parameters.logprobs is not None and "logprobs" not in self.capabilities:
+            self._cannot("return log probabilities", _WITH_LOGPROBS)
         answer = method(self, prompt, model, parameters, *rest[1:], **named)
         return await answer if isawaitable(answer) else answer
 
@@ -321,6 +328,8 @@ class StreamingProvider(BaseModelProvider):
         writes_thinking: bool = False,
     ) -> Answer:
         guarded = self._guarded(chunks, model, writes_thinking=writes_thinking)
+        if parameters.logprobs is not None:
+            guarded = require_logprobs(guarded, self.name, model)
         if parameters.stream:
             return guarded
         return ModelResponse.of(
@@ -381,6 +390,7 @@ async def as_stream(answer: ModelResponse) -> AsyncGenerator[StreamChunk, None]:
         raw=answer.raw,
         tool_calls=answer.tool_calls,
         reasoning_blocks=answer.reasoning_blocks,
+        logprobs=answer.logprobs,
     )
 
 

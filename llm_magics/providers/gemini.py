@@ -177,7 +177,15 @@ class GeminiProvider(RemoteProvider):
     name = "gemini"
     writes_thinking = False  # the API returns thinking in separate parts
     config_type = GeminiConfig
-    capabilities = ("chat", "embeddings", "vision", "tools", "schema", "reasoning")
+    capabilities = (
+        "chat",
+        "embeddings",
+        "vision",
+        "tools",
+        "schema",
+        "reasoning",
+        "logprobs",
+    )
     key_variable = "GEMINI_API_KEY"
     environment = (*_KEY_VARIABLES, "GOOGLE_GEMINI_BASE_URL")
     usual_address = own_address = _GEMINI_URL

@@ -92,7 +92,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
 
     name = "openai"
     config_type = OpenAIConfig
-    capabilities: tuple[str, ...] = (*TEXT_CAPABILITIES, "images", "transcription")
+    capabilities: tuple[str, ...] = (*TEXT_CAPABILITIES, "logprobs", "images", "transcription")
     key_variable = "OPENAI_API_KEY"
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     usual_address = own_address = _OPENAI_URL

@@ -207,8 +207,10 @@ class ParameterRules(ABC):
 
     # Omitted without a warning: the user did not set it, or another parameter replaces it.
     silent: ClassVar[frozenset[str]] = frozenset()
-    # Never omitted.
-    required: ClassVar[frozenset[str]] = frozenset({"model", "messages", "input", "prompt"})
+    # Never omitted. Without log probabilities, an answer is not what the user asked for.
+    required: ClassVar[frozenset[str]] = frozenset(
+        {"model", "messages", "input", "prompt", "logprobs", "top_logprobs"}
+    )
 
     @abstractmethod
     def find(self, error: ProviderError, body: Mapping[str, Any]) -> UnsupportedParameter | None:

@@ -53,6 +53,8 @@ class ServiceProfile:
         models_path: the path of the list of models; empty if there is none.
         models_format: the form of that list.
         errors: the meaning of its error codes, as in `openai_errors.MEANINGS`.
+        max_logprobs: the maximum number of alternatives per token in log probabilities.
+        logprobs_format: ``openai``, or ``integer`` if ``logprobs`` is the number of alternatives.
         price_list: its name in ``genai-prices``; empty if that has no prices of it.
     """
 
@@ -72,6 +74,8 @@ class ServiceProfile:
     models_path: str = "/models"
     models_format: str = "openai"
     errors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    max_logprobs: int = 20
+    logprobs_format: Literal["openai", "integer"] = "openai"
     price_list: str = ""
 
     @classmethod
@@ -120,7 +124,16 @@ class ServiceProfile:
         if self.schema == "json_object" and "response_format" in adapted:
             adapted["response_format"] = {"type": "json_object"}
         self._loosen(adapted)
+        self._adapt_logprobs(adapted)
         return adapted
+
+    def _adapt_logprobs(self, body: dict[str, Any]) -> None:
+        """Limit the number of alternatives in log probabilities, and express it in one field."""
+        count = body.get("top_logprobs")
+        if type(count) is int:
+            body["top_logprobs"] = min(count, self.max_logprobs)
+        if self.logprobs_format == "integer" and body.get("logprobs") is True:
+            body["logprobs"] = max(1, body.pop("top_logprobs", 1))
 
     def _loosen(self, body: dict[str, Any]) -> None:
         """Remove ``strict`` if the model has no strict mode."""

@@ -370,14 +370,10 @@ class ChatCall:
         }
         return {name: value for name, value in facts.items() if value not in (None, "", {})}
 
-    @property
-    def _has_begun(self) -> bool:
-        """Whether the first tokens have been yielded, so that the answer cannot be repeated."""
-        return any(chunk.has_tokens for chunk in self._chunks)
-
     def _remember(self) -> None:
         """Add the prompt and the answer, or its received part, to its thread."""
-        if self._prompt.thread is None or not self._has_begun or self._is_incomplete:
+        has_begun = any(chunk.has_tokens for chunk in self._chunks)
+        if self._prompt.thread is None or not has_begun or self._is_incomplete:
             return
         answer, response = self._answer(self._chunks), self.response()
         said = ChatMessage("assistant", answer.text, reasoning_blocks=answer.reasoning_blocks)
@@ -418,6 +414,7 @@ class ChatCall:
             raw=answer.raw,
             tool_calls=answer.tool_calls,
             reasoning_blocks=answer.reasoning_blocks,
+            token_logprobs=answer.logprobs,
             schema=self._prompt.schema,
             retries=self._attempts.retries if self._attempts else 0,
             fallback_from=tuple(self._attempts.failed) if self._attempts else (),

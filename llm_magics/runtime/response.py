@@ -19,7 +19,7 @@ from llm_magics.runtime import parsing
 from llm_magics.runtime.parsing import find_fitting_json
 from llm_magics.schemas import validate_answer
 from llm_magics.secrets import scrub
-from llm_magics.types import ChatMessage, Timing, ToolCall, Usage
+from llm_magics.types import ChatMessage, Timing, TokenLogprob, ToolCall, Usage
 from llm_magics.wire.finish_reasons import Outcome, classify_outcome, is_cut, is_transient
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Response:
             the replaced answer.
         raw: the last message of the service, decoded.
         reasoning_blocks: data that must be sent back to the service with this answer.
+        token_logprobs: the tokens of the answer with their log probabilities, if requested.
         reasoning_usd: the part of ``cost_usd`` that is for thinking, ``None`` if unknown.
     """
 
@@ -71,6 +72,7 @@ class Response:
     removed_turns: int = 0
     reasoning_blocks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     reasoning_usd: float | None = None
+    token_logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
 
     def __getattr__(self, name: str) -> Any:
         raise attribute_error(self, name, {"mended": "repairs", "dropped": "removed_turns"})
@@ -148,6 +150,23 @@ class Response:
     def df(self) -> DataFrame:
         """The table in the answer as a DataFrame; raises a `ParseError` if there is none."""
         return parsing.parse_table(self.text)
+
+    @property
+    def logprobs(self) -> DataFrame:
+        """
+        The log probabilities of the answer's tokens, one row each; empty without ``logprobs=``.
+
+        Columns: ``token``, ``logprob`` (natural logarithm), ``top`` (the most likely tokens at
+        this position with their log probabilities, as a dict).
+        """
+        from llm_magics._util.tables import SafeFrame, display_when_empty
+
+        rows = [
+            (each.token, each.logprob, {other.token: other.logprob for other in each.top})
+            for each in self.token_logprobs
+        ]
+        hint = "No log probabilities. Ask for them: lm.ask(…, logprobs=5)"
+        return display_when_empty(SafeFrame(rows, columns=["token", "logprob", "top"]), hint)
 
     def __str__(self) -> str:
         return self.text

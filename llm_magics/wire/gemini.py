@@ -22,6 +22,7 @@ from llm_magics.errors import ConfigurationError
 from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.types import ChatMessage, ToolCall
 from llm_magics.wire.gemini_thinking import encode_thinking, find_version
+from llm_magics.wire.logprobs import MAX_LOGPROBS
 from llm_magics.wire.schema_dialects import GEMINI, compile_schema, convert_tool_schema
 from llm_magics.wire.tool_calls import encode_arguments
 
@@ -127,6 +128,10 @@ def _encode_config(parameters: ModelParameters) -> dict[str, Any]:
         "stopSequences": list(parameters.stop) or None,
     }
     config = {name: value for name, value in config.items() if value is not None}
+    if parameters.logprobs is not None:
+        config["responseLogprobs"] = True
+        if parameters.logprobs:
+            config["logprobs"] = min(parameters.logprobs, MAX_LOGPROBS)
     if parameters.schema is not None:
         compilation = compile_schema(parameters.schema, GEMINI)
         config["responseMimeType"] = "application/json"

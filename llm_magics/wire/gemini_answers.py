@@ -24,6 +24,7 @@ from llm_magics.wire.decoders import (
     is_error_body,
 )
 from llm_magics.wire.gemini import SIGNATURE, is_returned
+from llm_magics.wire.logprobs import parse_gemini
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
 
 # Finish reasons with the words of chat completions; others are unchanged.
@@ -93,6 +94,8 @@ class ChunkDecoder(EventChunkDecoder):
         chunk = StreamChunk("", "", elapsed_s, raw=body)
         for part in (candidate.get("content") or {}).get("parts") or ():
             chunk = self._add_part(chunk, part)
+        if found := candidate.get("logprobsResult"):
+            chunk = chunk._replace(logprobs=parse_gemini(found))
         if usage:
             chunk = chunk._replace(usage=parse_usage(self._usage))
         if reason and reason != _NO_REASON:

@@ -13,6 +13,7 @@ from llm_magics.attachments import ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, Embeddings, EngineTimings, StreamChunk, ToolCall, Usage
 from llm_magics.wire.decoders import InStreamError, NewlineSplitter, decode_json
+from llm_magics.wire.logprobs import MAX_LOGPROBS, build_fields, parse_tokens
 from llm_magics.wire.schema_dialects import GRAMMAR, build_function, compile_schema
 from llm_magics.wire.tool_calls import (
     CallIds,
@@ -105,6 +106,8 @@ def _build_options(parameters: ModelParameters) -> dict[str, Any]:
     if parameters.schema is not None:
         compilation = compile_schema(parameters.schema, GRAMMAR)
         body["format"] = compilation.schema if compilation else dict(parameters.schema)
+    if parameters.logprobs is not None:
+        body |= build_fields(parameters.logprobs, MAX_LOGPROBS)
     if parameters.reasoning is not None:
         body["think"] = _think_value(parameters.reasoning)
     return {**body, **extra}
@@ -176,6 +179,7 @@ class ChunkDecoder:
         thinking = message.get("thinking") or ""
         if thinking:
             self._thoughts.append(thinking)
+        tokens = event.get("logprobs")
         return StreamChunk(
             message.get("content") or message.get("response") or "",
             thinking,
@@ -186,6 +190,8 @@ class ChunkDecoder:
             event,
             calls,
             self._returned(has_calls=bool(calls), done=done) if self._thoughts else (),
+            # Those of thinking are not part of the answer.
+            logprobs=parse_tokens(tokens) if tokens and not thinking else (),
         )
 
     def _returned(self, *, has_calls: bool, done: bool) -> tuple[ReasoningBlock, ...]:

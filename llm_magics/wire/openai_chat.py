@@ -16,9 +16,10 @@ from llm_magics.types import (
     ChatMessage,
     EngineTimings,
     StreamChunk,
+    TokenLogprob,
     Usage,
 )
-from llm_magics.wire import openai_reasoning
+from llm_magics.wire import logprobs, openai_reasoning
 from llm_magics.wire.decoders import (
     DONE,
     EventChunkDecoder,
@@ -52,6 +53,8 @@ def build_chat_request(
         **_build_chat_options(parameters, dialect),
         **_build_options(parameters),
     }
+    if parameters.logprobs is not None:
+        body = {**logprobs.build_fields(parameters.logprobs), **body}
     return add_thinking(body, thinking, parameters.reasoning)
 
 
@@ -128,7 +131,8 @@ def build_completion_request(
     prompt: str, model: str, parameters: ModelParameters
 ) -> dict[str, Any]:
     """Return the body of ``POST /completions``."""
-    return {"model": model, "prompt": prompt, **_build_options(parameters)}
+    body = {"model": model, "prompt": prompt, **_build_options(parameters)}
+    return body if parameters.logprobs is None else {"logprobs": parameters.logprobs, **body}
 
 
 def _build_options(parameters: ModelParameters) -> dict[str, Any]:
@@ -245,6 +249,7 @@ class ChunkDecoder(EventChunkDecoder):
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk:
         text = reasoning = piece = ""
         finish_reason = None
+        tokens: tuple[TokenLogprob, ...] = ()
         for choice in event.get("choices") or ():
             if choice.get("index"):  # additional answers to the prompt are ignored
                 continue
@@ -255,6 +260,9 @@ class ChunkDecoder(EventChunkDecoder):
             reasoning = thought
             if not _BESIDE_CONTENT.isdisjoint(delta):
                 text, reasoning, piece = self._beside_content(choice, delta, text, thought)
+            # Those of thinking are not part of the answer.
+            if choice.get("logprobs") is not None and (text or not reasoning):
+                tokens = logprobs.parse_choice(choice, text)
             error = choice.get("error") or (finish_reason == "error" and delta.get("error"))
             if error:
                 self._fail(error)
@@ -277,6 +285,7 @@ class ChunkDecoder(EventChunkDecoder):
             calls,
             self._thoughts.take(self._calls.extras) if finish_reason else (),
             piece,
+            logprobs=tokens,
         )
 
 

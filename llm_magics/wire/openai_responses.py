@@ -24,6 +24,7 @@ from llm_magics.wire.decoders import (
     decode_json,
     is_error_body,
 )
+from llm_magics.wire.logprobs import INCLUDE, MAX_LOGPROBS, parse_tokens
 from llm_magics.wire.openai_chat import build_schema_format
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, build_function
 from llm_magics.wire.thinking import EFFORT_SUMMARY, add_thinking
@@ -129,8 +130,12 @@ def build_responses_request(
         "stream": True,
         "store": False,
     }
-    if reasons:
-        body["include"] = [ENCRYPTED_REASONING]
+    included = [ENCRYPTED_REASONING] if reasons else []
+    if parameters.logprobs is not None:
+        included.append(INCLUDE)
+        body["top_logprobs"] = min(parameters.logprobs, MAX_LOGPROBS)
+    if included:
+        body["include"] = included
     options = {
         "instructions": system or None,
         "temperature": parameters.temperature,
@@ -196,7 +201,8 @@ class ChunkDecoder(EventChunkDecoder):
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")
         if kind in _TEXT:
-            return StreamChunk(event["delta"], "", elapsed_s, None, None, None, event)
+            tokens = parse_tokens(found) if (found := event.get("logprobs")) else ()
+            return StreamChunk(event["delta"], "", elapsed_s, raw=event, logprobs=tokens)
         if kind in _THINKING:
             piece = "summary" if kind == _SUMMARY else ""
             return StreamChunk("", event["delta"], elapsed_s, raw=event, piece=piece)
@@ -237,7 +243,8 @@ class ChunkDecoder(EventChunkDecoder):
         if item.get("type") == "message":
             text = "".join(part.get("text") or part.get("refusal") or "" for part in parts)
             chunk = chunk or StreamChunk("", "", elapsed_s, None, None, None, body)
-            return chunk._replace(text=text)
+            tokens = [each for part in parts for each in parse_tokens(part.get("logprobs"))]
+            return chunk._replace(text=text, logprobs=tuple(tokens))
         if chunk is None or item.get("type") != "reasoning":
             return chunk
         thoughts = [*parts, *(item.get("summary") or ())]

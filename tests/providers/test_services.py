@@ -105,6 +105,8 @@ class _Facts(_Strict):
     models: _Lists = _Lists()
     errors: dict[str, str] = {}
     price_list: str = ""
+    max_logprobs: int = 20
+    logprobs_format: Literal["openai", "integer"] = "openai"
     sources: list[str] = pydantic.Field(min_length=1)
     checked: str = pydantic.Field(pattern=r"^20\d\d-[01]\d$")
     unchecked: list[str] = []

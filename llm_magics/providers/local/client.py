@@ -38,6 +38,7 @@ class EngineClient(OpenAICompatibleProvider):
 
     name = "local"
     config_type = EngineConfig
+    capabilities = ("chat", "completion", "embeddings", "logprobs")
     config: EngineConfig
 
     def __init__(self, engine: Engine, address: str, model: str, **settings: Any) -> None:

@@ -83,6 +83,7 @@ class LocalProvider(BaseModelProvider):
         "tools",
         "schema",
         "reasoning",
+        "logprobs",
         "pull",
         "delete",
     )

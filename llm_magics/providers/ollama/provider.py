@@ -68,7 +68,7 @@ class OllamaProvider(RemoteProvider):
 
     name = "ollama"
     config_type = OllamaConfig
-    capabilities = (*TEXT_CAPABILITIES, "pull", "delete")
+    capabilities = (*TEXT_CAPABILITIES, "logprobs", "pull", "delete")
     truncates_texts = True
     start = "ollama serve"
     key_variable = "OLLAMA_API_KEY"

@@ -19,7 +19,14 @@ from typing import Any
 from llm_magics.attachments import ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.secrets import scrub
-from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage, settled
+from llm_magics.types import (
+    ChatMessage,
+    StreamChunk,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+    settled,
+)
 
 Request = dict[str, Any]
 
@@ -30,7 +37,15 @@ def chat_request(
     """Return everything that determines the answer of a chat."""
     parameters_sent = {
         name: getattr(parameters, name)
-        for name in ("temperature", "max_tokens", "top_p", "seed", "tool_choice", "reasoning")
+        for name in (
+            "temperature",
+            "max_tokens",
+            "top_p",
+            "seed",
+            "tool_choice",
+            "reasoning",
+            "logprobs",
+        )
     }
     parameters_sent |= {
         "stop": list(parameters.stop) or None,
@@ -91,7 +106,11 @@ def encode_answer(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
         for chunk in chunks
         if chunk.has_tokens
     ]  # fmt: skip
-    answer: dict[str, Any] = {"chunks": redact_keys(pieces)}
+    redacted = redact_keys(pieces)
+    answer: dict[str, Any] = {"chunks": redacted}
+    logprobs = [_encode_token(token) for chunk in chunks for token in chunk.logprobs]
+    if logprobs and redacted is pieces:  # otherwise a key is in the tokens too
+        answer["logprobs"] = logprobs
     for chunk in chunks:
         if chunk.finish_reason:
             answer["finish_reason"] = chunk.finish_reason
@@ -104,6 +123,22 @@ def encode_answer(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
             blocks = map(ReasoningBlock.of, chunk.reasoning_blocks)
             answer.setdefault("reasoning_blocks", []).extend(each.as_dict() for each in blocks)
     return answer
+
+
+def _encode_token(token: TokenLogprob) -> list[Any]:
+    """Return a token as a list: its text, log probability, bytes in hexadecimal, alternatives."""
+    encoded: list[Any] = [token.token, round(token.logprob, 5)]
+    if token.data or token.top:
+        encoded.append(token.data.hex())
+    if token.top:
+        encoded.append([_encode_token(each) for each in token.top])
+    return encoded
+
+
+def _decode_token(encoded: Sequence[Any]) -> TokenLogprob:
+    data = bytes.fromhex(encoded[2]) if len(encoded) > 2 else b""
+    top = tuple(map(_decode_token, encoded[3])) if len(encoded) > 3 else ()
+    return TokenLogprob(encoded[0], encoded[1], data, top)
 
 
 def redact_keys(pieces: list[list[Any]]) -> list[list[Any]]:
@@ -128,6 +163,7 @@ def decode_answer(answer: Mapping[str, Any]) -> Iterator[StreamChunk]:
         usage=Usage(**usage) if usage else None,
         tool_calls=tuple(ToolCall(**call) for call in answer.get("tool_calls", ())),
         reasoning_blocks=tuple(map(ReasoningBlock.from_dict, answer.get("reasoning_blocks", ()))),
+        logprobs=tuple(map(_decode_token, answer.get("logprobs", ()))),
     )
 
 
