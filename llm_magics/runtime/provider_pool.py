@@ -95,8 +95,8 @@ class ProviderPool:
         """
         known = self._current(name)
         if in_use and _lacks_key(known.provider):
-            variable = known.provider.key_variable
-            if self._hosted.look_up(variable, self.config.secret_scope):
+            variables, scope = _secret_names(known.provider.key_variable), self.config.secret_scope
+            if any(self._hosted.look_up(each, scope) for each in variables):
                 known = self._created[name] = self._refresh(name, known)
         return known.provider
 
@@ -119,11 +119,11 @@ class ProviderPool:
         if find_platform() is None:
             return ""
         with suppress(ConfigurationError):  # another setting is missing
-            variable = self.get(name).key_variable
-            self._hosted.forget(variable)
+            variables = _secret_names(self.get(name).key_variable)
+            self._hosted.forget(variables)
             self._count_change()
             self.get(name, in_use=True)
-            if (source := self.key_source(name)) == describe_secret(variable):
+            if (source := self.key_source(name)) in map(describe_secret, variables):
                 return source
         return ""
 
@@ -365,9 +365,11 @@ class ProviderPool:
             return None
         if (key := credentials.load_key(name)) is not None:
             return key, _KEYRING
-        variable = self._key_variable(name, kind, settings)
-        found = self._hosted.known(variable, self.config.secret_scope)
-        return (found, describe_secret(variable)) if found is not None else None
+        for variable in _secret_names(self._key_variable(name, kind, settings)):
+            found = self._hosted.known(variable, self.config.secret_scope)
+            if found is not None:
+                return found, describe_secret(variable)
+        return None
 
     def _source_of_set_key(
         self, name: str, kind: type[BaseModelProvider], settings: dict[str, Any]
@@ -409,6 +411,16 @@ class ProviderPool:
         """Close all providers."""
         closing = (each.provider.close() for each in self._created.values())
         await asyncio.gather(*closing, return_exceptions=True)
+
+
+def _secret_names(variable: str) -> tuple[str, ...]:
+    """
+    Return the names that the secret with a key may have: all variables of its service.
+
+    Colab itself stores Gemini's key as GOOGLE_API_KEY.
+    """
+    of_services = (service.key_variables for service in services().values())
+    return next((names for names in of_services if variable in names), (variable,))
 
 
 def _lacks_key(provider: BaseModelProvider) -> bool:

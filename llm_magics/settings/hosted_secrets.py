@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,9 +100,9 @@ class HostedSecrets:
             warn(f"{describe_secret(variable)} was not read: {found}")
         return isinstance(found, Secret)
 
-    def forget(self, variable: str) -> None:
-        """Look up ``variable`` again the next time."""
-        for lookup in [each for each in self._results if each.variable == variable]:
+    def forget(self, variables: Collection[str]) -> None:
+        """Look up ``variables`` again the next time."""
+        for lookup in [each for each in self._results if each.variable in variables]:
             del self._results[lookup]
 
 

@@ -17,12 +17,13 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
 from llm_magics.host import current_host
-from llm_magics.providers import openai
+from llm_magics.providers import gemini, openai
 from llm_magics.runtime import provider_pool
 from llm_magics.runtime.session import session
 from llm_magics.secrets import scrub
 from llm_magics.settings.config import config
 from llm_magics.settings.hosted_secrets import HostedSecrets
+from tests.support import fake_gemini
 from tests.support.fake_openai import FakeOpenAI
 from tests.support.hosted import FakeColab, FakeDatabricks, FakeKaggle
 from tests.support.serving import Says, Server, chat_stream, serving
@@ -270,6 +271,25 @@ def test_each_service_has_its_own_secret(server: Server, monkeypatch: pytest.Mon
     assert lm.ask("hi", model="groq/gpt-test").text
     assert platform.requested == ["GROQ_API_KEY"]
     assert session.providers.key_source("groq") == "Colab secret GROQ_API_KEY"
+
+
+@pytest.mark.parametrize("name", ["GEMINI_API_KEY", "GOOGLE_API_KEY"])
+def test_a_secret_may_have_each_name_of_its_service(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Colab's own dialog stores the key of Gemini as GOOGLE_API_KEY."""
+    monkeypatch.setattr(provider_pool, "is_local_address", lambda url: False)
+    platform = FakeColab({name: CANARY}).install(monkeypatch)
+    with serving(fake_gemini.FakeGemini(key=CANARY)) as served:
+        monkeypatch.setattr(gemini.GeminiProvider, "usual_address", served.url)
+        monkeypatch.setattr(gemini.GeminiProvider, "own_address", served.url)
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", served.url)
+        assert lm.ask("hi", model=f"gemini/{fake_gemini.CHAT}").text
+    assert session.providers.key_source("gemini") == f"Colab secret {name}"
+    assert (
+        platform.requested
+        == ["GEMINI_API_KEY", "GOOGLE_API_KEY"][: 1 + (name != "GEMINI_API_KEY")]
+    )
 
 
 def test_databricks_needs_a_scope(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
