@@ -124,3 +124,16 @@ def test_commands_explain_their_empty_tables(line: str, shell: InteractiveShell)
     assert "DataFrame" not in shown
     assert "Columns" not in shown
     assert shown.endswith((".", "NAME"))
+
+
+def test_the_settings_of_a_provider_are_shown(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a table; of one without settings a line says so."""
+    lm.config.providers = {"lab": {"type": "openai", "base_url": "http://u:p@127.0.0.1:9/v1"}}
+    table = shell.run_line_magic("llm", "config providers.lab")
+    assert table.index.tolist() == ["providers.lab.base_url", "providers.lab.type"]
+    assert "u:p" not in table.to_string()
+    assert len(shell.run_line_magic("llm", "config providers")) == 2
+    assert shell.run_line_magic("llm", "config providers.azure") is None
+    assert "providers.azure" in capsys.readouterr().out

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command("config [KEY [VALUE]]")
 def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
-    """Show all settings with their sources, show one, or set one."""
+    """Show all settings with their sources, show one or those of a provider, or set one."""
     from llm_magics.settings.config import config as settings
     from llm_magics.settings.config import describe_setting, redact_setting
 
@@ -30,6 +30,13 @@ def config(shell: InteractiveShell, rest: str, variables: Variables) -> Any:
             parsed = unescape(parsed)
         settings.set(key, parsed)
         _reset_if_rejected(key)
+    elif key == "providers" or (key.startswith("providers.") and key.count(".") == 1):
+        table = settings.frame()
+        table = table[table.index.str.startswith(f"{key}.")]
+        if not table.empty:
+            return table
+        print_safe(f"{key}: no setting is set here or in a settings file.")
+        return None
     print_safe(f"{key} = {redact_setting(settings.get(key))!r}  ({settings.source(key)})")
     if not value.strip() and (description := describe_setting(key)):
         print_safe(description)
