@@ -162,6 +162,7 @@ TOOL = Tool("f", "Do it.", {"type": "object", "properties": {}})
 OTHER_PARAMETERS: dict[str, Any] = {
     "temperature": 0.5, "max_tokens": 5, "top_p": 0.5, "seed": 1, "stop": ("a",), "extra_body": {"a": 1},
     "tools": (TOOL,), "tool_choice": "none", "schema": {"type": "object"}, "reasoning": "low",
+    "logprobs": 3,
 }  # fmt: skip
 MESSAGE = ChatMessage("assistant", "text")
 OTHER_MESSAGES: dict[str, Any] = {
