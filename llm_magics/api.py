@@ -133,6 +133,7 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     images: Sequence[Any] = (),
+    attachments: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
     template: str | None = None,
@@ -150,6 +151,8 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         variables: values for ``{{ name }}`` in the prompt. Without it, braces are not
             interpreted.
         images: images to send: bytes, paths, URLs, figures or PIL images.
+        attachments: documents, audio and images to send: paths, bytes, or URLs. A model that does
+            not accept documents gets their text.
         schema: the structure of the answer: a pydantic class, a JSON schema, or short field
             definitions (``"name, age int, tags list[str]"``). The answer is validated; if it
             does not match, the model gets the error and tries again (setting
@@ -174,6 +177,7 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         parameters=parameters,
         variables=variables,
         images=images,
+        attachments=attachments,
         schema=schema,
         tools=tools,
         template=template,
@@ -190,6 +194,7 @@ async def aask(  # noqa: PLR0913 (as for ask)
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     images: Sequence[Any] = (),
+    attachments: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
     template: str | None = None,
@@ -207,6 +212,8 @@ async def aask(  # noqa: PLR0913 (as for ask)
         variables: values for ``{{ name }}`` in the prompt. Without it, braces are not
             interpreted.
         images: images to send: bytes, paths, URLs, figures or PIL images.
+        attachments: documents, audio and images to send: paths, bytes, or URLs. A model that does
+            not accept documents gets their text.
         schema: the structure of the answer: a pydantic class, a JSON schema, or short field
             definitions (``"name, age int, tags list[str]"``). The answer is validated; if it
             does not match, the model gets the error and tries again (setting
@@ -231,6 +238,7 @@ async def aask(  # noqa: PLR0913 (as for ask)
         parameters=parameters,
         variables=variables,
         images=images,
+        attachments=attachments,
         schema=schema,
         tools=tools,
         template=template,
@@ -262,6 +270,7 @@ def stream(  # noqa: PLR0913 (as for ask)
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     images: Sequence[Any] = (),
+    attachments: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
     template: str | None = None,
@@ -282,6 +291,7 @@ def stream(  # noqa: PLR0913 (as for ask)
         parameters=parameters,
         variables=variables,
         images=images,
+        attachments=attachments,
         schema=schema,
         tools=tools,
         template=template,
@@ -298,6 +308,7 @@ def astream(  # noqa: PLR0913 (as for ask)
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     images: Sequence[Any] = (),
+    attachments: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
     template: str | None = None,
@@ -318,6 +329,7 @@ def astream(  # noqa: PLR0913 (as for ask)
         parameters=parameters,
         variables=variables,
         images=images,
+        attachments=attachments,
         schema=schema,
         tools=tools,
         template=template,

@@ -298,6 +298,11 @@ class Sound:
         return self._kind[1]
 
     @property
+    def base64(self) -> str:
+        """The bytes in base64."""
+        return base64.b64encode(self.data).decode()
+
+    @property
     def file_name(self) -> str:
         """A file name with the extension of the format, which services use to recognise it."""
         return f"audio.{self._kind[0]}"

@@ -4,6 +4,7 @@ The error classes of llm_magics.
     LLMError                      the base class; ``hint`` says what to do
     ├── UsageError                an invalid argument, flag, subcommand or expression
     │   └── DeclinedError         the user declined the cost; nothing was sent
+    ├── AttachmentError           an attached file cannot be read, or the model cannot take it
     ├── BudgetError               the call may cost more than the rest of the budget
     ├── TemplateError             a ``{{ name }}`` in a prompt cannot be rendered
     ├── ParseError                the answer is not the requested JSON or table
@@ -106,6 +107,10 @@ class DeclinedError(UsageError):
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]
+
+
+class AttachmentError(LLMError):
+    """An attached file cannot be read or converted, or the model cannot take it; nothing was sent."""
 
 
 class BudgetError(LLMError):

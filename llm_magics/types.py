@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from llm_magics._util.text import count_or_none, replace_lone_surrogates
 from llm_magics.attachments import Image, ReasoningBlock
+from llm_magics.documents import Attachment
 from llm_magics.errors import ConfigurationError, ParseError
 from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters, Tool
@@ -63,6 +64,7 @@ class ChatMessage:
         tool_calls: the tool calls of the assistant.
         tool_call_id: the id of the call, in a message with the result of a tool.
         reasoning_blocks: data of the service that must be sent back unchanged with an answer.
+        attachments: the documents and audio of the message.
     """
 
     role: Role
@@ -71,6 +73,7 @@ class ChatMessage:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:

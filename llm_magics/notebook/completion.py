@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from llm_magics._util.text import quote_word
@@ -61,6 +62,8 @@ def _magic_candidates(magic: str, words: list[str], fragment: str) -> tuple[str,
         return _command_candidates(words, fragment)
     if last == "--model":
         return "model", _models("chat" if magic == "%%llm" else "embeddings")
+    if last in ("--attach", "--image"):
+        return "path", [*variables(), *_paths(fragment)]
     if last in _VALUES:
         return _VALUES[last]()
     if fragment.startswith("-"):
@@ -164,6 +167,20 @@ def variables() -> dict[str, Any]:
     }
 
 
+def _paths(fragment: str) -> list[str]:
+    """Return the files and folders that continue ``fragment``; hidden ones only after a dot."""
+    folder, slash, name = fragment.rpartition("/")
+    try:
+        found = list(Path(f"{folder}{slash}" or ".").expanduser().iterdir())
+        return [
+            f"{folder}{slash}{each.name}{'/' if each.is_dir() else ''}"
+            for each in found
+            if name.startswith(".") or not each.name.startswith(".")
+        ]
+    except (OSError, ValueError, RuntimeError):
+        return []
+
+
 def _functions() -> list[str]:
     return [name for name, value in variables().items() if callable(value)]
 
@@ -178,7 +195,6 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
     "-t": _templates,
     "--thread": _threads,
     "--format": lambda: ("format", list(parsers.FORMATS)),
-    "--image": lambda: ("variable", list(variables())),
     "--reasoning": lambda: ("level", list(REASONING_LEVELS)),
     "--schema": lambda: ("class", _classes()),
     "-f": lambda: ("format", list(parsers.FORMATS)),
@@ -300,7 +316,7 @@ def _matching(offer: Candidates) -> list[str]:
 
 def _completion_text(name: str, offer: Candidates) -> str | None:
     """Return the text that completes ``name``; ``None`` if it does not match or cannot be quoted."""
-    spelled = quote_word(name) if offer.kind == "model" else name
+    spelled = quote_word(name) if offer.kind in ("model", "path") else name
     return (
         spelled
         if spelled and (name.startswith(offer.fragment) or spelled.startswith(offer.fragment))

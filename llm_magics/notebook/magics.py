@@ -55,6 +55,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         --schema FIELDS           fields of the answer: "name, age int", or a variable with a schema
                                   or class
         --image X                 image to send: a file, a URL or a variable
+        --attach FILE             file to send: PDF, DOCX, HTML, text, audio or an image
         --tools F,G               functions defined in the notebook that the model may call
         --thread [NAME]           continue a conversation
         --reasoning off|low|medium|high
@@ -74,7 +75,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         -t NAME uses the prompt in prompts/NAME.md, in which the cell is {{ input }}; --save NAME
         saves the cell as such a file. --thread continues a conversation: when the cell runs again,
         it replaces its turn. --tools lets the model call functions of the notebook; without --yes,
-        you confirm each call. -p, --image and --stop can be repeated.
+        you confirm each call. -p, --image, --attach and --stop can be repeated.
         """
         from llm_magics.notebook import prompt_cell
 

@@ -220,6 +220,13 @@ def llm_cell_parser() -> OptionParser:
         metavar="X",
         help="image to send: a file, a URL or a variable",
     )
+    add(
+        "--attach",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="file to send: PDF, DOCX, HTML, text, audio or an image; or a variable",
+    )
     add("--tools", metavar="F,G", help="functions defined in the notebook that the model may call")
     add("--thread", nargs="?", const=THREAD, metavar="NAME", help="continue a conversation")
     add_parameters(parser)

@@ -253,7 +253,7 @@ def _validate_options(
     Raises:
         UsageError: an option has no effect, or a name is not defined.
     """
-    for flag in ("template", "thread", "output", "image", "tools"):
+    for flag in ("template", "thread", "output", "image", "attach", "tools"):
         if options.save and getattr(options, flag):
             msg = f"--save stores the prompt without sending it, so --{flag} has no effect."
             raise UsageError(msg, hint="Save first, and send the prompt from another cell.")
@@ -311,6 +311,7 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
         parameters={**collect_parameters(options), **service},
         variables={**variables, **values},
         images=[variables.get(word, word) for word in options.image],
+        attachments=[variables.get(word, word) for word in options.attach],
         schema=options.schema and variables.get(options.schema, options.schema),
         tools=find_functions(options.tools, variables) if options.tools else (),
         template=options.template,
@@ -341,6 +342,7 @@ def _dry_run(call: ChatCall) -> None:
         lines.append(f"on failure: {', then '.join(map(display_name, others))}")
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
     lines += [f"[image] {image!r}" for image in call.messages[-1].images]
+    lines += [f"[attachment] {each}" for each in call.deliveries.of(route)]
     if call.json_schema is not None:
         lines.append(f"[schema] {json.dumps(call.json_schema, ensure_ascii=False)}")
     if call.filled:

@@ -27,6 +27,7 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.providers import error_mapping, model_catalog
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.error_bodies import parse_error
+from llm_magics.providers.media import ANTHROPIC_FILES, AcceptedMedia, accepted_by
 from llm_magics.providers.model_lists import check_page_count
 from llm_magics.providers.parameter_fallback import (
     ChatRequest,
@@ -166,7 +167,7 @@ class AnthropicProvider(RemoteProvider):
     name = "anthropic"
     writes_thinking = False  # the API returns thinking in separate blocks
     config_type = AnthropicConfig
-    capabilities = ("chat", "vision", "tools", "schema", "reasoning")
+    capabilities = ("chat", "vision", "tools", "schema", "reasoning", "documents")
     key_variable = "ANTHROPIC_API_KEY"
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _ANTHROPIC_URL
@@ -225,6 +226,13 @@ class AnthropicProvider(RemoteProvider):
         info = super().known(model)
         is_own = self.config.base_url == _ANTHROPIC_URL
         return model_catalog.complete_info("anthropic", info) if is_own else info
+
+    async def accepted_media(self, model: str) -> AcceptedMedia:
+        service = self._profile.capabilities if self._profile else ()
+        if self.config.base_url != _ANTHROPIC_URL and "documents" not in service:
+            return await super().accepted_media(model)
+        known = self.known(model)
+        return accepted_by(ANTHROPIC_FILES, known.capabilities, context=known.context)
 
     async def _listing(self) -> list[dict[str, Any]]:
         """Return the models on all pages of the list; none if the service has no list."""

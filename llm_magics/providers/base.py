@@ -21,6 +21,7 @@ from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.configs import ProviderConfig, resolve_config
 from llm_magics.providers.logprobs import require_logprobs
+from llm_magics.providers.media import AcceptedMedia
 from llm_magics.providers.model_catalog import ModelInfo
 from llm_magics.providers.thinking import ThinkingFallback
 from llm_magics.secrets import environment_value, scrub
@@ -47,7 +48,16 @@ __all__ = [
 
 # Capabilities of models that read and write text, and all capabilities, as shown to users.
 TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
-CAPABILITIES = (*TEXT_CAPABILITIES, "logprobs", "images", "transcription", "pull", "delete")
+CAPABILITIES = (
+    *TEXT_CAPABILITIES,
+    "logprobs",
+    "documents",
+    "audio",
+    "images",
+    "transcription",
+    "pull",
+    "delete",
+)
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
@@ -147,6 +157,11 @@ class BaseModelProvider(ABC):
     def known(self, model: str) -> ModelInfo:
         """Return the known facts about ``model`` without sending a request."""
         return ModelInfo(model)
+
+    async def accepted_media(self, model: str) -> AcceptedMedia:
+        """Return the files that ``model`` accepts in a prompt; documents are otherwise sent as text."""
+        can = self.known(model).capabilities
+        return AcceptedMedia(images="vision" in can if can else None)
 
     async def digest(self, model: str) -> str:
         """Return the digest of the model's weights; empty if there is none."""

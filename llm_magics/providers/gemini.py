@@ -25,6 +25,7 @@ from llm_magics.providers import model_catalog
 from llm_magics.providers.base import CAPABILITIES, ModelInfo
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.gemini_errors import map_gemini_error
+from llm_magics.providers.media import GEMINI_FILES, AcceptedMedia, accepted_by
 from llm_magics.providers.model_lists import check_page_count
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.providers.parameter_fallback import (
@@ -185,6 +186,8 @@ class GeminiProvider(RemoteProvider):
         "schema",
         "reasoning",
         "logprobs",
+        "documents",
+        "audio",
     )
     key_variable = "GEMINI_API_KEY"
     environment = (*_KEY_VARIABLES, "GOOGLE_GEMINI_BASE_URL")
@@ -264,6 +267,11 @@ class GeminiProvider(RemoteProvider):
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)
         return model_catalog.complete_info("gemini", info) if self.price_list else info
+
+    async def accepted_media(self, model: str) -> AcceptedMedia:
+        if self._compatible is not None:
+            return await super().accepted_media(model)
+        return accepted_by(GEMINI_FILES, self.known(model).capabilities)
 
     async def count_tokens(
         self,

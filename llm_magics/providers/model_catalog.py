@@ -41,6 +41,8 @@ _FLAGS = {
     "supports_function_calling": "tools",
     "supports_response_schema": "schema",
     "supports_reasoning": "reasoning",
+    "supports_pdf_input": "documents",
+    "supports_audio_input": "audio",
 }
 
 

@@ -73,6 +73,7 @@ _CONTEXT_FIELDS = ("context_length", "max_model_len", "context_window", "max_con
 
 # Mistral's flags, and OpenRouter's names of parameters.
 _FLAGS = {"completion_chat": "chat", "function_calling": "tools", "vision": "vision"}
+_INPUTS = {"image": "vision", "file": "documents", "audio": "audio"}
 _PARAMETERS = {"tools": "tools", "structured_outputs": "schema", "reasoning": "reasoning"}
 
 
@@ -113,8 +114,8 @@ def _capabilities(model: Mapping[str, Any]) -> tuple[str, ...]:
             "chat",
             *(capability for name, capability in _PARAMETERS.items() if name in taken),
         ]
-    if "image" in ((model.get("architecture") or {}).get("input_modalities") or ()):
-        found.append("vision")
+    inputs = (model.get("architecture") or {}).get("input_modalities") or ()
+    found += [capability for name, capability in _INPUTS.items() if name in inputs]
     return tuple(dict.fromkeys(found))
 
 

@@ -8,6 +8,7 @@ It reads the environment variables ``OPENAI_API_KEY``, ``OPENAI_BASE_URL``, ``OP
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -19,6 +20,12 @@ from llm_magics.http import Form, Reply, Transport
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers import model_catalog
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
+from llm_magics.providers.media import (
+    OPENAI_CHAT_FILES,
+    OPENAI_RESPONSES_FILES,
+    AcceptedMedia,
+    accepted_by,
+)
 from llm_magics.providers.openai_compatible import OpenAICompatibleConfig, OpenAICompatibleProvider
 from llm_magics.providers.parameter_fallback import ChatRequest
 from llm_magics.providers.profiles import ServiceProfile, find_profile, profiles
@@ -153,6 +160,17 @@ class OpenAIProvider(OpenAICompatibleProvider):
     def known(self, model: str) -> ModelInfo:
         info = super().known(model)
         return model_catalog.complete_info("openai", info) if self._is_openai_itself else info
+
+    async def accepted_media(self, model: str) -> AcceptedMedia:
+        if "documents" in self.profile.capabilities:
+            service = (
+                OPENAI_RESPONSES_FILES if self.config.api == "responses" else OPENAI_CHAT_FILES
+            )
+            return accepted_by(service, self.known(model).capabilities)
+        accepted = await super().accepted_media(model)
+        # Servers for own models (vLLM, llama.cpp) have the format, and refuse it where a model cannot.
+        is_own = not self.profile.is_in_the_cloud and self.config.api == "chat"
+        return replace(accepted, audio=OPENAI_CHAT_FILES.audio) if is_own else accepted
 
     @property
     def _is_openai_itself(self) -> bool:

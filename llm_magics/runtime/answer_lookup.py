@@ -129,6 +129,27 @@ class AnswerLookup:
         )
 
 
+async def describe_source(
+    route: Route,
+    messages: Sequence[ChatMessage],
+    parameters: ModelParameters,
+    response: Response,
+) -> dict[str, Any]:
+    """Return the source of an answer, without values that differ between runs."""
+    request = chat_request(route.name, messages, parameters)
+    facts = {
+        "model": route.name,
+        "digest": await route.provider.digest(route.model),
+        "parameters": request["parameters"],
+        "request": digest_request(request),
+        "input_tokens": response.usage.input_tokens,
+        "output_tokens": response.usage.output_tokens,
+        "finish_reason": response.finish_reason,
+        "source": "cached" if response.cached else "live",
+    }
+    return {name: value for name, value in facts.items() if value not in (None, "", {})}
+
+
 def _is_same_text(record: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
     """Return whether the record has the full text: a key may have been removed from it."""
     text = "".join(piece[1] for piece in record["chunks"])

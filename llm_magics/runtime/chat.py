@@ -16,8 +16,9 @@ from llm_magics.host import Progress, current_host, warn
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import as_stream
 from llm_magics.runtime import pricing
-from llm_magics.runtime.answer_lookup import AnswerLookup
+from llm_magics.runtime.answer_lookup import AnswerLookup, describe_source
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
+from llm_magics.runtime.delivery import Deliveries
 from llm_magics.runtime.parsing import answer_in_thoughts
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import (
@@ -40,7 +41,7 @@ from llm_magics.runtime.response import (
 from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_call, route_to
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
-from llm_magics.runtime.storage.serialization import chat_request, decode_answer, digest_request
+from llm_magics.runtime.storage.serialization import decode_answer
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
 from llm_magics.wire.finish_reasons import Outcome, has_limit
 
@@ -99,6 +100,7 @@ class ChatCall:
         self._begin()
 
     def _begin(self) -> None:
+        self.deliveries = Deliveries(self.messages)
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
         self._measured: tuple[int, float, ModelResponse, Timing] | None = None
@@ -149,6 +151,7 @@ class ChatCall:
         """Return the route, the fallback models and the estimate, without sending a request."""
         first, *others = await find_candidates(self._session, self._model)
         self._route = route = await route_to(self._session, first)
+        await self.deliveries.prepare(route)
         names = [each.model for each in others]
         return route, names, self._estimate(route, self._parameters(route))
 
@@ -164,6 +167,7 @@ class ChatCall:
             parameters = self._parameters(route)
             if not estimates and await self._is_stored(route, parameters):
                 return None
+            await self.deliveries.prepare(route)
             estimates.append(self._estimate(route, parameters))
         return max(
             estimates, key=lambda each: math.inf if each.cost_usd is None else each.cost_usd
@@ -208,8 +212,9 @@ class ChatCall:
             self._session.runs,
             route.provider,
             route.model,
-            messages=self.messages,
+            messages=self.deliveries.messages(route),
             parameters=parameters,
+            attachment_tokens=self.deliveries.native_tokens(route),
         )
 
     async def _start(self) -> Attempts:
@@ -248,6 +253,7 @@ class ChatCall:
                                 async for chunk in replay:
                                     yield chunk
                         else:
+                            await self.deliveries.prepare(attempt.route, warns=self.warns_of_cut)
                             async with aclosing(attempt.ready()) as steps:
                                 async for progress in steps:
                                     yield progress
@@ -300,7 +306,8 @@ class ChatCall:
         route = attempt.route
         self._is_sent, self._sent_at = True, time.perf_counter()
         try:
-            answer = await route.provider.generate_chat(self.messages, route.model, parameters)
+            messages = self.deliveries.messages(route)
+            answer = await route.provider.generate_chat(messages, route.model, parameters)
             stream = as_stream(answer) if isinstance(answer, ModelResponse) else answer
             async with aclosing(stream):
                 yield stream
@@ -355,20 +362,8 @@ class ChatCall:
         """Return the source of the answer, without values that differ between runs."""
         if self._route is None:
             return {}
-        route, parameters = self._route, self._parameters(self._route)
-        request = chat_request(route.name, self.messages, parameters)
-        response = self.response()
-        facts = {
-            "model": route.name,
-            "digest": await route.provider.digest(route.model),
-            "parameters": request["parameters"],
-            "request": digest_request(request),
-            "input_tokens": response.usage.input_tokens,
-            "output_tokens": response.usage.output_tokens,
-            "finish_reason": response.finish_reason,
-            "source": "cached" if response.cached else "live",
-        }
-        return {name: value for name, value in facts.items() if value not in (None, "", {})}
+        parameters = self._parameters(self._route)
+        return await describe_source(self._route, self.messages, parameters, self.response())
 
     def _remember(self) -> None:
         """Add the prompt and the answer, or its received part, to its thread."""

@@ -163,7 +163,7 @@ _TOKENS_PER_MESSAGE = 4
 _TOKENS_BY_TYPE = {"boolean": 2, "null": 2, "integer": 8, "number": 8}
 _A_STRING, _USUAL_ITEMS, _MAX_DEPTH = 120, 10, 12
 # The tokens of an image in the size to which services scale it.
-_TOKENS_PER_IMAGE = 1500
+TOKENS_PER_IMAGE = 1500
 
 
 def text_tokens(text: str) -> int:
@@ -239,9 +239,7 @@ def _resolve_ref(root: Mapping[str, Any], ref: str) -> Any:
 def message_tokens(messages: Iterable[ChatMessage], parameters: ModelParameters) -> int:
     """Return the estimated tokens of a conversation with its images, its schema and its tools."""
     tokens = sum(
-        text_tokens(message.content)
-        + _TOKENS_PER_MESSAGE
-        + len(message.images) * _TOKENS_PER_IMAGE
+        text_tokens(message.content) + _TOKENS_PER_MESSAGE + len(message.images) * TOKENS_PER_IMAGE
         for message in messages
     )
     beside = [parameters.schema] if parameters.schema else []
@@ -378,9 +376,10 @@ def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
     *,
     messages: Sequence[ChatMessage],
     parameters: ModelParameters,
+    attachment_tokens: int = 0,
 ) -> Estimate:
     """Estimate a prompt; the answer's length is its limit, or that of the longest one so far."""
-    read = message_tokens(messages, parameters)
+    read = message_tokens(messages, parameters) + attachment_tokens
     written = _max_answer_tokens(parameters)
     bound = _bound_by_schema(provider, model, parameters)
     if bound is not None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from llm_magics._util.text import count_or_none
 from llm_magics.attachments import Image, ReasoningBlock
+from llm_magics.documents import PDF, TEXT_TYPES, Attachment, Document, reject
 from llm_magics.parameters import ModelParameters
 from llm_magics.schemas import close_objects
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
@@ -110,9 +111,11 @@ def _lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
 def _encode_blocks(message: ChatMessage, *, is_last_round: bool) -> list[dict[str, Any]]:
     if message.role == "tool":
         return [_encode_result(message)]
-    said = [_encode_image(image) for image in message.images] + list(
-        _encode_content(message, is_last_round)
-    )
+    said = [
+        *map(_encode_document, message.attachments),
+        *map(_encode_image, message.images),
+        *_encode_content(message, is_last_round),
+    ]
     if all(block["type"] in _THINKING for block in said):
         return []  # a turn may not end with thinking
     return said
@@ -167,6 +170,18 @@ def _encode_image(image: Image) -> dict[str, Any]:
         return {"type": "image", "source": {"type": "url", "url": image.url}}
     source = {"type": "base64", "media_type": image.media_type, "data": image.base64}
     return {"type": "image", "source": source}
+
+
+def _encode_document(document: Attachment) -> dict[str, Any]:
+    if not isinstance(document, Document) or document.media_type not in {PDF, *TEXT_TYPES}:
+        raise reject(document, "Anthropic")
+    if document.url:
+        source = {"type": "url", "url": document.url}
+    elif document.media_type == PDF:
+        source = {"type": "base64", "media_type": PDF, "data": document.base64}
+    else:
+        source = {"type": "text", "media_type": "text/plain", "data": document.text}
+    return {"type": "document", "source": source, "title": document.title}
 
 
 def _strip_trailing_space(block: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm_magics.attachments import Image, ReasoningBlock, Sound
+from llm_magics.documents import TEXT_TYPES, Attachment, Document
 from llm_magics.errors import ConfigurationError
 from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.types import ChatMessage, ToolCall
@@ -212,7 +213,8 @@ def _encode_message(
         return list(_encode_answer(message))
     if message.role == "tool":
         return _encode_result(message, names, model)
-    return [*map(_encode_media, message.images), *_text(message.content)]
+    media = (*message.attachments, *message.images)
+    return [*map(_encode_media, media), *_text(message.content)]
 
 
 def _text(text: str) -> list[dict[str, Any]]:
@@ -221,7 +223,7 @@ def _text(text: str) -> list[dict[str, Any]]:
 
 def _encode_answer(message: ChatMessage) -> Iterator[dict[str, Any]]:
     """Yield text and calls of an answer, with signatures and other parts at their positions."""
-    yield from map(_encode_media, message.images)
+    yield from map(_encode_media, (*message.attachments, *message.images))
     content, calls = message.content, message.tool_calls
     text_at = calls_at = 0
     for block in map(ReasoningBlock.of, message.reasoning_blocks):
@@ -273,8 +275,13 @@ def encode_inline(data: bytes, media_type: str) -> dict[str, Any]:
     }
 
 
-def _encode_media(image: Image) -> dict[str, Any]:
-    """Return the part of an image; PDF documents and audio are accepted in the same place."""
+def _encode_media(image: Attachment) -> dict[str, Any]:
+    """Return the part of an image, a document or audio; they are accepted in the same place."""
+    if isinstance(image, Sound):
+        return encode_inline(image.data, image.media_type)
+    if isinstance(image, Document) and image.data:
+        text_type = "text/plain" if image.media_type in TEXT_TYPES else image.media_type
+        return encode_inline(image.data, text_type)
     if image.url:
         media_type, _ = guess_type(urlsplit(image.url).path)
         if media_type is None:
@@ -283,6 +290,7 @@ def _encode_media(image: Image) -> dict[str, Any]:
             )
             raise ConfigurationError(msg, hint="Download it first, and pass its bytes or path.")
         return {"fileData": {"fileUri": image.url, "mimeType": media_type}}
+    assert isinstance(image, Image)
     return encode_inline(image.data, _media_type(image))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics.attachments import ReasoningBlock
+from llm_magics.documents import reject
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, Embeddings, EngineTimings, StreamChunk, ToolCall, Usage
 from llm_magics.wire.decoders import InStreamError, NewlineSplitter, decode_json
@@ -72,6 +73,8 @@ def _encode_message(
     if uses_tools:  # the thinking that preceded a call
         for block in message.reasoning_blocks:
             encoded |= block if set(block) == {"thinking"} else {}
+    for attachment in message.attachments:
+        raise reject(attachment, "Ollama")
     if message.images:
         encoded["images"] = [image.base64 for image in message.images]
     if message.tool_calls:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
+from llm_magics.documents import Attachment, Document, reject
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import (
     ChatMessage,
@@ -75,15 +76,31 @@ def _encode_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return [*encoded, {"role": "user", "content": pictures}] if pictures else encoded
 
 
+# The audio formats of the API, by media type.
+_AUDIO_FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3"}
+
+
 def _encode_images(message: ChatMessage) -> list[dict[str, Any]]:
     return [{"type": "image_url", "image_url": {"url": image.as_url}} for image in message.images]
 
 
+def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
+    if isinstance(attachment, Document) and attachment.data:
+        file = {"filename": attachment.file_name, "file_data": attachment.as_url}
+        return {"type": "file", "file": file}
+    kind = _AUDIO_FORMATS.get(attachment.media_type)
+    if kind is None:
+        raise reject(attachment, "The Chat Completions API")
+    audio = {"data": attachment.base64, "format": kind}
+    return {"type": "input_audio", "input_audio": audio}
+
+
 def _encode_message(message: ChatMessage, *, uses_tools: bool = False) -> dict[str, Any]:
     encoded: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.images and message.role != "tool":
+    if (message.images or message.attachments) and message.role != "tool":
         text = [{"type": "text", "text": message.content}] if message.content else []
-        encoded["content"] = [*text, *_encode_images(message)]
+        files = map(_encode_attachment, message.attachments)
+        encoded["content"] = [*text, *files, *_encode_images(message)]
     if message.reasoning_blocks:
         encoded |= openai_reasoning.build_message_fields(message, uses_tools=uses_tools)
     if message.tool_calls:

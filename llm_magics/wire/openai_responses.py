@@ -13,6 +13,7 @@ from typing import Any
 
 from llm_magics._util.text import count_or_none
 from llm_magics.attachments import ReasoningBlock
+from llm_magics.documents import Attachment, Document, reject
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
 from llm_magics.wire.decoders import (
@@ -77,6 +78,7 @@ def _encode_message(message: ChatMessage) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = []
     if message.content:
         content.append({"type": kind, "text": message.content})
+    content += map(_encode_attachment, message.attachments)
     content += _encode_images(message)
     if content:  # llama.cpp requires the type
         items.append({"type": "message", "role": message.role, "content": content})
@@ -97,6 +99,15 @@ def _encode_result(message: ChatMessage) -> dict[str, Any]:
         text = [{"type": "input_text", "text": output}] if output else []
         output = [*text, *_encode_images(message)]
     return {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
+
+
+def _encode_attachment(attachment: Attachment) -> dict[str, Any]:
+    if not isinstance(attachment, Document):
+        raise reject(attachment, "The Responses API")
+    if attachment.url:
+        return {"type": "input_file", "file_url": attachment.url}
+    name, data = attachment.file_name, attachment.as_url
+    return {"type": "input_file", "filename": name, "file_data": data}
 
 
 def _encode_images(message: ChatMessage) -> list[dict[str, Any]]:

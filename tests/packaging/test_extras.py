@@ -78,6 +78,13 @@ import llm_magics as lm, warnings
 warnings.simplefilter("ignore")
 assert lm.ask("{'a': 1,}", model="echo/echo").json(repair=True) == {"a": 1}
 """,
+    "documents": """
+import llm_magics as lm
+from llm_magics.documents import PDF, Document
+from llm_magics.runtime.document_text import has_pdf_reader
+import mammoth
+assert has_pdf_reader()
+""",
     "docs": "import myst_nb, pydata_sphinx_theme, sphinx",
     "notebooks": "import jupyterlab, matplotlib, scipy, sklearn, dask.dataframe, nbval, xllamacpp",
 }

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tests.support.document_rules import wrong_document
 from tests.support.schema_rules import sample, wrong_for_claude
 from tests.support.serving import Asked, Says, as_json
 
@@ -37,7 +38,7 @@ def signature(text: str) -> str:
 
 
 # What a block of a request may be.
-KINDS = {"text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"}
+KINDS = {"text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"}
 
 
 def wrong_roles(body: dict[str, Any]) -> str | None:
@@ -73,6 +74,8 @@ def _of_blocks(place: str, blocks: list[dict[str, Any]]) -> Iterator[str]:
     for number, block in enumerate(blocks):
         if block["type"] not in KINDS:
             yield f"{place}.content.{number}: Input tag '{block['type']}' found using 'type' does not match any of the expected tags"
+        if block["type"] == "document" and (wrong := wrong_document(block)):
+            yield f"{place}.content.{number}.document.{wrong}"
         if block["type"] == "text" and not block["text"].strip():
             yield "messages: text content blocks must contain non-whitespace text"
     if blocks[-1]["type"] in ("thinking", "redacted_thinking"):

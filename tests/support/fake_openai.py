@@ -12,6 +12,7 @@ import random
 import struct
 from typing import Any
 
+from tests.support.document_rules import wrong_chat_part
 from tests.support.schema_rules import sample, wrong_for_openai
 from tests.support.serving import Asked, Says, as_json, chat_event
 
@@ -48,6 +49,10 @@ class FakeOpenAI:
         return self.embeddings(body) if asked.path == "/embeddings" else self.chat(body)
 
     def chat(self, body: dict[str, Any]) -> Says:
+        for message in body.get("messages", ()):
+            parts = message["content"] if isinstance(message["content"], list) else []
+            if wrong := next(filter(None, map(wrong_chat_part, parts)), None):
+                return refusal("invalid_value", wrong, 400, "messages")
         if "response_format" in body:
             return self.wrong_format(body["response_format"]) or self.fitting(body)
         return self.words(body)

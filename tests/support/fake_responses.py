@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.support.document_rules import wrong_response_part
 from tests.support.fake_openai import refusal
 from tests.support.serving import Asked, Says, as_json
 
@@ -50,6 +51,9 @@ class FakeResponses:
             if kind not in _TYPES:
                 words = f"Invalid value: '{kind}'. Supported values are: {sorted(_TYPES)}."
                 return refusal("invalid_value", words, 400, f"input[{place}]")
+            parts = item.get("content") if isinstance(item.get("content"), list) else []
+            if wrong_part := next(filter(None, map(wrong_response_part, parts or [])), None):
+                return refusal("invalid_value", wrong_part, 400, f"input[{place}]")
             if kind == "reasoning":
                 following = items[place + 1] if place + 1 < len(items) else {}
                 if wrong := self.wrong_reasoning(body, item, following):

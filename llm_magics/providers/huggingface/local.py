@@ -34,6 +34,7 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.providers import hf_hub
 from llm_magics.providers.base import ModelInfo, StreamingProvider
 from llm_magics.providers.configs import ProviderConfig
+from llm_magics.providers.media import AcceptedMedia
 from llm_magics.providers.parameter_fallback import add_schema_to_prompt
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, StreamChunk, Usage
 from llm_magics.wire import openai_chat
@@ -123,6 +124,9 @@ class HuggingFaceLocalProvider(StreamingProvider):
 
     def is_free(self, model: str) -> bool:
         return True
+
+    async def accepted_media(self, model: str) -> AcceptedMedia:
+        return AcceptedMedia(images=False)
 
     async def identity(self, model: str) -> str:
         return await asyncio.to_thread(_model_identity, model)

@@ -39,6 +39,7 @@ from llm_magics.providers.local.process import (
 )
 from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
+from llm_magics.providers.media import AcceptedMedia
 from llm_magics.settings.config import cache_folder
 from llm_magics.types import ChatMessage, Embeddings, PackedVectors, Usage
 
@@ -115,6 +116,9 @@ class LocalProvider(BaseModelProvider):
 
     async def digest(self, model: str) -> str:
         return STARTERS[model].member_sha256 if model in STARTERS else ""
+
+    async def accepted_media(self, model: str) -> AcceptedMedia:
+        return AcceptedMedia(images=False)
 
     async def identity(self, model: str) -> str:
         if model in STARTERS:

@@ -23,6 +23,7 @@ from llm_magics.host import Progress, warn
 from llm_magics.http import BodyLimits
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import TEXT_CAPABILITIES, ModelInfo
+from llm_magics.providers.media import AcceptedMedia
 from llm_magics.providers.ollama.dialect import (
     THINKING_RULES,
     CapabilityCache,
@@ -384,6 +385,9 @@ class OllamaProvider(RemoteProvider):
     async def thinking_rules(self, model: str) -> ThinkingRules:
         # A server refuses a level for a model that does not think, and ignores "off".
         return find_rules(THINKING_RULES, model)
+
+    async def accepted_media(self, model: str) -> AcceptedMedia:
+        return AcceptedMedia(images="vision" in await self._abilities_of(self.bare(model)))
 
     async def _abilities_of(self, model: str) -> tuple[str, ...]:
         return await self._capabilities.of(model, await self.digest(model))

@@ -16,7 +16,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llm_magics.attachments import load_image
+from llm_magics.attachments import Image, load_image
+from llm_magics.documents import load_attachment
 from llm_magics.errors import LLMError, TemplateError, UsageError, abbreviate
 from llm_magics.host import Cell
 from llm_magics.parameters import ModelParameters
@@ -160,9 +161,10 @@ _OF_PROVIDERS = frozenset(
     }
 )
 # The arguments of lm.ask itself.
-_ARGUMENTS = ("fresh", "images", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip
+_ARGUMENTS = ("attachments", "fresh", "images", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip
 # The names of these arguments in %%llm, with the Python equivalent.
 _FLAGS = {
+    "attach": "Use attachments=[…].",
     "dry_run": "In a cell: %%llm --dry-run.",
     "format": "In Python, use the methods of the answer: .json(), .df(), .code",
     "image": "Use images=[…].",
@@ -186,6 +188,7 @@ class Prompt:
         system: the system message; by default the setting ``system``.
         parameters: the parameters of this prompt, which override the settings.
         images: the images to send with it.
+        attachments: the files to send with it: documents, audio and images.
         schema: the schema that the answer must match; see `llm_magics.schemas`.
         tools: the functions that the model may call.
         variables: the values of ``{{ names }}``; with ``None``, braces are literal text.
@@ -202,6 +205,7 @@ class Prompt:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     variables: Mapping[str, Any] | None = None
     images: Sequence[Any] = ()
+    attachments: Sequence[Any] = ()
     schema: Any = None
     tools: Sequence[Any] = ()
     template: str | None = None
@@ -370,8 +374,13 @@ def build_messages(
     if not text.strip():
         msg = "The prompt is empty."
         raise UsageError(msg, hint="Pass the text of the prompt.")
+    attached = [load_attachment(each) for each in _as_list(prompt.attachments)]
+    images = [load_image(each) for each in _as_list(prompt.images)]
     message = ChatMessage(
-        "user", text, images=tuple(load_image(each) for each in _as_list(prompt.images))
+        "user",
+        text,
+        images=(*images, *(each for each in attached if isinstance(each, Image))),
+        attachments=tuple(each for each in attached if not isinstance(each, Image)),
     )
     first = (ChatMessage("system", system),) if system else ()
     return (*first, *before, message)

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llm_magics.attachments import ReasoningBlock
+from llm_magics.documents import attachment_digest
 from llm_magics.parameters import ModelParameters
 from llm_magics.secrets import scrub
 from llm_magics.types import (
@@ -71,6 +72,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
         "images": images,
         "tool_calls": [asdict(call) for call in message.tool_calls],
         "tool_call_id": message.tool_call_id,
+        "attachments": [attachment_digest(each) for each in message.attachments],
     }
     return {name: value for name, value in fields.items() if value or name in ("role", "content")}
 

@@ -1,0 +1,167 @@
+"""The text of documents, page by page, and pages as pictures."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from llm_magics.documents import CSV, DOCX, HTML, PDF, PLAIN, Document
+from llm_magics.errors import AttachmentError
+from llm_magics.runtime import document_text
+from llm_magics.runtime.document_text import (
+    Page,
+    html_to_text,
+    inspect_pdf,
+    read_pages,
+    render_pages,
+)
+from tests.support.document_files import BLANK, SCANNED, write_docx, write_pdf
+
+
+def pdf(pages: list[str], **options: Any) -> Document:
+    """A document with these pages."""
+    return Document(data=write_pdf(pages, **options), media_type=PDF, name="report.pdf")
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of a DOCX file."""
+    return f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
+
+
+def test_a_pdf_is_read_page_by_page() -> None:
+    """A scanned page has no text; a blank one has nothing at all."""
+    assert list(read_pages(pdf(["One (1)\nline two", SCANNED, BLANK, "Four"]))) == [
+        Page("One (1)\nline two"),
+        Page(""),
+        Page("", is_empty=True),
+        Page("Four"),
+    ]
+
+
+def test_other_documents_have_one_page() -> None:
+    """Text as it is, with the line breaks of Unix."""
+    text = Document(data=b"\xef\xbb\xbfa,b\r\n1,2\r\n", media_type=CSV)
+    assert list(read_pages(text)) == [Page("a,b\n1,2")]
+    assert list(read_pages(Document(data=b" \n", media_type=PLAIN))) == [Page("", is_empty=True)]
+    page = Document(data=b"<p>a</p>", media_type=HTML)
+    assert list(read_pages(page)) == [Page("a")]
+
+
+def test_a_docx_is_read_with_its_tables() -> None:
+    """Cells of a row stay on one line."""
+    cells = "".join(f"<w:tc>{paragraph(text)}</w:tc>" for text in ("a &lt;", "b"))
+    body = f"{paragraph('Hello')}<w:tbl><w:tr>{cells}</w:tr></w:tbl>{paragraph('end')}"
+    document = Document(data=write_docx(body), media_type=DOCX)
+    (page,) = read_pages(document)
+    assert page.text.split() == ["Hello", "a", "<", "|", "b", "end"]
+    assert "a < | b" in page.text.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("<title>t</title><style>a</style><script>evil()</script>seen", "seen"),
+        ("<head><title>t</title></head><body>seen", "seen"),
+        ("<head><title>t<body><p>seen</body>", "seen"),
+        ("<h2>A\n  b</h2><p>c</p>d", "## A b\n\nc\nd"),
+        ("<ul><li>1<li>2</ul>", "- 1\n- 2"),
+        ("<table><tr><th>a<th>b<tr><td><p>c</p><td>d</table>", "a | b\nc | d"),
+        ("<pre>if a:\n  b</pre>", "if a:\n  b"),
+        ("a &amp;&#32;b<br>c", "a & b\nc"),
+    ],
+)
+def test_html_is_read_without_what_a_reader_does_not_see(source: str, text: str) -> None:
+    """Headings, lists and tables keep their form."""
+    assert html_to_text(source) == text
+
+
+def test_a_pdf_with_a_password_is_refused() -> None:
+    """One with an empty password can be read."""
+    with pytest.raises(AttachmentError, match=r"report\.pdf is encrypted") as caught:
+        read_pages(pdf(["a"], password="secret"))
+    assert caught.value.hint == "Save a copy without a password, and attach that."
+    opened = pdf(["Hello"], password="")
+    assert list(read_pages(opened)) == [Page("Hello")]
+    assert inspect_pdf(opened) == (1, True)
+    assert inspect_pdf(pdf(["a", "b"])) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "words"),
+    [
+        (b"%PDF-1.4 rubbish", PDF, "not a valid PDF file"),
+        (write_pdf(["a"])[:200], PDF, "not a valid PDF file"),
+        (write_pdf([]), PDF, "not a valid PDF file"),
+        (write_docx("<w:p>")[:300], DOCX, "not a valid DOCX file"),
+        (write_docx("<w:p>"), DOCX, "not a valid DOCX file"),
+    ],
+)
+def test_a_damaged_file_is_refused(data: bytes, media_type: str, words: str) -> None:
+    """With the name of the file, and no traceback of the library."""
+    with pytest.raises(AttachmentError, match=f"x is {words}"):
+        read_pages(Document(data=data, media_type=media_type, name="x"))
+
+
+def test_a_pdf_with_2000_pages_is_refused() -> None:
+    """Before any page is read."""
+    with pytest.raises(
+        AttachmentError, match="has 2,000 pages, and at most 1,000 can be"
+    ) as caught:
+        read_pages(pdf([BLANK] * 2000))
+    assert caught.value.hint == "Split it, and attach the part that you need."
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the sizes in its directory, without unpacking it."""
+    monkeypatch.setattr(document_text, "_MAX_UNPACKED_BYTES", 1_000_000)
+    file = io.BytesIO(write_docx(paragraph("a")))
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/media/zeros.bin", bytes(2_000_000))
+    with pytest.raises(AttachmentError, match="unpacks to 2 MB"):
+        read_pages(Document(data=file.getvalue(), media_type=DOCX))
+
+
+def test_too_much_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model reads it."""
+    monkeypatch.setattr(document_text, "_MAX_CHARACTERS", 5)
+    for document in (pdf(["abc", "def"]), Document(data=b"abcdef", media_type=PLAIN)):
+        with pytest.raises(AttachmentError, match="more than 5 characters of text"):
+            read_pages(document)
+
+
+def test_pages_are_drawn_within_bounds() -> None:
+    """The picture of a page of 5 metres is as large as that of any other."""
+    (small,) = render_pages(pdf([SCANNED]), [0])
+    (large,) = render_pages(pdf([SCANNED], size=(14_400, 7_200)), [0])
+    assert PIL.Image.open(io.BytesIO(small.data)).size == (1212, 1568)
+    assert PIL.Image.open(io.BytesIO(large.data)).size == (1568, 784)
+
+
+@pytest.mark.parametrize(
+    ("package", "document"),
+    [
+        ("pypdfium2", pdf(["not read before"])),
+        ("mammoth", Document(data=write_docx(paragraph("not read before")), media_type=DOCX)),
+    ],
+)
+def test_a_missing_package_is_named(
+    package: str, document: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the line that installs it."""
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(AttachmentError, match=f"the package {package} is needed") as caught:
+        read_pages(document)
+    assert caught.value.hint == 'Install it: pip install "jupyter-llm-magics[documents]"'
+
+
+def test_a_document_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation sends it again with each prompt; its content identifies it, not its name."""
+    first = read_pages(pdf(["read once"]))
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    again = Document(data=write_pdf(["read once"]), media_type=PDF, name="other.pdf")
+    assert read_pages(again) is first
