@@ -30,7 +30,7 @@ CSV = "text/csv"
 MARKDOWN = "text/markdown"
 PLAIN = "text/plain"
 
-# Formats that are sent as they are where text is sent.
+# Formats that are sent unchanged where text is sent.
 TEXT_TYPES = frozenset({PLAIN, MARKDOWN, CSV})
 DOCUMENT_TYPES = TEXT_TYPES | {PDF, DOCX, HTML}
 

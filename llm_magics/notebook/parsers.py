@@ -225,7 +225,7 @@ def llm_cell_parser() -> OptionParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="file to send: PDF, DOCX, HTML, text, audio or an image; or a variable",
+        help="file to send: PDF, DOCX, HTML, text, audio or an image",
     )
     add("--tools", metavar="F,G", help="functions defined in the notebook that the model may call")
     add("--thread", nargs="?", const=THREAD, metavar="NAME", help="continue a conversation")

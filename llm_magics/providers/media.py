@@ -16,11 +16,11 @@ from llm_magics.documents import CSV, DOCX, MARKDOWN, PDF, PLAIN
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedMedia:
     """
-    What a model accepts besides text.
+    The files that a model accepts.
 
     Attributes:
         images: whether it accepts images; ``None`` if unknown.
-        documents: the media types of documents that are sent as they are.
+        documents: the media types of documents that are sent unchanged.
         audio: the media types of audio.
         fetches_documents: whether the service fetches a PDF at an address.
         max_bytes: the limit of all files of a request, in bytes before base64; 0 if unknown.

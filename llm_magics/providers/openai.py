@@ -99,7 +99,14 @@ class OpenAIProvider(OpenAICompatibleProvider):
 
     name = "openai"
     config_type = OpenAIConfig
-    capabilities: tuple[str, ...] = (*TEXT_CAPABILITIES, "logprobs", "images", "transcription")
+    capabilities: tuple[str, ...] = (
+        *TEXT_CAPABILITIES,
+        "logprobs",
+        "documents",
+        "audio",
+        "images",
+        "transcription",
+    )
     key_variable = "OPENAI_API_KEY"
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
     usual_address = own_address = _OPENAI_URL
@@ -108,7 +115,8 @@ class OpenAIProvider(OpenAICompatibleProvider):
     def __init__(self, config: OpenAIConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         kind = type(self)
-        self.capabilities = self.profile.capabilities or kind.capabilities
+        usual = tuple(each for each in kind.capabilities if each != "documents")
+        self.capabilities = self.profile.capabilities or usual  # of an unknown server
         self.embedding_batch_size = self.profile.embedding_batch_size or kind.embedding_batch_size
 
     @cached_property

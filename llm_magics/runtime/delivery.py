@@ -1,5 +1,5 @@
 """
-How attachments are sent: as they are, as text, or as pictures of their pages.
+How attachments are sent: unchanged, as text, or as pictures of their pages.
 
 This is the only place that decides it, from what the model accepts; a wire format only encodes the
 result. Stored answers are found by the attachments themselves, so a replay needs no conversion.
@@ -90,7 +90,7 @@ class Delivery:
         size = "" if not found.data else f", {format_size(len(found.data))}"
         kind = FORMAT_NAMES.get(found.media_type, found.media_type)
         parts = [
-            f"{self.name} ({kind}{size}): sent {'as it is' if self.way == 'native' else 'as text'}"
+            f"{self.name} ({kind}{size}): sent {'unchanged' if self.way == 'native' else 'as text'}"
         ]
         if self.pages is not None:
             parts.append(pluralize(self.pages, "page"))
@@ -151,7 +151,7 @@ class Deliveries:
         return () if found is None else found[1]
 
     def native_tokens(self, route: Route) -> int:
-        """Return the estimated tokens of the attachments that are sent as they are."""
+        """Return the estimated tokens of the attachments that are sent unchanged."""
         return sum(each.tokens for each in self.of(route) if each.way == "native")
 
 

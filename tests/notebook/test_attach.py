@@ -53,12 +53,12 @@ def test_a_dry_run_for_a_service_that_takes_documents(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is sent as it is, and its price is known."""
+    """It is sent unchanged, and its price is known."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     line = "anthropic/claude-haiku-4-5 --attach report.pdf --attach letter.docx --dry-run"
     shell.run_cell_magic("llm", line, "Who?")
     said = capsys.readouterr().out
-    assert ": sent as it is, 3 pages, about 9,000 tokens" in said
+    assert ": sent unchanged, 3 pages, about 9,000 tokens" in said
     assert "letter.docx (DOCX, " in said
     assert "about 9,0" in said.splitlines()[-1]
     assert "cost $0.01" in said.splitlines()[-1]

@@ -44,7 +44,7 @@ def test_a_pdf_is_read_page_by_page() -> None:
 
 
 def test_other_documents_have_one_page() -> None:
-    """Text as it is, with the line breaks of Unix."""
+    """Text has the line breaks of Unix."""
     text = Document(data=b"\xef\xbb\xbfa,b\r\n1,2\r\n", media_type=CSV)
     assert list(read_pages(text)) == [Page("a,b\n1,2")]
     assert list(read_pages(Document(data=b" \n", media_type=PLAIN))) == [Page("", is_empty=True)]

@@ -14,7 +14,7 @@ ROWS: list[list[tuple[str, str]]] = [
     [("_async", "event loop"), ("wire", "formats of services"), ("settings", "values, files, keys"),
      ("sandbox", "templates")],
     [("tools", "functions"), ("schemas, types", "values"), ("parameters", "of a call"),
-     ("attachments", "images, sound"), ("http", "connections")],
+     ("documents", "PDF, text"), ("attachments", "images, sound"), ("http", "connections")],
     [("_util", "shared helpers"), ("errors", "error classes"), ("secrets", "masking of keys"),
      ("host", "progress, questions")],
 ]  # fmt: skip
