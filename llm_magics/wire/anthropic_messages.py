@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_magics._util.text import count_or_none
-from llm_magics.attachments import Image, ReasoningBlock
-from llm_magics.documents import PDF, TEXT_TYPES, Attachment, Document, reject
+from llm_magics.attachments import ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.schemas import close_objects
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
+from llm_magics.wire.anthropic_files import encode_document, encode_image
 from llm_magics.wire.decoders import (
     DONE,
     EventChunkDecoder,
@@ -112,8 +112,8 @@ def _encode_blocks(message: ChatMessage, *, is_last_round: bool) -> list[dict[st
     if message.role == "tool":
         return [_encode_result(message)]
     said = [
-        *map(_encode_document, message.attachments),
-        *map(_encode_image, message.images),
+        *map(encode_document, message.attachments),
+        *map(encode_image, message.images),
         *_encode_content(message, is_last_round),
     ]
     if all(block["type"] in _THINKING for block in said):
@@ -152,7 +152,7 @@ def _encode_call(call: ToolCall) -> dict[str, Any]:
 def _encode_result(message: ChatMessage) -> dict[str, Any]:
     content: Any = message.content
     if message.images:
-        content = [*_encode_text(message.content), *map(_encode_image, message.images)]
+        content = [*_encode_text(message.content), *map(encode_image, message.images)]
     return {
         "type": "tool_result",
         "tool_use_id": _encode_id(message.tool_call_id),
@@ -163,25 +163,6 @@ def _encode_result(message: ChatMessage) -> dict[str, Any]:
 def _encode_id(call_id: str) -> str:
     """Return an id with only characters that the service accepts: other services use more."""
     return _INVALID_ID_CHARACTERS.sub("_", call_id)
-
-
-def _encode_image(image: Image) -> dict[str, Any]:
-    if image.url:
-        return {"type": "image", "source": {"type": "url", "url": image.url}}
-    source = {"type": "base64", "media_type": image.media_type, "data": image.base64}
-    return {"type": "image", "source": source}
-
-
-def _encode_document(document: Attachment) -> dict[str, Any]:
-    if not isinstance(document, Document) or document.media_type not in {PDF, *TEXT_TYPES}:
-        raise reject(document, "Anthropic")
-    if document.url:
-        source = {"type": "url", "url": document.url}
-    elif document.media_type == PDF:
-        source = {"type": "base64", "media_type": PDF, "data": document.base64}
-    else:
-        source = {"type": "text", "media_type": "text/plain", "data": document.text}
-    return {"type": "document", "source": source, "title": document.title}
 
 
 def _strip_trailing_space(block: dict[str, Any]) -> None:
