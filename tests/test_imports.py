@@ -73,7 +73,12 @@ ORDER = [
     ["dataframes.embed", "dataframes.prompt_run", "dataframes.projection"],
     ["dataframes.reports", "dataframes.vector_display"],
     ["dataframes.vectors"],
-    ["dataframes.rows", "dataframes.vector_plot", "dataframes.map_selection"],
+    [
+        "dataframes.row_attachments",
+        "dataframes.rows",
+        "dataframes.vector_plot",
+        "dataframes.map_selection",
+    ],
     ["dataframes.arrow"],
     ["dataframes"],
     ["api"],

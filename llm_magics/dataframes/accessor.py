@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ from llm_magics.dataframes.prompting import (
     tag_answer_columns,
 )
 from llm_magics.dataframes.reports import ReportMixin, store_report
+from llm_magics.dataframes.row_attachments import RowAttachments
 from llm_magics.dataframes.rows import (
     TEXT,
     OnError,
@@ -101,6 +103,9 @@ class FrameAccessor(ReportMixin):
         *,
         into: str | None = None,
         schema: Any = None,
+        attachments: str | Sequence[str] | None = None,
+        attachments_root: str | Path | None = None,
+        allow_urls: bool = False,
         model: str | None = None,
         system: str | None = None,
         concurrency: int | None = None,
@@ -122,6 +127,10 @@ class FrameAccessor(ReportMixin):
             into: the column of answers; ``answer`` by default.
             schema: the structure of an answer, as for `llm_magics.ask`. Each field becomes a
                 column, and ``into`` is not used.
+            attachments: the column with files to attach, or several: paths, the bytes of files, or
+                lists of these. Rows without a file are skipped.
+            attachments_root: the folder in which the paths must be; by default the working folder.
+            allow_urls: attach addresses too, which the service fetches.
             model, system, parameters: as for `llm_magics.ask`, the same for all rows.
             concurrency: number of concurrent requests.
             on_error: ``null`` leaves the answer of a failed row empty and warns; ``raise``
@@ -147,6 +156,7 @@ class FrameAccessor(ReportMixin):
             fresh=fresh,
             dry_run=dry_run,
             yes=yes,
+            attachments=RowAttachments.of(attachments, attachments_root, allow_urls),
         )
         if into is None and not schema_fields(schema):
             check_columns_free(self._frame, [ANSWER], "The column of answers")

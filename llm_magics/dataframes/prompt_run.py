@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_integer, check_on_error
 from llm_magics.dataframes.reports import PromptReport, RowsEstimate, sum_known
+from llm_magics.dataframes.row_attachments import AttachedText, RowAttachments
 from llm_magics.dataframes.rows import OnError, get_column
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.runtime.batch import BatchCall
@@ -47,6 +49,7 @@ class RowPrompts:
         fresh: send prompts even if their answers are cached.
         dry_run: only estimate tokens, cost and time.
         yes: do not ask for confirmation of the cost.
+        attachments: the columns with files to attach.
     """
 
     text: str
@@ -59,6 +62,7 @@ class RowPrompts:
     fresh: bool = False
     dry_run: bool = False
     yes: bool = False
+    attachments: RowAttachments | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -82,6 +86,10 @@ _UNSUPPORTED_ARGUMENTS = {
     "schema": "extract takes the schema as its first argument; classify takes labels.",
     **dict.fromkeys(
         ("thread", "variables", "template", "images", "tools"), "Only lm.ask takes this argument."
+    ),
+    **dict.fromkeys(
+        ("attachments", "attachments_root", "allow_urls"),
+        "Only lm.prompt and df.llm.prompt of pandas take this argument; both also take a schema.",
     ),
 }
 
@@ -126,7 +134,10 @@ class RowPromptRun:
         self.index = frame.index
         self._columns = prompt_columns(frame, prompt_spec)
         numbers: dict[str, int] = {}
-        self.codes = [self._code(row, numbers) for row in self._rows()]
+        self.codes = [
+            self._code(row, numbers, files)
+            for row, files in zip(self._rows(), self._attached(), strict=True)
+        ]
         prompts = [self._prompt(text) for text in numbers]
         self.call = BatchCall(session, prompts, prompt_spec.concurrency)
         self.call.done = self._done
@@ -143,13 +154,35 @@ class RowPromptRun:
         names = [str(name) for name in self._columns]
         return [dict(zip(names, row, strict=True)) for row in values]
 
-    def _code(self, row: dict[str, Any], numbers: dict[str, int]) -> int:
-        """Return the number of a row's prompt; -1 if all its columns are missing, or it is empty."""
+    def _attached(self) -> Iterator[tuple[Any, ...] | None]:
+        """Yield the attachments of each row; ``None`` without columns of attachments."""
+        attachments = self._prompt_spec.attachments
+        if attachments is None or not attachments.columns:
+            yield from repeat(None, len(self._frame))
+            return
+        known = {str(name): name for name in self._frame.columns}
+        attachments.check_columns(known)
+        columns = [get_column(self._frame, known[name]) for name in attachments.columns]
+        values = zip(*(column.tolist() for column in columns), strict=True)
+        for label, row in zip(self._frame.index, values, strict=True):
+            yield attachments.of_row(row, label)
+
+    def _code(
+        self, row: dict[str, Any], numbers: dict[str, int], files: tuple[Any, ...] | None = None
+    ) -> int:
+        """
+        Return the number of a row's prompt; -1 if all its columns are missing, or it is empty.
+
+        A row without the files that it should have is missing too.
+        """
+        if files == ():
+            return -1
         if row and all(_is_missing(value) for value in row.values()):
             return -1
         values = {name: "" if _is_missing(value) else value for name, value in row.items()}
         values = {ROW: values, **values}
         text = templates.render(self._prompt_spec.text, values)
+        text = text if files is None else AttachedText(text, files)
         return numbers.setdefault(text, len(numbers)) if text.strip() else -1
 
     def _prompt(self, text: str) -> Prompt:
@@ -160,6 +193,7 @@ class RowPromptRun:
             system=prompt_spec.system,
             parameters=prompt_spec.parameters,
             schema=prompt_spec.schema,
+            attachments=text.attachments if isinstance(text, AttachedText) else (),
             is_fresh=prompt_spec.fresh,
             is_kept=True,
         )
@@ -174,6 +208,7 @@ class RowPromptRun:
             output_tokens=sum(one.output_tokens for one in each),
             cost_usd=sum_known(one.cost_usd for one in each),
             seconds=bridge.run(self.call.seconds(len(each))),
+            attachments=self.call.attachments,
         )
 
     def obtain_consent(self) -> None:

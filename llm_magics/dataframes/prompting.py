@@ -23,12 +23,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPromptRun, RowPrompts
 from llm_magics.dataframes.reports import announce, store_report
+from llm_magics.dataframes.row_attachments import RowAttachments
 from llm_magics.dataframes.rows import TEXT, OnError, to_frame
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.schemas import parse_schema
@@ -319,6 +321,9 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
     prompt: str,
     *,
     schema: Any = None,
+    attachments: str | Sequence[str] | None = None,
+    attachments_root: str | Path | None = None,
+    allow_urls: bool = False,
     model: str | None = None,
     system: str | None = None,
     concurrency: int | None = None,
@@ -340,6 +345,10 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
             spaces; ``{{ text }}`` for a single column. Rows in which all of these columns are
             missing are skipped.
         schema: the structure of an answer, as for `llm_magics.ask`.
+        attachments: the column with files to attach, or several: paths, the bytes of files, or
+            lists of these. Rows without a file are skipped.
+        attachments_root: the folder in which the paths must be; by default the working folder.
+        allow_urls: attach addresses too, which the service fetches.
         model, system, parameters: as for `llm_magics.ask`, the same for all rows.
         concurrency: number of concurrent requests.
         on_error: ``null`` leaves the answer of a failed row empty and warns; ``raise`` raises
@@ -369,6 +378,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
         fresh=fresh,
         dry_run=dry_run,
         yes=yes,
+        attachments=RowAttachments.of(attachments, attachments_root, allow_urls),
     )
     answers: Series[Any] | DataFrame | RowsEstimate
     answers = run_prompts(

@@ -153,9 +153,11 @@ class RowsEstimate:
     output_tokens: int
     cost_usd: float | None
     seconds: float | None = None
+    attachments: str = ""
 
     def __str__(self) -> str:
         time = "" if self.seconds is None else f" · about {format_duration(self.seconds)}"
+        time += f" · attachments: {self.attachments}" if self.attachments else ""
         return (
             f"{self.rows:,} rows · {self.prompts:,} prompts to send · about {self.input_tokens:,} tokens, "
             f"and answers of up to {self.output_tokens:,} · cost {format_usd(self.cost_usd)}{time}"

@@ -7,9 +7,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from llm_magics._async.concurrency import merge_streams, run_bounded
+from llm_magics._util.text import pluralize
 from llm_magics.errors import (
+    AttachmentError,
     AuthenticationError,
     BudgetError,
     ConfigurationError,
@@ -18,7 +21,7 @@ from llm_magics.errors import (
     ProviderError,
     UsageError,
 )
-from llm_magics.host import Progress
+from llm_magics.host import Progress, warn
 from llm_magics.runtime import pricing
 from llm_magics.runtime.attempts import Batch, waiting_text
 from llm_magics.runtime.chat import ChatCall
@@ -68,7 +71,10 @@ class BatchCall:
         self._parameters: PromptParameters | None = None
         self._waiting: Callable[[], str] = str
         self._failed_in_row: list[int] = []
+        self._gaps: list[str] = []
         self.done: Callable[[], str] = self._done
+        # How the attachments would be sent, in words; set by `to_send`.
+        self.attachments = ""
         self.responses: list[Response | None] = [None] * len(prompts)
         self.errors: dict[int, LLMError] = {}
         # Totals for the progress, because summing them at each step would take quadratic time.
@@ -108,6 +114,9 @@ class BatchCall:
             raise
         finally:
             forget()
+        if self._gaps:
+            documents = pluralize(len(self._gaps), "document")
+            warn(f"The model did not get all pages of {documents}. {self._gaps[0]}.")
 
     def _broken_off(self, error: ProviderError) -> ProviderError:
         """Return ``error`` with the number of answers so far, and how to continue."""
@@ -138,12 +147,21 @@ class BatchCall:
 
     async def to_send(self) -> list[Estimate]:
         """Return the estimates of all prompts without a stored answer, without sending them."""
-        calls = [
-            ChatCall(self._session, prompt, parameters=self._parameters_of(prompt))
-            for prompt in self._prompts
-        ]
-        estimates = [await call.to_send() for call in calls]
-        return [each for each in estimates if each is not None]
+        estimates: list[Estimate] = []
+        ways: Counter[str] = Counter()
+        for prompt in self._prompts:  # one after the other, because attachments may be large
+            try:
+                call = ChatCall(self._session, prompt, parameters=self._parameters_of(prompt))
+                estimate = await call.to_send()
+            except AttachmentError:  # its row will have the error
+                ways["not readable"] += 1
+                continue
+            estimates += [] if estimate is None else [estimate]
+            ways.update(call.deliveries.counts())
+        pages = ways.pop("page", 0)
+        parts = [f"{count:,} {way}" for way, count in ways.items()]
+        self.attachments = ", ".join([*parts, *([pluralize(pages, "page")] if pages else [])])
+        return estimates
 
     async def may_cost(self) -> bool:
         """Return whether any candidate model has a price, as far as prices are known."""
@@ -173,7 +191,13 @@ class BatchCall:
     async def _ask(self, number: int) -> None:
         prompt = self._prompts[number]
         parameters = self._parameters_of(prompt)
-        call = StructuredCall(self._session, prompt, self._batch, parameters=parameters)
+        try:
+            call = StructuredCall(self._session, prompt, self._batch, parameters=parameters)
+        except AttachmentError as error:
+            self.errors[number] = error
+            self.responses[number] = Response("", self._model)
+            self._counts[self.outcome(number)] += 1
+            return
         try:
             async with aclosing(call.events()) as events:
                 async for _ in events:
@@ -193,7 +217,8 @@ class BatchCall:
                 self._failed_in_row.clear()
         else:
             self._failed_in_row.clear()
-        response = self.responses[number] = call.response()
+        self._gaps += call.gaps
+        response = self.responses[number] = without_attachments(call.response())
         self._counts[self.outcome(number)] += 1
         self._cached += response.cached
         self._cost_usd += response.cost_usd or 0.0
@@ -228,6 +253,14 @@ class BatchCall:
             elapsed_s,
             before=self._cached,
         )
+
+
+def without_attachments(response: Response) -> Response:
+    """Return ``response`` without the files that were sent, which would fill the memory."""
+    if not any(message.attachments or message.images for message in response.messages):
+        return response
+    messages = [replace(each, attachments=(), images=()) for each in response.messages]
+    return replace(response, messages=messages)
 
 
 def _is_unreachable(error: LLMError) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import io
 import re
 import wave
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -149,6 +150,20 @@ class Deliveries:
         """Return how each attachment is sent; before `prepare`, nothing."""
         found = self._prepared.get(route.name)
         return () if found is None else found[1]
+
+    def gaps(self) -> list[str]:
+        """Return which pages the model does not get, in words, for each document."""
+        prepared = [each for _, found in self._prepared.values() for each in found]
+        return list(dict.fromkeys(f"{each.name}: {each.gaps}" for each in prepared if each.gaps))
+
+    def counts(self) -> Counter[str]:
+        """Return the number of attachments by the way in which they are sent, and of each ``page``."""
+        found = next((each for _, each in self._prepared.values()), [])
+        counts = Counter(
+            "sent unchanged" if each.way == "native" else "sent as text" for each in found
+        )
+        pages = sum(each.pages or 0 for each in found)
+        return counts + Counter({"page": pages})
 
     def native_tokens(self, route: Route) -> int:
         """Return the estimated tokens of the attachments that are sent unchanged."""

@@ -105,6 +105,11 @@ class StructuredCall:
         """Whether the last answer was cut off, although the user set no limit."""
         return self._call.is_cut_unasked
 
+    @property
+    def gaps(self) -> list[str]:
+        """The pages of documents that the model did not get, in words."""
+        return self._call.deliveries.gaps()
+
     def _complaint(self, misfit: LLMError) -> tuple[ChatMessage, ChatMessage]:
         """Return the answer that does not match, and a message about the error."""
         schema = json.dumps(self._call.json_schema, ensure_ascii=False)
