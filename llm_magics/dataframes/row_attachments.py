@@ -72,7 +72,7 @@ class RowAttachments:
 
         Raises:
             UsageError: a path is outside of the folder, an address is not allowed, or a value is
-                neither a path, an address nor the bytes of a file.
+                not a path, an address, or the bytes of a file.
         """
         return tuple(self._checked(each, row) for value in values for each in _flatten(value))
 

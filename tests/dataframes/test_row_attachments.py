@@ -22,7 +22,7 @@ MODEL = "echo/echo"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with contracts, and a file beside it."""
+    """The working folder, with contracts, and a file outside of it."""
     work = tmp_path / "work"
     (work / "sub").mkdir(parents=True)
     (work / "a.pdf").write_bytes(write_pdf(["Signed by Ada"]))
@@ -128,7 +128,7 @@ def test_an_invalid_path_is_refused(folder: Path, path: str) -> None:
 
 @pytest.mark.parametrize("address", ["https://a.example/b.pdf", " HTTP://169.254.169.254/a.png"])
 def test_an_address_is_refused(folder: Path, address: str) -> None:
-    """The service would fetch it, and the answer could tell what is there."""
+    """The service would fetch it, and the answer could reveal its content."""
     with pytest.raises(UsageError, match="Row 0 has an address") as caught:
         ask([address])
     assert "allow_urls=True" in str(caught.value.hint)
@@ -232,6 +232,6 @@ def test_texts_are_equal_only_with_equal_files() -> None:
 
 
 def test_the_working_folder_is_the_root(folder: Path) -> None:
-    """By default, as it is when the prompts are sent."""
+    """By default; the working folder at the time of the call."""
     assert RowAttachments.of("file", None, False).root == folder.resolve()
     assert RowAttachments.of(None, None, False).columns == ()
