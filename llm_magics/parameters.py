@@ -49,6 +49,7 @@ class ModelParameters:
             ``True`` the usual amount of the model. See `llm_magics.wire.thinking`.
         logprobs: return the log probability of each token of the answer, with up to this number of
             alternatives; a service may give fewer. ``True`` is 0: without alternatives.
+        search: whether the model may search the web, with the tool of its service.
         stream: return a generator of `StreamChunk` instead of a `ModelResponse`.
         extra_body: further fields of the request body, for parameters of specific services.
         extra_headers: further headers of the request.
@@ -67,6 +68,7 @@ class ModelParameters:
     reasoning: bool | str | None = None
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     logprobs: int | None = None
+    search: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _parse_stop(self.stop))
@@ -78,6 +80,7 @@ class ModelParameters:
             object.__setattr__(self, "extra_headers", KeyHeaders(self.extra_headers))
         object.__setattr__(self, "reasoning", _parse_reasoning(self.reasoning))
         object.__setattr__(self, "logprobs", _parse_logprobs(self.logprobs))
+        object.__setattr__(self, "search", _parse_search(self.search))
         _check_number("temperature", self.temperature, 0, None, "a number of at least 0")
         _check_number("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
         _check_number(
@@ -205,6 +208,13 @@ def _parse_logprobs(logprobs: object) -> int | None:
         integer=True,
     )
     return logprobs  # type: ignore[return-value]
+
+
+def _parse_search(search: object) -> bool:
+    if search is None or isinstance(search, bool):
+        return bool(search)
+    msg = f"Invalid value {search!r:.60} for search."
+    raise ConfigurationError(msg, hint="Use True or False.")
 
 
 def _check_number(  # noqa: PLR0913 (a row of a table)

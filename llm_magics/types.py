@@ -17,17 +17,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
-from llm_magics._util.text import count_or_none, replace_lone_surrogates
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.attachments import Image, ReasoningBlock
+from llm_magics.citations import Citation, Search, number_sources
 from llm_magics.documents import Attachment
 from llm_magics.errors import ConfigurationError, ParseError
 from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.secrets import scrub_json
+from llm_magics.usage import EngineTimings, Usage
 
 __all__ = [
     "ROLES",
     "ChatMessage",
+    "Citation",
     "Embeddings",
     "EngineTimings",
     "Image",
@@ -36,6 +39,7 @@ __all__ = [
     "PackedVectors",
     "Progress",
     "Role",
+    "Search",
     "StreamChunk",
     "Timing",
     "TokenLogprob",
@@ -95,65 +99,6 @@ class ChatMessage:
         raise ConfigurationError(msg, hint='Use {"role": "user", "content": "…"}.')
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """
-    Tokens read and written, as counted by the service; ``None`` if it does not report them.
-
-    Attributes:
-        input_tokens: tokens of the prompt, cached or not. (Ollama 0.30 and later counts only
-            tokens that were not in its cache.)
-        output_tokens: tokens of the answer, including thinking.
-        cached_tokens: tokens of the prompt that were read from the service's cache.
-        cache_write_tokens: tokens of the prompt that were added to the service's cache.
-        reasoning_tokens: tokens of the answer that are thinking, visible or not.
-        service_tier: the tier that the service bills (``flex``, ``priority`` …).
-    """
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    service_tier: str | None = None
-
-    def __post_init__(self) -> None:
-        """Replace invalid values by ``None``, because a service may send any value."""
-        for name in self.__slots__[:-1]:
-            object.__setattr__(self, name, count_or_none(getattr(self, name)))
-        if not isinstance(self.service_tier, str) or not self.service_tier.isprintable():
-            object.__setattr__(self, "service_tier", None)
-
-    def __repr__(self) -> str:
-        """Return a repr with the known fields."""
-        values = ((name, getattr(self, name)) for name in self.__slots__)
-        known = ", ".join(f"{name}={value!r}" for name, value in values if value is not None)
-        return f"Usage({known})"
-
-    @property
-    def total_tokens(self) -> int | None:
-        """The sum of input and output tokens; ``None`` if one of them is unknown."""
-        if self.input_tokens is None or self.output_tokens is None:
-            return None
-        return self.input_tokens + self.output_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class EngineTimings:
-    """The times that an engine reports, in seconds; ``None`` if it does not report them."""
-
-    load_s: float | None = None
-    prompt_s: float | None = None
-    generation_s: float | None = None
-
-    def __post_init__(self) -> None:
-        """Replace invalid values by ``None``, because a service may send any value."""
-        for name in ("load_s", "prompt_s", "generation_s"):
-            value = getattr(self, name)
-            is_time = type(value) in (int, float) and 0 <= value < 2**63
-            object.__setattr__(self, name, value if is_time else None)
-
-
 class TokenLogprob(NamedTuple):
     """
     A token of an answer and its log probability.
@@ -196,6 +141,8 @@ class StreamChunk(NamedTuple):
         ends_reasoning: whether all text before this chunk was thinking, because the model wrote
             the end of its thinking without its start.
         logprobs: the log probabilities of the tokens of the answer in this chunk, if requested.
+        citations: the sources of passages in the answer so far.
+        searches: the web searches that the service has made.
     """
 
     text: str = ""
@@ -210,6 +157,8 @@ class StreamChunk(NamedTuple):
     piece: str = ""
     ends_reasoning: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    searches: tuple[Search, ...] = ()
 
     @property
     def has_tokens(self) -> bool:
@@ -235,6 +184,8 @@ class ModelResponse:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning_blocks: tuple[Mapping[str, Any], ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    searches: tuple[Search, ...] = ()
 
     @classmethod
     def of(
@@ -242,17 +193,21 @@ class ModelResponse:
     ) -> ModelResponse:
         """Combine ``chunks`` into an answer with the last known usage and finish reason."""
         chunks = settled(list(chunks))
+        text = "".join([chunk.text for chunk in chunks])
+        cited = number_sources(each for chunk in chunks for each in chunk.citations)
         names = ("finish_reason", "usage", "timings", "raw")
         values = {name: _last_value(chunks, name) for name in names}
         last: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         if "raw" in last:
             last["raw"] = scrub_json(last["raw"])
         return cls(
-            text="".join([chunk.text for chunk in chunks]),
+            text=text,
             reasoning="".join([chunk.reasoning for chunk in chunks]),
             tool_calls=tuple(call for chunk in chunks for call in chunk.tool_calls),
             reasoning_blocks=tuple(block for chunk in chunks for block in chunk.reasoning_blocks),
             logprobs=tuple(token for chunk in chunks for token in chunk.logprobs),
+            citations=tuple(each.moved(0, len(text)) for each in cited),
+            searches=tuple(each for chunk in chunks for each in chunk.searches),
             model=model,
             provider=provider,
             **last,

@@ -56,6 +56,8 @@ class LLMMagics(Magics):  # type: ignore[misc]
                                   or class
         --image X                 image to send: a file, a URL or a variable
         --attach FILE             file to send: PDF, DOCX, HTML, text, audio or an image
+        --search                  let the model search the web, and show its sources below the
+                                  answer
         --tools F,G               functions defined in the notebook that the model may call
         --thread [NAME]           continue a conversation
         --reasoning off|low|medium|high

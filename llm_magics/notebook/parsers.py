@@ -227,6 +227,11 @@ def llm_cell_parser() -> OptionParser:
         metavar="FILE",
         help="file to send: PDF, DOCX, HTML, text, audio or an image",
     )
+    add(
+        "--search",
+        action="store_true",
+        help="let the model search the web, and show its sources below the answer",
+    )
     add("--tools", metavar="F,G", help="functions defined in the notebook that the model may call")
     add("--thread", nargs="?", const=THREAD, metavar="NAME", help="continue a conversation")
     add_parameters(parser)
@@ -276,7 +281,8 @@ def add_parameters(parser: OptionParser) -> None:
 def collect_parameters(options: argparse.Namespace) -> Mapping[str, Any]:
     """Return the parameters of the model that are set on the line."""
     names = ("reasoning", "temperature", "max_tokens", "top_p", "seed", "stop")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    found = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return {**found, "search": True} if getattr(options, "search", False) else found
 
 
 def embed_parser(magic: str = "%embed") -> OptionParser:

@@ -17,6 +17,7 @@ from llm_magics.host import current_host
 from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.display.answer import create_answer_display
 from llm_magics.notebook.display.footer import show_footer, show_transient
+from llm_magics.notebook.display.footnotes import show_footnotes
 from llm_magics.notebook.display.output import print_safe
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.next_step import STARTER, NextStep
@@ -118,7 +119,8 @@ def _show(
 
 
 def _show_summary(shell: InteractiveShell, response: Response) -> None:
-    """Print retries, fallbacks and removed turns, and show the footer."""
+    """Show the sources, print retries, fallbacks and removed turns, and show the footer."""
+    show_footnotes(shell, response)
     if response.retries or response.fallback_from or response.repairs:
         print_safe(_format_attempts(response))
     if response.removed_turns:
@@ -345,6 +347,8 @@ def _dry_run(call: ChatCall) -> None:
     lines += [f"[attachment] {each}" for each in call.deliveries.of(route)]
     if call.json_schema is not None:
         lines.append(f"[schema] {json.dumps(call.json_schema, ensure_ascii=False)}")
+    if estimate.searches:
+        lines.append(f"[search] the model may search the web: about {estimate.searches} searches")
     if call.filled:
         lines += ["", "inserted:", *map(_format_filled, call.filled)]
     lines += ["", _format_estimate(estimate)]

@@ -23,7 +23,7 @@ FAILURE = colour("#d24b45", "--jp-error-color1")
 # In the differences between two texts.
 REMOVED = "background-color:rgba(248,81,73,.25)"
 ADDED = "background-color:rgba(46,160,67,.25);text-decoration:none"
-_SMALL = f"font-size:12px;{MUTED}"
+SMALL = f"font-size:12px;{MUTED}"
 
 
 def ruled(html: str, kind: str = "") -> str:
@@ -34,7 +34,7 @@ def ruled(html: str, kind: str = "") -> str:
 
 def model_tag(name: str) -> str:
     """Return the name of a model, already escaped, as a small line above its answer."""
-    return f'<div style="{_SMALL}">{name}</div>'
+    return f'<div style="{SMALL}">{name}</div>'
 
 
 def small(html: str, kind: str = "") -> str:
@@ -50,7 +50,7 @@ def code_box(code: str, language: str) -> str:
     One click selects all of the code, in trusted notebooks.
     """
     label = (
-        f'<div style="{_SMALL};padding:2px 8px;border-bottom:1px solid {_LINE}">{language}</div>'
+        f'<div style="{SMALL};padding:2px 8px;border-bottom:1px solid {_LINE}">{language}</div>'
         if language
         else ""
     )

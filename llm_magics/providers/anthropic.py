@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import quote
 
@@ -39,12 +40,24 @@ from llm_magics.providers.profiles import ServiceProfile, find_profile
 from llm_magics.providers.remote import RemoteProvider
 from llm_magics.providers.remote_config import RemoteConfig
 from llm_magics.secrets import Secret, environment_value
-from llm_magics.types import ChatMessage, StreamChunk, model_name, remove_foreign_reasoning
+from llm_magics.types import (
+    ChatMessage,
+    ModelResponse,
+    StreamChunk,
+    Usage,
+    model_name,
+    remove_foreign_reasoning,
+)
+from llm_magics.usage import add_usage
 from llm_magics.wire import anthropic_messages as wire
+from llm_magics.wire.anthropic_answers import ChunkDecoder
 from llm_magics.wire.schema_dialects import ANTHROPIC
 from llm_magics.wire.tool_calls import collect_call_ids
 
 _ANTHROPIC_URL = "https://api.anthropic.com"
+
+# The maximum number of times that a paused answer is continued.
+_MAX_PAUSES = 10
 
 # The maximum number of models in one page of the list.
 _PAGE = 1000
@@ -167,7 +180,15 @@ class AnthropicProvider(RemoteProvider):
     name = "anthropic"
     writes_thinking = False  # the API returns thinking in separate blocks
     config_type = AnthropicConfig
-    capabilities = ("chat", "vision", "tools", "schema", "reasoning", "documents")
+    capabilities: tuple[str, ...] = (
+        "chat",
+        "vision",
+        "tools",
+        "schema",
+        "reasoning",
+        "documents",
+        "search",
+    )
     key_variable = "ANTHROPIC_API_KEY"
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
     usual_address = own_address = _ANTHROPIC_URL
@@ -176,6 +197,8 @@ class AnthropicProvider(RemoteProvider):
     def __init__(self, config: AnthropicConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self._fallback = ParameterFallback(AnthropicRules())
+        if self._profile is not None and self._profile.capabilities:
+            self.capabilities = self._profile.capabilities
 
     def _headers(self) -> Mapping[str, str]:
         return {"anthropic-version": self.config.api_version}
@@ -279,22 +302,64 @@ class AnthropicProvider(RemoteProvider):
                 conversation, model, options, cache=self.config.cache_prompts
             )
 
-        def create_decoder() -> wire.ChunkDecoder:
-            return wire.ChunkDecoder(collect_call_ids(messages), origin)
+        def create_decoder() -> ChunkDecoder:
+            return ChunkDecoder(collect_call_ids(messages), origin)
 
-        return self._fallback.stream_chat(
-            ChatRequest(
-                send=self._chunks,
-                provider=self.name,
-                path="/v1/messages",
-                model=model,
-                messages=messages,
-                parameters=parameters,
-                dialect=ANTHROPIC,
-                build=build,
-                create_decoder=create_decoder,
-            )
+        request = ChatRequest(
+            send=self._chunks,
+            provider=self.name,
+            path="/v1/messages",
+            model=model,
+            messages=messages,
+            parameters=parameters,
+            dialect=ANTHROPIC,
+            build=build,
+            create_decoder=create_decoder,
         )
+        if not parameters.search:
+            return self._fallback.stream_chat(request)
+        return self._resume_paused(request, origin)
+
+    async def _resume_paused(
+        self, request: ChatRequest, origin: str
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """
+        Yield the answer; one that the service pauses during its searches is continued.
+
+        The paused answer is sent back, and the service continues it. Each request is billed.
+        """
+        messages, said = request.messages, Usage()
+        received: list[StreamChunk] = []
+        at, began_s = (0, 0), 0.0
+        for pauses_left in reversed(range(_MAX_PAUSES + 1)):
+            is_paused, used = False, None
+
+            def create_decoder(at: tuple[int, int] = at) -> ChunkDecoder:
+                return ChunkDecoder(collect_call_ids(request.messages), origin, at=at)
+
+            step = replace(request, messages=messages, create_decoder=create_decoder)
+            async with aclosing(self._fallback.stream_chat(step)) as chunks:
+                async for chunk in chunks:
+                    chunk = chunk._replace(elapsed_s=began_s + (chunk.elapsed_s or 0.0))
+                    if chunk.finish_reason == wire.PAUSED and pauses_left:
+                        is_paused, chunk = True, chunk._replace(finish_reason=None)
+                    if chunk.usage:
+                        used = chunk.usage
+                        chunk = chunk._replace(usage=add_usage(said, used))
+                    received.append(chunk)
+                    yield chunk
+            if not is_paused:
+                return
+            said, began_s = add_usage(said, used or Usage()), received[-1].elapsed_s or 0.0
+            answer = ModelResponse.of(received)
+            at = (len(answer.text), len(answer.tool_calls))
+            paused = ChatMessage(
+                "assistant",
+                answer.text,
+                tool_calls=answer.tool_calls,
+                reasoning_blocks=answer.reasoning_blocks,
+            )
+            messages = [*request.messages, paused]
 
     def stream_completion(self, prompt: str, model: str, parameters: ModelParameters) -> NoReturn:
         self._cannot("continue raw text", "local, ollama, openai, lmstudio")

@@ -23,6 +23,7 @@ from llm_magics.providers.configs import ProviderConfig, resolve_config
 from llm_magics.providers.logprobs import require_logprobs
 from llm_magics.providers.media import AcceptedMedia
 from llm_magics.providers.model_catalog import ModelInfo
+from llm_magics.providers.searching import explain_search_refusal, searching_providers
 from llm_magics.providers.thinking import ThinkingFallback
 from llm_magics.secrets import environment_value, scrub
 from llm_magics.types import (
@@ -32,7 +33,7 @@ from llm_magics.types import (
     StreamChunk,
     messages_of,
 )
-from llm_magics.wire.decoders import ThinkTags, join_surrogates
+from llm_magics.wire.decoders import ThinkTags, join_surrogates, move_citations
 from llm_magics.wire.thinking import NO_THINKING, UNKNOWN_RULES, ThinkingRules
 
 __all__ = [
@@ -48,16 +49,7 @@ __all__ = [
 
 # Capabilities of models that read and write text, and all capabilities, as shown to users.
 TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
-CAPABILITIES = (
-    *TEXT_CAPABILITIES,
-    "logprobs",
-    "documents",
-    "audio",
-    "images",
-    "transcription",
-    "pull",
-    "delete",
-)
+CAPABILITIES = (*TEXT_CAPABILITIES, "logprobs", "documents", "audio", "search", "images", "transcription", "pull", "delete")  # fmt: skip
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
@@ -87,6 +79,8 @@ def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
             prompt = named.pop("messages") if "messages" in named else named.pop("prompt")
         model, *rest = (*arguments, named.pop("model")) if "model" in named else arguments
         parameters = ModelParameters.of(rest[0] if rest else named.pop("parameters", None))
+        if parameters.search:
+            self.require_search()
         if not isinstance(prompt, str):
             prompt = messages_of(prompt)
         if parameters.logprobs is not None and "logprobs" not in self.capabilities:
@@ -270,6 +264,11 @@ class BaseModelProvider(ABC):
         """Return ``model`` without the prefix of this provider."""
         return model.removeprefix(f"{self.name}/")
 
+    def require_search(self) -> None:
+        """Raise `UnsupportedError` if no model of the provider searches the web."""
+        if "search" not in self.capabilities:
+            self._cannot("search the web", ", ".join(searching_providers()))
+
     def _cannot(self, what: str, who_can: str = "") -> NoReturn:
         msg = f"The provider {self.name} does not {what}."
         hint = f"Use one of: {who_can}." if who_can else None
@@ -313,6 +312,8 @@ class StreamingProvider(BaseModelProvider):
             chunks = self._thinking.stream(
                 model, parameters, rules, lambda options: self.stream_chat(turns, model, options)
             )
+        if parameters.search:
+            chunks = explain_search_refusal(chunks)
         return await self._answer(chunks, model, parameters, self.writes_thinking)
 
     @cached_property
@@ -332,6 +333,8 @@ class StreamingProvider(BaseModelProvider):
         parameters: ModelParameters | Mapping[str, Any] | None = None,
     ) -> Answer:
         model, parameters = self.bare(model), ModelParameters.of(parameters)
+        if parameters.search:
+            self._cannot("search the web while it continues raw text")
         chunks = self.stream_completion(prompt, model, parameters)
         return await self._answer(chunks, model, parameters)
 
@@ -357,7 +360,7 @@ class StreamingProvider(BaseModelProvider):
         """Yield ``chunks``; an error after the first token contains the partial answer."""
         received: list[StreamChunk] = []
         thinking: ThinkTags | None = None
-        halves = ("", "")
+        halves, removed = ("", ""), 0
         try:
             async for chunk in chunks:
                 if writes_thinking and not received:
@@ -365,8 +368,10 @@ class StreamingProvider(BaseModelProvider):
                 chunk = _check_types(chunk)
                 if thinking is not None:
                     chunk = thinking.split(chunk)
+                    removed = thinking.removed
                     if thinking.is_past:
                         thinking = None
+                chunk = move_citations(chunk, -removed) if removed else chunk
                 if any(halves) or not (chunk.text.isascii() and chunk.reasoning.isascii()):
                     chunk, halves = join_surrogates(chunk, halves)
                 received.append(chunk)
@@ -406,6 +411,8 @@ async def as_stream(answer: ModelResponse) -> AsyncGenerator[StreamChunk, None]:
         tool_calls=answer.tool_calls,
         reasoning_blocks=answer.reasoning_blocks,
         logprobs=answer.logprobs,
+        citations=answer.citations,
+        searches=answer.searches,
     )
 
 

@@ -178,7 +178,7 @@ class GeminiProvider(RemoteProvider):
     name = "gemini"
     writes_thinking = False  # the API returns thinking in separate parts
     config_type = GeminiConfig
-    capabilities = (
+    capabilities: tuple[str, ...] = (
         "chat",
         "embeddings",
         "vision",
@@ -188,6 +188,7 @@ class GeminiProvider(RemoteProvider):
         "logprobs",
         "documents",
         "audio",
+        "search",
     )
     key_variable = "GEMINI_API_KEY"
     environment = (*_KEY_VARIABLES, "GOOGLE_GEMINI_BASE_URL")
@@ -199,6 +200,8 @@ class GeminiProvider(RemoteProvider):
         super().__init__(config)
         self.key_variable = self.own_key_source() or self.key_variable
         self._fallback = ParameterFallback(GeminiRules())
+        if self.config.api == "openai":
+            self.capabilities = tuple(each for each in self.capabilities if each != "search")
 
     @cached_property
     def _compatible(self) -> CompatibleGeminiProvider | None:

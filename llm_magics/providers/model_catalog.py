@@ -43,6 +43,7 @@ _FLAGS = {
     "supports_reasoning": "reasoning",
     "supports_pdf_input": "documents",
     "supports_audio_input": "audio",
+    "supports_web_search": "search",
 }
 
 
@@ -114,6 +115,9 @@ def _row(entry: dict[str, Any]) -> dict[str, Any]:
         *_MODES[entry["mode"]],
         *(word for flag, word in _FLAGS.items() if entry.get(flag)),
     ]
+    # Some names of a model have the price of a search, but not the flag.
+    if "search_context_cost_per_query" in entry and entry.get("supports_web_search") is None:
+        capabilities.append("search")
     row = {
         "capabilities": capabilities,
         "context": entry.get("max_input_tokens"),

@@ -104,6 +104,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
         "logprobs",
         "documents",
         "audio",
+        "search",
         "images",
         "transcription",
     )
@@ -117,6 +118,8 @@ class OpenAIProvider(OpenAICompatibleProvider):
         kind = type(self)
         usual = tuple(each for each in kind.capabilities if each != "documents")
         self.capabilities = self.profile.capabilities or usual  # of an unknown server
+        if not (self._searches_in_responses or self.profile.search):
+            self.capabilities = tuple(each for each in self.capabilities if each != "search")
         self.embedding_batch_size = self.profile.embedding_batch_size or kind.embedding_batch_size
 
     @cached_property
@@ -201,10 +204,16 @@ class OpenAIProvider(OpenAICompatibleProvider):
         self._require("embeddings", "embed", "local, ollama, openai, lmstudio, huggingface")
         return await super()._embedded(batch, model, dimensions)
 
+    @property
+    def _searches_in_responses(self) -> bool:
+        """Whether a search needs the Responses API: OpenAI's chats no longer have any."""
+        is_named = self._is_openai_itself or self.profile.search == "responses"
+        return is_named or (self.config.api == "responses" and self.profile.search != "chat")
+
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        if self.config.api == "chat":
+        if self.config.api == "chat" and not (parameters.search and self._searches_in_responses):
             return super().stream_chat(messages, model, parameters)
         origin = f"responses {self.address} {model}"
         messages = remove_foreign_reasoning(messages, origin)

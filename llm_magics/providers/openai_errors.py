@@ -23,6 +23,7 @@ from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.parameter_fallback import ParameterRules, UnsupportedParameter
 from llm_magics.wire import openai_reasoning
 from llm_magics.wire.openai_responses import ENCRYPTED_REASONING
+from llm_magics.wire.web_search import has_search_tool
 
 _BY_CODE: dict[str, type[ProviderError]] = {
     "DeploymentNotFound": ModelNotFoundError,
@@ -274,6 +275,10 @@ class OpenAIRules(ParameterRules):
                 return UnsupportedParameter(param, body[param])
         says_so = "stream_options" in str(error) and "stream_options" in body
         return UnsupportedParameter("stream_options") if says_so else None
+
+    def is_required(self, parameter: UnsupportedParameter, body: Mapping[str, Any]) -> bool:
+        is_search = parameter.name == "tools" and has_search_tool(body)
+        return is_search or super().is_required(parameter, body)
 
     def remove(
         self,

@@ -212,6 +212,10 @@ class ParameterRules(ABC):
         {"model", "messages", "input", "prompt", "logprobs", "top_logprobs"}
     )
 
+    def is_required(self, parameter: UnsupportedParameter, body: Mapping[str, Any]) -> bool:
+        """Return whether a request without ``parameter`` would not be what the user asked for."""
+        return parameter.name in self.required
+
     @abstractmethod
     def find(self, error: ProviderError, body: Mapping[str, Any]) -> UnsupportedParameter | None:
         """Return the parameter of ``body`` that ``error`` reports as unsupported, or ``None``."""
@@ -344,7 +348,7 @@ class ParameterFallback:
         """Remove from ``body`` the parameters that ``model`` is known not to support."""
         known = self._unsupported.get((path, model), [])
         for parameter in known:
-            if parameter.is_in(body):
+            if parameter.is_in(body) and not self._rules.is_required(parameter, body):
                 self._rules.remove(body, parameter, known)
 
     def learn(
@@ -353,7 +357,9 @@ class ParameterFallback:
         """Remove from ``body`` what ``error`` reports; return whether to send it again."""
         parameter = self._rules.find(error, body)
         known = self._unsupported.setdefault((path, model), [])
-        if parameter is None or parameter.name in self._rules.required or parameter in known:
+        if parameter is None or parameter in known:
+            return False
+        if self._rules.is_required(parameter, body):
             return False
         if parameter.is_lasting:
             known.append(parameter)

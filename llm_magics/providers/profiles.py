@@ -56,6 +56,8 @@ class ServiceProfile:
         max_logprobs: the maximum number of alternatives per token in log probabilities.
         logprobs_format: ``openai``, or ``integer`` if ``logprobs`` is the number of alternatives.
         price_list: its name in ``genai-prices``; empty if that has no prices of it.
+        search: the API with its web search tool: ``responses``, or ``chat`` for OpenRouter's; empty
+            if it has none.
     """
 
     base_url: str = ""
@@ -77,6 +79,7 @@ class ServiceProfile:
     max_logprobs: int = 20
     logprobs_format: Literal["openai", "integer"] = "openai"
     price_list: str = ""
+    search: Literal["", "chat", "responses"] = ""
 
     @classmethod
     def of(cls, service: Service) -> ServiceProfile:

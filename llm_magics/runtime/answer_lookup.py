@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
 from llm_magics.errors import LLMError
@@ -168,3 +168,13 @@ def _decode_answer(found: bytes | None) -> Mapping[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return dict(record)
+
+
+async def replay(chunks: Iterable[StreamChunk], speed: float) -> AsyncGenerator[StreamChunk, None]:
+    """Yield the chunks of a stored answer, immediately or at their original speed."""
+    past_s = 0.0
+    for chunk in chunks:
+        if speed and chunk.elapsed_s:
+            await asyncio.sleep((chunk.elapsed_s - past_s) / speed)
+            past_s = chunk.elapsed_s
+        yield chunk

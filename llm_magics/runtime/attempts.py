@@ -69,6 +69,13 @@ class Batch:
 
     tuner: ConcurrencyTuner
     breaker: BatchBreaker = field(default_factory=BatchBreaker)
+    _warnings: set[str] = field(default_factory=set, repr=False)
+
+    def may_warn(self, message: str) -> bool:
+        """Return whether no other request has issued the warning ``message``."""
+        is_new = message not in self._warnings
+        self._warnings.add(message)
+        return is_new
 
 
 def retry_policy(config: Config) -> RetryPolicy:

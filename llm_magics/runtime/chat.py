@@ -16,7 +16,7 @@ from llm_magics.host import Progress, current_host, warn
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import as_stream
 from llm_magics.runtime import pricing
-from llm_magics.runtime.answer_lookup import AnswerLookup, describe_source
+from llm_magics.runtime.answer_lookup import AnswerLookup, describe_source, replay
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
 from llm_magics.runtime.delivery import Deliveries
 from llm_magics.runtime.parsing import answer_in_thoughts
@@ -36,6 +36,7 @@ from llm_magics.runtime.response import (
     Response,
     completeness_error,
     cut_warning,
+    failed_search_warning,
     outcome,
 )
 from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_call, route_to
@@ -152,8 +153,10 @@ class ChatCall:
         first, *others = await find_candidates(self._session, self._model)
         self._route = route = await route_to(self._session, first)
         await self.deliveries.prepare(route)
+        if self._parameters(route).search:
+            route.provider.require_search()
         names = [each.model for each in others]
-        return route, names, self._estimate(route, self._parameters(route))
+        return route, names, self._estimate(route)
 
     async def to_send(self) -> Estimate | None:
         """
@@ -164,11 +167,10 @@ class ChatCall:
         estimates: list[Estimate] = []
         for each in await find_candidates(self._session, self._model):
             route = await route_to(self._session, each)
-            parameters = self._parameters(route)
-            if not estimates and await self._is_stored(route, parameters):
+            if not estimates and await self._is_stored(route, self._parameters(route)):
                 return None
             await self.deliveries.prepare(route)
-            estimates.append(self._estimate(route, parameters))
+            estimates.append(self._estimate(route))
         return max(
             estimates, key=lambda each: math.inf if each.cost_usd is None else each.cost_usd
         )
@@ -203,17 +205,14 @@ class ChatCall:
     def _parameters(self, route: Route) -> ModelParameters:
         return self._prompt_parameters.merge(route.parameters)
 
-    def _estimate_of(self, route: Route) -> Estimate:
-        return self._estimate(route, self._parameters(route))
-
-    def _estimate(self, route: Route, parameters: ModelParameters) -> Estimate:
+    def _estimate(self, route: Route) -> Estimate:
         return pricing.chat_estimate(
             self._session.config,
             self._session.runs,
             route.provider,
             route.model,
             messages=self.deliveries.messages(route),
-            parameters=parameters,
+            parameters=self._parameters(route),
             attachment_tokens=self.deliveries.native_tokens(route),
         )
 
@@ -232,8 +231,8 @@ class ChatCall:
             found,
             resolve,
             capability="chat",
-            tokens=lambda route: self._estimate_of(route).input_tokens,
-            estimate_usd=lambda route: self._estimate_of(route).cost_usd,
+            tokens=lambda route: self._estimate(route).input_tokens,
+            estimate_usd=lambda route: self._estimate(route).cost_usd,
             batch=self._batch,
         )
         return self._attempts
@@ -249,8 +248,10 @@ class ChatCall:
                         parameters = self._parameters(attempt.route)
                         stored = await self._find_stored(attempt, parameters)
                         if stored is not None:
-                            async with aclosing(self._replay(stored)) as replay:
-                                async for chunk in replay:
+                            speed = self._session.config.replay_speed
+                            async with aclosing(replay(stored, speed)) as chunks:
+                                async for chunk in chunks:
+                                    self._chunks.append(chunk)
                                     yield chunk
                         else:
                             await self.deliveries.prepare(attempt.route, warns=self.warns_of_cut)
@@ -272,17 +273,22 @@ class ChatCall:
             raise
         finally:
             self._remember()
-        self._warn_of_cut()
+        self._warn()
 
     async def _store(self) -> None:
         """Store a new answer in the recording and the cache."""
         if not self._is_replayed and self._lookup is not None:
             await self._lookup.store(self._chunks)
 
-    def _warn_of_cut(self) -> None:
+    def _warn(self) -> None:
+        """Warn about a truncated answer, and about failed searches; the latter once per batch."""
+        response = self.response()
         # If it does not match its schema, the error for that mentions the cut.
-        if self.warns_of_cut and self.is_cut_unasked and self.response().misfit() is None:
-            warn(cut_warning(self.response().model))
+        if self.warns_of_cut and self.is_cut_unasked and response.misfit() is None:
+            warn(cut_warning(response.model))
+        failed = failed_search_warning(response)
+        if failed and (self._batch is None or self._batch.may_warn(failed)):
+            warn(failed)
 
     async def _find_stored(
         self, attempt: Attempt, parameters: ModelParameters
@@ -347,17 +353,6 @@ class ChatCall:
         if is_same_model and other._lookup is not None and not self._is_replayed:
             await other._lookup.store_in_cache(self._chunks)
 
-    async def _replay(self, chunks: Iterable[StreamChunk]) -> AsyncGenerator[StreamChunk, None]:
-        """Yield the chunks of a stored answer, immediately or at their original speed."""
-        speed = self._session.config.replay_speed
-        past_s = 0.0
-        for chunk in chunks:
-            if speed and chunk.elapsed_s:
-                await asyncio.sleep((chunk.elapsed_s - past_s) / speed)
-                past_s = chunk.elapsed_s
-            self._chunks.append(chunk)
-            yield chunk
-
     async def provenance(self) -> dict[str, Any]:
         """Return the source of the answer, without values that differ between runs."""
         if self._route is None:
@@ -410,6 +405,8 @@ class ChatCall:
             tool_calls=answer.tool_calls,
             reasoning_blocks=answer.reasoning_blocks,
             token_logprobs=answer.logprobs,
+            sources=answer.citations,
+            searches=answer.searches,
             schema=self._prompt.schema,
             retries=self._attempts.retries if self._attempts else 0,
             fallback_from=tuple(self._attempts.failed) if self._attempts else (),

@@ -24,6 +24,7 @@ from llm_magics.errors import AttachmentError
 from llm_magics.host import warn
 from llm_magics.providers.media import AcceptedMedia
 from llm_magics.runtime import document_text, pricing
+from llm_magics.runtime.answer_bounds import text_tokens
 from llm_magics.runtime.document_text import Page, check_page_count
 from llm_magics.runtime.routing import Route
 from llm_magics.types import ChatMessage
@@ -301,7 +302,7 @@ def _convert(document: Document, accepted: AcceptedMedia, model: str) -> Deliver
         attachment=document,
         way="pages" if pictures else "text",
         pages=len(pages) if is_pdf else None,
-        tokens=pricing.text_tokens(text) + len(pictures) * pricing.TOKENS_PER_IMAGE,
+        tokens=text_tokens(text) + len(pictures) * pricing.TOKENS_PER_IMAGE,
         empty_pages=tuple(number + 1 for number in empty),
         unread_pages=() if sees else tuple(number + 1 for number in scanned),
         text=text,

@@ -12,7 +12,7 @@ bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.answer_bounds import schema_tokens, text_tokens
+from llm_magics.runtime.search_fees import expected_searches, search_cost_usd
 from llm_magics.runtime.storage.run_log import RunLog
 from llm_magics.settings.config import Config
 from llm_magics.types import ChatMessage, ModelResponse, Usage
@@ -38,6 +40,7 @@ class Price:
         cached_usd: the price of tokens read from the service's cache; by default ``input_usd``.
         written_usd: the price of tokens written to the service's cache; by default ``input_usd``.
         reasoning_usd: the price of thinking; by default ``output_usd``.
+        search_usd: the fee of one web search, in US dollars; by default that of the service.
     """
 
     input_usd: float | None = None
@@ -45,6 +48,7 @@ class Price:
     cached_usd: float | None = None
     written_usd: float | None = None
     reasoning_usd: float | None = None
+    search_usd: float | None = None
 
     def of(self, usage: Usage) -> float | None:
         """Return the cost of ``usage`` in US dollars, or ``None`` if a part of it is unknown."""
@@ -154,86 +158,10 @@ def _has_list() -> bool:
     return find_spec("genai_prices") is not None
 
 
-_BYTES_PER_TOKEN = 3
-_Add = Callable[[Iterable[int]], int]
-
 # The tokens around each message.
 _TOKENS_PER_MESSAGE = 4
-# The maximum number of tokens in a value of a schema; a string is assumed to be a short paragraph.
-_TOKENS_BY_TYPE = {"boolean": 2, "null": 2, "integer": 8, "number": 8}
-_A_STRING, _USUAL_ITEMS, _MAX_DEPTH = 120, 10, 12
 # The tokens of an image in the size to which services scale it.
 TOKENS_PER_IMAGE = 1500
-
-
-def text_tokens(text: str) -> int:
-    """Return the estimated number of tokens in ``text``."""
-    return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
-
-
-def schema_tokens(schema: Mapping[str, Any]) -> int | None:
-    """Return about the maximum tokens of an answer with this JSON schema, if it is bounded."""
-    return _max_tokens(schema, schema, _MAX_DEPTH)
-
-
-def _max_tokens(schema: Any, root: Mapping[str, Any], depth: int) -> int | None:
-    """Return the maximum tokens of one part of a schema; ``None`` if it is unbounded."""
-    if not isinstance(schema, Mapping) or not depth:
-        return None
-    if isinstance(ref := schema.get("$ref"), str):
-        return _max_tokens(_resolve_ref(root, ref), root, depth - 1)
-    values = [schema["const"]] if "const" in schema else schema.get("enum")
-    if isinstance(values, list) and values:
-        return max(
-            text_tokens(json.dumps(value, ensure_ascii=False, default=str)) for value in values
-        )
-    add, parts = _alternatives(schema)
-    if parts:
-        return _combine_bounds(add, (_max_tokens(each, root, depth - 1) for each in parts))
-    return _max_tokens_of_type(schema.get("type"), schema, root, depth)
-
-
-def _alternatives(schema: Mapping[str, Any]) -> tuple[_Add, list[Any]]:
-    """Return the schemas that ``schema`` combines, and the function that combines their bounds."""
-    for name, add in (("anyOf", max), ("oneOf", max), ("allOf", sum)):
-        if isinstance(parts := schema.get(name), list):
-            return add, parts
-    kinds = schema.get("type")
-    return max, [{**schema, "type": kind} for kind in kinds] if isinstance(kinds, list) else []
-
-
-def _max_tokens_of_type(
-    kind: Any, schema: Mapping[str, Any], root: Mapping[str, Any], depth: int
-) -> int | None:
-    if isinstance(kind, str) and kind in _TOKENS_BY_TYPE:
-        return _TOKENS_BY_TYPE[kind]
-    if kind == "string":
-        longest = schema.get("maxLength")
-        return min(_A_STRING, longest) if type(longest) is int else _A_STRING
-    if kind == "array":
-        items = schema.get("maxItems")
-        count = items if type(items) is int else _USUAL_ITEMS
-        item = _max_tokens(schema.get("items"), root, depth - 1)
-        return None if item is None else count * (item + 1) + 2
-    if kind == "object" and isinstance(schema.get("properties"), Mapping):
-        fields = schema["properties"].items()
-        names = sum(text_tokens(str(name)) + 2 for name, _ in fields)
-        values = _combine_bounds(sum, (_max_tokens(each, root, depth - 1) for _, each in fields))
-        return None if values is None else names + values + 2
-    return None
-
-
-def _combine_bounds(add: _Add, bounds: Iterable[int | None]) -> int | None:
-    found = list(bounds)
-    known = [bound for bound in found if bound is not None]
-    return add(known) if known and len(known) == len(found) else None
-
-
-def _resolve_ref(root: Mapping[str, Any], ref: str) -> Any:
-    found: Any = root
-    for part in ref.removeprefix("#").strip("/").split("/"):
-        found = found.get(part) if isinstance(found, Mapping) and part else found
-    return found
 
 
 def message_tokens(messages: Iterable[ChatMessage], parameters: ModelParameters) -> int:
@@ -269,6 +197,16 @@ def cost_usd(
 ) -> float | None:
     """Return the price of a call with ``usage`` in US dollars, or ``None`` if unknown."""
     own = configured_price(config, f"{provider.name}/{model}")
+    tokens = _tokens_usd(own, provider, model, usage)
+    own_fee = own.search_usd if own else None
+    fee = search_cost_usd(provider.price_list, model, usage.searches, own_fee)
+    return None if tokens is None or fee is None else tokens + fee
+
+
+def _tokens_usd(
+    own: Price | None, provider: BaseModelProvider, model: str, usage: Usage
+) -> float | None:
+    """Return the price of the tokens of a call, by the user's ``own`` price if there is one."""
     if own is not None:
         return own.of(usage)
     if provider.is_free(model):
@@ -355,17 +293,19 @@ def configured_price(config: Config, model: str) -> Price | None:
                 cached_usd=price.cached_usd,
                 written_usd=price.written_usd,
                 reasoning_usd=price.reasoning_usd,
+                search_usd=price.search_usd,
             )
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The estimated tokens of a call, and its cost in US dollars if prices are known."""
+    """The estimated tokens and searches of a call, and its cost in US dollars if known."""
 
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
+    searches: int = 0
 
 
 def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
@@ -388,7 +328,9 @@ def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
         longest = runs.longest_output(provider.name, model)
         written = max(_DEFAULT_ANSWER_TOKENS, longest)
     tier = parameters.extra_body.get("service_tier")
-    return _make_estimate(config, provider, model, Usage(read, written, service_tier=tier))
+    searches, results = expected_searches(search=parameters.search)
+    usage = Usage(read + results, written, service_tier=tier, searches=searches)
+    return _make_estimate(config, provider, model, usage)
 
 
 def _bound_by_schema(
@@ -431,4 +373,9 @@ def _make_estimate(
     config: Config, provider: BaseModelProvider, model: str, usage: Usage
 ) -> Estimate:
     usd = cost_usd(config, provider, model, usage)
-    return Estimate(usage.input_tokens or 0, usage.output_tokens or 0, usd)
+    return Estimate(
+        input_tokens=usage.input_tokens or 0,
+        output_tokens=usage.output_tokens or 0,
+        cost_usd=usd,
+        searches=usage.searches or 0,
+    )

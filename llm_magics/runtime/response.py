@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_magics._util.validation import attribute_error
+from llm_magics.citations import Citation, Search, citations_frame
 from llm_magics.errors import (
     ContentFilterError,
     EmptyAnswerError,
@@ -52,6 +53,8 @@ class Response:
         reasoning_blocks: data that must be sent back to the service with this answer.
         token_logprobs: the tokens of the answer with their log probabilities, if requested.
         reasoning_usd: the part of ``cost_usd`` that is for thinking, ``None`` if unknown.
+        sources: the citations in the answer; ``citations`` has them as a table.
+        searches: the web searches of the service for this answer.
     """
 
     text: str
@@ -73,6 +76,8 @@ class Response:
     reasoning_blocks: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     reasoning_usd: float | None = None
     token_logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    sources: tuple[Citation, ...] = field(default=(), repr=False)
+    searches: tuple[Search, ...] = field(default=(), repr=False)
 
     def __getattr__(self, name: str) -> Any:
         raise attribute_error(self, name, {"mended": "repairs", "dropped": "removed_turns"})
@@ -146,6 +151,19 @@ class Response:
             if found is not None:
                 return found.value
         return parsing.parse_json(self.text, repair=repair)
+
+    @property
+    def citations(self) -> DataFrame:
+        """
+        The citations in the answer, one row each, in the order of the answer.
+
+        Columns: ``number`` (of the source, from 1), ``title``, ``url``, ``cited_text`` (the passage
+        of the source), ``start`` and ``end`` (the passage of ``text``, in characters), ``document``
+        (the number of the attached document, from 0), ``unit`` (``character``, ``page`` or
+        ``block``), ``source_start`` and ``source_end`` (the passage of the source). Unknown values
+        are missing.
+        """
+        return citations_frame(self.sources)
 
     def df(self) -> DataFrame:
         """The table in the answer as a DataFrame; raises a `ParseError` if there is none."""
@@ -232,6 +250,16 @@ def cut_warning(model: str, count: int = 1, total: int = 1) -> str:
     were = "was" if total == 1 or count == 1 else "were"
     by = f" of {model}" if model else ""
     return f"{which}{by} {were} cut off at the length limit of the model or its service. Set max_tokens."
+
+
+def failed_search_warning(response: Response) -> str:
+    """Return the warning that searches for an answer failed; empty if none did."""
+    errors = list(dict.fromkeys(each.error for each in response.searches if each.error))
+    if not errors:
+        return ""
+    if errors == ["max_uses_exceeded"]:
+        return f"{response.model} reached its limit of web searches, and answered with the results so far."
+    return f"Web searches of {response.model} failed ({', '.join(errors)}); the answer may not be from the web."
 
 
 def outcome_of_error(error: LLMError) -> Outcome:

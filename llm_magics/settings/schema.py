@@ -65,6 +65,7 @@ class _Price(BaseModel):
         cached_usd: price of prompt tokens that the service read from its cache.
         written_usd: price of prompt tokens that the service added to its cache.
         reasoning_usd: price of tokens of thinking; by default ``output_usd``.
+        search_usd: fee of one web search, in US dollars; by default that of the service.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -74,6 +75,7 @@ class _Price(BaseModel):
     cached_usd: float | None = Field(None, ge=0)
     written_usd: float | None = Field(None, ge=0)
     reasoning_usd: float | None = Field(None, ge=0)
+    search_usd: float | None = Field(None, ge=0)
 
 
 def _parse_price(value: Any) -> Any:

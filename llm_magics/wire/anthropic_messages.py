@@ -1,5 +1,5 @@
 """
-The format of Anthropic's Messages API.
+The format of requests to Anthropic's Messages API; `llm_magics.wire.anthropic_answers` reads answers.
 
 In a request, the roles of user and assistant alternate, no text is blank, tool results come first
 in the turn after their calls, and thinking blocks are sent back unchanged at their original
@@ -12,27 +12,18 @@ https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_magics._util.text import count_or_none
 from llm_magics.attachments import ReasoningBlock
 from llm_magics.parameters import ModelParameters
 from llm_magics.schemas import close_objects
-from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
+from llm_magics.types import ChatMessage, ToolCall
 from llm_magics.wire.anthropic_files import encode_document, encode_image
-from llm_magics.wire.decoders import (
-    DONE,
-    EventChunkDecoder,
-    InStreamError,
-    ServerEvent,
-    count_reasoning_tokens,
-    decode_json,
-    is_error_body,
-)
 from llm_magics.wire.schema_dialects import ANTHROPIC, compile_schema, convert_tool_schema
 from llm_magics.wire.thinking import BUDGETS, level_of
-from llm_magics.wire.tool_calls import CallIds, encode_arguments, serialize_arguments
+from llm_magics.wire.tool_calls import encode_arguments
+from llm_magics.wire.web_search import ANTHROPIC_TOOL
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 # Blocks of tools that the service runs itself: they must be sent back until the answer is complete.
@@ -42,36 +33,46 @@ _INVALID_ID_CHARACTERS = re.compile(r"[^A-Za-z0-9_-]")
 # The user turn that is inserted before a conversation that starts with an answer.
 _BLANK = {"type": "text", "text": "(blank)"}
 
+# The stop reason of an answer that is paused during the searches of the service.
+PAUSED = "pause_turn"
+
 # The API requires a limit and has no default; every current model supports this one.
 DEFAULT_MAX_TOKENS = 4096
-
-# Stop reasons, with the finish reasons of chat completions.
-_FINISH_REASONS = {
-    "end_turn": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-}
 
 _CACHE_CONTROL = {"cache_control": {"type": "ephemeral"}}
 
 
-def _is_returned(block: Mapping[str, Any]) -> bool:
+def is_returned(block: Mapping[str, Any]) -> bool:
     """Return whether ``block`` of an answer must be sent back with it."""
     kind = block.get("type")
     if not isinstance(kind, str) or kind == "tool_result":
         return False
-    return kind in _THINKING or bool(_SERVER_TOOL_BLOCK.fullmatch(kind))
+    return kind in _THINKING or _is_of_search(block) or bool(_SERVER_TOOL_BLOCK.fullmatch(kind))
 
 
-def _build_turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Return the turns of ``messages``, with consecutive messages of one role merged."""
+def _is_of_search(block: Mapping[str, Any]) -> bool:
+    """Return whether ``block`` is a web search, its results, or text that cites them."""
+    if block.get("type") == "server_tool_use":
+        return block.get("name") == "web_search"
+    if block.get("type") != "text":
+        return block.get("type") == "web_search_tool_result"
+    kinds = {each.get("type") for each in block.get("citations") or ()}
+    return kinds == {"web_search_result_location"}
+
+
+def _build_turns(
+    messages: Sequence[ChatMessage], *, searches: bool = False
+) -> list[dict[str, Any]]:
+    """
+    Return the turns of ``messages``, with consecutive messages of one role merged.
+
+    If the request ``searches`` the web, the results of earlier searches are sent back, which the
+    service encrypts; it cannot cite them otherwise.
+    """
     turns: list[dict[str, Any]] = []
     for message, is_last_round in zip(messages, _mark_last_round(messages), strict=True):
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = _encode_blocks(message, is_last_round=is_last_round)
+        blocks = _encode_blocks(message, is_last_round=is_last_round, searches=searches)
         if not blocks:
             continue
         if turns and turns[-1]["role"] == role:
@@ -108,29 +109,38 @@ def _lacks_thinking(turns: Sequence[Mapping[str, Any]]) -> bool:
     return said[0]["type"] not in _THINKING and any(each["type"] == "tool_use" for each in said)
 
 
-def _encode_blocks(message: ChatMessage, *, is_last_round: bool) -> list[dict[str, Any]]:
+def _encode_blocks(
+    message: ChatMessage, *, is_last_round: bool, searches: bool
+) -> list[dict[str, Any]]:
     if message.role == "tool":
         return [_encode_result(message)]
     said = [
         *map(encode_document, message.attachments),
         *map(encode_image, message.images),
-        *_encode_content(message, is_last_round),
+        *_encode_content(message, is_last_round, searches),
     ]
     if all(block["type"] in _THINKING for block in said):
         return []  # a turn may not end with thinking
     return said
 
 
-def _encode_content(message: ChatMessage, is_last_round: bool) -> Iterator[dict[str, Any]]:
+def _encode_content(
+    message: ChatMessage, is_last_round: bool, searches: bool
+) -> Iterator[dict[str, Any]]:
     """Yield the text and calls of a message, with returned blocks at their original positions."""
     text_at = calls_at = 0
     for each in map(ReasoningBlock.of, message.reasoning_blocks):
-        if not _is_returned(each) or not (each["type"] in _THINKING or is_last_round):
+        is_wanted = searches if _is_of_search(each) else is_last_round
+        if not is_returned(each) or not (each["type"] in _THINKING or is_wanted):
             continue
         text_to, calls_to = each.at
+        if each["type"] == "text" and not message.content.startswith(each["text"], text_to):
+            continue  # the text was changed
         yield from _encode_text(message.content[text_at:text_to])
         yield from map(_encode_call, message.tool_calls[calls_at:calls_to])
         text_at, calls_at = max(text_at, text_to), max(calls_at, calls_to)
+        if each["type"] == "text":
+            text_at += len(each["text"])
         yield dict(each)
     yield from _encode_text(message.content[text_at:])
     yield from map(_encode_call, message.tool_calls[calls_at:])
@@ -187,7 +197,8 @@ def build_messages_request(
     system = "\n\n".join(
         each.content for each in messages if each.role == "system" and each.content.strip()
     )
-    turns = _build_turns([each for each in messages if each.role != "system"])
+    said = [each for each in messages if each.role != "system"]
+    turns = _build_turns(said, searches=parameters.search)
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": parameters.max_tokens or DEFAULT_MAX_TOKENS,
@@ -212,9 +223,7 @@ def build_messages_request(
 
 
 def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:
-    if not parameters.tools:
-        return {}
-    tools = [
+    tools: list[dict[str, Any]] = [
         {
             "name": tool.name,
             "description": tool.description,
@@ -222,6 +231,10 @@ def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:
         }
         for tool in parameters.tools
     ]
+    if parameters.search:
+        tools.append(dict(ANTHROPIC_TOOL))
+    if not tools:
+        return {}
     choice = parameters.tool_choice
     if choice is None:
         return {"tools": tools}
@@ -279,156 +292,3 @@ def _mark_for_cache(body: dict[str, Any]) -> None:
     for blocks in (body.get("tools"), body.get("system"), last):
         if blocks:
             blocks[-1] = {**blocks[-1], **_CACHE_CONTROL}
-
-
-class ChunkDecoder(EventChunkDecoder):
-    """
-    Decodes the events of a streamed answer to chunks.
-
-    Usage in ``message_delta`` is cumulative, so the last value counts. The service's
-    ``input_tokens`` exclude tokens that are read from or written to the cache; these are added
-    here.
-    """
-
-    def __init__(self, taken: Iterable[str] = (), origin: str = "") -> None:
-        """
-        Prepare for one answer.
-
-        Args:
-            taken: the ids of earlier calls in the conversation.
-            origin: the service, with which reasoning blocks are marked.
-        """
-        super().__init__()
-        self._origin = origin
-        self._ids = CallIds(taken)
-        self._at = (0, 0)  # characters of text and tool calls so far
-        self._usage: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._finish_reason: str | None = None
-
-    def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
-        """Return the chunks of a message that is not streamed but one JSON body."""
-        if not isinstance(body.get("content"), list):
-            raise InStreamError(body)
-        self.finished = True
-        chunks = [self._full_block(block, body, elapsed_s) for block in body["content"]]
-        self._count(body.get("usage"))
-        finish_reason = parse_finish_reason(body.get("stop_reason"))
-        last = StreamChunk("", "", elapsed_s, finish_reason, parse_usage(self._usage), None, body)
-        return [*chunks, last]
-
-    def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
-        if not event.data.strip() or event.data.startswith(DONE):  # from compatible servers
-            return None
-        body = decode_json(event.data)
-        if not isinstance(body, dict) or ("type" not in body and is_error_body(body)):
-            raise InStreamError(body)
-        return self._chunk(body, elapsed_s)
-
-    def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
-        kind = event.get("type")
-        if kind == "content_block_delta":
-            return self._delta(event, elapsed_s)
-        if kind == "error":
-            raise InStreamError(event)
-        if kind == "message_start":
-            self._count(event["message"].get("usage"))
-        elif kind == "content_block_start":
-            unfinished = self._stop(event, elapsed_s)  # some servers number all blocks 0
-            block = self._blocks[event["index"]] = {**event["content_block"], "json": ""}
-            if block.get("type") != "tool_use":
-                return unfinished
-            begun = unfinished or StreamChunk("", "", elapsed_s, raw=event)
-            return begun._replace(piece="tool_call")
-        elif kind == "content_block_stop":
-            return self._stop(event, elapsed_s)
-        elif kind == "message_delta":
-            self._count(event.get("usage"))
-            self._finish_reason = (
-                parse_finish_reason(event["delta"].get("stop_reason")) or self._finish_reason
-            )
-        elif kind == "message_stop":
-            self.finished = True
-            usage = parse_usage(self._usage)
-            last = StreamChunk("", "", elapsed_s, self._finish_reason, usage, None, event)
-            return self._with_unfinished(last, elapsed_s)
-        return None
-
-    def _with_unfinished(self, last: StreamChunk, elapsed_s: float) -> StreamChunk:
-        """Return ``last`` with the calls in blocks that were not closed."""
-        left = [self._stop({"index": index}, elapsed_s) for index in list(self._blocks)]
-        calls = tuple(call for chunk in left if chunk for call in chunk.tool_calls)
-        return last._replace(tool_calls=calls) if calls else last
-
-    def _delta(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
-        delta = event["delta"]
-        kind = delta.get("type")
-        if kind == "text_delta":
-            self._at = (self._at[0] + len(delta["text"]), self._at[1])
-            return StreamChunk(delta["text"], "", elapsed_s, None, None, None, event)
-        block = self._blocks.setdefault(event["index"], {"json": ""})
-        if kind == "thinking_delta":
-            block["thinking"] = block.get("thinking", "") + delta["thinking"]
-            return StreamChunk("", delta["thinking"], elapsed_s, None, None, None, event)
-        if kind == "signature_delta":
-            block["signature"] = block.get("signature", "") + delta["signature"]
-        elif kind == "input_json_delta":
-            block["json"] += delta.get("partial_json") or ""
-            if delta.get("partial_json") and block.get("type") == "tool_use":
-                return StreamChunk("", "", elapsed_s, raw=event, piece="tool_call")
-        return None
-
-    def _stop(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
-        block = self._blocks.pop(event["index"], {})
-        written = block.pop("json", "")
-        if block.get("type") == "tool_use":
-            text = written or serialize_arguments(block.get("input"))
-            return StreamChunk("", "", elapsed_s, raw=event, tool_calls=(self._call(block, text),))
-        if not _is_returned(block):
-            return None
-        if written:
-            block["input"] = decode_json(written.encode())
-        returned = ReasoningBlock(block, self._origin, self._at)
-        return StreamChunk("", "", elapsed_s, raw=event, reasoning_blocks=(returned,))
-
-    def _call(self, block: Mapping[str, Any], text: str) -> ToolCall:
-        self._at = (self._at[0], self._at[1] + 1)
-        return ToolCall(
-            self._ids.make_unique(block.get("id") or ""), block.get("name") or "", text
-        )
-
-    def _full_block(
-        self, block: Mapping[str, Any], body: dict[str, Any], elapsed_s: float
-    ) -> StreamChunk:
-        kind = block.get("type")
-        if kind == "tool_use":
-            call = self._call(block, serialize_arguments(block.get("input")) or "{}")
-            return StreamChunk("", "", elapsed_s, raw=body, tool_calls=(call,))
-        returned = (ReasoningBlock(block, self._origin, self._at),) if _is_returned(block) else ()
-        text = block.get("text") or "" if kind == "text" else ""
-        self._at = (self._at[0] + len(text), self._at[1])
-        thinking = block.get("thinking") or ""
-        return StreamChunk(text, thinking, elapsed_s, raw=body, reasoning_blocks=returned)
-
-    def _count(self, usage: Mapping[str, Any] | None) -> None:
-        counted = (int, Mapping)  # the thinking tokens are in a mapping
-        usage = usage or {}
-        self._usage |= {name: n for name, n in usage.items() if isinstance(n, counted)}
-        if isinstance(tier := usage.get("service_tier"), str):
-            self._usage["service_tier"] = tier
-
-
-def parse_finish_reason(stop_reason: str | None) -> str | None:
-    """Return the finish reason in the terms of chat completions; an unknown one is unchanged."""
-    return _FINISH_REASONS.get(stop_reason, stop_reason) if stop_reason else None
-
-
-def parse_usage(usage: Mapping[str, Any]) -> Usage:
-    """Return the tokens of a call; the input tokens include cached ones."""
-    cached = count_or_none(usage.get("cache_read_input_tokens")) or 0
-    written = count_or_none(usage.get("cache_creation_input_tokens")) or 0
-    read = count_or_none(usage.get("input_tokens"))
-    total = None if read is None else read + cached + written
-    thought = count_reasoning_tokens(usage)
-    tier = usage.get("service_tier")
-    return Usage(total, usage.get("output_tokens"), cached, written or None, thought, tier)

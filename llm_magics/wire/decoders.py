@@ -143,6 +143,8 @@ class ThinkTags:
 
     def __init__(self) -> None:
         self.is_past = False
+        self.removed = 0  # the characters before the answer, once it has started
+        self._fed = 0
         self._held = ""
         self._is_thinking = False
         self._is_after = False
@@ -153,6 +155,7 @@ class ThinkTags:
         """Return ``chunk`` with thinking in ``reasoning``; a possible partial tag is held back."""
         if self.is_past or not (chunk.text or chunk.finish_reason):
             return chunk
+        self._fed += len(chunk.text)
         if self._is_plain and not self._held and "<" not in chunk.text and not chunk.finish_reason:
             self._said.append(chunk.text)  # the usual case
             return chunk
@@ -196,6 +199,7 @@ class ThinkTags:
     def _after(self, text: str) -> str:
         text = text.lstrip("\n")  # blank lines between thinking and answer
         self.is_past = bool(text)
+        self.removed = self._fed - len(text)
         return text
 
     def _until_lone_tag(self, text: str) -> tuple[str, str]:
@@ -355,6 +359,7 @@ class AnswerUnwrapper:
     def __init__(self) -> None:
         self._held = ""
         self._is_wrapped: bool | None = None
+        self._removed = 0
 
     def take(self, chunk: StreamChunk) -> StreamChunk:
         """Return ``chunk`` with the part of the answer that is certain so far."""
@@ -368,13 +373,14 @@ class AnswerUnwrapper:
             text = self._without_end(text)
         if chunk.finish_reason:
             text += self.flush()
-        return chunk._replace(text=text) if text != chunk.text else chunk
+        chunk = chunk._replace(text=text) if text != chunk.text else chunk
+        return move_citations(chunk, -self._removed)
 
     def _begun(self, text: str) -> str:
         found = _WRAPPER_START.match(text)
         # The whitespace after the colon may continue in the next chunk.
         if found is not None and found.end() < len(text):
-            self._is_wrapped = True
+            self._is_wrapped, self._removed = True, found.end()
             return text[found.end() :]
         if found is not None or _PARTIAL_WRAPPER_START.fullmatch(text):
             self._held = text
@@ -393,6 +399,13 @@ class AnswerUnwrapper:
         if self._is_wrapped:
             return "" if _WRAPPER_END.fullmatch(held) else held
         return held
+
+
+def move_citations(chunk: StreamChunk, by: int) -> StreamChunk:
+    """Return ``chunk`` with its citations moved by a number of characters."""
+    if not by or not chunk.citations:
+        return chunk
+    return chunk._replace(citations=tuple(each.moved(by) for each in chunk.citations))
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -26,6 +26,7 @@ from llm_magics.wire.gemini_thinking import encode_thinking, find_version
 from llm_magics.wire.logprobs import MAX_LOGPROBS
 from llm_magics.wire.schema_dialects import GEMINI, compile_schema, convert_tool_schema
 from llm_magics.wire.tool_calls import encode_arguments
+from llm_magics.wire.web_search import GEMINI_TOOL
 
 SIGNATURE = "thoughtSignature"
 
@@ -162,16 +163,22 @@ def _camel_case(name: str) -> str:
 
 
 def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:
-    if not parameters.tools:
+    tools: list[dict[str, Any]] = []
+    if parameters.tools:
+        tools.append({"functionDeclarations": [*map(_encode_tool, parameters.tools)]})
+    if parameters.search:
+        tools.append(dict(GEMINI_TOOL))
+    if not tools:
         return {}
-    tools = {"tools": [{"functionDeclarations": [*map(_encode_tool, parameters.tools)]}]}
-    choice = parameters.tool_choice
-    if choice is None:
-        return tools
-    config: dict[str, Any] = {"mode": _MODES.get(choice, "ANY")}
-    if choice not in _MODES:
-        config["allowedFunctionNames"] = [choice]
-    return {**tools, "toolConfig": {"functionCallingConfig": config}}
+    config: dict[str, Any] = {}
+    if parameters.tools and parameters.search:  # required to combine both
+        config["includeServerSideToolInvocations"] = True
+    if parameters.tools and (choice := parameters.tool_choice):
+        calling: dict[str, Any] = {"mode": _MODES.get(choice, "ANY")}
+        if choice not in _MODES:
+            calling["allowedFunctionNames"] = [choice]
+        config["functionCallingConfig"] = calling
+    return {"tools": tools, **({"toolConfig": config} if config else {})}
 
 
 def _encode_tool(tool: Tool) -> dict[str, Any]:

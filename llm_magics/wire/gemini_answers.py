@@ -10,6 +10,7 @@ google-genai 3.6.1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llm_magics._util.text import count_or_none
@@ -26,6 +27,7 @@ from llm_magics.wire.decoders import (
 from llm_magics.wire.gemini import SIGNATURE, is_returned
 from llm_magics.wire.logprobs import parse_gemini
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
+from llm_magics.wire.web_search import parse_grounding
 
 # Finish reasons with the words of chat completions; others are unchanged.
 _FINISH_REASONS = {
@@ -64,6 +66,8 @@ class ChunkDecoder(EventChunkDecoder):
         self._ids = CallIds(taken)
         self._at = (0, 0)  # characters of text and tool calls so far
         self._usage: dict[str, Any] = {}
+        self._parts: list[str] = []  # the texts of the parts of the answer
+        self._grounding: Mapping[str, Any] = {}
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """Return the chunks of an answer that is not streamed but one JSON body."""
@@ -98,11 +102,22 @@ class ChunkDecoder(EventChunkDecoder):
             chunk = chunk._replace(logprobs=parse_gemini(found))
         if usage:
             chunk = chunk._replace(usage=parse_usage(self._usage))
+        if isinstance(grounding := candidate.get("groundingMetadata"), Mapping):
+            self._grounding = {**self._grounding, **grounding}
         if reason and reason != _NO_REASON:
             self.finished = True
             has_calls = self._at[1] > 0
-            return chunk._replace(finish_reason=parse_finish_reason(reason, has_calls=has_calls))
+            reason = parse_finish_reason(reason, has_calls=has_calls)
+            chunk = self._add_sources(chunk._replace(finish_reason=reason))
         return chunk
+
+    def _add_sources(self, chunk: StreamChunk) -> StreamChunk:
+        """Return the last chunk with the citations and searches of the answer."""
+        if not self._grounding:
+            return chunk
+        citations, searches = parse_grounding(self._grounding, self._parts)
+        usage = replace(parse_usage(self._usage), searches=len(searches))
+        return chunk._replace(citations=tuple(citations), searches=tuple(searches), usage=usage)
 
     def _add_part(self, chunk: StreamChunk, part: Mapping[str, Any]) -> StreamChunk:
         """Return ``chunk`` with the contents of one more part of the answer."""
@@ -115,6 +130,7 @@ class ChunkDecoder(EventChunkDecoder):
             chunk = chunk._replace(tool_calls=(*chunk.tool_calls, call))
         elif text:
             self._at = (at[0] + len(text), at[1])
+            self._parts.append(text)
             chunk = chunk._replace(text=chunk.text + text)
         if not is_returned(part):
             return chunk

@@ -38,6 +38,12 @@ from llm_magics.wire.schema_dialects import (
 )
 from llm_magics.wire.thinking import EFFORT, ThinkingDialect, add_thinking
 from llm_magics.wire.tool_calls import ToolCallAssembler, mark_tool_turns
+from llm_magics.wire.web_search import (
+    OPENROUTER_TOOL,
+    SOURCE_FIELDS,
+    ChatSources,
+    count_chat_searches,
+)
 
 
 def build_chat_request(
@@ -130,10 +136,13 @@ def build_schema_format(schema: Mapping[str, Any], dialect: Dialect) -> dict[str
 
 def _build_chat_options(parameters: ModelParameters, dialect: Dialect) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    if parameters.tools:
-        fields["tools"] = [
-            {"type": "function", "function": build_function(tool)} for tool in parameters.tools
-        ]
+    tools: list[dict[str, Any]] = [
+        {"type": "function", "function": build_function(tool)} for tool in parameters.tools
+    ]
+    if parameters.search:
+        tools.append(dict(OPENROUTER_TOOL))
+    if tools:
+        fields["tools"] = tools
     choice = parameters.tool_choice
     if choice:
         named = {"type": "function", "function": {"name": choice}}
@@ -191,6 +200,7 @@ class ChunkDecoder(EventChunkDecoder):
         self._thoughts = openai_reasoning.ReasoningCollector(origin, has_tools=bool(names))
         self._is_refused = False
         self._tier: str | None = None
+        self._sources = ChatSources()
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """Yield the remaining chunks at the end of the stream."""
@@ -208,9 +218,11 @@ class ChunkDecoder(EventChunkDecoder):
         """Return the last chunks of an answer without a finish reason: calls, or a refusal."""
         calls, reason = self._calls.take(), "refusal" if self._is_refused else None
         blocks = self._thoughts.take(self._calls.extras)
-        if not calls and not reason and not blocks:
+        citations = self._sources.take()
+        if not calls and not reason and not blocks and not citations:
             return []
-        return [StreamChunk("", "", elapsed_s, reason, None, None, None, calls, blocks)]
+        last = StreamChunk("", "", elapsed_s, reason, None, None, None, calls, blocks)
+        return [last._replace(citations=citations)]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
         if event.data.startswith(DONE):
@@ -258,6 +270,8 @@ class ChunkDecoder(EventChunkDecoder):
             reasoning, piece = _join_details(delta["reasoning_details"])
         if not self._thoughts.known.isdisjoint(delta):
             self._thoughts.add(delta, is_whole="message" in choice)
+        if delta.get("annotations"):
+            self._sources.annotate(delta["annotations"])
         has_calls = delta.get("tool_calls") or delta.get("function_call")
         if has_calls and self._add_calls(delta):
             piece = "tool_call"
@@ -273,6 +287,7 @@ class ChunkDecoder(EventChunkDecoder):
             delta = choice.get("delta") or choice.get("message") or choice
             text, thought = _split_content(delta.get("content"))
             text = text or delta.get("text") or ""
+            self._sources.text.append(text)
             finish_reason = choice.get("finish_reason")
             reasoning = thought
             if not _BESIDE_CONTENT.isdisjoint(delta):
@@ -287,11 +302,13 @@ class ChunkDecoder(EventChunkDecoder):
             self.finished = True
             if self._is_refused:
                 finish_reason, self._is_refused = "refusal", False
+        if not SOURCE_FIELDS.isdisjoint(event):
+            self._sources.add(event)
         usage = event.get("usage")
         self._tier = event.get("service_tier") or self._tier
         timings = event.get("timings") or event.get("stats")
         calls = self._calls.take() if finish_reason else ()
-        return StreamChunk(
+        chunk = StreamChunk(
             text,
             reasoning,
             elapsed_s,
@@ -304,12 +321,15 @@ class ChunkDecoder(EventChunkDecoder):
             piece,
             logprobs=tokens,
         )
+        citations = self._sources.take() if finish_reason else ()
+        return chunk._replace(citations=citations) if citations else chunk
 
 
 # The fields of a delta other than its content. Most deltas have none; one check is faster than
 # several.
 _BESIDE_CONTENT = openai_reasoning.ReasoningCollector.known | {
-    "refusal", "reasoning", "reasoning_content", "reasoning_details", "tool_calls", "function_call"
+    "annotations", "refusal", "reasoning", "reasoning_content", "reasoning_details", "tool_calls",
+    "function_call",
 }  # fmt: skip
 
 # The types of parts in a list of content; any other list is an answer in JSON.
@@ -364,7 +384,7 @@ def _parse_usage(usage: Mapping[str, Any], tier: str | None) -> Usage:
     thought = count_reasoning_tokens(usage)
     if thought and usage.get("total_tokens") == (read or 0) + (written or 0) + thought:
         written = (written or 0) + thought  # xAI excludes them from the answer's tokens
-    return Usage(read, written, cached, None, thought, tier)
+    return Usage(read, written, cached, None, thought, tier, count_chat_searches(usage))
 
 
 def _parse_timings(timings: Mapping[str, Any]) -> EngineTimings:

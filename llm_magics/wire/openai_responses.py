@@ -30,6 +30,11 @@ from llm_magics.wire.openai_chat import build_schema_format
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, build_function
 from llm_magics.wire.thinking import EFFORT_SUMMARY, add_thinking
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
+from llm_magics.wire.web_search import (
+    RESPONSES_TOOL,
+    count_response_searches,
+    parse_response_items,
+)
 
 # Requested with the answer, so that reasoning can be sent back without being stored at the service.
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -154,8 +159,11 @@ def build_responses_request(
         "max_output_tokens": parameters.max_tokens,
     }
     body |= {name: value for name, value in options.items() if value is not None}
-    if parameters.tools:
-        body["tools"] = [{"type": "function", **build_function(tool)} for tool in parameters.tools]
+    tools = [{"type": "function", **build_function(tool)} for tool in parameters.tools]
+    if parameters.search:
+        tools.append(dict(RESPONSES_TOOL))
+    if tools:
+        body["tools"] = tools
     if parameters.tool_choice:
         body["tool_choice"] = _encode_choice(parameters.tool_choice)
     if parameters.schema is not None:
@@ -191,6 +199,7 @@ class ChunkDecoder(EventChunkDecoder):
         self._ids = CallIds(taken)
         self._has_reasoned = False
         self._calls = 0
+        self._items: list[Mapping[str, Any]] = []
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:
         """Return the chunks of a response that is not streamed but one JSON body."""
@@ -233,6 +242,7 @@ class ChunkDecoder(EventChunkDecoder):
     ) -> StreamChunk | None:
         """Read a complete item. From the first reasoning item on, all are sent back unchanged."""
         kind = item.get("type")
+        self._items.append(item)
         self._has_reasoned = self._has_reasoned or kind == "reasoning"
         blocks = (ReasoningBlock(item, self._origin),) if self._has_reasoned else ()
         calls = (self._call(item),) if kind == "function_call" else ()
@@ -270,6 +280,12 @@ class ChunkDecoder(EventChunkDecoder):
         last = _decode_last(response, event, elapsed_s)
         output = response.get("output")
         items = output if isinstance(output, list) else []
+        citations, searches = parse_response_items(items or self._items)
+        if citations or searches:
+            last = last._replace(citations=tuple(citations), searches=tuple(searches))
+        count = count_response_searches(response, len(searches))
+        if count is not None:
+            last = last._replace(usage=replace(last.usage or Usage(), searches=count))
         calls = [item for item in items if item.get("type") == "function_call"]
         left = tuple(self._call(item) for item in calls[self._calls :])
         return last._replace(tool_calls=left) if left else last

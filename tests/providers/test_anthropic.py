@@ -18,7 +18,8 @@ from llm_magics.attachments import Image
 from llm_magics.parameters import Tool
 from llm_magics.providers.anthropic import AnthropicConfig, AnthropicProvider
 from llm_magics.types import ToolCall, Usage
-from llm_magics.wire.anthropic_messages import ChunkDecoder, build_messages_request
+from llm_magics.wire.anthropic_answers import ChunkDecoder
+from llm_magics.wire.anthropic_messages import build_messages_request
 from tests.support.fake_anthropic import CHAT, MODELS, FakeAnthropic, event, signature, wrong_turns
 from tests.support.recorded import events, needs_recordings, records
 from tests.support.serving import Says, serving

@@ -24,7 +24,7 @@ def test_the_table_bears_its_date_and_source() -> None:
     table = json.loads(text)
     assert table["source"].startswith("litellm")
     assert table["licence"] == "MIT"
-    words = {"chat", "completion", "embeddings", "images", "transcription", "vision", "tools", "schema", "reasoning", "documents", "audio"}  # fmt: skip
+    words = {"chat", "completion", "embeddings", "images", "transcription", "vision", "tools", "schema", "reasoning", "documents", "audio", "search"}  # fmt: skip
     for models in table["models"].values():
         assert len(models) > 15
         for row in models.values():

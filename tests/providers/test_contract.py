@@ -423,7 +423,10 @@ def test_providers_in_a_table(monkeypatch: pytest.MonkeyPatch, shell: Interactiv
     ]
     assert table.key["openai"] == "OPENAI_API_KEY"
     assert table.start["ollama"] == "ollama serve"
-    assert table.capabilities["anthropic"] == "chat, vision, tools, schema, reasoning"
+    assert (
+        table.capabilities["anthropic"]
+        == "chat, vision, tools, schema, reasoning, documents, search"
+    )
     lm.config.providers = {"wrong": {"type": "openai"}}
     table = shell.run_line_magic("llm", "providers").set_index("provider")
     assert "Provider wrong has no base_url" in table.start["wrong"]

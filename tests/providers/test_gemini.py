@@ -202,7 +202,8 @@ def test_the_price_is_the_published_one() -> None:
     assert own.price_list == "google"
     info = own.known(CHAT)
     assert (info.input_usd, info.output_usd, info.context) == (0.75, 3.75, 1_048_576)
-    assert {"chat", "vision", "tools", "schema", "reasoning"} == set(info.capabilities)
+    expected = {"chat", "vision", "tools", "schema", "reasoning", "documents", "audio", "search"}
+    assert expected == set(info.capabilities)
     elsewhere = GeminiProvider(GeminiConfig(api_key=KEY, base_url="http://127.0.0.1:9"))
     assert elsewhere.price_list == ""
     assert elsewhere.known(CHAT).input_usd is None
@@ -218,7 +219,17 @@ def test_what_the_list_tells_and_what_it_leaves_out() -> None:
 
     provider._listing = listing  # type: ignore[method-assign]
     (info,) = asyncio.run(provider.describe_models())
-    assert info.capabilities == ("chat", "vision", "tools", "schema", "reasoning")
+    capabilities = (
+        "chat",
+        "vision",
+        "tools",
+        "schema",
+        "reasoning",
+        "documents",
+        "audio",
+        "search",
+    )
+    assert info.capabilities == capabilities
     assert info.context == 5
 
 

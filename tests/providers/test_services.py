@@ -107,6 +107,7 @@ class _Facts(_Strict):
     price_list: str = ""
     max_logprobs: int = 20
     logprobs_format: Literal["openai", "integer"] = "openai"
+    search: Literal["", "chat", "responses"] = ""
     sources: list[str] = pydantic.Field(min_length=1)
     checked: str = pydantic.Field(pattern=r"^20\d\d-[01]\d$")
     unchecked: list[str] = []

@@ -18,7 +18,7 @@ from llm_magics.runtime import pricing
 from llm_magics.runtime.pricing import PriceSource
 from llm_magics.runtime.session import session
 from llm_magics.types import Usage
-from llm_magics.wire import anthropic_messages, openai_chat, openai_responses
+from llm_magics.wire import anthropic_answers, openai_chat, openai_responses
 from tests.support.serving import Says, as_json, serving
 
 MILLION = Usage(1_000_000, 1_000_000)
@@ -72,7 +72,7 @@ def test_the_tier_is_read_in_every_format() -> None:
         "stop_reason": "end_turn",
         "usage": {"input_tokens": 1, "output_tokens": 1, "service_tier": "priority"},
     }
-    answer = anthropic_messages.ChunkDecoder().decode_body(body, 0.1)
+    answer = anthropic_answers.ChunkDecoder().decode_body(body, 0.1)
     assert [chunk.usage.service_tier for chunk in answer if chunk.usage] == ["priority"]
 
 

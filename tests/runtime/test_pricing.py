@@ -24,7 +24,7 @@ from llm_magics.runtime.policies.budget import Budget
 from llm_magics.runtime.pricing import Price, PriceSource, listed_cost_usd
 from llm_magics.runtime.session import session
 from llm_magics.types import ModelResponse, Usage
-from llm_magics.wire import anthropic_messages
+from llm_magics.wire import anthropic_answers
 from tests.support.servers import servers
 from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, serving
 
@@ -108,7 +108,7 @@ def test_cached_tokens_are_billed_once_at_their_own_price() -> None:
         "cache_creation_input_tokens": 1000,
         "output_tokens": 50,
     }
-    used = anthropic_messages.parse_usage(told)
+    used = anthropic_answers.parse_usage(told)
     assert used == Usage(11_100, 50, 10_000, 1000)
     expected = (100 * 2 + 10_000 * 0.1 + 1000 * 2.5 + 50 * 10) / MILLION
     assert listed_cost_usd(PriceSource("anthropic"), "claude-sonnet-5-5", used) == pytest.approx(expected)  # fmt: skip

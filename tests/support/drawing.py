@@ -14,13 +14,25 @@ ROWS: list[list[tuple[str, str]]] = [
     [("_async", "event loop"), ("wire", "formats of services"), ("settings", "values, files, keys"),
      ("sandbox", "templates")],
     [("tools", "functions"), ("schemas, types", "values"), ("parameters", "of a call"),
-     ("documents", "PDF, text"), ("attachments", "images, sound"), ("http", "connections")],
+     ("documents", "PDF, text")],
+    [("attachments", "images, sound"), ("citations", "sources of an answer"),
+     ("usage", "tokens, searches"), ("http", "connections")],
     [("_util", "shared helpers"), ("errors", "error classes"), ("secrets", "masking of keys"),
      ("host", "progress, questions")],
 ]  # fmt: skip
 
 _WIDTH, _HEIGHT, _GAP, _MARGIN = 880, 54, 12, 20
-_FILLS = ["#dbeafe", "#dcfce7", "#e0e7ff", "#fef3c7", "#fde2e2", "#f1f5f9", "#f1f5f9", "#f1f5f9"]
+_FILLS = [
+    "#dbeafe",
+    "#dcfce7",
+    "#e0e7ff",
+    "#fef3c7",
+    "#fde2e2",
+    "#f1f5f9",
+    "#f1f5f9",
+    "#f1f5f9",
+    "#f1f5f9",
+]
 
 
 def architecture() -> str:

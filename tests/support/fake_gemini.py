@@ -67,7 +67,9 @@ _MESSAGES: dict[str, dict[str, str]] = {
         "name": "", "description": "", "parameters": "any", "parametersJsonSchema": "any",
         "response": "any", "responseJsonSchema": "any", "behavior": "",
     },
-    "toolConfig": {"functionCallingConfig": "calling", "retrievalConfig": "any"},
+    "toolConfig": {
+        "functionCallingConfig": "calling", "retrievalConfig": "any", "includeServerSideToolInvocations": "",
+    },
     "calling": {"mode": "", "allowedFunctionNames": ""},
     "config": {
         "stopSequences": "", "responseMimeType": "", "responseSchema": "any", "responseJsonSchema": "any",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_magics.types import ModelResponse
-from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
+from llm_magics.wire import anthropic_answers, ollama, openai_chat, openai_responses
 from llm_magics.wire.finish_reasons import Outcome, classify_outcome, has_limit, is_cut, is_refusal
 from tests.support.recorded import needs_recordings
 from tests.support.wire_answers import good, holds_error
@@ -111,8 +111,8 @@ RECORDED: list[tuple[Any, tuple[str, ...], str]] = [
     (openai_chat, OLLAMA, "/v1/completions"),
     (openai_responses, ("openai_responses",), ""),
     (openai_responses, OLLAMA, "/v1/responses"),
-    (anthropic_messages, ("anthropic_messages",), ""),
-    (anthropic_messages, OLLAMA, "/v1/messages"),
+    (anthropic_answers, ("anthropic_messages",), ""),
+    (anthropic_answers, OLLAMA, "/v1/messages"),
     (ollama, ("ollama",), ""),
     (ollama, OLLAMA, "/api/chat"),
     (ollama, OLLAMA, "/api/generate"),

@@ -14,7 +14,13 @@ from llm_magics.attachments import Image
 from llm_magics.errors import ConfigurationError, ParseError
 from llm_magics.parameters import Tool
 from llm_magics.types import ToolCall, Usage
-from llm_magics.wire import anthropic_messages, ollama, openai_chat, openai_responses
+from llm_magics.wire import (
+    anthropic_answers,
+    anthropic_messages,
+    ollama,
+    openai_chat,
+    openai_responses,
+)
 from llm_magics.wire.decoders import InStreamError
 from llm_magics.wire.openai_media import parse_embeddings
 from llm_magics.wire.tool_calls import ToolCallAssembler
@@ -98,7 +104,7 @@ def test_every_recorded_message(seed: int) -> None:
     found = good("anthropic_messages") + good("ollama_server", endpoint="/v1/messages")
     assert len(found) > 90
     for record in found:
-        response = answer(anthropic_messages, record, seed)
+        response = answer(anthropic_answers, record, seed)
         if record["kind"] == "json":
             body = json.loads(record["body"])
             text = "".join(b["text"] for b in body["content"] if b["type"] == "text")

@@ -14,7 +14,7 @@ from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.run_log import measure, unstreamed_tokens
 from llm_magics.types import EngineTimings, ModelResponse, StreamChunk, ToolCall, Usage
 from llm_magics.wire import (
-    anthropic_messages,
+    anthropic_answers,
     gemini_answers,
     ollama,
     openai_chat,
@@ -205,7 +205,7 @@ RESPONSES = sse(
 
 @pytest.mark.parametrize(
     ("codec", "events"),
-    [(openai_chat, CHAT), (openai_chat, OLD_CHAT), (anthropic_messages, MESSAGES), (openai_responses, RESPONSES)],
+    [(openai_chat, CHAT), (openai_chat, OLD_CHAT), (anthropic_answers, MESSAGES), (openai_responses, RESPONSES)],
     ids=["chat", "function_call", "messages", "responses"],
 )  # fmt: skip
 def test_the_first_piece_of_a_tool_call_is_the_first_token(
@@ -267,5 +267,5 @@ def test_thinking_of_responses_and_messages_is_counted() -> None:
     details = {"output_tokens_details": {"reasoning_tokens": 4}}
     usage = {"input_tokens": 5, "output_tokens": 9, **details}
     assert openai_responses.parse_usage(usage) == Usage(5, 9, None, None, 4)
-    assert anthropic_messages.parse_usage(usage) == Usage(5, 9, 0, None, 4)
+    assert anthropic_answers.parse_usage(usage) == Usage(5, 9, 0, None, 4)
     assert unstreamed_tokens(visible(), openai_responses.parse_usage(usage)) == 4

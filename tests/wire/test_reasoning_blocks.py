@@ -26,7 +26,14 @@ from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.serialization import decode_answer, encode_answer
 from llm_magics.types import StreamChunk, ToolCall
-from llm_magics.wire import anthropic_messages, gemini, ollama, openai_chat, openai_responses
+from llm_magics.wire import (
+    anthropic_answers,
+    anthropic_messages,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_responses,
+)
 from llm_magics.wire.tool_calls import mark_tool_turns
 from tests.support import fake_gemini
 from tests.support.fake_anthropic import CHAT, FakeAnthropic
@@ -298,7 +305,7 @@ def test_thinking_stands_where_it_stood() -> None:
         {"type": "tool_use", "id": "t2", "name": "f", "input": {}},
     ]
     answer = ModelResponse.of(
-        anthropic_messages.ChunkDecoder().decode_body({"content": blocks}, 0.0)
+        anthropic_answers.ChunkDecoder().decode_body({"content": blocks}, 0.0)
     )
     said = ChatMessage(
         "assistant", answer.text, (), answer.tool_calls, "", answer.reasoning_blocks
@@ -510,7 +517,7 @@ def test_recorded_answers_of_claude_go_back_as_they_came() -> None:
     for record in recorded("anthropic_messages"):
         if record["kind"] != "sse" or "thinking" not in record["body"]:
             continue
-        said = said_by(answer_of(anthropic_messages.ChunkDecoder(), record))
+        said = said_by(answer_of(anthropic_answers.ChunkDecoder(), record))
         told = [ChatMessage("tool", "ok", tool_call_id=call.id) for call in said.tool_calls]
         talk = [ChatMessage("user", "x"), said, *(told or [ChatMessage("user", "y")])]
         body = anthropic_messages.build_messages_request(talk, "m", ModelParameters())

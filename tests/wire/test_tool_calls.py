@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm_magics.types import ModelResponse, ToolCall
 from llm_magics.wire import (
-    anthropic_messages,
+    anthropic_answers,
     gemini_answers,
     ollama,
     openai_chat,
@@ -172,7 +172,7 @@ def test_every_format_keeps_ids() -> None:
     made = [
         response(openai_chat.ChunkDecoder(), chat),
         response(openai_responses.ChunkDecoder(), {"status": "completed", "output": [item]}),
-        response(anthropic_messages.ChunkDecoder(), {"content": [block]}),
+        response(anthropic_answers.ChunkDecoder(), {"content": [block]}),
         response(gemini_answers.ChunkDecoder(), {"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]}),
         response(ollama.ChunkDecoder(), {"message": {"tool_calls": [{"id": "c_9", "function": function}]}, "done": True}),
     ]  # fmt: skip
@@ -190,7 +190,7 @@ def test_every_format_makes_ids() -> None:
     made = [
         response(openai_chat.ChunkDecoder(), chat),
         response(openai_responses.ChunkDecoder(), {"status": "completed", "output": [item, item]}),
-        response(anthropic_messages.ChunkDecoder(), {"content": [block, block]}),
+        response(anthropic_answers.ChunkDecoder(), {"content": [block, block]}),
         response(gemini_answers.ChunkDecoder(), {"candidates": [{"content": {"parts": [part, part]}, "finishReason": "STOP"}]}),
         response(ollama.ChunkDecoder(), {"message": {"tool_calls": [{"function": function}] * 2}, "done": True}),
     ]  # fmt: skip

@@ -48,8 +48,16 @@ def _tokens(response: Response) -> list[str]:
     if read is None and written is None:
         return []
     known = ["?" if count is None else f"{count:,}" for count in (read, written)]
-    thought = response.usage.reasoning_tokens
-    return [f"{known[0]} → {known[1]} tokens" + (f" ({thought:,} thinking)" if thought else "")]
+    thought, searches = response.usage.reasoning_tokens, response.usage.searches
+    searched = [] if searches is None else [_count_searches(searches)]
+    return [
+        f"{known[0]} → {known[1]} tokens" + (f" ({thought:,} thinking)" if thought else ""),
+        *searched,
+    ]
+
+
+def _count_searches(count: int) -> str:
+    return "1 search" if count == 1 else f"{count:,} searches"
 
 
 def _times(response: Response) -> list[str]:

@@ -139,7 +139,7 @@ class Conversations:
 # The parameters that are settings too; all others are sent to the service unchanged.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
 # Parameters that are converted to each service's format.
-_SHARED = ("tool_choice", "reasoning", "extra_headers", "logprobs")
+_SHARED = ("tool_choice", "reasoning", "extra_headers", "logprobs", "search")
 # Parameters of services that resemble misspelled parameters of this package.
 _THEIRS = frozenset(
     {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from llm_magics.attachments import ReasoningBlock
+from llm_magics.citations import Citation, Search
 from llm_magics.documents import attachment_digest
 from llm_magics.parameters import ModelParameters
 from llm_magics.secrets import scrub
@@ -53,6 +54,7 @@ def chat_request(
         "schema": parameters.schema,
         "tools": [tool.as_dict() for tool in parameters.tools] or None,
         "extra_body": dict(parameters.extra_body) or None,
+        "search": parameters.search or None,
     }
     return {
         "kind": "chat",
@@ -124,6 +126,9 @@ def encode_answer(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
         if chunk.reasoning_blocks:
             blocks = map(ReasoningBlock.of, chunk.reasoning_blocks)
             answer.setdefault("reasoning_blocks", []).extend(each.as_dict() for each in blocks)
+        for name in ("citations", "searches"):
+            if found := getattr(chunk, name):
+                answer.setdefault(name, []).extend(each.as_dict() for each in found)
     return answer
 
 
@@ -166,6 +171,8 @@ def decode_answer(answer: Mapping[str, Any]) -> Iterator[StreamChunk]:
         tool_calls=tuple(ToolCall(**call) for call in answer.get("tool_calls", ())),
         reasoning_blocks=tuple(map(ReasoningBlock.from_dict, answer.get("reasoning_blocks", ()))),
         logprobs=tuple(map(_decode_token, answer.get("logprobs", ()))),
+        citations=tuple(map(Citation.from_dict, answer.get("citations", ()))),
+        searches=tuple(map(Search.from_dict, answer.get("searches", ()))),
     )
 
 
