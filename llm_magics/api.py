@@ -163,9 +163,9 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         thread: name of the conversation to continue.
         fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
-            ``reasoning``, ``tool_choice``, ``logprobs``, ``search`` (whether the model may search
-            the web; see ``.citations``), ``extra_headers``. Other parameters are passed to the
-            service unchanged.
+            ``reasoning``, ``tool_choice``, ``logprobs``, ``choices``, ``search`` (whether the model
+            may search the web; see ``.citations``), ``extra_headers``. Other parameters are
+            passed to the service unchanged.
 
     Raises:
         LLMError: the call failed; see `llm_magics.errors` for its subclasses.
@@ -225,9 +225,9 @@ async def aask(  # noqa: PLR0913 (as for ask)
         thread: name of the conversation to continue.
         fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
-            ``reasoning``, ``tool_choice``, ``logprobs``, ``search`` (whether the model may search
-            the web; see ``.citations``), ``extra_headers``. Other parameters are passed to the
-            service unchanged.
+            ``reasoning``, ``tool_choice``, ``logprobs``, ``choices``, ``search`` (whether the model
+            may search the web; see ``.citations``), ``extra_headers``. Other parameters are
+            passed to the service unchanged.
 
     Raises:
         LLMError: the call failed; see `llm_magics.errors` for its subclasses.

@@ -50,6 +50,8 @@ class ModelParameters:
         logprobs: return the log probability of each token of the answer, with up to this number of
             alternatives; a service may give fewer. ``True`` is 0: without alternatives.
         search: whether the model may search the web, with the tool of its service.
+        choices: texts of which the answer is the most probable one. The model does not generate it;
+            the probabilities of all choices are in its log probabilities. Only ``local`` has this.
         stream: return a generator of `StreamChunk` instead of a `ModelResponse`.
         extra_body: further fields of the request body, for parameters of specific services.
         extra_headers: further headers of the request.
@@ -69,6 +71,7 @@ class ModelParameters:
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     logprobs: int | None = None
     search: bool = False
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _parse_stop(self.stop))
@@ -81,6 +84,7 @@ class ModelParameters:
         object.__setattr__(self, "reasoning", _parse_reasoning(self.reasoning))
         object.__setattr__(self, "logprobs", _parse_logprobs(self.logprobs))
         object.__setattr__(self, "search", _parse_search(self.search))
+        object.__setattr__(self, "choices", _parse_choices(self.choices))
         _check_number("temperature", self.temperature, 0, None, "a number of at least 0")
         _check_number("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
         _check_number(
@@ -128,7 +132,7 @@ class ModelParameters:
 
 # Parameters of services that resemble misspelled parameters of this package.
 _SERVICE_PARAMETERS = frozenset(
-    {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids"}
+    {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "stop_token_ids", "top_logprobs"}
 )
 
 
@@ -191,6 +195,16 @@ def _parse_reasoning(reasoning: object) -> bool | str | None:
         return level
     msg = f"Invalid value {reasoning!r} for reasoning."
     raise ConfigurationError(msg, hint=f"Use one of: {', '.join(REASONING_LEVELS)}.")
+
+
+def _parse_choices(choices: object) -> tuple[str, ...]:
+    is_list = isinstance(choices, Iterable) and not isinstance(choices, str | bytes | Mapping)
+    given: tuple[Any, ...] = tuple(choices) if is_list else ()  # type: ignore[arg-type]
+    is_valid = all(isinstance(each, str) and each for each in given) and len(given) != 1
+    if choices is not None and (not is_list or not is_valid or len(set(given)) < len(given)):
+        msg = "Invalid value for choices."
+        raise ConfigurationError(msg, hint='Pass at least two different texts: ["yes", "no"].')
+    return given
 
 
 def _parse_logprobs(logprobs: object) -> int | None:

@@ -70,7 +70,12 @@ ORDER = [
     ["dataframes.dask", "dataframes.plot"],
     ["dataframes.search"],
     ["dataframes.prompting"],
-    ["dataframes.embed", "dataframes.prompt_run", "dataframes.projection"],
+    ["dataframes.classify", "dataframes.confidence"],
+    [
+        "dataframes.embed",
+        "dataframes.prompt_run",
+        "dataframes.projection",
+    ],
     ["dataframes.reports", "dataframes.vector_display"],
     ["dataframes.vectors"],
     [

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llm_magics.dataframes import prompting, search
+from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
+from llm_magics.dataframes.confidence import confidence_name
 from llm_magics.dataframes.embed import embed_column, embed_into
 from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
 from llm_magics.dataframes.prompting import (
     ANSWER,
+    answer_fields,
     check_columns_free,
-    classification_prompts,
-    extraction_prompts,
     merge_answers,
     run_prompts,
     schema_fields,
@@ -164,7 +165,9 @@ class FrameAccessor(ReportMixin):
             self._frame, prompt_spec, into or ANSWER, prompt_columns(self._frame, prompt_spec)
         )
 
-    def extract(self, column: str, schema: Any, **options: Any) -> Any:
+    def extract(
+        self, column: str, schema: Any, *, confidence: bool = False, **options: Any
+    ) -> Any:
         """
         Extract the fields of ``schema`` from the texts of ``column``; return the DataFrame.
 
@@ -173,14 +176,22 @@ class FrameAccessor(ReportMixin):
         Args:
             column: the column of texts.
             schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
+            confidence: add the probability of each value as the column ``FIELD_confidence``.
             options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
                 ``yes`` and parameters of the model: see `prompt`.
         """
         view = self._column(column).to_frame(TEXT)
+        options = {**options, "confidence": confidence}
         return self._ask(view, extraction_prompts(schema, options), ANSWER, [column])
 
     def classify(
-        self, column: str, labels: Sequence[str], *, into: str = "label", **options: Any
+        self,
+        column: str,
+        labels: Sequence[str],
+        *,
+        into: str = "label",
+        confidence: bool = False,
+        **options: Any,
     ) -> Any:
         """
         Add a column with one of ``labels`` for each text of ``column``; return the DataFrame.
@@ -189,6 +200,7 @@ class FrameAccessor(ReportMixin):
             column: the column of texts.
             labels: at least two different labels.
             into: the column of labels, categorical.
+            confidence: add the probability of the label among ``labels`` as ``INTO_confidence``.
             options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
                 ``yes`` and parameters of the model: see `prompt`.
         """
@@ -196,6 +208,7 @@ class FrameAccessor(ReportMixin):
         if not isinstance(into, str):
             msg = f"Invalid value for into: {into!r:.60}."
             raise UsageError(msg, hint='Pass the name of a column: into="label"')
+        options = {**options, "confidence": confidence}
         return self._ask(view, classification_prompts(labels, into, options), into, [column])
 
     def nearest(  # noqa: PLR0913 (as for lm.nearest)
@@ -285,13 +298,16 @@ class FrameAccessor(ReportMixin):
         self, view: DataFrame, prompt_spec: RowPrompts, into: str, read: Sequence[Hashable]
     ) -> Any:
         """Send the prompts of the rows of ``view``; return the frame with their answers."""
-        fields = list(schema_fields(prompt_spec.schema))
+        fields = answer_fields(prompt_spec)
         written = fields or [into]
         check_not_overwriting(read, written)
-        if fields != [into]:
+        confidences = [each for each in fields if each == confidence_name(into)]
+        if fields != [into, *confidences]:
             check_columns_free(self._frame, fields)
-        elif into in _NOT_CHOSEN:
-            check_columns_free(self._frame, [into], "The column of answers")
+        else:  # a name that the user has chosen
+            check_columns_free(self._frame, confidences, "The column")
+            if into in _NOT_CHOSEN:
+                check_columns_free(self._frame, [into], "The column of answers")
         put = partial(self._put, dict(zip(fields or [ANSWER], written, strict=True)))
         return run_prompts(view, prompt_spec, put)
 

@@ -22,7 +22,7 @@ from llm_magics._async.sync import SyncRunner
 from llm_magics._util.validation import check_integer, check_on_error
 from llm_magics.dataframes.reports import PromptReport, RowsEstimate, sum_known
 from llm_magics.dataframes.row_attachments import AttachedText, RowAttachments
-from llm_magics.dataframes.rows import OnError, get_column
+from llm_magics.dataframes.rows import TEXT, OnError, get_column
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
@@ -31,6 +31,7 @@ from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 from llm_magics.secrets import KeyHeaders, register_headers
 from llm_magics.wire.finish_reasons import Outcome
+from llm_magics.wire.logprobs import MAX_LOGPROBS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,6 +51,9 @@ class RowPrompts:
         dry_run: only estimate tokens, cost and time.
         yes: do not ask for confirmation of the cost.
         attachments: the columns with files to attach.
+        confidence: whether each field has a column with its confidence.
+        choices: the labels to score, instead of generating an answer that matches ``schema``.
+        neutral: texts without content, by which the scores of labels are calibrated.
     """
 
     text: str
@@ -63,6 +67,9 @@ class RowPrompts:
     dry_run: bool = False
     yes: bool = False
     attachments: RowAttachments | None = None
+    confidence: bool = False
+    choices: tuple[str, ...] = ()
+    neutral: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -78,11 +85,19 @@ class RowPrompts:
             parameters = {**self.parameters, "extra_headers": KeyHeaders(headers)}
             object.__setattr__(self, "parameters", parameters)
         check_on_error(self.on_error)
+        if not isinstance(self.confidence, bool):
+            msg = f"Invalid value for confidence: {self.confidence!r:.60}."
+            raise UsageError(msg, hint="Use True or False.")
+        if self.confidence and self.schema is None:
+            msg = "confidence needs a schema."
+            raise UsageError(msg, hint="Use classify or extract with confidence=True.")
 
 
 # Arguments of other functions, which must not be passed to a model as parameters.
 _UNSUPPORTED_ARGUMENTS = {
     "into": "Only df.llm.prompt and df.llm.classify take into.",
+    "confidence": "Only extract and classify take confidence.",
+    "choices": "Pass the labels to classify.",
     "schema": "extract takes the schema as its first argument; classify takes labels.",
     **dict.fromkeys(
         ("thread", "variables", "template", "images", "tools"), "Only lm.ask takes this argument."
@@ -104,7 +119,7 @@ def _check_argument_name(name: str) -> None:
 
 # Arguments that are not model parameters.
 ROW_ARGUMENTS = frozenset(
-    {"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes"}
+    {"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes", "confidence"}
 )
 
 
@@ -133,11 +148,19 @@ class RowPromptRun:
         self.raises = prompt_spec.on_error == "raise"
         self.index = frame.index
         self._columns = prompt_columns(frame, prompt_spec)
-        numbers: dict[str, int] = {}
+        self._parameters = self._all_parameters()
+        # Neutral texts are first, so that the rows before an interrupt can be calibrated.
+        neutral = [
+            templates.render(prompt_spec.text, {TEXT: each}) for each in prompt_spec.neutral
+        ]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(neutral))}
+        self._neutral_count = len(numbers)
         self.codes = [
             self._code(row, numbers, files)
             for row, files in zip(self._rows(), self._attached(), strict=True)
         ]
+        if all(code < 0 for code in self.codes):
+            numbers.clear()  # nothing to calibrate
         prompts = [self._prompt(text) for text in numbers]
         self.call = BatchCall(session, prompts, prompt_spec.concurrency)
         self.call.done = self._done
@@ -185,14 +208,23 @@ class RowPromptRun:
         text = text if files is None else AttachedText(text, files)
         return numbers.setdefault(text, len(numbers)) if text.strip() else -1
 
+    def _all_parameters(self) -> Mapping[str, Any]:
+        """Return the parameters of all prompts; one mapping, because they share it."""
+        spec = self._prompt_spec
+        if spec.choices:
+            return {**spec.parameters, "choices": spec.choices}
+        return (
+            {"logprobs": MAX_LOGPROBS, **spec.parameters} if spec.confidence else spec.parameters
+        )
+
     def _prompt(self, text: str) -> Prompt:
         prompt_spec = self._prompt_spec
         return Prompt(
             text=text,
             model=prompt_spec.model,
             system=prompt_spec.system,
-            parameters=prompt_spec.parameters,
-            schema=prompt_spec.schema,
+            parameters=self._parameters,
+            schema=None if prompt_spec.choices else prompt_spec.schema,
             attachments=text.attachments if isinstance(text, AttachedText) else (),
             is_fresh=prompt_spec.fresh,
             is_kept=True,
@@ -229,11 +261,34 @@ class RowPromptRun:
                 exchange.finish()
         except (LLMError, KeyboardInterrupt) as error:
             return error
-        return None
+        errors = self.call.errors
+        unscored = [errors[each] for each in range(self._neutral_count) if each in errors]
+        return unscored[0] if unscored else None  # no row can be calibrated
+
+    @property
+    def spec(self) -> RowPrompts:
+        """The prompt of each row, and how to send it."""
+        return self._prompt_spec
+
+    @property
+    def neutral(self) -> list[Any]:
+        """The `Response` for each neutral text that is answered."""
+        return [
+            each
+            for number, each in enumerate(self.call.responses[: self._neutral_count])
+            if each is not None and number not in self.call.errors
+        ]
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether all neutral texts are answered, so that rows can have labels."""
+        return len(self.neutral) == min(self._neutral_count, len(self._texts))
 
     @property
     def answered(self) -> list[Any]:
         """The `Response` for the cell of each row; ``None`` for a row without one."""
+        if not self.is_calibrated:
+            return [None] * len(self.codes)
         errors, responses = self.call.errors, self.call.responses
         good = [None if number in errors else each for number, each in enumerate(responses)]
         return [good[code] if code >= 0 else None for code in self.codes]

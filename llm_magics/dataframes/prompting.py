@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPromptRun, RowPrompts
+from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
+from llm_magics.dataframes.confidence import confidence_name, records_of, scored_records
+from llm_magics.dataframes.prompt_run import RowPromptRun, RowPrompts
 from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.row_attachments import RowAttachments
-from llm_magics.dataframes.rows import TEXT, OnError, to_frame
+from llm_magics.dataframes.rows import OnError, to_frame
 from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.schemas import parse_schema
 from llm_magics.wire.schema_forms import InexpressibleSchemaError, flatten_schema
@@ -191,6 +193,22 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 ANSWER = "answer"
 
 
+def answer_fields(prompt_spec: RowPrompts) -> list[str]:
+    """Return the names of the columns with fields of an answer, and of those with confidences."""
+    fields = list(schema_fields(prompt_spec.schema))
+    confidences = [confidence_name(each) for each in fields if prompt_spec.confidence]
+    if taken := sorted({*fields} & {*confidences}):
+        msg = f"The schema has a field {taken[0]}, which is the name of a column of confidences."
+        raise UsageError(msg, hint="Rename the field.")
+    return fields + confidences
+
+
+def answer_dtypes(prompt_spec: RowPrompts) -> dict[str, Any]:
+    """Return the dtype of each of the `answer_fields`."""
+    dtypes = field_dtypes(schema_fields(prompt_spec.schema))
+    return {name: dtypes.get(name, "Float64") for name in answer_fields(prompt_spec)}
+
+
 def build_columns(run: RowPromptRun) -> pd.DataFrame:
     """
     Return the answers on the index of the rows: a column ``answer``, or one column per field.
@@ -201,14 +219,14 @@ def build_columns(run: RowPromptRun) -> pd.DataFrame:
     if not fields:
         texts = [None if each is None else each.text for each in answered]
         return pd.DataFrame({ANSWER: pd.Series(texts, index=index, dtype="object")})
-    dtypes = field_dtypes(fields)
-    values = [None if each is None else each.json() for each in answered]
-    records = [value if isinstance(value, dict) else {} for value in values]
+    records = (
+        scored_records(run, next(iter(fields))) if run.spec.choices else records_of(run, fields)
+    )
     columns = {
-        name: to_typed_column([each.get(name) for each in records], dtypes[name], index)
-        for name in fields
+        name: to_typed_column([each.get(name) for each in records], dtype, index)
+        for name, dtype in answer_dtypes(run.spec).items()
     }
-    return pd.DataFrame(columns, index=index, columns=list(fields))
+    return pd.DataFrame(columns, index=index, columns=list(columns))
 
 
 _ANSWERS_KEY = "llm_magics_answers"
@@ -274,39 +292,6 @@ def final_error(
         counts[each] for each in ("ok", "cut")
     )
     return ended_by or (run.first_error if run.raises or is_lost else None)
-
-
-def row_prompts(text: str, schema: Any, options: Mapping[str, Any]) -> RowPrompts:
-    """Return the prompts of ``text``; options that are not `ROW_ARGUMENTS` are model parameters."""
-    own = {name: value for name, value in options.items() if name in ROW_ARGUMENTS}
-    parameters = {name: value for name, value in options.items() if name not in ROW_ARGUMENTS}
-    return RowPrompts(text=text, schema=schema, parameters=parameters, **own)
-
-
-def extraction_prompts(schema: Any, options: Mapping[str, Any]) -> RowPrompts:
-    """Return the prompts that extract the fields of ``schema`` from texts."""
-    instruction = f"Take this out of the text, as JSON. The text:\n\n{{{{ {TEXT} }}}}"
-    return row_prompts(instruction, schema, options)
-
-
-def classification_prompts(
-    labels: Sequence[str], into: str, options: Mapping[str, Any]
-) -> RowPrompts:
-    """Return the prompts that assign one of ``labels`` to each text, in the field ``into``."""
-    is_list = isinstance(labels, Iterable) and not isinstance(labels, str | bytes | Mapping)
-    labels = list(dict.fromkeys(labels)) if is_list else []
-    if len(labels) < 2 or not all(isinstance(each, str) for each in labels):
-        msg = "classify needs a list of at least two different labels, all of them strings."
-        raise UsageError(msg, hint='Use: labels=["praise", "complaint"]')
-    schema = {
-        "type": "object",
-        "properties": {into: {"type": "string", "enum": labels}},
-        "required": [into],
-        "additionalProperties": False,
-    }
-    choices = ", ".join(labels).replace("{", "{{ '{' }}")  # labels are not templates
-    instruction = f"Which of these fits the text best: {choices}? The text:\n\n{{{{ {TEXT} }}}}"
-    return row_prompts(instruction, schema, options)
 
 
 # Stores the columns of answers. Arguments: the columns, and whether each row is without an answer.
@@ -387,32 +372,49 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
     return answers
 
 
-def extract(texts: Any, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
+def extract(
+    texts: Any, schema: Any, *, confidence: bool = False, **options: Any
+) -> DataFrame | RowsEstimate:
     """
     Extract the fields of ``schema`` from each text; return a DataFrame with a column per field.
 
     Args:
         texts: a list, array, or column.
         schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
+        confidence: add the probability of each value as the column ``FIELD_confidence``.
         options: as for `prompt`.
+
+    Raises:
+        UnsupportedError: ``confidence``, and the model returns no log probabilities.
     """
     found: DataFrame | RowsEstimate
+    options = {**options, "confidence": confidence}
     found = run_prompts(to_frame(texts), extraction_prompts(schema, options), all_columns)
     return found
 
 
-def classify(texts: Any, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
+def classify(
+    texts: Any, labels: Sequence[str], *, confidence: bool = False, **options: Any
+) -> Series[Any] | DataFrame | RowsEstimate:
     """
     Assign one of ``labels`` to each text; return them as a categorical column.
 
     Args:
         texts: a list, array, or column.
         labels: at least two different labels.
+        confidence: return a DataFrame with the columns ``label`` and ``label_confidence``, the
+            probability of the label among ``labels``.
         options: as for `prompt`.
+
+    Raises:
+        UnsupportedError: ``confidence``, and the model returns no log probabilities.
     """
-    found: Series[Any] | RowsEstimate
+    found: Series[Any] | DataFrame | RowsEstimate
+    options = {**options, "confidence": confidence}
     found = run_prompts(
-        to_frame(texts), classification_prompts(labels, "label", options), single_column
+        to_frame(texts),
+        classification_prompts(labels, "label", options),
+        all_columns if confidence else single_column,
     )
     return found
 

@@ -49,7 +49,7 @@ __all__ = [
 
 # Capabilities of models that read and write text, and all capabilities, as shown to users.
 TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
-CAPABILITIES = (*TEXT_CAPABILITIES, "logprobs", "documents", "audio", "search", "images", "transcription", "pull", "delete")  # fmt: skip
+CAPABILITIES = (*TEXT_CAPABILITIES, "logprobs", "choices", "documents", "audio", "search", "images", "transcription", "pull", "delete")  # fmt: skip
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
 
@@ -85,6 +85,8 @@ def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
             prompt = messages_of(prompt)
         if parameters.logprobs is not None and "logprobs" not in self.capabilities:
             self._cannot("return log probabilities", _WITH_LOGPROBS)
+        if parameters.choices and "choices" not in self.capabilities:
+            self._cannot("score choices", "local")
         answer = method(self, prompt, model, parameters, *rest[1:], **named)
         return await answer if isawaitable(answer) else answer
 

@@ -348,6 +348,8 @@ def _bound_by_schema(
 def _max_answer_tokens(parameters: ModelParameters) -> int | None:
     """Return the limit of all answers in tokens, by any parameter name of the service."""
     beside = parameters.extra_body
+    if parameters.choices:
+        return len(parameters.choices)  # at most one token for each difference
     limits = [parameters.max_tokens, *(beside.get(name) for name in _MAX_TOKENS_NAMES)]
     bounds = [bound for bound in limits if type(bound) is int]
     times = _answer_count(parameters)

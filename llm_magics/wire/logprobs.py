@@ -27,6 +27,9 @@ from llm_magics.types import TokenLogprob
 # Used for an impossible token, as OpenAI does. JSON cannot express minus infinity.
 IMPOSSIBLE = -9999.0
 
+# Further digits are noise, and would be stored.
+_DIGITS = 6
+
 # The maximum number of alternatives per token that OpenAI, Ollama and Gemini return.
 MAX_LOGPROBS = 20
 
@@ -147,10 +150,10 @@ def _as_logprob(value: Any) -> float | None:
     """Return a log probability, at most 0; ``None`` if ``value`` is not a number."""
     if type(value) not in (int, float) or math.isnan(value):
         return None
-    return min(0.0, max(float(value), IMPOSSIBLE))
+    return round(min(0.0, max(float(value), IMPOSSIBLE)), _DIGITS)
 
 
 def _of_prob(value: Any) -> float | None:
     if type(value) not in (int, float) or not 0 <= value < math.inf:
         return None
-    return min(0.0, math.log(value)) if value else IMPOSSIBLE
+    return round(min(0.0, math.log(value)), _DIGITS) if value else IMPOSSIBLE

@@ -56,7 +56,7 @@ def build_chat_request(
     """Return the body of ``POST /chat/completions``, in the service's dialects."""
     body = {
         "model": model,
-        "messages": _encode_messages(messages),
+        "messages": encode_messages(messages),
         **_build_chat_options(parameters, dialect),
         **_build_options(parameters),
     }
@@ -65,8 +65,8 @@ def build_chat_request(
     return add_thinking(body, thinking, parameters.reasoning)
 
 
-def _encode_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Encode messages. Images of a tool's result follow in a user message, as tools have none."""
+def encode_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Return the messages of a request. Images of a tool's result follow in a user message, as tools have none."""
     encoded: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
     # Only the reasoning that is sent back depends on the turn.

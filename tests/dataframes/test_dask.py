@@ -30,6 +30,7 @@ from llm_magics.dataframes.dask.workers import (
 from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.settings.config import config
 from tests.conftest import eventually
+from tests.dataframes.test_confidence import Sure
 from tests.support.embedder import Embedder, vector_of
 from tests.support.serving import Asked, Says, chat_stream, serving
 
@@ -228,6 +229,42 @@ def test_rows_are_asked_about_by_the_workers(cluster: Any) -> None:
         assert frame["text"].llm.prompt("{{ text }}").compute().iloc[0] == "said: text 0"
         with pytest.raises(errors.UsageError, match="before it is computed"):
             frame.llm.prompt("{{ text }}", dry_run=True)
+
+
+def test_labels_and_fields_have_confidences(cluster: Any) -> None:
+    """The columns, their dtypes and their values are those of pandas."""
+    texts = pd.DataFrame({"text": ["0.8 of praise", "0.6 of complaint", "0.5 of praise"]})
+    labels = ["praise", "complaint"]
+    with serving(Sure()) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        lm.config.model = "lab/m"
+        frame = dd.from_pandas(texts, npartitions=2)
+        planned = frame.llm.classify("text", labels, confidence=True)
+        assert str(planned.dtypes["label_confidence"]) == "Float64"
+        found = planned.compute()
+        expected = texts.copy().llm.classify("text", labels, confidence=True)
+        assert found["label_confidence"].tolist() == expected["label_confidence"].tolist()
+        column = frame["text"].llm.classify(labels, confidence=True)
+        assert list(column.columns) == ["label", "label_confidence"]
+        people = frame["text"].llm.extract("name, age int, is_nurse bool", confidence=True)
+        assert people.compute()["name_confidence"].tolist() == pytest.approx([0.25] * 3)
+
+
+@pytest.mark.weights
+def test_labels_are_scored_on_the_workers(cluster: Any) -> None:
+    """Each partition is calibrated as the whole frame is."""
+    texts = pd.DataFrame({"text": ["I love it!", "It broke at once.", "Great sound."]})
+    options: dict[str, Any] = {"model": "local/smollm2-135m", "confidence": True}
+    labels = ["positive", "negative"]
+    frame = dd.from_pandas(texts, npartitions=2)
+    found = frame.llm.classify("text", labels, **options).compute()
+    expected = texts.copy().llm.classify("text", labels, **options)
+    assert found["label"].tolist() == expected["label"].tolist()
+    np.testing.assert_allclose(
+        found["label_confidence"].to_numpy(float),
+        expected["label_confidence"].to_numpy(float),
+        atol=0.05,
+    )
 
 
 IDS = (1234567890123456789, 1234567890123456791)

@@ -231,7 +231,7 @@ def test_values_are_at_most_zero_and_finite() -> None:
     assert [each.logprob for each in parse_tokens(tokens)] == [
         0.0,
         -9999.0,
-        math.log(0.5),
+        round(math.log(0.5), 6),
         -9999.0,
     ]
 
@@ -265,6 +265,13 @@ def test_a_response_has_a_frame_of_tokens(service: None) -> None:
     assert list(frame.columns) == ["token", "logprob", "top"]
     assert frame.token.tolist() == ["caf", "\\xc3", "\\xa9"]
     assert frame.top[0] == {"caf": -0.5, "tea": -1.5}
+
+
+def test_the_fields_of_a_service_can_be_sent_as_they_are(service: None) -> None:
+    """Also for services that are not known to return log probabilities."""
+    body = {"logprobs": True, "top_logprobs": 2}
+    assert len(lm.ask("hi", "lively/m", extra_body=body).logprobs) == 3
+    assert len(lm.ask("hi", "lively/m", logprobs=True, top_logprobs=2).logprobs) == 3
 
 
 def test_without_logprobs_the_frame_is_empty_and_says_why(own_settings: None) -> None:

@@ -7,7 +7,7 @@ the data do not fit on one machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -18,6 +18,11 @@ from dask.dataframe.extensions import register_dataframe_accessor, register_seri
 from llm_magics._async.bridge import bridge
 from llm_magics._util.validation import check_integer, check_on_error
 from llm_magics.dataframes.arrow import VECTOR_TYPE
+from llm_magics.dataframes.classify import (
+    classification_prompts,
+    extraction_prompts,
+    row_prompts,
+)
 from llm_magics.dataframes.dask.workers import (
     EmbeddingSpec,
     SharedLimit,
@@ -30,11 +35,8 @@ from llm_magics.dataframes.embed import embed
 from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
 from llm_magics.dataframes.prompting import (
     ANSWER,
-    classification_prompts,
-    extraction_prompts,
-    field_dtypes,
-    row_prompts,
-    schema_fields,
+    answer_dtypes,
+    answer_fields,
 )
 from llm_magics.dataframes.rows import TEXT, OnError, check_not_overwriting, get_column
 from llm_magics.errors import UsageError
@@ -108,13 +110,24 @@ class DaskSeriesAccessor:
         return answers[ANSWER] if list(answers.columns) == [ANSWER] else answers
 
     def extract(self, schema: Any, **options: Any) -> Any:
-        """Extract the fields of ``schema`` from each text; return a DataFrame of the fields."""
+        """
+        Extract the fields of ``schema`` from each text; return a DataFrame of the fields.
+
+        Args:
+            schema, options: as for pandas, with ``confidence``.
+        """
         return _map_prompts(self._series.to_frame(TEXT), extraction_prompts(schema, options))
 
     def classify(self, labels: Sequence[str], **options: Any) -> Any:
-        """Assign one of ``labels`` to each text; return them as a categorical column."""
+        """
+        Assign one of ``labels`` to each text; return them as a categorical column.
+
+        Args:
+            labels, options: as for pandas; with ``confidence=True``, the result is a DataFrame.
+        """
         prompt_spec = classification_prompts(labels, "label", options)
-        return _map_prompts(self._series.to_frame(TEXT), prompt_spec)["label"]
+        answers = _map_prompts(self._series.to_frame(TEXT), prompt_spec)
+        return answers if prompt_spec.confidence else answers["label"]
 
 
 @register_dataframe_accessor("llm")
@@ -151,23 +164,37 @@ class DaskFrameAccessor:
             options: as for pandas; ``concurrency`` is the limit for all workers together.
         """
         prompt_spec = row_prompts(prompt, schema, options)
-        written = list(schema_fields(schema)) or [into or ANSWER]
+        written = answer_fields(prompt_spec) or [into or ANSWER]
         check_not_overwriting(prompt_columns(self._frame, prompt_spec), written)
         return self._with(_map_prompts(self._frame, prompt_spec), into)
 
     def extract(self, column: str, schema: Any, **options: Any) -> Any:
-        """Extract the fields of ``schema`` from the texts of ``column``; return a new DataFrame."""
+        """
+        Extract the fields of ``schema`` from the texts of ``column``; return a new DataFrame.
+
+        Args:
+            column: the column of texts.
+            schema, options: as for pandas, with ``confidence``.
+        """
         view = self._column(column).to_frame(TEXT)
-        check_not_overwriting([column], schema_fields(schema))
-        return self._with(_map_prompts(view, extraction_prompts(schema, options)), None)
+        prompt_spec = extraction_prompts(schema, options)
+        check_not_overwriting([column], answer_fields(prompt_spec))
+        return self._with(_map_prompts(view, prompt_spec), None)
 
     def classify(
         self, column: str, labels: Sequence[str], *, into: str = "label", **options: Any
     ) -> Any:
-        """Add a column with one of ``labels`` per text of ``column``; return a new DataFrame."""
+        """
+        Add a column with one of ``labels`` per text of ``column``; return a new DataFrame.
+
+        Args:
+            column: the column of texts.
+            labels, into, options: as for pandas, with ``confidence``.
+        """
         view = self._column(column).to_frame(TEXT)
-        check_not_overwriting([column], [into])
-        return self._with(_map_prompts(view, classification_prompts(labels, into, options)), None)
+        prompt_spec = classification_prompts(labels, into, options)
+        check_not_overwriting([column], answer_fields(prompt_spec))
+        return self._with(_map_prompts(view, prompt_spec), None)
 
     def nearest(
         self,
@@ -236,7 +263,7 @@ def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
         _DEFAULT_CONCURRENCY,
         yes=prompt_spec.yes,
     )
-    dtypes = _answer_dtypes(prompt_spec.schema)
+    dtypes = answer_dtypes(prompt_spec) or {ANSWER: "string"}
     meta = pd.DataFrame({each: pd.Series([], dtype=dtype) for each, dtype in dtypes.items()})
     meta.index = view._meta.index
     task = WorkerTask.of_session(limit, dtypes, prompt_spec.parameters.get("extra_headers"))
@@ -268,10 +295,6 @@ def _resolve_model(
         return route.name, None
     most = concurrency or usual or route.provider.embedding_concurrency
     return route.name, SharedLimit(route.provider.name, most)
-
-
-def _answer_dtypes(schema: Any) -> Mapping[str, Any]:
-    return field_dtypes(schema_fields(schema)) or {ANSWER: "string"}
 
 
 def _best_rows(frame: pd.DataFrame, k: int) -> pd.DataFrame:

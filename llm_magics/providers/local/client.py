@@ -74,6 +74,10 @@ class EngineClient(OpenAICompatibleProvider):
         """Return what the model's template supports."""
         return template_rules(str((await self._read_properties()).get("chat_template") or ""))
 
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send ``body`` to the server, and return the JSON object in its reply."""
+        return await self._object("POST", path, body, self._model)
+
     async def _read_properties(self) -> dict[str, Any]:
         """Return the properties of the server, requested once."""
         if self._properties is None:

@@ -30,6 +30,7 @@ from llm_magics.parameters import ModelParameters
 from llm_magics.providers import streaming
 from llm_magics.providers.base import Answer, BaseModelProvider, ModelInfo
 from llm_magics.providers.configs import ProviderConfig
+from llm_magics.providers.local.choices import score_choices
 from llm_magics.providers.local.client import EngineClient
 from llm_magics.providers.local.process import (
     Engine,
@@ -41,7 +42,14 @@ from llm_magics.providers.local.starters import STARTERS
 from llm_magics.providers.local.weights import WeightsStore
 from llm_magics.providers.media import AcceptedMedia
 from llm_magics.settings.config import cache_folder
-from llm_magics.types import ChatMessage, Embeddings, PackedVectors, Usage
+from llm_magics.types import (
+    ChatMessage,
+    Embeddings,
+    ModelResponse,
+    PackedVectors,
+    Usage,
+    messages_of,
+)
 
 T = TypeVar("T")
 
@@ -85,6 +93,7 @@ class LocalProvider(BaseModelProvider):
         "schema",
         "reasoning",
         "logprobs",
+        "choices",
         "pull",
         "delete",
     )
@@ -187,6 +196,9 @@ class LocalProvider(BaseModelProvider):
     ) -> Answer:
         model, parameters = self.bare(model), ModelParameters.of(parameters)
         (client,) = await self._clients_of(model, "chat")
+        if parameters.choices:
+            scored = score_choices(client.post, messages_of(messages), parameters.choices, model)
+            return scored if parameters.stream else ModelResponse.of([e async for e in scored])
         if parameters.tools and parameters.tool_choice != "none":
             await client.check_tools()
         return await client.generate_chat(messages, model, parameters)

@@ -139,10 +139,20 @@ class Conversations:
 # The parameters that are settings too; all others are sent to the service unchanged.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
 # Parameters that are converted to each service's format.
-_SHARED = ("tool_choice", "reasoning", "extra_headers", "logprobs", "search")
+_SHARED = ("tool_choice", "reasoning", "extra_headers", "logprobs", "choices", "search")
 # Parameters of services that resemble misspelled parameters of this package.
 _THEIRS = frozenset(
-    {"top_k", "min_p", "min_tokens", "typical_p", "top_n", "n_predict", "stop_token_ids"}
+    {
+        "logprobs",  # in extra_body, for services that this package does not know to have them
+        "min_p",
+        "min_tokens",
+        "n_predict",
+        "stop_token_ids",
+        "top_k",
+        "top_logprobs",
+        "top_n",
+        "typical_p",
+    }
 )
 # Settings of providers: as parameters they would have no effect, or reveal a key.
 _OF_PROVIDERS = frozenset(

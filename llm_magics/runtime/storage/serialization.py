@@ -52,6 +52,7 @@ def chat_request(
     parameters_sent |= {
         "stop": list(parameters.stop) or None,
         "schema": parameters.schema,
+        "choices": list(parameters.choices) or None,
         "tools": [tool.as_dict() for tool in parameters.tools] or None,
         "extra_body": dict(parameters.extra_body) or None,
         "search": parameters.search or None,
@@ -134,7 +135,7 @@ def encode_answer(chunks: Sequence[StreamChunk]) -> dict[str, Any]:
 
 def _encode_token(token: TokenLogprob) -> list[Any]:
     """Return a token as a list: its text, log probability, bytes in hexadecimal, alternatives."""
-    encoded: list[Any] = [token.token, round(token.logprob, 5)]
+    encoded: list[Any] = [token.token, token.logprob]
     if token.data or token.top:
         encoded.append(token.data.hex())
     if token.top:
