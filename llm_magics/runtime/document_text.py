@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from html.parser import HTMLParser
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +20,7 @@ from llm_magics._util.text import pluralize, reason_of
 from llm_magics.attachments import Image
 from llm_magics.documents import DOCX, HTML, PDF, Document, attachment_digest
 from llm_magics.errors import AttachmentError
+from llm_magics.runtime.html_text import html_to_text
 
 # More pages than any service accepts natively (Gemini: 1,000, 2026-11), or a context of a million
 # tokens holds as text.
@@ -264,81 +264,3 @@ def _docx_to_html(document: Document) -> str:
         msg = f"{document.title} is not a valid DOCX file: {reason_of(error)}."
         raise AttachmentError(msg, hint="Save it again, or save it as PDF.") from None
     return str(found.value)
-
-
-_SKIPPED = frozenset({"head", "noscript", "script", "style", "svg", "template", "title"})
-_BLOCKS = frozenset({
-    "address", "article", "aside", "blockquote", "br", "caption", "dd", "div", "dl", "dt",
-    "figcaption", "footer", "form", "header", "hr", "main", "nav", "ol", "p", "pre", "section",
-    "table", "tbody", "tfoot", "thead", "tr", "ul",
-})  # fmt: skip
-_HEADINGS = {f"h{level}": "#" * level for level in range(1, 7)}
-
-
-class _TextOfHtml(HTMLParser):
-    """Collects the text of HTML, with Markdown's marks for headings, lists and tables."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._skipped: list[str] = []
-        self._is_preformatted = False
-        self._has_cell = self._is_in_cell = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "body":
-            self._skipped.clear()  # the head may be without an end
-        if tag in _SKIPPED:
-            self._skipped.append(tag)
-        elif tag in _HEADINGS:
-            self.parts.append(f"\n\n{_HEADINGS[tag]} ")
-        elif tag == "li":
-            self.parts.append("\n- ")
-        elif tag in {"td", "th"}:
-            if self._has_cell:
-                self.parts[-1] = self.parts[-1].rstrip(" ")
-                self.parts.append(" | ")
-            self._has_cell = self._is_in_cell = True
-        elif tag in _BLOCKS:
-            if tag in {"table", "tr"}:
-                self._has_cell = self._is_in_cell = False
-            self._break()
-            self._is_preformatted = self._is_preformatted or tag == "pre"
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._skipped:
-            if tag == self._skipped[-1]:
-                self._skipped.pop()
-            # Text after an element that was not closed must not be lost.
-            elif tag in {"html", "body"}:
-                self._skipped.clear()
-        elif tag in {"td", "th"}:
-            self._is_in_cell = False
-        elif tag in _BLOCKS or tag in _HEADINGS:
-            self._is_in_cell = self._is_in_cell and tag not in {"table", "tr"}
-            self._break()
-            self._is_preformatted = self._is_preformatted and tag != "pre"
-
-    def handle_data(self, data: str) -> None:
-        if not self._skipped:
-            if not self._is_preformatted:
-                data = re.sub(r"\s+", " ", data)
-                data = data.lstrip() if self.parts and self.parts[-1][-1:].isspace() else data
-            if data:
-                self.parts.append(data)
-
-    def _break(self) -> None:
-        """Begin a line; the paragraphs of a cell of a table stay on one line."""
-        if not self._is_in_cell:
-            self.parts.append("\n")
-        elif not self.parts[-1][-1:].isspace():
-            self.parts.append(" ")
-
-
-def html_to_text(text: str) -> str:
-    """Return the visible text of HTML, without scripts, styles and its head."""
-    parser = _TextOfHtml()
-    parser.feed(text)
-    parser.close()
-    lines = (line.rstrip() for line in "".join(parser.parts).split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,11 @@ from llm_magics.runtime.routing import Route
 from llm_magics.runtime.storage.serialization import chat_request, digest_request
 from tests.support.document_files import BLANK, SCANNED, write_docx, write_pdf, write_wav
 from tests.support.fake_ollama import FakeOllama
-from tests.support.serving import serving
+from tests.support.fake_openai import FakeOpenAI
+from tests.support.serving import Asked, Says, Server, as_json, serving
 
+KEY = "a-key-of-the-test"
+SEEING, BLIND = "seeing:1b", "smollm2:135m"
 TEXT_ONLY, SEES = AcceptedMedia(images=False), AcceptedMedia(images=True)
 LETTER = Document(
     data=write_docx("<w:p><w:r><w:t>Dear you</w:t></w:r></w:p>"), media_type=DOCX, name="a.docx"
@@ -281,6 +285,62 @@ def test_ollama_is_asked_whether_a_model_sees() -> None:
 
     with serving(FakeOllama()) as server:
         assert set(asyncio.run(ask(server.url))) == {True, False}
+
+
+def sent_to(server: Server) -> Any:
+    """The content of the last message that the server got."""
+    return next(each for each in reversed(server.asked) if each.body).json()["messages"][-1]
+
+
+def test_a_service_gets_the_document_itself(tmp_path: Path) -> None:
+    """Text that it does not take is part of the prompt."""
+    (tmp_path / "report.pdf").write_bytes(write_pdf(["a", BLANK]))
+    (tmp_path / "a.csv").write_text("x,y", "utf-8")
+    with serving(FakeOpenAI()) as server:
+        lm.config.providers = {
+            "lab": {"type": "openai", "profile": "openai", "base_url": server.url, "api_key": KEY}
+        }
+        files = [tmp_path / "report.pdf", tmp_path / "a.csv"]
+        answer = lm.ask("Why?", model="lab/gpt-test", attachments=files)
+        text, file = sent_to(server)["content"]
+    assert text["text"] == '<document name="a.csv">\nx,y\n</document>\n\nWhy?'
+    assert file["file"]["filename"] == "report.pdf"
+    assert len(answer.messages[-1].attachments) == 2  # the original message
+
+
+def test_a_local_server_gets_text_and_pictures(tmp_path: Path) -> None:
+    """Pictures only for a model with vision."""
+    (tmp_path / "report.pdf").write_bytes(write_pdf(["One", SCANNED]))
+    with serving(FakeOllama()) as server:
+        lm.config.providers = {"ollama": {"base_url": server.url}}
+        lm.ask("Why?", model=f"ollama/{SEEING}", attachments=[tmp_path / "report.pdf"])
+        sent = sent_to(server)
+        assert "[page 2 of 2: see picture 1 of this document]" in sent["content"]
+        (picture,) = sent["images"]
+        assert base64.b64decode(picture).startswith(b"\xff\xd8\xff")
+        with pytest.warns(UserWarning, match="page 2 is without text, and the model does not"):
+            lm.ask("Why?", model=f"ollama/{BLIND}", attachments=[tmp_path / "report.pdf"])
+        assert "images" not in sent_to(server)
+
+
+def test_each_model_of_a_route_gets_its_own_form(tmp_path: Path) -> None:
+    """The first takes the document, and fails; the next gets the text."""
+    (tmp_path / "report.pdf").write_bytes(write_pdf(["Signed by Ada"]))
+
+    def down(asked: Asked) -> Says:
+        assert asked.json()["messages"][-1]["content"][1]["type"] == "file"
+        return as_json({"error": {"message": "overloaded"}}, 503)
+
+    with serving(down) as server:
+        lm.config.providers = {
+            "lab": {"type": "openai", "profile": "openai", "base_url": server.url, "api_key": KEY}
+        }
+        lm.config.routes = {"both": ["lab/m", "echo/echo"]}
+        lm.config.retries = 0
+        answer = lm.ask("Who?", model="both", attachments=[tmp_path / "report.pdf"])
+    assert answer.model == "echo/echo"
+    assert "Signed by Ada" in answer.text
+    assert len(server.asked) == 1
 
 
 def test_a_stored_answer_is_found_by_the_content(tmp_path: Path) -> None:

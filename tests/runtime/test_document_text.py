@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -15,11 +17,11 @@ from llm_magics.errors import AttachmentError
 from llm_magics.runtime import document_text
 from llm_magics.runtime.document_text import (
     Page,
-    html_to_text,
     inspect_pdf,
     read_pages,
     render_pages,
 )
+from llm_magics.runtime.html_text import html_to_text
 from tests.support.document_files import BLANK, SCANNED, write_docx, write_pdf
 
 
@@ -73,11 +75,45 @@ def test_a_docx_is_read_with_its_tables() -> None:
         ("<table><tr><th>a<th>b<tr><td><p>c</p><td>d</table>", "a | b\nc | d"),
         ("<pre>if a:\n  b</pre>", "if a:\n  b"),
         ("a &amp;&#32;b<br>c", "a & b\nc"),
+        ('<p title="a > b" >c</p>', "c"),
+        ('<p title="open>c</p><b>d', "c\nd"),
+        ("a < b <!-- c --> d <!doctype html>e <!-- f", "a < b d e"),
+        ("<script>if (a </b) '</scripts>' </SCRIPT>c<style>d", "c"),
+        (f"&#{'1' * 5000};", f"&#{'1' * 5000};"),
+        ("<svg><title>a</title><p>b</svg>c", "c"),
     ],
 )
 def test_html_is_read_without_what_a_reader_does_not_see(source: str, text: str) -> None:
     """Headings, lists and tables keep their form."""
     assert html_to_text(source) == text
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["<", "<!--", "<!", "<a ", "<a '", '<p "', "<script>", "<svg>", "</", "&#", "<td>", "<tr><td><p>"],
+)  # fmt: skip
+def test_html_is_read_in_time_proportional_to_its_length(part: str) -> None:
+    """A file from a table may be made to take for ever; these steps are counted, not timed."""
+    steps = [count_steps(lambda n=n: html_to_text(part * n)) for n in (200, 400)]  # type: ignore[misc]
+    assert steps[1] < 2.5 * steps[0] + 100
+
+
+def count_steps(work: Callable[[], object]) -> int:
+    """The number of lines of Python that run."""
+    steps = 0
+
+    def trace(frame: object, event: str, argument: object) -> object:
+        nonlocal steps
+        steps += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return steps
 
 
 def test_a_pdf_with_a_password_is_refused() -> None:
@@ -124,6 +160,35 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused(monkeypatch: pytest.MonkeyP
         archive.writestr("word/media/zeros.bin", bytes(2_000_000))
     with pytest.raises(AttachmentError, match="unpacks to 2 MB"):
         read_pages(Document(data=file.getvalue(), media_type=DOCX))
+
+
+@pytest.mark.parametrize(
+    ("declared", "text", "words"),
+    [
+        (
+            '<!ENTITY a "aaaaaaaaaa">'
+            + "".join(f'<!ENTITY a{n} "{f"&a{n - 1 or str()};" * 10}">' for n in range(1, 10)),
+            "&a9;",
+            "not a valid DOCX file",
+        ),
+        ("", f"{'<w:p><w:r><w:t>' * 2000}x{'</w:t></w:r></w:p>' * 2000}", "not a valid DOCX file"),
+    ],
+)
+def test_a_file_that_would_fill_the_memory_is_refused(
+    declared: str, text: str, words: str
+) -> None:
+    """Entities that unfold, and elements inside each other."""
+    document = Document(data=write_docx(text, declared), media_type=DOCX)
+    with pytest.raises(AttachmentError, match=words):
+        read_pages(document)
+
+
+def test_a_docx_cannot_read_other_files(tmp_path: Path) -> None:
+    """Not by an entity, which is left out."""
+    (tmp_path / "secret.txt").write_text("the key", "utf-8")
+    declared = f'<!ENTITY a SYSTEM "{(tmp_path / "secret.txt").as_uri()}">'
+    document = Document(data=write_docx(paragraph("x&a;y"), declared), media_type=DOCX)
+    assert list(read_pages(document)) == [Page("xy")]
 
 
 def test_too_much_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

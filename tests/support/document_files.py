@@ -107,8 +107,12 @@ _RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
 _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
-def write_docx(body: str) -> bytes:
-    """Return a DOCX file with this XML as its body, such as ``<w:p><w:r><w:t>hi</w:t></w:r></w:p>``."""
+def write_docx(body: str, declarations: str = "") -> bytes:
+    """
+    Return a DOCX file with this XML as its body, such as ``<w:p><w:r><w:t>hi</w:t></w:r></w:p>``.
+
+    ``declarations`` are those of its document type, such as entities.
+    """
     parts = {
         "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
         '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
@@ -116,7 +120,8 @@ def write_docx(body: str) -> bytes:
         'officedocument.wordprocessingml.document.main+xml"/></Types>',
         "_rels/.rels": f'<Relationships xmlns="{_RELATIONS}"><Relationship Id="r1" '
         f'Type="{_OFFICE}/officeDocument" Target="word/document.xml"/></Relationships>',
-        "word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>',
+        "word/document.xml": (f"<!DOCTYPE w [{declarations}]>" if declarations else "")
+        + f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>',
     }
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
