@@ -14,6 +14,7 @@ from llm_magics._util.text import display_name
 from llm_magics.errors import Interrupted, LLMError, ModelNotFoundError, UsageError
 from llm_magics.host import Progress, current_host, warn
 from llm_magics.notebook import markdown
+from llm_magics.notebook.display.footnotes import show_footnotes
 from llm_magics.notebook.display.side_by_side import Columns
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.notebook.provenance import get_provenance
@@ -134,6 +135,9 @@ def _show(
             else:
                 update()
                 columns.close([get_provenance(call) for call in calls])
+    for call in calls:
+        response = call.response()
+        show_footnotes(shell, response, of=response.model)
 
 
 def _print(names: list[str], texts: list[str]) -> None:

@@ -217,9 +217,19 @@ def build_messages_request(
         compilation = compile_schema(parameters.schema, ANTHROPIC)
         schema = compilation.schema if compilation else close_objects(dict(parameters.schema))
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    else:
+        _request_citations(turns)
     if cache:
         _mark_for_cache(body)
     return {**body, **parameters.extra_body}
+
+
+def _request_citations(turns: Sequence[Mapping[str, Any]]) -> None:
+    """Let the model cite its documents, which the service refuses together with a schema."""
+    for turn in turns:
+        for block in turn["content"]:
+            if block["type"] == "document":
+                block["citations"] = {"enabled": True}
 
 
 def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:

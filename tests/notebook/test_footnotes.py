@@ -167,6 +167,23 @@ def test_a_cell_that_searches(
     assert [tool["name"] for tool in claude.asked[0].json()["tools"]] == ["web_search"]
 
 
+def test_compared_models_have_their_sources(
+    shell: InteractiveShell, claude: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of each model, with its name."""
+    use_display(monkeypatch, "static")
+    monkeypatch.setattr("llm_magics.notebook.compare_cell.display_mode", lambda _: "static")
+    other = MODEL.replace("sonnet", "haiku")
+    with capture_output() as caught:
+        shell.run_cell_magic("llm", f"{MODEL} {other} --search", "How is the weather?")
+    plain = [output.data["text/plain"] for output in caught.outputs]
+    notes = [text for text in plain if text.startswith("Sources of ")]
+    assert [text.partition(":")[0] for text in notes] == [
+        f"Sources of {MODEL}",
+        f"Sources of {other}",
+    ]
+
+
 def test_a_terminal_prints_the_sources(
     shell: InteractiveShell, claude: Server, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

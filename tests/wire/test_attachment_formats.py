@@ -62,11 +62,11 @@ def contents(server: Server) -> Any:
 def test_anthropic_documents() -> None:
     """A PDF, its address, and text of any kind, which the service takes as plain text."""
     blocks: list[Any] = [
-        {"type": "document", "title": "report.pdf",
+        {"type": "document", "title": "report.pdf", "citations": {"enabled": True},
          "source": {"type": "base64", "media_type": "application/pdf", "data": REPORT.base64}},
-        {"type": "document", "title": "table.csv",
+        {"type": "document", "title": "table.csv", "citations": {"enabled": True},
          "source": {"type": "text", "media_type": "text/plain", "data": "a,b\n1,2\n"}},
-        {"type": "document", "title": "b.pdf",
+        {"type": "document", "title": "b.pdf", "citations": {"enabled": True},
          "source": {"type": "url", "url": "https://a.example/b.pdf"}},
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PICTURE.base64}},
         {"type": "text", "text": "read"},

@@ -25,7 +25,14 @@ from llm_magics.http import client
 from llm_magics.providers import create_provider, lmstudio
 from llm_magics.providers.base import ModelInfo
 from llm_magics.types import EngineTimings, PackedVectors, StreamChunk, ToolCall, Usage
+from tests.support.fake_searchers import (
+    SearchingClaude,
+    SearchingGemini,
+    SearchingResponses,
+    SearchingRouter,
+)
 from tests.support.recorded import records
+from tests.support.serving import Asked, Says
 
 SSE, JSON, NDJSON, TEXT = (
     "text/event-stream",
@@ -61,6 +68,13 @@ def as_events(*events: Any) -> Seed:
 def as_lines(*events: Any) -> Seed:
     """A stream of JSON lines."""
     return Seed(NDJSON, "".join(f"{json.dumps(each)}\n" for each in events).encode())
+
+
+def searched(*services: Callable[[Asked], Says]) -> list[Seed]:
+    """Answers of services that have searched the web."""
+    body: dict[str, Any] = {"model": "m", "messages": [], "tools": [{"type": "function"}]}
+    says = [each(Asked("POST", "/responses", {}, json.dumps(body).encode())) for each in services]
+    return [Seed(each.content_type, b"".join(each.pieces), each.status) for each in says]
 
 
 def named(event: dict[str, Any]) -> str:
@@ -490,9 +504,15 @@ HUGGINGFACE = {
     "/feature-extraction": [as_json([[0.1, 0.2], [0.3, 0.4]]), as_json([[[0.1, 0.2], [0.2, 0.3]], [[0.1, 0.2]]])],
 }  # fmt: skip
 OPENAI = {
-    "/chat/completions": CHAT,
+    "/chat/completions": [
+        *CHAT,
+        *searched(
+            SearchingRouter(),
+            SearchingRouter(streams=False, lists={"citations": ["https://a.example", 3]}),
+        ),
+    ],
     "/completions": COMPLETION,
-    "/responses": RESPONSES,
+    "/responses": [*RESPONSES, *searched(SearchingResponses(), SearchingResponses(streams=False))],
     "/embeddings": VECTORS,
     "/models": MODELS,
     "/images/generations": [
@@ -513,7 +533,7 @@ OPENAI = {
 }
 ANTHROPIC = {
     "/messages/count_tokens": [as_json({"input_tokens": 5})],
-    "/messages": MESSAGE,
+    "/messages": [*MESSAGE, *searched(SearchingClaude(), SearchingClaude(streams=False))],
     "/models": [
         as_json(
             {
@@ -553,6 +573,7 @@ GEMINI = {
         as_events(_gemini({"text": "hm", "thought": True}), _gemini({"text": "hi"}), _gemini({"text": "", "thoughtSignature": "aGk="}, reason="STOP")),
         as_events(_gemini({"text": "I ask"}, _CALLED), _gemini({"functionCall": {"name": "f"}}, reason="STOP")),
         as_json(_gemini({"text": "hi"}, _CALLED, reason="MAX_TOKENS")),
+        *searched(SearchingGemini(), SearchingGemini(streams=False, in_part=1)),
         as_events({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}}),
         as_json([{"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED", "details": [{"@type": "x", "retryDelay": "7s"}, {"violations": [{"quotaId": "PerDay"}]}, {"reason": "API_KEY_INVALID"}]}}], 429),
     ],

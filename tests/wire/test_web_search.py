@@ -14,12 +14,14 @@ from google.genai import types as gemini_types
 
 from llm_magics import ChatMessage, ModelParameters, ModelResponse
 from llm_magics.citations import Citation, Search, citations_frame, link_host
+from llm_magics.documents import Document
 from llm_magics.errors import UnsupportedError
 from llm_magics.parameters import Tool
 from llm_magics.providers import create_provider
 from llm_magics.runtime.storage.serialization import decode_answer, encode_answer
 from llm_magics.types import StreamChunk, Usage
 from llm_magics.wire.anthropic_answers import ChunkDecoder
+from llm_magics.wire.anthropic_messages import build_messages_request
 from llm_magics.wire.decoders import AnswerUnwrapper
 from llm_magics.wire.gemini_answers import ChunkDecoder as GeminiDecoder
 from llm_magics.wire.schema_dialects import WRAPPER
@@ -422,6 +424,17 @@ def test_documents_of_anthropic() -> None:
     assert found == [(1, 0, "character", 3, 9), (2, 1, "page", 2, 3), (1, 0, "block", 0, 1), (3, None, "", None, None)]  # fmt: skip
     assert {(each.start, each.end) for each in answer.citations} == {(1, 4)}
     assert not answer.reasoning_blocks
+
+
+def test_documents_are_cited_unless_there_is_a_schema() -> None:
+    """Anthropic refuses citations together with a schema."""
+    document = Document(data=b"It rains.", media_type="text/plain", name="a.txt")
+    talk = [ChatMessage("user", "read", attachments=(document,))]
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    plain = build_messages_request(talk, "m", ModelParameters())
+    bound = build_messages_request(talk, "m", ModelParameters(schema=schema))
+    blocks = [body["messages"][0]["content"][0] for body in (plain, bound)]
+    assert [block.get("citations") for block in blocks] == [{"enabled": True}, None]
 
 
 def test_a_stored_answer_keeps_its_citations() -> None:

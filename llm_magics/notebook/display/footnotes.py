@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from llm_magics._util.text import escape_controls, one_line, pluralize
+from llm_magics._util.text import display_name, escape_controls, one_line, pluralize
 from llm_magics.citations import Citation, Search, link_host
 from llm_magics.notebook import markdown, styles
 from llm_magics.notebook.display.output import Bundle
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _MAX_TITLE, _MAX_QUOTE, _MAX_URL, _MAX_QUOTES = 200, 300, 200, 5
 
 
-def show_footnotes(shell: InteractiveShell, response: Response) -> None:
-    """Show the sources of ``response`` and its searches, if it has any."""
-    bundle = footnotes_bundle(response)
+def show_footnotes(shell: InteractiveShell, response: Response, of: str = "") -> None:
+    """Show the sources of ``response`` and its searches, if any; ``of`` names the model."""
+    bundle = footnotes_bundle(response, of)
     if bundle is None:
         return
     if display_mode(shell) == "text":
@@ -37,15 +37,17 @@ def show_footnotes(shell: InteractiveShell, response: Response) -> None:
         shell.display_pub.publish(data=bundle, metadata={})
 
 
-def footnotes_bundle(response: Response) -> Bundle | None:
+def footnotes_bundle(response: Response, of: str = "") -> Bundle | None:
     """Return the output with the sources and searches of ``response``; ``None`` without any."""
     sources = _group(response.sources)
     suggestions = [each for each in response.searches if each.url and link_host(each.url)]
     if not sources and not suggestions:
         return None
-    plain = [line for source in sources for line in _plain_lines(source)]
+    named = f" of {display_name(of)}" if of else ""
+    plain = [f"Sources{named}:"] if named else []
+    plain += [line for source in sources for line in _plain_lines(source)]
     plain += [f"Google Search: {_clean(each.query, _MAX_TITLE)}" for each in suggestions]
-    html = _suggestions_html(suggestions) + _sources_html(sources, response.text)
+    html = _suggestions_html(suggestions) + _sources_html(sources, response.text, named)
     return {"text/plain": "\n".join(plain), "text/html": html}
 
 
@@ -64,11 +66,12 @@ def _plain_lines(source: Sequence[Citation]) -> Iterator[str]:
     yield f"[{first.number}] {_title(first)}{f', {where}' if where else ''}{address}"
 
 
-def _sources_html(sources: Sequence[Sequence[Citation]], text: str) -> str:
+def _sources_html(sources: Sequence[Sequence[Citation]], text: str, named: str) -> str:
     if not sources:
         return ""
     items = "".join(_source_html(source, text) for source in sources)
-    summary = f"<summary>{pluralize(len(sources), 'source')}</summary>"
+    count = pluralize(len(sources), "source")
+    summary = f"<summary>{count}{escape(markdown.to_plain_text(named))}</summary>"
     return (
         f'<details class="mathjax_ignore" style="{styles.SMALL}">{summary}'
         f'<div style="margin:4px 0 0 1em">{items}</div></details>'
