@@ -112,7 +112,8 @@ def _open_pdf(document: Document) -> Iterator[Any]:
         try:
             pdf = pypdfium2.PdfDocument(document.data)
         except pypdfium2.PdfiumError as error:
-            if "password" in str(error).lower():
+            # PDFium can repeat the error of an earlier file.
+            if "password" in str(error).lower() and b"/Encrypt" in document.data:
                 msg = f"{document.title} is encrypted: it can only be opened with a password."
                 hint = "Save a copy without a password, and attach that."
                 raise AttachmentError(msg, hint=hint) from None

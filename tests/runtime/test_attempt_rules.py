@@ -12,6 +12,7 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics.documents import Document
 from llm_magics.runtime.attempts import Batch, attempts
 from llm_magics.runtime.embedding.request import embed_mean_of_parts
 from llm_magics.runtime.policies.rate_limit import RateLimiter
@@ -162,12 +163,13 @@ TOOL = Tool("f", "Do it.", {"type": "object", "properties": {}})
 OTHER_PARAMETERS: dict[str, Any] = {
     "temperature": 0.5, "max_tokens": 5, "top_p": 0.5, "seed": 1, "stop": ("a",), "extra_body": {"a": 1},
     "tools": (TOOL,), "tool_choice": "none", "schema": {"type": "object"}, "reasoning": "low",
-    "logprobs": 3,
+    "logprobs": 3, "choices": ("a", "b"), "search": True,
 }  # fmt: skip
 MESSAGE = ChatMessage("assistant", "text")
 OTHER_MESSAGES: dict[str, Any] = {
     "role": "tool", "content": "another", "images": (Image(data=PNG),),
     "tool_calls": (ToolCall("1", "f", "{}"),), "tool_call_id": "1",
+    "attachments": (Document(data=b"text", media_type="text/plain"),),
 }  # fmt: skip
 # These do not change an answer; headers are in the key of the cache, but in no file.
 NOT_IN_KEY = {"stream", "extra_headers", "reasoning_blocks"}

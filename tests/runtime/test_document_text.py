@@ -143,6 +143,16 @@ def test_a_damaged_file_is_refused(data: bytes, media_type: str, words: str) -> 
         read_pages(Document(data=data, media_type=media_type, name="x"))
 
 
+def test_a_damaged_file_after_an_encrypted_one_is_damaged() -> None:
+    """PDFium repeats the error of the file before."""
+    for data, words in [
+        (write_pdf(["a"], password="secret"), "encrypted"),
+        (write_pdf([]), "valid"),
+    ]:
+        with pytest.raises(AttachmentError, match=words):
+            read_pages(Document(data=data, media_type=PDF, name="x"))
+
+
 def test_a_pdf_with_2000_pages_is_refused() -> None:
     """Before any page is read."""
     with pytest.raises(
