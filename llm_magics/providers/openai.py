@@ -118,7 +118,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
         kind = type(self)
         usual = tuple(each for each in kind.capabilities if each != "documents")
         self.capabilities = self.profile.capabilities or usual  # of an unknown server
-        if not (self._searches_in_responses or self.profile.search):
+        if not self.profile.search:
             self.capabilities = tuple(each for each in self.capabilities if each != "search")
         self.embedding_batch_size = self.profile.embedding_batch_size or kind.embedding_batch_size
 
@@ -204,16 +204,11 @@ class OpenAIProvider(OpenAICompatibleProvider):
         self._require("embeddings", "embed", "local, ollama, openai, lmstudio, huggingface")
         return await super()._embedded(batch, model, dimensions)
 
-    @property
-    def _searches_in_responses(self) -> bool:
-        """Whether a search needs the Responses API: OpenAI's chats no longer have any."""
-        is_named = self._is_openai_itself or self.profile.search == "responses"
-        return is_named or (self.config.api == "responses" and self.profile.search != "chat")
-
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:
-        if self.config.api == "chat" and not (parameters.search and self._searches_in_responses):
+        searches = parameters.search and self.profile.search == "responses"  # not in a chat
+        if self.config.api == "chat" and not searches:
             return super().stream_chat(messages, model, parameters)
         origin = f"responses {self.address} {model}"
         messages = remove_foreign_reasoning(messages, origin)
@@ -222,9 +217,12 @@ class OpenAIProvider(OpenAICompatibleProvider):
         dialect = self.profile.dialect
 
         def build(conversation: Sequence[ChatMessage], options: ModelParameters) -> dict[str, Any]:
-            return openai_responses.build_responses_request(
+            body = openai_responses.build_responses_request(
                 conversation, model, options, dialect, reasons=reasons
             )
+            asked = {"temperature", "tool_choice", "top_p"}
+            self._warn_about(self.profile.responses.refuses.intersection(body) & asked)
+            return self.profile.responses.adapt(body)
 
         def create_decoder() -> openai_responses.ChunkDecoder:
             taken, limit = collect_call_ids(messages), parameters.max_tokens
@@ -234,7 +232,7 @@ class OpenAIProvider(OpenAICompatibleProvider):
             ChatRequest(
                 send=self._chunks,
                 provider=self.name,
-                path="/responses",
+                path=self.profile.responses.path,
                 model=model,
                 messages=messages,
                 parameters=parameters,

@@ -31,6 +31,41 @@ _DIALECTS: Mapping[str, Dialect] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsesProfile:
+    """
+    How the Responses API of one service differs from OpenAI's.
+
+    Attributes:
+        path: its path.
+        refuses: parameters that it does not support; they are left out. With ``text``, a schema is
+            sent in ``response_format``; ``reasoning.summary`` is a part of ``reasoning``.
+        model_prefix: added to the names of models without a slash.
+    """
+
+    path: str = "/responses"
+    refuses: frozenset[str] = frozenset()
+    model_prefix: str = ""
+
+    def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Convert ``body``, a request to OpenAI, to a request to this service."""
+        adapted = {name: value for name, value in body.items() if name not in self.refuses}
+        if "text" in body and "text" in self.refuses:
+            format_ = {
+                key: value for key, value in body["text"]["format"].items() if key != "type"
+            }
+            adapted["response_format"] = {"type": "json_schema", "json_schema": format_}
+        if "reasoning.summary" in self.refuses and "reasoning" in adapted:
+            effort = {key: value for key, value in body["reasoning"].items() if key != "summary"}
+            adapted["reasoning"] = effort
+        if "/" not in str(body["model"]):
+            adapted["model"] = f"{self.model_prefix}{body['model']}"
+        return adapted
+
+
+_USUAL_RESPONSES = ResponsesProfile()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceProfile:
     """
     How one service differs from most others; the defaults suit most servers.
@@ -58,6 +93,7 @@ class ServiceProfile:
         price_list: its name in ``genai-prices``; empty if that has no prices of it.
         search: the API with its web search tool: ``responses``, or ``chat`` for OpenRouter's; empty
             if it has none.
+        responses: how its Responses API differs from OpenAI's.
     """
 
     base_url: str = ""
@@ -80,6 +116,7 @@ class ServiceProfile:
     logprobs_format: Literal["openai", "integer"] = "openai"
     price_list: str = ""
     search: Literal["", "chat", "responses"] = ""
+    responses: ResponsesProfile = _USUAL_RESPONSES
 
     @classmethod
     def of(cls, service: Service) -> ServiceProfile:
@@ -90,6 +127,8 @@ class ServiceProfile:
         lists = facts.pop("models", {})
         thinking = _thinking_dialect(facts.pop("thinking", {}), facts.pop("thinking_models", ()))
         dialect = facts.pop("dialect", "plain")
+        responses = facts.pop("responses", {})
+        responses["refuses"] = frozenset(responses.get("refuses", ()))
         for name in ("capabilities", "strict_models"):
             if name in facts:
                 facts[name] = tuple(facts[name])
@@ -102,6 +141,7 @@ class ServiceProfile:
             errors=MappingProxyType(facts.pop("errors", {})),
             refuses=frozenset(facts.pop("refuses", ())),
             dialect=_DIALECTS[dialect],
+            responses=ResponsesProfile(**responses),
             thinking=thinking,
             models_path=lists.get("path", "/models"),
             models_format=lists.get("format", "openai"),

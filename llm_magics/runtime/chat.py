@@ -36,8 +36,8 @@ from llm_magics.runtime.response import (
     Response,
     completeness_error,
     cut_warning,
-    failed_search_warning,
     outcome,
+    search_warning,
 )
 from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_call, route_to
 from llm_magics.runtime.session import Session
@@ -281,14 +281,15 @@ class ChatCall:
             await self._lookup.store(self._chunks)
 
     def _warn(self) -> None:
-        """Warn about a truncated answer, and about failed searches; the latter once per batch."""
+        """Warn about a truncated answer and about missing searches; the latter once per batch."""
         response = self.response()
         # If it does not match its schema, the error for that mentions the cut.
         if self.warns_of_cut and self.is_cut_unasked and response.misfit() is None:
             warn(cut_warning(response.model))
-        failed = failed_search_warning(response)
-        if failed and (self._batch is None or self._batch.may_warn(failed)):
-            warn(failed)
+        is_requested = self._route is not None and self._parameters(self._route).search
+        message = search_warning(response, is_requested=is_requested)
+        if message and (self._batch is None or self._batch.may_warn(message)):
+            warn(message)
 
     async def _find_stored(
         self, attempt: Attempt, parameters: ModelParameters

@@ -252,11 +252,14 @@ def cut_warning(model: str, count: int = 1, total: int = 1) -> str:
     return f"{which}{by} {were} cut off at the length limit of the model or its service. Set max_tokens."
 
 
-def failed_search_warning(response: Response) -> str:
-    """Return the warning that searches for an answer failed; empty if none did."""
+def search_warning(response: Response, *, is_requested: bool) -> str:
+    """Return the warning that searches failed, or that a model did not search; empty otherwise."""
     errors = list(dict.fromkeys(each.error for each in response.searches if each.error))
     if not errors:
-        return ""
+        has_searched = response.usage.searches or response.searches or response.sources
+        if has_searched or not is_requested or response.cached or response.tool_calls:
+            return ""
+        return f"{response.model} answered without a web search."
     if errors == ["max_uses_exceeded"]:
         return f"{response.model} reached its limit of web searches, and answered with the results so far."
     return f"Web searches of {response.model} failed ({', '.join(errors)}); the answer may not be from the web."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tests.support.fake_searchers import ANSWER, PAGES, SearchingClaude, Searchi
 from tests.support.lab import lab, needs_browser
 from tests.support.screens import each_look, take
 from tests.support.servers import servers
-from tests.support.serving import Server, serving
+from tests.support.serving import Asked, Says, Server, serving
 
 MODEL = f"anthropic/{fake_anthropic.CHAT}"
 PRICE = {"input_usd": 1.0, "output_usd": 5.0}
@@ -298,6 +300,20 @@ def test_a_failed_search_is_a_warning(code: str, words: str) -> None:
     assert sum("web search" in str(each.message).lower() for each in caught) == 1
 
 
+def test_an_answer_without_a_search_is_a_warning(claude: Server) -> None:
+    """The model decides, and a server may ignore the tool; without search there is none."""
+
+    def ignore(asked: Asked) -> Says:
+        body = {**asked.json(), "tools": []}
+        return SearchingClaude()(replace(asked, body=json.dumps(body).encode()))
+
+    with serving(ignore) as server:
+        use(server)
+        with pytest.warns(UserWarning, match=f"{MODEL} answered without a web search"):
+            lm.ask("hi", search=True)
+        lm.ask("hi")
+
+
 def test_search_is_true_or_false(shell: InteractiveShell) -> None:
     """Other values and misspelled names are errors."""
     with pytest.raises(errors.ConfigurationError, match="Invalid value 'yes' for search"):
@@ -306,7 +322,7 @@ def test_search_is_true_or_false(shell: InteractiveShell) -> None:
         lm.ask("hi", serach=True)
     with pytest.raises(errors.UnsupportedError, match="does not search the web") as caught:
         lm.ask("hi", search=True)
-    assert "anthropic, gemini, openai, openrouter, xai" in str(caught.value.hint)
+    assert "anthropic, gemini, openai, openrouter, perplexity, xai" in str(caught.value.hint)
 
 
 def test_which_providers_search() -> None:

@@ -80,6 +80,12 @@ class _Header(_Strict):
     scheme: str
 
 
+class _Responses(_Strict):
+    path: str = pydantic.Field("/responses", pattern="^/")
+    refuses: list[str] = []
+    model_prefix: str = ""
+
+
 class _Facts(_Strict):
     """All fields that a service can have in the data file."""
 
@@ -108,6 +114,7 @@ class _Facts(_Strict):
     max_logprobs: int = 20
     logprobs_format: Literal["openai", "integer"] = "openai"
     search: Literal["", "chat", "responses"] = ""
+    responses: _Responses = _Responses()
     sources: list[str] = pydantic.Field(min_length=1)
     checked: str = pydantic.Field(pattern=r"^20\d\d-[01]\d$")
     unchecked: list[str] = []

@@ -30,6 +30,7 @@ from tests.support import fake_anthropic
 from tests.support.fake_searchers import (
     ANSWER,
     FIRST,
+    OPENING,
     PAGES,
     QUERIES,
     SECOND,
@@ -40,7 +41,7 @@ from tests.support.fake_searchers import (
     grounding,
     sse,
 )
-from tests.support.serving import Asked, Says, Server, serving
+from tests.support.serving import Asked, Says, Server, as_json, serving
 
 KEY = "a-key-of-the-test"
 TALK = [ChatMessage("user", "How is the weather?")]
@@ -60,7 +61,7 @@ def ask(
 ) -> ModelResponse:
     """The answer of a provider; OpenAI's search is in its Responses API."""
     if name == "openai":
-        settings = {"api": "responses", **settings}
+        settings = {"profile": "openai", **settings}
 
     async def use() -> Any:
         async with create_provider(name, base_url=server.url, api_key=KEY, **settings) as provider:
@@ -224,7 +225,7 @@ def test_openrouter_and_annotations_of_a_chat() -> None:
     answers = []
     for streams in (True, False):
         with serving(SearchingRouter(streams=streams)) as server:
-            answers.append(ask(server, "openai", profile="openrouter", api="chat", model="m"))
+            answers.append(ask(server, "openai", profile="openrouter", model="m"))
             assert server.asked[0].json()["tools"] == [{"type": "openrouter:web_search"}]
     assert answers[0].citations == answers[1].citations
     assert passages(answers[0]) == [(1, PAGES[0][1], FIRST), (2, PAGES[1][1], SECOND)]
@@ -240,9 +241,7 @@ def test_markers_of_perplexity(has_results: bool) -> None:
     answers = []
     for streams in (True, False):
         with serving(SearchingRouter(streams=streams, lists=lists)) as server:
-            answers.append(
-                ask(server, "openai", ModelParameters(), profile="other", api="chat", model="m")
-            )
+            answers.append(ask(server, "openai", ModelParameters(), profile="other", model="m"))
     assert answers[0].citations == answers[1].citations
     assert passages(answers[0]) == [
         (1, PAGES[0][1], "[1]"), (2, PAGES[1][1], "[2]"), (1, PAGES[0][1], "[1]"),
@@ -250,6 +249,70 @@ def test_markers_of_perplexity(has_results: bool) -> None:
     assert answers[0].citations[0].title == (PAGES[0][0] if has_results else "")
     assert answers[0].usage is not None
     assert answers[0].usage.searches == 3
+
+
+# The fields of perplexityai 0.46.1, types/response_create_params.py, and of its web search tool.
+PERPLEXITY_FIELDS = {
+    "background", "input", "instructions", "language_preference", "max_output_tokens", "max_steps",
+    "model", "models", "preset", "previous_response_id", "reasoning", "response_format", "skills",
+    "store", "stream", "tools",
+}  # fmt: skip
+
+
+def search_perplexity(asked: Asked) -> Says:
+    """Perplexity's Agent API: a list of results, and markers in the text."""
+    body = asked.json()
+    if (
+        asked.path != "/v1/responses"
+        or body.keys() - PERPLEXITY_FIELDS
+        or "/" not in body["model"]
+    ):
+        return as_json(
+            {"error": {"message": f"Invalid request: {sorted(body)}", "code": 400}}, 400
+        )
+    results = [
+        {"id": n, "title": title, "url": url, "snippet": "rain", "source": "web"}
+        for n, (title, url) in enumerate(PAGES, 1)
+    ]
+    part = {"type": "output_text", "text": f"{OPENING}{FIRST}[1] {SECOND}[2]", "annotations": []}
+    items = [
+        {"type": "search_results", "results": results, "queries": QUERIES},
+        {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [part]},
+    ]  # fmt: skip
+    calls = {"search_web": {"invocation": 1}}
+    usage = {
+        "input_tokens": 9,
+        "output_tokens": 5,
+        "total_tokens": 14,
+        "tool_calls_details": calls,
+    }
+    whole = {"id": "r", "object": "response", "model": body["model"], "status": "completed", "output": items, "usage": usage}  # fmt: skip
+    delta = {"type": "response.output_text.delta", "delta": part["text"]}
+    return Says(sse(delta, {"type": "response.completed", "response": whole}))
+
+
+def test_a_search_at_perplexity() -> None:
+    """It uses the Agent API, with the fields that this has, and its names of models."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}  # fmt: skip
+    with serving(search_perplexity) as server:
+        options = {"profile": "perplexity", "model": "sonar"}
+        answer = ask(
+            server,
+            "openai",
+            ModelParameters(search=True, max_tokens=9, reasoning="low"),
+            **options,
+        )
+        ask(server, "openai", ModelParameters(search=True, schema=schema), **options)
+        first, second = (asked.json() for asked in server.asked)
+    assert (first["model"], first["tools"]) == ("perplexity/sonar", [{"type": "web_search"}])
+    assert first["reasoning"] == {"effort": "low"}
+    assert second["response_format"]["json_schema"]["schema"]["required"] == ["a"]
+    assert [text for _, _, text in passages(answer)] == ["[1]", "[2]"]
+    assert answer.citations[0].title == PAGES[0][0]
+    assert answer.usage is not None
+    assert answer.usage.searches == 1
+    with serving(search_perplexity) as server, pytest.warns(UserWarning, match="temperature"):
+        ask(server, "openai", ModelParameters(search=True, temperature=0), **options)
 
 
 def test_a_source_without_a_marker_is_listed_too() -> None:
@@ -270,7 +333,7 @@ def test_thinking_before_the_answer_does_not_move_its_citations() -> None:
         return replace(says, pieces=[*sse(event, named=False), *says.pieces])
 
     with serving(think) as server:
-        answer = ask(server, "openai", ModelParameters(), profile="other", api="chat", model="m")
+        answer = ask(server, "openai", ModelParameters(), profile="other", model="m")
     assert answer.reasoning == "hm"
     assert [text for _, _, text in passages(answer)] == ["[1]", "[2]", "[1]"]
 
@@ -384,7 +447,7 @@ def test_a_model_without_search_is_an_error(
         with pytest.raises(UnsupportedError) as caught:
             ask(server, name, model=model)
         assert len(server.asked) == 1
-    assert "anthropic, gemini, openai, openrouter" in str(caught.value.hint)
+    assert "anthropic, gemini, openai, openrouter, perplexity, xai" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +455,8 @@ def test_a_model_without_search_is_an_error(
     [
         ("ollama", {}),
         ("lmstudio", {}),
-        ("openai", {"api": "chat", "profile": "groq"}),
+        ("openai", {"profile": "groq"}),
+        ("openai", {"api": "responses"}),
         ("gemini", {"api": "openai"}),
     ],
 )
