@@ -21,6 +21,7 @@ SERVICE_PARAMETERS = frozenset(
     {
         "frequency_penalty",
         "keep_alive",
+        "logprobs",
         "min_p",
         "num_ctx",
         "num_gpu",

@@ -11,6 +11,7 @@ import ollama
 import openai
 import pytest
 from google import genai
+from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics as lm
 from llm_magics import ModelParameters, errors
@@ -272,6 +273,12 @@ def test_the_fields_of_a_service_can_be_sent_as_they_are(service: None) -> None:
     body = {"logprobs": True, "top_logprobs": 2}
     assert len(lm.ask("hi", "lively/m", extra_body=body).logprobs) == 3
     assert len(lm.ask("hi", "lively/m", logprobs=True, top_logprobs=2).logprobs) == 3
+
+
+def test_a_cell_asks_for_log_probabilities(service: None, shell: InteractiveShell) -> None:
+    """``-p`` sends them as a parameter of the model, not as a variable of the prompt."""
+    shell.run_cell_magic("llm", "-p logprobs=2 -o answer lively/m", "hi")
+    assert len(shell.user_ns["answer"].logprobs) == 3
 
 
 def test_without_logprobs_the_frame_is_empty_and_says_why(own_settings: None) -> None:
