@@ -12,7 +12,7 @@ from llm_magics.types import StreamChunk
 # The providers with modules in this package; for services, the data file has the fact.
 _SEARCHING = ("anthropic", "gemini", "openai")
 
-_STATUSES = frozenset({None, 400, 403, 404, 422})
+_STATUSES = frozenset({400, 403, 404, 422})
 _SEARCH_WORDS = re.compile(
     r"(?:web|google)[ _-]?search|search[ _]?grounding|grounding", re.IGNORECASE
 )

@@ -135,7 +135,7 @@ class ChunkDecoder(EventChunkDecoder):
         if kind == "signature_delta":
             block["signature"] = block.get("signature", "") + delta["signature"]
         elif kind == "citations_delta":
-            block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+            block.setdefault("cited", []).append(delta["citation"])
         elif kind == "input_json_delta":
             block["json"] += delta.get("partial_json") or ""
             if delta.get("partial_json") and block.get("type") == "tool_use":
@@ -145,7 +145,9 @@ class ChunkDecoder(EventChunkDecoder):
     def _stop(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         block = self._blocks.pop(event["index"], {})
         written, at = block.pop("json", ""), block.pop("at", self._at)
-        said = "".join(block.pop("pieces", ()))
+        said, cited = "".join(block.pop("pieces", ())), block.pop("cited", [])
+        if cited:
+            block["citations"] = [*(block.get("citations") or ()), *cited]
         if block.get("type") == "tool_use":
             text = written or serialize_arguments(block.get("input"))
             return StreamChunk("", "", elapsed_s, raw=event, tool_calls=(self._call(block, text),))

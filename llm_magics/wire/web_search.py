@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -260,6 +261,9 @@ def parse_block_search(block: Mapping[str, Any], queries: dict[str, str]) -> lis
     return [Search(query=queries.get(str(block.get("tool_use_id")), ""), error=error)]
 
 
+# More passages than an answer has; placing each of them takes time for the whole answer.
+_MAX_SUPPORTS = 2000
+
 _SUGGESTION_URL = "https://www.google.com/search?q="
 
 
@@ -280,7 +284,7 @@ def parse_grounding(
     pages = [_parse_page(each) for each in (chunks if isinstance(chunks, list) else ())]
     citations = []
     cited: set[int] = set()
-    for support in _mappings(metadata.get("groundingSupports")):
+    for support in islice(_mappings(metadata.get("groundingSupports")), _MAX_SUPPORTS):
         segment = support.get("segment")
         start, end = _place(segment if isinstance(segment, Mapping) else {}, parts)
         for index in support.get("groundingChunkIndices") or ():

@@ -121,6 +121,15 @@ def test_long_texts_are_shortened() -> None:
     assert html.count("“") == 5
 
 
+def test_many_sources_are_counted() -> None:
+    """A page of thousands of links would be slow to open; the first are shown."""
+    found = bundle(*(Citation(number=n, url=f"https://a.example/{n}") for n in range(1, 500)))
+    assert "499 sources" in found["text/html"]
+    assert found["text/html"].count("<a ") == 100
+    assert "The first 100 are shown." in found["text/html"]
+    assert found["text/plain"].count("\n") == 99
+
+
 def test_documents_and_passages() -> None:
     """Pages of a document, and without a quotation the passage of the answer."""
     found = bundle(

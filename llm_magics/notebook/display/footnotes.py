@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # The longest title, quotation and address, and the maximum number of quotations of one source.
 _MAX_TITLE, _MAX_QUOTE, _MAX_URL, _MAX_QUOTES = 200, 300, 200, 5
+# The maximum number of sources and of searches; `Response.citations` has all of them.
+_MAX_SOURCES = 100
 
 
 def show_footnotes(shell: InteractiveShell, response: Response, of: str = "") -> None:
@@ -41,11 +43,12 @@ def footnotes_bundle(response: Response, of: str = "") -> Bundle | None:
     """Return the output with the sources and searches of ``response``; ``None`` without any."""
     sources = _group(response.sources)
     suggestions = [each for each in response.searches if each.url and link_host(each.url)]
+    suggestions = suggestions[:_MAX_SOURCES]
     if not sources and not suggestions:
         return None
     named = f" of {display_name(of)}" if of else ""
     plain = [f"Sources{named}:"] if named else []
-    plain += [line for source in sources for line in _plain_lines(source)]
+    plain += [line for source in sources[:_MAX_SOURCES] for line in _plain_lines(source)]
     plain += [f"Google Search: {_clean(each.query, _MAX_TITLE)}" for each in suggestions]
     html = _suggestions_html(suggestions) + _sources_html(sources, response.text, named)
     return {"text/plain": "\n".join(plain), "text/html": html}
@@ -69,7 +72,9 @@ def _plain_lines(source: Sequence[Citation]) -> Iterator[str]:
 def _sources_html(sources: Sequence[Sequence[Citation]], text: str, named: str) -> str:
     if not sources:
         return ""
-    items = "".join(_source_html(source, text) for source in sources)
+    items = "".join(_source_html(source, text) for source in sources[:_MAX_SOURCES])
+    if len(sources) > _MAX_SOURCES:
+        items += f"<div>The first {_MAX_SOURCES} are shown.</div>"
     count = pluralize(len(sources), "source")
     summary = f"<summary>{count}{escape(markdown.to_plain_text(named))}</summary>"
     return (
