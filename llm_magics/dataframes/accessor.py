@@ -146,6 +146,7 @@ class FrameAccessor(ReportMixin):
             Interrupted: the DataFrame has the answers so far.
             LLMError: an error that affects all rows.
         """
+        attached = RowAttachments.of(attachments, attachments_root, allow_urls)
         prompt_spec = RowPrompts(
             text=prompt,
             model=model,
@@ -157,13 +158,12 @@ class FrameAccessor(ReportMixin):
             fresh=fresh,
             dry_run=dry_run,
             yes=yes,
-            attachments=RowAttachments.of(attachments, attachments_root, allow_urls),
+            attachments=attached,
         )
         if into is None and not schema_fields(schema):
             check_columns_free(self._frame, [ANSWER], "The column of answers")
-        return self._ask(
-            self._frame, prompt_spec, into or ANSWER, prompt_columns(self._frame, prompt_spec)
-        )
+        read = [*prompt_columns(self._frame, prompt_spec), *attached.columns]
+        return self._ask(self._frame, prompt_spec, into or ANSWER, read)
 
     def extract(
         self, column: str, schema: Any, *, confidence: bool = False, **options: Any

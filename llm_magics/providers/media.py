@@ -65,9 +65,9 @@ OPENAI_RESPONSES_FILES = AcceptedMedia(
     documents=frozenset({PDF, DOCX}), fetches_documents=True, max_bytes=50_000_000
 )
 
-# https://ai.google.dev/gemini-api/docs/document-processing and /audio: a PDF has at most 50 MB and
-# 1,000 pages of 258 tokens; a second of audio has 32 tokens. Other documents are read as plain text,
-# so they are sent as text.
+# https://ai.google.dev/gemini-api/docs/document-processing, /file-input-methods and /audio: a PDF has
+# at most 50 MB and 1,000 pages of 258 tokens; a second of audio has 32 tokens. Other documents are
+# read as plain text, so they are sent as text. M4A is only on the page of Vertex AI: not checked.
 GEMINI_FILES = AcceptedMedia(
     documents=frozenset({PDF}),
     audio=frozenset({"audio/wav", "audio/mpeg", "audio/mp4", "audio/ogg", "audio/flac"}),

@@ -197,6 +197,14 @@ def test_invalid_arguments_are_refused(folder: Path, options: dict[str, Any], wo
         pd.DataFrame({"file": ["a.pdf"]}).llm.prompt("Who?", model=MODEL, **options)
 
 
+def test_the_column_of_files_is_not_overwritten(folder: Path) -> None:
+    """Also if the prompt does not name it."""
+    frame = pd.DataFrame({"file": ["a.pdf"]})
+    with pytest.raises(UsageError, match="file"):
+        frame.llm.prompt("Who?", model=MODEL, attachments="file", into="file")
+    assert frame["file"].tolist() == ["a.pdf"]
+
+
 def test_other_methods_name_the_one_that_takes_files(folder: Path) -> None:
     """Extraction from files is a prompt with a schema."""
     frame = pd.DataFrame({"file": ["a.pdf"]})
