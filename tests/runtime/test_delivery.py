@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,16 @@ def test_what_cannot_be_sent_is_refused(
     with pytest.raises(AttachmentError, match=words) as caught:
         decide(attachment, accepted, "a/b")
     assert str(caught.value.hint).startswith(hint)
+
+
+def test_a_pdf_is_sent_without_the_package_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a model that accepts it; the service counts the pages and checks the file."""
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    document = pdf("never opened", password="x")
+    sent = decide(document, ANTHROPIC_FILES, "a/b")
+    assert (sent.way, sent.pages, sent.tokens) == ("native", None, 30_000)
+    with pytest.raises(AttachmentError, match="the package pypdfium2 is needed"):
+        decide(document, SEES, "a/b")
 
 
 def test_pages_are_marked() -> None:
