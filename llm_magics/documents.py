@@ -127,9 +127,16 @@ def reject(attachment: Attachment, service: str) -> AttachmentError:
 
 
 def attachment_digest(attachment: Attachment) -> str:
-    """Return the SHA-256 of the content of an attachment, or the URL of one with an address."""
+    """
+    Return the SHA-256 of the content of an attachment, or the URL of one with an address.
+
+    The digest of HTML differs from that of plain text with the same bytes, because only the name
+    of a file may distinguish them, and a model gets the text of HTML without its tags.
+    """
     url = "" if isinstance(attachment, Sound) else attachment.url
-    return url or hashlib.sha256(attachment.data).hexdigest()
+    digest = url or hashlib.sha256(attachment.data).hexdigest()
+    is_html = isinstance(attachment, Document) and attachment.media_type == HTML
+    return f"{HTML}:{digest}" if is_html else digest
 
 
 def load_attachment(source: Any) -> Attachment:

@@ -62,7 +62,7 @@ def parse_schema(spec: Any) -> dict[str, Any]:
     if isinstance(spec, str):
         if spec.lstrip().startswith("{"):
             return _check_schema(_decode_schema(spec))
-        return _parse_fields(spec)
+        return _check_text(_parse_fields(spec))
     from pydantic import BaseModel, TypeAdapter
     from pydantic.errors import PydanticUserError
 
@@ -74,7 +74,7 @@ def parse_schema(spec: Any) -> dict[str, Any]:
         )
     try:
         schema: dict[str, Any] = close_objects(TypeAdapter(spec).json_schema())
-        return schema
+        return _check_text(schema)
     except PydanticUserError as error:
         msg = f"Could not derive a schema from {spec!r}: {error.message.splitlines()[0]}"
         raise ConfigurationError(
@@ -105,6 +105,17 @@ def _check_schema(schema: dict[str, Any]) -> dict[str, Any]:
         where = ".".join(str(part) for part in error.absolute_path)
         msg = f"The schema is not valid{f' at {where}' if where else ''}: {error.message[:200]}"
         raise ConfigurationError(msg, hint="See https://json-schema.org.") from None
+    return _check_text(schema)
+
+
+def _check_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return ``schema`` unless it has a lone surrogate, which cannot be sent: no answer matches."""
+    try:
+        json.dumps(schema, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        lone = ascii(error.object[error.start])
+        msg = f"The schema has a character that is not valid Unicode: {lone}."
+        raise ConfigurationError(msg, hint="Remove the character; it is half of a pair.") from None
     return schema
 
 

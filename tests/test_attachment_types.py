@@ -83,12 +83,14 @@ def test_an_address_is_an_image_or_a_pdf() -> None:
 
 
 def test_the_digest_is_that_of_the_content() -> None:
-    """The name and the type do not count, and an address is its own digest."""
+    """Names do not count, and an address is its own digest."""
     one = parse_attachment(b"# a", "a.md")
     other = parse_attachment(b"# a", "b.txt")
     assert one != other
     assert attachment_digest(one) == attachment_digest(other)
     assert attachment_digest(one) != attachment_digest(parse_attachment(b"# b", "a.md"))
+    # HTML is converted to text, so the model gets something else.
+    assert attachment_digest(one) != attachment_digest(parse_attachment(b"# a", "a.html"))
     assert (
         attachment_digest(load_attachment("https://a.example/b.pdf")) == "https://a.example/b.pdf"
     )

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from llm_magics._async.bridge import bridge
+from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPrompts
 from llm_magics.dataframes.rows import TEXT
 from llm_magics.errors import LLMError, UsageError
@@ -58,6 +59,10 @@ def classification_prompts(
     if len(labels) < 2 or not all(isinstance(each, str) for each in labels):
         msg = "classify needs a list of at least two different labels, all of them strings."
         raise UsageError(msg, hint='Use: labels=["praise", "complaint"]')
+    for each in labels:
+        if replace_lone_surrogates(each) != each:
+            msg = f"The label {each!a:.60} has a character that is not valid Unicode."
+            raise UsageError(msg, hint="Remove the character; it is half of a pair.")
     schema = {
         "type": "object",
         "properties": {into: {"type": "string", "enum": labels}},

@@ -17,6 +17,9 @@ from llm_magics.errors import UsageError, nearest
 # The beginnings of addresses. All other text is a path, such as "file:" and "data:" too.
 _SCHEMES = ("https://", "http://")
 
+# The maximum depth of lists in a cell.
+_MAX_DEPTH = 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowAttachments:
@@ -51,8 +54,13 @@ class RowAttachments:
         if root is not None and not isinstance(root, str | Path):
             msg = f"Invalid value for attachments_root: {root!r:.60}."
             raise UsageError(msg, hint='Pass a folder: attachments_root="reports"')
-        folder = Path("." if root is None else root).expanduser().resolve()
-        if names and not folder.is_dir():
+        try:
+            folder = Path("." if root is None else root).expanduser().resolve()
+            is_folder = folder.is_dir()
+        except (OSError, ValueError, RuntimeError):  # a null character, or an unknown user
+            msg = f"Invalid value for attachments_root: {str(root)!r:.200}."
+            raise UsageError(msg, hint='Pass a folder: attachments_root="reports"') from None
+        if names and not is_folder:
             msg = f"The folder {folder} does not exist."
             raise UsageError(msg, hint="Check attachments_root.")
         return cls(columns=tuple(names), root=folder, allow_urls=allow_urls)
@@ -91,9 +99,17 @@ class RowAttachments:
         raise UsageError(msg, hint="Use paths, addresses, or the bytes of files.")
 
     def _resolve(self, path: Path, row: Any) -> Path:
-        """Return the path without links; a ``~`` is a name like any other."""
+        """
+        Return the path without links; a ``~`` is a name like any other.
+
+        Hidden files are refused, because they contain keys and settings (``.env``, ``.ssh``), and
+        the working folder may be the home folder.
+        """
         try:
-            resolved = (self.root / path).resolve()
+            joined = self.root / path
+            # Resolving a path of another computer would contact it.
+            is_remote = joined.drive != self.root.drive and joined.drive.startswith("\\\\")
+            resolved = joined if is_remote else joined.resolve()
         except (OSError, ValueError, RuntimeError):  # a null character, or a loop of links
             msg = f"Row {row!r:.60} has an invalid path: {str(path)!r:.200}"
             raise UsageError(msg, hint="Correct or drop this row.") from None
@@ -101,18 +117,25 @@ class RowAttachments:
             msg = f"Row {row!r:.60} has a path outside of {self.root}: {path!s:.200}"
             hint = "If you trust the paths in this column, pass their folder: attachments_root=…"
             raise UsageError(msg, hint=hint)
+        if any(part.startswith(".") for part in resolved.relative_to(self.root).parts):
+            msg = f"Row {row!r:.60} has a hidden file or folder in its path: {path!s:.200}"
+            hint = "Copy the file to another name, or pass its hidden folder: attachments_root=…"
+            raise UsageError(msg, hint=hint)
         return resolved
 
 
-def _flatten(value: Any) -> Iterator[Any]:
+def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
     """Yield the attachments of a cell: one, several in a list or array, or none."""
+    if depth > _MAX_DEPTH:
+        msg = "A list of files to attach contains itself, or is nested too deeply."
+        raise UsageError(msg, hint="Use a list of paths, addresses, or the bytes of files.")
     if hasattr(value, "tolist") and not isinstance(
         value, memoryview
     ):  # an array of Arrow or NumPy
         value = value.tolist()
     if isinstance(value, list | tuple):
         for each in value:
-            yield from _flatten(each)
+            yield from _flatten(each, depth + 1)
     elif not _is_missing(value):
         yield value
 

@@ -100,6 +100,16 @@ def test_labels_become_a_category(service: Chatter) -> None:
             frame.llm.classify("text", wrong)
 
 
+def test_labels_and_schemas_need_valid_unicode() -> None:
+    """A lone surrogate cannot be sent, so no answer would match."""
+    with pytest.raises(errors.UsageError, match=r"The label 'a\\ud800' has a character"):
+        lm.classify(["x"], ["a\ud800", "b"], model="echo/echo")
+    schema = {"type": "object", "properties": {"a": {"enum": ["\udfff"]}}}
+    for each in (schema, "a x\udfff|y"):
+        with pytest.raises(errors.ConfigurationError, match=r"not valid Unicode: '\\udfff'"):
+            lm.extract(["x"], each, model="echo/echo")
+
+
 @pytest.mark.parametrize(
     ("prompt", "given", "message"),
     [

@@ -110,6 +110,46 @@ def test_a_folder_can_be_named(folder: Path) -> None:
         ask(["../a.pdf"], attachments_root=folder / "sub")
     with pytest.raises(UsageError, match="does not exist"):
         ask(["a.pdf"], attachments_root="missing")
+    with pytest.raises(UsageError, match="Invalid value for attachments_root"):
+        ask(["a.pdf"], attachments_root="a\0b")
+
+
+@pytest.mark.parametrize("path", [".env", ".ssh/key", "sub/../.env", "link.txt"])
+def test_a_hidden_file_is_refused(folder: Path, path: str) -> None:
+    """It may contain keys, for example if the working folder is the home folder."""
+    (folder / ".ssh").mkdir()
+    for name in (".env", ".ssh/key"):
+        (folder / name).write_text("the key", "utf-8")
+    if path == "link.txt":
+        if sys.platform == "win32":
+            path = ".env"
+        else:
+            (folder / path).symlink_to(folder / ".env")
+    sent = len(lm.runs())
+    with pytest.raises(UsageError, match="Row 1 has a hidden file or folder in its path"):
+        ask(["a.pdf", path])
+    assert len(lm.runs()) == sent
+    answers = ask(["key"], attachments_root=".ssh")
+    assert "the key" in answers["answer"].iloc[0]
+
+
+def test_the_same_bytes_as_text_and_html_have_different_answers(folder: Path) -> None:
+    """The model gets HTML without its tags, and each answer is stored for its own file."""
+    for name in ("page.txt", "page.html"):
+        (folder / name).write_text("<p>Signed by <b>Eve</b></p>", "utf-8")
+    frame = pd.DataFrame({"file": ["page.txt", "page.html"]})
+    for _ in range(2):  # the second time from the cache
+        answers = lm.prompt(frame, "Who?", model=MODEL, attachments="file")
+        assert "<b>Eve</b>" in answers.iloc[0]
+        assert "Signed by Eve" in answers.iloc[1]
+
+
+def test_a_list_that_contains_itself_is_refused(folder: Path) -> None:
+    """With a message instead of a RecursionError."""
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(UsageError, match="contains itself"):
+        ask([endless])
 
 
 @pytest.mark.parametrize("path", ["~/secret.txt", "file:///etc/passwd", "data:text/plain,hi"])
