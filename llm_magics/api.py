@@ -136,6 +136,7 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
     attachments: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
+    mcp: Sequence[str] = (),
     template: str | None = None,
     thread: str | None = None,
     fresh: bool = False,
@@ -158,6 +159,9 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
             does not match, the model gets the error and tries again (setting
             ``schema_retries``). ``.data`` is the value.
         tools: functions that the model may call. The calls it requests are in ``.tool_calls``.
+        mcp: names of MCP servers whose tools the model may call (``%llm mcp``). Tools that the
+            settings allow are run; for others you are asked, or the call fails if the session
+            is not interactive.
         template: name of the prompt file ``prompts/NAME.md``; ``prompt`` is its
             ``{{ input }}``.
         thread: name of the conversation to continue.
@@ -185,6 +189,8 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         thread=thread,
         is_fresh=fresh,
     )
+    if mcp:
+        return _run_steps(request, mcp)
     return run_sync(_ask_operation(request))
 
 
@@ -198,6 +204,7 @@ async def aask(  # noqa: PLR0913 (as for ask)
     attachments: Sequence[Any] = (),
     schema: Any = None,
     tools: Sequence[Any] = (),
+    mcp: Sequence[str] = (),
     template: str | None = None,
     thread: str | None = None,
     fresh: bool = False,
@@ -220,6 +227,9 @@ async def aask(  # noqa: PLR0913 (as for ask)
             does not match, the model gets the error and tries again (setting
             ``schema_retries``). ``.data`` is the value.
         tools: functions that the model may call. The calls it requests are in ``.tool_calls``.
+        mcp: names of MCP servers whose tools the model may call (``%llm mcp``). Tools that the
+            settings allow are run; for others you are asked, or the call fails if the session
+            is not interactive.
         template: name of the prompt file ``prompts/NAME.md``; ``prompt`` is its
             ``{{ input }}``.
         thread: name of the conversation to continue.
@@ -247,7 +257,37 @@ async def aask(  # noqa: PLR0913 (as for ask)
         thread=thread,
         is_fresh=fresh,
     )
+    if mcp:
+        return await _arun_steps(request, mcp)
     return await run_async(_ask_operation(request))
+
+
+def _run_steps(request: Prompt, servers: Sequence[str]) -> Response:
+    """Answer with the tools of MCP servers, by one operation after the other."""
+    from llm_magics.mcp.rounds import answer_with_servers
+
+    steps = answer_with_servers(request, servers)
+    try:
+        operation = next(steps)
+        while True:
+            operation = steps.send(run_sync(operation))
+    except StopIteration as end:
+        answer: Response = end.value
+        return answer
+
+
+async def _arun_steps(request: Prompt, servers: Sequence[str]) -> Response:
+    """Answer as `_run_steps` does, without blocking the caller's event loop."""
+    from llm_magics.mcp.rounds import answer_with_servers
+
+    steps = answer_with_servers(request, servers)
+    try:
+        operation = next(steps)
+        while True:
+            operation = steps.send(await run_async(operation))
+    except StopIteration as end:
+        answer: Response = end.value
+        return answer
 
 
 def _ask_operation(request: Prompt) -> Operation[Response]:

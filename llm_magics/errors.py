@@ -8,6 +8,7 @@ The error classes of llm_magics.
     ├── BudgetError               the call may cost more than the rest of the budget
     ├── TemplateError             a ``{{ name }}`` in a prompt cannot be rendered
     ├── ParseError                the answer is not the requested JSON or table
+    ├── ToolServerError           an MCP server failed, hung, or broke the protocol
     ├── ReplayMissError           the recording has no answer to the call
     └── ProviderError             the provider failed; with status, code, request id …
         ├── AuthenticationError   the key is missing, wrong or not allowed
@@ -130,6 +131,10 @@ class ParseError(LLMError):
     """
 
     partial: Any = None
+
+
+class ToolServerError(LLMError):
+    """An MCP server could not be started, did not respond in time, ended or broke the protocol."""
 
 
 class ReplayMissError(LLMError):

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from llm_magics.errors import ConfigurationError, nearest
+from llm_magics._util.text import escape_invisible
+from llm_magics.errors import ConfigurationError, LLMError, nearest
 from llm_magics.parameters import Tool
 from llm_magics.schemas import close_objects
 from llm_magics.secrets import redact
@@ -164,3 +165,33 @@ def _to_json_value(value: Any) -> Any:
 
 def _is_frame(value: Any) -> bool:
     return type(value).__name__ == "DataFrame"
+
+
+def format_call(call: ToolCall) -> str:
+    """
+    Return the call with all its arguments, one per line, for the confirmation.
+
+    The text is complete. Invisible and bidirectional characters in it are escaped.
+    """
+    name = escape_invisible(call.name)
+    try:
+        arguments = call.arguments
+    except LLMError:
+        return f"{name}, with arguments that are not a JSON object:\n    {escape_invisible(call.arguments_text)}"
+    if not arguments:
+        return f"{name}, without arguments."
+    lines = [
+        f"    {escape_invisible(each)}: {format_json(value)}" for each, value in arguments.items()
+    ]
+    return "\n".join([f"{name}:", *lines])
+
+
+def truncate(text: str, most: int) -> str:
+    """Return the first ``most`` characters of ``text``, with the number of omitted characters."""
+    left = len(text) - most
+    return text if left <= 0 else f"{text[:most]}\n[… {left:,} more characters left out]"
+
+
+def format_json(value: Any) -> str:
+    """Return a value as JSON, with invisible characters escaped."""
+    return escape_invisible(json.dumps(value, ensure_ascii=False))

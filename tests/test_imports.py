@@ -87,6 +87,7 @@ ORDER = [
     ["dataframes.arrow"],
     ["dataframes"],
     ["api"],
+    ["mcp"],
     ["runtime.confirm"],
     ["runtime.batch"],
     ["runtime.structured", "runtime.media_calls"],

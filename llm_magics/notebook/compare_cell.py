@@ -42,6 +42,7 @@ _SINGLE_MODEL_FLAGS = {
     "dry_run": "--dry-run works with one model",
     "thread": "--thread works with one model",
     "tools": "--tools works with one model",
+    "mcp": "--mcp works with one model",
     "schema": "--schema works with one model",
 }
 

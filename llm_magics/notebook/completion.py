@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -28,6 +28,7 @@ _WORDS = {
     "budget": ["off"],
     "cache": ["on", "off", "clear", "clear vectors"],
     "cost": ["cells"],
+    "mcp": ["add", "allow", "remove", "stop", "test", "token"],
     "record": ["off"],
     "replay": ["off", "--strict", "--speed"],
     "trust": ["off"],
@@ -35,6 +36,7 @@ _WORDS = {
 _FLAGS = {
     "image": ["-o", "--output", "--model", "--size", "-p", "--option"],
     "key": ["--forget"],
+    "mcp": ["--env", "--forget", "--timeout", "--token-env"],
     "replay": ["--strict", "--speed"],
     "transcribe": ["-o", "--output", "--model", "-p", "--option"],
 }
@@ -85,9 +87,33 @@ def _command_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[
         return _benchmark_candidates(words, fragment)
     if fragment.startswith("-"):
         return "flag", _FLAGS.get(words[0], [])
-    if words[0] == "config" and len(words) == 2:
-        return _setting_candidates(words[1])
-    return _argument_candidates(words[0]) if len(words) == 1 else ("", [])
+    if len(words) > 1:
+        return _later_candidates(*words)
+    return _argument_candidates(words[0])
+
+
+def _later_candidates(command: str, *words: str) -> tuple[str, Iterable[str]]:
+    """Return the candidates after the first argument of a subcommand."""
+    if command == "mcp":
+        return _server_candidates(words)
+    is_setting = command == "config" and len(words) == 1
+    return _setting_candidates(words[0]) if is_setting else ("", [])
+
+
+def _server_candidates(words: Sequence[str]) -> tuple[str, Iterable[str]]:
+    """Return the servers after an action of ``%llm mcp``, or the tools of one that runs."""
+    if words[0] == "allow" and len(words) > 1:
+        from llm_magics.mcp.servers import servers
+
+        running = servers.running(words[1])
+        return "tool", [each["name"] for each in running.listed] if running else []
+    return _servers() if len(words) == 1 and words[0] != "add" else ("", [])
+
+
+def _servers() -> tuple[str, list[str]]:
+    from llm_magics.settings.config import config
+
+    return "server", list(config.servers())
 
 
 def _benchmark_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[str]]:
@@ -195,6 +221,7 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
     "-t": _templates,
     "--thread": _threads,
     "--format": lambda: ("format", list(parsers.FORMATS)),
+    "--mcp": _servers,
     "--reasoning": lambda: ("level", list(REASONING_LEVELS)),
     "--schema": lambda: ("class", _classes()),
     "-f": lambda: ("format", list(parsers.FORMATS)),

@@ -234,6 +234,8 @@ def llm_cell_parser() -> OptionParser:
         help="let the model search the web, and show its sources below the answer",
     )
     add("--tools", metavar="F,G", help="functions defined in the notebook that the model may call")
+    add("--mcp", action="append", default=[], metavar="SERVER",
+        help="MCP server whose tools the model may call; see %%llm mcp")  # fmt: skip
     add("--thread", nargs="?", const=THREAD, metavar="NAME", help="continue a conversation")
     add_parameters(parser)
     add("--fresh", action="store_true", help="bypass the cache")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.filesystem import display_path
-from llm_magics._util.text import display_name, format_usd, pluralize
+from llm_magics._util.text import display_name, format_usd, one_line, pluralize
 from llm_magics.errors import Interrupted, ParseError, UsageError, nearest
 from llm_magics.host import current_host
 from llm_magics.notebook import frontend, markdown
@@ -31,7 +31,7 @@ from llm_magics.notebook.parsers import (
     parse_service_value,
 )
 from llm_magics.notebook.provenance import PROVENANCE_KEY, get_provenance
-from llm_magics.notebook.tool_calls import ToolRounds, find_functions
+from llm_magics.notebook.tool_calls import ToolRounds, find_functions, find_server_tools
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts import prompt_files
@@ -41,6 +41,8 @@ from llm_magics.runtime.prompts.templates import Substitution, find_names
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall
+from llm_magics.tools import create_tool
+from llm_magics.types import Tool
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -229,7 +231,7 @@ def answer_cell(
         return compare(shell, _prompt(options, cell, variables), options)
     prompt = _prompt(options, cell, variables)
     if options.dry_run:
-        return _dry_run(ChatCall(session, prompt))
+        return _dry_run(ChatCall(session, prompt), prompt.tools)
     session.conversations.leave(current_host().current_cell.key, but=options.thread)
     answer(shell, options, prompt)
     return None
@@ -255,7 +257,7 @@ def _validate_options(
     Raises:
         UsageError: an option has no effect, or a name is not defined.
     """
-    for flag in ("template", "thread", "output", "image", "attach", "tools"):
+    for flag in ("template", "thread", "output", "image", "attach", "tools", "mcp"):
         if options.save and getattr(options, flag):
             msg = f"--save stores the prompt without sending it, so --{flag} has no effect."
             raise UsageError(msg, hint="Save first, and send the prompt from another cell.")
@@ -306,6 +308,7 @@ def _split_parameters(
 
 def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]) -> Prompt:
     values, service = _split_parameters(options, cell)
+    functions = find_functions(options.tools, variables) if options.tools else []
     return Prompt(
         text=cell.rstrip("\n"),
         model=options.model[0] if options.model else None,
@@ -315,7 +318,7 @@ def _prompt(options: argparse.Namespace, cell: str, variables: Mapping[str, Any]
         images=[variables.get(word, word) for word in options.image],
         attachments=[variables.get(word, word) for word in options.attach],
         schema=options.schema and variables.get(options.schema, options.schema),
-        tools=find_functions(options.tools, variables) if options.tools else (),
+        tools=[*functions, *(find_server_tools(options.mcp, functions) if options.mcp else ())],
         template=options.template,
         thread=options.thread,
         is_fresh=options.fresh,
@@ -337,7 +340,7 @@ def _save(options: argparse.Namespace, cell: str) -> None:
     print_safe(f"Saved as {display_path(path)}. Use it with %%llm -t {options.save}.")
 
 
-def _dry_run(call: ChatCall) -> None:
+def _dry_run(call: ChatCall, tools: Sequence[Any]) -> None:
     route, others, estimate = bridge.run(call.plan())
     lines = [f"Dry run: nothing was sent to {display_name(route.name)}."]
     if others:
@@ -345,6 +348,7 @@ def _dry_run(call: ChatCall) -> None:
     lines += [f"[{message.role}] {message.content}" for message in call.messages]
     lines += [f"[image] {image!r}" for image in call.messages[-1].images]
     lines += [f"[attachment] {each}" for each in call.deliveries.of(route)]
+    lines += [_format_tool(create_tool(each)) for each in tools]
     if call.json_schema is not None:
         lines.append(f"[schema] {json.dumps(call.json_schema, ensure_ascii=False)}")
     if estimate.searches:
@@ -353,6 +357,13 @@ def _dry_run(call: ChatCall) -> None:
         lines += ["", "inserted:", *map(_format_filled, call.filled)]
     lines += ["", _format_estimate(estimate)]
     print_safe("\n".join(lines))
+
+
+def _format_tool(tool: Tool) -> str:
+    arguments = ", ".join(tool.parameters.get("properties", {}))
+    about = one_line(tool.description)
+    name = getattr(tool, "shown", tool.name)
+    return f"[tool] {name}({arguments}): {about if len(about) <= 200 else f'{about[:199]}…'}"
 
 
 def _format_filled(filled: Substitution) -> str:

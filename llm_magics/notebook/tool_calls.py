@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import html
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llm_magics._util.text import escape_invisible
+from llm_magics._async.bridge import bridge
+from llm_magics._util.text import escape_invisible, pluralize
 from llm_magics.errors import LLMError, UsageError, nearest
 from llm_magics.notebook import frontend, markdown
 from llm_magics.notebook.frontend import display_mode
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
-from llm_magics.runtime.structured import StructuredCall
-from llm_magics.tools import Toolbox
-from llm_magics.types import ChatMessage, ToolCall
-from llm_magics.wire.finish_reasons import is_cut
+from llm_magics.runtime.structured import StructuredCall, calls_message
+from llm_magics.tools import Toolbox, format_call, format_json, truncate
+from llm_magics.types import ChatMessage, Tool, ToolCall
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from llm_magics.mcp.calls import ServerCalls
+
+_NOT_ALLOWED = "Error: the user did not allow this call."
 
 _MAX_RESULT = 4000
 _MAX_LINE = 300
@@ -51,22 +54,27 @@ def find_functions(names: str, variables: Mapping[str, Any]) -> list[Callable[..
 
 class ToolRounds:
     """
-    The rounds of tool calls of one answer.
+    The rounds of tool calls of one answer: to notebook functions, and to tools of MCP servers.
 
-    A call only runs if ``--yes`` is set or the user confirms it. Without ``--yes``, a call is an
-    error in a session that is not interactive.
+    A call only runs if ``--yes`` is set, if the settings allow the tool of a server, or if the user
+    confirms it. Otherwise it is an error in a session that is not interactive. A tool of a server
+    that has changed since it was allowed is asked for again, also with ``--yes``.
     """
 
     def __init__(
         self,
         shell: InteractiveShell,
-        functions: Sequence[Callable[..., Any]],
+        tools: Sequence[Callable[..., Any] | Tool],
         *,
         is_allowed: bool,
         ask: Callable[[str], str] = input,
     ) -> None:
         self._shell = shell
+        functions = [each for each in tools if not isinstance(each, Tool)]
         self._toolbox = Toolbox(functions, frontend.run_coroutine)
+        self._server_calls: ServerCalls | None = None
+        if len(functions) < len(tools):
+            self._server_calls = create_server_calls(tools)
         self._is_allowed = is_allowed
         self._ask = ask
 
@@ -78,70 +86,72 @@ class ToolRounds:
             LLMError: the answer was cut during its tool calls, or the model still calls tools
                 after the maximum number of rounds (setting ``tool_rounds``).
         """
-        most = session.config.tool_rounds
-        for _ in range(most):
-            response = call.response()
-            if not response.tool_calls:
-                return
-            if is_cut(response.finish_reason):
-                msg = (
-                    f"{response.model} was cut off in the middle of its tool calls; none was run."
-                )
-                error = LLMError(msg, hint="Raise max_tokens.")
-                raise error
+        for response in call.tool_rounds(session.config.tool_rounds):
             yield self.messages(response)
-        if call.response().tool_calls:
-            msg = f"{call.response().model} still calls tools after {most} rounds."
-            raise LLMError(
-                msg, hint="Simplify the prompt, or raise the limit: %llm config tool_rounds 20"
-            )
 
     def messages(self, response: Response) -> list[ChatMessage]:
         """Run the calls in ``response``; return them and their results as messages."""
-        request = ChatMessage(
-            "assistant",
-            response.text,
-            tool_calls=response.tool_calls,
-            reasoning_blocks=response.reasoning_blocks,
-        )
         most = session.config.tool_calls_max
         results = [
-            ChatMessage(
-                "tool",
-                self._run(call) if number < most else self._left_out(call, most),
-                tool_call_id=call.id,
-            )
+            self._run(call, response) if number < most else self._left_out(call, most)
             for number, call in enumerate(response.tool_calls)
         ]
-        return [request, *results]
+        return [calls_message(response), *results]
 
-    def _run(self, call: ToolCall) -> str:
+    def _run(self, call: ToolCall, response: Response) -> ChatMessage:
+        if self._server_calls is not None and call.name in self._server_calls:
+            return self._run_on_server(self._server_calls, call, response)
         if call.name in self._toolbox and not self._may_run(call):
-            result = "Error: the user did not allow this call."
+            result = _NOT_ALLOWED
         else:
             result = truncate(self._toolbox.call(call), session.config.tool_result_max_chars)
         self._show(call, result)
-        return result
+        return ChatMessage("tool", result, tool_call_id=call.id)
 
-    def _left_out(self, call: ToolCall, most: int) -> str:
+    def _run_on_server(
+        self, calls: ServerCalls, call: ToolCall, response: Response
+    ) -> ChatMessage:
+        """Run a call to a tool of an MCP server; a recorded one needs no server and no permission."""
+        shown = calls.shown(call)
+        checked = bridge.run(calls.check(call, response.messages))
+        message = ChatMessage("tool", _NOT_ALLOWED, tool_call_id=call.id)
+        if checked.result is not None:
+            message = checked.result.as_message(call.id)
+        elif not checked.needs_question(is_allowed=self._is_allowed) or self._confirm(
+            f"{format_call(shown)}{_format_change(checked.change)}", calls.how_to_allow(call)
+        ):
+            message = bridge.run(calls.run(call, checked)).as_message(call.id)
+        pictures = f" [{pluralize(len(message.images), 'picture')}]" if message.images else ""
+        self._show(shown, f"{message.content}{pictures}")
+        return message
+
+    def _left_out(self, call: ToolCall, most: int) -> ChatMessage:
         result = f"Error: this call was not run. At most {most} calls run per round."
         self._show(call, result)
-        return result
+        return ChatMessage("tool", result, tool_call_id=call.id)
 
     def _may_run(self, call: ToolCall) -> bool:
-        if self._is_allowed:
-            return True
-        question = f"The model wants to call {format_call(call)}"
+        return self._is_allowed or self._confirm(format_call(call))
+
+    def _confirm(self, call: str, how_to_allow: str = "") -> bool:
+        """Ask the user to allow a call, which is shown in full."""
+        question = f"The model wants to call {call}"
         if display_mode(self._shell) != "live":
+            hint = "Add --yes to allow the calls of this cell."
+            if how_to_allow:
+                hint = f"Allow this tool: {how_to_allow}"
+                hint += (
+                    "" if self._is_allowed else ", or add --yes to allow the calls of this cell."
+                )
             error = UsageError(
                 f"{question}\nConfirmation is required, but the session is not interactive.",
-                hint="Add --yes to allow the calls of this cell.",
+                hint=hint,
             )
             error.lines_shown = len(str(error).splitlines())
             raise error
-        answer = self._ask(f"{question}\nRun it? [y/N/all] ")
-        self._is_allowed = answer.strip().lower() in ("a", "all")
-        return self._is_allowed or answer.strip().lower() in ("y", "yes")
+        answer = self._ask(f"{question}\nRun it? [y/N/all] ").strip().lower()
+        self._is_allowed = self._is_allowed or answer in ("a", "all")
+        return answer in ("a", "all", "y", "yes")
 
     def _show(self, call: ToolCall, result: str) -> None:
         """Display the call and its result: the beginning on one line, and the full text folded."""
@@ -167,27 +177,27 @@ class ToolRounds:
         )
 
 
-def format_call(call: ToolCall) -> str:
-    """
-    Return the call with all its arguments, one per line, for the confirmation.
+def create_server_calls(tools: Sequence[Callable[..., Any] | Tool]) -> ServerCalls:
+    """Return the calls to those of the tools that are on MCP servers."""
+    from llm_magics.mcp.calls import ServerCalls
+    from llm_magics.mcp.servers import ServerTool
 
-    The text is complete. Invisible and bidirectional characters in it are escaped.
-    """
-    name = escape_invisible(call.name)
-    try:
-        arguments = call.arguments
-    except LLMError:
-        return f"{name}, with arguments that are not a JSON object:\n    {escape_invisible(call.arguments_text)}"
-    if not arguments:
-        return f"{name}, without arguments."
-    lines = [f"    {escape_invisible(each)}: {_json(value)}" for each, value in arguments.items()]
-    return "\n".join([f"{name}:", *lines])
+    return ServerCalls(each for each in tools if isinstance(each, ServerTool))
 
 
-def truncate(text: str, most: int) -> str:
-    """Return the first ``most`` characters of ``text``, with the number of omitted characters."""
-    left = len(text) - most
-    return text if left <= 0 else f"{text[:most]}\n[… {left:,} more characters left out]"
+def find_server_tools(
+    names: Sequence[str], functions: Sequence[Callable[..., Any]]
+) -> tuple[Tool, ...]:
+    """Return the tools of MCP servers; ``names`` may have several names separated by commas."""
+    from llm_magics.mcp.servers import servers
+
+    words = [word.strip() for name in names for word in name.split(",")]
+    taken = [each.__name__ for each in functions]
+    return bridge.run(servers.tools([word for word in words if word], taken))
+
+
+def _format_change(change: str) -> str:
+    return f"\n{escape_invisible(change, allowed=chr(10))}" if change else ""
 
 
 def _format_short(call: ToolCall) -> str:
@@ -196,14 +206,10 @@ def _format_short(call: ToolCall) -> str:
         arguments = call.arguments.items()
     except LLMError:
         return format_call(call)
-    text = ", ".join(f"{escape_invisible(name)}={_json(value)}" for name, value in arguments)
+    text = ", ".join(f"{escape_invisible(name)}={format_json(value)}" for name, value in arguments)
     return (
         f"{escape_invisible(call.name)}({text})" if len(text) <= _MAX_LINE else format_call(call)
     )
-
-
-def _json(value: Any) -> str:
-    return escape_invisible(json.dumps(value, ensure_ascii=False))
 
 
 def _beginning(text: str, length: int = 80) -> str:

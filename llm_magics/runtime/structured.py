@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -120,6 +120,30 @@ class StructuredCall:
         )
         return answer_message, ChatMessage("user", message)
 
+    def tool_rounds(self, most: int) -> Iterator[Response]:
+        """
+        Yield each answer with tool calls; the caller runs them, goes on, and runs the call again.
+
+        Raises:
+            LLMError: an answer was cut during its tool calls, or the model still calls tools after
+                ``most`` rounds.
+        """
+        for _ in range(most):
+            response = self.response()
+            if not response.tool_calls:
+                return
+            if is_cut(response.finish_reason):
+                msg = (
+                    f"{response.model} was cut off in the middle of its tool calls; none was run."
+                )
+                raise LLMError(msg, hint="Raise max_tokens.")
+            yield response
+        if self.response().tool_calls:
+            msg = f"{self.response().model} still calls tools after {most} rounds."
+            raise LLMError(
+                msg, hint="Simplify the prompt, or raise the limit: %llm config tool_rounds 20"
+            )
+
     def go_on(self, more: Sequence[ChatMessage]) -> None:
         """Continue the conversation after the prompt with ``more``: the results of tool calls."""
         self._call = self._call.again(more)
@@ -131,3 +155,13 @@ class StructuredCall:
     def response(self) -> Response:
         """Return the last answer, complete or partial."""
         return self._call.response()
+
+
+def calls_message(response: Response) -> ChatMessage:
+    """Return an answer with tool calls as a message, after which the results are sent."""
+    return ChatMessage(
+        "assistant",
+        response.text,
+        tool_calls=response.tool_calls,
+        reasoning_blocks=response.reasoning_blocks,
+    )

@@ -29,7 +29,7 @@ from llm_magics.secrets import (
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from llm_magics.settings.schema import Settings
+    from llm_magics.settings.schema import ServerSettings, Settings
 
 
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
@@ -139,6 +139,15 @@ class Config:
             }
         return settings
 
+    def servers(self) -> dict[str, tuple[ServerSettings, str]]:
+        """Return the settings of each MCP server by name, with their source in words."""
+        found = self._merged([*self._read(), self._direct])
+        return {
+            key.removeprefix("mcp."): (value, source)
+            for key, (value, source) in found.items()
+            if key.startswith("mcp.")
+        }
+
     def set_here(self) -> dict[str, Any]:
         """
         Return the values that were `set` in this session, to set them in another process, without
@@ -150,7 +159,7 @@ class Config:
         return {
             key: _make_portable(value)
             for key, (value, _) in self._direct.items()
-            if not isinstance(value, OpaqueValue | Secret)
+            if not isinstance(value, OpaqueValue | Secret) and not key.startswith("mcp.")
         }
 
     def credentials_here(self) -> dict[str, str]:
@@ -170,7 +179,8 @@ class Config:
         """Return every setting as ``(key, value, source)``."""
         values = {**self._default_values(), **self._merged([*self._read(), self._direct])}
         values.pop("providers", None)
-        return [(key, *values[key]) for key in sorted(values)]
+        values["mcp"] = self._look_up("mcp")
+        return [(key, *values[key]) for key in sorted(values) if not key.startswith("mcp.")]
 
     def frame(self) -> DataFrame:
         """Return every setting with its value, its source and what it does."""
@@ -191,6 +201,10 @@ class Config:
         if key.startswith("providers.") and key not in self._direct:
             _, provider, name = (*key.split("."), "")[:3]
             layers.insert(0, self._provider_environment(provider, [name]))
+        if key == "mcp" and (found := self.servers()):
+            sources = sorted({source for _, source in found.values()})
+            servers = {name: value for name, (value, _) in found.items()}
+            return SourcedValue(servers, ", ".join(sources))
         for layer in layers:
             if key in layer:
                 return layer[key]
@@ -223,7 +237,7 @@ class Config:
         for key in _keys():
             name = f"{ENVIRONMENT_PREFIX}{key.upper()}"
             value = self.__dict__["_environment"].get(name)
-            if value and key != "providers":
+            if value and key not in _TABLES:
                 found |= _flatten(
                     _validate({key: value}, f"environment {name}"), f"environment {name}"
                 )
@@ -367,6 +381,7 @@ def _unknown_setting(key: str, what: str) -> ConfigurationError:
 # The form of settings that are tables, for hints.
 _HINTS = {
     "aliases": "Example of an alias:  NAME: {model: ollama/llama3.2, temperature: 0}",
+    "mcp": "Example of a server:  NAME: {command: [npx, -y, PACKAGE]}, or  NAME: {url: https://…}",
     "prices": "Example of a price:  MODEL: {input_usd: 1.25, output_usd: 10}, or 0.",
     "routes": (
         "Example of a route:  NAME: [MODEL, MODEL], or  NAME: {models: […], policy: cheapest}; "
@@ -375,7 +390,13 @@ _HINTS = {
 }
 
 
+# Settings whose entries have a dotted key each, so that those of several files are merged.
+_TABLES = ("mcp", "providers")
+
+
 def _nest(key: str, value: Any) -> dict[str, Any]:
+    if key.startswith("mcp."):
+        return {"mcp": {key.removeprefix("mcp."): value}}
     if not key.startswith("providers."):
         return {key: value}
     _, _, rest = key.partition(".")
@@ -389,6 +410,9 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 def _flatten(settings: Mapping[str, Any], source: str) -> dict[str, SourcedValue]:
     flat: dict[str, SourcedValue] = {}
     for key, value in settings.items():
+        if key == "mcp":
+            flat |= {f"mcp.{name}": SourcedValue(own, source) for name, own in value.items()}
+            continue
         if key != "providers":
             flat[key] = SourcedValue(value, source)
             continue

@@ -91,6 +91,24 @@ def storage_folders(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(settings[key]) for key in _FOLDERS if settings.get(key) is not None}
 
 
+def server_entries(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the MCP servers in a settings file, which run programs and allow their tools."""
+    servers = settings.get("mcp")
+    return {str(name): own for name, own in servers.items()} if isinstance(servers, dict) else {}
+
+
+def require_trusted_server(config: Config, name: str, source: str) -> None:
+    """
+    Check that an MCP server was not set by a project that the user does not trust.
+
+    Raises:
+        ConfigurationError: it is from the settings file of such a project.
+    """
+    if is_project_file(source) and not is_trusted(config):
+        msg = f"The MCP server {name} is set by {source}, which you have not trusted."
+        raise ConfigurationError(msg, hint="Read its command in the file, then run %llm trust")
+
+
 def require_trusted_folder(config: Config, key: str) -> None:
     """
     Check that a folder to be cleared was not set by a project that the user does not trust.
@@ -142,7 +160,9 @@ def _digest(settings: Mapping[str, Any]) -> str:
     where: Any = provider_locations(settings)
     if storage_folders(settings):
         where = [where, storage_folders(settings)]
-    text = json.dumps(where, sort_keys=True)
+    if server_entries(settings):
+        where = [where, "mcp", server_entries(settings)]
+    text = json.dumps(where, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from llm_magics.secrets import is_secret_name, register_headers
+from llm_magics.secrets import is_secret_name, register_headers, register_secret
 
 
 def _as_list(value: Any) -> Any:
@@ -78,6 +80,64 @@ class _Price(BaseModel):
     search_usd: float | None = Field(None, ge=0)
 
 
+def _split_command(value: Any) -> Any:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+class ServerSettings(BaseModel):
+    """
+    An MCP server: a command that starts it, or its address.
+
+    Attributes:
+        command: the program and its arguments.
+        url: the address of a server that is reached by HTTP.
+        env: environment variables of the program; ``null`` copies the one of the kernel.
+        allow: the names of the tools that run without a question.
+        timeout_s: the maximum time to start, and the maximum time of a call, in seconds.
+        token_env: the environment variable with the bearer token for ``url``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: Annotated[tuple[str, ...], BeforeValidator(_split_command)] = ()
+    url: str | None = None
+    env: dict[str, str | None] = {}
+    allow: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    timeout_s: float = Field(30.0, gt=0, le=3600, allow_inf_nan=False)
+    token_env: str | None = None
+
+    @model_validator(mode="after")
+    def _has_one_location(self) -> Self:
+        if bool(self.command) == (self.url is not None):
+            msg = "a server needs either a command or a url"
+            raise ValueError(msg)
+        address = urlsplit(self.url or "http://localhost")
+        if (
+            address.scheme not in ("http", "https")
+            or not address.hostname
+            or "@" in address.netloc
+        ):
+            msg = "the url of a server starts with https:// or http:// and contains no user"
+            raise ValueError(msg)
+        if self.command and self.token_env:
+            msg = "token_env belongs to a server with a url"
+            raise ValueError(msg)
+        return self
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Mask the keys in its environment."""
+        for name, value in self.env.items():
+            if value and is_secret_name(name):
+                register_secret(value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            if name == "env":  # its values may be keys
+                value = {each: "****" if own else own for each, own in value.items()}
+            if value not in (None, (), {}):
+                yield name, value
+
+
 def _parse_price(value: Any) -> Any:
     """Convert ``0`` to a price of zero for all tokens."""
     return {"input_usd": 0.0, "output_usd": 0.0} if value in (0, "0") else value
@@ -134,6 +194,9 @@ class Settings(BaseModel):
     )
     tool_result_max_chars: int = Field(
         20_000, ge=100, description="Tool results longer than this are truncated, with a note."
+    )
+    mcp: dict[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]{0,31}$")], ServerSettings] = Field(
+        {}, description="MCP servers by name, whose tools a model may call: %llm mcp"
     )
     max_retry_delay_s: float = Field(
         30.0, ge=0, description="Do not retry if the delay would exceed this many seconds."

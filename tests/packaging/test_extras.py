@@ -20,6 +20,22 @@ import llm_magics as lm
 assert lm.ask("Say hello.", model="local/smollm2-135m", max_tokens=3).usage.output_tokens == 3
 assert lm.embed(["a"], model="local/minilm-l6-v2").shape == (1, 384)
 """,
+    "mcp": """
+import sys
+from pathlib import Path
+
+Path("server.py").write_text('''
+from mcp.server import MCPServer
+server = MCPServer("s")
+@server.tool()
+def double(number: int) -> int:
+    return 2 * number
+server.run("stdio")
+''')
+import llm_magics as lm
+lm.config.mcp = {"s": {"command": [sys.executable, "server.py"], "allow": ["double"]}}
+assert lm.ask("s__double(21)", model="echo/echo", mcp="s").text.strip() == "42"
+""",
     "lab": "import jupyterlab, jscatter, matplotlib, scipy, sklearn, pyarrow, dask.dataframe",
     "hf": """
 from llm_magics.providers import create_provider

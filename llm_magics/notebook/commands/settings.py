@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from llm_magics._util.text import escape_invisible
@@ -87,7 +89,7 @@ def key(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     if source := session.providers.look_up_again(name):
         print_safe(f"Using the {source} for {name}.")
         return
-    secret = _read_key(name)
+    secret = read_secret(f"API key for {name} (hidden): ", f"%llm key {name}")
     session.config.set(f"providers.{name}.api_key", secret)
     why = credentials.store_key(name, secret)
     where = f"for this session only. {why}." if why else "in the system keyring."
@@ -120,9 +122,9 @@ def _check_has_no_identity(name: str) -> None:
     raise UsageError(msg, hint=hint)
 
 
-def _read_key(name: str) -> Secret:
+def read_secret(question: str, again: str) -> Secret:
     """
-    Return the key that the user types without echo.
+    Return the key that the user types without echo; ``again`` is the line that asks once more.
 
     Raises:
         UsageError: the session is not interactive, or the key is empty or has unprintable
@@ -131,7 +133,7 @@ def _read_key(name: str) -> Secret:
     import getpass
 
     try:
-        typed = getpass.getpass(f"API key for {name} (hidden): ").strip()
+        typed = getpass.getpass(question).strip()
     except (EOFError, NotImplementedError) as error:  # the session is not interactive
         msg = "Typing a key needs an interactive notebook."
         raise UsageError(
@@ -139,13 +141,13 @@ def _read_key(name: str) -> Secret:
         ) from error
     if not typed or not typed.isprintable():
         msg = "The key has unprintable characters." if typed else "No key was entered."
-        raise UsageError(msg, hint=f"Run %llm key {name} again.")
+        raise UsageError(msg, hint=f"Run {again} again.")
     return Secret(typed)
 
 
 @command("trust [off]")
 def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
-    """Allow this project's settings to decide where your API keys are sent."""
+    """Allow this project's settings to decide where your API keys are sent, and its MCP servers."""
     from llm_magics.settings import credentials as trusted
     from llm_magics.settings.config import config as settings_now
 
@@ -174,6 +176,11 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
         f"  {key}: {escape_invisible(folder)} (stored vectors and answers there may be deleted)"
         for key, folder in trusted.storage_folders(settings).items()
     ]
+    lines += [
+        f"  {line}"
+        for name, own in trusted.server_entries(settings).items()
+        for line in _format_server(name, own)
+    ]
     print_safe(
         "\n".join(
             [
@@ -182,3 +189,20 @@ def trust(shell: InteractiveShell, rest: str, variables: Variables) -> None:
             ]
         )
     )
+
+
+def _format_server(name: str, own: Any) -> Iterator[str]:
+    """Yield lines about what an MCP server in a project's file may do."""
+    from llm_magics.settings.schema import ServerSettings
+
+    server = ServerSettings.model_validate(own)
+    what = (
+        f"sends requests to {server.url}" if server.url else f"runs {shlex.join(server.command)}"
+    )
+    yield escape_invisible(f"MCP server {name}: {what}")
+    copied = [each for each, value in server.env.items() if value is None]
+    copied += [server.token_env] if server.token_env else []
+    if copied:
+        yield escape_invisible(f"  gets the environment variables {', '.join(copied)}")
+    if server.allow:
+        yield escape_invisible(f"  runs without a question: {', '.join(server.allow)}")

@@ -171,7 +171,7 @@ _OF_PROVIDERS = frozenset(
     }
 )
 # The arguments of lm.ask itself.
-_ARGUMENTS = ("attachments", "fresh", "images", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip
+_ARGUMENTS = ("attachments", "fresh", "images", "mcp", "model", "schema", "system", "template", "thread", "tools", "variables")  # fmt: skip
 # The names of these arguments in %%llm, with the Python equivalent.
 _FLAGS = {
     "attach": "Use attachments=[…].",

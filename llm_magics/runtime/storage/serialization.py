@@ -80,6 +80,11 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or name in ("role", "content")}
 
 
+def digest_messages(messages: Sequence[ChatMessage]) -> str:
+    """Return a digest of a conversation."""
+    return digest_request({"messages": [_message(message) for message in messages]})
+
+
 def embedding_request(model: str, text: str, dimensions: int | None = None) -> Request:
     """Return everything that determines the vector of a text."""
     request: Request = {"kind": "embedding", "model": model, "text": text}
