@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Unit = Literal["", "character", "page", "block"]
 
+# The maximum length of a link; the notebook file would have all of a longer address.
+_MAX_LINK = 4000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
@@ -122,12 +125,12 @@ def link_host(url: str) -> str:
     Return the host of ``url`` in ASCII if it may be a link, and otherwise an empty text.
 
     Only addresses of web pages may: ``javascript:`` and ``data:`` would run code. An address with a
-    user name is refused too, because the name may look like the host.
+    user name is refused too, because the name may look like the host, and so is a very long one.
 
     >>> link_host("https://example.com/a"), link_host("javascript:alert(1)")
     ('example.com', '')
     """
-    if any(
+    if len(url) > _MAX_LINK or any(
         character.isspace() or not character.isprintable() or character in '\\"<>`'
         for character in url
     ):

@@ -11,13 +11,15 @@ the labels differ, and then along the label that the answer has:
 - A label that no listed alternative begins is unseen. Its probability is at most that of the least
   likely alternative in the list, and all unseen labels together at most the rest to 1. It gets this
   bound, so the probability of the label in the answer is not overestimated.
+- Labels that share their beginning can still be different tokens, such as ``1`` and ``10``. The
+  probability of an alternative that begins only some of the labels that stay is theirs.
 - The results are divided by their sum.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from llm_magics.types import TokenLogprob
@@ -94,14 +96,14 @@ def label_probabilities(
         staying = {name for name in live if _agree(said, rest[name])}
         if not staying:
             return None
-        if left := live - staying:
-            stays, shares = _branch(token, rest, staying, left)
+        stays, shares = _branch(token, rest, staying, live - staying)
+        if shares:
             for name, share in shares.items():
-                masses[name] = path * share
+                masses[name] += path * share
             path *= stays
         live = staying
     for name in live:  # more than one only if the answer ends inside the labels
-        masses[name] = path / len(live)
+        masses[name] += path / len(live)
     total = math.fsum(masses.values())
     return {name: mass / total for name, mass in masses.items()} if total > 0 else None
 
@@ -112,19 +114,26 @@ def _agree(said: bytes, rest: bytes) -> bool:
 
 
 def _branch(
-    token: TokenLogprob, rest: Mapping[str, bytes], staying: Iterable[str], left: set[str]
+    token: TokenLogprob, rest: Mapping[str, bytes], staying: set[str], left: set[str]
 ) -> tuple[float, dict[str, float]]:
-    """Return the probability of staying with the answer's label, and of each label in ``left``."""
+    """
+    Return the probability of staying with the answer, and of the labels of alternatives to it.
+
+    These are all labels in ``left``, and those in ``staying`` that an alternative begins, and
+    others in ``staying`` not.
+    """
     stays = math.exp(max(_MIN_LOG, token.logprob))
     others = [each for each in token.top if each.as_bytes != token.as_bytes]
     shares = dict.fromkeys(left, 0.0)
     for other in others:
         probability = math.exp(max(_MIN_LOG, other.logprob))
-        begun = [name for name in left if _agree(other.as_bytes, rest[name])]
-        for name in begun:
-            shares[name] += probability / len(begun)
-        if not begun and any(_agree(other.as_bytes, rest[name]) for name in staying):
+        begun = {name for name in left if _agree(other.as_bytes, rest[name])}
+        begun = begun or {name for name in staying if _agree(other.as_bytes, rest[name])}
+        if begun == staying:
             stays += probability  # the same label, divided into other tokens
+            continue
+        for name in begun:
+            shares[name] = shares.get(name, 0.0) + probability / len(begun)
     unseen = [name for name, share in shares.items() if share == 0]
     if unseen:
         bound = _unseen_bound(token, others, len(unseen))

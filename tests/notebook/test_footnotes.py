@@ -128,6 +128,8 @@ def test_many_sources_are_counted() -> None:
     assert found["text/html"].count("<a ") == 100
     assert "The first 100 are shown." in found["text/html"]
     assert found["text/plain"].count("\n") == 99
+    pages = [Citation(number=1, document=0, unit="page", source_start=n) for n in range(1, 500)]
+    assert bundle(*pages)["text/plain"].endswith(", 19, 20 …")
 
 
 def test_documents_and_passages() -> None:

@@ -95,6 +95,16 @@ def test_a_label_that_begins_another_ends_with_its_mark() -> None:
     assert found == pytest.approx({"good": 0.7, "good value": 0.3})
 
 
+def test_labels_that_begin_another_may_be_different_tokens() -> None:
+    """``10`` as one token is not an answer ``1``, and counts for its own label."""
+    tokens = [token("1", **{"1": 0.6, "10": 0.4}), token('"', **{'"': 0.99, "0": 0.01})]
+    found = label_probabilities(tokens, 0, {"1": b'1"', "10": b'10"', "2": b'2"'})
+    assert found is not None
+    assert found["1"] == pytest.approx(0.6 * 0.99)
+    assert found["10"] == pytest.approx(0.4 + 0.6 * 0.01)
+    assert found["2"] == pytest.approx(0)
+
+
 def test_other_tokens_of_the_same_label_count_for_it() -> None:
     """A label can be divided into tokens in several ways."""
     tokens = [token("praise", praise=0.5, pra=0.2, c=0.3)]

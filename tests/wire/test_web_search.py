@@ -535,6 +535,12 @@ def test_what_may_not_be_a_link(url: str) -> None:
     assert link_host(url) == ""
 
 
+def test_a_very_long_address_is_not_a_link() -> None:
+    """The notebook file would have all of it."""
+    assert link_host("https://a.example/" + "x" * 1000) == "a.example"
+    assert link_host("https://a.example/" + "x" * 4000) == ""
+
+
 def test_a_host_in_another_script_is_shown_in_ascii() -> None:
     """So that it does not look like a known one."""
     assert link_host("https://аpple.example/") == "xn--pple-43d.example"

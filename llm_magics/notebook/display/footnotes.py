@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # The longest title, quotation and address, and the maximum number of quotations of one source.
 _MAX_TITLE, _MAX_QUOTE, _MAX_URL, _MAX_QUOTES = 200, 300, 200, 5
+# The maximum number of pages of one document that are named.
+_MAX_PAGES = 20
 # The maximum number of sources and of searches; `Response.citations` has all of them.
 _MAX_SOURCES = 100
 
@@ -142,7 +144,8 @@ def _format_places(source: Iterable[Citation]) -> str:
         for each in source
         if each.unit == "page" and each.source_start is not None
     ]
-    listed = ", ".join(dict.fromkeys(pages))
+    different = list(dict.fromkeys(pages))
+    listed = ", ".join(different[:_MAX_PAGES]) + (" …" if len(different) > _MAX_PAGES else "")
     return f"page {listed}" if listed else ""
 
 
