@@ -9,6 +9,7 @@ from typing import Any
 from llm_magics.errors import LLMError
 from llm_magics.mcp import approvals
 from llm_magics.mcp.results import ToolResult
+from llm_magics.mcp.schema_bounds import is_bounded
 from llm_magics.mcp.servers import Servers, ServerTool, call_request, servers
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.serialization import digest_messages
@@ -120,11 +121,21 @@ class ServerCalls:
 
 
 def _find_mistake(tool: ServerTool, call: ToolCall) -> str:
-    """Return why the arguments do not match the schema, for the model; empty if they do."""
+    """
+    Return why the arguments do not match the schema, for the model; empty if they do.
+
+    With a schema that takes too long to check, only their JSON is checked here.
+    """
     from jsonschema import Draft202012Validator, ValidationError
     from jsonschema.validators import validator_for
     from referencing import Registry
 
+    if not is_bounded(tool.parameters):
+        try:
+            _ = call.arguments
+        except LLMError as error:
+            return f"Error: {error}"[:2000]
+        return ""
     kind = validator_for(tool.parameters, default=Draft202012Validator)
     try:  # an empty registry: a reference to another document is not fetched
         kind(tool.parameters, registry=Registry()).validate(call.arguments)

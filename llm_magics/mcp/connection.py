@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llm_magics._util.text import one_line, reason_of
 from llm_magics.errors import LLMError, ToolServerError
 from llm_magics.mcp.results import ToolResult, read_result
+from llm_magics.mcp.schema_bounds import is_bounded
 from llm_magics.secrets import Secret, redact
 
 if TYPE_CHECKING:
     from mcp.client import Client
+    from mcp.types import CallToolResult
 
     from llm_magics.mcp.http_transport import HttpTransport
     from llm_magics.mcp.transport import ProcessTransport
@@ -82,6 +84,7 @@ class Connection:
             self._transport = self._create_transport()
             info = Implementation(name="llm_magics", version=llm_magics.__version__)
             async with Client(self._transport, client_info=info, cache=None) as client:
+                self._bound_checks(client)
                 self._client = client
                 ready.set_result(None)
                 await self._closing.wait()
@@ -94,6 +97,17 @@ class Connection:
             self._client = None
             if self._transport is not None:
                 self._transport.kill()
+
+    def _bound_checks(self, client: Client) -> None:
+        """Let the package check results only against schemas for which that ends soon."""
+        check = client.session.validate_tool_result
+
+        async def check_if_bounded(name: str, result: CallToolResult) -> None:
+            outputs = [tool["output"] for tool in self.listed if tool["name"] == name]
+            if outputs and outputs[0] is not None and is_bounded(outputs[0]):
+                await check(name, result)
+
+        vars(client.session)["validate_tool_result"] = check_if_bounded
 
     def _create_transport(self) -> ProcessTransport | HttpTransport:
         if self.settings.url is not None:
@@ -272,7 +286,10 @@ def _check_tool(tool: Mapping[str, Any]) -> None:
     if not name or len(name) > 256 or not name.isprintable():
         raise _ProtocolError(f"has a tool with an invalid name: {name[:80]!r}")
     try:
-        size = len(json.dumps(tool))
+        if len(json.dumps(tool)) > _MAX_TOOL_CHARS:
+            raise _ProtocolError(
+                f"describes the tool {name} in more than {_MAX_TOOL_CHARS:,} characters"
+            )
         for schema in filter(None, (tool["parameters"], tool["output"])):
             validator_for(schema, default=Draft202012Validator).check_schema(schema)
     except (SchemaError, RecursionError) as error:
@@ -280,10 +297,6 @@ def _check_tool(tool: Mapping[str, Any]) -> None:
         raise _ProtocolError(f"has an invalid schema for the tool {name}: {why}"[:500]) from None
     if tool["parameters"].get("type") != "object":
         raise _ProtocolError(f"has an invalid schema for the tool {name}: it is not an object")
-    if size > _MAX_TOOL_CHARS:
-        raise _ProtocolError(
-            f"describes the tool {name} in more than {_MAX_TOOL_CHARS:,} characters"
-        )
 
 
 def _import_package() -> None:

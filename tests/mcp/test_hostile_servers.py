@@ -12,6 +12,7 @@ from llm_magics import errors
 from llm_magics._async.bridge import bridge
 from llm_magics.host import current_host
 from llm_magics.mcp import approvals, transport
+from llm_magics.mcp.schema_bounds import is_bounded
 from llm_magics.mcp.servers import servers
 
 
@@ -78,6 +79,33 @@ def test_a_server_that_floods_is_ended(
         ask()
     bridge.run(servers.close())
     assert not psutil.pid_exists(int(pid_file.read_text()))
+
+
+def test_a_schema_that_takes_too_long_is_not_checked(add_server: Any) -> None:
+    """Its regular expression would stop the kernel, and no timeout could end it."""
+    add_server("h", "slow-schema", allow=["say"])
+    assert ask().startswith("said hi")
+
+
+def test_schemas_with_a_bounded_check() -> None:
+    """References count as often as they are used; a property may be named pattern."""
+    text = {"type": "string"}
+    assert is_bounded({"type": "object", "properties": {"pattern": text}})
+    assert is_bounded({"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": text}})  # fmt: skip
+    twice = {
+        f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}, {"$ref": f"#/$defs/a{n + 1}"}]}
+        for n in range(40)
+    }
+    for schema in (
+        {"properties": {"a": {"pattern": "x"}}},
+        {"anyOf": [{"items": {"uniqueItems": True}}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}},
+        {"$ref": "#/$defs/a0", "$defs": {**twice, "a40": text}},
+        {"$ref": "https://a.example/schema"},
+        {"$ref": "#/$defs/missing"},
+        {"$ref": ["#"]},
+    ):
+        assert not is_bounded(schema)
 
 
 def test_an_error_of_the_protocol_goes_to_the_model(add_server: Any) -> None:

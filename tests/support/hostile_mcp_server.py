@@ -42,6 +42,9 @@ def tools(listed: int) -> list[dict[str, Any]]:
         return []
     if BEHAVIOUR == "lies":
         say["outputSchema"] = {"type": "object", "required": ["a"], "properties": {"a": TEXT}}
+    if BEHAVIOUR == "slow-schema":
+        slow = {"type": "string", "pattern": "^(a+)+$"}
+        say["outputSchema"] = {"type": "object", "properties": {"a": slow}}
     if BEHAVIOUR == "two-alike":
         return [say, say]
     if BEHAVIOUR == "endless-list":
@@ -71,6 +74,8 @@ def call(number: Any, arguments: dict[str, Any]) -> None:
     result: dict[str, Any] = {"content": [{"type": "text", "text": f"said {arguments['text']}"}]}
     if BEHAVIOUR == "lies":
         result["structuredContent"] = {"b": 1}
+    if BEHAVIOUR == "slow-schema":
+        result["structuredContent"] = {"a": "a" * 100 + "!"}
     send({"id": number, "result": result})
 
 
