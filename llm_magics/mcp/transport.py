@@ -24,6 +24,7 @@ from mcp.types import jsonrpc_message_adapter
 
 from llm_magics._util.text import one_line, reason_of
 from llm_magics.errors import ConfigurationError, ToolServerError
+from llm_magics.secrets import is_secret_name, register_secret
 
 Streams = tuple[
     MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]
@@ -56,6 +57,8 @@ def server_environment(extra: dict[str, str | None]) -> dict[str, str]:
         if value is None and name not in os.environ:
             msg = f"The environment variable {name}, which an MCP server needs, is not set."
             raise ConfigurationError(msg, hint="Set it before the kernel starts.")
+        if value is None and is_secret_name(name):  # the server may repeat it in a result
+            register_secret(os.environ[name])
     return inherited | {
         name: os.environ[name] if value is None else value for name, value in extra.items()
     }

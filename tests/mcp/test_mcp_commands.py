@@ -14,8 +14,10 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics._async.bridge import bridge
 from llm_magics.mcp import approvals
+from llm_magics.mcp.results import read_result
 from llm_magics.mcp.servers import servers
 from llm_magics.mcp.tokens import find_token, keyring_name
+from llm_magics.mcp.transport import server_environment
 from llm_magics.notebook.completion import find_candidates
 from llm_magics.settings import credentials
 
@@ -162,3 +164,11 @@ def test_no_value_of_its_environment_is_displayed() -> None:
     lm.config.set("mcp", {"h": {"command": "a", "env": {"PLACE": "canary-value"}}})
     assert "canary-value" not in repr(lm.config)
     assert "PLACE" in repr(lm.config)
+
+
+def test_a_copied_key_is_masked_in_what_a_server_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the kernel's environment, and the server may repeat it in a result or an error."""
+    monkeypatch.setenv("SHOP_API_KEY", "violet-harbour-918273")
+    assert server_environment({"SHOP_API_KEY": None})["SHOP_API_KEY"] == "violet-harbour-918273"
+    result = read_result([{"type": "text", "text": "my key is violet-harbour-918273"}])
+    assert "violet" not in result.text
