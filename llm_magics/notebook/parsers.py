@@ -235,7 +235,7 @@ def llm_cell_parser() -> OptionParser:
     )
     add("--tools", metavar="F,G", help="functions defined in the notebook that the model may call")
     add("--mcp", action="append", default=[], metavar="SERVER",
-        help="MCP server whose tools the model may call; see %%llm mcp")  # fmt: skip
+        help="MCP server whose tools the model may call (repeatable)")  # fmt: skip
     add("--thread", nargs="?", const=THREAD, metavar="NAME", help="continue a conversation")
     add_parameters(parser)
     add("--fresh", action="store_true", help="bypass the cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics._async.bridge import bridge
+from llm_magics.runtime.session import session
 from tests.support.servers import servers
 from tests.support.serving import Says, chat_stream
 
@@ -65,6 +67,8 @@ def profiled(hook: CallPath) -> Iterator[None]:
 def test_a_cell_passes_few_modules_and_a_chunk_few_generators(shell: InteractiveShell) -> None:
     """From the magic's call to the entry into httpx, when the same cell has run before."""
     path = CallPath()
+    bridge.run(session.providers.close())  # connections of other tests end on this loop too
+    gc.collect()
     with servers(lab=lambda asked: Says(chat_stream("a", "b", "c"))):
         shell.run_cell_magic("llm", "lab/m", "hello")
         with profiled(path):

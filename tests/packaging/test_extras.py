@@ -34,7 +34,7 @@ server.run("stdio")
 ''')
 import llm_magics as lm
 lm.config.mcp = {"s": {"command": [sys.executable, "server.py"], "allow": ["double"]}}
-assert lm.ask("s__double(21)", model="echo/echo", mcp="s").text.strip() == "42"
+assert lm.ask("s__double(21)", model="echo/echo", mcp="s").text.split()[0] == "42"
 """,
     "lab": "import jupyterlab, jscatter, matplotlib, scipy, sklearn, pyarrow, dask.dataframe",
     "hf": """
