@@ -59,6 +59,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         --search                  let the model search the web, and show its sources below the
                                   answer
         --tools F,G               functions defined in the notebook that the model may call
+        --mcp SERVER              MCP server whose tools the model may call (repeatable)
         --thread [NAME]           continue a conversation
         --reasoning off|low|medium|high
                                   how much the model thinks before it answers; default: as the
@@ -77,7 +78,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
         -t NAME uses the prompt in prompts/NAME.md, in which the cell is {{ input }}; --save NAME
         saves the cell as such a file. --thread continues a conversation: when the cell runs again,
         it replaces its turn. --tools lets the model call functions of the notebook; without --yes,
-        you confirm each call. -p, --image, --attach and --stop can be repeated.
+        you confirm each call. -p, --image, --attach, --mcp and --stop can be repeated.
         """
         from llm_magics.notebook import prompt_cell
 
