@@ -73,10 +73,14 @@ def read_result(
 
 def _is_repeated(structured: Any, parts: Sequence[str]) -> bool:
     """Whether the blocks have the structured content too, which servers repeat for older clients."""
-    wrapped = structured.get("result") if isinstance(structured, dict) else None
+    is_wrapped = isinstance(structured, dict) and structured.keys() == {"result"}
     # The official package wraps a value that is not an object, and makes a block of each item.
-    is_list = isinstance(wrapped, list) and len(structured) == 1 and len(wrapped) == len(parts)
-    return is_list or any(part == wrapped or _is_json_of(part, structured) for part in parts)
+    value = structured["result"] if is_wrapped else structured
+    is_list = is_wrapped and isinstance(value, list) and len(value) == len(parts)
+    return is_list or any(
+        part == value or _is_json_of(part, value) or _is_json_of(part, structured)
+        for part in parts
+    )
 
 
 def _is_json_of(text: str, value: Any) -> bool:
