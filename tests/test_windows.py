@@ -28,9 +28,8 @@ PROGRAM = """
 import asyncio, importlib.util, json, sys, warnings
 sys.modules["rfc3987_syntax"] = None  # jsonschema does without it, in a second less
 import anywidget, dask.dataframe, distributed, httpx, IPython, ipywidgets, jinja2, jsonschema
-import keyring
-import markdown_it, matplotlib.pyplot, pandas, platformdirs, pydantic, pygments
-import pyarrow, scipy.stats, sqlite3, subprocess, xllamacpp, yaml
+import keyring, mammoth, markdown_it, matplotlib.pyplot, mcp.client, pandas, platformdirs, pydantic, pygments
+import pyarrow, pypdfium2, scipy.stats, sqlite3, subprocess, xllamacpp, yaml
 for name in ("nest_asyncio", "nest_asyncio2"):  # by the version of Python
     if importlib.util.find_spec(name):
         importlib.import_module(name)

@@ -88,7 +88,8 @@ def test_the_picker_moves_with_the_settings(tmp_path: Path) -> None:
         notebook = nbformat.read(page.path, as_version=4)
         notebook.cells[0].source += " "
         nbformat.write(notebook, tmp_path / "other.ipynb")
-        page.page.goto(page.page.url.replace("notebook.ipynb", "other.ipynb"))
+        # Without the other notebook, which JupyterLab would open again in a hidden tab.
+        page.page.goto(page.page.url.replace("notebook.ipynb", "other.ipynb?reset"))
         check_saved_form(page, "untrusted")
     said = nbval(untouched, "--nbval")
     assert "4 passed" in said, said[-3000:]
