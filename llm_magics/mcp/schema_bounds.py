@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# The maximum number of subschemas, with each reference counted as often as it is used.
+# The maximum number of subschemas. A definition counts once for each reference to it.
 _MAX_SUBSCHEMAS = 2000
 
 # Regular expressions; comparisons of all items with each other; references whose target depends on

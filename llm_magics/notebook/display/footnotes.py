@@ -2,7 +2,7 @@
 Footnotes of an answer: its sources, folded below it, and the searches of the service.
 
 Titles, addresses and quotations come from web pages, so they are shown as text, and only addresses
-of web pages are links. Nothing is fetched before a click, neither icons nor previews.
+of web pages are links. Nothing is fetched before a click: no icons and no previews.
 """
 
 from __future__ import annotations
