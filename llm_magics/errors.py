@@ -8,6 +8,7 @@ The error classes of llm_magics.
     ├── BudgetError               the call may cost more than the rest of the budget
     ├── TemplateError             a ``{{ name }}`` in a prompt cannot be rendered
     ├── ParseError                the answer is not the requested JSON or table
+    ├── JobError                  a batch job cannot go on, or needs a decision
     ├── ToolServerError           an MCP server failed, hung, or broke the protocol
     ├── ReplayMissError           the recording has no answer to the call
     └── ProviderError             the provider failed; with status, code, request id …
@@ -20,6 +21,7 @@ The error classes of llm_magics.
         │   └── EmptyAnswerError  the answer has no text and no tool calls; see ``partial``
         ├── ModelNotFoundError    the service has no model of that name
         ├── RateLimitError        too many requests; see ``retry_after``
+        ├── ResultsGoneError      the service has deleted the results of a batch job
         ├── StreamInterrupted     the connection broke during the answer; see ``partial``
         ├── UnsupportedError      the service or the model does not support this
         └── WeightsError          a local model's file cannot be downloaded or is damaged
@@ -131,6 +133,10 @@ class ParseError(LLMError):
     """
 
     partial: Any = None
+
+
+class JobError(LLMError):
+    """A batch job cannot go on, or it is uncertain whether the service has it."""
 
 
 class ToolServerError(LLMError):
@@ -253,6 +259,10 @@ class RateLimitError(ProviderError):
     """Too many requests; ``retry_after`` is the delay in seconds, if known."""
 
     retryable = True
+
+
+class ResultsGoneError(ProviderError):
+    """The service has deleted the results of a batch job, or never had them."""
 
 
 class StreamInterrupted(ProviderError):  # noqa: N818 (a fixed name)

@@ -1,6 +1,7 @@
 """HTTP connections to a service: its address, key and timeouts, with httpx."""
 
-from llm_magics.http.client import Form, KeyHeader, Timeouts, Transport
+from llm_magics.http.bodies import Form, StreamBody
+from llm_magics.http.client import KeyHeader, Timeouts, Transport
 from llm_magics.http.responses import BodyLimits, ByteStream, Reply
 from llm_magics.http.tokens import Token, TokenSource
 
@@ -10,6 +11,7 @@ __all__ = [
     "Form",
     "KeyHeader",
     "Reply",
+    "StreamBody",
     "Timeouts",
     "Token",
     "TokenSource",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import ssl
 import threading
 import time
@@ -24,9 +23,10 @@ from urllib.parse import urlencode
 
 import httpx
 
-from llm_magics._util.text import reason_of, replace_lone_surrogates
+from llm_magics._util.text import reason_of
 from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.http import connections, timing
+from llm_magics.http.bodies import encode_body
 from llm_magics.http.connections import JoiningConnectionPool, TimestampBackend
 from llm_magics.http.responses import (
     BodyLimits,
@@ -76,18 +76,6 @@ class KeyHeader:
     def value(self, key: Secret) -> str:
         """Return the header's value. This is the only place that reveals the key."""
         return f"{self.scheme} {key.reveal()}".lstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """
-    A request body of the type ``multipart/form-data``.
-
-    ``files`` contains ``(file name, bytes, media type)`` by field.
-    """
-
-    fields: Mapping[str, str | list[str]]
-    files: Mapping[str, tuple[str, bytes, str]]
 
 
 @dataclass
@@ -160,8 +148,8 @@ class Transport:
         Send one request and yield its response, to be read as it arrives; leaving the block closes
         it.
 
-        ``body`` is sent as JSON, or as a form if it is a `Form`. ``limits`` replaces the limits of
-        the service for this response.
+        ``body`` is sent as JSON, unless it is a `Form` or a `StreamBody`. ``limits`` replaces the
+        limits of the service for this response.
         """
         total = self.timeouts.total
         deadline = None if total is None else time.monotonic() + total
@@ -248,17 +236,13 @@ class Transport:
         while True:
             trace = _ConnectionTrace()
             extensions: dict[str, Any] = {"trace": trace.note}
-            content = _encode_body(body)
-            if "content" in content:
-                headers = {"Content-Type": "application/json", **(headers or {})}
-            request = client.build_request(
-                method, path, headers=headers, extensions=extensions, **content
-            )
-            if self.query:
-                extensions["target"] = self._target(request.url)
-                request.extensions["target"] = extensions["target"]
             try:
-                response = await client.send(request, stream=True, auth=auth)
+                with encode_body(body, headers) as content:
+                    request = client.build_request(method, path, extensions=extensions, **content)
+                    if self.query:
+                        extensions["target"] = self._target(request.url)
+                        request.extensions["target"] = extensions["target"]
+                    response = await client.send(request, stream=True, auth=auth)
             except (httpx.RemoteProtocolError, httpx.NetworkError):
                 if trace.is_new or not trace.nothing_sent:
                     raise
@@ -389,18 +373,6 @@ def _record_start(
     request_timing.sent_at, request_timing.connect_s = trace.sent_at, trace.connect_s
     request_timing.headers_s = time.perf_counter() - trace.sent_at
     request_timing.bytes_sent += int(request.headers.get("content-length", 0))
-
-
-def _encode_body(body: Any) -> dict[str, Any]:
-    if isinstance(body, Form):
-        return {"data": dict(body.fields), "files": dict(body.files)}
-    if body is None:
-        return {}
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    try:
-        return {"content": text.encode()}
-    except UnicodeEncodeError:
-        return {"content": replace_lone_surrogates(text).encode()}
 
 
 class _ConnectionTrace:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, wraps
 from inspect import isawaitable
-from typing import Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from llm_magics._util.text import replace_lone_surrogates
 from llm_magics.attachments import Transcript
@@ -36,16 +36,10 @@ from llm_magics.types import (
 from llm_magics.wire.decoders import ThinkTags, join_surrogates, move_citations
 from llm_magics.wire.thinking import NO_THINKING, UNKNOWN_RULES, ThinkingRules
 
-__all__ = [
-    "CAPABILITIES",
-    "TEXT_CAPABILITIES",
-    "Answer",
-    "BaseModelProvider",
-    "ModelInfo",
-    "ProviderConfig",
-    "StreamingProvider",
-    "as_stream",
-]
+if TYPE_CHECKING:
+    from llm_magics.providers.batches.service import BatchService
+
+__all__ = ["CAPABILITIES", "TEXT_CAPABILITIES", "Answer", "BaseModelProvider", "ModelInfo", "ProviderConfig", "StreamingProvider", "as_stream"]  # fmt: skip
 
 # Capabilities of models that read and write text, and all capabilities, as shown to users.
 TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "schema", "reasoning")
@@ -251,6 +245,10 @@ class BaseModelProvider(ABC):
     async def transcribe(self, audio: bytes, model: str, **options: Any) -> Transcript:
         """Return the transcript of ``audio``, the bytes of a file."""
         self._cannot("transcribe audio", "openai")
+
+    def batch_service(self) -> BatchService:
+        """Return the service's API for jobs of many requests."""
+        self._cannot("run batch jobs", "openai, anthropic, gemini, mistral, groq, together")
 
     async def close(self) -> None:  # noqa: B027 (most have nothing to close)
         """Release all resources. A closed provider can be used again."""

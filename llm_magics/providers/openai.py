@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +35,9 @@ from llm_magics.secrets import Secret, environment_value
 from llm_magics.types import ChatMessage, StreamChunk, remove_foreign_reasoning
 from llm_magics.wire import openai_media, openai_responses
 from llm_magics.wire.tool_calls import collect_call_ids
+
+if TYPE_CHECKING:
+    from llm_magics.providers.batches.service import BatchService
 
 _FROM_ENVIRONMENT = {"organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
 _OPENAI_URL = "https://api.openai.com/v1"
@@ -241,6 +245,13 @@ class OpenAIProvider(OpenAICompatibleProvider):
                 create_decoder=create_decoder,
             )
         )
+
+    def batch_service(self) -> BatchService:
+        if not self.profile.batches:
+            return super().batch_service()
+        module = import_module(f"llm_magics.providers.batches.{self.profile.batches}")
+        service: BatchService = module.Batches(self)
+        return service
 
     async def generate_image(self, prompt: str, model: str, **options: Any) -> list[bytes]:
         """

@@ -94,6 +94,8 @@ class ServiceProfile:
         search: the API with its web search tool: ``responses``, or ``chat`` for OpenRouter's; empty
             if it has none.
         responses: how its Responses API differs from OpenAI's.
+        batches: the format of its API for batch jobs, a module of `llm_magics.providers.batches`;
+            empty if it has none.
     """
 
     base_url: str = ""
@@ -117,6 +119,7 @@ class ServiceProfile:
     price_list: str = ""
     search: Literal["", "chat", "responses"] = ""
     responses: ResponsesProfile = _USUAL_RESPONSES
+    batches: str = ""
 
     @classmethod
     def of(cls, service: Service) -> ServiceProfile:

@@ -1,0 +1,1 @@
+"""The batch APIs of services: one module per format."""
