@@ -89,7 +89,7 @@ ORDER = [
     ["api"],
     ["mcp"],
     ["runtime.confirm"],
-    ["runtime.batch"],
+    ["runtime.batch", "runtime.jobs"],
     ["runtime.structured", "runtime.media_calls"],
     ["runtime.chat", "runtime.embedding"],
     ["runtime.answer_lookup", "runtime.attempts", "runtime.models"],

@@ -1,0 +1,1 @@
+"""Batch jobs: a journal of them, and the protocol that submits each request once."""
