@@ -65,11 +65,13 @@ ORDER = [
     ["benchmarking.analysis", "benchmarking.latencies"],
     ["benchmarking"],
     ["dataframes.accessor"],
+    ["dataframes.series_accessor"],
     ["dataframes.map"],
     ["dataframes.map_widget"],
     ["dataframes.dask", "dataframes.plot"],
     ["dataframes.search"],
     ["dataframes.prompting"],
+    ["dataframes.answer_columns"],
     ["dataframes.classify", "dataframes.confidence"],
     [
         "dataframes.embed",

@@ -1,4 +1,4 @@
-"""``df.llm`` and ``series.llm``. Importing this module registers both accessors."""
+"""``df.llm``. Importing this module registers the accessors of DataFrames and of columns."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from llm_magics.dataframes import prompting, search
-from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
-from llm_magics.dataframes.confidence import confidence_name
-from llm_magics.dataframes.embed import embed_column, embed_into
-from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
-from llm_magics.dataframes.prompting import (
+from llm_magics.dataframes import search
+from llm_magics.dataframes.answer_columns import (
     ANSWER,
     answer_fields,
     check_columns_free,
     merge_answers,
-    run_prompts,
     schema_fields,
     tag_answer_columns,
 )
-from llm_magics.dataframes.reports import ReportMixin, store_report
+from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
+from llm_magics.dataframes.confidence import confidence_name
+from llm_magics.dataframes.embed import embed_into
+from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
+from llm_magics.dataframes.prompting import run_prompts
+from llm_magics.dataframes.reports import ReportMixin
 from llm_magics.dataframes.row_attachments import RowAttachments
 from llm_magics.dataframes.rows import (
     TEXT,
@@ -33,6 +33,7 @@ from llm_magics.dataframes.rows import (
     check_not_overwriting,
     get_column,
 )
+from llm_magics.dataframes.series_accessor import SeriesAccessor
 from llm_magics.dataframes.vectors import find_vector_column, with_tags
 from llm_magics.errors import UsageError
 from llm_magics.runtime.embedding import EmbedOptions
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
 
     from llm_magics.dataframes.map import VectorMap
     from llm_magics.dataframes.plot import VectorPlot
-    from llm_magics.dataframes.reports import RowsEstimate
     from llm_magics.dataframes.search import VectorIndex
 
+
+__all__ = ["FrameAccessor", "SeriesAccessor"]
 
 # Default names of answer columns. Answers under these names do not overwrite the user's columns.
 _NOT_CHOSEN = {ANSWER, "label"}
@@ -337,113 +339,6 @@ class FrameAccessor(ReportMixin):
     def _column(self, name: str) -> Series[Any]:
         column: Series[Any] = get_column(self._frame, name)
         return column
-
-
-@pd.api.extensions.register_series_accessor("llm")
-class SeriesAccessor(ReportMixin):
-    """Methods that apply language models to a column."""
-
-    def __init__(self, series: Series[Any]) -> None:
-        super().__init__(series)
-        self._series = series
-
-    def embed(  # noqa: PLR0913 (as for lm.embed)
-        self,
-        *,
-        model: str | None = None,
-        batch_size: int | None = None,
-        concurrency: int | None = None,
-        too_long: TooLong = "truncate",
-        on_error: OnError = "null",
-        dimensions: int | None = None,
-        prefix: str = "",
-        yes: bool = False,
-    ) -> Series[Any]:
-        """
-        Return the vector of each text, float32, on the same index. Missing texts stay missing.
-
-        Args:
-            model: ``provider/name``; by default the setting ``embedding_model``.
-            batch_size, concurrency: texts per request and concurrent requests.
-            too_long: ``truncate``, ``chunk-mean`` or ``error``, as for `llm_magics.embed`.
-            on_error: ``null`` leaves the vector of a refused text empty and warns; ``raise``
-                raises the error.
-            dimensions, prefix: as for `llm_magics.embed`.
-            yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
-        """
-        options = EmbedOptions(
-            batch_size=batch_size,
-            concurrency=concurrency,
-            too_long=too_long,
-            dimensions=dimensions,
-            prefix=prefix,
-        )
-        return embed_column(self._series, model, options, on_error, yes=yes)
-
-    def prompt(
-        self, prompt: str, *, schema: Any = None, **options: Any
-    ) -> Series[Any] | DataFrame | RowsEstimate:
-        """
-        Return the answer to a prompt for each text, on the same index; with a schema, a DataFrame.
-
-        Args:
-            prompt: a template with ``{{ text }}``.
-            schema, options: as for `llm_magics.prompt`.
-        """
-        answers: Series[Any] | DataFrame | RowsEstimate
-        answers = self._reported(prompting.prompt(self._series, prompt, schema=schema, **options))
-        return answers
-
-    def extract(self, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
-        """
-        Extract the fields of ``schema`` from each text; return a DataFrame with a column per field.
-
-        Args:
-            schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
-            options: as for `llm_magics.prompt`.
-        """
-        found: DataFrame | RowsEstimate
-        found = self._reported(prompting.extract(self._series, schema, **options))
-        return found
-
-    def classify(self, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
-        """
-        Assign one of ``labels`` to each text; return them as a categorical column.
-
-        Args:
-            labels: at least two different labels.
-            options: as for `llm_magics.prompt`.
-        """
-        found: Series[Any] | RowsEstimate
-        found = self._reported(prompting.classify(self._series, labels, **options))
-        return found
-
-    def nearest(self, query: str | Sequence[float], **options: Any) -> Series[Any]:
-        """
-        Return the cosine similarities of the rows closest to ``query``, best first.
-
-        The options are those of `llm_magics.nearest`.
-        """
-        return search.nearest(self._series, query, **options)
-
-    def dedupe(self, threshold: float = 0.95, *, model: str | None = None) -> Series[Any]:
-        """Return the column without near-duplicates of earlier rows."""
-        is_first = search.dedupe(self._series, threshold, model=model)
-        return self._series[is_first.to_numpy()]
-
-    def plot(self, **options: Any) -> VectorPlot:
-        """Plot the column in two dimensions. The options are those of `llm_magics.plot`."""
-        from llm_magics.dataframes.plot import plot
-
-        return plot(self._series, **options)
-
-    def _reported(self, result: Any) -> Any:
-        """Return ``result``, and store its report with the column."""
-        if isinstance(result, pd.Series | pd.DataFrame):
-            report = result.llm.report
-            if report is not None:
-                store_report(self._of, report)
-        return result
 
 
 if "pyarrow" in sys.modules:  # pandas imports it if it is installed

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 import llm_magics as lm
 from llm_magics._util import table_text
-from llm_magics.dataframes.prompting import field_dtypes, schema_fields, to_typed_column
+from llm_magics.dataframes.answer_columns import field_dtypes, schema_fields, to_typed_column
 from llm_magics.runtime.parsing import parse_table
 from tests.support.serving import Asked, Says, as_json, chat_stream, serving
 

@@ -17,6 +17,7 @@ from dask.dataframe.extensions import register_dataframe_accessor, register_seri
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.validation import check_integer, check_on_error
+from llm_magics.dataframes.answer_columns import ANSWER, answer_dtypes, answer_fields
 from llm_magics.dataframes.arrow import VECTOR_TYPE
 from llm_magics.dataframes.classify import (
     classification_prompts,
@@ -33,11 +34,6 @@ from llm_magics.dataframes.dask.workers import (
 )
 from llm_magics.dataframes.embed import embed
 from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
-from llm_magics.dataframes.prompting import (
-    ANSWER,
-    answer_dtypes,
-    answer_fields,
-)
 from llm_magics.dataframes.rows import TEXT, OnError, check_not_overwriting, get_column
 from llm_magics.errors import UsageError
 from llm_magics.runtime import pricing
