@@ -71,7 +71,7 @@ def _run(create: Callable[[], BatchFake], pipe: Connection) -> None:
             try:
                 with fake.lock:
                     answer = operation(fake, *args), None
-            except Exception as error:  # noqa: BLE001 (raised again on the other side)
+            except Exception as error:  # raised again on the other side
                 answer = None, error
             server.asked.clear()  # the fake has them too
             pipe.send(answer)
