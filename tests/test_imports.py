@@ -107,6 +107,7 @@ ORDER = [
         "runtime.parsing",
         "runtime.answer_bounds",
         "runtime.search_fees",
+        "runtime.tier_prices",
     ],
     ["runtime"],
     ["providers"],

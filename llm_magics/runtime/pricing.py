@@ -12,7 +12,7 @@ bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -24,6 +24,13 @@ from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.answer_bounds import schema_tokens, text_tokens
 from llm_magics.runtime.search_fees import expected_searches, search_cost_usd
 from llm_magics.runtime.storage.run_log import RunLog
+from llm_magics.runtime.tier_prices import (
+    PriceSource,
+    Share,
+    find_share,
+    has_usual_price,
+    in_tier,
+)
 from llm_magics.settings.config import Config
 from llm_magics.types import ChatMessage, ModelResponse, Usage
 
@@ -41,6 +48,7 @@ class Price:
         written_usd: the price of tokens written to the service's cache; by default ``input_usd``.
         reasoning_usd: the price of thinking; by default ``output_usd``.
         search_usd: the fee of one web search, in US dollars; by default that of the service.
+        batch_share: the price in a batch job as a share of these; by default that of the service.
     """
 
     input_usd: float | None = None
@@ -49,6 +57,7 @@ class Price:
     written_usd: float | None = None
     reasoning_usd: float | None = None
     search_usd: float | None = None
+    batch_share: float | None = None
 
     def of(self, usage: Usage) -> float | None:
         """Return the cost of ``usage`` in US dollars, or ``None`` if a part of it is unknown."""
@@ -74,39 +83,18 @@ class Price:
         )
         return sum(parts) / _MILLION
 
+    def in_tier(self, usage: Usage, share: Share | None) -> float | None:
+        """Return the cost of ``usage`` in its tier, with the service's ``share`` if it is known."""
+        is_batch = (usage.service_tier or "").lower() == "batch"
+        if is_batch and self.batch_share is not None:
+            share = Share(self.batch_share, self.batch_share)
+        if share is None and not is_batch:  # the user has set the price of this tier
+            return self.of(usage)
+        return in_tier(self.of, usage, share)
+
 
 def _value_or(value: float | None, other: float) -> float:
     return other if value is None else value
-
-
-@dataclass(frozen=True, slots=True)
-class PriceSource:
-    """Where to look up prices: the name of a price list, or else the service's address."""
-
-    price_list: str = ""
-    address: str = ""
-
-
-# The names that services give the tier with their usual prices, in the answer to a call.
-_USUAL_TIERS = frozenset({"auto", "default", "on_demand", "standard"})
-
-# The share of the usual price, by price list and tier; it is the same for all models of a list.
-# Sources: https://platform.openai.com/docs/guides/flex-processing and
-# https://ai.google.dev/gemini-api/docs/flex-inference (November 2026).
-_SHARES = {("openai", "flex"): 0.5, ("google", "flex"): 0.5}
-
-
-def has_usual_price(tier: str | None) -> bool:
-    """Return whether calls of a tier are billed at the usual prices."""
-    return tier is None or tier.lower() in _USUAL_TIERS
-
-
-def tier_price(usd: float | None, source: PriceSource, tier: str | None) -> float | None:
-    """Return the usual price ``usd`` converted to ``tier``; ``None`` if unknown."""
-    if usd in (None, 0.0) or has_usual_price(tier):
-        return usd
-    share = _SHARES.get((source.price_list, str(tier).lower()))
-    return None if share is None else usd * share
 
 
 def listed_cost_usd(source: PriceSource, model: str, usage: Usage) -> float | None:
@@ -115,16 +103,34 @@ def listed_cost_usd(source: PriceSource, model: str, usage: Usage) -> float | No
 
     Return ``None`` if the list, the model, or a price of that tier is missing.
     """
-    usual = _listed_usd(source, model, usage, None)
-    tier = usage.service_tier
-    if not usual or has_usual_price(tier):
-        return usual
+
+    def usual(usage: Usage) -> float | None:
+        return _listed_usd(source, model, usage, {})
+
+    tier = (usage.service_tier or "").lower()
+    if not usual(usage) or has_usual_price(usage.service_tier):
+        return usual(usage)
+    if source.price_list == "openrouter" and tier == "batch":
+        return _listed_usd(source, f"{model}:batch", usage, {}, is_exact=True)
+    share = find_share(source.price_list, model, tier)
+    counted = share.counted(usage) if share else usage
+    context = {"processing": tier} if tier == "batch" else {"service_tier": tier}
+    listed = _listed_usd(source, model, counted, context)
     # The list returns the usual price for a tier that it does not contain.
-    listed = _listed_usd(source, model, usage, str(tier).lower())
-    return listed if listed != usual else tier_price(usual, source, tier)
+    if listed is not None and listed != usual(counted):
+        return listed
+    return in_tier(usual, usage, share)
 
 
-def _listed_usd(source: PriceSource, model: str, usage: Usage, tier: str | None) -> float | None:
+def _listed_usd(
+    source: PriceSource,
+    model: str,
+    usage: Usage,
+    context: Mapping[str, str],
+    *,
+    is_exact: bool = False,
+) -> float | None:
+    """Return the cost by the list; with ``is_exact`` only if it has a model of that very name."""
     is_counted = usage.input_tokens is not None and usage.output_tokens is not None
     if not is_counted or not _has_list() or not (source.price_list or source.address):
         return None
@@ -133,7 +139,7 @@ def _listed_usd(source: PriceSource, model: str, usage: Usage, tier: str | None)
 
     if source.price_list == "google":  # Vertex AI names the publisher of a model too
         model = model.removeprefix("google/")
-    context: Any = {"service_tier": tier} if tier else None
+    given: Any = dict(context) or None
     used = Used(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens or 0,
@@ -143,10 +149,12 @@ def _listed_usd(source: PriceSource, model: str, usage: Usage, tier: str | None)
     )
     try:
         if source.price_list:
-            found = calc_price(used, model, provider_id=source.price_list, price_context=context)
+            found = calc_price(used, model, provider_id=source.price_list, price_context=given)
         else:
-            found = calc_price(used, model, provider_api_url=source.address, price_context=context)
+            found = calc_price(used, model, provider_api_url=source.address, price_context=given)
     except (LookupError, ValueError):
+        return None
+    if is_exact and found.model.id != model:
         return None
     if found.model_price.input_mtok is None:  # billed per hour or image; tokens are not free
         return None
@@ -207,8 +215,9 @@ def _tokens_usd(
     own: Price | None, provider: BaseModelProvider, model: str, usage: Usage
 ) -> float | None:
     """Return the price of the tokens of a call, by the user's ``own`` price if there is one."""
+    share = find_share(provider.price_list, model, usage.service_tier)
     if own is not None:
-        return own.of(usage)
+        return own.in_tier(usage, share)
     if provider.is_free(model):
         return 0.0
     source = PriceSource(provider.price_list, provider.address)
@@ -222,7 +231,7 @@ def _tokens_usd(
         cached_usd=known.cached_usd,
         written_usd=known.written_usd,
     )
-    return tier_price(price.of(usage), source, usage.service_tier)
+    return in_tier(price.of, usage, share)
 
 
 class Cost(NamedTuple):
@@ -294,6 +303,7 @@ def configured_price(config: Config, model: str) -> Price | None:
                 written_usd=price.written_usd,
                 reasoning_usd=price.reasoning_usd,
                 search_usd=price.search_usd,
+                batch_share=price.batch_share,
             )
     return None
 
@@ -317,8 +327,13 @@ def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
     messages: Sequence[ChatMessage],
     parameters: ModelParameters,
     attachment_tokens: int = 0,
+    tier: str | None = None,
 ) -> Estimate:
-    """Estimate a prompt; the answer's length is its limit, or that of the longest one so far."""
+    """
+    Estimate a prompt; the answer's length is its limit, or that of the longest one so far.
+
+    ``tier`` is the tier that is billed, such as ``batch``; by default that of the parameters.
+    """
     read = message_tokens(messages, parameters) + attachment_tokens
     written = _max_answer_tokens(parameters)
     bound = _bound_by_schema(provider, model, parameters)
@@ -327,7 +342,7 @@ def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
     elif written is None:
         longest = runs.longest_output(provider.name, model)
         written = max(_DEFAULT_ANSWER_TOKENS, longest)
-    tier = parameters.extra_body.get("service_tier")
+    tier = tier or parameters.extra_body.get("service_tier")
     searches, results = expected_searches(search=parameters.search)
     usage = Usage(read + results, written, service_tier=tier, searches=searches)
     return _make_estimate(config, provider, model, usage)
@@ -365,10 +380,16 @@ def _answer_count(parameters: ModelParameters) -> int:
 
 
 def embedding_estimate(
-    config: Config, provider: BaseModelProvider, model: str, texts: Sequence[str]
+    config: Config,
+    provider: BaseModelProvider,
+    model: str,
+    texts: Iterable[str],
+    *,
+    tier: str | None = None,
 ) -> Estimate:
-    """Estimate the tokens and the cost of texts to embed."""
-    return _make_estimate(config, provider, model, Usage(sum(map(text_tokens, texts)), 0))
+    """Estimate the tokens and the cost of texts to embed, in ``tier`` if that is given."""
+    usage = Usage(sum(map(text_tokens, texts)), 0, service_tier=tier)
+    return _make_estimate(config, provider, model, usage)
 
 
 def _make_estimate(

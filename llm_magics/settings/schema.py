@@ -68,6 +68,8 @@ class _Price(BaseModel):
         written_usd: price of prompt tokens that the service added to its cache.
         reasoning_usd: price of tokens of thinking; by default ``output_usd``.
         search_usd: fee of one web search, in US dollars; by default that of the service.
+        batch_share: price in a batch job as a share of these prices; by default that of the
+            service.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -78,6 +80,7 @@ class _Price(BaseModel):
     written_usd: float | None = Field(None, ge=0)
     reasoning_usd: float | None = Field(None, ge=0)
     search_usd: float | None = Field(None, ge=0)
+    batch_share: float | None = Field(None, ge=0, le=1)
 
 
 def _split_command(value: Any) -> Any:
