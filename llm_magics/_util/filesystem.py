@@ -92,14 +92,48 @@ def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
         os.close(lock)
 
 
+class FileLock:
+    """An advisory lock on a folder, which ends at the latest with its process."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    @classmethod
+    def try_acquire(cls, folder: Path) -> FileLock | None:
+        """
+        Return the lock on ``folder``; ``None`` if another process or thread holds it.
+
+        Raises:
+            OSError: the file system has no locks, or there is no such folder.
+        """
+        handle = _lock_file(folder / "lock")
+        if handle is None:
+            raise FileNotFoundError(folder)
+        try:
+            _lock(handle)
+        except OSError as error:
+            os.close(handle)
+            if error.errno in _TAKEN:
+                return None
+            raise
+        return cls(handle)
+
+    def release(self) -> None:
+        """End the lock."""
+        _unlock(self._handle)
+        os.close(self._handle)
+
+
+_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
 def _acquire(lock: int, timeout_s: float) -> bool:
     end, delay_s = time.monotonic() + timeout_s, _MIN_DELAY_S
     while True:
         try:
             _lock(lock)
         except OSError as error:
-            is_taken = error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-            if not is_taken or time.monotonic() > end:
+            if error.errno not in _TAKEN or time.monotonic() > end:
                 return False
         else:
             return True

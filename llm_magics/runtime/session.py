@@ -19,6 +19,7 @@ from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.prompts.prompt import Conversations
 from llm_magics.runtime.provider_pool import ProviderPool
 from llm_magics.runtime.storage.answer_cache import Cache
+from llm_magics.runtime.storage.job_journal import Journal
 from llm_magics.runtime.storage.recordings import Recording
 from llm_magics.runtime.storage.run_log import RunLog
 from llm_magics.settings.config import Config, cache_folder, config
@@ -41,6 +42,7 @@ class Session:
         self.listings = ModelListCache(self.provider)
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
+        self._journal: Journal | None = None
         self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
         self._recording: tuple[Any, Recording | None] = ((None, None, False), None)
         self._vectors: dict[str, VectorStore] = {}
@@ -88,6 +90,14 @@ class Session:
             self._cache = (key, Cache(*key))
         assert self._cache[1] is not None
         return self._cache[1]
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of batch jobs, next to the cache of answers."""
+        path = cache_folder() / "jobs.sqlite"
+        if self._journal is None or self._journal.path != path:
+            self._journal = Journal(path)
+        return self._journal
 
     @property
     def vectors_folder(self) -> Path | None:
@@ -168,6 +178,8 @@ class Session:
         await self.listings.close()
         if self._cache[1] is not None:
             self._cache[1].close()
+        if self._journal is not None:
+            self._journal.close()
         if self._recording[1] is not None:
             self._recording[1].tidy()
         await self.providers.close()

@@ -204,6 +204,11 @@ class Settings(BaseModel):
     max_retry_delay_s: float = Field(
         30.0, ge=0, description="Do not retry if the delay would exceed this many seconds."
     )
+    batch_settle_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds after which a service's list shows a new batch job, at the latest.",
+    )
     budget: float | None = Field(
         None,
         ge=0,

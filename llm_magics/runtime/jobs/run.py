@@ -1,0 +1,373 @@
+"""Finds the jobs that have the requests of a call, submits the others, and waits for all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llm_magics._async.concurrency import run_bounded
+from llm_magics._util.filesystem import FileLock
+from llm_magics._util.text import pluralize
+from llm_magics.errors import JobError, LLMError, ProviderError
+from llm_magics.host import Progress
+from llm_magics.providers.batches.service import BatchService
+from llm_magics.runtime.jobs.clock import Clock
+from llm_magics.runtime.jobs.driver import Desk, Driver
+from llm_magics.runtime.jobs.input_file import InputFile, write_input_files
+from llm_magics.runtime.jobs.work import JobOptions, Work
+from llm_magics.runtime.session import Session
+from llm_magics.runtime.storage.job_journal import (
+    ACTIVE,
+    Claim,
+    Found,
+    JobRecord,
+    Journal,
+    RowState,
+    Target,
+)
+
+# The delay between two looks at a job that another kernel drives, in seconds.
+_WATCH_S = 2.0
+
+# The delay before requests are submitted again because too much was queued, in seconds.
+_QUEUE_S = 60.0
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A job of this run: its lock and input file if it is new, and whether it had ended before."""
+
+    id: str
+    input: InputFile | None = None
+    was_ended: bool = False
+    record: JobRecord | None = None
+
+
+class Plan(NamedTuple):
+    """
+    What to do with the requests of a run.
+
+    Attributes:
+        free: the numbers of those that no job has.
+        jobs: the jobs that have the others.
+        submitted: the number of these others.
+    """
+
+    free: list[int]
+    jobs: list[_Followed]
+    submitted: int
+
+
+class JobRun:
+    """
+    One run over the requests of ``work`` whose answers are not stored.
+
+    Attributes:
+        errors: why rows have no answer, by number.
+        job_ids: our identifiers of the jobs that have the rows.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        work: Work,
+        missing: Sequence[int],
+        options: JobOptions | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._work = work
+        self._missing = missing
+        self._options = options or JobOptions()
+        self._clock = clock or Clock()
+        self._journal: Journal = session.journal
+        self._service: BatchService = work.route.provider.batch_service()
+        self._folder = self._journal.path.parent / "jobs"
+        self._news: asyncio.Queue[None] = asyncio.Queue()
+        self._followed: dict[str, _Followed] = {}
+        self._done: set[int] = set()
+        self._is_freed = False
+        self._desk = Desk(
+            journal=self._journal,
+            service=self._service,
+            work=work,
+            clock=self._clock,
+            settle_s=session.config.batch_settle_s,
+            deadline=self._clock.now() + self._options.timeout_s,
+            changed=lambda: self._news.put_nowait(None),
+        )
+        self.errors: dict[int, LLMError] = {}
+
+    @property
+    def job_ids(self) -> list[str]:
+        """Our identifiers of the jobs that have or had the rows."""
+        return list(self._followed)
+
+    @property
+    def pending(self) -> int:
+        """The number of rows that have neither an answer nor an error."""
+        return len(self._missing) - len(self._done) - len(self.errors)
+
+    async def plan(self) -> Plan:
+        """Return what the run would do; nothing is sent."""
+        return await asyncio.to_thread(self._plan)
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """
+        Submit, wait and store the results; yield the progress.
+
+        Raises:
+            JobError: the jobs have not ended in time, or belong to another account.
+            ProviderError: the service has refused a job.
+        """
+        began = time.monotonic()
+        self._is_freed = True
+        while self._is_freed:
+            self._is_freed = False
+            plan = await self.plan()
+            new: list[_Followed] = []
+            async with aclosing(self._submitted(plan.free, new)) as steps:
+                async for progress in steps:
+                    yield progress
+            async with aclosing(self._driven([*plan.jobs, *new])) as driven:
+                async for _ in driven:
+                    yield self._progress(time.monotonic() - began)
+
+    async def _submitted(
+        self, free: Sequence[int], new: list[_Followed]
+    ) -> AsyncGenerator[Progress, None]:
+        """Write and claim the requests that no job has; append their jobs to ``new``."""
+        files: list[InputFile] = []
+        try:
+            async with aclosing(self._write(free, files)) as steps:
+                async for progress in steps:
+                    yield progress
+            if await self._claimed(files):
+                new += [_Followed(file.id, file) for file in files]
+            else:  # another kernel has submitted some of them meanwhile
+                self._is_freed = True
+        finally:
+            if not new:
+                for file in files:
+                    file.discard()
+
+    async def _driven(self, followed: Sequence[_Followed]) -> AsyncGenerator[None, None]:
+        """Drive the jobs to their ends, and yield after each change."""
+        self._followed |= {each.id: each for each in followed}
+        limit = self._service.limits.jobs or max(1, len(followed))
+        try:
+            running = run_bounded(limit, self._drive, followed, self._news)
+            async with aclosing(running) as steps:
+                async for _ in steps:
+                    yield
+        finally:
+            for each in followed:
+                if each.input is not None:
+                    each.input.release()
+
+    # Planning and claiming.
+
+    def _open_numbers(self) -> Iterator[int]:
+        """Yield the numbers without an answer and without an error."""
+        for number in self._missing:
+            if number not in self._done and number not in self.errors:
+                yield int(number)
+
+    def _plan(self) -> Plan:
+        free: list[int] = []
+        jobs: dict[str, _Followed] = {}
+        submitted = 0
+        for numbers in _slices(self._open_numbers()):
+            keys = [self._work.key(number) for number in numbers]
+            found = self._journal.find(keys)
+            for number, key in zip(numbers, keys, strict=True):
+                place = found.get(key)
+                if place is None or self._is_free(place):
+                    free.append(number)
+                    continue
+                self._check_account(place.job)
+                submitted += 1
+                ended = place.job.state == "ended"
+                jobs.setdefault(place.job.id, _Followed(place.job.id, was_ended=ended))
+        return Plan(free, list(jobs.values()), submitted)
+
+    def _is_free(self, place: Found) -> bool:
+        """Return whether a request is in no job whose result can still be used."""
+        if place.job.state in ACTIVE:
+            return False
+        return place.state is RowState.FAILED or self._options.is_fresh
+
+    def _check_account(self, job: JobRecord) -> None:
+        if job.account == self._service.account:
+            return
+        msg = (
+            f"The batch job {job.id} with these rows belongs to another account of {job.provider}."
+        )
+        hint = (
+            f"Set the key with which it was submitted, or run %llm jobs forget {job.id} to submit "
+            "and pay the rows again."
+        )
+        raise JobError(msg, hint=hint)
+
+    async def _write(
+        self, free: Sequence[int], files: list[InputFile]
+    ) -> AsyncGenerator[Progress, None]:
+        """Write the requests to input files, and yield the progress."""
+        writing = write_input_files(self._folder, self._service, self._work, free, files)
+        async with aclosing(writing) as steps:
+            async for done, error in steps:
+                if error is not None:
+                    self.errors[done] = error
+                    continue
+                yield Progress("preparing a batch job", done, len(free), "requests")
+
+    async def _claimed(self, files: Sequence[InputFile]) -> bool:
+        if not files:
+            return True
+        work, provider = self._work, self._work.route.provider
+        target = Target(
+            provider=provider.name,
+            address=provider.address,
+            account=self._service.account,
+            model=work.route.model,
+            kind=work.kind,
+            path=files[0].path,
+        )
+        claims = [
+            Claim(id=file.id, keys=[work.key(number) for number in file.numbers]) for file in files
+        ]
+        return await asyncio.to_thread(self._journal.claim, claims, target, self._clock.now())
+
+    # Driving.
+
+    async def _drive(self, followed: _Followed) -> None:
+        """Drive a job to its end, or watch the kernel that does."""
+        while True:
+            lock = await self._lock(followed)
+            try:
+                followed.record = self._journal.job(followed.id)
+            except JobError:  # forgotten meanwhile
+                self._is_freed = True
+                if lock is not None:
+                    lock.release()
+                return
+            if lock is not None:
+                try:
+                    await self._advance(followed)
+                finally:
+                    lock.release()
+                    self._remove_folder(followed)
+                return
+            if not self._options.wait:
+                return
+            if self._clock.now() >= self._desk.deadline:
+                msg = f"The batch job {followed.id} has not ended in time; it goes on."
+                raise JobError(msg, hint="Run the cell again to get its results.")
+            self._news.put_nowait(None)
+            await self._clock.sleep(_WATCH_S)
+
+    async def _lock(self, followed: _Followed) -> FileLock | None:
+        if followed.input is not None and followed.input.lock is not None:
+            lock, followed.input.lock = followed.input.lock, None
+            return lock
+        folder = self._folder / followed.id
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return FileLock.try_acquire(folder)
+
+    async def _advance(self, followed: _Followed) -> None:
+        """Take the job as far as possible; this run holds its lock."""
+        assert followed.record is not None
+        numbers = await asyncio.to_thread(self._numbers_of, followed)
+        driver = Driver(self._desk, followed.record, numbers)
+        try:
+            if driver.record.state == "prepared":
+                if followed.input is None:  # its kernel has ended before it was created
+                    await driver.drop("The notebook ended before it was submitted.")
+                else:
+                    await driver.submit(followed.input.lines)
+            if driver.record.state != "dropped" and not self._options.wait:
+                return
+            if driver.record.state in ("creating", "uncertain"):
+                await driver.find()
+            if driver.record.state == "running":
+                await driver.poll()
+            if driver.record.state == "dropped":
+                self._is_freed = True
+                if driver.is_queue_full:
+                    await self._clock.sleep(_QUEUE_S)
+                return
+            await driver.read()
+            self._done |= {number for number in numbers.values() if number not in driver.errors}
+        finally:
+            self.errors |= driver.errors
+            followed.record = driver.record
+            self._news.put_nowait(None)
+
+    def _numbers_of(self, followed: _Followed) -> dict[int, int]:
+        """
+        Return the numbers of the work by the rows of the job whose results are to be read.
+
+        What another kernel has read while this one waited is taken from the journal and the cache.
+        """
+        assert followed.record is not None
+        if followed.input is not None:
+            return dict(enumerate(followed.input.numbers))
+        ours = {self._work.key(number): number for number in self._open_numbers()}
+        numbers: dict[int, int] = {}
+        for row, key, state, error in self._journal.keys_of(followed.record):
+            number = ours.get(key)
+            if number is None:
+                continue
+            if state is RowState.OPEN or (state is RowState.STORED and followed.was_ended):
+                numbers[row] = number
+            elif state is RowState.STORED:
+                self._done.add(number)
+            else:
+                self.errors[number] = ProviderError(
+                    error or "The request failed.", provider=followed.record.provider
+                )
+        return numbers
+
+    def _remove_folder(self, followed: _Followed) -> None:
+        """Remove the files of a job that has ended; a running one needs its lock."""
+        if followed.record is None or followed.record.is_active:
+            return
+        with suppress(OSError):
+            for file in (self._folder / followed.id).iterdir():
+                file.unlink()
+            (self._folder / followed.id).rmdir()
+
+    def _progress(self, elapsed_s: float) -> Progress:
+        records = [each.record for each in self._followed.values() if each.record is not None]
+        records = [self._journal.job(each.id) for each in records if each.is_active] + [
+            each for each in records if not each.is_active
+        ]
+        shown = [each for each in records if each.state != "dropped"]
+        failed = sum(each.failed for each in shown)
+        states = {each.state for each in shown}
+        parts = [f"batch job at {self._work.route.provider.name}"]
+        if len(shown) > 1:
+            parts = [f"{pluralize(len(shown), 'batch job')} at {self._work.route.provider.name}"]
+        parts += [next((each for each in ACTIVE if each in states), "reading results")]
+        parts += [f"{failed:,} failed"] if failed else []
+        return Progress(
+            " · ".join(parts),
+            sum(each.done for each in shown),
+            sum(each.rows for each in shown),
+            "requests",
+            elapsed_s,
+        )
+
+
+def _slices(numbers: Iterable[int], size: int = 2000) -> Iterator[list[int]]:
+    part: list[int] = []
+    for number in numbers:
+        part.append(number)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
