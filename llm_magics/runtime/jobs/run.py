@@ -239,7 +239,8 @@ class JobRun:
         claims = [
             Claim(id=file.id, keys=[work.key(number) for number in file.numbers]) for file in files
         ]
-        return await asyncio.to_thread(self._journal.claim, claims, target, self._clock.now())
+        now = self._clock.now()
+        return await asyncio.to_thread(self._journal.claim, claims, target, now, self._is_free)
 
     # Driving.
 
@@ -299,7 +300,8 @@ class JobRun:
                 if driver.is_queue_full:
                     await self._clock.sleep(_QUEUE_S)
                 return
-            await driver.read()
+            if numbers:
+                await driver.read()
             self._done |= {number for number in numbers.values() if number not in driver.errors}
         finally:
             self.errors |= driver.errors

@@ -241,16 +241,24 @@ class Journal:
 
     # Writing.
 
-    def claim(self, claims: Sequence[Claim], target: Target, now: float) -> bool:
+    def claim(
+        self,
+        claims: Sequence[Claim],
+        target: Target,
+        now: float,
+        is_free: Callable[[Found], bool] = lambda found: not found.job.is_active,
+    ) -> bool:
         """
-        Enter new jobs, unless one of their requests is in an active job meanwhile.
+        Enter new jobs, unless one of their requests is in another job meanwhile.
+
+        ``is_free`` decides whether a request that is in a job may be submitted again.
 
         Returns:
             Whether they were entered: all or none.
         """
         keys = [key for claim in claims for key in claim.keys]
         with self._writing() as connection:
-            if any(found.job.is_active for found in self.find(keys).values()):
+            if not all(map(is_free, self.find(keys).values())):
                 return False
             for claim in claims:
                 serial = connection.execute(

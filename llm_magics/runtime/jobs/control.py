@@ -1,0 +1,121 @@
+"""Look at the jobs in the journal, cancel them, and forget them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_magics._util.filesystem import FileLock
+from llm_magics.errors import JobError, LLMError
+from llm_magics.providers.batches.service import BatchService
+from llm_magics.runtime.session import Session
+from llm_magics.runtime.storage.job_journal import JobRecord
+
+# How long to wait for a service when jobs are listed, in seconds.
+_LOOK_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A job as it is now, or as it was last known, with the reason."""
+
+    record: JobRecord
+    note: str = ""
+
+
+async def look_at_jobs(session: Session) -> list[Look]:
+    """Return all jobs, the latest first; the services are asked about those that run."""
+    records = session.journal.jobs()
+    looks = await asyncio.gather(*(_look(session, each) for each in records))
+    fresh = {each.id: each for each in session.journal.jobs()}
+    return [Look(fresh.get(each.record.id, each.record), each.note) for each in looks]
+
+
+async def _look(session: Session, record: JobRecord) -> Look:
+    if record.state != "running" or record.service_id is None:
+        return Look(record, record.message)
+    journal = session.journal
+    try:
+        service = service_of(session, record)
+        async with asyncio.timeout(_LOOK_S):
+            status = await service.retrieve(record.service_id)
+    except TimeoutError:
+        return Look(record, f"{record.provider} did not answer within {_LOOK_S:.0f} s.")
+    except LLMError as error:
+        return Look(record, str(error))
+    expires = status.expires.timestamp() if status.expires else record.expires
+    journal.note_progress(record.id, status.done, status.failed, expires)
+    # One that ended because the queue was full is submitted again by the run that waits for it.
+    if status.state == "ended" and not status.is_queue_full:
+        journal.note_ended(record.id, status.outcome, status.done, status.failed)
+    return Look(record)
+
+
+def service_of(session: Session, record: JobRecord) -> BatchService:
+    """
+    Return the batch API of the service that has a job.
+
+    Raises:
+        JobError: the provider has another key or address now.
+    """
+    service = session.provider(record.provider, in_use=True).batch_service()
+    if service.account != record.account:
+        msg = f"The batch job {record.id} belongs to another account of {record.provider}."
+        raise JobError(msg, hint="Set the key and the address with which it was submitted.")
+    return service
+
+
+def find_job(records: Sequence[JobRecord], job_id: str) -> JobRecord:
+    """
+    Return the job whose identifier, or the service's, begins with ``job_id``.
+
+    Raises:
+        JobError: there is none, or there are several.
+    """
+    found = [
+        each
+        for each in records
+        if job_id and (each.id.startswith(job_id) or (each.service_id or "").startswith(job_id))
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        msg = f'There is no batch job "{job_id}".'
+        raise JobError(msg, hint="List them with: %llm jobs")
+    msg = f'Several batch jobs begin with "{job_id}".'
+    raise JobError(msg, hint=f"Use one of: {', '.join(each.id for each in found)}.")
+
+
+async def cancel_job(session: Session, record: JobRecord) -> str:
+    """
+    Cancel a job, and return what happens to it in words.
+
+    Raises:
+        JobError: it has ended, or it is not known whether the service has it.
+        ProviderError: the service has refused to cancel it.
+    """
+    if record.state == "running" and record.service_id is not None:
+        await service_of(session, record).cancel(record.service_id)
+        return (
+            f"Cancelling {record.id} at {record.provider}. What was done until now is billed; run "
+            "the cell again to get its results."
+        )
+    if record.state == "prepared":
+        folder = session.journal.path.parent / "jobs" / record.id
+        lock = FileLock.try_acquire(folder) if folder.is_dir() else None
+        if lock is None and folder.is_dir():
+            msg = f"Another notebook is about to submit {record.id}."
+            raise JobError(msg, hint="Interrupt it there, or cancel it in a moment.")
+        session.journal.drop(record.id, "Cancelled before it was submitted.")
+        if lock is not None:
+            lock.release()
+        return f"Cancelled {record.id} before it was submitted."
+    if record.is_active:
+        msg = f"It is not known yet whether {record.provider} has {record.id}."
+        hint = (
+            f"Run its cell again to find out, or look for it on the website of {record.provider}."
+        )
+        raise JobError(msg, hint=hint)
+    msg = f"{record.id} has ended."
+    raise JobError(msg, hint="Only a job that is under way can be cancelled.")
