@@ -29,7 +29,7 @@ from llm_magics.runtime.storage.job_journal import Journal
 
 
 class DrivenClock(Clock):
-    """A time that passes only while somebody sleeps."""
+    """A time that passes only during a sleep."""
 
     def __init__(self, start: float = 1_795_000_000.0) -> None:
         self.time = start

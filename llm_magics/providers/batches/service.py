@@ -107,7 +107,7 @@ class BatchResult:
     Attributes:
         custom_id: the identifier of the request.
         body: the response's JSON object, as an answer that is not streamed.
-        error: why there is no answer.
+        error: the reason for a missing answer.
         is_expired: whether the request was not processed in time, or was cancelled: it is free.
     """
 
@@ -149,7 +149,7 @@ class BatchService(ABC):
         """Return a live request as one line (without its end), not streamed."""
 
     async def upload(self, submission: Submission) -> str:
-        """Upload the lines, if the service wants a file, and return its id. It is free."""
+        """Upload the lines if the service requires a file, and return its id. Uploads are free."""
         return ""
 
     @abstractmethod

@@ -18,7 +18,7 @@ _LOOK_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A job as it is now, or as it was last known, with the reason."""
+    """The current or last known state of a job, and the reason if it could not be refreshed."""
 
     record: JobRecord
     note: str = ""
@@ -81,7 +81,7 @@ def find_job(records: Sequence[JobRecord], job_id: str) -> JobRecord:
     if len(found) == 1:
         return found[0]
     if not found:
-        msg = f'There is no batch job "{job_id}".'
+        msg = f'Unknown batch job "{job_id}".'
         raise JobError(msg, hint="List them with: %llm jobs")
     msg = f'Several batch jobs begin with "{job_id}".'
     raise JobError(msg, hint=f"Use one of: {', '.join(each.id for each in found)}.")

@@ -161,7 +161,7 @@ class Driver:
             raise
 
     async def _uploaded(self, lines: Path) -> Submission:
-        """Return the submission, after uploading its lines if the service wants a file."""
+        """Return the submission, after uploading its lines if the service requires a file."""
         desk, record = self._desk, self.record
         submission = Submission(
             mark=record.id,
@@ -254,7 +254,7 @@ class Driver:
         reason = status.error or f"The service returned no result for this row ({status.outcome})."
         await self._fail_rows(open_rows, ProviderError(reason, provider=record.provider))
         if record.input_id:
-            with suppress(ProviderError):  # a leftover file costs nothing
+            with suppress(ProviderError):  # a remaining file is free
                 await desk.service.discard(record.input_id)
 
     async def _status(self) -> JobStatus:

@@ -108,7 +108,7 @@ class JobRun:
 
     @property
     def pending(self) -> int:
-        """The number of rows that have neither an answer nor an error."""
+        """The number of rows without an answer and without an error."""
         return len(self._missing) - len(self._done) - len(self.errors)
 
     async def plan(self) -> Plan:
@@ -310,7 +310,7 @@ class JobRun:
 
     def _numbers_of(self, followed: _Followed) -> dict[int, int]:
         """
-        Return the numbers of the work by the rows of the job whose results are to be read.
+        Return the numbers of the work by the rows of the job whose results it reads.
 
         What another kernel has read while this one waited is taken from the journal and the cache.
         """

@@ -1,9 +1,9 @@
 """
-The journal of batch jobs: which request is in which job, and how far each job is.
+The journal of batch jobs: which request is in which job, and the progress of each job.
 
 Every step that cannot be undone is written here, and synced to the disk, before it is done. A
 notebook that is killed at any time then finds out what happened to its jobs. Kernels share the
-journal. It contains digests of requests, but neither prompts nor keys.
+journal. It contains digests of requests, and no prompts or keys.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from llm_magics.errors import JobError
 # creating: the request to create it is about to be sent, or was sent and its answer is not known.
 # uncertain: the service has a batch that may be this job, and shows whose it is when it has ended.
 # running: the service has accepted it.
-# ended: it has ended at the service; results that nobody has read may still be there.
-# dropped: the service does not have it. Its requests are free.
+# ended: it has ended at the service; unread results may still be available.
+# dropped: it does not exist at the service. Its requests are free.
 State = Literal["prepared", "creating", "uncertain", "running", "ended", "dropped"]
 
 ACTIVE: tuple[State, ...] = ("prepared", "creating", "uncertain", "running")
@@ -57,7 +57,7 @@ CREATE INDEX IF NOT EXISTS rows_by_key ON rows(key);
 
 
 class RowState(IntEnum):
-    """What is known of a row's result: not read yet, stored as an answer, or failed."""
+    """The state of a row's result: not read yet, stored as an answer, or failed."""
 
     OPEN = 0
     STORED = 1
@@ -73,7 +73,7 @@ class JobRecord:
         id: our identifier, which the service stores where it can.
         account: a digest of the key and the address.
         path: the path of its live requests.
-        state, outcome: how far it is, and the service's word for its end.
+        state, outcome: its progress, and the service's word for its end.
         service_id, input_id: the service's identifiers of the job and of its input file.
         claimed, creating, expires: when its requests were claimed, when the request that creates
             it was sent, and until when the service tries, in seconds since the epoch.
@@ -106,7 +106,7 @@ class JobRecord:
 
     @property
     def is_active(self) -> bool:
-        """Whether the service has it, or may have it, and it has not ended."""
+        """Whether it exists or may exist at the service, and has not ended."""
         return self.state in ACTIVE
 
 
@@ -142,7 +142,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What is known of a row after its result was read."""
+    """The state of a row after its result was read."""
 
     number: int
     state: RowState
@@ -191,7 +191,7 @@ class Journal:
         """Return the job with our identifier ``job_id``."""
         found = self._records("WHERE id = ?", job_id)
         if not found:
-            msg = f'There is no batch job "{job_id}".'
+            msg = f'Unknown batch job "{job_id}".'
             raise JobError(msg, hint="List them with: %llm jobs")
         return found[0]
 
