@@ -78,10 +78,12 @@ ORDER = [
         "dataframes.prompt_run",
         "dataframes.projection",
     ],
+    ["dataframes.row_prompts"],
     ["dataframes.reports", "dataframes.vector_display"],
     ["dataframes.vectors"],
     [
         "dataframes.row_attachments",
+        "dataframes.row_groups",
         "dataframes.rows",
         "dataframes.vector_plot",
         "dataframes.map_selection",

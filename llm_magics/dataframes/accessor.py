@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from llm_magics.dataframes import search
@@ -22,10 +23,10 @@ from llm_magics.dataframes.answer_columns import (
 from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
 from llm_magics.dataframes.confidence import confidence_name
 from llm_magics.dataframes.embed import embed_into
-from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
 from llm_magics.dataframes.prompting import run_prompts
 from llm_magics.dataframes.reports import ReportMixin
 from llm_magics.dataframes.row_attachments import RowAttachments
+from llm_magics.dataframes.row_prompts import RowPrompts, prompt_columns
 from llm_magics.dataframes.rows import (
     TEXT,
     OnError,
@@ -40,6 +41,7 @@ from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.runtime.embedding.results import TooLong
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame, Series
 
     from llm_magics.dataframes.map import VectorMap
@@ -314,7 +316,7 @@ class FrameAccessor(ReportMixin):
         return run_prompts(view, prompt_spec, put)
 
     def _put(
-        self, names: Mapping[str, str], columns: DataFrame, is_open: Sequence[bool]
+        self, names: Mapping[str, str], columns: DataFrame, is_open: NDArray[np.bool_]
     ) -> tuple[DataFrame, str]:
         """Write the answers into columns of the frame; a row without an answer keeps its value."""
         for name, into in names.items():

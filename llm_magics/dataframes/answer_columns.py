@@ -25,15 +25,19 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from llm_magics.dataframes.confidence import confidence_name, records_of, scored_records
+from llm_magics.dataframes.confidence import confidence_name, field_values, scored_values
 from llm_magics.errors import UsageError
 from llm_magics.schemas import parse_schema
 from llm_magics.wire.schema_forms import InexpressibleSchemaError, flatten_schema
 
 if TYPE_CHECKING:
-    from llm_magics.dataframes.prompt_run import RowPromptRun, RowPrompts
+    from numpy.typing import NDArray
+
+    from llm_magics.dataframes.prompt_run import RowPromptRun
+    from llm_magics.dataframes.row_prompts import RowPrompts
 
 _PLAIN = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
 _DATE, _DATE_TIME = "datetime64[ns]", "datetime64[ns, UTC]"
@@ -204,18 +208,27 @@ def build_columns(run: RowPromptRun) -> pd.DataFrame:
 
     Their dtypes depend on the schema: see `llm_magics.dataframes.answer_columns`.
     """
-    fields, answered, index = schema_fields(run.schema), run.answered, run.index
+    fields = schema_fields(run.schema)
     if not fields:
-        texts = [None if each is None else each.text for each in answered]
-        return pd.DataFrame({ANSWER: pd.Series(texts, index=index, dtype="object")})
-    records = (
-        scored_records(run, next(iter(fields))) if run.spec.choices else records_of(run, fields)
+        # The last one is for rows without a prompt, whose code is -1.
+        texts = [*(None if each is None else each.text for each in run.answers()), None]
+        column = np.array(texts, dtype=object)[run.codes]
+        return pd.DataFrame({ANSWER: pd.Series(column, index=run.index, dtype="object")})
+    values = (
+        scored_values(run, next(iter(fields))) if run.spec.choices else field_values(run, fields)
     )
     columns = {
-        name: to_typed_column([each.get(name) for each in records], dtype, index)
+        name: _spread(values.pop(name), dtype, run)
         for name, dtype in answer_dtypes(run.spec).items()
     }
-    return pd.DataFrame(columns, index=index, columns=list(columns))
+    return pd.DataFrame(columns, index=run.index, columns=list(columns))
+
+
+def _spread(values: list[Any], dtype: Any, run: RowPromptRun) -> pd.Series[Any]:
+    """Return the values for distinct prompts as a column of the rows."""
+    values.append(None)  # for rows without a prompt, whose code is -1
+    column = to_typed_column(values, dtype, pd.RangeIndex(len(values)))
+    return pd.Series(column.array.take(run.codes), index=run.index, dtype=column.dtype)
 
 
 _ANSWERS_KEY = "llm_magics_answers"
@@ -250,14 +263,13 @@ def check_columns_free(
 
 
 def merge_answers(
-    new: pd.Series[Any], old: pd.Series[Any], is_open: Sequence[bool]
+    new: pd.Series[Any], old: pd.Series[Any], is_open: NDArray[np.bool_]
 ) -> pd.Series[Any]:
     """Return ``new``, with the old values in rows that have no new answer (``is_open``)."""
-    mask = pd.Series(list(is_open), index=new.index)
-    if not mask.any() or old[mask.to_numpy()].isna().all():
+    if not is_open.any() or old[is_open].isna().all():
         return new
     mixed = new.astype(object)
-    mixed[mask.to_numpy()] = old[mask.to_numpy()].astype(object)
+    mixed[is_open] = old[is_open].astype(object)
     is_fitting = not isinstance(new.dtype, pd.CategoricalDtype) or set(mixed.dropna()) <= set(
         new.dtype.categories
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.text import replace_lone_surrogates
-from llm_magics.dataframes.prompt_run import ROW_ARGUMENTS, RowPrompts
+from llm_magics.dataframes.row_prompts import ROW_ARGUMENTS, RowPrompts
 from llm_magics.dataframes.rows import TEXT
 from llm_magics.errors import LLMError, UsageError
 from llm_magics.runtime.routing import resolve_candidates, route_to

@@ -34,42 +34,42 @@ def confidence_name(field: str) -> str:
     return f"{field}_confidence"
 
 
-def scored_records(run: RowPromptRun, field: str) -> list[dict[str, Any]]:
-    """Return the most probable label of each row as ``field``, and its calibrated probability."""
+def scored_values(run: RowPromptRun, field: str) -> dict[str, list[Any]]:
+    """Return the most probable label for each distinct prompt, and its calibrated probability."""
     biases = [_scores(each) for each in run.neutral]
-    records: list[dict[str, Any]] = []
-    for response in run.answered:
-        if response is None:
-            records.append({})
-            continue
-        probabilities = calibrate(_scores(response), biases)
-        label = max(probabilities, key=probabilities.__getitem__)
-        records.append({field: label, confidence_name(field): probabilities[label]})
-    return records
+    values: dict[str, list[Any]] = {field: [], confidence_name(field): []}
+    for response in run.answers():
+        label = probability = None
+        if response is not None:
+            probabilities = calibrate(_scores(response), biases)
+            label = max(probabilities, key=probabilities.__getitem__)
+            probability = probabilities[label]
+        values[field].append(label)
+        values[confidence_name(field)].append(probability)
+    return values
 
 
-def records_of(run: RowPromptRun, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the fields of each row, with the confidence in each field if it is requested."""
-    values = [None if each is None else each.json() for each in run.answered]
-    records = [dict(value) if isinstance(value, dict) else {} for value in values]
-    if not run.spec.confidence:
-        return records
+def field_values(run: RowPromptRun, fields: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return each field for each distinct prompt, with its confidence if that is requested."""
+    has_confidence = run.spec.confidence
+    names = [*fields, *(confidence_name(each) for each in fields if has_confidence)]
+    values: dict[str, list[Any]] = {name: [] for name in names}
     incomplete = 0
-    known: dict[int, dict[str, float]] = {}  # rows with the same prompt have the same answer
-    for response, record in zip(run.answered, records, strict=True):
-        if response is None:
-            continue
-        if id(response) not in known:
-            known[id(response)] = field_confidences(response, fields)
-        found = known[id(response)]
-        incomplete += any(name not in found for name in record if name in fields)
-        record |= {confidence_name(name): value for name, value in found.items()}
+    for response, rows in zip(run.answers(), run.row_counts.tolist(), strict=True):
+        value = None if response is None else response.json()
+        record = dict(value) if isinstance(value, dict) else {}
+        if has_confidence and response is not None:
+            found = field_confidences(response, fields)
+            incomplete += rows * any(name not in found for name in record if name in fields)
+            record |= {confidence_name(name): value for name, value in found.items()}
+        for name in names:
+            values[name].append(record.get(name))
     if incomplete:
         warn(
             f"The confidence is missing in {incomplete:,} rows: "
             "the tokens that the service returned are not those of the answer."
         )
-    return records
+    return values
 
 
 def _scores(response: Response) -> dict[str, float]:

@@ -7,124 +7,39 @@ call sends only the prompts that have no cached answer.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
-from llm_magics._util.validation import check_integer, check_on_error
-from llm_magics.dataframes.reports import PromptReport, RowsEstimate, sum_known
-from llm_magics.dataframes.row_attachments import AttachedText, RowAttachments
-from llm_magics.dataframes.rows import TEXT, OnError, get_column
-from llm_magics.errors import LLMError, UsageError, nearest
+from llm_magics.dataframes.reports import PromptReport, RowsEstimate
+from llm_magics.dataframes.row_attachments import AttachedText
+from llm_magics.dataframes.row_groups import group_rows
+from llm_magics.dataframes.row_prompts import ROW, RowPrompts, prompt_columns
+from llm_magics.dataframes.rows import TEXT, get_column
+from llm_magics.errors import LLMError
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.prompts import templates
 from llm_magics.runtime.prompts.prompt import Prompt
+from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
-from llm_magics.secrets import KeyHeaders, register_headers
 from llm_magics.wire.finish_reasons import Outcome
 from llm_magics.wire.logprobs import MAX_LOGPROBS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame
 
+# The number of rows whose values are Python objects at the same time.
+_SLICE = 4096
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowPrompts:
-    """
-    The prompt of each row, and how to send it.
-
-    Attributes:
-        text: the prompt, with ``{{ column }}`` in it.
-        model, system, parameters, schema: as for `llm_magics.ask`, the same for all rows.
-        concurrency: number of concurrent requests; by default chosen for the provider.
-        on_error: ``null`` leaves the answer of a failed row empty; ``raise`` raises the error.
-        fresh: send prompts even if their answers are cached.
-        dry_run: only estimate tokens, cost and time.
-        yes: do not ask for confirmation of the cost.
-        attachments: the columns with files to attach.
-        confidence: whether each field has a column with its confidence.
-        choices: the labels to score, instead of generating an answer that matches ``schema``.
-        neutral: texts without content, by which the scores of labels are calibrated.
-    """
-
-    text: str
-    model: str | None = None
-    system: str | None = None
-    schema: Any = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    concurrency: int | None = None
-    on_error: OnError = "null"
-    fresh: bool = False
-    dry_run: bool = False
-    yes: bool = False
-    attachments: RowAttachments | None = None
-    confidence: bool = False
-    choices: tuple[str, ...] = ()
-    neutral: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            msg = f"The prompt must be a string, got {type(self.text).__name__}."
-            raise UsageError(msg, hint='Use: lm.prompt(df, "Summarize {{ text }}")')
-        if self.concurrency is not None:
-            check_integer("concurrency", self.concurrency)
-        for name in self.parameters:
-            _check_argument_name(name)
-        headers = self.parameters.get("extra_headers")
-        if isinstance(headers, Mapping):  # other types raise an error when the prompt is sent
-            register_headers(headers)
-            parameters = {**self.parameters, "extra_headers": KeyHeaders(headers)}
-            object.__setattr__(self, "parameters", parameters)
-        check_on_error(self.on_error)
-        if not isinstance(self.confidence, bool):
-            msg = f"Invalid value for confidence: {self.confidence!r:.60}."
-            raise UsageError(msg, hint="Use True or False.")
-        if self.confidence and self.schema is None:
-            msg = "confidence needs a schema."
-            raise UsageError(msg, hint="Use classify or extract with confidence=True.")
-
-
-# Arguments of other functions, which must not be passed to a model as parameters.
-_UNSUPPORTED_ARGUMENTS = {
-    "into": "Only df.llm.prompt and df.llm.classify take into.",
-    "confidence": "Only extract and classify take confidence.",
-    "choices": "Pass the labels to classify.",
-    "schema": "extract takes the schema as its first argument; classify takes labels.",
-    **dict.fromkeys(
-        ("thread", "variables", "template", "images", "tools"), "Only lm.ask takes this argument."
-    ),
-    **dict.fromkeys(
-        ("attachments", "attachments_root", "allow_urls"),
-        "Only lm.prompt and df.llm.prompt of pandas take this argument; both also take a schema.",
-    ),
-}
-
-
-def _check_argument_name(name: str) -> None:
-    if name in _UNSUPPORTED_ARGUMENTS:
-        raise UsageError(f"{name} is not supported here.", hint=_UNSUPPORTED_ARGUMENTS[name])
-    meant = get_close_matches(name, {*ROW_ARGUMENTS, "into"}, n=1, cutoff=0.7)
-    if meant:
-        raise UsageError(f"Unknown argument: {name}.", hint=f"Did you mean {meant[0]}?")
-
-
-# Arguments that are not model parameters.
-ROW_ARGUMENTS = frozenset(
-    {"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes", "confidence"}
-)
-
-
-# The name of a row in a prompt: {{ row["a column"] }}.
-ROW = "row"
+# The code of a row without a prompt.
+_NO_PROMPT = -1
 
 
 class RowPromptRun:
@@ -155,58 +70,82 @@ class RowPromptRun:
         ]
         numbers = {text: number for number, text in enumerate(dict.fromkeys(neutral))}
         self._neutral_count = len(numbers)
-        self.codes = [
-            self._code(row, numbers, files)
-            for row, files in zip(self._rows(), self._attached(), strict=True)
-        ]
-        if all(code < 0 for code in self.codes):
+        # The number of each row's prompt, or `_NO_PROMPT`.
+        self.codes = self._encode(numbers)
+        if (self.codes < 0).all():
             numbers.clear()  # nothing to calibrate
-        prompts = [self._prompt(text) for text in numbers]
+        self._texts = list(numbers)
+        prompts = _Prompts(self._texts, self._prompt)
         self.call = BatchCall(session, prompts, prompt_spec.concurrency)
         self.call.done = self._done
-        self._texts = list(numbers)
 
     def _done(self) -> str:
         return f"{self.counts()['ok']:,} of {len(self.codes):,} rows"
 
-    def _rows(self) -> list[dict[str, Any]]:
-        if not self._columns:
-            return [{}] * len(self._frame)
+    def _encode(self, numbers: dict[str, int]) -> NDArray[np.int32]:
+        """Render the prompts, add them to ``numbers``, and return the number of each row's."""
+        spec, count = self._prompt_spec, len(self._frame)
         columns = [get_column(self._frame, name) for name in self._columns]
-        values = zip(*(column.tolist() for column in columns), strict=True)
-        names = [str(name) for name in self._columns]
-        return [dict(zip(names, row, strict=True)) for row in values]
+        if spec.attachments is not None and spec.attachments.columns:
+            codes = [
+                self._code(row, numbers, files)
+                for row, files in zip(self._rows(columns), self._attached(), strict=True)
+            ]
+            return np.array(codes, np.int32)
+        if not columns:
+            return np.full(count, self._code({}, numbers) if count else _NO_PROMPT, np.int32)
+        first, groups = group_rows(columns)
+        of_groups = (self._code(row, numbers) for row in self._rows(columns, first))
+        found: NDArray[np.int32] = np.fromiter(of_groups, np.int32, len(first))[groups]
+        return found
 
-    def _attached(self) -> Iterator[tuple[Any, ...] | None]:
-        """Yield the attachments of each row; ``None`` without columns of attachments."""
-        attachments = self._prompt_spec.attachments
-        if attachments is None or not attachments.columns:
-            yield from repeat(None, len(self._frame))
+    def _rows(
+        self, columns: Sequence[Any], chosen: NDArray[np.int32] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the values of each row, or of the ``chosen`` ones, by the names of ``columns``."""
+        names = [str(name) for name in self._columns]
+        if not columns:
+            yield from repeat({}, len(self._frame))
             return
+        for row in self._values(columns, chosen):
+            yield dict(zip(names, row, strict=True))
+
+    def _values(
+        self, columns: Sequence[Any], chosen: NDArray[np.int32] | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of ``columns`` row by row; only a part of them are in memory."""
+        for start in range(0, len(self._frame if chosen is None else chosen), _SLICE):
+            part = slice(start, start + _SLICE)
+            rows = part if chosen is None else chosen[part]
+            yield from zip(*(column.iloc[rows].tolist() for column in columns), strict=True)
+
+    def _attached(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the attachments of each row."""
+        attachments = self._prompt_spec.attachments
+        assert attachments is not None
         known = {str(name): name for name in self._frame.columns}
         attachments.check_columns(known)
         columns = [get_column(self._frame, known[name]) for name in attachments.columns]
-        values = zip(*(column.tolist() for column in columns), strict=True)
-        for label, row in zip(self._frame.index, values, strict=True):
+        for label, row in zip(self._frame.index, self._values(columns), strict=True):
             yield attachments.of_row(row, label)
 
     def _code(
         self, row: dict[str, Any], numbers: dict[str, int], files: tuple[Any, ...] | None = None
     ) -> int:
         """
-        Return the number of a row's prompt; -1 if all its columns are missing, or it is empty.
+        Return the number of a row's prompt; `_NO_PROMPT` if its columns are missing, or it is empty.
 
         A row without the files that it should have is missing too.
         """
         if files == ():
-            return -1
+            return _NO_PROMPT
         if row and all(_is_missing(value) for value in row.values()):
-            return -1
+            return _NO_PROMPT
         values = {name: "" if _is_missing(value) else value for name, value in row.items()}
         values = {ROW: values, **values}
         text = templates.render(self._prompt_spec.text, values)
         text = text if files is None else AttachedText(text, files)
-        return numbers.setdefault(text, len(numbers)) if text.strip() else -1
+        return numbers.setdefault(text, len(numbers)) if text.strip() else _NO_PROMPT
 
     def _all_parameters(self) -> Mapping[str, Any]:
         """Return the parameters of all prompts; one mapping, because they share it."""
@@ -232,14 +171,14 @@ class RowPromptRun:
 
     def estimate(self) -> RowsEstimate:
         """Return an estimate of tokens, cost and time; nothing is sent."""
-        each = bridge.run(self.call.to_send())
+        left = bridge.run(self.call.to_send())
         return RowsEstimate(
             rows=len(self.codes),
-            prompts=len(each),
-            input_tokens=sum(one.input_tokens for one in each),
-            output_tokens=sum(one.output_tokens for one in each),
-            cost_usd=sum_known(one.cost_usd for one in each),
-            seconds=bridge.run(self.call.seconds(len(each))),
+            prompts=left.prompts,
+            input_tokens=left.input_tokens,
+            output_tokens=left.output_tokens,
+            cost_usd=left.cost_usd,
+            seconds=bridge.run(self.call.seconds(left.prompts)),
             attachments=self.call.attachments,
         )
 
@@ -271,35 +210,51 @@ class RowPromptRun:
         return self._prompt_spec
 
     @property
-    def neutral(self) -> list[Any]:
-        """The `Response` for each neutral text that is answered."""
-        return [
-            each
-            for number, each in enumerate(self.call.responses[: self._neutral_count])
-            if each is not None and number not in self.call.errors
-        ]
+    def neutral(self) -> list[Response]:
+        """The answer to each neutral text that is answered."""
+        found = (self._answer(number) for number in range(min(self._neutral_count, self._count)))
+        return [each for each in found if each is not None]
 
     @property
     def is_calibrated(self) -> bool:
         """Whether all neutral texts are answered, so that rows can have labels."""
-        return len(self.neutral) == min(self._neutral_count, len(self._texts))
+        return len(self.neutral) == min(self._neutral_count, self._count)
 
-    @property
-    def answered(self) -> list[Any]:
-        """The `Response` for the cell of each row; ``None`` for a row without one."""
+    def answers(self) -> Iterator[Response | None]:
+        """Yield the answer to each distinct prompt, in the order of ``codes``."""
         if not self.is_calibrated:
-            return [None] * len(self.codes)
-        errors, responses = self.call.errors, self.call.responses
-        good = [None if number in errors else each for number, each in enumerate(responses)]
-        return [good[code] if code >= 0 else None for code in self.codes]
+            yield from repeat(None, self._count)
+            return
+        errors = self.call.errors
+        for number, each in enumerate(self.call.responses):
+            yield None if number in errors else each
+
+    def _answer(self, number: int) -> Response | None:
+        return None if number in self.call.errors else self.call.responses[number]
 
     @property
-    def is_open(self) -> list[bool]:
+    def _count(self) -> int:
+        return len(self._texts)
+
+    @property
+    def row_counts(self) -> NDArray[np.int64]:
+        """The number of rows with each distinct prompt."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=self._count)
+
+    @property
+    def is_answered(self) -> NDArray[np.bool_]:
+        """Whether each row has an answer."""
+        numbers = range(self._count if self.is_calibrated else 0)
+        found = np.zeros(self._count + 1, np.bool_)  # the last one is for rows without a prompt
+        found[: len(numbers)] = [self.call.is_answered(number) for number in numbers]
+        rows: NDArray[np.bool_] = found[self.codes]
+        return rows
+
+    @property
+    def is_open(self) -> NDArray[np.bool_]:
         """Whether each row has a prompt but not an answer."""
-        return [
-            code >= 0 and each is None
-            for code, each in zip(self.codes, self.answered, strict=True)
-        ]
+        rows: NDArray[np.bool_] = (self.codes >= 0) & ~self.is_answered
+        return rows
 
     @property
     def first_error(self) -> LLMError | None:
@@ -309,11 +264,12 @@ class RowPromptRun:
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by outcome."""
-        by_prompt = [self.call.outcome(number) for number in range(len(self._texts))]
-        rows = Counter(by_prompt[code] if code >= 0 else "missing" for code in self.codes)
+        rows = dict.fromkeys([*Outcome, None], 0)
+        for number, count in enumerate(self.row_counts.tolist()):
+            rows[self.call.outcome(number)] += count
         return {
             **{str(each): rows[each] for each in Outcome},
-            "missing": rows["missing"],
+            "missing": int((self.codes < 0).sum()),
             "pending": rows[None],
         }
 
@@ -333,45 +289,22 @@ class RowPromptRun:
         )
 
 
-def prompt_columns(frame: DataFrame, prompt_spec: RowPrompts) -> list[Hashable]:
-    """
-    Return the columns that the prompt names, as ``{{ text }}`` or ``{{ row["a text"] }}``.
-
-    A column with the name of a Jinja function, or ``row``, takes precedence over it.
-
-    Raises:
-        UsageError: the prompt names a column that the DataFrame does not have.
-    """
-    known = {str(name): name for name in frame.columns}
-    _check_spaces(prompt_spec.text, known)
-    named = templates.find_names(prompt_spec.text, with_functions=True) & set(known)
-    unknown = templates.find_names(prompt_spec.text) - set(known)
-    if ROW in unknown:
-        keys = templates.find_row_keys(prompt_spec.text, ROW)
-        in_row = set(known) if keys is None else {str(key) for key in keys}
-        unknown = (unknown - {ROW}) | (in_row - set(known))
-        named |= in_row & set(known)
-    if unknown:
-        first = min(unknown)
-        msg = f'The prompt uses "{first}", but the DataFrame has no such column.'
-        raise UsageError(msg, hint=nearest(first, known))
-    return [known[name] for name in sorted(named)]
-
-
-def _check_spaces(text: str, names: Iterable[str]) -> None:
-    """
-    Refuse ``{{ a text }}``: a name with a space needs ``{{ row["a text"] }}``.
-
-    Raises:
-        UsageError: the prompt contains such a name.
-    """
-    for name in names:
-        if not name.isidentifier() and re.search(r"\{\{\s*" + re.escape(name) + r"\s*[|}]", text):
-            msg = f'The column "{name}" cannot be written as {{{{ {name} }}}}.'
-            raise UsageError(msg, hint=f'Use {{{{ row["{name}"] }}}}.')
-
-
 def _is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+class _Prompts(Sequence[Prompt]):
+    """The prompts with ``texts``, each created when it is read."""
+
+    def __init__(self, texts: Sequence[str], create: Callable[[str], Prompt]) -> None:
+        self._texts = texts
+        self._create = create
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, number: Any) -> Any:
+        found = self._texts[number]
+        return list(map(self._create, found)) if isinstance(number, slice) else self._create(found)

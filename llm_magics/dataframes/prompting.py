@@ -10,15 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from llm_magics.dataframes.answer_columns import build_columns, schema_fields
 from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
-from llm_magics.dataframes.prompt_run import RowPromptRun, RowPrompts
+from llm_magics.dataframes.prompt_run import RowPromptRun
 from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.row_attachments import RowAttachments
+from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError, to_frame
 from llm_magics.errors import Interrupted, LLMError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame, Series
 
     from llm_magics.dataframes.reports import RowsEstimate
@@ -32,7 +36,7 @@ def final_error(
 ) -> BaseException | None:
     """Return the error to raise: the one that ended the run; otherwise, if required, the first."""
     if isinstance(ended_by, KeyboardInterrupt):
-        done = sum(each is not None for each in run.answered)
+        done = int(run.is_answered.sum())
         msg = f"Stopped: {done:,} of {len(run.codes):,} rows are answered."
         hint = f"Their answers are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
@@ -45,7 +49,7 @@ def final_error(
 
 # Stores the columns of answers. Arguments: the columns, and whether each row is without an answer.
 # Returns the result, and a text that says where it is.
-WriteColumns = Callable[["DataFrame", Sequence[bool]], tuple[Any, str]]
+WriteColumns = Callable[["DataFrame", "NDArray[np.bool_]"], tuple[Any, str]]
 
 _PARTIAL_ATTRIBUTE = "the exception's .partial"
 
@@ -175,7 +179,7 @@ def run_prompts(view: DataFrame, prompt_spec: RowPrompts, write: WriteColumns) -
         return run.estimate()
     run.obtain_consent()
     ended_by = run.ask()
-    if isinstance(ended_by, LLMError) and not any(run.answered):
+    if isinstance(ended_by, LLMError) and not run.is_answered.any():
         raise ended_by  # existing answers are not changed
     result, where = write(build_columns(run), run.is_open)
     report = run.report()
@@ -188,11 +192,11 @@ def run_prompts(view: DataFrame, prompt_spec: RowPrompts, write: WriteColumns) -
     return result
 
 
-def single_column(columns: DataFrame, _: Sequence[bool]) -> tuple[Any, str]:
+def single_column(columns: DataFrame, _: NDArray[np.bool_]) -> tuple[Any, str]:
     """Return the only column as a Series."""
     return columns.iloc[:, 0], _PARTIAL_ATTRIBUTE
 
 
-def all_columns(columns: DataFrame, _: Sequence[bool]) -> tuple[Any, str]:
+def all_columns(columns: DataFrame, _: NDArray[np.bool_]) -> tuple[Any, str]:
     """Return all columns as a DataFrame."""
     return columns, _PARTIAL_ATTRIBUTE

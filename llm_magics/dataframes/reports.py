@@ -179,28 +179,30 @@ class PromptReport:
 
     counts: dict[str, int]
     _call: BatchCall
-    _codes: Sequence[int]
+    _codes: NDArray[np.int32]
     _texts: Sequence[str]
     _index: Any
 
     @property
     def sent(self) -> int:
         """The number of prompts that were sent and answered."""
-        return sum(each is not None and not each.cached for each in self._call.responses)
+        return self._call.sent
 
     @property
     def cached(self) -> int:
         """The number of rows with a cached answer, which is free."""
-        answers = self._call.responses
-        from_cache = {
-            number for number, each in enumerate(answers) if each is not None and each.cached
-        }
-        return sum(code in from_cache for code in self._codes)
+        is_cached = [self._call.is_cached(number) for number in range(len(self._texts))]
+        return self._rows_of(is_cached).size
 
     @property
     def cost_usd(self) -> float | None:
         """The cost in US dollars; ``None`` if the cost of an answer is unknown."""
-        return sum_known(each.cost_usd for each in self._call.responses if each is not None)
+        return self._call.cost_usd
+
+    def _rows_of(self, is_chosen: Sequence[bool]) -> NDArray[np.intp]:
+        """Return the rows whose distinct prompts are chosen."""
+        # The last one is for rows without a prompt, whose code is -1.
+        return np.flatnonzero(np.array([*is_chosen, False], np.bool_)[self._codes])
 
     def __str__(self) -> str:
         return " · ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
@@ -222,8 +224,8 @@ class PromptReport:
             for number in range(len(self._texts))
             if (outcome := self._call.outcome(number)) not in (None, Outcome.OK)
         }
-        rows = [row for row, code in enumerate(self._codes) if code in bad]
-        codes = [self._codes[row] for row in rows]
+        rows = self._rows_of([number in bad for number in range(len(self._texts))])
+        codes = self._codes[rows].tolist()
         return CompactFrame(
             {
                 "error": [self._error(code) for code in codes],

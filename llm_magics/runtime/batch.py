@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llm_magics._async.concurrency import merge_streams, run_bounded
 from llm_magics._util.text import pluralize
@@ -51,6 +51,38 @@ _FAILURES = tuple(each for each in Outcome if each is not Outcome.OK)
 # service.
 _INITIAL_CONCURRENCY = 8
 _INITIAL_CONCURRENCY_LOCAL = 2
+
+
+@dataclass(slots=True)
+class BatchEstimate:
+    """
+    The estimate of several prompts.
+
+    Attributes:
+        prompts: the number of prompts.
+        input_tokens, output_tokens: their tokens.
+        known_usd: the cost of those whose price is known, in US dollars.
+        has_unknown_cost: whether the price of some prompts is unknown.
+    """
+
+    prompts: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    known_usd: float = 0.0
+    has_unknown_cost: bool = False
+
+    def add(self, estimate: Estimate) -> None:
+        """Add a prompt."""
+        self.prompts += 1
+        self.input_tokens += estimate.input_tokens
+        self.output_tokens += estimate.output_tokens
+        self.known_usd += estimate.cost_usd or 0.0
+        self.has_unknown_cost |= estimate.cost_usd is None
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost in US dollars; ``None`` if the price of a prompt is unknown."""
+        return None if self.has_unknown_cost else self.known_usd
 
 
 class BatchCall:
@@ -145,9 +177,9 @@ class BatchCall:
             f"chat {route.model}", _INITIAL_CONCURRENCY_LOCAL if is_own else _INITIAL_CONCURRENCY
         )
 
-    async def to_send(self) -> list[Estimate]:
-        """Return the estimates of all prompts without a stored answer, without sending them."""
-        estimates: list[Estimate] = []
+    async def to_send(self) -> BatchEstimate:
+        """Return the estimate of all prompts without a stored answer, without sending them."""
+        total = BatchEstimate()
         ways: Counter[str] = Counter()
         for prompt in self._prompts:  # one after the other, because attachments may be large
             try:
@@ -156,12 +188,13 @@ class BatchCall:
             except AttachmentError:  # its row will have the error
                 ways["not readable"] += 1
                 continue
-            estimates += [] if estimate is None else [estimate]
+            if estimate is not None:
+                total.add(estimate)
             ways.update(call.deliveries.counts())
         pages = ways.pop("page", 0)
         parts = [f"{count:,} {way}" for way, count in ways.items()]
         self.attachments = ", ".join([*parts, *([pluralize(pages, "page")] if pages else [])])
-        return estimates
+        return total
 
     async def may_cost(self) -> bool:
         """Return whether any candidate model has a price, as far as prices are known."""
@@ -236,6 +269,27 @@ class BatchCall:
             return outcome_of_error(self.errors[number])
         response = self.responses[number]
         return None if response is None else outcome(response)
+
+    def is_answered(self, number: int) -> bool:
+        """Return whether a prompt has an answer that can be used."""
+        return self.responses[number] is not None and number not in self.errors
+
+    def is_cached(self, number: int) -> bool:
+        """Return whether the answer to a prompt was cached, so that it is free."""
+        response = self.responses[number]
+        return response is not None and response.cached
+
+    @property
+    def sent(self) -> int:
+        """The number of prompts that were sent and answered."""
+        return sum(each is not None and not each.cached for each in self.responses)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost in US dollars; ``None`` if the cost of an answer is unknown."""
+        costs = [each.cost_usd for each in self.responses if each is not None]
+        known = [usd for usd in costs if usd is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     def _progress(self, model: str, elapsed_s: float) -> Progress:
         parts = [f"prompting {model}"]

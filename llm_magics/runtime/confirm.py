@@ -29,10 +29,10 @@ def confirm_batch(call: BatchCall) -> None:
         return
     left = bridge.run(call.to_send())
     confirm_cost(
-        total_usd(left),
-        f"{len(left):,} prompts",
+        left.known_usd,
+        f"{left.prompts:,} prompts",
         "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20",
-        is_partial=any(each.cost_usd is None for each in left),
+        is_partial=left.has_unknown_cost,
     )
 
 

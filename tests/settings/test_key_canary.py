@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors, secrets
-from llm_magics.dataframes.prompt_run import RowPrompts
+from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import ProviderError
 from llm_magics.providers import create_provider
 from llm_magics.providers.base import ModelInfo

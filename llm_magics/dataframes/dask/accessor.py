@@ -33,7 +33,7 @@ from llm_magics.dataframes.dask.workers import (
     nearest_in_partition,
 )
 from llm_magics.dataframes.embed import embed
-from llm_magics.dataframes.prompt_run import RowPrompts, prompt_columns
+from llm_magics.dataframes.row_prompts import RowPrompts, prompt_columns
 from llm_magics.dataframes.rows import TEXT, OnError, check_not_overwriting, get_column
 from llm_magics.errors import UsageError
 from llm_magics.runtime import pricing

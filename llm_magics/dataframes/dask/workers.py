@@ -30,8 +30,9 @@ import pandas as pd
 from llm_magics.dataframes.answer_columns import ANSWER, build_columns
 from llm_magics.dataframes.arrow import arrow_column
 from llm_magics.dataframes.embed import embed_rows
-from llm_magics.dataframes.prompt_run import RowPromptRun, RowPrompts
+from llm_magics.dataframes.prompt_run import RowPromptRun
 from llm_magics.dataframes.prompting import final_error
+from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError
 from llm_magics.dataframes.search import nearest
 from llm_magics.errors import ConfigurationError, LLMError
