@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import quote
 
 from pydantic import Field, field_validator
@@ -53,6 +53,9 @@ from llm_magics.wire import anthropic_messages as wire
 from llm_magics.wire.anthropic_answers import ChunkDecoder
 from llm_magics.wire.schema_dialects import ANTHROPIC
 from llm_magics.wire.tool_calls import collect_call_ids
+
+if TYPE_CHECKING:
+    from llm_magics.providers.batches.service import BatchService
 
 _ANTHROPIC_URL = "https://api.anthropic.com"
 
@@ -366,6 +369,13 @@ class AnthropicProvider(RemoteProvider):
 
     async def generate_embeddings(self, texts: Sequence[str], model: str) -> NoReturn:
         self._cannot("embed", "local, ollama, openai, lmstudio, huggingface")
+
+    def batch_service(self) -> BatchService:
+        if self.config.base_url != self.own_address:
+            return super().batch_service()
+        from llm_magics.providers.batches.anthropic import Batches
+
+        return Batches(self)
 
     def _refused(
         self, said: Any, status: int | None, headers: Mapping[str, str], model: str
