@@ -168,7 +168,8 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
             ``reasoning``, ``tool_choice``, ``logprobs``, ``choices``, ``search`` (whether the model
-            may search the web; see ``.citations``), ``extra_headers``. Other parameters are
+            may search the web; see ``.citations``), ``tier`` (``flex`` is cheaper and slower),
+            ``extra_headers``. Other parameters are
             passed to the service unchanged.
 
     Raises:
@@ -236,7 +237,8 @@ async def aask(  # noqa: PLR0913 (as for ask)
         fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,
             ``reasoning``, ``tool_choice``, ``logprobs``, ``choices``, ``search`` (whether the model
-            may search the web; see ``.citations``), ``extra_headers``. Other parameters are
+            may search the web; see ``.citations``), ``tier`` (``flex`` is cheaper and slower),
+            ``extra_headers``. Other parameters are
             passed to the service unchanged.
 
     Raises:

@@ -50,6 +50,8 @@ class ModelParameters:
         logprobs: return the log probability of each token of the answer, with up to this number of
             alternatives; a service may give fewer. ``True`` is 0: without alternatives.
         search: whether the model may search the web, with the tool of its service.
+        tier: the service's tier: ``flex``, which is cheaper but slower, where a service has it, or
+            ``standard``.
         choices: texts of which the answer is the most probable one. The model does not generate it;
             the probabilities of all choices are in its log probabilities. Only ``local`` has this.
         stream: return a generator of `StreamChunk` instead of a `ModelResponse`.
@@ -72,6 +74,7 @@ class ModelParameters:
     logprobs: int | None = None
     search: bool = False
     choices: tuple[str, ...] = ()
+    tier: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", _parse_stop(self.stop))
@@ -84,6 +87,7 @@ class ModelParameters:
         object.__setattr__(self, "reasoning", _parse_reasoning(self.reasoning))
         object.__setattr__(self, "logprobs", _parse_logprobs(self.logprobs))
         object.__setattr__(self, "search", _parse_search(self.search))
+        object.__setattr__(self, "tier", _parse_tier(self.tier))
         object.__setattr__(self, "choices", _parse_choices(self.choices))
         _check_number("temperature", self.temperature, 0, None, "a number of at least 0")
         _check_number("top_p", self.top_p, 1e-9, 1, "a number above 0 and at most 1")
@@ -229,6 +233,20 @@ def _parse_search(search: object) -> bool:
         return bool(search)
     msg = f"Invalid value {search!r:.60} for search."
     raise ConfigurationError(msg, hint="Use True or False.")
+
+
+# The tiers that can be requested at every service that has them.
+TIERS = ("standard", "flex")
+
+
+def _parse_tier(tier: object) -> str | None:
+    """Return the tier; ``None`` for the usual one."""
+    if tier is None or tier == "standard":
+        return None
+    if tier in TIERS:
+        return str(tier)
+    msg = f"Invalid value {tier!r:.60} for tier."
+    raise ConfigurationError(msg, hint=f"Use one of: {', '.join(TIERS)}.")
 
 
 def _check_number(  # noqa: PLR0913 (a row of a table)

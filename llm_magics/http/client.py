@@ -136,26 +136,28 @@ class Transport:
             return await stream.reply()
 
     @asynccontextmanager
-    async def stream(
+    async def stream(  # noqa: PLR0913 (one request)
         self,
         method: str,
         path: str,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         limits: BodyLimits | None = None,
+        *,
+        idle_s: float | None = None,
     ) -> AsyncGenerator[ByteStream, None]:
         """
         Send one request and yield its response, to be read as it arrives; leaving the block closes
         it.
 
-        ``body`` is sent as JSON, unless it is a `Form` or a `StreamBody`. ``limits`` replaces the
-        limits of the service for this response.
+        ``body`` is sent as JSON, unless it is a `Form` or a `StreamBody`. ``limits`` and
+        ``idle_s`` replace the limits and the idle timeout of the service for this response.
         """
         total = self.timeouts.total
         deadline = None if total is None else time.monotonic() + total
         client = self._client()
         try:
-            sending = self._send(client, method, path, body, headers)
+            sending = self._send(client, method, path, body, headers, idle_s)
             response, connection = await (
                 sending if deadline is None else await_until(deadline, sending)
             )
@@ -176,18 +178,19 @@ class Transport:
                 if response.headers.get("server") in _CLOSING_SERVERS:
                     await response.extensions["network_stream"].aclose()
         except httpx.HTTPError as error:
-            raise self._map_transport_error(error) from None
+            raise self._map_transport_error(error, idle_s) from None
         except DeadlineError:
             msg = f"No complete response from {self.base_url} within {total or 0:g} s (total timeout)."
             raise ConnectionError(msg, hint="Raise the setting total_s of the provider.") from None
 
-    async def _send(
+    async def _send(  # noqa: PLR0913, PLR0917 (one request)
         self,
         client: httpx.AsyncClient,
         method: str,
         path: str,
         body: Any,
         headers: Mapping[str, str] | None,
+        idle_s: float | None,
     ) -> tuple[httpx.Response, _ConnectionTrace]:
         """
         Send the request with the key or a token, and return the response to it.
@@ -197,10 +200,14 @@ class Transport:
         """
         if self.tokens is None:
             auth = _Authorization(self.key, self.key_header, self._basic)
-            return await self._exchange(client, method, path, body, headers, auth=auth)
+            return await self._exchange(
+                client, method, path, body, headers, auth=auth, idle_s=idle_s
+            )
         token = await self.tokens.token()
         auth = _Authorization(token.value, KeyHeader(), self._basic)
-        response, trace = await self._exchange(client, method, path, body, headers, auth=auth)
+        response, trace = await self._exchange(
+            client, method, path, body, headers, auth=auth, idle_s=idle_s
+        )
         if response.status_code not in self.tokens.rejections:
             return response, trace
         try:
@@ -214,7 +221,7 @@ class Transport:
         if (renewals := RENEWALS.get()) is not None:
             renewals.count += 1
         auth = _Authorization(replacement.value, KeyHeader(), self._basic)
-        return await self._exchange(client, method, path, body, headers, auth=auth)
+        return await self._exchange(client, method, path, body, headers, auth=auth, idle_s=idle_s)
 
     async def _exchange(  # noqa: PLR0913 (one request)
         self,
@@ -225,6 +232,7 @@ class Transport:
         headers: Mapping[str, str] | None,
         *,
         auth: httpx.Auth,
+        idle_s: float | None,
     ) -> tuple[httpx.Response, _ConnectionTrace]:
         """
         Send the request, and return the response when its headers have arrived.
@@ -239,6 +247,8 @@ class Transport:
             try:
                 with encode_body(body, headers) as content:
                     request = client.build_request(method, path, extensions=extensions, **content)
+                    if idle_s is not None:
+                        request.extensions["timeout"]["read"] = idle_s
                     if self.query:
                         extensions["target"] = self._target(request.url)
                         request.extensions["target"] = extensions["target"]
@@ -298,7 +308,9 @@ class Transport:
             hint = "Check the address, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
             raise ConfigurationError(msg, hint=hint) from None
 
-    def _map_transport_error(self, error: httpx.HTTPError) -> ConnectionError:
+    def _map_transport_error(
+        self, error: httpx.HTTPError, idle_s: float | None = None
+    ) -> ConnectionError:
         with suppress(RuntimeError):  # an error refers to its request, which may be displayed
             for name in ("Authorization", self.key_header.name):
                 error.request.headers.pop(name, None)
@@ -317,7 +329,7 @@ class Transport:
             code = None if is_busy else "unreachable"
             message = f"Could not connect to {self.base_url} ({reason[0].lower()}{reason[1:]})."
         elif isinstance(error, httpx.TimeoutException):
-            message = f"No data from {self.base_url} for {self.timeouts.idle:g} s (idle timeout)."
+            message = f"No data from {self.base_url} for {idle_s or self.timeouts.idle:g} s (idle timeout)."
         else:
             message = f"The connection to {self.base_url} was lost ({reason})."
         return ConnectionError(message, hint=hint, code=code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from llm_magics._util.text import quote_word
 from llm_magics.notebook import parsers
-from llm_magics.parameters import REASONING_LEVELS
+from llm_magics.parameters import REASONING_LEVELS, TIERS
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
@@ -121,8 +121,8 @@ def _benchmark_candidates(words: list[str], fragment: str) -> tuple[str, Iterabl
         return "flag", _BENCHMARK_PARSERS[words[0]]().flags
     if words[-1] in ("--prompts", "--expected"):
         return "variable", list(variables())
-    if words[-1] == "--reasoning":
-        return _VALUES["--reasoning"]()
+    if words[-1] in ("--reasoning", "--tier"):
+        return _VALUES[words[-1]]()
     if words[-1] == "--arrival":
         return "value", ["poisson", "constant"]
     if words[-1] == "--score":
@@ -223,6 +223,7 @@ _VALUES: dict[str, Callable[[], tuple[str, list[str]]]] = {
     "--format": lambda: ("format", list(parsers.FORMATS)),
     "--mcp": _servers,
     "--reasoning": lambda: ("level", list(REASONING_LEVELS)),
+    "--tier": lambda: ("tier", list(TIERS)),
     "--schema": lambda: ("class", _classes()),
     "-f": lambda: ("format", list(parsers.FORMATS)),
 }

@@ -64,6 +64,8 @@ class LLMMagics(Magics):  # type: ignore[misc]
         --reasoning off|low|medium|high
                                   how much the model thinks before it answers; default: as the
                                   model usually does
+        --tier standard|flex      tier of the service: flex is cheaper and slower, where a service
+                                  has it
         --temperature T           sampling temperature, 0 or more
         --max-tokens N            maximum length of the answer, in tokens
         --top-p P                 nucleus sampling: probability mass to sample from

@@ -11,7 +11,7 @@ from keyword import iskeyword
 from typing import Any, NoReturn
 
 from llm_magics.errors import UsageError, nearest
-from llm_magics.parameters import REASONING_LEVELS
+from llm_magics.parameters import REASONING_LEVELS, TIERS
 
 # The thread of ``--thread`` without a name.
 THREAD = "main"
@@ -258,6 +258,11 @@ def add_parameters(parser: OptionParser) -> None:
         choices=REASONING_LEVELS,
         help="how much the model thinks before it answers; default: as the model usually does",
     )
+    add(
+        "--tier",
+        choices=TIERS,
+        help="tier of the service: flex is cheaper and slower, where a service has it",
+    )
     add("--temperature", type=float, metavar="T", help="sampling temperature, 0 or more")
     add("--max-tokens", type=int, metavar="N", help="maximum length of the answer, in tokens")
     add(
@@ -283,7 +288,7 @@ def add_parameters(parser: OptionParser) -> None:
 
 def collect_parameters(options: argparse.Namespace) -> Mapping[str, Any]:
     """Return the parameters of the model that are set on the line."""
-    names = ("reasoning", "temperature", "max_tokens", "top_p", "seed", "stop")
+    names = ("reasoning", "tier", "temperature", "max_tokens", "top_p", "seed", "stop")
     found = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return {**found, "search": True} if getattr(options, "search", False) else found
 

@@ -20,11 +20,12 @@ from llm_magics.errors import ProviderError, StreamInterrupted, UnsupportedError
 from llm_magics.host import Progress
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.configs import ProviderConfig, resolve_config
-from llm_magics.providers.logprobs import require_logprobs
+from llm_magics.providers.logprobs import PROVIDERS_WITH_LOGPROBS, require_logprobs
 from llm_magics.providers.media import AcceptedMedia
 from llm_magics.providers.model_catalog import ModelInfo
 from llm_magics.providers.searching import explain_search_refusal, searching_providers
 from llm_magics.providers.thinking import ThinkingFallback
+from llm_magics.providers.tiers import require_tier
 from llm_magics.secrets import environment_value, scrub
 from llm_magics.types import (
     ChatMessage,
@@ -46,10 +47,6 @@ TEXT_CAPABILITIES = ("chat", "completion", "embeddings", "vision", "tools", "sch
 CAPABILITIES = (*TEXT_CAPABILITIES, "logprobs", "choices", "documents", "audio", "search", "images", "transcription", "pull", "delete")  # fmt: skip
 
 Answer = ModelResponse | AsyncGenerator[StreamChunk, None]
-
-
-# The providers that return log probabilities.
-_WITH_LOGPROBS = "local, ollama, openai, azure, gemini, vllm, llamacpp, fireworks, together"
 
 
 # Former names of attributes of providers and models, with the current ones.
@@ -78,7 +75,9 @@ def _accept_all_forms(method: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(prompt, str):
             prompt = messages_of(prompt)
         if parameters.logprobs is not None and "logprobs" not in self.capabilities:
-            self._cannot("return log probabilities", _WITH_LOGPROBS)
+            self._cannot("return log probabilities", PROVIDERS_WITH_LOGPROBS)
+        if parameters.tier:
+            require_tier(parameters.tier, self.name, self.tiers, method.__name__)
         if parameters.choices and "choices" not in self.capabilities:
             self._cannot("score choices", "local")
         answer = method(self, prompt, model, parameters, *rest[1:], **named)
@@ -95,6 +94,8 @@ class BaseModelProvider(ABC):
     config_type: ClassVar[type[ProviderConfig]] = ProviderConfig
     # What it can do with at least one model, from `CAPABILITIES`; a single model may support less.
     capabilities: tuple[str, ...] = ()
+    # Its cheaper tiers for chats, such as ``flex``.
+    tiers: tuple[str, ...] = ()
     # What a user must do first, except setting a key, in a few words; empty if nothing.
     start: ClassVar[str] = ""
     # The environment variable with the user's key; empty if there is none.

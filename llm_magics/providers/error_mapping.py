@@ -238,6 +238,7 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     404: ModelNotFoundError,
     413: ContextLengthError,
     429: RateLimitError,
+    498: RateLimitError,  # Groq, if its tier flex is full
     501: UnsupportedError,
     529: RateLimitError,
 }

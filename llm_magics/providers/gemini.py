@@ -200,6 +200,7 @@ class GeminiProvider(RemoteProvider):
         super().__init__(config)
         self.key_variable = self.own_key_source() or self.key_variable
         self._fallback = ParameterFallback(GeminiRules())
+        self.tiers = () if self.config.api == "openai" else ("flex",)
         if self.config.api == "openai":
             self.capabilities = tuple(each for each in self.capabilities if each != "search")
 

@@ -10,6 +10,11 @@ from llm_magics.errors import ProviderError, UnsupportedError
 from llm_magics.providers.error_bodies import error_text, is_other_error
 from llm_magics.types import StreamChunk
 
+# The providers that return log probabilities.
+PROVIDERS_WITH_LOGPROBS = (
+    "local, ollama, openai, azure, gemini, vllm, llamacpp, fireworks, together"
+)
+
 _WORDS = re.compile(r"log[_ ]?prob", re.IGNORECASE)
 _STATUSES = frozenset({None, 400, 404, 422, 500, 501})
 _HINT = "Use a model that returns log probabilities, or leave logprobs and confidence out."

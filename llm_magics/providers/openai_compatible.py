@@ -70,6 +70,7 @@ class OpenAICompatibleProvider(RemoteProvider):
         super().__init__(config)
         self._fallback = ParameterFallback(OpenAIRules())
         self._warned: set[str] = set()
+        self.tiers = self.profile.tiers
 
     @cached_property
     def profile(self) -> ServiceProfile:

@@ -21,6 +21,7 @@ from llm_magics.http import Reply
 from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.parameter_fallback import ParameterRules, UnsupportedParameter
+from llm_magics.providers.tiers import tier_in
 from llm_magics.wire import openai_reasoning
 from llm_magics.wire.openai_responses import ENCRYPTED_REASONING
 from llm_magics.wire.web_search import has_search_tool
@@ -278,7 +279,9 @@ class OpenAIRules(ParameterRules):
 
     def is_required(self, parameter: UnsupportedParameter, body: Mapping[str, Any]) -> bool:
         is_search = parameter.name == "tools" and has_search_tool(body)
-        return is_search or super().is_required(parameter, body)
+        # Without its tier, the request would cost more than the user expects.
+        is_tier = parameter.name == "service_tier" and bool(tier_in(body))
+        return is_search or is_tier or super().is_required(parameter, body)
 
     def remove(
         self,

@@ -94,6 +94,7 @@ class ServiceProfile:
         search: the API with its web search tool: ``responses``, or ``chat`` for OpenRouter's; empty
             if it has none.
         responses: how its Responses API differs from OpenAI's.
+        tiers: its cheaper tiers for chats, sent as ``service_tier``.
         batches: the format of its API for batch jobs, a module of `llm_magics.providers.batches`;
             empty if it has none.
     """
@@ -119,6 +120,7 @@ class ServiceProfile:
     price_list: str = ""
     search: Literal["", "chat", "responses"] = ""
     responses: ResponsesProfile = _USUAL_RESPONSES
+    tiers: tuple[str, ...] = ()
     batches: str = ""
 
     @classmethod
@@ -132,7 +134,7 @@ class ServiceProfile:
         dialect = facts.pop("dialect", "plain")
         responses = facts.pop("responses", {})
         responses["refuses"] = frozenset(responses.get("refuses", ()))
-        for name in ("capabilities", "strict_models"):
+        for name in ("capabilities", "strict_models", "tiers"):
             if name in facts:
                 facts[name] = tuple(facts[name])
         return cls(

@@ -28,6 +28,7 @@ from llm_magics.providers.identity import (
 )
 from llm_magics.providers.remote_config import RemoteConfig
 from llm_magics.providers.streaming import DecoderFactory, stream_chunks
+from llm_magics.providers.tiers import FLEX_IDLE_S, explain_tier_error, tier_in
 from llm_magics.settings import hosted_secrets
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import DECODING_ERRORS, is_error_body
@@ -209,14 +210,19 @@ class RemoteProvider(StreamingProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         """Return the answer to ``POST body`` as a stream of chunks."""
         self._need_key()
+        tier = tier_in(body)
+        has_own_idle = "idle_s" in self.config.model_fields_set
         return stream_chunks(
             self._transport,
             path,
             body,
             create_decoder,
-            lambda said, status, sent: self._error(said, status, sent, model),
+            lambda said, status, sent: explain_tier_error(
+                self._error(said, status, sent, model), tier
+            ),
             headers=headers,
             explain=self._explain_broken,
+            idle_s=FLEX_IDLE_S if tier and not has_own_idle else None,
         )
 
     async def _explain_broken(self, error: ProviderError) -> ProviderError:

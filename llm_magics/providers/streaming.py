@@ -65,9 +65,12 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
     *,
     headers: Mapping[str, str] | None = None,
     explain: ErrorExplainer | None = None,
+    idle_s: float | None = None,
 ) -> AsyncGenerator[StreamChunk, None]:
     """
     Send ``POST body`` and yield the answer as it arrives.
+
+    ``idle_s`` replaces the service's longest time between two bytes.
 
     Raises:
         ProviderError: the result of ``refused`` for an error, by status or in the stream; for a
@@ -75,7 +78,14 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
         ConnectionError: the stream ended before its finish marker.
     """
     opened = _open(
-        transport, path, body, create_decoder, refused, headers=headers, explain=explain
+        transport,
+        path,
+        body,
+        create_decoder,
+        refused,
+        headers=headers,
+        explain=explain,
+        idle_s=idle_s,
     )
     async with opened as (stream, decoder):
         content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -121,13 +131,14 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
     *,
     headers: Mapping[str, str] | None,
     explain: ErrorExplainer | None,
+    idle_s: float | None,
 ) -> AsyncGenerator[tuple[ByteStream, Decoder], None]:
     """Send the request; raise errors inside the block as the provider's exceptions."""
     answered: Mapping[str, str] = {}
     is_finished = False
     try:
         try:
-            async with transport.stream("POST", path, body, headers) as stream:
+            async with transport.stream("POST", path, body, headers, idle_s=idle_s) as stream:
                 answered = stream.headers
                 if not stream.ok:
                     reply = await stream.reply()

@@ -15,6 +15,7 @@ from llm_magics.errors import ProviderError, ReplayMissError
 from llm_magics.host import Progress, current_host, warn
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import as_stream
+from llm_magics.providers.tiers import require_tier
 from llm_magics.runtime import pricing
 from llm_magics.runtime.answer_lookup import AnswerLookup, describe_source, replay
 from llm_magics.runtime.attempts import Attempt, Attempts, Batch, attempts
@@ -153,8 +154,11 @@ class ChatCall:
         first, *others = await find_candidates(self._session, self._model)
         self._route = route = await route_to(self._session, first)
         await self.deliveries.prepare(route)
-        if self._parameters(route).search:
-            route.provider.require_search()
+        parameters, provider = self._parameters(route), route.provider
+        if parameters.search:
+            provider.require_search()
+        if parameters.tier:
+            require_tier(parameters.tier, provider.name, provider.tiers)
         names = [each.model for each in others]
         return route, names, self._estimate(route)
 

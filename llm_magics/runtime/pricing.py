@@ -342,7 +342,7 @@ def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
     elif written is None:
         longest = runs.longest_output(provider.name, model)
         written = max(_DEFAULT_ANSWER_TOKENS, longest)
-    tier = tier or parameters.extra_body.get("service_tier")
+    tier = tier or parameters.extra_body.get("service_tier") or parameters.tier
     searches, results = expected_searches(search=parameters.search)
     usage = Usage(read + results, written, service_tier=tier, searches=searches)
     return _make_estimate(config, provider, model, usage)

@@ -84,9 +84,10 @@ def in_tier(
 _HALF, _USUAL = Share(0.5, 0.5), Share(1.0, 1.0)
 
 # https://platform.openai.com/docs/guides/flex-processing,
-# https://ai.google.dev/gemini-api/docs/flex-inference and
+# https://ai.google.dev/gemini-api/docs/flex-inference,
+# https://learn.microsoft.com/azure/foundry/openai/how-to/flex-processing and
 # https://console.groq.com/docs/flex-processing (November 2026).
-_FLEX = {"google": _HALF, "groq": _USUAL, "openai": _HALF}
+_FLEX = {"azure": _HALF, "google": _HALF, "groq": _USUAL, "openai": _HALF}
 
 _BATCH = {
     "anthropic": _HALF,

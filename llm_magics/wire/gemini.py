@@ -75,6 +75,8 @@ def build_request(
     config = _encode_config(parameters) | encode_thinking(model, parameters)
     if config:
         body["generationConfig"] = config
+    if parameters.tier:
+        body["serviceTier"] = parameters.tier
     return _add_extra(body, parameters.extra_body)
 
 

@@ -58,6 +58,7 @@ def build_chat_request(
         "model": model,
         "messages": encode_messages(messages),
         **_build_chat_options(parameters, dialect),
+        **build_tier(parameters),
         **_build_options(parameters),
     }
     if parameters.logprobs is not None:
@@ -122,6 +123,11 @@ def _encode_message(message: ChatMessage, *, uses_tools: bool = False) -> dict[s
     if message.tool_call_id:
         encoded["tool_call_id"] = message.tool_call_id
     return encoded
+
+
+def build_tier(parameters: ModelParameters) -> dict[str, str]:
+    """Return the parameter for the tier, if one is requested."""
+    return {"service_tier": parameters.tier} if parameters.tier else {}
 
 
 def build_schema_format(schema: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from llm_magics.wire.decoders import (
     is_error_body,
 )
 from llm_magics.wire.logprobs import INCLUDE, MAX_LOGPROBS, parse_tokens
-from llm_magics.wire.openai_chat import build_schema_format
+from llm_magics.wire.openai_chat import build_schema_format, build_tier
 from llm_magics.wire.schema_dialects import OPENAI, Dialect, build_function
 from llm_magics.wire.thinking import EFFORT_SUMMARY, add_thinking
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
@@ -169,6 +169,7 @@ def build_responses_request(
     if parameters.schema is not None:
         format_ = build_schema_format(parameters.schema, dialect)
         body["text"] = {"format": {"type": "json_schema", **format_}}
+    body |= build_tier(parameters)
     return add_thinking({**body, **parameters.extra_body}, EFFORT_SUMMARY, parameters.reasoning)
 
 

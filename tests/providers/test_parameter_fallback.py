@@ -30,21 +30,21 @@ def sent(server: Server, name: str) -> list[Any]:
 
 
 def test_a_value_that_is_refused_is_not_the_parameter() -> None:
-    """``flex`` is not supported: ``auto`` is sent all the same, and ``flex`` never again."""
+    """``priority`` is not supported: ``auto`` is still sent, and ``priority`` never again."""
 
     def answers(asked: Asked) -> Says:
-        if asked.json().get("service_tier") == "flex":
+        if asked.json().get("service_tier") == "priority":
             return openai_refusal("unsupported_value", "Unsupported value.", 400, "service_tier")
         return Says(chat_stream("hi"))
 
     with serving(answers) as server:
         provider = create_provider("openai", base_url=server.url, api_key=KEY)
-        flex, auto = {"service_tier": "flex"}, {"service_tier": "auto"}
-        with pytest.warns(UserWarning, match="service_tier='flex'"):
-            ask(provider, extra_body=flex)
+        priority, auto = {"service_tier": "priority"}, {"service_tier": "auto"}
+        with pytest.warns(UserWarning, match="service_tier='priority'"):
+            ask(provider, extra_body=priority)
         ask(provider, extra_body=auto)
-        ask(provider, extra_body=flex)
-        assert sent(server, "service_tier") == ["flex", None, "auto", None]
+        ask(provider, extra_body=priority)
+        assert sent(server, "service_tier") == ["priority", None, "auto", None]
 
 
 @pytest.mark.parametrize("name", ["messages", "model"])

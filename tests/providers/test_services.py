@@ -111,6 +111,7 @@ class _Facts(_Strict):
     models: _Lists = _Lists()
     errors: dict[str, str] = {}
     price_list: str = ""
+    tiers: list[Literal["flex"]] = []
     max_logprobs: int = 20
     logprobs_format: Literal["openai", "integer"] = "openai"
     search: Literal["", "chat", "responses"] = ""

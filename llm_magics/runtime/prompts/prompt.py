@@ -139,7 +139,7 @@ class Conversations:
 # The parameters that are settings too; all others are sent to the service unchanged.
 _SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
 # Parameters that are converted to each service's format.
-_SHARED = ("tool_choice", "reasoning", "extra_headers", "logprobs", "choices", "search")
+_SHARED = ("tool_choice", "reasoning", "extra_headers", "logprobs", "choices", "search", "tier")
 # Parameters of services that resemble misspelled parameters of this package.
 _THEIRS = frozenset(
     {

@@ -2,7 +2,8 @@
 The formats on disk: requests as keys and as JSON, answers and vectors as JSON.
 
 The key of a call is a digest of everything that determines its answer: kind, model, messages,
-parameters, schema, tools. API keys and headers are not part of it, and text that looks like an API
+parameters, schema, tools. Whether the answer is streamed, and the tier in which it is paid, are
+not part of it. API keys and headers are not part of it, and text that looks like an API
 key is removed.
 """
 
@@ -32,6 +33,9 @@ from llm_magics.types import (
 
 Request = dict[str, Any]
 
+# Parameters that affect the price and the time of an answer, but not the answer.
+_TIER_NAMES = frozenset({"service_tier", "serviceTier"})
+
 
 def chat_request(
     model: str, messages: Sequence[ChatMessage], parameters: ModelParameters
@@ -54,7 +58,10 @@ def chat_request(
         "schema": parameters.schema,
         "choices": list(parameters.choices) or None,
         "tools": [tool.as_dict() for tool in parameters.tools] or None,
-        "extra_body": dict(parameters.extra_body) or None,
+        "extra_body": {
+            name: value for name, value in parameters.extra_body.items() if name not in _TIER_NAMES
+        }
+        or None,
         "search": parameters.search or None,
     }
     return {
