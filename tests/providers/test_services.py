@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +117,7 @@ class _Facts(_Strict):
     logprobs_format: Literal["openai", "integer"] = "openai"
     search: Literal["", "chat", "responses"] = ""
     responses: _Responses = _Responses()
+    batches: str = pydantic.Field("", pattern="^[a-z]*$")
     sources: list[str] = pydantic.Field(min_length=1)
     checked: str = pydantic.Field(pattern=r"^20\d\d-[01]\d$")
     unchecked: list[str] = []
@@ -144,6 +146,7 @@ def test_the_facts_of_a_service_are_valid(name: str) -> None:
     assert not set(facts.names) & set(facts.refuses)
     known = {each.id for each in price_lists}
     assert facts.price_list in known | {""}
+    assert not facts.batches or find_spec(f"llm_magics.providers.batches.{facts.batches}")
     variables = [
         *facts.key_variables,
         *(v for part in facts.parts.values() for v in part.variables),

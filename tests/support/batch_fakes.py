@@ -220,6 +220,7 @@ class BatchFake(ABC):
             self.faults: list[Fault] = []
             self.asked: list[Asked] = []
             self.jobs: dict[str, Job] = {}
+            self._statuses: dict[str, list[int]] = {}
             self._ids = random.Random(7)
 
     def __call__(self, asked: Asked) -> Says:
@@ -295,12 +296,22 @@ class BatchFake(ABC):
         random.Random(job.id).shuffle(results)
         return results
 
+    def statuses(self, job: Job) -> list[int]:
+        """The statuses of the answers to the requests that were processed until now."""
+        done = len(job.done(self.clock()))
+        known = self._statuses.setdefault(job.id, [])
+        known += [self.answer(each).status for each in job.requests[len(known) : done]]
+        return known[:done]
+
     def billed(self) -> list[Request]:
         """The requests that cost money until now, of all jobs: those with an answer."""
         with self.lock:
-            now = self.clock()
-            done = [request for job in self.jobs.values() for request in job.done(now)]
-            return [request for request in done if self.answer(request).status == 200]
+            return [
+                request
+                for job in self.jobs.values()
+                for request, status in zip(job.requests, self.statuses(job), strict=False)
+                if status == 200
+            ]
 
     def paths(self, method: str = "") -> list[str]:
         """The paths that were asked for, in their order."""

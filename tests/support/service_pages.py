@@ -36,10 +36,11 @@ def service_parts() -> list[str]:
             "A parameter that a service refuses is left out, with a warning; `tools` and "
             "`dimensions` raise an error instead. *Thinking* is the "
             "parameter by which `--reasoning` is sent. *Models* says whether `%llm models NAME` "
-            "lists the models. *Prices* are those of the extra `prices`."
+            "lists the models. *Prices* are those of the extra `prices`. *Batch jobs* cost less and "
+            "take up to a day."
         ),
         table(
-            ["name", "capabilities", "refuses", "thinking", "models", "prices"],
+            ["name", "capabilities", "refuses", "thinking", "models", "prices", "batch jobs"],
             [_support_row(name, facts) for name, facts in files.items()],
         ),
         "## Addresses",
@@ -81,6 +82,7 @@ def _support_row(name: str, facts: dict[str, Any]) -> list[str]:
         f"`{_thinking_parameter(facts)}`" if "reasoning" in facts["capabilities"] else "–",
         "yes" if has_list else "no",
         "yes" if facts.get("price_list") else "–",
+        "yes" if facts.get("batches") else "–",
     ]
 
 
