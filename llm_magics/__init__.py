@@ -4,7 +4,7 @@ Language models in Jupyter notebooks.
     %load_ext llm_magics
 
     import llm_magics as lm
-    lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.config
+    lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
     lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.search import dedupe, index, nearest
     from llm_magics.dataframes.vectors import matrix
     from llm_magics.parameters import ModelParameters
+    from llm_magics.runtime.jobs.table import ajobs, jobs
     from llm_magics.runtime.response import Response
     from llm_magics.settings.config import config
     from llm_magics.types import ChatMessage, ModelResponse, StreamChunk
@@ -48,6 +49,7 @@ __all__ = [
     "abench",
     "acompare",
     "aembed",
+    "ajobs",
     "amodels",
     "aruns",
     "ask",
@@ -60,6 +62,7 @@ __all__ = [
     "embed",
     "extract",
     "index",
+    "jobs",
     "load_ipython_extension",
     "matrix",
     "models",
@@ -83,6 +86,7 @@ _HOMES = {
     "abench": "benchmarking.bench",
     "acompare": "benchmarking.compare",
     "aembed": "dataframes.embed",
+    "ajobs": "runtime.jobs.table",
     "amodels": "api",
     "aruns": "api",
     "ask": "api",
@@ -95,6 +99,7 @@ _HOMES = {
     "embed": "dataframes.embed",
     "extract": "dataframes.prompting",
     "index": "dataframes.search",
+    "jobs": "runtime.jobs.table",
     "matrix": "dataframes.vectors",
     "models": "api",
     "nearest": "dataframes.search",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from llm_magics._util.text import quote_word
+from llm_magics.errors import LLMError
 from llm_magics.notebook import parsers
 from llm_magics.parameters import REASONING_LEVELS, TIERS
 
@@ -28,12 +29,14 @@ _WORDS = {
     "budget": ["off"],
     "cache": ["on", "off", "clear", "clear vectors"],
     "cost": ["cells"],
+    "jobs": ["cancel", "forget"],
     "mcp": ["add", "allow", "remove", "stop", "test", "token"],
     "record": ["off"],
     "replay": ["off", "--strict", "--speed"],
     "trust": ["off"],
 }
 _FLAGS = {
+    "jobs": ["--yes"],
     "image": ["-o", "--output", "--model", "--size", "-p", "--option"],
     "key": ["--forget"],
     "mcp": ["--env", "--forget", "--timeout", "--token-env"],
@@ -96,6 +99,8 @@ def _later_candidates(command: str, *words: str) -> tuple[str, Iterable[str]]:
     """Return the candidates after the first argument of a subcommand."""
     if command == "mcp":
         return _server_candidates(words)
+    if command == "jobs":
+        return _job_candidates(words)
     is_setting = command == "config" and len(words) == 1
     return _setting_candidates(words[0]) if is_setting else ("", [])
 
@@ -108,6 +113,19 @@ def _server_candidates(words: Sequence[str]) -> tuple[str, Iterable[str]]:
         running = servers.running(words[1])
         return "tool", [each["name"] for each in running.listed] if running else []
     return _servers() if len(words) == 1 and words[0] != "add" else ("", [])
+
+
+def _job_candidates(words: Sequence[str]) -> tuple[str, Iterable[str]]:
+    """Return the jobs after an action of ``%llm jobs``: those that it applies to."""
+    from llm_magics.runtime.session import session
+
+    if len(words) != 1 or words[0] not in _WORDS["jobs"]:
+        return "", []
+    try:
+        known = session.journal.jobs()
+    except LLMError:  # the command itself will report the error
+        return "", []
+    return "job", [each.id for each in known if each.is_active or words[0] == "forget"]
 
 
 def _servers() -> tuple[str, list[str]]:

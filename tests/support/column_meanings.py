@@ -30,6 +30,21 @@ RUNS = {
     "reasoning_usd": "The part of `cost_usd` that is for thinking; missing if unknown.",
     "cell": "The number of the cell run that made the call.",
 }
+JOBS = {
+    "id": "The job's identifier, for `%llm jobs cancel ID` and `forget ID`.",
+    "service": "The provider.",
+    "model": "The model's name, without its provider.",
+    "kind": "`chat` or `embedding`.",
+    "rows": "The requests of the job.",
+    "done": "Those that the service has processed, also the failed ones.",
+    "failed": "Those that failed.",
+    "cost_usd": "Price in US dollars of the results that were read; missing if unknown.",
+    "submitted": "When the job was submitted (UTC).",
+    "expires": "Until when the service tries (UTC).",
+    "state": "`prepared`, `creating`, `uncertain`, `running`, `ended` or `dropped`.",
+    "note": "Why the state is what it is, or why it could not be refreshed.",
+    "service_id": "The service's identifier of the job.",
+}
 MODELS = {
     "provider": "The provider that lists the model.",
     "model": "The full name, `provider/name`.",
@@ -153,6 +168,7 @@ SECTIONS: list[tuple[str, str, list[str], dict[str, str]]] = [
         ["lm.runs"],
         RUNS,
     ),
+    ("Jobs", "`lm.jobs()` and `%llm jobs` have one row per batch job.", ["lm.jobs"], JOBS),
     ("Models", "`lm.models()` and `%llm models` have one row per model.", ["lm.models"], MODELS),
     (
         "Measurements",

@@ -214,6 +214,7 @@ def columns(folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     tables = {
         "lm.models": lm.models("echo"),
+        "lm.jobs": lm.jobs(),
         "df.llm.embed": embedded,
         "df.llm.prompt": frame.copy().llm.prompt("{{ text }}"),
         "df.llm.prompt(schema=…)": frame.copy().llm.prompt(fits, schema=schema),

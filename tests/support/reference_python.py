@@ -18,7 +18,7 @@ _FUNCTIONS = {
     "Embedding and search": ["embed", "nearest", "dedupe", "index", "matrix", "plot"],
     "Columns and lists": ["prompt", "extract", "classify"],
     "Comparing and measuring": ["compare", "bench"],
-    "Models and calls": ["models", "runs"],
+    "Models, calls and jobs": ["models", "runs", "jobs"],
 }
 # Members for other parts of the package.
 _INTERNAL = {

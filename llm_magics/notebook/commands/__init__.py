@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from llm_magics.notebook.commands import ask, benchmarks, history, mcp, models, settings
+from llm_magics.notebook.commands import ask, benchmarks, history, jobs, mcp, models, settings
 from llm_magics.notebook.commands.registry import COMMANDS, USAGE, command, run, show_help
 
-__all__ = ["COMMANDS", "USAGE", "ask", "benchmarks", "history", "mcp", "models", "run", "settings"]
+__all__ = [
+    "COMMANDS",
+    "USAGE",
+    "ask",
+    "benchmarks",
+    "history",
+    "jobs",
+    "mcp",
+    "models",
+    "run",
+    "settings",
+]
 
 command("help [NAME]")(show_help)

@@ -47,6 +47,7 @@ GROUPS = {
     "models": "Models and providers",
     "benchmarks": "Comparing and measuring",
     "history": "Calls, cost and recordings",
+    "jobs": "Batch jobs",
     "mcp": "Tools of MCP servers",
     "settings": "Settings and keys",
     "registry": "Help",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_magics._util.filesystem import FileLock
-from llm_magics.errors import JobError, LLMError
+from llm_magics.errors import JobError, LLMError, nearest
 from llm_magics.providers.batches.service import BatchService
 from llm_magics.runtime.session import Session
-from llm_magics.runtime.storage.job_journal import JobRecord
+from llm_magics.runtime.storage.job_journal import JobRecord, RowState
 
 # How long to wait for a service when jobs are listed, in seconds.
 _LOOK_S = 10.0
@@ -82,7 +83,8 @@ def find_job(records: Sequence[JobRecord], job_id: str) -> JobRecord:
         return found[0]
     if not found:
         msg = f'Unknown batch job "{job_id}".'
-        raise JobError(msg, hint="List them with: %llm jobs")
+        guess = nearest(job_id, [each.id for each in records], listed=False)
+        raise JobError(msg, hint=guess or "List them with: %llm jobs")
     msg = f'Several batch jobs begin with "{job_id}".'
     raise JobError(msg, hint=f"Use one of: {', '.join(each.id for each in found)}.")
 
@@ -119,3 +121,21 @@ async def cancel_job(session: Session, record: JobRecord) -> str:
         raise JobError(msg, hint=hint)
     msg = f"{record.id} has ended."
     raise JobError(msg, hint="Only a job that is under way can be cancelled.")
+
+
+def unread_rows(session: Session, record: JobRecord) -> int:
+    """Return the number of rows of a job that are paid, or may be, and whose results are unread."""
+    if record.state == "dropped":
+        return 0
+    rows = session.journal.keys_of(record)
+    return sum(state is RowState.OPEN for _, _, state, _ in rows)
+
+
+def forget_job(session: Session, record: JobRecord) -> None:
+    """Delete a job from the journal, and its files unless another notebook uses them."""
+    session.journal.forget(record.id)
+    folder = session.journal.path.parent / "jobs" / record.id
+    lock = FileLock.try_acquire(folder) if folder.is_dir() else None
+    if lock is not None:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
