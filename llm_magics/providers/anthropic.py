@@ -371,7 +371,7 @@ class AnthropicProvider(RemoteProvider):
         self._cannot("embed", "local, ollama, openai, lmstudio, huggingface")
 
     def batch_service(self) -> BatchService:
-        if self.config.base_url != self.own_address:
+        if self._profile is not None:  # another service with this API
             return super().batch_service()
         from llm_magics.providers.batches.anthropic import Batches
 
