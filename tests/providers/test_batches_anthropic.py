@@ -462,10 +462,12 @@ def test_results_that_break_off_are_an_error_after_those_before(
 
 def test_other_services_with_the_format_have_no_batches() -> None:
     """Anthropic's own address has them, and a gateway to it may have them."""
-    for settings in ({}, {"base_url": "http://127.0.0.1:8080"}):
-        provider = create_provider("anthropic", api_key=KEY, **settings)
+    for address in ({}, {"base_url": "http://127.0.0.1:8080"}):
+        provider = create_provider("anthropic", api_key=KEY, **address)
         assert isinstance(provider.batch_service(), Batches)
-    other = create_provider("anthropic", base_url="https://api.z.ai/api/anthropic", api_key=KEY)
+    other = create_provider(
+        "anthropic", base_url="https://bedrock-mantle.us-east-1.api.aws/anthropic", api_key=KEY
+    )
     with pytest.raises(UnsupportedError, match="does not run batch jobs"):
         other.batch_service()
 

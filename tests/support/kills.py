@@ -27,7 +27,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +50,7 @@ from llm_magics.runtime.storage.job_journal import Journal
 from llm_magics.types import ChatMessage, ModelResponse
 from tests.support.batch_fakes import BatchFake, Fault, Request
 from tests.support.batch_process import FakeProcess, serving_apart
-from tests.support.fake_anthropic_batches import FakeAnthropicBatches
+from tests.support.batch_services import KEY, KNOWN, Known
 from tests.support.serving import Asked
 
 # How many rows a trial has, and how late a service lists a new job.
@@ -158,45 +158,18 @@ def row_text(number: int) -> str:
     return f"the text of row {number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """
-    A service whose jobs are killed.
-
-    Attributes:
-        name: its provider.
-        create: makes its fake, from the clock.
-        model: the model.
-        path: what follows the fake's address in the provider's ``base_url``.
-        settings: further settings of the provider.
-    """
-
-    name: str
-    create: Callable[[Any], BatchFake]
-    model: str
-    path: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def work(self, url: str, folder: Path) -> RowWork:
-        """Return the work of a run."""
-        config = {"base_url": f"{url}{self.path}", "api_key": KEY, **self.settings}
-        provider = create_provider(self.name, config)
-        return RowWork(cast("RemoteProvider", provider), self.model, folder)
+def work_of(known: Known, url: str, folder: Path) -> RowWork:
+    """Return the work of a run, with a provider for the fake at ``url``."""
+    settings = {**known.settings, "api_key": KEY, "base_url": f"{url}{known.path}"}
+    kind = "openai" if "profile" in settings else known.name
+    return RowWork(cast("RemoteProvider", create_provider(kind, settings)), known.model, folder)
 
 
-KEY = "a-key-of-the-test"
-
-
-def _anthropic(clock: Any) -> BatchFake:
-    return FakeAnthropicBatches(clock=clock)
-
-
-SERVICES = [Service("anthropic", _anthropic, "claude-fable-test")]
-
-
-def create_fake(create: Callable[[Any], BatchFake], clock_path: Path) -> BatchFake:
-    """Make a fake in its process, with the clock of the trials."""
-    return create(SharedClock(clock_path))
+def create_fake(name: str, clock_path: Path) -> BatchFake:
+    """Make the fake of a service in its process, with the clock of the trials."""
+    fake = KNOWN[name].create()
+    fake.clock = cast("Any", SharedClock(clock_path))
+    return fake
 
 
 class Events:
@@ -230,6 +203,7 @@ def watching(events: Events) -> Iterator[None]:
         self: Transport, method: str, path: str, *rest: Any, **named: Any
     ) -> AsyncGenerator[Any, None]:
         step = f"{method} {_ID.sub('ID', path.partition('?')[0])}"
+        step = step.replace(self.base_url, "")
         events.happen(f"before {step}")
         async with stream(self, method, path, *rest, **named) as response:
             events.happen(f"at the answer to {step}")
@@ -288,13 +262,14 @@ class Trials:
     """Trials with one service, whose fake runs all the time."""
 
     def __init__(
-        self, service: Service, fake: FakeProcess, clock: SharedClock, draw: random.Random
+        self, known: Known, fake: FakeProcess, clock: SharedClock, draw: random.Random
     ) -> None:
-        self._service = service
+        self._known = known
         self._fake = fake
         self._clock = clock
         self._draw = draw
         self._steps = self._count_steps()
+        self._names = sorted(set(self._steps[0]))
         self._next = 0
 
     def _count_steps(self) -> tuple[list[str], float]:
@@ -334,9 +309,10 @@ class Trials:
             status = self._run(folder, None, kill_after_s=self._draw.uniform(0, seconds))
             step = "at a random time"
         else:
-            at = self._next % len(steps)
+            step = self._names[self._next % len(self._names)]
             self._next += 1
-            status, step = self._run(folder, at), steps[at]
+            at = self._draw.choice([number for number, each in enumerate(steps) if each == step])
+            status = self._run(folder, at)
         if status >= 0:
             return status
         tally.kills += 1
@@ -358,7 +334,7 @@ class Trials:
         status = _FAILED
         try:
             with watching(events):
-                work = self._service.work(self._fake.url, folder)
+                work = work_of(self._known, self._fake.url, folder)
                 run = _job_run(work, folder, SharedTime(self._clock))
                 asyncio.run(_to_the_end(run))
             (folder / "steps").write_text("\n".join(events.names), encoding="utf-8")
@@ -371,7 +347,7 @@ class Trials:
             os._exit(status)
 
     def _check(self, folder: Path, tally: Tally, *, is_complete: bool) -> None:
-        work = self._service.work(self._fake.url, folder)
+        work = work_of(self._known, self._fake.url, folder)
         answers = {number: work.answer(number) for number in range(ROWS)}
         lost = sum(answer is None for answer in answers.values())
         wrong = sum(
@@ -389,7 +365,7 @@ class Trials:
             errors = folder / "errors"
             text = errors.read_text(encoding="utf-8") if errors.exists() else ""
             tally.problems.append(
-                f"{self._service.name}: {lost} lost, {wrong} wrong, {twice} twice\n{text[-3000:]}"
+                f"{self._known.name}: {lost} lost, {wrong} wrong, {twice} twice\n{text[-3000:]}"
             )
 
     @property
@@ -460,21 +436,21 @@ def _heal(fake: BatchFake) -> None:
 
 
 def run_trials(
-    services: Sequence[Service], kills: int, seed: int, report: Callable[[str], None] = print
+    names: Sequence[str], kills: int, seed: int, report: Callable[[str], None] = print
 ) -> Tally:
     """Run trials with each service in turn until ``kills`` processes were killed."""
     tally, draw = Tally(), random.Random(seed)
-    for done, service in enumerate(services, 1):
+    for done, name in enumerate(names, 1):
         with _folder() as folder:
             path = folder / "clock"
             clock = SharedClock(path)
-            with serving_apart(functools.partial(create_fake, service.create, path)) as fake:
-                trials = Trials(service, fake, clock, draw)
+            with serving_apart(functools.partial(create_fake, name, path)) as fake:
+                trials = Trials(KNOWN[name], fake, clock, draw)
                 number = 0
-                while tally.kills < kills * done / len(services):
+                while tally.kills < kills * done / len(names):
                     trials.trial(tally, has_faults=number % 5 == 4, is_timed=number % 3 == 2)
                     number += 1
-        report(f"{service.name} ({len(trials.steps)} steps): {tally}")
+        report(f"{name} ({len(trials.steps)} steps): {tally}")
     return tally
 
 
@@ -483,10 +459,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="number of kills")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--service", action="append", help="only this service")
+    parser.add_argument("--service", action="append", choices=KNOWN, help="only this service")
     asked = parser.parse_args()
-    chosen = [each for each in SERVICES if not asked.service or each.name in asked.service]
-    tally = run_trials(chosen, asked.count, asked.seed)
+    tally = run_trials(asked.service or list(KNOWN), asked.count, asked.seed)
     for step, count in sorted(tally.by_step.items()):
         print(f"{count:5}  {step}")
     print(*tally.problems[:5], sep="\n")
