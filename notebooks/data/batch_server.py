@@ -111,7 +111,9 @@ class Handler(BaseHTTPRequestHandler):
                 "output_file_id": None,
                 "error_file_id": None,
                 **asked,
-                "_lines": [json.loads(line) for line in files[asked["input_file_id"]].splitlines()],
+                "_lines": [
+                    json.loads(line) for line in files[asked["input_file_id"]].splitlines()
+                ],
             }
             batches[batch["id"]] = batch
             self.say(refresh(batch))
