@@ -149,7 +149,7 @@ def _status(word: str) -> str:
 def _parse_errors(said: Any) -> tuple[tuple[str, str], ...]:
     """Return code and message of each error of a job."""
     if isinstance(said, str):
-        return (("", said),)
+        return (("", said),) if said else ()
     listed = said.get("data") if isinstance(said, Mapping) else said
     found = [each for each in listed or () if isinstance(each, Mapping)]
     return tuple((str(each.get("code") or ""), _describe(each)) for each in found)

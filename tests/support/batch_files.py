@@ -62,6 +62,7 @@ class FilesFake(BatchFake):
         prefix: what is before the paths, as in the service's address.
         upload_path: where files are uploaded.
         form_fields: the fields of an upload, with their only value or ``None`` for any.
+        optional_fields: further fields that an upload may have.
         max_bytes: the largest size of a file.
         key_header: the header with the key, and what is before it.
     """
@@ -69,6 +70,7 @@ class FilesFake(BatchFake):
     prefix = "/v1"
     upload_path = "/files"
     form_fields: Mapping[str, str | None] = {"purpose": "batch"}
+    optional_fields: frozenset[str] = frozenset()
     max_bytes = 200_000_000
     key_header = ("authorization", "Bearer ")
 
@@ -133,10 +135,8 @@ class FilesFake(BatchFake):
         file = form.pop("file", FormPart(b""))
         if not file.file_name or not file.file_name.endswith(".jsonl"):
             raise self.refused(None, "Invalid file format. Must be .jsonl.")
-        if form.keys() != self.form_fields.keys():
-            raise self.refused(
-                None, f"Invalid fields: {sorted(form.keys() ^ self.form_fields.keys())}"
-            )
+        if wrong := (form.keys() - self.optional_fields) ^ self.form_fields.keys():
+            raise self.refused(None, f"Invalid fields: {sorted(wrong)}")
         for name, value in self.form_fields.items():
             if value is not None and form[name].data.decode() != value:
                 raise self.refused(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.support.batch_fakes import Job
-from tests.support.batch_files import FilesFake, RefusedError
+from tests.support.batch_files import FilesFake, RefusedError, StoredFile
 from tests.support.serving import Asked, Says, as_json
 
 _ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings")
@@ -46,6 +46,7 @@ class FakeJobs(FilesFake):
     max_pending = 1_000_000
     max_page = 100
     form_fields: Mapping[str, str | None] = {"purpose": "batch"}
+    optional_fields = frozenset({"expiry", "visibility"})
 
     def refused(self, code: str | None, message: str, status: int = 400) -> RefusedError:
         error = {"object": "error", "message": message, "type": "invalid_request_error", "code": code}  # fmt: skip
@@ -66,6 +67,11 @@ class FakeJobs(FilesFake):
                 job.cancel(self.clock())
                 return as_json(self.describe(job))
         raise self.refused(None, "no Route matched with those values", 404)
+
+    def describe_file(self, file: StoredFile) -> dict[str, Any]:
+        described = super().describe_file(file)
+        del described["status"]
+        return {**described, "sample_type": "batch_request", "source": "upload"}
 
     def job(self, job_id: str, account: str) -> Job:
         """A job of the account."""

@@ -9,7 +9,7 @@ lower number is used. How long results are stored is not documented.
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import sleep
 
 from llm_magics.errors import ProviderError
 from llm_magics.providers.batches import openai
@@ -46,7 +46,7 @@ class Batches(openai.Batches):
                 return input_id
             if state in _FAILED:
                 break
-            await asyncio.sleep(delay_s)
+            await sleep(delay_s)
         msg = (
             f"{self.provider.name} did not process the uploaded file; its state is {state[:40]!r}."
         )
