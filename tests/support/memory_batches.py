@@ -58,6 +58,7 @@ class Batch:
     queue_full: bool = False
     cancelled: bool = False
     deleted: bool = False
+    account: str = "mine"
 
 
 @dataclass
@@ -98,6 +99,7 @@ class MemoryService(BatchService):
         super().__init__(cast("Any", SimpleNamespace(name="memory", address="memory:")))
         self._ledger = ledger
         self._account = account
+        self.can_read_all = False
         self.has_marks = has_marks  # type: ignore[misc]
 
     @property
@@ -124,6 +126,7 @@ class MemoryService(BatchService):
             created=ledger.clock.now(),
             lines=[json.loads(line) for line in text.splitlines()],
             run_s=ledger.run_s,
+            account=self._account,
             **ledger.next_fate,
         )
         assert len(batch.lines) == submission.count
@@ -143,6 +146,7 @@ class MemoryService(BatchService):
     async def retrieve(self, job_id: str) -> JobStatus:
         self._begin("retrieve")
         found = [each for each in self._ledger.batches if each.id == job_id and not each.deleted]
+        found = [each for each in found if self.can_read_all or each.account == self._account]
         if not found:
             raise ProviderError("no such batch", status=404)
         self._end("retrieve")
@@ -193,10 +197,12 @@ class MemoryService(BatchService):
     def _begin(self, name: str) -> None:
         self._ledger.asked.append(name)
         faults = self._ledger.faults.get(name, [])
-        if faults and faults[0] == "before":
+        if faults and faults[0] == "":
+            faults.pop(0)
+        elif faults and faults[0] == "before":
             faults.pop(0)
             raise ConnectionError("The connection was lost.")
-        if faults and isinstance(faults[0], Exception):
+        elif faults and isinstance(faults[0], Exception):
             raise cast("Exception", faults.pop(0))
 
     def _end(self, name: str) -> None:

@@ -127,8 +127,8 @@ def unread_rows(session: Session, record: JobRecord) -> int:
     """Return the number of rows of a job that are paid, or may be, and whose results are unread."""
     if record.state == "dropped":
         return 0
-    rows = session.journal.keys_of(record)
-    return sum(state is RowState.OPEN for _, _, state, _ in rows)
+    rows = session.journal.rows_of(record)
+    return sum(state is RowState.OPEN for _, state, _ in rows)
 
 
 def forget_job(session: Session, record: JobRecord) -> None:

@@ -68,6 +68,7 @@ class Desk:
         work: the requests of the run.
         clock: the time.
         settle_s: how long after its creation a job may be missing in the service's list.
+        waits: whether the run waits for jobs; otherwise also not for a full queue.
         deadline: the time until which to wait.
         changed: called after each change.
     """
@@ -77,6 +78,7 @@ class Desk:
     work: Work
     clock: Clock
     settle_s: float
+    waits: bool
     deadline: float
     changed: Callable[[], None]
 
@@ -140,7 +142,7 @@ class Driver:
             except ProviderError as error:
                 if not _is_refusal(error):
                     return  # it may exist: `find` asks the service
-                if not isinstance(error, RateLimitError):
+                if not isinstance(error, RateLimitError) or not desk.waits:
                     await self.drop(str(error))
                     raise
                 message = f"{self.record.provider} accepts no further job at present: {error}"
@@ -396,6 +398,9 @@ class Driver:
     def _timeout(self) -> JobError:
         record = self.record
         name = f"{record.id} ({record.service_id})" if record.service_id else record.id
+        if record.state == "prepared":
+            msg = f"The batch job {name} could not be submitted in time. {record.message}".strip()
+            return JobError(msg, hint="Run the cell again to submit it.")
         msg = f"The batch job {name} at {record.provider} has not ended in time; it goes on."
         return JobError(msg, hint="Run the cell again to get its results, or see %llm jobs.")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from llm_magics._util.filesystem import FileLock
-from llm_magics.errors import LLMError, ProviderError, UnsupportedError
+from llm_magics._util.text import reason_of
+from llm_magics.errors import JobError, LLMError, ProviderError, UnsupportedError
 from llm_magics.providers.batches.offline import LiveRequest
 from llm_magics.providers.batches.service import BatchService
 from llm_magics.runtime.jobs.work import Work
@@ -88,7 +89,8 @@ async def write_input_files(
         made, its number and the error.
 
     Raises:
-        UnsupportedError: the service does not take such requests in a job.
+        UnsupportedError: the service does not accept such requests in a job.
+        JobError: the files cannot be written.
     """
     limits = service.limits
     largest = limits.requests if work.kind == "chat" else limits.inputs or limits.requests
@@ -113,13 +115,19 @@ async def write_input_files(
                 file = _next_file(folder, request.path, files)
             line = _line(service, file, request)
             if len(line) + 1 > limits.bytes:
-                msg = f"The request has {len(line):,} bytes; {service.provider.name} takes {limits.bytes:,} in a batch job."
+                msg = f"The request has {len(line):,} bytes, and {service.provider.name} accepts {limits.bytes:,} in a batch job."
                 yield number, ProviderError(msg, hint="Send it without batch=True.")
                 continue
             if file.bytes + len(line) + 1 > limits.bytes:
                 file = _next_file(folder, request.path, files)
                 line = _line(service, file, request)
             file.add(number, line)
+    except OSError as error:
+        msg = f"Could not write the requests of a batch job to {folder}: {reason_of(error)}."
+        hint = (
+            "Check the free space, the permissions and the locks of the folder, or set cache_dir."
+        )
+        raise JobError(msg, hint=hint) from error
     finally:
         for file in files:
             file.close()
@@ -138,6 +146,6 @@ def _next_file(folder: Path, path: str, files: list[InputFile]) -> InputFile:
 
 def _check_path(service: BatchService, request: LiveRequest) -> None:
     if service.paths and request.path not in service.paths:
-        msg = f"{service.provider.name} does not take {request.path} in batch jobs."
-        hint = f"It takes {', '.join(sorted(service.paths))}."
+        msg = f"{service.provider.name} does not accept {request.path} in batch jobs."
+        hint = f"It accepts {', '.join(sorted(service.paths))}."
         raise UnsupportedError(msg, hint=hint, provider=service.provider.name)

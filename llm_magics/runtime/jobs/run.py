@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from llm_magics._async.concurrency import run_bounded
@@ -39,12 +40,24 @@ _QUEUE_S = 60.0
 
 @dataclass(slots=True)
 class _Followed:
-    """A job of this run: its lock and input file if it is new, and whether it had ended before."""
+    """
+    A job of this run.
+
+    Attributes:
+        input: its input file and lock, if it is new.
+        record: the job as the journal has it; before it is driven, as it was in the plan.
+        rows, numbers: its rows in this run, and their numbers in the work; of a new job, all.
+    """
 
     id: str
     input: InputFile | None = None
-    was_ended: bool = False
     record: JobRecord | None = None
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    was_ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.was_ended = self.record is not None and self.record.state == "ended"
 
 
 class Plan(NamedTuple):
@@ -88,7 +101,8 @@ class JobRun:
         self._folder = self._journal.path.parent / "jobs"
         self._news: asyncio.Queue[None] = asyncio.Queue()
         self._followed: dict[str, _Followed] = {}
-        self._done: set[int] = set()
+        self._done = bytearray(max(missing, default=-1) + 1)  # by number
+        self._failure: Exception | None = None
         self._is_freed = False
         self._desk = Desk(
             journal=self._journal,
@@ -96,6 +110,7 @@ class JobRun:
             work=work,
             clock=self._clock,
             settle_s=session.config.batch_settle_s,
+            waits=self._options.wait,
             deadline=self._clock.now() + self._options.timeout_s,
             changed=lambda: self._news.put_nowait(None),
         )
@@ -109,7 +124,7 @@ class JobRun:
     @property
     def pending(self) -> int:
         """The number of rows without an answer and without an error."""
-        return len(self._missing) - len(self._done) - len(self.errors)
+        return len(self._missing) - sum(self._done) - len(self.errors)
 
     async def plan(self) -> Plan:
         """Return what the run would do; nothing is sent."""
@@ -128,6 +143,9 @@ class JobRun:
         while self._is_freed:
             self._is_freed = False
             plan = await self.plan()
+            for each in plan.jobs:
+                assert each.record is not None
+                await self._check_account(each.record)
             new: list[_Followed] = []
             async with aclosing(self._submitted(plan.free, new)) as steps:
                 async for progress in steps:
@@ -162,18 +180,22 @@ class JobRun:
             running = run_bounded(limit, self._drive, followed, self._news)
             async with aclosing(running) as steps:
                 async for _ in steps:
+                    if self._failure is not None:
+                        break
                     yield
         finally:
             for each in followed:
                 if each.input is not None:
                     each.input.release()
+        if self._failure is not None:  # the other jobs go on at the service
+            raise self._failure
 
     # Planning and claiming.
 
     def _open_numbers(self) -> Iterator[int]:
         """Yield the numbers without an answer and without an error."""
         for number in self._missing:
-            if number not in self._done and number not in self.errors:
+            if not self._done[number] and number not in self.errors:
                 yield int(number)
 
     def _plan(self) -> Plan:
@@ -188,10 +210,11 @@ class JobRun:
                 if place is None or self._is_free(place):
                     free.append(number)
                     continue
-                self._check_account(place.job)
                 submitted += 1
-                ended = place.job.state == "ended"
-                jobs.setdefault(place.job.id, _Followed(place.job.id, was_ended=ended))
+                if place.job.id not in jobs:
+                    jobs[place.job.id] = _Followed(place.job.id, record=place.job)
+                jobs[place.job.id].rows.append(place.number)
+                jobs[place.job.id].numbers.append(number)
         return Plan(free, list(jobs.values()), submitted)
 
     def _is_free(self, place: Found) -> bool:
@@ -200,9 +223,20 @@ class JobRun:
             return False
         return place.state is RowState.FAILED or self._options.is_fresh
 
-    def _check_account(self, job: JobRecord) -> None:
+    async def _check_account(self, job: JobRecord) -> None:
+        """
+        Check that a job can be read with the key in use, which may be a new key of its account.
+
+        Raises:
+            JobError: it cannot.
+        """
         if job.account == self._service.account:
             return
+        if job.service_id is not None and job.address == self._service.provider.address:
+            with suppress(ProviderError):
+                await self._service.retrieve(job.service_id)
+                self._journal.note_account(job.id, self._service.account)
+                return
         msg = (
             f"The batch job {job.id} with these rows belongs to another account of {job.provider}."
         )
@@ -245,6 +279,13 @@ class JobRun:
     # Driving.
 
     async def _drive(self, followed: _Followed) -> None:
+        """Drive a job to its end; an error ends the run without waiting for the other jobs."""
+        try:
+            await self._drive_or_watch(followed)
+        except Exception as error:
+            self._failure = self._failure or error
+
+    async def _drive_or_watch(self, followed: _Followed) -> None:
         """Drive a job to its end, or watch the kernel that does."""
         while True:
             lock = await self._lock(followed)
@@ -302,7 +343,8 @@ class JobRun:
                 return
             if numbers:
                 await driver.read()
-            self._done |= {number for number in numbers.values() if number not in driver.errors}
+            for number in numbers.values():
+                self._done[number] = number not in driver.errors
         finally:
             self.errors |= driver.errors
             followed.record = driver.record
@@ -317,16 +359,16 @@ class JobRun:
         assert followed.record is not None
         if followed.input is not None:
             return dict(enumerate(followed.input.numbers))
-        ours = {self._work.key(number): number for number in self._open_numbers()}
+        ours = dict(zip(followed.rows, followed.numbers, strict=True))
         numbers: dict[int, int] = {}
-        for row, key, state, error in self._journal.keys_of(followed.record):
-            number = ours.get(key)
+        for row, state, error in self._journal.rows_of(followed.record):
+            number = ours.get(row)
             if number is None:
                 continue
             if state is RowState.OPEN or (state is RowState.STORED and followed.was_ended):
                 numbers[row] = number
             elif state is RowState.STORED:
-                self._done.add(number)
+                self._done[number] = True
             else:
                 self.errors[number] = ProviderError(
                     error or "The request failed.", provider=followed.record.provider

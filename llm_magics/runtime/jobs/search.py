@@ -15,8 +15,8 @@ from llm_magics.errors import ResultsGoneError
 from llm_magics.providers.batches.service import BatchService, JobStatus
 from llm_magics.runtime.storage.job_journal import JobRecord, Journal
 
-# A service's clock may be slow by this much; its list is read from that much earlier.
-_CLOCK_SKEW_S = 600.0
+# The clocks of this machine and of the service may differ by this much.
+_CLOCK_SKEW_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

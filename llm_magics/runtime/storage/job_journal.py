@@ -35,6 +35,9 @@ ACTIVE: tuple[State, ...] = ("prepared", "creating", "uncertain", "running")
 # Other kernels write for a few milliseconds only.
 _BUSY_S = 30.0
 
+# No service has results for longer than 30 days.
+_MAX_AGE_S = 90 * 86_400.0
+
 # The number of keys in one query.
 _KEYS = 500
 
@@ -217,10 +220,10 @@ class Journal:
             if job in records
         }
 
-    def keys_of(self, job: JobRecord) -> Iterator[tuple[int, bytes, RowState, str | None]]:
-        """Yield number, key, state and error of each row of a job, in the order of its lines."""
+    def rows_of(self, job: JobRecord) -> Iterator[tuple[int, RowState, str | None]]:
+        """Yield number, state and error of each row of a job, in the order of its lines."""
         query = (
-            "SELECT number, key, state, error FROM rows WHERE job = ? AND number > ?"
+            "SELECT number, state, error FROM rows WHERE job = ? AND number > ?"
             " ORDER BY number LIMIT 5000"
         )
         last = -1
@@ -229,8 +232,8 @@ class Journal:
                 rows = connection.execute(query, (job.serial, last)).fetchall()
             if not rows:
                 return
-            for number, key, state, error in rows:
-                yield number, key, RowState(state), error
+            for number, state, error in rows:
+                yield number, RowState(state), error
             last = rows[-1][0]
 
     def service_ids(self, account: str) -> set[str]:
@@ -258,6 +261,7 @@ class Journal:
         """
         keys = [key for claim in claims for key in claim.keys]
         with self._writing() as connection:
+            _delete_old(connection, now)
             if not all(map(is_free, self.find(keys).values())):
                 return False
             for claim in claims:
@@ -281,6 +285,10 @@ class Journal:
                     ((serial, number, key) for number, key in enumerate(claim.keys)),
                 )
         return True
+
+    def note_account(self, job_id: str, account: str) -> None:
+        """Record that another key belongs to the account of the job."""
+        self._update(job_id, account=account)
 
     def note_input(self, job_id: str, input_id: str) -> None:
         """Record the service's identifier of the uploaded input file."""
@@ -395,6 +403,17 @@ class Journal:
         msg = f"Could not use the journal of batch jobs {self.path}: {reason_of(error)}."
         hint = "Check the free space and the permissions of its folder, or set cache_dir."
         raise JobError(msg, hint=hint) from error
+
+
+def _delete_old(connection: sqlite3.Connection, now: float) -> None:
+    """Delete jobs whose results no service has any more."""
+    old = "state IN ('ended', 'dropped') AND claimed < ?"
+    limit = (now - _MAX_AGE_S,)
+    connection.execute(
+        f"DELETE FROM rows WHERE job IN (SELECT serial FROM jobs WHERE {old})",  # noqa: S608
+        limit,
+    )
+    connection.execute(f"DELETE FROM jobs WHERE {old}", limit)  # noqa: S608
 
 
 def _close_in(process: int, connection: sqlite3.Connection) -> None:

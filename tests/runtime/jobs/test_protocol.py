@@ -225,6 +225,64 @@ def test_another_account_is_told(world: World) -> None:
     assert len(world.ledger.batches) == 1
 
 
+def test_a_new_key_of_the_same_account_reads_its_jobs(world: World) -> None:
+    """The service answers it, so the account is the same."""
+    world.go(TEXTS, wait=False)
+    service = world.service("rotated")
+    service.can_read_all = True
+    world.go(TEXTS, service=service)
+    assert world.answers(TEXTS) == ["A", "B", "C"]
+    assert len(world.ledger.batches) == 1
+
+
+def test_an_error_of_one_job_does_not_wait_for_the_others(world: World) -> None:
+    """They go on at the service, and a later run reads their results."""
+    service = world.service()
+    service.limits = BatchLimits(requests=1, bytes=1000)  # type: ignore[misc]
+    world.ledger.run_s = 50_000.0
+    world.ledger.faults["create"] = ["", "", ProviderError("refused", status=400)]
+    began = world.ledger.clock.now()
+    with pytest.raises(ProviderError, match="refused"):
+        world.go(TEXTS, service=service)
+    assert world.ledger.clock.now() - began < 1000.0
+    world.go(TEXTS)
+    assert world.answers(TEXTS) == ["A", "B", "C"]
+    assert sorted(world.ledger.paid()) == TEXTS
+
+
+def test_without_waiting_a_full_queue_is_an_error(world: World) -> None:
+    """Its rows are free."""
+    world.ledger.faults["create"] = [RateLimitError("full", status=429)]
+    with pytest.raises(RateLimitError):
+        world.go(TEXTS, wait=False)
+    world.go(TEXTS)
+    assert world.answers(TEXTS) == ["A", "B", "C"]
+
+
+def test_a_clock_that_is_hours_fast_finds_its_job(world: World) -> None:
+    """The service's list has its own times."""
+    world.ledger.faults["create"] = ["after"]
+    run, _ = world.run_of(TEXTS)
+
+    async def work() -> None:
+        async for _ in run.events():
+            for batch in world.ledger.batches:
+                batch.created = min(batch.created, 1_795_000_000.0 - 5 * 3600)
+
+    asyncio.run(work())
+    run._journal.close()
+    assert sorted(world.ledger.paid()) == TEXTS
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(world: World) -> None:
+    """Nothing is sent."""
+    world.folder.mkdir(parents=True, exist_ok=True)
+    (world.folder / "jobs").write_text("a file in place of the folder", encoding="utf-8")
+    with pytest.raises(JobError, match="Could not write"):
+        world.go(TEXTS)
+    assert not world.ledger.asked
+
+
 def test_a_timeout_leaves_the_job_running(world: World) -> None:
     """The next run reads its results."""
     world.ledger.run_s = 10_000.0
