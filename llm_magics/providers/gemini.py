@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 from urllib.parse import quote
 
 from pydantic import Field, field_validator
@@ -53,6 +53,9 @@ from llm_magics.wire.gemini_thinking import thinking_facts
 from llm_magics.wire.schema_dialects import GEMINI
 from llm_magics.wire.thinking import ThinkingRules
 from llm_magics.wire.tool_calls import collect_call_ids
+
+if TYPE_CHECKING:
+    from llm_magics.providers.batches.service import BatchService
 
 _GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta"
 
@@ -374,6 +377,13 @@ class GeminiProvider(RemoteProvider):
             tokens += (batch_vectors.usage.input_tokens if batch_vectors.usage else None) or 0
         vectors.usage = Usage(tokens or None)
         return vectors
+
+    def batch_service(self) -> BatchService:
+        if self._compatible is not None or not re.search(r"/v\d+\w*$", self.address):
+            return super().batch_service()  # Vertex AI has another API for jobs
+        from llm_magics.providers.batches.gemini import Batches
+
+        return Batches(self)
 
     async def close(self) -> None:
         await super().close()

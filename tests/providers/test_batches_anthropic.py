@@ -30,6 +30,7 @@ from llm_magics.providers.batches.anthropic import Batches
 from llm_magics.providers.batches.service import BatchResult, JobStatus, Submission
 from llm_magics.types import ModelResponse
 from llm_magics.wire import anthropic_batches as wire
+from tests.support.batch_answers import answer_to, tokens_in
 from tests.support.batch_fakes import Answer, Request
 from tests.support.fake_anthropic import CHAT, refusal
 from tests.support.fake_anthropic_batches import PATH, FakeAnthropicBatches, missing
@@ -143,11 +144,11 @@ def test_a_batch_from_its_creation_to_its_answers(
             )
             answer = ModelResponse.of(chunks)
             assert answer.usage is not None
-            assert answer.usage.output_tokens == 3
+            assert answer.usage.output_tokens == tokens_in(answer.text)
             answers.append(answer.text)
         return answers
 
-    assert use(server, do) == [f"re: {text}" for text in texts]
+    assert use(server, do) == [answer_to(text) for text in texts]
     assert len(fake.billed()) == 20
 
 

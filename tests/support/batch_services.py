@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 from llm_magics import ChatMessage, ModelParameters
 from llm_magics.providers import create_provider
@@ -21,6 +22,10 @@ from llm_magics.providers.batches.service import (
 )
 from tests.support.batch_fakes import BatchFake
 from tests.support.batch_files import CHAT
+from tests.support.fake_anthropic import CHAT as CLAUDE
+from tests.support.fake_anthropic_batches import FakeAnthropicBatches
+from tests.support.fake_gemini import CHAT as GEMINI
+from tests.support.fake_gemini_batches import FakeGeminiBatches
 from tests.support.fake_mistral_jobs import FakeJobs
 from tests.support.fake_openai_batches import SERVICES, FakeBatches
 from tests.support.serving import serving
@@ -42,6 +47,11 @@ class Known:
         settings: the settings of its provider, without address and key.
         path: the path of its address.
         model: the chat model of its fake.
+        job_id: an identifier of a job in its form.
+        traits: how it differs from OpenAI: ``ordered`` (results are in the order of the requests),
+            ``whole`` (the results are in one body), ``no partial`` (a job that expires or is
+            cancelled has no results) and ``no cancel``.
+        inline_bytes: replaces the attribute of its class of this name.
     """
 
     name: str
@@ -49,6 +59,9 @@ class Known:
     settings: dict[str, Any] = field(default_factory=dict)
     path: str = ""
     model: str = CHAT
+    job_id: str = "batch_1"
+    traits: frozenset[str] = frozenset()
+    inline_bytes: int | None = None
 
 
 def _of_openai(name: str) -> Known:
@@ -63,6 +76,24 @@ def _of_openai(name: str) -> Known:
 KNOWN = {
     **{name: _of_openai(name) for name in SERVICES},
     "mistral": Known(name="mistral", create=FakeJobs, settings={"profile": "mistral"}, path="/v1"),
+    "anthropic": Known(name="anthropic", create=FakeAnthropicBatches, model=CLAUDE),
+    "gemini": Known(
+        name="gemini",
+        create=FakeGeminiBatches,
+        path="/v1beta",
+        model=GEMINI,
+        job_id="batches/1",
+        traits=frozenset({"ordered", "whole", "no partial"}),
+    ),
+    "gemini-files": Known(
+        name="gemini",
+        create=FakeGeminiBatches,
+        path="/v1beta",
+        model=GEMINI,
+        job_id="batches/1",
+        traits=frozenset({"ordered", "no partial"}),
+        inline_bytes=0,
+    ),
 }
 
 
@@ -82,7 +113,12 @@ class Running:
         address = f"{self.url}{self.known.path}"
         async with create_provider(kind, base_url=address, **given) as provider:
             provider.name = self.known.name
-            yield provider.batch_service()
+            # Anthropic's service is only given for its own address.
+            with mock.patch.object(type(provider), "own_address", address):
+                service = provider.batch_service()
+            if self.known.inline_bytes is not None:
+                vars(service)["inline_bytes"] = self.known.inline_bytes
+            yield service
 
     def run(self, do: Callable[[BatchService], Coroutine[Any, Any, T]], **settings: Any) -> T:
         """What ``do`` gives, called with the service."""

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.batch_answers import text_of, tokens_in
 from tests.support.batch_fakes import Answer, BatchFake, Fate, Job, Request
 from tests.support.fake_anthropic import MODELS, FakeAnthropic, refusal
-from tests.support.schema_rules import sample
 from tests.support.serving import Asked, Says, as_json
 
 PATH = "/v1/messages/batches"
@@ -244,13 +244,11 @@ class FakeAnthropicBatches(BatchFake):
             kind, message = wrong
             error = {"type": "error", "error": {"type": kind, "message": message}}
             return Answer({**error, "request_id": "req_1"}, 404 if kind.startswith("not") else 400)
-        content = body["messages"][-1]["content"]
-        said = content if isinstance(content, str) else "".join(b.get("text", "") for b in content)
-        text, tokens = f"re: {said}", len(said.split())
-        if schema := body.get("output_config", {}).get("format", {}).get("schema"):
-            text = json.dumps(sample(schema))
+        schema = body.get("output_config", {}).get("format", {}).get("schema")
+        text = text_of(body, schema)
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        usage = {"input_tokens": 7 + tokens, "cache_read_input_tokens": 0, "output_tokens": 3}
+        sent, written = tokens_in(body["messages"]), tokens_in(text)
+        usage = {"input_tokens": sent, "cache_read_input_tokens": 0, "output_tokens": written}
         message = {
             "id": f"msg_{digest[:24]}",
             "type": "message",

@@ -79,6 +79,11 @@ _MESSAGES: dict[str, dict[str, str]] = {
         "mediaResolution": "",
     },
     "thinking": {"includeThoughts": "", "thinkingBudget": "", "thinkingLevel": ""},
+    "create": {"batch": "batch"},
+    "batch": {"displayName": "", "inputConfig": "input", "model": "", "priority": ""},
+    "input": {"fileName": "", "requests": "inlined"},
+    "inlined": {"requests": "item"},
+    "item": {"request": "request", "metadata": "any"},
     "any": _ANY,
 }  # fmt: skip
 _DATA = {"text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult", "toolCall", "toolResponse"}  # fmt: skip

@@ -32,6 +32,7 @@ from llm_magics.providers.batches.transfers import (
     without_deadline,
 )
 from llm_magics.providers.model_lists import check_page_count
+from llm_magics.providers.remote import RemoteProvider
 from llm_magics.wire import anthropic_batches as wire
 
 _PAGE = 100
@@ -47,8 +48,9 @@ _FREE = {
 class Batches(BatchService):
     """The Message Batches of Anthropic."""
 
-    # https://platform.claude.com/docs/en/build-with-claude/batch-processing (November 2026)
-    limits = BatchLimits(requests=100_000, bytes=256_000_000, retention_days=29)
+    # https://platform.claude.com/docs/en/build-with-claude/batch-processing (November 2026): 256 MB,
+    # which includes what is around the requests
+    limits = BatchLimits(requests=100_000, bytes=255_000_000, retention_days=29)
     has_marks = False
     paths = frozenset({"/v1/messages"})
 
@@ -57,15 +59,13 @@ class Batches(BatchService):
 
     async def create(self, submission: Submission) -> JobStatus:
         body = array_body(wire.BEFORE_REQUESTS, submission.lines, wire.AFTER_REQUESTS)
-        return self._status(
-            await without_deadline(self.provider)._object("POST", wire.BATCHES, body)
-        )
+        return self._status(await self._patient._object("POST", wire.BATCHES, body))
 
     async def recent(self, since: datetime) -> AsyncGenerator[JobStatus, None]:
         after = ""
         seen: set[str] = set()
         while True:
-            page = await self.provider._object("GET", wire.list_path(_PAGE, after))
+            page = await self._patient._object("GET", wire.list_path(_PAGE, after))
             with self.provider._reading():
                 batches = [self._status(each) for each in page["data"]]
             for status in batches:
@@ -81,7 +81,7 @@ class Batches(BatchService):
 
     async def retrieve(self, job_id: str) -> JobStatus:
         try:
-            return self._status(await self.provider._object("GET", wire.batch_path(job_id)))
+            return self._status(await self._patient._object("GET", wire.batch_path(job_id)))
         except ProviderError as error:
             if error.status == 404:
                 raise self._missing(error) from None
@@ -105,12 +105,17 @@ class Batches(BatchService):
 
     async def cancel(self, job_id: str) -> None:
         try:
-            await self.provider._object("POST", wire.batch_path(job_id, "cancel"))
+            await self._patient._object("POST", wire.batch_path(job_id, "cancel"))
         except ProviderError as error:
             # It may have ended in the meantime.
             is_refusal = error.status is not None and 400 <= error.status < 500
             if not is_refusal or (await self.retrieve(job_id)).state != "ended":
                 raise
+
+    @property
+    def _patient(self) -> RemoteProvider:
+        """The provider without a total timeout."""
+        return without_deadline(self.provider)
 
     def _status(self, said: Mapping[str, Any]) -> JobStatus:
         with self.provider._reading():
