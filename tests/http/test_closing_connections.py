@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_magics.http import Timeouts, Transport, connections
+from tests.support.tls import create_authority
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
 
@@ -82,3 +84,34 @@ def test_attempts_to_other_addresses_end_with_the_first_connection(
     monkeypatch.setattr(connections, "_NEXT_ADDRESS_S", 0.01)
     with here, there:
         asyncio.run(use())
+
+
+def test_closing_ends_a_secure_connection_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server sees its end when the transport is closed."""
+    authority, context = create_authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+
+    async def use() -> bytes:
+        ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"{HEAD}\r\n{{}}".encode())
+            await writer.drain()
+            ended.set_result(await reader.read())
+            writer.close()
+
+        listening = await asyncio.start_server(handle, "localhost", 0, ssl=context)
+        port = listening.sockets[0].getsockname()[1]
+        transport = Transport(f"https://localhost:{port}", timeouts=Timeouts())
+        assert (await transport.send("GET", "/")).body == b"{}"
+        assert not ended.done()
+        await transport.close()
+        async with asyncio.timeout(5):
+            rest = await ended
+        listening.close()
+        return rest
+
+    assert asyncio.run(use()) == b""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -17,11 +19,11 @@ import llm_magics as lm
 from llm_magics._async.bridge import bridge
 from llm_magics.notebook.picker import fields, rows
 from llm_magics.notebook.picker import panel as panel_module
-from llm_magics.notebook.picker.background import Health
+from llm_magics.notebook.picker.background import Health, ProviderListings
 from llm_magics.notebook.picker.panel import Picker
 from llm_magics.notebook.picker.rows import Row
 from llm_magics.providers.base import ModelInfo
-from llm_magics.runtime.session import session
+from llm_magics.runtime.session import Session, session
 from llm_magics.runtime.storage.run_log import Totals
 from tests.conftest import eventually
 from tests.support.fake_ollama import CHAT, EMBED, FakeOllama
@@ -490,3 +492,33 @@ def test_a_cell_that_runs_again_closes_its_panel(
     assert asking[0].cancelled()
     panel_module._remove_panel(shell, next(iter(panel_module._panels)))
     assert len(after_cells) == before
+
+
+def test_a_request_that_has_not_begun_is_cancelled_with_the_panel() -> None:
+    """The event loop was busy with something else; afterwards no provider is asked."""
+    asked: list[str] = []
+
+    async def of(names: list[str]) -> list[Any]:
+        asked.extend(names)
+        return [[] for _ in names]
+
+    known = SimpleNamespace(listed_names=lambda: ["echo"], unlisted_names=list)
+    fake = SimpleNamespace(
+        providers=known, listings=SimpleNamespace(of=of), provider=session.provider
+    )
+    listings = ProviderListings(cast("Session", fake), lambda: None)
+    is_busy, may_go_on = threading.Event(), threading.Event()
+
+    async def occupy() -> None:
+        is_busy.set()
+        may_go_on.wait(10)
+
+    bridge.start(occupy())
+    assert is_busy.wait(10)
+    listings.request(["echo"])
+    closing = threading.Thread(target=listings.close)
+    closing.start()
+    closing.join(0.05)  # it waits for the loop
+    may_go_on.set()
+    closing.join(10)
+    assert asked == []
