@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 
 from llm_magics import ChatMessage, ModelParameters
 from llm_magics.providers import create_provider
@@ -20,6 +19,7 @@ from llm_magics.providers.batches.service import (
     JobStatus,
     Submission,
 )
+from llm_magics.providers.remote import RemoteProvider
 from tests.support.batch_fakes import BatchFake
 from tests.support.batch_files import CHAT
 from tests.support.fake_anthropic import CHAT as CLAUDE
@@ -97,6 +97,20 @@ KNOWN = {
 }
 
 
+def provider_of(known: Known, url: str, **settings: Any) -> RemoteProvider:
+    """A provider of the service whose fake is at ``url``, as if that was its own address."""
+    given = {**known.settings, "api_key": KEY, **settings}
+    kind = "openai" if "profile" in given else known.name
+    provider = create_provider(kind, base_url=f"{url}{known.path}", **given)
+    assert isinstance(provider, RemoteProvider)
+    vars(provider)["own_address"] = provider.config.base_url
+    if known.inline_bytes is not None:
+        service = provider.batch_service()
+        vars(service)["inline_bytes"] = known.inline_bytes
+        vars(provider)["batch_service"] = lambda: service
+    return provider
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A fake that is served, and how to use it."""
@@ -108,17 +122,9 @@ class Running:
     @asynccontextmanager
     async def service(self, **settings: Any) -> AsyncIterator[BatchService]:
         """The service's batch API, with a provider that is closed at the end."""
-        given = {**self.known.settings, "api_key": KEY, **settings}
-        kind = "openai" if "profile" in given else self.known.name
-        address = f"{self.url}{self.known.path}"
-        async with create_provider(kind, base_url=address, **given) as provider:
+        async with provider_of(self.known, self.url, **settings) as provider:
             provider.name = self.known.name
-            # Anthropic's service is only given for its own address.
-            with mock.patch.object(type(provider), "own_address", address):
-                service = provider.batch_service()
-            if self.known.inline_bytes is not None:
-                vars(service)["inline_bytes"] = self.known.inline_bytes
-            yield service
+            yield provider.batch_service()
 
     def run(self, do: Callable[[BatchService], Coroutine[Any, Any, T]], **settings: Any) -> T:
         """What ``do`` gives, called with the service."""

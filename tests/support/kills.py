@@ -36,7 +36,6 @@ from typing import Any, NoReturn, cast
 
 from llm_magics.http import Transport
 from llm_magics.parameters import ModelParameters
-from llm_magics.providers import create_provider
 from llm_magics.providers.batches.offline import LiveRequest, chat_chunks_of, chat_request_of
 from llm_magics.providers.batches.service import BatchResult
 from llm_magics.providers.remote import RemoteProvider
@@ -50,7 +49,7 @@ from llm_magics.runtime.storage.job_journal import Journal
 from llm_magics.types import ChatMessage, ModelResponse
 from tests.support.batch_fakes import BatchFake, Fault, Request
 from tests.support.batch_process import FakeProcess, serving_apart
-from tests.support.batch_services import KEY, KNOWN, Known
+from tests.support.batch_services import KNOWN, Known, provider_of
 from tests.support.serving import Asked
 
 # How many rows a trial has, and how late a service lists a new job.
@@ -160,9 +159,7 @@ def row_text(number: int) -> str:
 
 def work_of(known: Known, url: str, folder: Path) -> RowWork:
     """Return the work of a run, with a provider for the fake at ``url``."""
-    settings = {**known.settings, "api_key": KEY, "base_url": f"{url}{known.path}"}
-    kind = "openai" if "profile" in settings else known.name
-    return RowWork(cast("RemoteProvider", create_provider(kind, settings)), known.model, folder)
+    return RowWork(provider_of(known, url), known.model, folder)
 
 
 def create_fake(name: str, clock_path: Path) -> BatchFake:
@@ -203,7 +200,7 @@ def watching(events: Events) -> Iterator[None]:
         self: Transport, method: str, path: str, *rest: Any, **named: Any
     ) -> AsyncGenerator[Any, None]:
         step = f"{method} {_ID.sub('ID', path.partition('?')[0])}"
-        step = step.replace(self.base_url, "")
+        step = re.sub(r"http://[^/]*", "", step.replace(self.base_url, ""))
         events.happen(f"before {step}")
         async with stream(self, method, path, *rest, **named) as response:
             events.happen(f"at the answer to {step}")
